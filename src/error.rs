@@ -1,0 +1,132 @@
+//! One error for the whole crate: a kind that decides what a caller does, a message that names what happened to which
+//! object and where, and a hint that says what to do about it.
+
+use std::fmt;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller may want to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Wrong usage or configuration: nothing was tried.
+    Usage,
+    /// A backup, database or collection that was asked for does not exist.
+    NotFound,
+    /// A server does not answer.
+    Unreachable,
+    /// A server answered and refused the login or a right.
+    Denied,
+    /// A server failed a command for another reason.
+    Server,
+    /// What is stored is not what was written: truncated, changed, or not a backup at all.
+    Damaged,
+    /// Two things that must be equal are not: a digest, a count.
+    Mismatch,
+    /// The storage refused: no space, no permission, not supported.
+    Storage,
+    /// The operation would harm what it must not, and was refused before anything was changed.
+    Refused,
+    /// The snapshot that every read shares cannot be read any more.
+    SnapshotLost,
+    /// Stopped on request.
+    Interrupted,
+    /// A defect of this program, or something the operating system did.
+    Internal,
+}
+
+/// An error: kind, message, hint and cause.
+///
+/// `Display` gives the message with its context, outermost first; the hint stands apart so that each face (terminal, JSON)
+/// can place it.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind. The message is lower case, has no full stop, and names the object, the place, what was
+    /// expected and what was found.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), hint: None, cause: None }))
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Keeps the error that led to this one.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Puts the place or the activity in front of the message: `context: message`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What to do about it, where something is known.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The exit code of a process that ends with this error: 2 wrong usage or configuration, 3 something does not match,
+    /// 130 interrupted, 1 everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.0.kind {
+            ErrorKind::Usage => 2,
+            ErrorKind::Mismatch => 3,
+            ErrorKind::Interrupted => 130,
+            _ => 1,
+        }
+    }
+
+    /// Stopped on request.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// Stored bytes that are not what was written.
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Damaged, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_deref().map(|e| e as &(dyn std::error::Error + 'static))
+    }
+}

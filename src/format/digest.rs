@@ -1,0 +1,154 @@
+//! Digests: SHA-256 of stored bytes, and the content digest of documents, which does not depend on their order.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::{Error, Result};
+
+/// The digest of a set of documents: the sum, wrapping in 128 bits, of the XXH3-128 (seed 0) of each document's bytes, with
+/// their number and the sum of their lengths. Two sets that differ in one bit, or in how often a document occurs, differ in it
+/// but for a chance of 2^-128; it finds damage and loss, not a forger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Content {
+    /// How many documents.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// The wrapping sum of their hashes.
+    pub sum: u128,
+}
+
+impl Content {
+    /// Counts one document in.
+    pub fn add(&mut self, document: &[u8]) {
+        self.documents += 1;
+        self.bytes += document.len() as u64;
+        self.sum = self.sum.wrapping_add(xxh3_128(document));
+    }
+
+    /// Counts another set in, as if its documents had been added one by one.
+    pub fn merge(&mut self, other: &Self) {
+        self.documents += other.documents;
+        self.bytes += other.bytes;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    /// The sum as it is written: 32 hexadecimal digits, lower case.
+    #[must_use]
+    pub fn digest(&self) -> ContentDigest {
+        ContentDigest(self.sum)
+    }
+}
+
+/// The written form of a content digest: 32 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContentDigest(pub u128);
+
+impl std::fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl From<ContentDigest> for String {
+    fn from(digest: ContentDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for ContentDigest {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        if text.len() != 32 || !is_lower_hex(&text) {
+            return Err(Error::damaged(format!("{text:?} is not a content digest of 32 lower-case hexadecimal digits")));
+        }
+        u128::from_str_radix(&text, 16).map(Self).map_err(|e| Error::damaged("unreadable content digest").cause(e))
+    }
+}
+
+/// A SHA-256 as it is written: 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sha256Hex(String);
+
+impl Sha256Hex {
+    /// What stands in place of a digest over bytes that contain it.
+    #[must_use]
+    pub fn zero() -> Self {
+        Self("0".repeat(64))
+    }
+
+    /// The SHA-256 of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::of_chunks([bytes])
+    }
+
+    /// The SHA-256 of these chunks, one after the other.
+    #[must_use]
+    pub fn of_chunks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = Hasher::default();
+        for chunk in chunks {
+            hasher.update(chunk);
+        }
+        hasher.finish()
+    }
+
+    /// The 64 digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Sha256Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Sha256Hex> for String {
+    fn from(digest: Sha256Hex) -> Self {
+        digest.0
+    }
+}
+
+impl TryFrom<String> for Sha256Hex {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        if text.len() == 64 && is_lower_hex(&text) {
+            Ok(Self(text))
+        } else {
+            Err(Error::damaged(format!("{text:?} is not a SHA-256 of 64 lower-case hexadecimal digits")))
+        }
+    }
+}
+
+/// A SHA-256 that is fed piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was taken.
+    #[must_use]
+    pub fn finish(self) -> Sha256Hex {
+        let mut text = String::with_capacity(64);
+        for byte in self.0.finalize() {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            }
+        }
+        Sha256Hex(text)
+    }
+}
+
+fn is_lower_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,217 @@
+//! The structure of BSON documents, read from bytes that may be hostile.
+//!
+//! Only lengths and types are looked at: the text of names and strings may be any bytes, because servers store what
+//! clients send, and a backup must carry it. The grammar is that of <https://bsonspec.org/spec.html>.
+
+use crate::error::{Error, Result};
+
+/// The largest document that a server sends: 16 MiB for users, and the 16 KiB it allows itself beyond.
+pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024 + 16 * 1024;
+
+/// The deepest nesting looked into. Servers stop at 200 levels.
+const MAX_DEPTH: usize = 256;
+
+/// The type byte of a timestamp.
+pub const TYPE_TIMESTAMP: u8 = 0x11;
+
+/// One element of a document: type byte, name without its NUL, and the bytes of the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Element<'a> {
+    /// The type byte.
+    pub kind: u8,
+    /// The name, any bytes but NUL.
+    pub name: &'a [u8],
+    /// The value's bytes as they stand in the document.
+    pub value: &'a [u8],
+}
+
+/// The elements of one document.
+#[derive(Debug, Clone)]
+pub struct Elements<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Elements<'a> {
+    /// The elements of `document`, its length and its end checked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the length or the final NUL is wrong.
+    pub fn of(document: &'a [u8]) -> Result<Self> {
+        let length = first_length(document).ok_or_else(|| malformed("is shorter than five bytes"))?;
+        if length < 5 || length != document.len() || document.last() != Some(&0) {
+            return Err(malformed("has a wrong length or no final NUL"));
+        }
+        Ok(Self { rest: &document[4..length - 1] })
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<Element<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, rest) = self.rest.split_first()?;
+        let element = split_element(kind, rest);
+        self.rest = match &element {
+            Ok((_, rest)) => rest,
+            Err(_) => &[],
+        };
+        Some(element.map(|(element, _)| element))
+    }
+}
+
+fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8])> {
+    let (name, rest) = split_cstring(rest)?;
+    let length = value_length(kind, rest)?;
+    if length > rest.len() {
+        return Err(malformed("has a value that reaches past its end"));
+    }
+    let (value, rest) = rest.split_at(length);
+    Ok((Element { kind, name, value }, rest))
+}
+
+fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+    match bytes.iter().position(|&b| b == 0) {
+        Some(end) => Ok((&bytes[..end], &bytes[end + 1..])),
+        None => Err(malformed("has a name without an end")),
+    }
+}
+
+/// How many bytes the value at the start of `rest` takes. It may claim more than there are; the caller checks.
+fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
+    let int32 = |at: usize| -> Result<usize> {
+        let bytes = rest.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());
+        let value = i32::from_le_bytes(bytes.ok_or_else(|| malformed("ends inside a length"))?);
+        usize::try_from(value).map_err(|_| malformed("has a negative length"))
+    };
+    Ok(match kind {
+        0x06 | 0x0A | 0x7F | 0xFF => 0,
+        0x08 => 1,
+        0x10 => 4,
+        0x01 | 0x09 | 0x11 | 0x12 => 8,
+        0x07 => 12,
+        0x13 => 16,
+        0x02 | 0x0D | 0x0E => match int32(0)? {
+            0 => return Err(malformed("has a string without its NUL")),
+            n => 4 + n,
+        },
+        0x0C => 4 + int32(0)? + 12,
+        0x05 => 4 + 1 + int32(0)?,
+        0x03 | 0x04 => match int32(0)? {
+            n if n < 5 => return Err(malformed("has a sub-document shorter than five bytes")),
+            n => n,
+        },
+        0x0F => match int32(0)? {
+            n if n < 14 => return Err(malformed("has a code with scope shorter than 14 bytes")),
+            n => n,
+        },
+        0x0B => {
+            let (_, options) = split_cstring(rest)?;
+            let (_, after) = split_cstring(options)?;
+            rest.len() - after.len()
+        }
+        other => return Err(malformed(&format!("has an element of unknown type 0x{other:02X}"))),
+    })
+}
+
+/// Checks the whole structure of one document, everything inside it included.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what is wrong.
+pub fn check(document: &[u8]) -> Result<()> {
+    check_at(document, 0)
+}
+
+fn check_at(document: &[u8], depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(malformed("is nested too deeply"));
+    }
+    for element in Elements::of(document)? {
+        let Element { kind, value, .. } = element?;
+        match kind {
+            0x03 | 0x04 => check_at(value, depth + 1)?,
+            0x0F => {
+                // int32 total, string (int32 length, bytes, NUL), document
+                let code = first_length(&value[4..]).ok_or_else(|| malformed("has a code with scope that ends early"))?;
+                let scope = value.get(8 + code..).ok_or_else(|| malformed("has a code with scope that ends early"))?;
+                check_at(scope, depth + 1)?;
+            }
+            0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(malformed("has a string without its NUL")),
+            0x08 if value[0] > 1 => return Err(malformed("has a boolean that is neither 0 nor 1")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The documents of a run of concatenated ones, each as its bytes; lengths are checked, the insides are not.
+#[derive(Debug, Clone)]
+pub struct Documents<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Documents<'a> {
+    /// The documents in `bytes`, which must hold nothing else.
+    #[must_use]
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Documents<'a> {
+    type Item = Result<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match first_length(self.rest) {
+            Some(length) if (5..=self.rest.len()).contains(&length) && self.rest[length - 1] == 0 => {
+                let (document, rest) = self.rest.split_at(length);
+                self.rest = rest;
+                Some(Ok(document))
+            }
+            _ => {
+                self.rest = &[];
+                Some(Err(malformed("has a wrong length or no final NUL")))
+            }
+        }
+    }
+}
+
+/// The `_id` of a document: its type byte and value, or `None` where it has none.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the document's structure is broken before an `_id` is met.
+pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
+    for element in Elements::of(document)? {
+        let element = element?;
+        if element.name == b"_id" {
+            return Ok(Some((element.kind, element.value)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a server that is sent this document as an insert would replace a `Timestamp(0, 0)` by its own time: one in a
+/// field at the top, `_id` aside.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the document's structure is broken.
+pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
+    for element in Elements::of(document)? {
+        let element = element?;
+        if element.kind == TYPE_TIMESTAMP && element.value == [0; 8] && element.name != b"_id" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn first_length(bytes: &[u8]) -> Option<usize> {
+    let length = i32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+    usize::try_from(length).ok().filter(|&n| n >= 1)
+}
+
+fn malformed(what: &str) -> Error {
+    Error::damaged(format!("a BSON document {what}"))
+}

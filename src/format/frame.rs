@@ -1,0 +1,88 @@
+//! A frame: the smallest part of a backup that can be read alone. One zstd frame (RFC 8878) that holds whole documents, says
+//! how long it is uncompressed, and carries zstd's own checksum.
+
+use zstd::bulk::{Compressor as ZstdCompressor, Decompressor as ZstdDecompressor};
+use zstd::zstd_safe::{self, CParameter};
+
+use super::document::MAX_DOCUMENT;
+use crate::error::{Error, ErrorKind, Result};
+
+/// About how many bytes of documents a frame holds; it holds more only where one document is larger.
+pub const TARGET: usize = 4 * 1024 * 1024;
+
+/// The most bytes a frame may hold. One that claims more is refused before anything is allocated.
+pub const LIMIT: usize = MAX_DOCUMENT + TARGET;
+
+/// The levels that [`Compressor::new`] takes.
+pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
+
+/// Compresses frames at one level; kept between frames, because its working memory is large.
+pub struct Compressor(ZstdCompressor<'static>);
+
+impl Compressor {
+    /// A compressor of this level, in zstd's own numbering.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where zstd cannot be set up.
+    pub fn new(level: i32) -> Result<Self> {
+        let mut inner = ZstdCompressor::new(level).map_err(|e| internal("cannot set up zstd", e))?;
+        for parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)] {
+            inner.set_parameter(parameter).map_err(|e| internal("cannot set up zstd", e))?;
+        }
+        Ok(Self(inner))
+    }
+
+    /// One frame that holds `documents`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where zstd fails, which it does only without memory.
+    pub fn compress(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
+        let mut frame = self.0.compress(documents).map_err(|e| internal("cannot compress a frame", e))?;
+        // The buffer was made for the worst case; frames wait in memory until their segment is written.
+        frame.shrink_to_fit();
+        Ok(frame)
+    }
+}
+
+/// Decompresses frames; kept between frames.
+pub struct Decompressor(ZstdDecompressor<'static>);
+
+impl Decompressor {
+    /// A decompressor.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where zstd cannot be set up.
+    pub fn new() -> Result<Self> {
+        ZstdDecompressor::new().map(Self).map_err(|e| internal("cannot set up zstd", e))
+    }
+
+    /// The documents of one frame. `raw_length` is what the segment's table says it holds; the frame's own header must agree.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
+    pub fn decompress(&mut self, frame: &[u8], raw_length: usize) -> Result<Vec<u8>> {
+        let claimed = zstd_safe::get_frame_content_size(frame)
+            .ok()
+            .flatten()
+            .ok_or_else(|| Error::damaged("a frame does not start as one, or does not say how long it is"))?;
+        if claimed != raw_length as u64 {
+            return Err(Error::damaged(format!("a frame says it holds {claimed} bytes where the table says {raw_length}")));
+        }
+        if raw_length > LIMIT {
+            return Err(Error::damaged(format!("a frame claims to hold {raw_length} bytes, more than the limit of {LIMIT}")));
+        }
+        if zstd_safe::find_frame_compressed_size(frame).ok() != Some(frame.len()) {
+            return Err(Error::damaged(format!("a frame does not end where the table says, after {} bytes", frame.len())));
+        }
+        let raw =
+            self.0.decompress(frame, raw_length).map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
+        if raw.len() != raw_length {
+            return Err(Error::damaged(format!("a frame held {} bytes where {raw_length} were expected", raw.len())));
+        }
+        Ok(raw)
+    }
+}
+
+fn internal(what: &str, cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Internal, format!("{what}: {cause}")).cause(cause)
+}

@@ -1,0 +1,160 @@
+//! Where in a backup things are stored: names of files, made so that any name a server allows has one, that mongorestore
+//! finds its own, and that no two meet on a file system that ignores case.
+
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha1::{Digest as _, Sha1};
+
+use crate::names::Namespace;
+
+/// The manifest: written last, it commits the backup.
+pub const MANIFEST: &str = "manifest.json";
+/// Every stored object but itself and the manifest, for `sha256sum -c`.
+pub const SHA256SUMS: &str = "SHA256SUMS";
+/// What a running backup tells others; removed at its end.
+pub const PROGRESS: &str = "progress.json";
+
+/// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
+const MAX_ESCAPED: usize = 238;
+/// How much of a longer name is kept in front of its hash.
+const KEPT: usize = 208;
+
+/// Gives each collection of one backup its own stem, `DATABASE/COLLECTION` escaped.
+///
+/// Collections are escaped as mongodump does (Go's `url.QueryEscape`; an escaped name of more than 238 bytes is cut at 208,
+/// followed by `%24` and the unpadded base64url of the SHA-1 of the name). Databases keep their names, but for `%`,
+/// control characters and `#`. A stem that would meet another one, or one of the backup's own files, when case is
+/// ignored gets that same ending.
+#[derive(Debug, Default)]
+pub struct Stems {
+    taken: HashSet<String>,
+    databases: std::collections::HashMap<String, String>,
+}
+
+impl Stems {
+    /// The stem for this namespace. Asked twice, it gives two different ones.
+    pub fn assign(&mut self, namespace: &Namespace) -> String {
+        let directory = match self.databases.get(&namespace.database) {
+            Some(directory) => directory.clone(),
+            None => {
+                let reserved = [MANIFEST, SHA256SUMS, PROGRESS];
+                let mut directory = escape_database(&namespace.database);
+                let meets = |d: &str| {
+                    reserved.iter().any(|r| r.eq_ignore_ascii_case(d))
+                        || self.databases.values().any(|other| other.to_lowercase() == d.to_lowercase())
+                };
+                if meets(&directory) {
+                    directory = with_hash(&directory, &namespace.database);
+                }
+                self.databases.insert(namespace.database.clone(), directory.clone());
+                directory
+            }
+        };
+        let mut escaped = escape_collection(&namespace.collection);
+        if self.taken.contains(&format!("{directory}/{escaped}").to_lowercase()) {
+            escaped = with_hash(&escaped, &namespace.collection);
+        }
+        let stem = format!("{directory}/{escaped}");
+        self.taken.insert(stem.to_lowercase());
+        stem
+    }
+}
+
+/// The key of a collection's metadata file.
+#[must_use]
+pub fn metadata(stem: &str) -> String {
+    format!("{stem}.metadata.json")
+}
+
+/// The key of a collection's segment, numbered from 0.
+#[must_use]
+pub fn segment(stem: &str, number: usize) -> String {
+    format!("{stem}.{number:05}.bson.zst")
+}
+
+/// A collection's name as a file name, as mongodump escapes it.
+#[must_use]
+pub fn escape_collection(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b' ' => escaped.push('+'),
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    if escaped.len() > MAX_ESCAPED { with_hash(&escaped, name) } else { escaped }
+}
+
+fn escape_database(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for c in name.chars() {
+        // A name the store could not keep as it is, or one that `sha256sum` could not read back.
+        if c.is_control() || matches!(c, '%' | '#' | '/' | '\\') {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                escaped.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn with_hash(escaped: &str, name: &str) -> String {
+    let mut end = escaped.len().min(KEPT);
+    while !escaped.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}%24{}", &escaped[..end], URL_SAFE_NO_PAD.encode(Sha1::digest(name.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stem(stems: &mut Stems, database: &str, collection: &str) -> String {
+        stems.assign(&Namespace::new(database, collection))
+    }
+
+    #[test]
+    fn collections_are_escaped_as_mongodump_does() {
+        assert_eq!(escape_collection("slash/and\\back per%cent"), "slash%2Fand%5Cback+per%25cent");
+        assert_eq!(escape_collection("ünï-日本"), "%C3%BCn%C3%AF-%E6%97%A5%E6%9C%AC");
+        assert_eq!(escape_collection("new\nline~._"), "new%0Aline~._");
+        let long = escape_collection(&"ü".repeat(100));
+        assert_eq!(long.len(), 238);
+        assert!(long.contains("%24"));
+        assert_eq!(escape_collection(&"b".repeat(225)), "b".repeat(225));
+    }
+
+    #[test]
+    fn names_that_meet_without_case_get_different_files() {
+        let mut stems = Stems::default();
+        let (a, b) = (stem(&mut stems, "d", "CaseA"), stem(&mut stems, "d", "casea"));
+        assert_eq!(a, "d/CaseA");
+        assert!(b.starts_with("d/casea%24"), "{b}");
+        assert_ne!(stem(&mut stems, "D", "CaseA").to_lowercase(), a.to_lowercase());
+    }
+
+    #[test]
+    fn a_database_named_like_a_file_of_the_backup_gets_another_directory() {
+        let mut stems = Stems::default();
+        assert!(stem(&mut stems, "sha256sums", "c").starts_with("sha256sums%24"));
+        assert_eq!(stem(&mut stems, "oplog", "c"), "oplog/c");
+    }
+
+    #[test]
+    fn every_suffix_of_every_stem_is_distinct() {
+        let mut stems = Stems::default();
+        let mut keys = HashSet::new();
+        for name in ["x", "x.metadata", "x.metadata.json", "x.00000", "x.00000.bson.zst", "X"] {
+            let stem = stem(&mut stems, "d", name);
+            assert!(keys.insert(metadata(&stem).to_lowercase()));
+            assert!(keys.insert(segment(&stem, 0).to_lowercase()));
+        }
+    }
+}

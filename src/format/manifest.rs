@@ -1,0 +1,488 @@
+//! The manifest: what a backup holds and how to prove it. It is written last; without it there is no backup.
+
+use bson::{RawDocument, RawDocumentBuf};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::digest::{Content, ContentDigest, Sha256Hex};
+use super::{document, key};
+use crate::error::{Error, Result};
+use crate::names::{BackupName, Namespace};
+
+/// The version of the format that this program writes, and the newest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A backup, as its manifest describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The format's version, [`FORMAT_VERSION`] for those written now.
+    pub format_version: u32,
+    /// The program that wrote it.
+    pub tool: Tool,
+    /// The backup's own identity.
+    pub id: Uuid,
+    /// Its name, which is its directory's.
+    pub name: BackupName,
+    /// Where the data came from.
+    pub source: Source,
+    /// When the manifest was made.
+    pub created: DateTime<Utc>,
+    /// When the backup began.
+    pub started: DateTime<Utc>,
+    /// When the last document was read.
+    pub finished: DateTime<Utc>,
+    /// What moment the data shows.
+    pub consistency: Consistency,
+    /// The settings that shaped it.
+    pub settings: Settings,
+    /// What it holds, ordered by namespace.
+    pub collections: Vec<Collection>,
+    /// What was seen and is not part of it, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Sums over the collections.
+    pub totals: Totals,
+    /// The SHA-256 of `SHA256SUMS`.
+    pub checksums: Sha256Hex,
+    /// The SHA-256 of the manifest's own bytes with these 64 digits set to 0.
+    pub sha256: Sha256Hex,
+}
+
+/// The program that wrote a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tool {
+    /// `bsonvault`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The deployment that a backup was taken from. Never any credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Scheme, hosts and database of the URI that was used.
+    pub uri: String,
+    /// The deployment's members as it names them itself, or the host that was connected to: `host:port`.
+    pub hosts: Vec<String>,
+    /// The server's version.
+    pub server_version: String,
+    /// The feature compatibility version, where it could be read.
+    pub feature_compatibility_version: Option<String>,
+    /// What kind of deployment.
+    pub topology: Topology,
+    /// The replica set's name.
+    pub replica_set: Option<String>,
+    /// The replica set's id (`settings.replicaSetId` of its configuration, 24 hexadecimal digits), where it could be read.
+    pub replica_set_id: Option<String>,
+}
+
+/// Kinds of deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Topology {
+    /// One server on its own: it keeps no history, so nothing can be read at one moment.
+    Standalone,
+    /// A replica set.
+    ReplicaSet,
+    /// Behind mongos.
+    Sharded,
+}
+
+impl std::fmt::Display for Topology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Standalone => "standalone",
+            Self::ReplicaSet => "replica set",
+            Self::Sharded => "sharded",
+        })
+    }
+}
+
+/// A cluster time or oplog time: seconds and an ordinal within the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterTime {
+    /// Seconds since 1970.
+    pub t: u32,
+    /// The ordinal within the second.
+    pub i: u32,
+}
+
+impl From<bson::Timestamp> for ClusterTime {
+    fn from(time: bson::Timestamp) -> Self {
+        Self { t: time.time, i: time.increment }
+    }
+}
+
+impl From<ClusterTime> for bson::Timestamp {
+    fn from(time: ClusterTime) -> Self {
+        Self { time: time.t, increment: time.i }
+    }
+}
+
+impl std::fmt::Display for ClusterTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match DateTime::<Utc>::from_timestamp(i64::from(self.t), 0) {
+            Some(time) => write!(f, "{}.{}", time.format("%Y-%m-%dT%H:%M:%SZ"), self.i),
+            None => write!(f, "{}.{}", self.t, self.i),
+        }
+    }
+}
+
+/// What moment of the source a backup shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consistency {
+    /// How far the parts belong together.
+    pub kind: ConsistencyKind,
+    /// The snapshot time, of a backup that has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster_time: Option<ClusterTime>,
+    /// Collections that could not be read at the snapshot time: capped ones, which servers refuse to read so, and which
+    /// were written to, or could not be proven not to have been, between that time and the end of their own read.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exceptions: Vec<ConsistencyException>,
+}
+
+/// A collection that is not part of the snapshot of its backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsistencyException {
+    /// The collection's database.
+    pub database: String,
+    /// The collection's name.
+    pub collection: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Kinds of consistency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsistencyKind {
+    /// Every document as it was at one cluster time.
+    Snapshot,
+    /// Read one after the other while the source went on: writes in between may be in one part and not in another.
+    None,
+}
+
+impl std::fmt::Display for ConsistencyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Snapshot => "snapshot",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The settings that shaped a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// zstd's level.
+    pub level: i32,
+    /// Cursors at a time.
+    pub readers: usize,
+    /// About the bytes of documents in a frame.
+    pub frame_bytes: u64,
+    /// About the stored bytes of a segment.
+    pub segment_bytes: u64,
+    /// The databases asked for; empty for all.
+    pub databases: Vec<String>,
+    /// The patterns of namespaces asked for; empty for all.
+    pub include: Vec<String>,
+    /// The patterns of namespaces kept out.
+    pub exclude: Vec<String>,
+}
+
+/// Kinds of namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectionKind {
+    /// An ordinary collection, capped and clustered ones included.
+    Collection,
+    /// A view: it has options and no documents.
+    View,
+    /// A time series: its documents are those of its buckets.
+    TimeSeries,
+}
+
+impl std::fmt::Display for CollectionKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Collection => "collection",
+            Self::View => "view",
+            Self::TimeSeries => "timeseries",
+        })
+    }
+}
+
+/// One namespace of a backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Collection {
+    /// The database's name.
+    pub database: String,
+    /// The collection's name, not escaped.
+    pub name: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: CollectionKind,
+    /// The server's identity of the collection (of a time series, that of its buckets); none for views.
+    pub uuid: Option<Uuid>,
+    /// The `options` document of `listCollections`.
+    pub options: RawValue,
+    /// The documents of `listIndexes`, in the server's order.
+    pub indexes: Vec<RawValue>,
+    /// The file that holds options and indexes for people and for mongorestore.
+    pub metadata: StoredObject,
+    /// How many documents (of a time series, buckets).
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// Their content digest.
+    pub digest: ContentDigest,
+    /// The objects that hold them, in order.
+    pub segments: Vec<Segment>,
+}
+
+impl Collection {
+    /// `database.collection`.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        Namespace::new(self.database.clone(), self.name.clone())
+    }
+
+    /// The documents, their bytes and their digest.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content { documents: self.documents, bytes: self.bytes, sum: self.digest.0 }
+    }
+
+    /// The stored bytes of its segments.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.object.bytes).sum()
+    }
+}
+
+/// A stored object and how to prove it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredObject {
+    /// Its key below the backup.
+    pub key: String,
+    /// Its stored bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its stored bytes.
+    pub sha256: Sha256Hex,
+}
+
+/// One segment of a collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segment {
+    /// The object.
+    #[serde(flatten)]
+    pub object: StoredObject,
+    /// The bytes of its documents, uncompressed.
+    pub raw_bytes: u64,
+    /// How many documents.
+    pub documents: u64,
+    /// Their content digest.
+    pub digest: ContentDigest,
+    /// How many frames.
+    pub frames: u64,
+}
+
+impl Segment {
+    /// The documents, their bytes and their digest.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content { documents: self.documents, bytes: self.raw_bytes, sum: self.digest.0 }
+    }
+}
+
+/// A BSON document: its bytes, which count, and JSON for people, which does not keep every value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RawValue {
+    /// The bytes, base64.
+    #[serde(with = "base64_document")]
+    pub bson: RawDocumentBuf,
+    /// Canonical Extended JSON, or null where the document cannot be shown in it.
+    pub json: serde_json::Value,
+}
+
+impl RawValue {
+    /// Both forms of this document.
+    #[must_use]
+    pub fn of(document: &RawDocument) -> Self {
+        Self { bson: document.to_owned(), json: super::metadata::canonical_json(document).unwrap_or(serde_json::Value::Null) }
+    }
+}
+
+/// Something that was seen on the source and is not part of the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// The database.
+    pub database: String,
+    /// The collection.
+    pub collection: String,
+    /// The server's identity of it, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uuid: Option<Uuid>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Sums over a backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Namespaces, views included.
+    pub collections: u64,
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of documents, uncompressed.
+    pub raw_bytes: u64,
+    /// Bytes of segments, stored.
+    pub stored_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+}
+
+impl Totals {
+    /// The sums over these collections.
+    #[must_use]
+    pub fn of(collections: &[Collection]) -> Self {
+        collections.iter().fold(Self::default(), |sum, c| Self {
+            collections: sum.collections + 1,
+            documents: sum.documents + c.documents,
+            raw_bytes: sum.raw_bytes + c.bytes,
+            stored_bytes: sum.stored_bytes + c.stored_bytes(),
+            segments: sum.segments + c.segments.len() as u64,
+        })
+    }
+}
+
+impl Manifest {
+    /// The manifest's bytes, with its own digest in place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let sealed = Self { sha256: Sha256Hex::zero(), ..self.clone() };
+        let zeroed = sealed.to_json()?;
+        Self { sha256: Sha256Hex::of(&zeroed), ..sealed }.to_json()
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(crate::error::ErrorKind::Internal, "cannot write the manifest as JSON").cause(e))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads a manifest and proves it: version first, then its own digest, then that its parts fit each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a manifest, is of a version that is not known, was changed, or
+    /// contradicts itself.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            format_version: u32,
+        }
+        let damaged = |e: serde_json::Error| Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e);
+        let Version { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format_version == 0 || format_version > FORMAT_VERSION {
+            return Err(Error::damaged(format!(
+                "the backup is of format version {format_version}, and this program reads up to {FORMAT_VERSION}"
+            ))
+            .hint("use the version of bsonvault that wrote it, or a newer one; if none did, the manifest is damaged"));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        if Sha256Hex::of(&zero_digest(bytes, &manifest.sha256)) != manifest.sha256 {
+            return Err(Error::damaged(format!(
+                "{} was changed after it was written: its SHA-256 does not match",
+                key::MANIFEST
+            )));
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Every object that the manifest names: metadata files and segments.
+    pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
+        self.collections.iter().flat_map(|c| std::iter::once(&c.metadata).chain(c.segments.iter().map(|s| &s.object)))
+    }
+
+    /// The text of `SHA256SUMS` that belongs to it, as `sha256sum` writes and checks it: a line per object, by key.
+    #[must_use]
+    pub fn sums(&self) -> String {
+        let mut objects: Vec<_> = self.objects().collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        objects.iter().map(|o| format!("{}  {}\n", o.sha256, o.key)).collect()
+    }
+
+    fn check(&self) -> Result<()> {
+        let contradiction = |what: String| Error::damaged(format!("{} contradicts itself: {what}", key::MANIFEST));
+        let mut keys = std::collections::HashSet::new();
+        for object in self.objects() {
+            let inside = !object.key.is_empty() && object.key.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            if !inside || !keys.insert(object.key.as_str()) {
+                return Err(contradiction(format!("the key {:?} leads outside of the backup or stands twice", object.key)));
+            }
+        }
+        for collection in &self.collections {
+            let mut sum = Content::default();
+            for segment in &collection.segments {
+                sum.merge(&segment.content());
+            }
+            if sum != collection.content() {
+                return Err(contradiction(format!("the segments of {} do not add up to it", collection.namespace())));
+            }
+            for value in std::iter::once(&collection.options).chain(&collection.indexes) {
+                document::check(value.bson.as_bytes())
+                    .map_err(|e| e.context(format!("options or indexes of {}", collection.namespace())))?;
+            }
+        }
+        if Totals::of(&self.collections) != self.totals {
+            return Err(contradiction("the collections do not add up to the totals".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The bytes with the last occurrence of `digest` set to zeros. The digest's own field is the last of the manifest.
+fn zero_digest(bytes: &[u8], digest: &Sha256Hex) -> Vec<u8> {
+    let mut zeroed = bytes.to_vec();
+    let digits = digest.as_str().as_bytes();
+    if let Some(at) = bytes.windows(digits.len()).rposition(|window| window == digits) {
+        zeroed[at..at + digits.len()].fill(b'0');
+    }
+    zeroed
+}
+
+mod base64_document {
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::{Deserialize, RawDocumentBuf};
+
+    pub(super) fn serialize<S: Serializer>(document: &RawDocumentBuf, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(document.as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RawDocumentBuf, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)?;
+        RawDocumentBuf::from_bytes(bytes).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,10 @@
+//! The bytes of a backup at rest, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
+
+pub mod digest;
+pub mod document;
+pub mod frame;
+pub mod key;
+pub mod manifest;
+pub mod metadata;
+pub mod progress;
+pub mod segment;

@@ -1,0 +1,11 @@
+//! Consistent, compressed, checksummed backups of MongoDB deployments, and their way back, without MongoDB's own tools.
+//!
+//! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
+//!
+//! - [`error`], [`names`], [`clock`]: what everything uses.
+//! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
+pub mod clock;
+pub mod error;
+pub mod format;
+pub mod names;
+pub mod store;

@@ -1,0 +1,225 @@
+//! Names: of namespaces, of backups, and patterns over namespaces.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Databases that belong to a deployment and not to its users: never part of a backup, never a target.
+pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
+
+/// `database.collection`. The database's name has no dot; the collection's may have any number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace {
+    /// The database's name.
+    pub database: String,
+    /// The collection's name.
+    pub collection: String,
+}
+
+impl Namespace {
+    /// The namespace of this collection in this database.
+    pub fn new(database: impl Into<String>, collection: impl Into<String>) -> Self {
+        Self { database: database.into(), collection: collection.into() }
+    }
+
+    /// The collection that holds the buckets of the time series of this name, `system.buckets.NAME`.
+    #[must_use]
+    pub fn buckets(&self) -> Self {
+        Self::new(self.database.clone(), format!("{BUCKETS_PREFIX}{}", self.collection))
+    }
+}
+
+/// What the name of a bucket collection starts with.
+pub const BUCKETS_PREFIX: &str = "system.buckets.";
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.collection)
+    }
+}
+
+/// The name of a backup: its directory, and its identity in a store. Letters, digits, `.`, `_` and `-`, starting with a
+/// letter or a digit, 200 bytes at most, so that it is one part of a path on any file system.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BackupName(String);
+
+impl BackupName {
+    /// The name of a backup begun at this time: `atlas-backup-2026-11-22T21-45-00-000Z`. Names sort by time.
+    #[must_use]
+    pub fn at(time: DateTime<Utc>) -> Self {
+        Self(format!("atlas-backup-{}", time.format("%Y-%m-%dT%H-%M-%S-%3fZ")))
+    }
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it could not be a backup's.
+    pub fn parse(name: &str) -> Result<Self> {
+        let good = name.len() <= 200
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if good {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(Error::usage(format!("{name:?} is not the name of a backup"))
+                .hint("a backup's name has letters, digits, '.', '_' and '-' only; `bsonvault list` shows them"))
+        }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BackupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for BackupName {
+    type Error = Error;
+    fn try_from(name: String) -> Result<Self> {
+        Self::parse(&name)
+    }
+}
+
+impl From<BackupName> for String {
+    fn from(name: BackupName) -> Self {
+        name.0
+    }
+}
+
+/// A pattern over `database.collection` as a whole, where `*` stands for any run of characters, dots included, and a
+/// backslash takes the next character literally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespacePattern {
+    text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(char),
+    Any,
+}
+
+impl NamespacePattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it could match no namespace: it is empty, or has neither a
+    /// dot nor a `*`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut parts = Vec::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            parts.push(match c {
+                '*' => Part::Any,
+                '\\' => Part::Literal(chars.next().ok_or_else(|| {
+                    Error::usage(format!("namespace pattern {text:?} ends in a lone backslash")).hint(r"write \\ for a backslash")
+                })?),
+                c => Part::Literal(c),
+            });
+        }
+        if !parts.iter().any(|p| matches!(p, Part::Any | Part::Literal('.'))) {
+            return Err(Error::usage(format!("namespace pattern {text:?} has neither a dot nor a '*'"))
+                .hint(format!("write \"{text}.*\" for all of a database, \"{text}.NAME\" for one collection")));
+        }
+        Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// The pattern as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it matches this namespace.
+    #[must_use]
+    pub fn matches(&self, namespace: &Namespace) -> bool {
+        let text: Vec<char> = namespace.to_string().chars().collect();
+        // Greedy with one point to come back to: linear but for the last `*`, quadratic at worst.
+        let (mut p, mut t, mut back) = (0, 0, None);
+        while t < text.len() {
+            match self.parts.get(p) {
+                Some(Part::Any) => {
+                    back = Some((p, t));
+                    p += 1;
+                }
+                Some(Part::Literal(c)) if *c == text[t] => {
+                    p += 1;
+                    t += 1;
+                }
+                _ => match back {
+                    Some((any, from)) => {
+                        p = any + 1;
+                        t = from + 1;
+                        back = Some((any, from + 1));
+                    }
+                    None => return false,
+                },
+            }
+        }
+        self.parts[p..].iter().all(|part| *part == Part::Any)
+    }
+}
+
+impl fmt::Display for NamespacePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, namespace: &str) -> bool {
+        let (database, collection) = namespace.split_once('.').unwrap();
+        NamespacePattern::parse(pattern).unwrap().matches(&Namespace::new(database, collection))
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        assert!(matches("*", "a.b"));
+        assert!(matches("shop.*", "shop.orders.2026"));
+        assert!(matches("*.orders", "shop.orders"));
+        assert!(matches("s*p.o*s", "shop.orders"));
+        assert!(matches("*a*b*", "xa.yyb"));
+        assert!(!matches("shop.*", "shop2.orders"));
+        assert!(!matches("*.orders", "shop.orders2"));
+        assert!(!matches("shop.orders", "shop.Orders"));
+    }
+
+    #[test]
+    fn a_backslash_takes_a_star_literally() {
+        assert!(matches(r"a.x\*y", "a.x*y"));
+        assert!(!matches(r"a.x\*y", "a.xzy"));
+        assert!(NamespacePattern::parse("a.b\\").is_err());
+    }
+
+    #[test]
+    fn a_pattern_that_can_match_nothing_is_refused_with_what_to_write() {
+        let error = NamespacePattern::parse("shop").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint_text().unwrap().contains("shop.*"));
+        assert!(NamespacePattern::parse("").is_err());
+    }
+
+    #[test]
+    fn a_backup_name_is_one_part_of_a_path() {
+        let time = DateTime::parse_from_rfc3339("2026-11-22T21:45:00.007Z").unwrap().to_utc();
+        assert_eq!(BackupName::at(time).as_str(), "atlas-backup-2026-11-22T21-45-00-007Z");
+        assert!(BackupName::parse(BackupName::at(time).as_str()).is_ok());
+        for bad in ["", ".", "..", "a/b", "a\\b", "-x", "a b", "é"] {
+            assert!(BackupName::parse(bad).is_err(), "{bad:?} was taken for a backup's name");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the store's root. Over `object_store`,
+//! whose local file system stages, syncs and renames each object; what it leaves out on a local disk is added here: modes
+//! (0600 in directories of 0700), synced deletes, and no empty directories left behind.
+
+mod local;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A place that keeps objects.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: std::sync::Arc<object_store::local::LocalFileSystem>,
+    root: PathBuf,
+}
+
+/// An object in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Store {
+    /// Opens a store at a directory, which need not exist yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for a URL: object storage is not supported yet. [`ErrorKind::Storage`] where the path is not a
+    /// directory or cannot be looked at.
+    pub fn open(location: &str) -> Result<Self> {
+        if let Some((scheme, _)) = location.split_once("://") {
+            return Err(Error::usage(format!("backup path {location:?}: {scheme}:// is not yet supported"))
+                .hint("give a directory on this machine"));
+        }
+        if location.is_empty() {
+            return Err(Error::usage("the backup path is empty").hint("set BACKUP_PATH or --path to a directory"));
+        }
+        let root = std::path::absolute(location).map_err(|e| local::error("open", Path::new(location), e))?;
+        match std::fs::metadata(&root) {
+            Ok(found) if !found.is_dir() => {
+                return Err(Error::new(ErrorKind::Storage, format!("backup path {} is not a directory", root.display()))
+                    .hint("set BACKUP_PATH or --path to a directory"));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(local::error("open", &root, e)),
+        }
+        Ok(Self { inner: std::sync::Arc::new(local::file_system()), root })
+    }
+
+    /// The part of this store below a prefix, as a store of its own.
+    #[must_use]
+    pub fn below(&self, prefix: &str) -> Self {
+        Self { inner: self.inner.clone(), root: self.root.join(prefix) }
+    }
+
+    /// Where it is, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    /// The directory of a store on this machine.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.root
+    }
+
+    /// Stores an object, whole or not at all, replacing what the key held. When it returns, the object and the way to it are
+    /// on the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], with what to do where the disk is full or the path cannot be written.
+    pub async fn put(&self, key: &str, chunks: Vec<Bytes>) -> Result<()> {
+        let (path, key) = self.place(key)?;
+        local::make_parent(&path).await?;
+        self.inner.put(&key, PutPayload::from_iter(chunks)).await.map_err(|e| local::store_error("write", &path, e))?;
+        local::restrict(&path).await
+    }
+
+    /// An object's bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Storage`].
+    pub async fn get(&self, key: &str) -> Result<Bytes> {
+        let (path, key) = self.place(key)?;
+        let found = self.inner.get(&key).await.map_err(|e| local::store_error("read", &path, e))?;
+        found.bytes().await.map_err(|e| local::store_error("read", &path, e))
+    }
+
+    /// An object's size in bytes.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn size(&self, key: &str) -> Result<u64> {
+        let (path, key) = self.place(key)?;
+        let found = self.inner.head(&key).await.map_err(|e| local::store_error("read", &path, e))?;
+        Ok(found.size)
+    }
+
+    /// Every object below the root, by key. Nothing where the root does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        if !self.exists().await {
+            return Ok(Vec::new());
+        }
+        let prefix = local::key(&self.root)?;
+        let mut entries = Vec::new();
+        let mut listing = self.inner.list(Some(&prefix));
+        while let Some(found) = listing.try_next().await.map_err(|e| local::store_error("list", &self.root, e))? {
+            if let Some(key) = found.location.as_ref().strip_prefix(prefix.as_ref()) {
+                entries.push(Entry { key: key.trim_start_matches('/').to_owned(), size: found.size });
+            }
+        }
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// The names right below the root that have objects below them: a directory listing. Nothing where the root does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn prefixes(&self) -> Result<Vec<String>> {
+        local::directories(&self.root).await
+    }
+
+    /// Whether there is anything at the root.
+    pub async fn exists(&self) -> bool {
+        tokio::fs::try_exists(&self.root).await.unwrap_or(false)
+    }
+
+    /// Claims the root for one writer: makes the directory, and fails where it exists already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where it exists; [`ErrorKind::Storage`].
+    pub async fn claim(&self) -> Result<()> {
+        local::claim(&self.root).await
+    }
+
+    /// Deletes one object; one that is not there is no error. When it returns, it will not come back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let (path, key) = self.place(key)?;
+        match self.inner.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(local::store_error("delete", &path, e)),
+        }
+        local::sync_parent(&path).await
+    }
+
+    /// Deletes everything below the root, and the root. `first` goes before all else, so that what it commits is
+    /// never seen half deleted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn delete_all(&self, first: &str) -> Result<()> {
+        if !self.exists().await {
+            return Ok(());
+        }
+        self.delete(first).await?;
+        local::remove_tree(&self.root).await
+    }
+
+    /// Bytes that can still be written, where the system tells.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        local::free_space(&self.root)
+    }
+
+    fn place(&self, key: &str) -> Result<(PathBuf, Key)> {
+        let inside = !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !inside {
+            return Err(Error::damaged(format!("the key {key:?} leads outside of its backup")));
+        }
+        let path = self.root.join(key);
+        let key = local::key(&path)?;
+        Ok((path, key))
+    }
+}

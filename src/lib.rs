@@ -5,7 +5,10 @@
 //! - [`error`], [`names`], [`clock`]: what everything uses.
 //! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 pub mod clock;
+pub mod engine;
 pub mod error;
 pub mod format;
+pub mod mongo;
 pub mod names;
+pub mod pipeline;
 pub mod store;

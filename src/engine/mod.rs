@@ -1,0 +1,20 @@
+//! One verb a file: plan, then execution.
+
+/// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Cursors that read at a time.
+    pub readers: Option<usize>,
+    /// Writers that insert at a time.
+    pub writers: Option<usize>,
+    /// zstd's level.
+    pub level: Option<i32>,
+    /// The bytes that all buffers together may take.
+    pub memory_bytes: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { readers: None, writers: None, level: None, memory_bytes: 256 * 1024 * 1024 }
+    }
+}

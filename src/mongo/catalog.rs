@@ -1,0 +1,94 @@
+//! What is on a server: databases, collections, indexes. Raw, because the driver's typed forms drop what they do not know.
+
+use bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use mongodb::Database;
+use uuid::Uuid;
+
+use super::Connection;
+use super::command;
+use super::failure::{code, code_of, describe};
+use crate::error::Result;
+
+/// One entry of `listCollections`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionInfo {
+    /// The collection's name.
+    pub name: String,
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    /// Its options, raw.
+    pub options: RawDocumentBuf,
+    /// The server's identity of it; views and time series have none (the buckets of a time series have).
+    pub uuid: Option<Uuid>,
+}
+
+/// The names of all databases that the login may see, sorted.
+///
+/// # Errors
+/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
+pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
+    let reply = command::run(
+        &connection.database("admin"),
+        rawdoc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true },
+    )
+    .await
+    .map_err(|e| describe(connection.role(), "listing databases", e))?;
+    let mut names: Vec<String> = reply
+        .get_array("databases")
+        .into_iter()
+        .flatten()
+        .filter_map(|d| d.as_document()?.get_str("name").ok().map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Every entry of a database's `listCollections`, `system.*` included, sorted by name, and the operation time of the listing.
+///
+/// # Errors
+/// As for [`databases`].
+pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec<CollectionInfo>, Option<Timestamp>)> {
+    let what = || format!("listing the collections of {database}");
+    let (entries, time) = command::run_cursor(&connection.database(database), rawdoc! { "listCollections": 1, "cursor": {} })
+        .await
+        .map_err(|e| describe(connection.role(), &what(), e))?;
+    let mut collections = entries
+        .iter()
+        .map(|entry| info(entry))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| describe(connection.role(), &what(), e.into()))?;
+    collections.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((collections, time))
+}
+
+fn info(entry: &RawDocument) -> bson::error::Result<CollectionInfo> {
+    let uuid = entry
+        .get_document("info")
+        .ok()
+        .and_then(|info| info.get_binary("uuid").ok())
+        .and_then(|binary| Uuid::from_slice(binary.bytes).ok());
+    Ok(CollectionInfo {
+        name: entry.get_str("name")?.to_owned(),
+        // Servers before 3.4 gave no type; those supported here always do.
+        kind: entry.get_str("type").unwrap_or("collection").to_owned(),
+        options: entry.get_document("options").map(RawDocument::to_owned).unwrap_or_default(),
+        uuid,
+    })
+}
+
+/// Every index of a collection or time series, in the server's order, and the operation time of the listing; no index where
+/// the collection does not exist (any more).
+///
+/// # Errors
+/// As for [`databases`].
+pub async fn indexes(
+    connection: &Connection,
+    database: &Database,
+    collection: &str,
+) -> Result<(Vec<RawDocumentBuf>, Option<Timestamp>)> {
+    match command::run_cursor(database, rawdoc! { "listIndexes": collection, "cursor": {} }).await {
+        Ok(found) => Ok(found),
+        Err(e) if code_of(&e) == Some(code::NAMESPACE_NOT_FOUND) => Ok((Vec::new(), None)),
+        Err(e) => Err(describe(connection.role(), &format!("listing the indexes of {}.{collection}", database.name()), e)),
+    }
+}

@@ -1,0 +1,78 @@
+//! Raw commands with a limit of their own, because the driver has no timeout for a command.
+
+use std::time::Duration;
+
+use bson::{Document, RawDocument, RawDocumentBuf};
+use futures::TryStreamExt as _;
+use mongodb::Database;
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
+use mongodb::raw_batch_cursor::RawBatch;
+
+/// How long any one command may take that does no work in proportion to the data.
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is.
+///
+/// # Errors
+/// The future's own, or an I/O error of kind `TimedOut`.
+pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(done) => done,
+        Err(_) => {
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {} seconds", limit.as_secs())).into())
+        }
+    }
+}
+
+/// Runs a command and gives its reply.
+///
+/// # Errors
+/// The driver's. A reply with `writeErrors` or `writeConcernError` is no error to the driver: callers that write look.
+pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
+    bounded(COMMAND_LIMIT, database.run_raw_command(command).into_future()).await
+}
+
+/// Runs a command that answers with a cursor, and gives every document, raw, with the operation time of its last reply, which
+/// only members of a replica set tell.
+///
+/// # Errors
+/// The driver's.
+pub async fn run_cursor(
+    database: &Database,
+    command: RawDocumentBuf,
+) -> Result<(Vec<RawDocumentBuf>, Option<bson::Timestamp>), DriverError> {
+    let all = async {
+        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
+        let (mut documents, mut time) = (Vec::new(), None);
+        while let Some(batch) = cursor.try_next().await? {
+            for document in batch.doc_slices()? {
+                let document = document?;
+                let document = document.as_document().ok_or_else(|| invalid("a cursor gave something that is not a document"))?;
+                documents.push(document.to_owned());
+            }
+            time = operation_time(batch.as_raw_document()).or(time);
+        }
+        Ok((documents, time))
+    };
+    bounded(COMMAND_LIMIT, all).await
+}
+
+/// The bytes of a batch's array of documents: a BSON array whose elements are the documents.
+///
+/// # Errors
+/// The driver's, where the reply holds none.
+pub fn batch_array(batch: &RawBatch) -> Result<&[u8], DriverError> {
+    Ok(batch.doc_slices()?.as_bytes())
+}
+
+/// `operationTime` of a reply.
+#[must_use]
+pub fn operation_time(reply: &RawDocument) -> Option<bson::Timestamp> {
+    reply.get_timestamp("operationTime").ok()
+}
+
+/// An error for a reply that is not what the server's documentation says.
+#[must_use]
+pub fn invalid(what: &str) -> DriverError {
+    DriverError::from(DriverKind::Io(std::sync::Arc::new(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()))))
+}

@@ -1,0 +1,193 @@
+//! A connection, and what is known of the deployment behind it.
+
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use bson::{Bson, Document, rawdoc};
+use mongodb::options::{ClientOptions, Compressor};
+use mongodb::{Client, Database};
+
+use super::failure::describe;
+use super::{MongoUri, Role, command};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{Source, Topology};
+
+/// How long to look for a server where the URI does not say.
+const SELECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A server's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// A deployment that answered, and what it says of itself.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The driver's client.
+    pub client: Client,
+    /// What it was reached by.
+    pub uri: MongoUri,
+    /// What kind of deployment.
+    pub topology: Topology,
+    /// Its version.
+    pub version: Version,
+    /// The replica set's name.
+    pub replica_set: Option<String>,
+    /// The members as the deployment names them, or the URI's hosts, `host:port`.
+    pub hosts: Vec<String>,
+    /// The identity of the server's process: another one after every start.
+    pub process: Option<ObjectId>,
+    options: ClientOptions,
+}
+
+/// How to connect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectOptions {
+    /// Connections that may be open at a time, beyond those that watch the deployment.
+    pub pool: u32,
+    /// Look for a server no longer than this, even where the URI says otherwise.
+    pub selection_timeout: Option<Duration>,
+}
+
+impl Connection {
+    /// Connects and asks the deployment what it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] where it does not answer, [`ErrorKind::Denied`] where it refuses the login,
+    /// [`ErrorKind::Usage`] where the URI's options contradict each other.
+    pub async fn open(uri: &MongoUri, how: ConnectOptions) -> Result<Self> {
+        let role = uri.role();
+        let what = format!("connecting to {uri}");
+        let mut options = ClientOptions::parse(uri.secret()).await.map_err(|e| match e.kind.as_ref() {
+            mongodb::error::ErrorKind::DnsResolve { .. } => describe(role, &what, e),
+            _ => Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e),
+        })?;
+        options.app_name.get_or_insert_with(|| "bsonvault".to_owned());
+        options.max_pool_size = Some(how.pool.max(8) + 8);
+        if how.selection_timeout.is_some() {
+            options.server_selection_timeout = how.selection_timeout;
+        } else if !uri.names_selection_timeout() {
+            options.server_selection_timeout = Some(SELECTION_TIMEOUT);
+        }
+        Self::with_options(uri.clone(), options).await
+    }
+
+    /// The same deployment over connections that compress what they carry with zstd.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn compressed(&self) -> Result<Self> {
+        let mut options = self.options.clone();
+        options.compressors = Some(vec![Compressor::Zstd { level: None }]);
+        Self::with_options(self.uri.clone(), options).await
+    }
+
+    async fn with_options(uri: MongoUri, options: ClientOptions) -> Result<Self> {
+        let role = uri.role();
+        let what = format!("connecting to {uri}");
+        let client = Client::with_options(options.clone()).map_err(|e| {
+            Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e)
+        })?;
+        let admin = client.database("admin");
+        let hello = command::run(&admin, rawdoc! { "hello": 1 }).await.map_err(|e| describe(role, &what, e))?;
+        let build = command::run(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
+        let version =
+            version(&build).ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: buildInfo has no version")))?;
+        let replica_set = hello.get_str("setName").ok().map(str::to_owned);
+        let topology = match (hello.get_str("msg"), &replica_set) {
+            (Ok("isdbgrid"), _) => Topology::Sharded,
+            (_, Some(_)) => Topology::ReplicaSet,
+            _ => Topology::Standalone,
+        };
+        let mut hosts: Vec<String> = ["hosts", "passives", "arbiters"]
+            .iter()
+            .filter_map(|field| hello.get_array(field).ok())
+            .flatten()
+            .filter_map(|host| host.as_str().map(str::to_lowercase))
+            .collect();
+        if hosts.is_empty() {
+            hosts = uri.hosts().to_vec();
+        }
+        let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok();
+        Ok(Self { client, uri, topology, version, replica_set, hosts, process, options })
+    }
+
+    /// A database of it.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Database {
+        self.client.database(name)
+    }
+
+    /// The role it plays.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.uri.role()
+    }
+
+    /// What a manifest keeps of a source. What the login may not see is left empty.
+    pub async fn describe(&self) -> Source {
+        let admin = self.database("admin");
+        let parameter = command::run(&admin, rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 }).await.ok();
+        let feature_compatibility_version = parameter.as_ref().and_then(|reply| {
+            reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
+        });
+        Source {
+            uri: self.uri.to_string(),
+            hosts: self.hosts.clone(),
+            server_version: self.version.to_string(),
+            feature_compatibility_version,
+            topology: self.topology,
+            replica_set: self.replica_set.clone(),
+            replica_set_id: self.replica_set_id().await,
+        }
+    }
+
+    /// The replica set's id, where there is one and the login may read the configuration.
+    pub async fn replica_set_id(&self) -> Option<String> {
+        self.replica_set.as_ref()?;
+        let reply = command::run(&self.database("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
+        let id =
+            reply.get_document("config").and_then(|c| c.get_document("settings")).and_then(|s| s.get_object_id("replicaSetId"));
+        id.ok().map(|id| id.to_hex())
+    }
+
+    /// The time from a small command to its reply, the shortest of a few.
+    ///
+    /// # Errors
+    /// The command's, as for [`open`](Self::open).
+    pub async fn round_trip(&self) -> Result<Duration> {
+        let admin = self.database("admin");
+        let mut shortest = Duration::MAX;
+        for _ in 0..3 {
+            let begin = std::time::Instant::now();
+            command::run(&admin, rawdoc! { "ping": 1 }).await.map_err(|e| describe(self.role(), "measuring the link", e))?;
+            shortest = shortest.min(begin.elapsed());
+        }
+        Ok(shortest)
+    }
+
+    /// Closes every connection, and gives the cursors that were dropped time to be killed on the server.
+    pub async fn close(self) {
+        // `shutdown` waits for every handle that is still out; a bound keeps a lost one from holding the process.
+        let _closed_in_time = tokio::time::timeout(Duration::from_secs(2), self.client.shutdown()).await;
+    }
+}
+
+fn version(build: &Document) -> Option<Version> {
+    let parts: Vec<u32> = build
+        .get_array("versionArray")
+        .ok()?
+        .iter()
+        .filter_map(|part| match part {
+            Bson::Int32(n) => u32::try_from(*n).ok(),
+            Bson::Int64(n) => u32::try_from(*n).ok(),
+            _ => None,
+        })
+        .collect();
+    Some(Version(*parts.first()?, *parts.get(1)?, *parts.get(2)?))
+}

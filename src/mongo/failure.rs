@@ -1,0 +1,126 @@
+//! What a driver's error means for the one who asked: a kind, a message without noise, and what to do.
+
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
+
+use super::Role;
+use crate::error::{Error, ErrorKind};
+
+/// Codes of the server's own list (`src/mongo/base/error_codes.yml` of mongodb/mongo) that are told apart here.
+pub mod code {
+    /// A right is missing.
+    pub const UNAUTHORIZED: i32 = 13;
+    /// The login was refused.
+    pub const AUTHENTICATION_FAILED: i32 = 18;
+    /// The namespace does not exist.
+    pub const NAMESPACE_NOT_FOUND: i32 = 26;
+    /// The cursor is gone.
+    pub const CURSOR_NOT_FOUND: i32 = 43;
+    /// The collection of an open cursor was dropped or renamed.
+    pub const QUERY_PLAN_KILLED: i32 = 175;
+    /// The snapshot is older than the history that the server keeps.
+    pub const SNAPSHOT_TOO_OLD: i32 = 239;
+    /// The collection or its catalog entry is newer than the snapshot.
+    pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
+    /// The name leads to another collection than the UUID.
+    pub const COLLECTION_UUID_MISMATCH: i32 = 361;
+    /// A duplicate key.
+    pub const DUPLICATE_KEY: i32 = 11000;
+}
+
+/// The server's code of a failed command.
+#[must_use]
+pub fn code_of(error: &DriverError) -> Option<i32> {
+    match error.kind.as_ref() {
+        DriverKind::Command(command) => Some(command.code),
+        _ => None,
+    }
+}
+
+/// Whether trying again later may help: the network, an election, a cursor that the server lost, a shutdown.
+#[must_use]
+pub fn is_transient(error: &DriverError) -> bool {
+    match error.kind.as_ref() {
+        // What `command::invalid` makes is an answer that will not get better.
+        DriverKind::Io(io) => io.kind() != std::io::ErrorKind::InvalidData,
+        DriverKind::ConnectionPoolCleared { .. } | DriverKind::ServerSelection { .. } => true,
+        // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations
+        // that a failover or an operator killed.
+        DriverKind::Command(c) => matches!(
+            c.code,
+            6 | 7
+                | 43
+                | 50
+                | 63
+                | 89
+                | 91
+                | 134
+                | 150
+                | 189
+                | 234
+                | 237
+                | 262
+                | 290
+                | 9001
+                | 10107
+                | 11600
+                | 11601
+                | 11602
+                | 13388
+                | 13435
+                | 13436
+        ),
+        _ => error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError"),
+    }
+}
+
+/// The crate's error for a driver's, in the words of the one who ran `what`: `what: message`.
+#[must_use]
+pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
+    let (side, grant) = match role {
+        Role::Source => {
+            ("source", "the role `backup`, or `readAnyDatabase` together with `clusterMonitor`; for one database `read` on it")
+        }
+        Role::Target => ("target", "the role `root`, or `restore` together with `readWriteAnyDatabase` and `dbAdminAnyDatabase`"),
+    };
+    let side_uri = match role {
+        Role::Source => "MONGO_URI_ATLAS (or --source)",
+        Role::Target => "MONGO_URI_LOCAL (or --target)",
+    };
+    let described = match error.kind.as_ref() {
+        DriverKind::Authentication { message, .. } => {
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}"))
+                .hint(format!("check user, password and authSource in {side_uri}"))
+        }
+        DriverKind::Command(c) if c.code == code::AUTHENTICATION_FAILED => {
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message))
+                .hint(format!("check user, password and authSource in {side_uri}"))
+        }
+        DriverKind::Command(c) if c.code == code::UNAUTHORIZED => {
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} denies it: {}", shorten(&c.message)))
+                .hint(format!("grant the user {grant}; `bsonvault check` shows which rights are missing"))
+        }
+        DriverKind::Command(c) => {
+            Error::new(ErrorKind::Server, format!("{what}: {} (code {}, {})", c.message, c.code, c.code_name))
+        }
+        DriverKind::ServerSelection { message, .. } => {
+            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} does not answer: {}", shorten(message))).hint(format!(
+                "check that it runs, that this machine may reach it (firewall, Atlas IP access list), and {side_uri}"
+            ))
+        }
+        DriverKind::Io(io) => Error::new(ErrorKind::Unreachable, format!("{what}: the connection to the {side} broke: {io}"))
+            .hint("run it again once the network holds"),
+        DriverKind::DnsResolve { message, .. } => {
+            Error::new(ErrorKind::Unreachable, format!("{what}: a name in the {side}'s URI cannot be resolved: {message}"))
+                .hint(format!("check the host in {side_uri} and this machine's DNS"))
+        }
+        other => Error::new(ErrorKind::Server, format!("{what}: {other}")),
+    };
+    described.cause(error)
+}
+
+/// The first part of a message that goes on with the command or the topology that it was about.
+fn shorten(message: &str) -> String {
+    let cut = message.find(" to execute command").unwrap_or(message.len());
+    let text: String = message[..cut].chars().take(600).collect();
+    text
+}

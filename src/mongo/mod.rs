@@ -1,0 +1,11 @@
+//! What `source` and `sink` share of MongoDB: URIs, connections, raw commands, what is on a server, and how its failures are
+//! told. With them, the only user of the driver.
+
+pub mod catalog;
+pub mod command;
+pub mod connect;
+pub mod failure;
+pub mod uri;
+
+pub use connect::{Connection, Version};
+pub use uri::{MongoUri, Role};

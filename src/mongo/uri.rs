@@ -1,0 +1,197 @@
+//! Connection strings, validated once and never shown with their credentials.
+
+use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which of the two deployments is meant. The names in messages are those that users know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Where backups are taken from: "Atlas".
+    Source,
+    /// Where they are brought back to: "Local".
+    Target,
+}
+
+impl Role {
+    /// How messages name it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Source => "Atlas",
+            Self::Target => "Local",
+        }
+    }
+
+    /// The error of an operation that needs a URI where none is configured.
+    #[must_use]
+    pub fn not_configured(self) -> Error {
+        let (variable, flag) = match self {
+            Self::Source => ("MONGO_URI_ATLAS", "--source"),
+            Self::Target => ("MONGO_URI_LOCAL", "--target"),
+        };
+        Error::usage(format!("{} MongoDB URI not configured", self.label())).hint(format!("set {variable}, or give {flag} URI"))
+    }
+}
+
+/// A connection string that parses. `Display` and `Debug` show scheme, hosts and database only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MongoUri {
+    text: String,
+    shown: String,
+    hosts: Vec<String>,
+    database: Option<String>,
+    role: Role,
+    names_compressors: bool,
+    names_selection_timeout: bool,
+}
+
+impl MongoUri {
+    /// Reads a connection string.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, with what is wrong but without the string,
+    /// which may hold a password.
+    pub fn parse(role: Role, text: &str) -> Result<Self> {
+        let text = without_socket_timeout(text.trim());
+        let parsed = ConnectionString::parse(&text).map_err(|e| invalid(role, &e))?;
+        let scheme = text.split_once("://").map_or("mongodb", |(scheme, _)| scheme);
+        let hosts: Vec<String> = match &parsed.host_info {
+            HostInfo::HostIdentifiers(hosts) => hosts.iter().map(host).collect(),
+            HostInfo::DnsRecord(name) => vec![name.to_lowercase()],
+            _ => Vec::new(),
+        };
+        let database = parsed.default_database.clone();
+        let shown = format!("{scheme}://{}/{}", hosts.join(","), database.as_deref().unwrap_or(""));
+        Ok(Self {
+            shown,
+            hosts,
+            database,
+            role,
+            names_compressors: parsed.compressors.is_some(),
+            names_selection_timeout: parsed.server_selection_timeout.is_some(),
+            text,
+        })
+    }
+
+    /// The whole string, credentials included: for the driver alone.
+    pub(super) fn secret(&self) -> &str {
+        &self.text
+    }
+
+    /// The hosts it names, `host:port` in lower case; the one DNS name of an SRV string.
+    #[must_use]
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// The one database that its path selects. `admin`, which is often there for the login, selects none.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref().filter(|d| *d != "admin" && !d.is_empty())
+    }
+
+    /// Which deployment it leads to.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether it says which compression to use on the wire.
+    #[must_use]
+    pub fn names_compressors(&self) -> bool {
+        self.names_compressors
+    }
+
+    pub(super) fn names_selection_timeout(&self) -> bool {
+        self.names_selection_timeout
+    }
+}
+
+impl std::fmt::Display for MongoUri {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl std::fmt::Debug for MongoUri {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MongoUri({})", self.shown)
+    }
+}
+
+fn host(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Tcp { host, port } => format!("{}:{}", host.to_lowercase(), port.unwrap_or(27017)),
+        other => other.to_string(),
+    }
+}
+
+fn invalid(role: Role, cause: &mongodb::error::Error) -> Error {
+    // The driver's message names what is wrong by option or part, and may quote the part itself: it is kept only where it
+    // cannot hold a credential.
+    let detail = match cause.kind.as_ref() {
+        mongodb::error::ErrorKind::InvalidArgument { message, .. }
+            if !message.contains('@') && !message.to_lowercase().contains("passw") =>
+        {
+            format!(" ({message})")
+        }
+        _ => String::new(),
+    };
+    Error::new(ErrorKind::Usage, format!("Invalid {} URI format{detail}", role.label()))
+        .hint("it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/; characters such as @ : / in a password are written %40 %3A %2F")
+}
+
+/// The string without `socketTimeoutMS`, which the driver refuses: the engine bounds each command itself.
+fn without_socket_timeout(text: &str) -> String {
+    let Some((base, query)) = text.split_once('?') else { return text.to_owned() };
+    let kept: Vec<_> = query.split('&').filter(|option| !option.to_ascii_lowercase().starts_with("sockettimeoutms=")).collect();
+    if kept.len() == query.split('&').count() {
+        return text.to_owned();
+    }
+    tracing::warn!("socketTimeoutMS in a MongoDB URI is ignored: each command has a limit of its own");
+    if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Result<MongoUri> {
+        MongoUri::parse(Role::Source, text)
+    }
+
+    #[test]
+    fn the_path_selects_a_database_but_admin_selects_none() {
+        assert_eq!(source("mongodb://h/shop?directConnection=true").unwrap().database(), Some("shop"));
+        assert_eq!(source("mongodb://u:p@h/admin").unwrap().database(), None);
+        assert_eq!(source("mongodb://h").unwrap().database(), None);
+    }
+
+    #[test]
+    fn credentials_are_never_shown() {
+        let uri = source("mongodb://user:secret@h1:1,h2:2/db?authSource=admin").unwrap();
+        assert_eq!(uri.to_string(), "mongodb://h1:1,h2:2/db");
+        assert!(!format!("{uri:?}").contains("secret"));
+        let error = source("mongodb://user:sec/ret@h1:1/db").unwrap_err();
+        assert!(error.to_string().starts_with("Invalid Atlas URI format"), "{error}");
+        assert!(!format!("{error:?} {error}").contains("ret@"), "{error:?}");
+    }
+
+    #[test]
+    fn what_does_not_parse_is_an_invalid_uri() {
+        for bad in ["", "localhost", "http://h", "mongodb://", "mongodb://h:99999", "mongodb://h/?w=-1"] {
+            let error = source(bad).unwrap_err();
+            assert!(error.to_string().starts_with("Invalid Atlas URI format"), "{bad}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let error = MongoUri::parse(Role::Target, "nonsense").unwrap_err();
+        assert!(error.to_string().starts_with("Invalid Local URI format"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_timeout_is_taken_out() {
+        assert!(source("mongodb://h/?socketTimeoutMS=1000").is_ok());
+        assert_eq!(without_socket_timeout("mongodb://h/?a=1&socketTimeoutMS=5&b=2"), "mongodb://h/?a=1&b=2");
+    }
+}

@@ -1,0 +1,5 @@
+//! The bounded stages between a server and a store.
+
+pub mod budget;
+pub mod cpu;
+pub mod progress;

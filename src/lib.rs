@@ -11,4 +11,5 @@ pub mod format;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;
+pub mod source;
 pub mod store;

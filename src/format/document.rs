@@ -215,3 +215,34 @@ fn first_length(bytes: &[u8]) -> Option<usize> {
 fn malformed(what: &str) -> Error {
     Error::damaged(format!("a BSON document {what}"))
 }
+
+/// Writes a document element by element, from raw values.
+#[derive(Debug, Clone)]
+pub struct Writer(Vec<u8>);
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self(vec![0; 4])
+    }
+}
+
+impl Writer {
+    /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
+    #[must_use]
+    pub fn element(mut self, kind: u8, name: &[u8], value: &[u8]) -> Self {
+        self.0.push(kind);
+        self.0.extend_from_slice(name);
+        self.0.push(0);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    /// The document's bytes.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.0.push(0);
+        let length = (self.0.len() as u32).to_le_bytes();
+        self.0[..4].copy_from_slice(&length);
+        self.0
+    }
+}

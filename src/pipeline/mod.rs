@@ -3,3 +3,4 @@
 pub mod budget;
 pub mod cpu;
 pub mod progress;
+pub mod write;

@@ -4,6 +4,9 @@
 //!
 //! - [`error`], [`names`], [`clock`]: what everything uses.
 //! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
+//! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
+//! - [`engine`]: one verb a file.
+pub mod catalog;
 pub mod clock;
 pub mod engine;
 pub mod error;

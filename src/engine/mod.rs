@@ -1,6 +1,7 @@
 //! One verb a file: plan, then execution.
 
 pub mod backup;
+pub mod verify;
 
 /// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,4 +11,9 @@
     reason = "a test fails by panicking, and which of these a part uses differs"
 )]
 
+pub mod bank;
+pub mod cli;
+pub mod compare;
+pub mod link;
 pub mod server;
+pub mod zoo;

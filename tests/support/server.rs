@@ -207,7 +207,7 @@ impl Server {
 
     pub(crate) async fn initiate(&self, name: &str, ports: &[u16]) {
         let members: Vec<Document> =
-            (0..).zip(ports).map(|(i, p)| doc! {"_id": i as i32, "host": format!("127.0.0.1:{p}")}).collect();
+            (0_i32..).zip(ports).map(|(i, p)| doc! {"_id": i, "host": format!("127.0.0.1:{p}")}).collect();
         let config = doc! {"_id": name, "members": members, "settings": {"electionTimeoutMillis": 2000}};
         let client = self.impatient_client().await;
         client.database("admin").run_command(doc! {"replSetInitiate": config}).await.unwrap();

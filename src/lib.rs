@@ -4,7 +4,10 @@
 //!
 //! - [`error`], [`names`], [`clock`]: what everything uses.
 //! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
+pub mod catalog;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod format;

@@ -1,0 +1,18 @@
+//! What the integration tests share: real servers, what to fill them with, how to compare them, and a bad network.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::allow_attributes,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and which of these a part uses differs"
+)]
+
+pub mod bank;
+pub mod cli;
+pub mod compare;
+pub mod link;
+pub mod server;

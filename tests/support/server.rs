@@ -1,0 +1,421 @@
+//! Real MongoDB servers that live no longer than the test process, however it ends.
+//!
+//! Each server is started by a small shell that reads a pipe held by the test process. When the pipe closes, be it by
+//! `Drop`, by a panic or by SIGKILL, the shell kills the server and removes its directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+
+/// How long a server may take to start, to elect a primary or to stop, on a machine busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(20);
+
+/// The shell that watches over a server: arguments are its directory and the command. Lines it reads are names of
+/// signals to send, or `keep`: leave the directory. File descriptor 3 of the server is the pipe that closes as it ends.
+const WATCHDOG: &str = r#"
+dir=$1; shift
+"$@" 3>&1 >>"$dir/output" 2>&1 </dev/null &
+server=$!
+exec >/dev/null
+keep=
+while read -r line; do
+  case $line in
+    keep) keep=1 ;;
+    *) kill -s "$line" "$server" 2>/dev/null ;;
+  esac
+done
+kill -s KILL "$server" 2>/dev/null
+wait "$server" 2>/dev/null
+[ -n "$keep" ] || rm -rf "$dir"
+"#;
+
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// The name of the replica set; none for a standalone.
+    pub repl_set: Option<String>,
+    /// `--setParameter NAME=VALUE`, beside `enableTestCommands=1`, without which `failCommand` is not to be had.
+    pub parameters: Vec<(String, String)>,
+    /// Access control, with the user `root` and the password `secret`.
+    pub auth: bool,
+    /// `--wiredTigerCacheSizeGB`; 0.25 where it is not given.
+    pub cache_gb: Option<f64>,
+    /// Anything else, as mongod takes it.
+    pub extra_args: Vec<String>,
+}
+
+/// A running `mongod`, or one that was killed or stopped and may be restarted. Dropped, it is gone with its data.
+pub struct Server {
+    options: ServerOptions,
+    port: u16,
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Server {
+    pub async fn standalone() -> Self {
+        Self::start(ServerOptions::default()).await
+    }
+
+    /// A replica set of one, writable when this returns.
+    pub async fn replica_set(name: &str) -> Self {
+        Self::start(ServerOptions { repl_set: Some(name.to_owned()), ..ServerOptions::default() }).await
+    }
+
+    /// Start and, for a replica set, initiate it as its only member; writable when this returns.
+    pub async fn start(options: ServerOptions) -> Self {
+        let server = Self::start_uninitiated(options).await;
+        if let Some(name) = &server.options.repl_set {
+            server.initiate(name, &[server.port]).await;
+        }
+        server.wait_writable().await;
+        if server.options.auth {
+            server.create_root().await;
+        }
+        server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The connection string for this one server, whatever set it belongs to.
+    pub fn uri(&self) -> String {
+        self.uri_through(self.port)
+    }
+
+    /// The same through another port of this machine, such as a proxy's.
+    pub fn uri_through(&self, port: u16) -> String {
+        let (user, source) = if self.options.auth { ("root:secret@", "&authSource=admin") } else { ("", "") };
+        format!("mongodb://{user}127.0.0.1:{port}/?directConnection=true{source}")
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::with_uri_str(self.uri()).await.unwrap()
+    }
+
+    pub async fn admin(&self, command: Document) -> mongodb::error::Result<Document> {
+        self.client().await.database("admin").run_command(command).await
+    }
+
+    /// Make commands fail as the server itself would, by its fail point `failCommand`: `mode` is `"alwaysOn"`, `"off"`
+    /// or `{times: n}`, `data` has `failCommands` and `errorCode`, `closeConnection` or `blockConnection`.
+    pub async fn fail_command(&self, mode: impl Into<bson::Bson>, data: Document) {
+        self.admin(doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data}).await.unwrap();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| !p.has_ended())
+    }
+
+    /// End it as a power cut would; the data stays for [`Server::restart`].
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.end(After::KeepDirectory);
+        }
+    }
+
+    /// Shut it down cleanly; the data stays for [`Server::restart`].
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal("TERM");
+            process.wait_ended();
+            process.end(After::KeepDirectory);
+        }
+    }
+
+    /// Stop its process without ending it, so that connections hang; [`Server::resume`] lets it go on.
+    pub fn pause(&mut self) {
+        self.process.as_mut().unwrap().signal("STOP");
+    }
+
+    pub fn resume(&mut self) {
+        self.process.as_mut().unwrap().signal("CONT");
+    }
+
+    /// Start it again on the same port with the same data, once it was killed or stopped; kills it first where it runs.
+    /// Returns when it answers, which for a member of a set is before a primary is elected.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.process = Some(Process::spawn(&self.dir, self.port, &self.options));
+        assert!(self.answers().await, "the server did not come back: {}", self.last_output());
+        if self.options.repl_set.is_none() {
+            self.wait_writable().await;
+        }
+    }
+
+    /// Have the primary step down for `seconds`; a replica set of one elects it again afterwards.
+    pub async fn step_down(&self, seconds: i32) {
+        // The server may close this connection instead of answering.
+        let answer = self.admin(doc! {"replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 0, "force": true}).await;
+        if let Err(e) = answer {
+            assert!(matches!(*e.kind, mongodb::error::ErrorKind::Io(_)), "the server did not step down: {e}");
+        }
+    }
+
+    pub async fn wait_writable(&self) {
+        let client = self.impatient_client().await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let hello = client.database("admin").run_command(doc! {"hello": 1}).await;
+            if hello.as_ref().is_ok_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no writable primary at {}: {hello:?}\n{}", self.host(), self.last_output());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The server's own log, for assertions about what it was asked.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub(crate) async fn start_uninitiated(options: ServerOptions) -> Self {
+        let mut last = String::new();
+        for _ in 0..5 {
+            let dir = tempfile::Builder::new().prefix("bsonvault-mongod-").tempdir().unwrap().keep();
+            if options.auth && options.repl_set.is_some() {
+                let mut key = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("key")).unwrap();
+                key.write_all(b"c2hhcmVkIGJ5IHRoZSBtZW1iZXJzIG9mIGEgdGVzdCBzZXQ=").unwrap();
+            }
+            let port = free_port();
+            let process = Some(Process::spawn(&dir, port, &options));
+            let server = Self { options: options.clone(), port, dir, process };
+            if server.answers().await {
+                return server;
+            }
+            last = server.last_output(); // most often another process took the port in between
+        }
+        panic!("no server would start: {last}");
+    }
+
+    pub(crate) async fn initiate(&self, name: &str, ports: &[u16]) {
+        let members: Vec<Document> =
+            (0_i32..).zip(ports).map(|(i, p)| doc! {"_id": i, "host": format!("127.0.0.1:{p}")}).collect();
+        let config = doc! {"_id": name, "members": members, "settings": {"electionTimeoutMillis": 2000}};
+        let client = self.impatient_client().await;
+        client.database("admin").run_command(doc! {"replSetInitiate": config}).await.unwrap();
+    }
+
+    /// Allowed to anyone on this machine while there is no user.
+    pub(crate) async fn create_root(&self) {
+        let client = self.impatient_client().await;
+        let user = doc! {"createUser": "root", "pwd": "secret", "roles": ["root"]};
+        client.database("admin").run_command(user).await.unwrap();
+    }
+
+    async fn answers(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.is_running() {
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                // Another process may have won the port: then ours ends.
+                let client = self.impatient_client().await;
+                if client.database("admin").run_command(doc! {"hello": 1}).await.is_ok() && self.is_running() {
+                    return true;
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        false
+    }
+
+    /// One without a user, that gives up soon.
+    async fn impatient_client(&self) -> Client {
+        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
+        let mut options = ClientOptions::parse(uri).await.unwrap();
+        options.server_selection_timeout = Some(Duration::from_secs(5));
+        Client::with_options(options).unwrap()
+    }
+
+    fn last_output(&self) -> String {
+        let of = |name| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        let (output, log) = (of("output"), of("log"));
+        let mut lines: Vec<&str> = output.lines().chain(log.lines()).rev().take(15).collect();
+        lines.reverse();
+        lines.join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        match self.process.take() {
+            Some(process) => process.end(After::RemoveDirectory),
+            None => _ = std::fs::remove_dir_all(&self.dir),
+        }
+    }
+}
+
+/// A replica set of several members, each of which can fail.
+pub struct ReplicaSet {
+    pub name: String,
+    pub members: Vec<Server>,
+}
+
+impl ReplicaSet {
+    /// With a primary, and every other member a secondary in step, when this returns.
+    pub async fn start(members: usize) -> Self {
+        Self::start_with(members, ServerOptions { repl_set: Some("set".to_owned()), ..ServerOptions::default() }).await
+    }
+
+    pub async fn start_with(members: usize, options: ServerOptions) -> Self {
+        let name = options.repl_set.clone().expect("a replica set needs a name");
+        let servers: Vec<Server> =
+            futures::future::join_all((0..members).map(|_| Server::start_uninitiated(options.clone()))).await;
+        let ports: Vec<u16> = servers.iter().map(Server::port).collect();
+        servers[0].initiate(&name, &ports).await;
+        servers[0].wait_writable().await; // the others do not yet have what is needed to be elected
+        if options.auth {
+            servers[0].create_root().await;
+        }
+        let set = Self { name, members: servers };
+        set.wait_healthy().await;
+        set
+    }
+
+    pub fn uri(&self) -> String {
+        let hosts: Vec<String> = self.members.iter().map(Server::host).collect();
+        let auth = self.members[0].options.auth;
+        let (user, source) = if auth { ("root:secret@", "&authSource=admin") } else { ("", "") };
+        format!("mongodb://{user}{}/?replicaSet={}{source}", hosts.join(","), self.name)
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::with_uri_str(self.uri()).await.unwrap()
+    }
+
+    /// The index of the member that is primary now; waits for one.
+    pub async fn primary(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for (i, member) in self.members.iter().enumerate().filter(|(_, m)| m.is_running()) {
+                let hello = member.impatient_client().await.database("admin").run_command(doc! {"hello": 1}).await;
+                if hello.is_ok_and(|h| h.get_bool("isWritablePrimary").unwrap_or(false)) {
+                    return i;
+                }
+            }
+            assert!(Instant::now() < deadline, "no primary in {}", self.uri());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Wait until every member that runs is the primary or a secondary, and one is the primary.
+    pub async fn wait_healthy(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for member in self.members.iter().filter(|m| m.is_running()) {
+            let client = member.impatient_client().await;
+            loop {
+                let hello = client.database("admin").run_command(doc! {"hello": 1}).await;
+                let serves = |h: &Document| ["isWritablePrimary", "secondary"].iter().any(|k| h.get_bool(k).unwrap_or(false));
+                if hello.as_ref().is_ok_and(serves) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{} is not in service: {hello:?}\n{}", member.host(), member.last_output());
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        self.primary().await;
+    }
+}
+
+/// A port of loopback that nothing listened on a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// The path of the server's executable, found or fetched once per process.
+pub fn mongod() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/mongod");
+        let output = Command::new(&script).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{} found no server", script.display());
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+    })
+}
+
+enum After {
+    KeepDirectory,
+    RemoveDirectory,
+}
+
+/// A server and the shell that watches over it.
+struct Process {
+    shell: Child,
+    orders: Option<ChildStdin>,
+    ended: JoinHandle<()>,
+}
+
+impl Process {
+    fn spawn(dir: &Path, port: u16, options: &ServerOptions) -> Self {
+        std::fs::create_dir_all(dir.join("data")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCHDOG, "watchdog"]).arg(dir).arg(mongod());
+        command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--logappend"]);
+        command.arg("--dbpath").arg(dir.join("data")).arg("--logpath").arg(dir.join("log"));
+        command.args(["--wiredTigerCacheSizeGB", &options.cache_gb.unwrap_or(0.25).to_string()]);
+        command.args(["--setParameter", "enableTestCommands=1"]);
+        command.args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
+        for (name, value) in &options.parameters {
+            command.args(["--setParameter", &format!("{name}={value}")]);
+        }
+        if let Some(name) = &options.repl_set {
+            command.args(["--replSet", name]);
+        }
+        if options.auth {
+            match &options.repl_set {
+                Some(_) => command.arg("--keyFile").arg(dir.join("key")),
+                None => command.arg("--auth"),
+            };
+        }
+        command.args(&options.extra_args);
+        // In a process group of its own, so that what interrupts the tests reaches the pipe before the shell.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(dir.join("shell")).unwrap());
+        let mut shell = command.spawn().unwrap();
+        let orders = shell.stdin.take();
+        let mut alive = BufReader::new(shell.stdout.take().unwrap());
+        let ended =
+            std::thread::spawn(
+                move || while alive.fill_buf().is_ok_and(|b| !b.is_empty()) && alive.read(&mut [0; 64]).is_ok() {},
+            );
+        Self { shell, orders, ended }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
+    fn wait_ended(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn signal(&mut self, name: &str) {
+        writeln!(self.orders.as_mut().unwrap(), "{name}").unwrap();
+    }
+
+    fn end(mut self, after: After) {
+        if matches!(after, After::KeepDirectory) {
+            self.signal("keep");
+        }
+        drop(self.orders.take());
+        _ = self.shell.wait();
+    }
+}

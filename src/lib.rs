@@ -4,6 +4,9 @@
 //!
 //! - [`error`], [`names`], [`clock`]: what everything uses.
 //! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
+//! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
+//! - [`engine`]: one verb a file.
+//! - [`config`]: the settings, validated.  [`cli`]: the command line.
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -14,4 +17,5 @@ pub mod format;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;
+pub mod source;
 pub mod store;

@@ -27,10 +27,11 @@ impl Content {
         self.sum = self.sum.wrapping_add(xxh3_128(document));
     }
 
-    /// Counts another set in, as if its documents had been added one by one.
+    /// Counts another set in, as if its documents had been added one by one. Counts that a hostile manifest claims stop at the
+    /// largest number instead of wrapping.
     pub fn merge(&mut self, other: &Self) {
-        self.documents += other.documents;
-        self.bytes += other.bytes;
+        self.documents = self.documents.saturating_add(other.documents);
+        self.bytes = self.bytes.saturating_add(other.bytes);
         self.sum = self.sum.wrapping_add(other.sum);
     }
 

@@ -94,7 +94,10 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
             0 => return Err(malformed("has a string without its NUL")),
             n => 4 + n,
         },
-        0x0C => 4 + int32(0)? + 12,
+        0x0C => match int32(0)? {
+            0 => return Err(malformed("has a string without its NUL")),
+            n => 4 + n + 12,
+        },
         0x05 => 4 + 1 + int32(0)?,
         0x03 | 0x04 => match int32(0)? {
             n if n < 5 => return Err(malformed("has a sub-document shorter than five bytes")),
@@ -133,9 +136,14 @@ fn check_at(document: &[u8], depth: usize) -> Result<()> {
                 // int32 total, string (int32 length, bytes, NUL), document
                 let code = first_length(&value[4..]).ok_or_else(|| malformed("has a code with scope that ends early"))?;
                 let scope = value.get(8 + code..).ok_or_else(|| malformed("has a code with scope that ends early"))?;
+                if value[7 + code] != 0 {
+                    return Err(malformed("has a string without its NUL"));
+                }
                 check_at(scope, depth + 1)?;
             }
             0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(malformed("has a string without its NUL")),
+            // int32 length, string, NUL, ObjectId
+            0x0C if value[value.len() - 13] != 0 => return Err(malformed("has a string without its NUL")),
             0x08 if value[0] > 1 => return Err(malformed("has a boolean that is neither 0 nor 1")),
             _ => {}
         }
@@ -214,4 +222,35 @@ fn first_length(bytes: &[u8]) -> Option<usize> {
 
 fn malformed(what: &str) -> Error {
     Error::damaged(format!("a BSON document {what}"))
+}
+
+/// Writes a document element by element, from raw values.
+#[derive(Debug, Clone)]
+pub struct Writer(Vec<u8>);
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self(vec![0; 4])
+    }
+}
+
+impl Writer {
+    /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
+    #[must_use]
+    pub fn element(mut self, kind: u8, name: &[u8], value: &[u8]) -> Self {
+        self.0.push(kind);
+        self.0.extend_from_slice(name);
+        self.0.push(0);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    /// The document's bytes.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.0.push(0);
+        let length = (self.0.len() as u32).to_le_bytes();
+        self.0[..4].copy_from_slice(&length);
+        self.0
+    }
 }

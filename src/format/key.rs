@@ -52,12 +52,14 @@ impl Stems {
                 directory
             }
         };
-        let mut escaped = escape_collection(&namespace.collection);
-        if self.taken.contains(&format!("{directory}/{escaped}").to_lowercase()) {
-            escaped = with_hash(&escaped, &namespace.collection);
+        let escaped = escape_collection(&namespace.collection);
+        let mut stem = format!("{directory}/{escaped}");
+        // A collection may itself be named like another one with its hash, so the way out is looked for until it is free.
+        let mut hashed = namespace.collection.clone();
+        while !self.taken.insert(stem.to_lowercase()) {
+            stem = format!("{directory}/{}", with_hash(&escaped, &hashed));
+            hashed.push('#');
         }
-        let stem = format!("{directory}/{escaped}");
-        self.taken.insert(stem.to_lowercase());
         stem
     }
 }
@@ -138,6 +140,15 @@ mod tests {
         assert_eq!(a, "d/CaseA");
         assert!(b.starts_with("d/casea%24"), "{b}");
         assert_ne!(stem(&mut stems, "D", "CaseA").to_lowercase(), a.to_lowercase());
+    }
+
+    #[test]
+    fn a_collection_named_like_another_one_with_its_hash_gets_its_own_file() {
+        let mut stems = Stems::default();
+        stem(&mut stems, "d", "CaseA");
+        let trap = format!("casea${}", URL_SAFE_NO_PAD.encode(Sha1::digest(b"casea")));
+        let taken = [stem(&mut stems, "d", &trap), stem(&mut stems, "d", "casea"), stem(&mut stems, "d", "casea")];
+        assert_eq!(taken.iter().map(|s| s.to_lowercase()).collect::<HashSet<_>>().len(), 3, "{taken:?}");
     }
 
     #[test]

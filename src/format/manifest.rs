@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::digest::{Content, ContentDigest, Sha256Hex};
-use super::{document, key};
+use super::{document, frame, key, metadata, segment};
 use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
 
 /// The version of the format that this program writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The largest manifest that a reader takes: some hundred thousand collections, or as many segments.
+pub const LIMIT: u64 = 512 * 1024 * 1024;
 
 /// A backup, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,7 +267,7 @@ impl Collection {
     /// The stored bytes of its segments.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.object.bytes).sum()
+        self.segments.iter().fold(0, |sum, s| sum.saturating_add(s.object.bytes))
     }
 }
 
@@ -298,6 +301,14 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Whether its sizes can be those of a segment: within the limits, and each able to hold what the next claims.
+    fn is_possible(&self) -> bool {
+        self.object.bytes <= segment::LIMIT as u64
+            && self.frames <= self.object.bytes
+            && self.raw_bytes <= self.frames.saturating_mul(frame::LIMIT as u64)
+            && self.documents <= self.raw_bytes / 5
+    }
+
     /// The documents, their bytes and their digest.
     #[must_use]
     pub fn content(&self) -> Content {
@@ -319,7 +330,7 @@ impl RawValue {
     /// Both forms of this document.
     #[must_use]
     pub fn of(document: &RawDocument) -> Self {
-        Self { bson: document.to_owned(), json: super::metadata::canonical_json(document).unwrap_or(serde_json::Value::Null) }
+        Self { bson: document.to_owned(), json: metadata::canonical_json(document).unwrap_or(serde_json::Value::Null) }
     }
 }
 
@@ -360,23 +371,30 @@ impl Totals {
     pub fn of(collections: &[Collection]) -> Self {
         collections.iter().fold(Self::default(), |sum, c| Self {
             collections: sum.collections + 1,
-            documents: sum.documents + c.documents,
-            raw_bytes: sum.raw_bytes + c.bytes,
-            stored_bytes: sum.stored_bytes + c.stored_bytes(),
+            documents: sum.documents.saturating_add(c.documents),
+            raw_bytes: sum.raw_bytes.saturating_add(c.bytes),
+            stored_bytes: sum.stored_bytes.saturating_add(c.stored_bytes()),
             segments: sum.segments + c.segments.len() as u64,
         })
     }
 }
 
 impl Manifest {
-    /// The manifest's bytes, with its own digest in place.
+    /// The manifest's bytes, with its own digest in place, read back as a proof that a reader takes them.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written as JSON.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written as JSON, or a reader would refuse it.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let sealed = Self { sha256: Sha256Hex::zero(), ..self.clone() };
         let zeroed = sealed.to_json()?;
-        Self { sha256: Sha256Hex::of(&zeroed), ..sealed }.to_json()
+        let bytes = Self { sha256: Sha256Hex::of(&zeroed), ..sealed }.to_json()?;
+        match Self::from_bytes(&bytes) {
+            Ok(_) => Ok(bytes),
+            Err(e) => {
+                let message = format!("the manifest of {} cannot be read back: {e}", self.name);
+                Err(Error::new(crate::error::ErrorKind::Internal, message).cause(e))
+            }
+        }
     }
 
     fn to_json(&self) -> Result<Vec<u8>> {
@@ -431,16 +449,35 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let contradiction = |what: String| Error::damaged(format!("{} contradicts itself: {what}", key::MANIFEST));
+        let beyond = |object: &StoredObject| contradiction(format!("the sizes of {} are beyond the limits", object.key));
         let mut keys = std::collections::HashSet::new();
         for object in self.objects() {
             let inside = !object.key.is_empty() && object.key.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if !inside || !keys.insert(object.key.as_str()) {
                 return Err(contradiction(format!("the key {:?} leads outside of the backup or stands twice", object.key)));
             }
+            // `SHA256SUMS` has a line for each, and `sha256sum` writes names with these in another way.
+            let plain = !object.key.contains(|c: char| c.is_control() || c == '\\');
+            if !plain || [key::MANIFEST, key::SHA256SUMS, key::PROGRESS].contains(&object.key.as_str()) {
+                return Err(contradiction(format!("the key {:?} cannot be that of a collection's object", object.key)));
+            }
         }
+        let mut namespaces = std::collections::HashSet::new();
         for collection in &self.collections {
+            if !namespaces.insert((&collection.database, &collection.name)) {
+                return Err(contradiction(format!("{} stands twice", collection.namespace())));
+            }
+            if collection.kind == CollectionKind::View && !collection.segments.is_empty() {
+                return Err(contradiction(format!("the view {} has documents", collection.namespace())));
+            }
+            if collection.metadata.bytes > metadata::LIMIT {
+                return Err(beyond(&collection.metadata));
+            }
             let mut sum = Content::default();
             for segment in &collection.segments {
+                if !segment.is_possible() {
+                    return Err(beyond(&segment.object));
+                }
                 sum.merge(&segment.content());
             }
             if sum != collection.content() {

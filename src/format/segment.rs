@@ -21,6 +21,11 @@ const FOOTER: usize = 9;
 const ENTRY: usize = 8;
 const HEADER: usize = 8;
 
+/// Less than the smallest zstd frame with a length and a checksum takes: it bounds how many frames a segment can have.
+const SMALLEST_FRAME: usize = 12;
+/// The smallest document, and so the least that a frame holds.
+const SMALLEST_DOCUMENT: usize = 5;
+
 /// A segment being put together in memory, frame by frame.
 #[derive(Debug, Default)]
 pub struct Builder {
@@ -130,13 +135,17 @@ impl SeekTable {
         if u32_at(start) != Some(SKIPPABLE_MAGIC) || u32_at(start + 4) != Some((entries + FOOTER) as u32) {
             return Err(damaged("has a seek table whose start does not fit its end"));
         }
+        if count > start / SMALLEST_FRAME {
+            return Err(damaged("has a seek table with more frames than fit into it"));
+        }
         let mut frames = Vec::with_capacity(count);
         let mut at = 0usize;
         for entry in 0..count {
             let place = start + HEADER + entry * ENTRY;
             let stored = u32_at(place).unwrap_or(0) as usize;
             let raw = u32_at(place + 4).unwrap_or(0) as usize;
-            if raw > frame::LIMIT || stored > start - at {
+            let possible = (SMALLEST_DOCUMENT..=frame::LIMIT).contains(&raw) && (SMALLEST_FRAME..=start - at).contains(&stored);
+            if !possible {
                 return Err(damaged("names a frame beyond the limits"));
             }
             frames.push((at..at + stored, raw));

@@ -92,3 +92,19 @@ pub async fn indexes(
         Err(e) => Err(describe(connection.role(), &format!("listing the indexes of {}.{collection}", database.name()), e)),
     }
 }
+
+/// A number of a reply, whichever of BSON's types it has; negative ones are 0.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count that a server gives as a double is whole and small enough"
+)]
+pub fn number(reply: &bson::Document, field: &str) -> Option<u64> {
+    match reply.get(field)? {
+        bson::Bson::Int32(n) => Some(u64::try_from(*n).unwrap_or(0)),
+        bson::Bson::Int64(n) => Some(u64::try_from(*n).unwrap_or(0)),
+        bson::Bson::Double(n) => Some(n.max(0.0) as u64),
+        _ => None,
+    }
+}

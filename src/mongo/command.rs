@@ -76,3 +76,9 @@ pub fn operation_time(reply: &RawDocument) -> Option<bson::Timestamp> {
 pub fn invalid(what: &str) -> DriverError {
     DriverError::from(DriverKind::Io(std::sync::Arc::new(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()))))
 }
+
+/// An error for a connection that cannot be trusted to be what it was: transient.
+#[must_use]
+pub fn broken(what: &str) -> DriverError {
+    std::io::Error::other(what.to_owned()).into()
+}

@@ -15,6 +15,8 @@ pub mod code {
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
     /// The cursor is gone.
     pub const CURSOR_NOT_FOUND: i32 = 43;
+    /// A capped collection overwrote the place that a cursor had got to.
+    pub const CAPPED_POSITION_LOST: i32 = 136;
     /// The collection of an open cursor was dropped or renamed.
     pub const QUERY_PLAN_KILLED: i32 = 175;
     /// The snapshot is older than the history that the server keeps.

@@ -3,3 +3,5 @@
 pub mod budget;
 pub mod cpu;
 pub mod progress;
+pub mod read;
+pub mod write;

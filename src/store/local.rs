@@ -1,7 +1,7 @@
 //! What a local disk needs beyond `object_store`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
@@ -20,6 +20,31 @@ pub(super) fn key(path: &Path) -> Result<Key> {
         Error::new(ErrorKind::Storage, format!("path {} cannot be used as it is", path.display()))
             .hint("use a path of plain text without control characters")
     })
+}
+
+/// The path from the root of the file system on, without `.`, `..` and a slash at the end: keys have none of these. A `..` means what
+/// it means to the operating system, the parent of where a link leads.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(|e| error("open", path, e))?;
+    let mut plain = PathBuf::new();
+    for part in whole.components() {
+        if part == Component::ParentDir {
+            plain = match std::fs::canonicalize(&plain) {
+                Ok(real) => real,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => plain,
+                Err(e) => return Err(error("open", path, e)),
+            };
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    Ok(plain)
+}
+
+/// Whether there is anything at the path; what cannot be looked at is an error, not an absence.
+pub(super) async fn is_there(path: &Path) -> Result<bool> {
+    tokio::fs::try_exists(path).await.map_err(|e| error("look at", path, e))
 }
 
 /// Makes the directories above `path`, 0700, each one synced into its parent.

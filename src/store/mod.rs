@@ -43,7 +43,7 @@ impl Store {
         if location.is_empty() {
             return Err(Error::usage("the backup path is empty").hint("set BACKUP_PATH or --path to a directory"));
         }
-        let root = std::path::absolute(location).map_err(|e| local::error("open", Path::new(location), e))?;
+        let root = local::absolute(Path::new(location))?;
         match std::fs::metadata(&root) {
             Ok(found) if !found.is_dir() => {
                 return Err(Error::new(ErrorKind::Storage, format!("backup path {} is not a directory", root.display()))
@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn list(&self) -> Result<Vec<Entry>> {
-        if !self.exists().await {
+        if !local::is_there(&self.root).await? {
             return Ok(Vec::new());
         }
         let prefix = local::key(&self.root)?;
@@ -134,9 +134,9 @@ impl Store {
         local::directories(&self.root).await
     }
 
-    /// Whether there is anything at the root.
+    /// Whether there is anything at the root that can be looked at.
     pub async fn exists(&self) -> bool {
-        tokio::fs::try_exists(&self.root).await.unwrap_or(false)
+        local::is_there(&self.root).await.unwrap_or(false)
     }
 
     /// Claims the root for one writer: makes the directory, and fails where it exists already.
@@ -166,7 +166,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn delete_all(&self, first: &str) -> Result<()> {
-        if !self.exists().await {
+        if !local::is_there(&self.root).await? {
             return Ok(());
         }
         self.delete(first).await?;

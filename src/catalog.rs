@@ -1,0 +1,236 @@
+//! Which backups a store holds, and the way to one of them by its name or its path.
+
+use std::path::Path;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use futures::StreamExt as _;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::format::manifest::{self, Manifest};
+use crate::format::progress::Progress;
+use crate::names::BackupName;
+use crate::pipeline::cpu::Cpu;
+use crate::store::Store;
+
+/// How many backups are looked at at a time.
+const LOOKERS: usize = 4;
+/// The largest `progress.json` that is read.
+const PROGRESS_LIMIT: u64 = 1024 * 1024;
+
+/// The backups of one store.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    store: Store,
+    cpu: Cpu,
+}
+
+/// A complete backup, its manifest read and proven.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its directory.
+    pub store: Store,
+    /// Its manifest. The name in it is the one it was given when it was made; the directory's may be another since.
+    pub manifest: Manifest,
+}
+
+impl Backup {
+    /// Where it is, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.store.location()
+    }
+}
+
+/// What is known of a backup without reading its data.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Its name: that of its directory.
+    pub name: BackupName,
+    /// Where it is, as a person would name it.
+    pub location: String,
+    /// What it is like.
+    pub state: State,
+}
+
+/// What a backup's directory is like.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It has its manifest.
+    Complete(Box<Manifest>),
+    /// It is being made, by a process that was alive just now.
+    Running(Progress),
+    /// It has no manifest and no one works on it: what a crash left.
+    Incomplete,
+    /// It has a manifest, or something by that name, that cannot be used, for this reason.
+    Damaged(String),
+}
+
+impl State {
+    /// The state in one word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Complete(_) => "complete",
+            Self::Running(_) => "running",
+            Self::Incomplete => "incomplete",
+            Self::Damaged(_) => "damaged",
+        }
+    }
+}
+
+impl Summary {
+    /// When it was begun, where that is known: from the manifest or the progress, or else from its name.
+    #[must_use]
+    pub fn started(&self) -> Option<DateTime<Utc>> {
+        match &self.state {
+            State::Complete(manifest) => Some(manifest.started),
+            State::Running(progress) => Some(progress.started),
+            State::Incomplete | State::Damaged(_) => {
+                let time = NaiveDateTime::parse_from_str(self.name.as_str(), "atlas-backup-%Y-%m-%dT%H-%M-%S-%3fZ");
+                time.ok().map(|t| t.and_utc())
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// The catalog of this store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, cpu: Cpu::of_this_machine() }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The backups, newest first; those of unknown age last. Directories that could not be a backup's are left out. One that
+    /// cannot be read is listed as damaged, and hides no other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Summary>> {
+        let names = self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok());
+        let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
+        let mut found: Vec<Summary> = looks.filter_map(std::future::ready).collect().await;
+        found.sort_by(|a, b| (b.started(), &b.name).cmp(&(a.started(), &a.name)));
+        Ok(found)
+    }
+
+    /// The complete backup of this name, or at this path: what contains a `/`, or is a directory and no backup's name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Refused`] for one that is not complete;
+    /// [`ErrorKind::Damaged`] for one whose manifest cannot be used; [`ErrorKind::Storage`].
+    pub async fn find(&self, name_or_path: &str) -> Result<Backup> {
+        let is_path = name_or_path.contains(['/', std::path::MAIN_SEPARATOR]);
+        if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
+            let store = self.store.below(name.as_str());
+            if store.exists().await || !Path::new(name_or_path).is_dir() {
+                return self.load(store, name_or_path, &self.store.location()).await;
+            }
+        }
+        if !is_path && !Path::new(name_or_path).is_dir() {
+            return Err(not_found(name_or_path, &format!("in {}", self.store.location())));
+        }
+        if std::fs::metadata(name_or_path).is_ok_and(|m| !m.is_dir()) {
+            return Err(not_found(name_or_path, "there: it is a file, not a backup's directory"));
+        }
+        let store = Store::open(name_or_path)?;
+        let place = store.location();
+        self.load(store, name_or_path, &place).await
+    }
+
+    /// `None` for a directory that holds nothing of a backup.
+    async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
+        let store = self.store.below(name.as_str());
+        let state = match self.read_manifest(&store).await {
+            Ok(manifest) => State::Complete(Box::new(manifest)),
+            Err(e) if e.kind() != ErrorKind::NotFound => State::Damaged(e.to_string()),
+            Err(_) => match read_progress(&store).await {
+                Ok(progress) if progress.is_alive(now) => State::Running(progress),
+                // It may have been finished between the two looks.
+                _ => match (self.read_manifest(&store).await, holds_parts(&store).await) {
+                    (Ok(manifest), _) => State::Complete(Box::new(manifest)),
+                    (_, Ok(true)) => State::Incomplete,
+                    (_, Ok(false)) => return None,
+                    (_, Err(e)) => State::Damaged(e.to_string()),
+                },
+            },
+        };
+        Some(Summary { location: store.location(), name, state })
+    }
+
+    async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
+        let manifest = match self.read_manifest(&store).await {
+            Ok(manifest) => manifest,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(without_manifest(&store, asked, place).await),
+            Err(e) => return Err(e.context(format!("backup {}", store.location()))),
+        };
+        Ok(Backup { store, manifest })
+    }
+
+    async fn read_manifest(&self, store: &Store) -> Result<Manifest> {
+        let size = store.size(key::MANIFEST).await?;
+        if size > manifest::LIMIT {
+            return Err(Error::damaged(format!(
+                "{} has {size} bytes, more than the limit of {}",
+                key::MANIFEST,
+                manifest::LIMIT
+            )));
+        }
+        let bytes = store.get(key::MANIFEST).await?;
+        self.cpu.run(move || Manifest::from_bytes(&bytes)).await
+    }
+}
+
+/// Why there is no manifest.
+async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
+    match holds_parts(store).await {
+        Ok(true) => {}
+        Ok(false) => return not_found(asked, &format!("in {place}")),
+        Err(e) => return e.context(format!("backup {}", store.location())),
+    }
+    let seen = match read_progress(store).await {
+        Ok(p) => {
+            format!("; process {} on {} was last seen at it at {}", p.process, p.host, p.heartbeat.format("%Y-%m-%dT%H:%M:%SZ"))
+        }
+        Err(_) => String::new(),
+    };
+    Error::new(
+        ErrorKind::Refused,
+        format!(
+            "backup {} has no {}, so it was never completed: it is still running, or a crash left it{seen}",
+            store.location(),
+            key::MANIFEST
+        ),
+    )
+    .hint("choose a complete backup; `bsonvault list` shows which are")
+}
+
+fn not_found(asked: &str, place: &str) -> Error {
+    // The words are those that users of the REST interface match on.
+    Error::new(ErrorKind::NotFound, format!("Database backup not found: {asked:?} {place}"))
+        .hint("`bsonvault list` shows the backups that there are; --path or BACKUP_PATH says where to look")
+}
+
+async fn read_progress(store: &Store) -> Result<Progress> {
+    if store.size(key::PROGRESS).await? > PROGRESS_LIMIT {
+        return Err(Error::damaged(format!("{} is too large to be one", key::PROGRESS)));
+    }
+    let bytes = store.get(key::PROGRESS).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", key::PROGRESS)).cause(e))
+}
+
+/// Whether there is anything there that only a backup writes.
+async fn holds_parts(store: &Store) -> Result<bool> {
+    let entries = store.list().await?;
+    Ok(entries.iter().any(|e| {
+        [key::MANIFEST, key::PROGRESS, key::SHA256SUMS].contains(&e.key.as_str())
+            || e.key.ends_with(".bson.zst")
+            || e.key.ends_with(".metadata.json")
+    }))
+}

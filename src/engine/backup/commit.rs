@@ -1,0 +1,92 @@
+//! Committing a backup: metadata files, `SHA256SUMS`, and the manifest last.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::plan::Prepared;
+use super::read::Read;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Sha256Hex;
+use crate::format::manifest::{Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, RawValue, StoredObject, Tool, Totals};
+use crate::format::{key, metadata};
+use crate::names::BackupName;
+use crate::store::Store;
+
+/// Stores the metadata files and gives the manifest, not stored yet.
+pub(super) async fn describe(
+    prepared: &Prepared,
+    name: &BackupName,
+    read: Read,
+    consistency: Consistency,
+    (started, finished): (DateTime<Utc>, DateTime<Utc>),
+    place: &Store,
+) -> Result<Manifest> {
+    let mut left_out = prepared.listing.left_out.clone();
+    let mut collections = Vec::new();
+    for (found, read) in prepared.listing.collections.iter().zip(read.collections) {
+        let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
+        if read.dropped {
+            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: "dropped while the backup ran".to_owned() });
+            continue;
+        }
+        let indexes = found.indexes.iter().map(|index| &**index);
+        let bytes = metadata::write(&collection, found.kind, found.uuid, &found.options, indexes);
+        let object = StoredObject { key: key::metadata(&read.stem), bytes: bytes.len() as u64, sha256: Sha256Hex::of(&bytes) };
+        place.put(&object.key, vec![Bytes::from(bytes)]).await?;
+        collections.push(Collection {
+            database,
+            name: collection,
+            kind: found.kind,
+            uuid: found.uuid,
+            options: RawValue::of(&found.options),
+            indexes: found.indexes.iter().map(|index| RawValue::of(index)).collect(),
+            metadata: object,
+            documents: read.content.documents,
+            bytes: read.content.bytes,
+            digest: read.content.digest(),
+            segments: read.segments,
+        });
+    }
+    let mut manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        id: Uuid::new_v4(),
+        name: name.clone(),
+        source: prepared.connection.describe().await,
+        created: clock::now(),
+        started,
+        finished,
+        consistency,
+        settings: prepared.settings.clone(),
+        totals: Totals::of(&collections),
+        collections,
+        left_out,
+        checksums: Sha256Hex::zero(),
+        sha256: Sha256Hex::zero(),
+    };
+    manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
+    Ok(manifest)
+}
+
+/// Looks once more that every object is there, and commits.
+pub(super) async fn commit(manifest: &Manifest, place: &Store) -> Result<()> {
+    for object in manifest.objects() {
+        let size = place.size(&object.key).await?;
+        if size != object.bytes {
+            return Err(Error::new(
+                ErrorKind::Storage,
+                format!("{} has {size} bytes in {}, where {} were written", object.key, place.location(), object.bytes),
+            )
+            .hint("something else changed the backup while it was written"));
+        }
+    }
+    place.put(key::SHA256SUMS, vec![Bytes::from(manifest.sums())]).await?;
+    place.put(key::MANIFEST, vec![Bytes::from(manifest.to_bytes()?)]).await?;
+    // From here on there is a backup; what cannot be tidied up does not undo it.
+    if let Err(e) = place.delete(key::PROGRESS).await {
+        tracing::warn!("{} is left beside a complete backup: {e}", key::PROGRESS);
+    }
+    Ok(())
+}

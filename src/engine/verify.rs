@@ -1,0 +1,265 @@
+//! Verify: proves that a backup is what its manifest says, and names everything that is not.
+
+use futures::StreamExt as _;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Backup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{Content, Sha256Hex};
+use crate::format::document::{self, Documents};
+use crate::format::key;
+use crate::format::manifest::{self, Collection, Manifest, Segment, StoredObject};
+use crate::format::{metadata, segment};
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::read::{self, SegmentReader};
+use crate::store::Store;
+
+/// How many objects are read at a time; each takes the memory of a segment and a frame.
+const READERS: usize = 3;
+
+/// What to verify.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VerifyOptions {
+    /// Also decode: every frame, the structure of every document, counts and digests. Without it, every stored byte is proven by its
+    /// SHA-256.
+    pub deep: bool,
+}
+
+/// What verifying found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    /// The backup's name, as its manifest has it.
+    pub name: String,
+    /// Where it is.
+    pub location: String,
+    /// Whether it was decoded, too.
+    pub deep: bool,
+    /// Objects that the manifest names and that were looked at.
+    pub objects: u64,
+    /// Their bytes that were read and found as they should be.
+    pub stored_bytes: u64,
+    /// Documents that were decoded and found as they should be; 0 unless `deep`.
+    pub documents: u64,
+    /// Everything that is wrong, in the order of the manifest.
+    pub problems: Vec<Problem>,
+    /// What is odd and does no harm: objects that do not belong to the backup.
+    pub notes: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Something that is wrong with a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The object it is about.
+    pub key: String,
+    /// What is wrong, with what was expected and what was found.
+    pub message: String,
+}
+
+impl Problem {
+    fn new(key: &str, message: impl std::fmt::Display) -> Self {
+        Self { key: key.to_owned(), message: message.to_string() }
+    }
+}
+
+/// Verifies a backup and reports every problem, not only the first. What can be known only from an object that is damaged itself
+/// is not reported again.
+///
+/// # Errors
+/// [`ErrorKind::Interrupted`] when `stop` is cancelled; [`ErrorKind::Internal`]. What is wrong with the backup or its storage is a problem in the
+/// report, not an error.
+pub async fn run(backup: &Backup, options: &VerifyOptions, stop: &CancellationToken) -> Result<VerifyReport> {
+    stop.run_until_cancelled(verify(backup, *options)).await.ok_or_else(Error::interrupted)?
+}
+
+async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport> {
+    let Backup { store, manifest } = backup;
+    let cpu = &Cpu::of_this_machine();
+    let mut report = VerifyReport {
+        name: manifest.name.to_string(),
+        location: backup.location(),
+        deep: options.deep,
+        objects: 0,
+        stored_bytes: 0,
+        documents: 0,
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+
+    // 1. What the backup says of itself: the manifest as it is stored now, and the list of checksums.
+    report.take(key::MANIFEST, check_manifest(store, manifest, cpu).await)?;
+    report.take(key::SHA256SUMS, check_sums(store, manifest, cpu).await)?;
+
+    // 2. Every object, and what it holds.
+    let parts = manifest.collections.iter().enumerate().flat_map(|(number, collection)| {
+        let metadata = (number, &collection.metadata, None);
+        std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
+    });
+    let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
+        let checked = match segment {
+            Some(segment) => check_segment(store, segment, options, cpu).await,
+            None => check_metadata(store, object, options, cpu).await,
+        };
+        (number, object, checked)
+    }))
+    .buffered(READERS);
+    // What each collection adds up to, as long as all of it could be decoded.
+    let mut sums = vec![Some(Content::default()); manifest.collections.len()];
+    while let Some((number, object, checked)) = checks.next().await {
+        let content = report.object(object, checked)?;
+        sums[number] = sums[number].zip(content).map(|(mut sum, content)| {
+            sum.merge(&content);
+            sum
+        });
+    }
+    for (collection, sum) in manifest.collections.iter().zip(sums).filter(|_| options.deep) {
+        if let Some(sum) = sum.filter(|sum| *sum != collection.content()) {
+            report.problems.push(Problem::new(&collection.metadata.key, does_not_add_up(collection, &sum)));
+        }
+    }
+
+    // 3. What does not belong.
+    match strays(store, manifest).await {
+        Ok(notes) => report.notes = notes,
+        Err(e) => report.problem(&report.location.clone(), e)?,
+    }
+    Ok(report)
+}
+
+impl VerifyReport {
+    /// Counts an object in; gives what was decoded of it, where nothing was wrong.
+    fn object(&mut self, object: &StoredObject, checked: Result<(Content, Vec<Problem>)>) -> Result<Option<Content>> {
+        self.objects += 1;
+        match checked {
+            Ok((content, problems)) => {
+                let sound = problems.is_empty();
+                self.stored_bytes += object.bytes;
+                self.documents += content.documents - problems.len() as u64;
+                self.problems.extend(problems);
+                Ok(sound.then_some(content))
+            }
+            Err(e) => {
+                self.problem(&object.key, e)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn take(&mut self, key: &str, checked: Result<()>) -> Result<()> {
+        match checked {
+            Ok(()) => Ok(()),
+            Err(e) => self.problem(key, e),
+        }
+    }
+
+    /// Writes down what is wrong with the backup; what is wrong with this program goes on.
+    fn problem(&mut self, key: &str, error: Error) -> Result<()> {
+        if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Interrupted) {
+            return Err(error);
+        }
+        self.problems.push(Problem::new(key, error));
+        Ok(())
+    }
+}
+
+async fn check_manifest(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()> {
+    let size = store.size(key::MANIFEST).await?;
+    if size > manifest::LIMIT {
+        return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
+    }
+    let bytes = store.get(key::MANIFEST).await?;
+    let stored = cpu.run(move || Manifest::from_bytes(&bytes)).await?;
+    if stored != *manifest {
+        return Err(Error::damaged(format!("{} was replaced by another one since it was read", key::MANIFEST)));
+    }
+    Ok(())
+}
+
+async fn check_sums(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()> {
+    let implied = manifest.sums();
+    let sha256 = Sha256Hex::of(implied.as_bytes());
+    if sha256 != manifest.checksums {
+        return Err(Error::damaged(format!(
+            "the objects in {} give a {} with SHA-256 {sha256}, where it names {}",
+            key::MANIFEST,
+            key::SHA256SUMS,
+            manifest.checksums
+        )));
+    }
+    let expected = StoredObject { key: key::SHA256SUMS.to_owned(), bytes: implied.len() as u64, sha256 };
+    read::object(store, &expected, expected.bytes, cpu).await.map(drop)
+}
+
+async fn check_metadata(
+    store: &Store,
+    object: &StoredObject,
+    options: VerifyOptions,
+    cpu: &Cpu,
+) -> Result<(Content, Vec<Problem>)> {
+    let bytes = read::object(store, object, metadata::LIMIT, cpu).await?;
+    if options.deep {
+        // Nothing is built, so that neither depth nor size matters.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+            .map_err(|e| Error::damaged(format!("{} is not JSON: {e}", object.key)).cause(e))?;
+    }
+    Ok((Content::default(), Vec::new()))
+}
+
+fn does_not_add_up(collection: &Collection, found: &Content) -> String {
+    format!(
+        "{} holds {} documents with digest {}, expected {} with {}",
+        collection.namespace(),
+        found.documents,
+        found.digest(),
+        collection.documents,
+        collection.digest
+    )
+}
+
+/// What was decoded, and which documents are broken.
+async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Vec<Problem>)> {
+    if !options.deep {
+        read::object(store, &segment.object, segment::LIMIT as u64, cpu).await?;
+        return Ok((Content::default(), Vec::new()));
+    }
+    let key = &segment.object.key;
+    let mut reader = SegmentReader::open(store, segment, cpu).await?;
+    let mut problems = Vec::new();
+    let mut before = 0;
+    while let Some(frame) = reader.next().await? {
+        for (number, message) in cpu.run(move || Ok(broken_documents(&frame))).await? {
+            problems.push(Problem::new(key, format!("document {} of {key}: {message}", before + number)));
+        }
+        before = reader.content().documents;
+    }
+    Ok((*reader.content(), problems))
+}
+
+/// The documents of a frame whose structure is broken, by their number in it, from 0.
+fn broken_documents(frame: &[u8]) -> Vec<(u64, String)> {
+    let mut broken = Vec::new();
+    for (number, document) in (0..).zip(Documents::of(frame)) {
+        if let Err(e) = document.and_then(document::check) {
+            broken.push((number, e.to_string()));
+        }
+    }
+    broken
+}
+
+async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
+    let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
+    known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS]);
+    let found = store.list().await?;
+    let strays = found.iter().filter(|e| !known.contains(e.key.as_str()));
+    Ok(strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size)).collect())
+}

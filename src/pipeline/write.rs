@@ -1,0 +1,250 @@
+//! From batches to stored segments: documents are gathered into frames, compressed and digested on the CPU pool, and put.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinHandle;
+
+use super::cpu::Cpu;
+use super::progress::Item;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::format::document::{Elements, MAX_DOCUMENT};
+use crate::format::manifest::{Segment, StoredObject};
+use crate::format::segment::{Builder, Finished};
+use crate::format::{frame, key};
+use crate::store::Store;
+
+/// Documents as a server gives them: the bytes of a BSON array whose elements they are.
+pub trait Documents: Send + 'static {
+    /// The array.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where there is none.
+    fn array(&self) -> Result<&[u8]>;
+
+    /// How many of its first documents do not count.
+    fn skip(&self) -> usize;
+}
+
+/// Where the segments of one collection go. Its ranges share it.
+#[derive(Debug)]
+pub struct CollectionWriter {
+    store: Store,
+    stem: String,
+    next: AtomicUsize,
+    level: i32,
+    segment_bytes: usize,
+    cpu: Cpu,
+    item: Item,
+}
+
+impl CollectionWriter {
+    /// A writer of segments under this stem, of about this many stored bytes each.
+    #[must_use]
+    pub fn new(store: Store, stem: String, level: i32, segment_bytes: usize, cpu: Cpu, item: Item) -> Arc<Self> {
+        Arc::new(Self { store, stem, next: AtomicUsize::new(0), level, segment_bytes, cpu, item })
+    }
+
+    /// Begins a range. Segments are numbered as they are stored, and one holds documents of one range.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where zstd cannot be set up.
+    pub fn range(self: &Arc<Self>) -> Result<RangeWriter> {
+        Ok(RangeWriter {
+            writer: self.clone(),
+            packer: Some(Packer::new(self.level, self.segment_bytes)?),
+            counted: Content::default(),
+            putting: None,
+            stored: Vec::new(),
+        })
+    }
+}
+
+/// Writes the documents of one range.
+#[derive(Debug)]
+pub struct RangeWriter {
+    writer: Arc<CollectionWriter>,
+    packer: Option<Packer>,
+    counted: Content,
+    putting: Option<JoinHandle<Result<(usize, Segment)>>>,
+    stored: Vec<(usize, Segment)>,
+}
+
+impl RangeWriter {
+    /// Takes a batch. One segment may be on its way to the store while the next is filled.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where the batch is not one of documents; [`ErrorKind::Storage`].
+    pub async fn write<T: Documents>(&mut self, batch: T) -> Result<()> {
+        let (content, finished) = self.pack(move |packer| packer.take(&batch)).await?;
+        self.counted.merge(&content);
+        self.writer.item.add(content.documents, content.bytes);
+        for segment in finished {
+            self.put(segment).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores what is left and gives the range's segments with their numbers. Every one is durable.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub async fn finish(mut self) -> Result<Vec<(usize, Segment)>> {
+        let ((), finished) = self.pack(Packer::close).await?;
+        for segment in finished {
+            self.put(segment).await?;
+        }
+        self.settle().await?;
+        Ok(self.stored)
+    }
+
+    /// Takes back all that was written of the range.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub async fn restart(&mut self) -> Result<()> {
+        self.settle().await?;
+        for (_, segment) in self.stored.drain(..) {
+            self.writer.store.delete(&segment.object.key).await?;
+        }
+        self.packer = Some(Packer::new(self.writer.level, self.writer.segment_bytes)?);
+        self.writer.item.take_back(self.counted.documents, self.counted.bytes);
+        self.counted = Content::default();
+        Ok(())
+    }
+
+    /// Waits until nothing of it is on its way any more; what was stored stays, for the one who gave up to remove.
+    pub async fn abandon(mut self) {
+        if let Some(putting) = self.putting.take() {
+            let _whatever_it_gave = putting.await;
+        }
+    }
+
+    async fn pack<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Packer) -> Result<R> + Send + 'static,
+    ) -> Result<(R, Vec<Finished>)> {
+        let mut packer = self.packer.take().ok_or_else(|| Error::new(ErrorKind::Internal, "a range went on after it failed"))?;
+        let (packer, result, finished) = self
+            .writer
+            .cpu
+            .run(move || {
+                let result = work(&mut packer)?;
+                let finished = std::mem::take(&mut packer.finished);
+                Ok((packer, result, finished))
+            })
+            .await?;
+        self.packer = Some(packer);
+        Ok((result, finished))
+    }
+
+    async fn put(&mut self, segment: Finished) -> Result<()> {
+        self.settle().await?;
+        let number = self.writer.next.fetch_add(1, Ordering::Relaxed);
+        let (store, key) = (self.writer.store.clone(), key::segment(&self.writer.stem, number));
+        self.putting = Some(tokio::spawn(async move {
+            let object = StoredObject { key, bytes: segment.stored_bytes, sha256: segment.sha256 };
+            store.put(&object.key, segment.chunks).await?;
+            let (documents, digest) = (segment.content.documents, segment.content.digest());
+            Ok((number, Segment { object, raw_bytes: segment.raw_bytes, documents, digest, frames: segment.frames }))
+        }));
+        Ok(())
+    }
+
+    /// Waits for the segment that is on its way.
+    async fn settle(&mut self) -> Result<()> {
+        if let Some(putting) = self.putting.take() {
+            let stored = putting.await.map_err(|e| Error::new(ErrorKind::Internal, "a storing task died").cause(e))??;
+            self.stored.push(stored);
+        }
+        Ok(())
+    }
+}
+
+/// Gathers documents into frames and frames into segments.
+struct Packer {
+    compressor: frame::Compressor,
+    segment_bytes: usize,
+    pending: Vec<u8>,
+    content: Content,
+    builder: Builder,
+    finished: Vec<Finished>,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").field("pending", &self.pending.len()).finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    fn new(level: i32, segment_bytes: usize) -> Result<Self> {
+        Ok(Self {
+            compressor: frame::Compressor::new(level)?,
+            segment_bytes,
+            pending: Vec::new(),
+            content: Content::default(),
+            builder: Builder::default(),
+            finished: Vec::new(),
+        })
+    }
+
+    /// Takes every document of a batch, and says what was taken.
+    fn take<T: Documents>(&mut self, batch: &T) -> Result<Content> {
+        let mut taken = Content::default();
+        for element in Elements::of(batch.array()?)?.skip(batch.skip()) {
+            let element = element?;
+            let document = element.value;
+            if element.kind != 0x03 || document.len() > MAX_DOCUMENT {
+                return Err(Error::damaged("a batch of the source holds something that is not a document"));
+            }
+            if self.pending.len() + document.len() > frame::TARGET && !self.pending.is_empty() {
+                self.flush()?;
+            }
+            let mut one = Content::default();
+            one.add(document);
+            taken.merge(&one);
+            if document.len() >= frame::TARGET {
+                self.push(document, &one)?; // alone in its frame, without another copy
+            } else {
+                self.pending.extend_from_slice(document);
+                self.content.merge(&one);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Ends the last frame and the last segment.
+    fn close(&mut self) -> Result<()> {
+        self.flush()?;
+        self.end_segment();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.pending.is_empty() {
+            let mut pending = std::mem::take(&mut self.pending);
+            let content = std::mem::take(&mut self.content);
+            self.push(&pending, &content)?;
+            pending.clear();
+            self.pending = pending;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, documents: &[u8], content: &Content) -> Result<()> {
+        let frame = self.compressor.compress(documents)?;
+        if self.builder.stored() + frame.len() > self.segment_bytes {
+            self.end_segment();
+        }
+        self.builder.push(frame, content);
+        Ok(())
+    }
+
+    fn end_segment(&mut self) {
+        if !self.builder.is_empty() {
+            self.finished.push(std::mem::take(&mut self.builder).finish());
+        }
+    }
+}

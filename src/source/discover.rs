@@ -1,0 +1,307 @@
+//! What a source holds, and one moment at which all of it can be read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, Timestamp, rawdoc};
+use futures::{StreamExt as _, TryStreamExt as _};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{CollectionKind, LeftOut, Topology};
+use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::{Connection, Version, command};
+use crate::names::{BUCKETS_PREFIX, Namespace, NamespacePattern, SYSTEM_DATABASES};
+
+/// How many small commands are under way at a time.
+const CONCURRENCY: usize = 16;
+
+/// How often the listing is repeated until two in a row agree.
+const LISTINGS: u32 = 40;
+
+/// What of a source is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// These databases; all users' databases where empty.
+    pub databases: Vec<String>,
+    /// Of those, the namespaces that any of these match; all where empty.
+    pub include: Vec<NamespacePattern>,
+    /// Without those that any of these match.
+    pub exclude: Vec<NamespacePattern>,
+    /// A name or a pattern that matches nothing, and nothing at all, are no errors.
+    pub allow_empty: bool,
+}
+
+/// A collection, view or time series of the source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Its name.
+    pub namespace: Namespace,
+    /// What it is.
+    pub kind: CollectionKind,
+    /// The server's identity of it, of a time series that of its buckets; none for views.
+    pub uuid: Option<Uuid>,
+    /// Its options, raw.
+    pub options: RawDocumentBuf,
+    /// Its indexes, raw, in the server's order.
+    pub indexes: Vec<RawDocumentBuf>,
+}
+
+impl Found {
+    /// The namespace that holds its documents.
+    #[must_use]
+    pub fn data(&self) -> Namespace {
+        match self.kind {
+            CollectionKind::TimeSeries => self.namespace.buckets(),
+            _ => self.namespace.clone(),
+        }
+    }
+
+    /// Whether it is capped.
+    #[must_use]
+    pub fn is_capped(&self) -> bool {
+        self.options.get_bool("capped").unwrap_or(false)
+    }
+
+    /// Whether its documents are stored in the order of their `_id`: clustered collections, and the buckets of time series.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        self.kind == CollectionKind::TimeSeries || matches!(self.options.get("clusteredIndex"), Ok(Some(_)))
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// What is wanted, by namespace.
+    pub collections: Vec<Found>,
+    /// What is there and cannot be part of a backup.
+    pub left_out: Vec<LeftOut>,
+    /// The operation time of the last reply; none from a standalone server.
+    pub time: Option<Timestamp>,
+}
+
+/// Lists what is wanted.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where a database or a pattern matches nothing, or where nothing is left, unless that is allowed;
+/// [`ErrorKind::Denied`], [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
+pub async fn list(connection: &Connection, selection: &Selection) -> Result<Listing> {
+    if let Some(system) = selection.databases.iter().find(|d| SYSTEM_DATABASES.contains(&d.as_str())) {
+        return Err(Error::usage(format!("the database {system} belongs to the deployment and is not part of a backup"))
+            .hint("name a database of your own"));
+    }
+    let databases = match selection.databases.as_slice() {
+        [] => catalog::databases(connection).await?,
+        named => named.to_vec(),
+    };
+    let databases = databases.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.as_str()) && !d.starts_with("__mdb_internal"));
+    let listed: Vec<(String, Vec<CollectionInfo>, Option<Timestamp>)> = futures::stream::iter(databases)
+        .map(|database| async move {
+            let (collections, time) = catalog::collections(connection, &database).await?;
+            Ok::<_, Error>((database, collections, time))
+        })
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await?;
+
+    let mut time = listed.iter().filter_map(|(_, _, time)| *time).max();
+    let mut found = Vec::new();
+    let mut left_out = Vec::new();
+    let mut empty: Vec<String> = Vec::new();
+    for (database, collections, _) in listed {
+        if collections.is_empty() {
+            empty.push(database.clone());
+        }
+        sort_out(&database, collections, &mut found, &mut left_out);
+    }
+    let named_but_empty = selection.databases.iter().find(|d| empty.contains(d));
+    if let (Some(database), false) = (named_but_empty, selection.allow_empty) {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the database {database:?} does not exist on the source, or is empty"),
+        )
+        .hint("check its name (case counts), or pass --allow-empty"));
+    }
+    let collections = select(found, selection)?;
+    left_out.retain(|l| is_wanted(&Namespace::new(&*l.database, &*l.collection), selection));
+
+    let indexed: Vec<(Found, Option<Timestamp>)> = futures::stream::iter(collections)
+        .map(|mut collection| async move {
+            let mut listed_at = None;
+            if collection.kind != CollectionKind::View {
+                let database = connection.database(&collection.namespace.database);
+                (collection.indexes, listed_at) =
+                    catalog::indexes(connection, &database, &collection.namespace.collection).await?;
+            }
+            Ok::<_, Error>((collection, listed_at))
+        })
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    time = indexed.iter().filter_map(|(_, at)| *at).max().max(time);
+    Ok(Listing { collections: indexed.into_iter().map(|(c, _)| c).collect(), left_out, time })
+}
+
+/// Divides one database's entries into what can be backed up and what cannot.
+fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>, left_out: &mut Vec<LeftOut>) {
+    let mut buckets: HashMap<String, Option<Uuid>> =
+        entries.iter().filter_map(|e| Some((e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned(), e.uuid))).collect();
+    let mut reject = |name: String, uuid, reason: &str| {
+        left_out.push(LeftOut { database: database.to_owned(), collection: name, uuid, reason: reason.to_owned() });
+    };
+    for entry in entries {
+        let kind = match entry.kind.as_str() {
+            "view" => CollectionKind::View,
+            "timeseries" => CollectionKind::TimeSeries,
+            _ => CollectionKind::Collection,
+        };
+        if entry.name.starts_with(BUCKETS_PREFIX) || entry.name == "system.views" {
+            continue; // carried by the time series and the views themselves
+        }
+        if entry.name.starts_with("system.") && entry.name != "system.js" {
+            reject(entry.name, entry.uuid, "belongs to the server");
+            continue;
+        }
+        let uuid =
+            if kind == CollectionKind::TimeSeries { buckets.remove(&entry.name).flatten().or(entry.uuid) } else { entry.uuid };
+        found.push(Found {
+            namespace: Namespace::new(database, entry.name),
+            kind,
+            uuid,
+            options: entry.options,
+            indexes: Vec::new(),
+        });
+    }
+    for (name, uuid) in buckets.into_iter().collect::<BTreeMap<_, _>>() {
+        reject(format!("{BUCKETS_PREFIX}{name}"), uuid, "buckets without their time series");
+    }
+}
+
+fn is_wanted(namespace: &Namespace, selection: &Selection) -> bool {
+    let included = selection.include.is_empty() || selection.include.iter().any(|p| p.matches(namespace));
+    included && !selection.exclude.iter().any(|p| p.matches(namespace))
+}
+
+fn select(found: Vec<Found>, selection: &Selection) -> Result<Vec<Found>> {
+    if !selection.allow_empty {
+        let idle = selection.include.iter().chain(&selection.exclude).find(|p| !found.iter().any(|f| p.matches(&f.namespace)));
+        if let Some(pattern) = idle {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the pattern {:?} matches no namespace of the source", pattern.as_str()),
+            )
+            .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass --allow-empty"));
+        }
+    }
+    let wanted: Vec<Found> = found.into_iter().filter(|f| is_wanted(&f.namespace, selection)).collect();
+    if wanted.is_empty() && !selection.allow_empty {
+        return Err(Error::new(ErrorKind::NotFound, "the source has nothing to back up").hint(
+            "check that the URI leads to the right deployment and that the user may see its databases, or pass --allow-empty",
+        ));
+    }
+    Ok(wanted)
+}
+
+/// Whether the source can be read at one cluster time.
+#[must_use]
+pub fn can_snapshot(connection: &Connection) -> bool {
+    connection.topology != Topology::Standalone && connection.version >= Version(5, 0, 0)
+}
+
+/// Lists until two listings in a row agree, and gives the operation time of the first of them: at that time the source held
+/// exactly what they say. Names are not identity (a collection that was dropped since reads as empty, without an error), so
+/// the listing and the time must belong together.
+///
+/// # Errors
+/// As for [`list`]; [`ErrorKind::Server`] where collections come and go too fast for two listings to agree.
+pub async fn settle(connection: &Connection, selection: &Selection) -> Result<Listing> {
+    let mut first = list(connection, selection).await?;
+    if !can_snapshot(connection) {
+        return Ok(first);
+    }
+    for round in 0..LISTINGS {
+        let second = list(connection, selection).await?;
+        if first.collections == second.collections {
+            return Ok(first);
+        }
+        first = second;
+        tokio::time::sleep(Duration::from_millis(10 * u64::from(round))).await;
+    }
+    Err(Error::new(
+        ErrorKind::Server,
+        format!("collections or indexes of the source changed between each of {LISTINGS} listings"),
+    )
+    .hint("run the backup when fewer collections and indexes are created and dropped, or exclude their namespaces"))
+}
+
+/// About how much a collection holds, as the server's own counters say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Documents.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+}
+
+/// The sizes of these collections, in their order; none where the server does not tell. Planning rests on it, correctness does not.
+pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option<Size>> {
+    futures::stream::iter(collections)
+        .map(|collection| async move {
+            if collection.kind == CollectionKind::View {
+                return Some(Size::default());
+            }
+            let data = collection.data();
+            let reply = command::run(&connection.database(&data.database), rawdoc! { "collStats": data.collection.as_str() })
+                .await
+                .ok()?;
+            Some(Size { documents: catalog::number(&reply, "count")?, bytes: catalog::number(&reply, "size")? })
+        })
+        .buffered(CONCURRENCY)
+        .collect()
+        .await
+}
+
+/// What became of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It exists no more.
+    Dropped,
+    /// It has its old name.
+    Unmoved,
+    /// It has this name now.
+    Renamed(Namespace),
+}
+
+/// Finds a collection by its identity.
+///
+/// # Errors
+/// As for [`list`].
+pub async fn whereabouts(connection: &Connection, collection: &Found) -> Result<Whereabouts> {
+    // Its own database first; where the login sees no others, that is all there is to see.
+    let own = &collection.namespace.database;
+    let mut databases = vec![own.clone()];
+    if let Ok(all) = catalog::databases(connection).await {
+        databases.extend(all.into_iter().filter(|d| d != own));
+    }
+    for database in databases {
+        let Ok((entries, _)) = catalog::collections(connection, &database).await else {
+            if database == *own {
+                catalog::collections(connection, &database).await?;
+            }
+            continue;
+        };
+        if let Some(entry) = entries.into_iter().find(|e| e.uuid.is_some() && e.uuid == collection.uuid) {
+            let now = Namespace::new(database, entry.name);
+            return Ok(if now == collection.data() { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
+        }
+    }
+    Ok(Whereabouts::Dropped)
+}
+
+/// How many seconds of history the source keeps, where the login may ask.
+pub async fn history_seconds(connection: &Connection) -> Option<u64> {
+    let ask = rawdoc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
+    let reply = command::run(&connection.database("admin"), ask).await.ok()?;
+    catalog::number(&reply, "minSnapshotHistoryWindowInSeconds")
+}

@@ -1,0 +1,7 @@
+//! From MongoDB to batches: what there is, how it is divided, and how each part is read.
+
+pub mod discover;
+pub mod link;
+pub mod oplog;
+pub mod ranges;
+pub mod scan;

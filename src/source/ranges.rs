@@ -1,0 +1,127 @@
+//! How a collection is divided: into ranges of `_id` that meet without a gap, so that several cursors can read it.
+//!
+//! A plain `{_id: {$gte: lo, $lt: hi}}` sees values of one BSON type only. `$expr` with `$gte` and `$lt` compares across types
+//! as the index is ordered, with exact index bounds, on ordinary collections of servers from 5.0 on. On clustered
+//! collections and the buckets of time series, and on 4.4, it would examine everything for each range; there `min` and `max`
+//! give the bounds, which leave out only a document whose `_id` is MaxKey, so that one is asked for by itself.
+
+use bson::rawdoc;
+
+use super::discover::{Found, Size};
+use crate::format::document;
+use crate::format::manifest::Topology;
+use crate::mongo::{Connection, Version, command};
+
+/// Below this many bytes a collection is one range.
+const SMALL: u64 = 48 * 1024 * 1024;
+
+/// About how many bytes a range of a large collection has.
+const RANGE: u64 = 256 * 1024 * 1024;
+
+/// The most ranges of one collection.
+const MOST: u64 = 2048;
+
+/// How many samples there are for each bound: the more, the more equal the ranges.
+const OVERSAMPLING: u64 = 20;
+
+/// The value of an `_id`: its type byte and its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdValue {
+    /// The type byte.
+    pub kind: u8,
+    /// The bytes of the value.
+    pub value: Vec<u8>,
+}
+
+impl IdValue {
+    /// The `_id` of a document, where it has one.
+    #[must_use]
+    pub fn of(document: &[u8]) -> Option<Self> {
+        document::id(document).ok().flatten().map(|(kind, value)| Self { kind, value: value.to_vec() })
+    }
+}
+
+/// A part of a collection, and how it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Range {
+    /// All of it, in the order in which it is stored.
+    Natural,
+    /// From `lower` on (or the start) to before `upper` (or the end), by `$expr`.
+    Expression {
+        /// Included.
+        lower: Option<IdValue>,
+        /// Not included.
+        upper: Option<IdValue>,
+    },
+    /// The same by `min` and `max`. The part that has no upper bound leaves out MaxKey.
+    Bounds {
+        /// Included.
+        lower: Option<IdValue>,
+        /// Not included.
+        upper: Option<IdValue>,
+    },
+    /// The one document whose `_id` is MaxKey, if there is one.
+    MaxKey,
+}
+
+/// Divides a collection. Sampling that fails or finds too little gives one range: it is about speed alone.
+pub async fn divide(connection: &Connection, collection: &Found, size: Size, readers: usize) -> Vec<Range> {
+    let whole = vec![Range::Natural];
+    let divisible = readers > 1 && !collection.is_capped() && (collection.is_clustered() || has_id_index(collection));
+    if size.bytes < SMALL || size.documents < 1000 || !divisible || connection.topology == Topology::Sharded {
+        return whole;
+    }
+    let parts = (size.bytes / RANGE).max(4 * readers as u64).min(size.bytes / (SMALL / 4)).clamp(2, MOST);
+    let Some(bounds) = sample(connection, collection, parts).await else { return whole };
+    if bounds.is_empty() {
+        return whole;
+    }
+    let by_bounds = collection.is_clustered() || connection.version < Version(5, 0, 0);
+    let mut edges: Vec<Option<IdValue>> = vec![None];
+    edges.extend(bounds.into_iter().map(Some));
+    edges.push(None);
+    let mut ranges: Vec<Range> = edges
+        .windows(2)
+        .map(|edge| {
+            let (lower, upper) = (edge[0].clone(), edge[1].clone());
+            if by_bounds { Range::Bounds { lower, upper } } else { Range::Expression { lower, upper } }
+        })
+        .collect();
+    if by_bounds {
+        ranges.push(Range::MaxKey);
+    }
+    ranges
+}
+
+/// Bounds between `parts` parts of about the same size, ascending in the collection's own order, each different.
+async fn sample(connection: &Connection, collection: &Found, parts: u64) -> Option<Vec<IdValue>> {
+    let data = collection.data();
+    let samples = i64::try_from(parts * OVERSAMPLING).ok()?;
+    let aggregate = rawdoc! {
+        "aggregate": data.collection.as_str(),
+        // The server sorts, by the collection's own collation.
+        "pipeline": [ { "$sample": { "size": samples } }, { "$project": { "_id": 1 } }, { "$sort": { "_id": 1 } } ],
+        "cursor": { "batchSize": 100_000 },
+        "allowDiskUse": false,
+    };
+    let (documents, _) = command::run_cursor(&connection.database(&data.database), aggregate).await.ok()?;
+    let step = documents.len().div_ceil(usize::try_from(parts).ok()?).max(1);
+    let mut bounds: Vec<IdValue> = documents.iter().skip(step).step_by(step).filter_map(|d| IdValue::of(d.as_bytes())).collect();
+    bounds.dedup();
+    // MinKey and MaxKey bound nothing, and the driver cannot send text that is not UTF-8 in a command.
+    bounds.retain(|b| !matches!(b.kind, 0xFF | 0x7F));
+    bounds.retain(|b| b.kind != 0x02 || std::str::from_utf8(&b.value[4..]).is_ok());
+    Some(bounds)
+}
+
+fn has_id_index(collection: &Found) -> bool {
+    collection.indexes.iter().any(|index| {
+        index.get_document("key").is_ok_and(|key| {
+            let mut elements = key.iter();
+            let first = elements.next();
+            elements.next().is_none()
+                && first.is_some_and(|e| e.is_ok_and(|(name, _)| name.as_str() == "_id"))
+                && index.get_str("name").is_ok_and(|n| n == "_id_")
+        })
+    })
+}

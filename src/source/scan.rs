@@ -1,0 +1,397 @@
+//! Reading one range: raw batches, handed on as they come, with the next one under way; resumed where the cursor dies.
+
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use bson::raw::cstr;
+use bson::{RawBsonRef, RawDocumentBuf, Timestamp, rawdoc};
+use futures::TryStreamExt as _;
+use mongodb::error::Error as DriverError;
+use mongodb::options::RunCursorCommandOptions;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::{Found, Size, Whereabouts, whereabouts};
+use super::ranges::{IdValue, Range};
+use crate::error::{Error, ErrorKind};
+use crate::format::document::{Elements, Writer};
+use crate::format::frame;
+use crate::format::manifest::Topology;
+use crate::mongo::failure::{code, code_of, describe, is_transient};
+use crate::mongo::{Connection, Version, command};
+use crate::pipeline::budget::{Budget, Share};
+use crate::pipeline::write::Documents;
+
+/// How long one batch may take to arrive. A batch has 16 MiB at most.
+const BATCH_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long to keep trying while nothing comes: longer than an election, and than the restart of a member.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The longest wait between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The least that is drawn from the budget for a reply.
+const SMALLEST_SHARE: u64 = 64 * 1024;
+
+/// The largest reply of a server.
+const LARGEST_BATCH: u64 = 16 * 1024 * 1024;
+
+/// How often a range that can only be read from its start is begun again.
+const RESTARTS: u32 = 20;
+
+/// What to read, and how.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// The source.
+    pub connection: Connection,
+    /// The collection.
+    pub collection: Found,
+    /// About how much it holds, where that is known.
+    pub size: Option<Size>,
+    /// The part of it.
+    pub range: Range,
+    /// The cluster time to read at; without one the newest committed data are read.
+    pub snapshot: Option<Timestamp>,
+    /// Without a snapshot: nothing older than this.
+    pub not_before: Option<Timestamp>,
+}
+
+/// What a scan hands on.
+#[derive(Debug)]
+pub enum Event {
+    /// The next documents, and their share of the budget.
+    Batch(Batch, Share),
+    /// The range could not be resumed and begins again: what was handed on does not count.
+    Restart,
+}
+
+/// One reply of the server, its documents untouched.
+#[derive(Debug)]
+pub struct Batch {
+    reply: RawBatch,
+    skip: usize,
+}
+
+impl Documents for Batch {
+    fn array(&self) -> Result<&[u8], Error> {
+        command::batch_array(&self.reply).map_err(|e| Error::damaged(format!("a reply of the source has no batch: {e}")))
+    }
+
+    fn skip(&self) -> usize {
+        self.skip
+    }
+}
+
+/// Why a scan ended before its range did.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server no longer has the history of the snapshot time (code 239).
+    TooOld(Error),
+    /// The collection is not under its name any more, or its catalog entry is newer than the snapshot (26, 175, 246, 361).
+    Moved(Error),
+    /// Nothing receives any more, or a stop was asked for.
+    Stopped,
+    /// Anything else.
+    Other(Error),
+}
+
+/// Where a scan has got to.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Position {
+    handed_on: bool,
+    /// The last `_id` handed on, of a range that is read in the order of `_id`.
+    last_id: Option<IdValue>,
+    /// Where a natural scan goes on, and the server process in which that means something.
+    token: Option<(RawDocumentBuf, ObjectId)>,
+    /// The operation time of the last reply.
+    end: Option<Timestamp>,
+}
+
+/// Why one cursor ended early.
+enum Ended {
+    Stopped,
+    Moved,
+    Driver(DriverError),
+}
+
+impl From<DriverError> for Ended {
+    fn from(error: DriverError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl Scan {
+    /// Reads the range to its end and gives the operation time of its last reply. A broken connection, a lost cursor or a
+    /// change of the primary is waited for, up to two minutes without any progress; then the range goes on after the last
+    /// document that was handed on.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn run(
+        &self,
+        budget: &Budget,
+        to: &mpsc::Sender<Event>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Timestamp>, Failure> {
+        let mut position = Position::default();
+        let mut since = tokio::time::Instant::now();
+        let (mut pause, mut restarts) = (Duration::from_millis(50), 0);
+        loop {
+            let before = position.clone();
+            let failed = match self.read(&mut position, budget, to, stop).await {
+                Ok(()) => return Ok(position.end),
+                Err(Ended::Stopped) => return Err(Failure::Stopped),
+                Err(Ended::Moved) => return Err(Failure::Moved(Error::new(ErrorKind::Server, self.what()))),
+                Err(Ended::Driver(failed)) => failed,
+            };
+            let lost_position = match code_of(&failed) {
+                Some(code::SNAPSHOT_TOO_OLD) => return Err(Failure::TooOld(self.describe(failed))),
+                Some(
+                    code::NAMESPACE_NOT_FOUND
+                    | code::QUERY_PLAN_KILLED
+                    | code::SNAPSHOT_UNAVAILABLE
+                    | code::COLLECTION_UUID_MISMATCH,
+                ) => return Err(Failure::Moved(self.describe(failed))),
+                other => other == Some(code::CAPPED_POSITION_LOST),
+            };
+            if position != before {
+                (since, pause) = (tokio::time::Instant::now(), Duration::from_millis(50));
+            }
+            if !(is_transient(&failed) || lost_position) || since.elapsed() > PATIENCE {
+                return Err(Failure::Other(self.describe(failed)));
+            }
+            tracing::info!("{} was interrupted and goes on: {failed}", self.what());
+            tokio::select! {
+                () = stop.cancelled() => return Err(Failure::Stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if position.handed_on && (lost_position || !self.can_resume(&position).await) {
+                restarts += 1;
+                if restarts > RESTARTS {
+                    let once = "it can only be read in one go, which was interrupted too often";
+                    return Err(Failure::Other(self.describe(failed).context(once)));
+                }
+                position = Position::default();
+                to.send(Event::Restart).await.map_err(|_| Failure::Stopped)?;
+            }
+        }
+    }
+
+    /// Whether the next cursor can start after what was handed on.
+    async fn can_resume(&self, position: &Position) -> bool {
+        match (&self.range, &position.token) {
+            (Range::Natural, Some((_, process))) => self.process().await.as_ref() == Some(process),
+            (Range::Natural, None) => false,
+            _ => position.last_id.is_some(),
+        }
+    }
+
+    /// Reads with one cursor, from `position` on.
+    async fn read(
+        &self,
+        position: &mut Position,
+        budget: &Budget,
+        to: &mpsc::Sender<Event>,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
+        let with_token = self.range == Range::Natural && self.is_large() && self.connection.topology != Topology::Sharded;
+        let process = if with_token { self.process().await } else { None };
+        let mut expected = self.expected_bytes();
+        let mut cursor: Option<RawBatchCursor> = None;
+        let mut skip_id = position.last_id.clone();
+        loop {
+            // The driver holds a reply twice for a moment.
+            let mut share = tokio::select! {
+                () = stop.cancelled() => return Err(Ended::Stopped),
+                share = budget.take(2 * expected) => share,
+            };
+            let opening = cursor.is_none();
+            let next = async {
+                match &mut cursor {
+                    Some(cursor) => cursor.try_next().await,
+                    none => none.insert(self.open(position, process.is_some()).await?).try_next().await,
+                }
+            };
+            let reply = tokio::select! {
+                () = stop.cancelled() => return Err(Ended::Stopped),
+                reply = command::bounded(BATCH_LIMIT, next) => reply?,
+            };
+            let Some(reply) = reply else { return Ok(()) };
+            if opening {
+                self.confirm_identity().await?;
+                if process.is_some() && self.process().await != process {
+                    return Err(command::broken("the primary changed while a cursor was opened").into());
+                }
+            }
+            let bytes = reply.as_raw_document().as_bytes().len() as u64;
+            share.resize(bytes);
+            expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
+            if let Some(batch) = position.advance(reply, process, skip_id.take())? {
+                to.send(Event::Batch(batch, share)).await.map_err(|_| Ended::Stopped)?;
+            }
+        }
+    }
+
+    /// Opens a cursor after `position`.
+    async fn open(&self, position: &Position, with_token: bool) -> Result<RawBatchCursor, DriverError> {
+        let data = self.collection.data();
+        let batch = self.batch_documents();
+        let mut find = rawdoc! { "find": data.collection.as_str() };
+        match &self.range {
+            Range::Natural => {
+                find.append(cstr!("hint"), rawdoc! { "$natural": 1 });
+                if with_token {
+                    find.append(cstr!("$_requestResumeToken"), true);
+                    if let Some((token, _)) = &position.token {
+                        find.append(cstr!("$_resumeAfter"), token.clone());
+                    }
+                }
+            }
+            Range::Expression { lower, upper } => {
+                find.append(cstr!("hint"), rawdoc! { "_id": 1 });
+                find.append(cstr!("filter"), raw(expression(lower.as_ref(), upper.as_ref(), position.last_id.as_ref()))?);
+            }
+            Range::Bounds { lower, upper } => {
+                find.append(cstr!("hint"), rawdoc! { "_id": 1 });
+                // `min` includes its bound: the document that was read last comes again, and is skipped.
+                for (name, bound) in
+                    [(cstr!("min"), position.last_id.as_ref().or(lower.as_ref())), (cstr!("max"), upper.as_ref())]
+                {
+                    if let Some(bound) = bound {
+                        find.append(name, raw(Writer::default().element(bound.kind, b"_id", &bound.value).finish())?);
+                    }
+                }
+            }
+            Range::MaxKey => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
+        }
+        if let (Some(uuid), true) = (self.collection.uuid, self.names_uuid()) {
+            let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };
+            find.append(cstr!("collectionUUID"), uuid);
+        }
+        if let Some(batch) = batch {
+            find.append(cstr!("batchSize"), i64::from(batch));
+        }
+        find.append(cstr!("readConcern"), self.read_concern());
+        let options = RunCursorCommandOptions::builder().batch_size(batch).build();
+        self.connection.database(&data.database).run_raw_cursor_command(find).with_options(options).batch().await
+    }
+
+    fn read_concern(&self) -> RawDocumentBuf {
+        match (self.snapshot, self.not_before) {
+            (Some(time), _) => rawdoc! { "level": "snapshot", "atClusterTime": time },
+            (None, Some(time)) => rawdoc! { "level": "majority", "afterClusterTime": time },
+            (None, None) if self.connection.topology == Topology::Standalone => rawdoc! { "level": "local" },
+            (None, None) => rawdoc! { "level": "majority" },
+        }
+    }
+
+    /// Whether `find` itself checks that the name still leads to the collection that was listed.
+    fn names_uuid(&self) -> bool {
+        self.connection.version >= Version(6, 0, 0) && self.connection.topology != Topology::Sharded
+    }
+
+    /// Where `find` does not, looks once a cursor is open: from then on the cursor keeps the collection.
+    async fn confirm_identity(&self) -> Result<(), Ended> {
+        if self.names_uuid() || self.collection.uuid.is_none() {
+            return Ok(());
+        }
+        match whereabouts(&self.connection, &self.collection).await {
+            Ok(Whereabouts::Unmoved) => Ok(()),
+            Ok(_) => Err(Ended::Moved),
+            Err(e) => Err(command::broken(&e.to_string()).into()),
+        }
+    }
+
+    /// Documents a batch, so that it makes about one frame; what the server likes where nothing is known.
+    fn batch_documents(&self) -> Option<u32> {
+        let size = self.size.filter(|s| s.documents > 0)?;
+        let each = (size.bytes / size.documents).max(1);
+        u32::try_from((frame::TARGET as u64 / each).clamp(1, 100_000)).ok()
+    }
+
+    fn expected_bytes(&self) -> u64 {
+        let expected = match (self.size, self.batch_documents()) {
+            (Some(size), Some(documents)) => (size.bytes / size.documents.max(1) * u64::from(documents)).min(size.bytes) * 5 / 4,
+            (Some(_), None) => 0,
+            (None, _) => LARGEST_BATCH,
+        };
+        expected.clamp(SMALLEST_SHARE, LARGEST_BATCH)
+    }
+
+    fn is_large(&self) -> bool {
+        self.size.is_none_or(|s| s.bytes >= LARGEST_BATCH)
+    }
+
+    /// The identity of the server process that answers now.
+    async fn process(&self) -> Option<ObjectId> {
+        let hello = command::run(&self.connection.database("admin"), rawdoc! { "hello": 1 }).await.ok()?;
+        hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok()
+    }
+
+    fn what(&self) -> String {
+        format!("reading {}", self.collection.namespace)
+    }
+
+    fn describe(&self, failed: DriverError) -> Error {
+        describe(self.connection.role(), &self.what(), failed)
+    }
+}
+
+impl Position {
+    /// Moves past a reply, and gives what of it counts; nothing where it has no documents.
+    fn advance(
+        &mut self,
+        reply: RawBatch,
+        process: Option<ObjectId>,
+        skip_id: Option<IdValue>,
+    ) -> Result<Option<Batch>, DriverError> {
+        self.end = command::operation_time(reply.as_raw_document()).or(self.end);
+        if let (Some(process), Ok(token)) =
+            (process, reply.as_raw_document().get_document("cursor").and_then(|c| c.get_document("postBatchResumeToken")))
+        {
+            self.token = Some((token.to_owned(), process));
+        }
+        let array = command::batch_array(&reply)?;
+        let malformed = |_| command::invalid("a batch of the source is not an array of documents");
+        let (mut documents, mut first, mut last) = (0usize, None, None);
+        for element in Elements::of(array).map_err(malformed)? {
+            let element = element.map_err(malformed)?;
+            documents += 1;
+            last = Some(element.value);
+            first.get_or_insert(element.value);
+        }
+        let comes_again = skip_id.is_some() && first.and_then(IdValue::of) == skip_id;
+        let skip = usize::from(comes_again);
+        if documents <= skip {
+            return Ok(None);
+        }
+        self.handed_on = true;
+        self.last_id = last.and_then(IdValue::of);
+        Ok(Some(Batch { reply, skip }))
+    }
+}
+
+/// `{$expr: {$and: [{$gte: ["$_id", {$literal: lower}]}, {$lt: ["$_id", {$literal: upper}]}]}}`, with `$gt` and the last `_id`
+/// where a range goes on.
+fn expression(lower: Option<&IdValue>, upper: Option<&IdValue>, last: Option<&IdValue>) -> Vec<u8> {
+    let comparison = |operator: &[u8], id: &IdValue| {
+        let literal = Writer::default().element(id.kind, b"$literal", &id.value).finish();
+        let sides = Writer::default().element(0x02, b"0", b"\x05\0\0\0$_id\0").element(0x03, b"1", &literal).finish();
+        Writer::default().element(0x04, operator, &sides).finish()
+    };
+    let from = last.map(|id| comparison(b"$gt", id)).or_else(|| lower.map(|id| comparison(b"$gte", id)));
+    let to = upper.map(|id| comparison(b"$lt", id));
+    let mut all = Writer::default();
+    for (place, part) in from.iter().chain(&to).enumerate() {
+        all = all.element(0x03, place.to_string().as_bytes(), part);
+    }
+    let and = Writer::default().element(0x04, b"$and", &all.finish()).finish();
+    Writer::default().element(0x03, b"$expr", &and).finish()
+}
+
+fn raw(bytes: Vec<u8>) -> Result<RawDocumentBuf, DriverError> {
+    Ok(RawDocumentBuf::from_bytes(bytes)?)
+}

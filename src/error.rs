@@ -35,6 +35,27 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The kind's name where a program reads it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::NotFound => "notFound",
+            Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
+            Self::Server => "server",
+            Self::Damaged => "damaged",
+            Self::Mismatch => "mismatch",
+            Self::Storage => "storage",
+            Self::Refused => "refused",
+            Self::SnapshotLost => "snapshotLost",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// An error: kind, message, hint and cause.
 ///
 /// `Display` gives the message with its context, outermost first; the hint stands apart so that each face (terminal, JSON)

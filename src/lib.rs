@@ -6,8 +6,11 @@
 //! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
 //! - [`engine`]: one verb a file.
+//! - [`config`]: the settings, validated.  [`cli`]: the command line.
 pub mod catalog;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod format;

@@ -1,6 +1,8 @@
 //! One verb a file: plan, then execution.
 
 pub mod backup;
+pub mod check;
+pub mod restore;
 pub mod verify;
 
 /// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.

@@ -5,6 +5,8 @@ pub mod catalog;
 pub mod command;
 pub mod connect;
 pub mod failure;
+pub mod rights;
+pub mod survey;
 pub mod uri;
 
 pub use connect::{Connection, Version};

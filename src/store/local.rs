@@ -142,6 +142,18 @@ fn sync_directory_of(path: &Path) -> Result<()> {
     }
 }
 
+/// Writes a small file at `path`, or at the nearest parent that exists, and removes it.
+pub(super) async fn try_write(path: &Path) -> Result<()> {
+    let path = path.to_owned();
+    blocking(move || {
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
+        let probe = existing.join(format!(".bsonvault-check-{}", std::process::id()));
+        std::fs::write(&probe, b"can this be written?").map_err(|e| error("write in", existing, e))?;
+        std::fs::remove_file(&probe).map_err(|e| error("delete", &probe, e))
+    })
+    .await
+}
+
 /// Bytes that an ordinary user can still write below `path`, or below the nearest parent that exists.
 pub(super) fn free_space(path: &Path) -> Option<u64> {
     let existing: PathBuf = path.ancestors().find(|p| p.exists())?.to_owned();

@@ -173,6 +173,14 @@ impl Store {
         local::remove_tree(&self.root).await
     }
 
+    /// Proves that something can be written at the root, or where the root would be made, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], with what to do about it.
+    pub async fn try_write(&self) -> Result<()> {
+        local::try_write(&self.root).await
+    }
+
     /// Bytes that can still be written, where the system tells.
     #[must_use]
     pub fn free_space(&self) -> Option<u64> {

@@ -1,0 +1,97 @@
+//! `backup`: take one, or with `--dry-run` say what would be taken.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{self, Outcome};
+use super::progress::Faces;
+use super::render;
+use super::{unless_stopped, with_progress};
+use crate::config::{Config, Flags};
+use crate::engine::backup::{self, BackupOptions};
+use crate::error::Result;
+use crate::names::NamespacePattern;
+use crate::pipeline::progress::Progress;
+use crate::store::Store;
+
+/// Flags of `backup`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source [env: MONGO_URI_ATLAS]
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// Back up this database only; may be given more than once
+    #[arg(long, value_name = "DB")]
+    database: Vec<String>,
+    /// Back up only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    include: Vec<String>,
+    /// Leave out namespaces that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    exclude: Vec<String>,
+    /// Say what would be backed up, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Take names and patterns that match nothing, and a backup of nothing, for no error
+    #[arg(long)]
+    allow_empty: bool,
+    /// Go on where the backup could not be of one moment though the source is a replica set
+    #[arg(long)]
+    allow_inconsistent: bool,
+    /// Cursors that read at a time, 1 to 256 [env: BACKUP_READERS] [default: chosen from the machine]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    readers: Option<String>,
+    /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    level: Option<String>,
+    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    memory_mb: Option<String>,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            source: self.source.clone(),
+            readers: self.readers.clone(),
+            level: self.level.clone(),
+            memory_mb: self.memory_mb.clone(),
+            ..Flags::default()
+        }
+    }
+}
+
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
+    let options = BackupOptions {
+        include: patterns(&args.include)?,
+        exclude: patterns(&args.exclude)?,
+        databases: args.database,
+        allow_empty: args.allow_empty,
+        allow_inconsistent: args.allow_inconsistent,
+        tuning: config.tuning,
+    };
+    let store = Store::open(&config.path)?;
+    let source = config.source()?;
+    if args.dry_run {
+        let plan = unless_stopped(stop, backup::plan(&source, &options)).await?;
+        let mut fields = output::fields(&plan)?;
+        fields.insert("dryRun".to_owned(), true.into());
+        return Ok(Outcome::done(render::plan(&plan), fields));
+    }
+    let progress = Progress::default();
+    let report = with_progress(faces, &progress, backup::run(&source, &store, &options, &progress, stop)).await?;
+    let manifest = &report.manifest;
+    let fields = json!({
+        "name": report.name,
+        "path": report.location,
+        "documents": manifest.totals.documents,
+        "rawBytes": manifest.totals.raw_bytes,
+        "storedBytes": manifest.totals.stored_bytes,
+        "collections": manifest.totals.collections,
+        "consistency": manifest.consistency,
+        "leftOut": manifest.left_out,
+        "seconds": render::seconds(manifest),
+    });
+    Ok(Outcome::done(render::backup(&report.location, manifest), output::fields(&fields)?))
+}

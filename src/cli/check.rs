@@ -1,0 +1,35 @@
+//! `check`: what stands in the way of a backup or an import.
+
+use super::output::{self, Outcome};
+use super::render;
+use crate::config::{Config, Flags};
+use crate::engine::check::{self, Setup};
+use crate::error::Result;
+use crate::store::Store;
+
+/// Flags of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source [env: MONGO_URI_ATLAS]
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// The target [env: MONGO_URI_LOCAL]
+    #[arg(long, value_name = "URI")]
+    target: Option<String>,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags { source: self.source.clone(), target: self.target.clone(), ..Flags::default() }
+    }
+}
+
+pub(super) async fn run(config: &Config) -> Result<Outcome> {
+    let setup = Setup {
+        source: config.configured_source(),
+        target: config.configured_target(),
+        store: Store::open(&config.path),
+    };
+    let report = check::run(setup).await;
+    Ok(Outcome { text: render::check(&report), json: output::fields(&report)?, failure: report.failure() })
+}

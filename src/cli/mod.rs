@@ -1,0 +1,216 @@
+//! The command line: one file a verb, which parses, calls the engine and renders.
+
+pub mod backup;
+pub mod check;
+pub mod import;
+pub mod list;
+pub mod output;
+pub mod progress;
+pub mod render;
+pub mod show;
+pub mod verify;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::config::{Config, Flags};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::progress::Progress;
+use crate::store::Store;
+use output::Outcome;
+
+/// Verbs that are planned and not built.
+const LATER_VERBS: [&str; 6] = ["serve", "clean", "export", "sync", "tune", "token"];
+/// Flags that are planned and not built.
+const LATER_FLAGS: [&str; 13] = [
+    "--mode",
+    "--rename",
+    "--prune",
+    "--include",
+    "--exclude",
+    "--dry-run",
+    "--resume",
+    "--keep",
+    "--max-mbit",
+    "--format",
+    "--out",
+    "--gzip",
+    "--skip-indexes",
+];
+
+const AFTER_HELP: &str = "\
+Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
+  MONGO_URI_ATLAS   the source
+  MONGO_URI_LOCAL   the target
+  BACKUP_PATH       the directory that holds the backups (./backups)
+  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_MEMORY_MB
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match, 130 interrupted.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "bsonvault", version, about, after_help = AFTER_HELP)]
+pub struct CommandLine {
+    /// Print one JSON object on standard output, of failures too
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The directory that holds the backups [env: BACKUP_PATH] [default: ./backups]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub path: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Take a backup of the source
+    Backup(backup::Args),
+    /// Bring a backup into the target: each of its collections is dropped there and filled anew
+    Import(import::Args),
+    /// List the backups
+    List,
+    /// Show what a backup holds
+    Show(show::Args),
+    /// Check that a backup is whole
+    Verify(verify::Args),
+    /// Check configuration, connections, rights and space
+    Check(check::Args),
+}
+
+/// Reads the command line. What it cannot be, and help and version, are answered here; the exit code is given then.
+///
+/// # Errors
+/// The exit code, once everything there is to say has been said.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<CommandLine, ExitCode> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    CommandLine::try_parse_from(&args).map_err(|error| {
+        if !error.use_stderr() {
+            // Help and version were asked for.
+            let text = if std::io::stdout().is_terminal() { error.render().ansi().to_string() } else { error.render().to_string() };
+            return output::finish(Ok(Outcome::done(text, serde_json::Map::new())), false);
+        }
+        let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+        if let Some(later) = asked_for_later(&error) {
+            return output::finish(Err(later), json);
+        }
+        let text = error.render().to_string();
+        if json {
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let usage = Error::usage(message).hint("`bsonvault --help` and `bsonvault VERB --help` show what there is");
+            return output::finish(Err(usage), true);
+        }
+        output::to_stderr(&if std::io::stderr().is_terminal() { error.render().ansi().to_string() } else { text });
+        ExitCode::from(2)
+    })
+}
+
+/// The answer where the unknown verb or flag is one that is planned.
+fn asked_for_later(error: &clap::Error) -> Option<Error> {
+    let (kind, later): (_, &[&str]) = match error.kind() {
+        ClapKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, &LATER_VERBS),
+        ClapKind::UnknownArgument => (ContextKind::InvalidArg, &LATER_FLAGS),
+        _ => return None,
+    };
+    let Some(ContextValue::String(asked)) = error.get(kind) else { return None };
+    let asked = asked.split(['=', ' ']).next().unwrap_or_default();
+    later.contains(&asked).then(|| {
+        Error::usage(format!("{asked} is not supported yet")).hint("`bsonvault --help` and `bsonvault VERB --help` show what is")
+    })
+}
+
+/// Runs the verb, writes what came of it, and gives the exit code.
+pub async fn run(command_line: CommandLine) -> ExitCode {
+    let json = command_line.json;
+    let stop = CancellationToken::new();
+    let ended = match watch_signals(stop.clone()) {
+        Ok(()) => dispatch(command_line, &stop).await,
+        Err(error) => Err(error),
+    };
+    output::finish(ended, json)
+}
+
+async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result<Outcome> {
+    let CommandLine { json, path, verb } = command_line;
+    let faces = progress::Faces::of_this_process(json);
+    let flags = Flags { path, ..verb.flags() };
+    let config = load(&flags)?;
+    match verb {
+        Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
+        Verb::Import(args) => import::run(args, &config, faces, stop).await,
+        Verb::List => unless_stopped(stop, list::run(&config)).await,
+        Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
+        Verb::Verify(args) => verify::run(args, &config, stop).await,
+        Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
+    }
+}
+
+impl Verb {
+    /// The settings among its flags.
+    fn flags(&self) -> Flags {
+        match self {
+            Self::Backup(args) => args.flags(),
+            Self::Import(args) => args.flags(),
+            Self::Check(args) => args.flags(),
+            Self::List | Self::Show(_) | Self::Verify(_) => Flags::default(),
+        }
+    }
+}
+
+fn load(flags: &Flags) -> Result<Config> {
+    let directory = std::env::current_dir()
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))?;
+    Config::load(&directory, std::env::vars_os(), flags)
+}
+
+/// The catalog of the configured path.
+fn catalog(config: &Config) -> Result<Catalog> {
+    Ok(Catalog::new(Store::open(&config.path)?))
+}
+
+/// Runs what changes nothing, and lets go of it when it is to stop.
+async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err(Error::interrupted()),
+    }
+}
+
+/// Runs what reports progress, and shows it meanwhile.
+async fn with_progress<T>(faces: progress::Faces, progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let shown = progress::Shown::start(progress.clone(), faces);
+    let done = work.await;
+    shown.end().await;
+    done
+}
+
+/// The first Ctrl-C or SIGTERM stops the work in order, the second at once.
+fn watch_signals(stop: CancellationToken) -> Result<()> {
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("cannot listen for signals: {e}")).cause(e);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if asked {
+                std::process::exit(130);
+            }
+            asked = true;
+            stop.cancel();
+            output::to_stderr("stopping; once more stops at once\n");
+        }
+    });
+    Ok(())
+}

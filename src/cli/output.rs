@@ -1,0 +1,92 @@
+//! The only writer to standard output and standard error, progress bars aside.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, ErrorKind};
+
+/// What a verb has to say at its end.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For people, whole lines.
+    pub text: String,
+    /// For programs: an object's fields.
+    pub json: Map<String, Value>,
+    /// Why it counts as failed all the same: a verification that found something.
+    pub failure: Option<Error>,
+}
+
+impl Outcome {
+    /// The outcome of a verb that did what it was asked to.
+    #[must_use]
+    pub fn done(text: String, json: Map<String, Value>) -> Self {
+        Self { text, json, failure: None }
+    }
+}
+
+/// The fields of a value that is written as a JSON object.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] where it is not.
+pub fn fields(value: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(Error::new(ErrorKind::Internal, "the result is not an object")),
+        Err(e) => Err(Error::new(ErrorKind::Internal, "the result cannot be written as JSON").cause(e)),
+    }
+}
+
+/// Writes what a verb ended with, as text or as one JSON object, and gives the exit code.
+#[must_use]
+pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
+    let (text, mut fields, failure) = match ended {
+        Ok(outcome) => (outcome.text, outcome.json, outcome.failure),
+        Err(error) => (String::new(), Map::new(), Some(error)),
+    };
+    let code = failure.as_ref().map_or(0, Error::exit_code);
+    let written = if json {
+        fields.insert("success".to_owned(), failure.is_none().into());
+        if let Some(error) = &failure {
+            fields.insert("message".to_owned(), error.to_string().into());
+            fields.insert("error".to_owned(), json!({ "kind": error.kind().name(), "hint": error.hint_text() }));
+        }
+        to_stdout(&format!("{}\n", Value::Object(fields)))
+    } else {
+        let written = to_stdout(&text);
+        if let Some(error) = &failure {
+            to_stderr(&error_text(error));
+        }
+        written
+    };
+    match written {
+        // Whoever read the output had enough of it.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            to_stderr(&format!("error: cannot write to standard output: {e}\n"));
+            ExitCode::from(code.max(1))
+        }
+        _ => ExitCode::from(code),
+    }
+}
+
+/// An error as people read it.
+fn error_text(error: &Error) -> String {
+    let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    format!("error: {error}\n{hint}")
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// The operating system's; a reader that went away is `BrokenPipe`.
+pub fn to_stdout(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes to standard error. Where that fails there is no place left to say so.
+pub fn to_stderr(text: &str) {
+    let _nobody_reads = io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,350 @@
+//! Progress while a verb works: bars on standard error where it is a terminal, plain lines where it is not.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::output;
+use super::render::plain;
+use crate::pipeline::progress::{ItemView, Progress, View};
+
+/// How often bars are drawn.
+const DRAW: Duration = Duration::from_millis(200);
+/// How often a plain line may be written.
+const LINE: Duration = Duration::from_secs(5);
+/// Over how long a rate is taken.
+const WINDOW: Duration = Duration::from_secs(10);
+/// How many collections get a bar.
+const BARS: usize = 8;
+/// The longest name in front of a bar.
+const NAME: usize = 40;
+
+/// Which ways of showing progress this process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faces {
+    /// Bars: standard error is a terminal.
+    Bars,
+    /// Plain lines.
+    Lines,
+    /// Nothing: a program reads the result, and nobody watches.
+    Silent,
+}
+
+impl Faces {
+    /// What fits this process.
+    #[must_use]
+    pub fn of_this_process(json: bool) -> Self {
+        match (std::io::stderr().is_terminal(), json) {
+            (true, _) => Self::Bars,
+            (false, false) => Self::Lines,
+            (false, true) => Self::Silent,
+        }
+    }
+}
+
+/// Progress that is being shown.
+#[derive(Debug)]
+pub struct Shown {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Shown {
+    /// Shows this progress until [`end`](Self::end).
+    #[must_use]
+    pub fn start(progress: Progress, faces: Faces) -> Self {
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let task = tokio::spawn(async move {
+            match faces {
+                Faces::Bars => draw(&progress, &ended).await,
+                Faces::Lines => write_lines(&progress, &ended).await,
+                Faces::Silent => {}
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Shows what is left to show, and takes the bars away.
+    pub async fn end(self) {
+        self.stop.cancel();
+        // Were it to have panicked, there would be nothing left to show.
+        let _shown = self.task.await;
+    }
+}
+
+async fn write_lines(progress: &Progress, ended: &CancellationToken) {
+    let begin = Instant::now();
+    let mut meter = Meter::default();
+    let mut written: Option<(Duration, String)> = None;
+    loop {
+        let over = ended.is_cancelled();
+        for note in progress.take_notes() {
+            output::to_stderr(&format!("{note}\n"));
+        }
+        if over {
+            return;
+        }
+        let (view, now) = (progress.view(), begin.elapsed());
+        let rate = meter.observe(&view, now);
+        let is_due = match &written {
+            None => true,
+            Some((at, phase)) => now - *at >= LINE || *phase != view.phase,
+        };
+        if is_due && !view.phase.is_empty() {
+            output::to_stderr(&format!("{}\n", total_line(&view, rate)));
+            written = Some((now, view.phase));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DRAW) => {}
+            () = ended.cancelled() => {}
+        }
+    }
+}
+
+async fn draw(progress: &Progress, ended: &CancellationToken) {
+    let begin = Instant::now();
+    let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    let total = bars.add(new_bar());
+    let mut shown: HashMap<String, ProgressBar> = HashMap::new();
+    let mut meters: HashMap<String, Meter> = HashMap::new();
+    let mut meter = Meter::default();
+    loop {
+        let over = ended.is_cancelled();
+        for note in progress.take_notes() {
+            bars.suspend(|| output::to_stderr(&format!("{note}\n")));
+        }
+        if over {
+            // The operation's result says all there is to say.
+            for bar in shown.values().chain([&total]) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        let (view, now) = (progress.view(), begin.elapsed());
+        let rate = meter.observe(&view, now);
+        total.set_position(permille(total_fraction(&view)));
+        total.set_message(total_line(&view, rate));
+        let active = active(&view);
+        shown.retain(|name, bar| {
+            let stays = active.iter().any(|item| item.name == *name);
+            if !stays {
+                bar.finish_and_clear();
+                bars.remove(bar);
+                meters.remove(name);
+            }
+            stays
+        });
+        for item in active {
+            let one = View { phase: view.phase.clone(), items: vec![item.clone()] };
+            let rate = meters.entry(item.name.clone()).or_default().observe(&one, now);
+            let bar = shown.entry(item.name.clone()).or_insert_with(|| bars.add(new_bar()));
+            bar.set_position(permille(total_fraction(&one)));
+            bar.set_message(item_line(item, rate));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DRAW) => {}
+            () = ended.cancelled() => {}
+        }
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    bar.set_length(1000);
+    if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {wide_msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn permille(fraction: Option<f64>) -> u64 {
+    // Between 0 and 1000.
+    (fraction.unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u64
+}
+
+/// The collections that get a bar: those begun and not finished, in their order.
+fn active(view: &View) -> Vec<&ItemView> {
+    view.items.iter().filter(|item| !item.finished && item.documents > 0).take(BARS).collect()
+}
+
+/// How much of the whole is done, by bytes where they are known and by documents where not. All of it only once every collection is
+/// finished: what is expected is a guess.
+fn total_fraction(view: &View) -> Option<f64> {
+    let (documents, bytes, expected_documents, expected_bytes) = view.sums();
+    let all_finished = !view.items.is_empty() && view.items.iter().all(|item| item.finished);
+    if all_finished {
+        return Some(1.0);
+    }
+    // A collection of which nothing is known makes the sum a lie.
+    if view.items.iter().any(|i| !i.finished && i.documents > 0 && i.expected_documents == 0 && i.expected_bytes == 0) {
+        return None;
+    }
+    let fraction = match (expected_bytes, expected_documents) {
+        (0, 0) => return None,
+        (0, expected) => documents as f64 / expected as f64,
+        (expected, _) => bytes as f64 / expected as f64,
+    };
+    Some(fraction.min(0.99))
+}
+
+/// The line for the whole: `reading: 1,200 of about 2,000 documents, 1.2 MiB (60%), 400 documents/s, 410 KiB/s, 2 seconds left`.
+fn total_line(view: &View, rate: Rate) -> String {
+    let (documents, bytes, expected_documents, _) = view.sums();
+    if view.items.is_empty() {
+        return view.phase.clone();
+    }
+    format!("{}: {}", view.phase, counts(documents, bytes, expected_documents, total_fraction(view), rate))
+}
+
+/// The line for one collection.
+fn item_line(item: &ItemView, rate: Rate) -> String {
+    let one = View { phase: String::new(), items: vec![item.clone()] };
+    let (documents, bytes, expected_documents, _) = one.sums();
+    let mut name = plain(&item.name);
+    if name.chars().count() > NAME {
+        name = name.chars().take(NAME - 1).chain(['…']).collect();
+    }
+    format!("{name}: {}", counts(documents, bytes, expected_documents, total_fraction(&one), rate))
+}
+
+fn counts(documents: u64, bytes: u64, expected: u64, fraction: Option<f64>, rate: Rate) -> String {
+    let mut text = HumanCount(documents).to_string();
+    if expected > documents {
+        text += &format!(" of about {}", HumanCount(expected));
+    }
+    text += &format!(" documents, {}", BinaryBytes(bytes));
+    if let Some(fraction) = fraction {
+        text += &format!(" ({:.0}%)", fraction * 100.0);
+    }
+    if rate.bytes > 0.0 {
+        // Rates are shown whole.
+        text += &format!(", {} documents/s, {}/s", HumanCount(rate.documents as u64), BinaryBytes(rate.bytes as u64));
+    }
+    if let Some(left) = fraction.filter(|f| *f < 1.0).and(rate.left) {
+        text += &format!(", {} left", HumanDuration(left));
+    }
+    text
+}
+
+/// What is done in a second, and how long the rest takes at that.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Rate {
+    documents: f64,
+    bytes: f64,
+    left: Option<Duration>,
+}
+
+/// Takes rates over the last few seconds.
+#[derive(Debug, Default)]
+struct Meter {
+    phase: String,
+    samples: VecDeque<(Duration, u64, u64)>,
+}
+
+impl Meter {
+    /// Takes note of where it stands at this time, and gives the rate.
+    fn observe(&mut self, view: &View, now: Duration) -> Rate {
+        let (documents, bytes, _, expected_bytes) = view.sums();
+        if self.phase != view.phase {
+            self.phase.clone_from(&view.phase);
+            self.samples.clear();
+        }
+        self.samples.push_back((now, documents, bytes));
+        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, ..)| now - *at >= WINDOW) {
+            self.samples.pop_front();
+        }
+        let Some((from, documents_then, bytes_then)) = self.samples.front().copied() else { return Rate::default() };
+        let seconds = (now - from).as_secs_f64();
+        if seconds < 0.5 {
+            return Rate::default();
+        }
+        // What was counted and taken back may leave less than before.
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        let (documents, bytes_rate) = (rate(documents, documents_then), rate(bytes, bytes_then));
+        let left = (bytes_rate > 0.0 && expected_bytes > bytes)
+            .then(|| Duration::try_from_secs_f64((expected_bytes - bytes) as f64 / bytes_rate).ok())
+            .flatten();
+        Rate { documents, bytes: bytes_rate, left }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, documents: u64, bytes: u64, expected: (u64, u64), finished: bool) -> ItemView {
+        let (expected_documents, expected_bytes) = expected;
+        ItemView { name: name.into(), documents, bytes, expected_documents, expected_bytes, finished }
+    }
+
+    fn view(items: Vec<ItemView>) -> View {
+        View { phase: "reading".into(), items }
+    }
+
+    #[test]
+    fn a_line_says_how_much_of_how_much_how_fast_and_how_long() {
+        let mut meter = Meter::default();
+        let begin = view(vec![item("a.b", 0, 0, (2000, 2048 * 1024), false)]);
+        assert_eq!(total_line(&begin, meter.observe(&begin, Duration::ZERO)), "reading: 0 of about 2,000 documents, 0 B (0%)");
+        let half = view(vec![item("a.b", 1000, 1024 * 1024, (2000, 2048 * 1024), false)]);
+        assert_eq!(
+            total_line(&half, meter.observe(&half, Duration::from_secs(4))),
+            "reading: 1,000 of about 2,000 documents, 1.00 MiB (50%), 250 documents/s, 256.00 KiB/s, 4 seconds left"
+        );
+        assert_eq!(total_line(&View { phase: "planning".into(), items: vec![] }, Rate::default()), "planning");
+    }
+
+    #[test]
+    fn it_is_never_all_before_it_is_finished() {
+        let more_than_expected = view(vec![item("a.b", 30, 300, (20, 200), false)]);
+        assert_eq!(total_fraction(&more_than_expected), Some(0.99));
+        let finished = view(vec![item("a.b", 10, 100, (20, 200), true)]);
+        assert_eq!(total_fraction(&finished), Some(1.0));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_told() {
+        let unknown = view(vec![item("a.b", 30, 300, (0, 0), false), item("a.c", 1, 1, (10, 10), false)]);
+        assert_eq!(total_fraction(&unknown), None);
+        assert_eq!(item_line(&unknown.items[0], Rate::default()), "a.b: 30 documents, 300 B");
+    }
+
+    #[test]
+    fn a_rate_forgets_what_is_long_ago_and_the_phase_before() {
+        let mut meter = Meter::default();
+        for second in 0..=20 {
+            let done = view(vec![item("a", second, second * 100, (100, 10_000), false)]);
+            meter.observe(&done, Duration::from_secs(second));
+        }
+        let still = view(vec![item("a", 20, 2000, (100, 10_000), false)]);
+        let rate = meter.observe(&still, Duration::from_secs(35));
+        assert_eq!((rate.bytes, rate.left), (0.0, None));
+        let next = View { phase: "building".into(), ..still };
+        assert_eq!(meter.observe(&next, Duration::from_secs(36)), Rate::default());
+    }
+
+    #[test]
+    fn counts_that_were_taken_back_give_no_negative_rate() {
+        let mut meter = Meter::default();
+        meter.observe(&view(vec![item("a", 10, 100, (20, 200), false)]), Duration::ZERO);
+        let rate = meter.observe(&view(vec![item("a", 5, 50, (20, 200), false)]), Duration::from_secs(2));
+        assert_eq!((rate.documents, rate.bytes), (0.0, 0.0));
+    }
+
+    #[test]
+    fn bars_are_for_those_begun_and_not_finished() {
+        let mut items: Vec<_> = (0..12).map(|n| item(&n.to_string(), 1, 1, (2, 2), false)).collect();
+        items[0].finished = true;
+        items[1].documents = 0;
+        let all = view(items);
+        let names: Vec<_> = active(&all).into_iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(names, ["2", "3", "4", "5", "6", "7", "8", "9"]);
+        let long = item_line(&item(&"x".repeat(300), 1, 1, (2, 2), false), Rate::default());
+        assert!(long.starts_with(&format!("{}…: ", "x".repeat(39))), "{long}");
+    }
+}

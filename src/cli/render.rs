@@ -1,0 +1,302 @@
+//! Results as people read them. Pure: values in, whole lines out.
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{BinaryBytes, HumanCount};
+
+use crate::catalog::{State, Summary};
+use crate::engine::backup::BackupPlan;
+use crate::engine::check::{CheckReport, Status};
+use crate::engine::restore::RestoreReport;
+use crate::engine::verify::VerifyReport;
+use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, Source};
+use crate::mongo::MongoUri;
+use crate::names::BackupName;
+
+/// How long a backup took, in seconds.
+#[must_use]
+pub fn seconds(manifest: &Manifest) -> f64 {
+    let took = manifest.finished.signed_duration_since(manifest.started);
+    took.as_seconds_f64().max(0.0)
+}
+
+/// What a backup would be.
+#[must_use]
+pub fn plan(plan: &BackupPlan) -> String {
+    let mut table = table(["namespace", "type", "documents", "size", "ranges"]);
+    right_align(&mut table, &[2, 3, 4]);
+    for c in &plan.collections {
+        table.add_row([
+            plain(&format!("{}.{}", c.database, c.name)),
+            c.kind.to_string(),
+            HumanCount(c.documents).to_string(),
+            BinaryBytes(c.bytes).to_string(),
+            c.ranges.to_string(),
+        ]);
+    }
+    let (documents, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
+    let mut text = format!("source       {}\n", source(&plan.source));
+    text += &format!("consistency  {}\n", kind(plan.consistency));
+    text += &format!(
+        "data         about {} documents in {}, {}\n\n{table}\n",
+        HumanCount(documents),
+        count(plan.collections.len() as u64, "collection"),
+        BinaryBytes(bytes)
+    );
+    text += &left_out(&plan.left_out);
+    text += "nothing was written: this is what a backup would hold now\n";
+    text
+}
+
+/// A backup that was taken.
+#[must_use]
+pub fn backup(location: &str, manifest: &Manifest) -> String {
+    let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
+    text += &summary(manifest);
+    text += &format!("took         {:.1} s\n", seconds(manifest));
+    text + &warnings(manifest)
+}
+
+/// What a backup holds.
+#[must_use]
+pub fn show(location: &str, manifest: &Manifest) -> String {
+    let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
+    text += &format!("created      {}\n", manifest.created.format("%Y-%m-%d %H:%M:%S UTC"));
+    text += &format!("source       {}\n", source(&manifest.source));
+    text += &format!("written by   {} {}, format {}\n", manifest.tool.name, manifest.tool.version, manifest.format_version);
+    text += &summary(manifest);
+    let mut table = table(["namespace", "type", "documents", "size", "stored", "indexes", "content digest"]);
+    right_align(&mut table, &[2, 3, 4, 5]);
+    for c in &manifest.collections {
+        table.add_row([
+            plain(&c.namespace().to_string()),
+            c.kind.to_string(),
+            HumanCount(c.documents).to_string(),
+            BinaryBytes(c.bytes).to_string(),
+            BinaryBytes(c.stored_bytes()).to_string(),
+            c.indexes.len().to_string(),
+            c.digest.to_string(),
+        ]);
+    }
+    text += &format!("\n{table}\n");
+    text + &warnings(manifest)
+}
+
+/// The backups of a path.
+#[must_use]
+pub fn list(location: &str, backups: &[Summary]) -> String {
+    if backups.is_empty() {
+        return format!("no backups in {location}\n");
+    }
+    let mut table = table(["name", "state", "created", "documents", "size", "stored", "consistency"]);
+    right_align(&mut table, &[3, 4, 5]);
+    let mut reasons = String::new();
+    for backup in backups {
+        let created = backup.started().map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+        let mut row = vec![backup.name.to_string(), backup.state.label().to_owned(), created];
+        match &backup.state {
+            State::Complete(manifest) => row.extend([
+                HumanCount(manifest.totals.documents).to_string(),
+                BinaryBytes(manifest.totals.raw_bytes).to_string(),
+                BinaryBytes(manifest.totals.stored_bytes).to_string(),
+                verdict(&manifest.consistency),
+            ]),
+            State::Running(progress) => {
+                row.extend([HumanCount(progress.documents).to_string(), BinaryBytes(progress.raw_bytes).to_string()]);
+            }
+            State::Incomplete => {}
+            State::Damaged(reason) => reasons += &format!("warning: {}: {reason}\n", backup.name),
+        }
+        table.add_row(row);
+    }
+    format!("{table}\n{reasons}")
+}
+
+/// What an import did.
+#[must_use]
+pub fn import(backup: &BackupName, target: &MongoUri, report: &RestoreReport) -> String {
+    let mut table = table(["namespace", "type", "documents", "size", "indexes", "reads back"]);
+    right_align(&mut table, &[2, 3, 4]);
+    for c in &report.collections {
+        table.add_row([
+            plain(&c.namespace.to_string()),
+            c.kind.to_string(),
+            HumanCount(c.documents).to_string(),
+            BinaryBytes(c.bytes).to_string(),
+            c.indexes.to_string(),
+            if c.digest_matches { "the same".to_owned() } else { "DIFFERENT".to_owned() },
+        ]);
+    }
+    format!(
+        "backup       {backup}\ntarget       {target}\ndata         {} documents in {}, {}\n\n{table}\n",
+        HumanCount(report.documents),
+        count(report.collections.len() as u64, "collection"),
+        BinaryBytes(report.bytes)
+    )
+}
+
+/// What a verification found.
+#[must_use]
+pub fn verify(report: &VerifyReport) -> String {
+    let mut text = format!("backup       {}\npath         {}\n", report.name, report.location);
+    text += &format!("checked      {}, {}", count(report.objects, "object"), BinaryBytes(report.stored_bytes));
+    if report.deep {
+        text += &format!(", {} documents", HumanCount(report.documents));
+    }
+    text += "\n";
+    for problem in &report.problems {
+        text += &format!("problem: {}: {}\n", problem.key, problem.message);
+    }
+    for note in &report.notes {
+        text += &format!("note: {note}\n");
+    }
+    if report.problems.is_empty() {
+        text += if report.deep {
+            "sound: every file is as it was written, and every document as it was read\n"
+        } else {
+            "sound: every file is as it was written (--deep decodes the documents, too)\n"
+        };
+    }
+    text
+}
+
+/// What a check found.
+#[must_use]
+pub fn check(report: &CheckReport) -> String {
+    let mut text = String::new();
+    for line in &report.lines {
+        let status = match line.status {
+            Status::Ok => "ok     ",
+            Status::Warning => "warning",
+            Status::Failed => "FAILED ",
+        };
+        text += &format!("{status}  {}: {}\n", line.subject, line.message);
+        if let Some(todo) = &line.todo {
+            text += &format!("         -> {todo}\n");
+        }
+    }
+    if !report.rights.is_empty() {
+        let mut table = table(["side", "feature", "needs", "allowed", "missing"]);
+        for row in &report.rights {
+            let allowed = match (row.granted, row.required) {
+                (true, _) => "yes",
+                (false, true) => "NO",
+                (false, false) => "no (optional)",
+            };
+            table.add_row([
+                row.side.to_string(),
+                row.feature.clone(),
+                row.needs.join(", "),
+                allowed.to_owned(),
+                row.missing.join(", "),
+            ]);
+        }
+        text += &format!("\n{table}\n");
+    }
+    text
+}
+
+fn summary(manifest: &Manifest) -> String {
+    let totals = &manifest.totals;
+    let mut text = format!(
+        "data         {} documents in {}, {}\n",
+        HumanCount(totals.documents),
+        count(totals.collections, "collection"),
+        BinaryBytes(totals.raw_bytes)
+    );
+    text += &format!("stored       {}{}\n", BinaryBytes(totals.stored_bytes), ratio(totals.raw_bytes, totals.stored_bytes));
+    text += &format!("consistency  {}", kind(manifest.consistency.kind));
+    if let Some(time) = &manifest.consistency.cluster_time {
+        text += &format!(", {time}");
+    }
+    text + "\n"
+}
+
+fn warnings(manifest: &Manifest) -> String {
+    let mut text = String::new();
+    if manifest.consistency.kind == ConsistencyKind::None {
+        text += "warning: what was written to the source during the backup may be in one part of it and not in another\n";
+    }
+    for e in &manifest.consistency.exceptions {
+        let namespace = plain(&format!("{}.{}", e.database, e.collection));
+        text += &format!("warning: {namespace} is not of the backup's moment: {}\n", e.reason);
+    }
+    text + &left_out(&manifest.left_out)
+}
+
+fn left_out(left_out: &[LeftOut]) -> String {
+    let line = |l: &LeftOut| format!("warning: {} is left out: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
+    left_out.iter().map(line).collect()
+}
+
+/// The kind of consistency, in words.
+fn kind(kind: ConsistencyKind) -> &'static str {
+    match kind {
+        ConsistencyKind::Snapshot => "snapshot: every document as it was at one moment",
+        ConsistencyKind::None => "none: read one after the other while the source went on",
+    }
+}
+
+fn verdict(consistency: &Consistency) -> String {
+    match consistency.exceptions.len() {
+        0 => consistency.kind.to_string(),
+        n => format!("{}, {}", consistency.kind, count(n as u64, "exception")),
+    }
+}
+
+fn source(source: &Source) -> String {
+    let set = source.replica_set.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    format!("{} (MongoDB {}, {}{set})", source.uri, source.server_version, source.topology)
+}
+
+/// ` (4.2 to 1)`, and nothing where there is nothing to compare.
+fn ratio(raw: u64, stored: u64) -> String {
+    if raw == 0 || stored == 0 { String::new() } else { format!(" ({:.1} to 1)", raw as f64 / stored as f64) }
+}
+
+/// The text with control characters escaped: a collection's name may hold any, and a terminal obeys some.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    plain
+}
+
+fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", HumanCount(number))
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+fn right_align(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(plain("shop.a\n\u{1b}[2Jb ü"), "shop.a\\n\\u{1b}[2Jb ü");
+    }
+
+    #[test]
+    fn a_ratio_needs_both_sides() {
+        assert_eq!(ratio(0, 0), "");
+        assert_eq!(ratio(420, 100), " (4.2 to 1)");
+        assert_eq!(count(1, "collection"), "1 collection");
+        assert_eq!(count(1200, "collection"), "1,200 collections");
+    }
+}

@@ -276,12 +276,8 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
             let c = &reached.connection;
             let set = c.replica_set.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
             let milliseconds = reached.latency.as_secs_f64() * 1000.0;
-            let message = format!(
-                "{} answers within {milliseconds:.1} ms: MongoDB {}, {}{set}",
-                c.hosts.join(", "),
-                c.version,
-                c.topology
-            );
+            let message =
+                format!("{} answers within {milliseconds:.1} ms: MongoDB {}, {}{set}", c.hosts.join(", "), c.version, c.topology);
             report.add(&subject, Status::Ok, message, None);
             Some(reached)
         }
@@ -611,7 +607,11 @@ async fn judge_path(report: &mut CheckReport, store: Result<Store>, needed: Opti
         (Some(free), Some(needed)) if free < needed => report.add(
             subject,
             Status::Warning,
-            format!("{location} can be written and has {} free; the source takes {} on its disk", gibibytes(free), gibibytes(needed)),
+            format!(
+                "{location} can be written and has {} free; the source takes {} on its disk",
+                gibibytes(free),
+                gibibytes(needed)
+            ),
             Some("make space there, or set BACKUP_PATH or --path to a disk with more"),
         ),
         (Some(free), needed) => {

@@ -6,7 +6,7 @@ use bson::rawdoc;
 use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::verify::{self, VerifyOptions, VerifyReport};
 use bsonvault::error::ErrorKind;
-use bsonvault::format::digest::ContentDigest;
+use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::store::Store;
@@ -177,6 +177,30 @@ async fn a_broken_document_under_right_digests_is_found_by_decoding() {
     assert_eq!(report.problems.len(), 1, "{report:?}");
     assert_eq!(report.problems[0].message, "document 3 of d/c.00000.bson.zst: a BSON document has a string without its NUL");
     assert_eq!(report.documents, 4);
+}
+
+#[tokio::test]
+async fn a_metadata_file_that_is_no_json_under_right_digests_is_found_by_decoding() {
+    let mut kept = small().await;
+    let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+    for (text, message) in
+        [(deep.as_str(), None), ("{\"indexes\":[}", Some("d/c.metadata.json is not JSON: expected value at line 1 column 13"))]
+    {
+        let manifest = &mut kept.backup.manifest;
+        let object = &mut manifest.collections[0].metadata;
+        (object.bytes, object.sha256) = (text.len() as u64, Sha256Hex::of(text.as_bytes()));
+        manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
+        let bytes = manifest.to_bytes().unwrap();
+        *manifest = Manifest::from_bytes(&bytes).unwrap();
+        for (key, bytes) in
+            [(key::MANIFEST, bytes), (key::SHA256SUMS, manifest.sums().into_bytes()), ("d/c.metadata.json", text.into())]
+        {
+            std::fs::write(kept.directory.path().join(key), bytes).unwrap();
+        }
+        assert!(kept.verify(false).await.is_sound());
+        let problems: Vec<String> = kept.verify(true).await.problems.into_iter().map(|p| p.message).collect();
+        assert_eq!(problems.first().map(String::as_str), message);
+    }
 }
 
 #[tokio::test]

@@ -221,3 +221,18 @@ fn nesting_is_followed_as_deep_as_servers_go_and_not_without_end() {
     document::check(&nested(200)).unwrap();
     assert!(document::check(&nested(100_000)).unwrap_err().to_string().contains("nested too deeply"));
 }
+
+#[test]
+fn every_string_must_have_its_end_where_its_length_says() {
+    let scope = Writer::default().finish();
+    let scoped = |end: u8| [[18, 0, 0, 0].as_slice(), &[5, 0, 0, 0, b'f', b'(', b')', b';', end], &scope].concat();
+    let pointer = |end: u8| [&[2, 0, 0, 0, b'c', end], [7; 12].as_slice()].concat();
+    let text = |end: u8| vec![2, 0, 0, 0, b'x', end];
+    for (kind, value) in
+        [(0x0Fu8, &scoped as &dyn Fn(u8) -> Vec<u8>), (0x0C, &pointer), (0x02, &text), (0x0D, &text), (0x0E, &text)]
+    {
+        let document = |end| Writer::default().element(kind, b"a", &value(end)).finish();
+        document::check(&document(0)).unwrap();
+        assert!(document::check(&document(1)).is_err(), "type 0x{kind:02X}");
+    }
+}

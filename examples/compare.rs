@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[path = "../tests/support/compare.rs"]
-#[expect(clippy::unwrap_used, unreachable_pub, dead_code, reason = "it is made for tests, which fail by panicking")]
+#[expect(clippy::unwrap_used, unreachable_pub, reason = "it is made for tests, which fail by panicking")]
 mod compare;
 
 use std::process::ExitCode;

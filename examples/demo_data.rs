@@ -155,7 +155,7 @@ async fn fill_log(plant: &Database, rng: &mut StdRng) -> Result<()> {
 }
 
 async fn insert(db: &Database, name: &str, documents: Vec<Document>) -> Result<()> {
-    db.collection(name).insert_many(&documents).await?;
+    db.collection::<Document>(name).insert_many(&documents).await?;
     println!("{}.{name}: {} documents", db.name(), documents.len());
     Ok(())
 }

@@ -45,7 +45,7 @@ async fn access_control_lets_only_the_user_in() {
     for repl_set in [None, Some("rs".to_owned())] {
         let server = Server::start(ServerOptions { auth: true, repl_set, ..ServerOptions::default() }).await;
         server.client().await.list_database_names().await.unwrap();
-        let anyone = mongodb::Client::with_uri_str(format!("mongodb://{}/?directConnection=true", server.host())).await.unwrap();
+        let anyone = Client::with_uri_str(format!("mongodb://{}/?directConnection=true", server.host())).await.unwrap();
         anyone.list_database_names().await.unwrap_err();
     }
 }

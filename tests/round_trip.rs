@@ -43,7 +43,8 @@ async fn one_of_everything_comes_back_without_a_difference() {
 
         // Ordinary tools read it too.
         let place = cli.dir().join("b").join(report["name"].as_str().unwrap());
-        let sums = Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&place).status().unwrap();
+        let sums =
+            Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&place).status().unwrap();
         assert!(sums.success());
 
         // Over what is there now, it comes back the same.
@@ -80,7 +81,8 @@ async fn a_network_that_breaks_again_and_again_is_outlasted() {
     let (a, b) = (source.client().await, target.client().await);
     for name in ["one", "two"] {
         for part in 0..25 {
-            let documents: Vec<Document> = (0..1000).map(|i| doc! { "_id": part * 1000 + i, "pad": format!("{i}").repeat(300) }).collect();
+            let documents: Vec<Document> =
+                (0..1000).map(|i| doc! { "_id": part * 1000 + i, "pad": format!("{i}").repeat(300) }).collect();
             a.database("cuts").collection::<Document>(name).insert_many(documents).await.unwrap();
         }
     }
@@ -108,7 +110,8 @@ async fn signals_end_a_backup_cleanly() {
         let place = cli.dir().join("b");
         // It has claimed its directory and is held up in the middle of reading.
         while source.admin(doc! { "currentOp": 1, "failpointMsg": { "$exists": true } }).await.is_err()
-            || std::fs::read_dir(&place).map_or(0, |d| d.flatten().filter(|e| e.path().join("progress.json").exists()).count()) == 0
+            || std::fs::read_dir(&place).map_or(0, |d| d.flatten().filter(|e| e.path().join("progress.json").exists()).count())
+                == 0
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -17,5 +17,6 @@ pub mod format;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;
+pub mod sink;
 pub mod source;
 pub mod store;

@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Codes of the server's own list (`src/mongo/base/error_codes.yml` of mongodb/mongo) that are told apart here.
 pub mod code {
+    /// A host could not be reached.
+    pub const HOST_UNREACHABLE: i32 = 6;
     /// A right is missing.
     pub const UNAUTHORIZED: i32 = 13;
     /// The login was refused.
@@ -47,32 +49,40 @@ pub fn is_transient(error: &DriverError) -> bool {
         DriverKind::ConnectionPoolCleared { .. } | DriverKind::ServerSelection { .. } => true,
         // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations
         // that a failover or an operator killed.
-        DriverKind::Command(c) => matches!(
-            c.code,
-            6 | 7
-                | 43
-                | 50
-                | 63
-                | 89
-                | 91
-                | 134
-                | 150
-                | 189
-                | 234
-                | 237
-                | 262
-                | 290
-                | 9001
-                | 10107
-                | 11600
-                | 11601
-                | 11602
-                | 13388
-                | 13435
-                | 13436
-        ),
+        DriverKind::Command(c) => is_transient_code(c.code),
         _ => error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError"),
     }
+}
+
+/// The same of a code alone, such as one of a reply's `writeErrors`.
+#[must_use]
+pub fn is_transient_code(code: i32) -> bool {
+    // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations that a
+    // failover or an operator killed.
+    matches!(
+        code,
+        6 | 7
+            | 43
+            | 50
+            | 63
+            | 89
+            | 91
+            | 134
+            | 150
+            | 189
+            | 234
+            | 237
+            | 262
+            | 290
+            | 9001
+            | 10107
+            | 11600
+            | 11601
+            | 11602
+            | 13388
+            | 13435
+            | 13436
+    )
 }
 
 /// The crate's error for a driver's, in the words of the one who ran `what`: `what: message`.

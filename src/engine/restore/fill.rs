@@ -1,0 +1,113 @@
+//! Segments to collections: several writers that take the largest segment next.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use super::plan::Plan;
+use crate::catalog::Backup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame;
+use crate::format::manifest::Segment;
+use crate::pipeline::budget::Budget;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::{Item, Progress};
+use crate::pipeline::read::SegmentReader;
+use crate::sink::Target;
+use crate::sink::insert::Inserter;
+use crate::store::Store;
+
+/// How often the documents of a frame are in memory while they are inserted: the frame, the command, and the driver's copies of it.
+const COPIES: u64 = 4;
+
+/// What one writer does without a break: one segment, or all of a collection whose order counts.
+struct Job {
+    inserter: Inserter,
+    item: Item,
+    segments: Vec<Segment>,
+}
+
+impl Job {
+    fn stored_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.object.bytes).sum()
+    }
+}
+
+/// What the writers share.
+struct Shared {
+    store: Store,
+    target: Target,
+    cpu: Cpu,
+    budget: Budget,
+    queue: Mutex<VecDeque<Job>>,
+}
+
+/// Fills every collection, and returns once the target has taken every document.
+///
+/// # Errors
+/// The first that any writer met; the others are stopped.
+pub(super) async fn fill(
+    backup: &Backup,
+    plan: &Plan,
+    writers: usize,
+    cpu: &Cpu,
+    budget: &Budget,
+    progress: &Progress,
+) -> Result<()> {
+    let mut jobs = Vec::new();
+    let mut items = Vec::new();
+    for (collection, blueprint) in backup.manifest.collections.iter().zip(plan.blueprints.iter()) {
+        if !blueprint.holds_documents() {
+            continue;
+        }
+        let item = plan.item(progress, blueprint);
+        items.push(item.clone());
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone());
+        let together = if blueprint.capped { collection.segments.len().max(1) } else { 1 };
+        jobs.extend(collection.segments.chunks(together).map(|segments| Job {
+            inserter: inserter.clone(),
+            item: item.clone(),
+            segments: segments.to_vec(),
+        }));
+    }
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes()));
+    let shared = Arc::new(Shared {
+        store: backup.store.clone(),
+        target: plan.target.clone(),
+        cpu: cpu.clone(),
+        budget: budget.clone(),
+        queue: Mutex::new(jobs.into()),
+    });
+    // Dropped with a writer's error, the set stops the others.
+    let mut running = JoinSet::new();
+    for _ in 0..writers {
+        running.spawn(work(shared.clone()));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
+    }
+    items.iter().for_each(Item::finish);
+    Ok(())
+}
+
+async fn work(shared: Arc<Shared>) -> Result<()> {
+    loop {
+        let next = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(job) = next else { return Ok(()) };
+        for segment in &job.segments {
+            insert_segment(&shared, &job, segment).await?;
+        }
+    }
+}
+
+async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
+    let at_least = segment.object.bytes + COPIES * frame::TARGET as u64;
+    let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
+    let mut reader = shared.target.unless_stopped(SegmentReader::open(&shared.store, segment, &shared.cpu)).await??;
+    while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
+        share.resize(segment.object.bytes + COPIES * frame.len() as u64);
+        job.inserter.insert(frame, &job.item).await?;
+    }
+    Ok(())
+}

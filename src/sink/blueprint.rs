@@ -1,0 +1,261 @@
+//! What is to stand in the target, worked out from the manifest before anything is written: pure.
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::bytes::Writer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::format::document::{Element, Elements};
+use crate::format::manifest::{Collection, CollectionKind};
+use crate::mongo::Version;
+use crate::names::Namespace;
+
+/// One collection, time series or view as it is to stand in the target.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    /// Its name there.
+    pub namespace: Namespace,
+    /// What it is.
+    pub kind: CollectionKind,
+    /// Whether it keeps the order of its documents.
+    pub capped: bool,
+    /// What it must hold in the end.
+    pub content: Content,
+    /// Its indexes, but for the one on `_id` that comes with it.
+    pub indexes: Vec<Index>,
+    /// What the target cannot hold and can be done without, in words.
+    pub left_out: Vec<String>,
+    /// The options of `create`, and the `_id` index.
+    pub(super) options: RawDocumentBuf,
+    /// Set once everything is proven, so that the server does not expire documents before.
+    pub(super) expire_after: Option<(u8, Vec<u8>)>,
+    /// Documents that its rules refuse may be in it.
+    pub(super) has_rules: bool,
+    /// A time series whose buckets may hold measurements of several types.
+    pub(super) mixed_schema: bool,
+}
+
+/// An index to build.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Its specification for `createIndexes`.
+    pub(super) specification: RawDocumentBuf,
+}
+
+impl Blueprint {
+    /// What a server of this version needs to hold `collection` under the name `namespace`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where it cannot hold it; [`ErrorKind::Damaged`] where the options or an index are not documents.
+    pub fn of(collection: &Collection, namespace: Namespace, version: Version) -> Result<Self> {
+        let mut blueprint = Self {
+            kind: collection.kind,
+            capped: false,
+            content: collection.content(),
+            indexes: Vec::new(),
+            left_out: Vec::new(),
+            options: RawDocumentBuf::new(),
+            expire_after: None,
+            has_rules: false,
+            mixed_schema: false,
+            namespace,
+        };
+        blueprint.take_options(collection, version)?;
+        if blueprint.kind != CollectionKind::View {
+            blueprint.take_indexes(collection, version)?;
+        }
+        Ok(blueprint)
+    }
+
+    /// Whether it has documents of its own: everything but views.
+    #[must_use]
+    pub fn holds_documents(&self) -> bool {
+        self.kind != CollectionKind::View
+    }
+
+    /// The name of the collection that its documents are in: for a time series that of its buckets.
+    #[must_use]
+    pub fn data_collection(&self) -> String {
+        match self.kind {
+            CollectionKind::TimeSeries => self.namespace.buckets().collection,
+            CollectionKind::Collection | CollectionKind::View => self.namespace.collection.clone(),
+        }
+    }
+
+    fn take_options(&mut self, collection: &Collection, version: Version) -> Result<()> {
+        let place = |e: Error| e.context(format!("options of {}", self.namespace));
+        let elements =
+            Elements::of(collection.options.bson.as_bytes()).and_then(Iterator::collect::<Result<Vec<_>>>).map_err(place)?;
+        let has = |name: &[u8]| elements.iter().any(|e| e.name == name);
+        self.refuse_unknown_kinds(&has, version)?;
+
+        let expires = self.kind == CollectionKind::TimeSeries || has(b"clusteredIndex");
+        let mut options = Writer::new();
+        for Element { kind, name, value } in elements.iter().copied() {
+            match name {
+                b"expireAfterSeconds" if expires => self.expire_after = Some((kind, value.to_vec())),
+                b"timeseriesBucketsMayHaveMixedSchemaData" => self.mixed_schema = is_true(kind, value),
+                // Says how one server numbers its records, and is no option of `create`.
+                b"recordIdsReplicated" => {}
+                // An index on `_id` can no longer be done without, and from 8.2 the option is unknown.
+                b"autoIndexId" if version >= Version(8, 2, 0) => {}
+                b"autoIndexId" => options.bool("autoIndexId", true),
+                _ => options.element(kind, name, value),
+            }
+            self.capped |= name == b"capped" && is_true(kind, value);
+            self.has_rules |= self.kind == CollectionKind::Collection && matches!(name, b"validator" | b"encryptedFields");
+        }
+        if self.kind == CollectionKind::Collection && !has(b"clusteredIndex") {
+            // The only place where the collation and the version of the index on `_id` can be said.
+            let specifications = collection.indexes.iter().map(|index| &*index.bson);
+            if let Some(id_index) = specifications.into_iter().find(|i| is_id_index(i)) {
+                options.document("idIndex", without(id_index, b"ns").map_err(place)?.as_bytes());
+            }
+        }
+        self.options = options.command()?;
+        Ok(())
+    }
+
+    fn refuse_unknown_kinds(&self, has: &dyn Fn(&[u8]) -> bool, version: Version) -> Result<()> {
+        let needs = [
+            (self.kind == CollectionKind::TimeSeries, "is a time series", Version(5, 0, 0)),
+            (has(b"clusteredIndex"), "is a clustered collection", Version(5, 3, 0)),
+            (has(b"changeStreamPreAndPostImages"), "keeps pre-images for change streams", Version(6, 0, 0)),
+            (has(b"encryptedFields"), "has encrypted fields", Version(6, 0, 0)),
+        ];
+        let refused = |why: String| {
+            Error::new(ErrorKind::Refused, why).hint("import into a server of another version; nothing has been changed")
+        };
+        for (needed, what, since) in needs {
+            if needed && version < since {
+                return Err(refused(format!(
+                    "{} {what}, which servers hold from {}.{} on, and the target is {version}",
+                    self.namespace, since.0, since.1
+                )));
+            }
+        }
+        if self.kind == CollectionKind::TimeSeries && version >= Version(8, 3, 0) {
+            return Err(refused(format!(
+                "{} is a time series, and writing those to a server of 8.3 or later is not yet supported (the target is {version})",
+                self.namespace
+            )));
+        }
+        Ok(())
+    }
+
+    fn take_indexes(&mut self, collection: &Collection, version: Version) -> Result<()> {
+        let options = &collection.options.bson;
+        let locale = options.get_document("collation").and_then(|c| c.get_str("locale")).unwrap_or("simple");
+        for specification in collection.indexes.iter().map(|index| &*index.bson) {
+            let clustered = specification.get_bool("clustered").unwrap_or(false);
+            if clustered || (self.kind == CollectionKind::Collection && is_id_index(specification)) {
+                continue;
+            }
+            let name = specification.get_str("name").unwrap_or("?").to_owned();
+            let key = specification
+                .get_document("key")
+                .map_err(|e| Error::damaged(format!("index {name:?} of {} has no key", self.namespace)).cause(e))?;
+            if version >= Version(4, 9, 0) && has_kind(key, "geoHaystack") {
+                self.left_out.push(format!("index {name:?} of {}: servers from 5.0 on have no geoHaystack", self.namespace));
+                continue;
+            }
+            let specification = index_for(specification, key, locale != "simple")
+                .map_err(|e| e.context(format!("index {name:?} of {}", self.namespace)))?;
+            self.indexes.push(Index { name, specification });
+        }
+        Ok(())
+    }
+}
+
+/// A specification as `createIndexes` must be given it to make the same index: as `listIndexes` told it, but for what it implies there and
+/// for what older servers took and newer ones refuse.
+fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool) -> Result<RawDocumentBuf> {
+    let mut specification = Writer::new();
+    let (mut has_collation, mut has_sphere_version) = (false, false);
+    for element in Elements::of(listed.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        match name {
+            // The namespace in specifications of servers before 4.4: another one here.
+            b"ns" => continue,
+            b"key" => {
+                specification.document("key", &modern_key(key)?);
+                continue;
+            }
+            b"collation" => has_collation = true,
+            b"2dsphereIndexVersion" => has_sphere_version = true,
+            _ => {}
+        }
+        specification.element(kind, name, value);
+    }
+    // `listIndexes` leaves the simple collation out, and `createIndexes` takes the collection's where none is named. Version 1
+    // indexes cannot name one.
+    let version_one = matches!(listed.get_i32("v"), Ok(1)) || listed.get_f64("v").is_ok_and(|v| v <= 1.0);
+    if collated_by_default && !has_collation && !version_one {
+        specification.document("collation", bson::rawdoc! { "locale": "simple" }.as_bytes());
+    }
+    // Those of version 1 do not name it.
+    if has_kind(key, "2dsphere") && !has_sphere_version {
+        specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
+    }
+    specification.command()
+}
+
+/// The key with those values replaced by 1 that only servers before 3.4 took: 0, NaN, empty text, and what is neither a number nor
+/// text. They all meant an ascending index.
+fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
+    let mut modern = Writer::new();
+    for element in Elements::of(key.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        let taken = match kind {
+            0x01 => f64::from_le_bytes(fixed(value)?).abs() > 0.0,
+            0x02 => value.len() > 5,
+            0x10 | 0x12 => value.iter().any(|&b| b != 0),
+            0x13 => true,
+            _ => false,
+        };
+        if taken {
+            modern.element(kind, name, value);
+        } else {
+            modern.element(0x10, name, &1i32.to_le_bytes());
+        }
+    }
+    Ok(modern.finish())
+}
+
+fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N]> {
+    value.try_into().map_err(|e| Error::damaged("a number of the wrong length").cause(e))
+}
+
+/// Whether this is the index on `_id` that every ordinary collection comes with: its key is `_id` ascending and nothing else.
+fn is_id_index(specification: &RawDocument) -> bool {
+    let Ok(key) = specification.get_document("key") else { return false };
+    let fields: Vec<_> = key.iter().collect();
+    let [Ok((name, value))] = fields.as_slice() else { return false };
+    let one = value.as_i32() == Some(1) || value.as_i64() == Some(1) || value.as_f64() == Some(1.0);
+    name.as_str() == "_id" && one
+}
+
+fn has_kind(key: &RawDocument, kind: &str) -> bool {
+    key.iter().flatten().any(|(_, value)| value.as_str() == Some(kind))
+}
+
+fn is_true(kind: u8, value: &[u8]) -> bool {
+    match kind {
+        0x08 | 0x10 | 0x12 => value.iter().any(|&b| b != 0),
+        0x01 => value != 0f64.to_le_bytes(),
+        _ => false,
+    }
+}
+
+fn without(document: &RawDocument, left_out: &[u8]) -> Result<RawDocumentBuf> {
+    let mut rest = Writer::new();
+    for element in Elements::of(document.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        if name != left_out {
+            rest.element(kind, name, value);
+        }
+    }
+    rest.command()
+}

@@ -1,0 +1,264 @@
+//! Raw `insert` commands, each put together by hand from documents that are never decoded, and made safe to repeat.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, rawdoc};
+use mongodb::error::Error as DriverError;
+
+use super::bytes::{Writer, type_name};
+use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::{self, Documents};
+use crate::mongo::failure::{code, is_transient_code};
+use crate::mongo::{Version, command};
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::Item;
+
+/// The most bytes of documents in one command, unless a single document is larger: a command is a document itself, which may have
+/// 16 MiB and the 16 KiB that servers allow themselves beyond.
+const COMMAND_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
+/// The most documents in one command; servers take 100,000.
+const COMMAND_DOCUMENTS: usize = 100_000;
+/// How long one command may take.
+const INSERT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Fills one collection. Any number of them may fill the same one at a time, but for a capped one.
+#[derive(Debug, Clone)]
+pub struct Inserter {
+    target: Target,
+    blueprint: Arc<Blueprint>,
+    cpu: Cpu,
+}
+
+impl Inserter {
+    /// One for this collection.
+    #[must_use]
+    pub fn new(target: Target, blueprint: Arc<Blueprint>, cpu: Cpu) -> Self {
+        Self { target, blueprint, cpu }
+    }
+
+    /// Inserts the documents of one frame, and returns once the server has all of them. A capped collection gets them in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Server`] where it refuses a document, naming the collection, the reason and the type of the `_id`;
+    /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
+    /// documents.
+    pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<()> {
+        let (ordered, version) = (self.blueprint.capped, self.target.connection.version);
+        let frame = Arc::new(frame);
+        let divided = frame.clone();
+        for batch in self.cpu.run(move || divide(&divided, ordered, version)).await? {
+            self.insert_batch(&frame, &batch).await?;
+            let bytes: usize = batch.documents.iter().map(Range::len).sum();
+            item.add(batch.documents.len() as u64, bytes as u64);
+        }
+        Ok(())
+    }
+
+    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, what it left is read back first.
+    async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch) -> Result<()> {
+        let what = format!("inserting into {}", self.blueprint.namespace);
+        let mut attempts = Attempts::new(&self.target, &what);
+        let mut left = batch.documents.clone();
+        let mut doubtful = false;
+        loop {
+            let command = self.command(frame, &left, batch.way).await?;
+            match self.target.try_run(&self.blueprint.namespace.database, command, Some(INSERT_LIMIT)).await? {
+                Ok(reply) => {
+                    let (problems, concern) = (write_errors(&reply), write_concern_error(&reply));
+                    for problem in &problems {
+                        let repeated = doubtful && problem.code == code::DUPLICATE_KEY;
+                        if !repeated && !is_transient_code(problem.code) {
+                            return Err(refused(&what, problem, left.get(problem.index).and_then(|r| frame.get(r.clone()))));
+                        }
+                    }
+                    let Some(problem) = problems.into_iter().next().or(concern) else { return Ok(()) };
+                    // A duplicate key here is an earlier attempt that is still at work: as good as a lost reply.
+                    let code = if problem.code == code::DUPLICATE_KEY { code::HOST_UNREACHABLE } else { problem.code };
+                    attempts.again_after(Problem { code, ..problem }).await?;
+                }
+                Err(e) => attempts.again(e).await?,
+            }
+            doubtful = true;
+            left = loop {
+                match self.missing(frame, &left, &what).await? {
+                    Ok(missing) => break missing,
+                    Err(e) => attempts.again(e).await?,
+                }
+            };
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
+        let (frame, documents, blueprint) = (frame.clone(), documents.to_vec(), self.blueprint.clone());
+        self.cpu.run(move || build(&blueprint, &frame, &documents, way)).await
+    }
+
+    /// Those of the documents that are not there yet. One that stands there with other content is an error.
+    async fn missing(
+        &self,
+        frame: &[u8],
+        documents: &[Range<usize>],
+        what: &str,
+    ) -> Result<Result<Vec<Range<usize>>, DriverError>> {
+        let mut ids = Writer::with_capacity(documents.len() * 24);
+        for (number, document) in documents.iter().enumerate() {
+            if let Some((kind, value)) = document::id(&frame[document.clone()])? {
+                ids.element(kind, number.to_string(), value);
+            }
+        }
+        let mut find = Writer::new();
+        find.string("find", &self.blueprint.data_collection());
+        let mut within = Writer::new();
+        within.element(0x04, "$in", &ids.finish());
+        let mut filter = Writer::new();
+        filter.document("_id", &within.finish());
+        find.document("filter", &filter.finish());
+        let database = self.target.connection.database(&self.blueprint.namespace.database);
+        let found = match self.target.unless_stopped(command::run_cursor(&database, find.command()?)).await? {
+            Ok((found, _)) => found,
+            Err(e) => return Ok(Err(e)),
+        };
+        let wanted: HashSet<&[u8]> = documents.iter().map(|d| &frame[d.clone()]).collect();
+        if let Some(other) = found.iter().find(|f| !wanted.contains(f.as_bytes())) {
+            let kind = document::id(other.as_bytes())?.map_or("none", |(kind, _)| type_name(kind));
+            return Err(Error::new(
+                ErrorKind::Server,
+                format!("{what}: a document with the same _id ({kind}) but other content stands there already"),
+            )
+            .hint("stop what else writes to the target, and run the import again"));
+        }
+        let there: HashSet<&[u8]> = found.iter().map(|f| f.as_bytes()).collect();
+        Ok(Ok(documents.iter().filter(|d| !there.contains(&frame[(*d).clone()])).cloned().collect()))
+    }
+}
+
+/// How documents are written so that they arrive as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// `insert`.
+    Insert { ordered: bool },
+    /// `insert` with the order to leave `Timestamp(0, 0)` as it is.
+    InsertEmptyTimestamps { ordered: bool },
+    /// For servers that know no such order: an upsert whose pipeline makes the whole document of a literal. It keeps every byte, odd
+    /// names, repeated names and deprecated types included (tried on 6.0.5). It has to be an upsert of a document that is not there: an
+    /// update of one that is computes the difference, and a repeated name in it makes a server abort.
+    Upsert { ordered: bool },
+}
+
+/// Documents of one command, as places in their frame.
+#[derive(Debug)]
+struct Batch {
+    documents: Vec<Range<usize>>,
+    way: Way,
+}
+
+/// Whether the server has the field `bypassEmptyTsReplacement`.
+fn keeps_empty_timestamps(version: Version) -> bool {
+    match version {
+        Version(8.., _, _) => true,
+        Version(7, 0, patch) => patch >= 13,
+        Version(6, 0, patch) => patch >= 17,
+        Version(5, 0, patch) => patch >= 29,
+        _ => false,
+    }
+}
+
+/// Divides a frame into commands.
+fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
+    let mut plain: Vec<Batch> = Vec::new();
+    let mut special: Vec<Batch> = Vec::new();
+    let mut at = 0;
+    let (mut plain_room, mut special_room) = (0, 0);
+    for document in Documents::of(frame) {
+        let document = document?;
+        let place = at..at + document.len();
+        at = place.end;
+        let way = match document::has_empty_timestamp(document)? {
+            false => Way::Insert { ordered },
+            true if keeps_empty_timestamps(version) => Way::InsertEmptyTimestamps { ordered },
+            true => Way::Upsert { ordered },
+        };
+        // Out of order they go by themselves; in order each stays in its place.
+        let (batches, room) = match way {
+            Way::Insert { .. } => (&mut plain, &mut plain_room),
+            _ if ordered => (&mut plain, &mut plain_room),
+            _ => (&mut special, &mut special_room),
+        };
+        // An upsert carries the `_id` twice, and names around it.
+        let size = place.len() + if matches!(way, Way::Upsert { .. }) { place.len().min(2048) + 160 } else { 16 };
+        match batches.last_mut() {
+            Some(batch) if batch.way == way && size <= *room && batch.documents.len() < COMMAND_DOCUMENTS => {
+                batch.documents.push(place);
+            }
+            _ => {
+                batches.push(Batch { documents: vec![place], way });
+                *room = COMMAND_BYTES;
+            }
+        }
+        *room = room.saturating_sub(size);
+    }
+    plain.append(&mut special);
+    Ok(plain)
+}
+
+/// The command that writes these documents.
+fn build(blueprint: &Blueprint, frame: &[u8], documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
+    let bytes: usize = documents.iter().map(|d| d.len() + 8).sum();
+    let mut command = Writer::with_capacity(bytes + 256);
+    let (verb, ordered) = match way {
+        Way::Insert { ordered } | Way::InsertEmptyTimestamps { ordered } => ("insert", ordered),
+        Way::Upsert { ordered } => ("update", ordered),
+    };
+    command.string(verb, &blueprint.data_collection());
+    command.bool("ordered", ordered);
+    command.document("writeConcern", rawdoc! { "w": 1, "j": false }.as_bytes());
+    // A right of its own, so it is asked for only where it is needed.
+    if blueprint.has_rules {
+        command.bool("bypassDocumentValidation", true);
+    }
+    if matches!(way, Way::InsertEmptyTimestamps { .. }) {
+        command.bool("bypassEmptyTsReplacement", true);
+    }
+    if matches!(way, Way::Upsert { .. }) {
+        let updates = documents.iter().map(|d| upsert(&frame[d.clone()])).collect::<Result<Vec<_>>>()?;
+        command.documents("updates", updates.iter().map(Vec::as_slice));
+    } else {
+        command.documents("documents", documents.iter().map(|d| &frame[d.clone()]));
+    }
+    command.command()
+}
+
+/// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`
+fn upsert(document: &[u8]) -> Result<Vec<u8>> {
+    let (kind, id) = document::id(document)?.ok_or_else(|| {
+        Error::new(ErrorKind::Refused, "a document without _id holds Timestamp(0, 0), which this server would replace")
+            .hint("import into a newer server: 8.0, or the newest patch of 5.0, 6.0 or 7.0")
+    })?;
+    let mut equal = Writer::new();
+    equal.element(kind, "$eq", id);
+    let mut query = Writer::new();
+    query.document("_id", &equal.finish());
+    let mut literal = Writer::with_capacity(document.len() + 32);
+    literal.document("$literal", document);
+    let mut stage = Writer::with_capacity(document.len() + 64);
+    stage.document("$replaceWith", &literal.finish());
+    let stage = stage.finish();
+    let mut update = Writer::with_capacity(stage.len() + id.len() + 96);
+    update.document("q", &query.finish());
+    update.documents("u", [stage.as_slice()]);
+    update.bool("upsert", true);
+    Ok(update.finish())
+}
+
+fn refused(what: &str, problem: &Problem, document: Option<&[u8]>) -> Error {
+    let id = document.and_then(|d| document::id(d).ok().flatten()).map_or("no _id", |(kind, _)| type_name(kind));
+    let message = problem.message.chars().take(400).collect();
+    Problem { message, ..problem.clone() }.error(&format!("{what}: a document with an _id of type {id} was refused"))
+}

@@ -1,0 +1,185 @@
+//! Batches to MongoDB: what stands in the target is dropped, collections are created with their raw options, filled with raw
+//! documents, read back and proven, and given their indexes.
+
+mod blueprint;
+mod bytes;
+pub mod check;
+pub mod indexes;
+pub mod insert;
+pub mod prepare;
+
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, rawdoc};
+use mongodb::error::Error as DriverError;
+use tokio_util::sync::CancellationToken;
+
+pub use blueprint::{Blueprint, Index};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::failure::{describe, is_transient, is_transient_code};
+use crate::mongo::{Connection, command};
+
+/// How often one step is tried again after a transient failure.
+const RETRIES: u32 = 6;
+/// The first pause before a step is tried again; each further one is twice as long. With the driver's own search for a server this
+/// outlasts an election.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The deployment that is written to, and the wish to stop. Cloning shares both.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The connection.
+    pub connection: Connection,
+    stop: CancellationToken,
+}
+
+impl Target {
+    /// Everything done through it ends with [`ErrorKind::Interrupted`] once `stop` is cancelled.
+    #[must_use]
+    pub fn new(connection: Connection, stop: CancellationToken) -> Self {
+        Self { connection, stop }
+    }
+
+    /// Waits for something unless it is stopped before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`].
+    pub async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+        self.stop.run_until_cancelled(future).await.ok_or_else(Error::interrupted)
+    }
+
+    /// The reply of a command that takes no longer than `limit`; a write concern that was not met is an error of the server's.
+    async fn try_run(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        limit: Option<Duration>,
+    ) -> Result<Result<Document, DriverError>> {
+        let database = self.connection.database(database);
+        let running = database.run_raw_command(command).into_future();
+        self.unless_stopped(async {
+            match limit {
+                Some(limit) => command::bounded(limit, running).await,
+                None => running.await,
+            }
+        })
+        .await
+    }
+
+    /// A command that may be repeated without harm, until it succeeds or fails for good.
+    async fn run(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
+        let mut attempts = Attempts::new(self, what);
+        loop {
+            match self.try_run(database, command.clone(), Some(command::COMMAND_LIMIT)).await? {
+                Ok(reply) => match write_concern_error(&reply) {
+                    None => return Ok(reply),
+                    Some(problem) => attempts.again_after(problem).await?,
+                },
+                Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+
+    /// Waits until every write so far is on the disks of a majority.
+    ///
+    /// One update that matches nothing, in each of these databases, with write concern majority and journaling: it changes nothing and leaves
+    /// nothing behind, and yet the server waits for its whole log up to that moment (seen on 6.0.5, standalone and replica set: it
+    /// hangs as long as the journal's flusher is held).
+    ///
+    /// # Errors
+    /// The server's, [`ErrorKind::Interrupted`].
+    pub async fn make_durable(&self, blueprints: &[Blueprint]) -> Result<()> {
+        let mut databases = std::collections::HashSet::new();
+        for blueprint in blueprints.iter().filter(|b| b.holds_documents()) {
+            let database = blueprint.namespace.database.as_str();
+            if databases.insert(database) {
+                let command = rawdoc! {
+                    "update": blueprint.data_collection(),
+                    "updates": [{ "q": { "$alwaysFalse": 1 }, "u": { "$set": { "durable": true } } }],
+                    "writeConcern": { "w": "majority", "j": true },
+                };
+                let what = format!("making {database} durable");
+                let reply = self.run(&what, database, command).await?;
+                if let Some(problem) = write_errors(&reply).into_iter().next() {
+                    return Err(problem.error(&what));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The patience with one step.
+struct Attempts<'a> {
+    target: &'a Target,
+    what: &'a str,
+    left: u32,
+    pause: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(target: &'a Target, what: &'a str) -> Self {
+        Self { target, what, left: RETRIES, pause: FIRST_PAUSE }
+    }
+
+    /// Returns when it is time to try again after this error, or gives the error where that is of no use.
+    async fn again(&mut self, error: DriverError) -> Result<()> {
+        if !is_transient(&error) {
+            return Err(describe(self.target.connection.role(), self.what, error));
+        }
+        self.wait(|what| describe(self.target.connection.role(), what, error)).await
+    }
+
+    /// The same after a problem that a reply named.
+    async fn again_after(&mut self, problem: Problem) -> Result<()> {
+        if !is_transient_code(problem.code) {
+            return Err(problem.error(self.what));
+        }
+        self.wait(|what| problem.error(what)).await
+    }
+
+    async fn wait(&mut self, give_up: impl FnOnce(&str) -> Error) -> Result<()> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Err(give_up(&format!("{} (tried {} times)", self.what, RETRIES + 1)));
+        };
+        self.left = left;
+        tracing::debug!(what = self.what, left, "trying again after a transient failure");
+        self.target.unless_stopped(tokio::time::sleep(self.pause)).await?;
+        self.pause *= 2;
+        Ok(())
+    }
+}
+
+/// Something that a reply which says `ok: 1` names as failed.
+#[derive(Debug, Clone)]
+struct Problem {
+    /// Which statement of the command; 0 for a write concern.
+    index: usize,
+    code: i32,
+    message: String,
+}
+
+impl Problem {
+    fn of(document: &Document) -> Self {
+        Self {
+            index: document.get_i32("index").ok().and_then(|i| usize::try_from(i).ok()).unwrap_or(0),
+            code: document.get_i32("code").unwrap_or(0),
+            message: document.get_str("errmsg").unwrap_or("no message").to_owned(),
+        }
+    }
+
+    fn error(&self, what: &str) -> Error {
+        let kind = if self.code == crate::mongo::failure::code::UNAUTHORIZED { ErrorKind::Denied } else { ErrorKind::Server };
+        Error::new(kind, format!("{what}: {} (code {})", self.message, self.code))
+    }
+}
+
+fn write_errors(reply: &Document) -> Vec<Problem> {
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    errors.iter().filter_map(|e| e.as_document().map(Problem::of)).collect()
+}
+
+fn write_concern_error(reply: &Document) -> Option<Problem> {
+    reply.get_document("writeConcernError").ok().map(Problem::of)
+}

@@ -109,11 +109,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the setting, the place it came from and what was expected.
-    pub fn load(
-        directory: &Path,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-        flags: &Flags,
-    ) -> Result<Self> {
+    pub fn load(directory: &Path, environment: impl IntoIterator<Item = (OsString, OsString)>, flags: &Flags) -> Result<Self> {
         // 1. Each place on its own, so that its errors name it.
         let table = rocket_table(directory)?;
         let dotenv = dotenv_values(directory)?;
@@ -145,9 +141,7 @@ impl Config {
                 readers: readers.and_then(|n| usize::try_from(n).ok()),
                 writers: writers.and_then(|n| usize::try_from(n).ok()),
                 level: level.and_then(|n| i32::try_from(n).ok()),
-                memory_bytes: memory_mb
-                    .and_then(|n| u64::try_from(n).ok())
-                    .map_or(default.memory_bytes, |mb| mb * 1024 * 1024),
+                memory_bytes: memory_mb.and_then(|n| u64::try_from(n).ok()).map_or(default.memory_bytes, |mb| mb * 1024 * 1024),
             },
         })
     }
@@ -441,10 +435,7 @@ mod tests {
         let flag = Places { flags: Flags { memory_mb: Some("63".into()), ..Flags::default() }, ..Places::default() };
         assert_eq!(flag.refused(), "--memory-mb is \"63\": expected a whole number from 64 to 1048576");
         let table = Places { toml: "[default.backup]\nwriters = 0", ..Places::default() };
-        assert_eq!(
-            table.refused(),
-            "writers in rocket.toml, [default.backup] is 0: expected a whole number from 1 to 256"
-        );
+        assert_eq!(table.refused(), "writers in rocket.toml, [default.backup] is 0: expected a whole number from 1 to 256");
         let fraction = Places { toml: "[default.backup]\nwriters = 1.5", ..Places::default() };
         assert!(fraction.refused().contains("is 1.5: expected a whole number"));
         let text = Places { toml: "[default.backup]\npath = 7", ..Places::default() };

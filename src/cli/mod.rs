@@ -95,7 +95,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
     CommandLine::try_parse_from(&args).map_err(|error| {
         if !error.use_stderr() {
             // Help and version were asked for.
-            let text = if std::io::stdout().is_terminal() { error.render().ansi().to_string() } else { error.render().to_string() };
+            let text =
+                if std::io::stdout().is_terminal() { error.render().ansi().to_string() } else { error.render().to_string() };
             return output::finish(Ok(Outcome::done(text, serde_json::Map::new())), false);
         }
         let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");

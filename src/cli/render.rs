@@ -224,7 +224,8 @@ fn warnings(manifest: &Manifest) -> String {
 }
 
 fn left_out(left_out: &[LeftOut]) -> String {
-    let line = |l: &LeftOut| format!("warning: {} is left out: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
+    let line =
+        |l: &LeftOut| format!("warning: {} is left out: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
     left_out.iter().map(line).collect()
 }
 

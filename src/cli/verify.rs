@@ -43,8 +43,7 @@ pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -
     });
     let failure = (!problems.is_empty()).then(|| {
         let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
-        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name))
-            .hint(HINT)
+        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name)).hint(HINT)
     });
     Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure })
 }
@@ -54,5 +53,9 @@ fn unusable(args: &Args, error: Error) -> Outcome {
     let problem = json!({ "key": key::MANIFEST, "message": message });
     let json = [("name", json!(args.backup)), ("deep", json!(args.deep)), ("problems", json!([problem]))];
     let failure = Error::new(ErrorKind::Mismatch, message).hint(error.hint_text().unwrap_or(HINT).to_owned()).cause(error);
-    Outcome { text: String::new(), json: json.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(), failure: Some(failure) }
+    Outcome {
+        text: String::new(),
+        json: json.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+        failure: Some(failure),
+    }
 }

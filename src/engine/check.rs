@@ -276,12 +276,8 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
             let c = &reached.connection;
             let set = c.replica_set.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
             let milliseconds = reached.latency.as_secs_f64() * 1000.0;
-            let message = format!(
-                "{} answers within {milliseconds:.1} ms: MongoDB {}, {}{set}",
-                c.hosts.join(", "),
-                c.version,
-                c.topology
-            );
+            let message =
+                format!("{} answers within {milliseconds:.1} ms: MongoDB {}, {}{set}", c.hosts.join(", "), c.version, c.topology);
             report.add(&subject, Status::Ok, message, None);
             Some(reached)
         }
@@ -316,8 +312,8 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
         _ if c.version < Version(5, 0, 0) => report.add(
             subject,
             Status::Warning,
-            format!("MongoDB {} cannot read all collections at one moment: a backup is not consistent", c.version),
-            Some("upgrade to 5.0 or later, or stop writes during a backup"),
+            format!("MongoDB {} cannot read all collections at one moment", c.version),
+            Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with --allow-inconsistent"),
         ),
         Topology::Sharded => report.add(
             subject,
@@ -520,7 +516,7 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
             at: any_collection(""),
             required: false,
             grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import that must change options of a collection once it is filled fails"),
+            without: Some("an import fails where a time series or a clustered collection expires its documents"),
         },
         Need {
             feature: "write time series",
@@ -611,7 +607,11 @@ async fn judge_path(report: &mut CheckReport, store: Result<Store>, needed: Opti
         (Some(free), Some(needed)) if free < needed => report.add(
             subject,
             Status::Warning,
-            format!("{location} can be written and has {} free; the source takes {} on its disk", gibibytes(free), gibibytes(needed)),
+            format!(
+                "{location} can be written and has {} free; the source takes {} on its disk",
+                gibibytes(free),
+                gibibytes(needed)
+            ),
             Some("make space there, or set BACKUP_PATH or --path to a disk with more"),
         ),
         (Some(free), needed) => {

@@ -34,8 +34,14 @@ struct Privilege {
 enum Resource {
     Everything,
     Cluster,
-    Collections { database: Option<String>, collection: Option<String> },
-    Buckets { database: Option<String>, series: Option<String> },
+    Collections {
+        database: Option<String>,
+        collection: Option<String>,
+    },
+    Buckets {
+        database: Option<String>,
+        series: Option<String>,
+    },
     /// Of a kind that is not known here; it grants nothing, so that a verdict errs on the side of a warning.
     Unknown,
 }
@@ -103,9 +109,10 @@ impl Rights {
     #[must_use]
     pub fn allows(&self, place: &Place, action: &str) -> bool {
         !self.enforced
-            || self.privileges.iter().any(|p| {
-                (p.actions.contains(action) || p.actions.contains(ANY_ACTION)) && p.resource.covers(place)
-            })
+            || self
+                .privileges
+                .iter()
+                .any(|p| (p.actions.contains(action) || p.actions.contains(ANY_ACTION)) && p.resource.covers(place))
     }
 }
 

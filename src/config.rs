@@ -138,6 +138,7 @@ impl Config {
             target: text(&layers, &LOCAL)?,
             path: text(&layers, &PATH)?.map_or_else(|| DEFAULT_PATH.to_owned(), |(path, _)| path),
             tuning: Tuning {
+                range_bytes: default.range_bytes,
                 readers: readers.and_then(|n| usize::try_from(n).ok()),
                 writers: writers.and_then(|n| usize::try_from(n).ok()),
                 level: level.and_then(|n| i32::try_from(n).ok()),

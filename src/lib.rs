@@ -3,7 +3,7 @@
 //! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
 //!
 //! - [`error`], [`names`], [`clock`]: what everything uses.
-//! - [`format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
+//! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
 //! - [`engine`]: one verb a file.
 //! - [`config`]: the settings, validated.  [`cli`]: the command line.

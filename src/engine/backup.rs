@@ -4,7 +4,7 @@ mod commit;
 mod plan;
 mod read;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
@@ -82,7 +82,7 @@ pub async fn run(
     }
 }
 
-/// The phases of a backup.
+/// Connects, reads and commits, and closes the connection however it ends: cursors that were left open are killed.
 async fn backup(
     source: &MongoUri,
     name: &BackupName,
@@ -91,15 +91,27 @@ async fn backup(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Manifest> {
-    // 1. Connect; find what there is, a moment at which to read all of it, and how to divide it.
     let started = clock::now();
     progress.begin("looking at the source");
     let mut prepared = unless_stopped(stop, plan::prepare(source, options)).await?;
+    let result = execute(&mut prepared, name, place, started, progress, stop).await;
+    prepared.connection.close().await;
+    result
+}
 
-    // 2. Read and store every range at that moment; begin again where a collection changed its name meanwhile.
+/// The phases of a backup, once there is a listing, a moment at which to read all of it, and the settings.
+async fn execute(
+    prepared: &mut plan::Prepared,
+    name: &BackupName,
+    place: &Store,
+    started: DateTime<Utc>,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Manifest> {
+    // 1. Read and store every range at that moment; begin again where a collection changed its name meanwhile.
     let mut restarts = 0;
     let read = loop {
-        match read::read(&prepared, place, started, progress, stop).await? {
+        match read::read(prepared, place, started, progress, stop).await? {
             Outcome::Read(read) => break read,
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
@@ -115,17 +127,16 @@ async fn backup(
     };
     let finished = clock::now();
 
-    // 3. Say what moment it shows, and what of it does not belong to that moment.
+    // 2. Say what moment it shows, and what of it does not belong to that moment.
     progress.begin("committing");
-    let consistency = unless_stopped(stop, read.consistency(&prepared)).await?;
+    let consistency = unless_stopped(stop, read.consistency(prepared)).await?;
 
-    // 4. Commit: metadata, checksums, and the manifest last.
-    let manifest = unless_stopped(stop, commit::describe(&prepared, name, read, consistency, (started, finished), place)).await?;
+    // 3. Commit: metadata, checksums, and the manifest last.
+    let manifest = unless_stopped(stop, commit::describe(prepared, name, read, consistency, (started, finished), place)).await?;
     if stop.is_cancelled() {
         return Err(Error::interrupted());
     }
     commit::commit(&manifest, place).await?;
-    prepared.connection.close().await;
     Ok(manifest)
 }
 

@@ -12,6 +12,8 @@ pub struct Tuning {
     pub readers: Option<usize>,
     /// Writers that insert at a time.
     pub writers: Option<usize>,
+    /// About the bytes of a range into which a large collection is divided.
+    pub range_bytes: Option<u64>,
     /// zstd's level.
     pub level: Option<i32>,
     /// The bytes that all buffers together may take.
@@ -20,6 +22,6 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { readers: None, writers: None, level: None, memory_bytes: 256 * 1024 * 1024 }
+        Self { readers: None, writers: None, range_bytes: None, level: None, memory_bytes: 256 * 1024 * 1024 }
     }
 }

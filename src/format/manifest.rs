@@ -128,8 +128,8 @@ impl From<ClusterTime> for bson::Timestamp {
 impl std::fmt::Display for ClusterTime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match DateTime::<Utc>::from_timestamp(i64::from(self.t), 0) {
-            Some(time) => write!(f, "{}.{}", time.format("%Y-%m-%dT%H:%M:%SZ"), self.i),
-            None => write!(f, "{}.{}", self.t, self.i),
+            Some(time) => write!(f, "{} ({}, {})", time.format("%Y-%m-%dT%H:%M:%SZ"), self.t, self.i),
+            None => write!(f, "({}, {})", self.t, self.i),
         }
     }
 }

@@ -172,9 +172,9 @@ impl Connection {
     }
 
     /// Closes every connection, and gives the cursors that were dropped time to be killed on the server.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         // `shutdown` waits for every handle that is still out; a bound keeps a lost one from holding the process.
-        let _closed_in_time = tokio::time::timeout(Duration::from_secs(2), self.client.shutdown()).await;
+        let _closed_in_time = tokio::time::timeout(Duration::from_secs(2), self.client.clone().shutdown()).await;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document::Documents;
 use crate::format::frame::Decompressor;
@@ -15,8 +15,8 @@ use crate::store::Store;
 /// The bytes of a stored object, proven to be those that the manifest describes.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where it is missing, [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is larger than `limit` (nothing is read then), has another
-/// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`](crate::error::ErrorKind::Storage). Each names the key.
+/// [`ErrorKind::NotFound`] where it is missing, [`ErrorKind::Damaged`] where it is larger than `limit` (nothing is read then), has another
+/// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`]. Each names the key.
 pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cpu) -> Result<Bytes> {
     let key = &expected.key;
     if expected.bytes > limit {
@@ -25,7 +25,12 @@ pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cp
             expected.bytes
         )));
     }
-    let found = store.size(key).await.map_err(|e| e.context(key))?;
+    let found = store.size(key).await.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            Error::new(ErrorKind::NotFound, format!("{key} is missing, {} bytes expected", expected.bytes)).cause(e)
+        }
+        _ => e.context(key),
+    })?;
     if found != expected.bytes {
         return Err(Error::damaged(format!("{key} has {found} bytes, expected {}", expected.bytes)));
     }
@@ -56,7 +61,7 @@ impl SegmentReader {
     /// Reads the segment and proves its size, its SHA-256 and its table.
     ///
     /// # Errors
-    /// As for [`object()`]; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where its table is broken or is not what the manifest says.
+    /// As for [`object()`]; [`ErrorKind::Damaged`] where its table is broken or is not what the manifest says.
     pub async fn open(store: &Store, expected: &Segment, cpu: &Cpu) -> Result<Self> {
         let bytes = object(store, &expected.object, segment::LIMIT as u64, cpu).await?;
         let key = &expected.object.key;
@@ -88,7 +93,7 @@ impl SegmentReader {
     /// given and add up to what the manifest says.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where a frame cannot be read or all of them do not add up; nothing can be read after that.
+    /// [`ErrorKind::Damaged`] where a frame cannot be read or all of them do not add up; nothing can be read after that.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(mut decompressor) = self.decompressor.take() else {
             return Err(self.at(Error::damaged("cannot be read on after a failure")));

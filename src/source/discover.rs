@@ -255,7 +255,9 @@ pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option
             let reply = command::run(&connection.database(&data.database), rawdoc! { "collStats": data.collection.as_str() })
                 .await
                 .ok()?;
-            Some(Size { documents: catalog::number(&reply, "count")?, bytes: catalog::number(&reply, "size")? })
+            // Of buckets, the server counts them elsewhere.
+            let buckets = reply.get_document("timeseries").ok().and_then(|series| catalog::number(series, "bucketCount"));
+            Some(Size { documents: catalog::number(&reply, "count").or(buckets)?, bytes: catalog::number(&reply, "size")? })
         })
         .buffered(CONCURRENCY)
         .collect()

@@ -53,7 +53,7 @@ pub enum Range {
         /// Not included.
         upper: Option<IdValue>,
     },
-    /// The same by `min` and `max`. The part that has no upper bound leaves out MaxKey.
+    /// The same by `min` and `max`; the last one leaves out MaxKey.
     Bounds {
         /// Included.
         lower: Option<IdValue>,
@@ -64,14 +64,36 @@ pub enum Range {
     MaxKey,
 }
 
+/// Into how many ranges a collection is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Division {
+    /// Cursors that read at a time.
+    pub readers: usize,
+    /// About the bytes of a range, where that is said.
+    pub range_bytes: Option<u64>,
+}
+
+impl Division {
+    /// Where nothing is said: enough ranges for every reader to have several, so that they end at about the same time, none
+    /// smaller than is worth a cursor, and none so large that reading it again would cost much.
+    fn parts(self, size: Size) -> u64 {
+        let parts = match self.range_bytes {
+            Some(bytes) => size.bytes / bytes.max(1),
+            None if size.bytes < SMALL || self.readers < 2 => 1,
+            None => (size.bytes / RANGE).max(4 * self.readers as u64).min(size.bytes / (SMALL / 4)),
+        };
+        parts.min(size.documents).min(MOST)
+    }
+}
+
 /// Divides a collection. Sampling that fails or finds too little gives one range: it is about speed alone.
-pub async fn divide(connection: &Connection, collection: &Found, size: Size, readers: usize) -> Vec<Range> {
+pub async fn divide(connection: &Connection, collection: &Found, size: Size, how: Division) -> Vec<Range> {
     let whole = vec![Range::Natural];
-    let divisible = readers > 1 && !collection.is_capped() && (collection.is_clustered() || has_id_index(collection));
-    if size.bytes < SMALL || size.documents < 1000 || !divisible || connection.topology == Topology::Sharded {
+    let divisible = !collection.is_capped() && (collection.is_clustered() || has_id_index(collection));
+    let parts = how.parts(size);
+    if parts < 2 || !divisible || connection.topology == Topology::Sharded {
         return whole;
     }
-    let parts = (size.bytes / RANGE).max(4 * readers as u64).min(size.bytes / (SMALL / 4)).clamp(2, MOST);
     let Some(bounds) = sample(connection, collection, parts).await else { return whole };
     if bounds.is_empty() {
         return whole;

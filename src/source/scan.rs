@@ -256,13 +256,14 @@ impl Scan {
             }
             Range::Bounds { lower, upper } => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
-                // `min` includes its bound: the document that was read last comes again, and is skipped.
-                for (name, bound) in
-                    [(cstr!("min"), position.last_id.as_ref().or(lower.as_ref())), (cstr!("max"), upper.as_ref())]
-                {
-                    if let Some(bound) = bound {
-                        find.append(name, raw(Writer::default().element(bound.kind, b"_id", &bound.value).finish())?);
-                    }
+                // `min` includes its bound: the document that was read last comes again, and is skipped. Without `max`, servers
+                // differ in whether MaxKey belongs to it; with it, it never does.
+                if let Some(from) = position.last_id.as_ref().or(lower.as_ref()) {
+                    find.append(cstr!("min"), raw(Writer::default().element(from.kind, b"_id", &from.value).finish())?);
+                }
+                match upper {
+                    Some(to) => find.append(cstr!("max"), raw(Writer::default().element(to.kind, b"_id", &to.value).finish())?),
+                    None => find.append(cstr!("max"), rawdoc! { "_id": RawBsonRef::MaxKey }),
                 }
             }
             Range::MaxKey => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),

@@ -24,9 +24,9 @@ pub struct CompareOptions {
     pub rename: HashMap<String, String>,
     /// Allow databases and collections that only the second server has.
     pub ignore_extra: bool,
-    /// Leave out how measurements are gathered in buckets: for servers filled apart rather than copied, as the server
-    /// makes the buckets' `_id`s up.
-    pub ignore_buckets: bool,
+    /// Leave out what a server makes up in a time series, for servers that were filled apart: its buckets, and the order
+    /// of a measurement's fields, which follows the buckets' columns.
+    pub filled_apart: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub async fn compare(a: &Client, b: &Client, options: CompareOptions) -> Compari
     }
     for name in &names {
         let (x, y) = (
-            describe(&a.database(name), options.ignore_buckets).await,
-            describe(&b.database(&renamed(name)), options.ignore_buckets).await,
+            describe(&a.database(name), options.filled_apart).await,
+            describe(&b.database(&renamed(name)), options.filled_apart).await,
         );
         for collection in x.keys().chain(y.keys()).collect::<BTreeSet<_>>() {
             found.namespaces += 1;
@@ -99,7 +99,7 @@ async fn databases(client: &Client) -> BTreeSet<String> {
     names.into_iter().filter(|name| !SKIPPED_DATABASES.contains(&name.as_str())).collect()
 }
 
-async fn describe(db: &Database, ignore_buckets: bool) -> BTreeMap<String, Description> {
+async fn describe(db: &Database, filled_apart: bool) -> BTreeMap<String, Description> {
     let mut described = BTreeMap::new();
     for info in cursor(db, doc! {"listCollections": 1}).await {
         let (name, kind) = (info.get_str("name").unwrap(), info.get_str("type").unwrap());
@@ -119,14 +119,19 @@ async fn describe(db: &Database, ignore_buckets: bool) -> BTreeMap<String, Descr
             indexes.sort();
             of.properties.insert("indexes", indexes.join("\n     "));
             let ordered = options.get_bool("capped").unwrap_or(false);
-            let documents = digest(db, name, ordered).await;
+            let order = match (ordered, kind == "timeseries" && filled_apart) {
+                (true, _) => Order::Natural,
+                (false, true) => Order::AnyOfFieldsToo,
+                (false, false) => Order::Any,
+            };
+            let documents = digest(db, name, order).await;
             of.count = documents.count;
             of.properties.insert("count", documents.count.to_string());
             of.properties.insert("documents", documents.sum);
             of.properties.extend(documents.order.map(|order| ("order", order)));
         }
-        if kind == "timeseries" && !ignore_buckets {
-            let buckets = digest(db, &format!("system.buckets.{name}"), false).await;
+        if kind == "timeseries" && !filled_apart {
+            let buckets = digest(db, &format!("system.buckets.{name}"), Order::Any).await;
             of.properties.insert("buckets", format!("{} with sum {}", buckets.count, buckets.sum));
         }
         described.insert(name.to_owned(), of);
@@ -145,6 +150,14 @@ fn text(options: &Document) -> String {
     format!("{{{}}}", parts.join(", "))
 }
 
+/// What of a collection's order counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Natural,
+    Any,
+    AnyOfFieldsToo,
+}
+
 struct DocumentsDigest {
     count: u64,
     /// The documents' SHA-256 digests added up, so that their order does not matter while repeated ones do.
@@ -153,14 +166,18 @@ struct DocumentsDigest {
     order: Option<String>,
 }
 
-async fn digest(db: &Database, name: &str, ordered: bool) -> DocumentsDigest {
+async fn digest(db: &Database, name: &str, counts: Order) -> DocumentsDigest {
     let (mut count, mut sum, mut order) = (0, [0_u64; 4], Sha256::new());
     let collection = db.collection::<RawDocumentBuf>(name);
     let find = collection.find(doc! {});
+    let ordered = counts == Order::Natural;
     let mut documents = if ordered { find.hint(mongodb::options::Hint::Keys(doc! {"$natural": 1})) } else { find }.await.unwrap();
     // The raw reply's own slices: some documents hold what the driver's types would refuse.
     while documents.advance().await.unwrap() {
-        let digest = Sha256::digest(documents.current().as_bytes());
+        let digest = match counts {
+            Order::Natural | Order::Any => Sha256::digest(documents.current().as_bytes()),
+            Order::AnyOfFieldsToo => Sha256::digest(text(&documents.current().try_into().unwrap())),
+        };
         order.update(digest);
         add(&mut sum, &digest);
         count += 1;

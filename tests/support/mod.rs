@@ -16,3 +16,4 @@ pub mod cli;
 pub mod compare;
 pub mod link;
 pub mod server;
+pub mod zoo;

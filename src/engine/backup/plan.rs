@@ -13,7 +13,7 @@ use crate::mongo::{Connection, MongoUri};
 use crate::pipeline::cpu;
 use crate::source::discover::{self, Listing, Selection, Size};
 use crate::source::link::{self, Link};
-use crate::source::ranges::{self, Range};
+use crate::source::ranges::{self, Division, Range};
 
 /// Cursors at a time over a distant link, where most of each one's time is waiting.
 const FAR_READERS: usize = 8;
@@ -67,6 +67,7 @@ pub(super) struct Prepared {
     pub(super) allow_inconsistent: bool,
     pub(super) kind: ConsistencyKind,
     pub(super) settings: Settings,
+    pub(super) division: Division,
     pub(super) memory_bytes: u64,
     pub(super) listing: Listing,
     pub(super) sizes: Vec<Option<Size>>,
@@ -118,6 +119,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         allow_inconsistent: options.allow_inconsistent,
         kind,
         settings,
+        division: Division { readers, range_bytes: options.tuning.range_bytes },
         memory_bytes: options.tuning.memory_bytes,
         listing,
         sizes,
@@ -179,7 +181,7 @@ impl Prepared {
                 if collection.kind == CollectionKind::View {
                     return Vec::new();
                 }
-                ranges::divide(&self.connection, collection, size.unwrap_or_default(), self.settings.readers).await
+                ranges::divide(&self.connection, collection, size.unwrap_or_default(), self.division).await
             })
             .buffered(8)
             .collect()

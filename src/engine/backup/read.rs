@@ -82,7 +82,14 @@ struct Reading {
     writer: Arc<CollectionWriter>,
     ranges_left: AtomicU64,
     dropped: AtomicBool,
-    done: Mutex<(Vec<(usize, Segment)>, Option<Timestamp>)>,
+    done: Mutex<Done>,
+}
+
+/// What has been stored of a collection: its segments with their numbers, and the operation time of the last reply.
+#[derive(Default)]
+struct Done {
+    segments: Vec<(usize, Segment)>,
+    end: Option<Timestamp>,
 }
 
 /// What all workers share.
@@ -207,8 +214,8 @@ async fn work(shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> 
                 Ok(end) => {
                     let segments = writer.finish().await?;
                     let mut done = lock(&reading.done);
-                    done.0.extend(segments);
-                    done.1 = done.1.max(end);
+                    done.segments.extend(segments);
+                    done.end = done.end.max(end);
                 }
                 Err(why) => {
                     writer.abandon().await;
@@ -332,7 +339,7 @@ async fn too_old(cause: Error, shared: &Shared) -> Error {
 async fn gather(shared: &Shared, place: &Store) -> Result<Read> {
     let mut collections = Vec::with_capacity(shared.collections.len());
     for reading in &shared.collections {
-        let (mut segments, end) = std::mem::take(&mut *lock(&reading.done));
+        let Done { mut segments, end } = std::mem::take(&mut *lock(&reading.done));
         let dropped = reading.dropped.load(Ordering::Relaxed);
         if dropped {
             for (_, segment) in segments.drain(..) {

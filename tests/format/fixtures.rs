@@ -1,0 +1,65 @@
+//! Backups that were written once and must be readable for good, and damaged ones with the message that each must give.
+
+use std::path::{Path, PathBuf};
+
+use bsonvault::catalog::Catalog;
+use bsonvault::engine::verify::{self, VerifyOptions};
+use bsonvault::format::manifest::CollectionKind;
+use bsonvault::store::Store;
+use tokio_util::sync::CancellationToken;
+
+fn fixtures(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(part)
+}
+
+fn catalog(directory: &Path) -> Catalog {
+    Catalog::new(Store::open(directory.to_str().unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn a_backup_of_version_1_is_read_and_proven() {
+    let backup = catalog(&fixtures("v1")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let found: Vec<_> = backup
+        .manifest
+        .collections
+        .iter()
+        .map(|c| (c.namespace().to_string(), c.kind, c.documents, c.bytes, c.digest.to_string(), c.segments.len()))
+        .collect();
+    let expected = EXPECTED.map(|(name, kind, documents, bytes, digest, segments)| {
+        (name.to_owned(), kind, documents, bytes, digest.to_owned(), segments)
+    });
+    assert_eq!(found, expected);
+    let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+    assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
+    assert_eq!(report.documents, expected.iter().map(|e| e.2).sum::<u64>());
+}
+
+/// Namespace, kind, documents, bytes, content digest, segments.
+const EXPECTED: [(&str, CollectionKind, u64, u64, &str, usize); 6] = [
+    ("shop.orders", CollectionKind::Collection, 12, 4044, "4f4496fe681ccfac620fbfb80735064d", 2),
+    ("shop.open orders", CollectionKind::View, 0, 0, "00000000000000000000000000000000", 0),
+    ("shop.odd/näme #1 100%", CollectionKind::Collection, 6, 302, "d5d73a7e6370c5e2fa147007f7b30f23", 1),
+    ("telemetry.Log", CollectionKind::Collection, 0, 0, "00000000000000000000000000000000", 0),
+    ("telemetry.log", CollectionKind::Collection, 1, 19, "984e1df2be8e61c7260e8971e868d707", 1),
+    ("telemetry.readings", CollectionKind::TimeSeries, 4, 888, "2b57837225304baa27c31999ab58d4eb", 1),
+];
+
+#[tokio::test]
+async fn every_damaged_backup_gives_its_message() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(fixtures("damaged")).unwrap() {
+        let directory = entry.unwrap().path();
+        let expected = std::fs::read_to_string(directory.join("expected.txt")).unwrap();
+        let location = directory.join("backup").display().to_string();
+        let given = match catalog(&directory).find("backup").await {
+            Err(e) => format!("{e}\n"),
+            Ok(backup) => {
+                let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+                report.problems.iter().map(|p| format!("{}\n", p.message)).collect()
+            }
+        };
+        assert_eq!(given.replace(&location, "BACKUP"), expected, "{}", directory.display());
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
+}

@@ -1,0 +1,185 @@
+//! Bytes that no writer made: errors, never a panic, and nothing allocated for what is only claimed.
+
+use bson::rawdoc;
+use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
+use bsonvault::format::document::{self, Documents, Elements};
+use bsonvault::format::frame::{self, Compressor, Decompressor};
+use bsonvault::format::manifest::{Collection, CollectionKind, Manifest, RawValue};
+use bsonvault::format::segment::{self, Builder, SeekTable};
+use bsonvault::store::Store;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::archive::{self, Given, Shape};
+use crate::documents::any_document;
+
+fn feed(bytes: &[u8]) {
+    if let Ok(elements) = Elements::of(bytes) {
+        let _whatever = elements.count();
+    }
+    let _whatever = (document::check(bytes), document::id(bytes), document::has_empty_timestamp(bytes));
+    let _whatever = Documents::of(bytes).filter_map(Result::ok).map(document::check).count();
+    let mut decompressor = Decompressor::new().unwrap();
+    if let Ok(table) = SeekTable::read(bytes) {
+        for (place, raw) in table.frames() {
+            let _whatever = decompressor.decompress(&bytes[place.clone()], *raw);
+        }
+    }
+    for raw in [0, bytes.len(), frame::LIMIT, usize::MAX] {
+        let _whatever = decompressor.decompress(bytes, raw);
+    }
+    assert!(Manifest::from_bytes(bytes).is_err());
+}
+
+/// A segment, changed and cut.
+fn changed_segment() -> impl Strategy<Value = Vec<u8>> {
+    let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (vec(any_document(false), 1..6), changes, any::<prop::sample::Index>(), any::<bool>()).prop_map(
+        |(documents, changes, end, cut)| {
+            let mut bytes =
+                archive::segments(&documents, Shape { frame: 64, segment: usize::MAX }).unwrap().remove(0).chunks.concat();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if cut {
+                bytes.truncate(end.index(bytes.len()));
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        feed(&bytes);
+    }
+
+    #[test]
+    fn documents_of_random_insides_never_panic(mut bytes in vec(any::<u8>(), 5..200), small in any::<bool>()) {
+        // Small numbers make for lengths that are almost right.
+        if small {
+            bytes.iter_mut().for_each(|b| *b %= 20);
+        }
+        let length = bytes.len();
+        bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        bytes[length - 1] = 0;
+        feed(&bytes);
+    }
+
+    #[test]
+    fn changed_segments_never_panic(bytes in changed_segment()) {
+        feed(&bytes);
+    }
+}
+
+fn segment_of(frame: Vec<u8>, claimed: u64) -> Vec<u8> {
+    let mut builder = Builder::default();
+    builder.push(frame, &Content { documents: 1, bytes: claimed, sum: 0 });
+    builder.finish().chunks.concat()
+}
+
+#[test]
+fn a_frame_that_claims_more_than_the_limit_is_refused() {
+    let bomb = Compressor::new(3).unwrap().compress(&vec![0; frame::LIMIT + 1]).unwrap();
+    let error = SeekTable::read(&segment_of(bomb.clone(), frame::LIMIT as u64 + 1)).unwrap_err();
+    assert!(error.to_string().contains("names a frame beyond the limits"), "{error}");
+    // The table lies.
+    let segment = segment_of(bomb.clone(), 1000);
+    let (place, raw) = SeekTable::read(&segment).unwrap().frames()[0].clone();
+    let error = Decompressor::new().unwrap().decompress(&segment[place], raw).unwrap_err();
+    assert!(error.to_string().contains("a frame says it holds 20987905 bytes where the table says 1000"), "{error}");
+    let error = Decompressor::new().unwrap().decompress(&bomb, frame::LIMIT + 1).unwrap_err();
+    assert!(error.to_string().contains("more than the limit"), "{error}");
+}
+
+#[test]
+fn a_table_of_frames_without_bytes_is_refused_before_it_is_built() {
+    let count = 1_000_000u32;
+    let mut segment = Vec::new();
+    segment.extend(0x184D_2A5Eu32.to_le_bytes());
+    segment.extend((count * 8 + 9).to_le_bytes());
+    segment.resize(segment.len() + count as usize * 8, 0);
+    segment.extend(count.to_le_bytes());
+    segment.push(0);
+    segment.extend(0x8F92_EAB1u32.to_le_bytes());
+    let error = SeekTable::read(&segment).unwrap_err();
+    assert!(error.to_string().contains("more frames than fit"), "{error}");
+}
+
+/// A manifest of one collection, changed as a forger could: its own digest fits.
+async fn forged(change: impl FnOnce(&mut Collection)) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+    let document = rawdoc! { "_id": 1 }.into_bytes();
+    let mut manifest =
+        archive::write(&store, &[Given::new("shop", "orders", vec![document])], Shape { frame: 100, segment: 100 })
+            .await
+            .unwrap();
+    change(&mut manifest.collections[0]);
+    let segments = manifest.collections[0].segments.clone();
+    let collection = &mut manifest.collections[0];
+    collection.documents = segments.iter().fold(0, |n, s| n.saturating_add(s.documents));
+    collection.bytes = segments.iter().fold(0, |n, s| n.saturating_add(s.raw_bytes));
+    manifest.totals = bsonvault::format::manifest::Totals::of(&manifest.collections);
+    // `to_bytes` refuses what cannot be read back, so the digest is put in by hand.
+    manifest.sha256 = Sha256Hex::zero();
+    let zeroed = serde_json::to_vec(&manifest).unwrap();
+    manifest.sha256 = Sha256Hex::of(&zeroed);
+    assert!(manifest.to_bytes().is_err());
+    Manifest::from_bytes(&serde_json::to_vec(&manifest).unwrap()).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_forged_manifest_is_refused_for_what_it_claims() {
+    let beyond = "the sizes of shop/orders.00000.bson.zst are beyond the limits";
+    assert!(forged(|c| c.segments[0].object.bytes = segment::LIMIT as u64 + 1).await.contains(beyond));
+    assert!(forged(|c| c.segments[0].raw_bytes = frame::LIMIT as u64 + 1).await.contains(beyond));
+    assert!(forged(|c| c.segments[0].frames = u64::MAX).await.contains(beyond));
+    assert!(forged(|c| c.segments[0].documents = u64::MAX).await.contains(beyond));
+    assert!(forged(|c| c.metadata.bytes = u64::MAX).await.contains("shop/orders.metadata.json are beyond the limits"));
+    for key in ["../x", "/etc/passwd", "a//b", "", "."] {
+        assert!(forged(|c| c.metadata.key = key.to_owned()).await.contains("leads outside of the backup"), "{key:?}");
+    }
+    for key in ["manifest.json", "SHA256SUMS", "progress.json", "a\nb", "a\\b"] {
+        assert!(forged(|c| c.metadata.key = key.to_owned()).await.contains("cannot be that of a collection's object"), "{key:?}");
+    }
+    assert!(forged(|c| c.metadata.key = c.segments[0].object.key.clone()).await.contains("stands twice"));
+    assert!(forged(|c| c.kind = CollectionKind::View).await.contains("the view shop.orders has documents"));
+    assert!(forged(|c| c.digest = ContentDigest(1)).await.contains("the segments of shop.orders do not add up to it"));
+    let broken = rawdoc! { "a": "text" }.into_bytes();
+    let broken = [&broken[..broken.len() - 2], &[1, 0]].concat();
+    let broken = bson::RawDocumentBuf::from_bytes(broken).unwrap();
+    let options = RawValue { bson: broken, json: serde_json::Value::Null };
+    assert!(
+        forged(|c| c.options = options)
+            .await
+            .contains("options or indexes of shop.orders: a BSON document has a string without its NUL")
+    );
+}
+
+#[tokio::test]
+async fn counts_that_overflow_together_are_an_error() {
+    let error = forged(|c| {
+        let mut other = c.segments[0].clone();
+        other.object.key = "shop/orders.00001.bson.zst".to_owned();
+        (c.segments[0].documents, other.documents) = (u64::MAX, u64::MAX);
+        c.segments.push(other);
+    })
+    .await;
+    assert!(error.contains("beyond the limits"), "{error}");
+}
+
+#[test]
+fn options_nested_deeper_than_json_readers_go_are_kept_as_bytes_alone() {
+    let nested = |levels: usize| (0..levels).fold(rawdoc! {}, |inner, _| rawdoc! { "a": inner });
+    let shown = RawValue::of(&nested(90));
+    assert!(shown.json.is_object());
+    let value = RawValue::of(&nested(180));
+    assert!(value.json.is_null());
+    let back: RawValue = serde_json::from_slice(&serde_json::to_vec(&value).unwrap()).unwrap();
+    assert_eq!(back, value);
+}

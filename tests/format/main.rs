@@ -1,0 +1,17 @@
+//! The format's proofs: what is written comes back, any damage is found, and no bytes make a reader panic.
+
+mod archive;
+#[cfg(test)]
+mod catalog;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod store;
+#[cfg(test)]
+mod tools;

@@ -1,0 +1,148 @@
+//! The whole way, by the binary: a deployment, its backup, its verification, its import, and a comparison of both sides.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use bson::{Document, doc};
+use support::bank::{self, Bank, BankOptions};
+use support::cli::{Cli, finish};
+use support::compare::{CompareOptions, compare};
+use support::link::{Link, LinkOptions};
+use support::server::Server;
+use support::zoo::{self, ZooOptions};
+
+/// Backs up, verifies and imports; gives what `backup` said.
+async fn round_trip(cli: &Cli, source: &str, target: &str, more: &[&str]) -> serde_json::Value {
+    let report = cli.json(&[&["backup", "--source", source, "--path", "b"], more].concat()).await;
+    let name = report["name"].as_str().unwrap().to_owned();
+    let verified = cli.json(&["verify", &name, "--deep", "--path", "b"]).await;
+    assert_eq!(verified["problems"], serde_json::json!([]));
+    assert_eq!(verified["documents"], report["documents"]);
+    let imported = cli.json(&["import", &name, "--target", target, "--path", "b"]).await;
+    assert_eq!(imported["documents"], report["documents"]);
+    assert!(imported["collections"].as_array().unwrap().iter().all(|c| c["digestMatches"] == true), "{imported}");
+    report
+}
+
+#[tokio::test]
+async fn one_of_everything_comes_back_without_a_difference() {
+    for (seed, documents) in [(1, 2500), (99, 400)] {
+        let (source, target) = tokio::join!(Server::replica_set("source"), Server::standalone());
+        let (a, b) = (source.client().await, target.client().await);
+        zoo::fill(&a, &ZooOptions { seed, docs: documents, large: true }).await;
+        let cli = Cli::new();
+        let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
+        assert_eq!(report["consistency"]["kind"], "snapshot");
+        let comparison = compare(&a, &b, CompareOptions::default()).await;
+        assert_eq!(comparison.differences, Vec::<String>::new(), "seed {seed}");
+        assert!(comparison.namespaces > 50, "{comparison:?}");
+
+        // Ordinary tools read it too.
+        let place = cli.dir().join("b").join(report["name"].as_str().unwrap());
+        let sums = Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&place).status().unwrap();
+        assert!(sums.success());
+
+        // Over what is there now, it comes back the same.
+        b.database("zoo").collection::<Document>("people").delete_many(doc! {}).await.unwrap();
+        b.database("zoo").collection::<Document>("adults").drop().await.unwrap();
+        b.database("zoo").collection::<Document>("adults").insert_one(doc! { "a": "collection where a view was" }).await.unwrap();
+        cli.json(&["import", report["name"].as_str().unwrap(), "--target", &target.uri(), "--path", "b"]).await;
+        let comparison = compare(&a, &b, CompareOptions::default()).await;
+        assert_eq!(comparison.differences, Vec::<String>::new(), "seed {seed}, imported again");
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_under_invariants_comes_back_under_them() {
+    let (source, target) = tokio::join!(Server::replica_set("bank"), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    let running = Bank::start(&a, BankOptions { ddl: true, ..BankOptions::default() }).await;
+    running.wait_for(50, 500).await;
+    let cli = Cli::new();
+    for _ in 0..3 {
+        let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
+        assert_eq!(report["consistency"]["kind"], "snapshot");
+        assert_eq!(bank::check(&b, "bank").await, Vec::<String>::new());
+        let written = running.written();
+        running.wait_for(written.transfers + 20, written.counters + 200).await;
+        b.database("bank").drop().await.unwrap();
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_network_that_breaks_again_and_again_is_outlasted() {
+    let (source, target) = tokio::join!(Server::replica_set("cuts"), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    for name in ["one", "two"] {
+        for part in 0..25 {
+            let documents: Vec<Document> = (0..1000).map(|i| doc! { "_id": part * 1000 + i, "pad": format!("{i}").repeat(300) }).collect();
+            a.database("cuts").collection::<Document>(name).insert_many(documents).await.unwrap();
+        }
+    }
+    let options = || LinkOptions { mbit: Some(120.0), cut_every: Some(Duration::from_millis(900)), ..LinkOptions::default() };
+    let (near, far) = (Link::to(source.port(), options()), Link::to(target.port(), options()));
+    let cli = Cli::new();
+    round_trip(&cli, &source.uri_through(near.port()), &target.uri_through(far.port()), &[]).await;
+    assert!(near.cuts() > 1 && far.cuts() > 1, "the network held: {} and {} cuts", near.cuts(), far.cuts());
+    let comparison = compare(&a, &b, CompareOptions::default()).await;
+    assert_eq!(comparison.differences, Vec::<String>::new());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn signals_end_a_backup_cleanly() {
+    let source = Server::replica_set("signals").await;
+    let client = source.client().await;
+    let documents: Vec<Document> = (0..20_000).map(|i| doc! { "_id": i, "pad": "x".repeat(900) }).collect();
+    client.database("signals").collection::<Document>("c").insert_many(documents).await.unwrap();
+    source.fail_command("alwaysOn", doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 30_000 }).await;
+    for signal in ["INT", "TERM"] {
+        let cli = Cli::new();
+        let child = cli.spawn(&["backup", "--source", &source.uri(), "--path", "b", "--json"]);
+        let pid = child.id().to_string();
+        let place = cli.dir().join("b");
+        // It has claimed its directory and is held up in the middle of reading.
+        while source.admin(doc! { "currentOp": 1, "failpointMsg": { "$exists": true } }).await.is_err()
+            || std::fs::read_dir(&place).map_or(0, |d| d.flatten().filter(|e| e.path().join("progress.json").exists()).count()) == 0
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let output = tokio::time::timeout(Duration::from_secs(20), finish(child)).await.unwrap();
+        assert_eq!(output.code, Some(130), "{output:?}");
+        assert_eq!(output.json()["success"], false);
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "SIG{signal} left something behind");
+    }
+    source.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_that_is_killed_is_incomplete_and_refused() {
+    let (source, target) = tokio::join!(Server::replica_set("killed"), Server::standalone());
+    let client = source.client().await;
+    let documents: Vec<Document> = (0..20_000).map(|i| doc! { "_id": i, "pad": "x".repeat(900) }).collect();
+    client.database("killed").collection::<Document>("c").insert_many(documents).await.unwrap();
+    source.fail_command("alwaysOn", doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 30_000 }).await;
+    let cli = Cli::new();
+    let mut child = cli.spawn(&["backup", "--source", &source.uri(), "--path", "b", "--json"]);
+    let running = loop {
+        let listed = cli.json(&["list", "--path", "b"]).await;
+        if listed["backups"][0]["state"] == "running" {
+            break listed;
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let name = running["backups"][0]["name"].as_str().unwrap();
+    let refused = cli.run(&["import", name, "--target", &target.uri(), "--path", "b"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("manifest"), "{}", refused.stderr);
+    source.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+}

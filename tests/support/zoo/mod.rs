@@ -1,0 +1,183 @@
+//! Fill a server with one of every kind of thing a logical backup must carry.
+//!
+//! Databases: `zoo` (kinds of collection, index and BSON value), `zoo_names` (awkward names), `zoo_bulk` (larger
+//! collections whose `_id`s' types and order defeat naive splitting into ranges), and some whose own names are awkward.
+//! The same seed gives the same documents, the buckets' `_id`s of time series aside. What a server refuses panics, but
+//! for what [`MAY_BE_REFUSED`] names.
+
+mod bulk;
+mod kinds;
+pub mod raw;
+mod values;
+
+use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
+use mongodb::Client;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// What depends on the server's version, or on its being part of a replica set; the rest must work on 6.0 and later.
+const MAY_BE_REFUSED: [&str; 3] = [
+    "pre-images",                  // replica sets only
+    "time series bucket span",     // 6.3
+    "time series TTL on metadata", // 6.3, as a partial index
+];
+
+#[derive(Clone, Debug)]
+pub struct ZooOptions {
+    pub seed: u64,
+    /// In each of the larger collections.
+    pub docs: usize,
+    /// Whether documents of nearly 16 MiB are among them.
+    pub large: bool,
+}
+
+impl Default for ZooOptions {
+    fn default() -> Self {
+        Self { seed: 1, docs: 500, large: false }
+    }
+}
+
+/// Returns what the server refused of [`MAY_BE_REFUSED`], each with its reason.
+pub async fn fill(client: &Client, options: &ZooOptions) -> Vec<String> {
+    let mut zoo = Zoo { client: client.clone(), rng: StdRng::seed_from_u64(options.seed), refused: Vec::new() };
+    values::fill(&mut zoo).await;
+    if options.large {
+        values::fill_large(&mut zoo).await;
+    }
+    kinds::fill(&mut zoo).await;
+    fill_names(&mut zoo).await;
+    bulk::fill(&mut zoo, options.docs).await;
+    zoo.refused
+}
+
+/// Names that are hard on file names, URLs, regular expressions or prefixes.
+async fn fill_names(zoo: &mut Zoo) {
+    let (long, longest) = ("a".repeat(200), "b".repeat(225));
+    let names = [
+        "plain",
+        "with space",
+        "slash/and\\back",
+        "per%cent",
+        "%2F",
+        "dots.in.name",
+        "ünï-日本",
+        "quote\"'`",
+        "CaseA",
+        "casea",
+        "trailing.",
+        "semi;colon&amp",
+        &long,
+        &longest,
+        "new\nline",
+        "a..b",
+        "-dash",
+        "system_like",
+        "prelude.json",
+        "oplog",
+        "x.metadata",
+        "x.bson",
+        "é",
+        "e\u{301}",
+        "*",
+        "(re|gex)+",
+        "con",
+        "1",
+    ];
+    for name in names {
+        let documents: Vec<_> = (0..3).map(|i| doc! {"_id": i, "w": zoo.word()}).collect();
+        let short: String = name.chars().take(20).collect();
+        zoo.index("zoo_names", name, [doc! {"key": {"w": 1}, "name": format!("ix {short}")}]).await;
+        zoo.insert("zoo_names", name, documents).await;
+    }
+    for name in ["zoo-dash", "zoo_ünï", "Zoo2"] {
+        zoo.insert(name, "c", [doc! {"_id": 1}]).await;
+    }
+}
+
+struct Zoo {
+    client: Client,
+    rng: StdRng,
+    refused: Vec<String>,
+}
+
+impl Zoo {
+    async fn try_run(&self, db: &str, command: Document) -> Result<(), String> {
+        let raw = RawDocumentBuf::try_from(&command).unwrap();
+        self.try_run_raw(db, raw).await
+    }
+
+    async fn try_run_raw(&self, db: &str, command: RawDocumentBuf) -> Result<(), String> {
+        let answer = self.client.database(db).run_raw_command(command).await.map_err(|e| match &*e.kind {
+            mongodb::error::ErrorKind::Command(refusal) => refusal.to_string(), // without the times of the whole reply
+            other => other.to_string(),
+        })?;
+        if answer.contains_key("writeErrors") { Err(answer.to_string()) } else { Ok(()) }
+    }
+
+    async fn run(&self, db: &str, command: Document) {
+        let shown = command.to_string();
+        self.try_run(db, command).await.unwrap_or_else(|e| panic!("{db}: {shown} was refused: {e}"));
+    }
+
+    /// Run what some servers refuse; says whether this one took it.
+    async fn may_run(&mut self, case: &str, db: &str, command: Document) -> bool {
+        assert!(MAY_BE_REFUSED.contains(&case), "{case} is not known to be refused anywhere");
+        match self.try_run(db, command).await {
+            Ok(()) => true,
+            Err(reason) => {
+                self.refused.push(format!("{case}: {reason}"));
+                false
+            }
+        }
+    }
+
+    async fn create(&self, db: &str, name: &str, options: Document) {
+        let mut command = doc! {"create": name};
+        command.extend(options);
+        self.run(db, command).await;
+    }
+
+    /// All in one command, and best before the documents come: each build of its own takes the server a while.
+    async fn index(&self, db: &str, collection: &str, indexes: impl IntoIterator<Item = Document>) {
+        let indexes: Vec<Document> = indexes.into_iter().collect();
+        self.run(db, doc! {"createIndexes": collection, "indexes": indexes}).await;
+    }
+
+    async fn insert(&self, db: &str, collection: &str, documents: impl IntoIterator<Item = Document>) {
+        let raw = documents.into_iter().map(|d| RawDocumentBuf::try_from(&d).unwrap());
+        self.insert_raw(db, collection, raw).await;
+    }
+
+    /// In this order, whatever they hold; commands are kept well below the 48 MB that a message may have.
+    async fn insert_raw(&self, db: &str, collection: &str, documents: impl IntoIterator<Item = RawDocumentBuf>) {
+        let mut documents = documents.into_iter().peekable();
+        while documents.peek().is_some() {
+            let (mut batch, mut bytes, mut count) = (RawArrayBuf::new(), 0, 0);
+            while let Some(document) = documents.next_if(|_| bytes < 4 << 20 && count < 5000) {
+                bytes += document.as_bytes().len();
+                count += 1;
+                batch.push(document);
+            }
+            let mut command = RawDocumentBuf::new();
+            command.append(bson::raw::cstr!("insert"), collection);
+            command.append(bson::raw::cstr!("documents"), batch);
+            let answer = self.try_run_raw(db, command).await;
+            answer.unwrap_or_else(|e| panic!("an insert into {db}.{collection} was refused: {e:.2000}"));
+        }
+    }
+
+    fn word(&mut self) -> String {
+        let length = self.rng.random_range(2..=8);
+        (0..length).map(|_| char::from(self.rng.random_range(b'a'..=b'z'))).collect()
+    }
+
+    fn object_id(&mut self) -> Bson {
+        Bson::ObjectId(bson::oid::ObjectId::from_bytes(self.rng.random()))
+    }
+
+    fn bytes(&mut self, count: usize) -> Bson {
+        let mut bytes = vec![0; count];
+        self.rng.fill(&mut bytes[..]);
+        Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes })
+    }
+}

@@ -1,6 +1,5 @@
 //! `import`: bring a backup into the target.
 
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
@@ -55,13 +54,10 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let work = restore::run(&backup, &target, source.as_ref(), &options, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;
 
-    let mut fields = output::fields(&report)?;
-    fields.insert("backup".to_owned(), json!(backup.manifest.name));
-    fields.insert("target".to_owned(), target.to_string().into());
     let differing = report.collections.iter().filter(|c| !c.digest_matches).count();
     let failure = (differing > 0).then(|| {
         Error::new(ErrorKind::Mismatch, format!("{differing} collections of {target} do not read back as they are in the backup"))
             .hint("see to it that nothing else writes to the target, and import again")
     });
-    Ok(Outcome { text: render::import(&backup.manifest.name, &target, &report), json: fields, failure })
+    Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure })
 }

@@ -9,8 +9,6 @@ use crate::engine::check::{CheckReport, Status};
 use crate::engine::restore::RestoreReport;
 use crate::engine::verify::VerifyReport;
 use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, Source};
-use crate::mongo::MongoUri;
-use crate::names::BackupName;
 
 /// How long a backup took, in seconds.
 #[must_use]
@@ -113,25 +111,32 @@ pub fn list(location: &str, backups: &[Summary]) -> String {
 
 /// What an import did.
 #[must_use]
-pub fn import(backup: &BackupName, target: &MongoUri, report: &RestoreReport) -> String {
+pub fn import(report: &RestoreReport) -> String {
     let mut table = table(["namespace", "type", "documents", "size", "indexes", "reads back"]);
     right_align(&mut table, &[2, 3, 4]);
     for c in &report.collections {
         table.add_row([
-            plain(&c.namespace.to_string()),
+            plain(&c.namespace),
             c.kind.to_string(),
             HumanCount(c.documents).to_string(),
             BinaryBytes(c.bytes).to_string(),
-            c.indexes.to_string(),
+            HumanCount(c.indexes).to_string(),
             if c.digest_matches { "the same".to_owned() } else { "DIFFERENT".to_owned() },
         ]);
     }
-    format!(
-        "backup       {backup}\ntarget       {target}\ndata         {} documents in {}, {}\n\n{table}\n",
+    let mut text = format!(
+        "backup       {}\ntarget       {}\ndata         {} documents in {}, {}\ntook         {:.1} s\n\n{table}\n",
+        report.backup,
+        report.target,
         HumanCount(report.documents),
         count(report.collections.len() as u64, "collection"),
-        BinaryBytes(report.bytes)
-    )
+        BinaryBytes(report.bytes),
+        report.milliseconds as f64 / 1000.0,
+    );
+    for left_out in &report.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    text
 }
 
 /// What a verification found.

@@ -312,8 +312,8 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
         _ if c.version < Version(5, 0, 0) => report.add(
             subject,
             Status::Warning,
-            format!("MongoDB {} cannot read all collections at one moment: a backup is not consistent", c.version),
-            Some("upgrade to 5.0 or later, or stop writes during a backup"),
+            format!("MongoDB {} cannot read all collections at one moment", c.version),
+            Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with --allow-inconsistent"),
         ),
         Topology::Sharded => report.add(
             subject,
@@ -516,7 +516,7 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
             at: any_collection(""),
             required: false,
             grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import that must change options of a collection once it is filled fails"),
+            without: Some("an import fails where a time series or a clustered collection expires its documents"),
         },
         Need {
             feature: "write time series",

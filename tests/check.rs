@@ -1,0 +1,179 @@
+//! `check` against real servers: what its table says a login may do is what the server lets it do.
+
+mod support;
+
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use mongodb::error::ErrorKind;
+use serde_json::Value;
+use support::cli::Cli;
+use support::server::{Server, ServerOptions, free_port};
+
+const PASSWORD: &str = "hunter2-check";
+const UNAUTHORIZED: i32 = 13;
+
+fn uri(server: &Server, user: &str) -> String {
+    format!("mongodb://{user}:{PASSWORD}@{}/?directConnection=true&authSource=admin", server.host())
+}
+
+async fn fill(server: &Server) {
+    let shop = server.client().await.database("shop");
+    shop.run_command(doc! { "insert": "orders", "documents": [{ "a": 1 }] }).await.unwrap();
+    shop.run_command(doc! { "create": "log", "capped": true, "size": 4096 }).await.unwrap();
+    shop.run_command(doc! { "create": "ticks", "timeseries": { "timeField": "t" } }).await.unwrap();
+}
+
+/// Whether the server lets this login do it. What fails for another reason is allowed.
+async fn allowed(client: &Client, database: &str, command: Document) -> bool {
+    match client.database(database).run_command(command.clone()).await {
+        Err(e) => match *e.kind {
+            ErrorKind::Command(ref c) => c.code != UNAUTHORIZED,
+            _ => panic!("{command}: {e}"),
+        },
+        Ok(_) => true,
+    }
+}
+
+/// What a feature comes to at the server.
+fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
+    let shop = |commands: Vec<Document>| commands.into_iter().map(|c| ("shop", c)).collect();
+    match (side, feature) {
+        (_, "list collections and indexes") => shop(vec![doc! { "listCollections": 1 }, doc! { "listIndexes": "orders" }]),
+        ("source", "list databases") => vec![("admin", doc! { "listDatabases": 1, "authorizedDatabases": false })],
+        ("source", "read documents") => shop(vec![doc! { "find": "orders" }, doc! { "find": "log" }]),
+        ("source", "read time series") => shop(vec![doc! { "find": "system.buckets.ticks" }]),
+        ("source", "sizes for planning") => shop(vec![doc! { "collStats": "orders" }]),
+        ("source", "prove capped collections unchanged") => vec![("local", doc! { "find": "oplog.rs", "limit": 1 })],
+        ("source", "know the replica set again") => vec![("admin", doc! { "replSetGetConfig": 1 })],
+        ("target", "drop what is replaced") => shop(vec![doc! { "drop": "gone" }]),
+        ("target", "create collections") => shop(vec![doc! { "create": "new" }]),
+        ("target", "insert documents") => shop(vec![doc! { "insert": "new", "documents": [{}] }]),
+        ("target", "create indexes") => {
+            shop(vec![doc! { "createIndexes": "new", "indexes": [{ "key": { "a": 1 }, "name": "a" }] }])
+        }
+        ("target", "read back what was written") => shop(vec![doc! { "find": "new" }]),
+        ("target", "insert where a validator stands") => {
+            shop(vec![doc! { "insert": "new", "documents": [{}], "bypassDocumentValidation": true }])
+        }
+        ("target", "change options") => shop(vec![doc! { "collMod": "orders" }]),
+        ("target", "write time series") => {
+            // An empty bucket is refused by the buckets' own validator, where the right does not come first.
+            shop(vec![doc! { "insert": "system.buckets.ticks", "documents": [{}] }, doc! { "find": "system.buckets.ticks" }])
+        }
+        other => panic!("a feature that this test does not know: {other:?}"),
+    }
+}
+
+fn row<'a>(report: &'a Value, side: &str, feature: &str) -> &'a Value {
+    let rows = report["rights"].as_array().unwrap();
+    rows.iter().find(|r| r["side"] == side && r["feature"] == feature).unwrap_or_else(|| panic!("no row {side} {feature}"))
+}
+
+#[tokio::test]
+async fn the_table_says_what_the_server_allows() {
+    let server = Server::start(ServerOptions { repl_set: Some("rs".into()), auth: true, ..ServerOptions::default() }).await;
+    fill(&server).await;
+    let roles = [
+        ("read", "shop"),
+        ("readWrite", "shop"),
+        ("dbOwner", "shop"),
+        ("readAnyDatabase", "admin"),
+        ("readWriteAnyDatabase", "admin"),
+        ("dbAdminAnyDatabase", "admin"),
+        ("backup", "admin"),
+        ("restore", "admin"),
+        ("clusterMonitor", "admin"),
+        ("root", "admin"),
+    ];
+    for (role, database) in roles {
+        let name = format!("a-{role}");
+        let user = doc! { "createUser": &name, "pwd": PASSWORD, "roles": [{ "role": role, "db": database }] };
+        server.admin(user).await.unwrap();
+        let uri = uri(&server, &name);
+        let cli = Cli::new().env("MONGO_URI_ATLAS", &uri).env("MONGO_URI_LOCAL", &uri);
+        let output = cli.run(&["check", "--json"]).await;
+        assert!(!output.stdout.contains(PASSWORD) && !output.stderr.contains(PASSWORD), "{output:?}");
+        let report = output.json();
+        let client = Client::with_uri_str(&uri).await.unwrap();
+        let rows = report["rights"].as_array().unwrap();
+        assert_eq!(rows.len(), 16, "{report}");
+        for row in rows {
+            let (side, feature) = (row["side"].as_str().unwrap(), row["feature"].as_str().unwrap());
+            let mut all = true;
+            for (database, command) in commands(side, feature) {
+                all &= allowed(&client, database, command).await;
+            }
+            assert_eq!(row["granted"], all, "{role}: {row}");
+            assert_eq!(row["missing"].as_array().unwrap().is_empty(), all, "{role}: {row}");
+        }
+        let required_is_missing = rows.iter().any(|r| r["required"] == true && r["granted"] == false);
+        assert_eq!(output.code, Some(i32::from(required_is_missing)), "{role}: {report}");
+        assert_eq!(report["success"], !required_is_missing);
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
+    let server = Server::start(ServerOptions { repl_set: Some("rs".into()), auth: true, ..ServerOptions::default() }).await;
+    fill(&server).await;
+    let user = doc! { "createUser": "reader", "pwd": PASSWORD, "roles": [{ "role": "read", "db": "shop" }] };
+    server.admin(user).await.unwrap();
+    let cli = Cli::new().env("MONGO_URI_ATLAS", uri(&server, "reader"));
+
+    let output = cli.run(&["check"]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let line = "FAILED   source rights: reader@admin cannot read time series: lacks find on shop.system.buckets.ticks\n         -> grant readAnyDatabase or backup";
+    assert!(output.stdout.contains(line), "{}", output.stdout);
+    assert!(output.stderr.starts_with("error: 1 check failed: source rights"), "{}", output.stderr);
+
+    let report = cli.run(&["check", "--json"]).await.json();
+    assert_eq!(report["error"]["kind"], "denied");
+    assert_eq!(row(&report, "source", "read time series")["missing"][0], "find");
+    assert_eq!(row(&report, "source", "read documents")["granted"], true);
+    // The one login that works and one that does not: a wrong password is told, and not shown.
+    let cli = cli.env("MONGO_URI_LOCAL", uri(&server, "nobody"));
+    let report = cli.run(&["check", "--json"]).await;
+    assert!(report.stdout.contains("refuses the login") && !report.stdout.contains(PASSWORD), "{}", report.stdout);
+    // No login at all.
+    let anonymous = Cli::new().env("MONGO_URI_ATLAS", format!("mongodb://{}/?directConnection=true", server.host()));
+    let report = anonymous.run(&["check"]).await;
+    assert_eq!(report.code, Some(1));
+    assert!(report.stdout.contains("has access control and the URI has no user"), "{}", report.stdout);
+}
+
+#[tokio::test]
+async fn without_access_control_everything_is_allowed_and_the_other_side_is_checked_all_the_same() {
+    let server = Server::standalone().await;
+    fill(&server).await;
+    let cli = Cli::new()
+        .env("MONGO_URI_ATLAS", server.uri())
+        .env("MONGO_URI_LOCAL", format!("mongodb://127.0.0.1:{}/?directConnection=true", free_port()));
+    let begin = std::time::Instant::now();
+    let output = cli.run(&["check", "--json"]).await;
+    assert!(begin.elapsed().as_secs() < 15, "{:?}", begin.elapsed());
+    assert_eq!(output.code, Some(1));
+    let report = output.json();
+    assert_eq!(report["error"]["kind"], "unreachable");
+    let line = |subject: &str| {
+        let lines = report["lines"].as_array().unwrap();
+        lines.iter().find(|l| l["subject"] == subject).unwrap_or_else(|| panic!("no line on {subject}: {report}")).clone()
+    };
+    assert_eq!(line("source")["status"], "ok");
+    assert_eq!(line("source rights")["message"], "the server has no access control: everything is allowed");
+    assert_eq!(line("consistency")["status"], "warning");
+    assert_eq!(line("target")["status"], "failed");
+    assert_eq!(line("path")["status"], "ok");
+    assert!(report["rights"].as_array().unwrap().iter().all(|r| r["granted"] == true && r["side"] == "source"));
+    // It looked whether it could write, and left nothing.
+    assert_eq!(std::fs::read_dir(cli.dir()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_configured_is_told() {
+    let output = Cli::new().run(&["check", "--json"]).await;
+    assert_eq!(output.code, Some(2));
+    let report = output.json();
+    assert_eq!(report["lines"][0]["message"], "Atlas MongoDB URI not configured");
+    assert_eq!(report["lines"][1]["message"], "Local MongoDB URI not configured");
+    assert_eq!(report["success"], false);
+}

@@ -1,0 +1,277 @@
+//! The command line as a process: usage, configuration, exit codes, and what is printed where.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use mongodb::bson::doc;
+use support::cli::{Cli, Output, finish};
+use support::server::{Server, free_port};
+
+const PASSWORD: &str = "hunter2-secret";
+
+fn unreachable(user: &str) -> String {
+    format!("mongodb://{user}127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=500", free_port())
+}
+
+/// That it failed so, saying this on standard error and nothing on standard output.
+fn refused(output: &Output, code: i32, message: &str) {
+    assert_eq!(output.code, Some(code), "{output:?}");
+    assert!(output.stderr.contains(message), "{message:?} is not in {output:?}");
+    assert_eq!(output.stdout, "");
+}
+
+#[tokio::test]
+async fn help_names_what_exists_and_nothing_else() {
+    let cli = Cli::new();
+    let mut all = cli.run(&["--help"]).await.stdout;
+    for verb in ["backup", "import", "list", "show", "verify", "check"] {
+        assert!(all.contains(&format!("\n  {verb} ")), "--help does not name {verb}");
+        let help = cli.run(&[verb, "--help"]).await;
+        assert_eq!(help.code, Some(0));
+        assert!(help.stdout.contains("--json") && help.stdout.contains("--path"), "{verb}");
+        all += &help.stdout;
+    }
+    for later in
+        ["serve", "clean", "export", "sync", "tune", "token", "--mode", "--rename", "--prune", "s3://", "MAX_MBIT", "INTERVAL"]
+    {
+        assert!(!all.contains(later), "help names {later}, which is not built");
+    }
+    let version = cli.run(&["--version"]).await;
+    assert_eq!(version.stdout, format!("bsonvault {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn what_is_planned_is_refused_by_name() {
+    let cli = Cli::new();
+    for verb in ["serve", "clean", "export", "sync", "tune", "token"] {
+        refused(&cli.run(&[verb, "--keep", "3"]).await, 2, &format!("error: {verb} is not supported yet"));
+    }
+    refused(&cli.run(&["import", "x", "--mode=merge"]).await, 2, "error: --mode is not supported yet");
+    refused(&cli.run(&["import", "x", "--include", "a.*"]).await, 2, "error: --include is not supported yet");
+    let json = cli.run(&["--json", "serve"]).await;
+    assert_eq!((json.code, json.json()["message"].as_str()), (Some(2), Some("serve is not supported yet")));
+    refused(&cli.run(&["lits"]).await, 2, "unrecognized subcommand 'lits'");
+    refused(
+        &cli.env("BACKUP_MAX_MBIT", "100").run(&["list"]).await,
+        2,
+        "BACKUP_MAX_MBIT in the environment is not supported yet",
+    );
+}
+
+#[tokio::test]
+async fn wrong_usage_is_one_json_object_too() {
+    let cli = Cli::new();
+    refused(&cli.run::<&str>(&[]).await, 2, "Usage:");
+    refused(&cli.run(&["show"]).await, 2, "<BACKUP>");
+    let output = cli.run(&["backup", "--nonsense", "--json"]).await;
+    assert_eq!(output.code, Some(2));
+    let json = output.json();
+    assert_eq!((&json["success"], &json["error"]["kind"]), (&false.into(), &"usage".into()));
+    assert!(json["message"].as_str().unwrap().contains("--nonsense"), "{json}");
+    refused(&cli.run(&["backup", "--include", "shop"]).await, 2, "has neither a dot nor a '*'");
+}
+
+#[tokio::test]
+async fn missing_and_bad_uris_are_told_in_the_known_words() {
+    let cli = Cli::new();
+    refused(&cli.run(&["backup"]).await, 2, "error: Atlas MongoDB URI not configured\nhint: set MONGO_URI_ATLAS");
+    refused(&cli.run(&["import", "x"]).await, 2, "error: Local MongoDB URI not configured\nhint: set MONGO_URI_LOCAL");
+    refused(&cli.run(&["backup", "--source", "localhost"]).await, 2, "error: Invalid Atlas URI format");
+    refused(&cli.run(&["import", "x", "--target", "mongodb://"]).await, 2, "error: Invalid Local URI format");
+    let output = cli.run(&["backup", "--json"]).await;
+    assert_eq!(output.code, Some(2));
+    let json = output.json();
+    assert_eq!(json["success"], false);
+    assert_eq!(json["message"], "Atlas MongoDB URI not configured");
+    assert_eq!(json["error"]["kind"], "usage");
+    assert!(json["error"]["hint"].is_string());
+    // What needs no URI minds neither.
+    assert_eq!(cli.env("MONGO_URI_ATLAS", "nonsense").run(&["list"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_source_that_does_not_answer_fails_soon_and_leaves_nothing() {
+    let cli = Cli::new().env("MONGO_URI_ATLAS", unreachable(""));
+    let begin = std::time::Instant::now();
+    let output = cli.run(&["backup"]).await;
+    assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
+    refused(&output, 1, "the source does not answer");
+    assert!(output.stderr.contains("\nhint: check that it runs"), "{}", output.stderr);
+    let json = cli.run(&["backup", "--json"]).await;
+    assert_eq!(json.code, Some(1));
+    assert_eq!(json.json()["error"]["kind"], "unreachable");
+    assert_eq!(json.stderr, "");
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+}
+
+#[tokio::test]
+async fn paths_and_backups_that_cannot_be_are_refused() {
+    let cli = Cli::new().env("MONGO_URI_LOCAL", unreachable(""));
+    refused(&cli.run(&["list", "--path", "s3://bucket/x"]).await, 2, "s3:// is not yet supported");
+    std::fs::write(cli.dir().join("file"), "").unwrap();
+    refused(&cli.run(&["list", "--path", "file"]).await, 1, "is not a directory");
+    for verb in ["show", "verify", "import"] {
+        refused(&cli.run(&[verb, "atlas-backup-none"]).await, 1, "error: Database backup not found");
+        let json = cli.run(&[verb, "atlas-backup-none", "--json"]).await.json();
+        assert_eq!(json["error"]["kind"], "notFound", "{json}");
+    }
+}
+
+#[tokio::test]
+async fn flags_beat_the_environment_which_beats_dotenv_which_beats_rocket_toml() {
+    let path =
+        async |cli: &Cli, args: &[&str]| cli.json(args).await["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let cli = Cli::new();
+    assert_eq!(path(&cli, &["list"]).await, "backups");
+    std::fs::write(cli.dir().join("rocket.toml"), "[default.backup]\npath = \"from-toml\"\n").unwrap();
+    assert_eq!(path(&cli, &["list"]).await, "from-toml");
+    std::fs::write(cli.dir().join(".env"), "BACKUP_PATH=from-dotenv\n").unwrap();
+    assert_eq!(path(&cli, &["list"]).await, "from-dotenv");
+    let cli = cli.env("BACKUP_PATH", "from-environment");
+    assert_eq!(path(&cli, &["list"]).await, "from-environment");
+    assert_eq!(path(&cli, &["list", "--path", "from-flag"]).await, "from-flag");
+    assert_eq!(path(&cli, &["--path", "from-flag", "list"]).await, "from-flag");
+    // A wrong value is told with the place it is in.
+    std::fs::write(cli.dir().join(".env"), "BACKUP_LEVEL=99\n").unwrap();
+    refused(&cli.run(&["list"]).await, 2, "error: BACKUP_LEVEL in .env is \"99\": expected a whole number from -7 to 19");
+    refused(&cli.run(&["backup", "--level", "-8"]).await, 2, "error: --level is \"-8\": expected");
+    std::fs::write(cli.dir().join("rocket.toml"), "[default.backup]\nlevle = 1\n").unwrap();
+    refused(&cli.run(&["list"]).await, 2, "\"levle\" in rocket.toml, [default.backup] is not a setting");
+}
+
+#[tokio::test]
+async fn a_password_is_never_printed() {
+    let uri = unreachable(&format!("user:{PASSWORD}@"));
+    let bad = format!("mongodb://user:{PASSWORD}@/x@y:1");
+    let cli = Cli::new().env("MONGO_URI_ATLAS", &uri).env("MONGO_URI_LOCAL", &uri).env("RUST_LOG", "trace");
+    let mut outputs = Vec::new();
+    for args in [
+        vec!["backup"],
+        vec!["backup", "--dry-run", "--json"],
+        vec!["backup", "--source", &bad],
+        vec!["import", "none"],
+        vec!["check"],
+        vec!["check", "--json"],
+        vec!["check", "--source", &bad, "--json"],
+    ] {
+        outputs.push(cli.run(&args).await);
+    }
+    std::fs::write(cli.dir().join(".env"), format!("MONGO_URI_ATLAS='mongodb://user:{PASSWORD}@h")).unwrap();
+    outputs.push(cli.run(&["list"]).await);
+    std::fs::remove_file(cli.dir().join(".env")).unwrap();
+    std::fs::write(cli.dir().join("rocket.toml"), format!("[default.backup]\nmongo_uri_atlas = \"mongodb://user:{PASSWORD}@h"))
+        .unwrap();
+    outputs.push(cli.run(&["list"]).await);
+    for output in outputs {
+        assert_ne!(output.code, Some(0), "{output:?}");
+        assert!(!output.stdout.contains(PASSWORD) && !output.stderr.contains(PASSWORD), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_as_interrupted() {
+    // A server that accepts and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=60000", silent.local_addr().unwrap());
+    let cli = Cli::new().env("MONGO_URI_ATLAS", uri);
+    let mut child = cli.spawn(&["backup"]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "looking at the source");
+    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(finish(child).await.code, Some(130), "{rest:?}");
+    assert!(rest.iter().any(|l| l == "error: interrupted"), "{rest:?}");
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_panic() {
+    let cli = Cli::new();
+    for args in [vec!["--help"], vec!["list"], vec!["list", "--json"]] {
+        let mut command = cli.command(&args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = finish(child).await;
+        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_listed_shown_and_verified() {
+    let server = Server::standalone().await;
+    let shop = server.client().await.database("shop");
+    let documents: Vec<_> = (0..500).map(|i| doc! { "_id": i, "text": "x".repeat(100) }).collect();
+    shop.run_command(doc! { "insert": "orders", "documents": documents }).await.unwrap();
+    shop.run_command(doc! { "create": "empty" }).await.unwrap();
+    let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
+
+    let plan = cli.json(&["backup", "--dry-run", "--include", "shop.*"]).await;
+    assert_eq!((&plan["success"], &plan["dryRun"]), (&true.into(), &true.into()));
+    assert_eq!(plan["collections"].as_array().map(Vec::len), Some(2), "{plan}");
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+    let text = cli.run(&["backup", "--dry-run"]).await;
+    assert!(text.stdout.contains("shop.orders") && text.stdout.contains("nothing was written"), "{}", text.stdout);
+
+    let made = cli.json(&["backup", "--level", "-3"]).await;
+    let name = made["name"].as_str().unwrap();
+    assert_eq!((&made["success"], &made["documents"], &made["collections"]), (&true.into(), &500.into(), &2.into()));
+    assert_eq!(made["consistency"]["kind"], "none");
+    assert!(made["storedBytes"].as_u64().unwrap() < made["rawBytes"].as_u64().unwrap(), "{made}");
+    assert!(
+        made["path"].as_str().unwrap().ends_with(name) && made["seconds"].is_number() && made["leftOut"].is_array(),
+        "{made}"
+    );
+
+    let second = cli.run(&["backup", "--exclude", "shop.empty"]).await;
+    assert_eq!(second.code, Some(0), "{second:?}");
+    assert!(second.stdout.contains("500 documents in 1 collection,"), "{}", second.stdout);
+    assert!(second.stdout.contains("warning: what was written to the source during the backup"), "{}", second.stdout);
+
+    let listed = cli.json(&["list"]).await;
+    let entry = listed["backups"].as_array().unwrap().iter().find(|b| b["name"] == name).unwrap();
+    assert_eq!((&entry["state"], &entry["documents"]), (&"complete".into(), &500.into()));
+    assert_eq!(
+        (&entry["path"], &entry["rawBytes"], &entry["storedBytes"]),
+        (&made["path"], &made["rawBytes"], &made["storedBytes"])
+    );
+    assert!(cli.run(&["list"]).await.stdout.contains(name));
+
+    let shown = cli.json(&["show", name]).await;
+    assert_eq!((&shown["success"], &shown["name"], &shown["formatVersion"]), (&true.into(), &name.into(), &1.into()));
+    assert!(shown["collections"].as_array().unwrap().iter().all(|c| c.get("segments").is_none()));
+    let with = cli.json(&["show", name, "--segments"]).await;
+    assert!(with["collections"].as_array().unwrap().iter().all(|c| c["segments"].is_array()));
+    assert!(cli.run(&["show", name]).await.stdout.contains("shop.orders"));
+
+    let verified = cli.json(&["verify", name, "--deep"]).await;
+    assert_eq!((&verified["success"], &verified["deep"], &verified["documents"]), (&true.into(), &true.into(), &500.into()));
+    assert!(cli.run(&["verify", name]).await.stdout.contains("sound: "));
+
+    // Damage is a mismatch, told by file.
+    let segment = std::path::Path::new(made["path"].as_str().unwrap()).join("shop/orders.00000.bson.zst");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let output = cli.run(&["verify", name]).await;
+    assert_eq!(output.code, Some(3), "{output:?}");
+    assert!(output.stdout.contains("problem: shop/orders.00000.bson.zst"), "{}", output.stdout);
+    assert!(output.stderr.starts_with(&format!("error: backup {name} has ")), "{}", output.stderr);
+    let json = cli.run(&["verify", name, "--json"]).await;
+    assert_eq!(json.code, Some(3));
+    assert_eq!((&json.json()["success"], &json.json()["error"]["kind"]), (&false.into(), &"mismatch".into()));
+    assert_eq!(json.json()["problems"][0]["key"], "shop/orders.00000.bson.zst");
+
+    // So is a manifest that was changed.
+    let manifest = std::path::Path::new(made["path"].as_str().unwrap()).join("manifest.json");
+    let changed = std::fs::read_to_string(&manifest).unwrap().replacen("500", "501", 1);
+    std::fs::write(&manifest, changed).unwrap();
+    let json = cli.run(&["verify", name, "--json"]).await;
+    assert_eq!((json.code, &json.json()["problems"][0]["key"]), (Some(3), &"manifest.json".into()));
+    let listed = cli.json(&["list"]).await;
+    let entry = listed["backups"].as_array().unwrap().iter().find(|b| b["name"] == name).unwrap().clone();
+    assert_eq!(entry["state"], "damaged");
+    assert!(entry["reason"].is_string());
+}

@@ -30,7 +30,10 @@ const BATCH_LIMIT: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The longest wait between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often batches are halved while none arrives: over a link that breaks again and again, a small one may get through.
+const HALVINGS: u32 = 6;
 
 /// The least that is drawn from the budget for a reply.
 const SMALLEST_SHARE: u64 = 64 * 1024;
@@ -137,10 +140,10 @@ impl Scan {
     ) -> Result<Option<Timestamp>, Failure> {
         let mut position = Position::default();
         let mut since = tokio::time::Instant::now();
-        let (mut pause, mut restarts) = (Duration::from_millis(50), 0);
+        let (mut pause, mut restarts, mut halvings) = (Duration::from_millis(50), 0, 0);
         loop {
             let before = position.clone();
-            let failed = match self.read(&mut position, budget, to, stop).await {
+            let failed = match self.read(&mut position, halvings, budget, to, stop).await {
                 Ok(()) => return Ok(position.end),
                 Err(Ended::Stopped) => return Err(Failure::Stopped),
                 Err(Ended::Moved) => return Err(Failure::Moved(Error::new(ErrorKind::Server, self.what()))),
@@ -158,6 +161,8 @@ impl Scan {
             };
             if position != before {
                 (since, pause) = (tokio::time::Instant::now(), Duration::from_millis(50));
+            } else {
+                halvings = (halvings + 1).min(HALVINGS);
             }
             if !(is_transient(&failed) || lost_position) || since.elapsed() > PATIENCE {
                 return Err(Failure::Other(self.describe(failed)));
@@ -193,12 +198,14 @@ impl Scan {
     async fn read(
         &self,
         position: &mut Position,
+        halvings: u32,
         budget: &Budget,
         to: &mpsc::Sender<Event>,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
         let with_token = self.range == Range::Natural && self.is_large() && self.connection.topology != Topology::Sharded;
         let process = if with_token { self.process().await } else { None };
+        let batch = self.batch_documents().map(|documents| (documents >> halvings).max(1));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
         let mut skip_id = position.last_id.clone();
@@ -212,7 +219,7 @@ impl Scan {
             let next = async {
                 match &mut cursor {
                     Some(cursor) => cursor.try_next().await,
-                    none => none.insert(self.open(position, process.is_some()).await?).try_next().await,
+                    none => none.insert(self.open(position, batch, process.is_some()).await?).try_next().await,
                 }
             };
             let reply = tokio::select! {
@@ -236,9 +243,8 @@ impl Scan {
     }
 
     /// Opens a cursor after `position`.
-    async fn open(&self, position: &Position, with_token: bool) -> Result<RawBatchCursor, DriverError> {
+    async fn open(&self, position: &Position, batch: Option<u32>, with_token: bool) -> Result<RawBatchCursor, DriverError> {
         let data = self.collection.data();
-        let batch = self.batch_documents();
         let mut find = rawdoc! { "find": data.collection.as_str() };
         match &self.range {
             Range::Natural => {

@@ -198,7 +198,15 @@ struct Found {
     name: String,
     on_disk: Option<u64>,
     /// What it holds; none where the login may not list it.
-    collections: Option<Vec<(String, Kind)>>,
+    collections: Option<Vec<Held>>,
+}
+
+/// A collection, and what of it asks for a right of its own.
+struct Held {
+    name: String,
+    kind: Kind,
+    has_validator: bool,
+    expires: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -215,8 +223,13 @@ impl Reached {
     }
 
     fn has(&self, kind: Kind) -> bool {
-        self.databases.iter().flat_map(|d| d.collections.iter().flatten()).any(|(_, k)| *k == kind)
+        all_of(&self.databases).any(|held| held.kind == kind)
     }
+}
+
+/// Every collection that is known of.
+fn all_of(databases: &[Found]) -> impl Iterator<Item = &Held> {
+    databases.iter().flat_map(|d| d.collections.iter().flatten())
 }
 
 async fn reach(uri: Result<Option<MongoUri>>) -> Result<Option<Reached>> {
@@ -248,20 +261,28 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
         None => listed.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.name.as_str())).collect(),
     };
     for DatabaseSize { name, on_disk } in wanted {
-        let collections = catalog::collections(&connection, &name).await.ok().map(|(entries, _)| {
-            let kind = |entry: &catalog::CollectionInfo| match entry.kind.as_str() {
-                "view" => Kind::View,
-                "timeseries" => Kind::TimeSeries,
-                _ if entry.options.get_bool("capped").unwrap_or(false) => Kind::Capped,
-                _ => Kind::Plain,
-            };
-            // Of the server's own collections, `system.js` alone is part of a backup.
-            let is_users = |name: &str| !name.starts_with("system.") || name == "system.js";
-            entries.iter().filter(|e| is_users(&e.name)).map(|e| (e.name.clone(), kind(e))).collect()
-        });
+        // Of the server's own collections, `system.js` alone is part of a backup.
+        let is_users = |name: &str| !name.starts_with("system.") || name == "system.js";
+        let listed = catalog::collections(&connection, &name).await.ok();
+        let collections = listed.map(|(entries, _)| entries.iter().filter(|e| is_users(&e.name)).map(held).collect());
         databases.push(Found { name, on_disk, collections });
     }
     Ok(Reached { connection, latency, rights, writable, databases })
+}
+
+fn held(entry: &catalog::CollectionInfo) -> Held {
+    let has = |option: &str| matches!(entry.options.get(option), Ok(Some(_)));
+    Held {
+        name: entry.name.clone(),
+        kind: match entry.kind.as_str() {
+            "view" => Kind::View,
+            "timeseries" => Kind::TimeSeries,
+            _ if entry.options.get_bool("capped").unwrap_or(false) => Kind::Capped,
+            _ => Kind::Plain,
+        },
+        has_validator: has("validator"),
+        expires: has("expireAfterSeconds"),
+    }
 }
 
 /// The line about a side's connection.
@@ -366,8 +387,8 @@ struct Need {
 /// The collections of a database that documents are read from by their own name; any, where there is none or it is not known.
 fn collections_of(database: &Found) -> Vec<Place> {
     let place = |name: &str| Place::Collection(Namespace::new(&*database.name, name));
-    let plain = database.collections.iter().flatten().filter(|(_, kind)| matches!(kind, Kind::Plain | Kind::Capped));
-    let places: Vec<Place> = plain.map(|(name, _)| place(name)).collect();
+    let plain = database.collections.iter().flatten().filter(|held| matches!(held.kind, Kind::Plain | Kind::Capped));
+    let places: Vec<Place> = plain.map(|held| place(&held.name)).collect();
     if places.is_empty() { vec![place(ANY)] } else { places }
 }
 
@@ -458,8 +479,8 @@ fn buckets(databases: &[Found]) -> Vec<Place> {
                 .collections
                 .iter()
                 .flatten()
-                .filter(|(_, kind)| *kind == Kind::TimeSeries)
-                .map(|(name, _)| name.as_str())
+                .filter(|held| held.kind == Kind::TimeSeries)
+                .map(|held| held.name.as_str())
                 .collect();
             let series = if series.is_empty() { vec![ANY] } else { series };
             series
@@ -486,7 +507,6 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
         Some(database) => format!("{of_one} on {database}, or {any} on admin"),
         None => format!("{any} on admin"),
     };
-    let has_series = source.iter().flat_map(|d| d.collections.iter().flatten()).any(|(_, kind)| *kind == Kind::TimeSeries);
     let required = |feature, actions, at| Need {
         feature,
         actions,
@@ -506,7 +526,7 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
             feature: "insert where a validator stands",
             actions: &["insert", "bypassDocumentValidation"],
             at: any_collection(""),
-            required: false,
+            required: all_of(source).any(|held| held.has_validator),
             grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
             without: Some("an import of a collection with a validator fails"),
         },
@@ -514,7 +534,7 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
             feature: "change options",
             actions: &["collMod"],
             at: any_collection(""),
-            required: false,
+            required: all_of(source).any(|held| held.expires),
             grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
             without: Some("an import fails where a time series or a clustered collection expires its documents"),
         },
@@ -522,7 +542,7 @@ fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
             feature: "write time series",
             actions: &["insert", "find"],
             at: any_collection(BUCKETS_PREFIX),
-            required: has_series,
+            required: all_of(source).any(|held| held.kind == Kind::TimeSeries),
             grant: "readWriteAnyDatabase on admin (readWrite on one database does not have it)".to_owned(),
             without: Some("an import of a time series fails"),
         },
@@ -543,7 +563,7 @@ fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: 
     } else {
         let user = reached.rights.users.join(", ");
         for row in rows.iter().filter(|r| !r.granted) {
-            let message = format!("{user} cannot {}: lacks {} on {}", row.feature, row.missing.join(", "), row.places.join(", "));
+            let message = format!("{}: {user} lacks {} on {}", row.feature, row.missing.join(", "), row.places.join(", "));
             let grant = format!("grant {}", row.grant);
             if row.required {
                 report.fail(&subject, &Error::new(ErrorKind::Denied, message).hint(grant));

@@ -127,8 +127,10 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
         }
         let (view, now) = (progress.view(), begin.elapsed());
         let rate = meter.observe(&view, now);
-        total.set_position(permille(total_fraction(&view)));
-        total.set_message(total_line(&view, rate));
+        if !view.phase.is_empty() {
+            total.set_position(permille(total_fraction(&view)));
+            total.set_message(total_line(&view, rate));
+        }
         let active = active(&view);
         shown.retain(|name, bar| {
             let stays = active.iter().any(|item| item.name == *name);

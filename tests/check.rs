@@ -1,5 +1,7 @@
 //! `check` against real servers: what its table says a login may do is what the server lets it do.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
 mod support;
 
 use mongodb::Client;
@@ -122,7 +124,7 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
 
     let output = cli.run(&["check"]).await;
     assert_eq!(output.code, Some(1), "{output:?}");
-    let line = "FAILED   source rights: reader@admin cannot read time series: lacks find on shop.system.buckets.ticks\n         -> grant readAnyDatabase or backup";
+    let line = "FAILED   source rights: read time series: reader@admin lacks find on shop.system.buckets.ticks\n         -> grant readAnyDatabase or backup";
     assert!(output.stdout.contains(line), "{}", output.stdout);
     assert!(output.stderr.starts_with("error: 1 check failed: source rights"), "{}", output.stderr);
 
@@ -130,6 +132,16 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     assert_eq!(report["error"]["kind"], "denied");
     assert_eq!(row(&report, "source", "read time series")["missing"][0], "find");
     assert_eq!(row(&report, "source", "read documents")["granted"], true);
+    assert_eq!(report["rights"].as_array().unwrap().len(), 7, "{report}");
+    // What a backup of this source would need at the target is required there.
+    let shop = server.client().await.database("shop");
+    shop.run_command(doc! { "create": "strict", "validator": { "a": 1 } }).await.unwrap();
+    let both = Cli::new().env("MONGO_URI_ATLAS", server.uri()).env("MONGO_URI_LOCAL", uri(&server, "reader"));
+    let report = both.run(&["check", "--json"]).await.json();
+    assert_eq!(row(&report, "target", "insert where a validator stands")["required"], true);
+    assert_eq!(row(&report, "target", "write time series")["required"], true);
+    assert_eq!(row(&report, "target", "change options")["required"], false);
+
     // The one login that works and one that does not: a wrong password is told, and not shown.
     let cli = cli.env("MONGO_URI_LOCAL", uri(&server, "nobody"));
     let report = cli.run(&["check", "--json"]).await;

@@ -1,5 +1,7 @@
 //! The command line as a process: usage, configuration, exit codes, and what is printed where.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::io::{BufRead as _, BufReader};

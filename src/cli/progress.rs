@@ -127,8 +127,10 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
         }
         let (view, now) = (progress.view(), begin.elapsed());
         let rate = meter.observe(&view, now);
-        total.set_position(permille(total_fraction(&view)));
-        total.set_message(total_line(&view, rate));
+        if !view.phase.is_empty() {
+            total.set_position(permille(total_fraction(&view)));
+            total.set_message(total_line(&view, rate));
+        }
         let active = active(&view);
         shown.retain(|name, bar| {
             let stays = active.iter().any(|item| item.name == *name);
@@ -194,26 +196,30 @@ fn total_fraction(view: &View) -> Option<f64> {
 
 /// The line for the whole: `reading: 1,200 of about 2,000 documents, 1.2 MiB (60%), 400 documents/s, 410 KiB/s, 2 seconds left`.
 fn total_line(view: &View, rate: Rate) -> String {
-    let (documents, bytes, expected_documents, _) = view.sums();
     if view.items.is_empty() {
         return view.phase.clone();
     }
-    format!("{}: {}", view.phase, counts(documents, bytes, expected_documents, total_fraction(view), rate))
+    format!("{}: {}", view.phase, counts(view, rate))
 }
 
 /// The line for one collection.
 fn item_line(item: &ItemView, rate: Rate) -> String {
     let one = View { phase: String::new(), items: vec![item.clone()] };
-    let (documents, bytes, expected_documents, _) = one.sums();
     let mut name = plain(&item.name);
     if name.chars().count() > NAME {
         name = name.chars().take(NAME - 1).chain(['…']).collect();
     }
-    format!("{name}: {}", counts(documents, bytes, expected_documents, total_fraction(&one), rate))
+    format!("{name}: {}", counts(&one, rate))
 }
 
-fn counts(documents: u64, bytes: u64, expected: u64, fraction: Option<f64>, rate: Rate) -> String {
+fn counts(view: &View, rate: Rate) -> String {
+    let (documents, bytes, expected, expected_bytes) = view.sums();
+    let fraction = total_fraction(view);
     let mut text = HumanCount(documents).to_string();
+    if bytes == 0 && expected_bytes == 0 && expected > 0 {
+        // What has no bytes is no document: an index.
+        return format!("{text} of {}", HumanCount(expected));
+    }
     if expected > documents {
         text += &format!(" of about {}", HumanCount(expected));
     }
@@ -312,6 +318,12 @@ mod tests {
         let unknown = view(vec![item("a.b", 30, 300, (0, 0), false), item("a.c", 1, 1, (10, 10), false)]);
         assert_eq!(total_fraction(&unknown), None);
         assert_eq!(item_line(&unknown.items[0], Rate::default()), "a.b: 30 documents, 300 B");
+    }
+
+    #[test]
+    fn what_has_no_bytes_is_counted_alone() {
+        let indexes = View { phase: "building indexes".into(), items: vec![item("a.b", 3, 0, (38, 0), false)] };
+        assert_eq!(total_line(&indexes, Rate::default()), "building indexes: 3 of 38");
     }
 
     #[test]

@@ -1,27 +1,17 @@
 //! `check`: what stands in the way of a backup or an import, found before one is begun: configuration, connections, rights,
 //! space. Changes nothing, but for a file that is written to the path and removed.
 
-use std::time::Duration;
+mod needs;
+mod reach;
 
 use serde::Serialize;
 
+use self::needs::Need;
+use self::reach::Reached;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
-use crate::mongo::connect::ConnectOptions;
-use crate::mongo::rights::{Place, Rights};
-use crate::mongo::survey::{self, DatabaseSize};
-use crate::mongo::{Connection, MongoUri, Role, Version, catalog};
-use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
+use crate::mongo::{MongoUri, Role, Version};
 use crate::store::Store;
-
-/// How long to look for a server.
-const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one side may take in all: a check that hangs helps nobody.
-const SIDE_LIMIT: Duration = Duration::from_secs(20);
-/// Stands for any database or collection, where it is not known which: `*` is covered by privileges on all, and no other.
-const ANY: &str = "*";
-/// How many places a row names.
-const PLACES: usize = 4;
 
 /// What is checked. Each part may be an error already, which becomes a line.
 #[derive(Debug)]
@@ -148,7 +138,7 @@ pub async fn run(setup: Setup) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new(), rights: Vec::new(), failure: None };
 
     // 1. Reach both sides, whatever becomes of the other.
-    let (source, target) = tokio::join!(reach(setup.source), reach(setup.target));
+    let (source, target) = tokio::join!(reach::reach(setup.source), reach::reach(setup.target));
     let nothing_configured = matches!((&source, &target), (Ok(None), Ok(None)));
 
     // 2. The source: what it is, what the login may do, what moment a backup could show.
@@ -165,12 +155,12 @@ pub async fn run(setup: Setup) -> CheckReport {
 
     // 4. The rights on both.
     if let Some(source) = &source {
-        let rows = source_rows(source);
+        let rows = needs::of_source(source);
         judge_rights(&mut report, Side::Source, source, rows);
     }
     if let Some(target) = &target {
         let databases = source.as_ref().map(|s| s.databases.as_slice()).unwrap_or_default();
-        let rows = target_rows(target, databases);
+        let rows = needs::of_target(target, databases);
         judge_rights(&mut report, Side::Target, target, rows);
     }
 
@@ -182,86 +172,6 @@ pub async fn run(setup: Setup) -> CheckReport {
         reached.connection.close().await;
     }
     report
-}
-
-/// A deployment that answered.
-struct Reached {
-    connection: Connection,
-    latency: Duration,
-    rights: Rights,
-    writable: bool,
-    databases: Vec<Found>,
-}
-
-/// A database of it, system databases aside.
-struct Found {
-    name: String,
-    on_disk: Option<u64>,
-    /// What it holds; none where the login may not list it.
-    collections: Option<Vec<(String, Kind)>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    Capped,
-    View,
-    TimeSeries,
-}
-
-impl Reached {
-    fn on_disk(&self) -> Option<u64> {
-        self.databases.iter().map(|d| d.on_disk).sum()
-    }
-
-    fn has(&self, kind: Kind) -> bool {
-        self.databases.iter().flat_map(|d| d.collections.iter().flatten()).any(|(_, k)| *k == kind)
-    }
-}
-
-async fn reach(uri: Result<Option<MongoUri>>) -> Result<Option<Reached>> {
-    let Some(uri) = uri? else { return Ok(None) };
-    match tokio::time::timeout(SIDE_LIMIT, look(&uri)).await {
-        Ok(reached) => reached.map(Some),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unreachable,
-            format!("{uri} answers too slowly: no result within {} seconds", SIDE_LIMIT.as_secs()),
-        )
-        .hint("check the network and the load of the server")),
-    }
-}
-
-async fn look(uri: &MongoUri) -> Result<Reached> {
-    let how = ConnectOptions { pool: 1, selection_timeout: Some(SELECTION_TIMEOUT) };
-    let connection = Connection::open(uri, how).await?;
-    let latency = connection.round_trip().await?;
-    let rights = Rights::ask(&connection).await?;
-    let writable = survey::is_writable(&connection).await?;
-    let mut databases = Vec::new();
-    // A login without any right is told so by the rows; it is no reason to give up.
-    let listed = survey::databases(&connection).await.unwrap_or_default();
-    let wanted = match uri.database() {
-        Some(name) => {
-            let on_disk = listed.into_iter().find(|d| d.name == name).and_then(|d| d.on_disk);
-            vec![DatabaseSize { name: name.to_owned(), on_disk }]
-        }
-        None => listed.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.name.as_str())).collect(),
-    };
-    for DatabaseSize { name, on_disk } in wanted {
-        let collections = catalog::collections(&connection, &name).await.ok().map(|(entries, _)| {
-            let kind = |entry: &catalog::CollectionInfo| match entry.kind.as_str() {
-                "view" => Kind::View,
-                "timeseries" => Kind::TimeSeries,
-                _ if entry.options.get_bool("capped").unwrap_or(false) => Kind::Capped,
-                _ => Kind::Plain,
-            };
-            // Of the server's own collections, `system.js` alone is part of a backup.
-            let is_users = |name: &str| !name.starts_with("system.") || name == "system.js";
-            entries.iter().filter(|e| is_users(&e.name)).map(|e| (e.name.clone(), kind(e))).collect()
-        });
-        databases.push(Found { name, on_disk, collections });
-    }
-    Ok(Reached { connection, latency, rights, writable, databases })
 }
 
 /// The line about a side's connection.
@@ -352,187 +262,10 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
     }
 }
 
-/// A row in the making: which action is needed where.
-struct Need {
-    feature: &'static str,
-    /// The same actions at each of these places.
-    actions: &'static [&'static str],
-    at: Vec<Place>,
-    required: bool,
-    grant: String,
-    without: Option<&'static str>,
-}
-
-/// The collections of a database that documents are read from by their own name; any, where there is none or it is not known.
-fn collections_of(database: &Found) -> Vec<Place> {
-    let place = |name: &str| Place::Collection(Namespace::new(&*database.name, name));
-    let plain = database.collections.iter().flatten().filter(|(_, kind)| matches!(kind, Kind::Plain | Kind::Capped));
-    let places: Vec<Place> = plain.map(|(name, _)| place(name)).collect();
-    if places.is_empty() { vec![place(ANY)] } else { places }
-}
-
-fn source_rows(source: &Reached) -> Vec<Need> {
-    let one = source.connection.uri.database();
-    let of_any = vec![Found { name: ANY.to_owned(), on_disk: None, collections: None }];
-    let databases = if source.databases.is_empty() { &of_any } else { &source.databases };
-    let role = |any: &str, of_one: &str| match one {
-        Some(database) => format!("{of_one} on {database}, or {any} on admin"),
-        None => format!("{any} on admin"),
-    };
-    let stored: Vec<Place> = databases.iter().flat_map(collections_of).collect();
-    let read = role("readAnyDatabase", "read");
-    let mut rows = Vec::new();
-    if one.is_none() {
-        rows.push(Need {
-            feature: "list databases",
-            actions: &["listDatabases"],
-            at: vec![Place::Cluster],
-            required: false,
-            grant: "readAnyDatabase on admin".to_owned(),
-            without: Some("a backup has only the databases that the login may read something of, and does not know of others"),
-        });
-    }
-    rows.push(Need {
-        feature: "list collections and indexes",
-        actions: &["listCollections", "listIndexes"],
-        at: databases.iter().map(|d| Place::Database(d.name.clone())).collect(),
-        required: true,
-        grant: read.clone(),
-        without: None,
-    });
-    rows.push(Need {
-        feature: "read documents",
-        actions: &["find"],
-        at: stored.clone(),
-        required: true,
-        grant: read.clone(),
-        without: None,
-    });
-    rows.push(Need {
-        feature: "read time series",
-        actions: &["find"],
-        at: buckets(databases),
-        required: source.has(Kind::TimeSeries),
-        grant: "readAnyDatabase or backup on admin (read on one database does not have it)".to_owned(),
-        without: Some("there is no time series now; a backup would fail once there is one"),
-    });
-    rows.push(Need {
-        feature: "sizes for planning",
-        actions: &["collStats"],
-        at: stored,
-        required: false,
-        grant: read,
-        without: Some("the work is divided without knowing sizes, and progress has no end to measure by"),
-    });
-    if source.connection.topology == Topology::ReplicaSet {
-        rows.push(Need {
-            feature: "prove capped collections unchanged",
-            actions: &["find"],
-            at: vec![Place::Collection(Namespace::new("local", "oplog.rs"))],
-            required: false,
-            grant: "backup on admin, or read on local".to_owned(),
-            without: Some(if source.has(Kind::Capped) {
-                "the capped collections of this source are marked as not being of the backup's moment"
-            } else {
-                "there is no capped collection now; one would be marked as not being of the backup's moment"
-            }),
-        });
-        rows.push(Need {
-            feature: "know the replica set again",
-            actions: &["replSetGetConfig"],
-            at: vec![Place::Cluster],
-            required: false,
-            grant: "clusterMonitor on admin".to_owned(),
-            without: Some("an import tells by hosts alone whether its target is the source"),
-        });
-    }
-    rows
-}
-
-/// The bucket collections of the time series, or of any where there are none.
-fn buckets(databases: &[Found]) -> Vec<Place> {
-    databases
-        .iter()
-        .flat_map(|d| {
-            let series: Vec<&str> = d
-                .collections
-                .iter()
-                .flatten()
-                .filter(|(_, kind)| *kind == Kind::TimeSeries)
-                .map(|(name, _)| name.as_str())
-                .collect();
-            let series = if series.is_empty() { vec![ANY] } else { series };
-            series
-                .into_iter()
-                .map(|name| Place::Collection(Namespace::new(&*d.name, format!("{BUCKETS_PREFIX}{name}"))))
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-fn target_rows(target: &Reached, source: &[Found]) -> Vec<Need> {
-    // Imports go to the database of the URI, else to those of the source; where they are not known, to any.
-    let one = target.connection.uri.database();
-    let names: Vec<&str> = match one {
-        Some(name) => vec![name],
-        None if source.is_empty() => vec![ANY],
-        None => source.iter().map(|d| d.name.as_str()).collect(),
-    };
-    let any_collection = |prefix: &str| -> Vec<Place> {
-        names.iter().map(|d| Place::Collection(Namespace::new(*d, format!("{prefix}{ANY}")))).collect()
-    };
-    let each_database = || -> Vec<Place> { names.iter().map(|d| Place::Database((*d).to_owned())).collect() };
-    let role = |any: &str, of_one: &str| match one {
-        Some(database) => format!("{of_one} on {database}, or {any} on admin"),
-        None => format!("{any} on admin"),
-    };
-    let has_series = source.iter().flat_map(|d| d.collections.iter().flatten()).any(|(_, kind)| *kind == Kind::TimeSeries);
-    let required = |feature, actions, at| Need {
-        feature,
-        actions,
-        at,
-        required: true,
-        grant: role("readWriteAnyDatabase", "readWrite"),
-        without: None,
-    };
-    vec![
-        required("list collections and indexes", &["listCollections", "listIndexes"], each_database()),
-        required("drop what is replaced", &["dropCollection"], any_collection("")),
-        required("create collections", &["createCollection"], any_collection("")),
-        required("insert documents", &["insert"], any_collection("")),
-        required("create indexes", &["createIndex"], any_collection("")),
-        required("read back what was written", &["find"], any_collection("")),
-        Need {
-            feature: "insert where a validator stands",
-            actions: &["insert", "bypassDocumentValidation"],
-            at: any_collection(""),
-            required: false,
-            grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import of a collection with a validator fails"),
-        },
-        Need {
-            feature: "change options",
-            actions: &["collMod"],
-            at: any_collection(""),
-            required: false,
-            grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import fails where a time series or a clustered collection expires its documents"),
-        },
-        Need {
-            feature: "write time series",
-            actions: &["insert", "find"],
-            at: any_collection(BUCKETS_PREFIX),
-            required: has_series,
-            grant: "readWriteAnyDatabase on admin (readWrite on one database does not have it)".to_owned(),
-            without: Some("an import of a time series fails"),
-        },
-    ]
-}
-
 /// The rows of a side, and a line for each that is missing something.
 fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: Vec<Need>) {
     let subject = format!("{side} rights");
-    let rows: Vec<RightRow> = needs.into_iter().map(|need| row(side, &reached.rights, need)).collect();
+    let rows: Vec<RightRow> = needs.into_iter().map(|need| need.row(side, &reached.rights)).collect();
     if !reached.rights.enforced {
         report.add(&subject, Status::Ok, "the server has no access control: everything is allowed", None);
     } else if reached.rights.users.is_empty() {
@@ -543,7 +276,7 @@ fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: 
     } else {
         let user = reached.rights.users.join(", ");
         for row in rows.iter().filter(|r| !r.granted) {
-            let message = format!("{user} cannot {}: lacks {} on {}", row.feature, row.missing.join(", "), row.places.join(", "));
+            let message = format!("{}: {user} lacks {} on {}", row.feature, row.missing.join(", "), row.places.join(", "));
             let grant = format!("grant {}", row.grant);
             if row.required {
                 report.fail(&subject, &Error::new(ErrorKind::Denied, message).hint(grant));
@@ -557,33 +290,6 @@ fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: 
         }
     }
     report.rights.extend(rows);
-}
-
-fn row(side: Side, rights: &Rights, need: Need) -> RightRow {
-    let lacks = |place: &Place, action: &str| !rights.allows(place, action);
-    let missing: Vec<String> = need
-        .actions
-        .iter()
-        .filter(|action| need.at.iter().any(|place| lacks(place, action)))
-        .map(|action| (*action).to_owned())
-        .collect();
-    let lacking = || need.at.iter().filter(|place| need.actions.iter().any(|action| lacks(place, action)));
-    let mut places: Vec<String> = lacking().take(PLACES).map(ToString::to_string).collect();
-    let more = lacking().count() - places.len();
-    if more > 0 {
-        places.push(format!("{more} more"));
-    }
-    RightRow {
-        side,
-        feature: need.feature.to_owned(),
-        needs: need.actions.iter().map(|action| (*action).to_owned()).collect(),
-        granted: missing.is_empty(),
-        missing,
-        places,
-        required: need.required,
-        grant: need.grant,
-        without: need.without.filter(|_| !need.required).map(str::to_owned),
-    }
 }
 
 async fn judge_path(report: &mut CheckReport, store: Result<Store>, needed: Option<u64>) {

@@ -22,6 +22,8 @@ use crate::pipeline::progress::Item;
 const COMMAND_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
 /// The most documents in one command; servers take 100,000.
 const COMMAND_DOCUMENTS: usize = 100_000;
+/// How often the part of a batch that is sent at a time is halved.
+const HALVINGS: u32 = 8;
 /// How long one command may take.
 const INSERT_LIMIT: Duration = Duration::from_secs(180);
 
@@ -58,14 +60,16 @@ impl Inserter {
         Ok(())
     }
 
-    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, what it left is read back first.
+    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, what it left is read back first, and less is
+    /// sent at a time: over a link that breaks again and again, a small command may get through.
     async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch) -> Result<()> {
         let what = format!("inserting into {}", self.blueprint.namespace);
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
-        let mut doubtful = false;
-        loop {
-            let command = self.command(frame, &left, batch.way).await?;
+        let (mut doubtful, mut halvings) = (false, 0);
+        while !left.is_empty() {
+            let part = (left.len() >> halvings).max(1);
+            let command = self.command(frame, &left[..part], batch.way).await?;
             match self.target.try_run(&self.blueprint.namespace.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, concern) = (write_errors(&reply), write_concern_error(&reply));
@@ -75,24 +79,26 @@ impl Inserter {
                             return Err(refused(&what, problem, left.get(problem.index).and_then(|r| frame.get(r.clone()))));
                         }
                     }
-                    let Some(problem) = problems.into_iter().next().or(concern) else { return Ok(()) };
+                    let Some(problem) = problems.into_iter().next().or(concern) else {
+                        left.drain(..part);
+                        attempts.progress();
+                        continue;
+                    };
                     // A duplicate key here is an earlier attempt that is still at work: as good as a lost reply.
                     let code = if problem.code == code::DUPLICATE_KEY { code::HOST_UNREACHABLE } else { problem.code };
                     attempts.again_after(Problem { code, ..problem }).await?;
                 }
                 Err(e) => attempts.again(e).await?,
             }
-            doubtful = true;
+            (doubtful, halvings) = (true, (halvings + 1).min(HALVINGS));
             left = loop {
                 match self.missing(frame, &left, &what).await? {
                     Ok(missing) => break missing,
                     Err(e) => attempts.again(e).await?,
                 }
             };
-            if left.is_empty() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use blueprint::{Blueprint, Index};
@@ -20,11 +21,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::{describe, is_transient, is_transient_code};
 use crate::mongo::{Connection, command};
 
-/// How often one step is tried again after a transient failure.
-const RETRIES: u32 = 6;
-/// The first pause before a step is tried again; each further one is twice as long. With the driver's own search for a server this
-/// outlasts an election.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long one step is tried again after transient failures: longer than an election, and than the restart of a server.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The first pause before a step is tried again; each further one is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest one: a short one meets the moments in which a bad link holds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The deployment that is written to, and the wish to stop. Cloning shares both.
 #[derive(Debug, Clone)]
@@ -114,13 +116,19 @@ impl Target {
 struct Attempts<'a> {
     target: &'a Target,
     what: &'a str,
-    left: u32,
+    tried: u32,
+    since: Instant,
     pause: Duration,
 }
 
 impl<'a> Attempts<'a> {
     fn new(target: &'a Target, what: &'a str) -> Self {
-        Self { target, what, left: RETRIES, pause: FIRST_PAUSE }
+        Self { target, what, tried: 1, since: Instant::now(), pause: FIRST_PAUSE }
+    }
+
+    /// A part of the step succeeded: patience begins anew.
+    fn progress(&mut self) {
+        *self = Self::new(self.target, self.what);
     }
 
     /// Returns when it is time to try again after this error, or gives the error where that is of no use.
@@ -140,13 +148,13 @@ impl<'a> Attempts<'a> {
     }
 
     async fn wait(&mut self, give_up: impl FnOnce(&str) -> Error) -> Result<()> {
-        let Some(left) = self.left.checked_sub(1) else {
-            return Err(give_up(&format!("{} (tried {} times)", self.what, RETRIES + 1)));
-        };
-        self.left = left;
-        tracing::debug!(what = self.what, left, "trying again after a transient failure");
+        if self.since.elapsed() > PATIENCE {
+            return Err(give_up(&format!("{} (tried {} times)", self.what, self.tried)));
+        }
+        tracing::debug!(what = self.what, tried = self.tried, "trying again after a transient failure");
+        self.tried += 1;
         self.target.unless_stopped(tokio::time::sleep(self.pause)).await?;
-        self.pause *= 2;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
     }
 }

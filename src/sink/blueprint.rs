@@ -107,8 +107,9 @@ impl Blueprint {
             self.capped |= name == b"capped" && is_true(kind, value);
             self.has_rules |= self.kind == CollectionKind::Collection && matches!(name, b"validator" | b"encryptedFields");
         }
-        if self.kind == CollectionKind::Collection && !has(b"clusteredIndex") {
-            // The only place where the collation and the version of the index on `_id` can be said.
+        let says_auto = has(b"autoIndexId") && version < Version(8, 2, 0);
+        if self.kind == CollectionKind::Collection && !has(b"clusteredIndex") && !says_auto {
+            // The only place where the collation and the version of the index on `_id` can be said; not beside `autoIndexId`.
             let specifications = collection.indexes.iter().map(|index| &*index.bson);
             if let Some(id_index) = specifications.into_iter().find(|i| is_id_index(i)) {
                 options.document("idIndex", without(id_index, b"ns").map_err(place)?.as_bytes());

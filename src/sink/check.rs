@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use bson::rawdoc;
+use bson::oid::ObjectId;
+use bson::raw::cstr;
+use bson::{RawDocumentBuf, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
+use mongodb::options::RunCursorCommandOptions;
 use mongodb::raw_batch_cursor::RawBatch;
 
 use super::{Attempts, Blueprint, Target};
@@ -13,6 +16,7 @@ use crate::format::digest::Content;
 use crate::format::document::Elements;
 use crate::format::manifest::Topology;
 use crate::mongo::command;
+use crate::mongo::failure::is_transient;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Item;
@@ -20,7 +24,11 @@ use crate::pipeline::progress::Item;
 /// How long one reply of the cursor may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(180);
 /// What two replies take, each of which has 16 MiB at most: one is digested while the next is on its way.
-const REPLIES: u64 = 2 * 16 * 1024 * 1024;
+const REPLIES: u64 = 2 * LARGEST_REPLY;
+/// The size of a reply that nothing limits.
+const LARGEST_REPLY: u64 = 16 * 1024 * 1024;
+/// The smallest reply that is asked for on a bad network.
+const SMALLEST_REPLY: u64 = 256 * 1024;
 
 /// What the collection of this blueprint holds now, as a majority of the target's members has it. For a time series that is its
 /// buckets.
@@ -31,57 +39,129 @@ pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: 
     let what = format!("reading back {}", blueprint.namespace);
     let mut attempts = Attempts::new(target, &what);
     let _share = target.unless_stopped(budget.take(REPLIES)).await?;
+    let mut reading = Reading { target, blueprint, cpu, item, content: Content::default(), place: None, reply_bytes: None };
     loop {
-        let mut content = Content::default();
-        match target.unless_stopped(read(target, blueprint, cpu, &mut content, item)).await?? {
-            Ok(()) => {
-                item.finish();
-                return Ok(content);
-            }
-            // A cursor cannot be resumed: from the start.
-            Err(e) => {
-                item.take_back(content.documents, content.bytes);
-                attempts.again(e).await?;
-            }
+        let before = reading.content;
+        let Err(e) = target.unless_stopped(reading.go_on()).await?? else {
+            item.finish();
+            return Ok(reading.content);
+        };
+        if reading.content.documents > before.documents {
+            attempts.progress();
         }
+        let resumed = reading.place.is_some();
+        if !resumed || !is_transient(&e) {
+            reading.forget();
+        }
+        // A place that the server no longer knows: from the start.
+        if resumed && !is_transient(&e) {
+            continue;
+        }
+        // A network that breaks again and again lets smaller replies through.
+        reading.reply_bytes = Some((reading.reply_bytes.unwrap_or(LARGEST_REPLY) / 4).max(SMALLEST_REPLY));
+        attempts.again(e).await?;
     }
 }
 
-async fn read(
-    target: &Target,
-    blueprint: &Blueprint,
-    cpu: &Cpu,
-    content: &mut Content,
-    item: &Item,
-) -> Result<Result<(), DriverError>> {
-    // A standalone has no majority; what it wrote was made durable before.
-    let level = if target.connection.topology == Topology::Standalone { "local" } else { "majority" };
-    let find = rawdoc! {
-        "find": blueprint.data_collection(),
-        "hint": { "$natural": 1 },
-        "readConcern": { "level": level },
-    };
-    let database = target.connection.database(&blueprint.namespace.database);
-    let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
-        Ok(cursor) => cursor,
-        Err(e) => return Ok(Err(e)),
-    };
-    let mut batch = match command::bounded(BATCH_LIMIT, cursor.try_next()).await {
-        Ok(batch) => batch,
-        Err(e) => return Ok(Err(e)),
-    };
-    while let Some(arrived) = batch {
-        let digested = cpu.run(move || digest(&arrived));
-        let (next, digested) = tokio::join!(command::bounded(BATCH_LIMIT, cursor.try_next()), digested);
-        let digested = digested?;
-        content.merge(&digested);
-        item.add(digested.documents, digested.bytes);
-        batch = match next {
+/// A collection being read, and how far.
+struct Reading<'a> {
+    target: &'a Target,
+    blueprint: &'a Blueprint,
+    cpu: &'a Cpu,
+    item: &'a Item,
+    content: Content,
+    /// From where to go on: the server's token, and the process that alone understands it.
+    place: Option<(ObjectId, RawDocumentBuf)>,
+    /// About the size of a reply; the largest there is where it is not said.
+    reply_bytes: Option<u64>,
+}
+
+impl Reading<'_> {
+    /// Reads to the end, or to a driver's error.
+    async fn go_on(&mut self) -> Result<Result<(), DriverError>> {
+        let database = self.target.connection.database(&self.blueprint.namespace.database);
+        let opened = async {
+            let process = self.process().await?;
+            if self.place.as_ref().is_some_and(|(of, _)| Some(*of) != process) {
+                self.forget();
+            }
+            let options = RunCursorCommandOptions::builder().batch_size(self.batch_size()).build();
+            let cursor =
+                database.run_raw_cursor_command(self.find(process.is_some())).with_options(options).batch().into_future();
+            let cursor = command::bounded(BATCH_LIMIT, cursor).await?;
+            // Another process may have become primary in between.
+            Ok::<_, DriverError>((cursor, process, self.process().await?))
+        };
+        let (mut cursor, process) = match opened.await {
+            Ok((cursor, before, after)) if before == after => (cursor, before),
+            Ok(_) => return Ok(Err(std::io::Error::other("the target's primary changed").into())),
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut batch = match command::bounded(BATCH_LIMIT, cursor.try_next()).await {
             Ok(batch) => batch,
             Err(e) => return Ok(Err(e)),
         };
+        while let Some(arrived) = batch {
+            let token = token(&arrived);
+            let digested = self.cpu.run(move || digest(&arrived));
+            let (next, digested) = tokio::join!(command::bounded(BATCH_LIMIT, cursor.try_next()), digested);
+            let digested = digested?;
+            self.content.merge(&digested);
+            self.item.add(digested.documents, digested.bytes);
+            self.place = process.zip(token);
+            batch = match next {
+                Ok(batch) => batch,
+                Err(e) => return Ok(Err(e)),
+            };
+        }
+        Ok(Ok(()))
     }
-    Ok(Ok(()))
+
+    fn find(&self, resumable: bool) -> RawDocumentBuf {
+        // A standalone has no majority; what it wrote was made durable before.
+        let level = if self.target.connection.topology == Topology::Standalone { "local" } else { "majority" };
+        let mut find = rawdoc! {
+            "find": self.blueprint.data_collection(),
+            "hint": { "$natural": 1 },
+            "readConcern": { "level": level },
+        };
+        if let Some(documents) = self.batch_size() {
+            find.append(cstr!("batchSize"), i64::from(documents));
+        }
+        if resumable {
+            find.append(cstr!("$_requestResumeToken"), true);
+            if let Some((_, token)) = &self.place {
+                find.append(cstr!("$_resumeAfter"), token.clone());
+            }
+        }
+        find
+    }
+
+    fn batch_size(&self) -> Option<u32> {
+        let average = self.blueprint.content.bytes / self.blueprint.content.documents.max(1);
+        self.reply_bytes.map(|bytes| u32::try_from(bytes / average.max(1)).unwrap_or(u32::MAX).max(2))
+    }
+
+    fn forget(&mut self) {
+        self.item.take_back(self.content.documents, self.content.bytes);
+        self.content = Content::default();
+        self.place = None;
+    }
+
+    /// The process that answers, where it can be asked to go on from a token: mongos cannot.
+    async fn process(&self) -> Result<Option<ObjectId>, DriverError> {
+        if self.target.connection.topology == Topology::Sharded {
+            return Ok(None);
+        }
+        let hello = command::run(&self.target.connection.database("admin"), rawdoc! { "hello": 1 }).await?;
+        Ok(hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok())
+    }
+}
+
+/// The place that a reply ends at.
+fn token(batch: &RawBatch) -> Option<RawDocumentBuf> {
+    let cursor = batch.as_raw_document().get_document("cursor").ok()?;
+    cursor.get_document("postBatchResumeToken").ok().map(|token| token.to_owned())
 }
 
 fn digest(batch: &RawBatch) -> Result<Content> {

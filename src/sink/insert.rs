@@ -60,43 +60,54 @@ impl Inserter {
         Ok(())
     }
 
-    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, what it left is read back first, and less is
-    /// sent at a time: over a link that breaks again and again, a small command may get through.
+    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, and where a document is said to stand there
+    /// already, what is there is read back first: an attempt whose reply was lost, or an import that was killed a moment ago, may have
+    /// written it. After a failure less is sent at a time: over a link that breaks again and again, a small command may get through.
     async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch) -> Result<()> {
         let what = format!("inserting into {}", self.blueprint.namespace);
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
-        let (mut doubtful, mut halvings) = (false, 0);
+        let mut halvings = 0;
         while !left.is_empty() {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
+            let mut duplicates: Vec<(Range<usize>, Problem)> = Vec::new();
             match self.target.try_run(&self.blueprint.namespace.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
-                    let (problems, concern) = (write_errors(&reply), write_concern_error(&reply));
-                    for problem in &problems {
-                        let repeated = doubtful && problem.code == code::DUPLICATE_KEY;
-                        if !repeated && !is_transient_code(problem.code) {
-                            return Err(refused(&what, problem, left.get(problem.index).and_then(|r| frame.get(r.clone()))));
-                        }
-                    }
-                    let Some(problem) = problems.into_iter().next().or(concern) else {
+                    let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
+                    if problems.is_empty() && transient.is_none() {
                         left.drain(..part);
                         attempts.progress();
                         continue;
-                    };
-                    // A duplicate key here is an earlier attempt that is still at work: as good as a lost reply.
-                    let code = if problem.code == code::DUPLICATE_KEY { code::HOST_UNREACHABLE } else { problem.code };
-                    attempts.again_after(Problem { code, ..problem }).await?;
+                    }
+                    for problem in problems {
+                        let document = left.get(problem.index).cloned().unwrap_or_default();
+                        match problem.code {
+                            code::DUPLICATE_KEY => duplicates.push((document, problem)),
+                            code if is_transient_code(code) => transient = Some(problem),
+                            _ => return Err(refused(&what, &problem, &frame[document])),
+                        }
+                    }
+                    if let Some(problem) = transient {
+                        attempts.again_after(problem).await?;
+                        halvings = (halvings + 1).min(HALVINGS);
+                    }
                 }
-                Err(e) => attempts.again(e).await?,
+                Err(e) => {
+                    attempts.again(e).await?;
+                    halvings = (halvings + 1).min(HALVINGS);
+                }
             }
-            (doubtful, halvings) = (true, (halvings + 1).min(HALVINGS));
             left = loop {
                 match self.missing(frame, &left, &what).await? {
                     Ok(missing) => break missing,
                     Err(e) => attempts.again(e).await?,
                 }
             };
+            // What is said to be there and is not is another document of the backup with an equal `_id`.
+            if let Some((document, problem)) = duplicates.into_iter().find(|(document, _)| left.contains(document)) {
+                return Err(refused(&what, &problem, &frame[document]));
+            }
         }
         Ok(())
     }
@@ -263,8 +274,8 @@ fn upsert(document: &[u8]) -> Result<Vec<u8>> {
     Ok(update.finish())
 }
 
-fn refused(what: &str, problem: &Problem, document: Option<&[u8]>) -> Error {
-    let id = document.and_then(|d| document::id(d).ok().flatten()).map_or("no _id", |(kind, _)| type_name(kind));
+fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {
+    let id = document::id(document).ok().flatten().map_or("no _id", |(kind, _)| type_name(kind));
     let message = problem.message.chars().take(400).collect();
     Problem { message, ..problem.clone() }.error(&format!("{what}: a document with an _id of type {id} was refused"))
 }

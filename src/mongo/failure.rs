@@ -17,6 +17,10 @@ pub mod code {
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
     /// The cursor is gone.
     pub const CURSOR_NOT_FOUND: i32 = 43;
+    /// The command has an option that the server does not take.
+    pub const INVALID_OPTIONS: i32 = 72;
+    /// The document after which a scan was to go on is gone.
+    pub const KEY_NOT_FOUND: i32 = 211;
     /// A capped collection overwrote the place that a cursor had got to.
     pub const CAPPED_POSITION_LOST: i32 = 136;
     /// The collection of an open cursor was dropped or renamed.
@@ -43,6 +47,10 @@ pub fn code_of(error: &DriverError) -> Option<i32> {
 /// Whether trying again later may help: the network, an election, a cursor that the server lost, a shutdown.
 #[must_use]
 pub fn is_transient(error: &DriverError) -> bool {
+    if matches!(error.kind.as_ref(), DriverKind::Authentication { .. }) {
+        // Whatever breaks a login comes as this; what it was stands behind it.
+        return behind(error).is_some_and(is_transient);
+    }
     match error.kind.as_ref() {
         // What `command::invalid` makes is an answer that will not get better.
         DriverKind::Io(io) => io.kind() != std::io::ErrorKind::InvalidData,
@@ -99,6 +107,10 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         Role::Target => "MONGO_URI_LOCAL (or --target)",
     };
     let described = match error.kind.as_ref() {
+        DriverKind::Authentication { message, .. } if is_transient(&error) => {
+            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} broke off the login: {message}"))
+                .hint("run it again once the deployment is stable")
+        }
         DriverKind::Authentication { message, .. } => {
             Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}"))
                 .hint(format!("check user, password and authSource in {side_uri}"))
@@ -128,6 +140,17 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         other => Error::new(ErrorKind::Server, format!("{what}: {other}")),
     };
     described.cause(error)
+}
+
+/// Whether an error of this crate has a transient one of the driver behind it.
+#[must_use]
+pub fn is_passing(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<DriverError>());
+    cause.is_some_and(is_transient)
+}
+
+fn behind(error: &DriverError) -> Option<&DriverError> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// The first part of a message that goes on with the command or the topology that it was about.

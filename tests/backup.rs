@@ -395,6 +395,46 @@ async fn a_collection_created_or_swapped_while_the_backup_runs_is_not_mixed_in()
 }
 
 #[tokio::test]
+async fn a_collection_replaced_under_its_name_is_read_as_it_is_afterwards() {
+    let server = Server::replica_set("replaced").await;
+    let client = server.client().await;
+    let database = client.database("replaced");
+    fill_large(&database, "report", 4_000).await;
+    fill_large(&database, "orders", 1_000).await;
+    let vault = Vault::new();
+    let report = at(&server, ("find", "replaced.report"), &vault, &divided("replaced", u64::MAX), async {
+        let out = doc! { "aggregate": "orders", "pipeline": [{ "$limit": 7 }, { "$out": "report" }], "cursor": {} };
+        database.run_command(out).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(vault.contents(&report).await["replaced.report"].documents, 7);
+    assert!(report.manifest.left_out.is_empty(), "{:?}", report.manifest.left_out);
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_behave_as_an_older_one_is_backed_up() {
+    let server = Server::replica_set("older").await;
+    let client = server.client().await;
+    let database = client.database("older");
+    fill(&database, "c", (0..500).map(Bson::Int32)).await;
+    server.admin(doc! { "setFeatureCompatibilityVersion": "5.0" }).await.unwrap();
+    let vault = Vault::new();
+    let report = vault.backup(&server.uri(), &divided("older", 5_000)).await.unwrap();
+    assert_eq!(vault.contents(&report).await["older.c"], content(&database, "c").await);
+    assert_eq!(report.manifest.source.feature_compatibility_version.as_deref(), Some("5.0"));
+
+    // There, a read by name cannot see by itself that the name leads elsewhere.
+    let report = at(&server, ("find", "older.c"), &vault, &divided("older", u64::MAX), async {
+        let rename = doc! { "renameCollection": "older.c", "to": "older.d" };
+        client.database("admin").run_command(rename).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(vault.contents(&report).await["older.d"].documents, 500);
+}
+
+#[tokio::test]
 async fn a_broken_cursor_goes_on_where_it_was() {
     let server = Server::replica_set("broken").await;
     let client = server.client().await;
@@ -581,6 +621,9 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let some = vault.backup(&server.uri(), &options).await.unwrap();
     assert_eq!(names(&some), ["blog.orders", "shop.a_view", "shop.orders", "shop.orders.2026"]);
 
+    let twice = BackupOptions { databases: vec!["blog".to_owned(), "blog".to_owned()], ..BackupOptions::default() };
+    assert_eq!(names(&vault.backup(&server.uri(), &twice).await.unwrap()).len(), 3);
+
     // The path of the URI selects a database, but `admin` none.
     let by_path = vault.backup(&server.uri().replace("/?", "/blog?"), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&by_path).len(), 3);
@@ -671,6 +714,16 @@ async fn what_the_source_refuses_is_named() {
     let error = vault.backup(&nobody, &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("does not answer"), "{error}");
+
+    // A database that cannot be read at all is named, not passed over.
+    let lister = doc! { "createRole": "listsAll", "roles": [{ "role": "read", "db": "open" }], "privileges": [
+        { "resource": { "cluster": true }, "actions": ["listDatabases"] },
+    ] };
+    admin.run_command(lister).await.unwrap();
+    admin.run_command(doc! { "createUser": "blind", "pwd": "p", "roles": ["listsAll"] }).await.unwrap();
+    let error = vault.backup(&login("blind:p"), &BackupOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("closed"), "{error}");
 
     // One database is enough for the right to read one database.
     let report = vault.backup(&login("partial:p"), &on("open")).await.unwrap();

@@ -127,9 +127,9 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
             Error::new(ErrorKind::Server, format!("{what}: {} (code {}, {})", c.message, c.code, c.code_name))
         }
         DriverKind::ServerSelection { message, .. } => {
-            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} does not answer: {}", shorten(message))).hint(format!(
-                "check that it runs, that this machine may reach it (firewall, Atlas IP access list), and {side_uri}"
-            ))
+            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} does not answer: {}", why_unselected(message))).hint(
+                format!("check that it runs, that this machine may reach it (firewall, Atlas IP access list), and {side_uri}"),
+            )
         }
         DriverKind::Io(io) => Error::new(ErrorKind::Unreachable, format!("{what}: the connection to the {side} broke: {io}"))
             .hint("run it again once the network holds"),
@@ -153,9 +153,36 @@ fn behind(error: &DriverError) -> Option<&DriverError> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
+/// What the driver met on each server that it looked for, from its description of the topology; the whole message where that
+/// names nothing.
+fn why_unselected(message: &str) -> String {
+    let servers = message.split("Address: ").skip(1).filter_map(|server| {
+        let (address, rest) = server.split_once(',')?;
+        let (_, error) = rest.split_once("Error: Kind: ")?;
+        let error = error.split(", labels:").next()?;
+        Some(format!("{address}: {error}"))
+    });
+    let met: Vec<String> = servers.collect();
+    if met.is_empty() { shorten(message) } else { met.join("; ") }
+}
+
 /// The first part of a message that goes on with the command or the topology that it was about.
 fn shorten(message: &str) -> String {
     let cut = message.find(" to execute command").unwrap_or(message.len());
     let text: String = message[..cut].chars().take(600).collect();
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_met_on_each_server_is_told_without_the_topology() {
+        let message = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: a:1, Type: Unknown, \
+                       Error: Kind: I/O error: Connection refused (os error 111), labels: {\"X\"}, source: None }, { Address: b:2, Type: Unknown, \
+                       Error: Kind: I/O error: timed out, labels: {} } ] }";
+        assert_eq!(why_unselected(message), "a:1: I/O error: Connection refused (os error 111); b:2: I/O error: timed out");
+        assert_eq!(why_unselected("something else"), "something else");
+    }
 }

@@ -249,7 +249,7 @@ async fn at<F: Future<Output = ()>>(
         })
         .await
         .unwrap();
-    let before = entered.get_i32("count").map_or_else(|_| entered.get_i64("count").unwrap(), i64::from);
+    let before = entries(&entered);
     let uri = server.uri();
     let backup = vault.backup(&uri, options);
     let change = async {
@@ -395,35 +395,135 @@ async fn a_collection_created_or_swapped_while_the_backup_runs_is_not_mixed_in()
 }
 
 #[tokio::test]
+async fn a_collection_replaced_under_its_name_is_read_as_it_is_afterwards() {
+    let server = Server::replica_set("replaced").await;
+    let client = server.client().await;
+    let database = client.database("replaced");
+    fill_large(&database, "report", 4_000).await;
+    fill_large(&database, "orders", 1_000).await;
+    let vault = Vault::new();
+    let report = at(&server, ("find", "replaced.report"), &vault, &divided("replaced", u64::MAX), async {
+        let out = doc! { "aggregate": "orders", "pipeline": [{ "$limit": 7 }, { "$out": "report" }], "cursor": {} };
+        database.run_command(out).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(vault.contents(&report).await["replaced.report"].documents, 7);
+    assert!(report.manifest.left_out.is_empty(), "{:?}", report.manifest.left_out);
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_behave_as_an_older_one_is_backed_up() {
+    let server = Server::replica_set("older").await;
+    let client = server.client().await;
+    let database = client.database("older");
+    fill(&database, "c", (0..500).map(Bson::Int32)).await;
+    server.admin(doc! { "setFeatureCompatibilityVersion": "5.0" }).await.unwrap();
+    let vault = Vault::new();
+    let report = vault.backup(&server.uri(), &divided("older", 5_000)).await.unwrap();
+    assert_eq!(vault.contents(&report).await["older.c"], content(&database, "c").await);
+    assert_eq!(report.manifest.source.feature_compatibility_version.as_deref(), Some("5.0"));
+
+    // There, a read by name cannot see by itself that the name leads elsewhere.
+    let report = at(&server, ("find", "older.c"), &vault, &divided("older", u64::MAX), async {
+        let rename = doc! { "renameCollection": "older.c", "to": "older.d" };
+        client.database("admin").run_command(rename).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(vault.contents(&report).await["older.d"].documents, 500);
+}
+
+#[tokio::test]
+async fn an_index_built_between_listing_and_moment_is_in_the_listing() {
+    let server = Server::replica_set("settled").await;
+    let client = server.client().await;
+    let database = client.database("settled");
+    for collection in ["early", "late"] {
+        fill(&database, collection, [Bson::Int32(1)]).await;
+    }
+    // The first listing is for planning; in the second, `late` is held up when `early` has been listed.
+    let hold = doc! {
+        "configureFailPoint": "failCommand", "mode": { "skip": 1 },
+        "data": { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 1000 },
+    };
+    let before = entries(&server.admin(hold).await.unwrap());
+    let vault = Vault::new();
+    let uri = server.uri();
+    let options = on("settled");
+    let build = async {
+        let held = doc! { "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 30_000 };
+        server.admin(held).await.unwrap();
+        let index = doc! { "createIndexes": "early", "indexes": [{ "key": { "pad": 1 }, "name": "pad" }] };
+        database.run_command(index).await.unwrap();
+        server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(vault.backup(&uri, &options), build);
+    let report = report.unwrap();
+    let early = report.manifest.collections.iter().find(|c| c.name == "early").unwrap();
+    assert_eq!(early.indexes.len(), 2);
+}
+
+/// How often a fail point was entered, as its own reply says.
+fn entries(reply: &Document) -> i64 {
+    reply.get_i32("count").map_or_else(|_| reply.get_i64("count").unwrap(), i64::from)
+}
+
+#[tokio::test]
 async fn a_broken_cursor_goes_on_where_it_was() {
     let server = Server::replica_set("broken").await;
     let client = server.client().await;
     let database = client.database("broken");
-    fill_large(&database, "large", 40_000).await;
     database.run_command(doc! { "create": "capped", "capped": true, "size": 64 << 20 }).await.unwrap();
-    fill_large(&database, "capped", 30_000).await;
-    fill_large(&database, "small", 6_000).await;
+    let cluster = doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } };
+    database.run_command(cluster).await.unwrap();
+    // `small` is read in one piece and begins again; `ranges`, `clustered` and `whole` go on, each in its own way.
+    for (collection, documents) in
+        [("capped", 20_000), ("clustered", 20_000), ("ranges", 20_000), ("whole", 20_000), ("small", 9_000)]
+    {
+        fill_large(&database, collection, documents).await;
+    }
+    database.collection::<Document>("whole").delete_many(doc! { "_id": { "$gte": 17_000 } }).await.unwrap();
+    let mut expected = BTreeMap::new();
+    for collection in ["capped", "clustered", "ranges", "whole", "small"] {
+        expected.insert(format!("broken.{collection}"), content(&database, collection).await);
+    }
     let failures = [
         doc! { "failCommands": ["getMore"], "closeConnection": true },
         doc! { "failCommands": ["getMore"], "errorCode": 43 },
         doc! { "failCommands": ["find", "getMore"], "errorCode": 11602 },
-        doc! { "failCommands": ["find"], "errorCode": 10107, "errorLabels": ["RetryableError"] },
+        doc! { "failCommands": ["getMore"], "errorCode": 136 },
     ];
-    for failure in failures {
-        for range_bytes in [4_000_000, u64::MAX] {
-            server.fail_command(doc! { "times": 4 }, failure.clone()).await;
-            let vault = Vault::new();
-            let report = vault.backup(&server.uri(), &divided("broken", range_bytes)).await.unwrap();
-            for (namespace, found) in vault.contents(&report).await {
-                let collection = namespace.strip_prefix("broken.").unwrap();
-                assert_eq!(found, content(&database, collection).await, "{namespace} after {failure}");
+    for (collection, range_bytes) in
+        [("capped", 9_000_000), ("clustered", 9_000_000), ("ranges", 9_000_000), ("whole", u64::MAX), ("small", u64::MAX)]
+    {
+        for failure in &failures {
+            let only_natural = failure.get_i32("errorCode").is_ok_and(|code| code == 136);
+            if only_natural && ["clustered", "ranges"].contains(&collection) {
+                continue;
             }
+            let mut data = failure.clone();
+            data.insert("namespace", format!("broken.{collection}"));
+            // The second reply of a cursor fails, twice: what was handed on before must count, and count once.
+            let set = doc! { "configureFailPoint": "failCommand", "mode": { "times": 2 }, "data": data };
+            let before = entries(&server.admin(set).await.unwrap());
+            let vault = Vault::new();
+            let options = BackupOptions {
+                include: vec![NamespacePattern::parse(&format!("broken.{collection}")).unwrap()],
+                ..divided("broken", range_bytes)
+            };
+            let report = vault.backup(&server.uri(), &options).await.unwrap();
+            let off = server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+            assert_eq!(entries(&off) - before, 2, "{collection} was not interrupted by {failure}");
+            let contents = vault.contents(&report).await;
+            let namespace = format!("broken.{collection}");
+            assert_eq!(contents[&namespace], expected[&namespace], "{collection} after {failure}");
             assert!(report.manifest.consistency.exceptions.is_empty());
-            let (documents, ..) = vault.progress.view().sums();
-            assert!(documents <= report.manifest.totals.documents);
+            let stored = walk(&vault.directory.path().join(report.name.as_str()).join("broken"));
+            let listed = report.manifest.collections[0].segments.len() + 1;
+            assert_eq!(stored.len(), listed, "segments that do not count were left: {stored:?}");
         }
     }
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
 }
 
 #[tokio::test]
@@ -581,6 +681,9 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let some = vault.backup(&server.uri(), &options).await.unwrap();
     assert_eq!(names(&some), ["blog.orders", "shop.a_view", "shop.orders", "shop.orders.2026"]);
 
+    let twice = BackupOptions { databases: vec!["blog".to_owned(), "blog".to_owned()], ..BackupOptions::default() };
+    assert_eq!(names(&vault.backup(&server.uri(), &twice).await.unwrap()).len(), 3);
+
     // The path of the URI selects a database, but `admin` none.
     let by_path = vault.backup(&server.uri().replace("/?", "/blog?"), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&by_path).len(), 3);
@@ -671,6 +774,16 @@ async fn what_the_source_refuses_is_named() {
     let error = vault.backup(&nobody, &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("does not answer"), "{error}");
+
+    // A database that cannot be read at all is named, not passed over.
+    let lister = doc! { "createRole": "listsAll", "roles": [{ "role": "read", "db": "open" }], "privileges": [
+        { "resource": { "cluster": true }, "actions": ["listDatabases"] },
+    ] };
+    admin.run_command(lister).await.unwrap();
+    admin.run_command(doc! { "createUser": "blind", "pwd": "p", "roles": ["listsAll"] }).await.unwrap();
+    let error = vault.backup(&login("blind:p"), &BackupOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("closed"), "{error}");
 
     // One database is enough for the right to read one database.
     let report = vault.backup(&login("partial:p"), &on("open")).await.unwrap();

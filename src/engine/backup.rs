@@ -2,6 +2,7 @@
 
 mod commit;
 mod plan;
+mod pulse;
 mod read;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
 
+use self::pulse::Pulse;
 use self::read::Outcome;
 use super::Tuning;
 use crate::clock;
@@ -94,24 +96,28 @@ async fn backup(
     let started = clock::now();
     progress.begin("looking at the source");
     let mut prepared = unless_stopped(stop, plan::prepare(source, options)).await?;
-    let result = execute(&mut prepared, name, place, started, progress, stop).await;
+    let pulse = Pulse::start(place.clone(), progress.clone(), started);
+    let result = execute(&mut prepared, name, place, (&pulse, started), progress, stop).await;
+    pulse.stop().await?;
     prepared.connection.close().await;
-    result
+    let manifest = result?;
+    commit::commit(&manifest, place).await?;
+    Ok(manifest)
 }
 
-/// The phases of a backup, once there is a listing, a moment at which to read all of it, and the settings.
+/// The phases of a backup up to its commit, once there is a listing, a moment at which to read all of it, and the settings.
 async fn execute(
     prepared: &mut plan::Prepared,
     name: &BackupName,
     place: &Store,
-    started: DateTime<Utc>,
+    (pulse, started): (&Pulse, DateTime<Utc>),
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Manifest> {
     // 1. Read and store every range at that moment; begin again where a collection changed its name meanwhile.
     let mut restarts = 0;
     let read = loop {
-        match read::read(prepared, place, started, progress, stop).await? {
+        match read::read(prepared, place, pulse.state(), progress, stop).await? {
             Outcome::Read(read) => break read,
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
@@ -131,13 +137,8 @@ async fn execute(
     progress.begin("committing");
     let consistency = unless_stopped(stop, read.consistency(prepared)).await?;
 
-    // 3. Commit: metadata, checksums, and the manifest last.
-    let manifest = unless_stopped(stop, commit::describe(prepared, name, read, consistency, (started, finished), place)).await?;
-    if stop.is_cancelled() {
-        return Err(Error::interrupted());
-    }
-    commit::commit(&manifest, place).await?;
-    Ok(manifest)
+    // 3. Describe it: metadata files, checksums, the manifest.
+    commit::describe(prepared, name, read, consistency, (started, finished), place, stop).await
 }
 
 /// Takes a new name, from the time, and its directory.

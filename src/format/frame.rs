@@ -44,6 +44,43 @@ impl Compressor {
     }
 }
 
+/// Compressors of one level, lent to those who compress at the moment: there are as many as ever worked at a time, because each has
+/// working memory of up to tens of megabytes.
+pub struct Compressors {
+    level: i32,
+    idle: std::sync::Mutex<Vec<Compressor>>,
+}
+
+impl Compressors {
+    /// None yet, of this level.
+    #[must_use]
+    pub fn new(level: i32) -> Self {
+        Self { level, idle: std::sync::Mutex::default() }
+    }
+
+    /// Lends one for the time that `work` takes.
+    ///
+    /// # Errors
+    /// As for [`Compressor::new`], and those of `work`.
+    pub fn lend<T>(&self, work: impl FnOnce(&mut Compressor) -> Result<T>) -> Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let idle_one = idle().pop();
+        let mut compressor = match idle_one {
+            Some(compressor) => compressor,
+            None => Compressor::new(self.level)?,
+        };
+        let done = work(&mut compressor);
+        idle().push(compressor);
+        done
+    }
+}
+
+impl std::fmt::Debug for Compressors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compressors").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
 /// Decompresses frames; kept between frames.
 pub struct Decompressor(ZstdDecompressor<'static>);
 

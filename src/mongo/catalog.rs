@@ -22,17 +22,15 @@ pub struct CollectionInfo {
     pub uuid: Option<Uuid>,
 }
 
-/// The names of all databases that the login may see, sorted.
+/// The names of all databases, sorted. A login with the right to list them sees all, also those that it may not read, so that
+/// none is passed over in silence; one without sees those that it has rights on.
 ///
 /// # Errors
 /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
-    let reply = command::run(
-        &connection.database("admin"),
-        rawdoc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true },
-    )
-    .await
-    .map_err(|e| describe(connection.role(), "listing databases", e))?;
+    let reply = command::run(&connection.database("admin"), rawdoc! { "listDatabases": 1, "nameOnly": true })
+        .await
+        .map_err(|e| describe(connection.role(), "listing databases", e))?;
     let mut names: Vec<String> = reply
         .get_array("databases")
         .into_iter()

@@ -11,6 +11,9 @@ use mongodb::raw_batch_cursor::RawBatch;
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a small question is asked again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is.
 ///
 /// # Errors
@@ -55,6 +58,26 @@ pub async fn run_cursor(
         Ok((documents, time))
     };
     bounded(COMMAND_LIMIT, all).await
+}
+
+/// Tries something again while what fails is transient, for half a minute: listings and other small questions in the middle of
+/// longer work.
+///
+/// # Errors
+/// The last try's.
+pub async fn patiently<T, F: Future<Output = crate::error::Result<T>>>(ask: impl Fn() -> F) -> crate::error::Result<T> {
+    let since = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match ask().await {
+            Err(e) if super::failure::is_passing(&e) && since.elapsed() < PATIENCE => {
+                tracing::info!("asking again: {e}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The bytes of a batch's array of documents: a BSON array whose elements are the documents.

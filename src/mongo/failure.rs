@@ -17,6 +17,10 @@ pub mod code {
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
     /// The cursor is gone.
     pub const CURSOR_NOT_FOUND: i32 = 43;
+    /// The command has an option that the server does not take.
+    pub const INVALID_OPTIONS: i32 = 72;
+    /// The document after which a scan was to go on is gone.
+    pub const KEY_NOT_FOUND: i32 = 211;
     /// A capped collection overwrote the place that a cursor had got to.
     pub const CAPPED_POSITION_LOST: i32 = 136;
     /// The collection of an open cursor was dropped or renamed.
@@ -43,6 +47,10 @@ pub fn code_of(error: &DriverError) -> Option<i32> {
 /// Whether trying again later may help: the network, an election, a cursor that the server lost, a shutdown.
 #[must_use]
 pub fn is_transient(error: &DriverError) -> bool {
+    if matches!(error.kind.as_ref(), DriverKind::Authentication { .. }) {
+        // Whatever breaks a login comes as this; what it was stands behind it.
+        return behind(error).is_some_and(is_transient);
+    }
     match error.kind.as_ref() {
         // What `command::invalid` makes is an answer that will not get better.
         DriverKind::Io(io) => io.kind() != std::io::ErrorKind::InvalidData,
@@ -99,6 +107,10 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         Role::Target => "MONGO_URI_LOCAL (or --target)",
     };
     let described = match error.kind.as_ref() {
+        DriverKind::Authentication { message, .. } if is_transient(&error) => {
+            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} broke off the login: {message}"))
+                .hint("run it again once the deployment is stable")
+        }
         DriverKind::Authentication { message, .. } => {
             Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}"))
                 .hint(format!("check user, password and authSource in {side_uri}"))
@@ -115,9 +127,9 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
             Error::new(ErrorKind::Server, format!("{what}: {} (code {}, {})", c.message, c.code, c.code_name))
         }
         DriverKind::ServerSelection { message, .. } => {
-            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} does not answer: {}", shorten(message))).hint(format!(
-                "check that it runs, that this machine may reach it (firewall, Atlas IP access list), and {side_uri}"
-            ))
+            Error::new(ErrorKind::Unreachable, format!("{what}: the {side} does not answer: {}", why_unselected(message))).hint(
+                format!("check that it runs, that this machine may reach it (firewall, Atlas IP access list), and {side_uri}"),
+            )
         }
         DriverKind::Io(io) => Error::new(ErrorKind::Unreachable, format!("{what}: the connection to the {side} broke: {io}"))
             .hint("run it again once the network holds"),
@@ -130,9 +142,47 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
     described.cause(error)
 }
 
+/// Whether an error of this crate has a transient one of the driver behind it.
+#[must_use]
+pub fn is_passing(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<DriverError>());
+    cause.is_some_and(is_transient)
+}
+
+fn behind(error: &DriverError) -> Option<&DriverError> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+/// What the driver met on each server that it looked for, from its description of the topology; the whole message where that
+/// names nothing.
+fn why_unselected(message: &str) -> String {
+    let servers = message.split("Address: ").skip(1).filter_map(|server| {
+        let (address, rest) = server.split_once(',')?;
+        let (_, error) = rest.split_once("Error: Kind: ")?;
+        let error = error.split(", labels:").next()?;
+        Some(format!("{address}: {error}"))
+    });
+    let met: Vec<String> = servers.collect();
+    if met.is_empty() { shorten(message) } else { met.join("; ") }
+}
+
 /// The first part of a message that goes on with the command or the topology that it was about.
 fn shorten(message: &str) -> String {
     let cut = message.find(" to execute command").unwrap_or(message.len());
     let text: String = message[..cut].chars().take(600).collect();
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_met_on_each_server_is_told_without_the_topology() {
+        let message = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: a:1, Type: Unknown, \
+                       Error: Kind: I/O error: Connection refused (os error 111), labels: {\"X\"}, source: None }, { Address: b:2, Type: Unknown, \
+                       Error: Kind: I/O error: timed out, labels: {} } ] }";
+        assert_eq!(why_unselected(message), "a:1: I/O error: Connection refused (os error 111); b:2: I/O error: timed out");
+        assert_eq!(why_unselected("something else"), "something else");
+    }
 }

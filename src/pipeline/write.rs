@@ -10,6 +10,7 @@ use super::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Elements, MAX_DOCUMENT};
+use crate::format::frame::{Compressor, Compressors};
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{Builder, Finished};
 use crate::format::{frame, key};
@@ -33,7 +34,7 @@ pub struct CollectionWriter {
     store: Store,
     stem: String,
     next: AtomicUsize,
-    level: i32,
+    compressors: Arc<Compressors>,
     segment_bytes: usize,
     cpu: Cpu,
     item: Item,
@@ -42,22 +43,27 @@ pub struct CollectionWriter {
 impl CollectionWriter {
     /// A writer of segments under this stem, of about this many stored bytes each.
     #[must_use]
-    pub fn new(store: Store, stem: String, level: i32, segment_bytes: usize, cpu: Cpu, item: Item) -> Arc<Self> {
-        Arc::new(Self { store, stem, next: AtomicUsize::new(0), level, segment_bytes, cpu, item })
+    pub fn new(
+        store: Store,
+        stem: String,
+        compressors: Arc<Compressors>,
+        segment_bytes: usize,
+        cpu: Cpu,
+        item: Item,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, segment_bytes, cpu, item })
     }
 
     /// Begins a range. Segments are numbered as they are stored, and one holds documents of one range.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`] where zstd cannot be set up.
-    pub fn range(self: &Arc<Self>) -> Result<RangeWriter> {
-        Ok(RangeWriter {
+    #[must_use]
+    pub fn range(self: &Arc<Self>) -> RangeWriter {
+        RangeWriter {
+            packer: Some(Packer::new(self.segment_bytes)),
             writer: self.clone(),
-            packer: Some(Packer::new(self.level, self.segment_bytes)?),
             counted: Content::default(),
             putting: None,
             stored: Vec::new(),
-        })
+        }
     }
 }
 
@@ -77,7 +83,7 @@ impl RangeWriter {
     /// # Errors
     /// [`ErrorKind::Damaged`] where the batch is not one of documents; [`ErrorKind::Storage`].
     pub async fn write<T: Documents>(&mut self, batch: T) -> Result<()> {
-        let (content, finished) = self.pack(move |packer| packer.take(&batch)).await?;
+        let (content, finished) = self.pack(move |packer, compressor| packer.take(&batch, compressor)).await?;
         self.counted.merge(&content);
         self.writer.item.add(content.documents, content.bytes);
         for segment in finished {
@@ -90,13 +96,13 @@ impl RangeWriter {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub async fn finish(mut self) -> Result<Vec<(usize, Segment)>> {
+    pub async fn finish(&mut self) -> Result<Vec<(usize, Segment)>> {
         let ((), finished) = self.pack(Packer::close).await?;
         for segment in finished {
             self.put(segment).await?;
         }
         self.settle().await?;
-        Ok(self.stored)
+        Ok(std::mem::take(&mut self.stored))
     }
 
     /// Takes back all that was written of the range.
@@ -108,7 +114,7 @@ impl RangeWriter {
         for (_, segment) in self.stored.drain(..) {
             self.writer.store.delete(&segment.object.key).await?;
         }
-        self.packer = Some(Packer::new(self.writer.level, self.writer.segment_bytes)?);
+        self.packer = Some(Packer::new(self.writer.segment_bytes));
         self.writer.item.take_back(self.counted.documents, self.counted.bytes);
         self.counted = Content::default();
         Ok(())
@@ -123,24 +129,23 @@ impl RangeWriter {
 
     async fn pack<R: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Packer) -> Result<R> + Send + 'static,
+        work: impl FnOnce(&mut Packer, &mut Compressor) -> Result<R> + Send + 'static,
     ) -> Result<(R, Vec<Finished>)> {
         let mut packer = self.packer.take().ok_or_else(|| Error::new(ErrorKind::Internal, "a range went on after it failed"))?;
-        let (packer, result, finished) = self
-            .writer
-            .cpu
-            .run(move || {
-                let result = work(&mut packer)?;
-                let finished = std::mem::take(&mut packer.finished);
-                Ok((packer, result, finished))
-            })
-            .await?;
+        let compressors = self.writer.compressors.clone();
+        let packed = self.writer.cpu.run(move || {
+            let result = compressors.lend(|compressor| work(&mut packer, compressor))?;
+            let finished = std::mem::take(&mut packer.finished);
+            Ok((packer, result, finished))
+        });
+        let (packer, result, finished) = packed.await?;
         self.packer = Some(packer);
         Ok((result, finished))
     }
 
     async fn put(&mut self, segment: Finished) -> Result<()> {
         self.settle().await?;
+        let oversized = segment.stored_bytes > 2 * self.writer.segment_bytes as u64;
         let number = self.writer.next.fetch_add(1, Ordering::Relaxed);
         let (store, key) = (self.writer.store.clone(), key::segment(&self.writer.stem, number));
         self.putting = Some(tokio::spawn(async move {
@@ -149,7 +154,8 @@ impl RangeWriter {
             let (documents, digest) = (segment.content.documents, segment.content.digest());
             Ok((number, Segment { object, raw_bytes: segment.raw_bytes, documents, digest, frames: segment.frames }))
         }));
-        Ok(())
+        // One that is larger than planned, because a single frame is, does not wait beside the next.
+        if oversized { self.settle().await } else { Ok(()) }
     }
 
     /// Waits for the segment that is on its way.
@@ -164,7 +170,6 @@ impl RangeWriter {
 
 /// Gathers documents into frames and frames into segments.
 struct Packer {
-    compressor: frame::Compressor,
     segment_bytes: usize,
     pending: Vec<u8>,
     content: Content,
@@ -179,19 +184,18 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    fn new(level: i32, segment_bytes: usize) -> Result<Self> {
-        Ok(Self {
-            compressor: frame::Compressor::new(level)?,
+    fn new(segment_bytes: usize) -> Self {
+        Self {
             segment_bytes,
             pending: Vec::new(),
             content: Content::default(),
             builder: Builder::default(),
             finished: Vec::new(),
-        })
+        }
     }
 
     /// Takes every document of a batch, and says what was taken.
-    fn take<T: Documents>(&mut self, batch: &T) -> Result<Content> {
+    fn take<T: Documents>(&mut self, batch: &T, compressor: &mut Compressor) -> Result<Content> {
         let mut taken = Content::default();
         for element in Elements::of(batch.array()?)?.skip(batch.skip()) {
             let element = element?;
@@ -200,13 +204,13 @@ impl Packer {
                 return Err(Error::damaged("a batch of the source holds something that is not a document"));
             }
             if self.pending.len() + document.len() > frame::TARGET && !self.pending.is_empty() {
-                self.flush()?;
+                self.flush(compressor)?;
             }
             let mut one = Content::default();
             one.add(document);
             taken.merge(&one);
             if document.len() >= frame::TARGET {
-                self.push(document, &one)?; // alone in its frame, without another copy
+                self.push(document, &one, compressor)?; // alone in its frame, without another copy
             } else {
                 self.pending.extend_from_slice(document);
                 self.content.merge(&one);
@@ -216,25 +220,25 @@ impl Packer {
     }
 
     /// Ends the last frame and the last segment.
-    fn close(&mut self) -> Result<()> {
-        self.flush()?;
+    fn close(&mut self, compressor: &mut Compressor) -> Result<()> {
+        self.flush(compressor)?;
         self.end_segment();
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, compressor: &mut Compressor) -> Result<()> {
         if !self.pending.is_empty() {
             let mut pending = std::mem::take(&mut self.pending);
             let content = std::mem::take(&mut self.content);
-            self.push(&pending, &content)?;
+            self.push(&pending, &content, compressor)?;
             pending.clear();
             self.pending = pending;
         }
         Ok(())
     }
 
-    fn push(&mut self, documents: &[u8], content: &Content) -> Result<()> {
-        let frame = self.compressor.compress(documents)?;
+    fn push(&mut self, documents: &[u8], content: &Content, compressor: &mut Compressor) -> Result<()> {
+        let frame = compressor.compress(documents)?;
         if self.builder.stored() + frame.len() > self.segment_bytes {
             self.end_segment();
         }

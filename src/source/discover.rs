@@ -216,12 +216,12 @@ pub fn can_snapshot(connection: &Connection) -> bool {
 /// # Errors
 /// As for [`list`]; [`ErrorKind::Server`] where collections come and go too fast for two listings to agree.
 pub async fn settle(connection: &Connection, selection: &Selection) -> Result<Listing> {
-    let mut first = list(connection, selection).await?;
+    let mut first = command::patiently(|| list(connection, selection)).await?;
     if !can_snapshot(connection) {
         return Ok(first);
     }
     for round in 0..LISTINGS {
-        let second = list(connection, selection).await?;
+        let second = command::patiently(|| list(connection, selection)).await?;
         if first.collections == second.collections {
             return Ok(first);
         }
@@ -267,8 +267,10 @@ pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option
 /// What became of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// It exists no more.
+    /// It exists no more, and nothing has its name.
     Dropped,
+    /// It exists no more, and another collection has its name, as after `$out` or a rename over it.
+    Replaced,
     /// It has its old name.
     Unmoved,
     /// It has this name now.
@@ -278,27 +280,25 @@ pub enum Whereabouts {
 /// Finds a collection by its identity.
 ///
 /// # Errors
-/// As for [`list`].
+/// As for [`list`]; of other databases than its own, only where they can be listed.
 pub async fn whereabouts(connection: &Connection, collection: &Found) -> Result<Whereabouts> {
-    // Its own database first; where the login sees no others, that is all there is to see.
-    let own = &collection.namespace.database;
-    let mut databases = vec![own.clone()];
-    if let Ok(all) = catalog::databases(connection).await {
-        databases.extend(all.into_iter().filter(|d| d != own));
+    let (own, data) = (&collection.namespace.database, collection.data());
+    let is_it = |entry: &CollectionInfo| entry.uuid.is_some() && entry.uuid == collection.uuid;
+    let (here, _) = command::patiently(|| catalog::collections(connection, own)).await?;
+    if let Some(entry) = here.iter().find(|e| is_it(e)) {
+        let now = Namespace::new(own, &entry.name);
+        return Ok(if now == data { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
     }
-    for database in databases {
-        let Ok((entries, _)) = catalog::collections(connection, &database).await else {
-            if database == *own {
-                catalog::collections(connection, &database).await?;
-            }
-            continue;
-        };
-        if let Some(entry) = entries.into_iter().find(|e| e.uuid.is_some() && e.uuid == collection.uuid) {
-            let now = Namespace::new(database, entry.name);
-            return Ok(if now == collection.data() { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
+    // Where the login sees no other databases, its own is all there is to see.
+    let all = command::patiently(|| catalog::databases(connection)).await.unwrap_or_default();
+    for database in all.iter().filter(|d| *d != own) {
+        let Ok((entries, _)) = command::patiently(|| catalog::collections(connection, database)).await else { continue };
+        if let Some(entry) = entries.into_iter().find(is_it) {
+            return Ok(Whereabouts::Renamed(Namespace::new(database, entry.name)));
         }
     }
-    Ok(Whereabouts::Dropped)
+    let replaced = here.iter().any(|e| e.name == collection.namespace.collection);
+    Ok(if replaced { Whereabouts::Replaced } else { Whereabouts::Dropped })
 }
 
 /// How many seconds of history the source keeps, where the login may ask.

@@ -21,6 +21,9 @@ const RANGE: u64 = 256 * 1024 * 1024;
 /// The most ranges of one collection.
 const MOST: u64 = 2048;
 
+/// Up to this many bytes it does not matter how the samples are found.
+const CHEAP_TO_SCAN: u64 = 64 * 1024 * 1024;
+
 /// How many samples there are for each bound: the more, the more equal the ranges.
 const OVERSAMPLING: u64 = 20;
 
@@ -89,12 +92,23 @@ impl Division {
 /// Divides a collection. Sampling that fails or finds too little gives one range: it is about speed alone.
 pub async fn divide(connection: &Connection, collection: &Found, size: Size, how: Division) -> Vec<Range> {
     let whole = vec![Range::Natural];
-    let divisible = !collection.is_capped() && (collection.is_clustered() || has_id_index(collection));
+    // Before 5.3 no hint leads a scan of a clustered collection, and there are no others than the buckets of time series.
+    let by_cluster = collection.is_clustered() && connection.version >= Version(5, 3, 0);
+    let divisible = !collection.is_capped() && (by_cluster || (!collection.is_clustered() && has_id_index(collection)));
     let parts = how.parts(size);
     if parts < 2 || !divisible || connection.topology == Topology::Sharded {
         return whole;
     }
-    let Some(bounds) = sample(connection, collection, parts).await else { return whole };
+    let mut samples = parts * OVERSAMPLING;
+    if size.bytes > CHEAP_TO_SCAN {
+        // From a twentieth of the documents on, `$sample` reads all of them instead of picking.
+        samples = samples.min((size.documents / 20).saturating_sub(1));
+    }
+    let parts = parts.min(samples / 2);
+    if parts < 2 {
+        return whole;
+    }
+    let Some(bounds) = sample(connection, collection, parts, samples).await else { return whole };
     if bounds.is_empty() {
         return whole;
     }
@@ -116,9 +130,9 @@ pub async fn divide(connection: &Connection, collection: &Found, size: Size, how
 }
 
 /// Bounds between `parts` parts of about the same size, ascending in the collection's own order, each different.
-async fn sample(connection: &Connection, collection: &Found, parts: u64) -> Option<Vec<IdValue>> {
+async fn sample(connection: &Connection, collection: &Found, parts: u64, samples: u64) -> Option<Vec<IdValue>> {
     let data = collection.data();
-    let samples = i64::try_from(parts * OVERSAMPLING).ok()?;
+    let samples = i64::try_from(samples).ok()?;
     let aggregate = rawdoc! {
         "aggregate": data.collection.as_str(),
         // The server sorts, by the collection's own collation.

@@ -10,6 +10,7 @@ use mongodb::error::Error as DriverError;
 use mongodb::options::RunCursorCommandOptions;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{Found, Size, Whereabouts, whereabouts};
@@ -24,10 +25,13 @@ use crate::pipeline::budget::{Budget, Share};
 use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
-const BATCH_LIMIT: Duration = Duration::from_secs(300);
+const BATCH_LIMIT: Duration = Duration::from_secs(90);
 
 /// How long to keep trying while nothing comes: longer than an election, and than the restart of a member.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The first wait between two tries; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest wait between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -138,12 +142,20 @@ impl Scan {
         to: &mpsc::Sender<Event>,
         stop: &CancellationToken,
     ) -> Result<Option<Timestamp>, Failure> {
+        tokio::select! {
+            () = stop.cancelled() => Err(Failure::Stopped),
+            end = self.read_all(budget, to) => end,
+        }
+    }
+
+    async fn read_all(&self, budget: &Budget, to: &mpsc::Sender<Event>) -> Result<Option<Timestamp>, Failure> {
         let mut position = Position::default();
-        let mut since = tokio::time::Instant::now();
-        let (mut pause, mut restarts, mut halvings) = (Duration::from_millis(50), 0, 0);
+        let mut failing_since: Option<Instant> = None;
+        let (mut pause, mut restarts, mut halvings) = (FIRST_PAUSE, 0, 0);
+        let mut by_uuid = self.can_name_uuid();
         loop {
             let before = position.clone();
-            let failed = match self.read(&mut position, halvings, budget, to, stop).await {
+            let failed = match self.read(&mut position, halvings, by_uuid, budget, to).await {
                 Ok(()) => return Ok(position.end),
                 Err(Ended::Stopped) => return Err(Failure::Stopped),
                 Err(Ended::Moved) => return Err(Failure::Moved(Error::new(ErrorKind::Server, self.what()))),
@@ -157,21 +169,25 @@ impl Scan {
                     | code::SNAPSHOT_UNAVAILABLE
                     | code::COLLECTION_UUID_MISMATCH,
                 ) => return Err(Failure::Moved(self.describe(failed))),
+                // A server of 6.0 that is still told to behave as one of 5.0.
+                Some(code::INVALID_OPTIONS) if by_uuid => {
+                    by_uuid = false;
+                    continue;
+                }
+                Some(code::KEY_NOT_FOUND) => self.range == Range::Natural && position.token.is_some(),
                 other => other == Some(code::CAPPED_POSITION_LOST),
             };
-            if position != before {
-                (since, pause) = (tokio::time::Instant::now(), Duration::from_millis(50));
-            } else {
+            if position == before {
                 halvings = (halvings + 1).min(HALVINGS);
+            } else {
+                (failing_since, pause) = (None, FIRST_PAUSE);
             }
-            if !(is_transient(&failed) || lost_position) || since.elapsed() > PATIENCE {
+            let patient = failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
+            if !(is_transient(&failed) || lost_position) || !patient {
                 return Err(Failure::Other(self.describe(failed)));
             }
             tracing::info!("{} was interrupted and goes on: {failed}", self.what());
-            tokio::select! {
-                () = stop.cancelled() => return Err(Failure::Stopped),
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             if position.handed_on && (lost_position || !self.can_resume(&position).await) {
                 restarts += 1;
@@ -185,10 +201,10 @@ impl Scan {
         }
     }
 
-    /// Whether the next cursor can start after what was handed on.
+    /// Whether the next cursor can start after what was handed on. A server that does not answer now may do so later.
     async fn can_resume(&self, position: &Position) -> bool {
         match (&self.range, &position.token) {
-            (Range::Natural, Some((_, process))) => self.process().await.as_ref() == Some(process),
+            (Range::Natural, Some((_, process))) => self.process().await.map_or(true, |now| now.as_ref() == Some(process)),
             (Range::Natural, None) => false,
             _ => position.last_id.is_some(),
         }
@@ -199,37 +215,36 @@ impl Scan {
         &self,
         position: &mut Position,
         halvings: u32,
+        by_uuid: bool,
         budget: &Budget,
         to: &mpsc::Sender<Event>,
-        stop: &CancellationToken,
     ) -> Result<(), Ended> {
         let with_token = self.range == Range::Natural && self.is_large() && self.connection.topology != Topology::Sharded;
-        let process = if with_token { self.process().await } else { None };
+        let process = if with_token { self.process().await? } else { None };
+        if position.token.as_ref().is_some_and(|(_, given)| process != Some(*given)) {
+            // A token means something in the process that gave it and nowhere else; without it, all would be read again.
+            return Err(command::broken("another server answers than the one that was read from").into());
+        }
         let batch = self.batch_documents().map(|documents| (documents >> halvings).max(1));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
         let mut skip_id = position.last_id.clone();
         loop {
             // The driver holds a reply twice for a moment.
-            let mut share = tokio::select! {
-                () = stop.cancelled() => return Err(Ended::Stopped),
-                share = budget.take(2 * expected) => share,
-            };
+            let mut share = budget.take(2 * expected).await;
             let opening = cursor.is_none();
             let next = async {
                 match &mut cursor {
                     Some(cursor) => cursor.try_next().await,
-                    none => none.insert(self.open(position, batch, process.is_some()).await?).try_next().await,
+                    none => none.insert(self.open(position, batch, process.is_some(), by_uuid).await?).try_next().await,
                 }
             };
-            let reply = tokio::select! {
-                () = stop.cancelled() => return Err(Ended::Stopped),
-                reply = command::bounded(BATCH_LIMIT, next) => reply?,
-            };
-            let Some(reply) = reply else { return Ok(()) };
+            let Some(reply) = command::bounded(BATCH_LIMIT, next).await? else { return Ok(()) };
             if opening {
-                self.confirm_identity().await?;
-                if process.is_some() && self.process().await != process {
+                if !by_uuid {
+                    self.confirm_identity().await?;
+                }
+                if process.is_some() && self.process().await? != process {
                     return Err(command::broken("the primary changed while a cursor was opened").into());
                 }
             }
@@ -243,7 +258,13 @@ impl Scan {
     }
 
     /// Opens a cursor after `position`.
-    async fn open(&self, position: &Position, batch: Option<u32>, with_token: bool) -> Result<RawBatchCursor, DriverError> {
+    async fn open(
+        &self,
+        position: &Position,
+        batch: Option<u32>,
+        with_token: bool,
+        by_uuid: bool,
+    ) -> Result<RawBatchCursor, DriverError> {
         let data = self.collection.data();
         let mut find = rawdoc! { "find": data.collection.as_str() };
         match &self.range {
@@ -274,7 +295,7 @@ impl Scan {
             }
             Range::MaxKey => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
         }
-        if let (Some(uuid), true) = (self.collection.uuid, self.names_uuid()) {
+        if let (Some(uuid), true) = (self.collection.uuid, by_uuid) {
             let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };
             find.append(cstr!("collectionUUID"), uuid);
         }
@@ -296,13 +317,13 @@ impl Scan {
     }
 
     /// Whether `find` itself checks that the name still leads to the collection that was listed.
-    fn names_uuid(&self) -> bool {
+    fn can_name_uuid(&self) -> bool {
         self.connection.version >= Version(6, 0, 0) && self.connection.topology != Topology::Sharded
     }
 
     /// Where `find` does not, looks once a cursor is open: from then on the cursor keeps the collection.
     async fn confirm_identity(&self) -> Result<(), Ended> {
-        if self.names_uuid() || self.collection.uuid.is_none() {
+        if self.collection.uuid.is_none() {
             return Ok(());
         }
         match whereabouts(&self.connection, &self.collection).await {
@@ -333,9 +354,9 @@ impl Scan {
     }
 
     /// The identity of the server process that answers now.
-    async fn process(&self) -> Option<ObjectId> {
-        let hello = command::run(&self.connection.database("admin"), rawdoc! { "hello": 1 }).await.ok()?;
-        hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok()
+    async fn process(&self) -> Result<Option<ObjectId>, DriverError> {
+        let hello = command::run(&self.connection.database("admin"), rawdoc! { "hello": 1 }).await?;
+        Ok(hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok())
     }
 
     fn what(&self) -> String {

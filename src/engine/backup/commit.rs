@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::plan::Prepared;
@@ -22,6 +23,7 @@ pub(super) async fn describe(
     consistency: Consistency,
     (started, finished): (DateTime<Utc>, DateTime<Utc>),
     place: &Store,
+    stop: &CancellationToken,
 ) -> Result<Manifest> {
     let mut left_out = prepared.listing.left_out.clone();
     let mut collections = Vec::new();
@@ -34,6 +36,10 @@ pub(super) async fn describe(
         let indexes = found.indexes.iter().map(|index| &**index);
         let bytes = metadata::write(&collection, found.kind, found.uuid, &found.options, indexes);
         let object = StoredObject { key: key::metadata(&read.stem), bytes: bytes.len() as u64, sha256: Sha256Hex::of(&bytes) };
+        // Between two puts, never in the middle of one: it would go on while the directory is removed.
+        if stop.is_cancelled() {
+            return Err(Error::interrupted());
+        }
         place.put(&object.key, vec![Bytes::from(bytes)]).await?;
         collections.push(Collection {
             database,
@@ -66,6 +72,9 @@ pub(super) async fn describe(
         checksums: Sha256Hex::zero(),
         sha256: Sha256Hex::zero(),
     };
+    if stop.is_cancelled() {
+        return Err(Error::interrupted());
+    }
     manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
     Ok(manifest)
 }

@@ -1,17 +1,20 @@
 //! Planning a backup: the connection, what is read and when, how it is divided, and with what settings.
 
+use std::collections::HashMap;
+
 use bson::Timestamp;
 use futures::StreamExt as _;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::BackupOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, Topology};
 use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
+use crate::mongo::{Connection, MongoUri, command};
 use crate::pipeline::cpu;
-use crate::source::discover::{self, Listing, Selection, Size};
+use crate::source::discover::{self, Found, Listing, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::ranges::{self, Division, Range};
 
@@ -26,6 +29,9 @@ const NEAR_LEVEL: i32 = 1;
 
 /// The same where the link leaves time to compress better.
 const FAR_LEVEL: i32 = 3;
+
+/// About the least a segment has, stored.
+const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 
 /// What a backup would do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,10 +73,25 @@ pub(super) struct Prepared {
     pub(super) allow_inconsistent: bool,
     pub(super) kind: ConsistencyKind,
     pub(super) settings: Settings,
-    pub(super) division: Division,
     pub(super) memory_bytes: u64,
     pub(super) listing: Listing,
-    pub(super) sizes: Vec<Option<Size>>,
+    pub(super) survey: Survey,
+}
+
+/// How large collections are and how they are divided. It is found out before the snapshot time is taken, because the source keeps
+/// its history for a short time only; what came since is read in one piece.
+#[derive(Debug, Default)]
+pub(super) struct Survey(HashMap<Uuid, (Option<Size>, Vec<Range>)>);
+
+impl Survey {
+    /// Of a collection: its size where it is known, and its ranges; none of a view.
+    pub(super) fn of(&self, collection: &Found) -> (Option<Size>, Vec<Range>) {
+        if collection.kind == CollectionKind::View {
+            return (Some(Size::default()), Vec::new());
+        }
+        let known = collection.uuid.and_then(|uuid| self.0.get(&uuid).cloned());
+        known.unwrap_or_else(|| (None, vec![Range::Natural]))
+    }
 }
 
 /// Connects, lists, and chooses the settings.
@@ -79,17 +100,19 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
     let kind = consistency(&connection, options.allow_inconsistent)?;
-    let databases = match (options.databases.as_slice(), source.database()) {
+    let mut databases = match (options.databases.as_slice(), source.database()) {
         ([], Some(named)) => vec![named.to_owned()],
         (given, _) => given.to_vec(),
     };
+    databases.sort();
+    databases.dedup();
     let selection = Selection {
         databases: databases.clone(),
         include: options.include.clone(),
         exclude: options.exclude.clone(),
         allow_empty: options.allow_empty,
     };
-    let listing = discover::settle(&connection, &selection).await?;
+    let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;
 
     let largest = listing.collections.iter().zip(&sizes).filter_map(|(c, s)| Some((c, (*s)?))).max_by_key(|(_, s)| s.bytes);
@@ -101,7 +124,11 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Near => (cpu::cores().clamp(2, NEAR_READERS), NEAR_LEVEL),
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
-    let readers = options.tuning.readers.unwrap_or(readers).max(1);
+    let wanted = options.tuning.readers.unwrap_or(readers).max(1);
+    let readers = wanted.min(most_readers_in(options.tuning.memory_bytes));
+    if readers < wanted && options.tuning.readers.is_some() {
+        tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
+    }
     let patterns = |patterns: &[crate::names::NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
         level: options.tuning.level.unwrap_or(level),
@@ -113,17 +140,42 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         exclude: patterns(&options.exclude),
     };
     tracing::debug!(?link, readers, level = settings.level, segment_bytes = settings.segment_bytes, "settings chosen");
+    let division = Division { readers, range_bytes: options.tuning.range_bytes };
+    let survey = survey(&connection, &listing.collections, &sizes, division).await;
+    let listing = settle(&connection, &selection, kind).await?;
     Ok(Prepared {
         connection,
         selection,
         allow_inconsistent: options.allow_inconsistent,
         kind,
         settings,
-        division: Division { readers, range_bytes: options.tuning.range_bytes },
         memory_bytes: options.tuning.memory_bytes,
         listing,
-        sizes,
+        survey,
     })
+}
+
+/// How each collection is divided.
+async fn survey(connection: &Connection, collections: &[Found], sizes: &[Option<Size>], how: Division) -> Survey {
+    let parts = collections.iter().zip(sizes).filter_map(|(c, s)| Some((c.uuid?, c, *s)));
+    let found = futures::stream::iter(parts).map(|(uuid, collection, size)| async move {
+        (uuid, (size, ranges::divide(connection, collection, size.unwrap_or_default(), how).await))
+    });
+    Survey(found.buffer_unordered(8).collect().await)
+}
+
+/// The listing that is read, and its time.
+async fn settle(connection: &Connection, selection: &Selection, kind: ConsistencyKind) -> Result<Listing> {
+    let listing = discover::settle(connection, selection).await?;
+    let has_documents = listing.collections.iter().any(|c| c.kind != CollectionKind::View);
+    if kind == ConsistencyKind::Snapshot && has_documents && listing.time.is_none() {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "the source does not tell its operation time, without which it cannot be read at one moment",
+        )
+        .hint("connect to the deployment itself, not through something that only resembles it"));
+    }
+    Ok(listing)
 }
 
 /// What moment this source can be read at.
@@ -141,9 +193,14 @@ fn consistency(connection: &Connection, allow_inconsistent: bool) -> Result<Cons
     .hint("upgrade it to 5.0 or later, or pass --allow-inconsistent for a backup whose parts are of different moments"))
 }
 
+/// How many readers fit: each needs two small segments, two frames, and a batch that the driver holds twice.
+fn most_readers_in(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / (2 * SMALLEST_SEGMENT + 4 * frame::TARGET as u64)).unwrap_or(usize::MAX).max(1)
+}
+
 /// Segments wait in memory, up to two a reader; a third of the budget is theirs.
 fn segment_bytes(memory_bytes: u64, readers: usize) -> u64 {
-    (memory_bytes / (6 * readers as u64)).clamp(1024 * 1024, segment::TARGET as u64)
+    (memory_bytes / (6 * readers as u64)).clamp(SMALLEST_SEGMENT, segment::TARGET as u64)
 }
 
 /// What each reader holds whatever the data: two segments, a frame being filled and a frame being compressed.
@@ -168,30 +225,14 @@ impl Prepared {
 
     /// A new listing and a new snapshot time.
     pub(super) async fn settle_again(&mut self) -> Result<()> {
-        self.listing = discover::settle(&self.connection, &self.selection).await?;
-        self.sizes = discover::sizes(&self.connection, &self.listing.collections).await;
+        self.listing = settle(&self.connection, &self.selection, self.kind).await?;
         Ok(())
-    }
-
-    /// The ranges of every collection, in the listing's order; none of views.
-    pub(super) async fn ranges(&self) -> Vec<Vec<Range>> {
-        let parts = self.listing.collections.iter().zip(&self.sizes);
-        futures::stream::iter(parts)
-            .map(|(collection, size)| async move {
-                if collection.kind == CollectionKind::View {
-                    return Vec::new();
-                }
-                ranges::divide(&self.connection, collection, size.unwrap_or_default(), self.division).await
-            })
-            .buffered(8)
-            .collect()
-            .await
     }
 
     /// The plan, for people.
     pub(super) async fn plan(&self) -> BackupPlan {
-        let ranges = self.ranges().await;
-        let collections = self.listing.collections.iter().zip(&self.sizes).zip(ranges).map(|((collection, size), ranges)| {
+        let collections = self.listing.collections.iter().map(|collection| {
+            let (size, ranges) = self.survey.of(collection);
             let size = size.unwrap_or_default();
             PlannedCollection {
                 database: collection.namespace.database.clone(),

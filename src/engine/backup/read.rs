@@ -5,18 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::Timestamp;
-use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::Prepared;
-use crate::clock;
+use super::pulse::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
+use crate::format::frame::Compressors;
 use crate::format::key::{self, Stems};
-use crate::format::manifest::{Consistency, ConsistencyException, ConsistencyKind, FORMAT_VERSION, Segment};
-use crate::format::progress::{HEARTBEAT_SECONDS, Progress as Heartbeat};
+use crate::format::manifest::{Consistency, ConsistencyException, ConsistencyKind, Segment};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::{Item, Progress};
@@ -98,8 +97,7 @@ struct Shared {
     snapshot: Option<Timestamp>,
     allow_inconsistent: bool,
     without_snapshot: AtomicBool,
-    ranges_done: AtomicU64,
-    ranges: u64,
+    state: Arc<State>,
     collections: Vec<Reading>,
     queue: Mutex<VecDeque<Unit>>,
     budget: Budget,
@@ -109,16 +107,14 @@ struct Shared {
 pub(super) async fn read(
     prepared: &Prepared,
     place: &Store,
-    started: DateTime<Utc>,
+    state: &Arc<State>,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let ranges = super::unless_stopped(stop, async { Ok(prepared.ranges().await) }).await?;
     progress.begin("reading");
-    let shared = Arc::new(share_out(prepared, ranges, place, progress));
+    let shared = Arc::new(share_out(prepared, place, state.clone(), progress));
 
     let halt = stop.child_token();
-    let heartbeat = tokio::spawn(beat(shared.clone(), place.clone(), progress.clone(), started, halt.clone()));
     let mut workers = JoinSet::new();
     for _ in 0..prepared.settings.readers {
         workers.spawn(work(shared.clone(), halt.clone()));
@@ -132,8 +128,6 @@ pub(super) async fn read(
             first.get_or_insert(why);
         }
     }
-    halt.cancel();
-    heartbeat.await.map_err(|e| Error::new(ErrorKind::Internal, "the heartbeat died").cause(e))?;
     if stop.is_cancelled() {
         return Err(Error::interrupted());
     }
@@ -154,13 +148,15 @@ pub(super) async fn clear(place: &Store) -> Result<()> {
     Ok(())
 }
 
-fn share_out(prepared: &Prepared, ranges: Vec<Vec<Range>>, place: &Store, progress: &Progress) -> Shared {
+fn share_out(prepared: &Prepared, place: &Store, state: Arc<State>, progress: &Progress) -> Shared {
     let cpu = Cpu::of_this_machine();
+    let compressors = Arc::new(Compressors::new(prepared.settings.level));
     let mut stems = Stems::default();
     let mut units = Vec::new();
     let mut collections = Vec::new();
     let segment_bytes = usize::try_from(prepared.settings.segment_bytes).unwrap_or(usize::MAX);
-    for (index, ((found, size), ranges)) in prepared.listing.collections.iter().zip(&prepared.sizes).zip(ranges).enumerate() {
+    for (index, found) in prepared.listing.collections.iter().enumerate() {
+        let (size, ranges) = prepared.survey.of(found);
         let about = size.unwrap_or_default();
         let item = progress.item(found.namespace.to_string(), about.documents, about.bytes);
         if ranges.is_empty() {
@@ -169,11 +165,11 @@ fn share_out(prepared: &Prepared, ranges: Vec<Vec<Range>>, place: &Store, progre
         let stem = stems.assign(&found.namespace);
         collections.push(Reading {
             found: found.clone(),
-            size: *size,
+            size,
             writer: CollectionWriter::new(
                 place.clone(),
                 stem.clone(),
-                prepared.settings.level,
+                compressors.clone(),
                 segment_bytes,
                 cpu.clone(),
                 item.clone(),
@@ -189,13 +185,13 @@ fn share_out(prepared: &Prepared, ranges: Vec<Vec<Range>>, place: &Store, progre
     }
     // The largest first, so that none is left to run alone at the end.
     units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
+    state.begin(prepared.snapshot().map(Into::into), units.len() as u64);
     Shared {
         connection: prepared.connection.clone(),
         snapshot: prepared.snapshot(),
         allow_inconsistent: prepared.allow_inconsistent,
         without_snapshot: AtomicBool::new(false),
-        ranges_done: AtomicU64::new(0),
-        ranges: units.len() as u64,
+        state,
         collections,
         queue: Mutex::new(units.into()),
         budget: Budget::new(prepared.batch_bytes()),
@@ -209,10 +205,13 @@ async fn work(shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> 
         let Some(unit) = unit else { return Ok(()) };
         let reading = &shared.collections[unit.collection];
         if !reading.dropped.load(Ordering::Relaxed) {
-            let mut writer = reading.writer.range()?;
-            match read_range(&shared, reading, &unit, &mut writer, &halt).await {
-                Ok(end) => {
-                    let segments = writer.finish().await?;
+            let mut writer = reading.writer.range();
+            let read = match read_range(&shared, reading, &unit, &mut writer, &halt).await {
+                Ok(end) => writer.finish().await.map(|segments| (segments, end)).map_err(Halt::from),
+                Err(why) => Err(why),
+            };
+            match read {
+                Ok((segments, end)) => {
                     let mut done = lock(&reading.done);
                     done.segments.extend(segments);
                     done.end = done.end.max(end);
@@ -223,7 +222,7 @@ async fn work(shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> 
                 }
             }
         }
-        shared.ranges_done.fetch_add(1, Ordering::Relaxed);
+        shared.state.range_done();
         if reading.ranges_left.fetch_sub(1, Ordering::Relaxed) == 1 {
             reading.item.finish();
         }
@@ -261,11 +260,14 @@ async fn read_range(
             Failure::Moved(cause) => {
                 writer.restart().await?;
                 let namespace = &reading.found.namespace;
-                match whereabouts(&shared.connection, &reading.found).await? {
+                let found = super::unless_stopped(halt, whereabouts(&shared.connection, &reading.found)).await?;
+                match found {
                     Whereabouts::Dropped => {
                         reading.dropped.store(true, Ordering::Relaxed);
                         return Ok(None);
                     }
+                    // Neither the one that is gone nor the one that came after the listing would be in the backup.
+                    Whereabouts::Replaced => return Err(Halt::Again(format!("{namespace} was replaced while the backup ran"))),
                     Whereabouts::Renamed(now) => {
                         return Err(Halt::Again(format!("{namespace} was renamed to {now} while the backup ran")));
                     }
@@ -362,7 +364,7 @@ impl Read {
     /// no write to them between it and the end of their read.
     pub(super) async fn consistency(&self, prepared: &Prepared) -> Result<Consistency> {
         let Some(snapshot) = prepared.snapshot().filter(|_| !self.without_snapshot) else {
-            // With nothing to read there is no time, and nothing that could disagree.
+            // With nothing to read there may be no time, and there is nothing that could disagree.
             let kind = if self.without_snapshot { ConsistencyKind::None } else { prepared.kind };
             return Ok(Consistency { kind, cluster_time: None, exceptions: Vec::new() });
         };
@@ -372,45 +374,16 @@ impl Read {
             let reason = match oplog::touches(&prepared.connection, uuid, snapshot, read.end.unwrap_or(snapshot)).await {
                 Ok(false) => continue,
                 Ok(true) => "capped, and written to while the backup ran".to_owned(),
-                Err(e) => {
-                    tracing::info!("the oplog cannot be read: {e}");
+                Err(e) if e.kind() == ErrorKind::Denied => {
                     "capped, and without a right to the oplog it cannot be proven that it was not written to while the backup ran"
                         .to_owned()
                 }
+                Err(e) => format!("capped, and it cannot be proven that it was not written to while the backup ran: {e}"),
             };
             let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
             exceptions.push(ConsistencyException { database, collection, reason });
         }
         Ok(Consistency { kind: ConsistencyKind::Snapshot, cluster_time: Some(snapshot.into()), exceptions })
-    }
-}
-
-/// Tells others, every few seconds, that this backup runs.
-async fn beat(shared: Arc<Shared>, place: Store, progress: Progress, started: DateTime<Utc>, end: CancellationToken) {
-    loop {
-        let (documents, raw_bytes, ..) = progress.view().sums();
-        let heartbeat = Heartbeat {
-            format_version: FORMAT_VERSION,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            process: std::process::id(),
-            started,
-            heartbeat: clock::now(),
-            snapshot_time: shared.snapshot.map(Into::into),
-            ranges_done: shared.ranges_done.load(Ordering::Relaxed),
-            ranges: shared.ranges,
-            documents,
-            raw_bytes,
-        };
-        if let Ok(bytes) = serde_json::to_vec_pretty(&heartbeat) {
-            // Where it cannot be written, neither can the segments, and that is what fails the backup.
-            if let Err(e) = place.put(key::PROGRESS, vec![bytes.into()]).await {
-                tracing::warn!("the heartbeat could not be written: {e}");
-            }
-        }
-        tokio::select! {
-            () = end.cancelled() => return,
-            () = tokio::time::sleep(std::time::Duration::from_secs(HEARTBEAT_SECONDS)) => {}
-        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn make(
     stop: &CancellationToken,
 ) -> Result<Plan> {
     // 1. Names, which need no connection.
-    let names = names(backup, options.database.as_deref().or(uri.database()))?;
+    let names = names(backup, options.database.as_deref(), uri.database())?;
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
@@ -62,10 +62,12 @@ pub(super) async fn make(
     Ok(Plan { target, blueprints })
 }
 
-/// Each collection's namespace in the target.
-fn names(backup: &Backup, rename: Option<&str>) -> Result<Vec<Namespace>> {
+/// Each collection's namespace in the target. A database that was asked for must have one to stand for; the one in the URI's path, which may
+/// be there for other programs, counts where the backup holds one and says nothing where it holds several.
+fn names(backup: &Backup, asked: Option<&str>, in_path: Option<&str>) -> Result<Vec<Namespace>> {
     let collections = &backup.manifest.collections;
     let databases: BTreeSet<&str> = collections.iter().map(|c| c.database.as_str()).collect();
+    let rename = asked.or(in_path.filter(|_| databases.len() == 1));
     if let Some(new) = rename {
         check_name(new)?;
         if databases.len() > 1 {
@@ -75,7 +77,7 @@ fn names(backup: &Backup, rename: Option<&str>) -> Result<Vec<Namespace>> {
                 held.len(),
                 held.join(", ")
             ))
-            .hint("leave --database out, and the database out of the target's URI"));
+            .hint("leave --database out"));
         }
     }
     let names: Vec<Namespace> =

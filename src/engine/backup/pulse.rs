@@ -1,0 +1,97 @@
+//! Tells others, every few seconds and until just before the commit, that a backup runs and how far it is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::format::manifest::{ClusterTime, FORMAT_VERSION};
+use crate::format::progress::{HEARTBEAT_SECONDS, Progress as Heartbeat};
+use crate::pipeline::progress::Progress;
+use crate::store::Store;
+
+/// The heartbeat of one backup. It ends with [`Pulse::stop`], or soon after it is dropped.
+pub(super) struct Pulse {
+    state: Arc<State>,
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What a heartbeat says beside the counters of [`Progress`].
+#[derive(Debug, Default)]
+pub(super) struct State {
+    snapshot_time: Mutex<Option<ClusterTime>>,
+    ranges: AtomicU64,
+    ranges_done: AtomicU64,
+}
+
+impl State {
+    /// An attempt begins: so many ranges at this time.
+    pub(super) fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64) {
+        *self.snapshot_time.lock().unwrap_or_else(PoisonError::into_inner) = snapshot_time;
+        self.ranges.store(ranges, Ordering::Relaxed);
+        self.ranges_done.store(0, Ordering::Relaxed);
+    }
+
+    /// All documents of one more range are stored.
+    pub(super) fn range_done(&self) {
+        self.ranges_done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Pulse {
+    /// Begins to beat.
+    pub(super) fn start(place: Store, progress: Progress, started: DateTime<Utc>) -> Self {
+        let (state, end) = (Arc::new(State::default()), CancellationToken::new());
+        let task = tokio::spawn(beat(state.clone(), place, progress, started, end.clone()));
+        Self { state, end, task }
+    }
+
+    /// What the heartbeat says; the attempts keep it true.
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Ends it: when this returns, nothing writes any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where it had died.
+    pub(super) async fn stop(self) -> Result<()> {
+        self.end.cancel();
+        self.task.await.map_err(|e| Error::new(ErrorKind::Internal, "the heartbeat died").cause(e))
+    }
+}
+
+async fn beat(state: Arc<State>, place: Store, progress: Progress, started: DateTime<Utc>, end: CancellationToken) {
+    loop {
+        let (documents, raw_bytes, ..) = progress.view().sums();
+        let heartbeat = Heartbeat {
+            format_version: FORMAT_VERSION,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            process: std::process::id(),
+            started,
+            heartbeat: clock::now(),
+            snapshot_time: *state.snapshot_time.lock().unwrap_or_else(PoisonError::into_inner),
+            ranges_done: state.ranges_done.load(Ordering::Relaxed),
+            ranges: state.ranges.load(Ordering::Relaxed),
+            documents,
+            raw_bytes,
+        };
+        if let Ok(bytes) = serde_json::to_vec_pretty(&heartbeat) {
+            // Where it cannot be written, neither can the segments, and that is what fails the backup.
+            if let Err(e) = place.put(key::PROGRESS, vec![bytes.into()]).await {
+                tracing::warn!("the heartbeat could not be written: {e}");
+            }
+        }
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)) => {}
+        }
+    }
+}

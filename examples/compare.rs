@@ -19,7 +19,12 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (source_uri, target_uri) = (std::env::var("MONGO_URI_ATLAS")?, std::env::var("MONGO_URI_LOCAL")?);
     let (source, target) = (Client::with_uri_str(&source_uri).await?, Client::with_uri_str(&target_uri).await?);
     // As in a backup, a database in the source's path is the only one, and one in the target's is its name there.
-    let only = source.default_database().map(|db| db.name().to_owned()).filter(|name| name != "admin");
+    let mut only = source.default_database().map(|db| db.name().to_owned()).filter(|name| name != "admin");
+    if only.is_none() {
+        let mut held = source.list_database_names().await?;
+        held.retain(|name| !["admin", "local", "config"].contains(&name.as_str()));
+        only = (held.len() == 1).then(|| held.remove(0));
+    }
     let renamed = target.default_database().map(|db| db.name().to_owned()).filter(|name| name != "admin");
     let rename = only.clone().zip(renamed).into_iter().collect();
     let databases = only.map(|name| vec![name]);

@@ -23,6 +23,8 @@ use bsonvault::pipeline::progress::Progress;
 use bsonvault::store::Store;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
 use support::server::{ReplicaSet, Server, ServerOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -478,10 +480,21 @@ async fn a_broken_cursor_goes_on_where_it_was() {
     let cluster = doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } };
     database.run_command(cluster).await.unwrap();
     // `small` is read in one piece and begins again; `ranges`, `clustered` and `whole` go on, each in its own way.
-    for (collection, documents) in
-        [("capped", 20_000), ("clustered", 20_000), ("ranges", 20_000), ("whole", 20_000), ("small", 9_000)]
-    {
+    for (collection, documents) in [("capped", 20_000), ("clustered", 20_000), ("ranges", 20_000), ("whole", 20_000)] {
         fill_large(&database, collection, documents).await;
+    }
+    // Segments of it are stored before it is interrupted, and must go: it does not compress, and segments are small.
+    for part in 0..9 {
+        let noise = |i: i32| {
+            let mut rng = StdRng::seed_from_u64(u64::from((part * 1000 + i).unsigned_abs()));
+            let mut bytes = vec![0; 900];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        };
+        let documents: Vec<Document> = (0..1000)
+            .map(|i| doc! { "_id": part * 1000 + i, "pad": Binary { subtype: BinarySubtype::Generic, bytes: noise(i) } })
+            .collect();
+        database.collection::<Document>("small").insert_many(documents).await.unwrap();
     }
     database.collection::<Document>("whole").delete_many(doc! { "_id": { "$gte": 17_000 } }).await.unwrap();
     let mut expected = BTreeMap::new();
@@ -510,6 +523,7 @@ async fn a_broken_cursor_goes_on_where_it_was() {
             let vault = Vault::new();
             let options = BackupOptions {
                 include: vec![NamespacePattern::parse(&format!("broken.{collection}")).unwrap()],
+                tuning: Tuning { memory_bytes: 48 << 20, ..divided("broken", range_bytes).tuning },
                 ..divided("broken", range_bytes)
             };
             let report = vault.backup(&server.uri(), &options).await.unwrap();
@@ -648,6 +662,26 @@ async fn capped_collections_keep_their_order_and_say_when_they_are_not_of_the_mo
         .map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap().get_i32("_id").unwrap())
         .collect();
     assert_eq!(ids, (0..300).map(|i| 1000 - i).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_full_capped_collection_that_is_written_to_is_read_as_something_that_it_held() {
+    let server = Server::replica_set("ring").await;
+    let client = server.client().await;
+    let database = client.database("ring");
+    database.run_command(doc! { "create": "log", "capped": true, "size": 64 << 20, "max": 12_000 }).await.unwrap();
+    fill_large(&database, "log", 12_000).await;
+    let vault = Vault::new();
+    // While its second part is read, a fifth of it is overwritten.
+    let report = at(&server, ("getMore", "ring.log"), &vault, &divided("ring", u64::MAX), async {
+        let more: Vec<Document> = (0..2400).map(|i| doc! { "_id": 20_000 + i, "pad": "x".repeat(980) }).collect();
+        database.collection::<Document>("log").insert_many(more).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(report.manifest.consistency.exceptions.len(), 1);
+    let held = vault.contents(&report).await["ring.log"].documents;
+    assert!((1..=12_000).contains(&held), "{held} documents of a collection that holds 12,000");
 }
 
 #[tokio::test]

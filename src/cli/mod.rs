@@ -103,14 +103,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
         if let Some(later) = asked_for_later(&error) {
             return output::finish(Err(later), json);
         }
-        let text = error.render().to_string();
+        let text = without_uris(error.render().to_string(), &args);
         if json {
             let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             let usage = Error::usage(message).hint("`bsonvault --help` and `bsonvault VERB --help` show what there is");
             return output::finish(Err(usage), true);
         }
-        output::to_stderr(&if std::io::stderr().is_terminal() { error.render().ansi().to_string() } else { text });
+        let ansi = || without_uris(error.render().ansi().to_string(), &args);
+        output::to_stderr(&if std::io::stderr().is_terminal() { ansi() } else { text });
         ExitCode::from(2)
+    })
+}
+
+/// The text without what may hold a password: of arguments that look like URIs, only the scheme is shown.
+fn without_uris(text: String, args: &[OsString]) -> String {
+    args.iter().filter_map(|arg| arg.to_str()).fold(text, |text, arg| match arg.split_once("://") {
+        Some((scheme, rest)) if !rest.is_empty() => text.replace(arg, &format!("{scheme}://…")).replace(rest, "…"),
+        _ => text,
     })
 }
 

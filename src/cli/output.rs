@@ -50,7 +50,11 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
         fields.insert("success".to_owned(), failure.is_none().into());
         if let Some(error) = &failure {
             fields.insert("message".to_owned(), error.to_string().into());
-            fields.insert("error".to_owned(), json!({ "kind": error.kind().name(), "hint": error.hint_text() }));
+            let mut described = json!({ "kind": error.kind().name() });
+            if let Some(hint) = error.hint_text() {
+                described["hint"] = hint.into();
+            }
+            fields.insert("error".to_owned(), described);
         }
         to_stdout(&format!("{}\n", Value::Object(fields)))
     } else {

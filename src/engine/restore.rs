@@ -108,14 +108,19 @@ pub async fn run(
     prove(backup, stop).await?;
 
     // 3. Everything that writes.
-    let found = write(backup, &plan, options, progress).await.map_err(|e| partly(e, target))?;
-    let report = report(backup, &plan, &found, begun);
+    let (found, lost) = write(backup, &plan, options, progress).await.map_err(|e| partly(e, target))?;
+    let report = report(backup, &plan, &found, lost, begun);
     plan.target.connection.close().await;
     Ok(report)
 }
 
-/// The phases that change the target. Gives what each collection was found to hold.
-async fn write(backup: &Backup, plan: &Plan, options: &RestoreOptions, progress: &Progress) -> Result<Vec<Content>> {
+/// The phases that change the target. Gives what each collection was found to hold, and the options of indexes that were lost.
+async fn write(
+    backup: &Backup,
+    plan: &Plan,
+    options: &RestoreOptions,
+    progress: &Progress,
+) -> Result<(Vec<Content>, Vec<String>)> {
     let Plan { target, blueprints, .. } = plan;
     let (cpu, budget) = (Cpu::of_this_machine(), Budget::new(options.tuning.memory_bytes));
     let writers = options.tuning.writers.unwrap_or_else(|| cores().clamp(2, 4)).max(1);
@@ -137,13 +142,14 @@ async fn write(backup: &Backup, plan: &Plan, options: &RestoreOptions, progress:
     // 4. Indexes, and only now what makes documents expire.
     progress.begin("building indexes");
     indexes::build(target, blueprints, progress).await?;
+    let lost = indexes::confirm(target, blueprints).await?;
     indexes::set_expiry(target, blueprints).await?;
 
     // 5. Views, and everything durable.
     progress.begin("creating views");
     prepare::create_views(target, blueprints).await?;
     target.make_durable(blueprints).await?;
-    Ok(found)
+    Ok((found, lost))
 }
 
 async fn prove(backup: &Backup, stop: &CancellationToken) -> Result<()> {
@@ -206,7 +212,7 @@ fn partly(error: Error, target: &MongoUri) -> Error {
     error.hint(hint)
 }
 
-fn report(backup: &Backup, plan: &Plan, found: &[Content], begun: Instant) -> RestoreReport {
+fn report(backup: &Backup, plan: &Plan, found: &[Content], lost: Vec<String>, begun: Instant) -> RestoreReport {
     let collections: Vec<RestoredCollection> = plan
         .blueprints
         .iter()
@@ -226,7 +232,7 @@ fn report(backup: &Backup, plan: &Plan, found: &[Content], begun: Instant) -> Re
         documents: collections.iter().map(|c| c.documents).sum(),
         bytes: collections.iter().map(|c| c.bytes).sum(),
         indexes: collections.iter().map(|c| c.indexes).sum(),
-        left_out: plan.blueprints.iter().flat_map(|b| b.left_out.clone()).collect(),
+        left_out: plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(lost).collect(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         collections,
     }

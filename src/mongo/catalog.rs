@@ -81,10 +81,10 @@ fn info(entry: &RawDocument) -> bson::error::Result<CollectionInfo> {
 /// As for [`databases`].
 pub async fn indexes(
     connection: &Connection,
-    database: &Database,
+    database: Database,
     collection: &str,
 ) -> Result<(Vec<RawDocumentBuf>, Option<Timestamp>)> {
-    match command::run_cursor(database, rawdoc! { "listIndexes": collection, "cursor": {} }).await {
+    match command::run_cursor(&database, rawdoc! { "listIndexes": collection, "cursor": {} }).await {
         Ok(found) => Ok(found),
         Err(e) if code_of(&e) == Some(code::NAMESPACE_NOT_FOUND) => Ok((Vec::new(), None)),
         Err(e) => Err(describe(connection.role(), &format!("listing the indexes of {}.{collection}", database.name()), e)),

@@ -131,19 +131,33 @@ impl Connection {
 
     /// What a manifest keeps of a source. What the login may not see is left empty.
     pub async fn describe(&self) -> Source {
-        let admin = self.database("admin");
-        let parameter = command::run(&admin, rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 }).await.ok();
-        let feature_compatibility_version = parameter.as_ref().and_then(|reply| {
-            reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
-        });
         Source {
             uri: self.uri.to_string(),
             hosts: self.hosts.clone(),
             server_version: self.version.to_string(),
-            feature_compatibility_version,
+            feature_compatibility_version: self.feature_compatibility_version().await,
             topology: self.topology,
             replica_set: self.replica_set.clone(),
             replica_set_id: self.replica_set_id().await,
+        }
+    }
+
+    /// The feature compatibility version, where the login may ask.
+    async fn feature_compatibility_version(&self) -> Option<String> {
+        let ask = rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
+        let reply = command::run(&self.database("admin"), ask).await.ok()?;
+        reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
+    }
+
+    /// The version as which it behaves: its own, or the lower one that it was told to be compatible with.
+    pub async fn behaves_as(&self) -> Version {
+        let told = self.feature_compatibility_version().await.and_then(|told| {
+            let (major, minor) = told.split_once('.')?;
+            Some(Version(major.parse().ok()?, minor.parse().ok()?, 0))
+        });
+        match told {
+            Some(told) if (told.0, told.1) < (self.version.0, self.version.1) => told,
+            _ => self.version,
         }
     }
 

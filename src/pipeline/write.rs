@@ -26,6 +26,9 @@ pub trait Documents: Send + 'static {
 
     /// How many of its first documents do not count.
     fn skip(&self) -> usize;
+
+    /// How many of those after them do.
+    fn take(&self) -> usize;
 }
 
 /// Where the segments of one collection go. Its ranges share it.
@@ -197,7 +200,7 @@ impl Packer {
     /// Takes every document of a batch, and says what was taken.
     fn take<T: Documents>(&mut self, batch: &T, compressor: &mut Compressor) -> Result<Content> {
         let mut taken = Content::default();
-        for element in Elements::of(batch.array()?)?.skip(batch.skip()) {
+        for element in Elements::of(batch.array()?)?.skip(batch.skip()).take(batch.take()) {
             let element = element?;
             let document = element.value;
             if element.kind != 0x03 || document.len() > MAX_DOCUMENT {

@@ -6,9 +6,12 @@ use super::bytes::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements};
-use crate::format::manifest::{Collection, CollectionKind};
+use crate::format::manifest::{Collection, CollectionKind, Topology};
 use crate::mongo::Version;
-use crate::names::Namespace;
+use crate::names::{BUCKETS_PREFIX, Namespace};
+
+/// The longest `database.collection` that a server takes, in bytes.
+const LONGEST_NAMESPACE: usize = 255;
 
 /// One collection, time series or view as it is to stand in the target.
 #[derive(Debug, Clone)]
@@ -45,11 +48,11 @@ pub struct Index {
 }
 
 impl Blueprint {
-    /// What a server of this version needs to hold `collection` under the name `namespace`.
+    /// What a deployment of this kind whose servers behave as this version needs to hold `collection` under the name `namespace`.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where it cannot hold it; [`ErrorKind::Damaged`] where the options or an index are not documents.
-    pub fn of(collection: &Collection, namespace: Namespace, version: Version) -> Result<Self> {
+    pub fn of(collection: &Collection, namespace: Namespace, version: Version, topology: Topology) -> Result<Self> {
         let mut blueprint = Self {
             kind: collection.kind,
             capped: false,
@@ -62,7 +65,7 @@ impl Blueprint {
             mixed_schema: false,
             namespace,
         };
-        blueprint.take_options(collection, version)?;
+        blueprint.take_options(collection, version, topology)?;
         if blueprint.kind != CollectionKind::View {
             blueprint.take_indexes(collection, version)?;
         }
@@ -84,12 +87,12 @@ impl Blueprint {
         }
     }
 
-    fn take_options(&mut self, collection: &Collection, version: Version) -> Result<()> {
+    fn take_options(&mut self, collection: &Collection, version: Version, topology: Topology) -> Result<()> {
         let place = |e: Error| e.context(format!("options of {}", self.namespace));
         let elements =
             Elements::of(collection.options.bson.as_bytes()).and_then(Iterator::collect::<Result<Vec<_>>>).map_err(place)?;
         let has = |name: &[u8]| elements.iter().any(|e| e.name == name);
-        self.refuse_unknown_kinds(&has, version)?;
+        self.refuse_unknown_kinds(&has, version, topology)?;
 
         let expires = self.kind == CollectionKind::TimeSeries || has(b"clusteredIndex");
         let mut options = Writer::new();
@@ -119,7 +122,23 @@ impl Blueprint {
         Ok(())
     }
 
-    fn refuse_unknown_kinds(&self, has: &dyn Fn(&[u8]) -> bool, version: Version) -> Result<()> {
+    fn refuse_unknown_kinds(&self, has: &dyn Fn(&[u8]) -> bool, version: Version, topology: Topology) -> Result<()> {
+        let length = self.namespace.buckets().to_string().len()
+            - if self.kind == CollectionKind::TimeSeries { 0 } else { BUCKETS_PREFIX.len() };
+        if length > LONGEST_NAMESPACE {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} is longer than the {LONGEST_NAMESPACE} bytes that a server takes", self.namespace),
+            )
+            .hint("give the database a shorter name with --database; nothing has been changed"));
+        }
+        if has(b"encryptedFields") && topology == Topology::Standalone {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} has encrypted fields, which a standalone server does not hold", self.namespace),
+            )
+            .hint("import into a replica set (one member is enough); nothing has been changed"));
+        }
         let needs = [
             (self.kind == CollectionKind::TimeSeries, "is a time series", Version(5, 0, 0)),
             (has(b"clusteredIndex"), "is a clustered collection", Version(5, 3, 0)),

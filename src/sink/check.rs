@@ -16,17 +16,19 @@ use crate::format::digest::Content;
 use crate::format::document::Elements;
 use crate::format::manifest::Topology;
 use crate::mongo::command;
-use crate::mongo::failure::is_transient;
+use crate::mongo::failure::{describe, is_transient};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Item;
 
 /// How long one reply of the cursor may take.
-const BATCH_LIMIT: Duration = Duration::from_secs(180);
+const BATCH_LIMIT: Duration = Duration::from_secs(90);
 /// What two replies take, each of which has 16 MiB at most: one is digested while the next is on its way.
 const REPLIES: u64 = 2 * LARGEST_REPLY;
 /// The size of a reply that nothing limits.
 const LARGEST_REPLY: u64 = 16 * 1024 * 1024;
+/// How often reading begins again from the start of a collection.
+const RESTARTS: u32 = 20;
 /// The smallest reply that is asked for on a bad network.
 const SMALLEST_REPLY: u64 = 256 * 1024;
 
@@ -38,10 +40,11 @@ const SMALLEST_REPLY: u64 = 256 * 1024;
 pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: &Budget, item: &Item) -> Result<Content> {
     let what = format!("reading back {}", blueprint.namespace);
     let mut attempts = Attempts::new(target, &what);
+    let mut restarts = 0;
     let _share = target.unless_stopped(budget.take(REPLIES)).await?;
     let mut reading = Reading { target, blueprint, cpu, item, content: Content::default(), place: None, reply_bytes: None };
     loop {
-        let before = reading.content;
+        let (before, resumed) = (reading.content, reading.place.is_some());
         let Err(e) = target.unless_stopped(reading.go_on()).await?? else {
             item.finish();
             return Ok(reading.content);
@@ -49,9 +52,13 @@ pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: 
         if reading.content.documents > before.documents {
             attempts.progress();
         }
-        let resumed = reading.place.is_some();
-        if !resumed || !is_transient(&e) {
+        if reading.place.is_none() || !is_transient(&e) {
             reading.forget();
+            restarts += 1;
+            if restarts > RESTARTS {
+                let once = "it could only be read from its start, and that was interrupted too often";
+                return Err(describe(target.connection.role(), &what, e).context(once));
+            }
         }
         // A place that the server no longer knows: from the start.
         if resumed && !is_transient(&e) {

@@ -9,7 +9,11 @@ use mongodb::error::Error as DriverError;
 use super::bytes::Writer;
 use super::{Attempts, Blueprint, Index, Target, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Elements;
+use crate::mongo::catalog;
+use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
+use crate::names::Namespace;
 use crate::pipeline::progress::{Item, Progress};
 
 /// Commands at a time. Servers build no more than three indexes of users at a time (`maxNumActiveUserIndexBuilds`), and several
@@ -109,6 +113,37 @@ fn command(blueprint: &Blueprint, indexes: &[Index]) -> Result<RawDocumentBuf> {
     command.bool("ignoreUnknownIndexOptions", true);
     command.document("writeConcern", bson::rawdoc! { "w": 1 }.as_bytes());
     command.command()
+}
+
+/// Looks that every index is there, and names the options that the target did not keep.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] where one is missing; the server's; [`ErrorKind::Interrupted`].
+pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<String>> {
+    let mut lost = Vec::new();
+    for blueprint in blueprints.iter().filter(|b| !b.indexes.is_empty()) {
+        let Namespace { database, collection } = &blueprint.namespace;
+        let listing = || catalog::indexes(&target.connection, target.connection.database(database), collection);
+        let (standing, _) = target.unless_stopped(patiently(listing)).await??;
+        for index in &blueprint.indexes {
+            let Some(there) = standing.iter().find(|i| i.get_str("name").is_ok_and(|name| name == index.name)) else {
+                let what = format!("index {:?} of {} was built and is not there", index.name, blueprint.namespace);
+                return Err(Error::new(ErrorKind::Mismatch, what).hint("something else may be writing to the target: stop it"));
+            };
+            let kept: Vec<&[u8]> = Elements::of(there.as_bytes())?.flatten().map(|e| e.name).collect();
+            for element in Elements::of(index.specification.as_bytes())?.flatten() {
+                // `listIndexes` leaves the simple collation out.
+                if element.name != b"collation" && !kept.contains(&element.name) {
+                    let option = String::from_utf8_lossy(element.name);
+                    lost.push(format!(
+                        "option {option:?} of index {:?} of {}: the target does not know it",
+                        index.name, blueprint.namespace
+                    ));
+                }
+            }
+        }
+    }
+    Ok(lost)
 }
 
 /// Sets the expiry of clustered collections and time series that have one.

@@ -25,7 +25,7 @@ const COMMAND_DOCUMENTS: usize = 100_000;
 /// How often the part of a batch that is sent at a time is halved.
 const HALVINGS: u32 = 8;
 /// How long one command may take.
-const INSERT_LIMIT: Duration = Duration::from_secs(180);
+const INSERT_LIMIT: Duration = Duration::from_secs(90);
 
 /// Fills one collection. Any number of them may fill the same one at a time, but for a capped one.
 #[derive(Debug, Clone)]

@@ -117,13 +117,13 @@ struct Attempts<'a> {
     target: &'a Target,
     what: &'a str,
     tried: u32,
-    since: Instant,
+    failing_since: Option<Instant>,
     pause: Duration,
 }
 
 impl<'a> Attempts<'a> {
     fn new(target: &'a Target, what: &'a str) -> Self {
-        Self { target, what, tried: 1, since: Instant::now(), pause: FIRST_PAUSE }
+        Self { target, what, tried: 1, failing_since: None, pause: FIRST_PAUSE }
     }
 
     /// A part of the step succeeded: patience begins anew.
@@ -148,7 +148,8 @@ impl<'a> Attempts<'a> {
     }
 
     async fn wait(&mut self, give_up: impl FnOnce(&str) -> Error) -> Result<()> {
-        if self.since.elapsed() > PATIENCE {
+        // From the first failure on: a step that worked for hours before has all of it.
+        if self.failing_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             return Err(give_up(&format!("{} (tried {} times)", self.what, self.tried)));
         }
         tracing::debug!(what = self.what, tried = self.tried, "trying again after a transient failure");

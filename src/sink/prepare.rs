@@ -10,8 +10,12 @@ use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_err
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::failure::{code, code_of, describe};
+use crate::mongo::rights::{Place, Rights};
 use crate::mongo::{catalog, command};
 use crate::names::{BUCKETS_PREFIX, Namespace};
+
+/// How many missing rights an error names.
+const NAMED_RIGHTS: usize = 5;
 
 /// Commands on the catalog that run at a time.
 const AT_A_TIME: usize = 4;
@@ -53,7 +57,41 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
     if connection.topology == Topology::Sharded {
         refuse_sharded(target, blueprints).await?;
     }
-    Ok(())
+    refuse_without_rights(&target.unless_stopped(Rights::ask(connection)).await??, blueprints)
+}
+
+/// Refuses where the login lacks a right that filling, checking or finishing any of these collections needs: found out halfway, what
+/// stood there would be gone.
+fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()> {
+    let mut missing: Vec<String> = Vec::new();
+    // The rights on `system.js` come with several roles in several ways; the server has the last word there.
+    for blueprint in blueprints.iter().filter(|b| !b.namespace.collection.starts_with("system.")) {
+        let name = Place::Collection(blueprint.namespace.clone());
+        let data = Place::Collection(Namespace::new(&*blueprint.namespace.database, blueprint.data_collection()));
+        let needs = [
+            ("createCollection", &name, true),
+            ("dropCollection", &name, true),
+            ("insert", &data, blueprint.holds_documents()),
+            ("find", &data, blueprint.holds_documents()),
+            ("createIndex", &name, !blueprint.indexes.is_empty()),
+            ("bypassDocumentValidation", &name, blueprint.has_rules),
+            ("collMod", &name, blueprint.expire_after.is_some() || blueprint.mixed_schema),
+        ];
+        for (action, place, _) in needs.into_iter().filter(|(action, place, needed)| *needed && !rights.allows(place, action)) {
+            missing.push(format!("{action} on {place}"));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let more = missing.len().saturating_sub(NAMED_RIGHTS);
+    missing.truncate(NAMED_RIGHTS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Error::new(
+        ErrorKind::Denied,
+        format!("the login at the target lacks rights, and nothing was changed: {}{more}", missing.join(", ")),
+    )
+    .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for"))
 }
 
 async fn refuse_sharded(target: &Target, blueprints: &[Blueprint]) -> Result<()> {

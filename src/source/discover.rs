@@ -132,7 +132,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
             if collection.kind != CollectionKind::View {
                 let database = connection.database(&collection.namespace.database);
                 (collection.indexes, listed_at) =
-                    catalog::indexes(connection, &database, &collection.namespace.collection).await?;
+                    catalog::indexes(connection, database, &collection.namespace.collection).await?;
             }
             Ok::<_, Error>((collection, listed_at))
         })

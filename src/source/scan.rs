@@ -79,6 +79,7 @@ pub enum Event {
 pub struct Batch {
     reply: RawBatch,
     skip: usize,
+    take: usize,
 }
 
 impl Documents for Batch {
@@ -88,6 +89,10 @@ impl Documents for Batch {
 
     fn skip(&self) -> usize {
         self.skip
+    }
+
+    fn take(&self) -> usize {
+        self.take
     }
 }
 
@@ -114,6 +119,11 @@ struct Position {
     token: Option<(RawDocumentBuf, ObjectId)>,
     /// The operation time of the last reply.
     end: Option<Timestamp>,
+    /// Of a capped collection, the newest document when reading began: there it ends. What is written meanwhile overwrites the oldest
+    /// ones, so that all that could be read does not fit into the collection again.
+    until: Option<IdValue>,
+    /// That document was handed on.
+    complete: bool,
 }
 
 /// Why one cursor ended early.
@@ -225,6 +235,9 @@ impl Scan {
             // A token means something in the process that gave it and nowhere else; without it, all would be read again.
             return Err(command::broken("another server answers than the one that was read from").into());
         }
+        if self.collection.is_capped() && position.until.is_none() {
+            position.until = self.newest().await?;
+        }
         let batch = self.batch_documents().map(|documents| (documents >> halvings).max(1));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
@@ -253,6 +266,9 @@ impl Scan {
             expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
             if let Some(batch) = position.advance(reply, process, skip_id.take())? {
                 to.send(Event::Batch(batch, share)).await.map_err(|_| Ended::Stopped)?;
+            }
+            if position.complete {
+                return Ok(());
             }
         }
     }
@@ -333,6 +349,17 @@ impl Scan {
         }
     }
 
+    /// The `_id` of the document that was written last.
+    async fn newest(&self) -> Result<Option<IdValue>, DriverError> {
+        let data = self.collection.data();
+        let find = rawdoc! {
+            "find": data.collection.as_str(), "sort": { "$natural": -1 }, "limit": 1, "projection": { "_id": 1 },
+            "readConcern": self.read_concern(),
+        };
+        let (found, _) = command::run_cursor(&self.connection.database(&data.database), find).await?;
+        Ok(found.first().and_then(|document| IdValue::of(document.as_bytes())))
+    }
+
     /// Documents a batch, so that it makes about one frame; what the server likes where nothing is known.
     fn batch_documents(&self) -> Option<u32> {
         let size = self.size.filter(|s| s.documents > 0)?;
@@ -390,6 +417,10 @@ impl Position {
             documents += 1;
             last = Some(element.value);
             first.get_or_insert(element.value);
+            if self.until.is_some() && IdValue::of(element.value) == self.until {
+                self.complete = true;
+                break;
+            }
         }
         let comes_again = skip_id.is_some() && first.and_then(IdValue::of) == skip_id;
         let skip = usize::from(comes_again);
@@ -398,7 +429,7 @@ impl Position {
         }
         self.handed_on = true;
         self.last_id = last.and_then(IdValue::of);
-        Ok(Some(Batch { reply, skip }))
+        Ok(Some(Batch { reply, skip, take: documents - skip }))
     }
 }
 

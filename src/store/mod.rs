@@ -37,7 +37,7 @@ impl Store {
     /// directory or cannot be looked at.
     pub fn open(location: &str) -> Result<Self> {
         if let Some((scheme, _)) = location.split_once("://") {
-            return Err(Error::usage(format!("backup path {location:?}: {scheme}:// is not yet supported"))
+            return Err(Error::usage(format!("backup path {scheme}://…: {scheme}:// is not yet supported"))
                 .hint("give a directory on this machine"));
         }
         if location.is_empty() {

@@ -113,7 +113,7 @@ fn held(entry: &catalog::CollectionInfo) -> Held {
             _ if entry.options.get_bool("capped").unwrap_or(false) => Kind::Capped,
             _ => Kind::Plain,
         },
-        has_validator: has("validator"),
-        expires: has("expireAfterSeconds"),
+        has_validator: has("validator") || has("encryptedFields"),
+        expires: has("expireAfterSeconds") || has("timeseriesBucketsMayHaveMixedSchemaData"),
     }
 }

@@ -40,6 +40,9 @@ pub(super) async fn refuse_source(target: &Connection, origin: &Source, configur
     }
     let how = ConnectOptions { pool: 1, selection_timeout: Some(SOURCE_PATIENCE) };
     let Ok(Ok(source)) = tokio::time::timeout(2 * SOURCE_PATIENCE, Connection::open(source, how)).await else {
+        tracing::warn!(
+            "the configured source does not answer: that the target is another deployment is told by their hosts alone"
+        );
         return Ok(());
     };
     let by = if source.process.is_some() && source.process == target.process {

@@ -50,12 +50,13 @@ pub(super) async fn make(
     }
 
     // 3. What the target's version can hold, and what stands there.
+    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let blueprints: Arc<[Blueprint]> = backup
         .manifest
         .collections
         .iter()
         .zip(names)
-        .map(|(collection, name)| Blueprint::of(collection, name, connection.version))
+        .map(|(collection, name)| Blueprint::of(collection, name, version, connection.topology))
         .collect::<Result<_>>()?;
     let target = Target::new(connection, stop.clone());
     prepare::inspect(&target, &blueprints).await?;

@@ -131,9 +131,11 @@ pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<St
                 return Err(Error::new(ErrorKind::Mismatch, what).hint("something else may be writing to the target: stop it"));
             };
             let kept: Vec<&[u8]> = Elements::of(there.as_bytes())?.flatten().map(|e| e.name).collect();
+            let is_simple =
+                index.specification.get_document("collation").and_then(|c| c.get_str("locale")).is_ok_and(|l| l == "simple");
             for element in Elements::of(index.specification.as_bytes())?.flatten() {
-                // `listIndexes` leaves the simple collation out.
-                if element.name != b"collation" && !kept.contains(&element.name) {
+                let tells_nothing = ONLY_FOR_BUILDING.contains(&element.name) || (element.name == b"collation" && is_simple);
+                if !tells_nothing && !kept.contains(&element.name) {
                     let option = String::from_utf8_lossy(element.name);
                     lost.push(format!(
                         "option {option:?} of index {:?} of {}: the target does not know it",
@@ -145,6 +147,9 @@ pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<St
     }
     Ok(lost)
 }
+
+/// Options of old servers that said how to build an index, and nothing of what it is. (The simple collation is not listed either.)
+const ONLY_FOR_BUILDING: [&[u8]; 2] = [b"background", b"dropDups"];
 
 /// Sets the expiry of clustered collections and time series that have one.
 ///

@@ -116,18 +116,14 @@ fn odd() -> Vec<Vec<u8>> {
     let code = [&2u32.to_le_bytes(), b"f\0".as_slice(), &scope].concat();
     vec![
         rest.into_bytes(),
-        Writer::default().element(0x10, b"_id", &[1, 0, 0, 0]).element(0x02, b"text", b"\x04\0\0\0\xFF\xFE\x80\0").finish(),
+        Writer::default().with(0x10, b"_id", &[1, 0, 0, 0]).with(0x02, b"text", b"\x04\0\0\0\xFF\xFE\x80\0").finish(),
+        Writer::default().with(0x10, b"_id", &[2, 0, 0, 0]).with(0x08, b"twice", &[0]).with(0x08, b"twice", &[1]).finish(),
+        Writer::default().with(0x10, b"_id", &[3, 0, 0, 0]).with(0x01, b"nan", &not_a_number).finish(),
         Writer::default()
-            .element(0x10, b"_id", &[2, 0, 0, 0])
-            .element(0x08, b"twice", &[0])
-            .element(0x08, b"twice", &[1])
-            .finish(),
-        Writer::default().element(0x10, b"_id", &[3, 0, 0, 0]).element(0x01, b"nan", &not_a_number).finish(),
-        Writer::default()
-            .element(0x10, b"_id", &[4, 0, 0, 0])
-            .element(0x0C, b"pointer", b"\x04\0\0\0a.b\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0A\x0B\x0C")
-            .element(0x0F, b"scoped", &[&(4 + code.len() as u32).to_le_bytes(), code.as_slice()].concat())
-            .element(0x05, b"old", b"\x05\0\0\0\x02\x01\0\0\0\x7F")
+            .with(0x10, b"_id", &[4, 0, 0, 0])
+            .with(0x0C, b"pointer", b"\x04\0\0\0a.b\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0A\x0B\x0C")
+            .with(0x0F, b"scoped", &[&(4 + code.len() as u32).to_le_bytes(), code.as_slice()].concat())
+            .with(0x05, b"old", b"\x05\0\0\0\x02\x01\0\0\0\x7F")
             .finish(),
         Writer::default().finish(),
     ]
@@ -236,7 +232,7 @@ async fn damaged(root: &Store) -> Result<()> {
         .await?;
 
     let (store, manifest) = case("broken-document").await?;
-    let broken = Writer::default().element(0x02, b"a", b"\x02\0\0\0xy").finish();
+    let broken = Writer::default().with(0x02, b"a", b"\x02\0\0\0xy").finish();
     let segment = segments(&[broken], Shape { frame: 1, segment: 1 })?.remove(0);
     let raw = segment.raw_bytes;
     replace_first(&store, manifest, segment, raw).await?;

@@ -3,7 +3,9 @@
 //! Only lengths and types are looked at: the text of names and strings may be any bytes, because servers store what
 //! clients send, and a backup must carry it. The grammar is that of <https://bsonspec.org/spec.html>.
 
-use crate::error::{Error, Result};
+use bson::RawDocumentBuf;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// The largest document that a server sends: 16 MiB for users, and the 16 KiB it allows itself beyond.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024 + 16 * 1024;
@@ -224,33 +226,118 @@ fn malformed(what: &str) -> Error {
     Error::damaged(format!("a BSON document {what}"))
 }
 
-/// Writes a document element by element, from raw values.
+/// Writes a document element by element, from parts that are bytes already.
 #[derive(Debug, Clone)]
 pub struct Writer(Vec<u8>);
 
 impl Default for Writer {
     fn default() -> Self {
-        Self(vec![0; 4])
+        Self::with_capacity(64)
     }
 }
 
 impl Writer {
-    /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
+    /// An empty document, with room for about this many bytes.
     #[must_use]
-    pub fn element(mut self, kind: u8, name: &[u8], value: &[u8]) -> Self {
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(bytes + 5);
+        buffer.extend([0; 4]);
+        Self(buffer)
+    }
+
+    /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
+    pub fn element(&mut self, kind: u8, name: impl AsRef<[u8]>, value: &[u8]) {
         self.0.push(kind);
-        self.0.extend_from_slice(name);
+        self.0.extend(name.as_ref());
         self.0.push(0);
-        self.0.extend_from_slice(value);
+        self.0.extend(value);
+    }
+
+    /// The same, to be strung together.
+    #[must_use]
+    pub fn with(mut self, kind: u8, name: impl AsRef<[u8]>, value: &[u8]) -> Self {
+        self.element(kind, name, value);
         self
+    }
+
+    /// Adds a string.
+    pub fn string(&mut self, name: &str, value: &str) {
+        let length = value.len() as u32 + 1;
+        self.element(0x02, name, &length.to_le_bytes());
+        self.0.extend(value.as_bytes());
+        self.0.push(0);
+    }
+
+    /// Adds a boolean.
+    pub fn bool(&mut self, name: &str, value: bool) {
+        self.element(0x08, name, &[u8::from(value)]);
+    }
+
+    /// Adds a sub-document.
+    pub fn document(&mut self, name: impl AsRef<[u8]>, document: &[u8]) {
+        self.element(0x03, name, document);
+    }
+
+    /// Adds an array of documents.
+    pub fn documents<'a>(&mut self, name: &str, documents: impl IntoIterator<Item = &'a [u8]>) {
+        self.element(0x04, name, &[]);
+        let start = self.0.len();
+        self.0.extend([0; 4]);
+        for (number, document) in documents.into_iter().enumerate() {
+            self.document(number.to_string(), document);
+        }
+        self.close(start);
     }
 
     /// The document's bytes.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        self.0.push(0);
-        let length = (self.0.len() as u32).to_le_bytes();
-        self.0[..4].copy_from_slice(&length);
+        self.close(0);
         self.0
+    }
+
+    /// The document as the bson crate holds it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where what was added does not make one.
+    pub fn raw(self) -> Result<RawDocumentBuf> {
+        RawDocumentBuf::from_bytes(self.finish())
+            .map_err(|e| Error::new(ErrorKind::Internal, "a document was not put together as one").cause(e))
+    }
+
+    fn close(&mut self, start: usize) {
+        self.0.push(0);
+        // All that is written here stays below 48 MB: lengths fit.
+        let length = (self.0.len() - start) as u32;
+        self.0[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// What messages call a BSON type.
+#[must_use]
+pub fn type_name(kind: u8) -> &'static str {
+    match kind {
+        0x01 => "double",
+        0x02 => "string",
+        0x03 => "document",
+        0x04 => "array",
+        0x05 => "binary",
+        0x06 => "undefined",
+        0x07 => "ObjectId",
+        0x08 => "boolean",
+        0x09 => "date",
+        0x0A => "null",
+        0x0B => "regular expression",
+        0x0C => "DBPointer",
+        0x0D => "code",
+        0x0E => "symbol",
+        0x0F => "code with scope",
+        0x10 => "int32",
+        0x11 => "timestamp",
+        0x12 => "int64",
+        0x13 => "decimal128",
+        0xFF => "MinKey",
+        0x7F => "MaxKey",
+        _ => "unknown type",
     }
 }

@@ -2,10 +2,9 @@
 
 use bson::{RawDocument, RawDocumentBuf};
 
-use super::bytes::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
-use crate::format::document::{Element, Elements};
+use crate::format::document::{Element, Elements, Writer};
 use crate::format::manifest::{Collection, CollectionKind, Topology};
 use crate::mongo::Version;
 use crate::names::{BUCKETS_PREFIX, Namespace};
@@ -95,7 +94,7 @@ impl Blueprint {
         self.refuse_unknown_kinds(&has, version, topology)?;
 
         let expires = self.kind == CollectionKind::TimeSeries || has(b"clusteredIndex");
-        let mut options = Writer::new();
+        let mut options = Writer::default();
         for Element { kind, name, value } in elements.iter().copied() {
             match name {
                 b"expireAfterSeconds" if expires => self.expire_after = Some((kind, value.to_vec())),
@@ -118,7 +117,7 @@ impl Blueprint {
                 options.document("idIndex", without(id_index, b"ns").map_err(place)?.as_bytes());
             }
         }
-        self.options = options.command()?;
+        self.options = options.raw()?;
         Ok(())
     }
 
@@ -192,7 +191,7 @@ impl Blueprint {
 /// A specification as `createIndexes` must be given it to make the same index: as `listIndexes` told it, but for what it implies there and
 /// for what older servers took and newer ones refuse.
 fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool) -> Result<RawDocumentBuf> {
-    let mut specification = Writer::new();
+    let mut specification = Writer::default();
     let (mut has_collation, mut has_sphere_version) = (false, false);
     for element in Elements::of(listed.as_bytes())? {
         let Element { kind, name, value } = element?;
@@ -219,13 +218,13 @@ fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool)
     if has_kind(key, "2dsphere") && !has_sphere_version {
         specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
     }
-    specification.command()
+    specification.raw()
 }
 
 /// The key with those values replaced by 1 that only servers before 3.4 took: 0, NaN, empty text, and what is neither a number nor
 /// text. They all meant an ascending index.
 fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
-    let mut modern = Writer::new();
+    let mut modern = Writer::default();
     for element in Elements::of(key.as_bytes())? {
         let Element { kind, name, value } = element?;
         let taken = match kind {
@@ -270,12 +269,12 @@ fn is_true(kind: u8, value: &[u8]) -> bool {
 }
 
 fn without(document: &RawDocument, left_out: &[u8]) -> Result<RawDocumentBuf> {
-    let mut rest = Writer::new();
+    let mut rest = Writer::default();
     for element in Elements::of(document.as_bytes())? {
         let Element { kind, name, value } = element?;
         if name != left_out {
             rest.element(kind, name, value);
         }
     }
-    rest.command()
+    rest.raw()
 }

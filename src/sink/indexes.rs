@@ -6,10 +6,9 @@ use bson::RawDocumentBuf;
 use futures::{StreamExt as _, stream};
 use mongodb::error::Error as DriverError;
 
-use super::bytes::Writer;
 use super::{Attempts, Blueprint, Index, Target, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::Elements;
+use crate::format::document::{Elements, Writer};
 use crate::mongo::catalog;
 use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
@@ -106,13 +105,13 @@ async fn one_by_one(
 }
 
 fn command(blueprint: &Blueprint, indexes: &[Index]) -> Result<RawDocumentBuf> {
-    let mut command = Writer::new();
+    let mut command = Writer::default();
     command.string("createIndexes", &blueprint.namespace.collection);
     command.documents("indexes", indexes.iter().map(|i| i.specification.as_bytes()));
     // Options that only older servers knew have no meaning any more.
     command.bool("ignoreUnknownIndexOptions", true);
     command.document("writeConcern", bson::rawdoc! { "w": 1 }.as_bytes());
-    command.command()
+    command.raw()
 }
 
 /// Looks that every index is there, and names the options that the target did not keep.
@@ -158,12 +157,12 @@ const ONLY_FOR_BUILDING: [&[u8]; 2] = [b"background", b"dropDups"];
 pub async fn set_expiry(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
     for blueprint in blueprints {
         let Some((kind, value)) = &blueprint.expire_after else { continue };
-        let mut command = Writer::new();
+        let mut command = Writer::default();
         command.string("collMod", &blueprint.namespace.collection);
         command.element(*kind, "expireAfterSeconds", value);
         command.document("writeConcern", bson::rawdoc! { "w": 1 }.as_bytes());
         let what = format!("setting expireAfterSeconds of {}", blueprint.namespace);
-        target.run(&what, &blueprint.namespace.database, command.command()?).await?;
+        target.run(&what, &blueprint.namespace.database, command.raw()?).await?;
     }
     Ok(())
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
-use super::bytes::{Writer, type_name};
 use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{self, Documents};
+use crate::format::document::{self, Documents, Writer, type_name};
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::pipeline::cpu::Cpu;
@@ -130,15 +129,15 @@ impl Inserter {
                 ids.element(kind, number.to_string(), value);
             }
         }
-        let mut find = Writer::new();
+        let mut find = Writer::default();
         find.string("find", &self.blueprint.data_collection());
-        let mut within = Writer::new();
+        let mut within = Writer::default();
         within.element(0x04, "$in", &ids.finish());
-        let mut filter = Writer::new();
+        let mut filter = Writer::default();
         filter.document("_id", &within.finish());
         find.document("filter", &filter.finish());
         let database = self.target.connection.database(&self.blueprint.namespace.database);
-        let found = match self.target.unless_stopped(command::run_cursor(&database, find.command()?)).await? {
+        let found = match self.target.unless_stopped(command::run_cursor(&database, find.raw()?)).await? {
             Ok((found, _)) => found,
             Err(e) => return Ok(Err(e)),
         };
@@ -249,7 +248,7 @@ fn build(blueprint: &Blueprint, frame: &[u8], documents: &[Range<usize>], way: W
     } else {
         command.documents("documents", documents.iter().map(|d| &frame[d.clone()]));
     }
-    command.command()
+    command.raw()
 }
 
 /// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`
@@ -258,9 +257,9 @@ fn upsert(document: &[u8]) -> Result<Vec<u8>> {
         Error::new(ErrorKind::Refused, "a document without _id holds Timestamp(0, 0), which this server would replace")
             .hint("import into a newer server: 8.0, or the newest patch of 5.0, 6.0 or 7.0")
     })?;
-    let mut equal = Writer::new();
+    let mut equal = Writer::default();
     equal.element(kind, "$eq", id);
-    let mut query = Writer::new();
+    let mut query = Writer::default();
     query.document("_id", &equal.finish());
     let mut literal = Writer::with_capacity(document.len() + 32);
     literal.document("$literal", document);

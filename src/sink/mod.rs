@@ -2,7 +2,6 @@
 //! documents, read back and proven, and given their indexes.
 
 mod blueprint;
-mod bytes;
 pub mod check;
 pub mod indexes;
 pub mod insert;

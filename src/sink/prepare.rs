@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use bson::{Bson, doc, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::bytes::Writer;
 use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Writer;
 use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::failure::{code, code_of, describe};
 use crate::mongo::rights::{Place, Rights};
@@ -230,7 +230,7 @@ pub async fn create_views(target: &Target, blueprints: &[Blueprint]) -> Result<(
 
 async fn create_one(target: &Target, blueprint: &Blueprint) -> Result<()> {
     let namespace = &blueprint.namespace;
-    let mut create = Writer::new();
+    let mut create = Writer::default();
     create.string("create", &namespace.collection);
     for element in crate::format::document::Elements::of(blueprint.options.as_bytes())? {
         let element = element?;
@@ -242,7 +242,7 @@ async fn create_one(target: &Target, blueprint: &Blueprint) -> Result<()> {
         CollectionKind::Collection | CollectionKind::TimeSeries => rawdoc! { "w": 1 },
     };
     create.document("writeConcern", concern.as_bytes());
-    let create = create.command()?;
+    let create = create.raw()?;
     let what = format!("creating {namespace}");
     let mut attempts = Attempts::new(target, &what);
     let mut doubtful = false;

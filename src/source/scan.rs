@@ -302,10 +302,10 @@ impl Scan {
                 // `min` includes its bound: the document that was read last comes again, and is skipped. Without `max`, servers
                 // differ in whether MaxKey belongs to it; with it, it never does.
                 if let Some(from) = position.last_id.as_ref().or(lower.as_ref()) {
-                    find.append(cstr!("min"), raw(Writer::default().element(from.kind, b"_id", &from.value).finish())?);
+                    find.append(cstr!("min"), raw(Writer::default().with(from.kind, b"_id", &from.value).finish())?);
                 }
                 match upper {
-                    Some(to) => find.append(cstr!("max"), raw(Writer::default().element(to.kind, b"_id", &to.value).finish())?),
+                    Some(to) => find.append(cstr!("max"), raw(Writer::default().with(to.kind, b"_id", &to.value).finish())?),
                     None => find.append(cstr!("max"), rawdoc! { "_id": RawBsonRef::MaxKey }),
                 }
             }
@@ -437,18 +437,18 @@ impl Position {
 /// where a range goes on.
 fn expression(lower: Option<&IdValue>, upper: Option<&IdValue>, last: Option<&IdValue>) -> Vec<u8> {
     let comparison = |operator: &[u8], id: &IdValue| {
-        let literal = Writer::default().element(id.kind, b"$literal", &id.value).finish();
-        let sides = Writer::default().element(0x02, b"0", b"\x05\0\0\0$_id\0").element(0x03, b"1", &literal).finish();
-        Writer::default().element(0x04, operator, &sides).finish()
+        let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
+        let sides = Writer::default().with(0x02, b"0", b"\x05\0\0\0$_id\0").with(0x03, b"1", &literal).finish();
+        Writer::default().with(0x04, operator, &sides).finish()
     };
     let from = last.map(|id| comparison(b"$gt", id)).or_else(|| lower.map(|id| comparison(b"$gte", id)));
     let to = upper.map(|id| comparison(b"$lt", id));
     let mut all = Writer::default();
     for (place, part) in from.iter().chain(&to).enumerate() {
-        all = all.element(0x03, place.to_string().as_bytes(), part);
+        all = all.with(0x03, place.to_string().as_bytes(), part);
     }
-    let and = Writer::default().element(0x04, b"$and", &all.finish()).finish();
-    Writer::default().element(0x03, b"$expr", &and).finish()
+    let and = Writer::default().with(0x04, b"$and", &all.finish()).finish();
+    Writer::default().with(0x03, b"$expr", &and).finish()
 }
 
 fn raw(bytes: Vec<u8>) -> Result<RawDocumentBuf, DriverError> {

@@ -32,7 +32,7 @@ fn string(text: &[u8]) -> Vec<u8> {
 }
 
 fn write(elements: &[(Vec<u8>, Value)]) -> Vec<u8> {
-    elements.iter().fold(Writer::default(), |w, (name, (kind, value))| w.element(*kind, name, value)).finish()
+    elements.iter().fold(Writer::default(), |w, (name, (kind, value))| w.with(*kind, name, value)).finish()
 }
 
 fn value(utf8: bool) -> BoxedStrategy<Value> {
@@ -217,7 +217,7 @@ fn documents_of_utf8_are_read_by_both() {
 #[test]
 fn nesting_is_followed_as_deep_as_servers_go_and_not_without_end() {
     let nested =
-        |levels| (0..levels).fold(Writer::default().finish(), |inner, _| Writer::default().element(3, b"a", &inner).finish());
+        |levels| (0..levels).fold(Writer::default().finish(), |inner, _| Writer::default().with(3, b"a", &inner).finish());
     document::check(&nested(200)).unwrap();
     assert!(document::check(&nested(100_000)).unwrap_err().to_string().contains("nested too deeply"));
 }
@@ -231,7 +231,7 @@ fn every_string_must_have_its_end_where_its_length_says() {
     for (kind, value) in
         [(0x0Fu8, &scoped as &dyn Fn(u8) -> Vec<u8>), (0x0C, &pointer), (0x02, &text), (0x0D, &text), (0x0E, &text)]
     {
-        let document = |end| Writer::default().element(kind, b"a", &value(end)).finish();
+        let document = |end| Writer::default().with(kind, b"a", &value(end)).finish();
         document::check(&document(0)).unwrap();
         assert!(document::check(&document(1)).is_err(), "type 0x{kind:02X}");
     }

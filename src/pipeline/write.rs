@@ -255,3 +255,80 @@ impl Packer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::document::Writer;
+    use crate::pipeline::progress::Progress;
+
+    /// A batch of documents with these numbers, the first of which does not count.
+    struct Batch(Vec<u8>);
+
+    impl Batch {
+        fn of(numbers: std::ops::Range<i32>) -> Self {
+            let mut array = Writer::default();
+            for number in numbers {
+                array.document(number.to_string(), &document(number));
+            }
+            Self(array.finish())
+        }
+    }
+
+    impl Documents for Batch {
+        fn array(&self) -> Result<&[u8]> {
+            Ok(&self.0)
+        }
+
+        fn skip(&self) -> usize {
+            1
+        }
+
+        fn take(&self) -> usize {
+            usize::MAX
+        }
+    }
+
+    /// Large enough that a few make a frame, and incompressible, so that they make segments too.
+    fn document(number: i32) -> Vec<u8> {
+        let mut noise = u64::from(number.unsigned_abs()) + 1;
+        let mut bytes = vec![0; 1_500_000];
+        for chunk in bytes.chunks_mut(8) {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            chunk.copy_from_slice(&(noise ^ (noise >> 29)).to_le_bytes()[..chunk.len()]);
+        }
+        let mut value = (bytes.len() as u32).to_le_bytes().to_vec();
+        value.push(0);
+        value.extend(bytes);
+        Writer::default().with(0x10, "_id", &number.to_le_bytes()).with(0x05, "v", &value).finish()
+    }
+
+    #[tokio::test]
+    async fn a_range_that_begins_again_leaves_nothing_of_its_first_attempt() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let progress = Progress::default();
+        let item = progress.item("d.c", 0, 0);
+        let compressors = Arc::new(Compressors::new(1));
+        let writer = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, 2_000_000, Cpu::new(1), item);
+        let mut range = writer.range();
+        range.write(Batch::of(0..9)).await.unwrap();
+        range.write(Batch::of(8..17)).await.unwrap();
+        range.settle().await.unwrap();
+        assert!(store.list().await.unwrap().len() > 1, "nothing was stored that could be left behind");
+
+        range.restart().await.unwrap();
+        assert_eq!(store.list().await.unwrap(), []);
+        assert_eq!(progress.view().sums().0, 0);
+
+        range.write(Batch::of(0..9)).await.unwrap();
+        let segments = range.finish().await.unwrap();
+        let (mut content, mut expected) = (Content::default(), Content::default());
+        segments.iter().for_each(|(_, segment)| content.merge(&segment.content()));
+        (1..9).for_each(|number| expected.add(&document(number)));
+        assert_eq!(content, expected);
+        let stored: Vec<String> = store.list().await.unwrap().into_iter().map(|entry| entry.key).collect();
+        assert_eq!(stored, segments.iter().map(|(_, segment)| segment.object.key.clone()).collect::<Vec<_>>());
+        assert_eq!(progress.view().sums().0, 8);
+    }
+}

@@ -245,7 +245,6 @@ async fn create_one(target: &Target, blueprint: &Blueprint) -> Result<()> {
     let create = create.raw()?;
     let what = format!("creating {namespace}");
     let mut attempts = Attempts::new(target, &what);
-    let mut doubtful = false;
     loop {
         match target.try_run(&namespace.database, create.clone(), Some(command::COMMAND_LIMIT)).await? {
             Ok(reply) => match write_concern_error(&reply) {
@@ -254,16 +253,14 @@ async fn create_one(target: &Target, blueprint: &Blueprint) -> Result<()> {
             },
             // It cannot be dropped, so it was emptied instead.
             Err(e) if code_of(&e) == Some(NAMESPACE_EXISTS) && namespace.collection.starts_with("system.") => return Ok(()),
-            // The attempt whose reply was lost may have been this one's, and an application's may be another's: from the start.
-            Err(e) if code_of(&e) == Some(NAMESPACE_EXISTS) && doubtful => {
+            // Everything under this name was dropped a moment ago: an attempt whose reply was lost made it, or the last command of an
+            // import that was stopped, or an application. It goes, too, as long as patience lasts.
+            Err(e) if code_of(&e) == Some(NAMESPACE_EXISTS) => {
                 let again = Problem { index: 0, code: code::HOST_UNREACHABLE, message: e.to_string() };
                 attempts.again_after(again).await?;
                 drop_one(target, namespace).await?;
-                doubtful = false;
-                continue;
             }
             Err(e) => attempts.again(e).await?,
         }
-        doubtful = true;
     }
 }

@@ -37,7 +37,7 @@ impl<'a> Elements<'a> {
     /// The elements of `document`, its length and its end checked.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the length or the final NUL is wrong.
+    /// [`ErrorKind::Damaged`] where the length or the final NUL is wrong.
     pub fn of(document: &'a [u8]) -> Result<Self> {
         let length = first_length(document).ok_or_else(|| malformed("is shorter than five bytes"))?;
         if length < 5 || length != document.len() || document.last() != Some(&0) {
@@ -121,7 +121,7 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
 /// Checks the whole structure of one document, everything inside it included.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what is wrong.
+/// [`ErrorKind::Damaged`], saying what is wrong.
 pub fn check(document: &[u8]) -> Result<()> {
     check_at(document, 0)
 }
@@ -191,7 +191,7 @@ impl<'a> Iterator for Documents<'a> {
 /// The `_id` of a document: its type byte and value, or `None` where it has none.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the document's structure is broken before an `_id` is met.
+/// [`ErrorKind::Damaged`] where the document's structure is broken before an `_id` is met.
 pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
     for element in Elements::of(document)? {
         let element = element?;
@@ -206,7 +206,7 @@ pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
 /// field at the top, `_id` aside.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the document's structure is broken.
+/// [`ErrorKind::Damaged`] where the document's structure is broken.
 pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     for element in Elements::of(document)? {
         let element = element?;

@@ -99,6 +99,13 @@ impl Error {
         self
     }
 
+    /// Replaces a name that means nothing to whoever reads the message.
+    #[must_use]
+    pub fn reworded(mut self, name: &str, by: &str) -> Self {
+        self.0.message = self.0.message.replace(name, by);
+        self
+    }
+
     /// The kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -5,7 +5,10 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::rename::NamespaceRename;
 use crate::error::{Error, Result};
+
+mod rename;
 
 /// Databases that belong to a deployment and not to its users: never part of a backup, never a target.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
@@ -30,10 +33,23 @@ impl Namespace {
     pub fn buckets(&self) -> Self {
         Self::new(self.database.clone(), format!("{BUCKETS_PREFIX}{}", self.collection))
     }
+
+    /// Whether it is a collection that an import keeps in its target while it runs: never part of a backup.
+    #[must_use]
+    pub fn is_of_an_import(&self) -> bool {
+        let name = self.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&self.collection);
+        name.starts_with(STAGING_PREFIX) || name == IMPORT_COLLECTION
+    }
 }
 
 /// What the name of a bucket collection starts with.
 pub const BUCKETS_PREFIX: &str = "system.buckets.";
+
+/// What the names of collections start with that an import fills before it publishes them.
+pub const STAGING_PREFIX: &str = "bsonvault.staging.";
+
+/// The collection that holds the lease of an import and the record of what it publishes, while it runs.
+pub const IMPORT_COLLECTION: &str = "bsonvault.import";
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,123 +9,20 @@ use std::time::Duration;
 
 use bson::spec::BinarySubtype;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, rawdoc};
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::Tuning;
-use bsonvault::engine::backup::{self, BackupOptions};
-use bsonvault::engine::restore::{self, RestoreOptions, RestoreReport};
+use bsonvault::engine::restore::{IndexMode, RestoreOptions, RestoreReport};
 use bsonvault::error::{Error, ErrorKind};
-use bsonvault::format::key;
-use bsonvault::format::manifest::{Manifest, RawValue};
-use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
-use bsonvault::store::Store;
+use bsonvault::format::manifest::RawValue;
 use futures::TryStreamExt as _;
-use mongodb::{Client, Database};
+use mongodb::Database;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::compare::{CompareOptions, compare};
 use support::link::{Link, LinkOptions};
 use support::server::{ReplicaSet, Server, ServerOptions};
+use support::vault::{Vault, assert_same, documents, insert, numbered, only, snapshot, with_manifest};
 use support::zoo::raw::{Raw, string};
 use support::zoo::{self, ZooOptions};
-use tokio_util::sync::CancellationToken;
-
-/// A place for backups, and how to bring them back.
-struct Vault {
-    directory: tempfile::TempDir,
-    progress: Progress,
-    stop: CancellationToken,
-}
-
-impl Vault {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), progress: Progress::default(), stop: CancellationToken::new() }
-    }
-
-    async fn backup(&self, source: &Server, databases: &[&str]) -> Backup {
-        let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
-        let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
-        let options = BackupOptions { databases: databases.iter().map(|&d| d.to_owned()).collect(), ..BackupOptions::default() };
-        let report = backup::run(&uri, &store, &options, &self.progress, &self.stop).await.unwrap();
-        Catalog::new(store).find(report.name.as_str()).await.unwrap()
-    }
-
-    async fn import(&self, backup: &Backup, target: &str) -> Result<RestoreReport, Error> {
-        self.import_with(backup, target, None, &RestoreOptions::default()).await
-    }
-
-    async fn import_with(
-        &self,
-        backup: &Backup,
-        target: &str,
-        source: Option<&str>,
-        options: &RestoreOptions,
-    ) -> Result<RestoreReport, Error> {
-        let target = MongoUri::parse(Role::Target, target).unwrap();
-        let source = source.map(|source| MongoUri::parse(Role::Source, source).unwrap());
-        let report = restore::run(backup, &target, source.as_ref(), options, &self.progress, &self.stop).await?;
-        assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
-        assert_eq!(report.documents, backup.manifest.totals.documents);
-        Ok(report)
-    }
-}
-
-/// The backup with another manifest, which is valid in itself.
-async fn with_manifest(backup: Backup, change: impl FnOnce(&mut Manifest)) -> Backup {
-    let Backup { store, mut manifest } = backup;
-    change(&mut manifest);
-    let bytes = manifest.to_bytes().unwrap();
-    let manifest = Manifest::from_bytes(&bytes).unwrap();
-    store.put(key::MANIFEST, vec![bytes.into()]).await.unwrap();
-    Backup { store, manifest }
-}
-
-async fn assert_same(a: &Client, b: &Client, options: CompareOptions) {
-    let comparison = compare(a, b, options).await;
-    assert_eq!(comparison.differences, Vec::<String>::new());
-    assert!(comparison.namespaces > 0);
-}
-
-fn only(database: &str) -> CompareOptions {
-    CompareOptions { databases: Some(vec![database.to_owned()]), ..CompareOptions::default() }
-}
-
-/// Everything a server holds, in a form that shows any change.
-async fn snapshot(client: &Client) -> Vec<String> {
-    let mut lines = Vec::new();
-    for name in client.list_database_names().await.unwrap() {
-        let database = client.database(&name);
-        if ["admin", "config", "local"].contains(&name.as_str()) {
-            continue;
-        }
-        let mut infos: Vec<Document> =
-            database.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap().try_collect().await.unwrap();
-        infos.sort_by_key(|i| i.get_str("name").unwrap().to_owned());
-        for info in infos {
-            let collection = info.get_str("name").unwrap();
-            lines.push(format!("{name} {info}"));
-            lines.extend(documents(&database, collection).await.iter().map(|d| format!("{name}.{collection} {d:?}")));
-        }
-    }
-    assert!(!lines.is_empty());
-    lines
-}
-
-async fn documents(database: &Database, collection: &str) -> Vec<RawDocumentBuf> {
-    let found = database.collection::<RawDocumentBuf>(collection).find(doc! {}).await.unwrap();
-    found.try_collect().await.unwrap()
-}
-
-async fn insert(database: &Database, collection: &str, documents: impl IntoIterator<Item = Document>) {
-    let documents: Vec<Document> = documents.into_iter().collect();
-    for part in documents.chunks(5000) {
-        database.collection::<Document>(collection).insert_many(part).await.unwrap();
-    }
-}
-
-fn numbered(n: i32) -> impl Iterator<Item = Document> {
-    (0..n).map(|i| doc! { "_id": i, "n": i % 7, "pad": "x".repeat(900) })
-}
 
 #[tokio::test]
 async fn one_of_everything_comes_back_and_replaces_what_stands_there() {
@@ -519,11 +416,25 @@ async fn indexes_that_cannot_be_built_fail_the_import_by_name() {
     ] {
         assert!(text.contains(expected), "{expected:?} is not in: {text}");
     }
-    assert!(error.hint_text().unwrap().contains("left partly filled"), "{error:?}");
+    assert!(!text.contains("staging"), "{text}");
+    assert!(error.hint_text().unwrap().contains("the target is as it was"), "{error:?}");
+    assert!(b.database("ix").list_collection_names().await.unwrap().is_empty());
+
+    // The documents without them, and then those that can be built.
+    let skip = RestoreOptions { indexes: IndexMode::Skip, ..RestoreOptions::default() };
+    let report = vault.import_with(&backup, &target.uri(), None, &skip).await.unwrap();
+    assert_eq!((report.indexes, report.skipped_indexes.len()), (0, 6));
+    let only = RestoreOptions { indexes: IndexMode::Only, ..RestoreOptions::default() };
+    for built in [2, 0] {
+        let plan = vault.run(&backup, &target.uri(), &only).await.unwrap();
+        assert_eq!((plan.indexes, plan.failed_indexes.len()), (built, 4), "{plan:?}");
+        assert!(plan.failed_indexes.iter().any(|f| f.reason.as_ref().unwrap().contains("dup key")), "{plan:?}");
+    }
     for collection in ["c", "large"] {
         let built = b.database("ix").collection::<Document>(collection).list_index_names().await.unwrap();
         assert_eq!(built, ["_id_", "good"]);
     }
+    assert_eq!(b.database("ix").list_collection_names().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -658,14 +569,10 @@ async fn another_writer_is_found_out() {
         while vault.progress.view().phase != "checking" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        target
-            .client()
-            .await
-            .database("d")
-            .collection::<Document>("c")
-            .update_one(doc! { "_id": 3 }, doc! { "$set": { "n": 9 } })
-            .await
-            .unwrap();
+        let database = target.client().await.database("d");
+        let names = database.list_collection_names().await.unwrap();
+        let staged = names.iter().find(|name| name.starts_with("bsonvault.staging.") && name.ends_with(".0")).unwrap();
+        database.collection::<Document>(staged).update_one(doc! { "_id": 3 }, doc! { "$set": { "n": 9 } }).await.unwrap();
     };
     let uri = target.uri();
     let (result, ()) = tokio::join!(vault.import(&backup, &uri), other);
@@ -690,8 +597,8 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
         ("create", "preparing the target", 0),
         ("insert", "filling", 0),
         ("update", "filling", 20_000),
-        ("find", "checking", 0),
-        ("createIndexes", "building indexes", 0),
+        ("find", "filling", 20_000),
+        ("createIndexes", "filling", 20_000),
     ] {
         let hang = doc! { "failCommands": [command], "blockConnection": true, "blockTimeMS": 6_000, "appName": "bsonvault" };
         target.fail_command("alwaysOn", hang).await;
@@ -715,7 +622,8 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
         };
         let error = importing.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted, "{command}: {error}");
-        assert!(error.to_string().contains("left partly filled"), "{command}: {error}");
+        assert!(error.to_string().contains("the target is as it was"), "{command}: {error}");
+        assert_eq!(b.database("stop").list_collection_names().await.unwrap(), Vec::<String>::new(), "{command}");
         assert!(begun.elapsed() < Duration::from_secs(3), "{command} was waited for");
         target.fail_command("off", doc! { "failCommands": ["insert"], "errorCode": 1 }).await;
     }
@@ -735,7 +643,10 @@ async fn a_right_that_is_missing_is_named() {
     let uri = target.uri().replace("root:secret", "reader:p");
     let error = vault.import(&backup, &uri).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-    assert!(error.to_string().contains("insert on d.c") && error.hint_text().unwrap().contains("grant"), "{error:?}");
+    assert!(
+        error.to_string().contains("insert on collections of d") && error.hint_text().unwrap().contains("grant"),
+        "{error:?}"
+    );
 
     // Rights for most of it are not enough: found out halfway, what stands there would be gone.
     let standing = target.client().await.database("strict");
@@ -745,7 +656,10 @@ async fn a_right_that_is_missing_is_named() {
     let with_rules = vault.backup(&source, &[]).await;
     target.admin(doc! { "createUser": "filler", "pwd": "p", "roles": ["readWriteAnyDatabase"] }).await.unwrap();
     let error = vault.import(&with_rules, &target.uri().replace("root:secret", "filler:p")).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("bypassDocumentValidation on strict.c"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Denied && error.to_string().contains("bypassDocumentValidation on collections of strict"),
+        "{error}"
+    );
     assert_eq!(documents(&standing, "c").await.len(), 3, "it was dropped before it was known that it can be filled");
     vault.import(&backup, &target.uri()).await.unwrap();
     let zero = Bson::Timestamp(Timestamp { time: 0, increment: 0 });

@@ -29,21 +29,7 @@ use output::Outcome;
 /// Verbs that are planned and not built.
 const LATER_VERBS: [&str; 6] = ["serve", "clean", "export", "sync", "tune", "token"];
 /// Flags that are planned and not built.
-const LATER_FLAGS: [&str; 13] = [
-    "--mode",
-    "--rename",
-    "--prune",
-    "--include",
-    "--exclude",
-    "--dry-run",
-    "--resume",
-    "--keep",
-    "--max-mbit",
-    "--format",
-    "--out",
-    "--gzip",
-    "--skip-indexes",
-];
+const LATER_FLAGS: [&str; 6] = ["--resume", "--keep", "--max-mbit", "--format", "--out", "--gzip"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -74,7 +60,7 @@ pub struct CommandLine {
 pub enum Verb {
     /// Take a backup of the source
     Backup(backup::Args),
-    /// Bring a backup into the target: each of its collections is dropped there and filled anew
+    /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
     Import(import::Args),
     /// List the backups
     List,

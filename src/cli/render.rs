@@ -6,7 +6,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use crate::catalog::{State, Summary};
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
-use crate::engine::restore::RestoreReport;
+use crate::engine::restore::{IndexMode, RestoreMode, RestorePlan, RestoreReport};
 use crate::engine::verify::VerifyReport;
 use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, Source};
 
@@ -109,6 +109,46 @@ pub fn list(location: &str, backups: &[Summary]) -> String {
     format!("{table}\n{reasons}")
 }
 
+/// What an import will do.
+#[must_use]
+pub fn restore_plan(plan: &RestorePlan) -> String {
+    let mut table = table(["namespace", "becomes", "type", "documents", "size", "indexes", "what stands there"]);
+    right_align(&mut table, &[3, 4, 5]);
+    for c in &plan.collections {
+        let standing = match (&c.replaces, plan.mode, plan.indexes) {
+            (None, ..) => "nothing".to_owned(),
+            (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
+            (Some(kind), RestoreMode::Merge, _) => format!("a {kind}, merged into"),
+            (Some(kind), ..) => format!("a {kind}, replaced"),
+        };
+        table.add_row([
+            plain(&c.from),
+            if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
+            c.kind.to_string(),
+            HumanCount(c.documents).to_string(),
+            BinaryBytes(c.bytes).to_string(),
+            HumanCount(c.indexes).to_string(),
+            standing,
+        ]);
+    }
+    let mut text = format!("backup       {}\ntarget       {}\n\n{table}\n", plan.backup, plan.target);
+    match plan.indexes {
+        IndexMode::Now => {}
+        IndexMode::Skip => text += "indexes are not built\n",
+        IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
+    }
+    if plan.mode == RestoreMode::Merge {
+        text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
+    }
+    for namespace in &plan.prunes {
+        text += &format!("dropped: {} is not in the backup\n", plain(namespace));
+    }
+    for left_out in &plan.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    text
+}
+
 /// What an import did.
 #[must_use]
 pub fn import(report: &RestoreReport) -> String {
@@ -133,8 +173,21 @@ pub fn import(report: &RestoreReport) -> String {
         BinaryBytes(report.bytes),
         report.milliseconds as f64 / 1000.0,
     );
+    for namespace in &report.pruned {
+        text += &format!("dropped: {} is not in the backup\n", plain(namespace));
+    }
     for left_out in &report.left_out {
         text += &format!("warning: {}\n", plain(left_out));
+    }
+    for index in &report.skipped_indexes {
+        text += &format!("skipped: index {} of {}\n", plain(&index.name), plain(&index.namespace));
+    }
+    if !report.skipped_indexes.is_empty() {
+        text += &format!("to build them: bsonvault import {} --indexes only, with the same choices\n", report.backup);
+    }
+    for index in &report.failed_indexes {
+        let reason = index.reason.as_deref().unwrap_or_default();
+        text += &format!("failed: index {} of {}: {}\n", plain(&index.name), plain(&index.namespace), plain(reason));
     }
     text
 }

@@ -1,94 +1,123 @@
 //! `import`: from a committed archive into a deployment.
 //!
-//! What stands under the names of the backup's collections is dropped and filled anew; everything else is left alone. Nothing is written
-//! before all that can be known beforehand is known to be good, and nothing is reported as restored that was not read back and found
-//! to be what the backup holds.
+//! Everything is filled, proven and indexed under staging names first. Only then does it take the place of what stands there, all of it: what dies before
+//! leaves the target as it was, what dies after is brought to its end by the next import. Nothing is reported as restored that was not read
+//! back and found to be what the backup holds.
 
 mod fill;
 mod guard;
+mod later;
 mod plan;
+mod report;
+mod select;
+mod stage;
+mod views;
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::plan::Plan;
+pub use self::plan::{Plan, PlannedNamespace, RestorePlan};
+pub use self::report::{RestoreReport, RestoredCollection, UnbuiltIndex};
+use self::stage::Stage;
 use super::{Tuning, verify};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::manifest::CollectionKind;
 use crate::mongo::MongoUri;
+use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::{Cpu, cores};
 use crate::pipeline::progress::Progress;
-use crate::sink::{Blueprint, check, indexes, prepare};
+use crate::sink::indexes::IndexBuilder;
+use crate::sink::lease::{self, Lease};
+use crate::sink::publish::{self, Staged, Step};
+use crate::sink::{Target, indexes, staging};
 
 /// How many problems of a damaged backup an error names.
 const NAMED_PROBLEMS: usize = 3;
 
+/// How often everything is filled anew because the target's primary changed meanwhile.
+const RESTARTS: u32 = 5;
+
+/// How long tidying up after a failure may take.
+const TIDYING: Duration = Duration::from_secs(30);
+
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// The name that the backup's one database gets; where it is not given, the database in the target URI's path; where there is none, its
+    /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
     /// own.
     pub database: Option<String>,
+    /// Namespaces that get another name; of several that match, the first counts.
+    pub renames: Vec<NamespaceRename>,
+    /// Of the backup, the namespaces that any of these match; all where empty.
+    pub include: Vec<NamespacePattern>,
+    /// Without those that any of these match.
+    pub exclude: Vec<NamespacePattern>,
+    /// What happens to what stands in the target.
+    pub mode: RestoreMode,
+    /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.
+    pub prune: bool,
+    /// Whether indexes are built.
+    pub indexes: IndexMode,
     /// The target may be the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
+    /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.
+    pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
 
-/// A finished import: everything in it was read back from the target and found to be what the backup holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RestoreReport {
-    /// The backup's name.
-    pub backup: String,
-    /// Scheme, hosts and database of the target.
-    pub target: String,
-    /// Every collection, time series and view, in the backup's order.
-    pub collections: Vec<RestoredCollection>,
-    /// The documents of all of them.
-    pub documents: u64,
-    /// Their bytes, uncompressed.
-    pub bytes: u64,
-    /// The indexes that were built, beside those on `_id`.
-    pub indexes: u64,
-    /// What the target cannot hold and was left out, in words.
-    pub left_out: Vec<String>,
-    /// How long it took, in milliseconds.
-    pub milliseconds: u64,
+/// What happens to collections that stand in the target under names of the backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreMode {
+    /// Each is replaced, whole or not at all.
+    #[default]
+    Replace,
+    /// They refuse the import.
+    Fail,
+    /// Each gets the documents of the backup in place of those with the same `_id`s. This is not atomic.
+    Merge,
 }
 
-/// One namespace of a finished import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RestoredCollection {
-    /// Its namespace in the target.
-    pub namespace: String,
-    /// What it is.
-    #[serde(rename = "type")]
-    pub kind: CollectionKind,
-    /// Its documents (of a time series, its buckets), counted in the target.
-    pub documents: u64,
-    /// Their bytes, uncompressed.
-    pub bytes: u64,
-    /// Whether what was read back from the target has the content digest of the backup.
-    pub digest_matches: bool,
-    /// The indexes that were built, beside the one on `_id`.
-    pub indexes: u64,
+/// Whether indexes are built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexMode {
+    /// All are, before anything is published.
+    #[default]
+    Now,
+    /// None is; each is reported.
+    Skip,
+    /// Nothing else is: those that are missing in the target are built there.
+    Only,
+}
+
+/// Works out what an import would do, and refuses what must not be done. Nothing is written.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::NotFound`] for patterns that match nothing,
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
+pub async fn plan(
+    backup: &Backup,
+    target: &MongoUri,
+    configured_source: Option<&MongoUri>,
+    options: &RestoreOptions,
+    stop: &CancellationToken,
+) -> Result<Plan> {
+    plan::make(backup, target, configured_source, options, stop).await
 }
 
 /// Imports a backup into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
 ///
 /// # Errors
-/// Before anything is written: [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::Damaged`] where the backup is not
-/// whole, [`ErrorKind::Unreachable`], [`ErrorKind::Denied`]. After that, with a hint that the target is left partly filled: [`ErrorKind::Mismatch`] where what was
-/// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
-/// [`ErrorKind::Interrupted`], and the former.
+/// Those of [`plan()`] and of [`execute`].
 pub async fn run(
     backup: &Backup,
     target: &MongoUri,
@@ -97,59 +126,168 @@ pub async fn run(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
-    let begun = Instant::now();
-
-    // 1. Refuse what must be refused.
     progress.begin("looking at the target");
-    let plan = plan::make(backup, target, configured_source, options, stop).await?;
+    let plan = plan(backup, target, configured_source, options, stop).await?;
+    execute(backup, plan, options, progress, stop).await
+}
 
-    // 2. Prove the whole backup.
+/// Does what was planned, whole or not at all.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where the backup is not whole, [`ErrorKind::Refused`] where another import writes to one of the databases, [`ErrorKind::Mismatch`] where what was
+/// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
+/// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
+pub async fn execute(
+    backup: &Backup,
+    mut plan: Plan,
+    options: &RestoreOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<RestoreReport> {
+    let begun = Instant::now();
+    // 1. Prove the whole backup.
     progress.begin("proving the backup");
     prove(backup, stop).await?;
 
-    // 3. Everything that writes.
-    let (found, lost) = write(backup, &plan, options, progress).await.map_err(|e| partly(e, target))?;
-    let report = report(backup, &plan, &found, lost, begun);
-    plan.target.connection.close().await;
-    Ok(report)
+    // 2. Take the lease of every database, and with it what a dead import left.
+    progress.begin("taking the lease");
+    let databases = plan.databases();
+    let expiry = options.lease.unwrap_or(lease::EXPIRY);
+    let (lease, formers) = Lease::take(&plan.target, &databases, backup.manifest.name.as_str(), expiry).await?;
+    let decided = AtomicBool::new(false);
+    let work = async {
+        let set: BTreeSet<String> = databases.iter().cloned().collect();
+        let finished = publish::roll_forward(&plan.target, &set, &formers, lease.id()).await?;
+        if !finished.is_empty() {
+            progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.join(", ")));
+        }
+        staging::sweep(&plan.target, &set).await?;
+        if options.indexes == IndexMode::Only {
+            return later::build(&plan, progress).await.map(|built| report::of_indexes(backup, &plan, built, begun));
+        }
+        // 3. Everything else, up to the last rename.
+        let (found, lost) = write(backup, &mut plan, &lease, &decided, options, progress).await?;
+        staging::sweep(&plan.target.unstoppable(), &set).await?;
+        Ok(report::of(backup, &plan, &found, lost, begun))
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = lease.lost() => Err(Lease::lost_error(&plan.target)),
+    };
+    let done = match done {
+        Ok(report) => {
+            lease.release().await;
+            Ok(report)
+        }
+        Err(error) => Err(tidy_up(&plan.target, lease, &databases, decided.into_inner(), error).await),
+    };
+    plan.close().await;
+    done
 }
 
 /// The phases that change the target. Gives what each collection was found to hold, and the options of indexes that were lost.
 async fn write(
     backup: &Backup,
-    plan: &Plan,
+    plan: &mut Plan,
+    lease: &Lease,
+    decided: &AtomicBool,
     options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<(Vec<Content>, Vec<String>)> {
-    let Plan { target, blueprints, .. } = plan;
-    let (cpu, budget) = (Cpu::of_this_machine(), Budget::new(options.tuning.memory_bytes));
-    let writers = options.tuning.writers.unwrap_or_else(|| cores().clamp(2, 4)).max(1);
+    plan.look_again().await?;
+    let target = plan.target.clone();
+    // 1. Stage everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
+    let mut restarts = 0;
+    let staged = loop {
+        let before = target.identity().await?;
+        let error = match stage(backup, plan, lease, options, progress).await {
+            Ok(staged) if target.identity().await? == before => break staged,
+            Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) if target.identity().await? == before => return Err(error),
+            Err(error) => error,
+        };
+        restarts += 1;
+        if restarts > RESTARTS || lease.is_lost() {
+            return Err(error);
+        }
+        progress
+            .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));
+        staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
+    };
 
-    // 1. Drop what is in the way, and create every collection, without expiry and without indexes.
+    // 2. Decide, and publish. From here on nothing stops it.
+    progress.begin("publishing");
+    let steps = steps(plan)?;
+    let home = plan.databases().into_iter().next().unwrap_or_default();
+    if lease.is_lost() {
+        return Err(Lease::lost_error(&target));
+    }
+    if !steps.is_empty() {
+        decided.store(true, Ordering::Relaxed);
+        let target = target.unstoppable();
+        publish::decide(&target, &home, lease.id(), &steps).await?;
+        publish::finish(&target, &home, lease.id(), &steps).await?;
+    }
+    Ok(staged)
+}
+
+/// Fills, proves and indexes everything under staging names, durably.
+async fn stage(
+    backup: &Backup,
+    plan: &mut Plan,
+    lease: &Lease,
+    options: &RestoreOptions,
+    progress: &Progress,
+) -> Result<(Vec<Content>, Vec<String>)> {
+    // 1. Create every collection, without expiry and without indexes.
     progress.begin("preparing the target");
-    prepare::drop_standing(target, blueprints).await?;
-    prepare::create(target, blueprints).await?;
+    let target = plan.target.clone();
+    staging::create(&target, &mut plan.blueprints, lease.id()).await?;
 
-    // 2. Fill them.
-    progress.begin("filling");
-    fill::fill(backup, plan, writers, &cpu, &budget, progress).await?;
-    target.make_durable(blueprints).await?;
+    // 2. Fill them, prove them by reading back, and build their indexes.
+    let stage = Stage {
+        backup,
+        plan,
+        writers: options.tuning.writers.unwrap_or_else(|| cores().clamp(2, 4)).max(1),
+        cpu: Cpu::of_this_machine(),
+        budget: Budget::new(options.tuning.memory_bytes),
+        progress,
+        builder: IndexBuilder::new(target.clone()),
+        indexes_later: false,
+    };
+    let found = stage.fill_and_prove().await?;
 
-    // 3. Check them, by reading back.
-    progress.begin("checking");
-    let found = check(plan, writers, &cpu, &budget, progress).await?;
-
-    // 4. Indexes, and only now what makes documents expire.
-    progress.begin("building indexes");
-    indexes::build(target, blueprints, progress).await?;
-    let lost = indexes::confirm(target, blueprints).await?;
-    indexes::set_expiry(target, blueprints).await?;
-
-    // 5. Views, and everything durable.
-    progress.begin("creating views");
-    prepare::create_views(target, blueprints).await?;
-    target.make_durable(blueprints).await?;
+    // 3. Only now what makes documents expire.
+    progress.begin("confirming");
+    staging::set_expiry(&target, &plan.blueprints).await?;
+    stage.make_durable().await?;
+    let lost = match plan.indexes {
+        IndexMode::Now => indexes::confirm(&target, &plan.blueprints).await?,
+        IndexMode::Skip | IndexMode::Only => Vec::new(),
+    };
     Ok((found, lost))
+}
+
+/// What is published, in the plan's order, and what is pruned.
+fn steps(plan: &Plan) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for blueprint in &plan.blueprints {
+        let to = blueprint.namespace.clone();
+        let Some(uuid) = blueprint.uuid else {
+            steps.push(Step::View { to, options: blueprint.all_options()? });
+            continue;
+        };
+        let staged = Staged { place: blueprint.place.clone(), to, uuid };
+        let merges = plan.mode == RestoreMode::Merge && plan.stands(blueprint).is_some();
+        steps.push(match blueprint.kind {
+            CollectionKind::TimeSeries => Step::Series { staged, options: blueprint.all_options()? },
+            _ if merges => Step::Merge(staged),
+            _ => Step::Swap(staged),
+        });
+    }
+    steps.extend(plan.prunes.iter().map(|(namespace, uuid)| Step::Drop { namespace: namespace.clone(), uuid: *uuid }));
+    Ok(steps)
 }
 
 async fn prove(backup: &Backup, stop: &CancellationToken) -> Result<()> {
@@ -166,74 +304,35 @@ async fn prove(backup: &Backup, stop: &CancellationToken) -> Result<()> {
         .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
 }
 
-/// What every collection holds now; an error where any is not what the backup holds.
-async fn check(plan: &Plan, readers: usize, cpu: &Cpu, budget: &Budget, progress: &Progress) -> Result<Vec<Content>> {
-    let mut work: Vec<_> = plan
-        .blueprints
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| b.holds_documents())
-        .map(|(number, blueprint)| (number, blueprint, plan.item(progress, blueprint)))
-        .collect();
-    work.sort_by_key(|(_, blueprint, _)| std::cmp::Reverse(blueprint.content.bytes));
-    let mut found = vec![Content::default(); plan.blueprints.len()];
-    let mut checks = stream::iter(work.into_iter().map(|(number, blueprint, item)| async move {
-        Ok::<_, Error>((number, check::content(&plan.target, blueprint, cpu, budget, &item).await?))
-    }))
-    .buffer_unordered(readers);
-    while let Some((number, content)) = checks.try_next().await? {
-        found[number] = content;
-    }
-    let differences: Vec<String> = plan.blueprints.iter().zip(&found).filter_map(|(b, found)| difference(b, found)).collect();
-    if differences.is_empty() {
-        return Ok(found);
-    }
-    Err(Error::new(ErrorKind::Mismatch, format!("the target does not hold what the backup holds: {}", differences.join("; ")))
-        .hint("something else may be writing to the target: stop it"))
-}
-
-fn difference(blueprint: &Blueprint, found: &Content) -> Option<String> {
-    let expected = &blueprint.content;
-    let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
-    (expected != found).then(|| format!("{}: expected {}, found {}", blueprint.namespace, words(expected), words(found)))
-}
-
-/// An error that came after the first write says what it leaves.
-fn partly(error: Error, target: &MongoUri) -> Error {
-    let left = "the target is left partly filled; running the same import again replaces what this one left";
-    if error.kind() == ErrorKind::Interrupted {
-        return Error::new(ErrorKind::Interrupted, format!("interrupted; {target} is left partly filled"))
-            .hint("running the same import again replaces what this one left");
-    }
-    let hint = match error.hint_text() {
-        Some(hint) => format!("{hint}; {left}"),
-        None => left.to_owned(),
+/// After a failure: before the decision the staging goes and the target is as it was; after it the record and the lease stay, for the next import.
+async fn tidy_up(target: &Target, lease: Lease, databases: &[String], decided: bool, error: Error) -> Error {
+    let and = |error: Error, words: &str| {
+        let hint = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        error.hint(format!("{hint}{words}"))
     };
-    error.hint(hint)
-}
-
-fn report(backup: &Backup, plan: &Plan, found: &[Content], lost: Vec<String>, begun: Instant) -> RestoreReport {
-    let collections: Vec<RestoredCollection> = plan
-        .blueprints
-        .iter()
-        .zip(found)
-        .map(|(blueprint, found)| RestoredCollection {
-            namespace: blueprint.namespace.to_string(),
-            kind: blueprint.kind,
-            documents: found.documents,
-            bytes: found.bytes,
-            digest_matches: *found == blueprint.content,
-            indexes: blueprint.indexes.len() as u64,
-        })
-        .collect();
-    RestoreReport {
-        backup: backup.manifest.name.to_string(),
-        target: plan.target.connection.uri.to_string(),
-        documents: collections.iter().map(|c| c.documents).sum(),
-        bytes: collections.iter().map(|c| c.bytes).sum(),
-        indexes: collections.iter().map(|c| c.indexes).sum(),
-        left_out: plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(lost).collect(),
-        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        collections,
+    if decided {
+        return and(
+            error,
+            "publishing had begun: every collection is either the old one or the new one, and the next import into these databases finishes it",
+        );
+    }
+    if lease.is_lost() {
+        return error;
+    }
+    let set: BTreeSet<String> = databases.iter().cloned().collect();
+    let tidying = async {
+        staging::sweep(&target.unstoppable(), &set).await?;
+        lease.release().await;
+        Ok::<_, Error>(())
+    };
+    match tokio::time::timeout(TIDYING, tidying).await {
+        Ok(Ok(())) if error.kind() == ErrorKind::Interrupted => {
+            Error::new(ErrorKind::Interrupted, "interrupted; the target is as it was")
+        }
+        Ok(Ok(())) => and(error, "the target is as it was"),
+        Ok(Err(_)) | Err(_) => and(
+            error,
+            "the target's collections are as they were; what was staged beside them could not be removed, and the next import does that",
+        ),
     }
 }

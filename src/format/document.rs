@@ -273,6 +273,12 @@ impl Writer {
         self.element(0x08, name, &[u8::from(value)]);
     }
 
+    /// Adds a UUID: binary data of subtype 4.
+    pub fn uuid(&mut self, name: &str, uuid: &[u8; 16]) {
+        self.element(0x05, name, &[16, 0, 0, 0, 4]);
+        self.0.extend(uuid);
+    }
+
     /// Adds a sub-document.
     pub fn document(&mut self, name: impl AsRef<[u8]>, document: &[u8]) {
         self.element(0x03, name, document);

@@ -15,6 +15,18 @@ pub mod code {
     pub const AUTHENTICATION_FAILED: i32 = 18;
     /// The namespace does not exist.
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
+    /// The server does not do this to this namespace.
+    pub const ILLEGAL_OPERATION: i32 = 20;
+    /// The namespace stands there already.
+    pub const NAMESPACE_EXISTS: i32 = 48;
+    /// The server has no such command.
+    pub const COMMAND_NOT_FOUND: i32 = 59;
+    /// Another operation on the namespace is under way.
+    pub const CONFLICTING_OPERATION_IN_PROGRESS: i32 = 117;
+    /// The command does not go on a view.
+    pub const COMMAND_NOT_SUPPORTED_ON_VIEW: i32 = 166;
+    /// An index of the namespace is being built.
+    pub const BACKGROUND_OPERATION_IN_PROGRESS: i32 = 12587;
     /// The cursor is gone.
     pub const CURSOR_NOT_FOUND: i32 = 43;
     /// The command has an option that the server does not take.

@@ -1,6 +1,7 @@
 //! What is to stand in the target, worked out from the manifest before anything is written: pure.
 
 use bson::{RawDocument, RawDocumentBuf};
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
@@ -15,8 +16,12 @@ const LONGEST_NAMESPACE: usize = 255;
 /// One collection, time series or view as it is to stand in the target.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
-    /// Its name there.
+    /// Its name there, in the end.
     pub namespace: Namespace,
+    /// Its name while it is filled: a staging name in the same database, once there is one.
+    pub place: Namespace,
+    /// The identity of the staging collection that holds its documents, once it is created.
+    pub uuid: Option<Uuid>,
     /// What it is.
     pub kind: CollectionKind,
     /// Whether it keeps the order of its documents.
@@ -62,6 +67,8 @@ impl Blueprint {
             expire_after: None,
             has_rules: false,
             mixed_schema: false,
+            place: namespace.clone(),
+            uuid: None,
             namespace,
         };
         blueprint.take_options(collection, version, topology)?;
@@ -71,18 +78,59 @@ impl Blueprint {
         Ok(blueprint)
     }
 
+    /// A plain collection that stands there already.
+    #[must_use]
+    pub(super) fn standing(namespace: Namespace) -> Self {
+        Self {
+            kind: CollectionKind::Collection,
+            capped: false,
+            content: Content::default(),
+            indexes: Vec::new(),
+            left_out: Vec::new(),
+            options: RawDocumentBuf::new(),
+            expire_after: None,
+            has_rules: true,
+            mixed_schema: false,
+            place: namespace.clone(),
+            uuid: None,
+            namespace,
+        }
+    }
+
+    /// The same where it stands under its final name already, with these indexes to be built.
+    #[must_use]
+    pub fn in_place(&self, indexes: Vec<Index>) -> Self {
+        Self { place: self.namespace.clone(), uuid: None, indexes, ..self.clone() }
+    }
+
+    /// The options of `create`, expiry included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub fn all_options(&self) -> Result<RawDocumentBuf> {
+        let mut options = Writer::default();
+        for element in Elements::of(self.options.as_bytes())? {
+            let element = element?;
+            options.element(element.kind, element.name, element.value);
+        }
+        if let Some((kind, value)) = &self.expire_after {
+            options.element(*kind, "expireAfterSeconds", value);
+        }
+        options.raw()
+    }
+
     /// Whether it has documents of its own: everything but views.
     #[must_use]
     pub fn holds_documents(&self) -> bool {
         self.kind != CollectionKind::View
     }
 
-    /// The name of the collection that its documents are in: for a time series that of its buckets.
+    /// The name of the collection that its documents are in while it is filled: for a time series that of its buckets.
     #[must_use]
     pub fn data_collection(&self) -> String {
         match self.kind {
-            CollectionKind::TimeSeries => self.namespace.buckets().collection,
-            CollectionKind::Collection | CollectionKind::View => self.namespace.collection.clone(),
+            CollectionKind::TimeSeries => self.place.buckets().collection,
+            CollectionKind::Collection | CollectionKind::View => self.place.collection.clone(),
         }
     }
 

@@ -86,7 +86,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads to the end, or to a driver's error.
     async fn go_on(&mut self) -> Result<Result<(), DriverError>> {
-        let database = self.target.connection.database(&self.blueprint.namespace.database);
+        let database = self.target.connection.database(&self.blueprint.place.database);
         let opened = async {
             let process = self.process().await?;
             if self.place.as_ref().is_some_and(|(of, _)| Some(*of) != process) {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
+use uuid::Uuid;
 
 use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer, type_name};
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
+use crate::names::Namespace;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Item;
 
@@ -71,7 +73,7 @@ impl Inserter {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
             let mut duplicates: Vec<(Range<usize>, Problem)> = Vec::new();
-            match self.target.try_run(&self.blueprint.namespace.database, command, Some(INSERT_LIMIT)).await? {
+            match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
                     if problems.is_empty() && transient.is_none() {
@@ -83,8 +85,9 @@ impl Inserter {
                         let document = left.get(problem.index).cloned().unwrap_or_default();
                         match problem.code {
                             code::DUPLICATE_KEY => duplicates.push((document, problem)),
+                            code::COLLECTION_UUID_MISMATCH => return Err(taken_away(&self.blueprint.namespace)),
                             code if is_transient_code(code) => transient = Some(problem),
-                            _ => return Err(refused(&what, &problem, &frame[document])),
+                            _ => return Err(self.refused(&what, &problem, &frame[document])),
                         }
                     }
                     if let Some(problem) = transient {
@@ -105,15 +108,21 @@ impl Inserter {
             };
             // What is said to be there and is not is another document of the backup with an equal `_id`.
             if let Some((document, problem)) = duplicates.into_iter().find(|(document, _)| left.contains(document)) {
-                return Err(refused(&what, &problem, &frame[document]));
+                return Err(self.refused(&what, &problem, &frame[document]));
             }
         }
         Ok(())
     }
 
+    fn refused(&self, what: &str, problem: &Problem, document: &[u8]) -> Error {
+        let (place, name) = (self.blueprint.place.to_string(), self.blueprint.namespace.to_string());
+        refused(what, problem, document).reworded(&place, &name)
+    }
+
     async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
         let (frame, documents, blueprint) = (frame.clone(), documents.to_vec(), self.blueprint.clone());
-        self.cpu.run(move || build(&blueprint, &frame, &documents, way)).await
+        let uuid = blueprint.uuid.filter(|_| self.target.checks_uuids);
+        self.cpu.run(move || build(&blueprint, uuid, &frame, &documents, way)).await
     }
 
     /// Those of the documents that are not there yet. One that stands there with other content is an error.
@@ -136,7 +145,7 @@ impl Inserter {
         let mut filter = Writer::default();
         filter.document("_id", &within.finish());
         find.document("filter", &filter.finish());
-        let database = self.target.connection.database(&self.blueprint.namespace.database);
+        let database = self.target.connection.database(&self.blueprint.place.database);
         let found = match self.target.unless_stopped(command::run_cursor(&database, find.raw()?)).await? {
             Ok((found, _)) => found,
             Err(e) => return Ok(Err(e)),
@@ -176,7 +185,7 @@ struct Batch {
 }
 
 /// Whether the server has the field `bypassEmptyTsReplacement`.
-fn keeps_empty_timestamps(version: Version) -> bool {
+pub(super) fn keeps_empty_timestamps(version: Version) -> bool {
     match version {
         Version(8.., _, _) => true,
         Version(7, 0, patch) => patch >= 13,
@@ -225,7 +234,13 @@ fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
 }
 
 /// The command that writes these documents.
-fn build(blueprint: &Blueprint, frame: &[u8], documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
+fn build(
+    blueprint: &Blueprint,
+    uuid: Option<Uuid>,
+    frame: &[u8],
+    documents: &[Range<usize>],
+    way: Way,
+) -> Result<RawDocumentBuf> {
     let bytes: usize = documents.iter().map(|d| d.len() + 8).sum();
     let mut command = Writer::with_capacity(bytes + 256);
     let (verb, ordered) = match way {
@@ -233,6 +248,10 @@ fn build(blueprint: &Blueprint, frame: &[u8], documents: &[Range<usize>], way: W
         Way::Upsert { ordered } => ("update", ordered),
     };
     command.string(verb, &blueprint.data_collection());
+    // A command that comes late, after an import was stopped and its staging dropped, must not make the collection anew.
+    if let Some(uuid) = uuid {
+        command.uuid("collectionUUID", uuid.as_bytes());
+    }
     command.bool("ordered", ordered);
     command.document("writeConcern", rawdoc! { "w": 1, "j": false }.as_bytes());
     // A right of its own, so it is asked for only where it is needed.
@@ -271,6 +290,11 @@ fn upsert(document: &[u8]) -> Result<Vec<u8>> {
     update.documents("u", [stage.as_slice()]);
     update.bool("upsert", true);
     Ok(update.finish())
+}
+
+fn taken_away(namespace: &Namespace) -> Error {
+    Error::new(ErrorKind::Refused, format!("the staging collection of {namespace} was dropped or renamed while it was filled"))
+        .hint("something else drops collections in the target: stop it, and run the import again")
 }
 
 fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {

@@ -3,22 +3,33 @@
 
 mod blueprint;
 pub mod check;
+mod copy;
+mod ddl;
 pub mod indexes;
 pub mod insert;
+pub mod lease;
+mod merge;
 pub mod prepare;
+pub mod publish;
+mod record;
+mod series;
+pub mod staging;
 
 use std::time::Duration;
 
+use bson::oid::ObjectId;
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use blueprint::{Blueprint, Index};
+pub use ddl::Standing;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::Topology;
 use crate::mongo::failure::{describe, is_transient, is_transient_code};
-use crate::mongo::{Connection, command};
+use crate::mongo::{Connection, Version, command};
 
 /// How long one step is tried again after transient failures: longer than an election, and than the restart of a server.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,19 +38,41 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest one: a short one meets the moments in which a bad link holds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The process of a primary, and its term: the election that made it one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    process: Option<ObjectId>,
+    term: Option<ObjectId>,
+}
+
 /// The deployment that is written to, and the wish to stop. Cloning shares both.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The connection.
     pub connection: Connection,
+    /// Whether its servers check the UUID that a write names: then a command that comes late never makes a collection anew.
+    pub checks_uuids: bool,
     stop: CancellationToken,
 }
 
 impl Target {
     /// Everything done through it ends with [`ErrorKind::Interrupted`] once `stop` is cancelled.
     #[must_use]
-    pub fn new(connection: Connection, stop: CancellationToken) -> Self {
-        Self { connection, stop }
+    pub fn new(connection: Connection, behaves_as: Version, stop: CancellationToken) -> Self {
+        let checks_uuids = behaves_as >= Version(6, 0, 0) && connection.topology != Topology::Sharded;
+        Self { connection, checks_uuids, stop }
+    }
+
+    /// The same, not to be stopped: for what must be brought to its end or tidied up after a stop.
+    #[must_use]
+    pub fn unstoppable(&self) -> Self {
+        Self { stop: CancellationToken::new(), ..self.clone() }
+    }
+
+    /// The same, stopped by this instead.
+    #[must_use]
+    pub fn stopped_by(&self, stop: CancellationToken) -> Self {
+        Self { stop, ..self.clone() }
     }
 
     /// Waits for something unless it is stopped before.
@@ -82,32 +115,36 @@ impl Target {
         }
     }
 
+    /// Which process answers, and as primary of which term: where that changes, writes that no majority had may be gone.
+    ///
+    /// # Errors
+    /// The server's; [`ErrorKind::Interrupted`].
+    pub async fn identity(&self) -> Result<Identity> {
+        let hello = self.run("asking who answers", "admin", rawdoc! { "hello": 1 }).await?;
+        let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok();
+        Ok(Identity { process, term: hello.get_object_id("electionId").ok() })
+    }
+
     /// Waits until every write so far is on the disks of a majority.
     ///
-    /// One update that matches nothing, in each of these databases, with write concern majority and journaling: it changes nothing and leaves
-    /// nothing behind, and yet the server waits for its whole log up to that moment (seen on 6.0.5, standalone and replica set: it
-    /// hangs as long as the journal's flusher is held).
+    /// One update that matches nothing, with write concern majority and journaling: it changes nothing and leaves nothing behind, and yet the
+    /// server waits for its whole log up to that moment (seen on 6.0.5, standalone and replica set: it hangs as long as the journal's
+    /// flusher is held).
     ///
     /// # Errors
     /// The server's, [`ErrorKind::Interrupted`].
-    pub async fn make_durable(&self, blueprints: &[Blueprint]) -> Result<()> {
-        let mut databases = std::collections::HashSet::new();
-        for blueprint in blueprints.iter().filter(|b| b.holds_documents()) {
-            let database = blueprint.namespace.database.as_str();
-            if databases.insert(database) {
-                let command = rawdoc! {
-                    "update": blueprint.data_collection(),
-                    "updates": [{ "q": { "$alwaysFalse": 1 }, "u": { "$set": { "durable": true } } }],
-                    "writeConcern": { "w": "majority", "j": true },
-                };
-                let what = format!("making {database} durable");
-                let reply = self.run(&what, database, command).await?;
-                if let Some(problem) = write_errors(&reply).into_iter().next() {
-                    return Err(problem.error(&what));
-                }
-            }
+    pub async fn make_durable(&self, database: &str) -> Result<()> {
+        let command = rawdoc! {
+            "update": crate::names::IMPORT_COLLECTION,
+            "updates": [{ "q": { "$alwaysFalse": 1 }, "u": { "$set": { "durable": true } } }],
+            "writeConcern": { "w": "majority", "j": true },
+        };
+        let what = format!("making {database} durable");
+        let reply = self.run(&what, database, command).await?;
+        match write_errors(&reply).into_iter().next() {
+            None => Ok(()),
+            Some(problem) => Err(problem.error(&what)),
         }
-        Ok(())
     }
 }
 

@@ -147,6 +147,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
 fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>, left_out: &mut Vec<LeftOut>) {
     let mut buckets: HashMap<String, Option<Uuid>> =
         entries.iter().filter_map(|e| Some((e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned(), e.uuid))).collect();
+    buckets.retain(|name, _| !Namespace::new(database, &**name).is_of_an_import());
     let mut reject = |name: String, uuid, reason: &str| {
         left_out.push(LeftOut { database: database.to_owned(), collection: name, uuid, reason: reason.to_owned() });
     };
@@ -158,6 +159,10 @@ fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>
         };
         if entry.name.starts_with(BUCKETS_PREFIX) || entry.name == "system.views" {
             continue; // carried by the time series and the views themselves
+        }
+        if Namespace::new(database, &*entry.name).is_of_an_import() {
+            reject(entry.name, entry.uuid, "belongs to an import that runs, or that a crash left");
+            continue;
         }
         if entry.name.starts_with("system.") && entry.name != "system.js" {
             reject(entry.name, entry.uuid, "belongs to the server");

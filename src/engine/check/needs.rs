@@ -157,7 +157,8 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
     };
     vec![
         required("list collections and indexes", &["listCollections", "listIndexes"], each_database()),
-        required("drop what is replaced", &["dropCollection"], any_collection("")),
+        required("keep the lease of an import", &["find", "insert", "update", "remove"], any_collection("")),
+        required("put what was filled in its place", &["renameCollectionSameDB", "dropCollection"], any_collection("")),
         required("create collections", &["createCollection"], any_collection("")),
         required("insert documents", &["insert"], any_collection("")),
         required("create indexes", &["createIndex"], any_collection("")),

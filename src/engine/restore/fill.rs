@@ -1,18 +1,19 @@
 //! Segments to collections: several writers that take the largest segment next.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-use super::plan::Plan;
-use crate::catalog::Backup;
+use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame;
 use crate::format::manifest::Segment;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::{Item, Progress};
+use crate::pipeline::progress::Item;
 use crate::pipeline::read::SegmentReader;
 use crate::sink::Target;
 use crate::sink::insert::Inserter;
@@ -23,6 +24,10 @@ const COPIES: u64 = 4;
 
 /// What one writer does without a break: one segment, or all of a collection whose order counts.
 struct Job {
+    /// Which of the plan's collections.
+    number: usize,
+    /// Jobs of that collection that are not done.
+    left: Arc<AtomicUsize>,
     inserter: Inserter,
     item: Item,
     segments: Vec<Segment>,
@@ -41,31 +46,33 @@ struct Shared {
     cpu: Cpu,
     budget: Budget,
     queue: Mutex<VecDeque<Job>>,
+    filled: UnboundedSender<usize>,
 }
 
-/// Fills every collection, and returns once the target has taken every document.
+/// Fills every collection, and returns once the target has taken every document. The number of each collection is sent once it is full.
 ///
 /// # Errors
 /// The first that any writer met; the others are stopped.
-pub(super) async fn fill(
-    backup: &Backup,
-    plan: &Plan,
-    writers: usize,
-    cpu: &Cpu,
-    budget: &Budget,
-    progress: &Progress,
-) -> Result<()> {
+pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<usize>) -> Result<()> {
+    let Stage { backup, plan, writers, cpu, budget, progress, .. } = stage;
     let mut jobs = Vec::new();
     let mut items = Vec::new();
-    for (collection, blueprint) in backup.manifest.collections.iter().zip(plan.blueprints.iter()) {
+    for (number, (selected, blueprint)) in plan.selected.iter().zip(&plan.blueprints).enumerate() {
         if !blueprint.holds_documents() {
             continue;
         }
-        let item = plan.item(progress, blueprint);
+        let item = plan.item(progress, blueprint, "");
         items.push(item.clone());
         let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone());
-        let together = if blueprint.capped { collection.segments.len().max(1) } else { 1 };
-        jobs.extend(collection.segments.chunks(together).map(|segments| Job {
+        let segments = &selected.collection.segments;
+        let together = if blueprint.capped { segments.len().max(1) } else { 1 };
+        let left = Arc::new(AtomicUsize::new(segments.chunks(together).len()));
+        if segments.is_empty() {
+            announce(&filled, number);
+        }
+        jobs.extend(segments.chunks(together).map(|segments| Job {
+            number,
+            left: left.clone(),
             inserter: inserter.clone(),
             item: item.clone(),
             segments: segments.to_vec(),
@@ -78,10 +85,11 @@ pub(super) async fn fill(
         cpu: cpu.clone(),
         budget: budget.clone(),
         queue: Mutex::new(jobs.into()),
+        filled,
     });
     // Dropped with a writer's error, the set stops the others.
     let mut running = JoinSet::new();
-    for _ in 0..writers {
+    for _ in 0..*writers {
         running.spawn(work(shared.clone()));
     }
     while let Some(ended) = running.join_next().await {
@@ -98,7 +106,16 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
         for segment in &job.segments {
             insert_segment(&shared, &job, segment).await?;
         }
+        if job.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            job.item.finish();
+            announce(&shared.filled, job.number);
+        }
     }
+}
+
+fn announce(filled: &UnboundedSender<usize>, number: usize) {
+    // Nobody listens any more where the other side has failed, and that is what counts then.
+    let _heard = filled.send(number);
 }
 
 async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {

@@ -1,31 +1,137 @@
 //! What an import will do, and whether it may: reads only.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bson::RawDocument;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::{RestoreOptions, guard};
+use super::select::{self, Naming, Selected};
+use super::{IndexMode, RestoreMode, RestoreOptions, guard};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{CollectionKind, Settings};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
-use crate::names::{Namespace, SYSTEM_DATABASES};
+use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::pipeline::progress::{Item, Progress};
-use crate::sink::{Blueprint, Target, prepare};
+use crate::sink::{Blueprint, Standing, Target, indexes, prepare};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     pub(super) target: Target,
-    /// One for each collection of the manifest, in its order.
-    pub(super) blueprints: Arc<[Blueprint]>,
+    pub(super) selected: Vec<Selected>,
+    /// One for each of what is selected, in that order.
+    pub(super) blueprints: Vec<Blueprint>,
+    /// What stands in their databases.
+    pub(super) standing: BTreeMap<String, Standing>,
+    /// What `--prune` drops.
+    pub(super) prunes: Vec<(Namespace, Option<Uuid>)>,
+    pub(super) mode: RestoreMode,
+    pub(super) indexes: IndexMode,
+    backup: String,
+}
+
+/// A plan, for people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePlan {
+    /// The backup's name.
+    pub backup: String,
+    /// Scheme, hosts and database of the target.
+    pub target: String,
+    /// What happens to what stands there.
+    pub mode: RestoreMode,
+    /// Whether indexes are built.
+    pub indexes: IndexMode,
+    /// Each namespace, in the backup's order.
+    pub collections: Vec<PlannedNamespace>,
+    /// What stands there, is not in the backup, and is dropped.
+    pub prunes: Vec<String>,
+    /// What the target cannot hold and is left out, in words.
+    pub left_out: Vec<String>,
+}
+
+/// One namespace of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedNamespace {
+    /// Its namespace in the backup.
+    pub from: String,
+    /// Its namespace in the target.
+    pub to: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: CollectionKind,
+    /// Its documents; of a time series, its buckets.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// Its indexes, beside the one on `_id`.
+    pub indexes: u64,
+    /// What stands under its name now: `collection`, `view`, `timeseries`; none where nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 impl Plan {
     /// Announces a collection whose documents are about to be moved.
-    pub(super) fn item(&self, progress: &Progress, blueprint: &Blueprint) -> Item {
-        progress.item(blueprint.namespace.to_string(), blueprint.content.documents, blueprint.content.bytes)
+    pub(super) fn item(&self, progress: &Progress, blueprint: &Blueprint, doing: &str) -> Item {
+        let name = if doing.is_empty() { blueprint.namespace.to_string() } else { format!("{} ({doing})", blueprint.namespace) };
+        progress.item(name, blueprint.content.documents, blueprint.content.bytes)
+    }
+
+    /// The databases that are written to, sorted.
+    pub(super) fn databases(&self) -> Vec<String> {
+        let databases: BTreeSet<&str> = self.blueprints.iter().map(|b| b.namespace.database.as_str()).collect();
+        databases.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Lists again what stands there, now that no other import changes it, and refuses what must be refused.
+    pub(super) async fn look_again(&mut self) -> Result<()> {
+        for (database, standing) in &mut self.standing {
+            *standing = Standing::of(&self.target, database).await?;
+        }
+        match self.mode {
+            RestoreMode::Replace => Ok(()),
+            RestoreMode::Fail => refuse_standing(self),
+            RestoreMode::Merge => refuse_conflicts(self).await,
+        }
+    }
+
+    /// What stands under the final name of one of its collections.
+    pub(super) fn stands(&self, blueprint: &Blueprint) -> Option<&crate::mongo::catalog::CollectionInfo> {
+        self.standing.get(&blueprint.namespace.database)?.get(&blueprint.namespace.collection)
+    }
+
+    /// The plan, to be shown.
+    #[must_use]
+    pub fn summary(&self) -> RestorePlan {
+        let collections = self.selected.iter().zip(&self.blueprints).map(|(selected, blueprint)| PlannedNamespace {
+            from: selected.collection.namespace().to_string(),
+            to: blueprint.namespace.to_string(),
+            kind: blueprint.kind,
+            documents: blueprint.content.documents,
+            bytes: blueprint.content.bytes,
+            indexes: blueprint.indexes.len() as u64,
+            replaces: self.stands(blueprint).map(|c| c.kind.clone()),
+        });
+        RestorePlan {
+            backup: self.backup.clone(),
+            target: self.target.connection.uri.to_string(),
+            mode: self.mode,
+            indexes: self.indexes,
+            collections: collections.collect(),
+            prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
+            left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).collect(),
+        }
+    }
+
+    /// Lets go of the target.
+    pub async fn close(self) {
+        self.target.connection.close().await;
     }
 }
 
@@ -38,7 +144,7 @@ pub(super) async fn make(
     stop: &CancellationToken,
 ) -> Result<Plan> {
     // 1. Names, which need no connection.
-    let names = names(backup, options.database.as_deref(), uri.database())?;
+    let (selected, naming) = select::select(&backup.manifest.collections, options, uri.database())?;
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
@@ -51,57 +157,115 @@ pub(super) async fn make(
 
     // 3. What the target's version can hold, and what stands there.
     let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let blueprints: Arc<[Blueprint]> = backup
-        .manifest
-        .collections
-        .iter()
-        .zip(names)
-        .map(|(collection, name)| Blueprint::of(collection, name, version, connection.topology))
-        .collect::<Result<_>>()?;
-    let target = Target::new(connection, stop.clone());
-    prepare::inspect(&target, &blueprints).await?;
-    Ok(Plan { target, blueprints })
+    let topology = connection.topology;
+    let blueprints: Vec<Blueprint> =
+        selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version, topology)).collect::<Result<_>>()?;
+    let target = Target::new(connection, version, stop.clone());
+    let standing = prepare::inspect(&target, &blueprints).await?;
+    let mut plan = Plan {
+        target,
+        selected,
+        blueprints,
+        standing,
+        prunes: Vec::new(),
+        mode: options.mode,
+        indexes: options.indexes,
+        backup: backup.manifest.name.to_string(),
+    };
+
+    // 4. What the mode forbids, and what goes beside.
+    match options.mode {
+        _ if options.indexes == IndexMode::Only => {}
+        RestoreMode::Replace => {}
+        RestoreMode::Fail => refuse_standing(&plan)?,
+        RestoreMode::Merge => refuse_conflicts(&plan).await?,
+    }
+    if options.prune {
+        plan.prunes = prunes(&plan, &naming, &backup.manifest.settings)?;
+    }
+    Ok(plan)
 }
 
-/// Each collection's namespace in the target. A database that was asked for must have one to stand for; the one in the URI's path, which may
-/// be there for other programs, counts where the backup holds one and says nothing where it holds several.
-fn names(backup: &Backup, asked: Option<&str>, in_path: Option<&str>) -> Result<Vec<Namespace>> {
-    let collections = &backup.manifest.collections;
-    let databases: BTreeSet<&str> = collections.iter().map(|c| c.database.as_str()).collect();
-    let rename = asked.or(in_path.filter(|_| databases.len() == 1));
-    if let Some(new) = rename {
-        check_name(new)?;
-        if databases.len() > 1 {
-            let held: Vec<&str> = databases.iter().copied().collect();
-            return Err(Error::usage(format!(
-                "the database name {new:?} is for one database, and the backup holds {}: {}",
-                held.len(),
-                held.join(", ")
-            ))
-            .hint("leave --database out"));
+/// Mode `fail`: refuses where anything stands under one of the names.
+fn refuse_standing(plan: &Plan) -> Result<()> {
+    let standing: Vec<String> =
+        plan.blueprints.iter().filter(|b| plan.stands(b).is_some()).map(|b| b.namespace.to_string()).collect();
+    if standing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing))).hint(
+        "import them under other names (--database, --rename), leave them out (--exclude), or choose --mode replace or merge",
+    ))
+}
+
+/// Mode `merge`: refuses what cannot be merged into.
+async fn refuse_conflicts(plan: &Plan) -> Result<()> {
+    let mut conflicts = Vec::new();
+    for blueprint in &plan.blueprints {
+        let Some(there) = plan.stands(blueprint) else { continue };
+        let name = &blueprint.namespace;
+        if blueprint.kind == CollectionKind::View || there.kind == "view" {
+            if there.kind != "view" || there.options != blueprint.all_options()? {
+                conflicts.push(format!("{name} (a view that is not the same)"));
+            }
+        } else if blueprint.kind == CollectionKind::TimeSeries || there.kind != "collection" {
+            conflicts.push(format!("{name} (a time series)"));
+        } else if blueprint.capped || there.options.get_bool("capped").unwrap_or(false) {
+            conflicts.push(format!("{name} (capped)"));
+        } else if let Some(option) = other_option(&blueprint.all_options()?, &there.options) {
+            conflicts.push(format!("{name} (option {option:?} differs)"));
+        } else {
+            let other = indexes::conflicts(&plan.target, blueprint).await?;
+            conflicts.extend(other.into_iter().map(|index| format!("{name} (index {index:?} differs)")));
         }
     }
-    let names: Vec<Namespace> =
-        collections.iter().map(|c| Namespace::new(rename.unwrap_or(&c.database), c.name.as_str())).collect();
-    if let Some(name) = names.iter().find(|n| SYSTEM_DATABASES.contains(&n.database.as_str())) {
-        return Err(Error::new(
-            ErrorKind::Refused,
-            format!("{name} cannot be imported: the database belongs to the server itself"),
-        )
-        .hint("choose another database with --database"));
+    if conflicts.is_empty() {
+        return Ok(());
     }
-    let mut seen = HashSet::new();
-    match names.iter().find(|name| !seen.insert(*name)) {
-        Some(twice) => Err(Error::damaged(format!("the manifest names {twice} twice"))),
-        None => Ok(names),
-    }
+    Err(Error::new(ErrorKind::Refused, format!("cannot be merged into, and nothing was changed: {}", listed(&conflicts)))
+        .hint("import them under other names (--database, --rename), leave them out (--exclude), or choose --mode replace"))
 }
 
-/// What servers ask of a database's name.
-fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
-        return Err(Error::usage(format!("{name:?} cannot be the name of a database"))
-            .hint("1 to 63 bytes, without / \\ . \" $ and spaces"));
+/// The first option that one has and the other has not, or otherwise.
+fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> {
+    let counts = |name: &str| !["idIndex", "autoIndexId"].contains(&name);
+    let of = |document: &RawDocument| -> BTreeMap<String, Vec<u8>> {
+        let elements = crate::format::document::Elements::of(document.as_bytes()).into_iter().flatten().flatten();
+        elements
+            .map(|e| (String::from_utf8_lossy(e.name).into_owned(), [&[e.kind], e.value].concat()))
+            .filter(|(name, _)| counts(name))
+            .collect()
+    };
+    let (wanted, standing) = (of(wanted), of(standing));
+    let names: BTreeSet<&String> = wanted.keys().chain(standing.keys()).collect();
+    names.into_iter().find(|name| wanted.get(*name) != standing.get(*name)).cloned()
+}
+
+/// What stands in the databases of the import, could have come with the backup, and is not in it.
+fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(Namespace, Option<Uuid>)>> {
+    let imported: BTreeSet<&Namespace> = plan.blueprints.iter().map(|b| &b.namespace).collect();
+    let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();
+    let mut prunes = Vec::new();
+    for (database, standing) in &plan.standing {
+        for there in standing.iter() {
+            let name = Namespace::new(&**database, &*there.name);
+            let belongs_to_server = there.name.starts_with("system.") || there.name.starts_with(BUCKETS_PREFIX);
+            if !imported.contains(&name)
+                && !belongs_to_server
+                && !name.is_of_an_import()
+                && naming.is_in_scope(&name, &databases, settings)?
+            {
+                prunes.push((name, there.uuid));
+            }
+        }
     }
-    Ok(())
+    Ok(prunes)
+}
+
+fn listed(names: &[String]) -> String {
+    const NAMED: usize = 10;
+    match names.len().checked_sub(NAMED) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
+    }
 }

@@ -1,0 +1,135 @@
+//! What an import did.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::plan::Plan;
+use super::{IndexMode, RestoreMode};
+use crate::catalog::Backup;
+use crate::format::digest::Content;
+use crate::format::manifest::CollectionKind;
+use crate::sink::Blueprint;
+
+/// A finished import: everything in it was read back from the target and found to be what the backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreReport {
+    /// The backup's name.
+    pub backup: String,
+    /// Scheme, hosts and database of the target.
+    pub target: String,
+    /// What happened to what stood there.
+    pub mode: RestoreMode,
+    /// Every collection, time series and view, in the backup's order.
+    pub collections: Vec<RestoredCollection>,
+    /// The documents of all of them.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// How many indexes were built, beside those on `_id`.
+    pub indexes: u64,
+    /// Those that were not built, because that was asked for.
+    pub skipped_indexes: Vec<UnbuiltIndex>,
+    /// Those that could not be built.
+    pub failed_indexes: Vec<UnbuiltIndex>,
+    /// What stood in the target, was not in the backup, and was dropped.
+    pub pruned: Vec<String>,
+    /// What the target cannot hold and was left out, in words.
+    pub left_out: Vec<String>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// The indexes of an import.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) built: u64,
+    pub(super) skipped: Vec<UnbuiltIndex>,
+    pub(super) failed: Vec<UnbuiltIndex>,
+}
+
+/// An index that was not built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnbuiltIndex {
+    /// Its collection in the target.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why, where it could not be built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One namespace of a finished import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoredCollection {
+    /// Its namespace in the target.
+    pub namespace: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: CollectionKind,
+    /// Its documents (of a time series, its buckets), counted in the target.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// Whether what was read back from the target has the content digest of the backup.
+    pub digest_matches: bool,
+    /// The indexes that were built, beside the one on `_id`.
+    pub indexes: u64,
+}
+
+pub(super) fn of(backup: &Backup, plan: &Plan, found: &[Content], lost: Vec<String>, begun: Instant) -> RestoreReport {
+    let builds = plan.indexes == IndexMode::Now;
+    let built = |blueprint: &Blueprint| if builds { blueprint.indexes.len() as u64 } else { 0 };
+    let collections: Vec<RestoredCollection> = plan
+        .blueprints
+        .iter()
+        .zip(found)
+        .map(|(blueprint, found)| RestoredCollection {
+            namespace: blueprint.namespace.to_string(),
+            kind: blueprint.kind,
+            documents: found.documents,
+            bytes: found.bytes,
+            digest_matches: *found == blueprint.content,
+            indexes: built(blueprint),
+        })
+        .collect();
+    let skipped = plan.blueprints.iter().filter(|_| !builds).flat_map(|b| {
+        b.indexes.iter().map(|index| UnbuiltIndex { namespace: b.namespace.to_string(), name: index.name.clone(), reason: None })
+    });
+    let indexes = Built { built: collections.iter().map(|c| c.indexes).sum(), skipped: skipped.collect(), failed: Vec::new() };
+    let left_out = plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(lost).collect();
+    report(backup, plan, collections, indexes, left_out, begun)
+}
+
+/// Of an import that built indexes only.
+pub(super) fn of_indexes(backup: &Backup, plan: &Plan, indexes: Built, begun: Instant) -> RestoreReport {
+    report(backup, plan, Vec::new(), indexes, Vec::new(), begun)
+}
+
+fn report(
+    backup: &Backup,
+    plan: &Plan,
+    collections: Vec<RestoredCollection>,
+    indexes: Built,
+    left_out: Vec<String>,
+    begun: Instant,
+) -> RestoreReport {
+    RestoreReport {
+        backup: backup.manifest.name.to_string(),
+        target: plan.target.connection.uri.to_string(),
+        mode: plan.mode,
+        documents: collections.iter().map(|c| c.documents).sum(),
+        bytes: collections.iter().map(|c| c.bytes).sum(),
+        indexes: indexes.built,
+        skipped_indexes: indexes.skipped,
+        failed_indexes: indexes.failed,
+        pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
+        left_out,
+        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        collections,
+    }
+}

@@ -1,0 +1,197 @@
+//! Which collections of a backup are imported, and under which names: pure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{RestoreOptions, views};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{Collection, CollectionKind, Settings};
+use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES};
+
+/// A collection that is imported, and its name in the target. The options of a view speak of the new names.
+#[derive(Debug, Clone)]
+pub(super) struct Selected {
+    pub(super) collection: Collection,
+    pub(super) to: Namespace,
+}
+
+/// How names change on the way.
+#[derive(Debug)]
+pub(super) struct Naming<'a> {
+    options: &'a RestoreOptions,
+    /// The database that takes the place of the backup's one.
+    database: Option<String>,
+}
+
+/// Selects and renames. A database that was asked for must have one to stand for; the one in the URI's path, which may be there for other
+/// programs, counts where one database is imported and says nothing where several are.
+pub(super) fn select<'a>(
+    collections: &[Collection],
+    options: &'a RestoreOptions,
+    in_path: Option<&str>,
+) -> Result<(Vec<Selected>, Naming<'a>)> {
+    let wanted = filter(collections, options)?;
+    let naming = Naming { options, database: database(&wanted, options, in_path)? };
+    let mut selected = Vec::new();
+    for collection in wanted {
+        let to = naming.of(&collection.namespace())?;
+        check(&to)?;
+        selected.push(Selected { collection: collection.clone(), to });
+    }
+    refuse_collisions(&selected)?;
+    for Selected { collection, to } in selected.iter_mut().filter(|s| s.collection.kind == CollectionKind::View) {
+        collection.options = views::renamed(&collection.options, &collection.namespace(), to, |name| naming.of(name))?;
+    }
+    Ok((selected, naming))
+}
+
+fn filter<'a>(collections: &'a [Collection], options: &RestoreOptions) -> Result<Vec<&'a Collection>> {
+    let patterns = options.include.iter().chain(&options.exclude);
+    if let Some(idle) = patterns.into_iter().find(|p| !collections.iter().any(|c| p.matches(&c.namespace()))) {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the pattern {:?} matches no namespace of the backup", idle.as_str()),
+        )
+        .hint("`bsonvault show` lists them; case counts, '*' stands for any characters, quote it in the shell"));
+    }
+    for rename in &options.renames {
+        let mut matches = false;
+        for collection in collections {
+            matches |= rename.apply(&collection.namespace())?.is_some();
+        }
+        if !matches {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("--rename {:?} matches no namespace of the backup", rename.as_str()),
+            )
+            .hint("`bsonvault show` lists them; case counts"));
+        }
+    }
+    let wanted: Vec<&Collection> = collections.iter().filter(|c| is_wanted(&c.namespace(), options)).collect();
+    if wanted.is_empty() && !collections.is_empty() {
+        return Err(Error::usage("--include and --exclude leave nothing of the backup to import"));
+    }
+    Ok(wanted)
+}
+
+fn is_wanted(namespace: &Namespace, options: &RestoreOptions) -> bool {
+    passes(namespace, &options.include, &options.exclude)
+}
+
+fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
+    let included = include.is_empty() || include.iter().any(|p| p.matches(namespace));
+    included && !exclude.iter().any(|p| p.matches(namespace))
+}
+
+/// Whether a backup with these settings would have held this namespace, had it been on the source.
+pub(super) fn was_asked_for(namespace: &Namespace, settings: &Settings) -> Result<bool> {
+    let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
+    let of_database = settings.databases.is_empty() || settings.databases.contains(&namespace.database);
+    Ok(of_database && passes(namespace, &parse(&settings.include)?, &parse(&settings.exclude)?))
+}
+
+fn database(wanted: &[&Collection], options: &RestoreOptions, in_path: Option<&str>) -> Result<Option<String>> {
+    // What a rule renames goes where that says.
+    let mut databases: BTreeSet<&str> = BTreeSet::new();
+    for collection in wanted {
+        let mut renamed = false;
+        for rename in &options.renames {
+            renamed |= rename.apply(&collection.namespace())?.is_some();
+        }
+        if !renamed {
+            databases.insert(&collection.database);
+        }
+    }
+    let asked = options.database.as_deref();
+    let Some(new) = asked.or(in_path.filter(|_| databases.len() == 1)) else { return Ok(None) };
+    check_database(new)?;
+    if databases.len() > 1 {
+        let held: Vec<&str> = databases.iter().copied().collect();
+        return Err(Error::usage(format!(
+            "the database name {new:?} is for one database, and the backup holds {}: {}",
+            held.len(),
+            held.join(", ")
+        ))
+        .hint("leave --database out, choose one with --include, or name each by --rename"));
+    }
+    Ok(Some(new.to_owned()))
+}
+
+impl Naming<'_> {
+    /// The name in the target of what has this name in the backup.
+    pub(super) fn of(&self, namespace: &Namespace) -> Result<Namespace> {
+        for rename in &self.options.renames {
+            if let Some(new) = rename.apply(namespace)? {
+                return Ok(new);
+            }
+        }
+        let database = self.database.as_deref().unwrap_or(&namespace.database);
+        Ok(Namespace::new(database, namespace.collection.as_str()))
+    }
+
+    /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--prune` goes no
+    /// further. `databases` are those of the backup.
+    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, settings: &Settings) -> Result<bool> {
+        let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));
+        let by_database = match &self.database {
+            Some(new) if *new == standing.database => {
+                databases.iter().map(|old| Namespace::new(&**old, &*standing.collection)).collect()
+            }
+            Some(_) => Vec::new(),
+            None => vec![standing.clone()],
+        };
+        for name in renamed.chain(by_database) {
+            let comes_here = self.of(&name)? == *standing;
+            if comes_here
+                && databases.contains(&name.database)
+                && is_wanted(&name, self.options)
+                && was_asked_for(&name, settings)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn check(to: &Namespace) -> Result<()> {
+    if SYSTEM_DATABASES.contains(&to.database.as_str()) {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("{to} cannot be imported: the database belongs to the server itself"),
+        )
+        .hint("choose another database with --database or --rename"));
+    }
+    check_database(&to.database)?;
+    let reserved = to.collection.starts_with("system.") && to.collection != "system.js";
+    if to.is_of_an_import() || reserved || to.collection.contains(['$', '\0']) || to.collection.starts_with('.') {
+        return Err(Error::usage(format!(
+            "{to} cannot be the name of a collection: it is reserved, or has a character that no server takes"
+        ))
+        .hint("choose another with --rename"));
+    }
+    Ok(())
+}
+
+/// What servers ask of a database's name.
+fn check_database(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
+        return Err(Error::usage(format!("{name:?} cannot be the name of a database"))
+            .hint("1 to 63 bytes, without / \\ . \" $ and spaces"));
+    }
+    Ok(())
+}
+
+fn refuse_collisions(selected: &[Selected]) -> Result<()> {
+    let mut seen: HashMap<&Namespace, Namespace> = HashMap::new();
+    for Selected { collection, to } in selected {
+        let from = collection.namespace();
+        if let Some(other) = seen.insert(to, from.clone()) {
+            if other == from {
+                return Err(Error::damaged(format!("the manifest names {from} twice")));
+            }
+            return Err(Error::usage(format!("{other} and {from} would both be imported as {to}"))
+                .hint("change --rename or --database so that each has a name of its own"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Views under new names: what a view is on, and what its pipeline reads, is renamed with it. Pure, on raw bytes.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::{Element, Elements, Writer};
+use crate::format::manifest::RawValue;
+use crate::names::Namespace;
+
+/// BSON's type bytes that matter here.
+const STRING: u8 = 0x02;
+const DOCUMENT: u8 = 0x03;
+const ARRAY: u8 = 0x04;
+
+/// How deep pipelines are nested at most: servers stop at 20 views and at 200 levels.
+const DEEPEST: usize = 200;
+
+/// The options of a view that was `from` and becomes `to`, where `rename` says what becomes of each name. The same bytes where no name changes.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] where something that it reads would be in another database than itself, which servers do not allow; `rename`'s own.
+pub(super) fn renamed(
+    options: &RawValue,
+    from: &Namespace,
+    to: &Namespace,
+    rename: impl Fn(&Namespace) -> Result<Namespace>,
+) -> Result<RawValue> {
+    let renaming = Renaming { from, to, rename: &rename };
+    let mut changed = false;
+    let mut renamed = Writer::default();
+    for element in Elements::of(options.bson.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        match (name, kind) {
+            (b"viewOn", STRING) => renaming.name(&mut renamed, "viewOn", value, &mut changed)?,
+            (b"pipeline", ARRAY) => renamed.element(ARRAY, name, &renaming.pipeline(value, DEEPEST, &mut changed)?),
+            _ => renamed.element(kind, name, value),
+        }
+    }
+    if changed { Ok(RawValue::of(&renamed.raw()?)) } else { Ok(options.clone()) }
+}
+
+struct Renaming<'a> {
+    from: &'a Namespace,
+    to: &'a Namespace,
+    rename: &'a dyn Fn(&Namespace) -> Result<Namespace>,
+}
+
+impl Renaming<'_> {
+    /// Writes the new name of the collection whose name this string is.
+    fn name(&self, to: &mut Writer, field: &str, value: &[u8], changed: &mut bool) -> Result<()> {
+        let text = value.get(4..value.len().saturating_sub(1)).and_then(|text| std::str::from_utf8(text).ok());
+        let Some(text) = text else {
+            to.element(STRING, field, value);
+            return Ok(());
+        };
+        let new = (self.rename)(&Namespace::new(&*self.from.database, text))?;
+        if new.database != self.to.database {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "the view {} would be {} and reads {text}, which would be {new}: a view reads its own database only",
+                    self.from, self.to
+                ),
+            )
+            .hint("rename both into the same database, or leave the view out with --exclude"));
+        }
+        *changed |= new.collection != text;
+        to.string(field, &new.collection);
+        Ok(())
+    }
+
+    /// An array of stages.
+    fn pipeline(&self, array: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
+        let mut renamed = Writer::with_capacity(array.len());
+        for element in Elements::of(array)? {
+            let Element { kind, name, value } = element?;
+            match kind {
+                DOCUMENT if depth > 0 => renamed.element(kind, name, &self.stage(value, depth - 1, changed)?),
+                _ => renamed.element(kind, name, value),
+            }
+        }
+        Ok(renamed.finish())
+    }
+
+    fn stage(&self, stage: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
+        let mut renamed = Writer::with_capacity(stage.len());
+        for element in Elements::of(stage)? {
+            let Element { kind, name, value } = element?;
+            match (name, kind) {
+                (b"$unionWith", STRING) => self.name(&mut renamed, "$unionWith", value, changed)?,
+                (b"$lookup" | b"$graphLookup" | b"$unionWith", DOCUMENT) => {
+                    renamed.element(kind, name, &self.reading(value, depth, changed)?);
+                }
+                (b"$facet", DOCUMENT) => renamed.element(kind, name, &self.facet(value, depth, changed)?),
+                _ => renamed.element(kind, name, value),
+            }
+        }
+        Ok(renamed.finish())
+    }
+
+    /// The specification of a stage that reads another collection.
+    fn reading(&self, specification: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
+        let mut renamed = Writer::with_capacity(specification.len());
+        for element in Elements::of(specification)? {
+            let Element { kind, name, value } = element?;
+            match (name, kind) {
+                (b"from", STRING) => self.name(&mut renamed, "from", value, changed)?,
+                (b"coll", STRING) => self.name(&mut renamed, "coll", value, changed)?,
+                (b"pipeline", ARRAY) => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
+                _ => renamed.element(kind, name, value),
+            }
+        }
+        Ok(renamed.finish())
+    }
+
+    fn facet(&self, facets: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
+        let mut renamed = Writer::with_capacity(facets.len());
+        for element in Elements::of(facets)? {
+            let Element { kind, name, value } = element?;
+            match kind {
+                ARRAY => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
+                _ => renamed.element(kind, name, value),
+            }
+        }
+        Ok(renamed.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::rawdoc;
+
+    use super::*;
+
+    fn to_copy(namespace: &Namespace) -> Result<Namespace> {
+        let collection = if namespace.collection == "orders" { "orders2" } else { &*namespace.collection };
+        Ok(Namespace::new("copy", collection))
+    }
+
+    #[test]
+    fn every_name_that_a_view_reads_follows_and_nothing_else_does() {
+        let (from, to) = (Namespace::new("shop", "view"), Namespace::new("copy", "view"));
+        let options = |name: &str| {
+            RawValue::of(&rawdoc! {
+                "viewOn": name,
+                "pipeline": [
+                    { "$match": { "from": "orders", "$expr": { "$eq": ["$coll", "orders"] } } },
+                    { "$lookup": { "from": name, "as": "orders", "pipeline": [{ "$unionWith": name }, { "$project": { "orders": 1 } }] } },
+                    { "$graphLookup": { "from": name, "startWith": "$orders", "as": "x" } },
+                    { "$unionWith": { "coll": name, "pipeline": [{ "$lookup": { "from": "items", "as": "orders" } }] } },
+                    { "$facet": { "orders": [{ "$unionWith": name }], "b": [{ "$limit": 1 }] } },
+                ],
+                "collation": { "locale": "fr" },
+            })
+        };
+        assert_eq!(renamed(&options("orders"), &from, &to, to_copy).unwrap(), options("orders2"));
+        assert_eq!(renamed(&options("items"), &from, &to, to_copy).unwrap(), options("items"));
+    }
+
+    #[test]
+    fn a_view_and_what_it_reads_stay_in_one_database() {
+        let options = RawValue::of(&rawdoc! { "viewOn": "orders", "pipeline": [] });
+        let error = renamed(&options, &Namespace::new("shop", "v"), &Namespace::new("other", "v"), to_copy).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("reads orders, which would be copy.orders2"), "{error}");
+    }
+}

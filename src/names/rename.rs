@@ -1,0 +1,146 @@
+//! Renaming namespaces by pattern: `FROM=TO`, where each `*` of FROM stands for any run of characters and the same run takes
+//! the place of the `*` of the same number in TO.
+
+use super::Namespace;
+use crate::error::{Error, Result};
+
+/// One rule of renaming over `database.collection` as a whole. A backslash takes the next character literally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceRename {
+    text: String,
+    from: Vec<String>,
+    to: Vec<String>,
+}
+
+impl NamespaceRename {
+    /// Reads `FROM=TO`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where there is no `=`, a side could be no namespace, or the sides differ in how many `*` they
+    /// have.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::usage(format!("--rename {text:?}: {why}"))
+                .hint("write FROM=TO over whole namespaces, such as shop.orders=shop.orders_old or shop.*=copy.*")
+        };
+        let sides = split(text).ok_or_else(|| bad("it ends in a lone backslash"))?;
+        let [from, to] = <[Vec<String>; 2]>::try_from(sides).map_err(|_| bad("expected one '=' between two namespaces"))?;
+        if from.len() != to.len() {
+            return Err(bad(&format!("{} '*' on the left and {} on the right", from.len() - 1, to.len() - 1)));
+        }
+        if [&from, &to].iter().any(|side| side.len() == 1 && !is_namespace(&side[0])) {
+            return Err(bad("both sides are namespaces, DATABASE.COLLECTION"));
+        }
+        Ok(Self { text: text.to_owned(), from, to })
+    }
+
+    /// The rule as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The new name of a namespace that the left side matches.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where what comes out is not a namespace.
+    pub fn apply(&self, namespace: &Namespace) -> Result<Option<Namespace>> {
+        let Some(new) = transform(&self.from, &self.to, &namespace.to_string()) else { return Ok(None) };
+        match new.split_once('.') {
+            Some((database, collection)) if is_namespace(&new) => Ok(Some(Namespace::new(database, collection))),
+            _ => Err(Error::usage(format!("--rename {:?} makes {new:?} of {namespace}, which is not a namespace", self.text))),
+        }
+    }
+
+    /// The name that it would have made this one of.
+    #[must_use]
+    pub fn reverse(&self, namespace: &Namespace) -> Option<Namespace> {
+        let old = transform(&self.to, &self.from, &namespace.to_string())?;
+        old.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
+    }
+}
+
+fn is_namespace(text: &str) -> bool {
+    text.split_once('.').is_some_and(|(database, collection)| !database.is_empty() && !collection.is_empty())
+}
+
+/// The sides, each as the literal pieces between its `*`; none where a backslash has nothing to escape.
+fn split(text: &str) -> Option<Vec<Vec<String>>> {
+    let mut sides = vec![vec![String::new()]];
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let side = sides.last_mut()?;
+        match c {
+            '=' => sides.push(vec![String::new()]),
+            '*' => side.push(String::new()),
+            '\\' => side.last_mut()?.push(chars.next()?),
+            c => side.last_mut()?.push(c),
+        }
+    }
+    Some(sides)
+}
+
+/// `text` with the literal pieces of one side replaced by those of the other. Each `*` but the last takes as little as it can.
+fn transform(from: &[String], to: &[String], text: &str) -> Option<String> {
+    let runs = captures(from, text)?;
+    let mut new = to.first()?.clone();
+    for (run, piece) in runs.iter().zip(&to[1..]) {
+        new.push_str(run);
+        new.push_str(piece);
+    }
+    Some(new)
+}
+
+fn captures<'a>(pieces: &[String], text: &'a str) -> Option<Vec<&'a str>> {
+    let (first, others) = pieces.split_first()?;
+    let mut rest = text.strip_prefix(first.as_str())?;
+    let Some((last, inner)) = others.split_last() else { return rest.is_empty().then(Vec::new) };
+    // The first place for each piece leaves the most to the others.
+    let mut runs = Vec::new();
+    for piece in inner {
+        let (run, after) = rest.split_once(piece.as_str())?;
+        runs.push(run);
+        rest = after;
+    }
+    runs.push(rest.strip_suffix(last.as_str())?);
+    Some(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(rule: &str, namespace: &str) -> Option<String> {
+        let (database, collection) = namespace.split_once('.').unwrap();
+        let rule = NamespaceRename::parse(rule).unwrap();
+        let new = rule.apply(&Namespace::new(database, collection)).unwrap();
+        if let Some(new) = &new {
+            assert_eq!(rule.reverse(new).map(|old| old.to_string()).as_deref(), Some(namespace));
+        }
+        new.map(|new| new.to_string())
+    }
+
+    #[test]
+    fn a_star_carries_over_what_it_stood_for() {
+        assert_eq!(renamed("shop.orders=shop.old", "shop.orders").as_deref(), Some("shop.old"));
+        assert_eq!(renamed("shop.orders=shop.old", "shop.orders2"), None);
+        assert_eq!(renamed("shop.*=copy.*", "shop.a.b").as_deref(), Some("copy.a.b"));
+        assert_eq!(renamed("*=x.*", "shop.a").as_deref(), Some("x.shop.a"));
+        assert_eq!(renamed("*.*_log=*.log_*", "shop.a_log").as_deref(), Some("shop.log_a"));
+        assert_eq!(renamed("shop.*_v*=shop.v*.*", "shop.a_v_v2").as_deref(), Some("shop.va._v2"));
+        assert_eq!(renamed("shop.*.x=shop.*.y", "shop.y"), None);
+        assert_eq!(renamed(r"shop.a\=b\*=shop.c", "shop.a=b*").as_deref(), Some("shop.c"));
+    }
+
+    #[test]
+    fn what_could_be_no_rule_is_refused() {
+        for bad in ["", "shop.a", "shop=copy", "a.b=c.*", "*.*=x.*", "a.b=c.d=e.f", "a.b=c\\", "a.=b.c", "a.b=.c"] {
+            let error = NamespaceRename::parse(bad).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad:?}");
+        }
+        let rule = NamespaceRename::parse("*=*").unwrap();
+        assert_eq!(rule.apply(&Namespace::new("a", "b")).unwrap(), Some(Namespace::new("a", "b")));
+        let rule = NamespaceRename::parse("shop*=*").unwrap();
+        assert!(rule.apply(&Namespace::new("shop", "x")).is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! Documents from one collection of the target to another, through this program: where the server cannot rename.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, rawdoc};
+use futures::TryStreamExt as _;
+use mongodb::error::Error as DriverError;
+
+use super::insert::Inserter;
+use super::{Attempts, Blueprint, Target};
+use crate::error::Result;
+use crate::format::document::Elements;
+use crate::mongo::{catalog, command};
+use crate::names::Namespace;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::Progress;
+
+/// How long one reply of the cursor may take.
+const BATCH_LIMIT: Duration = Duration::from_secs(90);
+
+/// Calls `take` with every batch of documents of a collection, one after the other. Where reading breaks it begins again from the start:
+/// what `take` does must bear being repeated.
+pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
+    target: &Target,
+    from: &Namespace,
+    mut take: impl FnMut(Vec<u8>) -> F,
+) -> Result<()> {
+    let what = format!("reading {from}");
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        match target.unless_stopped(read(target, from, &mut take)).await?? {
+            Ok(()) => return Ok(()),
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}
+
+async fn read<F: Future<Output = Result<()>>>(
+    target: &Target,
+    from: &Namespace,
+    take: &mut impl FnMut(Vec<u8>) -> F,
+) -> Result<Result<(), DriverError>> {
+    let database = target.connection.database(&from.database);
+    let find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
+    let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
+        Ok(cursor) => cursor,
+        Err(e) => return Ok(Err(e)),
+    };
+    loop {
+        let batch = match command::bounded(BATCH_LIMIT, cursor.try_next()).await {
+            Ok(None) => return Ok(Ok(())),
+            Ok(Some(batch)) => batch,
+            Err(e) => return Ok(Err(e)),
+        };
+        let array = match command::batch_array(&batch) {
+            Ok(array) => array,
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut documents = Vec::with_capacity(array.len());
+        for element in Elements::of(array)? {
+            documents.extend_from_slice(element?.value);
+        }
+        drop(batch);
+        if !documents.is_empty() {
+            take(documents).await?;
+        }
+    }
+}
+
+/// Inserts every document of `from` into what `to` describes, which was just created.
+pub(super) async fn documents(target: &Target, from: &Namespace, to: &Blueprint) -> Result<()> {
+    let item = Progress::default().item(to.namespace.to_string(), 0, 0);
+    let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), Cpu::of_this_machine());
+    each_batch(target, from, |frame| inserter.insert(frame, &item)).await
+}
+
+/// Builds the indexes of `from` on `to`, where they are not there yet. The one on `_id` comes with a collection.
+pub(super) async fn indexes(target: &Target, from: &Namespace, to: &Namespace) -> Result<()> {
+    let listing = || catalog::indexes(&target.connection, target.connection.database(&from.database), &from.collection);
+    let (found, _) = target.unless_stopped(command::patiently(listing)).await??;
+    let specifications: Vec<RawDocumentBuf> = found.into_iter().filter(|i| i.get_str("name").ok() != Some("_id_")).collect();
+    if specifications.is_empty() {
+        return Ok(());
+    }
+    let command = super::indexes::command(target, &to.collection, specifications.iter().map(|i| i.as_bytes()))?;
+    let what = format!("building the indexes of {to}");
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        match target.try_run(&to.database, command.clone(), None).await? {
+            Ok(reply) => match super::write_concern_error(&reply) {
+                None => return Ok(()),
+                Some(problem) => attempts.again_after(problem).await?,
+            },
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Commands on the target's catalog that may be repeated: listing, creating, dropping.
+
+use std::collections::BTreeMap;
+
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use uuid::Uuid;
+
+use super::{Attempts, Problem, Target, write_concern_error};
+use crate::error::Result;
+use crate::format::document::{Elements, Writer};
+use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::command;
+use crate::mongo::failure::{code, code_of};
+use crate::names::Namespace;
+
+/// What one database holds, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(BTreeMap<String, CollectionInfo>);
+
+impl Standing {
+    /// Lists a database, patiently.
+    ///
+    /// # Errors
+    /// The server's; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+    pub async fn of(target: &Target, database: &str) -> Result<Self> {
+        let listing = || catalog::collections(&target.connection, database);
+        let (found, _) = target.unless_stopped(command::patiently(listing)).await??;
+        Ok(Self(found.into_iter().map(|c| (c.name.clone(), c)).collect()))
+    }
+
+    /// What stands under this name: a collection, a view or a time series.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&CollectionInfo> {
+        self.0.get(name)
+    }
+
+    /// The collection of this identity.
+    #[must_use]
+    pub fn by_uuid(&self, uuid: Uuid) -> Option<&CollectionInfo> {
+        self.0.values().find(|c| c.uuid == Some(uuid))
+    }
+
+    /// Everything, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &CollectionInfo> {
+        self.0.values()
+    }
+}
+
+/// Drops what stands under a name, whatever its kind; nothing there is no error.
+pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<()> {
+    let what = format!("dropping {namespace}");
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        let drop = rawdoc! { "drop": namespace.collection.as_str(), "writeConcern": { "w": 1 } };
+        match target.try_run(&namespace.database, drop, Some(command::COMMAND_LIMIT)).await? {
+            Ok(reply) => match write_concern_error(&reply) {
+                None => return Ok(()),
+                Some(problem) => attempts.again_after(problem).await?,
+            },
+            Err(e) if code_of(&e) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(()),
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}
+
+/// Creates a collection, a time series or a view with these options.
+pub(super) async fn create(target: &Target, namespace: &Namespace, options: &RawDocument) -> Result<()> {
+    let create = create_command(namespace, options)?;
+    let what = format!("creating {namespace}");
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        match target.try_run(&namespace.database, create.clone(), Some(command::COMMAND_LIMIT)).await? {
+            Ok(reply) => match write_concern_error(&reply) {
+                None => return Ok(()),
+                Some(problem) => attempts.again_after(problem).await?,
+            },
+            // An attempt whose reply was lost made it, or an application did. It goes, as long as patience lasts.
+            Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
+                let again = Problem { index: 0, code: code::HOST_UNREACHABLE, message: e.to_string() };
+                attempts.again_after(again).await?;
+                drop(target, namespace).await?;
+            }
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}
+
+fn create_command(namespace: &Namespace, options: &RawDocument) -> Result<RawDocumentBuf> {
+    let mut create = Writer::default();
+    create.string("create", &namespace.collection);
+    for element in Elements::of(options.as_bytes())? {
+        let element = element?;
+        create.element(element.kind, element.name, element.value);
+    }
+    create.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+    create.raw()
+}
+
+/// Changes a collection, a time series or a view by `collMod` with these fields.
+pub(super) async fn modify(target: &Target, what: &str, namespace: &Namespace, fields: Writer) -> Result<()> {
+    let fields = fields.finish();
+    let mut command = Writer::default();
+    command.string("collMod", &namespace.collection);
+    for element in Elements::of(&fields)? {
+        let element = element?;
+        command.element(element.kind, element.name, element.value);
+    }
+    command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+    target.run(what, &namespace.database, command.raw()?).await.map(|_| ())
+}

@@ -1,0 +1,162 @@
+//! Merging: documents of a staged collection into one that stands, each in place of the one with its `_id`.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::rawdoc;
+
+use super::insert::{Inserter, keeps_empty_timestamps};
+use super::{Attempts, Blueprint, Target, copy, write_concern_error, write_errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::{self, Documents, Writer};
+use crate::mongo::failure::is_transient_code;
+use crate::names::Namespace;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::Progress;
+
+/// The most bytes of documents in one command, unless a single one is larger.
+const COMMAND_BYTES: usize = 8 * 1024 * 1024;
+/// The most documents in one command; servers take 100,000.
+const COMMAND_DOCUMENTS: usize = 20_000;
+/// How long one command may take.
+const UPDATE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Puts every document of `from` into `to`, in place of the one with its `_id`, if there is one. `has_rules` says that `to` has a validator, which
+/// documents that were there before it need not meet.
+///
+/// # Errors
+/// [`ErrorKind::Server`] where one is refused, such as by a unique index; [`ErrorKind::Mismatch`] where the server says that it took fewer; others of the
+/// server's.
+pub(super) async fn documents(target: &Target, from: &Namespace, to: &Namespace, has_rules: bool) -> Result<()> {
+    copy::each_batch(target, from, |batch| put(target, to, batch, has_rules)).await
+}
+
+async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -> Result<()> {
+    let bypass = keeps_empty_timestamps(target.connection.version);
+    let (mut plain, mut special) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    for document in Documents::of(&batch) {
+        let document = document?;
+        let place = at..at + document.len();
+        at = place.end;
+        // A replacement, too, gets the server's time for an empty timestamp, on servers that cannot be told otherwise.
+        let is_special = !bypass && document::has_empty_timestamp(document)?;
+        if is_special { special.push(place) } else { plain.push(place) }
+    }
+    for part in divide(&plain) {
+        update(target, to, &batch, part, (bypass, has_rules)).await?;
+    }
+    for place in special {
+        replace_by_insert(target, to, &batch[place], has_rules).await?;
+    }
+    Ok(())
+}
+
+fn divide(places: &[Range<usize>]) -> Vec<&[Range<usize>]> {
+    let (mut parts, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (number, place) in places.iter().enumerate() {
+        if number > begin && (bytes + place.len() > COMMAND_BYTES || number - begin >= COMMAND_DOCUMENTS) {
+            parts.push(&places[begin..number]);
+            (begin, bytes) = (number, 0);
+        }
+        bytes += place.len();
+    }
+    if begin < places.len() {
+        parts.push(&places[begin..]);
+    }
+    parts
+}
+
+/// `{q: {_id: {$eq: ID}}, u: DOCUMENT, upsert: true}` for each.
+async fn update(
+    target: &Target,
+    to: &Namespace,
+    batch: &[u8],
+    places: &[Range<usize>],
+    (keeps_timestamps, has_rules): (bool, bool),
+) -> Result<()> {
+    let mut updates = Vec::with_capacity(places.len());
+    for place in places {
+        let document = &batch[place.clone()];
+        let mut update = Writer::with_capacity(document.len() + 96);
+        update.document("q", &by_id(document)?);
+        update.document("u", document);
+        update.bool("upsert", true);
+        updates.push(update.finish());
+    }
+    let mut command = Writer::default();
+    command.string("update", &to.collection);
+    command.bool("ordered", false);
+    command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+    if has_rules {
+        command.bool("bypassDocumentValidation", true);
+    }
+    if keeps_timestamps {
+        command.bool("bypassEmptyTsReplacement", true);
+    }
+    command.documents("updates", updates.iter().map(Vec::as_slice));
+    let command = command.raw()?;
+    let what = format!("merging into {to}");
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        match target.try_run(&to.database, command.clone(), Some(UPDATE_LIMIT)).await? {
+            Ok(reply) => {
+                let problems: Vec<_> = write_errors(&reply).into_iter().chain(write_concern_error(&reply)).collect();
+                if let Some(refused) = problems.iter().find(|p| !is_transient_code(p.code)) {
+                    return Err(refused.error(&what));
+                }
+                match problems.into_iter().next() {
+                    Some(problem) => attempts.again_after(problem).await?,
+                    None => return counted(&reply, places.len(), &what),
+                }
+            }
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}
+
+fn counted(reply: &bson::Document, sent: usize, what: &str) -> Result<()> {
+    let taken = crate::mongo::catalog::number(reply, "n").unwrap_or(0);
+    if taken == sent as u64 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Mismatch, format!("{what}: {sent} documents were sent, and the server says that it took {taken}")))
+}
+
+/// An insert can carry what a replacement cannot; so the old one goes first.
+async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has_rules: bool) -> Result<()> {
+    let what = format!("merging into {to}");
+    let mut delete = Writer::default();
+    delete.document("q", &by_id(document)?);
+    delete.element(0x10, "limit", &1i32.to_le_bytes());
+    let delete = delete.finish();
+    let mut command = Writer::default();
+    command.string("delete", &to.collection);
+    command.documents("deletes", [delete.as_slice()]);
+    command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+    let reply = target.run(&what, &to.database, command.raw()?).await?;
+    if let Some(problem) = write_errors(&reply).into_iter().next() {
+        return Err(problem.error(&what));
+    }
+    let item = Progress::default().item(to.to_string(), 0, 0);
+    let inserter = Inserter::new(
+        target.clone(),
+        Arc::new(Blueprint { has_rules, ..Blueprint::standing(to.clone()) }),
+        Cpu::of_this_machine(),
+    );
+    inserter.insert(document.to_vec(), &item).await
+}
+
+fn by_id(document: &[u8]) -> Result<Vec<u8>> {
+    let (kind, value) = id(document)?;
+    let mut equal = Writer::default();
+    equal.element(kind, "$eq", value);
+    let mut query = Writer::default();
+    query.document("_id", &equal.finish());
+    Ok(query.finish())
+}
+
+fn id(document: &[u8]) -> Result<(u8, &[u8])> {
+    document::id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))
+}

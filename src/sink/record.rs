@@ -1,0 +1,223 @@
+//! The record of what an import publishes. It is the decision: once it stands in the target, whoever finds it brings it to its end.
+//!
+//! It is kept beside the lease, one document a step and a header, written last, that says how many steps there are. Steps without their
+//! header were never decided.
+
+use std::collections::BTreeSet;
+
+use bson::raw::cstr;
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use uuid::Uuid;
+
+use super::{Target, write_concern_error, write_errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Writer;
+use crate::mongo::command;
+use crate::mongo::failure::describe;
+use crate::names::{IMPORT_COLLECTION, Namespace};
+
+/// The most bytes of steps in one command.
+const COMMAND_BYTES: usize = 8 * 1024 * 1024;
+
+/// One namespace that is put in its place. Each step can be repeated, by another process too, and changes nothing where it was done before.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A staged collection takes the place of what stands under its name.
+    Swap(Staged),
+    /// A staged time series does.
+    Series {
+        /// The staged buckets.
+        staged: Staged,
+        /// The options of `create`, expiry included.
+        options: RawDocumentBuf,
+    },
+    /// The documents of a staged collection go into the one that stands there.
+    Merge(Staged),
+    /// A view is created, or changed into this one.
+    View {
+        /// Its name.
+        to: Namespace,
+        /// The options of `create`.
+        options: RawDocumentBuf,
+    },
+    /// What the backup does not have is dropped.
+    Drop {
+        /// Its name.
+        namespace: Namespace,
+        /// Its identity; none of views and time series.
+        uuid: Option<Uuid>,
+    },
+}
+
+/// A staged collection and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// Its staging name.
+    pub place: Namespace,
+    /// Its name in the end.
+    pub to: Namespace,
+    /// The identity of the collection that holds the documents: of a time series, of its buckets.
+    pub uuid: Uuid,
+}
+
+impl Step {
+    /// The database that it changes.
+    pub(super) fn database(&self) -> &str {
+        match self {
+            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) => &staged.to.database,
+            Self::View { to, .. } => &to.database,
+            Self::Drop { namespace, .. } => &namespace.database,
+        }
+    }
+
+    fn to_document(&self, id: &str, number: usize) -> Result<RawDocumentBuf> {
+        let mut step = Writer::default();
+        step.document("_id", rawdoc! { "import": id, "step": i64::try_from(number).unwrap_or(i64::MAX) }.as_bytes());
+        let names = |step: &mut Writer, staged: &Staged| {
+            step.string("database", &staged.to.database);
+            step.string("place", &staged.place.collection);
+            step.string("to", &staged.to.collection);
+            step.uuid("uuid", staged.uuid.as_bytes());
+        };
+        match self {
+            Self::Swap(staged) => {
+                step.string("kind", "swap");
+                names(&mut step, staged);
+            }
+            Self::Series { staged, options } => {
+                step.string("kind", "series");
+                names(&mut step, staged);
+                step.document("options", options.as_bytes());
+            }
+            Self::Merge(staged) => {
+                step.string("kind", "merge");
+                names(&mut step, staged);
+            }
+            Self::View { to, options } => {
+                step.string("kind", "view");
+                step.string("database", &to.database);
+                step.string("to", &to.collection);
+                step.document("options", options.as_bytes());
+            }
+            Self::Drop { namespace, uuid } => {
+                step.string("kind", "drop");
+                step.string("database", &namespace.database);
+                step.string("to", &namespace.collection);
+                if let Some(known) = uuid {
+                    step.uuid("uuid", known.as_bytes());
+                }
+            }
+        }
+        step.raw()
+    }
+
+    fn of_document(document: &RawDocument) -> Option<Self> {
+        let database = document.get_str("database").ok()?;
+        let to = Namespace::new(database, document.get_str("to").ok()?);
+        let uuid = || Uuid::from_slice(document.get_binary("uuid").ok()?.bytes).ok();
+        let options = || document.get_document("options").ok().map(RawDocument::to_owned);
+        let staged = |to: &Namespace| {
+            Some(Staged { place: Namespace::new(database, document.get_str("place").ok()?), to: to.clone(), uuid: uuid()? })
+        };
+        Some(match document.get_str("kind").ok()? {
+            "swap" => Self::Swap(staged(&to)?),
+            "series" => Self::Series { staged: staged(&to)?, options: options()? },
+            "merge" => Self::Merge(staged(&to)?),
+            "view" => Self::View { to, options: options()? },
+            "drop" => Self::Drop { namespace: to, uuid: uuid() },
+            _ => return None,
+        })
+    }
+}
+
+/// Writes the steps, and then the header: when this returns they are decided, and on the disks of a majority.
+pub(super) async fn write(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<()> {
+    let mut documents = Vec::new();
+    let mut bytes = 0;
+    for (number, step) in steps.iter().enumerate() {
+        let document = step.to_document(id, number)?;
+        bytes += document.as_bytes().len();
+        documents.push(document);
+        if bytes >= COMMAND_BYTES {
+            put(target, home, &std::mem::take(&mut documents)).await?;
+            bytes = 0;
+        }
+    }
+    put(target, home, &documents).await?;
+    let header = rawdoc! { "_id": { "import": id }, "steps": i64::try_from(steps.len()).unwrap_or(i64::MAX) };
+    put(target, home, &[header]).await
+}
+
+/// Upserts, so that it can be repeated.
+async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Result<()> {
+    if documents.is_empty() {
+        return Ok(());
+    }
+    let what = format!("writing the record of the import into {home}");
+    let mut updates = Vec::new();
+    for document in documents {
+        let id = document.get_document("_id").map_err(|e| Error::new(ErrorKind::Internal, "a step without its _id").cause(e))?;
+        let mut update = Writer::default();
+        update.document("q", rawdoc! { "_id": id.to_owned() }.as_bytes());
+        update.document("u", document.as_bytes());
+        update.bool("upsert", true);
+        updates.push(update.finish());
+    }
+    let mut command = Writer::default();
+    command.string("update", IMPORT_COLLECTION);
+    command.documents("updates", updates.iter().map(Vec::as_slice));
+    command.document("writeConcern", rawdoc! { "w": "majority", "j": true }.as_bytes());
+    let reply = target.run(&what, home, command.raw()?).await?;
+    match write_errors(&reply).into_iter().chain(write_concern_error(&reply)).next() {
+        None => Ok(()),
+        Some(problem) => Err(problem.error(&what)),
+    }
+}
+
+/// The steps of an import that were decided; none where it did not get that far.
+pub(super) async fn read(target: &Target, home: &str, id: &str) -> Result<Option<Vec<Step>>> {
+    let found = find(target, home, rawdoc! { "_id.import": id }).await?;
+    let Some(header) = found.iter().find(|d| d.get("steps").is_ok_and(|steps| steps.is_some())) else { return Ok(None) };
+    let steps: Vec<Step> = found.iter().filter_map(|document| Step::of_document(document)).collect();
+    if header.get_i64("steps").ok() != i64::try_from(steps.len()).ok() {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("the record of an unfinished import in {home}.{IMPORT_COLLECTION} cannot be read: a part of it is missing, or a newer version wrote it"),
+        )
+        .hint(format!(
+            "look at it and at the collections named bsonvault.staging.{id}.*: they hold data that was about to be published; once you need neither, drop them"
+        )));
+    }
+    Ok(Some(steps))
+}
+
+/// The ids of all imports that have a record in this database, decided or not.
+pub(super) async fn ids(target: &Target, database: &str) -> Result<BTreeSet<String>> {
+    let found = find(target, database, rawdoc! { "_id.import": { "$exists": true } }).await?;
+    let id = |document: &RawDocumentBuf| Some(document.get_document("_id").ok()?.get_str("import").ok()?.to_owned());
+    Ok(found.iter().filter_map(id).collect())
+}
+
+async fn find(target: &Target, database: &str, filter: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
+    let what = format!("looking for the record of an import in {database}");
+    let ask = || async {
+        let mut find = rawdoc! { "find": IMPORT_COLLECTION };
+        find.append(cstr!("filter"), filter.clone());
+        let found = command::run_cursor(&target.connection.database(database), find).await;
+        found.map_err(|e| describe(target.connection.role(), &what, e))
+    };
+    let (found, _) = target.unless_stopped(command::patiently(ask)).await??;
+    Ok(found)
+}
+
+/// Removes the record of an import.
+pub(super) async fn remove(target: &Target, home: &str, id: &str) -> Result<()> {
+    // The header first: without it, what is left of the steps was never decided.
+    for query in [rawdoc! { "_id": { "import": id } }, rawdoc! { "_id.import": id }] {
+        let delete = rawdoc! {
+            "delete": IMPORT_COLLECTION, "deletes": [{ "q": query, "limit": 0 }], "writeConcern": { "w": "majority" },
+        };
+        target.run(&format!("removing the record of the import from {home}"), home, delete).await?;
+    }
+    Ok(())
+}

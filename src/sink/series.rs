@@ -1,0 +1,125 @@
+//! Publishing a time series. Servers do not rename it, so its buckets are renamed from below, or copied; the old one goes only once
+//! the new one is filled and proven under its staging name.
+
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::error::Error as DriverError;
+
+use super::ddl::{self, Standing};
+use super::publish::{in_between, is_in_between};
+use super::record::Staged;
+use super::{Attempts, Blueprint, Target, check, copy};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::{Elements, Writer};
+use crate::format::manifest::CollectionKind;
+use crate::mongo::command;
+use crate::mongo::failure::{code, code_of};
+use crate::pipeline::budget::Budget;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::Progress;
+
+/// What reading buckets back may take, in bytes.
+const MEMORY: u64 = 64 * 1024 * 1024;
+
+/// Brings a staged time series to its place, from wherever an earlier run got to.
+pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument, mut standing: Standing) -> Result<()> {
+    let what = format!("publishing {}", staged.to);
+    let mut attempts = Attempts::new(target, &what);
+    let (staged_buckets, final_buckets) = (staged.place.buckets(), staged.to.buckets());
+    loop {
+        let Some(buckets) = standing.by_uuid(staged.uuid) else {
+            // Published and replaced since, or copied.
+            return leave_staging(target, staged, &standing).await;
+        };
+        if buckets.name == final_buckets.collection {
+            if standing.get(&staged.to.collection).is_none_or(|c| c.kind != "timeseries") {
+                ddl::create(target, &staged.to, options).await?;
+            }
+            return leave_staging(target, staged, &standing).await;
+        }
+        // The staging is whole and proven: what stands in its place may go.
+        for name in [&staged.to, &final_buckets] {
+            if standing.get(&name.collection).is_some() {
+                ddl::drop(target, name).await?;
+            }
+        }
+        // Never with `dropTarget`: of buckets, that makes a server abort at the next listing.
+        let rename = rawdoc! {
+            "applyOps": [{
+                "op": "c", "ns": format!("{}.$cmd", staged.to.database),
+                "o": { "renameCollection": staged_buckets.to_string(), "to": final_buckets.to_string() },
+            }],
+            "writeConcern": { "w": 1 },
+        };
+        match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
+            Ok(_) => {}
+            Err(e) if is_refused(&e) => return copy_over(target, staged, options).await,
+            Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
+            Err(e) => attempts.again(e).await?,
+        }
+        standing = Standing::of(target, &staged.to.database).await?;
+    }
+}
+
+/// Whether the login or the deployment cannot do this at all.
+fn is_refused(error: &DriverError) -> bool {
+    matches!(code_of(error), Some(code::UNAUTHORIZED | code::COMMAND_NOT_FOUND | code::ILLEGAL_OPERATION))
+}
+
+/// Drops the staged view of buckets that are elsewhere by now.
+async fn leave_staging(target: &Target, staged: &Staged, standing: &Standing) -> Result<()> {
+    if standing.get(&staged.place.collection).is_some() {
+        ddl::drop(target, &staged.place).await?;
+    }
+    Ok(())
+}
+
+/// Makes the time series anew and copies the buckets. The staging stays until the copy is proven.
+async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
+    for name in [&staged.to, &staged.to.buckets()] {
+        ddl::drop(target, name).await?;
+    }
+    let (plain, expiry) = without_expiry(options)?;
+    ddl::create(target, &staged.to, &plain).await?;
+    let standing = Standing::of(target, &staged.to.database).await?;
+    let is_mixed = standing
+        .by_uuid(staged.uuid)
+        .is_some_and(|b| b.options.get_bool("timeseriesBucketsMayHaveMixedSchemaData").unwrap_or(false));
+    if is_mixed {
+        let mut mixed = Writer::default();
+        mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
+        ddl::modify(target, &format!("allowing mixed buckets in {}", staged.to), &staged.to, mixed).await?;
+    }
+    let series = |place| Blueprint { kind: CollectionKind::TimeSeries, has_rules: false, ..Blueprint::standing(place) };
+    let (from, to) = (series(staged.place.clone()), series(staged.to.clone()));
+    copy::documents(target, &staged.place.buckets(), &to).await?;
+    target.make_durable(&staged.to.database).await?;
+    let (cpu, budget, item) =
+        (Cpu::of_this_machine(), Budget::new(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
+    let held = check::content(target, &from, &cpu, &budget, &item).await?;
+    if check::content(target, &to, &cpu, &budget, &item).await? != held {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("{} was copied from its staging and does not hold the same", staged.to),
+        )
+        .hint("something else writes to it: stop it, and run the import again; the staging is kept until then"));
+    }
+    copy::indexes(target, &staged.place, &staged.to).await?;
+    if let Some(fields) = expiry {
+        ddl::modify(target, &format!("setting expireAfterSeconds of {}", staged.to), &staged.to, fields).await?;
+    }
+    ddl::drop(target, &staged.place).await
+}
+
+/// The options without expiry, and the expiry.
+fn without_expiry(options: &RawDocument) -> Result<(RawDocumentBuf, Option<Writer>)> {
+    let (mut plain, mut expiry) = (Writer::default(), None);
+    for element in Elements::of(options.as_bytes())? {
+        let element = element?;
+        if element.name == b"expireAfterSeconds" {
+            expiry = Some(Writer::default().with(element.kind, element.name, element.value));
+        } else {
+            plain.element(element.kind, element.name, element.value);
+        }
+    }
+    Ok((plain.raw()?, expiry))
+}

@@ -1,0 +1,107 @@
+//! Staging: the collections that an import fills under names of its own, beside those that they will replace.
+//!
+//! A staging name carries the id of the import and a number, not the final name: it fits beside the longest one, and what a crash left is
+//! recognised by it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::ddl::{self, Standing};
+use super::{Blueprint, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Writer;
+use crate::names::{BUCKETS_PREFIX, Namespace, STAGING_PREFIX};
+
+/// Commands on the catalog that run at a time.
+const AT_A_TIME: usize = 8;
+
+/// How often leftovers are looked for until none is found: a last command of what was interrupted may come late.
+const SWEEPS: u32 = 20;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Gives every collection and time series its staging name and creates it there, empty, with its options but without expiry. Views are not staged.
+///
+/// # Errors
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> Result<()> {
+    for (number, blueprint) in blueprints.iter_mut().enumerate().filter(|(_, b)| b.holds_documents()) {
+        blueprint.place = Namespace::new(&*blueprint.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
+    }
+    let work = blueprints.iter().filter(|b| b.holds_documents()).map(|blueprint| async move {
+        ddl::create(target, &blueprint.place, &blueprint.options).await.map_err(|e| e.context(&blueprint.namespace))?;
+        if blueprint.mixed_schema {
+            let mut mixed = Writer::default();
+            mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
+            let what = format!("allowing mixed buckets in {}", blueprint.namespace);
+            ddl::modify(target, &what, &blueprint.place, mixed).await?;
+        }
+        Ok::<_, Error>(())
+    });
+    stream::iter(work).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
+
+    // Their identities, by which everything after recognises them.
+    let mut standing: HashMap<String, Standing> = HashMap::new();
+    for blueprint in blueprints.iter_mut().filter(|b| b.holds_documents()) {
+        let database = &blueprint.place.database;
+        if !standing.contains_key(database) {
+            standing.insert(database.clone(), Standing::of(target, database).await?);
+        }
+        let found = standing.get(database).and_then(|s| s.get(&blueprint.data_collection()));
+        blueprint.uuid = found.and_then(|c| c.uuid);
+        if blueprint.uuid.is_none() {
+            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", blueprint.namespace))
+                .hint("something else drops collections in the target: stop it, and run the import again"));
+        }
+    }
+    Ok(())
+}
+
+/// Drops all staging of these databases: that of this import, or what dead ones left.
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
+    for database in databases {
+        for round in 0..SWEEPS {
+            let standing = Standing::of(target, database).await?;
+            let left: Vec<Namespace> =
+                standing.iter().filter(|c| is_staging(&c.name)).map(|c| Namespace::new(&**database, &*c.name)).collect();
+            if left.is_empty() {
+                break;
+            }
+            if round > 0 {
+                target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
+            }
+            // A time series takes its buckets along; buckets that are listed too may be gone by then.
+            let (buckets, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|n| n.collection.starts_with(BUCKETS_PREFIX));
+            for group in [others, buckets] {
+                let drops = group.into_iter().map(|namespace| async move { ddl::drop(target, &namespace).await });
+                stream::iter(drops).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_staging(name: &str) -> bool {
+    name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(STAGING_PREFIX)
+}
+
+/// Sets the expiry of clustered collections and time series that have one, once what they hold is proven.
+///
+/// # Errors
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+pub async fn set_expiry(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
+    for blueprint in blueprints {
+        let Some((kind, value)) = &blueprint.expire_after else { continue };
+        let mut fields = Writer::default();
+        fields.element(*kind, "expireAfterSeconds", value);
+        let what = format!("setting expireAfterSeconds of {}", blueprint.namespace);
+        ddl::modify(target, &what, &blueprint.place, fields).await?;
+    }
+    Ok(())
+}

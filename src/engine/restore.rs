@@ -4,6 +4,7 @@
 //! before all that can be known beforehand is known to be good, and nothing is reported as restored that was not read back and found
 //! to be what the backup holds.
 
+mod documents;
 mod fill;
 mod guard;
 mod plan;
@@ -106,6 +107,7 @@ pub async fn run(
     // 2. Prove the whole backup.
     progress.begin("proving the backup");
     prove(backup, stop).await?;
+    documents::refuse(backup, &plan, &Cpu::of_this_machine(), stop).await?;
 
     // 3. Everything that writes.
     let (found, lost) = write(backup, &plan, options, progress).await.map_err(|e| partly(e, target))?;

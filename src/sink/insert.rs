@@ -8,7 +8,7 @@ use std::time::Duration;
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
-use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
+use super::{Attempts, Blueprint, Problem, Target, prepare, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer, type_name};
 use crate::mongo::failure::{code, is_transient_code};
@@ -67,6 +67,7 @@ impl Inserter {
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
         let mut halvings = 0;
+        let mut told_of_mixed_schema = false;
         while !left.is_empty() {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
@@ -74,6 +75,7 @@ impl Inserter {
             match self.target.try_run(&self.blueprint.namespace.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
+                    let mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
                     if problems.is_empty() && transient.is_none() {
                         left.drain(..part);
                         attempts.progress();
@@ -84,8 +86,14 @@ impl Inserter {
                         match problem.code {
                             code::DUPLICATE_KEY => duplicates.push((document, problem)),
                             code if is_transient_code(code) => transient = Some(problem),
+                            // Sent again once the target has been told.
+                            code::MIXED_SCHEMA if mixed => {}
                             _ => return Err(refused(&what, &problem, &frame[document])),
                         }
+                    }
+                    if mixed {
+                        prepare::allow_mixed_schema(&self.target, &self.blueprint).await?;
+                        told_of_mixed_schema = true;
                     }
                     if let Some(problem) = transient {
                         attempts.again_after(problem).await?;

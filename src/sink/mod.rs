@@ -5,6 +5,7 @@ mod blueprint;
 pub mod check;
 pub mod indexes;
 pub mod insert;
+pub mod limits;
 pub mod prepare;
 
 use std::time::Duration;

@@ -187,17 +187,25 @@ pub async fn create(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
     let work = blueprints.iter().filter(|b| b.holds_documents()).map(|blueprint| async move {
         create_one(target, blueprint).await?;
         if blueprint.mixed_schema {
-            let mixed = rawdoc! {
-                "collMod": blueprint.namespace.collection.as_str(),
-                "timeseriesBucketsMayHaveMixedSchemaData": true,
-                "writeConcern": { "w": 1 },
-            };
-            let what = format!("allowing mixed buckets in {}", blueprint.namespace);
-            target.run(&what, &blueprint.namespace.database, mixed).await?;
+            allow_mixed_schema(target, blueprint).await?;
         }
         Ok(())
     });
     stream::iter(work).buffer_unordered(AT_A_TIME).try_collect().await
+}
+
+/// Tells the target that buckets of this time series may hold measurements of several types.
+///
+/// # Errors
+/// As for [`create`].
+pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -> Result<()> {
+    let mixed = rawdoc! {
+        "collMod": blueprint.namespace.collection.as_str(),
+        "timeseriesBucketsMayHaveMixedSchemaData": true,
+        "writeConcern": { "w": 1 },
+    };
+    let what = format!("allowing mixed buckets in {}", blueprint.namespace);
+    target.run(&what, &blueprint.namespace.database, mixed).await.map(drop)
 }
 
 /// Creates every view.

@@ -12,7 +12,7 @@ use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{Namespace, SYSTEM_DATABASES};
 use crate::pipeline::progress::{Item, Progress};
-use crate::sink::{Blueprint, Target, prepare};
+use crate::sink::{Blueprint, Target, limits, prepare};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -56,9 +56,10 @@ pub(super) async fn make(
         .collections
         .iter()
         .zip(names)
-        .map(|(collection, name)| Blueprint::of(collection, name, version, connection.topology))
+        .map(|(collection, name)| Blueprint::of(collection, name, version))
         .collect::<Result<_>>()?;
     let target = Target::new(connection, stop.clone());
+    limits::refuse(&target, &backup.manifest, &blueprints, version).await?;
     prepare::inspect(&target, &blueprints).await?;
     Ok(Plan { target, blueprints })
 }

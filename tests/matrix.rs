@@ -240,6 +240,10 @@ async fn every_version_holds_what_it_can_of_every_other() {
             table.push(line);
         }
     }
+    if Extent::asked() == Extent::All {
+        mixed_buckets_go_from_server_to_server().await;
+        a_document_that_only_a_newer_server_refuses_fails_the_import().await;
+    }
     eprintln!("\nmatrix of server versions, {} pairs:\n{}", table.len(), table.join("\n"));
     assert_eq!(table.len(), pairs.len());
 }
@@ -298,6 +302,38 @@ async fn what_newer_servers_no_longer_take_is_left_out_and_told() {
         assert_eq!(expiry(&capped[1]), (!refuses).then_some(Bson::Int32(100)), "{to}");
         assert_eq!(told.len(), if newer { 2 } else { 0 } + usize::from(refuses), "{to}: {told:?}");
     }
+}
+
+/// 5.0 puts measurements of several types into one bucket. Later patches of 6.0 mark a time series that has such, as an option that others keep.
+async fn mixed_buckets_go_from_server_to_server() {
+    let (first, marking) = tokio::join!(Server::of_version("5.0.4"), Server::of_version("6.0.27"));
+    let (third, fourth) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
+    let database = first.client().await.database("mixed");
+    run(&database, doc! { "create": "c", "timeseries": { "timeField": "t" } }).await;
+    let values = [Bson::Int32(1), Bson::String("one".to_owned()), Bson::Null];
+    let measurements = (0_i64..).zip(values).map(|(i, v)| doc! { "_id": i, "t": bson::DateTime::from_millis(i), "v": v });
+    database.collection::<Document>("c").insert_many(measurements).await.unwrap();
+    let mut source = first;
+    for target in [marking, third, fourth] {
+        let vault = Vault::new();
+        vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap();
+        let (a, b) = (source.client().await, target.client().await);
+        let found = compare(&a, &b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
+        assert_eq!((found.differences, found.documents), (Vec::new(), 3));
+        source = target;
+    }
+}
+
+/// What is refused in a document upwards is not known beforehand: the server tells when it meets it.
+async fn a_document_that_only_a_newer_server_refuses_fails_the_import() {
+    let (source, target) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
+    let false_column = Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Column, bytes: b"no column".to_vec() });
+    let database = source.client().await.database("columns");
+    database.collection::<Document>("c").insert_one(doc! { "_id": 1, "v": false_column }).await.unwrap();
+    let vault = Vault::new();
+    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+    assert!(error.to_string().contains("inserting into columns.c: Invalid BSON column"), "{error}");
 }
 
 /// Whether an older server understands a view or a validator it is asked itself.

@@ -29,7 +29,7 @@ pub struct CompareOptions {
     pub filled_apart: bool,
     /// Leave out in what ways servers of different versions list the same thing: numbers and truths among an index's options are
     /// compared by value, the expiry of a clustered collection counts where it is an option of the collection and not again where only
-    /// newer servers list it, as one of its index, and so does not the mark that newer servers put on a time series of mixed buckets.
+    /// newer servers list it, as one of its index, and so does not a mark of the second server's own on a time series of mixed buckets.
     pub across_versions: bool,
 }
 
@@ -81,13 +81,16 @@ pub async fn compare(a: &Client, b: &Client, options: CompareOptions) -> Compari
 struct Description {
     count: u64,
     properties: BTreeMap<&'static str, String>,
+    /// Options that are as good as those among the properties, where a newer server may have come to others by itself.
+    unmarked: Option<String>,
 }
 
 impl Description {
     fn differences(&self, other: &Self, namespace: &str, into: &mut Vec<String>) {
         for property in self.properties.keys().chain(other.properties.keys()).collect::<BTreeSet<_>>() {
             let (left, right) = (self.properties.get(property), other.properties.get(property));
-            if left != right {
+            let marked_there = *property == "options" && other.unmarked.is_some() && left == other.unmarked.as_ref();
+            if left != right && !marked_there {
                 // Of several lines those that are not on the other side.
                 let shown = |side: Option<&String>, other: Option<&String>| {
                     let other: BTreeSet<&str> = other.into_iter().flat_map(|o| o.lines()).collect();
@@ -113,11 +116,9 @@ async fn describe(db: &Database, how: &CompareOptions) -> BTreeMap<String, Descr
         if name == "system.views" || name.starts_with("system.buckets.") {
             continue;
         }
-        let mut options = info.get_document("options").cloned().unwrap_or_default();
-        if how.across_versions {
-            forget_mixed_mark(&mut options);
-        }
-        let mut of = Description::default();
+        let options = info.get_document("options").cloned().unwrap_or_default();
+        let unmarked = without_mixed_mark(&options).filter(|_| how.across_versions).map(|options| text(&options));
+        let mut of = Description { unmarked, ..Description::default() };
         of.properties.insert("type", kind.to_owned());
         of.properties.insert("options", text(&options));
         if kind != "view" {
@@ -153,7 +154,7 @@ async fn describe(db: &Database, how: &CompareOptions) -> BTreeMap<String, Descr
 }
 
 /// An index of a collection with these options, in one of the ways in which versions list it.
-fn of_any_version(index: Document, options: &Document) -> Document {
+pub fn of_any_version(index: Document, options: &Document) -> Document {
     let number = |value: &Bson| match value {
         Bson::Int32(n) => Some(f64::from(*n)),
         Bson::Int64(n) => Some(*n as f64),
@@ -181,14 +182,16 @@ fn of_any_version(index: Document, options: &Document) -> Document {
         .collect()
 }
 
-/// Takes the mark out of the options that a server shows for a time series whose buckets may be mixed.
-fn forget_mixed_mark(options: &mut Document) {
+/// The options without the mark that a server shows for a time series whose buckets may be mixed, where there is that mark and nothing beside
+/// it.
+fn without_mixed_mark(options: &Document) -> Option<Document> {
+    let engine = options.get_document("storageEngine").and_then(|e| e.get_document("wiredTiger")).ok()?;
     let mark = "app_metadata=(timeseriesBucketsMayHaveMixedSchemaData=true)";
-    let Ok(engine) = options.get_document("storageEngine").and_then(|e| e.get_document("wiredTiger")) else { return };
-    let Ok(config) = engine.get_str("configString") else { return };
-    if config == mark {
-        options.remove("storageEngine");
-    }
+    engine.get_str("configString").is_ok_and(|config| config == mark).then(|| {
+        let mut rest = options.clone();
+        rest.remove("storageEngine");
+        rest
+    })
 }
 
 async fn cursor(db: &Database, command: Document) -> Vec<Document> {

@@ -28,7 +28,7 @@ use support::zoo::{self, ZooOptions};
 async fn one_of_everything_comes_back_and_replaces_what_stands_there() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("target"));
     let (a, b) = (source.client().await, target.client().await);
-    zoo::fill(&a, &ZooOptions { seed: 5, docs: 600, large: true }).await;
+    zoo::fill(&a, &ZooOptions { seed: 5, docs: 600, large: true, ..ZooOptions::default() }).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let first = vault.import(&backup, &target.uri()).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_secondary_is_refused() {
 async fn one_database_may_get_another_name() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     let (a, b) = (source.client().await, target.client().await);
-    zoo::fill(&a, &ZooOptions { seed: 3, docs: 10, large: false }).await;
+    zoo::fill(&a, &ZooOptions { seed: 3, docs: 10, large: false, ..ZooOptions::default() }).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &["zoo"]).await;
     let by_path = target.uri().replace("/?", "/by_path?");
@@ -489,7 +489,7 @@ async fn indexes_of_old_servers_are_made_as_new_ones_take_them() {
 async fn a_broken_network_and_lost_replies_leave_neither_gaps_nor_errors() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("lost"));
     let (a, b) = (source.client().await, target.client().await);
-    zoo::fill(&a, &ZooOptions { seed: 8, docs: 400, large: false }).await;
+    zoo::fill(&a, &ZooOptions { seed: 8, docs: 400, large: false, ..ZooOptions::default() }).await;
     insert(&a.database("lost"), "c", numbered(30_000)).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;

@@ -33,7 +33,7 @@ async fn one_of_everything_comes_back_without_a_difference() {
     for (seed, documents) in [(1, 2500), (99, 400)] {
         let (source, target) = tokio::join!(Server::replica_set("source"), Server::standalone());
         let (a, b) = (source.client().await, target.client().await);
-        zoo::fill(&a, &ZooOptions { seed, docs: documents, large: true }).await;
+        zoo::fill(&a, &ZooOptions { seed, docs: documents, large: true, ..ZooOptions::default() }).await;
         let cli = Cli::new();
         let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
         assert_eq!(report["consistency"]["kind"], "snapshot");

@@ -250,7 +250,7 @@ async fn whichever_reply_is_lost_the_import_succeeds() {
 async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("kill"));
     let (a, b) = (source.client().await, target.client().await);
-    zoo::fill(&a, &ZooOptions { seed: 9, docs: 3000, large: false }).await;
+    zoo::fill(&a, &ZooOptions { seed: 9, docs: 3000, large: false, false_column: true }).await;
     insert(&a.database("zoo"), "many", numbered(30_000)).await;
     let vault = Vault::new();
     let new = vault.backup(&source, &["zoo"]).await;
@@ -408,7 +408,7 @@ async fn without_the_right_to_rename_buckets_a_time_series_is_copied() {
     let auth = ServerOptions { auth: true, ..ServerOptions::default() };
     let (source, target) = tokio::join!(Server::standalone(), Server::start(auth));
     let (a, b) = (source.client().await, target.client().await);
-    zoo::fill(&a, &ZooOptions { seed: 4, docs: 500, large: false }).await;
+    zoo::fill(&a, &ZooOptions { seed: 4, docs: 500, large: false, false_column: true }).await;
     let roles = ["readWriteAnyDatabase", "dbAdminAnyDatabase"];
     target.admin(doc! { "createUser": "importer", "pwd": "p", "roles": roles.to_vec() }).await.unwrap();
     let vault = Vault::new();

@@ -18,7 +18,7 @@ use bson::{Document, doc};
 use mongodb::Client;
 use support::bank::{self, Bank, BankOptions};
 use support::cli::Cli;
-use support::compare::{CompareOptions, compare};
+use support::compare::{CompareOptions, compare, of_any_version};
 use support::link::{Link, LinkOptions};
 use support::server::{ReplicaSet, Server, ServerOptions};
 use support::zoo::{self, ZooOptions};
@@ -79,6 +79,37 @@ async fn what_is_filled_alike_compares_equal() {
     let found = compare(&a, &other, CompareOptions { filled_apart: true, ..CompareOptions::default() }).await;
     assert!(found.differences.iter().all(|d| d.starts_with("differs ") && !d.contains(" options")), "{found:#?}");
     assert!(found.differences.len() > 30, "{found:#?}");
+}
+
+#[test]
+fn across_versions_the_form_is_forgiven_and_nothing_else() {
+    let listed = |index: &Document, options: &Document| of_any_version(index.clone(), options);
+    let same = |a: Document, b: Document| listed(&a, &doc! {}) == listed(&b, &doc! {});
+    for (a, b) in [
+        (doc! {"expireAfterSeconds": 1e9, "sparse": 2_i64}, doc! {"expireAfterSeconds": 1_000_000_000, "sparse": true}),
+        (doc! {"bits": 20, "min": -10_i64}, doc! {"bits": 20.0, "min": -10}),
+        (doc! {"wildcardProjection": {"a": 1}}, doc! {"wildcardProjection": {"a": true, "_id": false}}),
+    ] {
+        assert!(same(a.clone(), b.clone()), "{a} and {b}");
+    }
+    for (a, b) in [
+        (doc! {"expireAfterSeconds": 10}, doc! {"expireAfterSeconds": 11}),
+        (doc! {"expireAfterSeconds": 10}, doc! {}),
+        (doc! {"sparse": 0}, doc! {"sparse": true}),
+        (doc! {"bits": 20}, doc! {"bits": 21.0}),
+        (doc! {"key": {"a": 1}}, doc! {"key": {"a": 1.0}}),
+        (doc! {"clustered": false, "expireAfterSeconds": 10}, doc! {"clustered": false}),
+        (doc! {"wildcardProjection": {"a": 1}}, doc! {"wildcardProjection": {"a": false}}),
+        (doc! {"wildcardProjection": {"a": 1}}, doc! {"wildcardProjection": {"a": true, "_id": true}}),
+        (doc! {"partialFilterExpression": {"a": 1}}, doc! {"partialFilterExpression": {"a": 1.0}}),
+    ] {
+        assert!(!same(a.clone(), b.clone()), "{a} and {b}");
+    }
+    // Told twice, and only where both are told alike.
+    let clustered = doc! {"clustered": true, "expireAfterSeconds": 10};
+    assert_eq!(listed(&clustered, &doc! {"expireAfterSeconds": 10_i64}), doc! {"clustered": true});
+    assert_ne!(listed(&clustered, &doc! {"expireAfterSeconds": 11}), doc! {"clustered": true});
+    assert_ne!(listed(&clustered, &doc! {}), doc! {"clustered": true});
 }
 
 /// Two databases of one server that were filled alike, buckets among it, until one is changed.

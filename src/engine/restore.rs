@@ -4,6 +4,7 @@
 //! leaves the target as it was, what dies after is brought to its end by the next import. Nothing is reported as restored that was not read
 //! back and found to be what the backup holds.
 
+mod documents;
 mod fill;
 mod guard;
 mod later;
@@ -148,6 +149,7 @@ pub async fn execute(
     // 1. Prove the whole backup.
     progress.begin("proving the backup");
     prove(backup, stop).await?;
+    documents::refuse(backup, &plan, &Cpu::of_this_machine(), stop).await?;
 
     // 2. Take the lease of every database, and with it what a dead import left.
     progress.begin("taking the lease");

@@ -43,6 +43,8 @@ pub mod code {
     pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
     /// The name leads to another collection than the UUID.
     pub const COLLECTION_UUID_MISMATCH: i32 = 361;
+    /// A bucket of a time series holds measurements of several types in one field, which the collection is not marked for.
+    pub const MIXED_SCHEMA: i32 = 408;
     /// A duplicate key.
     pub const DUPLICATE_KEY: i32 = 11000;
 }

@@ -3,15 +3,12 @@
 use bson::{RawDocument, RawDocumentBuf};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
-use crate::format::manifest::{Collection, CollectionKind, Topology};
+use crate::format::manifest::{Collection, CollectionKind};
 use crate::mongo::Version;
-use crate::names::{BUCKETS_PREFIX, Namespace};
-
-/// The longest `database.collection` that a server takes, in bytes.
-const LONGEST_NAMESPACE: usize = 255;
+use crate::names::Namespace;
 
 /// One collection, time series or view as it is to stand in the target.
 #[derive(Debug, Clone)]
@@ -52,11 +49,12 @@ pub struct Index {
 }
 
 impl Blueprint {
-    /// What a deployment of this kind whose servers behave as this version needs to hold `collection` under the name `namespace`.
+    /// What a server that behaves as this version needs to hold `collection` under the name `namespace`, if it can: see
+    /// [`limits`](super::limits).
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where it cannot hold it; [`ErrorKind::Damaged`] where the options or an index are not documents.
-    pub fn of(collection: &Collection, namespace: Namespace, version: Version, topology: Topology) -> Result<Self> {
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the options or an index are not documents.
+    pub fn of(collection: &Collection, namespace: Namespace, version: Version) -> Result<Self> {
         let mut blueprint = Self {
             kind: collection.kind,
             capped: false,
@@ -71,7 +69,7 @@ impl Blueprint {
             uuid: None,
             namespace,
         };
-        blueprint.take_options(collection, version, topology)?;
+        blueprint.take_options(collection, version)?;
         if blueprint.kind != CollectionKind::View {
             blueprint.take_indexes(collection, version)?;
         }
@@ -134,19 +132,19 @@ impl Blueprint {
         }
     }
 
-    fn take_options(&mut self, collection: &Collection, version: Version, topology: Topology) -> Result<()> {
+    fn take_options(&mut self, collection: &Collection, version: Version) -> Result<()> {
         let place = |e: Error| e.context(format!("options of {}", self.namespace));
         let elements =
             Elements::of(collection.options.bson.as_bytes()).and_then(Iterator::collect::<Result<Vec<_>>>).map_err(place)?;
         let has = |name: &[u8]| elements.iter().any(|e| e.name == name);
-        self.refuse_unknown_kinds(&has, version, topology)?;
-
         let expires = self.kind == CollectionKind::TimeSeries || has(b"clusteredIndex");
         let mut options = Writer::default();
         for Element { kind, name, value } in elements.iter().copied() {
             match name {
                 b"expireAfterSeconds" if expires => self.expire_after = Some((kind, value.to_vec())),
-                b"timeseriesBucketsMayHaveMixedSchemaData" => self.mixed_schema = is_true(kind, value),
+                b"timeseriesBucketsMayHaveMixedSchemaData" => {
+                    self.mixed_schema = is_true(kind, value) && minds_mixed_schema(version)
+                }
                 // Says how one server numbers its records, and is no option of `create`.
                 b"recordIdsReplicated" => {}
                 // An index on `_id` can no longer be done without, and from 8.2 the option is unknown.
@@ -169,49 +167,6 @@ impl Blueprint {
         Ok(())
     }
 
-    fn refuse_unknown_kinds(&self, has: &dyn Fn(&[u8]) -> bool, version: Version, topology: Topology) -> Result<()> {
-        let length = self.namespace.buckets().to_string().len()
-            - if self.kind == CollectionKind::TimeSeries { 0 } else { BUCKETS_PREFIX.len() };
-        if length > LONGEST_NAMESPACE {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!("{} is longer than the {LONGEST_NAMESPACE} bytes that a server takes", self.namespace),
-            )
-            .hint("give the database a shorter name with --database; nothing has been changed"));
-        }
-        if has(b"encryptedFields") && topology == Topology::Standalone {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!("{} has encrypted fields, which a standalone server does not hold", self.namespace),
-            )
-            .hint("import into a replica set (one member is enough); nothing has been changed"));
-        }
-        let needs = [
-            (self.kind == CollectionKind::TimeSeries, "is a time series", Version(5, 0, 0)),
-            (has(b"clusteredIndex"), "is a clustered collection", Version(5, 3, 0)),
-            (has(b"changeStreamPreAndPostImages"), "keeps pre-images for change streams", Version(6, 0, 0)),
-            (has(b"encryptedFields"), "has encrypted fields", Version(6, 0, 0)),
-        ];
-        let refused = |why: String| {
-            Error::new(ErrorKind::Refused, why).hint("import into a server of another version; nothing has been changed")
-        };
-        for (needed, what, since) in needs {
-            if needed && version < since {
-                return Err(refused(format!(
-                    "{} {what}, which servers hold from {}.{} on, and the target is {version}",
-                    self.namespace, since.0, since.1
-                )));
-            }
-        }
-        if self.kind == CollectionKind::TimeSeries && version >= Version(8, 3, 0) {
-            return Err(refused(format!(
-                "{} is a time series, and writing those to a server of 8.3 or later is not yet supported (the target is {version})",
-                self.namespace
-            )));
-        }
-        Ok(())
-    }
-
     fn take_indexes(&mut self, collection: &Collection, version: Version) -> Result<()> {
         let options = &collection.options.bson;
         let locale = options.get_document("collation").and_then(|c| c.get_str("locale")).unwrap_or("simple");
@@ -228,17 +183,59 @@ impl Blueprint {
                 self.left_out.push(format!("index {name:?} of {}: servers from 5.0 on have no geoHaystack", self.namespace));
                 continue;
             }
-            let specification = index_for(specification, key, locale != "simple")
+            let expiry = self.expiry_for(specification, &name, version);
+            let specification = index_for(specification, key, locale != "simple", expiry)
                 .map_err(|e| e.context(format!("index {name:?} of {}", self.namespace)))?;
             self.indexes.push(Index { name, specification });
         }
         Ok(())
     }
+
+    /// What of an index's expiry the target takes, or takes for something else.
+    fn expiry_for(&mut self, specification: &RawDocument, index: &str, version: Version) -> Expiry {
+        if !matches!(specification.get("expireAfterSeconds"), Ok(Some(_))) {
+            return Expiry::AsItIs;
+        }
+        if self.capped && version >= Version(5, 1, 0) && version < Version(7, 1, 0) {
+            self.left_out.push(format!(
+                "expireAfterSeconds of index {index:?} of {}: the target takes none on a capped collection",
+                self.namespace
+            ));
+            return Expiry::LeftOut;
+        }
+        // Nothing expires by it before 5.0; 5.0.4 takes it for 0, by which everything does.
+        if version >= Version(5, 0, 0) && specification.get_f64("expireAfterSeconds").is_ok_and(f64::is_nan) {
+            self.left_out.push(format!(
+                "expireAfterSeconds of index {index:?} of {}: it is not a number, by which nothing expired",
+                self.namespace
+            ));
+            return Expiry::LeftOut;
+        }
+        Expiry::AsItIs
+    }
+}
+
+/// What becomes of an index's `expireAfterSeconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    AsItIs,
+    LeftOut,
+}
+
+/// Whether servers of this version refuse buckets whose measurements have several types in one field, unless they are told that there are
+/// such, and so have an option to tell them.
+fn minds_mixed_schema(version: Version) -> bool {
+    match version {
+        Version(8.., _, _) => true,
+        Version(7, 0, patch) => patch >= 13,
+        Version(6, 0, patch) => patch >= 17,
+        _ => false,
+    }
 }
 
 /// A specification as `createIndexes` must be given it to make the same index: as `listIndexes` told it, but for what it implies there and
 /// for what older servers took and newer ones refuse.
-fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool) -> Result<RawDocumentBuf> {
+fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool, expiry: Expiry) -> Result<RawDocumentBuf> {
     let mut specification = Writer::default();
     let (mut has_collation, mut has_sphere_version) = (false, false);
     for element in Elements::of(listed.as_bytes())? {
@@ -250,6 +247,7 @@ fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool)
                 specification.document("key", &modern_key(key)?);
                 continue;
             }
+            b"expireAfterSeconds" if expiry == Expiry::LeftOut => continue,
             b"collation" => has_collation = true,
             b"2dsphereIndexVersion" => has_sphere_version = true,
             _ => {}

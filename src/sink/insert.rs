@@ -9,7 +9,7 @@ use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
-use super::{Attempts, Blueprint, Problem, Target, write_concern_error, write_errors};
+use super::{Attempts, Blueprint, Problem, Target, staging, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer, type_name};
 use crate::mongo::failure::{code, is_transient_code};
@@ -69,6 +69,7 @@ impl Inserter {
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
         let mut halvings = 0;
+        let mut told_of_mixed_schema = false;
         while !left.is_empty() {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
@@ -76,6 +77,7 @@ impl Inserter {
             match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
+                    let mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
                     if problems.is_empty() && transient.is_none() {
                         left.drain(..part);
                         attempts.progress();
@@ -87,8 +89,14 @@ impl Inserter {
                             code::DUPLICATE_KEY => duplicates.push((document, problem)),
                             code::COLLECTION_UUID_MISMATCH => return Err(taken_away(&self.blueprint.namespace)),
                             code if is_transient_code(code) => transient = Some(problem),
+                            // Sent again once the target has been told.
+                            code::MIXED_SCHEMA if mixed => {}
                             _ => return Err(self.refused(&what, &problem, &frame[document])),
                         }
+                    }
+                    if mixed {
+                        staging::allow_mixed_schema(&self.target, &self.blueprint).await?;
+                        told_of_mixed_schema = true;
                     }
                     if let Some(problem) = transient {
                         attempts.again_after(problem).await?;

@@ -8,6 +8,7 @@ mod ddl;
 pub mod indexes;
 pub mod insert;
 pub mod lease;
+pub mod limits;
 mod merge;
 pub mod prepare;
 pub mod publish;

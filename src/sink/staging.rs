@@ -34,10 +34,7 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
     let work = blueprints.iter().filter(|b| b.holds_documents()).map(|blueprint| async move {
         ddl::create(target, &blueprint.place, &blueprint.options).await.map_err(|e| e.context(&blueprint.namespace))?;
         if blueprint.mixed_schema {
-            let mut mixed = Writer::default();
-            mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
-            let what = format!("allowing mixed buckets in {}", blueprint.namespace);
-            ddl::modify(target, &what, &blueprint.place, mixed).await?;
+            allow_mixed_schema(target, blueprint).await?;
         }
         Ok::<_, Error>(())
     });
@@ -58,6 +55,14 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
         }
     }
     Ok(())
+}
+
+/// Tells the target that buckets of this time series may hold measurements of several types.
+pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -> Result<()> {
+    let mut mixed = Writer::default();
+    mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
+    let what = format!("allowing mixed buckets in {}", blueprint.namespace);
+    ddl::modify(target, &what, &blueprint.place, mixed).await
 }
 
 /// Drops all staging of these databases: that of this import, or what dead ones left.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Client, Database};
 use sha2::{Digest, Sha256};
@@ -27,6 +27,10 @@ pub struct CompareOptions {
     /// Leave out what a server makes up in a time series, for servers that were filled apart: its buckets, and the order
     /// of a measurement's fields, which follows the buckets' columns.
     pub filled_apart: bool,
+    /// Leave out in what ways servers of different versions list the same thing: numbers and truths among an index's options are
+    /// compared by value, the expiry of a clustered collection counts where it is an option of the collection and not again where only
+    /// newer servers list it, as one of its index, and so does not a mark of the second server's own on a time series of mixed buckets.
+    pub across_versions: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,10 +55,7 @@ pub async fn compare(a: &Client, b: &Client, options: CompareOptions) -> Compari
         found.differences.extend(extra.map(|name| format!("extra database {name}")));
     }
     for name in &names {
-        let (x, y) = (
-            describe(&a.database(name), options.filled_apart).await,
-            describe(&b.database(&renamed(name)), options.filled_apart).await,
-        );
+        let (x, y) = (describe(&a.database(name), &options).await, describe(&b.database(&renamed(name)), &options).await);
         for collection in x.keys().chain(y.keys()).collect::<BTreeSet<_>>() {
             found.namespaces += 1;
             let namespace = format!("{name}.{collection}");
@@ -80,15 +81,24 @@ pub async fn compare(a: &Client, b: &Client, options: CompareOptions) -> Compari
 struct Description {
     count: u64,
     properties: BTreeMap<&'static str, String>,
+    /// Options that are as good as those among the properties, where a newer server may have come to others by itself.
+    unmarked: Option<String>,
 }
 
 impl Description {
     fn differences(&self, other: &Self, namespace: &str, into: &mut Vec<String>) {
         for property in self.properties.keys().chain(other.properties.keys()).collect::<BTreeSet<_>>() {
             let (left, right) = (self.properties.get(property), other.properties.get(property));
-            if left != right {
-                let shown = |side: Option<&String>| side.map_or("nothing".to_owned(), |s| s.chars().take(SHOWN_CHARS).collect());
-                into.push(format!("differs {namespace} {property}\n  a: {}\n  b: {}", shown(left), shown(right)));
+            let marked_there = *property == "options" && other.unmarked.is_some() && left == other.unmarked.as_ref();
+            if left != right && !marked_there {
+                // Of several lines those that are not on the other side.
+                let shown = |side: Option<&String>, other: Option<&String>| {
+                    let other: BTreeSet<&str> = other.into_iter().flat_map(|o| o.lines()).collect();
+                    let lines: Vec<&str> =
+                        side.into_iter().flat_map(|s| s.lines()).filter(|line| !other.contains(line)).collect();
+                    if side.is_none() { "nothing".to_owned() } else { lines.join("\n").chars().take(SHOWN_CHARS).collect() }
+                };
+                into.push(format!("differs {namespace} {property}\n  a: {}\n  b: {}", shown(left, right), shown(right, left)));
             }
         }
     }
@@ -99,7 +109,7 @@ async fn databases(client: &Client) -> BTreeSet<String> {
     names.into_iter().filter(|name| !SKIPPED_DATABASES.contains(&name.as_str())).collect()
 }
 
-async fn describe(db: &Database, filled_apart: bool) -> BTreeMap<String, Description> {
+async fn describe(db: &Database, how: &CompareOptions) -> BTreeMap<String, Description> {
     let mut described = BTreeMap::new();
     for info in cursor(db, doc! {"listCollections": 1}).await {
         let (name, kind) = (info.get_str("name").unwrap(), info.get_str("type").unwrap());
@@ -107,19 +117,23 @@ async fn describe(db: &Database, filled_apart: bool) -> BTreeMap<String, Descrip
             continue;
         }
         let options = info.get_document("options").cloned().unwrap_or_default();
-        let mut of = Description::default();
+        let unmarked = without_mixed_mark(&options).filter(|_| how.across_versions).map(|options| text(&options));
+        let mut of = Description { unmarked, ..Description::default() };
         of.properties.insert("type", kind.to_owned());
         of.properties.insert("options", text(&options));
         if kind != "view" {
             let mut indexes: Vec<String> = Vec::new();
             for mut index in cursor(db, doc! {"listIndexes": name}).await {
                 index.remove("ns");
+                if how.across_versions {
+                    index = of_any_version(index, &options);
+                }
                 indexes.push(text(&index));
             }
             indexes.sort();
-            of.properties.insert("indexes", indexes.join("\n     "));
+            of.properties.insert("indexes", indexes.join("\n"));
             let ordered = options.get_bool("capped").unwrap_or(false);
-            let order = match (ordered, kind == "timeseries" && filled_apart) {
+            let order = match (ordered, kind == "timeseries" && how.filled_apart) {
                 (true, _) => Order::Natural,
                 (false, true) => Order::AnyOfFieldsToo,
                 (false, false) => Order::Any,
@@ -130,13 +144,54 @@ async fn describe(db: &Database, filled_apart: bool) -> BTreeMap<String, Descrip
             of.properties.insert("documents", documents.sum);
             of.properties.extend(documents.order.map(|order| ("order", order)));
         }
-        if kind == "timeseries" && !filled_apart {
+        if kind == "timeseries" && !how.filled_apart {
             let buckets = digest(db, &format!("system.buckets.{name}"), Order::Any).await;
             of.properties.insert("buckets", format!("{} with sum {}", buckets.count, buckets.sum));
         }
         described.insert(name.to_owned(), of);
     }
     described
+}
+
+/// An index of a collection with these options, in one of the ways in which versions list it.
+pub fn of_any_version(index: Document, options: &Document) -> Document {
+    let number = |value: &Bson| match value {
+        Bson::Int32(n) => Some(f64::from(*n)),
+        Bson::Int64(n) => Some(*n as f64),
+        Bson::Double(n) => Some(*n),
+        _ => None,
+    };
+    let expiry = |document: &Document| document.get("expireAfterSeconds").and_then(number);
+    let told_twice = index.get_bool("clustered").unwrap_or(false) && expiry(&index) == expiry(options);
+    let listed = index.into_iter().filter(|(name, _)| !(told_twice && name == "expireAfterSeconds"));
+    listed
+        .map(|(name, value)| {
+            let value = match number(&value) {
+                None if name == "wildcardProjection" => {
+                    // 5.0 lists truths, and `_id`, which is left out unless it is asked for.
+                    let fields = value.as_document().cloned().unwrap_or_default().into_iter();
+                    let truths = fields.map(|(name, value)| (name, number(&value).map_or(value, |n| Bson::Boolean(n != 0.0))));
+                    Bson::Document(truths.filter(|(name, value)| name != "_id" || *value != Bson::Boolean(false)).collect())
+                }
+                Some(n) if ["unique", "sparse", "hidden", "background"].contains(&name.as_str()) => Bson::Boolean(n != 0.0),
+                Some(n) => Bson::Double(n),
+                None => value,
+            };
+            (name, value)
+        })
+        .collect()
+}
+
+/// The options without the mark that a server shows for a time series whose buckets may be mixed, where there is that mark and nothing beside
+/// it.
+fn without_mixed_mark(options: &Document) -> Option<Document> {
+    let engine = options.get_document("storageEngine").and_then(|e| e.get_document("wiredTiger")).ok()?;
+    let mark = "app_metadata=(timeseriesBucketsMayHaveMixedSchemaData=true)";
+    engine.get_str("configString").is_ok_and(|config| config == mark).then(|| {
+        let mut rest = options.clone();
+        rest.remove("storageEngine");
+        rest
+    })
 }
 
 async fn cursor(db: &Database, command: Document) -> Vec<Document> {

@@ -3,6 +3,7 @@
 //! Each server is started by a small shell that reads a pipe held by the test process. When the pipe closes, be it by
 //! `Drop`, by a panic or by SIGKILL, the shell kills the server and removes its directory.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -10,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ wait "$server" 2>/dev/null
 
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
+    /// The version, one of those that `scripts/mongod` knows; where it is not given, the server that it finds without one.
+    pub version: Option<String>,
     /// The name of the replica set; none for a standalone.
     pub repl_set: Option<String>,
     /// `--setParameter NAME=VALUE`, beside `enableTestCommands=1`, without which `failCommand` is not to be had.
@@ -66,6 +69,11 @@ pub struct Server {
 impl Server {
     pub async fn standalone() -> Self {
         Self::start(ServerOptions::default()).await
+    }
+
+    /// A standalone of this version.
+    pub async fn of_version(version: &str) -> Self {
+        Self::start(ServerOptions { version: Some(version.to_owned()), ..ServerOptions::default() }).await
     }
 
     /// A replica set of one, writable when this returns.
@@ -338,15 +346,20 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The path of the server's executable, found or fetched once per process.
-pub fn mongod() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| {
+/// The path of the server's executable of this version or, without one, of any; found or fetched once per process.
+pub fn mongod(version: Option<&str>) -> PathBuf {
+    static FOUND: Mutex<BTreeMap<Option<String>, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let version = version.map(str::to_owned);
+    let path = found.entry(version).or_insert_with_key(|version| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/mongod");
-        let output = Command::new(&script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "{} found no server", script.display());
+        let output = Command::new(&script).args(version).stderr(Stdio::inherit()).output().unwrap();
+        let hint = if version.is_some() { "; BSONVAULT_MATRIX=none leaves out what needs it" } else { "" };
+        let wanted = version.as_deref().unwrap_or_default();
+        assert!(output.status.success(), "{} found no server {wanted}{hint}", script.display());
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
-    })
+    });
+    path.clone()
 }
 
 enum After {
@@ -365,7 +378,7 @@ impl Process {
     fn spawn(dir: &Path, port: u16, options: &ServerOptions) -> Self {
         std::fs::create_dir_all(dir.join("data")).unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", WATCHDOG, "watchdog"]).arg(dir).arg(mongod());
+        command.args(["-c", WATCHDOG, "watchdog"]).arg(dir).arg(mongod(options.version.as_deref()));
         command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--logappend"]);
         command.arg("--dbpath").arg(dir.join("data")).arg("--logpath").arg(dir.join("log"));
         command.args(["--wiredTigerCacheSizeGB", &options.cache_gb.unwrap_or(0.25).to_string()]);

@@ -16,7 +16,7 @@ use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::pipeline::progress::{Item, Progress};
-use crate::sink::{Blueprint, Standing, Target, indexes, prepare};
+use crate::sink::{Blueprint, Standing, Target, indexes, limits, prepare};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -157,10 +157,10 @@ pub(super) async fn make(
 
     // 3. What the target's version can hold, and what stands there.
     let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let topology = connection.topology;
     let blueprints: Vec<Blueprint> =
-        selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version, topology)).collect::<Result<_>>()?;
+        selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version)).collect::<Result<_>>()?;
     let target = Target::new(connection, version, stop.clone());
+    limits::refuse(&target, &backup.manifest.source, selected.iter().map(|s| &s.collection), &blueprints, version).await?;
     let standing = prepare::inspect(&target, &blueprints).await?;
     let mut plan = Plan {
         target,

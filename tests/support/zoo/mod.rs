@@ -2,8 +2,8 @@
 //!
 //! Databases: `zoo` (kinds of collection, index and BSON value), `zoo_names` (awkward names), `zoo_bulk` (larger
 //! collections whose `_id`s' types and order defeat naive splitting into ranges), and some whose own names are awkward.
-//! The same seed gives the same documents, the buckets' `_id`s of time series aside. What a server refuses panics, but
-//! for what [`MAY_BE_REFUSED`] names.
+//! The same seed gives the same documents on servers of one version, the buckets' `_id`s of time series aside. A server gets what its version
+//! holds, by [`SINCE`]; where it refuses any of that, the zoo panics.
 
 mod bulk;
 mod kinds;
@@ -15,12 +15,22 @@ use mongodb::Client;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// What depends on the server's version, or on its being part of a replica set; the rest must work on 6.0 and later.
-const MAY_BE_REFUSED: [&str; 3] = [
-    "pre-images",                  // replica sets only
-    "time series bucket span",     // 6.3
-    "time series TTL on metadata", // 6.3, as a partial index
+/// What not every server takes, and the version from which on one must. Everything else must work on 4.4 and later.
+const SINCE: [(&str, (i32, i32)); 10] = [
+    ("names that begin with $", (5, 0)),
+    ("indexes of one key", (5, 0)), // and of one collation
+    ("time series", (5, 0)),
+    ("clustered collections", (5, 3)),
+    ("indexes on measurements", (6, 0)),
+    ("pre-images", (6, 0)),
+    ("prepareUnique", (6, 0)),
+    ("wider partial filters", (6, 0)),
+    ("time series bucket span", (6, 3)),
+    ("time series TTL on metadata", (6, 3)), // as a partial index
 ];
+
+/// As far as was seen; 6.0.27 refuses them.
+const LAST_TO_TAKE_FALSE_COLUMNS: (i32, i32, i32) = (6, 0, 5);
 
 #[derive(Clone, Debug)]
 pub struct ZooOptions {
@@ -29,25 +39,31 @@ pub struct ZooOptions {
     pub docs: usize,
     /// Whether documents of nearly 16 MiB are among them.
     pub large: bool,
+    /// Whether a binary that claims to be a compressed column and is none is among them, which later patches of 6.0 refuse; servers that do get
+    /// none in any case.
+    pub false_column: bool,
 }
 
 impl Default for ZooOptions {
     fn default() -> Self {
-        Self { seed: 1, docs: 500, large: false }
+        Self { seed: 1, docs: 500, large: false, false_column: true }
     }
 }
 
-/// Returns what the server refused of [`MAY_BE_REFUSED`], each with its reason.
-pub async fn fill(client: &Client, options: &ZooOptions) -> Vec<String> {
-    let mut zoo = Zoo { client: client.clone(), rng: StdRng::seed_from_u64(options.seed), refused: Vec::new() };
-    values::fill(&mut zoo).await;
+/// Returns what this server is too old for, of [`SINCE`].
+pub async fn fill(client: &Client, options: &ZooOptions) -> Vec<&'static str> {
+    let build = client.database("admin").run_command(doc! {"buildInfo": 1}).await.unwrap();
+    let part = |i: usize| build.get_array("versionArray").unwrap()[i].as_i32().unwrap();
+    let version = (part(0), part(1), part(2));
+    let mut zoo = Zoo { client: client.clone(), rng: StdRng::seed_from_u64(options.seed), version };
+    values::fill(&mut zoo, options.false_column && version <= LAST_TO_TAKE_FALSE_COLUMNS).await;
     if options.large {
         values::fill_large(&mut zoo).await;
     }
     kinds::fill(&mut zoo).await;
     fill_names(&mut zoo).await;
     bulk::fill(&mut zoo, options.docs).await;
-    zoo.refused
+    SINCE.iter().filter(|(_, since)| (version.0, version.1) < *since).map(|(case, _)| *case).collect()
 }
 
 /// Names that are hard on file names, URLs, regular expressions or prefixes.
@@ -97,7 +113,7 @@ async fn fill_names(zoo: &mut Zoo) {
 struct Zoo {
     client: Client,
     rng: StdRng,
-    refused: Vec<String>,
+    version: (i32, i32, i32),
 }
 
 impl Zoo {
@@ -119,16 +135,10 @@ impl Zoo {
         self.try_run(db, command).await.unwrap_or_else(|e| panic!("{db}: {shown} was refused: {e}"));
     }
 
-    /// Run what some servers refuse; says whether this one took it.
-    async fn may_run(&mut self, case: &str, db: &str, command: Document) -> bool {
-        assert!(MAY_BE_REFUSED.contains(&case), "{case} is not known to be refused anywhere");
-        match self.try_run(db, command).await {
-            Ok(()) => true,
-            Err(reason) => {
-                self.refused.push(format!("{case}: {reason}"));
-                false
-            }
-        }
+    /// Whether this server takes it.
+    fn takes(&self, case: &str) -> bool {
+        let since = SINCE.iter().find(|(known, _)| *known == case);
+        (self.version.0, self.version.1) >= since.unwrap_or_else(|| panic!("since when do servers take {case}?")).1
     }
 
     async fn create(&self, db: &str, name: &str, options: Document) {

@@ -7,10 +7,13 @@ use super::raw::{Raw, binary, string};
 
 const DB: &str = "zoo";
 
-pub(super) async fn fill(zoo: &mut Zoo) {
+pub(super) async fn fill(zoo: &mut Zoo, false_column: bool) {
     let typed = typed(zoo);
     zoo.insert(DB, "types", typed).await;
     zoo.insert_raw(DB, "types", malformed()).await;
+    if false_column {
+        zoo.insert_raw(DB, "types", [Raw::with_id("false_column").element(0x05, "v", binary(7, b"column")).build()]).await;
+    }
     zoo.insert_raw(DB, "ids", ids()).await;
     fill_empty_timestamps(zoo).await;
 }
@@ -36,6 +39,7 @@ fn typed(zoo: &mut Zoo) -> Vec<bson::Document> {
     let binary = |subtype: u8, bytes: &[u8]| {
         Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::from(subtype), bytes: bytes.to_vec() })
     };
+    let dollar = if zoo.takes("names that begin with $") { "$x" } else { "x$" };
     let scoped = JavaScriptCodeWithScope { code: "f".into(), scope: doc! {"x": 1, "y": {"z": 2}} };
     vec![
         doc! {"_id": "double", "v": [0.0, -0.0, 1.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 5e-324, f64::MAX]},
@@ -44,7 +48,7 @@ fn typed(zoo: &mut Zoo) -> Vec<bson::Document> {
         doc! {"_id": "array", "v": [[], [[]], [1, [2, [3]]], (0..1200).collect::<Vec<i32>>()]},
         doc! {"_id": "deep", "v": nest},
         doc! {"_id": "binary", "v": [binary(0, b""), binary(0, b"x"), binary(128, &[b'y'; 300]), binary(5, b"z"),
-        binary(3, &[1; 16]), binary(4, &[7; 16]), binary(6, b"encrypted"), binary(7, b"column"), binary(255, b"own")]},
+        binary(3, &[1; 16]), binary(4, &[7; 16]), binary(6, b"encrypted"), binary(255, b"own")]},
         doc! {"_id": "objectid", "v": zoo.object_id()},
         doc! {"_id": "bool", "v": [true, false]},
         doc! {"_id": "null", "v": Bson::Null},
@@ -59,7 +63,7 @@ fn typed(zoo: &mut Zoo) -> Vec<bson::Document> {
         doc! {"_id": "timestamp", "v": [stamp(0, 1), stamp(u32::MAX, u32::MAX)]},
         doc! {"_id": "minmax", "v": [Bson::MinKey, Bson::MaxKey]},
         doc! {"_id": "dbref", "v": {"$ref": "other", "$id": zoo.object_id(), "$db": "otherdb"}},
-        doc! {"_id": "keys", "a.b": 1, "$x": 2, "": 3, "a": {"$y": 4, "z.w": 5, "": {"": 6}}, "ключ": 7},
+        doc! {"_id": "keys", "a.b": 1, dollar: 2, "": 3, "a": {"$y": 4, "z.w": 5, "": {"": 6}}, "ключ": 7},
         doc! {"first": 1, "_id": "not first", "_Id": 2, "id": 3},
     ]
 }
@@ -154,12 +158,13 @@ async fn fill_empty_timestamps(zoo: &mut Zoo) {
     zoo.run(DB, doc! {"update": "types", "updates": [{"q": {"_id": "empty_timestamp"}, "u": [set]}]}).await;
 
     // Beside values that a rewrite through the server's query language would be likely to change.
+    let [odd_name, inner_name] = if zoo.takes("names that begin with $") { ["$odd", "$x"] } else { ["odd$", "x$"] };
     let odd = Raw::with_id("empty_timestamp_odd")
         .element(0x01, "nan", [1, 0, 0, 0, 0, 0, 0xF8, 0x7F])
         .element(0x02, "text", string(b"\xFF"))
         .element(0x06, "undefined", b"")
         .element(0x09, "date", i64::MAX.to_le_bytes())
-        .document("$odd", Raw::new().int32("$x", 1).int32("a.b", 2).int32("a.b", 3))
+        .document(odd_name, Raw::new().int32(inner_name, 1).int32("a.b", 2).int32("a.b", 3))
         .int32("a.b", 4)
         .int32("", 5);
     zoo.insert_raw(DB, "types", [odd.build()]).await;

@@ -1,0 +1,328 @@
+//! What the target cannot hold: all of it, named before anything is written.
+//!
+//! What follows from the version alone is worked out from the manifest. Whether the target understands the pipelines of views and the rules of
+//! collections it is asked itself, without anything being run.
+
+mod queries;
+
+use std::collections::HashSet;
+
+use bson::{RawBsonRef, RawDocument};
+
+use super::{Blueprint, Target};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
+use crate::mongo::{Connection, Version};
+use crate::names::{BUCKETS_PREFIX, Namespace};
+
+/// How many things an error names.
+const NAMED: usize = 20;
+
+/// Refuses where the target, behaving as `version`, cannot hold everything of these collections of a backup of `source`. Reads only.
+///
+/// # Errors
+/// [`ErrorKind::Refused`], naming each thing with the reason; [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
+pub async fn refuse<'a>(
+    target: &Target,
+    source: &Source,
+    collections: impl IntoIterator<Item = &'a Collection>,
+    blueprints: &[Blueprint],
+    version: Version,
+) -> Result<()> {
+    let wanted = Wanted {
+        target: version,
+        topology: target.connection.topology,
+        source: Version::parse(&source.server_version),
+        now: clock::now().timestamp() as f64,
+    };
+    let mut reasons = Vec::new();
+    for (collection, blueprint) in collections.into_iter().zip(blueprints) {
+        reasons.extend(wanted.reasons(collection, &blueprint.namespace));
+    }
+    reasons.extend(queries::not_understood(target, blueprints).await?);
+    match refusal(&target.connection, version, &reasons) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The error that names these reasons, each of the form `WHAT is WHY`; none where there are none.
+#[must_use]
+pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> Option<Error> {
+    if reasons.is_empty() {
+        return None;
+    }
+    let named = reasons.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let more = match reasons.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let compatible = if behaves_as == target.version {
+        String::new()
+    } else {
+        format!(" with the feature compatibility version {}.{}", behaves_as.0, behaves_as.1)
+    };
+    let message = format!("the target, MongoDB {}{compatible}, cannot hold what the backup holds: {named}{more}", target.version);
+    Some(
+        Error::new(ErrorKind::Refused, message)
+            .hint("import into a server that can, or take a backup without it (`backup --exclude`); nothing has been changed"),
+    )
+}
+
+/// What decides whether something can be held.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// The version as which the target behaves.
+    target: Version,
+    topology: Topology,
+    /// The version of the server that the backup was taken from, where the manifest tells one.
+    source: Option<Version>,
+    /// In seconds since 1970.
+    now: f64,
+}
+
+impl Wanted {
+    /// Why the target cannot hold this collection, time series or view, or any of its indexes.
+    fn reasons(self, collection: &Collection, namespace: &Namespace) -> Vec<String> {
+        let options = &collection.options.bson;
+        let mut reasons: Vec<String> = self.of_name(collection.kind, namespace).into_iter().collect();
+        let series = (collection.kind == CollectionKind::TimeSeries).then(|| options.get_document("timeseries").ok()).flatten();
+        if collection.kind == CollectionKind::TimeSeries
+            && let Some(reason) = self.of_time_series(series)
+        {
+            // Its indexes mean nothing without it.
+            reasons.push(format!("{namespace} {reason}"));
+            return reasons;
+        }
+        let has = |name: &str| options.get(name).ok().flatten().is_some();
+        let keeps_images =
+            options.get_document("changeStreamPreAndPostImages").and_then(|d| d.get_bool("enabled")).unwrap_or(false);
+        let logs_too = options.get_str("validationAction").is_ok_and(|action| action == "errorAndLog");
+        let needs = [
+            (has("clusteredIndex"), "is a clustered collection", Version(5, 3, 0)),
+            (keeps_images, "keeps pre-images for change streams", Version(6, 0, 0)),
+            (has("encryptedFields"), "has encrypted fields", Version(6, 0, 0)),
+            (logs_too, "has the validation action errorAndLog", Version(8, 1, 0)),
+        ];
+        reasons.extend(self.lacking(&needs).map(|reason| format!("{namespace} {reason}")));
+        if has("encryptedFields") && self.topology == Topology::Standalone {
+            reasons.push(format!(
+                "{namespace} has encrypted fields, which a standalone server does not hold and a replica set of one does"
+            ));
+        }
+        if collection.kind != CollectionKind::View {
+            let mut keys = HashSet::new();
+            for index in collection.indexes.iter().map(|index| &*index.bson) {
+                let name = index.get_str("name").unwrap_or("?");
+                let is_another = !keys.insert(identity(index));
+                let of_one_key = [(is_another, "has the key and the collation of another index", Version(5, 0, 0))];
+                reasons.extend(self.lacking(&of_one_key).map(|reason| format!("index {name:?} of {namespace} {reason}")));
+                reasons.extend(self.of_index(index, series).map(|reason| format!("index {name:?} of {namespace} {reason}")));
+            }
+        }
+        reasons
+    }
+
+    fn of_name(self, kind: CollectionKind, namespace: &Namespace) -> Option<String> {
+        // In bytes, of `database.collection`.
+        let longest = if self.target < Version(4, 4, 0) { 120 } else { 255 };
+        let buckets = if kind == CollectionKind::TimeSeries { BUCKETS_PREFIX.len() } else { 0 };
+        let length = namespace.to_string().len() + buckets;
+        (length > longest).then(|| {
+            format!("{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with --database)")
+        })
+    }
+
+    fn of_time_series(self, series: Option<&RawDocument>) -> Option<String> {
+        let span = series.is_some_and(|s| s.get("bucketRoundingSeconds").ok().flatten().is_some());
+        let needs = [
+            (true, "is a time series", Version(5, 0, 0)),
+            (span, "is a time series with a bucket span of its own", Version(6, 3, 0)),
+            // Older servers take them and fail to read them (seen on 5.0.4).
+            (self.comes_from(Version(5, 2, 0)), "is a time series whose buckets may be compressed", Version(5, 2, 0)),
+            (self.comes_from(Version(8, 0, 0)), "is a time series whose buckets may be compressed unsorted", Version(8, 0, 0)),
+        ];
+        if self.target >= Version(8, 3, 0) {
+            return Some("is a time series, and writing those to a server of 8.3 or later is not yet supported".to_owned());
+        }
+        self.lacking(&needs).next()
+    }
+
+    fn of_index(self, index: &RawDocument, series: Option<&RawDocument>) -> impl Iterator<Item = String> {
+        let set = |name: &str| index.get(name).ok().flatten().is_some_and(is_true);
+        let key: Vec<(&str, RawBsonRef<'_>)> = index
+            .get_document("key")
+            .map(|key| key.iter().flatten().map(|(name, value)| (name.as_str(), value)).collect())
+            .unwrap_or_default();
+        let is_kind = |kind: &str| key.iter().any(|(_, value)| value.as_str() == Some(kind));
+        let wildcard = key.iter().any(|(name, _)| *name == "$**" || name.ends_with(".$**"));
+        let filter = index.get_document("partialFilterExpression").ok();
+        let beyond = series.is_some_and(|series| {
+            let fields = [series.get_str("timeField").ok(), series.get_str("metaField").ok()];
+            let within =
+                |name: &str, field: &str| name == field || name.strip_prefix(field).is_some_and(|rest| rest.starts_with('.'));
+            key.iter().any(|(name, _)| !fields.iter().flatten().any(|field| within(name, field)))
+        });
+        let expiry = index.get("expireAfterSeconds").ok().flatten();
+        let ages = expiry.and_then(number).is_some_and(|seconds| seconds > self.now);
+        let needs = [
+            (set("hidden"), "is hidden", Version(4, 4, 0)),
+            (is_kind("hashed") && key.len() > 1, "is compound and hashed", Version(4, 4, 0)),
+            (set("prepareUnique"), "is to become unique (prepareUnique)", Version(6, 0, 0)),
+            (
+                filter.is_some_and(|f| needs_wider_filters(f, true)),
+                "has a partial filter with $or, $in, a nested $and or geometry",
+                Version(6, 0, 0),
+            ),
+            (beyond, "is on more than the time and the metadata of a time series", Version(6, 0, 0)),
+            (series.is_some() && filter.is_some(), "is a partial index of a time series", Version(6, 0, 0)),
+            (series.is_some() && expiry.is_some(), "expires measurements of a time series", Version(6, 3, 0)),
+            (ages, "expires after more seconds than there are since 1970", Version(6, 0, 0)),
+            (is_kind("columnstore"), "is a columnstore index", Version(6, 3, 0)),
+            (wildcard && key.len() > 1, "is compound with a wildcard", Version(7, 0, 0)),
+        ];
+        self.lacking(&needs).collect::<Vec<_>>().into_iter()
+    }
+
+    fn comes_from(self, version: Version) -> bool {
+        self.source.is_some_and(|source| source >= version)
+    }
+
+    /// What is there and the target is too old for.
+    fn lacking(self, needs: &[(bool, &str, Version)]) -> impl Iterator<Item = String> {
+        let lacking = needs.iter().filter(move |(there, _, since)| *there && self.target < *since);
+        lacking.map(|(_, what, since)| format!("{what}, which servers hold from {}.{} on", since.0, since.1))
+    }
+}
+
+/// Whether a partial index's filter has what servers before 6.0 refuse: of the logical operators they take `$and` alone, at the top alone.
+fn needs_wider_filters(filter: &RawDocument, top: bool) -> bool {
+    let fields: Vec<_> = filter.iter().flatten().collect();
+    fields.iter().any(|(name, value)| match (name.as_str(), value) {
+        ("$or" | "$nor", _) => true,
+        ("$and", RawBsonRef::Array(parts)) => {
+            let alone = top && fields.len() == 1;
+            !alone || parts.into_iter().flatten().filter_map(|p| p.as_document()).any(|p| needs_wider_filters(p, false))
+        }
+        (_, RawBsonRef::Document(operators)) => {
+            let geometric = ["$in", "$geoWithin", "$geoIntersects"];
+            operators.iter().flatten().any(|(name, _)| geometric.contains(&name.as_str()))
+        }
+        _ => false,
+    })
+}
+
+/// What told indexes of one collection apart before 5.0: the fields of the key with their directions or kinds, and the collation.
+fn identity(index: &RawDocument) -> (Vec<(String, String)>, Vec<u8>) {
+    let direction = |value: RawBsonRef<'_>| match number(value) {
+        Some(n) => n.to_string(),
+        None => value.as_str().unwrap_or_default().to_owned(),
+    };
+    let key = index
+        .get_document("key")
+        .map(|key| key.iter().flatten().map(|(name, value)| (name.as_str().to_owned(), direction(value))).collect());
+    let collation = index.get_document("collation").map(|c| c.as_bytes().to_vec());
+    (key.unwrap_or_default(), collation.unwrap_or_default())
+}
+
+fn number(value: RawBsonRef<'_>) -> Option<f64> {
+    match value {
+        RawBsonRef::Int32(n) => Some(f64::from(n)),
+        RawBsonRef::Int64(n) => Some(n as f64),
+        RawBsonRef::Double(n) => Some(n),
+        _ => None,
+    }
+}
+
+fn is_true(value: RawBsonRef<'_>) -> bool {
+    match value {
+        RawBsonRef::Boolean(set) => set,
+        RawBsonRef::Int32(n) => n != 0,
+        RawBsonRef::Int64(n) => n != 0,
+        RawBsonRef::Double(n) => n != 0.0,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+mod tests {
+    use bson::{RawDocumentBuf, rawdoc};
+
+    use super::*;
+    use crate::format::digest::{ContentDigest, Sha256Hex};
+    use crate::format::manifest::{RawValue, StoredObject};
+
+    fn reasons(kind: CollectionKind, target: Version, options: RawDocumentBuf, indexes: &[RawDocumentBuf]) -> Vec<String> {
+        let collection = Collection {
+            database: "d".to_owned(),
+            name: "c".to_owned(),
+            kind,
+            uuid: None,
+            options: RawValue::of(&options),
+            indexes: indexes.iter().map(|i| RawValue::of(i)).collect(),
+            metadata: StoredObject { key: "d/c.metadata.json".to_owned(), bytes: 0, sha256: Sha256Hex::of(b"") },
+            documents: 0,
+            bytes: 0,
+            digest: ContentDigest(0),
+            segments: Vec::new(),
+        };
+        let (topology, source) = (Topology::Standalone, Version::parse("7.0.2-rc1"));
+        Wanted { target, topology, source, now: 1.8e9 }.reasons(&collection, &Namespace::new("d", "c"))
+    }
+
+    /// What no server that the tests have can show.
+    #[test]
+    fn things_of_newer_servers_are_told_where_the_target_is_older_and_nowhere_else() {
+        let (plain, series) = (CollectionKind::Collection, CollectionKind::TimeSeries);
+        let span = rawdoc! { "timeseries": { "timeField": "t", "bucketMaxSpanSeconds": 9, "bucketRoundingSeconds": 9 } };
+        let ordinary = rawdoc! { "timeseries": { "timeField": "t" } };
+        let index = |index: RawDocumentBuf| vec![index];
+        for (kind, options, indexes, since, words) in [
+            (series, span, vec![], Version(6, 3, 0), "bucket span"),
+            (
+                series,
+                ordinary,
+                index(rawdoc! { "key": { "t": 1 }, "name": "i", "expireAfterSeconds": 9 }),
+                Version(6, 3, 0),
+                "expires measurements",
+            ),
+            (plain, rawdoc! { "validationAction": "errorAndLog" }, vec![], Version(8, 1, 0), "errorAndLog"),
+            (plain, rawdoc! {}, index(rawdoc! { "key": { "$**": "columnstore" }, "name": "i" }), Version(6, 3, 0), "columnstore"),
+            (plain, rawdoc! {}, index(rawdoc! { "key": { "a.$**": 1, "b": 1 }, "name": "i" }), Version(7, 0, 0), "wildcard"),
+        ] {
+            let older = Version(since.0, since.1 - u32::from(since.1 > 0), 99);
+            let older = if since.1 == 0 { Version(since.0 - 1, 3, 0) } else { older };
+            let told = reasons(kind, older, options.clone(), &indexes);
+            assert!(told.len() == 1 && told[0].contains(words), "{older}: {told:?}");
+            assert_eq!(reasons(kind, since, options, &indexes), Vec::<String>::new(), "{since}");
+        }
+        let told = reasons(series, Version(8, 3, 0), rawdoc! { "timeseries": { "timeField": "t" } }, &[]);
+        assert!(told.len() == 1 && told[0].contains("not yet supported"), "{told:?}");
+        let told = reasons(plain, Version(6, 0, 5), rawdoc! { "encryptedFields": { "fields": [] } }, &[]);
+        assert!(told.len() == 1 && told[0].contains("standalone"), "{told:?}");
+        let told = reasons(plain, Version(5, 0, 4), rawdoc! { "encryptedFields": { "fields": [] } }, &[]);
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
+
+    #[test]
+    fn a_filter_is_as_wide_as_servers_before_6_0_take_it_or_wider() {
+        for narrow in [
+            rawdoc! { "a": 1 },
+            rawdoc! { "a": { "$gt": 1, "$lt": 5 }, "b": { "$exists": true } },
+            rawdoc! { "$and": [{ "a": 1 }, { "b": { "$type": "int" } }] },
+        ] {
+            assert!(!needs_wider_filters(&narrow, true), "{narrow:?}");
+        }
+        for wide in [
+            rawdoc! { "$or": [{ "a": 1 }] },
+            rawdoc! { "a": { "$in": [1, 2] } },
+            rawdoc! { "$and": [{ "$and": [{ "a": 1 }] }, { "b": 1 }] },
+            rawdoc! { "$and": [{ "a": 1 }], "b": 1 },
+            rawdoc! { "$and": [{ "$or": [{ "a": 1 }] }] },
+        ] {
+            assert!(needs_wider_filters(&wide, true), "{wide:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether the target understands the pipelines of views and the rules of collections: `explain` over a collection that is not there parses
+//! them as `create` will, and runs nothing.
+
+use bson::{RawDocument, RawDocumentBuf};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use mongodb::error::ErrorKind as DriverKind;
+
+use super::super::{Attempts, Blueprint, Target};
+use crate::error::Result;
+use crate::format::document::Writer;
+use crate::format::manifest::CollectionKind;
+use crate::mongo::command::COMMAND_LIMIT;
+use crate::mongo::failure::is_transient;
+
+/// The name under which the queries are explained.
+const NO_COLLECTION: &str = "bsonvault_explained";
+/// Questions at a time.
+const AT_A_TIME: usize = 4;
+
+/// Why the target does not take a view or a collection's validator. What it says for other reasons (a missing right, an index that the query
+/// would need) tells nothing: it has the last word when it is to create them.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+pub(super) async fn not_understood(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<String>> {
+    let questions = blueprints.iter().filter_map(|blueprint| {
+        let what = match blueprint.kind {
+            CollectionKind::View => "is a view whose pipeline",
+            CollectionKind::Collection => "has a validator that",
+            CollectionKind::TimeSeries => return None,
+        };
+        Some((blueprint, what, question(blueprint)?))
+    });
+    let answers = stream::iter(questions.map(|(blueprint, what, question)| async move {
+        let refused = ask(target, &blueprint.namespace.database, question?).await?;
+        Ok(refused.map(|why| format!("{} {what} it does not understand ({why})", blueprint.namespace)))
+    }))
+    .buffered(AT_A_TIME);
+    answers.try_filter_map(|answer| async move { Ok(answer) }).try_collect().await
+}
+
+/// The command that explains a view's pipeline or a collection's validator, if it has one.
+fn question(blueprint: &Blueprint) -> Option<Result<RawDocumentBuf>> {
+    let options: &RawDocument = &blueprint.options;
+    let mut query = Writer::default();
+    if blueprint.kind == CollectionKind::View {
+        let pipeline = options.get_array("pipeline").ok()?;
+        query.string("aggregate", NO_COLLECTION);
+        query.element(0x04, "pipeline", pipeline.as_bytes());
+        query.document("cursor", bson::rawdoc! {}.as_bytes());
+    } else {
+        let validator = options.get_document("validator").ok()?;
+        query.string("find", NO_COLLECTION);
+        query.document("filter", validator.as_bytes());
+    }
+    if let Ok(collation) = options.get_document("collation") {
+        query.document("collation", collation.as_bytes());
+    }
+    let mut explain = Writer::default();
+    explain.document("explain", &query.finish());
+    explain.string("verbosity", "queryPlanner");
+    Some(explain.raw())
+}
+
+async fn ask(target: &Target, database: &str, question: RawDocumentBuf) -> Result<Option<String>> {
+    let mut attempts = Attempts::new(target, "asking whether it understands the backup's views and validators");
+    loop {
+        match target.try_run(database, question.clone(), Some(COMMAND_LIMIT)).await? {
+            Ok(_) => return Ok(None),
+            Err(e) if is_transient(&e) => attempts.again(e).await?,
+            Err(e) => {
+                return Ok(match e.kind.as_ref() {
+                    DriverKind::Command(refusal) if is_about_the_query(refusal.code) => {
+                        Some(refusal.message.chars().take(200).collect())
+                    }
+                    _ => None,
+                });
+            }
+        }
+    }
+}
+
+/// Whether this code of the server's says that it could not parse a query. Those beyond 14000 are places in its source, where it met
+/// something unknown; 31082 is `$search` without a search server, which a view may have all the same.
+fn is_about_the_query(code: i32) -> bool {
+    // BadValue, FailedToParse, TypeMismatch, InvalidOptions, InvalidPipelineOperator, QueryFeatureNotAllowed.
+    matches!(code, 2 | 9 | 14 | 72 | 168 | 224) || (code > 14_000 && code != 31_082)
+}

@@ -98,6 +98,7 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     let begun = Instant::now();
+    refuse_oplog(backup)?;
 
     // 1. Refuse what must be refused.
     progress.begin("looking at the target");
@@ -112,6 +113,18 @@ pub async fn run(
     let report = report(backup, &plan, &found, lost, begun);
     plan.target.connection.close().await;
     Ok(report)
+}
+
+/// The data of a backup with an oplog slice are of one moment only once the slice is replayed.
+fn refuse_oplog(backup: &Backup) -> Result<()> {
+    if backup.manifest.oplog.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("backup {} has an oplog slice, which this version cannot replay yet: nothing was imported", backup.manifest.name),
+    )
+    .hint("import a backup whose consistency is `snapshot`, as `bsonvault list` shows it, or use a later version"))
 }
 
 /// The phases that change the target. Gives what each collection was found to hold, and the options of indexes that were lost.

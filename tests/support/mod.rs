@@ -16,4 +16,5 @@ pub mod cli;
 pub mod compare;
 pub mod link;
 pub mod server;
+pub mod vault;
 pub mod zoo;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
+use bsonvault::error::ErrorKind;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use bsonvault::mongo::{MongoUri, Role};
@@ -300,6 +301,92 @@ async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
     vault.contents(&report).await;
     let (slice, _) = proven_slice(&client, &vault, &report, &["cut"]).await;
     assert!(slice.documents > 100, "{slice:?}");
+}
+
+/// The time of the oldest entry of a server's oplog.
+async fn oldest(client: &Client) -> Timestamp {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    oplog.find_one(doc! {}).await.unwrap().unwrap().get_timestamp("ts").unwrap()
+}
+
+#[tokio::test]
+async fn an_oplog_that_no_longer_reaches_back_fails_only_the_backup_that_needs_it() {
+    let options = ServerOptions {
+        repl_set: Some("rolled".to_owned()),
+        extra_args: ["--oplogSize", "1", "--syncdelay", "1"].map(str::to_owned).to_vec(),
+        ..ServerOptions::default()
+    };
+    let server = Server::start(options).await;
+    let client = server.client().await;
+    fill_large(&client.database("rolled"), "c", 12_000).await;
+    let elsewhere = client.database("elsewhere").collection::<Document>("c");
+    for needed in [true, false] {
+        let history = if needed { 1 } else { 300 };
+        server.admin(doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": history }).await.unwrap();
+        let link = Link::to(server.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
+        let vault = Vault::new();
+        let (uri, options) = (server.uri_through(link.port()), divided("rolled", u64::MAX));
+        let backup = vault.backup(&uri, &options);
+        let change = async {
+            let relies = || vault.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog"));
+            while vault.progress.view().sums().0 == 0 || (needed && !relies()) {
+                elsewhere.insert_one(doc! {}).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let refuse = doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 189, "appName": "bsonvault" };
+            server.fail_command("alwaysOn", refuse).await;
+            let now = server.admin(doc! { "ping": 1 }).await.unwrap().get_timestamp("operationTime").unwrap();
+            while oldest(&client).await <= now {
+                elsewhere.insert_many((0..500).map(|_| doc! { "pad": "x".repeat(1000) })).await.unwrap();
+            }
+            server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+        };
+        let (result, ()) = tokio::join!(backup, change);
+        if needed {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::SnapshotLost, "{error}");
+            assert!(error.to_string().contains("oplog no longer reaches back to"), "{error}");
+            assert!(error.hint_text().unwrap().contains("replSetResizeOplog"), "{:?}", error.hint_text());
+            vault.assert_nothing_left();
+        } else {
+            let report = result.unwrap();
+            assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
+            let notes = vault.progress.take_notes();
+            assert!(notes.iter().any(|n| n.contains("the oplog is not kept any more")), "{notes:?}");
+            vault.contents(&report).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_open_at_the_start_is_in_the_slice_from_its_first_entry() {
+    let server = Server::replica_set("open").await;
+    let client = server.client().await;
+    let database = client.database("open");
+    database.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
+    fill(&database, "c", (0..10).map(Bson::Int32)).await;
+    // A prepared one has entries in the oplog long before it is committed.
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    database.collection::<Document>("c").insert_one(doc! { "_id": 100 }).session(&mut session).await.unwrap();
+    let prepare = doc! { "prepareTransaction": 1, "writeConcern": { "w": "majority" } };
+    let prepared = client.database("admin").run_command(prepare).session(&mut session).await.unwrap();
+    let prepared = prepared.get_timestamp("prepareTimestamp").unwrap();
+    fill(&database, "c", (10..20).map(Bson::Int32)).await;
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "open.capped"), &vault, &on("open"), async {
+        fill(&database, "capped", [Bson::Int32(1)]).await;
+        let commit = doc! { "commitTransaction": 1, "commitTimestamp": prepared, "writeConcern": { "w": "majority" } };
+        client.database("admin").run_command(commit).session(&mut session).await.unwrap();
+    })
+    .await
+    .unwrap();
+    vault.contents(&report).await;
+    let (slice, entries) = proven_slice(&client, &vault, &report, &["open"]).await;
+    assert_eq!(Timestamp::from(slice.from), prepared);
+    let first = entries[0].get_document("o").unwrap();
+    assert!(first.get_bool("prepare").unwrap() && first.get_array("applyOps").is_ok());
+    assert!(entries.iter().any(|e| e.get_document("o").unwrap().get("commitTransaction").unwrap().is_some()));
 }
 
 #[tokio::test]

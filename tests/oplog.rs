@@ -333,7 +333,8 @@ async fn an_oplog_that_no_longer_reaches_back_fails_only_the_backup_that_needs_i
                 elsewhere.insert_one(doc! {}).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let refuse = doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 189, "appName": "bsonvault" };
+            let refuse =
+                doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 189, "appName": "bsonvault" };
             server.fail_command("alwaysOn", refuse).await;
             let now = server.admin(doc! { "ping": 1 }).await.unwrap().get_timestamp("operationTime").unwrap();
             while oldest(&client).await <= now {

@@ -1,5 +1,5 @@
 //! Writes the fixtures of the format: `cargo run --example make_fixtures -- DIRECTORY`, where DIRECTORY is `fixtures` or a place to look at
-//! them. Fixtures that exist are not written again: they stand for what was written then, and every later version must read it.
+//! them. Those that exist are not written again: they stand for what was written then, and every later version must read it.
 //! The same seed, times and UUIDs give the same bytes, as long as zstd does.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -8,17 +8,17 @@ mod archive;
 
 use std::path::Path;
 
-use archive::{Given, Shape, segments, started};
+use archive::{Given, LISTED, Shape, segments, started};
 use bson::oid::ObjectId;
 use bson::raw::cstr;
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, Decimal128, Regex, Timestamp, rawdoc};
-use bsonvault::error::{Error, ErrorKind, Result};
+use bsonvault::error::{Error, Result};
 use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Writer;
 use bsonvault::format::frame::Compressor;
 use bsonvault::format::key;
-use bsonvault::format::manifest::{CollectionKind, Manifest, StoredObject, Totals};
+use bsonvault::format::manifest::{CollectionKind, FORMAT_VERSION, Manifest, StoredObject, Totals};
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::Namespace;
 use bsonvault::store::Store;
@@ -27,21 +27,30 @@ use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
 const SEED: u64 = 20_261_122;
+const SHAPE: Shape = Shape { frame: 700, segment: 1500 };
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let directory = std::env::args().nth(1).ok_or_else(|| Error::usage("give the directory to write to: fixtures"))?;
     let root = Path::new(&directory);
-    for part in ["v1", "damaged"] {
+    let store = Store::open(&directory)?;
+    for part in ["v1", "damaged", "v2", "damaged-v2"] {
         if root.join(part).exists() {
-            let message =
-                format!("{} exists: fixtures are never written again once they are committed", root.join(part).display());
-            return Err(Error::new(ErrorKind::Refused, message));
+            println!("{} exists: fixtures are never written again once they are committed", root.join(part).display());
+            continue;
+        }
+        let place = store.below(part);
+        match part {
+            "v1" => describe(&archive::write_as(&place.below(&archive_name()), &everything(), None, 1, SHAPE).await?),
+            "v2" => describe(&archive::write_with_oplog(&place.below(&archive_name()), &everything(), &slice(), SHAPE).await?),
+            "damaged" => damaged(&place).await?,
+            _ => damaged_slices(&place).await?,
         }
     }
-    let store = Store::open(&directory)?;
-    let manifest =
-        archive::write(&store.below("v1").below(&archive_name()), &everything(), Shape { frame: 700, segment: 1500 }).await?;
+    Ok(())
+}
+
+fn describe(manifest: &Manifest) {
     for c in &manifest.collections {
         println!(
             "{} {} documents, {} bytes, digest {}, {} segments",
@@ -52,7 +61,10 @@ async fn main() -> Result<()> {
             c.segments.len()
         );
     }
-    damaged(&store.below("damaged")).await
+    if let Some(slice) = &manifest.oplog {
+        let (entries, bytes, digest) = (slice.documents, slice.bytes, slice.digest);
+        println!("oplog {entries} entries, {bytes} bytes, digest {digest}, {} segments", slice.segments.len());
+    }
 }
 
 fn archive_name() -> String {
@@ -162,7 +174,105 @@ const SECOND: &str = "shop/orders.00001.bson.zst";
 /// One sound backup of two segments, for damage.
 async fn small(store: &Store) -> Result<Manifest> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
-    archive::write(store, &[Given::new("shop", "orders", documents)], Shape { frame: 80, segment: 100 }).await
+    archive::write_as(store, &[Given::new("shop", "orders", documents)], None, 1, Shape { frame: 80, segment: 100 }).await
+}
+
+/// What was written from a second before the listing to a second after it: a long insert that the data have, a transaction that
+/// began before the listing and was committed after it, an update, a command, and an insert.
+fn slice() -> Vec<Vec<u8>> {
+    let at = |before: bool, i: u32| Timestamp { time: if before { LISTED.t - 1 } else { LISTED.t + 1 }, increment: i };
+    let uuid =
+        || Binary { subtype: BinarySubtype::Uuid, bytes: (0xb50f_0000_0000_4000_8000_0000_0000_0001_u128).to_be_bytes().into() };
+    let session = || rawdoc! { "id": uuid(), "uid": Binary { subtype: BinarySubtype::Generic, bytes: vec![7; 32] } };
+    let nothing = || rawdoc! { "ts": Timestamp { time: 0, increment: 0 }, "t": -1_i64 };
+    let wall = DateTime::from_millis(i64::from(LISTED.t) * 1000);
+    let mut noise = vec![0; 1_600];
+    StdRng::seed_from_u64(SEED + 1).fill_bytes(&mut noise);
+    let noise = Binary { subtype: BinarySubtype::Generic, bytes: noise };
+    let entries = [
+        rawdoc! { "op": "i", "ns": "shop.orders", "ui": uuid(), "o": { "_id": 1, "pad": noise }, "ts": at(true, 7), "t": 1_i64, "v": 2_i64, "wall": wall },
+        rawdoc! {
+            "lsid": session(), "txnNumber": 1_i64, "op": "c", "ns": "admin.$cmd",
+            "o": { "applyOps": [{ "op": "i", "ns": "shop.orders", "ui": uuid(), "o": { "_id": 2 } }], "partialTxn": true },
+            "ts": at(true, 8), "t": 1_i64, "v": 2_i64, "wall": wall, "prevOpTime": nothing(),
+        },
+        rawdoc! {
+            "lsid": session(), "txnNumber": 1_i64, "op": "c", "ns": "admin.$cmd",
+            "o": { "applyOps": [{ "op": "d", "ns": "shop.orders", "ui": uuid(), "o": { "_id": 1 } }], "count": 2_i64 },
+            "ts": at(false, 1), "t": 1_i64, "v": 2_i64, "wall": wall, "prevOpTime": { "ts": at(true, 8), "t": 1_i64 },
+        },
+        rawdoc! {
+            "op": "u", "ns": "shop.orders", "ui": uuid(), "o": { "$v": 2, "diff": { "u": { "open": false } } }, "o2": { "_id": 2 },
+            "ts": at(false, 2), "t": 1_i64, "v": 2_i64, "wall": wall,
+        },
+        rawdoc! { "op": "c", "ns": "shop.$cmd", "ui": uuid(), "o": { "collMod": "orders" }, "ts": at(false, 3), "t": 1_i64, "v": 2_i64, "wall": wall },
+        rawdoc! {
+            "op": "i", "ns": "shop.orders", "ui": uuid(), "o": { "_id": 3 },
+            "ts": at(false, 7), "t": 1_i64, "v": 2_i64, "wall": wall,
+        },
+    ];
+    entries.into_iter().map(bson::RawDocumentBuf::into_bytes).collect()
+}
+
+const SLICE: &str = "oplog.00000.bson.zst";
+
+/// Backups with a slice that is not what it should be.
+async fn damaged_slices(root: &Store) -> Result<()> {
+    let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
+    let given = [Given::new("shop", "orders", documents)];
+    let shape = Shape { frame: 80, segment: 100 };
+    let case = async |name: &str, entries: &[Vec<u8>]| -> Result<(Store, Manifest)> {
+        let store = root.below(name).below("backup");
+        let manifest = archive::write_with_oplog(&store, &given, entries, shape).await?;
+        Ok((store, manifest))
+    };
+    let expect =
+        async |name: &str, message: &str| put(&root.below(name), "expected.txt", format!("{message}\n").into_bytes()).await;
+
+    let (store, _) = case("flipped-bit-in-the-slice", &slice()).await?;
+    let (found, expected) = flip(&store, SLICE, 40).await?;
+    let message = format!("{SLICE} was changed: its SHA-256 is {found}, expected {expected}");
+    expect("flipped-bit-in-the-slice", &message).await?;
+
+    let (store, manifest) = case("missing-part-of-the-slice", &slice()).await?;
+    store.delete("oplog.00001.bson.zst").await?;
+    let bytes = manifest.oplog.map_or(0, |slice| slice.segments[1].object.bytes);
+    expect("missing-part-of-the-slice", &format!("oplog.00001.bson.zst is missing, {bytes} bytes expected")).await?;
+
+    let mut entries = slice();
+    entries.swap(3, 4);
+    case("slice-out-of-order", &entries).await?;
+    let message = "document 0 of oplog.00004.bson.zst: the entry of 2026-11-22T21:45:01Z (1795383901, 2) stands after that of \
+                   2026-11-22T21:45:01Z (1795383901, 3)";
+    expect("slice-out-of-order", message).await?;
+
+    let (store, _) = case("slice-in-version-1", &slice()).await?;
+    let changed =
+        String::from_utf8_lossy(&store.get(key::MANIFEST).await?).replace("\"formatVersion\": 2,", "\"formatVersion\": 1,");
+    put(&store, key::MANIFEST, resealed(&changed)).await?;
+    expect("slice-in-version-1", "backup BACKUP: manifest.json contradicts itself: format version 1 has no oplog slices").await?;
+
+    let (store, _) = case("slice-without-its-kind", &slice()).await?;
+    let text = String::from_utf8_lossy(&store.get(key::MANIFEST).await?).replace("\"kind\": \"oplog\"", "\"kind\": \"snapshot\"");
+    put(&store, key::MANIFEST, resealed(&text)).await?;
+    let message = "backup BACKUP: manifest.json contradicts itself: the consistency is snapshot, and there is an oplog slice";
+    expect("slice-without-its-kind", message).await?;
+
+    let store = root.below("kind-without-its-slice").below("backup");
+    archive::write(&store, &given, shape).await?;
+    let text = String::from_utf8_lossy(&store.get(key::MANIFEST).await?).replace("\"kind\": \"snapshot\"", "\"kind\": \"oplog\"");
+    put(&store, key::MANIFEST, resealed(&text)).await?;
+    let message = "backup BACKUP: manifest.json contradicts itself: the consistency is oplog, and there is no oplog slice";
+    expect("kind-without-its-slice", message).await
+}
+
+/// A manifest's text with the digest that fits it: the last 64 digits in it.
+fn resealed(text: &str) -> Vec<u8> {
+    let end = text.trim_end().trim_end_matches('}').trim_end().len() - 1;
+    let at = end - 64;
+    let zeroed = format!("{}{}{}", &text[..at], "0".repeat(64), &text[end..]);
+    let digest = Sha256Hex::of(zeroed.as_bytes()).to_string();
+    format!("{}{digest}{}", &text[..at], &text[end..]).into_bytes()
 }
 
 async fn damaged(root: &Store) -> Result<()> {
@@ -204,7 +314,8 @@ async fn damaged(root: &Store) -> Result<()> {
 
     let (store, _) = case("format-version-999").await?;
     edit(&store, |text| text.replace("\"formatVersion\": 1,", "\"formatVersion\": 999,")).await?;
-    expect("format-version-999", "backup BACKUP: the backup is of format version 999, and this program reads up to 1").await?;
+    let message = format!("backup BACKUP: the backup is of format version 999, and this program reads up to {FORMAT_VERSION}");
+    expect("format-version-999", &message).await?;
 
     let (store, _) = case("cut-manifest").await?;
     edit(&store, |text| text.lines().take(20).map(|l| format!("{l}\n")).collect()).await?;
@@ -274,7 +385,7 @@ async fn replace_first(store: &Store, mut manifest: Manifest, segment: Finished,
     let mut sum = Content::default();
     collection.segments.iter().for_each(|s| sum.merge(&s.content()));
     (collection.documents, collection.bytes, collection.digest) = (sum.documents, sum.bytes, sum.digest());
-    manifest.totals = Totals::of(&manifest.collections);
+    manifest.totals = Totals::of(&manifest.collections, None);
     store.put(FIRST, segment.chunks).await?;
     let sums = manifest.sums();
     manifest.checksums = Sha256Hex::of(sums.as_bytes());

@@ -45,7 +45,9 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
         ("source", "read documents") => shop(vec![doc! { "find": "orders" }, doc! { "find": "log" }]),
         ("source", "read time series") => shop(vec![doc! { "find": "system.buckets.ticks" }]),
         ("source", "sizes for planning") => shop(vec![doc! { "collStats": "orders" }]),
-        ("source", "prove capped collections unchanged") => vec![("local", doc! { "find": "oplog.rs", "limit": 1 })],
+        ("source", "keep the oplog beside the data") => {
+            vec![("local", doc! { "find": "oplog.rs", "limit": 1 }), ("config", doc! { "find": "transactions", "limit": 1 })]
+        }
         ("source", "know the replica set again") => vec![("admin", doc! { "replSetGetConfig": 1 })],
         ("target", "drop what is replaced") => shop(vec![doc! { "drop": "gone" }]),
         ("target", "create collections") => shop(vec![doc! { "create": "new" }]),
@@ -132,12 +134,20 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     assert_eq!(report["error"]["kind"], "denied");
     assert_eq!(row(&report, "source", "read time series")["missing"][0], "find");
     assert_eq!(row(&report, "source", "read documents")["granted"], true);
+    let oplog = row(&report, "source", "keep the oplog beside the data");
+    assert_eq!((&oplog["granted"], &oplog["required"], &oplog["missing"][0]), (&false.into(), &false.into(), &"find".into()));
+    let consistency = |report: &Value| {
+        let lines = report["lines"].as_array().unwrap();
+        lines.iter().find(|l| l["subject"] == "consistency").unwrap()["message"].as_str().unwrap().to_owned()
+    };
+    assert!(consistency(&report).contains("this login cannot read the oplog"), "{report}");
     assert_eq!(report["rights"].as_array().unwrap().len(), 7, "{report}");
     // What a backup of this source would need at the target is required there.
     let shop = server.client().await.database("shop");
     shop.run_command(doc! { "create": "strict", "validator": { "a": 1 } }).await.unwrap();
     let both = Cli::new().env("MONGO_URI_ATLAS", server.uri()).env("MONGO_URI_LOCAL", uri(&server, "reader"));
     let report = both.run(&["check", "--json"]).await.json();
+    assert!(consistency(&report).contains("a slice of the oplog is kept where that is not enough"), "{report}");
     assert_eq!(row(&report, "target", "insert where a validator stands")["required"], true);
     assert_eq!(row(&report, "target", "write time series")["required"], true);
     assert_eq!(row(&report, "target", "change options")["required"], false);

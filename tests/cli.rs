@@ -240,7 +240,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     assert!(cli.run(&["list"]).await.stdout.contains(name));
 
     let shown = cli.json(&["show", name]).await;
-    assert_eq!((&shown["success"], &shown["name"], &shown["formatVersion"]), (&true.into(), &name.into(), &1.into()));
+    assert_eq!((&shown["success"], &shown["name"], &shown["formatVersion"]), (&true.into(), &name.into(), &2.into()));
     assert!(shown["collections"].as_array().unwrap().iter().all(|c| c.get("segments").is_none()));
     let with = cli.json(&["show", name, "--segments"]).await;
     assert!(with["collections"].as_array().unwrap().iter().all(|c| c["segments"].is_array()));

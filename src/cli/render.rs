@@ -8,7 +8,7 @@ use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::restore::{IndexMode, RestoreMode, RestorePlan, RestoreReport};
 use crate::engine::verify::VerifyReport;
-use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, Source};
+use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
 
 /// How long a backup took, in seconds.
 #[must_use]
@@ -261,12 +261,21 @@ fn summary(manifest: &Manifest) -> String {
         count(totals.collections, "collection"),
         BinaryBytes(totals.raw_bytes)
     );
-    text += &format!("stored       {}{}\n", BinaryBytes(totals.stored_bytes), ratio(totals.raw_bytes, totals.stored_bytes));
-    text += &format!("consistency  {}", kind(manifest.consistency.kind));
-    if let Some(time) = &manifest.consistency.cluster_time {
+    let slice = manifest.oplog.as_ref();
+    let data = totals.stored_bytes.saturating_sub(slice.map_or(0, OplogSlice::stored_bytes));
+    text += &format!("stored       {}{}\n", BinaryBytes(totals.stored_bytes), ratio(totals.raw_bytes, data));
+    let Consistency { kind: of, cluster_time, to, .. } = &manifest.consistency;
+    text += &format!("consistency  {}", kind(*of));
+    if let Some(time) = to.or(*cluster_time) {
         text += &format!(", {time}");
     }
-    text + "\n"
+    text += "\n";
+    if let Some(slice) = slice {
+        let (entries, stored) = (HumanCount(slice.documents), BinaryBytes(slice.stored_bytes()));
+        let entries = if slice.documents == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
+        text += &format!("oplog        {entries} from {} to {}, {stored} stored\n", slice.from, slice.to);
+    }
+    text
 }
 
 fn warnings(manifest: &Manifest) -> String {
@@ -291,6 +300,7 @@ fn left_out(left_out: &[LeftOut]) -> String {
 fn kind(kind: ConsistencyKind) -> &'static str {
     match kind {
         ConsistencyKind::Snapshot => "snapshot: every document as it was at one moment",
+        ConsistencyKind::Oplog => "oplog: every document as it was at one moment, once the oplog slice is replayed",
         ConsistencyKind::None => "none: read one after the other while the source went on",
     }
 }

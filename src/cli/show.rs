@@ -13,7 +13,7 @@ pub struct Args {
     /// The backup: a name that `list` shows, or the path of one
     #[arg(value_name = "BACKUP")]
     backup: String,
-    /// With --json, list the segments of each collection too
+    /// With --json, list the segments of each collection, and of the oplog slice, too
     #[arg(long)]
     segments: bool,
 }
@@ -26,6 +26,9 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Outcome> {
             if let Some(collection) = collection.as_object_mut() {
                 collection.remove("segments");
             }
+        }
+        if let Some(slice) = fields.get_mut("oplog").and_then(|o| o.as_object_mut()) {
+            slice.remove("segments");
         }
     }
     fields.insert("path".to_owned(), json!(backup.location()));

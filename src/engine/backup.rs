@@ -1,22 +1,30 @@
 //! `backup`: from a deployment to a committed archive.
 
 mod commit;
+mod moment;
 mod plan;
 mod pulse;
+mod range;
 mod read;
+mod slice;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
 
+use self::moment::Moment;
+use self::plan::Prepared;
 use self::pulse::Pulse;
-use self::read::Outcome;
+use self::read::{Outcome, Read};
+use self::slice::Slice;
 use super::Tuning;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
@@ -58,7 +66,9 @@ pub struct BackupReport {
 /// # Errors
 /// As for [`run`], as far as they show before the first document is read.
 pub async fn plan(source: &MongoUri, options: &BackupOptions) -> Result<BackupPlan> {
-    let prepared = plan::prepare(source, options).await?;
+    let mut prepared = plan::prepare(source, options).await?;
+    prepared.aim().await?;
+    prepared.settle().await?;
     let plan = prepared.plan().await;
     prepared.connection.close().await;
     Ok(plan)
@@ -105,20 +115,79 @@ async fn backup(
     Ok(manifest)
 }
 
-/// The phases of a backup up to its commit, once there is a listing, a moment at which to read all of it, and the settings.
+/// The phases of a backup up to its commit.
 async fn execute(
-    prepared: &mut plan::Prepared,
+    prepared: &mut Prepared,
     name: &BackupName,
     place: &Store,
     (pulse, started): (&Pulse, DateTime<Utc>),
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Manifest> {
-    // 1. Read and store every range at that moment; begin again where a collection changed its name meanwhile.
+    // 1. Begin to keep the oplog, where there is one, before the moment that is read.
+    let start = unless_stopped(stop, prepared.aim()).await?;
+    if let Some(why) = &prepared.why_no_slice {
+        progress.note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
+    }
+    let mut slice = start.map(|start| Slice::begin(start, prepared, place, pulse.state(), progress, stop));
+    let read = read_of_one_moment(prepared, &mut slice, place, pulse, progress, stop).await;
+    // Where that failed, nothing may be writing any more when the directory is removed.
+    let discarded = moment::discard(&mut slice).await;
+    let (read, finished, moment) = read?;
+    discarded?;
+
+    // 5. Describe it: metadata files, checksums, the manifest.
+    commit::describe(prepared, name, read, moment, (started, finished), place, stop).await
+}
+
+/// What was read, when the last of it was, and what moment it shows, with the oplog slice where that takes one.
+type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
+
+/// The phases that need the slice to be kept meanwhile.
+async fn read_of_one_moment(
+    prepared: &mut Prepared,
+    slice: &mut Option<Slice>,
+    place: &Store,
+    pulse: &Pulse,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<ReadOfOneMoment> {
+    // 2. Settle what is read and at which moment.
+    unless_stopped(stop, prepared.settle()).await?;
+    if let (Some(slice), Some(time)) = (&slice, prepared.time())
+        && time < slice.since()
+    {
+        return Err(Error::new(
+            ErrorKind::Server,
+            "the source's operation time went back while the backup began: another member answered",
+        )
+        .hint("run it again once the deployment is stable"));
+    }
+
+    // 3. Read and store every range.
+    let (read, moment) = read_all(prepared, slice.as_ref(), place, pulse, progress, stop).await?;
+    let finished = clock::now();
+
+    // 4. Say what moment that shows, with the oplog up to it where it takes that.
+    progress.begin("committing");
+    let shown = unless_stopped(stop, moment.settle(&read, prepared, slice)).await?;
+    Ok((read, finished, shown))
+}
+
+/// Reads every range; begins again at a new moment where a collection changed its name meanwhile and the oplog does not tell.
+async fn read_all(
+    prepared: &mut Prepared,
+    slice: Option<&Slice>,
+    place: &Store,
+    pulse: &Pulse,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<(Read, Arc<Moment>)> {
     let mut restarts = 0;
-    let read = loop {
-        match read::read(prepared, place, pulse.state(), progress, stop).await? {
-            Outcome::Read(read) => break read,
+    loop {
+        let moment = Arc::new(Moment::new(prepared, slice, progress));
+        match read::read(prepared, &moment, place, pulse.state(), progress, stop).await? {
+            Outcome::Read(read) => return Ok((read, moment)),
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
                     .hint("run the backup when collections are not renamed or altered, or exclude the namespace"));
@@ -127,18 +196,10 @@ async fn execute(
                 restarts += 1;
                 progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
                 read::clear(place).await?;
-                unless_stopped(stop, prepared.settle_again()).await?;
+                unless_stopped(stop, prepared.settle()).await?;
             }
         }
-    };
-    let finished = clock::now();
-
-    // 2. Say what moment it shows, and what of it does not belong to that moment.
-    progress.begin("committing");
-    let consistency = unless_stopped(stop, read.consistency(prepared)).await?;
-
-    // 3. Describe it: metadata files, checksums, the manifest.
-    commit::describe(prepared, name, read, consistency, (started, finished), place, stop).await
+    }
 }
 
 /// Takes a new name, from the time, and its directory.

@@ -11,6 +11,7 @@ use self::reach::Reached;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::{MongoUri, Role, Version};
+use crate::source::discover;
 use crate::store::Store;
 
 /// What is checked. Each part may be an error already, which becomes a line.
@@ -212,6 +213,7 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
 fn judge_moment(report: &mut CheckReport, source: &Reached) {
     let c = &source.connection;
     let subject = "consistency";
+    let reads_oplog = needs::oplog().iter().all(|place| source.rights.allows(place, "find"));
     match c.topology {
         Topology::Standalone => report.add(
             subject,
@@ -219,10 +221,10 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
             "a standalone server keeps no history: a backup is read while writes go on, and is not of one moment",
             Some("make it a replica set of one member (--replSet, then rs.initiate()), or stop writes during a backup"),
         ),
-        _ if c.version < Version(5, 0, 0) => report.add(
+        Topology::Sharded if !discover::can_snapshot(c) => report.add(
             subject,
             Status::Warning,
-            format!("MongoDB {} cannot read all collections at one moment", c.version),
+            format!("a sharded cluster of MongoDB {} cannot be read at one moment", c.version),
             Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with --allow-inconsistent"),
         ),
         Topology::Sharded => report.add(
@@ -231,6 +233,18 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
             "a sharded cluster: reading it at one moment is not proven with this version of bsonvault",
             Some("prove a restore before you rely on it"),
         ),
+        Topology::ReplicaSet if !discover::can_snapshot(c) && reads_oplog => report.add(
+            subject,
+            Status::Ok,
+            format!("MongoDB {} has no snapshots to read; a slice of the oplog is kept beside the data and leads them to one moment", c.version),
+            None,
+        ),
+        Topology::ReplicaSet if !discover::can_snapshot(c) => report.add(
+            subject,
+            Status::Warning,
+            format!("MongoDB {} has no snapshots to read, and this login cannot read the oplog, which could make up for that", c.version),
+            Some("grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with --allow-inconsistent"),
+        ),
         Topology::ReplicaSet if c.version >= Version(6, 1, 0) => report.add(
             subject,
             Status::Warning,
@@ -238,7 +252,11 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
             Some("prove a restore before you rely on it"),
         ),
         Topology::ReplicaSet => {
-            report.add(subject, Status::Ok, "every collection is read at one moment, as a snapshot; capped ones apart", None);
+            let longer = match reads_oplog {
+                true => "and a slice of the oplog is kept where that is not enough",
+                false => "capped ones apart, as long as the source keeps its history: this login cannot read the oplog, which would make it longer",
+            };
+            report.add(subject, Status::Ok, format!("every collection is read at one moment, as a snapshot, {longer}"), None);
         }
     }
 }

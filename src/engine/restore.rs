@@ -127,6 +127,7 @@ pub async fn run(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
+    refuse_oplog(backup)?;
     progress.begin("looking at the target");
     let plan = plan(backup, target, configured_source, options, stop).await?;
     execute(backup, plan, options, progress, stop).await
@@ -185,6 +186,18 @@ pub async fn execute(
     };
     plan.close().await;
     done
+}
+
+/// The data of a backup with an oplog slice are of one moment only once the slice is replayed.
+fn refuse_oplog(backup: &Backup) -> Result<()> {
+    if backup.manifest.oplog.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("backup {} has an oplog slice, which this version cannot replay yet: nothing was imported", backup.manifest.name),
+    )
+    .hint("import a backup whose consistency is `snapshot`, as `bsonvault list` shows it, or use a later version"))
 }
 
 /// The phases that change the target. Gives what each collection was found to hold, and the options of indexes that were lost.

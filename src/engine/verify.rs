@@ -1,5 +1,7 @@
 //! Verify: proves that a backup is what its manifest says, and names everything that is not.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use futures::StreamExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document::{self, Documents};
 use crate::format::key;
-use crate::format::manifest::{self, Collection, Manifest, Segment, StoredObject};
+use crate::format::manifest::{self, ClusterTime, Manifest, OplogSlice, Segment, StoredObject};
+use crate::format::oplog::Entry;
 use crate::format::{metadata, segment};
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
@@ -100,7 +103,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
     report.take(key::MANIFEST, check_manifest(store, manifest, cpu).await)?;
     report.take(key::SHA256SUMS, check_sums(store, manifest, cpu).await)?;
 
-    // 2. Every object, and what it holds.
+    // 2. Every object of the collections, and what it holds.
     let parts = manifest.collections.iter().enumerate().flat_map(|(number, collection)| {
         let metadata = (number, &collection.metadata, None);
         std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
@@ -117,18 +120,21 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
     let mut sums = vec![Some(Content::default()); manifest.collections.len()];
     while let Some((number, object, checked)) = checks.next().await {
         let content = report.object(object, checked)?;
-        sums[number] = sums[number].zip(content).map(|(mut sum, content)| {
-            sum.merge(&content);
-            sum
-        });
+        sums[number] = add(sums[number], content);
     }
     for (collection, sum) in manifest.collections.iter().zip(sums).filter(|_| options.deep) {
         if let Some(sum) = sum.filter(|sum| *sum != collection.content()) {
-            report.problems.push(Problem::new(&collection.metadata.key, does_not_add_up(collection, &sum)));
+            let message = does_not_add_up(&collection.namespace(), &sum, &collection.content());
+            report.problems.push(Problem::new(&collection.metadata.key, message));
         }
     }
 
-    // 3. What does not belong.
+    // 3. The oplog slice, in its order.
+    if let Some(slice) = &manifest.oplog {
+        report.slice(store, slice, options, cpu).await?;
+    }
+
+    // 4. What does not belong.
     match strays(store, manifest).await {
         Ok(notes) => report.notes = notes,
         Err(e) => report.problem(&report.location.clone(), e)?,
@@ -153,6 +159,21 @@ impl VerifyReport {
                 Ok(None)
             }
         }
+    }
+
+    /// Looks at every segment of the slice; decoded, its entries must follow each other in time, from its start to its end.
+    async fn slice(&mut self, store: &Store, slice: &OplogSlice, options: VerifyOptions, cpu: &Cpu) -> Result<()> {
+        let mut sum = Some(Content::default());
+        let mut order = Order { after: None, from: slice.from, to: slice.to };
+        for segment in &slice.segments {
+            let checked = check_entries(store, segment, &mut order, options, cpu).await;
+            let content = self.object(&segment.object, checked)?;
+            sum = add(sum, content);
+        }
+        if let Some(sum) = sum.filter(|sum| options.deep && *sum != slice.content()) {
+            self.problems.push(Problem::new(key::OPLOG, does_not_add_up(&"the oplog slice", &sum, &slice.content())));
+        }
+        Ok(())
     }
 
     fn take(&mut self, key: &str, checked: Result<()>) -> Result<()> {
@@ -215,19 +236,54 @@ async fn check_metadata(
     Ok((Content::default(), Vec::new()))
 }
 
-fn does_not_add_up(collection: &Collection, found: &Content) -> String {
+fn does_not_add_up(what: &dyn std::fmt::Display, found: &Content, expected: &Content) -> String {
     format!(
-        "{} holds {} documents with digest {}, expected {} with {}",
-        collection.namespace(),
+        "{what} holds {} documents with digest {}, expected {} with {}",
         found.documents,
         found.digest(),
-        collection.documents,
-        collection.digest
+        expected.documents,
+        expected.digest()
     )
+}
+
+/// The sum with one more part, as long as all of them are known.
+fn add(sum: Option<Content>, part: Option<Content>) -> Option<Content> {
+    let (mut sum, part) = (sum?, part?);
+    sum.merge(&part);
+    Some(sum)
 }
 
 /// What was decoded, and which documents are broken.
 async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Vec<Problem>)> {
+    check_each(store, segment, options, cpu, document::check).await
+}
+
+/// The same of a segment of the oplog slice, after those before it.
+async fn check_entries(
+    store: &Store,
+    segment: &Segment,
+    order: &mut Order,
+    options: VerifyOptions,
+    cpu: &Cpu,
+) -> Result<(Content, Vec<Problem>)> {
+    let shared = Arc::new(Mutex::new(*order));
+    let checked = check_each(store, segment, options, cpu, {
+        let shared = shared.clone();
+        move |entry| document::check(entry).and_then(|()| lock(&shared).take(entry))
+    });
+    let checked = checked.await;
+    *order = *lock(&shared);
+    checked
+}
+
+/// Decodes a segment, where that is wanted, and runs `check` on every document, in order.
+async fn check_each(
+    store: &Store,
+    segment: &Segment,
+    options: VerifyOptions,
+    cpu: &Cpu,
+    check: impl Fn(&[u8]) -> Result<()> + Clone + Send + 'static,
+) -> Result<(Content, Vec<Problem>)> {
     if !options.deep {
         read::object(store, &segment.object, segment::LIMIT as u64, cpu).await?;
         return Ok((Content::default(), Vec::new()));
@@ -237,7 +293,8 @@ async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions,
     let mut problems = Vec::new();
     let mut before = 0;
     while let Some(frame) = reader.next().await? {
-        for (number, message) in cpu.run(move || Ok(broken_documents(&frame))).await? {
+        let check = check.clone();
+        for (number, message) in cpu.run(move || Ok(broken_documents(&frame, check))).await? {
             problems.push(Problem::new(key, format!("document {} of {key}: {message}", before + number)));
         }
         before = reader.content().documents;
@@ -245,15 +302,40 @@ async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions,
     Ok((*reader.content(), problems))
 }
 
-/// The documents of a frame whose structure is broken, by their number in it, from 0.
-fn broken_documents(frame: &[u8]) -> Vec<(u64, String)> {
+/// The documents of a frame that are not what they should be, by their number in it, from 0.
+fn broken_documents(frame: &[u8], check: impl Fn(&[u8]) -> Result<()>) -> Vec<(u64, String)> {
     let mut broken = Vec::new();
     for (number, document) in (0..).zip(Documents::of(frame)) {
-        if let Err(e) = document.and_then(document::check) {
+        if let Err(e) = document.and_then(&check) {
             broken.push((number, e.to_string()));
         }
     }
     broken
+}
+
+/// What each entry of an oplog slice must keep to.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    after: Option<ClusterTime>,
+    from: ClusterTime,
+    to: ClusterTime,
+}
+
+impl Order {
+    fn take(&mut self, entry: &[u8]) -> Result<()> {
+        let time = Entry::of(entry)?.time;
+        if time < self.from || time > self.to {
+            return Err(Error::damaged(format!("the entry of {time} is outside of the slice")));
+        }
+        match self.after.replace(time) {
+            Some(before) if before >= time => Err(Error::damaged(format!("the entry of {time} stands after that of {before}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {

@@ -15,6 +15,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const SHA256SUMS: &str = "SHA256SUMS";
 /// What a running backup tells others; removed at its end.
 pub const PROGRESS: &str = "progress.json";
+/// The stem of the oplog slice's segments, at the backup's top.
+pub const OPLOG: &str = "oplog";
 
 /// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
 const MAX_ESCAPED: usize = 238;
@@ -39,12 +41,9 @@ impl Stems {
         let directory = match self.databases.get(&namespace.database) {
             Some(directory) => directory.clone(),
             None => {
-                let reserved = [MANIFEST, SHA256SUMS, PROGRESS];
                 let mut directory = escape_database(&namespace.database);
-                let meets = |d: &str| {
-                    reserved.iter().any(|r| r.eq_ignore_ascii_case(d))
-                        || self.databases.values().any(|other| other.to_lowercase() == d.to_lowercase())
-                };
+                let meets =
+                    |d: &str| is_own_file(d) || self.databases.values().any(|other| other.to_lowercase() == d.to_lowercase());
                 if meets(&directory) {
                     directory = with_hash(&directory, &namespace.database);
                 }
@@ -62,6 +61,13 @@ impl Stems {
         }
         stem
     }
+}
+
+/// Whether a file at the backup's top, or one that may come there, has this name when case is ignored.
+fn is_own_file(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
+    slice || [MANIFEST, SHA256SUMS, PROGRESS].iter().any(|own| own.to_lowercase() == name)
 }
 
 /// The key of a collection's metadata file.
@@ -156,6 +162,9 @@ mod tests {
         let mut stems = Stems::default();
         assert!(stem(&mut stems, "sha256sums", "c").starts_with("sha256sums%24"));
         assert_eq!(stem(&mut stems, "oplog", "c"), "oplog/c");
+        let slice = segment(OPLOG, 3);
+        assert_eq!(slice, "oplog.00003.bson.zst");
+        assert!(stem(&mut stems, &slice.to_uppercase(), "c").starts_with("OPLOG.00003.BSON.ZST%24"));
     }
 
     #[test]

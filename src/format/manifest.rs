@@ -1,17 +1,25 @@
 //! The manifest: what a backup holds and how to prove it. It is written last; without it there is no backup.
 
+mod check;
+mod moment;
+
 use bson::{RawDocument, RawDocumentBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+
 use super::digest::{Content, ContentDigest, Sha256Hex};
-use super::{document, frame, key, metadata, segment};
+use super::{frame, key, metadata, segment};
 use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
 
 /// The version of the format that this program writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The first version that knows oplog slices.
+const WITH_OPLOG: u32 = 2;
 
 /// The largest manifest that a reader takes: some hundred thousand collections, or as many segments.
 pub const LIMIT: u64 = 512 * 1024 * 1024;
@@ -44,7 +52,10 @@ pub struct Manifest {
     pub collections: Vec<Collection>,
     /// What was seen and is not part of it, and why.
     pub left_out: Vec<LeftOut>,
-    /// Sums over the collections.
+    /// What was written to the source while it was read; present exactly where [`Consistency::kind`] is [`ConsistencyKind::Oplog`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oplog: Option<OplogSlice>,
+    /// Sums over all of it.
     pub totals: Totals,
     /// The SHA-256 of `SHA256SUMS`.
     pub checksums: Sha256Hex,
@@ -100,82 +111,6 @@ impl std::fmt::Display for Topology {
             Self::Standalone => "standalone",
             Self::ReplicaSet => "replica set",
             Self::Sharded => "sharded",
-        })
-    }
-}
-
-/// A cluster time or oplog time: seconds and an ordinal within the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClusterTime {
-    /// Seconds since 1970.
-    pub t: u32,
-    /// The ordinal within the second.
-    pub i: u32,
-}
-
-impl From<bson::Timestamp> for ClusterTime {
-    fn from(time: bson::Timestamp) -> Self {
-        Self { t: time.time, i: time.increment }
-    }
-}
-
-impl From<ClusterTime> for bson::Timestamp {
-    fn from(time: ClusterTime) -> Self {
-        Self { time: time.t, increment: time.i }
-    }
-}
-
-impl std::fmt::Display for ClusterTime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match DateTime::<Utc>::from_timestamp(i64::from(self.t), 0) {
-            Some(time) => write!(f, "{} ({}, {})", time.format("%Y-%m-%dT%H:%M:%SZ"), self.t, self.i),
-            None => write!(f, "({}, {})", self.t, self.i),
-        }
-    }
-}
-
-/// What moment of the source a backup shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Consistency {
-    /// How far the parts belong together.
-    pub kind: ConsistencyKind,
-    /// The snapshot time, of a backup that has one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cluster_time: Option<ClusterTime>,
-    /// Collections that could not be read at the snapshot time: capped ones, which servers refuse to read so, and which
-    /// were written to, or could not be proven not to have been, between that time and the end of their own read.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub exceptions: Vec<ConsistencyException>,
-}
-
-/// A collection that is not part of the snapshot of its backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConsistencyException {
-    /// The collection's database.
-    pub database: String,
-    /// The collection's name.
-    pub collection: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Kinds of consistency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ConsistencyKind {
-    /// Every document as it was at one cluster time.
-    Snapshot,
-    /// Read one after the other while the source went on: writes in between may be in one part and not in another.
-    None,
-}
-
-impl std::fmt::Display for ConsistencyKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Snapshot => "snapshot",
-            Self::None => "none",
         })
     }
 }
@@ -267,8 +202,12 @@ impl Collection {
     /// The stored bytes of its segments.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        self.segments.iter().fold(0, |sum, s| sum.saturating_add(s.object.bytes))
+        stored_bytes(&self.segments)
     }
+}
+
+fn stored_bytes(segments: &[Segment]) -> u64 {
+    segments.iter().fold(0, |sum, s| sum.saturating_add(s.object.bytes))
 }
 
 /// A stored object and how to prove it.
@@ -355,21 +294,26 @@ pub struct LeftOut {
 pub struct Totals {
     /// Namespaces, views included.
     pub collections: u64,
-    /// Documents.
+    /// Documents of the collections; entries of the oplog slice are none.
     pub documents: u64,
-    /// Bytes of documents, uncompressed.
+    /// Their bytes, uncompressed.
     pub raw_bytes: u64,
-    /// Bytes of segments, stored.
+    /// Bytes of segments, stored, those of the oplog slice included.
     pub stored_bytes: u64,
-    /// Segments.
+    /// Segments, those of the oplog slice included.
     pub segments: u64,
 }
 
 impl Totals {
-    /// The sums over these collections.
+    /// The sums over these collections, and what the oplog slice takes.
     #[must_use]
-    pub fn of(collections: &[Collection]) -> Self {
-        collections.iter().fold(Self::default(), |sum, c| Self {
+    pub fn of(collections: &[Collection], oplog: Option<&OplogSlice>) -> Self {
+        let slice = Self {
+            stored_bytes: oplog.map_or(0, OplogSlice::stored_bytes),
+            segments: oplog.map_or(0, |slice| slice.segments.len() as u64),
+            ..Self::default()
+        };
+        collections.iter().fold(slice, |sum, c| Self {
             collections: sum.collections + 1,
             documents: sum.documents.saturating_add(c.documents),
             raw_bytes: sum.raw_bytes.saturating_add(c.bytes),
@@ -434,9 +378,11 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Every object that the manifest names: metadata files and segments.
+    /// Every object that the manifest names: metadata files and segments, those of the oplog slice last.
     pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
-        self.collections.iter().flat_map(|c| std::iter::once(&c.metadata).chain(c.segments.iter().map(|s| &s.object)))
+        let slice = self.oplog.iter().flat_map(|slice| &slice.segments).map(|s| &s.object);
+        let collections = self.collections.iter();
+        collections.flat_map(|c| std::iter::once(&c.metadata).chain(c.segments.iter().map(|s| &s.object))).chain(slice)
     }
 
     /// The text of `SHA256SUMS` that belongs to it, as `sha256sum` writes and checks it: a line per object, by key.
@@ -445,53 +391,6 @@ impl Manifest {
         let mut objects: Vec<_> = self.objects().collect();
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         objects.iter().map(|o| format!("{}  {}\n", o.sha256, o.key)).collect()
-    }
-
-    fn check(&self) -> Result<()> {
-        let contradiction = |what: String| Error::damaged(format!("{} contradicts itself: {what}", key::MANIFEST));
-        let beyond = |object: &StoredObject| contradiction(format!("the sizes of {} are beyond the limits", object.key));
-        let mut keys = std::collections::HashSet::new();
-        for object in self.objects() {
-            let inside = !object.key.is_empty() && object.key.split('/').all(|part| !matches!(part, "" | "." | ".."));
-            if !inside || !keys.insert(object.key.as_str()) {
-                return Err(contradiction(format!("the key {:?} leads outside of the backup or stands twice", object.key)));
-            }
-            // `SHA256SUMS` has a line for each, and `sha256sum` writes names with these in another way.
-            let plain = !object.key.contains(|c: char| c.is_control() || c == '\\');
-            if !plain || [key::MANIFEST, key::SHA256SUMS, key::PROGRESS].contains(&object.key.as_str()) {
-                return Err(contradiction(format!("the key {:?} cannot be that of a collection's object", object.key)));
-            }
-        }
-        let mut namespaces = std::collections::HashSet::new();
-        for collection in &self.collections {
-            if !namespaces.insert((&collection.database, &collection.name)) {
-                return Err(contradiction(format!("{} stands twice", collection.namespace())));
-            }
-            if collection.kind == CollectionKind::View && !collection.segments.is_empty() {
-                return Err(contradiction(format!("the view {} has documents", collection.namespace())));
-            }
-            if collection.metadata.bytes > metadata::LIMIT {
-                return Err(beyond(&collection.metadata));
-            }
-            let mut sum = Content::default();
-            for segment in &collection.segments {
-                if !segment.is_possible() {
-                    return Err(beyond(&segment.object));
-                }
-                sum.merge(&segment.content());
-            }
-            if sum != collection.content() {
-                return Err(contradiction(format!("the segments of {} do not add up to it", collection.namespace())));
-            }
-            for value in std::iter::once(&collection.options).chain(&collection.indexes) {
-                document::check(value.bson.as_bytes())
-                    .map_err(|e| e.context(format!("options or indexes of {}", collection.namespace())))?;
-            }
-        }
-        if Totals::of(&self.collections) != self.totals {
-            return Err(contradiction("the collections do not add up to the totals".to_owned()));
-        }
-        Ok(())
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Progress {
     pub heartbeat: DateTime<Utc>,
     /// The time that its reads share, once it is known.
     pub snapshot_time: Option<ClusterTime>,
+    /// Up to where the oplog is kept, where it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oplog_time: Option<ClusterTime>,
     /// Ranges whose documents are all stored.
     pub ranges_done: u64,
     /// Ranges in all.

@@ -24,11 +24,8 @@ pub trait Documents: Send + 'static {
     /// [`ErrorKind::Damaged`] where there is none.
     fn array(&self) -> Result<&[u8]>;
 
-    /// How many of its first documents do not count.
-    fn skip(&self) -> usize;
-
-    /// How many of those after them do.
-    fn take(&self) -> usize;
+    /// Whether the document at this place, from 0, counts.
+    fn counts(&self, place: usize) -> bool;
 }
 
 /// Where the segments of one collection go. Its ranges share it.
@@ -200,8 +197,11 @@ impl Packer {
     /// Takes every document of a batch, and says what was taken.
     fn take<T: Documents>(&mut self, batch: &T, compressor: &mut Compressor) -> Result<Content> {
         let mut taken = Content::default();
-        for element in Elements::of(batch.array()?)?.skip(batch.skip()).take(batch.take()) {
+        for (place, element) in Elements::of(batch.array()?)?.enumerate() {
             let element = element?;
+            if !batch.counts(place) {
+                continue;
+            }
             let document = element.value;
             if element.kind != 0x03 || document.len() > MAX_DOCUMENT {
                 return Err(Error::damaged("a batch of the source holds something that is not a document"));
@@ -280,12 +280,8 @@ mod tests {
             Ok(&self.0)
         }
 
-        fn skip(&self) -> usize {
-            1
-        }
-
-        fn take(&self) -> usize {
-            usize::MAX
+        fn counts(&self, place: usize) -> bool {
+            place > 0
         }
     }
 

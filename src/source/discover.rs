@@ -214,15 +214,15 @@ pub fn can_snapshot(connection: &Connection) -> bool {
     connection.topology != Topology::Standalone && connection.version >= Version(5, 0, 0)
 }
 
-/// Lists until two listings in a row agree, and gives the operation time of the first of them: at that time the source held
+/// Lists until two listings in a row agree, where that is asked for, and gives the operation time of the first of them: at that time the source held
 /// exactly what they say. Names are not identity (a collection that was dropped since reads as empty, without an error), so
 /// the listing and the time must belong together.
 ///
 /// # Errors
 /// As for [`list`]; [`ErrorKind::Server`] where collections come and go too fast for two listings to agree.
-pub async fn settle(connection: &Connection, selection: &Selection) -> Result<Listing> {
+pub async fn settle(connection: &Connection, selection: &Selection, until_they_agree: bool) -> Result<Listing> {
     let mut first = command::patiently(|| list(connection, selection)).await?;
-    if !can_snapshot(connection) {
+    if !until_they_agree {
         return Ok(first);
     }
     for round in 0..LISTINGS {
@@ -282,17 +282,17 @@ pub enum Whereabouts {
     Renamed(Namespace),
 }
 
-/// Finds a collection by its identity.
+/// Finds a collection by its identity. `data` is the namespace that held its documents when it was last looked for.
 ///
 /// # Errors
 /// As for [`list`]; of other databases than its own, only where they can be listed.
-pub async fn whereabouts(connection: &Connection, collection: &Found) -> Result<Whereabouts> {
-    let (own, data) = (&collection.namespace.database, collection.data());
+pub async fn whereabouts(connection: &Connection, collection: &Found, data: &Namespace) -> Result<Whereabouts> {
+    let own = &data.database;
     let is_it = |entry: &CollectionInfo| entry.uuid.is_some() && entry.uuid == collection.uuid;
     let (here, _) = command::patiently(|| catalog::collections(connection, own)).await?;
     if let Some(entry) = here.iter().find(|e| is_it(e)) {
         let now = Namespace::new(own, &entry.name);
-        return Ok(if now == data { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
+        return Ok(if now == *data { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
     }
     // Where the login sees no other databases, its own is all there is to see.
     let all = command::patiently(|| catalog::databases(connection)).await.unwrap_or_default();
@@ -302,7 +302,7 @@ pub async fn whereabouts(connection: &Connection, collection: &Found) -> Result<
             return Ok(Whereabouts::Renamed(Namespace::new(database, entry.name)));
         }
     }
-    let replaced = here.iter().any(|e| e.name == collection.namespace.collection);
+    let replaced = here.iter().any(|e| e.name == data.collection);
     Ok(if replaced { Whereabouts::Replaced } else { Whereabouts::Dropped })
 }
 

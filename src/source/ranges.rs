@@ -67,6 +67,21 @@ pub enum Range {
     MaxKey,
 }
 
+impl Range {
+    /// The same part, read in the order of `_id` where it would be read as it is stored. Without a snapshot, a document that is deleted and
+    /// inserted again can be met twice where it is stored, and never twice in the order of `_id`. Capped collections are
+    /// left as they are: their order counts, and nothing is deleted from them.
+    #[must_use]
+    pub fn in_order(&self, collection: &Found) -> Self {
+        match self {
+            Self::Natural if !collection.is_capped() && !collection.is_clustered() && has_id_index(collection) => {
+                Self::Expression { lower: None, upper: None }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 /// Into how many ranges a collection is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Division {

@@ -21,20 +21,21 @@ use crate::format::frame;
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
 use crate::mongo::{Connection, Version, command};
+use crate::names::Namespace;
 use crate::pipeline::budget::{Budget, Share};
 use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
-const BATCH_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const BATCH_LIMIT: Duration = Duration::from_secs(90);
 
 /// How long to keep trying while nothing comes: longer than an election, and than the restart of a member.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first wait between two tries; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest wait between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often batches are halved while none arrives: over a link that breaks again and again, a small one may get through.
 const HALVINGS: u32 = 6;
@@ -55,6 +56,8 @@ pub struct Scan {
     pub connection: Connection,
     /// The collection.
     pub collection: Found,
+    /// The namespace that holds its documents now; at the listing it was [`Found::data`].
+    pub data: Namespace,
     /// About how much it holds, where that is known.
     pub size: Option<Size>,
     /// The part of it.
@@ -87,12 +90,8 @@ impl Documents for Batch {
         command::batch_array(&self.reply).map_err(|e| Error::damaged(format!("a reply of the source has no batch: {e}")))
     }
 
-    fn skip(&self) -> usize {
-        self.skip
-    }
-
-    fn take(&self) -> usize {
-        self.take
+    fn counts(&self, place: usize) -> bool {
+        (self.skip..self.skip + self.take).contains(&place)
     }
 }
 
@@ -281,7 +280,7 @@ impl Scan {
         with_token: bool,
         by_uuid: bool,
     ) -> Result<RawBatchCursor, DriverError> {
-        let data = self.collection.data();
+        let data = &self.data;
         let mut find = rawdoc! { "find": data.collection.as_str() };
         match &self.range {
             Range::Natural => {
@@ -295,7 +294,9 @@ impl Scan {
             }
             Range::Expression { lower, upper } => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
-                find.append(cstr!("filter"), raw(expression(lower.as_ref(), upper.as_ref(), position.last_id.as_ref()))?);
+                if lower.is_some() || upper.is_some() || position.last_id.is_some() {
+                    find.append(cstr!("filter"), raw(expression(lower.as_ref(), upper.as_ref(), position.last_id.as_ref()))?);
+                }
             }
             Range::Bounds { lower, upper } => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
@@ -342,7 +343,7 @@ impl Scan {
         if self.collection.uuid.is_none() {
             return Ok(());
         }
-        match whereabouts(&self.connection, &self.collection).await {
+        match whereabouts(&self.connection, &self.collection, &self.data).await {
             Ok(Whereabouts::Unmoved) => Ok(()),
             Ok(_) => Err(Ended::Moved),
             Err(e) => Err(command::broken(&e.to_string()).into()),
@@ -351,7 +352,7 @@ impl Scan {
 
     /// The `_id` of the document that was written last.
     async fn newest(&self) -> Result<Option<IdValue>, DriverError> {
-        let data = self.collection.data();
+        let data = &self.data;
         let find = rawdoc! {
             "find": data.collection.as_str(), "sort": { "$natural": -1 }, "limit": 1, "projection": { "_id": 1 },
             "readConcern": self.read_concern(),

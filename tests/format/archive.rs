@@ -7,8 +7,8 @@ use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::frame::Compressor;
 use bsonvault::format::key::{self, Stems};
 use bsonvault::format::manifest::{
-    ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, RawValue, Segment,
-    Settings, Source, StoredObject, Tool, Topology, Totals,
+    ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, OplogSlice,
+    RawValue, Segment, Settings, Source, StoredObject, Tool, Topology, Totals,
 };
 use bsonvault::format::metadata;
 use bsonvault::format::segment::{Builder, Finished};
@@ -76,15 +76,44 @@ pub(crate) fn segments(documents: &[Vec<u8>], shape: Shape) -> Result<Vec<Finish
     Ok(finished)
 }
 
+/// When the listing of the backups made here was taken.
+pub(crate) const LISTED: ClusterTime = ClusterTime { t: 1_795_383_900, i: 7 };
+
 /// Writes a complete backup into the store, in the order in which a backup is written, and gives its manifest. The same input gives the
 /// same bytes.
 pub(crate) async fn write(store: &Store, given: &[Given], shape: Shape) -> Result<Manifest> {
+    write_as(store, given, None, FORMAT_VERSION, shape).await
+}
+
+/// The same as a backup with an oplog slice of these entries, from a second before the listing to one after it.
+pub(crate) async fn write_with_oplog(store: &Store, given: &[Given], entries: &[Vec<u8>], shape: Shape) -> Result<Manifest> {
+    write_as(store, given, Some(entries), FORMAT_VERSION, shape).await
+}
+
+/// The same in this version of the format.
+pub(crate) async fn write_as(
+    store: &Store,
+    given: &[Given],
+    entries: Option<&[Vec<u8>]>,
+    format_version: u32,
+    shape: Shape,
+) -> Result<Manifest> {
     let mut stems = Stems::default();
     let mut collections = Vec::new();
     for (number, one) in (1..).zip(given) {
         collections.push(write_collection(store, one, &stems.assign(&one.namespace), number, shape).await?);
     }
     let mut manifest = describe(collections, shape);
+    manifest.format_version = format_version;
+    if let Some(entries) = entries {
+        let (content, segments) = write_segments(store, key::OPLOG, entries, shape).await?;
+        let (from, to) = (ClusterTime { t: LISTED.t - 1, ..LISTED }, ClusterTime { t: LISTED.t + 1, ..LISTED });
+        let (documents, bytes, digest) = (content.documents, content.bytes, content.digest());
+        manifest.oplog = Some(OplogSlice { from, to, documents, bytes, digest, segments });
+        let consistency = &mut manifest.consistency;
+        (consistency.kind, consistency.from, consistency.to) = (ConsistencyKind::Oplog, Some(from), Some(to));
+        manifest.totals = Totals::of(&manifest.collections, manifest.oplog.as_ref());
+    }
     let sums = manifest.sums();
     manifest.checksums = Sha256Hex::of(sums.as_bytes());
     store.put(key::SHA256SUMS, vec![Bytes::from(sums)]).await?;
@@ -93,10 +122,11 @@ pub(crate) async fn write(store: &Store, given: &[Given], shape: Shape) -> Resul
     Manifest::from_bytes(&bytes)
 }
 
-async fn write_collection(store: &Store, given: &Given, stem: &str, number: u128, shape: Shape) -> Result<Collection> {
+/// Stores these documents under the stem, and gives what they are and where.
+async fn write_segments(store: &Store, stem: &str, documents: &[Vec<u8>], shape: Shape) -> Result<(Content, Vec<Segment>)> {
     let mut content = Content::default();
     let mut stored = Vec::new();
-    for (n, segment) in segments(&given.documents, shape)?.into_iter().enumerate() {
+    for (n, segment) in segments(documents, shape)?.into_iter().enumerate() {
         content.merge(&segment.content);
         let object = StoredObject { key: key::segment(stem, n), bytes: segment.stored_bytes, sha256: segment.sha256 };
         store.put(&object.key, segment.chunks).await?;
@@ -108,6 +138,11 @@ async fn write_collection(store: &Store, given: &Given, stem: &str, number: u128
             frames: segment.frames,
         });
     }
+    Ok((content, stored))
+}
+
+async fn write_collection(store: &Store, given: &Given, stem: &str, number: u128, shape: Shape) -> Result<Collection> {
+    let (content, stored) = write_segments(store, stem, &given.documents, shape).await?;
     let uuid = (given.kind != CollectionKind::View).then(|| Uuid::from_u128(0xb50f_0000_0000_4000_8000_0000_0000_0000 + number));
     let indexes = given.indexes.iter().map(|i| &**i);
     let file = metadata::write(&given.namespace.collection, given.kind, uuid, &given.options, indexes);
@@ -148,7 +183,9 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
         finished: started() + TimeDelta::milliseconds(2_125),
         consistency: Consistency {
             kind: ConsistencyKind::Snapshot,
-            cluster_time: Some(ClusterTime { t: 1_795_383_900, i: 7 }),
+            cluster_time: Some(LISTED),
+            from: None,
+            to: None,
             exceptions: Vec::new(),
         },
         settings: Settings {
@@ -166,8 +203,9 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
             uuid: Some(Uuid::from_u128(0xb50f_0000_0000_4000_8000_0000_0000_0fff)),
             reason: "was dropped after the snapshot time".to_owned(),
         }],
-        totals: Totals::of(&collections),
+        totals: Totals::of(&collections, None),
         collections,
+        oplog: None,
         checksums: Sha256Hex::zero(),
         sha256: Sha256Hex::zero(),
     }

@@ -35,6 +35,7 @@ fn progress(heartbeat: DateTime<Utc>) -> Vec<u8> {
         started: started() + TimeDelta::hours(2),
         heartbeat,
         snapshot_time: None,
+        oplog_time: None,
         ranges_done: 0,
         ranges: 1,
         documents: 0,
@@ -147,11 +148,11 @@ async fn a_manifest_that_cannot_be_used_says_why_and_where() {
     let root = tempdir().unwrap();
     write(&root, "newer").await;
     let manifest = std::fs::read_to_string(root.path().join("newer/manifest.json")).unwrap();
-    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 1,", "\"formatVersion\": 2,", 1));
+    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 3,", 1));
     let error = catalog(&root).find("newer").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     let here = root.path().join("newer").display().to_string();
-    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 2, and this program reads up to 1"));
+    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 3, and this program reads up to 2"));
     assert!(error.hint_text().unwrap().contains("newer"));
 
     std::fs::remove_file(root.path().join("newer").join(key::MANIFEST)).unwrap();

@@ -179,6 +179,53 @@ async fn a_broken_document_under_right_digests_is_found_by_decoding() {
     assert_eq!(report.documents, 4);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_of_the_oplog_slice_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+    let entry = rawdoc! { "op": "i", "ns": "d.c", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) }.into_bytes();
+    let shape = Shape { frame: 60, segment: 1000 };
+    let manifest = archive::write_with_oplog(&store, &[Given::new("d", "c", documents(3))], &[entry], shape).await.unwrap();
+    let kept = Kept { directory, backup: Backup { store, manifest } };
+    let key = "oplog.00000.bson.zst";
+    let whole = std::fs::read(kept.path(key)).unwrap();
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert_eq!(kept.with(key, &changed).await, [key], "bit {} of byte {at} was flipped", at % 8);
+        assert_eq!(kept.with(key, &whole[..at]).await, [key], "cut to {at} bytes");
+    }
+    assert!(kept.with(key, &whole).await.is_empty());
+    assert!(kept.verify(true).await.is_sound());
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_of_the_slice_is_found_by_decoding() {
+    let time = |t: u32| bson::Timestamp { time: archive::LISTED.t + t, increment: 7 };
+    let entry = |t: u32| rawdoc! { "op": "i", "ns": "d.c", "o": { "_id": 1 }, "ts": time(t) }.into_bytes();
+    let nameless = rawdoc! { "ns": "d.c", "ts": time(1) }.into_bytes();
+    for (entries, message) in [
+        (
+            vec![entry(0), entry(2)],
+            "document 1 of oplog.00000.bson.zst: the entry of 2026-11-22T21:45:02Z (1795383902, 7) is outside of the slice",
+        ),
+        (
+            vec![entry(1), entry(1)],
+            "document 1 of oplog.00000.bson.zst: the entry of 2026-11-22T21:45:01Z (1795383901, 7) stands after that of \
+                                    2026-11-22T21:45:01Z (1795383901, 7)",
+        ),
+        (vec![nameless], "document 0 of oplog.00000.bson.zst: an oplog entry has no `ts` or no `op`"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let manifest = archive::write_with_oplog(&store, &[], &entries, Shape { frame: 1000, segment: 1000 }).await.unwrap();
+        let kept = Kept { directory, backup: Backup { store, manifest } };
+        assert!(kept.verify(false).await.is_sound());
+        let problems: Vec<String> = kept.verify(true).await.problems.into_iter().map(|p| p.message).collect();
+        assert_eq!(problems, [message]);
+    }
+}
+
 #[tokio::test]
 async fn a_metadata_file_that_is_no_json_under_right_digests_is_found_by_decoding() {
     let mut kept = small().await;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bsonvault::catalog::Catalog;
+use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::verify::{self, VerifyOptions};
-use bsonvault::format::manifest::CollectionKind;
+use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
 use bsonvault::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,34 @@ fn catalog(directory: &Path) -> Catalog {
 #[tokio::test]
 async fn a_backup_of_version_1_is_read_and_proven() {
     let backup = catalog(&fixtures("v1")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    assert_eq!((backup.manifest.format_version, &backup.manifest.oplog), (1, &None));
+    proven(&backup, 0).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_version_2_with_an_oplog_slice_is_read_and_proven() {
+    let backup = catalog(&fixtures("v2")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let manifest = &backup.manifest;
+    assert_eq!((manifest.format_version, manifest.consistency.kind), (2, ConsistencyKind::Oplog));
+    let time = |t| ClusterTime { t, i: 7 };
+    let consistency = &manifest.consistency;
+    assert_eq!((consistency.cluster_time, consistency.from), (Some(time(1_795_383_900)), Some(time(1_795_383_899))));
+    assert_eq!(consistency.to, Some(time(1_795_383_901)));
+    let slice = manifest.oplog.as_ref().unwrap();
+    let found = (slice.documents, slice.bytes, slice.digest.to_string(), slice.segments.len());
+    assert_eq!(found, (6, ENTRIES_BYTES, ENTRIES_DIGEST.to_owned(), 2));
+    assert_eq!((slice.from, slice.to), (time(1_795_383_899), time(1_795_383_901)));
+    let keys: Vec<&str> = manifest.objects().map(|o| o.key.as_str()).filter(|key| !key.contains('/')).collect();
+    assert_eq!(keys, ["oplog.00000.bson.zst", "oplog.00001.bson.zst"]);
+    assert!(manifest.sums().contains("  oplog.00001.bson.zst\n"));
+    proven(&backup, slice.documents).await;
+}
+
+const ENTRIES_BYTES: u64 = 2834;
+const ENTRIES_DIGEST: &str = "d45704ad80e930db3aff07b1f22b83a1";
+
+/// Both fixtures hold the same collections; all of one is proven, with this many entries of a slice.
+async fn proven(backup: &Backup, entries: u64) {
     let found: Vec<_> = backup
         .manifest
         .collections
@@ -29,9 +57,14 @@ async fn a_backup_of_version_1_is_read_and_proven() {
         (name.to_owned(), kind, documents, bytes, digest.to_owned(), segments)
     });
     assert_eq!(found, expected);
-    let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
-    assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
-    assert_eq!(report.documents, expected.iter().map(|e| e.2).sum::<u64>());
+    for deep in [false, true] {
+        let report = verify::run(backup, &VerifyOptions { deep }, &CancellationToken::new()).await.unwrap();
+        assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
+        assert_eq!(report.objects, backup.manifest.objects().count() as u64);
+        assert_eq!(report.stored_bytes, backup.manifest.objects().map(|o| o.bytes).sum::<u64>());
+        let documents = expected.iter().map(|e| e.2).sum::<u64>() + entries;
+        assert_eq!(report.documents, if deep { documents } else { 0 });
+    }
 }
 
 /// Namespace, kind, documents, bytes, content digest, segments.
@@ -47,7 +80,8 @@ const EXPECTED: [(&str, CollectionKind, u64, u64, &str, usize); 6] = [
 #[tokio::test]
 async fn every_damaged_backup_gives_its_message() {
     let mut seen = 0;
-    for entry in std::fs::read_dir(fixtures("damaged")).unwrap() {
+    let in_version = |part| std::fs::read_dir(fixtures(part)).unwrap();
+    for entry in in_version("damaged").chain(in_version("damaged-v2")) {
         let directory = entry.unwrap().path();
         let expected = std::fs::read_to_string(directory.join("expected.txt")).unwrap();
         let location = directory.join("backup").display().to_string();
@@ -61,5 +95,5 @@ async fn every_damaged_backup_gives_its_message() {
         assert_eq!(given.replace(&location, "BACKUP"), expected, "{}", directory.display());
         seen += 1;
     }
-    assert_eq!(seen, 12);
+    assert_eq!(seen, 12 + 6);
 }

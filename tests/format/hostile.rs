@@ -4,7 +4,8 @@ use bson::rawdoc;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements};
 use bsonvault::format::frame::{self, Compressor, Decompressor};
-use bsonvault::format::manifest::{Collection, CollectionKind, Manifest, RawValue};
+use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
+use bsonvault::format::oplog::Entry;
 use bsonvault::format::segment::{self, Builder, SeekTable};
 use bsonvault::store::Store;
 use proptest::collection::vec;
@@ -18,6 +19,7 @@ fn feed(bytes: &[u8]) {
         let _whatever = elements.count();
     }
     let _whatever = (document::check(bytes), document::id(bytes), document::has_empty_timestamp(bytes));
+    let _whatever = Entry::of(bytes).map(|entry| (entry.command().is_some(), entry.database().len()));
     let _whatever = Documents::of(bytes).filter_map(Result::ok).map(document::check).count();
     let mut decompressor = Decompressor::new().unwrap();
     if let Ok(table) = SeekTable::read(bytes) {
@@ -112,19 +114,24 @@ fn a_table_of_frames_without_bytes_is_refused_before_it_is_built() {
 
 /// A manifest of one collection, changed as a forger could: its own digest fits.
 async fn forged(change: impl FnOnce(&mut Collection)) -> String {
+    forged_with_slice(|manifest| change(&mut manifest.collections[0])).await
+}
+
+/// The same of one with an oplog slice.
+async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
     let document = rawdoc! { "_id": 1 }.into_bytes();
-    let mut manifest =
-        archive::write(&store, &[Given::new("shop", "orders", vec![document])], Shape { frame: 100, segment: 100 })
-            .await
-            .unwrap();
-    change(&mut manifest.collections[0]);
+    let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) };
+    let shape = Shape { frame: 100, segment: 100 };
+    let given = [Given::new("shop", "orders", vec![document])];
+    let mut manifest = archive::write_with_oplog(&store, &given, &[entry.into_bytes()], shape).await.unwrap();
+    change(&mut manifest);
     let segments = manifest.collections[0].segments.clone();
     let collection = &mut manifest.collections[0];
     collection.documents = segments.iter().fold(0, |n, s| n.saturating_add(s.documents));
     collection.bytes = segments.iter().fold(0, |n, s| n.saturating_add(s.raw_bytes));
-    manifest.totals = bsonvault::format::manifest::Totals::of(&manifest.collections);
+    manifest.totals = bsonvault::format::manifest::Totals::of(&manifest.collections, manifest.oplog.as_ref());
     // `to_bytes` refuses what cannot be read back, so the digest is put in by hand.
     manifest.sha256 = Sha256Hex::zero();
     let zeroed = serde_json::to_vec(&manifest).unwrap();
@@ -159,6 +166,36 @@ async fn a_forged_manifest_is_refused_for_what_it_claims() {
             .await
             .contains("options or indexes of shop.orders: a BSON document has a string without its NUL")
     );
+}
+
+#[tokio::test]
+async fn a_forged_slice_is_refused_for_what_it_claims() {
+    let slice = |change: fn(&mut OplogSlice)| forged_with_slice(move |m| change(m.oplog.as_mut().unwrap()));
+    let beyond = "the sizes of oplog.00000.bson.zst are beyond the limits";
+    assert!(slice(|o| o.segments[0].object.bytes = segment::LIMIT as u64 + 1).await.contains(beyond));
+    assert!(slice(|o| o.segments[0].raw_bytes = frame::LIMIT as u64 + 1).await.contains(beyond));
+    assert!(slice(|o| o.segments[0].documents = u64::MAX).await.contains(beyond));
+    for key in ["../oplog.00000.bson.zst", "/x", "shop/orders.00000.bson.zst"] {
+        let error = forged_with_slice(|m| m.oplog.as_mut().unwrap().segments[0].object.key = key.to_owned()).await;
+        assert!(error.contains("leads outside of the backup or stands twice"), "{error}");
+    }
+    let sums = "the segments of the oplog slice do not add up to it";
+    assert!(slice(|o| o.digest = ContentDigest(1)).await.contains(sums));
+    assert!(slice(|o| o.documents = 2).await.contains(sums));
+    assert!(slice(|o| o.segments.clear()).await.contains(sums));
+
+    let times = "the times of the consistency are not those of the oplog slice";
+    assert!(slice(|o| o.to.t += 1).await.contains(times));
+    assert!(forged_with_slice(|m| m.consistency.from = None).await.contains(times));
+    let order = "the oplog slice does not begin before the listing and end after it";
+    assert!(forged_with_slice(|m| m.consistency.cluster_time = None).await.contains(order));
+    assert!(forged_with_slice(|m| m.consistency.cluster_time.as_mut().unwrap().t += 2).await.contains(order));
+    assert!(forged_with_slice(|m| m.consistency.cluster_time.as_mut().unwrap().t -= 2).await.contains(order));
+
+    assert!(forged_with_slice(|m| m.format_version = 1).await.contains("format version 1 has no oplog slices"));
+    assert!(forged_with_slice(|m| m.oplog = None).await.contains("the consistency is oplog, and there is no oplog slice"));
+    let error = forged_with_slice(|m| m.consistency.kind = ConsistencyKind::None).await;
+    assert!(error.contains("the consistency is none, and there is an oplog slice"), "{error}");
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use super::read::Read;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
-use crate::format::manifest::{Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, RawValue, StoredObject, Tool, Totals};
+use crate::format::manifest::{
+    Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, OplogSlice, RawValue, StoredObject, Tool, Totals,
+};
 use crate::format::{key, metadata};
 use crate::names::BackupName;
 use crate::store::Store;
@@ -20,7 +22,7 @@ pub(super) async fn describe(
     prepared: &Prepared,
     name: &BackupName,
     read: Read,
-    consistency: Consistency,
+    (consistency, oplog): (Consistency, Option<OplogSlice>),
     (started, finished): (DateTime<Utc>, DateTime<Utc>),
     place: &Store,
     stop: &CancellationToken,
@@ -29,8 +31,8 @@ pub(super) async fn describe(
     let mut collections = Vec::new();
     for (found, read) in prepared.listing.collections.iter().zip(read.collections) {
         let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
-        if read.dropped {
-            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: "dropped while the backup ran".to_owned() });
+        if let Some(why) = read.gone {
+            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: why.to_owned() });
             continue;
         }
         let indexes = found.indexes.iter().map(|index| &**index);
@@ -66,9 +68,10 @@ pub(super) async fn describe(
         finished,
         consistency,
         settings: prepared.settings.clone(),
-        totals: Totals::of(&collections),
+        totals: Totals::of(&collections, oplog.as_ref()),
         collections,
         left_out,
+        oplog,
         checksums: Sha256Hex::zero(),
         sha256: Sha256Hex::zero(),
     };

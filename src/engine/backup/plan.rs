@@ -1,6 +1,7 @@
 //! Planning a backup: the connection, what is read and when, how it is divided, and with what settings.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bson::Timestamp;
 use futures::StreamExt as _;
@@ -9,13 +10,15 @@ use uuid::Uuid;
 
 use super::BackupOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::Compressors;
 use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, Topology};
 use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
-use crate::pipeline::cpu;
+use crate::pipeline::cpu::{self, Cpu};
 use crate::source::discover::{self, Found, Listing, Selection, Size};
 use crate::source::link::{self, Link};
+use crate::source::oplog::{self, Start};
 use crate::source::ranges::{self, Division, Range};
 
 /// Cursors at a time over a distant link, where most of each one's time is waiting.
@@ -32,6 +35,10 @@ const FAR_LEVEL: i32 = 3;
 
 /// About the least a segment has, stored.
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+
+/// What keeping the oplog takes of the memory, at most: two segments of it, two frames, and a reply that the driver holds twice. Only
+/// entries of many megabytes make it more.
+const SLICE_BYTES: u64 = 24 * 1024 * 1024;
 
 /// What a backup would do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,9 +78,15 @@ pub(super) struct Prepared {
     pub(super) connection: Connection,
     pub(super) selection: Selection,
     pub(super) allow_inconsistent: bool,
+    /// What the backup is to be; it may become less.
     pub(super) kind: ConsistencyKind,
+    /// Why the oplog cannot be kept, where it cannot.
+    pub(super) why_no_slice: Option<String>,
     pub(super) settings: Settings,
-    pub(super) memory_bytes: u64,
+    pub(super) compressors: Arc<Compressors>,
+    pub(super) cpu: Cpu,
+    /// For reading; what keeping the oplog takes is not in it.
+    memory_bytes: u64,
     pub(super) listing: Listing,
     pub(super) survey: Survey,
 }
@@ -94,12 +107,11 @@ impl Survey {
     }
 }
 
-/// Connects, lists, and chooses the settings.
+/// Connects, lists, and chooses the settings. The listing that is read comes later, with [`Prepared::settle`].
 pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Result<Prepared> {
     let most_readers = options.tuning.readers.unwrap_or(FAR_READERS);
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
-    let kind = consistency(&connection, options.allow_inconsistent)?;
     let mut databases = match (options.databases.as_slice(), source.database()) {
         ([], Some(named)) => vec![named.to_owned()],
         (given, _) => given.to_vec(),
@@ -125,7 +137,11 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
     let wanted = options.tuning.readers.unwrap_or(readers).max(1);
-    let readers = wanted.min(most_readers_in(options.tuning.memory_bytes));
+    let memory_bytes = match connection.topology {
+        Topology::ReplicaSet => options.tuning.memory_bytes - SLICE_BYTES.min(options.tuning.memory_bytes / 4),
+        _ => options.tuning.memory_bytes,
+    };
+    let readers = wanted.min(most_readers_in(memory_bytes));
     if readers < wanted && options.tuning.readers.is_some() {
         tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
     }
@@ -134,7 +150,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         level: options.tuning.level.unwrap_or(level),
         readers,
         frame_bytes: frame::TARGET as u64,
-        segment_bytes: segment_bytes(options.tuning.memory_bytes, readers),
+        segment_bytes: segment_bytes(memory_bytes, readers),
         databases,
         include: patterns(&options.include),
         exclude: patterns(&options.exclude),
@@ -142,14 +158,16 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
     tracing::debug!(?link, readers, level = settings.level, segment_bytes = settings.segment_bytes, "settings chosen");
     let division = Division { readers, range_bytes: options.tuning.range_bytes };
     let survey = survey(&connection, &listing.collections, &sizes, division).await;
-    let listing = settle(&connection, &selection, kind).await?;
     Ok(Prepared {
         connection,
         selection,
         allow_inconsistent: options.allow_inconsistent,
-        kind,
+        kind: ConsistencyKind::None,
+        why_no_slice: None,
+        compressors: Arc::new(Compressors::new(settings.level)),
+        cpu: Cpu::of_this_machine(),
         settings,
-        memory_bytes: options.tuning.memory_bytes,
+        memory_bytes,
         listing,
         survey,
     })
@@ -166,9 +184,9 @@ async fn survey(connection: &Connection, collections: &[Found], sizes: &[Option<
 
 /// The listing that is read, and its time.
 async fn settle(connection: &Connection, selection: &Selection, kind: ConsistencyKind) -> Result<Listing> {
-    let listing = discover::settle(connection, selection).await?;
+    let listing = discover::settle(connection, selection, kind != ConsistencyKind::None).await?;
     let has_documents = listing.collections.iter().any(|c| c.kind != CollectionKind::View);
-    if kind == ConsistencyKind::Snapshot && has_documents && listing.time.is_none() {
+    if kind != ConsistencyKind::None && has_documents && listing.time.is_none() {
         return Err(Error::new(
             ErrorKind::Refused,
             "the source does not tell its operation time, without which it cannot be read at one moment",
@@ -176,21 +194,6 @@ async fn settle(connection: &Connection, selection: &Selection, kind: Consistenc
         .hint("connect to the deployment itself, not through something that only resembles it"));
     }
     Ok(listing)
-}
-
-/// What moment this source can be read at.
-fn consistency(connection: &Connection, allow_inconsistent: bool) -> Result<ConsistencyKind> {
-    if discover::can_snapshot(connection) {
-        return Ok(ConsistencyKind::Snapshot);
-    }
-    if connection.topology == Topology::Standalone || allow_inconsistent {
-        return Ok(ConsistencyKind::None);
-    }
-    Err(Error::new(
-        ErrorKind::Refused,
-        format!("the source is a {} of version {}, which cannot be read at one moment", connection.topology, connection.version),
-    )
-    .hint("upgrade it to 5.0 or later, or pass --allow-inconsistent for a backup whose parts are of different moments"))
 }
 
 /// How many readers fit: each needs two small segments, two frames, and a batch that the driver holds twice.
@@ -213,9 +216,57 @@ fn pool(readers: usize) -> u32 {
 }
 
 impl Prepared {
-    /// The time that every read shares.
-    pub(super) fn snapshot(&self) -> Option<Timestamp> {
-        self.listing.time.filter(|_| self.kind == ConsistencyKind::Snapshot)
+    /// Settles what moment the backup can show, and where the oplog slice that it keeps for that has to begin; none where there is no
+    /// oplog to be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where it can show none and that is not allowed; [`ErrorKind::Unreachable`].
+    pub(super) async fn aim(&mut self) -> Result<Option<Start>> {
+        let connection = &self.connection;
+        let start = match connection.topology {
+            Topology::ReplicaSet => oplog::start(connection).await.map(Some),
+            Topology::Standalone | Topology::Sharded => Ok(None),
+        };
+        let start = match start {
+            Err(e) if e.kind() == ErrorKind::Unreachable => return Err(e),
+            Err(e) => {
+                self.why_no_slice = Some(e.to_string());
+                None
+            }
+            Ok(start) => start,
+        };
+        self.kind = match connection.topology {
+            Topology::Standalone => ConsistencyKind::None,
+            _ if discover::can_snapshot(connection) => ConsistencyKind::Snapshot,
+            _ if start.is_some() => ConsistencyKind::Oplog,
+            _ if self.allow_inconsistent => ConsistencyKind::None,
+            _ => return Err(self.without_a_moment()),
+        };
+        Ok(start)
+    }
+
+    fn without_a_moment(&self) -> Error {
+        let (topology, version) = (self.connection.topology, self.connection.version);
+        let oplog = match &self.why_no_slice {
+            Some(why) => format!("; its oplog, which could make up for that, cannot be kept: {why}"),
+            None => String::new(),
+        };
+        let grant = match topology {
+            Topology::ReplicaSet => "let the login read the oplog (the role backup, or clusterMonitor, on admin); or ",
+            _ => "",
+        };
+        Error::new(
+            ErrorKind::Refused,
+            format!("the source is a {topology} of version {version}, which cannot be read at one moment{oplog}"),
+        )
+        .hint(format!(
+            "{grant}upgrade it to 5.0 or later, or pass --allow-inconsistent for a backup whose parts are of different moments"
+        ))
+    }
+
+    /// The time of the listing, where the backup is to be of a moment.
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        self.listing.time.filter(|_| self.kind != ConsistencyKind::None)
     }
 
     /// The bytes that batches may take.
@@ -223,8 +274,8 @@ impl Prepared {
         self.memory_bytes.saturating_sub(fixed_bytes(&self.settings)).max(self.memory_bytes / 4)
     }
 
-    /// A new listing and a new snapshot time.
-    pub(super) async fn settle_again(&mut self) -> Result<()> {
+    /// Takes the listing that is read, and with it the time that all reads share.
+    pub(super) async fn settle(&mut self) -> Result<()> {
         self.listing = settle(&self.connection, &self.selection, self.kind).await?;
         Ok(())
     }

@@ -27,6 +27,7 @@ pub(super) struct Pulse {
 #[derive(Debug, Default)]
 pub(super) struct State {
     snapshot_time: Mutex<Option<ClusterTime>>,
+    oplog_time: Mutex<Option<ClusterTime>>,
     ranges: AtomicU64,
     ranges_done: AtomicU64,
 }
@@ -34,9 +35,14 @@ pub(super) struct State {
 impl State {
     /// An attempt begins: so many ranges at this time.
     pub(super) fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64) {
-        *self.snapshot_time.lock().unwrap_or_else(PoisonError::into_inner) = snapshot_time;
+        set(&self.snapshot_time, snapshot_time);
         self.ranges.store(ranges, Ordering::Relaxed);
         self.ranges_done.store(0, Ordering::Relaxed);
+    }
+
+    /// The oplog is kept up to this time; none where it is not kept any more.
+    pub(super) fn oplog_at(&self, time: Option<ClusterTime>) {
+        set(&self.oplog_time, time);
     }
 
     /// All documents of one more range are stored.
@@ -68,6 +74,14 @@ impl Pulse {
     }
 }
 
+fn get(time: &Mutex<Option<ClusterTime>>) -> Option<ClusterTime> {
+    *time.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
+    *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
+}
+
 async fn beat(state: Arc<State>, place: Store, progress: Progress, started: DateTime<Utc>, end: CancellationToken) {
     loop {
         let (documents, raw_bytes, ..) = progress.view().sums();
@@ -77,7 +91,8 @@ async fn beat(state: Arc<State>, place: Store, progress: Progress, started: Date
             process: std::process::id(),
             started,
             heartbeat: clock::now(),
-            snapshot_time: *state.snapshot_time.lock().unwrap_or_else(PoisonError::into_inner),
+            snapshot_time: get(&state.snapshot_time),
+            oplog_time: get(&state.oplog_time),
             ranges_done: state.ranges_done.load(Ordering::Relaxed),
             ranges: state.ranges.load(Ordering::Relaxed),
             documents,

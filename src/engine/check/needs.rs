@@ -5,6 +5,7 @@ use super::{RightRow, Side};
 use crate::format::manifest::Topology;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{BUCKETS_PREFIX, Namespace};
+use crate::source::discover;
 
 /// Stands for any database or collection, where it is not known which: `*` is covered by privileges on all, and no other.
 const ANY: &str = "*";
@@ -86,15 +87,15 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
     });
     if source.connection.topology == Topology::ReplicaSet {
         rows.push(Need {
-            feature: "prove capped collections unchanged",
+            feature: "keep the oplog beside the data",
             actions: &["find"],
-            at: vec![Place::Collection(Namespace::new("local", "oplog.rs"))],
-            required: false,
-            grant: "backup on admin, or read on local".to_owned(),
+            at: oplog(),
+            required: !discover::can_snapshot(&source.connection),
+            grant: "clusterMonitor or backup on admin, or read on local and on config".to_owned(),
             without: Some(if source.has(Kind::Capped) {
-                "the capped collections of this source are marked as not being of the backup's moment"
+                "a backup that takes longer than the source keeps its history fails, and capped collections are marked as not being of its moment"
             } else {
-                "there is no capped collection now; one would be marked as not being of the backup's moment"
+                "a backup that takes longer than the source keeps its history fails"
             }),
         });
         rows.push(Need {
@@ -107,6 +108,11 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
         });
     }
     rows
+}
+
+/// Where the oplog is, and what tells how far back it is needed.
+pub(super) fn oplog() -> Vec<Place> {
+    [("local", "oplog.rs"), ("config", "transactions")].map(|(d, c)| Place::Collection(Namespace::new(d, c))).to_vec()
 }
 
 /// The bucket collections of the time series, or of any where there are none.

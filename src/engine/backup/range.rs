@@ -1,0 +1,142 @@
+//! Reading one range to its end, whatever becomes of the snapshot or the collection meanwhile.
+
+use std::sync::atomic::Ordering;
+
+use bson::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::read::{Halt, Reading, Shared, Unit, lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::budget::Budget;
+use crate::pipeline::write::RangeWriter;
+use crate::source::discover::{Whereabouts, whereabouts};
+use crate::source::scan::{Event, Failure, Scan};
+
+/// How often a range is begun again because its collection moved.
+const MOVES: u32 = 20;
+
+/// Reads one range and gives the operation time of the last reply. Nothing of it counts where its collection is found to be gone.
+pub(super) async fn read_range(
+    shared: &Shared,
+    reading: &Reading,
+    unit: &Unit,
+    writer: &mut RangeWriter,
+    halt: &CancellationToken,
+) -> Result<Option<Timestamp>, Halt> {
+    let moment = &shared.moment;
+    let mut moves = 0;
+    loop {
+        let data = lock(&reading.data).clone();
+        let snapshot = moment.snapshot().filter(|_| !reading.found.is_capped() && !reading.altered.load(Ordering::Relaxed));
+        let in_order = snapshot.is_none() && moment.relies();
+        let scan = Scan {
+            connection: shared.connection.clone(),
+            collection: reading.found.clone(),
+            data: data.clone(),
+            size: reading.size,
+            range: if in_order { unit.range.in_order(&reading.found) } else { unit.range.clone() },
+            snapshot,
+            not_before: moment.time,
+        };
+        let failure = match transfer(scan, writer, &shared.budget, halt).await? {
+            Ok(end) => return Ok(end),
+            Err(failure) => failure,
+        };
+        match failure {
+            // What it has can stay only where it is of the same moment as the rest; from its start on is simple, and it is one range.
+            Failure::TooOld(cause) if snapshot.is_some() => {
+                writer.restart().await?;
+                moment.give_up_snapshot(cause, &shared.connection).await?;
+            }
+            Failure::Moved(cause) => {
+                writer.restart().await?;
+                moves += 1;
+                let found = super::unless_stopped(halt, whereabouts(&shared.connection, &reading.found, &data)).await?;
+                tracing::info!(?found, "{cause}");
+                if moves > MOVES {
+                    return Err(restless(reading, cause).into());
+                }
+                if moved(shared, reading, found)? {
+                    return Ok(None);
+                }
+            }
+            Failure::Stopped => return Err(Error::interrupted().into()),
+            Failure::TooOld(error) | Failure::Other(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What follows from where a collection is now; true where there is nothing more to read of it. With the oplog slice the reading goes on,
+/// without it the backup begins again, except where the collection is simply gone.
+fn moved(shared: &Shared, reading: &Reading, found: Whereabouts) -> Result<bool, Halt> {
+    let namespace = &reading.found.namespace;
+    let bridged = shared.moment.rely();
+    let again = |what: String| Err(Halt::Again(format!("{namespace} {what} while the backup ran")));
+    match found {
+        Whereabouts::Dropped => {
+            lock(&reading.gone).get_or_insert("dropped while the backup ran");
+            Ok(true)
+        }
+        Whereabouts::Replaced if bridged => {
+            lock(&reading.gone).get_or_insert("replaced by another collection of its name while the backup ran");
+            Ok(true)
+        }
+        Whereabouts::Renamed(now) if bridged => {
+            *lock(&reading.data) = now;
+            reading.altered.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+        Whereabouts::Unmoved if bridged => {
+            reading.altered.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+        // Neither the one that is gone nor the one that came after the listing would be in the backup.
+        Whereabouts::Replaced => again("was replaced".to_owned()),
+        Whereabouts::Renamed(now) => again(format!("was renamed to {now}")),
+        Whereabouts::Unmoved => again("was altered (its options or indexes)".to_owned()),
+    }
+}
+
+fn restless(reading: &Reading, cause: Error) -> Error {
+    let namespace = &reading.found.namespace;
+    Error::new(
+        ErrorKind::Server,
+        format!("{namespace} was renamed or altered {MOVES} times while one part of it was read: {cause}"),
+    )
+    .hint("run the backup when collections are not renamed or altered, or exclude the namespace")
+    .cause(cause)
+}
+
+/// Lets a scan run ahead of the writer by one batch. The outer error is the writer's.
+async fn transfer(
+    scan: Scan,
+    writer: &mut RangeWriter,
+    budget: &Budget,
+    halt: &CancellationToken,
+) -> Result<Result<Option<Timestamp>, Failure>> {
+    let (to, mut from) = mpsc::channel(1);
+    let end = halt.child_token();
+    let scanning = tokio::spawn({
+        let (budget, end) = (budget.clone(), end.clone());
+        async move { scan.run(&budget, &to, &end).await }
+    });
+    let mut written = Ok(());
+    while let Some(event) = from.recv().await {
+        written = match event {
+            Event::Batch(batch, share) => {
+                let written = writer.write(batch).await;
+                drop(share);
+                written
+            }
+            Event::Restart => writer.restart().await,
+        };
+        if written.is_err() {
+            end.cancel();
+            break;
+        }
+    }
+    drop(from);
+    let scanned = scanning.await.map_err(|e| Error::new(ErrorKind::Internal, "a reading task died").cause(e))?;
+    written.map(|()| scanned)
+}

@@ -1,0 +1,224 @@
+//! Keeping a slice of the oplog while the data are read, for the case that they are not all of one moment.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bson::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::Prepared;
+use super::pulse::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::format::key;
+use crate::format::manifest::{OplogSlice, Segment};
+use crate::pipeline::progress::Progress;
+use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::source::oplog::{Start, Tail};
+use crate::store::Store;
+
+/// How long to wait between two pieces.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// About the stored bytes of a segment of the slice, at most.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A slice that is being kept, until [`Slice::finish`] or [`Slice::discard`].
+pub(super) struct Slice {
+    start: Start,
+    reliance: Arc<Reliance>,
+    until: watch::Sender<Option<Timestamp>>,
+    end: CancellationToken,
+    task: JoinHandle<Result<Option<Kept>>>,
+}
+
+/// What the task that keeps a slice hands over.
+struct Kept {
+    segments: Vec<Segment>,
+    to: Timestamp,
+}
+
+/// Whether a backup rests on its slice, and whether it can.
+#[derive(Debug, Default)]
+pub(super) struct Reliance {
+    inner: Mutex<Standing>,
+    /// Cancelled once the slice is lost although it is needed.
+    failed: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    needed: bool,
+    lost: Option<Error>,
+}
+
+impl Reliance {
+    /// From now on the slice is needed; false where it is lost, and nothing can rest on it.
+    pub(super) fn rely(&self) -> bool {
+        let mut standing = self.lock();
+        standing.needed |= standing.lost.is_none();
+        standing.lost.is_none()
+    }
+
+    /// Whether it is needed.
+    pub(super) fn is_needed(&self) -> bool {
+        self.lock().needed
+    }
+
+    /// Why it is lost, where it is.
+    pub(super) fn why_lost(&self) -> Option<String> {
+        self.lock().lost.as_ref().map(ToString::to_string)
+    }
+
+    /// Waits until it is lost although it is needed, and gives the reason.
+    pub(super) async fn failed(&self) -> Error {
+        self.failed.cancelled().await;
+        let lost = self.lock().lost.take();
+        lost.unwrap_or_else(|| Error::new(ErrorKind::SnapshotLost, "the oplog slice is lost"))
+    }
+
+    fn lose(&self, error: Error) {
+        let mut standing = self.lock();
+        standing.lost = Some(error);
+        if standing.needed {
+            self.failed.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slice {
+    /// Begins to keep everything from `start` on.
+    pub(super) fn begin(
+        start: Start,
+        prepared: &Prepared,
+        place: &Store,
+        state: &Arc<State>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Self {
+        let writer = CollectionWriter::new(
+            place.clone(),
+            key::OPLOG.to_owned(),
+            prepared.compressors.clone(),
+            usize::try_from(prepared.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX),
+            prepared.cpu.clone(),
+            // It is no part of what the progress is measured by.
+            Progress::default().item(key::OPLOG, 0, 0),
+        );
+        let (until, end, reliance) = (watch::Sender::new(None), stop.child_token(), Arc::new(Reliance::default()));
+        let keeping = Keeping {
+            tail: Tail::new(prepared.connection.clone(), start.from, prepared.settings.databases.clone()),
+            writer: writer.range(),
+            until: until.subscribe(),
+            reliance: reliance.clone(),
+            state: state.clone(),
+            progress: progress.clone(),
+            end: end.clone(),
+        };
+        let task = tokio::spawn(keeping.run(start.since));
+        Self { start, reliance, until, end, task }
+    }
+
+    /// How far a backup rests on it.
+    pub(super) fn reliance(&self) -> &Arc<Reliance> {
+        &self.reliance
+    }
+
+    /// The earliest time of a listing to which it belongs.
+    pub(super) fn since(&self) -> Timestamp {
+        self.start.since
+    }
+
+    /// Reads on to `to` or a little later, and gives all of it, durable.
+    ///
+    /// # Errors
+    /// Those of [`Tail::read_to`], also where they came up earlier.
+    pub(super) async fn finish(&mut self, to: Timestamp) -> Result<OplogSlice> {
+        self.until.send_replace(Some(to));
+        let Some(Kept { segments, to }) = (&mut self.task).await.map_err(died)?? else {
+            let lost = self.reliance.lock().lost.take();
+            return Err(lost.unwrap_or_else(Error::interrupted));
+        };
+        let mut content = Content::default();
+        segments.iter().for_each(|segment| content.merge(&segment.content()));
+        Ok(OplogSlice {
+            from: self.start.from.into(),
+            to: to.into(),
+            documents: content.documents,
+            bytes: content.bytes,
+            digest: content.digest(),
+            segments,
+        })
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub(super) async fn discard(self) -> Result<()> {
+        self.end.cancel();
+        self.task.await.map_err(died)?.map(drop)
+    }
+}
+
+/// The work of the task.
+struct Keeping {
+    tail: Tail,
+    writer: RangeWriter,
+    until: watch::Receiver<Option<Timestamp>>,
+    reliance: Arc<Reliance>,
+    state: Arc<State>,
+    progress: Progress,
+    end: CancellationToken,
+}
+
+impl Keeping {
+    /// Nothing where it was stopped or lost, and then nothing stored is left.
+    async fn run(mut self, since: Timestamp) -> Result<Option<Kept>> {
+        let kept = self.keep(since).await;
+        if let Ok(kept) = kept {
+            return Ok(Some(kept));
+        }
+        self.state.oplog_at(None);
+        let removed = self.writer.restart().await;
+        if let Err(error) = kept
+            && error.kind() != ErrorKind::Interrupted
+        {
+            self.progress.note(format!("the oplog is not kept any more: {error}"));
+            self.reliance.lose(error);
+        }
+        removed.map(|()| None)
+    }
+
+    async fn keep(&mut self, since: Timestamp) -> Result<Kept> {
+        let mut goal = since;
+        loop {
+            let until = *self.until.borrow_and_update();
+            // What was read beyond the end is part of it: the end moves with it.
+            goal = until.unwrap_or(goal).max(self.tail.position());
+            let time = self.tail.read_to(goal, &mut self.writer, &self.end).await?;
+            self.state.oplog_at(Some(goal.into()));
+            if until.is_some() {
+                let segments = self.writer.finish().await?.into_iter().map(|(_, segment)| segment).collect();
+                return Ok(Kept { segments, to: goal });
+            }
+            goal = time;
+            tokio::select! {
+                () = self.end.cancelled() => return Err(Error::interrupted()),
+                // Where nobody can say any more when it ends, it is over.
+                changed = self.until.changed() => changed.map_err(|_| Error::interrupted())?,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+}
+
+fn died(cause: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "the task that keeps the oplog died").cause(cause)
+}

@@ -1,0 +1,129 @@
+//! What moment of its source a backup shows.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Segment;
+use crate::format::digest::{Content, ContentDigest};
+
+/// A cluster time or oplog time: seconds and an ordinal within the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterTime {
+    /// Seconds since 1970.
+    pub t: u32,
+    /// The ordinal within the second.
+    pub i: u32,
+}
+
+impl From<bson::Timestamp> for ClusterTime {
+    fn from(time: bson::Timestamp) -> Self {
+        Self { t: time.time, i: time.increment }
+    }
+}
+
+impl From<ClusterTime> for bson::Timestamp {
+    fn from(time: ClusterTime) -> Self {
+        Self { time: time.t, increment: time.i }
+    }
+}
+
+impl std::fmt::Display for ClusterTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match DateTime::<Utc>::from_timestamp(i64::from(self.t), 0) {
+            Some(time) => write!(f, "{} ({}, {})", time.format("%Y-%m-%dT%H:%M:%SZ"), self.t, self.i),
+            None => write!(f, "({}, {})", self.t, self.i),
+        }
+    }
+}
+
+/// What moment of the source a backup shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consistency {
+    /// How far the parts belong together.
+    pub kind: ConsistencyKind,
+    /// The time of the listing. Of a snapshot, every document is as it was then; of a backup with an oplog slice, none was read
+    /// earlier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster_time: Option<ClusterTime>,
+    /// Where the oplog slice begins, of a backup that has one: [`OplogSlice::from`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<ClusterTime>,
+    /// The moment that the backup shows once its oplog slice is replayed: [`OplogSlice::to`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to: Option<ClusterTime>,
+    /// Of a snapshot, the collections that could not be read at its time: capped ones, which servers refuse to read so, and which
+    /// were written to, or could not be proven not to have been, between that time and the end of their own read.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exceptions: Vec<ConsistencyException>,
+}
+
+/// A collection that is not part of the snapshot of its backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsistencyException {
+    /// The collection's database.
+    pub database: String,
+    /// The collection's name.
+    pub collection: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Kinds of consistency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsistencyKind {
+    /// Every document as it was at one cluster time.
+    Snapshot,
+    /// Documents as they were at different times, and every write between the first of them and the last: replayed, it gives
+    /// all of them as they were at one cluster time.
+    Oplog,
+    /// Read one after the other while the source went on: writes in between may be in one part and not in another.
+    None,
+}
+
+impl std::fmt::Display for ConsistencyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Snapshot => "snapshot",
+            Self::Oplog => "oplog",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The source's oplog between two times, beside data that were read between them.
+///
+/// Every entry whose `ts` is from `from` to `to` is in it, in the order of `ts`, each as the server gave it, but for no-ops and those
+/// of databases that are not part of the backup. What the digests of collections prove is the data before the replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OplogSlice {
+    /// Where it begins, at [`Consistency::cluster_time`] or before: at the first entry of every transaction that commits after it.
+    pub from: ClusterTime,
+    /// Where it ends, at or after the last read. Replayed up to here, the backup shows the source as it was then.
+    pub to: ClusterTime,
+    /// How many entries.
+    pub documents: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// Their content digest.
+    pub digest: ContentDigest,
+    /// The objects that hold them, in order.
+    pub segments: Vec<Segment>,
+}
+
+impl OplogSlice {
+    /// The entries, their bytes and their digest.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content { documents: self.documents, bytes: self.bytes, sum: self.digest.0 }
+    }
+
+    /// The stored bytes of its segments.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        super::stored_bytes(&self.segments)
+    }
+}

@@ -1,0 +1,526 @@
+//! Backups that rest on a slice of the oplog: whatever keeps the data from being of one moment, the slice holds every write since, without
+//! a gap, and is there only where it is needed.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use bsonvault::engine::Tuning;
+use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
+use bsonvault::error::ErrorKind;
+use bsonvault::format::digest::Content;
+use bsonvault::format::document::Documents;
+use bsonvault::format::manifest::{ConsistencyKind, OplogSlice, Segment};
+use bsonvault::mongo::{MongoUri, Role};
+use futures::TryStreamExt as _;
+use mongodb::Client;
+use support::backups::{Vault, at, content, divided, fill, fill_large, on, walk, without_oplog};
+use support::bank::{self, Bank, BankOptions};
+use support::link::{Link, LinkOptions};
+use support::server::{Server, ServerOptions};
+use tokio_util::sync::CancellationToken;
+
+/// The documents of these segments, in order.
+async fn documents(vault: &Vault, report: &BackupReport, segments: &[Segment]) -> Vec<RawDocumentBuf> {
+    let mut documents = Vec::new();
+    for segment in segments {
+        let bytes = vault.store().below(report.name.as_str()).get(&segment.object.key).await.unwrap();
+        let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
+        documents.extend(Documents::of(&raw).map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap()));
+    }
+    documents
+}
+
+/// The slice of a backup, after it was found to be exactly what the server's own oplog has between its ends about these databases.
+async fn proven_slice(
+    client: &Client,
+    vault: &Vault,
+    report: &BackupReport,
+    databases: &[&str],
+) -> (OplogSlice, Vec<RawDocumentBuf>) {
+    let manifest = &report.manifest;
+    assert_eq!(manifest.consistency.kind, ConsistencyKind::Oplog, "{:?}", manifest.consistency);
+    let slice = manifest.oplog.clone().unwrap();
+    let listed = manifest.consistency.cluster_time.unwrap();
+    assert!(slice.from <= listed && listed <= slice.to, "{slice:?} {listed}");
+    assert!(manifest.consistency.exceptions.is_empty());
+    let kept = documents(vault, report, &slice.segments).await;
+    let (from, to) = (Timestamp::from(slice.from), Timestamp::from(slice.to));
+    let filter = doc! { "ts": { "$gte": from, "$lte": to }, "op": { "$ne": "n" } };
+    let oplog = client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+    let all: Vec<RawDocumentBuf> = oplog.find(filter).await.unwrap().try_collect().await.unwrap();
+    let expected: Vec<RawDocumentBuf> = all
+        .into_iter()
+        .filter(|entry| {
+            let ns = entry.get_str("ns").unwrap();
+            let database = ns.split('.').next().unwrap();
+            ns == "admin.$cmd"
+                && entry.get_document("o").is_ok_and(|o| {
+                    let first = o.iter().next().unwrap().unwrap().0;
+                    ["applyOps", "commitTransaction", "abortTransaction"].contains(&first.as_str())
+                })
+                || databases.contains(&database)
+        })
+        .collect();
+    let times = |entries: &[RawDocumentBuf]| entries.iter().map(|e| e.get_timestamp("ts").unwrap()).collect::<Vec<_>>();
+    assert_eq!(times(&kept), times(&expected));
+    assert_eq!(kept, expected);
+    (slice, kept)
+}
+
+/// What `_id`s a collection of a backup has; each once.
+async fn ids(vault: &Vault, report: &BackupReport, namespace: &str) -> Vec<Bson> {
+    let collection = report.manifest.collections.iter().find(|c| c.namespace().to_string() == namespace).unwrap();
+    let documents = documents(vault, report, &collection.segments).await;
+    let mut ids: Vec<Bson> = documents.iter().map(|d| d.get("_id").unwrap().unwrap().try_into().unwrap()).collect();
+    ids.sort_by_key(ToString::to_string);
+    let all = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "{namespace} has documents of the same _id");
+    ids
+}
+
+fn short_history(name: &str) -> ServerOptions {
+    let parameters = vec![("minSnapshotHistoryWindowInSeconds".to_owned(), "1".to_owned())];
+    ServerOptions { repl_set: Some(name.to_owned()), parameters, ..ServerOptions::default() }
+}
+
+#[tokio::test]
+async fn a_quick_backup_keeps_no_slice() {
+    let server = Server::replica_set("quick").await;
+    let client = server.client().await;
+    let bank = Bank::start(&client, BankOptions { db: "quick".to_owned(), ..BankOptions::default() }).await;
+    bank.wait_for(5, 5).await;
+    let vault = Vault::new();
+    let report = vault.backup(&server.uri(), &on("quick")).await.unwrap();
+    bank.stop().await;
+    assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
+    assert_eq!((&report.manifest.oplog, report.manifest.consistency.to), (&None, None));
+    vault.contents(&report).await;
+    let stored = walk(&vault.directory.path().join(report.name.as_str()));
+    assert!(!stored.iter().any(|f| f.to_string_lossy().contains("oplog")), "{stored:?}");
+    assert!(vault.progress.take_notes().is_empty());
+}
+
+#[tokio::test]
+async fn a_history_that_is_too_short_is_made_up_for_by_the_oplog() {
+    let server = Server::start(short_history("short")).await;
+    let client = server.client().await;
+    let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), ..BankOptions::default() }).await;
+    let others = Bank::start(&client, BankOptions { db: "elsewhere".to_owned(), seed: 2, ..BankOptions::default() }).await;
+    fill_large(&client.database("short"), "large", 12_000).await;
+    let slow = doc! { "failCommands": ["getMore"], "namespace": "short.large", "blockConnection": true, "blockTimeMS": 4000 };
+    server.fail_command(doc! { "times": 2 }, slow).await;
+    let vault = Vault::new();
+    let report = vault.backup(&server.uri(), &divided("short", u64::MAX)).await.unwrap();
+    bank.wait_for(3, 3).await;
+    bank.stop().await;
+    others.stop().await;
+    let contents = vault.contents(&report).await;
+    assert_eq!(contents["short.large"], content(&client.database("short"), "large").await);
+    let (slice, entries) = proven_slice(&client, &vault, &report, &["short"]).await;
+    assert!(slice.documents > 50 && entries.iter().any(|e| e.get_str("op").ok() == Some("i")), "{slice:?}");
+    for collection in ["left", "right", "journal", "counters", "churn"] {
+        ids(&vault, &report, &format!("short.{collection}")).await;
+    }
+    let notes = vault.progress.take_notes();
+    assert_eq!(notes.iter().filter(|n| n.contains("reading on with its oplog")).count(), 1, "{notes:?}");
+    let totals = report.manifest.totals;
+    assert_eq!(totals.documents, report.manifest.collections.iter().map(|c| c.documents).sum::<u64>());
+    assert!(totals.segments > report.manifest.collections.iter().map(|c| c.segments.len() as u64).sum::<u64>());
+}
+
+/// Applies what of a slice comes after the listing to a copy of the documents, by the server's own means.
+async fn replay(copy: &Client, after: Timestamp, entries: &[RawDocumentBuf]) {
+    let is_data = |op: &Document| ["i", "u", "d"].contains(&op.get_str("op").unwrap());
+    // Of a transaction in several entries, those before the last wait for it.
+    let mut waiting: BTreeMap<String, Vec<Document>> = BTreeMap::new();
+    for entry in entries {
+        let entry = Document::try_from(&**entry).unwrap();
+        let mut operations = match entry.get_document("o").unwrap().get_array("applyOps") {
+            Ok(grouped) => grouped.iter().map(|op| op.as_document().unwrap().clone()).collect(),
+            Err(_) => vec![entry.clone()],
+        };
+        let key = format!("{:?} {:?}", entry.get("lsid"), entry.get("txnNumber"));
+        if entry.get_document("o").unwrap().get_bool("partialTxn").unwrap_or(false) {
+            waiting.entry(key).or_default().append(&mut operations);
+            continue;
+        }
+        operations.splice(0..0, waiting.remove(&key).unwrap_or_default());
+        operations.retain(is_data);
+        if entry.get_timestamp("ts").unwrap() <= after || operations.is_empty() {
+            continue;
+        }
+        let operations: Vec<Bson> = operations
+            .iter()
+            .map(|op| ["op", "ns", "o", "o2"].into_iter().filter_map(|k| Some((k.to_owned(), op.get(k)?.clone()))).collect())
+            .map(|op: Document| Bson::Document(op))
+            .collect();
+        let apply = doc! { "applyOps": operations, "oplogApplicationMode": "InitialSync" };
+        copy.database("admin").run_command(apply).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn replayed_the_data_are_those_of_the_slices_end() {
+    let server = Server::replica_set("replayed").await;
+    let client = server.client().await;
+    let database = client.database("replayed");
+    let bank = Bank::start(&client, BankOptions { db: "replayed".to_owned(), ..BankOptions::default() }).await;
+    fill_large(&database, "large", 30_000).await;
+    let changing = tokio::spawn({
+        let large = database.collection::<Document>("large");
+        async move {
+            for i in 0.. {
+                // Gone and back, behind the cursor or before it: stored at another place, in the same place by `_id`.
+                let id = i * 7919 % 30_000;
+                large.delete_one(doc! { "_id": id }).await.unwrap();
+                large.insert_one(doc! { "_id": id, "back": i }).await.unwrap();
+            }
+        }
+    });
+    // As if the history were over as soon as reading begins.
+    server
+        .fail_command(doc! { "times": 1 }, doc! { "failCommands": ["find"], "namespace": "replayed.large", "errorCode": 239 })
+        .await;
+    let vault = Vault::new();
+    let link = Link::to(server.port(), LinkOptions { mbit: Some(120.0), ..LinkOptions::default() });
+    let report = vault.backup(&server.uri_through(link.port()), &divided("replayed", u64::MAX)).await.unwrap();
+    bank.wait_for(2, 2).await;
+    let (slice, entries) = proven_slice(&client, &vault, &report, &["replayed"]).await;
+    let copy = Server::replica_set("copy").await;
+    let copy_client = copy.client().await;
+    for collection in &report.manifest.collections {
+        let documents = documents(&vault, &report, &collection.segments).await;
+        let into = copy_client.database("replayed").collection::<RawDocumentBuf>(&collection.name);
+        into.insert_many(documents).await.unwrap();
+    }
+    replay(&copy_client, report.manifest.consistency.cluster_time.unwrap().into(), &entries).await;
+    for collection in &report.manifest.collections {
+        let find = doc! {
+            "find": &collection.name, "batchSize": 100_000,
+            "readConcern": { "level": "snapshot", "atClusterTime": Timestamp::from(slice.to) },
+        };
+        let mut then = Content::default();
+        let mut cursor = database.run_cursor_command(find).await.unwrap();
+        while cursor.advance().await.unwrap() {
+            then.add(cursor.current().as_bytes());
+        }
+        assert_eq!(content(&copy_client.database("replayed"), &collection.name).await, then, "{}", collection.name);
+    }
+    changing.abort();
+    bank.stop().await;
+    assert_eq!(bank::check(&copy_client, "replayed").await, Vec::<String>::new());
+    assert!(slice.documents > 500, "{slice:?}");
+}
+
+#[tokio::test]
+async fn a_collection_renamed_and_made_anew_while_it_is_read_is_read_on() {
+    let server = Server::replica_set("rotated").await;
+    let client = server.client().await;
+    for (moment, name) in [("find", "before"), ("getMore", "during")] {
+        let database = client.database(name);
+        fill_large(&database, "log", 10_000).await;
+        let expected = content(&database, "log").await;
+        let vault = Vault::new();
+        let report = at((&server, &server.uri()), (moment, &format!("{name}.log")), &vault, &divided(name, u64::MAX), async {
+            let rename = doc! { "renameCollection": format!("{name}.log"), "to": format!("{name}.log_old") };
+            client.database("admin").run_command(rename).await.unwrap();
+            fill(&database, "log", [Bson::Int32(-1)]).await;
+        })
+        .await
+        .unwrap();
+        let contents = vault.contents(&report).await;
+        assert_eq!(contents.into_iter().collect::<Vec<_>>(), [(format!("{name}.log"), expected)], "{moment}");
+        let (_, entries) = proven_slice(&client, &vault, &report, &[name]).await;
+        let of = |entry: &RawDocumentBuf| entry.get_document("o").unwrap().iter().next().unwrap().unwrap().0.to_string();
+        let kinds: Vec<String> = entries.iter().filter(|e| e.get_str("op").ok() == Some("c")).map(of).collect();
+        assert_eq!(kinds, ["renameCollection", "create"], "{moment}");
+        assert!(vault.progress.take_notes().iter().all(|n| !n.contains("beginning again")));
+    }
+}
+
+#[tokio::test]
+async fn a_collection_that_moves_again_and_again_is_found_by_every_cursor() {
+    let server = Server::replica_set("restless").await;
+    let client = server.client().await;
+    let database = client.database("restless");
+    fill_large(&database, "name0", 12_000).await;
+    let expected = content(&database, "name0").await;
+    let stop = CancellationToken::new();
+    let renaming = tokio::spawn({
+        let (client, stop) = (client.clone(), stop.clone());
+        async move {
+            for i in 0u32..12 {
+                if stop.is_cancelled() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let (from, to) = (format!("restless.name{i}"), format!("restless.name{}", i + 1));
+                client.database("admin").run_command(doc! { "renameCollection": from, "to": to }).await.unwrap();
+            }
+        }
+    });
+    server.fail_command("alwaysOn", doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 }).await;
+    let vault = Vault::new();
+    let report = vault.backup(&server.uri(), &divided("restless", 1_500_000)).await.unwrap();
+    stop.cancel();
+    renaming.await.unwrap();
+    let contents = vault.contents(&report).await;
+    assert_eq!(contents.values().collect::<Vec<_>>(), [&expected]);
+    let (_, entries) = proven_slice(&client, &vault, &report, &["restless"]).await;
+    assert!(entries.len() > 1, "it was renamed {} times while it was read", entries.len());
+}
+
+#[tokio::test]
+async fn a_collection_dropped_or_replaced_while_it_is_read_is_left_out_and_in_the_slice() {
+    let server = Server::replica_set("dropped").await;
+    let client = server.client().await;
+    let database = client.database("dropped");
+    for name in ["kept", "going", "report"] {
+        fill_large(&database, name, 10_000).await;
+    }
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "dropped.report"), &vault, &divided("dropped", u64::MAX), async {
+        database.collection::<Document>("going").drop().await.unwrap();
+        let out = doc! { "aggregate": "kept", "pipeline": [{ "$limit": 7 }, { "$out": "report" }], "cursor": {} };
+        database.run_command(out).await.unwrap();
+    })
+    .await
+    .unwrap();
+    let contents = vault.contents(&report).await;
+    // Whether `going` was read before it was dropped depends on which reader was first; both are right.
+    assert!(contents.contains_key("dropped.kept") && !contents.contains_key("dropped.report"), "{contents:?}");
+    let left: BTreeMap<_, _> = report.manifest.left_out.iter().map(|l| (l.collection.as_str(), l.reason.as_str())).collect();
+    assert!(left["report"].contains("replaced"), "{left:?}");
+    let (_, entries) = proven_slice(&client, &vault, &report, &["dropped"]).await;
+    assert!(entries.iter().any(|e| e.get_document("o").is_ok_and(|o| o.get_str("drop").ok() == Some("going"))));
+    assert!(entries.iter().any(|e| e.get_document("o").is_ok_and(|o| o.get_str("to").ok() == Some("dropped.report"))));
+
+    let report = at((&server, &server.uri()), ("getMore", "dropped.kept"), &vault, &divided("dropped", u64::MAX), async {
+        database.collection::<Document>("kept").drop().await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert!(!vault.contents(&report).await.contains_key("dropped.kept"));
+    assert!(report.manifest.left_out[0].reason.contains("dropped"), "{:?}", report.manifest.left_out);
+    proven_slice(&client, &vault, &report, &["dropped"]).await;
+}
+
+#[tokio::test]
+async fn a_collection_altered_before_it_is_read_is_read_without_the_snapshot() {
+    let server = Server::replica_set("altered").await;
+    let client = server.client().await;
+    let database = client.database("altered");
+    fill_large(&database, "c", 2_000).await;
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "altered.c"), &vault, &divided("altered", u64::MAX), async {
+        let rename = |from: &str, to: &str| doc! { "renameCollection": format!("altered.{from}"), "to": format!("altered.{to}") };
+        client.database("admin").run_command(rename("c", "d")).await.unwrap();
+        database.run_command(doc! { "createIndexes": "d", "indexes": [{ "key": { "pad": 1 }, "name": "pad" }] }).await.unwrap();
+        client.database("admin").run_command(rename("d", "c")).await.unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(vault.contents(&report).await["altered.c"].documents, 2_000);
+    // The listing is of the moment before; what came after is in the slice.
+    assert_eq!(report.manifest.collections[0].indexes.len(), 1);
+    let (_, entries) = proven_slice(&client, &vault, &report, &["altered"]).await;
+    assert_eq!(
+        entries.iter().filter(|e| e.get_str("op").ok() == Some("c")).count(),
+        4,
+        "two renames, and a build's start and end"
+    );
+}
+
+#[tokio::test]
+async fn a_capped_collection_that_is_written_to_needs_the_slice_and_a_quiet_one_does_not() {
+    let server = Server::replica_set("capped").await;
+    let client = server.client().await;
+    let database = client.database("capped");
+    for name in ["quiet", "busy"] {
+        database.run_command(doc! { "create": name, "capped": true, "size": 64 << 20 }).await.unwrap();
+        fill(&database, name, (0..300).map(|i| Bson::Int32(1000 - i))).await;
+    }
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "capped.busy"), &vault, &on("capped"), async {
+        fill(&database, "busy", [Bson::Int32(5000)]).await;
+    })
+    .await
+    .unwrap();
+    vault.contents(&report).await;
+    let (_, entries) = proven_slice(&client, &vault, &report, &["capped"]).await;
+    assert_eq!(entries.last().unwrap().get_document("o").unwrap().get_i32("_id").unwrap(), 5000);
+
+    let report = vault.backup(&server.uri(), &on("capped")).await.unwrap();
+    let consistency = &report.manifest.consistency;
+    assert_eq!((consistency.kind, consistency.exceptions.len()), (ConsistencyKind::Snapshot, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
+    let server = Server::start(short_history("cut")).await;
+    let client = server.client().await;
+    let bank = Bank::start(&client, BankOptions { db: "cut".to_owned(), ddl: true, ..BankOptions::default() }).await;
+    fill_large(&client.database("cut"), "large", 10_000).await;
+    let link = Link::to(
+        server.port(),
+        LinkOptions {
+            cut_every: Some(Duration::from_millis(700)),
+            round_trip: Duration::from_millis(4),
+            ..LinkOptions::default()
+        },
+    );
+    let slow = doc! { "failCommands": ["find"], "namespace": "cut.large", "blockConnection": true, "blockTimeMS": 5_000 };
+    server.fail_command(doc! { "times": 8 }, slow).await;
+    let vault = Vault::new();
+    let uri = server.uri_through(link.port());
+    let options = BackupOptions { tuning: Tuning { readers: Some(2), ..Tuning::default() }, ..on("cut") };
+    let report = vault.backup(&uri, &options).await.unwrap();
+    bank.stop().await;
+    assert!(link.cuts() > 4, "{} cuts", link.cuts());
+    vault.contents(&report).await;
+    let (slice, _) = proven_slice(&client, &vault, &report, &["cut"]).await;
+    assert!(slice.documents > 100, "{slice:?}");
+}
+
+/// The time of the oldest entry of a server's oplog.
+async fn oldest(client: &Client) -> Timestamp {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    oplog.find_one(doc! {}).await.unwrap().unwrap().get_timestamp("ts").unwrap()
+}
+
+#[tokio::test]
+async fn an_oplog_that_no_longer_reaches_back_fails_only_the_backup_that_needs_it() {
+    let options = ServerOptions {
+        repl_set: Some("rolled".to_owned()),
+        extra_args: ["--oplogSize", "1", "--syncdelay", "1"].map(str::to_owned).to_vec(),
+        ..ServerOptions::default()
+    };
+    let server = Server::start(options).await;
+    let client = server.client().await;
+    fill_large(&client.database("rolled"), "c", 12_000).await;
+    let elsewhere = client.database("elsewhere").collection::<Document>("c");
+    for needed in [true, false] {
+        let history = if needed { 1 } else { 300 };
+        server.admin(doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": history }).await.unwrap();
+        let link = Link::to(server.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
+        let vault = Vault::new();
+        let (uri, options) = (server.uri_through(link.port()), divided("rolled", u64::MAX));
+        let backup = vault.backup(&uri, &options);
+        let change = async {
+            let relies = || vault.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog"));
+            while vault.progress.view().sums().0 == 0 || (needed && !relies()) {
+                elsewhere.insert_one(doc! {}).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let refuse =
+                doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 189, "appName": "bsonvault" };
+            server.fail_command("alwaysOn", refuse).await;
+            let now = server.admin(doc! { "ping": 1 }).await.unwrap().get_timestamp("operationTime").unwrap();
+            while oldest(&client).await <= now {
+                elsewhere.insert_many((0..500).map(|_| doc! { "pad": "x".repeat(1000) })).await.unwrap();
+            }
+            server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+        };
+        let (result, ()) = tokio::join!(backup, change);
+        if needed {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::SnapshotLost, "{error}");
+            assert!(error.to_string().contains("oplog no longer reaches back to"), "{error}");
+            assert!(error.hint_text().unwrap().contains("replSetResizeOplog"), "{:?}", error.hint_text());
+            vault.assert_nothing_left();
+        } else {
+            let report = result.unwrap();
+            assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
+            let notes = vault.progress.take_notes();
+            assert!(notes.iter().any(|n| n.contains("the oplog is not kept any more")), "{notes:?}");
+            vault.contents(&report).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_open_at_the_start_is_in_the_slice_from_its_first_entry() {
+    let server = Server::replica_set("open").await;
+    let client = server.client().await;
+    let database = client.database("open");
+    database.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
+    fill(&database, "c", (0..10).map(Bson::Int32)).await;
+    // A prepared one has entries in the oplog long before it is committed.
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    database.collection::<Document>("c").insert_one(doc! { "_id": 100 }).session(&mut session).await.unwrap();
+    let prepare = doc! { "prepareTransaction": 1, "writeConcern": { "w": "majority" } };
+    let prepared = client.database("admin").run_command(prepare).session(&mut session).await.unwrap();
+    let prepared = prepared.get_timestamp("prepareTimestamp").unwrap();
+    fill(&database, "c", (10..20).map(Bson::Int32)).await;
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "open.capped"), &vault, &on("open"), async {
+        fill(&database, "capped", [Bson::Int32(1)]).await;
+        let commit = doc! { "commitTransaction": 1, "commitTimestamp": prepared, "writeConcern": { "w": "majority" } };
+        client.database("admin").run_command(commit).session(&mut session).await.unwrap();
+    })
+    .await
+    .unwrap();
+    vault.contents(&report).await;
+    let (slice, entries) = proven_slice(&client, &vault, &report, &["open"]).await;
+    assert_eq!(Timestamp::from(slice.from), prepared);
+    let first = entries[0].get_document("o").unwrap();
+    assert!(first.get_bool("prepare").unwrap() && first.get_array("applyOps").is_ok());
+    assert!(entries.iter().any(|e| e.get_document("o").unwrap().get("commitTransaction").unwrap().is_some()));
+}
+
+#[tokio::test]
+async fn entries_of_sixteen_mebibytes_and_transactions_of_several_entries_are_kept_whole() {
+    let server = Server::start(short_history("large")).await;
+    let client = server.client().await;
+    let database = client.database("large");
+    database.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
+    fill(&database, "c", (0..10).map(Bson::Int32)).await;
+    let vault = Vault::new();
+    let report = at((&server, &server.uri()), ("find", "large.capped"), &vault, &on("large"), async {
+        fill(&database, "capped", [Bson::Int32(1)]).await;
+        // The largest document there is makes an entry that is larger.
+        let empty = bson::serialize_to_vec(&doc! { "_id": 100, "pad": "" }).unwrap().len();
+        let largest = doc! { "_id": 100, "pad": "x".repeat(16 * 1024 * 1024 - empty) };
+        database.collection::<Document>("c").insert_one(largest).await.unwrap();
+        let mut session = client.start_session().await.unwrap();
+        session.start_transaction().await.unwrap();
+        for i in 0..3 {
+            let document = doc! { "_id": 200 + i, "pad": "y".repeat(9 << 20) };
+            database.collection::<Document>("c").insert_one(document).session(&mut session).await.unwrap();
+        }
+        session.commit_transaction().await.unwrap();
+    })
+    .await
+    .unwrap();
+    vault.contents(&report).await;
+    let (slice, entries) = proven_slice(&client, &vault, &report, &["large"]).await;
+    assert!(slice.bytes > (16 + 27) << 20, "{slice:?}");
+    assert!(entries.iter().any(|e| e.as_bytes().len() > 16 << 20));
+    assert!(entries.iter().filter(|e| e.get("txnNumber").unwrap().is_some()).count() > 1);
+}
+
+#[tokio::test]
+async fn a_login_without_the_right_to_the_oplog_is_told_so() {
+    let (server, uri) = without_oplog("denied", &[]).await;
+    fill(&server.client().await.database("denied"), "c", (0..10).map(Bson::Int32)).await;
+    let vault = Vault::new();
+    let report = vault.backup(&uri, &on("denied")).await.unwrap();
+    assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
+    let notes = vault.progress.take_notes();
+    assert!(notes.len() == 1 && notes[0].contains("the oplog cannot be kept"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_plan_says_what_the_backup_will_be() {
+    let server = Server::replica_set("plan").await;
+    fill(&server.client().await.database("plan"), "c", (0..100).map(Bson::Int32)).await;
+    let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default()).await.unwrap();
+    assert_eq!(plan.consistency, ConsistencyKind::Snapshot);
+}

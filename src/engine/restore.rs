@@ -6,6 +6,7 @@
 
 mod fill;
 mod guard;
+pub mod outline;
 mod plan;
 
 use std::time::Instant;

@@ -6,5 +6,6 @@ pub mod frame;
 pub mod key;
 pub mod manifest;
 pub mod metadata;
+pub mod oplog;
 pub mod progress;
 pub mod segment;

@@ -6,6 +6,7 @@ pub mod check;
 pub mod indexes;
 pub mod insert;
 pub mod prepare;
+pub mod replay;
 
 use std::time::Duration;
 

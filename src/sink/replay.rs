@@ -26,7 +26,7 @@ use crate::names::Namespace;
 use crate::pipeline::cpu::Cpu;
 
 /// How many commands are under way at a time. The operations on one document are always in the same lane.
-const LANES: usize = 4;
+const LANES: usize = 2;
 
 /// Where the documents of one of the source's collections are in the target.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 mod support;
 
 mod changes;
+mod faults;
 mod slice;
 mod work;
 

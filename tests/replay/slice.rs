@@ -228,7 +228,7 @@ async fn now(connection: &Connection, uuid: Uuid) -> Option<Namespace> {
     None
 }
 
-async fn documents(client: &Client, namespace: &Namespace) -> Vec<RawDocumentBuf> {
+pub(crate) async fn documents(client: &Client, namespace: &Namespace) -> Vec<RawDocumentBuf> {
     let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
     let mut found = collection.find(doc! {}).hint(mongodb::options::Hint::Keys(doc! { "$natural": 1 })).await.unwrap();
     let mut documents = Vec::new();

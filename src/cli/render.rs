@@ -137,6 +137,9 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
         IndexMode::Skip => text += "indexes are not built\n",
         IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
     }
+    if let Some(oplog) = &plan.oplog {
+        text += &format!("the oplog is replayed up to {}: {}\n", oplog.to, format!("{} of its entries", HumanCount(oplog.entries)));
+    }
     if plan.mode == RestoreMode::Merge {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
     }
@@ -173,6 +176,9 @@ pub fn import(report: &RestoreReport) -> String {
         BinaryBytes(report.bytes),
         report.milliseconds as f64 / 1000.0,
     );
+    if let Some(replayed) = &report.replayed {
+        text += &format!("replayed     {} operations of the oplog, up to {}\n", HumanCount(replayed.operations), replayed.to);
+    }
     for namespace in &report.pruned {
         text += &format!("dropped: {} is not in the backup\n", plain(namespace));
     }

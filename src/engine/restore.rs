@@ -8,9 +8,11 @@ mod documents;
 mod fill;
 mod guard;
 mod later;
+pub mod outline;
 mod plan;
 mod report;
 mod select;
+mod slice;
 mod stage;
 mod views;
 
@@ -21,20 +23,20 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::plan::{Plan, PlannedNamespace, RestorePlan};
-pub use self::report::{RestoreReport, RestoredCollection, UnbuiltIndex};
+pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
+use self::report::Staging;
+pub use self::report::{ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
 use self::stage::Stage;
 use super::{Tuning, verify};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::digest::Content;
 use crate::format::manifest::CollectionKind;
 use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::{Cpu, cores};
 use crate::pipeline::progress::Progress;
-use crate::sink::indexes::IndexBuilder;
+use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Staged, Step};
 use crate::sink::{Target, indexes, staging};
@@ -127,7 +129,6 @@ pub async fn run(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
-    refuse_oplog(backup)?;
     progress.begin("looking at the target");
     let plan = plan(backup, target, configured_source, options, stop).await?;
     execute(backup, plan, options, progress, stop).await
@@ -169,9 +170,9 @@ pub async fn execute(
             return later::build(&plan, progress).await.map(|built| report::of_indexes(backup, &plan, built, begun));
         }
         // 3. Everything else, up to the last rename.
-        let (found, lost) = write(backup, &mut plan, &lease, &decided, options, progress).await?;
+        let staged = write(backup, &mut plan, &lease, &decided, options, progress).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
-        Ok(report::of(backup, &plan, &found, lost, begun))
+        Ok(report::of(backup, &plan, staged, begun))
     };
     let done = tokio::select! {
         done = work => done,
@@ -188,19 +189,7 @@ pub async fn execute(
     done
 }
 
-/// The data of a backup with an oplog slice are of one moment only once the slice is replayed.
-fn refuse_oplog(backup: &Backup) -> Result<()> {
-    if backup.manifest.oplog.is_none() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Refused,
-        format!("backup {} has an oplog slice, which this version cannot replay yet: nothing was imported", backup.manifest.name),
-    )
-    .hint("import a backup whose consistency is `snapshot`, as `bsonvault list` shows it, or use a later version"))
-}
-
-/// The phases that change the target. Gives what each collection was found to hold, and the options of indexes that were lost.
+/// The phases that change the target.
 async fn write(
     backup: &Backup,
     plan: &mut Plan,
@@ -208,7 +197,7 @@ async fn write(
     decided: &AtomicBool,
     options: &RestoreOptions,
     progress: &Progress,
-) -> Result<(Vec<Content>, Vec<String>)> {
+) -> Result<Staging> {
     plan.look_again().await?;
     let target = plan.target.clone();
     // 1. Stage everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
@@ -254,7 +243,7 @@ async fn stage(
     lease: &Lease,
     options: &RestoreOptions,
     progress: &Progress,
-) -> Result<(Vec<Content>, Vec<String>)> {
+) -> Result<Staging> {
     // 1. Create every collection, without expiry and without indexes.
     progress.begin("preparing the target");
     let target = plan.target.clone();
@@ -269,19 +258,28 @@ async fn stage(
         budget: Budget::new(options.tuning.memory_bytes),
         progress,
         builder: IndexBuilder::new(target.clone()),
-        indexes_later: false,
+        indexes_later: plan.slice.is_some(),
     };
     let found = stage.fill_and_prove().await?;
 
-    // 3. Only now what makes documents expire.
+    // 3. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
+    let mut staged = Staging { documents: found.iter().map(|c| c.documents).collect(), found, lost: Vec::new(), operations: 0 };
+    if let Some(slice) = &plan.slice {
+        staged.operations = slice.replay(&stage).await?;
+        staged.documents = stage.count().await?;
+        progress.begin("building indexes");
+        let all: Vec<usize> = (0..plan.blueprints.len()).collect();
+        stage.build(&all, Which::All).await?;
+    }
+
+    // 4. Only now what makes documents expire.
     progress.begin("confirming");
     staging::set_expiry(&target, &plan.blueprints).await?;
     stage.make_durable().await?;
-    let lost = match plan.indexes {
-        IndexMode::Now => indexes::confirm(&target, &plan.blueprints).await?,
-        IndexMode::Skip | IndexMode::Only => Vec::new(),
-    };
-    Ok((found, lost))
+    if plan.indexes == IndexMode::Now {
+        staged.lost = indexes::confirm(&target, &plan.blueprints).await?;
+    }
+    Ok(staged)
 }
 
 /// What is published, in the plan's order, and what is pruned.

@@ -12,7 +12,7 @@ use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document::{self, Documents};
 use crate::format::key;
 use crate::format::manifest::{self, ClusterTime, Manifest, OplogSlice, Segment, StoredObject};
-use crate::format::oplog::Entry;
+use crate::format::oplog::Head;
 use crate::format::{metadata, segment};
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
@@ -323,7 +323,7 @@ struct Order {
 
 impl Order {
     fn take(&mut self, entry: &[u8]) -> Result<()> {
-        let time = Entry::of(entry)?.time;
+        let time = Head::of(entry)?.time;
         if time < self.from || time > self.to {
             return Err(Error::damaged(format!("the entry of {time} is outside of the slice")));
         }

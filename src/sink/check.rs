@@ -70,6 +70,18 @@ pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: 
     }
 }
 
+/// How many documents the collection of this blueprint has, as the server counts them.
+///
+/// # Errors
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+pub async fn count(target: &Target, blueprint: &Blueprint) -> Result<u64> {
+    let what = format!("counting {}", blueprint.namespace);
+    let count = rawdoc! { "count": blueprint.data_collection() };
+    let reply = target.run(&what, &blueprint.place.database, count).await?;
+    crate::mongo::catalog::number(&reply, "n")
+        .ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: the reply has no count")))
+}
+
 /// A collection being read, and how far.
 struct Reading<'a> {
     target: &'a Target,

@@ -20,7 +20,7 @@ use super::scan::{BATCH_LIMIT, FIRST_PAUSE, LONGEST_PAUSE, PATIENCE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::format::manifest::ClusterTime;
-use crate::format::oplog::Entry;
+use crate::format::oplog::Head;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
 use crate::mongo::{Connection, command};
 use crate::names::SYSTEM_DATABASES;
@@ -222,7 +222,7 @@ impl Tail {
         let array = command::batch_array(&reply)?;
         let (mut wanted, mut first, mut last) = (Vec::new(), None, None);
         for element in Elements::of(array)? {
-            let entry = Entry::of(element?.value)?;
+            let entry = Head::of(element?.value)?;
             let time = Timestamp::from(entry.time);
             if last.is_some_and(|last| last >= time) || time < self.position {
                 return Err(Error::damaged("the source's oplog is not in the order of time").into());
@@ -235,7 +235,7 @@ impl Tail {
     }
 
     /// No-ops and the deployment's own databases are never part of it; neither are databases that were not asked for.
-    fn wants(&self, entry: &Entry<'_>) -> bool {
+    fn wants(&self, entry: &Head<'_>) -> bool {
         let database = entry.database();
         let is = |name: &str| name.as_bytes() == database;
         entry.operation != b"n"

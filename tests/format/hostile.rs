@@ -5,7 +5,7 @@ use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements};
 use bsonvault::format::frame::{self, Compressor, Decompressor};
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
-use bsonvault::format::oplog::Entry;
+use bsonvault::format::oplog::Head;
 use bsonvault::format::segment::{self, Builder, SeekTable};
 use bsonvault::store::Store;
 use proptest::collection::vec;
@@ -19,7 +19,7 @@ fn feed(bytes: &[u8]) {
         let _whatever = elements.count();
     }
     let _whatever = (document::check(bytes), document::id(bytes), document::has_empty_timestamp(bytes));
-    let _whatever = Entry::of(bytes).map(|entry| (entry.command().is_some(), entry.database().len()));
+    let _whatever = Head::of(bytes).map(|entry| (entry.command().is_some(), entry.database().len()));
     let _whatever = Documents::of(bytes).filter_map(Result::ok).map(document::check).count();
     let mut decompressor = Decompressor::new().unwrap();
     if let Ok(table) = SeekTable::read(bytes) {

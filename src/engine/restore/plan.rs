@@ -7,16 +7,17 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::select::{self, Naming, Selected};
+use super::select::{self, AskedFor, Naming, Selected};
+use super::slice::{self, Slice};
 use super::{IndexMode, RestoreMode, RestoreOptions, guard};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{CollectionKind, Settings};
+use crate::format::manifest::{ClusterTime, CollectionKind, Settings};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::pipeline::progress::{Item, Progress};
-use crate::sink::{Blueprint, Standing, Target, indexes, limits, prepare};
+use crate::sink::{Blueprint, Standing, Target, indexes, limits, prepare, replay};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Plan {
     pub(super) standing: BTreeMap<String, Standing>,
     /// What `--prune` drops.
     pub(super) prunes: Vec<(Namespace, Option<Uuid>)>,
+    /// What is to be replayed.
+    pub(super) slice: Option<Slice>,
     pub(super) mode: RestoreMode,
     pub(super) indexes: IndexMode,
     backup: String,
@@ -48,10 +51,25 @@ pub struct RestorePlan {
     pub indexes: IndexMode,
     /// Each namespace, in the backup's order.
     pub collections: Vec<PlannedNamespace>,
+    /// The slice of the oplog that is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oplog: Option<PlannedReplay>,
     /// What stands there, is not in the backup, and is dropped.
     pub prunes: Vec<String>,
     /// What the target cannot hold and is left out, in words.
     pub left_out: Vec<String>,
+}
+
+/// A slice of the oplog that is to be replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedReplay {
+    /// Where it begins.
+    pub from: ClusterTime,
+    /// The moment that the data shows in the end.
+    pub to: ClusterTime,
+    /// Its entries.
+    pub entries: u64,
 }
 
 /// One namespace of a plan.
@@ -124,6 +142,7 @@ impl Plan {
             mode: self.mode,
             indexes: self.indexes,
             collections: collections.collect(),
+            oplog: self.slice.as_ref().map(|s| PlannedReplay { from: s.oplog.from, to: s.oplog.to, entries: s.oplog.documents }),
             prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
             left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).collect(),
         }
@@ -143,8 +162,9 @@ pub(super) async fn make(
     options: &RestoreOptions,
     stop: &CancellationToken,
 ) -> Result<Plan> {
-    // 1. Names, which need no connection.
-    let (selected, naming) = select::select(&backup.manifest.collections, options, uri.database())?;
+    // 1. What the backup holds and under which names, which needs no connection.
+    let (collections, slice) = slice::collections(backup, stop).await?;
+    let (selected, naming) = select::select(&collections, options, uri.database())?;
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
@@ -168,10 +188,15 @@ pub(super) async fn make(
         blueprints,
         standing,
         prunes: Vec::new(),
+        slice,
         mode: options.mode,
         indexes: options.indexes,
         backup: backup.manifest.name.to_string(),
     };
+
+    if let Some(slice) = &plan.slice {
+        replay::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
+    }
 
     // 4. What the mode forbids, and what goes beside.
     match options.mode {
@@ -244,6 +269,7 @@ fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> 
 /// What stands in the databases of the import, could have come with the backup, and is not in it.
 fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(Namespace, Option<Uuid>)>> {
     let imported: BTreeSet<&Namespace> = plan.blueprints.iter().map(|b| &b.namespace).collect();
+    let asked_for = AskedFor::of(settings)?;
     let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();
     let mut prunes = Vec::new();
     for (database, standing) in &plan.standing {
@@ -253,7 +279,7 @@ fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(
             if !imported.contains(&name)
                 && !belongs_to_server
                 && !name.is_of_an_import()
-                && naming.is_in_scope(&name, &databases, settings)?
+                && naming.is_in_scope(&name, &databases, &asked_for)?
             {
                 prunes.push((name, there.uuid));
             }

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::{IndexMode, RestoreMode};
 use crate::catalog::Backup;
 use crate::format::digest::Content;
-use crate::format::manifest::CollectionKind;
+use crate::format::manifest::{ClusterTime, CollectionKind};
 use crate::sink::Blueprint;
 
 /// A finished import: everything in it was read back from the target and found to be what the backup holds.
@@ -33,12 +33,29 @@ pub struct RestoreReport {
     pub skipped_indexes: Vec<UnbuiltIndex>,
     /// Those that could not be built.
     pub failed_indexes: Vec<UnbuiltIndex>,
+    /// The slice of the oplog that was replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<ReplayReport>,
     /// What stood in the target, was not in the backup, and was dropped.
     pub pruned: Vec<String>,
     /// What the target cannot hold and was left out, in words.
     pub left_out: Vec<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+}
+
+/// A slice of the oplog that was replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayReport {
+    /// Where it begins.
+    pub from: ClusterTime,
+    /// The moment that the target's data shows.
+    pub to: ClusterTime,
+    /// Its entries.
+    pub entries: u64,
+    /// The operations on documents that were applied.
+    pub operations: u64,
 }
 
 /// The indexes of an import.
@@ -73,25 +90,38 @@ pub struct RestoredCollection {
     pub kind: CollectionKind,
     /// Its documents (of a time series, its buckets), counted in the target.
     pub documents: u64,
-    /// Their bytes, uncompressed.
+    /// Their bytes, uncompressed; where a slice of the oplog is replayed, those before that.
     pub bytes: u64,
-    /// Whether what was read back from the target has the content digest of the backup.
+    /// Whether what was read back from the target, before a replay, has the content digest of the backup.
     pub digest_matches: bool,
     /// The indexes that were built, beside the one on `_id`.
     pub indexes: u64,
 }
 
-pub(super) fn of(backup: &Backup, plan: &Plan, found: &[Content], lost: Vec<String>, begun: Instant) -> RestoreReport {
+/// What staging came to.
+#[derive(Debug)]
+pub(super) struct Staging {
+    /// What each collection was found to hold, before a replay.
+    pub(super) found: Vec<Content>,
+    /// How many documents each has in the end.
+    pub(super) documents: Vec<u64>,
+    /// The options of indexes that the target did not keep, in words.
+    pub(super) lost: Vec<String>,
+    /// The operations that were replayed.
+    pub(super) operations: u64,
+}
+
+pub(super) fn of(backup: &Backup, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
     let builds = plan.indexes == IndexMode::Now;
     let built = |blueprint: &Blueprint| if builds { blueprint.indexes.len() as u64 } else { 0 };
     let collections: Vec<RestoredCollection> = plan
         .blueprints
         .iter()
-        .zip(found)
-        .map(|(blueprint, found)| RestoredCollection {
+        .zip(staged.found.iter().zip(&staged.documents))
+        .map(|(blueprint, (found, documents))| RestoredCollection {
             namespace: blueprint.namespace.to_string(),
             kind: blueprint.kind,
-            documents: found.documents,
+            documents: *documents,
             bytes: found.bytes,
             digest_matches: *found == blueprint.content,
             indexes: built(blueprint),
@@ -101,8 +131,14 @@ pub(super) fn of(backup: &Backup, plan: &Plan, found: &[Content], lost: Vec<Stri
         b.indexes.iter().map(|index| UnbuiltIndex { namespace: b.namespace.to_string(), name: index.name.clone(), reason: None })
     });
     let indexes = Built { built: collections.iter().map(|c| c.indexes).sum(), skipped: skipped.collect(), failed: Vec::new() };
-    let left_out = plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(lost).collect();
-    report(backup, plan, collections, indexes, left_out, begun)
+    let left_out = plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(staged.lost).collect();
+    let replayed = plan.slice.as_ref().map(|slice| ReplayReport {
+        from: slice.oplog.from,
+        to: slice.oplog.to,
+        entries: slice.oplog.documents,
+        operations: staged.operations,
+    });
+    RestoreReport { replayed, ..report(backup, plan, collections, indexes, left_out, begun) }
 }
 
 /// Of an import that built indexes only.
@@ -127,6 +163,7 @@ fn report(
         indexes: indexes.built,
         skipped_indexes: indexes.skipped,
         failed_indexes: indexes.failed,
+        replayed: None,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -82,11 +82,25 @@ fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[Namesp
     included && !exclude.iter().any(|p| p.matches(namespace))
 }
 
-/// Whether a backup with these settings would have held this namespace, had it been on the source.
-pub(super) fn was_asked_for(namespace: &Namespace, settings: &Settings) -> Result<bool> {
-    let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
-    let of_database = settings.databases.is_empty() || settings.databases.contains(&namespace.database);
-    Ok(of_database && passes(namespace, &parse(&settings.include)?, &parse(&settings.exclude)?))
+/// What a backup was asked to hold.
+#[derive(Debug)]
+pub(super) struct AskedFor {
+    databases: Vec<String>,
+    include: Vec<NamespacePattern>,
+    exclude: Vec<NamespacePattern>,
+}
+
+impl AskedFor {
+    pub(super) fn of(settings: &Settings) -> Result<Self> {
+        let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
+        Ok(Self { databases: settings.databases.clone(), include: parse(&settings.include)?, exclude: parse(&settings.exclude)? })
+    }
+
+    /// Whether it would have held this namespace, had it been on the source.
+    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+        let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
+        of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
+    }
 }
 
 fn database(wanted: &[&Collection], options: &RestoreOptions, in_path: Option<&str>) -> Result<Option<String>> {
@@ -130,7 +144,7 @@ impl Naming<'_> {
 
     /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--prune` goes no
     /// further. `databases` are those of the backup.
-    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, settings: &Settings) -> Result<bool> {
+    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, asked_for: &AskedFor) -> Result<bool> {
         let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));
         let by_database = match &self.database {
             Some(new) if *new == standing.database => {
@@ -141,11 +155,7 @@ impl Naming<'_> {
         };
         for name in renamed.chain(by_database) {
             let comes_here = self.of(&name)? == *standing;
-            if comes_here
-                && databases.contains(&name.database)
-                && is_wanted(&name, self.options)
-                && was_asked_for(&name, settings)?
-            {
+            if comes_here && databases.contains(&name.database) && is_wanted(&name, self.options) && asked_for.has(&name) {
                 return Ok(true);
             }
         }

@@ -119,6 +119,17 @@ impl Stage<'_> {
         Ok(found)
     }
 
+    /// How many documents each collection has now.
+    pub(super) async fn count(&self) -> Result<Vec<u64>> {
+        let counts = self.plan.blueprints.iter().map(|blueprint| async move {
+            if !blueprint.holds_documents() {
+                return Ok(0);
+            }
+            check::count(&self.plan.target, blueprint).await
+        });
+        stream::iter(counts).buffered(self.writers).try_collect().await
+    }
+
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
     pub(super) async fn build(&self, numbers: &[usize], which: Which) -> Result<()> {
         if self.plan.indexes == IndexMode::Skip {

@@ -1,0 +1,136 @@
+//! How fast an oplog slice is replayed, against one operation a command.
+//!
+//! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N]`
+//!
+//! Starts two servers of its own, one of them a replica set. Each run replays a third of inserts, a third of updates (differences) and a third of
+//! deletes, first some of them one by one, each a command of its own, then all of them as an import does it, with one to four
+//! commands under way. Prints medians of operations a second, and ratios; the ratios are what to compare.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a measurement prints, and ends where something is wrong"
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bson::{Binary, Document, Timestamp, doc, spec::BinarySubtype};
+use bsonvault::format::manifest::ClusterTime;
+use bsonvault::format::oplog::{Committed, Transactions};
+use bsonvault::mongo::connect::ConnectOptions;
+use bsonvault::mongo::{Connection, MongoUri, Role};
+use bsonvault::names::Namespace;
+use bsonvault::pipeline::cpu::Cpu;
+use bsonvault::sink::Target;
+use bsonvault::sink::replay::{Holds, Place, Replay};
+use support::server::{Server, ServerOptions};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const FRAME: usize = 4 * 1024 * 1024;
+const COLLECTION: Uuid = Uuid::from_u128(7);
+
+#[tokio::main]
+async fn main() {
+    let (mut operations, mut runs, mut single) = (200_000, 3, 3_000);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        match name.as_str() {
+            "--operations" => operations = arguments.next().unwrap().parse().unwrap(),
+            "--runs" => runs = arguments.next().unwrap().parse().unwrap(),
+            "--single" => single = arguments.next().unwrap().parse().unwrap(),
+            _ => {} // cargo's own
+        }
+    }
+    for repl_set in [None, Some("bench".to_owned())] {
+        let kind = if repl_set.is_some() { "replica set of one" } else { "standalone" };
+        let server = Server::start(ServerOptions { repl_set, cache_gb: Some(2.0), ..ServerOptions::default() }).await;
+        let (mut one, mut many) = (Vec::new(), [const { Vec::new() }; 3]);
+        for _ in 0..runs {
+            one.push(one_by_one(&server, single).await);
+            for (figures, lanes) in many.iter_mut().zip([1, 2, 4]) {
+                figures.push(replayed(&server, operations, lanes).await);
+            }
+        }
+        let one = median(&one);
+        println!("{kind}: one operation a command   {one:8.0} operations a second");
+        for (figures, lanes) in many.iter().zip([1, 2, 4]) {
+            let many = median(figures);
+            println!(
+                "{kind}: {operations} replayed, {lanes} lanes   {many:8.0} operations a second, {:.1} times as fast",
+                many / one
+            );
+        }
+    }
+}
+
+/// The `n`th operation: each third document is inserted, the one before is changed, and the one before that deleted.
+fn operation(n: usize) -> Document {
+    let id = (n / 3) as i64;
+    match n % 3 {
+        0 => doc! { "op": "i", "o": { "_id": id, "n": 1, "text": "x".repeat(200), "more": { "a": [1, 2, 3] } } },
+        1 => doc! { "op": "u", "o": { "$v": 2, "diff": { "u": { "n": 2 }, "i": { "new": "field" } } }, "o2": { "_id": id } },
+        _ => doc! { "op": "d", "o": { "_id": id - 1 } },
+    }
+}
+
+async fn empty(server: &Server) {
+    let db = server.client().await.database("bench");
+    db.drop().await.unwrap();
+    db.run_command(doc! { "create": "c" }).await.unwrap();
+}
+
+async fn one_by_one(server: &Server, operations: usize) -> f64 {
+    empty(server).await;
+    let admin = server.client().await.database("admin");
+    let begin = Instant::now();
+    for n in 0..operations {
+        let mut operation = operation(n);
+        operation.insert("ns", "bench.c");
+        admin.run_command(doc! { "applyOps": [operation] }).await.unwrap();
+    }
+    operations as f64 / begin.elapsed().as_secs_f64()
+}
+
+async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
+    empty(server).await;
+    let ui = Binary { subtype: BinarySubtype::Uuid, bytes: COLLECTION.as_bytes().to_vec() };
+    let session = doc! { "id": ui.clone(), "uid": Binary { subtype: BinarySubtype::Generic, bytes: vec![0; 32] } };
+    let mut frames = vec![Vec::with_capacity(FRAME)];
+    for n in 0..operations {
+        let mut entry = operation(n);
+        let time = Timestamp { time: 10 + n as u32, increment: 1 };
+        entry.extend(doc! { "lsid": session.clone(), "txnNumber": 1_i64, "ns": "src.c", "ui": ui.clone(), "ts": time, "t": 1_i64, "v": 2_i64 });
+        let entry = entry.to_vec().unwrap();
+        if frames.last().unwrap().len() + entry.len() > FRAME {
+            frames.push(Vec::with_capacity(FRAME));
+        }
+        frames.last_mut().unwrap().extend(entry);
+    }
+    let uri = MongoUri::parse(Role::Target, &server.uri()).unwrap();
+    let connection = Connection::open(&uri, ConnectOptions { pool: 16, selection_timeout: None }).await.unwrap();
+    let place = Place { namespace: Namespace::new("bench", "c"), holds: Holds::Documents, has_rules: false, collated: false };
+    let committed: Committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
+    let begin = Instant::now();
+    let behaves_as = connection.behaves_as().await;
+    let target = Target::new(connection, behaves_as, CancellationToken::new());
+    let places = HashMap::from([(COLLECTION, place)]);
+    let mut replay = Replay::with_lanes(target, places, committed, Cpu::of_this_machine(), lanes).await.unwrap();
+    for frame in frames {
+        replay.take(frame).await.unwrap();
+    }
+    assert_eq!(replay.finish().await.unwrap().operations, operations as u64);
+    operations as f64 / begin.elapsed().as_secs_f64()
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}

@@ -1,0 +1,412 @@
+//! What stands at the end of an oplog slice, worked out from what was listed at its beginning and from its entries: pure.
+//!
+//! Everything that changes the catalog is resolved here (collections, views and indexes that come, go, change and are renamed), so that
+//! replaying the slice is a matter of documents alone, into collections that exist at its end.
+
+mod fields;
+mod indexes;
+mod options;
+mod series;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bson::RawDocumentBuf;
+use uuid::Uuid;
+
+use self::fields::{Fields, is_true};
+use self::indexes::Indexes;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{ContentDigest, Sha256Hex};
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
+use crate::format::oplog::{Committed, Entry, Operation, OperationKind, Transactions, text, uuid};
+use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
+
+const VIEWS: &str = "system.views";
+
+/// Follows the catalog through a slice.
+pub struct Outline<'a> {
+    listed_at: ClusterTime,
+    wanted: Box<dyn Fn(&Namespace) -> bool + Send + 'a>,
+    listed: &'a [Collection],
+    collections: HashMap<Uuid, State>,
+    views: BTreeMap<Namespace, View>,
+    /// Collections that were there before the slice and are not in the backup, where the slice renames them.
+    strangers: HashMap<Uuid, Namespace>,
+    transactions: Transactions<Command>,
+    last_read: HashMap<Uuid, (u8, Vec<u8>)>,
+    rewritten: HashSet<Uuid>,
+}
+
+/// What stands at the end of a slice.
+#[derive(Debug, Clone)]
+pub struct Outlined {
+    /// The collections, time series and views of the backup as they are at the slice's end, by namespace. Those of the backup keep their segments,
+    /// documents, bytes and digest, which are those before the replay; those that the slice creates have none.
+    pub collections: Vec<Collection>,
+    /// Which entries are to be applied.
+    pub committed: Committed,
+    /// The capped collections whose last document that was read is inserted within the slice: what is inserted up to there has been read.
+    pub read_within: HashSet<Uuid>,
+}
+
+/// A collection on its way through the slice.
+#[derive(Debug, Clone)]
+struct State {
+    namespace: Namespace,
+    kind: CollectionKind,
+    options: Fields,
+    indexes: Indexes,
+    /// Its place in the backup's list.
+    listed: Option<usize>,
+    /// What of it the slice changes: options and indexes are otherwise those of the backup, to the byte.
+    changed: bool,
+}
+
+#[derive(Debug, Clone)]
+struct View {
+    options: RawDocumentBuf,
+    listed: Option<usize>,
+}
+
+/// A command that is kept until its transaction is committed.
+#[derive(Debug)]
+struct Command {
+    namespace: String,
+    collection: Option<Uuid>,
+    o: Vec<u8>,
+}
+
+impl std::fmt::Debug for Outline<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outline").field("listed_at", &self.listed_at).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Outline<'a> {
+    /// From a backup's collections, listed at this time. Collections that the slice creates belong to it where they are `wanted` under the name that
+    /// they have at its end; those of the backup do in any case.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where options or indexes are not documents.
+    pub fn new(
+        listed: &'a [Collection],
+        listed_at: ClusterTime,
+        wanted: impl Fn(&Namespace) -> bool + Send + 'a,
+    ) -> Result<Self> {
+        let mut outline = Self {
+            listed_at,
+            wanted: Box::new(wanted),
+            listed,
+            collections: HashMap::new(),
+            views: BTreeMap::new(),
+            strangers: HashMap::new(),
+            transactions: Transactions::new(listed_at),
+            last_read: HashMap::new(),
+            rewritten: HashSet::new(),
+        };
+        for (number, collection) in listed.iter().enumerate() {
+            let namespace = collection.namespace();
+            let Some(uuid) = collection.uuid else {
+                let view = View { options: collection.options.bson.clone(), listed: Some(number) };
+                outline.views.insert(namespace, view);
+                continue;
+            };
+            let options = Fields::of(collection.options.bson.as_bytes())?;
+            let indexes = Indexes {
+                list: collection.indexes.iter().map(|i| Fields::of(i.bson.as_bytes())).collect::<Result<_>>()?,
+                series: (collection.kind == CollectionKind::TimeSeries).then(|| options.clone()),
+            };
+            let state = State { options, indexes, kind: collection.kind, listed: Some(number), changed: false, namespace };
+            outline.collections.insert(uuid, state);
+        }
+        Ok(outline)
+    }
+
+    /// Says which document of a capped collection was the last to be read, by the type byte and the value of its `_id`.
+    pub fn last_read(&mut self, collection: Uuid, kind: u8, id: &[u8]) {
+        self.last_read.insert(collection, (kind, id.to_vec()));
+    }
+
+    /// Takes the next entry, a document of the oplog.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for an entry that cannot be replayed, by its name; [`ErrorKind::Damaged`] for one that is not an oplog's.
+    pub fn take(&mut self, entry: &[u8]) -> Result<()> {
+        let entry = Entry::parse(entry)?;
+        let place = |e: Error| e.context(format!("oplog entry at {}", entry.time));
+        let mut commands = Vec::new();
+        let counts = entry.time > self.listed_at;
+        entry.each(&mut |operation| {
+            match operation.kind {
+                // A part may be committed later.
+                OperationKind::Command if entry.part.is_some() || counts => commands.push(Command {
+                    namespace: operation.namespace.to_owned(),
+                    collection: operation.collection,
+                    o: operation.o.to_vec(),
+                }),
+                OperationKind::Command | OperationKind::Nothing => {}
+                _ if counts => self.take_document(&operation)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        for command in self.transactions.take(&entry, commands)? {
+            self.take_command(&command).map_err(place)?;
+        }
+        Ok(())
+    }
+
+    /// What stands at the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where the slice gives a wanted name to a collection whose documents the backup does not hold;
+    /// [`ErrorKind::Damaged`] where two have the same name.
+    pub fn finish(self) -> Result<Outlined> {
+        if let Some(stranger) = self.strangers.values().find(|name| self.is_wanted(name)) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("a collection that the backup does not hold was renamed to {stranger} while it was taken"),
+            )
+            .hint("take a new backup"));
+        }
+        let mut collections = Vec::new();
+        for (uuid, state) in &self.collections {
+            let temporary = state.options.get("temp").is_some_and(is_true);
+            if !temporary && (state.listed.is_some() || self.is_wanted(&state.namespace)) {
+                collections.push(state.collection(*uuid, self.listed)?);
+            }
+        }
+        for (namespace, view) in &self.views {
+            if view.listed.is_some() || self.is_wanted(namespace) {
+                collections.push(view.collection(namespace, self.listed));
+            }
+        }
+        collections.sort_by_key(Collection::namespace);
+        if let Some(twice) = collections.windows(2).find(|pair| pair[0].namespace() == pair[1].namespace()) {
+            return Err(Error::damaged(format!("at the end of the oplog slice there are two of {}", twice[0].namespace())));
+        }
+        Ok(Outlined { collections, committed: self.transactions.finish(), read_within: self.rewritten })
+    }
+
+    fn is_wanted(&self, namespace: &Namespace) -> bool {
+        let internal = SYSTEM_DATABASES.contains(&namespace.database.as_str())
+            || (namespace.collection.starts_with("system.") && namespace.collection != "system.js");
+        !internal && (self.wanted)(namespace)
+    }
+
+    fn take_document(&mut self, operation: &Operation<'_>) -> Result<()> {
+        if operation.target().is_some_and(|target| target.collection == VIEWS) {
+            return self.take_view(operation);
+        }
+        // Which documents the backup has of a capped collection is told by the last of them.
+        if let Some(uuid) = operation.collection
+            && operation.kind == OperationKind::Insert
+            && let Some((kind, id)) = self.last_read.get(&uuid)
+            && operation.id()? == (*kind, id.as_slice())
+        {
+            self.rewritten.insert(uuid);
+        }
+        Ok(())
+    }
+
+    /// A write to `system.views`, where views and the visible part of time series are kept as documents.
+    fn take_view(&mut self, operation: &Operation<'_>) -> Result<()> {
+        let (kind, id) = operation.id()?;
+        let id = text(crate::format::document::Element { kind, name: b"_id", value: id })?;
+        let Some((database, name)) = id.split_once('.') else {
+            return Err(Error::damaged(format!("a view has the name {id:?}, which has no database")));
+        };
+        let namespace = Namespace::new(database, name);
+        if operation.kind == OperationKind::Delete {
+            self.views.remove(&namespace);
+            return Ok(());
+        }
+        let mut options = Fields::of(operation.o)?;
+        let Some(on) = options.get("viewOn") else {
+            return Err(unsupported(&format!("the view {namespace} is changed by a difference instead of a whole definition")));
+        };
+        if text(on)?.starts_with(BUCKETS_PREFIX) {
+            return Ok(());
+        }
+        options.remove("_id");
+        let listed = self.views.get(&namespace).and_then(|view| view.listed);
+        self.views.insert(namespace, View { options: options.raw()?, listed });
+        Ok(())
+    }
+
+    fn take_command(&mut self, command: &Command) -> Result<()> {
+        let operation = Operation {
+            kind: OperationKind::Command,
+            namespace: &command.namespace,
+            collection: command.collection,
+            o: &command.o,
+            o2: None,
+        };
+        let (name, database) = (operation.command()?, operation.database());
+        if SYSTEM_DATABASES.contains(&database) && name != "renameCollection" {
+            return Ok(());
+        }
+        let fields = Fields::of(operation.o)?;
+        let known = operation.collection.and_then(|uuid| self.collections.get_mut(&uuid));
+        match (name, known) {
+            ("create", _) => self.create(&operation, &fields),
+            ("drop", _) => {
+                self.drop(&operation, &fields);
+                Ok(())
+            }
+            ("dropDatabase", _) => {
+                self.collections.retain(|_, state| state.namespace.database != database);
+                self.views.retain(|namespace, _| namespace.database != database);
+                self.strangers.retain(|_, namespace| namespace.database != database);
+                Ok(())
+            }
+            ("renameCollection", _) => self.rename(&operation, &fields),
+            // They have their effect when they are done, and what they do to documents is told by entries of its own.
+            ("startIndexBuild" | "dbCheck" | "setMultikeyMetadata" | "dropIdent" | "emptycapped", _) => Ok(()),
+            // Of collections that are not followed.
+            (_, None) if operation.collection.is_some() => Ok(()),
+            ("createIndexes", Some(state)) => state.change().indexes.create(&fields),
+            ("commitIndexBuild", Some(state)) => state.change().indexes.commit(&fields),
+            ("abortIndexBuild", Some(state)) => state.change().indexes.abort(&fields),
+            ("dropIndexes" | "deleteIndex" | "deleteIndexes", Some(state)) => state.change().indexes.drop(&fields),
+            ("collMod", Some(state)) => {
+                if let Some(index) = fields.get("index") {
+                    state.change().indexes.modify(index)?;
+                }
+                options::modify(&mut state.change().options, &fields)
+            }
+            (other, _) => Err(unsupported(&format!("the command {other:?} in {database}"))),
+        }
+    }
+
+    fn create(&mut self, operation: &Operation<'_>, create: &Fields) -> Result<()> {
+        let name = named(create, "create")?;
+        let database = operation.database();
+        if name == VIEWS {
+            return Ok(());
+        }
+        let series = name.strip_prefix(BUCKETS_PREFIX);
+        let namespace = Namespace::new(database, series.unwrap_or(name));
+        let kind = if series.is_some() { CollectionKind::TimeSeries } else { CollectionKind::Collection };
+        if series.is_none() && create.get("timeseries").is_some() {
+            return Err(unsupported(&format!("{namespace} is created as a time series without buckets")));
+        }
+        let Some(uuid) = operation.collection else {
+            return Err(Error::damaged(format!("{namespace} is created without an identity")));
+        };
+        let options = options::of_created(create, kind);
+        let indexes = match kind {
+            CollectionKind::TimeSeries => Indexes { list: Vec::new(), series: Some(options.clone()) },
+            _ => Indexes::of_created(create)?,
+        };
+        let state = State { namespace, kind, options, indexes, listed: None, changed: true };
+        self.collections.insert(uuid, state);
+        Ok(())
+    }
+
+    fn drop(&mut self, operation: &Operation<'_>, drop: &Fields) {
+        if let Some(uuid) = operation.collection {
+            self.collections.remove(&uuid);
+            self.strangers.remove(&uuid);
+        }
+        if named(drop, "drop").is_ok_and(|name| name == VIEWS) {
+            let database = operation.database();
+            self.views.retain(|namespace, _| namespace.database != database);
+        }
+    }
+
+    fn rename(&mut self, operation: &Operation<'_>, rename: &Fields) -> Result<()> {
+        let to = named(rename, "to")?;
+        let Some((database, name)) = to.split_once('.') else {
+            return Err(Error::damaged(format!("renameCollection to {to:?}, which has no database")));
+        };
+        let series = name.strip_prefix(BUCKETS_PREFIX);
+        let namespace = Namespace::new(database, series.unwrap_or(name));
+        match rename.get("dropTarget") {
+            Some(target) if target.kind == 0x05 => {
+                if let Some(target) = uuid(target) {
+                    self.collections.remove(&target);
+                    self.strangers.remove(&target);
+                }
+            }
+            Some(target) if is_true(target) => {
+                self.collections.retain(|_, state| state.namespace != namespace);
+                self.strangers.retain(|_, name| *name != namespace);
+            }
+            _ => {}
+        }
+        let Some(uuid) = operation.collection else {
+            return Err(Error::damaged(format!("a collection without an identity is renamed to {namespace}")));
+        };
+        match self.collections.get_mut(&uuid) {
+            Some(state) => {
+                state.namespace = namespace;
+                if !rename.get("stayTemp").is_some_and(is_true) && state.options.get("temp").is_some() {
+                    state.change().options.remove("temp");
+                }
+            }
+            None => {
+                self.strangers.insert(uuid, namespace);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn change(&mut self) -> &mut Self {
+        self.changed = true;
+        self
+    }
+
+    fn collection(&self, uuid: Uuid, listed: &[Collection]) -> Result<Collection> {
+        let before = self.listed.and_then(|number| listed.get(number));
+        let mut collection = before.cloned().unwrap_or_else(|| empty(self.kind, Some(uuid)));
+        collection.database.clone_from(&self.namespace.database);
+        collection.name.clone_from(&self.namespace.collection);
+        if self.changed {
+            collection.options = RawValue::of(&self.options.raw()?);
+            collection.indexes = self.indexes.list.iter().map(|index| Ok(RawValue::of(&index.raw()?))).collect::<Result<_>>()?;
+        }
+        Ok(collection)
+    }
+}
+
+impl View {
+    fn collection(&self, namespace: &Namespace, listed: &[Collection]) -> Collection {
+        let before = self.listed.and_then(|number| listed.get(number));
+        let mut collection = before.cloned().unwrap_or_else(|| empty(CollectionKind::View, None));
+        collection.database.clone_from(&namespace.database);
+        collection.name.clone_from(&namespace.collection);
+        if collection.options.bson != self.options {
+            collection.options = RawValue::of(&self.options);
+        }
+        collection
+    }
+}
+
+/// A collection that the backup does not hold: its name, options and indexes are still to be set.
+fn empty(kind: CollectionKind, uuid: Option<Uuid>) -> Collection {
+    Collection {
+        database: String::new(),
+        name: String::new(),
+        kind,
+        uuid,
+        options: RawValue { bson: RawDocumentBuf::new(), json: serde_json::Value::Null },
+        indexes: Vec::new(),
+        metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
+        documents: 0,
+        bytes: 0,
+        digest: ContentDigest::default(),
+        segments: Vec::new(),
+    }
+}
+
+fn named<'f>(fields: &'f Fields, field: &str) -> Result<&'f str> {
+    text(fields.get(field).ok_or_else(|| Error::damaged(format!("a command lacks {field:?}")))?)
+}
+
+/// Something in a slice that cannot be replayed.
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("the oplog slice cannot be replayed: {what}")).hint("take a new backup")
+}

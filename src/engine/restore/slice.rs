@@ -1,0 +1,117 @@
+//! The oplog slice of a backup: first what it makes of the catalog, then its replay into what is staged.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::outline::Outline;
+use super::plan::Plan;
+use super::select;
+use super::stage::Stage;
+use crate::catalog::Backup;
+use crate::error::{Error, Result};
+use crate::format::document::{self, Documents};
+use crate::format::frame;
+use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
+use crate::format::oplog::Committed;
+use crate::names::Namespace;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::read::SegmentReader;
+use crate::sink::replay::{Place, Replay};
+
+/// How often the entries of a frame are in memory while they are replayed.
+const COPIES: u64 = 4;
+
+/// What a replay has to know of a slice.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) oplog: OplogSlice,
+    committed: Committed,
+    /// The last document that was read of each capped collection, where the slice inserts it.
+    after: HashMap<Uuid, (u8, Vec<u8>)>,
+}
+
+/// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
+pub(super) async fn collections(backup: &Backup, stop: &CancellationToken) -> Result<(Vec<Collection>, Option<Slice>)> {
+    let manifest = &backup.manifest;
+    let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
+        return Ok((manifest.collections.clone(), None));
+    };
+    let work = outline(backup, oplog, listed_at);
+    stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)?.map(|(collections, slice)| (collections, Some(slice)))
+}
+
+async fn outline(backup: &Backup, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
+    let (manifest, cpu) = (&backup.manifest, Cpu::of_this_machine());
+    let asked_for = select::AskedFor::of(&manifest.settings)?;
+    let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
+    let mut last_read = HashMap::new();
+    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
+        if let (Some(uuid), Some((kind, id))) = (collection.uuid, last_id(backup, collection, &cpu).await?) {
+            outline.last_read(uuid, kind, &id);
+            last_read.insert(uuid, (kind, id));
+        }
+    }
+    for segment in &oplog.segments {
+        let mut reader = SegmentReader::open(&backup.store, segment, &cpu).await?;
+        while let Some(frame) = reader.next().await? {
+            for entry in Documents::of(&frame) {
+                outline.take(entry?)?;
+            }
+        }
+    }
+    let outlined = outline.finish()?;
+    let within: HashSet<Uuid> = outlined.read_within;
+    last_read.retain(|uuid, _| within.contains(uuid));
+    Ok((outlined.collections, Slice { oplog: oplog.clone(), committed: outlined.committed, after: last_read }))
+}
+
+/// The `_id` of the last document of a collection whose segments are in order.
+async fn last_id(backup: &Backup, collection: &Collection, cpu: &Cpu) -> Result<Option<(u8, Vec<u8>)>> {
+    let Some(segment) = collection.segments.last() else { return Ok(None) };
+    let mut reader = SegmentReader::open(&backup.store, segment, cpu).await?;
+    let mut last = None;
+    while let Some(frame) = reader.next().await? {
+        for document in Documents::of(&frame) {
+            last = document::id(document?)?.map(|(kind, id)| (kind, id.to_vec()));
+        }
+    }
+    Ok(last)
+}
+
+impl Slice {
+    /// Where the documents of each of the source's collections are.
+    pub(super) fn places(&self, plan: &Plan) -> HashMap<Uuid, Place> {
+        let staged = plan.selected.iter().zip(&plan.blueprints);
+        staged
+            .filter_map(|(selected, blueprint)| {
+                let uuid = selected.collection.uuid?;
+                Some((uuid, Place::of(&selected.collection, &blueprint.place, self.after.get(&uuid).cloned())))
+            })
+            .collect()
+    }
+
+    /// Replays it into what is staged, durably. Gives the number of operations that were applied.
+    pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
+        let Stage { backup, plan, cpu, budget, progress, .. } = stage;
+        progress.begin("replaying the oplog slice");
+        let item = progress.item("oplog", self.oplog.documents, self.oplog.bytes);
+        let target = &plan.target;
+        let mut replay = Replay::new(target.clone(), self.places(plan), self.committed.clone(), cpu.clone()).await?;
+        for segment in &self.oplog.segments {
+            let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
+            let mut reader = target.unless_stopped(SegmentReader::open(&backup.store, segment, cpu)).await??;
+            let mut done = 0;
+            while let Some(frame) = target.unless_stopped(reader.next()).await?? {
+                share.resize(segment.object.bytes + COPIES * frame.len() as u64);
+                let bytes = frame.len() as u64;
+                replay.take(frame).await?;
+                item.add(reader.content().documents - done, bytes);
+                done = reader.content().documents;
+            }
+        }
+        item.finish();
+        Ok(replay.finish().await?.operations)
+    }
+}

@@ -1,0 +1,188 @@
+//! From entries to operations for the target, spread over lanes so that what concerns one document stays in order: pure.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Holds, Place, Shared};
+use crate::error::{Error, Result};
+use crate::format::document::{self, Documents, Element, Elements, Writer};
+use crate::format::oplog::{Committed, Entry, Operation, OperationKind};
+
+/// What is to be done to the target, in this order.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// An operation of `applyOps`.
+    Operation(Change),
+    /// A document put in the place of whatever has its `_id`, with the timestamps that servers would replace.
+    Whole {
+        /// Where.
+        place: Shared,
+        /// The document.
+        document: Vec<u8>,
+    },
+    /// All documents taken out.
+    Empty(Shared),
+}
+
+/// An operation as `applyOps` takes it.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) place: Shared,
+    pub(super) kind: OperationKind,
+    /// The `_id`: type byte and value.
+    pub(super) id: (u8, Vec<u8>),
+    /// `{op, ns, o, o2}`
+    pub(super) operation: Vec<u8>,
+}
+
+/// Turns frames of entries into work for a fixed number of lanes.
+#[derive(Debug)]
+pub(super) struct Planner {
+    places: HashMap<Uuid, Slot>,
+    committed: Committed,
+    lanes: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    place: Shared,
+    /// The `_id` up to which inserts have been read.
+    after: Option<(u8, Vec<u8>)>,
+}
+
+impl Planner {
+    pub(super) fn new(places: HashMap<Uuid, Place>, committed: Committed, lanes: usize) -> Self {
+        let slot = |place: Place| {
+            let after = match &place.holds {
+                Holds::Capped { after } => after.clone(),
+                Holds::Documents | Holds::Buckets => None,
+            };
+            Slot { after, place: Arc::new(place) }
+        };
+        Self { places: places.into_iter().map(|(uuid, place)| (uuid, slot(place))).collect(), committed, lanes }
+    }
+
+    /// The work of one frame, by lane.
+    pub(super) fn plan(&mut self, frame: &[u8]) -> Result<Vec<Vec<Work>>> {
+        let mut lanes: Vec<Vec<Work>> = (0..self.lanes).map(|_| Vec::new()).collect();
+        for entry in Documents::of(frame) {
+            let entry = Entry::parse(entry?)?;
+            if self.committed.counts(&entry) {
+                entry.each(&mut |operation| self.add(&operation, &mut lanes))?;
+            }
+        }
+        Ok(lanes)
+    }
+
+    fn add(&mut self, operation: &Operation<'_>, lanes: &mut [Vec<Work>]) -> Result<()> {
+        let Some(uuid) = operation.collection else {
+            return match operation.kind {
+                OperationKind::Command | OperationKind::Nothing => Ok(()),
+                _ => {
+                    Err(Error::damaged(format!("an operation on {} does not say the collection's identity", operation.namespace)))
+                }
+            };
+        };
+        let Some(slot) = self.places.get_mut(&uuid) else { return Ok(()) };
+        let place = slot.place.clone();
+        let ordered = matches!(place.holds, Holds::Capped { .. });
+        let mut lane = DefaultHasher::new();
+        uuid.hash(&mut lane);
+        match operation.kind {
+            OperationKind::Nothing => return Ok(()),
+            OperationKind::Command => {
+                // What was emptied before the last document was written was empty before it was read.
+                if operation.command()? == "emptycapped" && slot.after.is_none() {
+                    let lane = self.lane(&lane);
+                    lanes[lane].push(Work::Empty(place));
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let (kind, id) = operation.id()?;
+        if let (OperationKind::Insert, Some(last)) = (operation.kind, &slot.after) {
+            if (kind, id) == (last.0, last.1.as_slice()) {
+                slot.after = None;
+            }
+            return Ok(());
+        }
+        if !ordered && !place.collated {
+            hash_value(kind, id, &mut lane)?;
+        }
+        let lane = self.lane(&lane);
+        let whole = match operation.kind {
+            OperationKind::Insert => true,
+            OperationKind::Update => document::id(operation.o)?.is_some(),
+            _ => false,
+        };
+        lanes[lane].push(if whole && document::has_empty_timestamp(operation.o)? {
+            Work::Whole { place, document: operation.o.to_vec() }
+        } else {
+            let id = (kind, id.to_vec());
+            Work::Operation(Change { operation: rewritten(operation, &place), kind: operation.kind, id, place })
+        });
+        Ok(())
+    }
+
+    fn lane(&self, hash: &DefaultHasher) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than a usize")]
+        let lane = (hash.finish() % self.lanes as u64) as usize;
+        lane
+    }
+}
+
+/// The operation without what belongs to the source: its collection is found by name, under the name that it has in the target.
+fn rewritten(operation: &Operation<'_>, place: &Place) -> Vec<u8> {
+    let o2 = operation.o2.filter(|_| operation.kind == OperationKind::Update);
+    let mut rewritten = Writer::with_capacity(operation.o.len() + o2.map_or(0, <[u8]>::len) + 320);
+    rewritten.string(
+        "op",
+        match operation.kind {
+            OperationKind::Insert => "i",
+            OperationKind::Update => "u",
+            _ => "d",
+        },
+    );
+    rewritten.string("ns", &place.namespace.to_string());
+    rewritten.document("o", operation.o);
+    if let Some(o2) = o2 {
+        rewritten.document("o2", o2);
+        // The document may be deleted further on, and be gone already: then it is made up of the change until it is deleted.
+        rewritten.bool("b", true);
+    }
+    rewritten.finish()
+}
+
+/// Adds a value to a hash so that values which servers hold to be equal come to the same: numbers of all types, and symbols and text.
+fn hash_value(kind: u8, value: &[u8], hash: &mut DefaultHasher) -> Result<()> {
+    let number = match kind {
+        0x01 => value.try_into().ok().map(f64::from_le_bytes),
+        0x10 => value.try_into().ok().map(|v| i32::from_le_bytes(v).into()),
+        // Equal numbers are rounded equally.
+        #[expect(clippy::cast_precision_loss, reason = "as is said above")]
+        0x12 => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
+        0x13 => value.try_into().ok().and_then(|v| bson::Decimal128::from_bytes(v).to_string().parse().ok()),
+        _ => None,
+    };
+    match (kind, number) {
+        (_, Some(number)) => {
+            let number = if number.is_nan() { f64::NAN } else { number + 0.0 };
+            (0x01u8, number.to_bits()).hash(hash);
+        }
+        (0x02 | 0x0E, _) => (0x02u8, value).hash(hash),
+        (0x03 | 0x04, _) => {
+            kind.hash(hash);
+            for element in Elements::of(value)? {
+                let Element { kind, name, value } = element?;
+                name.hash(hash);
+                hash_value(kind, value, hash)?;
+            }
+        }
+        _ => (kind, value).hash(hash),
+    }
+    Ok(())
+}

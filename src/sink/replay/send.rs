@@ -1,0 +1,314 @@
+//! One lane: operations to `applyOps` commands, sent until the target has applied them.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, rawdoc};
+use mongodb::error::Error as DriverError;
+use uuid::Uuid;
+
+use super::plan::{Change, Work};
+use super::{Holds, Place};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::{self, Writer, type_name};
+use crate::format::oplog::OperationKind;
+use crate::mongo::failure::{code_of, describe};
+use crate::mongo::{Version, command};
+use crate::sink::insert::upsert;
+use crate::sink::{Attempts, Target, write_concern_error, write_errors};
+
+/// The most operations in one command.
+const COMMAND_OPERATIONS: usize = 2_000;
+/// The most bytes of operations in one command, unless a single one is larger. The target writes them into an oplog entry of its own, which may have
+/// 16 MiB and 16 KiB, and says for each the collection's identity.
+const COMMAND_BYTES: usize = 8 * 1024 * 1024;
+/// How long one command may take.
+const APPLY_LIMIT: Duration = Duration::from_secs(90);
+/// The pause before it is asked again whether a command whose reply was lost is still at work.
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// Which documents are there: by namespace, the type bytes and values of their `_id`s.
+type Present = HashMap<String, HashSet<(u8, Vec<u8>)>>;
+
+/// Sends the work of one lane.
+#[derive(Debug)]
+pub(super) struct Sender {
+    target: Target,
+    /// What its commands are known by on the server.
+    comment: String,
+}
+
+impl Sender {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, comment: format!("bsonvault replay {}", Uuid::new_v4()) }
+    }
+
+    /// Sends all of it, in order.
+    pub(super) async fn send(&self, work: Vec<Work>) -> Result<()> {
+        let mut batch: Vec<Change> = Vec::new();
+        let mut bytes = 0;
+        for work in work {
+            match work {
+                Work::Operation(change) => {
+                    let size = change.operation.len() + 16;
+                    if bytes + size > COMMAND_BYTES || batch.len() == COMMAND_OPERATIONS {
+                        self.apply(std::mem::take(&mut batch)).await?;
+                        bytes = 0;
+                    }
+                    bytes += size;
+                    batch.push(change);
+                }
+                Work::Whole { place, document } => {
+                    self.apply(std::mem::take(&mut batch)).await?;
+                    bytes = 0;
+                    self.put(&place, &document).await?;
+                }
+                Work::Empty(place) => {
+                    self.apply(std::mem::take(&mut batch)).await?;
+                    bytes = 0;
+                    let what = format!("emptying {}", place.namespace);
+                    self.write(&what, &place, command("delete", &place, "deletes", &all(), &self.comment)?).await?;
+                }
+            }
+        }
+        self.apply(batch).await
+    }
+
+    /// Applies a batch. One that failed halfway, or whose reply was lost, is applied once more from its beginning.
+    async fn apply(&self, batch: Vec<Change>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let what = what(&batch);
+        let mut attempts = Attempts::new(&self.target, &what);
+        loop {
+            let present = self.present(&batch, &what).await?;
+            let kept: Vec<&Change> = applicable(&batch, &present, self.target.connection.version);
+            if kept.is_empty() {
+                return Ok(());
+            }
+            match self.target.try_run("admin", self.command(&kept)?, Some(APPLY_LIMIT)).await? {
+                Ok(reply) => match write_concern_error(&reply) {
+                    None => return Ok(()),
+                    Some(problem) => attempts.again_after(problem).await?,
+                },
+                Err(e) => {
+                    let refused = refused(&self.target, &kept, &e);
+                    attempts.again(e).await.map_err(|e| refused.unwrap_or(e))?;
+                }
+            }
+            self.settle(&what).await?;
+        }
+    }
+
+    fn command(&self, batch: &[&Change]) -> Result<RawDocumentBuf> {
+        let bytes: usize = batch.iter().map(|c| c.operation.len() + 8).sum();
+        let mut command = Writer::with_capacity(bytes + 256);
+        command.documents("applyOps", batch.iter().map(|c| c.operation.as_slice()));
+        // By default all of them would be one write, under a lock that stops every other one.
+        command.bool("allowAtomic", false);
+        // A right of its own, so it is asked for only where it is needed.
+        if batch.iter().any(|c| c.place.has_rules) {
+            command.bool("bypassDocumentValidation", true);
+        }
+        command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+        command.string("comment", &self.comment);
+        command.raw()
+    }
+
+    /// Waits until no command of this lane is at work any more: one whose reply was lost must not undo what later ones do.
+    async fn settle(&self, what: &str) -> Result<()> {
+        let mut attempts = Attempts::new(&self.target, what);
+        let waiting = tokio::time::Instant::now();
+        loop {
+            let ask = rawdoc! {
+                "aggregate": 1,
+                "pipeline": [{ "$currentOp": {} }, { "$match": { "command.comment": self.comment.as_str() } }, { "$project": { "opid": 1 } }],
+                "cursor": {},
+            };
+            let admin = self.target.connection.database("admin");
+            match self.target.unless_stopped(command::run_cursor(&admin, ask)).await? {
+                Ok((working, _)) if working.is_empty() => return Ok(()),
+                Ok(_) if waiting.elapsed() > APPLY_LIMIT => {
+                    return Err(Error::new(
+                        ErrorKind::Server,
+                        format!(
+                            "{what}: a command whose reply was lost is still at work after {} seconds",
+                            APPLY_LIMIT.as_secs()
+                        ),
+                    )
+                    .hint("run the import again once the target is less busy"));
+                }
+                Ok(_) => self.target.unless_stopped(tokio::time::sleep(SETTLING)).await?,
+                Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+
+    /// Which of the documents that changes need are there, where a change must not make up a document: by namespace, the `_id`s.
+    async fn present(&self, batch: &[Change], what: &str) -> Result<Present> {
+        let mut asked: HashMap<String, (&Place, Vec<&Change>)> = HashMap::new();
+        for change in batch.iter().filter(|c| c.kind == OperationKind::Update && needs_its_document(&c.place)) {
+            asked.entry(change.place.namespace.to_string()).or_insert_with(|| (&change.place, Vec::new())).1.push(change);
+        }
+        let mut present = HashMap::new();
+        for (name, (place, changes)) in asked {
+            let find = find_ids(place, &changes)?;
+            let mut attempts = Attempts::new(&self.target, what);
+            let database = self.target.connection.database(&place.namespace.database);
+            let found = loop {
+                match self.target.unless_stopped(command::run_cursor(&database, find.clone())).await? {
+                    Ok((found, _)) => break found,
+                    Err(e) => attempts.again(e).await?,
+                }
+            };
+            let mut ids = HashSet::new();
+            for found in &found {
+                if let Some((kind, id)) = document::id(found.as_bytes())? {
+                    ids.insert((kind, id.to_vec()));
+                }
+            }
+            present.insert(name, ids);
+        }
+        Ok(present)
+    }
+
+    /// Puts a document in the place of whatever has its `_id`. Servers replace a `Timestamp(0, 0)` at the top of a document in inserts and
+    /// replacements, through `applyOps` too, but not in what a pipeline makes of a document that is not there.
+    async fn put(&self, place: &Place, document: &[u8]) -> Result<()> {
+        let what = format!("replaying into {}", place.namespace);
+        if !matches!(place.holds, Holds::Capped { .. }) {
+            let (kind, id) =
+                document::id(document)?.ok_or_else(|| Error::damaged(format!("{what}: a document without an _id")))?;
+            let mut delete = Writer::default();
+            delete.document("q", &by_id(kind, id));
+            delete.element(0x10, "limit", &1i32.to_le_bytes());
+            let delete = delete.finish();
+            self.write(&what, place, command("delete", place, "deletes", &delete, &self.comment)?).await?;
+        }
+        self.write(&what, place, command("update", place, "updates", &upsert(document)?, &self.comment)?).await
+    }
+
+    /// A write that may be repeated.
+    async fn write(&self, what: &str, place: &Place, command: RawDocumentBuf) -> Result<()> {
+        let mut attempts = Attempts::new(&self.target, what);
+        loop {
+            match self.target.try_run(&place.namespace.database, command.clone(), Some(APPLY_LIMIT)).await? {
+                Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
+                    (None, None) => return Ok(()),
+                    (Some(problem), _) | (None, Some(problem)) => attempts.again_after(problem).await?,
+                },
+                Err(e) => attempts.again(e).await?,
+            }
+            self.settle(what).await?;
+        }
+    }
+}
+
+/// Where an update of a document that is not there must not make one up: among buckets, which servers refuse, and in capped collections, where it would
+/// be the newest.
+fn needs_its_document(place: &Place) -> bool {
+    matches!(place.holds, Holds::Buckets | Holds::Capped { .. })
+}
+
+/// The batch without updates of documents that are gone, where those must not be made up: they were deleted before they were read, and the slice deletes
+/// them further on.
+/// Nor does it keep deletes in capped collections for servers that refuse them (before 6.0): what they log of such is what they overwrite, and the target
+/// overwrites the same by itself.
+fn applicable<'a>(batch: &'a [Change], present: &Present, version: Version) -> Vec<&'a Change> {
+    let mut present = present.clone();
+    batch
+        .iter()
+        .filter(|change| {
+            if !needs_its_document(&change.place) {
+                return true;
+            }
+            if change.kind == OperationKind::Delete
+                && matches!(change.place.holds, Holds::Capped { .. })
+                && version < Version(6, 0, 0)
+            {
+                return false;
+            }
+            let ids = present.entry(change.place.namespace.to_string()).or_default();
+            match change.kind {
+                OperationKind::Insert => {
+                    ids.insert(change.id.clone());
+                    true
+                }
+                OperationKind::Update => ids.contains(&change.id),
+                _ => {
+                    ids.remove(&change.id);
+                    true
+                }
+            }
+        })
+        .collect()
+}
+
+fn find_ids(place: &Place, changes: &[&Change]) -> Result<RawDocumentBuf> {
+    let mut ids = Writer::with_capacity(changes.len() * 24);
+    for (number, change) in changes.iter().enumerate() {
+        ids.element(change.id.0, number.to_string(), &change.id.1);
+    }
+    let mut within = Writer::default();
+    within.element(0x04, "$in", &ids.finish());
+    let mut filter = Writer::default();
+    filter.document("_id", &within.finish());
+    let mut find = Writer::default();
+    find.string("find", &place.namespace.collection);
+    find.document("filter", &filter.finish());
+    find.document("projection", rawdoc! { "_id": 1 }.as_bytes());
+    find.raw()
+}
+
+/// A command with one statement.
+fn command(verb: &str, place: &Place, statements: &str, statement: &[u8], comment: &str) -> Result<RawDocumentBuf> {
+    let mut command = Writer::with_capacity(statement.len() + 256);
+    command.string(verb, &place.namespace.collection);
+    command.documents(statements, [statement]);
+    command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
+    if place.has_rules && verb == "update" {
+        command.bool("bypassDocumentValidation", true);
+    }
+    command.string("comment", comment);
+    command.raw()
+}
+
+/// `{_id: {$eq: ID}}`
+fn by_id(kind: u8, id: &[u8]) -> Vec<u8> {
+    let mut equal = Writer::default();
+    equal.element(kind, "$eq", id);
+    let mut query = Writer::default();
+    query.document("_id", &equal.finish());
+    query.finish()
+}
+
+/// `{q: {}, limit: 0}`
+fn all() -> Vec<u8> {
+    rawdoc! { "q": {}, "limit": 0 }.as_bytes().to_vec()
+}
+
+fn what(batch: &[Change]) -> String {
+    let first = batch.first().map(|c| &c.place.namespace);
+    let several = batch.iter().any(|c| Some(&c.place.namespace) != first);
+    match first {
+        Some(namespace) if several => format!("replaying into {namespace} and others"),
+        Some(namespace) => format!("replaying into {namespace}"),
+        None => "replaying".to_owned(),
+    }
+}
+
+/// The error for an operation that the target refused: `applied` counts the operations up to it.
+fn refused(target: &Target, batch: &[&Change], error: &DriverError) -> Option<Error> {
+    code_of(error)?;
+    let applied = error.server_response()?.get_i32("applied").ok()?;
+    let change = batch.get(usize::try_from(applied).ok()?.checked_sub(1)?)?;
+    let verb = match change.kind {
+        OperationKind::Insert => "an insert",
+        OperationKind::Update => "an update",
+        _ => "a delete",
+    };
+    let what =
+        format!("replaying into {}: {verb} of a document with an _id of type {}", change.place.namespace, type_name(change.id.0));
+    Some(describe(target.connection.role(), &what, error.clone()))
+}

@@ -1,0 +1,93 @@
+//! Oplog slices of real servers, replayed: whatever was done while a source was read, the target ends up as the source was at the end.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changes;
+mod faults;
+mod slice;
+mod work;
+
+use bson::doc;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use support::server::Server;
+use support::zoo::{self, ZooOptions};
+
+use slice::Slice;
+use work::Work;
+
+#[tokio::test]
+async fn all_that_can_be_done_to_collections_and_documents_is_followed() {
+    let (source, target) = tokio::join!(Server::replica_set("source"), Server::standalone());
+    let client = source.client().await;
+    let from = slice::time(&client).await;
+    changes::before(&client).await;
+    let mut slice = Slice::list(&source, from).await;
+    for uuid in slice.identities() {
+        slice.read_part(uuid, 0, 1).await;
+    }
+    changes::meanwhile(&client).await;
+    let frames = slice.frames().await;
+    let outlined = slice.outline(&frames, |_| true).unwrap();
+    let replayed = slice.bring(&frames, &outlined, &target, 4).await;
+    assert!(!replayed.again && replayed.operations > 10, "{replayed:?}");
+    assert_same(&slice.differences(&outlined, &target).await);
+}
+
+#[tokio::test]
+async fn one_of_everything_comes_through_a_slice() {
+    let (source, target) = tokio::join!(Server::replica_set("source"), Server::standalone());
+    let client = source.client().await;
+    let from = slice::time(&client).await;
+    let slice = Slice::list(&source, from).await;
+    zoo::fill(&client, &ZooOptions { seed: 3, docs: 600, large: true, false_column: true }).await;
+    let frames = slice.frames().await;
+    let outlined = slice.outline(&frames, |_| true).unwrap();
+    let replayed = slice.bring(&frames, &outlined, &target, 4).await;
+    assert!(outlined.collections.len() > 50 && replayed.operations > 3000, "{replayed:?}");
+    assert_same(&slice.differences(&outlined, &target).await);
+}
+
+#[tokio::test]
+async fn what_is_read_at_odd_moments_while_anything_is_written_comes_to_the_end_of_the_slice() {
+    for seed in [1, 2, 3] {
+        let (source, target) = tokio::join!(Server::replica_set("source"), Server::replica_set("target"));
+        let client = source.client().await;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut work = Work::start(&client, seed).await;
+        work.some(150).await;
+        let from = slice::time(&client).await;
+        work.prepare_a_transaction().await;
+        work.some(50).await;
+        let mut slice = Slice::list(&source, from).await;
+        let mut parts: Vec<_> = slice.identities().into_iter().flat_map(|uuid| work.parts_of(uuid, &slice.listed)).collect();
+        while !parts.is_empty() {
+            let some = rng.random_range(1..40);
+            work.some(some).await;
+            let (uuid, part, parts) = parts.swap_remove(rng.random_range(0..parts.len()));
+            slice.read_part(uuid, part, parts).await;
+            if rng.random_bool(0.2) {
+                work.commit_the_prepared_one().await;
+            }
+        }
+        work.some(100).await;
+        work.commit_the_prepared_one().await;
+        work.a_large_transaction().await;
+        work.prepare_a_transaction().await;
+        let frames = slice.frames().await;
+        let outlined = slice.outline(&frames, |n| n.database == "work").unwrap();
+        let replayed = slice.bring(&frames, &outlined, &target, 4).await;
+        work.give_up_the_prepared_one().await;
+        assert!(!replayed.again && replayed.operations > 100, "{replayed:?}");
+        assert_same(&slice.differences(&outlined, &target).await);
+        let version = source.admin(doc! { "buildInfo": 1 }).await.unwrap();
+        assert!(version.contains_key("version"));
+    }
+}
+
+fn assert_same(differences: &[String]) {
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}

@@ -1,0 +1,288 @@
+//! A source whose collections are listed and read while it goes on, and a target that gets what was read and the oplog slice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use bsonvault::engine::restore::outline::{Outline, Outlined};
+use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
+use bsonvault::format::document;
+use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
+use bsonvault::mongo::connect::ConnectOptions;
+use bsonvault::mongo::{Connection, MongoUri, Role, catalog};
+use bsonvault::names::{Namespace, SYSTEM_DATABASES};
+use bsonvault::pipeline::cpu::Cpu;
+use bsonvault::sink::Target;
+use bsonvault::sink::replay::{Place, Replay, Replayed};
+use futures::TryStreamExt;
+use mongodb::Client;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::support::server::Server;
+
+/// What was read of a source.
+pub(crate) struct Slice {
+    pub(crate) connection: Connection,
+    pub(crate) client: Client,
+    pub(crate) from: ClusterTime,
+    pub(crate) listed_at: ClusterTime,
+    pub(crate) listed: Vec<Collection>,
+    /// By the collection's identity, in the order in which they were read.
+    pub(crate) read: HashMap<Uuid, Vec<RawDocumentBuf>>,
+}
+
+impl Slice {
+    /// Lists a source now. Entries from `from` on belong to the slice.
+    pub(crate) async fn list(server: &Server, from: ClusterTime) -> Self {
+        let connection = connect(server, Role::Source).await;
+        let (listed, listed_at) = list(&connection).await;
+        Self { client: server.client().await, connection, from, listed_at, listed, read: HashMap::new() }
+    }
+
+    /// Reads a part of a collection of the listing as it is now: the documents whose `_id` falls into this one of so many parts. Nothing where
+    /// it is gone.
+    pub(crate) async fn read_part(&mut self, uuid: Uuid, part: u64, parts: u64) {
+        let Some(namespace) = now(&self.connection, uuid).await else { return };
+        let read = self.read.entry(uuid).or_default();
+        for document in documents(&self.client, &namespace).await {
+            let (kind, id) = document::id(document.as_bytes()).unwrap().unwrap();
+            let hash = id.iter().fold(u64::from(kind), |h, b| h.wrapping_mul(31).wrapping_add(u64::from(*b)));
+            if hash % parts == part {
+                read.push(document);
+            }
+        }
+    }
+
+    /// The identities of the listed collections, in an order that does not change.
+    pub(crate) fn identities(&self) -> Vec<Uuid> {
+        self.listed.iter().filter_map(|c| c.uuid).collect()
+    }
+
+    /// The entries up to now, in frames.
+    pub(crate) async fn frames(&self) -> Vec<Vec<u8>> {
+        let to = time(&self.client).await;
+        let (from, to): (bson::Timestamp, bson::Timestamp) = (self.from.into(), to.into());
+        let oplog = self.client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+        let mut entries = oplog.find(doc! { "ts": { "$gte": from, "$lte": to } }).await.unwrap();
+        let mut frames = vec![Vec::new()];
+        while entries.advance().await.unwrap() {
+            if frames.last().unwrap().len() > 300_000 {
+                frames.push(Vec::new());
+            }
+            frames.last_mut().unwrap().extend(entries.current().as_bytes());
+        }
+        frames
+    }
+
+    /// What the slice comes to.
+    pub(crate) fn outline(
+        &self,
+        frames: &[Vec<u8>],
+        wanted: impl Fn(&Namespace) -> bool + Send,
+    ) -> bsonvault::error::Result<Outlined> {
+        let mut outline = Outline::new(&self.listed, self.listed_at, wanted)?;
+        for (uuid, id) in self.last_read() {
+            outline.last_read(uuid, id.0, &id.1);
+        }
+        for entry in frames.iter().flat_map(|frame| document::Documents::of(frame)) {
+            outline.take(entry?)?;
+        }
+        outline.finish()
+    }
+
+    fn last_read(&self) -> HashMap<Uuid, (u8, Vec<u8>)> {
+        let capped = self.listed.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)).filter_map(|c| c.uuid);
+        capped
+            .filter_map(|uuid| {
+                let last = self.read.get(&uuid)?.last()?;
+                let (kind, id) = document::id(last.as_bytes()).unwrap().unwrap();
+                Some((uuid, (kind, id.to_vec())))
+            })
+            .collect()
+    }
+
+    /// Fills a target with what was read and replays the slice.
+    pub(crate) async fn bring(&self, frames: &[Vec<u8>], outlined: &Outlined, target: &Server, lanes: usize) -> Replayed {
+        let client = target.client().await;
+        let connection = connect(target, Role::Target).await;
+        let mut places = HashMap::new();
+        let last_read = self.last_read();
+        for collection in outlined.collections.iter().filter(|c| c.kind != CollectionKind::View) {
+            let name = Namespace::new(&*collection.database, format!("staged {}", collection.name));
+            let mut create = doc! { "create": &name.collection };
+            create.extend(Document::try_from(&*collection.options.bson).unwrap());
+            client.database(&name.database).run_command(create).await.unwrap();
+            let uuid = collection.uuid.unwrap();
+            let after = last_read.get(&uuid).filter(|_| outlined.read_within.contains(&uuid)).cloned();
+            let place = Place::of(collection, &name, after);
+            for part in self.read.get(&uuid).map(Vec::as_slice).unwrap_or_default().chunks(1000) {
+                let into = client.database(&name.database).collection::<RawDocumentBuf>(&place.namespace.collection);
+                into.insert_many(part).bypass_document_validation(true).await.unwrap();
+            }
+            places.insert(uuid, place);
+        }
+        let behaves_as = connection.behaves_as().await;
+        let target = Target::new(connection, behaves_as, CancellationToken::new());
+        bsonvault::sink::replay::refuse_without_rights(&target, places.values()).await.unwrap();
+        let mut replay = Replay::with_lanes(target, places, outlined.committed.clone(), Cpu::new(2), lanes).await.unwrap();
+        for frame in frames {
+            replay.take(frame.clone()).await.unwrap();
+        }
+        replay.finish().await.unwrap()
+    }
+
+    /// Every difference between the catalog that was worked out and the source's, and between the source's documents and the target's.
+    pub(crate) async fn differences(&self, outlined: &Outlined, target: &Server) -> Vec<String> {
+        let (there, _) = list(&self.connection).await;
+        let mut differences = catalog_differences(&there, &outlined.collections);
+        let client = target.client().await;
+        for collection in outlined.collections.iter().filter(|c| c.kind != CollectionKind::View) {
+            let of = |name: String| {
+                let namespace = Namespace::new(&*collection.database, name);
+                if collection.kind == CollectionKind::TimeSeries { namespace.buckets() } else { namespace }
+            };
+            let expected = documents(&self.client, &of(collection.name.clone())).await;
+            let found = documents(&client, &of(format!("staged {}", collection.name))).await;
+            if collection.options.bson.get_bool("capped").unwrap_or(false) {
+                if expected != found {
+                    differences.push(format!("{}: {expected:?}\n  but {found:?}", collection.namespace()));
+                }
+                continue;
+            }
+            if content(&expected) != content(&found) {
+                let by_id = |all: &[RawDocumentBuf]| -> BTreeMap<Vec<u8>, RawDocumentBuf> {
+                    all.iter().map(|d| (document::id(d.as_bytes()).unwrap().unwrap().1.to_vec(), d.clone())).collect()
+                };
+                let (expected, found) = (by_id(&expected), by_id(&found));
+                let differ = expected.keys().chain(found.keys()).find(|id| expected.get(*id) != found.get(*id)).unwrap();
+                differences.push(format!(
+                    "{}: {:.600}\n  but {:.600}",
+                    collection.namespace(),
+                    format!("{:?}", expected.get(differ)),
+                    format!("{:?}", found.get(differ))
+                ));
+            }
+        }
+        differences
+    }
+}
+
+fn content(documents: &[RawDocumentBuf]) -> Content {
+    let mut content = Content::default();
+    documents.iter().for_each(|d| content.add(d.as_bytes()));
+    content
+}
+
+/// What of two catalogs differs, identities, options and indexes included.
+pub(crate) fn catalog_differences(expected: &[Collection], found: &[Collection]) -> Vec<String> {
+    let describe = |collections: &[Collection]| -> BTreeSet<String> {
+        let one = |c: &Collection| {
+            let name = c.namespace();
+            let options = Document::try_from(&*c.options.bson).unwrap().into_iter().filter(|(name, _)| name != "temp");
+            let options = options.map(move |(option, value)| format!("{option}: {:?}", number(value)));
+            let indexes = c.indexes.iter().map(|index| sorted(&index.bson));
+            let identity = format!("{} {:?}", c.kind, c.uuid);
+            std::iter::once(identity).chain(options).chain(indexes).map(move |line| format!("{name}: {line}")).collect::<Vec<_>>()
+        };
+        collections.iter().flat_map(one).collect()
+    };
+    let (expected, found) = (describe(expected), describe(found));
+    let missing = expected.difference(&found).map(|line| format!("missing {line}"));
+    missing.chain(found.difference(&expected).map(|line| format!("extra {line}"))).collect()
+}
+
+fn sorted(index: &RawDocumentBuf) -> String {
+    let mut fields: Vec<(String, Bson)> = Document::try_from(&**index).unwrap().into_iter().collect();
+    fields.sort_by(|a, b| a.0.cmp(&b.0));
+    let fields = fields.into_iter().map(|(name, value)| (name, number(value)));
+    format!("{:?}", fields.collect::<Vec<_>>())
+}
+
+/// Listings give some numbers another type than the one they were written with.
+fn number(value: Bson) -> Bson {
+    match value {
+        Bson::Int64(n) => Bson::Double(n as f64),
+        Bson::Int32(n) => Bson::Double(n.into()),
+        other => other,
+    }
+}
+
+pub(crate) async fn connect(server: &Server, role: Role) -> Connection {
+    Connection::open(&MongoUri::parse(role, &server.uri()).unwrap(), ConnectOptions { pool: 16, selection_timeout: None })
+        .await
+        .unwrap()
+}
+
+/// The operation time now.
+pub(crate) async fn time(client: &Client) -> ClusterTime {
+    let reply = client.database("admin").run_command(doc! { "ping": 1 }).await.unwrap();
+    reply.get_timestamp("operationTime").unwrap().into()
+}
+
+async fn now(connection: &Connection, uuid: Uuid) -> Option<Namespace> {
+    for database in catalog::databases(connection).await.unwrap() {
+        let (found, _) = catalog::collections(connection, &database).await.unwrap();
+        if let Some(found) = found.into_iter().find(|c| c.uuid == Some(uuid)) {
+            return Some(Namespace::new(database, found.name));
+        }
+    }
+    None
+}
+
+pub(crate) async fn documents(client: &Client, namespace: &Namespace) -> Vec<RawDocumentBuf> {
+    let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
+    let mut found = collection.find(doc! {}).hint(mongodb::options::Hint::Keys(doc! { "$natural": 1 })).await.unwrap();
+    let mut documents = Vec::new();
+    while found.advance().await.unwrap() {
+        documents.push(found.current().to_owned());
+    }
+    documents
+}
+
+/// Every collection of a server as a backup lists it, and the operation time of the listing.
+pub(crate) async fn list(connection: &Connection) -> (Vec<Collection>, ClusterTime) {
+    let mut listed = Vec::new();
+    for database in catalog::databases(connection).await.unwrap() {
+        if SYSTEM_DATABASES.contains(&database.as_str()) {
+            continue;
+        }
+        let (found, _) = catalog::collections(connection, &database).await.unwrap();
+        for info in &found {
+            let temporary = info.options.get_bool("temp").unwrap_or(false);
+            if temporary || (info.name.starts_with("system.") && info.name != "system.js") {
+                continue;
+            }
+            let (kind, uuid) = match info.kind.as_str() {
+                "view" => (CollectionKind::View, None),
+                "timeseries" => {
+                    let buckets = format!("system.buckets.{}", info.name);
+                    (CollectionKind::TimeSeries, found.iter().find(|b| b.name == buckets).and_then(|b| b.uuid))
+                }
+                _ => (CollectionKind::Collection, info.uuid),
+            };
+            let indexes = match kind {
+                CollectionKind::View => Vec::new(),
+                _ => catalog::indexes(connection, connection.database(&database), &info.name).await.unwrap().0,
+            };
+            listed.push(Collection {
+                database: database.clone(),
+                name: info.name.clone(),
+                kind,
+                uuid,
+                options: RawValue::of(&info.options),
+                indexes: indexes.iter().map(|i| RawValue::of(i)).collect(),
+                metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
+                documents: 0,
+                bytes: 0,
+                digest: ContentDigest::default(),
+                segments: Vec::new(),
+            });
+        }
+    }
+    (listed, time(&connection.client).await)
+}
+
+#[allow(dead_code, clippy::allow_attributes, reason = "for a look at what went wrong")]
+pub(crate) async fn all(client: &Client, database: &str, collection: &str) -> Vec<Document> {
+    client.database(database).collection::<Document>(collection).find(doc! {}).await.unwrap().try_collect().await.unwrap()
+}

@@ -138,7 +138,7 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
         IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
     }
     if let Some(oplog) = &plan.oplog {
-        text += &format!("the oplog is replayed up to {}: {}\n", oplog.to, format!("{} of its entries", HumanCount(oplog.entries)));
+        text += &format!("the oplog is replayed up to {}: {} entries\n", oplog.to, HumanCount(oplog.entries));
     }
     if plan.mode == RestoreMode::Merge {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";

@@ -225,7 +225,8 @@ impl Tail {
             let entry = Head::of(element?.value)?;
             let time = Timestamp::from(entry.time);
             if last.is_some_and(|last| last >= time) || time < self.position {
-                return Err(Error::damaged("the source's oplog is not in the order of time").into());
+                let (time, before) = (ClusterTime::from(time), ClusterTime::from(last.unwrap_or(self.position)));
+                return Err(Error::damaged(format!("the source's oplog has an entry of {time} after that of {before}")).into());
             }
             first.get_or_insert(time);
             last = Some(time);

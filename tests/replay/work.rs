@@ -170,22 +170,27 @@ impl Work {
         }
     }
 
-    /// One whose operations do not fit into one entry.
+    /// One whose operations do not fit into one entry. Where a server's cache is too small for it, it is tried again.
     pub(crate) async fn a_large_transaction(&mut self) {
         let mut session = self.db.client().start_session().await.unwrap();
-        session.start_transaction().await.unwrap();
+        for _ in 0..20 {
+            session.start_transaction().await.unwrap();
+            if self.large_documents(&mut session).await.is_ok() && session.commit_transaction().await.is_ok() {
+                return;
+            }
+            drop(session.abort_transaction().await);
+        }
+        panic!("the server takes no large transaction");
+    }
+
+    async fn large_documents(&self, session: &mut ClientSession) -> mongodb::error::Result<()> {
         for i in 0..20 {
             let bytes = vec![i; 1 << 20];
             let document = doc! { "_id": format!("large {i}"), "bytes": Binary { subtype: BinarySubtype::Generic, bytes } };
-            self.db
-                .collection::<Document>("d")
-                .replace_one(doc! { "_id": format!("large {i}") }, document)
-                .upsert(true)
-                .session(&mut session)
-                .await
-                .unwrap();
+            let query = doc! { "_id": format!("large {i}") };
+            self.db.collection::<Document>("d").replace_one(query, document).upsert(true).session(&mut *session).await?;
         }
-        session.commit_transaction().await.unwrap();
+        Ok(())
     }
 
     /// One that stays open, and whose operations are in the oplog.

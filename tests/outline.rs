@@ -178,6 +178,12 @@ fn what_was_done_before_the_listing_is_in_it() {
     oplog.time = LISTED_AT - 3;
     let oplog = oplog.command(1, doc! { "drop": "a" }).create("b", 2).command(3, doc! { "importCollection": "c" });
     assert_eq!(oplog.at_end(&[plain("a", 1)]), [has("a", 1)]);
+    let end = oplog.outline(&[plain("a", 1)]).unwrap();
+    let counts = |time: u32| {
+        let entry = doc! { "op": "d", "ns": "d.a", "ui": binary(1), "o": { "_id": 1 }, "ts": Timestamp { time, increment: 1 } };
+        end.committed.counts(&Entry::parse(&entry.to_vec().unwrap()).unwrap())
+    };
+    assert!(!counts(LISTED_AT - 1) && !counts(LISTED_AT) && counts(LISTED_AT + 1));
 }
 
 #[test]

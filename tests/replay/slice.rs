@@ -13,7 +13,6 @@ use bsonvault::names::{Namespace, SYSTEM_DATABASES};
 use bsonvault::pipeline::cpu::Cpu;
 use bsonvault::sink::Target;
 use bsonvault::sink::replay::{Place, Replay, Replayed};
-use futures::TryStreamExt;
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -280,9 +279,4 @@ pub(crate) async fn list(connection: &Connection) -> (Vec<Collection>, ClusterTi
         }
     }
     (listed, time(&connection.client).await)
-}
-
-#[allow(dead_code, clippy::allow_attributes, reason = "for a look at what went wrong")]
-pub(crate) async fn all(client: &Client, database: &str, collection: &str) -> Vec<Document> {
-    client.database(database).collection::<Document>(collection).find(doc! {}).await.unwrap().try_collect().await.unwrap()
 }

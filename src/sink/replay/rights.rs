@@ -27,7 +27,7 @@ pub async fn refuse_without_rights<'a>(target: &Target, places: impl IntoIterato
         ErrorKind::Denied,
         format!("the backup has an oplog slice, and the login at the target lacks rights to replay it: {named}{more}; nothing was changed"),
     )
-    .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`, or `restore` instead of the latter"))
+    .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `restore` alone is not enough"))
 }
 
 fn missing(rights: &Rights, places: &[&Place], version: Version) -> Vec<String> {

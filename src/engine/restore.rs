@@ -253,7 +253,7 @@ async fn stage(
     let stage = Stage {
         backup,
         plan,
-        writers: options.tuning.writers.unwrap_or_else(|| cores().clamp(2, 4)).max(1),
+        writers: options.tuning.writers.unwrap_or_else(|| cores().clamp(4, 8)).max(1),
         cpu: Cpu::of_this_machine(),
         budget: Budget::new(options.tuning.memory_bytes),
         progress,

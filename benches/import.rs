@@ -112,7 +112,8 @@ async fn inserts_alone(client: &Client, uri: &str, backup: &str) -> f64 {
     let version = connection.behaves_as().await;
     let blueprint = Blueprint::of(&manifest.collections[0], Namespace::new("floor", "orders"), version).unwrap();
     let cpu = Cpu::of_this_machine();
-    let inserter = Inserter::new(Target::new(connection, version, CancellationToken::new()), Arc::new(blueprint), cpu.clone());
+    let target = Target::new(connection.clone(), version, CancellationToken::new());
+    let inserter = Inserter::new(target, Arc::new(blueprint), cpu.clone());
     let item = Progress::default().item("floor.orders", 0, 0);
     let queue = Arc::new(Mutex::new(manifest.collections[0].segments.clone().into_iter().collect::<VecDeque<_>>()));
     let begin = Instant::now();
@@ -132,6 +133,8 @@ async fn inserts_alone(client: &Client, uri: &str, backup: &str) -> f64 {
     }
     writers.join_all().await;
     let seconds = begin.elapsed().as_secs_f64();
+    drop(inserter);
+    connection.close().await;
     client.database("floor").drop().await.unwrap();
     seconds
 }

@@ -12,14 +12,13 @@ use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::error::ErrorKind;
-use bsonvault::format::digest::Content;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use bsonvault::mongo::{MongoUri, Role};
 use futures::TryStreamExt as _;
 use mongodb::Client;
 use support::backups::{Vault, at, content, divided, entries, fill, fill_large, on, walk, without_oplog};
-use support::bank::{self, Bank, BankOptions};
+use support::bank::{Bank, BankOptions};
 use support::link::{Link, LinkOptions};
 use support::server::{Server, ServerOptions};
 use tokio_util::sync::CancellationToken;
@@ -132,90 +131,6 @@ async fn a_history_that_is_too_short_is_made_up_for_by_the_oplog() {
     let totals = report.manifest.totals;
     assert_eq!(totals.documents, report.manifest.collections.iter().map(|c| c.documents).sum::<u64>());
     assert!(totals.segments > report.manifest.collections.iter().map(|c| c.segments.len() as u64).sum::<u64>());
-}
-
-/// Applies what of a slice comes after the listing to a copy of the documents, by the server's own means.
-async fn replay(copy: &Client, after: Timestamp, entries: &[RawDocumentBuf]) {
-    let is_data = |op: &Document| ["i", "u", "d"].contains(&op.get_str("op").unwrap());
-    // Of a transaction in several entries, those before the last wait for it.
-    let mut waiting: BTreeMap<String, Vec<Document>> = BTreeMap::new();
-    for entry in entries {
-        let entry = Document::try_from(&**entry).unwrap();
-        let mut operations = match entry.get_document("o").unwrap().get_array("applyOps") {
-            Ok(grouped) => grouped.iter().map(|op| op.as_document().unwrap().clone()).collect(),
-            Err(_) => vec![entry.clone()],
-        };
-        let key = format!("{:?} {:?}", entry.get("lsid"), entry.get("txnNumber"));
-        if entry.get_document("o").unwrap().get_bool("partialTxn").unwrap_or(false) {
-            waiting.entry(key).or_default().append(&mut operations);
-            continue;
-        }
-        operations.splice(0..0, waiting.remove(&key).unwrap_or_default());
-        operations.retain(is_data);
-        if entry.get_timestamp("ts").unwrap() <= after || operations.is_empty() {
-            continue;
-        }
-        let operations: Vec<Bson> = operations
-            .iter()
-            .map(|op| ["op", "ns", "o", "o2"].into_iter().filter_map(|k| Some((k.to_owned(), op.get(k)?.clone()))).collect())
-            .map(|op: Document| Bson::Document(op))
-            .collect();
-        let apply = doc! { "applyOps": operations, "oplogApplicationMode": "InitialSync" };
-        copy.database("admin").run_command(apply).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn replayed_the_data_are_those_of_the_slices_end() {
-    let server = Server::replica_set("replayed").await;
-    let client = server.client().await;
-    let database = client.database("replayed");
-    let bank = Bank::start(&client, BankOptions { db: "replayed".to_owned(), ..BankOptions::default() }).await;
-    fill_large(&database, "large", 30_000).await;
-    let changing = tokio::spawn({
-        let large = database.collection::<Document>("large");
-        async move {
-            for i in 0.. {
-                // Gone and back, behind the cursor or before it: stored at another place, in the same place by `_id`.
-                let id = i * 7919 % 30_000;
-                large.delete_one(doc! { "_id": id }).await.unwrap();
-                large.insert_one(doc! { "_id": id, "back": i }).await.unwrap();
-            }
-        }
-    });
-    // As if the history were over as soon as reading begins.
-    server
-        .fail_command(doc! { "times": 1 }, doc! { "failCommands": ["find"], "namespace": "replayed.large", "errorCode": 239 })
-        .await;
-    let vault = Vault::new();
-    let link = Link::to(server.port(), LinkOptions { mbit: Some(120.0), ..LinkOptions::default() });
-    let report = vault.backup(&server.uri_through(link.port()), &divided("replayed", u64::MAX)).await.unwrap();
-    bank.wait_for(2, 2).await;
-    let (slice, kept) = proven_slice(&client, &vault, &report, &["replayed"]).await;
-    let copy = Server::replica_set("copy").await;
-    let copy_client = copy.client().await;
-    for collection in &report.manifest.collections {
-        let documents = documents(&vault, &report, &collection.segments).await;
-        let into = copy_client.database("replayed").collection::<RawDocumentBuf>(&collection.name);
-        into.insert_many(documents).await.unwrap();
-    }
-    replay(&copy_client, report.manifest.consistency.cluster_time.unwrap().into(), &kept).await;
-    for collection in &report.manifest.collections {
-        let find = doc! {
-            "find": &collection.name, "batchSize": 100_000,
-            "readConcern": { "level": "snapshot", "atClusterTime": Timestamp::from(slice.to) },
-        };
-        let mut then = Content::default();
-        let mut cursor = database.run_cursor_command(find).await.unwrap();
-        while cursor.advance().await.unwrap() {
-            then.add(cursor.current().as_bytes());
-        }
-        assert_eq!(content(&copy_client.database("replayed"), &collection.name).await, then, "{}", collection.name);
-    }
-    changing.abort();
-    bank.stop().await;
-    assert_eq!(bank::check(&copy_client, "replayed").await, Vec::<String>::new());
-    assert!(slice.documents > 100, "{slice:?}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod merge;
 pub mod prepare;
 pub mod publish;
 mod record;
+pub mod scratch;
 mod series;
 pub mod staging;
 

@@ -16,6 +16,9 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 /// What a running backup tells others; removed at its end.
 pub const PROGRESS: &str = "progress.json";
 
+/// How the last checks of a backup ended: written after the manifest, and no part of what that commits.
+pub const CHECKS: &str = "checks.json";
+
 /// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
 const MAX_ESCAPED: usize = 238;
 /// How much of a longer name is kept in front of its hash.
@@ -39,7 +42,7 @@ impl Stems {
         let directory = match self.databases.get(&namespace.database) {
             Some(directory) => directory.clone(),
             None => {
-                let reserved = [MANIFEST, SHA256SUMS, PROGRESS];
+                let reserved = [MANIFEST, SHA256SUMS, PROGRESS, CHECKS];
                 let mut directory = escape_database(&namespace.database);
                 let meets = |d: &str| {
                     reserved.iter().any(|r| r.eq_ignore_ascii_case(d))

@@ -1,11 +1,14 @@
 //! Which backups a store holds, and the way to one of them by its name or its path.
 
+mod checks;
+
 use std::path::Path;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::checks::Checks;
 use crate::format::key;
 use crate::format::manifest::{self, Manifest};
 use crate::format::progress::Progress;
@@ -51,6 +54,8 @@ pub struct Summary {
     pub location: String,
     /// What it is like.
     pub state: State,
+    /// How its last checks ended; none of those that are not complete.
+    pub checks: Option<Checks>,
 }
 
 /// What a backup's directory is like.
@@ -161,7 +166,11 @@ impl Catalog {
                 },
             },
         };
-        Some(Summary { location: store.location(), name, state })
+        let checks = match &state {
+            State::Complete(manifest) => Some(checks::read(&store, manifest).await),
+            State::Running(_) | State::Incomplete | State::Damaged(_) => None,
+        };
+        Some(Summary { location: store.location(), name, state, checks })
     }
 
     async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
@@ -229,7 +238,7 @@ async fn read_progress(store: &Store) -> Result<Progress> {
 async fn holds_parts(store: &Store) -> Result<bool> {
     let entries = store.list().await?;
     Ok(entries.iter().any(|e| {
-        [key::MANIFEST, key::PROGRESS, key::SHA256SUMS].contains(&e.key.as_str())
+        [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
             || e.key.ends_with(".bson.zst")
             || e.key.ends_with(".metadata.json")
     }))

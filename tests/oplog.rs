@@ -338,7 +338,7 @@ async fn oldest(client: &Client) -> Timestamp {
 
 #[tokio::test]
 async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it() {
-    let mut options = short_history("rolled");
+    let mut options = ServerOptions { repl_set: Some("rolled".to_owned()), ..ServerOptions::default() };
     options.extra_args = ["--oplogSize", "1", "--syncdelay", "1"].map(str::to_owned).to_vec();
     let server = Server::start(options).await;
     let client = server.client().await;
@@ -347,11 +347,12 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
     let link = Link::to(server.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("rolled", u64::MAX));
+    // As if the history were over as soon as reading begins.
+    let lost = doc! { "failCommands": ["find"], "namespace": "rolled.c", "errorCode": 239, "appName": "bsonvault" };
+    server.fail_command(doc! { "times": 1 }, lost).await;
     let backup = vault.backup(&uri, &options);
     let change = async {
-        // History is only given up where there are writes.
         while !vault.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog")) {
-            elsewhere.insert_one(doc! {}).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // The slice cannot be read on until the oplog is written over.

@@ -7,6 +7,7 @@ use super::progress::Faces;
 use super::render;
 use super::{catalog, with_progress};
 use crate::config::{Config, Flags};
+use crate::engine::record;
 use crate::engine::restore::{self, IndexMode, RestoreMode, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{NamespacePattern, NamespaceRename};
@@ -126,7 +127,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         output::to_stderr(&render::restore_plan(&plan.summary()));
     }
     let progress = Progress::default();
-    let work = restore::execute(&backup, plan, &options, &progress, stop);
+    let work = record::import(&backup, plan, &options, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;
     let failure = match report.failed_indexes.len() {
         0 => None,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::output::{self, Outcome};
-use super::{catalog, render};
+use super::{catalog, render, verified};
 use crate::catalog::{State, Summary};
 use crate::clock;
 use crate::config::Config;
@@ -12,9 +12,10 @@ use crate::error::Result;
 pub(super) async fn run(config: &Config) -> Result<Outcome> {
     let catalog = catalog(config)?;
     let location = catalog.store().location();
-    let backups = catalog.list(clock::now()).await?;
+    let now = clock::now();
+    let backups = catalog.list(now).await?;
     let fields = json!({ "path": location, "backups": backups.iter().map(entry).collect::<Vec<_>>() });
-    Ok(Outcome::done(render::list(&location, &backups), output::fields(&fields)?))
+    Ok(Outcome::done(render::list(&location, &backups, now), output::fields(&fields)?))
 }
 
 fn entry(summary: &Summary) -> Value {
@@ -27,6 +28,7 @@ fn entry(summary: &Summary) -> Value {
         "rawBytes": null,
         "storedBytes": null,
         "consistency": null,
+        "verified": summary.checks.as_ref().map(verified::json),
     });
     match &summary.state {
         State::Complete(manifest) => {

@@ -8,6 +8,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 pub mod show;
+pub mod verified;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -66,7 +67,7 @@ pub enum Verb {
     List,
     /// Show what a backup holds
     Show(show::Args),
-    /// Check that a backup is whole
+    /// Check that a backup is whole, or with --restore that it comes back
     Verify(verify::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
@@ -144,7 +145,7 @@ async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
-        Verb::Verify(args) => verify::run(args, &config, stop).await,
+        Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
     }
 }
@@ -156,7 +157,8 @@ impl Verb {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
             Self::Check(args) => args.flags(),
-            Self::List | Self::Show(_) | Self::Verify(_) => Flags::default(),
+            Self::Verify(args) => args.flags(),
+            Self::List | Self::Show(_) => Flags::default(),
         }
     }
 }

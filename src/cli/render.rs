@@ -1,13 +1,17 @@
 //! Results as people read them. Pure: values in, whole lines out.
 
+use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, HumanCount};
 
+use super::verified;
 use crate::catalog::{State, Summary};
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
+use crate::engine::drill::DrillReport;
 use crate::engine::restore::{IndexMode, RestoreMode, RestorePlan, RestoreReport};
 use crate::engine::verify::VerifyReport;
+use crate::format::checks::Checks;
 use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
 
 /// How long a backup took, in seconds.
@@ -56,12 +60,13 @@ pub fn backup(location: &str, manifest: &Manifest) -> String {
 
 /// What a backup holds.
 #[must_use]
-pub fn show(location: &str, manifest: &Manifest) -> String {
+pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
     let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
     text += &format!("created      {}\n", manifest.created.format("%Y-%m-%d %H:%M:%S UTC"));
     text += &format!("source       {}\n", source(&manifest.source));
     text += &format!("written by   {} {}, format {}\n", manifest.tool.name, manifest.tool.version, manifest.format_version);
     text += &summary(manifest);
+    text += &verified::lines(checks);
     let mut table = table(["namespace", "type", "documents", "size", "stored", "indexes", "content digest"]);
     right_align(&mut table, &[2, 3, 4, 5]);
     for c in &manifest.collections {
@@ -81,11 +86,11 @@ pub fn show(location: &str, manifest: &Manifest) -> String {
 
 /// The backups of a path.
 #[must_use]
-pub fn list(location: &str, backups: &[Summary]) -> String {
+pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
     if backups.is_empty() {
         return format!("no backups in {location}\n");
     }
-    let mut table = table(["name", "state", "created", "documents", "size", "stored", "consistency"]);
+    let mut table = table(["name", "state", "created", "documents", "size", "stored", "consistency", "verified"]);
     right_align(&mut table, &[3, 4, 5]);
     let mut reasons = String::new();
     for backup in backups {
@@ -97,6 +102,7 @@ pub fn list(location: &str, backups: &[Summary]) -> String {
                 BinaryBytes(manifest.totals.raw_bytes).to_string(),
                 BinaryBytes(manifest.totals.stored_bytes).to_string(),
                 verdict(&manifest.consistency),
+                backup.checks.as_ref().map(|checks| verified::cell(checks, now)).unwrap_or_default(),
             ]),
             State::Running(progress) => {
                 row.extend([HumanCount(progress.documents).to_string(), BinaryBytes(progress.raw_bytes).to_string()]);
@@ -221,6 +227,27 @@ pub fn verify(report: &VerifyReport) -> String {
         };
     }
     text
+}
+
+/// A drill that passed.
+#[must_use]
+pub fn drill(report: &DrillReport) -> String {
+    let mut text = format!(
+        "backup       {}\npath         {}\ntarget       {} (MongoDB {})\n",
+        report.name, report.path, report.target, report.server_version
+    );
+    text += &format!(
+        "imported     {} documents in {}, {}, {}\ntook         {:.1} s\n",
+        HumanCount(report.documents),
+        count(report.collections.len() as u64, "collection"),
+        BinaryBytes(report.bytes),
+        if report.indexes == 1 { "1 index".to_owned() } else { format!("{} indexes", HumanCount(report.indexes)) },
+        report.milliseconds as f64 / 1000.0,
+    );
+    for left_out in &report.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    text + "sound: all of it came back, and what was read back is what the backup holds; the scratch databases are dropped\n"
 }
 
 /// What a check found.

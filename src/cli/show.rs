@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::output::{self, Outcome};
-use super::{catalog, render};
+use super::{catalog, render, verified};
 use crate::config::Config;
 use crate::error::Result;
 
@@ -32,5 +32,7 @@ pub(super) async fn run(args: Args, config: &Config) -> Result<Outcome> {
         }
     }
     fields.insert("path".to_owned(), json!(backup.location()));
-    Ok(Outcome::done(render::show(&backup.location(), &backup.manifest), fields))
+    let checks = backup.checks().await;
+    fields.insert("verified".to_owned(), verified::json(&checks));
+    Ok(Outcome::done(render::show(&backup.location(), &backup.manifest, &checks), fields))
 }

@@ -1,14 +1,20 @@
-//! `verify`: whether a backup is whole.
+//! `verify`: whether a backup is whole, and whether it comes back.
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
-use super::{catalog, render};
-use crate::config::Config;
-use crate::engine::verify::{self, VerifyOptions};
+use super::progress::Faces;
+use super::{catalog, render, with_progress};
+use crate::catalog::Backup;
+use crate::config::{Config, Flags};
+use crate::engine::drill::{self, DrillOptions};
+use crate::engine::record;
+use crate::engine::verify::VerifyOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
+use crate::mongo::MongoUri;
+use crate::pipeline::progress::Progress;
 
 const HINT: &str = "do not rely on it: take a new backup, and look after the disk that it is on";
 
@@ -21,15 +27,45 @@ pub struct Args {
     /// Decompress every document and prove counts and content digests too, not only that each file is as it was written
     #[arg(long)]
     deep: bool,
+    /// Import all of it into scratch databases of the target, compare what is read back, and drop them: a drill
+    #[arg(long, conflicts_with = "deep")]
+    restore: bool,
+    /// Of a drill: the target [env: MONGO_URI_LOCAL]
+    #[arg(long, value_name = "URI", requires = "restore")]
+    target: Option<String>,
+    /// Of a drill: go on though the target is the deployment that the backup came from, or the configured source
+    #[arg(long, requires = "restore")]
+    allow_same: bool,
+    /// Of a drill: writers that insert at a time, 1 to 256 [env: BACKUP_WRITERS] [default: chosen from the machine]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
+    writers: Option<String>,
+    /// Of a drill: MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
+    memory_mb: Option<String>,
 }
 
-pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            target: self.target.clone(),
+            writers: self.writers.clone(),
+            memory_mb: self.memory_mb.clone(),
+            ..Flags::default()
+        }
+    }
+}
+
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    let target = if args.restore { Some(config.target()?) } else { None };
     let backup = match catalog(config)?.find(&args.backup).await {
         // A manifest that cannot be used is what a verification is there to find.
         Err(error) if error.kind() == ErrorKind::Damaged => return Ok(unusable(&args, error)),
         found => found?,
     };
-    let report = verify::run(&backup, &VerifyOptions { deep: args.deep }, stop).await?;
+    if let Some(target) = target {
+        return drill(&args, config, &backup, &target, faces, stop).await;
+    }
+    let report = record::verify(&backup, &VerifyOptions { deep: args.deep }, stop).await?;
     let problems: Vec<_> = report.problems.iter().map(|p| json!({ "key": p.key, "message": p.message })).collect();
     let fields = json!({
         "name": report.name,
@@ -46,6 +82,32 @@ pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -
         Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name)).hint(HINT)
     });
     Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure })
+}
+
+async fn drill(
+    args: &Args,
+    config: &Config,
+    backup: &Backup,
+    target: &MongoUri,
+    faces: Faces,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let options = DrillOptions { allow_same: args.allow_same, lease: None, tuning: config.tuning };
+    let source = config.configured_source()?;
+    let progress = Progress::default();
+    let work = drill::run(backup, target, source.as_ref(), &options, &progress, stop);
+    match with_progress(faces, &progress, work).await {
+        Ok(report) => {
+            let mut fields = output::fields(&report)?;
+            fields.insert("restore".to_owned(), true.into());
+            Ok(Outcome::done(render::drill(&report), fields))
+        }
+        // As without a drill: something does not match.
+        Err(e) if e.kind() == ErrorKind::Damaged => {
+            Err(Error::new(ErrorKind::Mismatch, e.to_string()).hint(e.hint_text().unwrap_or(HINT).to_owned()).cause(e))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn unusable(args: &Args, error: Error) -> Outcome {

@@ -2,6 +2,8 @@
 
 pub mod backup;
 pub mod check;
+pub mod drill;
+pub mod record;
 pub mod restore;
 pub mod verify;
 

@@ -340,7 +340,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
-    known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS]);
+    known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
     let found = store.list().await?;
     let strays = found.iter().filter(|e| !known.contains(e.key.as_str()));
     Ok(strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size)).collect())

@@ -18,6 +18,9 @@ pub const PROGRESS: &str = "progress.json";
 /// The stem of the oplog slice's segments, at the backup's top.
 pub const OPLOG: &str = "oplog";
 
+/// How the last checks of a backup ended: written after the manifest, and no part of what that commits.
+pub const CHECKS: &str = "checks.json";
+
 /// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
 const MAX_ESCAPED: usize = 238;
 /// How much of a longer name is kept in front of its hash.
@@ -67,7 +70,7 @@ impl Stems {
 fn is_own_file(name: &str) -> bool {
     let name = name.to_lowercase();
     let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
-    slice || [MANIFEST, SHA256SUMS, PROGRESS].iter().any(|own| own.to_lowercase() == name)
+    slice || [MANIFEST, SHA256SUMS, PROGRESS, CHECKS].iter().any(|own| own.to_lowercase() == name)
 }
 
 /// The key of a collection's metadata file.

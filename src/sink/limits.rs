@@ -70,6 +70,12 @@ pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> 
     )
 }
 
+/// How many bytes `database.collection` may have.
+#[must_use]
+pub fn longest_namespace(target: Version) -> usize {
+    if target < Version(4, 4, 0) { 120 } else { 255 }
+}
+
 /// What decides whether something can be held.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
@@ -125,8 +131,7 @@ impl Wanted {
     }
 
     fn of_name(self, kind: CollectionKind, namespace: &Namespace) -> Option<String> {
-        // In bytes, of `database.collection`.
-        let longest = if self.target < Version(4, 4, 0) { 120 } else { 255 };
+        let longest = longest_namespace(self.target);
         let buckets = if kind == CollectionKind::TimeSeries { BUCKETS_PREFIX.len() } else { 0 };
         let length = namespace.to_string().len() + buckets;
         (length > longest).then(|| {

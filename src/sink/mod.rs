@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod publish;
 mod record;
 pub mod replay;
+pub mod scratch;
 mod series;
 pub mod staging;
 

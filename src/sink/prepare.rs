@@ -106,11 +106,13 @@ fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()
     let more = missing.len().saturating_sub(NAMED_RIGHTS);
     missing.truncate(NAMED_RIGHTS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(Error::new(
-        ErrorKind::Denied,
-        format!("the login at the target lacks rights, and nothing was changed: {}{more}", missing.join(", ")),
-    )
-    .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for"))
+    Err(lacking_rights(&format!("{}{more}", missing.join(", "))))
+}
+
+/// The error of a login that may not do this.
+pub(super) fn lacking_rights(missing: &str) -> Error {
+    Error::new(ErrorKind::Denied, format!("the login at the target lacks rights, and nothing was changed: {missing}"))
+        .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for")
 }
 
 async fn refuse_sharded(target: &Target, blueprints: &[Blueprint]) -> Result<()> {

@@ -1,0 +1,60 @@
+//! Checks whose result is kept beside the backup: a verification, and an import, which proves as much.
+
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::restore::{self, Plan, RestoreOptions, RestoreReport};
+use super::verify::{self, VerifyOptions, VerifyReport};
+use crate::catalog::Backup;
+use crate::clock;
+use crate::error::{ErrorKind, Result};
+use crate::format::checks::{Check, CheckKind};
+use crate::pipeline::progress::Progress;
+
+/// Verifies a backup and keeps the result beside it.
+///
+/// # Errors
+/// Those of [`verify::run`]; nothing is kept then.
+pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &CancellationToken) -> Result<VerifyReport> {
+    let begun = Instant::now();
+    let report = verify::run(backup, options, stop).await?;
+    let kind = if options.deep { CheckKind::Deep } else { CheckKind::Verify };
+    let problem = report.problems.first().map(|p| p.message.clone());
+    backup.keep(Check::ended(kind, clock::now(), millis(begun), problem)).await;
+    Ok(report)
+}
+
+/// Does what was planned, as [`restore::execute`] does. Where that brought the whole backup with every digest as it should be, or found the backup damaged, this is
+/// kept beside it.
+///
+/// # Errors
+/// Those of [`restore::execute`].
+pub async fn import(
+    backup: &Backup,
+    plan: Plan,
+    options: &RestoreOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<RestoreReport> {
+    let begun = Instant::now();
+    let done = restore::execute(backup, plan, options, progress, stop).await;
+    let problem = match &done {
+        Ok(report) if is_whole(backup, report) => None,
+        Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),
+        // Of a part of the backup, or of the target.
+        Ok(_) | Err(_) => return done,
+    };
+    backup.keep(Check::ended(CheckKind::Import, clock::now(), millis(begun), problem)).await;
+    done
+}
+
+/// Whether everything that the backup holds was read back from the target as the backup holds it.
+pub(super) fn is_whole(backup: &Backup, report: &RestoreReport) -> bool {
+    report.collections.len() == backup.manifest.collections.len() && report.collections.iter().all(|c| c.digest_matches)
+}
+
+/// The time since then, in milliseconds.
+pub(super) fn millis(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

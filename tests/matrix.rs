@@ -23,15 +23,16 @@ use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::engine::restore::{self, RestoreOptions, RestoreReport};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::key;
-use bsonvault::format::manifest::{Manifest, RawValue};
+use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespacePattern;
 use bsonvault::pipeline::progress::Progress;
 use bsonvault::store::Store;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
+use support::bank::{self, Bank, BankOptions};
 use support::compare::{CompareOptions, Comparison, compare};
-use support::server::Server;
+use support::server::{Server, ServerOptions};
 use support::zoo::{self, ZooOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -446,4 +447,31 @@ async fn a_lower_feature_compatibility_version_counts() {
     }
     let things = named(&vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap_err());
     assert_eq!((things.len(), things[20].as_str()), (21, "and 3 more"), "{things:#?}");
+}
+
+/// Replica sets of versions that cannot be read at one moment, or not for long, are brought to one by the slice of their oplog.
+#[tokio::test]
+async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
+    if Extent::asked() == Extent::None {
+        return;
+    }
+    for (from, to) in [("4.4.2", "4.4.2"), ("4.4.2", "6.0.5"), ("5.0.4", "6.0.5")] {
+        let options =
+            ServerOptions { version: Some(from.to_owned()), repl_set: Some("older".to_owned()), ..ServerOptions::default() };
+        let (source, target) = tokio::join!(Server::start(options), Server::of_version(to));
+        let (a, b) = (source.client().await, target.client().await);
+        let bank = Bank::start(&a, BankOptions { ddl: true, ..BankOptions::default() }).await;
+        bank.wait_for(20, 20).await;
+        // As if the history were over as soon as reading begins, where there is any.
+        let lost = doc! { "failCommands": ["find"], "namespace": "bank.left", "errorCode": 239, "appName": "bsonvault" };
+        if from != "4.4.2" {
+            source.fail_command(doc! { "times": 1 }, lost).await;
+        }
+        let vault = Vault::new();
+        let backup = vault.backup(&source, &BTreeSet::new()).await;
+        assert_eq!(backup.manifest.consistency.kind, ConsistencyKind::Oplog, "{from}");
+        bank.stop().await;
+        vault.import(&backup, &target).await.unwrap();
+        assert_eq!(bank::check(&b, "bank").await, Vec::<String>::new(), "{from} -> {to}");
+    }
 }

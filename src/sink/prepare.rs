@@ -110,7 +110,7 @@ fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()
         ErrorKind::Denied,
         format!("the login at the target lacks rights, and nothing was changed: {}{more}", missing.join(", ")),
     )
-    .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for"))
+    .hint("grant it `readWrite` and `dbAdmin` on each database that is imported into, and for time series or all databases `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for"))
 }
 
 async fn refuse_sharded(target: &Target, blueprints: &[Blueprint]) -> Result<()> {

@@ -94,6 +94,12 @@ impl Plan {
         for (database, standing) in &mut self.standing {
             *standing = Standing::of(&self.target, database).await?;
         }
+        // What was named, and nothing that came into its place since.
+        let standing = &self.standing;
+        self.prunes.retain(|(name, identity)| {
+            let there = standing.get(&name.database).and_then(|s| Some((s, s.get(&name.collection)?)));
+            there.is_some_and(|(standing, there)| standing.identity(there) == *identity)
+        });
         match self.mode {
             RestoreMode::Replace => Ok(()),
             RestoreMode::Fail => refuse_standing(self),
@@ -143,6 +149,11 @@ pub(super) async fn make(
     options: &RestoreOptions,
     stop: &CancellationToken,
 ) -> Result<Plan> {
+    if options.prune && options.indexes == IndexMode::Only {
+        return Err(
+            Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
+        );
+    }
     // 1. Names, which need no connection.
     let (selected, naming) = select::select(&backup.manifest.collections, options, uri.database())?;
 
@@ -255,7 +266,7 @@ fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(
                 && !name.is_of_an_import()
                 && naming.is_in_scope(&name, &databases, settings)?
             {
-                prunes.push((name, there.uuid));
+                prunes.push((name, standing.identity(there)));
             }
         }
     }

@@ -167,7 +167,7 @@ pub async fn execute(
         for error in finished.given_up {
             progress.note(format!("a part of what that import published was given up: {error}"));
         }
-        staging::sweep(&plan.target, &set).await?;
+        staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
             return later::build(&plan, progress).await.map(|built| Ok(report::of_indexes(backup, &plan, built, begun)));
         }

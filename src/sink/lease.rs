@@ -139,6 +139,12 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
+    /// The databases that it is about: those that were asked for, and those that were found to belong to what has to be finished.
+    #[must_use]
+    pub fn databases(&self) -> BTreeSet<String> {
+        self.asks.iter().map(|ask| ask.database.clone()).collect()
+    }
+
     /// Nothing that former holders left is open any more: from now on the lease is no more than this import's own.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);

@@ -153,6 +153,7 @@ async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has
         Cpu::of_this_machine(),
     );
     let Err(refused) = inserter.insert(document.to_vec(), &item).await else { return Ok(()) };
+    let refused = refused.reworded("inserting into", "merging into");
     match old {
         Some(old) => match inserter.insert(old.into_bytes(), &item).await {
             Ok(()) => Err(refused),

@@ -11,6 +11,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::catalog::Backup;
 use bsonvault::engine::restore::{IndexMode, RestoreMode, RestoreOptions, RestoreReport};
 use bsonvault::error::{Error, ErrorKind};
+use bsonvault::format::manifest::LeftOut;
 use bsonvault::names::{NamespacePattern, NamespaceRename};
 use mongodb::Database;
 use support::cli::Cli;
@@ -338,7 +339,10 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
 
     // The backup itself was asked to leave things out.
     let asked = with_manifest(vault.backup(&source, &[]).await, |manifest| {
-        manifest.settings.exclude = vec!["*.gone*".to_owned(), "shop.kept".to_owned()];
+        manifest.settings.exclude = vec!["*.gone*".to_owned()];
+        // Or could not take it along.
+        let reason = "dropped while the backup ran".to_owned();
+        manifest.left_out = vec![LeftOut { database: "shop".to_owned(), collection: "kept".to_owned(), uuid: None, reason }];
     })
     .await;
     let without_logs = options(|o| (o.prune, o.exclude) = (true, patterns(&["shop.log_*"])));

@@ -27,8 +27,8 @@ pub const EXPIRY: Duration = Duration::from_secs(5);
 /// How often a lease is renewed before it would expire.
 const RENEWALS: u32 = 5;
 
-/// How long one renewal may take.
-const RENEWAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long one renewal may take, where half of the expiry is less: one connection that hangs must not cost the lease.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a target may leave renewals without an answer until it counts as lost: no command of an import waits longer, but for the building of
 /// an index, which has no limit of its own.
@@ -287,7 +287,7 @@ async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: Cancellati
             () = tokio::time::sleep(ask.expiry / RENEWALS) => {}
         }
         let Ok(command) = ask.command() else { return };
-        let renewal = command::bounded(RENEWAL_LIMIT, database.run_raw_command(command).into_future());
+        let renewal = command::bounded((ask.expiry / 2).max(RENEWAL_LIMIT), database.run_raw_command(command).into_future());
         match renewal.await {
             Ok(reply) if ask.is_given(&reply) => answered = Instant::now(),
             Ok(_) => {

@@ -11,7 +11,7 @@ use super::select::{self, Naming, Selected};
 use super::{IndexMode, RestoreMode, RestoreOptions, guard};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{CollectionKind, Settings};
+use crate::format::manifest::{CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
@@ -192,7 +192,7 @@ pub(super) async fn make(
         RestoreMode::Merge => refuse_conflicts(&plan).await?,
     }
     if options.prune {
-        plan.prunes = prunes(&plan, &naming, &backup.manifest.settings)?;
+        plan.prunes = prunes(&plan, &naming, &backup.manifest)?;
     }
     Ok(plan)
 }
@@ -253,7 +253,7 @@ fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> 
 }
 
 /// What stands in the databases of the import, could have come with the backup, and is not in it.
-fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(Namespace, Option<Uuid>)>> {
+fn prunes(plan: &Plan, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
     let imported: BTreeSet<&Namespace> = plan.blueprints.iter().map(|b| &b.namespace).collect();
     let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();
     let mut prunes = Vec::new();
@@ -264,7 +264,7 @@ fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(
             if !imported.contains(&name)
                 && !belongs_to_server
                 && !name.is_of_an_import()
-                && naming.is_in_scope(&name, &databases, settings)?
+                && naming.is_in_scope(&name, &databases, manifest)?
             {
                 prunes.push((name, standing.identity(there)));
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{RestoreOptions, views};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{Collection, CollectionKind, Settings};
+use crate::format::manifest::{Collection, CollectionKind, Manifest, Settings};
 use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
@@ -130,7 +130,7 @@ impl Naming<'_> {
 
     /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--prune` goes no
     /// further. `databases` are those of the backup.
-    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, settings: &Settings) -> Result<bool> {
+    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, manifest: &Manifest) -> Result<bool> {
         let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));
         let by_database = match &self.database {
             Some(new) if *new == standing.database => {
@@ -144,7 +144,9 @@ impl Naming<'_> {
             if comes_here
                 && databases.contains(&name.database)
                 && is_wanted(&name, self.options)
-                && was_asked_for(&name, settings)?
+                && was_asked_for(&name, &manifest.settings)?
+                // It was on the source, and could not be part of the backup.
+                && !manifest.left_out.iter().any(|l| l.database == name.database && l.collection == name.collection)
             {
                 return Ok(true);
             }

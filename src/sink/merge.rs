@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bson::{RawDocumentBuf, rawdoc};
 
+use super::ddl::{self, Standing};
 use super::insert::{Inserter, keeps_empty_timestamps};
+use super::publish::in_the_way;
 use super::record::Staged;
 use super::{Attempts, Blueprint, Target, copy, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,8 +23,43 @@ use crate::pipeline::progress::Progress;
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 /// The most documents in one command; servers take 100,000.
 const COMMAND_DOCUMENTS: usize = 20_000;
+/// How often it begins again because the target's primary changed meanwhile.
+const ROUNDS: u32 = 10;
 /// How long one command may take.
 const UPDATE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Merges what is staged into what stands under its final name, or finds that it was done.
+pub(super) async fn publish(target: &Target, staged: &Staged) -> Result<()> {
+    for _ in 0..ROUNDS {
+        let standing = Standing::of(target, &staged.to.database).await?;
+        if standing.by_uuid(staged.uuid).is_none() {
+            return Ok(());
+        }
+        let there = standing.get(&staged.to.collection);
+        if let Some(other) = there.filter(|c| c.kind != "collection") {
+            return Err(in_the_way(&staged.to, &other.kind));
+        }
+        let has_rules = there.is_some_and(|c| c.options.get("validator").is_ok_and(|v| v.is_some()));
+        let before = target.identity().await?;
+        documents(target, staged, has_rules).await?;
+        copy::indexes(target, &staged.place, &staged.to).await?;
+        target.make_durable(&staged.to.database).await?;
+        // The staging goes once everything in it is known to be elsewhere: it was there all the while, and no change of primary took writes back.
+        let is_whole = Standing::of(target, &staged.to.database).await?.by_uuid(staged.uuid).is_some();
+        if !is_whole {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("merging into {}: the staging collection was dropped meanwhile", staged.to),
+            )
+            .hint("something else drops collections in the target: stop it, and run the import again"));
+        }
+        if target.identity().await? == before {
+            return ddl::drop(target, &staged.place).await;
+        }
+    }
+    Err(Error::new(ErrorKind::Unreachable, format!("merging into {}: the target's primary changes too often", staged.to))
+        .hint("the next import finishes it, once the deployment is stable"))
+}
 
 /// Puts every staged document into the collection that stands under the final name, in place of the one with its `_id`, if there is one. `has_rules` says that
 /// it has a validator, which documents that were there before it need not meet.
@@ -30,7 +67,7 @@ const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 /// # Errors
 /// [`ErrorKind::Server`] where one is refused, such as by a unique index; [`ErrorKind::Mismatch`] where the server says that it took fewer; others of the
 /// server's.
-pub(super) async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
+async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
     copy::each_batch(target, staged, &staged.place, |batch| put(target, &staged.to, batch, has_rules)).await
 }
 

@@ -1,6 +1,6 @@
 //! Publishing: what was staged and proven takes its place, all of it or, until a next run, a part that is recorded.
 //!
-//! Readers see the old collection or the new one, never a part of either. The record ([`super::record`]) is written first; from then on every step is
+//! Readers see the old collection or the new one, never a part of either. The record is written first; from then on every step is
 //! brought to its end, by this run or by the next one that comes, and each can be repeated: what was done is recognised by UUIDs, so that
 //! a reply that was lost changes nothing.
 
@@ -182,7 +182,7 @@ async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Erro
             let done = match step {
                 Step::Swap(staged) => swap(target, staged, standing).await,
                 Step::Series { staged, options } => series::publish(target, staged, options).await,
-                Step::Merge(staged) => merge_into(target, staged).await,
+                Step::Merge(staged) => merge::publish(target, staged).await,
                 Step::Drop { namespace, uuid } => prune(target, namespace, *uuid).await,
                 Step::View { .. } => Ok(()),
             };
@@ -294,7 +294,7 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
     }
 }
 
-fn in_the_way(name: &Namespace, kind: &str) -> Error {
+pub(super) fn in_the_way(name: &Namespace, kind: &str) -> Error {
     Error::new(
         ErrorKind::Refused,
         format!("{name} was not imported: a {kind} was made under its name meanwhile, and it was left as it is"),
@@ -319,38 +319,6 @@ pub(super) fn is_in_between(code: Option<i32>) -> bool {
 
 pub(super) fn in_between(error: &mongodb::error::Error) -> Problem {
     Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
-}
-
-async fn merge_into(target: &Target, staged: &Staged) -> Result<()> {
-    for _ in 0..ROUNDS {
-        let standing = Standing::of(target, &staged.to.database).await?;
-        if standing.by_uuid(staged.uuid).is_none() {
-            return Ok(());
-        }
-        let there = standing.get(&staged.to.collection);
-        if let Some(other) = there.filter(|c| c.kind != "collection") {
-            return Err(in_the_way(&staged.to, &other.kind));
-        }
-        let has_rules = there.is_some_and(|c| c.options.get("validator").is_ok_and(|v| v.is_some()));
-        let before = target.identity().await?;
-        merge::documents(target, staged, has_rules).await?;
-        super::copy::indexes(target, &staged.place, &staged.to).await?;
-        target.make_durable(&staged.to.database).await?;
-        // The staging goes once everything in it is known to be elsewhere: it was there all the while, and no change of primary took writes back.
-        let is_whole = Standing::of(target, &staged.to.database).await?.by_uuid(staged.uuid).is_some();
-        if !is_whole {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!("merging into {}: the staging collection was dropped meanwhile", staged.to),
-            )
-            .hint("something else drops collections in the target: stop it, and run the import again"));
-        }
-        if target.identity().await? == before {
-            return ddl::drop(target, &staged.place).await;
-        }
-    }
-    Err(Error::new(ErrorKind::Unreachable, format!("merging into {}: the target's primary changes too often", staged.to))
-        .hint("the next import finishes it, once the deployment is stable"))
 }
 
 /// Drops what is still what it was when the plan named it.

@@ -13,6 +13,7 @@ use bson::{DateTime, Document, doc};
 use bsonvault::catalog::Backup;
 use bsonvault::engine::restore::{RestoreMode, RestoreOptions};
 use bsonvault::error::ErrorKind;
+use bsonvault::names::NamespacePattern;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
 use rand::rngs::StdRng;
@@ -438,4 +439,74 @@ async fn the_longest_names_have_room_beside_them() {
     let fail = RestoreOptions { mode: RestoreMode::Fail, ..RestoreOptions::default() };
     let error = vault.run(&backup, &target.uri(), &fail).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains(&name), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_decided_is_finished_however_many_imports_fail_to() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    for database in ["one", "two"] {
+        fill(&a.database(database), 2).await;
+        insert(&a.database(database), "small", numbered(1)).await;
+        fill(&b.database(database), 1).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let small = RestoreOptions { include: vec![NamespacePattern::parse("two.small").unwrap()], ..quick() };
+    let fail = doc! { "failCommands": ["renameCollection"], "errorCode": 8, "appName": "bsonvault" };
+    target.fail_command("alwaysOn", fail).await;
+    let error = vault.run(&backup, &target.uri(), &quick()).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("publishing had begun"), "{error:?}");
+    // These have to do with one of the databases only, and what they cannot finish stays.
+    for _ in 0..2 {
+        let error = vault.run(&backup, &target.uri(), &small).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+    }
+    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    vault.run(&backup, &target.uri(), &small).await.unwrap();
+    for database in ["one", "two"] {
+        assert_eq!(states(&b.database(database)).await, states(&a.database(database)).await, "{database}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_series_is_whole_though_the_reply_of_any_create_is_lost() {
+    let scene = Scene::set(ServerOptions::default()).await;
+    for n in 0..9 {
+        let data = doc! { "failCommands": ["create"], "writeConcernError": { "code": 91, "errmsg": "shutting down" }, "appName": "bsonvault" };
+        scene.target.fail_command(doc! { "skip": n }, data).await;
+        let passing = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            scene.target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        };
+        let when = format!("from create {n} on");
+        tokio::join!(scene.import_and_check(&when), passing);
+        fill_anew(&scene.client.database("d"), 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_import_whose_staging_is_gone_does_not_report_success() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    insert(&source.client().await.database("d"), "c", numbered(200)).await;
+    let to = target.client().await.database("d");
+    insert(&to, "c", numbered(3)).await;
+    let before = states(&to).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
+    target.fail_command("alwaysOn", slow).await;
+    let thief = async {
+        while vault.progress.view().phase != "confirming" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for name in to.list_collection_names().await.unwrap().iter().filter(|name| name.starts_with("bsonvault.staging")) {
+            to.collection::<Document>(name).drop().await.unwrap();
+        }
+    };
+    let uri = target.uri();
+    let (result, ()) = tokio::join!(vault.import(&backup, &uri), thief);
+    let error = result.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("staging collection of d.c is gone"), "{error}");
+    assert_eq!(states(&to).await, before);
 }

@@ -37,7 +37,7 @@ pub struct Args {
     /// What happens to what stands in the target under the same names
     #[arg(long, value_enum, default_value_t = Mode::Replace, value_name = "MODE")]
     mode: Mode,
-    /// Drop collections of the target's databases that could have come with the backup and are not in it
+    /// Drop collections, time series and views of the target's databases that could have come with the backup and are not in it
     #[arg(long)]
     prune: bool,
     /// Whether indexes are built

@@ -162,26 +162,33 @@ pub async fn execute(
     let work = async {
         let set: BTreeSet<String> = databases.iter().cloned().collect();
         let finished = publish::roll_forward(&plan.target, &set, &formers, lease.id()).await?;
-        if !finished.is_empty() {
-            progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.join(", ")));
+        lease.settle();
+        if !finished.published.is_empty() {
+            progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
         }
-        staging::sweep(&plan.target, &set).await?;
+        for error in finished.given_up {
+            progress.note(format!("a part of what that import published was given up: {error}"));
+        }
+        staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
-            return later::build(&plan, progress).await.map(|built| report::of_indexes(backup, &plan, built, begun));
+            return later::build(&plan, progress).await.map(|built| Ok(report::of_indexes(backup, &plan, built, begun)));
         }
         // 3. Everything else, up to the last rename.
-        let staged = write(backup, &mut plan, &lease, &decided, options, progress).await?;
+        let (staged, given_up) = write(backup, &mut plan, &lease, &decided, options, progress).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
-        Ok(report::of(backup, &plan, staged, begun))
+        Ok(match publish::sum_up(given_up) {
+            None => Ok(report::of(backup, &plan, staged, begun)),
+            Some(error) => Err(error),
+        })
     };
     let done = tokio::select! {
         done = work => done,
         () = lease.lost() => Err(Lease::lost_error(&plan.target)),
     };
     let done = match done {
-        Ok(report) => {
+        Ok(done) => {
             lease.release().await;
-            Ok(report)
+            done
         }
         Err(error) => Err(tidy_up(&plan.target, lease, &databases, decided.into_inner(), error).await),
     };
@@ -189,7 +196,7 @@ pub async fn execute(
     done
 }
 
-/// The phases that change the target.
+/// The phases that change the target. Gives what staging came to, and what was given up of publishing.
 async fn write(
     backup: &Backup,
     plan: &mut Plan,
@@ -197,7 +204,7 @@ async fn write(
     decided: &AtomicBool,
     options: &RestoreOptions,
     progress: &Progress,
-) -> Result<Staging> {
+) -> Result<(Staging, Vec<Error>)> {
     plan.look_again().await?;
     let target = plan.target.clone();
     // 1. Stage everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
@@ -222,18 +229,17 @@ async fn write(
 
     // 2. Decide, and publish. From here on nothing stops it.
     progress.begin("publishing");
+    plan.look_again().await?;
     let steps = steps(plan)?;
     let home = plan.databases().into_iter().next().unwrap_or_default();
-    if lease.is_lost() {
-        return Err(Lease::lost_error(&target));
-    }
+    publish::ready(&target, &steps).await?;
+    lease.confirm().await?;
+    let mut given_up = Vec::new();
     if !steps.is_empty() {
         decided.store(true, Ordering::Relaxed);
-        let target = target.unstoppable();
-        publish::decide(&target, &home, lease.id(), &steps).await?;
-        publish::finish(&target, &home, lease.id(), &steps).await?;
+        given_up = publish::publish(&target.unstoppable(), &home, lease.id(), &steps).await?;
     }
-    Ok(staged)
+    Ok((staged, given_up))
 }
 
 /// Fills, proves and indexes everything under staging names, durably.
@@ -285,13 +291,14 @@ async fn stage(
 /// What is published, in the plan's order, and what is pruned.
 fn steps(plan: &Plan) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
+    let replaces = plan.mode == RestoreMode::Replace;
     for blueprint in &plan.blueprints {
         let to = blueprint.namespace.clone();
         let Some(uuid) = blueprint.uuid else {
-            steps.push(Step::View { to, options: blueprint.all_options()? });
+            steps.push(Step::View { to, options: blueprint.all_options()?, replaces });
             continue;
         };
-        let staged = Staged { place: blueprint.place.clone(), to, uuid };
+        let staged = Staged { place: blueprint.place.clone(), to, uuid, replaces };
         let merges = plan.mode == RestoreMode::Merge && plan.stands(blueprint).is_some();
         steps.push(match blueprint.kind {
             CollectionKind::TimeSeries => Step::Series { staged, options: blueprint.all_options()? },
@@ -334,7 +341,7 @@ async fn tidy_up(target: &Target, lease: Lease, databases: &[String], decided: b
     }
     let set: BTreeSet<String> = databases.iter().cloned().collect();
     let tidying = async {
-        staging::sweep(&target.unstoppable(), &set).await?;
+        staging::sweep_own(&target.unstoppable(), &set, lease.id()).await?;
         lease.release().await;
         Ok::<_, Error>(())
     };

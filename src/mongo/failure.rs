@@ -23,6 +23,8 @@ pub mod code {
     pub const COMMAND_NOT_FOUND: i32 = 59;
     /// Another operation on the namespace is under way.
     pub const CONFLICTING_OPERATION_IN_PROGRESS: i32 = 117;
+    /// A majority did not confirm a write in time.
+    pub const WRITE_CONCERN_FAILED: i32 = 64;
     /// The command does not go on a view.
     pub const COMMAND_NOT_SUPPORTED_ON_VIEW: i32 = 166;
     /// An index of the namespace is being built.

@@ -104,7 +104,7 @@ impl Blueprint {
     /// The options of `create`, expiry included.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`].
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
     pub fn all_options(&self) -> Result<RawDocumentBuf> {
         let mut options = Writer::default();
         for element in Elements::of(self.options.as_bytes())? {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
 
 use super::insert::Inserter;
+use super::record::Staged;
 use super::{Attempts, Blueprint, Target};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::mongo::{catalog, command};
 use crate::names::Namespace;
@@ -19,30 +21,50 @@ use crate::pipeline::progress::Progress;
 /// How long one reply of the cursor may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(90);
 
+/// How often reading begins again from the start.
+const RESTARTS: u32 = 20;
+
 /// Calls `take` with every batch of documents of a collection, one after the other. Where reading breaks it begins again from the start:
 /// what `take` does must bear being repeated.
 pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
     target: &Target,
+    staged: &Staged,
     from: &Namespace,
     mut take: impl FnMut(Vec<u8>) -> F,
 ) -> Result<()> {
-    let what = format!("reading {from}");
+    let what = format!("reading what was staged for {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
-    loop {
-        match target.unless_stopped(read(target, from, &mut take)).await?? {
-            Ok(()) => return Ok(()),
-            Err(e) => attempts.again(e).await?,
+    for _ in 0..RESTARTS {
+        let mut batches = 0;
+        let take = |batch| {
+            batches += 1;
+            take(batch)
+        };
+        let Err(e) = target.unless_stopped(read(target, staged, from, take)).await?? else { return Ok(()) };
+        if batches > 0 {
+            attempts.progress();
         }
+        attempts.again(e).await?;
     }
+    Err(Error::new(ErrorKind::Unreachable, format!("{what}: it was interrupted too often"))
+        .hint("run the import again once the target is stable"))
 }
 
 async fn read<F: Future<Output = Result<()>>>(
     target: &Target,
+    staged: &Staged,
     from: &Namespace,
-    take: &mut impl FnMut(Vec<u8>) -> F,
+    mut take: impl FnMut(Vec<u8>) -> F,
 ) -> Result<Result<(), DriverError>> {
     let database = target.connection.database(&from.database);
-    let find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
+    let mut find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
+    // What is gone reads as empty where nothing says what is meant.
+    if target.checks_uuids {
+        find.append(
+            cstr!("collectionUUID"),
+            bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: staged.uuid.into_bytes().to_vec() },
+        );
+    }
     let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
         Ok(cursor) => cursor,
         Err(e) => return Ok(Err(e)),
@@ -68,11 +90,11 @@ async fn read<F: Future<Output = Result<()>>>(
     }
 }
 
-/// Inserts every document of `from` into what `to` describes, which was just created.
-pub(super) async fn documents(target: &Target, from: &Namespace, to: &Blueprint) -> Result<()> {
+/// Inserts every bucket of a staged time series into what `to` describes, which was just created.
+pub(super) async fn documents(target: &Target, staged: &Staged, to: &Blueprint) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
     let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), Cpu::of_this_machine());
-    each_batch(target, from, |frame| inserter.insert(frame, &item)).await
+    each_batch(target, staged, &staged.place.buckets(), |frame| inserter.insert(frame, &item)).await
 }
 
 /// Builds the indexes of `from` on `to`, where they are not there yet. The one on `_id` comes with a collection.

@@ -11,7 +11,7 @@ use crate::format::document::{Elements, Writer};
 use crate::mongo::catalog::{self, CollectionInfo};
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
-use crate::names::Namespace;
+use crate::names::{BUCKETS_PREFIX, Namespace};
 
 /// What one database holds, by name.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,15 @@ impl Standing {
     #[must_use]
     pub fn by_uuid(&self, uuid: Uuid) -> Option<&CollectionInfo> {
         self.0.values().find(|c| c.uuid == Some(uuid))
+    }
+
+    /// The identity of something that stands here: of a time series that of its buckets. Views have none.
+    #[must_use]
+    pub fn identity(&self, info: &CollectionInfo) -> Option<Uuid> {
+        match info.kind.as_str() {
+            "timeseries" => self.get(&format!("{BUCKETS_PREFIX}{}", info.name))?.uuid,
+            _ => info.uuid,
+        }
     }
 
     /// Everything, by name.
@@ -85,7 +94,7 @@ pub(super) async fn create(target: &Target, namespace: &Namespace, options: &Raw
     }
 }
 
-fn create_command(namespace: &Namespace, options: &RawDocument) -> Result<RawDocumentBuf> {
+pub(super) fn create_command(namespace: &Namespace, options: &RawDocument) -> Result<RawDocumentBuf> {
     let mut create = Writer::default();
     create.string("create", &namespace.collection);
     for element in Elements::of(options.as_bytes())? {

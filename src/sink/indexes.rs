@@ -1,9 +1,10 @@
 //! Builds the indexes of filled collections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::RawDocumentBuf;
+use bson::{RawDocument, RawDocumentBuf};
 use futures::TryStreamExt as _;
 use futures::stream::FuturesUnordered;
 use mongodb::error::Error as DriverError;
@@ -13,9 +14,9 @@ use super::{Attempts, Blueprint, Index, Target, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::Topology;
-use crate::mongo::catalog;
 use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
+use crate::mongo::{Version, catalog};
 use crate::names::Namespace;
 use crate::pipeline::progress::Item;
 
@@ -213,26 +214,37 @@ pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<St
 /// Options of old servers that said how to build an index, and nothing of what it is. (The simple collation is not listed either.)
 const ONLY_FOR_BUILDING: [&[u8]; 2] = [b"background", b"dropDups"];
 
-/// The names of those indexes of this collection that cannot be added to what stands under its final name: another one there has the same name or the same key,
-/// and is not the same.
+/// The names of those indexes of this collection that cannot be added to what stands under its final name: another one there has the same name, or the same
+/// key and nothing that would tell them apart.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
 pub async fn conflicts(target: &Target, blueprint: &Blueprint) -> Result<Vec<String>> {
     let standing = standing(target, &blueprint.namespace).await?;
-    Ok(blueprint
-        .indexes
-        .iter()
-        .filter(|index| {
-            let key = index.specification.get_document("key").ok();
-            standing.iter().any(|there| {
-                let same_name = there.get_str("name").is_ok_and(|name| name == index.name);
-                let same_key = key.is_some() && there.get_document("key").ok() == key;
-                (same_name || same_key) && !is_same(&index.specification, there)
-            })
+    let apart = told_apart_by(target.connection.version);
+    let conflicting = blueprint.indexes.iter().filter(|index| conflict(&index.specification, &standing, apart));
+    Ok(conflicting.map(|index| index.name.clone()).collect())
+}
+
+fn conflict(wanted: &RawDocument, standing: &[RawDocumentBuf], apart: &[&str]) -> bool {
+    let of = |specification: &RawDocument, fields: &[&str]| -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut all = comparable(specification);
+        all.retain(|name, _| fields.iter().any(|field| field.as_bytes() == name));
+        all
+    };
+    !standing.iter().any(|there| comparable(there) == comparable(wanted))
+        && standing.iter().any(|there| {
+            of(there, &["name"]) == of(wanted, &["name"])
+                || (of(there, &["key"]) == of(wanted, &["key"]) && of(there, apart) == of(wanted, apart))
         })
-        .map(|index| index.name.clone())
-        .collect())
+}
+
+/// What makes indexes of one key two: before 5.0 the collation alone.
+fn told_apart_by(version: Version) -> &'static [&'static str] {
+    match version >= Version(5, 0, 0) {
+        true => &["collation", "partialFilterExpression", "sparse", "unique", "wildcardProjection"],
+        false => &["collation"],
+    }
 }
 
 /// Those indexes of this collection that what stands under its final name does not have.
@@ -251,17 +263,47 @@ async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocum
     Ok(target.unless_stopped(patiently(listing)).await??.0)
 }
 
-/// Whether every option that is wanted is there with the same bytes, and no other but those that servers fill in.
-fn is_same(wanted: &bson::RawDocument, there: &bson::RawDocument) -> bool {
-    let of = |document: &bson::RawDocument| -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
-        let elements = Elements::of(document.as_bytes()).into_iter().flatten().flatten();
-        elements
-            .filter(|e| !FILLED_IN.contains(&e.name) && !ONLY_FOR_BUILDING.contains(&e.name))
-            .filter(|e| e.name != b"collation" || !is_simple(e.value))
-            .map(|e| (e.name.to_vec(), [&[e.kind], e.value].concat()))
-            .collect()
+/// The options of an index that say what it is, in a form that is the same on every version: some list them as they were given, others with numbers and
+/// truths made uniform.
+fn comparable(specification: &RawDocument) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let elements = Elements::of(specification.as_bytes()).into_iter().flatten().flatten();
+    elements
+        .filter(|e| !FILLED_IN.contains(&e.name) && !ONLY_FOR_BUILDING.contains(&e.name))
+        .filter(|e| e.name != b"collation" || !is_simple(e.value))
+        .filter_map(|e| {
+            let value = match e.name {
+                b"key" => Elements::of(e.value)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .flat_map(|field| [field.name, &[0], &uniform(field.kind, field.value)].concat())
+                    .collect(),
+                // False is what it is where nothing is said.
+                b"unique" | b"sparse" | b"hidden" | b"prepareUnique" => {
+                    match uniform(e.kind, e.value).iter().skip(1).any(|&b| b != 0) {
+                        true => vec![1],
+                        false => return None,
+                    }
+                }
+                _ => uniform(e.kind, e.value),
+            };
+            Some((e.name.to_vec(), value))
+        })
+        .collect()
+}
+
+/// Numbers as doubles, and all else as it is.
+#[expect(clippy::cast_precision_loss, reason = "numbers of indexes are small: directions, seconds, bits")]
+fn uniform(kind: u8, value: &[u8]) -> Vec<u8> {
+    let number = match (kind, value.len()) {
+        (0x10, 4) => value.try_into().ok().map(|v| f64::from(i32::from_le_bytes(v))),
+        (0x12, 8) => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
+        _ => None,
     };
-    of(wanted) == of(there)
+    match number {
+        Some(number) => [&[0x01], number.to_le_bytes().as_slice()].concat(),
+        None => [&[kind], value].concat(),
+    }
 }
 
 fn is_simple(collation: &[u8]) -> bool {
@@ -271,3 +313,44 @@ fn is_simple(collation: &[u8]) -> bool {
 
 /// Versions of index formats, which servers choose themselves.
 const FILLED_IN: [&[u8]; 4] = [b"v", b"ns", b"2dsphereIndexVersion", b"textIndexVersion"];
+
+#[cfg(test)]
+mod tests {
+    use bson::rawdoc;
+
+    use super::*;
+
+    fn conflicts_with(wanted: RawDocumentBuf, there: &[RawDocumentBuf]) -> bool {
+        conflict(&wanted, there, told_apart_by(Version(6, 0, 5)))
+    }
+
+    #[test]
+    fn an_index_that_is_there_is_in_no_conflict_however_it_is_listed() {
+        let there = [
+            rawdoc! { "v": 2, "key": { "n": 1.0 }, "name": "n", "unique": true, "expireAfterSeconds": 60i64 },
+            rawdoc! { "v": 2, "key": { "n": 1 }, "name": "sparse", "sparse": true },
+        ];
+        let same = rawdoc! { "v": 1, "key": { "n": 1 }, "name": "n", "unique": 1, "sparse": false, "expireAfterSeconds": 60, "background": true };
+        assert!(!conflicts_with(same, &there));
+        assert!(!conflicts_with(there[1].clone(), &there));
+        assert!(!conflicts_with(rawdoc! { "key": { "m": 1 }, "name": "m" }, &there));
+    }
+
+    #[test]
+    fn an_index_of_the_same_name_or_of_nothing_but_the_same_key_is() {
+        let there = [rawdoc! { "key": { "n": 1 }, "name": "n", "collation": { "locale": "simple" } }];
+        assert!(conflicts_with(rawdoc! { "key": { "n": -1 }, "name": "n" }, &there));
+        assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "n", "unique": true }, &there));
+        assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "other" }, &there));
+        assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "other", "expireAfterSeconds": 1 }, &there));
+        // From 5.0 on these are two indexes.
+        let sparse = rawdoc! { "key": { "n": 1 }, "name": "other", "sparse": true };
+        assert!(!conflicts_with(sparse.clone(), &there));
+        assert!(conflict(&sparse, &there, told_apart_by(Version(4, 4, 2))));
+        assert!(!conflict(
+            &rawdoc! { "key": { "n": 1 }, "name": "fr", "collation": { "locale": "fr" } },
+            &there,
+            told_apart_by(Version(4, 4, 2))
+        ));
+    }
+}

@@ -1,19 +1,24 @@
 //! The lease: one document in each database that an import writes to, so that two imports never work on one database at a time.
 //!
 //! It names its holder and when it expires by the server's own clock (`$$NOW`); a holder that lives renews it several times
-//! before that. A newcomer waits until a lease that nobody renews has expired, and then takes it over with all that its holder left.
+//! before that. A newcomer waits until a lease that nobody renews has expired, and then takes it over with all that its holder left: what that one had
+//! decided to publish, and what those before it had. Whoever cannot finish that hands it on.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Target;
+use super::{MAJORITY_LIMIT, Target, record, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mongo::command;
+use crate::mongo::failure::{code, code_of};
+use crate::mongo::{catalog, command};
 use crate::names::IMPORT_COLLECTION;
 
 /// How long a lease holds that is not renewed.
@@ -22,8 +27,18 @@ pub const EXPIRY: Duration = Duration::from_secs(5);
 /// How often a lease is renewed before it would expire.
 const RENEWALS: u32 = 5;
 
-/// How long one renewal may take.
-const RENEWAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long one renewal may take, where half of the expiry is less: one connection that hangs must not cost the lease.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a target may leave renewals without an answer until it counts as lost: no command of an import waits longer, but for the building of
+/// an index, which has no limit of its own.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// How often the collection of a lease is tried to be dropped.
+const DROPS: u32 = 3;
+
+/// How long the collection of a lease may take to be dropped, at least.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a lease is for. A database may have one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +76,7 @@ pub enum Hold {
 /// The server's; [`ErrorKind::Interrupted`].
 pub async fn take_from_dead_drill(target: &Target, database: &str, expiry: Duration) -> Result<Hold> {
     let what = format!("looking whether the drill of {database} lives");
-    let (database, id) = (database.to_owned(), new_id());
-    let ask = Ask { purpose: Purpose::Drill, home: database.clone(), database, id, backup: String::new(), expiry };
+    let ask = Ask { database: database.to_owned(), home: database.to_owned(), ..Ask::new(Purpose::Drill, expiry) };
     let reply = target.run(&what, &ask.database, ask.command(false)?).await?;
     let Ok(lease) = reply.get_document("value") else { return Ok(Hold::Absent) };
     match (lease.get_str("id"), lease.get_datetime("expires")) {
@@ -72,25 +86,22 @@ pub async fn take_from_dead_drill(target: &Target, database: &str, expiry: Durat
     }
 }
 
-fn new_id() -> String {
-    Uuid::new_v4().simple().to_string()[..12].to_owned()
-}
-
 /// The leases of one import on its databases.
 #[derive(Debug)]
 pub struct Lease {
     target: Target,
-    purpose: Purpose,
     id: String,
-    databases: Vec<String>,
-    /// Cancelled when another import has taken one of them.
+    asks: Vec<Ask>,
+    /// Nothing that former holders left is open any more.
+    settled: Arc<AtomicBool>,
+    /// Cancelled when another import has taken one of them, or the target does not answer.
     lost: CancellationToken,
     end: CancellationToken,
     beating: JoinSet<()>,
 }
 
 /// An import that had the lease before and did not give it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Former {
     /// Its id.
     pub id: String,
@@ -99,7 +110,8 @@ pub struct Former {
 }
 
 impl Lease {
-    /// Takes the import's lease of each of these databases, the first of which will have the record, and begins to renew them. Gives those who had them and are gone, too.
+    /// Takes the lease of each of these databases, the first of which will have the record, and of those that unfinished imports there write to as well, and
+    /// begins to renew them. Gives those who had them and are gone, too.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where another import that lives has one of them, after waiting a little longer than `expiry` for it to be gone; the server's;
@@ -119,41 +131,53 @@ impl Lease {
         backup: &str,
         expiry: Duration,
     ) -> Result<(Self, Vec<Former>)> {
-        let id = new_id();
-        let home = databases.first().cloned().unwrap_or_default();
+        let ask =
+            Ask { home: databases.first().cloned().unwrap_or_default(), backup: backup.to_owned(), ..Ask::new(purpose, expiry) };
         let mut lease = Self {
             target: target.unstoppable(),
-            purpose,
-            id,
-            databases: Vec::new(),
+            id: ask.id.clone(),
+            asks: Vec::new(),
+            settled: ask.settled.clone(),
             lost: CancellationToken::new(),
             end: CancellationToken::new(),
             beating: JoinSet::new(),
         };
-        let mut formers = Vec::new();
-        for database in databases {
-            let ask = Ask {
-                purpose,
-                database: database.clone(),
-                id: lease.id.clone(),
-                home: home.clone(),
-                backup: backup.to_owned(),
-                expiry,
-            };
+        match lease.take_all(target, databases, &ask).await {
+            Ok(formers) => Ok((lease, formers.into_iter().collect())),
+            Err(e) => {
+                lease.release().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn take_all(&mut self, target: &Target, databases: &[String], ask: &Ask) -> Result<BTreeSet<Former>> {
+        let mut formers = BTreeSet::new();
+        let mut wanted: VecDeque<String> = databases.iter().cloned().collect();
+        let mut seen: BTreeSet<Former> = BTreeSet::new();
+        while let Some(database) = wanted.pop_front() {
+            let ask = Ask { database, ..ask.clone() };
             // Also the one that fails: whether it was given is unknown where the reply is lost.
-            lease.databases.push(database.clone());
-            match ask.patiently(target).await {
-                Ok(former) => formers.extend(former),
-                Err(e) => {
-                    lease.release().await;
-                    return Err(e);
+            self.asks.push(ask.clone());
+            let found = ask.patiently(target).await.map_err(|e| match databases.contains(&ask.database) {
+                true => e,
+                false => e.context("an import that died has to be finished first, in other databases too"),
+            })?;
+            self.beating.spawn(beat(self.target.clone(), ask.clone(), self.lost.clone(), self.end.clone()));
+            // What they left is finished by one import at a time, and so with the lease of all that it is about.
+            let home = ask.database;
+            let ids = record::ids(target, &home).await?;
+            formers.extend(found.into_iter().chain(ids.into_iter().map(|id| Former { id, home: home.clone() })));
+            for former in formers.iter().filter(|former| seen.insert((*former).clone())) {
+                let steps = record::read(target, &former.home, &former.id).await?.unwrap_or_default();
+                for database in steps.iter().map(record::Step::database).chain(steps.first().map(|_| former.home.as_str())) {
+                    if !wanted.iter().any(|w| w == database) && self.asks.iter().all(|a| a.database != database) {
+                        wanted.push_back(database.to_owned());
+                    }
                 }
             }
-            lease.beating.spawn(beat(lease.target.clone(), ask, lease.lost.clone(), lease.end.clone()));
         }
-        formers.sort_by(|a, b| a.id.cmp(&b.id));
-        formers.dedup();
-        Ok((lease, formers))
+        Ok(formers)
     }
 
     /// The id that staging carries.
@@ -167,6 +191,33 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
+    /// The databases that it is about: those that were asked for, and those that were found to belong to what has to be finished.
+    #[must_use]
+    pub fn databases(&self) -> BTreeSet<String> {
+        self.asks.iter().map(|ask| ask.database.clone()).collect()
+    }
+
+    /// Nothing that former holders left is open any more: from now on the lease is no more than this import's own.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Renews it now, before something that must not be done without it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where another import has it; the server's.
+    pub async fn confirm(&self) -> Result<()> {
+        for ask in &self.asks {
+            let what = format!("renewing the lease of {}", ask.database);
+            let reply = self.target.run(&what, &ask.database, ask.renewal()?).await?;
+            if !ask.is_given(&reply) {
+                self.lost.cancel();
+                return Err(Self::lost_error(&self.target));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether another import has it.
     #[must_use]
     pub fn is_lost(&self) -> bool {
@@ -178,9 +229,9 @@ impl Lease {
     pub fn lost_error(target: &Target) -> Error {
         Error::new(
             ErrorKind::Refused,
-            format!("another import has taken over {}: this one did not renew its lease in time", target.connection.uri),
+            format!("another import has taken over {}, or it did not answer: this one did not renew its lease in time", target.connection.uri),
         )
-        .hint("the process was suspended, or the target did not answer it; run it again when the other one has ended")
+        .hint("the process was suspended, or the target did not answer it; run it again when the target answers and no other import writes to it")
     }
 
     /// Renews the leases no more, and leaves them to expire.
@@ -192,9 +243,9 @@ impl Lease {
     /// Gives the leases back. What cannot be given back now expires.
     pub async fn release(mut self) {
         self.end().await;
-        for database in &self.databases {
-            if let Err(e) = give_back(&self.target, database, self.purpose, &self.id).await {
-                tracing::warn!("the lease of {database} was not given back, and expires by itself: {e}");
+        for ask in &self.asks {
+            if let Err(e) = give_back(&self.target, ask).await {
+                tracing::warn!("the lease of {} was not given back, and expires by itself: {e}", ask.database);
             }
         }
     }
@@ -209,24 +260,40 @@ struct Ask {
     home: String,
     backup: String,
     expiry: Duration,
+    settled: Arc<AtomicBool>,
 }
 
 impl Ask {
-    /// Asks until it is given or nobody can be expected to give it up.
-    async fn patiently(&self, target: &Target) -> Result<Option<Former>> {
+    fn new(purpose: Purpose, expiry: Duration) -> Self {
+        let id = Uuid::new_v4().simple().to_string()[..12].to_owned();
+        let (database, home, backup) = (String::new(), String::new(), String::new());
+        Self { purpose, database, id, home, backup, expiry, settled: Arc::default() }
+    }
+
+    /// Asks until it is given or nobody can be expected to give it up. Gives who had it before and is gone.
+    async fn patiently(&self, target: &Target) -> Result<Vec<Former>> {
         let what = format!("taking the lease of {}", self.database);
         let (began, patience) = (Instant::now(), self.expiry + self.expiry / RENEWALS);
         loop {
             let reply = target.run(&what, &self.database, self.command(true)?).await?;
             let lease = reply.get_document("value").cloned().unwrap_or_default();
-            if lease.get_str("id").is_ok_and(|id| id == self.id) {
-                return Ok(former(&lease));
+            if self.is_given(&reply) {
+                return Ok(formers(&lease));
             }
             if began.elapsed() > patience {
                 return Err(taken(&self.database, &lease));
             }
             target.unless_stopped(tokio::time::sleep(self.expiry / (2 * RENEWALS))).await?;
         }
+    }
+
+    /// The database of a drill is dropped with its lease: made anew, it would be there again.
+    fn renewal(&self) -> Result<RawDocumentBuf> {
+        self.command(self.purpose == Purpose::Import)
+    }
+
+    fn is_given(&self, reply: &Document) -> bool {
+        reply.get_document("value").and_then(|lease| lease.get_str("id")).is_ok_and(|id| id == self.id)
     }
 
     /// Takes the lease where it is free (or not there at all, if `made`), expired or held already, and gives it as it is then: all in one step of the
@@ -236,25 +303,34 @@ impl Ask {
         let mine = doc! { "$eq": ["$id", &*self.id] };
         let free = doc! { "$eq": [{ "$type": "$expires" }, "missing"] };
         let expired = doc! { "$lt": ["$expires", "$$NOW"] };
+        // They are handed on until what they left is finished.
+        let known = if self.settled.load(Ordering::Relaxed) {
+            doc! { "$literal": [] }
+        } else {
+            doc! { "$ifNull": ["$formers", []] }
+        };
+        let before = doc! { "$cond": [free.clone(), [], [{ "id": "$id", "home": "$home" }]] };
         let held = doc! {
             "_id": self.purpose.id(), "id": &*self.id, "home": &*self.home, "backup": &*self.backup,
             "host": rustix::system::uname().nodename().to_string_lossy().into_owned(), "process": i64::from(std::process::id()),
             "expires": { "$add": ["$$NOW", millis] },
-            "former": { "$cond": [mine.clone(), "$former", { "id": "$id", "home": "$home" }] },
+            "formers": { "$cond": [mine.clone(), known, { "$setUnion": [{ "$ifNull": ["$formers", []] }, before] }] },
         };
         let command = doc! {
             "findAndModify": IMPORT_COLLECTION, "query": { "_id": self.purpose.id() }, "upsert": made, "new": true,
             "update": [{ "$replaceWith": { "$cond": [{ "$or": [mine, free, expired] }, held, "$$ROOT"] } }],
-            "writeConcern": { "w": "majority" },
+            "writeConcern": { "w": "majority", "wtimeout": MAJORITY_LIMIT },
         };
         RawDocumentBuf::try_from(&command)
             .map_err(|e| Error::new(ErrorKind::Internal, "a command was not put together as a document").cause(e))
     }
 }
 
-fn former(lease: &Document) -> Option<Former> {
-    let former = lease.get_document("former").ok()?;
-    Some(Former { id: former.get_str("id").ok()?.to_owned(), home: former.get_str("home").ok()?.to_owned() })
+fn formers(lease: &Document) -> Vec<Former> {
+    let former = |former: &Document| {
+        Some(Former { id: former.get_str("id").ok()?.to_owned(), home: former.get_str("home").ok()?.to_owned() })
+    };
+    lease.get_array("formers").into_iter().flatten().filter_map(Bson::as_document).filter_map(former).collect()
 }
 
 fn taken(database: &str, lease: &Document) -> Error {
@@ -274,21 +350,24 @@ fn taken(database: &str, lease: &Document) -> Error {
 /// Renews one lease until the end, or until it is another's.
 async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: CancellationToken) {
     let database = target.connection.database(&ask.database);
+    let mut answered = Instant::now();
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             () = tokio::time::sleep(ask.expiry / RENEWALS) => {}
         }
-        // The database of a drill is dropped with its lease: made anew, it would be there again.
-        let Ok(command) = ask.command(ask.purpose == Purpose::Import) else { return };
-        let renewal = command::bounded(RENEWAL_LIMIT, database.run_raw_command(command).into_future());
+        let Ok(command) = ask.renewal() else { return };
+        let renewal = command::bounded((ask.expiry / 2).max(RENEWAL_LIMIT), database.run_raw_command(command).into_future());
         match renewal.await {
-            Ok(reply) => {
-                let holder = reply.get_document("value").and_then(|v| v.get_str("id")).ok();
-                if holder.map_or(ask.purpose == Purpose::Drill, |id| id != ask.id) {
-                    lost.cancel();
-                    return;
-                }
+            Ok(reply) if ask.is_given(&reply) => answered = Instant::now(),
+            Ok(_) => {
+                lost.cancel();
+                return;
+            }
+            Err(e) if answered.elapsed() > SILENCE => {
+                tracing::warn!("the lease of {} could not be renewed for long: {e}", ask.database);
+                lost.cancel();
+                return;
             }
             // Tried again the next time; who has it then will show.
             Err(e) => tracing::debug!("the lease of {} was not renewed: {e}", ask.database),
@@ -296,20 +375,43 @@ async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: Cancellati
     }
 }
 
-/// Removes the lease, and its collection where nothing else is in it.
-async fn give_back(target: &Target, database: &str, purpose: Purpose, id: &str) -> Result<()> {
-    let what = format!("giving back the lease of {database}");
-    let delete = bson::rawdoc! {
-        "delete": IMPORT_COLLECTION,
-        "deletes": [{ "q": { "_id": purpose.id(), "id": id }, "limit": 1 }],
-        "writeConcern": { "w": "majority" },
-    };
-    target.run(&what, database, delete).await?;
-    let left = target.run(&what, database, bson::rawdoc! { "count": IMPORT_COLLECTION }).await?;
-    // Whoever comes in between finds its lease gone at the next renewal, and takes it again.
-    if crate::mongo::catalog::number(&left, "n") == Some(0) {
-        super::ddl::drop(target, &crate::names::Namespace::new(database, IMPORT_COLLECTION)).await
-    } else {
-        Ok(())
+/// Gives the lease back: with its collection where nothing else is in it, and with all that former holders left where that is not settled.
+async fn give_back(target: &Target, ask: &Ask) -> Result<()> {
+    let what = format!("giving back the lease of {}", ask.database);
+    let mine = rawdoc! { "_id": ask.purpose.id(), "id": ask.id.as_str() };
+    let concern = rawdoc! { "w": "majority", "wtimeout": MAJORITY_LIMIT };
+    let renewed = target.run(&what, &ask.database, ask.renewal()?).await?;
+    if !ask.is_given(&renewed) {
+        return Ok(());
     }
+    if !formers(renewed.get_document("value").unwrap_or(&Document::new())).is_empty() {
+        let update = rawdoc! {
+            "update": IMPORT_COLLECTION,
+            "updates": [{ "q": mine, "u": { "$set": { "expires": bson::DateTime::from_millis(0) } } }],
+            "writeConcern": concern,
+        };
+        return target.run(&what, &ask.database, update).await.map(|_| ());
+    }
+    // The collection goes while the lease is still held, for as long as it holds: whoever comes then finds nothing, and whoever comes before waits. So
+    // the server must not carry it out late, and each try renews the lease.
+    let limit = (ask.expiry / 2).max(DROP_LIMIT);
+    for _ in 0..DROPS {
+        if !ask.is_given(&target.run(&what, &ask.database, ask.renewal()?).await?) {
+            return Ok(());
+        }
+        let held = target.run(&what, &ask.database, rawdoc! { "count": IMPORT_COLLECTION }).await?;
+        if catalog::number(&held, "n") != Some(1) {
+            break;
+        }
+        let drop = rawdoc! { "drop": IMPORT_COLLECTION, "maxTimeMS": i64::try_from(limit.as_millis()).unwrap_or(i64::MAX) };
+        match target.try_run(&ask.database, drop, Some(limit)).await? {
+            Ok(reply) if write_concern_error(&reply).is_none() => return Ok(()),
+            Err(e) if code_of(&e) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(()),
+            Ok(_) | Err(_) => tokio::time::sleep(limit / 10).await,
+        }
+    }
+    let delete = rawdoc! {
+        "delete": IMPORT_COLLECTION, "deletes": [{ "q": mine, "limit": 1 }], "writeConcern": concern,
+    };
+    target.run(&what, &ask.database, delete).await.map(|_| ())
 }

@@ -4,12 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::rawdoc;
+use bson::{RawDocumentBuf, rawdoc};
 
+use super::ddl::{self, Standing};
 use super::insert::{Inserter, keeps_empty_timestamps};
+use super::publish::in_the_way;
+use super::record::Staged;
 use super::{Attempts, Blueprint, Target, copy, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{self, Documents, Writer};
+use crate::format::document::{self, Documents, Elements, Writer};
+use crate::mongo::command;
 use crate::mongo::failure::is_transient_code;
 use crate::names::Namespace;
 use crate::pipeline::cpu::Cpu;
@@ -19,17 +23,52 @@ use crate::pipeline::progress::Progress;
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 /// The most documents in one command; servers take 100,000.
 const COMMAND_DOCUMENTS: usize = 20_000;
+/// How often it begins again because the target's primary changed meanwhile.
+const ROUNDS: u32 = 10;
 /// How long one command may take.
 const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 
-/// Puts every document of `from` into `to`, in place of the one with its `_id`, if there is one. `has_rules` says that `to` has a validator, which
-/// documents that were there before it need not meet.
+/// Merges what is staged into what stands under its final name, or finds that it was done.
+pub(super) async fn publish(target: &Target, staged: &Staged) -> Result<()> {
+    for _ in 0..ROUNDS {
+        let standing = Standing::of(target, &staged.to.database).await?;
+        if standing.by_uuid(staged.uuid).is_none() {
+            return Ok(());
+        }
+        let there = standing.get(&staged.to.collection);
+        if let Some(other) = there.filter(|c| c.kind != "collection") {
+            return Err(in_the_way(&staged.to, &other.kind));
+        }
+        let has_rules = there.is_some_and(|c| c.options.get("validator").is_ok_and(|v| v.is_some()));
+        let before = target.identity().await?;
+        documents(target, staged, has_rules).await?;
+        copy::indexes(target, &staged.place, &staged.to).await?;
+        target.make_durable(&staged.to.database).await?;
+        // The staging goes once everything in it is known to be elsewhere: it was there all the while, and no change of primary took writes back.
+        let is_whole = Standing::of(target, &staged.to.database).await?.by_uuid(staged.uuid).is_some();
+        if !is_whole {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("merging into {}: the staging collection was dropped meanwhile", staged.to),
+            )
+            .hint("something else drops collections in the target: stop it, and run the import again"));
+        }
+        if target.identity().await? == before {
+            return ddl::drop(target, &staged.place).await;
+        }
+    }
+    Err(Error::new(ErrorKind::Unreachable, format!("merging into {}: the target's primary changes too often", staged.to))
+        .hint("the next import finishes it, once the deployment is stable"))
+}
+
+/// Puts every staged document into the collection that stands under the final name, in place of the one with its `_id`, if there is one. `has_rules` says that
+/// it has a validator, which documents that were there before it need not meet.
 ///
 /// # Errors
 /// [`ErrorKind::Server`] where one is refused, such as by a unique index; [`ErrorKind::Mismatch`] where the server says that it took fewer; others of the
 /// server's.
-pub(super) async fn documents(target: &Target, from: &Namespace, to: &Namespace, has_rules: bool) -> Result<()> {
-    copy::each_batch(target, from, |batch| put(target, to, batch, has_rules)).await
+async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
+    copy::each_batch(target, staged, &staged.place, |batch| put(target, &staged.to, batch, has_rules)).await
 }
 
 async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -> Result<()> {
@@ -40,8 +79,9 @@ async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -
         let document = document?;
         let place = at..at + document.len();
         at = place.end;
-        // A replacement, too, gets the server's time for an empty timestamp, on servers that cannot be told otherwise.
-        let is_special = !bypass && document::has_empty_timestamp(document)?;
+        // A replacement, too, gets the server's time for an empty timestamp, on servers that cannot be told otherwise; and a name that
+        // begins with `$` at its top is an operator to it.
+        let is_special = (!bypass && document::has_empty_timestamp(document)?) || has_operator_names(document)?;
         if is_special { special.push(place) } else { plain.push(place) }
     }
     for part in divide(&plain) {
@@ -124,9 +164,13 @@ fn counted(reply: &bson::Document, sent: usize, what: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Mismatch, format!("{what}: {sent} documents were sent, and the server says that it took {taken}")))
 }
 
-/// An insert can carry what a replacement cannot; so the old one goes first.
+/// An insert can carry what a replacement cannot; so the old one goes first, and comes back where the new one is refused.
 async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has_rules: bool) -> Result<()> {
     let what = format!("merging into {to}");
+    let old = find(target, to, document, &what).await?;
+    if old.as_ref().is_some_and(|old| old.as_bytes() == document) {
+        return Ok(());
+    }
     let mut delete = Writer::default();
     delete.document("q", &by_id(document)?);
     delete.element(0x10, "limit", &1i32.to_le_bytes());
@@ -145,7 +189,40 @@ async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has
         Arc::new(Blueprint { has_rules, ..Blueprint::standing(to.clone()) }),
         Cpu::of_this_machine(),
     );
-    inserter.insert(document.to_vec(), &item).await
+    let Err(refused) = inserter.insert(document.to_vec(), &item).await else { return Ok(()) };
+    let refused = refused.reworded("inserting into", "merging into");
+    match old {
+        Some(old) => match inserter.insert(old.into_bytes(), &item).await {
+            Ok(()) => Err(refused),
+            Err(e) => Err(refused.context(format!("a document of {to} is gone, and was not brought back ({e})"))),
+        },
+        None => Err(refused),
+    }
+}
+
+/// The document with the same `_id` that stands there.
+async fn find(target: &Target, to: &Namespace, document: &[u8], what: &str) -> Result<Option<RawDocumentBuf>> {
+    let mut find = Writer::default();
+    find.string("find", &to.collection);
+    find.document("filter", &by_id(document)?);
+    let find = find.raw()?;
+    let database = target.connection.database(&to.database);
+    let mut attempts = Attempts::new(target, what);
+    loop {
+        match target.unless_stopped(command::run_cursor(&database, find.clone())).await? {
+            Ok((found, _)) => return Ok(found.into_iter().next()),
+            Err(e) => attempts.again(e).await?,
+        }
+    }
+}
+
+fn has_operator_names(document: &[u8]) -> Result<bool> {
+    for element in Elements::of(document)? {
+        if element?.name.starts_with(b"$") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn by_id(document: &[u8]) -> Result<Vec<u8>> {

@@ -31,7 +31,7 @@ pub use ddl::Standing;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
-use crate::mongo::failure::{describe, is_transient, is_transient_code};
+use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::{Connection, Version, command};
 
 /// How long one step is tried again after transient failures: longer than an election, and than the restart of a server.
@@ -40,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest one: a short one meets the moments in which a bad link holds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a majority may take to confirm one command, in milliseconds: less than the command itself may, so that the reply says what is missing.
+const MAJORITY_LIMIT: i32 = 50_000;
 
 /// The process of a primary, and its term: the election that made it one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +143,7 @@ impl Target {
         let command = rawdoc! {
             "update": crate::names::IMPORT_COLLECTION,
             "updates": [{ "q": { "$alwaysFalse": 1 }, "u": { "$set": { "durable": true } } }],
-            "writeConcern": { "w": "majority", "j": true },
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT },
         };
         let what = format!("making {database} durable");
         let reply = self.run(&what, database, command).await?;
@@ -180,10 +183,18 @@ impl<'a> Attempts<'a> {
 
     /// The same after a problem that a reply named.
     async fn again_after(&mut self, problem: Problem) -> Result<()> {
-        if !is_transient_code(problem.code) {
+        let is_late = problem.code == code::WRITE_CONCERN_FAILED;
+        if !is_transient_code(problem.code) && !is_late {
             return Err(problem.error(self.what));
         }
-        self.wait(|what| problem.error(what)).await
+        self.wait(|what| {
+            let error = Error::new(ErrorKind::Unreachable, problem.error(what).to_string());
+            match is_late {
+                true => error.hint("a majority of the target's members must confirm what is written, and does not: start the members that are down"),
+                false => error,
+            }
+        })
+        .await
     }
 
     async fn wait(&mut self, give_up: impl FnOnce(&str) -> Error) -> Result<()> {
@@ -218,7 +229,7 @@ impl Problem {
     }
 
     fn error(&self, what: &str) -> Error {
-        let kind = if self.code == crate::mongo::failure::code::UNAUTHORIZED { ErrorKind::Denied } else { ErrorKind::Server };
+        let kind = if self.code == code::UNAUTHORIZED { ErrorKind::Denied } else { ErrorKind::Server };
         Error::new(kind, format!("{what}: {} (code {})", self.message, self.code))
     }
 }

@@ -111,8 +111,10 @@ fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()
 
 /// The error of a login that may not do this.
 pub(super) fn lacking_rights(missing: &str) -> Error {
-    Error::new(ErrorKind::Denied, format!("the login at the target lacks rights, and nothing was changed: {missing}"))
-        .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `bsonvault check` shows what for")
+    Error::new(ErrorKind::Denied, format!("the login at the target lacks rights, and nothing was changed: {missing}")).hint(
+        "grant it `readWrite` and `dbAdmin` on each database that is imported into, and for time series or all databases `readWriteAnyDatabase` and \
+         `dbAdminAnyDatabase`; `bsonvault check` shows what for",
+    )
 }
 
 async fn refuse_sharded(target: &Target, blueprints: &[Blueprint]) -> Result<()> {

@@ -1,11 +1,13 @@
 //! Publishing: what was staged and proven takes its place, all of it or, until a next run, a part that is recorded.
 //!
-//! Readers see the old collection or the new one, never a part of either. The record ([`super::record`]) is written first; from then on every step is
+//! Readers see the old collection or the new one, never a part of either. The record is written first; from then on every step is
 //! brought to its end, by this run or by the next one that comes, and each can be repeated: what was done is recognised by UUIDs, so that
 //! a reply that was lost changes nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -16,33 +18,69 @@ use super::{Attempts, Problem, Target, merge, record, series, write_concern_erro
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
-use crate::mongo::failure::{code, code_of};
+use crate::mongo::failure::{code, code_of, is_passing};
 use crate::names::Namespace;
 
-/// Steps at a time.
+/// Renames at a time.
 const AT_A_TIME: usize = 8;
+
+/// Steps at a time that move documents, each of which takes some 50 MiB.
+const MOVING_AT_A_TIME: usize = 2;
 
 /// How often all steps are gone through until a look afterwards finds every one done: a primary that steps down may take some back.
 const ROUNDS: u32 = 10;
 
-/// Decides on these steps: when this returns, they will be done, by this run or the next.
+/// What dead imports had begun to publish.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// The namespaces of what was brought to its end.
+    pub published: Vec<String>,
+    /// What of it was given up, because the target refuses it for good.
+    pub given_up: Vec<Error>,
+}
+
+/// Looks that everything that is about to be published is still under its staging name: whoever takes over a lease drops what it finds staged.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`]. Whether they are decided is unknown then only where the target does not answer any more.
-pub async fn decide(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<()> {
-    record::write(target, home, id, steps).await
+/// [`ErrorKind::Refused`] where something is gone; the server's; [`ErrorKind::Interrupted`].
+pub async fn ready(target: &Target, steps: &[Step]) -> Result<()> {
+    let standing = list(target, steps).await?;
+    for staged in steps.iter().filter_map(Step::staged) {
+        let found = standing.get(staged.place.database.as_str()).and_then(|s| s.by_uuid(staged.uuid));
+        if found.is_none_or(|c| !staged.is_staged_as(&c.name)) {
+            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", staged.to))
+                .hint("another import took over, or something else drops collections in the target: run the import again"));
+        }
+    }
+    Ok(())
+}
+
+/// Publishes: once the steps are recorded, they will be done, by this run or the next. Gives what was given up, because the target refuses it for good; everything
+/// else is done then.
+///
+/// # Errors
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. The record stands then (whether it does is unknown only where the target does not answer
+/// any more), and whatever is left is done by the next import that comes.
+pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Vec<Error>> {
+    record::write(target, home, id, steps).await?;
+    let mut given_up = finish(target, home, id, steps).await?;
+    // Steps whose staging is gone count as done. In the run that staged it, it has to be where it was put.
+    if given_up.is_empty() {
+        given_up.extend(displaced(target, steps).await?);
+    }
+    Ok(given_up)
 }
 
 /// Does every step, makes it durable, looks that it is done, and removes the record.
-///
-/// # Errors
-/// The server's, naming the namespace; the record stands then, and whatever is left is done by the next import that comes.
-pub async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<()> {
+async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Vec<Error>> {
     for _ in 0..ROUNDS {
-        forward(target, steps).await?;
+        let before = target.identity().await?;
+        let given_up = forward(target, steps).await?;
         target.make_durable(home).await?;
-        if all_done(target, steps).await? {
-            return record::remove(target, home, id).await;
+        // One process, in one term: nothing of what it acknowledged in between was taken back.
+        if target.identity().await? == before && all_done(target, steps, &given_up).await? {
+            record::remove(target, home, id).await?;
+            return Ok(given_up.into_iter().map(|(_, error)| error).collect());
         }
     }
     Err(Error::new(
@@ -52,27 +90,38 @@ pub async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Re
     .hint("look for another program that renames or drops collections there, and run the import again"))
 }
 
-/// Brings to their ends the imports that died after they had decided, and removes what others left of records. Gives what was published so.
+/// Brings to their ends the imports that died after they had decided, and removes what others left of records.
 ///
 /// # Errors
-/// As for [`finish`].
-pub async fn roll_forward(target: &Target, databases: &BTreeSet<String>, formers: &[Former], own: &str) -> Result<Vec<String>> {
+/// As for [`publish`].
+pub async fn roll_forward(target: &Target, databases: &BTreeSet<String>, formers: &[Former], own: &str) -> Result<Finished> {
     let mut unfinished: BTreeSet<(String, String)> = formers.iter().map(|f| (f.home.clone(), f.id.clone())).collect();
     for database in databases {
         let ids = record::ids(target, database).await?;
         unfinished.extend(ids.into_iter().map(|id| (database.clone(), id)));
     }
-    let mut published = Vec::new();
+    let mut done = Finished::default();
     for (home, id) in unfinished.into_iter().filter(|(_, id)| id != own) {
         match record::read(target, &home, &id).await? {
             Some(steps) => {
-                finish(target, &home, &id, &steps).await?;
-                published.extend(steps.iter().map(|step| step.name().to_string()));
+                done.given_up.extend(finish(target, &home, &id, &steps).await?);
+                done.published.extend(steps.iter().map(|step| step.name().to_string()));
             }
             None => record::remove(target, &home, &id).await?,
         }
     }
-    Ok(published)
+    Ok(done)
+}
+
+/// One error that names everything that was given up; none where nothing was.
+#[must_use]
+pub fn sum_up(given_up: Vec<Error>) -> Option<Error> {
+    let words: Vec<String> = given_up.iter().map(ToString::to_string).collect();
+    let first = given_up.into_iter().next()?;
+    let hint = first.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    Some(Error::new(first.kind(), words.join("; ")).hint(format!(
+        "{hint}everything else is imported; of what was merged into a collection that is named here, a part may be"
+    )))
 }
 
 impl Step {
@@ -85,85 +134,172 @@ impl Step {
             Self::Drop { namespace, .. } => namespace,
         }
     }
+
+    fn staged(&self) -> Option<&Staged> {
+        match self {
+            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) => Some(staged),
+            Self::View { .. } | Self::Drop { .. } => None,
+        }
+    }
+
+    /// Whether this error means that the step can never be done, and that nothing is lost by giving it up: what stood there stands. Else everything
+    /// that comes after would wait for it for ever.
+    fn can_be_given_up_after(&self, error: &Error) -> bool {
+        match self {
+            Self::Swap(_) => error.kind() == ErrorKind::Refused,
+            Self::Merge(_) | Self::View { .. } => {
+                matches!(error.kind(), ErrorKind::Refused | ErrorKind::Server) && !is_passing(error)
+            }
+            Self::Series { .. } | Self::Drop { .. } => false,
+        }
+    }
 }
 
-async fn forward(target: &Target, steps: &[Step]) -> Result<()> {
-    let mut standing: BTreeMap<&str, Standing> = BTreeMap::new();
+impl Staged {
+    fn is_staged_as(&self, name: &str) -> bool {
+        name == self.place.collection || name == self.place.buckets().collection
+    }
+}
+
+/// What stands in the databases of these steps.
+async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str, Standing>> {
+    let mut standing = BTreeMap::new();
     for step in steps {
         if !standing.contains_key(step.database()) {
             standing.insert(step.database(), Standing::of(target, step.database()).await?);
         }
     }
-    let (views, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|s| matches!(s, Step::View { .. }));
+    Ok(standing)
+}
+
+/// Does every step. Gives those that were given up, by their namespaces.
+async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Error)>> {
+    let standing = list(target, steps).await?;
     let nothing = Standing::default();
-    let work = others.into_iter().map(|step| {
-        let standing = standing.get(step.database()).unwrap_or(&nothing);
+    let work = |step| {
+        let standing = standing.get(Step::database(step)).unwrap_or(&nothing);
         async move {
-            match step {
-                Step::Swap(staged) => swap(target, staged, standing.clone()).await,
-                Step::Series { staged, options } => series::publish(target, staged, options, standing.clone()).await,
-                Step::Merge(staged) => merge_into(target, staged, standing).await,
-                Step::Drop { namespace, uuid } => prune(target, namespace, *uuid, standing).await,
+            let done = match step {
+                Step::Swap(staged) => swap(target, staged, standing).await,
+                Step::Series { staged, options } => series::publish(target, staged, options).await,
+                Step::Merge(staged) => merge::publish(target, staged).await,
+                Step::Drop { namespace, uuid } => prune(target, namespace, *uuid).await,
                 Step::View { .. } => Ok(()),
+            };
+            match done {
+                Ok(()) => Ok(None),
+                Err(e) if step.can_be_given_up_after(&e) => Ok(Some((step.name().clone(), e))),
+                Err(e) => Err(e),
             }
         }
-    });
-    stream::iter(work).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
-    create_views(target, views).await
-}
-
-/// Whether every staged collection is under its final name, by identity, or gone because it was replaced since.
-async fn all_done(target: &Target, steps: &[Step]) -> Result<bool> {
-    let mut standing: BTreeMap<&str, Standing> = BTreeMap::new();
-    for step in steps {
-        let (Step::Swap(staged) | Step::Series { staged, .. } | Step::Merge(staged)) = step else {
-            continue;
-        };
-        if !standing.contains_key(step.database()) {
-            standing.insert(step.database(), Standing::of(target, step.database()).await?);
-        }
-        let place = [staged.place.collection.clone(), staged.place.buckets().collection];
-        if standing.get(step.database()).and_then(|s| s.by_uuid(staged.uuid)).is_some_and(|c| place.contains(&c.name)) {
-            return Ok(false);
-        }
+    };
+    let (moving, others): (Vec<&Step>, Vec<&Step>) =
+        steps.iter().partition(|s| matches!(s, Step::Merge { .. } | Step::Series { .. }));
+    let mut given_up = Vec::new();
+    for (steps, at_a_time) in [(others, AT_A_TIME), (moving, MOVING_AT_A_TIME)] {
+        let done: Vec<_> = stream::iter(steps.into_iter().map(&work)).buffer_unordered(at_a_time).try_collect().await?;
+        given_up.extend(done.into_iter().flatten());
     }
-    Ok(true)
+    given_up.extend(create_views(target, steps.iter().filter(|s| matches!(s, Step::View { .. })).collect()).await?);
+    Ok(given_up)
 }
 
-/// Renames a staged collection over what stands under its final name.
-async fn swap(target: &Target, staged: &Staged, mut standing: Standing) -> Result<()> {
+/// Whether nothing that was to be published is under its staging name any more, but for what was given up.
+async fn all_done(target: &Target, steps: &[Step], given_up: &[(Namespace, Error)]) -> Result<bool> {
+    let standing = list(target, steps).await?;
+    Ok(steps.iter().filter(|step| given_up.iter().all(|(name, _)| name != step.name())).all(|step| {
+        let found = |staged: &Staged| standing.get(step.database()).and_then(|s| s.by_uuid(staged.uuid));
+        step.staged().is_none_or(|staged| found(staged).is_none_or(|c| !staged.is_staged_as(&c.name)))
+    }))
+}
+
+/// What was published a moment ago and is not there.
+async fn displaced(target: &Target, steps: &[Step]) -> Result<Option<Error>> {
+    let standing = list(target, steps).await?;
+    let gone = |step: &&Step| {
+        let there = standing.get(step.database()).and_then(|s| s.get(&step.name().collection));
+        match step {
+            Step::Swap(staged) => there.is_none_or(|c| c.uuid != Some(staged.uuid)),
+            Step::Series { .. } | Step::Merge(_) | Step::View { .. } => there.is_none(),
+            Step::Drop { .. } => false,
+        }
+    };
+    let names: Vec<String> = steps.iter().filter(gone).map(|step| step.name().to_string()).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(
+        Error::new(
+            ErrorKind::Mismatch,
+            format!("published, and dropped or replaced at once by something else: {}", names.join(", ")),
+        )
+        .hint("stop what else writes to the target, and run the import again"),
+    ))
+}
+
+/// Renames a staged collection over what stands under its final name. `listed` may be some minutes old.
+async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()> {
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
+    let mut standing = Cow::Borrowed(listed);
     loop {
         // Not under its staging name any more: it is published, or was and is replaced since.
         if standing.by_uuid(staged.uuid).is_none_or(|c| c.name != staged.place.collection) {
             return Ok(());
         }
+        let there = standing.get(&staged.to.collection);
+        if let (Some(there), false) = (there, staged.replaces) {
+            return Err(in_the_way(&staged.to, &there.kind));
+        }
+        // Anything but a plain rename is done by what stands there now, and not by what stood there.
+        let is_plain = there.is_none_or(|c| c.kind == "collection" && !staged.to.collection.starts_with("system."));
+        if let (false, Cow::Borrowed(_)) = (is_plain, &standing) {
+            standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
+            continue;
+        }
         // A rename goes over collections only.
-        if standing.get(&staged.to.collection).is_some_and(|c| c.kind != "collection") {
+        if there.is_some_and(|c| c.kind != "collection") {
             ddl::drop(target, &staged.to).await?;
         }
         // `system.js` may be renamed and not dropped: the old one leaves first.
-        let leaves = standing.get(&staged.to.collection).is_some() && staged.to.collection.starts_with("system.");
-        let (from, to) = match leaves {
-            true => (&staged.to, &Namespace::new(&*staged.to.database, format!("{}.old", staged.place.collection))),
-            false => (&staged.place, &staged.to),
+        let leaves = there.filter(|_| staged.to.collection.starts_with("system."));
+        let aside = Namespace::new(&*staged.to.database, format!("{}.old", staged.place.collection));
+        let (from, to, uuid) = match leaves {
+            Some(old) => (&staged.to, &aside, old.uuid),
+            None => (&staged.place, &staged.to, Some(staged.uuid)),
         };
-        let rename = rawdoc! {
-            "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": true, "writeConcern": { "w": 1 },
+        let mut rename = rawdoc! {
+            "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": staged.replaces, "writeConcern": { "w": 1 },
         };
+        if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
+            rename.append(
+                cstr!("collectionUUID"),
+                bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.into_bytes().to_vec() },
+            );
+        }
         match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
             Ok(reply) => match write_concern_error(&reply) {
-                None if leaves => {}
+                None if leaves.is_some() => {}
                 None => return Ok(()),
                 Some(problem) => attempts.again_after(problem).await?,
             },
             Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
-            Err(e) => attempts.again(e).await?,
+            Err(e) => {
+                let named = |e: Error| e.reworded(&staged.place.to_string(), &staged.to.to_string());
+                attempts.again(e).await.map_err(named)?;
+            }
         }
         // Whether it was done is told by what stands there.
-        standing = Standing::of(target, &staged.to.database).await?;
+        standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
     }
+}
+
+pub(super) fn in_the_way(name: &Namespace, kind: &str) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!("{name} was not imported: a {kind} was made under its name meanwhile, and it was left as it is"),
+    )
+    .hint("import it under another name (--rename), or choose another --mode")
 }
 
 /// Whether something came in between that may be gone, or be settled, the next time.
@@ -176,6 +312,7 @@ pub(super) fn is_in_between(code: Option<i32>) -> bool {
                 | code::COMMAND_NOT_SUPPORTED_ON_VIEW
                 | code::BACKGROUND_OPERATION_IN_PROGRESS
                 | code::CONFLICTING_OPERATION_IN_PROGRESS
+                | code::COLLECTION_UUID_MISMATCH
         )
     )
 }
@@ -184,54 +321,47 @@ pub(super) fn in_between(error: &mongodb::error::Error) -> Problem {
     Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
 }
 
-async fn merge_into(target: &Target, staged: &Staged, standing: &Standing) -> Result<()> {
-    if standing.by_uuid(staged.uuid).is_none() {
-        return Ok(());
-    }
-    let has_rules = standing.get(&staged.to.collection).is_some_and(|c| c.options.get("validator").is_ok_and(|v| v.is_some()));
-    merge::documents(target, &staged.place, &staged.to, has_rules).await?;
-    super::copy::indexes(target, &staged.place, &staged.to).await?;
-    ddl::drop(target, &staged.place).await
-}
-
-async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>, standing: &Standing) -> Result<()> {
+/// Drops what is still what it was when the plan named it.
+async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>) -> Result<()> {
+    let standing = Standing::of(target, &namespace.database).await?;
     match standing.get(&namespace.collection) {
-        Some(there) if there.uuid == uuid => ddl::drop(target, namespace).await,
+        // A view has no identity, and is no more than its definition.
+        Some(there) if standing.identity(there) == uuid && (uuid.is_some() || there.kind == "view") => {
+            ddl::drop(target, namespace).await
+        }
         _ => Ok(()),
     }
 }
 
-/// Creates every view, or changes what stands there into it.
-async fn create_views(target: &Target, views: Vec<&Step>) -> Result<()> {
+/// Creates every view, or changes what stands there into it. Gives those that the target refuses.
+async fn create_views(target: &Target, views: Vec<&Step>) -> Result<Vec<(Namespace, Error)>> {
     let mut left = views;
     // A view may be asked for before the one that it is on. Those that fail are tried again as long as others succeed.
     loop {
-        let (mut failed, mut first_error) = (Vec::new(), None);
-        let before = left.len();
+        let (before, mut failed) = (left.len(), Vec::new());
         for step in left {
-            let Step::View { to, options } = step else { continue };
-            match view(target, to, options).await {
+            let Step::View { to, options, replaces } = step else { continue };
+            match view(target, to, options, *replaces).await {
                 Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-                Err(e) => {
-                    first_error.get_or_insert(e);
-                    failed.push(step);
-                }
+                Err(e) if step.can_be_given_up_after(&e) => failed.push((step, e)),
+                Err(e) => return Err(e),
             }
         }
-        match first_error {
-            None => return Ok(()),
-            Some(e) if failed.len() == before => return Err(e),
-            Some(_) => left = failed,
+        if failed.is_empty() || failed.len() == before {
+            return Ok(failed.into_iter().map(|(step, e)| (step.name().clone(), e)).collect());
         }
+        left = failed.into_iter().map(|(step, _)| step).collect();
     }
 }
 
-async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf) -> Result<()> {
+async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replaces: bool) -> Result<()> {
     let standing = Standing::of(target, &to.database).await?;
     if let Some(there) = standing.get(&to.collection) {
         if there.kind == "view" && there.options == *options {
             return Ok(());
+        }
+        if !replaces {
+            return Err(in_the_way(to, &there.kind));
         }
         // A view can be changed in one step, but for its collation.
         if there.kind == "view" && there.options.get("collation").ok() == options.get("collation").ok() {

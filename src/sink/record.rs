@@ -9,7 +9,7 @@ use bson::raw::cstr;
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::{Target, write_concern_error, write_errors};
+use super::{MAJORITY_LIMIT, Target, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
@@ -39,12 +39,14 @@ pub enum Step {
         to: Namespace,
         /// The options of `create`.
         options: RawDocumentBuf,
+        /// Whether what stands there otherwise goes.
+        replaces: bool,
     },
     /// What the backup does not have is dropped.
     Drop {
         /// Its name.
         namespace: Namespace,
-        /// Its identity; none of views and time series.
+        /// Its identity, of a time series that of its buckets; views have none.
         uuid: Option<Uuid>,
     },
 }
@@ -58,6 +60,8 @@ pub struct Staged {
     pub to: Namespace,
     /// The identity of the collection that holds the documents: of a time series, of its buckets.
     pub uuid: Uuid,
+    /// Whether a collection that stands under its name goes; else it stays, and this one is not published.
+    pub replaces: bool,
 }
 
 impl Step {
@@ -78,6 +82,7 @@ impl Step {
             step.string("place", &staged.place.collection);
             step.string("to", &staged.to.collection);
             step.uuid("uuid", staged.uuid.as_bytes());
+            step.bool("replaces", staged.replaces);
         };
         match self {
             Self::Swap(staged) => {
@@ -93,8 +98,9 @@ impl Step {
                 step.string("kind", "merge");
                 names(&mut step, staged);
             }
-            Self::View { to, options } => {
+            Self::View { to, options, replaces } => {
                 step.string("kind", "view");
+                step.bool("replaces", *replaces);
                 step.string("database", &to.database);
                 step.string("to", &to.collection);
                 step.document("options", options.as_bytes());
@@ -116,14 +122,16 @@ impl Step {
         let to = Namespace::new(database, document.get_str("to").ok()?);
         let uuid = || Uuid::from_slice(document.get_binary("uuid").ok()?.bytes).ok();
         let options = || document.get_document("options").ok().map(RawDocument::to_owned);
+        let replaces = || document.get_bool("replaces").ok();
         let staged = |to: &Namespace| {
-            Some(Staged { place: Namespace::new(database, document.get_str("place").ok()?), to: to.clone(), uuid: uuid()? })
+            let place = Namespace::new(database, document.get_str("place").ok()?);
+            Some(Staged { place, to: to.clone(), uuid: uuid()?, replaces: replaces()? })
         };
         Some(match document.get_str("kind").ok()? {
             "swap" => Self::Swap(staged(&to)?),
             "series" => Self::Series { staged: staged(&to)?, options: options()? },
             "merge" => Self::Merge(staged(&to)?),
-            "view" => Self::View { to, options: options()? },
+            "view" => Self::View { to, options: options()?, replaces: replaces()? },
             "drop" => Self::Drop { namespace: to, uuid: uuid() },
             _ => return None,
         })
@@ -166,7 +174,7 @@ async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Resul
     let mut command = Writer::default();
     command.string("update", IMPORT_COLLECTION);
     command.documents("updates", updates.iter().map(Vec::as_slice));
-    command.document("writeConcern", rawdoc! { "w": "majority", "j": true }.as_bytes());
+    command.document("writeConcern", rawdoc! { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT }.as_bytes());
     let reply = target.run(&what, home, command.raw()?).await?;
     match write_errors(&reply).into_iter().chain(write_concern_error(&reply)).next() {
         None => Ok(()),
@@ -215,7 +223,7 @@ pub(super) async fn remove(target: &Target, home: &str, id: &str) -> Result<()> 
     // The header first: without it, what is left of the steps was never decided.
     for query in [rawdoc! { "_id": { "import": id } }, rawdoc! { "_id.import": id }] {
         let delete = rawdoc! {
-            "delete": IMPORT_COLLECTION, "deletes": [{ "q": query, "limit": 0 }], "writeConcern": { "w": "majority" },
+            "delete": IMPORT_COLLECTION, "deletes": [{ "q": query, "limit": 0 }], "writeConcern": { "w": "majority", "wtimeout": MAJORITY_LIMIT },
         };
         target.run(&format!("removing the record of the import from {home}"), home, delete).await?;
     }

@@ -7,7 +7,7 @@ use mongodb::error::Error as DriverError;
 use super::ddl::{self, Standing};
 use super::publish::{in_between, is_in_between};
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target, check, copy};
+use super::{Attempts, Blueprint, Target, check, copy, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::CollectionKind;
@@ -20,21 +20,40 @@ use crate::pipeline::progress::Progress;
 /// What reading buckets back may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
 
+/// How often it is copied anew because the target's primary changed meanwhile.
+const ROUNDS: u32 = 5;
+
 /// Brings a staged time series to its place, from wherever an earlier run got to.
-pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument, mut standing: Standing) -> Result<()> {
+pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
     let (staged_buckets, final_buckets) = (staged.place.buckets(), staged.to.buckets());
     loop {
+        // Anew each time: what is dropped here must be what stands there now.
+        let standing = Standing::of(target, &staged.to.database).await?;
+        let there = standing.get(&staged.to.collection);
         let Some(buckets) = standing.by_uuid(staged.uuid) else {
             // Published and replaced since, or copied.
             return leave_staging(target, staged, &standing).await;
         };
         if buckets.name == final_buckets.collection {
-            if standing.get(&staged.to.collection).is_none_or(|c| c.kind != "timeseries") {
-                ddl::create(target, &staged.to, options).await?;
+            match there.map(|c| c.kind.as_str()) {
+                Some("timeseries") => return leave_staging(target, staged, &standing).await,
+                // It hides the buckets, and they stay.
+                Some(_) => ddl::drop(target, &staged.to).await?,
+                None => {}
             }
-            return leave_staging(target, staged, &standing).await;
+            // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
+            let create = ddl::create_command(&staged.to, options)?;
+            match target.try_run(&staged.to.database, create, Some(command::COMMAND_LIMIT)).await? {
+                Ok(reply) => match write_concern_error(&reply) {
+                    None => {}
+                    Some(problem) => attempts.again_after(problem).await?,
+                },
+                Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
+                Err(e) => attempts.again(e).await?,
+            }
+            continue;
         }
         // The staging is whole and proven: what stands in its place may go.
         for name in [&staged.to, &final_buckets] {
@@ -51,12 +70,15 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             "writeConcern": { "w": 1 },
         };
         match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
-            Ok(_) => {}
+            Ok(reply) => {
+                if let Some(problem) = write_concern_error(&reply) {
+                    attempts.again_after(problem).await?;
+                }
+            }
             Err(e) if is_refused(&e) => return copy_over(target, staged, options).await,
             Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
             Err(e) => attempts.again(e).await?,
         }
-        standing = Standing::of(target, &staged.to.database).await?;
     }
 }
 
@@ -75,11 +97,32 @@ async fn leave_staging(target: &Target, staged: &Staged, standing: &Standing) ->
 
 /// Makes the time series anew and copies the buckets. The staging stays until the copy is proven.
 async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
-    for name in [&staged.to, &staged.to.buckets()] {
-        ddl::drop(target, name).await?;
-    }
     let (plain, expiry) = without_expiry(options)?;
-    ddl::create(target, &staged.to, &plain).await?;
+    for _ in 0..ROUNDS {
+        let before = target.identity().await?;
+        for name in [&staged.to, &staged.to.buckets()] {
+            ddl::drop(target, name).await?;
+        }
+        let copied = copy_once(target, staged, &plain).await;
+        // What a primary took that is none any more may be gone.
+        if target.identity().await? != before {
+            continue;
+        }
+        copied?;
+        if let Some(fields) = expiry.clone() {
+            ddl::modify(target, &format!("setting expireAfterSeconds of {}", staged.to), &staged.to, fields).await?;
+        }
+        target.make_durable(&staged.to.database).await?;
+        if target.identity().await? == before {
+            return ddl::drop(target, &staged.place).await;
+        }
+    }
+    Err(Error::new(ErrorKind::Unreachable, format!("publishing {}: the target's primary changes too often", staged.to))
+        .hint("the next import finishes it, once the deployment is stable"))
+}
+
+async fn copy_once(target: &Target, staged: &Staged, plain: &RawDocument) -> Result<()> {
+    ddl::create(target, &staged.to, plain).await?;
     let standing = Standing::of(target, &staged.to.database).await?;
     let is_mixed = standing
         .by_uuid(staged.uuid)
@@ -89,9 +132,9 @@ async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> R
         mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
         ddl::modify(target, &format!("allowing mixed buckets in {}", staged.to), &staged.to, mixed).await?;
     }
-    let series = |place| Blueprint { kind: CollectionKind::TimeSeries, has_rules: false, ..Blueprint::standing(place) };
-    let (from, to) = (series(staged.place.clone()), series(staged.to.clone()));
-    copy::documents(target, &staged.place.buckets(), &to).await?;
+    let to = Blueprint { kind: CollectionKind::TimeSeries, has_rules: false, ..Blueprint::standing(staged.to.clone()) };
+    let from = Blueprint { place: staged.place.clone(), ..to.clone() };
+    copy::documents(target, staged, &to).await?;
     target.make_durable(&staged.to.database).await?;
     let (cpu, budget, item) =
         (Cpu::of_this_machine(), Budget::new(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
@@ -103,11 +146,7 @@ async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> R
         )
         .hint("something else writes to it: stop it, and run the import again; the staging is kept until then"));
     }
-    copy::indexes(target, &staged.place, &staged.to).await?;
-    if let Some(fields) = expiry {
-        ddl::modify(target, &format!("setting expireAfterSeconds of {}", staged.to), &staged.to, fields).await?;
-    }
-    ddl::drop(target, &staged.place).await
+    copy::indexes(target, &staged.place, &staged.to).await
 }
 
 /// The options without expiry, and the expiry.

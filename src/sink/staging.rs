@@ -32,7 +32,8 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
         blueprint.place = Namespace::new(&*blueprint.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
     }
     let work = blueprints.iter().filter(|b| b.holds_documents()).map(|blueprint| async move {
-        ddl::create(target, &blueprint.place, &blueprint.options).await.map_err(|e| e.context(&blueprint.namespace))?;
+        let named = |e: Error| e.reworded(&blueprint.place.to_string(), &blueprint.namespace.to_string());
+        ddl::create(target, &blueprint.place, &blueprint.options).await.map_err(named)?;
         if blueprint.mixed_schema {
             allow_mixed_schema(target, blueprint).await?;
         }
@@ -65,16 +66,30 @@ pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -
     ddl::modify(target, &what, &blueprint.place, mixed).await
 }
 
-/// Drops all staging of these databases: that of this import, or what dead ones left.
+/// Drops all staging of these databases: that of this import, and what dead ones left. Only once nothing that is decided is left to be published
+/// from it.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
 pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
+    sweep_those(target, databases, is_staging).await
+}
+
+/// Drops the staging of the import with this id: what others staged may be decided, and all that is left of it.
+///
+/// # Errors
+/// As for [`sweep`].
+pub async fn sweep_own(target: &Target, databases: &BTreeSet<String>, id: &str) -> Result<()> {
+    let own = format!("{STAGING_PREFIX}{id}.");
+    sweep_those(target, databases, |name| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own)).await
+}
+
+async fn sweep_those(target: &Target, databases: &BTreeSet<String>, is_meant: impl Fn(&str) -> bool) -> Result<()> {
     for database in databases {
         for round in 0..SWEEPS {
             let standing = Standing::of(target, database).await?;
             let left: Vec<Namespace> =
-                standing.iter().filter(|c| is_staging(&c.name)).map(|c| Namespace::new(&**database, &*c.name)).collect();
+                standing.iter().filter(|c| is_meant(&c.name)).map(|c| Namespace::new(&**database, &*c.name)).collect();
             if left.is_empty() {
                 break;
             }

@@ -12,7 +12,7 @@ use super::slice::{self, Slice};
 use super::{IndexMode, RestoreMode, RestoreOptions, guard};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{ClusterTime, CollectionKind, Settings};
+use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
@@ -112,6 +112,12 @@ impl Plan {
         for (database, standing) in &mut self.standing {
             *standing = Standing::of(&self.target, database).await?;
         }
+        // What was named, and nothing that came into its place since.
+        let standing = &self.standing;
+        self.prunes.retain(|(name, identity)| {
+            let there = standing.get(&name.database).and_then(|s| Some((s, s.get(&name.collection)?)));
+            there.is_some_and(|(standing, there)| standing.identity(there) == *identity)
+        });
         match self.mode {
             RestoreMode::Replace => Ok(()),
             RestoreMode::Fail => refuse_standing(self),
@@ -162,6 +168,11 @@ pub(super) async fn make(
     options: &RestoreOptions,
     stop: &CancellationToken,
 ) -> Result<Plan> {
+    if options.prune && options.indexes == IndexMode::Only {
+        return Err(
+            Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
+        );
+    }
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(backup, stop).await?;
     let (selected, naming) = select::select(&collections, options, uri.database())?;
@@ -206,7 +217,7 @@ pub(super) async fn make(
         RestoreMode::Merge => refuse_conflicts(&plan).await?,
     }
     if options.prune {
-        plan.prunes = prunes(&plan, &naming, &backup.manifest.settings)?;
+        plan.prunes = prunes(&plan, &naming, &backup.manifest)?;
     }
     Ok(plan)
 }
@@ -267,9 +278,9 @@ fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> 
 }
 
 /// What stands in the databases of the import, could have come with the backup, and is not in it.
-fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(Namespace, Option<Uuid>)>> {
+fn prunes(plan: &Plan, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
     let imported: BTreeSet<&Namespace> = plan.blueprints.iter().map(|b| &b.namespace).collect();
-    let asked_for = AskedFor::of(settings)?;
+    let asked_for = AskedFor::of(manifest)?;
     let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();
     let mut prunes = Vec::new();
     for (database, standing) in &plan.standing {
@@ -281,7 +292,7 @@ fn prunes(plan: &Plan, naming: &Naming<'_>, settings: &Settings) -> Result<Vec<(
                 && !name.is_of_an_import()
                 && naming.is_in_scope(&name, &databases, &asked_for)?
             {
-                prunes.push((name, there.uuid));
+                prunes.push((name, standing.identity(there)));
             }
         }
     }

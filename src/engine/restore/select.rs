@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{RestoreOptions, views};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{Collection, CollectionKind, Settings};
+use crate::format::manifest::{Collection, CollectionKind, Manifest};
 use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
@@ -82,24 +82,36 @@ fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[Namesp
     included && !exclude.iter().any(|p| p.matches(namespace))
 }
 
-/// What a backup was asked to hold.
+/// What a backup was asked to hold, and could.
 #[derive(Debug)]
 pub(super) struct AskedFor {
+    left_out: Vec<Namespace>,
     databases: Vec<String>,
     include: Vec<NamespacePattern>,
     exclude: Vec<NamespacePattern>,
 }
 
 impl AskedFor {
-    pub(super) fn of(settings: &Settings) -> Result<Self> {
+    pub(super) fn of(manifest: &Manifest) -> Result<Self> {
+        let settings = &manifest.settings;
         let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
-        Ok(Self { databases: settings.databases.clone(), include: parse(&settings.include)?, exclude: parse(&settings.exclude)? })
+        Ok(Self {
+            left_out: manifest.left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection)).collect(),
+            databases: settings.databases.clone(),
+            include: parse(&settings.include)?,
+            exclude: parse(&settings.exclude)?,
+        })
     }
 
     /// Whether it would have held this namespace, had it been on the source.
     pub(super) fn has(&self, namespace: &Namespace) -> bool {
         let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
         of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
+    }
+
+    /// The same, but for what was there and could not be part of it.
+    fn could_have(&self, namespace: &Namespace) -> bool {
+        self.has(namespace) && !self.left_out.contains(namespace)
     }
 }
 
@@ -155,7 +167,7 @@ impl Naming<'_> {
         };
         for name in renamed.chain(by_database) {
             let comes_here = self.of(&name)? == *standing;
-            if comes_here && databases.contains(&name.database) && is_wanted(&name, self.options) && asked_for.has(&name) {
+            if comes_here && databases.contains(&name.database) && is_wanted(&name, self.options) && asked_for.could_have(&name) {
                 return Ok(true);
             }
         }

@@ -44,7 +44,7 @@ pub(super) async fn collections(backup: &Backup, stop: &CancellationToken) -> Re
 
 async fn outline(backup: &Backup, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
     let (manifest, cpu) = (&backup.manifest, Cpu::of_this_machine());
-    let asked_for = select::AskedFor::of(&manifest.settings)?;
+    let asked_for = select::AskedFor::of(manifest)?;
     let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
     let mut last_read = HashMap::new();
     for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {

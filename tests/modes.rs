@@ -1,0 +1,571 @@
+//! What an import does to what stands in the target: modes, pruning, names, filters, indexes, and what a login may do.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use bson::raw::cstr;
+use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
+use bsonvault::catalog::Backup;
+use bsonvault::engine::restore::{IndexMode, RestoreMode, RestoreOptions, RestoreReport};
+use bsonvault::error::{Error, ErrorKind};
+use bsonvault::format::manifest::LeftOut;
+use bsonvault::names::{NamespacePattern, NamespaceRename};
+use mongodb::Database;
+use support::cli::Cli;
+use support::server::{Server, ServerOptions};
+use support::vault::{Vault, documents, insert, numbered, snapshot, with_manifest};
+
+const QUICK: Duration = Duration::from_millis(60);
+
+fn options(change: impl FnOnce(&mut RestoreOptions)) -> RestoreOptions {
+    let mut options = RestoreOptions { lease: Some(QUICK), ..RestoreOptions::default() };
+    change(&mut options);
+    options
+}
+
+fn mode(mode: RestoreMode) -> RestoreOptions {
+    options(|o| o.mode = mode)
+}
+
+fn patterns(texts: &[&str]) -> Vec<NamespacePattern> {
+    texts.iter().map(|text| NamespacePattern::parse(text).unwrap()).collect()
+}
+
+fn renames(texts: &[&str]) -> Vec<NamespaceRename> {
+    texts.iter().map(|text| NamespaceRename::parse(text).unwrap()).collect()
+}
+
+fn refused(result: Result<RestoreReport, Error>, kind: ErrorKind, words: &[&str]) -> Error {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
+    }
+    assert!(!error.to_string().contains("bsonvault.staging"), "{error}");
+    error
+}
+
+async fn names(database: &Database) -> Vec<String> {
+    let mut names = database.list_collection_names().await.unwrap();
+    names.retain(|name| !name.starts_with("system."));
+    names.sort();
+    names
+}
+
+async fn indexes(database: &Database, collection: &str) -> Vec<String> {
+    let mut names = database.collection::<Document>(collection).list_index_names().await.unwrap();
+    names.sort();
+    names
+}
+
+async fn index(database: &Database, collection: &str, index: Document) {
+    database.run_command(doc! { "createIndexes": collection, "indexes": [index] }).await.unwrap();
+}
+
+async fn view(database: &Database, name: &str, on: &str, pipeline: Vec<Document>) {
+    database.run_command(doc! { "create": name, "viewOn": on, "pipeline": pipeline }).await.unwrap();
+}
+
+async fn series(database: &Database, name: &str, points: i64) {
+    database.run_command(doc! { "create": name, "timeseries": { "timeField": "t", "metaField": "m" } }).await.unwrap();
+    insert(database, name, (0..points).map(|i| doc! { "t": DateTime::from_millis(i * 60_000), "m": 1, "v": i })).await;
+}
+
+fn path(backup: &Backup) -> String {
+    backup.store.directory().to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn fail_names_what_stands_and_writes_nothing() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await);
+    insert(&a, "c", numbered(20)).await;
+    insert(&a, "free", numbered(3)).await;
+    view(&a, "v", "c", Vec::new()).await;
+    insert(&b.database("d"), "v", [doc! { "_id": 1 }]).await;
+    insert(&b.database("d"), "other", [doc! { "_id": 1 }]).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let before = snapshot(&b).await;
+    let error = refused(vault.run(&backup, &target.uri(), &mode(RestoreMode::Fail)).await, ErrorKind::Refused, &["d.v"]);
+    assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("--rename"), "{error}");
+    assert_eq!(snapshot(&b).await, before);
+    // With nothing in the way it is an import like any other.
+    let without = options(|o| (o.mode, o.exclude) = (RestoreMode::Fail, patterns(&["d.v"])));
+    vault.run(&backup, &target.uri(), &without).await.unwrap();
+    assert_eq!(names(&b.database("d")).await, ["c", "free", "other", "v"]);
+    assert_eq!(documents(&b.database("d"), "v").await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_made_while_an_import_runs_is_left_alone_where_nothing_may_be_replaced() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    insert(&source.client().await.database("d"), "c", numbered(2000)).await;
+    let to = target.client().await.database("d");
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let uri = target.uri();
+    for (mode, words) in [(RestoreMode::Fail, "in the way"), (RestoreMode::Merge, "capped")] {
+        let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 1500, "appName": "bsonvault" };
+        target.fail_command(doc! { "times": 1 }, slow).await;
+        let made = async {
+            while !names(&to).await.iter().any(|name| name.starts_with("bsonvault.staging")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            to.run_command(doc! { "create": "c", "capped": true, "size": 4096 }).await.unwrap();
+        };
+        let long = options(|o| (o.mode, o.lease) = (mode, None));
+        let (result, ()) = tokio::join!(vault.run(&backup, &uri, &long), made);
+        refused(result, ErrorKind::Refused, &["d.c", words]);
+        assert_eq!(names(&to).await, ["c"]);
+        assert_eq!(documents(&to, "c").await.len(), 0);
+        to.drop().await.unwrap();
+    }
+}
+
+/// Puts a document there as it is: plain inserts replace empty timestamps.
+async fn put(database: &Database, collection: &str, document: Document) {
+    let id = document.get("_id").unwrap().clone();
+    let update = doc! { "q": { "_id": { "$eq": id } }, "u": [{ "$replaceWith": { "$literal": document } }], "upsert": true };
+    let reply = database.run_command(doc! { "update": collection, "updates": [update] }).await.unwrap();
+    assert!(!reply.contains_key("writeErrors"), "{reply}");
+}
+
+fn odd_ids() -> Vec<Bson> {
+    vec![
+        Bson::Null,
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Boolean(true),
+        Bson::Double(f64::NAN),
+        Bson::Decimal128("1.50".parse().unwrap()),
+        Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![7; 16] }),
+        Bson::Timestamp(Timestamp { time: 0, increment: 0 }),
+        Bson::JavaScriptCode("f()".to_owned()),
+        Bson::Document(
+            doc! { "a.b": { "in.not": 1 }, "r": Bson::RegularExpression(bson::Regex { pattern: cstr!("x").into(), options: cstr!("i").into() }) },
+        ),
+        Bson::Document(doc! {}),
+        Bson::String("$where".to_owned()),
+    ]
+}
+
+#[tokio::test]
+async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("merge"));
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    let rules = || doc! { "validator": { "n": { "$lt": 100 } }, "validationLevel": "moderate" };
+    for database in [&a, &b] {
+        let mut create = doc! { "create": "c" };
+        create.extend(rules());
+        database.run_command(create).await.unwrap();
+    }
+    // Both sides have 0 to 9 and differ in them; what the rules refuse came before them.
+    let bypassing = |n: i32, pad: &str| {
+        let documents: Vec<Document> = (n..n + 20).map(|i| doc! { "_id": i, "n": 200, "side": pad }).collect();
+        doc! { "insert": "c", "documents": documents, "bypassDocumentValidation": true }
+    };
+    a.run_command(bypassing(10, "new")).await.unwrap();
+    b.run_command(bypassing(0, "old")).await.unwrap();
+    for (number, id) in odd_ids().into_iter().enumerate() {
+        let number = i32::try_from(number).unwrap();
+        let empty = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
+        put(&a, "odd", doc! { "_id": id.clone(), "n": number, "at": empty.clone(), "side": "new" }).await;
+        // Half of them stand there already, with other fields, and so do documents that the backup does not have.
+        if number % 2 == 0 {
+            put(&b, "odd", doc! { "side": "old", "_id": id, "gone": [1, 2], "at": empty }).await;
+        }
+    }
+    insert(&a, "odd", [doc! { "_id": "dollar", "$x": 1, "y": { "$z": 1, "a.b": 2 } }, doc! { "$first": 1, "_id": "first" }])
+        .await;
+    insert(&b, "odd", [doc! { "_id": "dollar", "x": 1 }, doc! { "_id": "stays" }]).await;
+    insert(&a, "created", numbered(3)).await;
+    // A document of the largest size that there is.
+    let overhead = bson::serialize_to_vec(&doc! { "_id": 1, "s": "" }).unwrap().len();
+    let largest = "y".repeat(16 * 1024 * 1024 - overhead);
+    insert(&a, "large", [doc! { "_id": 1, "s": largest }]).await;
+    insert(&b, "large", [doc! { "_id": 1, "s": "small" }, doc! { "_id": 2 }]).await;
+    index(&a, "large", doc! { "key": { "n": 1 }, "name": "n", "sparse": true }).await;
+    index(&b, "large", doc! { "key": { "m": 1 }, "name": "m" }).await;
+    view(&a, "v", "c", Vec::new()).await;
+    view(&b, "v", "c", Vec::new()).await;
+
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    // The second time there is nothing left to change.
+    for _ in 0..2 {
+        let report = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await.unwrap();
+        assert_eq!(report.documents, backup.manifest.totals.documents);
+        assert_eq!(names(&b).await, ["c", "created", "large", "odd", "v"]);
+        assert_eq!(indexes(&b, "large").await, ["_id_", "m", "n"]);
+        for name in ["c", "odd", "created", "large"] {
+            let there = documents(&b, name).await;
+            for wanted in documents(&a, name).await {
+                assert!(there.contains(&wanted), "{name}: {:?}", wanted.get("_id"));
+            }
+        }
+        let count = async |name: &str| documents(&b, name).await.len();
+        assert_eq!((count("c").await, count("odd").await, count("large").await), (30, odd_ids().len() + 3, 2));
+        let old = b.collection::<Document>("c").count_documents(doc! { "side": "old" }).await.unwrap();
+        assert_eq!(old, 10);
+    }
+}
+
+#[tokio::test]
+async fn merge_refuses_what_it_cannot_merge_into_before_it_writes() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await);
+    let d = b.database("d");
+    for (database, differs) in [(&a, false), (&d, true)] {
+        let collation = doc! { "locale": if differs { "fr" } else { "de" } };
+        database.run_command(doc! { "create": "options", "collation": collation }).await.unwrap();
+        insert(database, "named", [doc! { "_id": 1 }]).await;
+        index(database, "named", doc! { "key": { if differs { "x" } else { "y" }: 1 }, "name": "i" }).await;
+        insert(database, "keyed", [doc! { "_id": 1 }]).await;
+        index(database, "keyed", doc! { "key": { "k": 1 }, "name": if differs { "k" } else { "l" } }).await;
+        database.run_command(doc! { "create": "capped", "capped": true, "size": 4096 }).await.unwrap();
+        series(database, "series", 3).await;
+        view(database, "view", if differs { "named" } else { "keyed" }, Vec::new()).await;
+        if differs {
+            view(database, "kind", "named", Vec::new()).await;
+        } else {
+            insert(database, "kind", [doc! { "_id": 1 }]).await;
+        }
+        insert(database, "good", [doc! { "_id": i32::from(differs) }]).await;
+        // Two of one key, which both sides have.
+        index(database, "good", doc! { "key": { "k": 1 }, "name": "k" }).await;
+        index(database, "good", doc! { "key": { "k": 1 }, "name": "sparse", "sparse": true }).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let before = snapshot(&b).await;
+    let error = refused(
+        vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await,
+        ErrorKind::Refused,
+        &[
+            "d.options (option \"collation\" differs)",
+            "d.named (index \"i\" differs)",
+            "d.keyed (index \"l\" differs)",
+            "d.capped (capped)",
+            "d.series (a time series)",
+            "d.view (a view that is not the same)",
+            "d.kind (a view",
+        ],
+    );
+    assert!(!error.to_string().contains("d.good"), "{error}");
+    assert_eq!(snapshot(&b).await, before);
+}
+
+#[tokio::test]
+async fn a_merge_that_a_unique_index_refuses_is_given_up_and_in_nobodys_way() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    insert(&a, "c", (0..5).map(|i| doc! { "_id": i, "u": i })).await;
+    insert(&a, "fine", numbered(5)).await;
+    // One of them goes a way of its own, by which the old document is gone for a moment.
+    insert(&a, "dollar", [doc! { "_id": 1, "$x": 1, "u": 1 }]).await;
+    for name in ["c", "dollar"] {
+        insert(&b, name, [doc! { "_id": "other", "u": 1 }, doc! { "_id": 1, "u": "mine" }]).await;
+        index(&b, name, doc! { "key": { "u": 1 }, "name": "u", "unique": true }).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let result = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await;
+    let error = refused(result, ErrorKind::Server, &["merging into d.c", "merging into d.dollar", "11000"]);
+    assert!(error.hint_text().unwrap().contains("everything else is imported"), "{error:?}");
+    assert_eq!(names(&b).await, ["c", "dollar", "fine"]);
+    assert_eq!(documents(&b, "fine").await.len(), 5);
+    let kept = b.collection::<Document>("dollar").find_one(doc! { "_id": 1 }).await.unwrap();
+    assert_eq!(kept, Some(doc! { "_id": 1, "u": "mine" }));
+    // Nothing of it is in the way of the next one.
+    vault.run(&backup, &target.uri(), &options(|_| {})).await.unwrap();
+    assert_eq!(documents(&b, "c").await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("killed"));
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    insert(&a, "c", (0..30_000).map(|i| doc! { "_id": i, "side": "new" })).await;
+    index(&a, "c", doc! { "key": { "side": 1 }, "name": "side" }).await;
+    insert(&a, "other", numbered(5)).await;
+    insert(&b, "c", (-10..10_000).map(|i| doc! { "_id": i, "side": "old" })).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    // Its second command of documents is held up, and it is killed there. The updates before make durable and write the record.
+    let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
+    target.fail_command(doc! { "skip": 5 }, slow).await;
+    let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
+    let mut child = cli.spawn(&["import", &path, "--target", &uri, "--mode", "merge"]);
+    let merged = async || b.collection::<Document>("c").count_documents(doc! { "side": "new" }).await.unwrap();
+    while merged().await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    assert!(merged().await < 30_000);
+    // Any import into that database finishes it, whatever else it does.
+    let other = options(|o| (o.include, o.lease) = (patterns(&["d.other"]), None));
+    vault.run(&backup, &uri, &other).await.unwrap();
+    assert_eq!(merged().await, 30_000);
+    assert_eq!(documents(&b, "c").await.len(), 30_010);
+    assert_eq!(indexes(&b, "c").await, ["_id_", "side"]);
+    assert_eq!(names(&b).await, ["c", "other"]);
+}
+
+#[tokio::test]
+async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("prune"));
+    let (a, b) = (source.client().await, target.client().await);
+    for (database, name) in [("shop", "c"), ("shop", "log_1"), ("other", "c")] {
+        insert(&a.database(database), name, numbered(3)).await;
+    }
+    let shop = b.database("shop");
+    for name in ["c", "gone", "log_2", "kept"] {
+        insert(&shop, name, [doc! { "_id": 1 }]).await;
+    }
+    view(&shop, "gone_view", "c", Vec::new()).await;
+    series(&shop, "gone_series", 3).await;
+    insert(&shop, "system.js", [doc! { "_id": "f", "value": 1 }]).await;
+    insert(&b.database("other"), "gone", [doc! { "_id": 1 }]).await;
+    insert(&b.database("elsewhere"), "c", [doc! { "_id": 1 }]).await;
+    let vault = Vault::new();
+    let all = vault.backup(&source, &[]).await;
+
+    // The backup itself was asked to leave things out.
+    let asked = with_manifest(vault.backup(&source, &[]).await, |manifest| {
+        manifest.settings.exclude = vec!["*.gone*".to_owned()];
+        // Or could not take it along.
+        let reason = "dropped while the backup ran".to_owned();
+        manifest.left_out = vec![LeftOut { database: "shop".to_owned(), collection: "kept".to_owned(), uuid: None, reason }];
+    })
+    .await;
+    let without_logs = options(|o| (o.prune, o.exclude) = (true, patterns(&["shop.log_*"])));
+    let report = vault.run(&asked, &target.uri(), &without_logs).await.unwrap();
+    assert_eq!(report.pruned, Vec::<String>::new());
+    assert_eq!(names(&shop).await, ["c", "gone", "gone_series", "gone_view", "kept", "log_2"]);
+
+    // The plan names it first, and a dry run does no more.
+    let (cli, uri, path) = (Cli::new(), target.uri(), path(&all));
+    let before = snapshot(&b).await;
+    let arguments = ["import", &path, "--target", &uri, "--prune", "--include", "shop.*", "--exclude", "shop.log_*"];
+    let plan = cli.json(&[&arguments[..], &["--dry-run"]].concat()).await;
+    let named = ["shop.gone", "shop.gone_series", "shop.gone_view", "shop.kept"];
+    assert_eq!(plan["prunes"], serde_json::json!(named));
+    assert_eq!(snapshot(&b).await, before);
+    let output = cli.run(&arguments).await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(named.iter().all(|name| output.stderr.contains(&format!("dropped: {name} "))), "{}", output.stderr);
+    assert_eq!(names(&shop).await, ["c", "log_2"]);
+    assert_eq!(documents(&shop, "system.js").await.len(), 1);
+    assert_eq!(names(&b.database("other")).await, ["c", "gone"]);
+    assert_eq!(names(&b.database("elsewhere")).await, ["c"]);
+    let buckets = shop.list_collection_names().await.unwrap();
+    assert!(!buckets.iter().any(|name| name.contains("gone_series")), "{buckets:?}");
+
+    // Under another name, what stands there counts, and only there.
+    insert(&b.database("copy"), "gone", [doc! { "_id": 1 }]).await;
+    insert(&shop, "gone", [doc! { "_id": 1 }]).await;
+    let renamed = options(|o| (o.prune, o.renames, o.include) = (true, renames(&["shop.*=copy.*"]), patterns(&["shop.*"])));
+    let report = vault.run(&all, &target.uri(), &renamed).await.unwrap();
+    assert_eq!(report.pruned, ["copy.gone"]);
+    assert_eq!(names(&b.database("copy")).await, ["c", "log_1"]);
+    assert_eq!(names(&shop).await, ["c", "gone", "log_2"]);
+    // Where only indexes are built, nothing can be pruned.
+    let both = options(|o| (o.prune, o.indexes) = (true, IndexMode::Only));
+    refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["--prune"]);
+}
+
+#[tokio::test]
+async fn renamed_collections_take_their_views_along() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    let shop = a.database("shop");
+    insert(&shop, "orders", (0..6).map(|i| doc! { "_id": i, "item": i % 2 })).await;
+    insert(&shop, "items", (0..2).map(|i| doc! { "_id": i, "name": format!("item {i}") })).await;
+    insert(&a.database("other"), "c", numbered(2)).await;
+    let joins = vec![
+        doc! { "$lookup": { "from": "items", "localField": "item", "foreignField": "_id", "as": "items" } },
+        doc! { "$graphLookup": { "from": "items", "startWith": "$item", "connectFromField": "item", "connectToField": "_id", "as": "graph" } },
+        doc! { "$unionWith": { "coll": "items", "pipeline": [{ "$unionWith": "orders" }] } },
+        doc! { "$facet": { "all": [{ "$lookup": { "from": "items", "pipeline": [{ "$match": { "_id": 1 } }], "as": "x" } }, { "$sort": { "_id": 1, "name": 1 } }] } },
+    ];
+    view(&shop, "joined", "orders", joins).await;
+    view(&shop, "of_view", "joined", vec![doc! { "$project": { "all": 1 } }]).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+
+    let rules = renames(&["shop.orders=copy.orders_old", "shop.*=copy.x_*"]);
+    let report = vault.run(&backup, &target.uri(), &options(|o| o.renames = rules)).await.unwrap();
+    assert_eq!(report.collections.len(), 5);
+    let copy = b.database("copy");
+    assert_eq!(names(&copy).await, ["orders_old", "x_items", "x_joined", "x_of_view"]);
+    assert_eq!(names(&b.database("other")).await, ["c"]);
+    let read = async |database: &Database, name: &str| -> Vec<RawDocumentBuf> { documents(database, name).await };
+    let wanted = read(&shop, "of_view").await;
+    assert!(format!("{:?}", Document::try_from(wanted[0].clone()).unwrap()).contains("item 1"), "{wanted:?}");
+    assert_eq!(read(&copy, "x_of_view").await, wanted);
+
+    // Two into one, a view apart from what it reads, and names that no server takes.
+    for (rules, kind, words) in [
+        (&["shop.orders=shop.items"][..], ErrorKind::Usage, &["shop.orders", "shop.items", "both"][..]),
+        (&["shop.joined=else.joined"], ErrorKind::Refused, &["shop.joined", "orders"]),
+        (&["shop.orders=admin.orders"], ErrorKind::Refused, &["admin.orders"]),
+        (&["shop.orders=shop.system.users"], ErrorKind::Usage, &["shop.system.users"]),
+        (&["shop.orders=shop.a$b"], ErrorKind::Usage, &["shop.a$b"]),
+        (&["shop.orders=s p.orders"], ErrorKind::Usage, &["s p"]),
+        (&["shop.orders=shop.bsonvault.staging.x"], ErrorKind::Usage, &["staging"]),
+        (&["shop.nothing=shop.x"], ErrorKind::NotFound, &["shop.nothing"]),
+    ] {
+        let result = vault.run(&backup, &target.uri(), &options(|o| o.renames = renames(rules))).await;
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), kind, "{rules:?}: {error}");
+        assert!(words.iter().all(|word| error.to_string().contains(word)), "{rules:?}: {error}");
+    }
+    let long = format!("shop.orders=shop.{}", "x".repeat(260));
+    let result = vault.run(&backup, &target.uri(), &options(|o| o.renames = renames(&[long.as_str()]))).await;
+    refused(result, ErrorKind::Refused, &["255"]);
+    assert!(!b.list_database_names().await.unwrap().iter().any(|name| name == "shop"));
+}
+
+#[tokio::test]
+async fn names_filters_and_modes_go_together() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    for name in ["c", "log_1", "log_2", "secret"] {
+        insert(&a.database("shop"), name, (0..4).map(|i| doc! { "_id": i, "side": "new" })).await;
+    }
+    insert(&a.database("other"), "c", numbered(2)).await;
+    insert(&b.database("copy"), "logs_1", [doc! { "_id": 0, "side": "old" }, doc! { "_id": "old" }]).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
+    let arguments = [
+        "import",
+        &path,
+        "--target",
+        &uri,
+        "--include",
+        "shop.*",
+        "--exclude",
+        "*.secret",
+        "--database",
+        "copy",
+        "--rename",
+        "shop.log_*=copy.logs_*",
+        "--mode",
+        "merge",
+    ];
+    let before = snapshot(&b).await;
+    let plan = cli.json(&[&arguments[..], &["--dry-run"]].concat()).await;
+    assert_eq!((&plan["dryRun"], &plan["mode"], &plan["success"]), (&true.into(), &"merge".into(), &true.into()), "{plan}");
+    let planned: Vec<(&str, &str, Option<&str>)> = plan["collections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["from"].as_str().unwrap(), c["to"].as_str().unwrap(), c["replaces"].as_str()))
+        .collect();
+    let expected =
+        [("shop.c", "copy.c", None), ("shop.log_1", "copy.logs_1", Some("collection")), ("shop.log_2", "copy.logs_2", None)];
+    assert_eq!(planned, expected);
+    let shown = cli.run(&[&arguments[..], &["--dry-run"]].concat()).await;
+    assert!(shown.stdout.contains("copy.logs_1") && shown.stdout.contains("not atomic"), "{}", shown.stdout);
+    assert_eq!(snapshot(&b).await, before);
+
+    let report = cli.json(&arguments).await;
+    assert_eq!(report["documents"], 12, "{report}");
+    assert_eq!(names(&b.database("copy")).await, ["c", "logs_1", "logs_2"]);
+    assert_eq!(documents(&b.database("copy"), "logs_1").await.len(), 5);
+    let databases = b.list_database_names().await.unwrap();
+    assert!(!databases.iter().any(|name| ["shop", "other"].contains(&name.as_str())), "{databases:?}");
+    // One name is not for two databases.
+    let result = cli.run(&["import", &path, "--target", &uri, "--database", "copy"]).await;
+    assert_eq!(result.code, Some(2), "{result:?}");
+}
+
+#[tokio::test]
+async fn indexes_can_be_skipped_and_built_later() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    for name in ["c", "e"] {
+        insert(&a, name, (0..50).map(|i| doc! { "_id": i, "n": i, "u": i })).await;
+        index(&a, name, doc! { "key": { "n": 1 }, "name": "n" }).await;
+        index(&a, name, doc! { "key": { "u": 1 }, "name": "u", "unique": true }).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
+    let report = cli.json(&["import", &path, "--target", &uri, "--indexes", "skip"]).await;
+    assert_eq!((report["indexes"].as_u64(), report["skippedIndexes"].as_array().unwrap().len()), (Some(0), 4), "{report}");
+    assert_eq!(indexes(&b, "c").await, ["_id_"]);
+    // Meanwhile something came that one of them does not allow, and another index.
+    insert(&b, "c", [doc! { "_id": "twice", "u": 1 }]).await;
+    index(&b, "c", doc! { "key": { "mine": 1 }, "name": "mine" }).await;
+    let failed = cli.run(&["import", &path, "--target", &uri, "--indexes", "only", "--json"]).await;
+    let report = failed.json();
+    assert_eq!((failed.code, &report["success"]), (Some(1), &false.into()), "{report}");
+    assert_eq!(report["failedIndexes"][0]["name"], "u", "{report}");
+    assert!(report["failedIndexes"][0]["reason"].as_str().unwrap().contains("duplicate key"), "{report}");
+    assert_eq!(
+        (indexes(&b, "c").await, indexes(&b, "e").await),
+        (vec!["_id_".into(), "mine".into(), "n".into()], vec!["_id_".into(), "n".into(), "u".into()])
+    );
+    assert_eq!(documents(&b, "c").await.len(), 51);
+    b.collection::<Document>("c").delete_one(doc! { "_id": "twice" }).await.unwrap();
+    let report = cli.json(&["import", &path, "--target", &uri, "--indexes", "only"]).await;
+    assert_eq!(report["indexes"], 1, "{report}");
+    assert_eq!(indexes(&b, "c").await, ["_id_", "mine", "n", "u"]);
+    assert_eq!(names(&b).await, ["c", "e"]);
+    // A collection that is not there gets none, and is not made.
+    b.collection::<Document>("e").drop().await.unwrap();
+    let report = vault.run(&backup, &uri, &options(|o| o.indexes = IndexMode::Only)).await.unwrap();
+    assert_eq!(report.failed_indexes.len(), 2);
+    assert_eq!(names(&b).await, ["c"]);
+}
+
+#[tokio::test]
+async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_not() {
+    let auth = ServerOptions { auth: true, ..ServerOptions::default() };
+    let (source, target) = tokio::join!(Server::standalone(), Server::start(auth));
+    let (a, b) = (source.client().await, target.client().await);
+    for database in ["one", "two"] {
+        insert(&a.database(database), "c", numbered(30)).await;
+        index(&a.database(database), "c", doc! { "key": { "n": 1 }, "name": "n" }).await;
+    }
+    a.database("one").run_command(doc! { "create": "strict", "validator": { "n": 1 } }).await.unwrap();
+    view(&a.database("one"), "v", "c", Vec::new()).await;
+    insert(&b.database("one"), "c", [doc! { "_id": "old" }]).await;
+    insert(&b.database("one"), "gone", [doc! { "_id": "old" }]).await;
+    let roles = ["readWrite", "dbAdmin"].map(|role| doc! { "role": role, "db": "one" });
+    target.admin(doc! { "createUser": "one", "pwd": "p", "roles": roles.to_vec() }).await.unwrap();
+    let vault = Vault::new();
+    let (both, one) = (vault.backup(&source, &[]).await, vault.backup(&source, &["one"]).await);
+    let uri = target.uri().replace("root:secret", "one:p");
+    let held = async || {
+        (names(&b.database("one")).await, documents(&b.database("one"), "c").await, b.list_database_names().await.unwrap())
+    };
+    let before = held().await;
+    let error = refused(
+        vault.run(&both, &uri, &options(|_| {})).await,
+        ErrorKind::Denied,
+        &["collections of two", "nothing was changed"],
+    );
+    assert!(error.hint_text().unwrap().contains("`readWrite` and `dbAdmin`"), "{error:?}");
+    assert_eq!(held().await, before);
+    for mode in [RestoreMode::Replace, RestoreMode::Merge] {
+        vault.run(&one, &uri, &options(|o| (o.mode, o.prune) = (mode, true))).await.unwrap();
+        assert_eq!(names(&b.database("one")).await, ["c", "strict", "v"]);
+        assert_eq!(documents(&b.database("one"), "c").await, documents(&a.database("one"), "c").await);
+    }
+    // Time series are filled through their buckets, and that takes more.
+    series(&a.database("one"), "series", 3).await;
+    let with_series = vault.backup(&source, &["one"]).await;
+    let before = held().await;
+    refused(vault.run(&with_series, &uri, &options(|_| {})).await, ErrorKind::Denied, &["collections of one"]);
+    assert_eq!(held().await, before);
+}

@@ -3,6 +3,7 @@
 use super::reach::{Found, Kind, Reached, all_of};
 use super::{RightRow, Side};
 use crate::format::manifest::Topology;
+use crate::mongo::Version;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::source::discover;
@@ -184,6 +185,14 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
             required: all_of(source).any(|held| held.expires),
             grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
             without: Some("an import fails where a time series or a clustered collection expires its documents"),
+        },
+        Need {
+            feature: "replay a slice of the oplog",
+            actions: &["applyOps"],
+            at: if target.connection.version >= Version(5, 0, 0) { vec![Place::Cluster] } else { Vec::new() },
+            required: false,
+            grant: "readWriteAnyDatabase and dbAdminAnyDatabase on admin".to_owned(),
+            without: Some("a backup whose consistency is `oplog` is refused, and time series are copied instead of renamed"),
         },
         Need {
             feature: "write time series",

@@ -119,7 +119,9 @@ fn announce(filled: &UnboundedSender<usize>, number: usize) {
 }
 
 async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
-    let at_least = segment.object.bytes + COPIES * frame::TARGET as u64;
+    // A frame with a large document is as large as that.
+    let frame_bytes = (segment.raw_bytes / segment.frames.max(1)).max(frame::TARGET as u64);
+    let at_least = segment.object.bytes + COPIES * frame_bytes;
     let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
     let mut reader = shared.target.unless_stopped(SegmentReader::open(&shared.store, segment, &shared.cpu)).await??;
     while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {

@@ -51,6 +51,8 @@ pub struct Summary {
     pub location: String,
     /// What it is like.
     pub state: State,
+    /// Whether it was left unfinished and can be resumed.
+    pub resumable: bool,
 }
 
 /// What a backup's directory is like.
@@ -161,7 +163,8 @@ impl Catalog {
                 },
             },
         };
-        Some(Summary { location: store.location(), name, state })
+        let resumable = matches!(state, State::Incomplete) && store.size(&key::journal(0)).await.is_ok();
+        Some(Summary { location: store.location(), name, state, resumable })
     }
 
     async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
@@ -208,7 +211,7 @@ async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
             key::MANIFEST
         ),
     )
-    .hint("choose a complete backup; `bsonvault list` shows which are")
+    .hint("choose a complete backup; `bsonvault list` shows which are, and which can be resumed")
 }
 
 fn not_found(asked: &str, place: &str) -> Error {
@@ -230,6 +233,7 @@ async fn holds_parts(store: &Store) -> Result<bool> {
     let entries = store.list().await?;
     Ok(entries.iter().any(|e| {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS].contains(&e.key.as_str())
+            || key::journal_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
             || e.key.ends_with(".metadata.json")
     }))

@@ -27,6 +27,7 @@ fn entry(summary: &Summary) -> Value {
         "rawBytes": null,
         "storedBytes": null,
         "consistency": null,
+        "resumable": summary.resumable,
     });
     match &summary.state {
         State::Complete(manifest) => {

@@ -56,6 +56,8 @@ pub struct Summary {
     pub state: State,
     /// How its last checks ended; none of those that are not complete.
     pub checks: Option<Checks>,
+    /// Whether it was left unfinished and can be resumed.
+    pub resumable: bool,
 }
 
 /// What a backup's directory is like.
@@ -170,7 +172,8 @@ impl Catalog {
             State::Complete(manifest) => Some(checks::read(&store, manifest).await),
             State::Running(_) | State::Incomplete | State::Damaged(_) => None,
         };
-        Some(Summary { location: store.location(), name, state, checks })
+        let resumable = matches!(state, State::Incomplete) && store.size(&key::journal(0)).await.is_ok();
+        Some(Summary { location: store.location(), name, state, checks, resumable })
     }
 
     async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
@@ -217,7 +220,7 @@ async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
             key::MANIFEST
         ),
     )
-    .hint("choose a complete backup; `bsonvault list` shows which are")
+    .hint("choose a complete backup; `bsonvault list` shows which are, and which can be resumed")
 }
 
 fn not_found(asked: &str, place: &str) -> Error {
@@ -239,6 +242,7 @@ async fn holds_parts(store: &Store) -> Result<bool> {
     let entries = store.list().await?;
     Ok(entries.iter().any(|e| {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
+            || key::journal_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
             || e.key.ends_with(".metadata.json")
     }))

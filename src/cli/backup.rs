@@ -10,7 +10,7 @@ use super::{unless_stopped, with_progress};
 use crate::config::{Config, Flags};
 use crate::engine::backup::{self, BackupOptions};
 use crate::error::Result;
-use crate::names::NamespacePattern;
+use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
 use crate::store::Store;
 
@@ -29,6 +29,9 @@ pub struct Args {
     /// Leave out namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
     exclude: Vec<String>,
+    /// Go on with a backup that was interrupted, this one or else the newest: what it stored is not read again
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    resume: Option<Option<String>>,
     /// Say what would be backed up, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -73,14 +76,28 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     };
     let store = Store::open(&config.path)?;
     let source = config.source()?;
+    let resumed = match &args.resume {
+        Some(Some(name)) => Some(Some(BackupName::parse(name)?)),
+        Some(None) => Some(None),
+        None => None,
+    };
     if args.dry_run {
-        let plan = unless_stopped(stop, backup::plan(&source, &options)).await?;
+        let plan = match &resumed {
+            Some(name) => unless_stopped(stop, backup::plan_resume(&source, &store, name.as_ref(), &options)).await?,
+            None => unless_stopped(stop, backup::plan(&source, &options)).await?,
+        };
         let mut fields = output::fields(&plan)?;
         fields.insert("dryRun".to_owned(), true.into());
         return Ok(Outcome::done(render::plan(&plan), fields));
     }
     let progress = Progress::default();
-    let report = with_progress(faces, &progress, backup::run(&source, &store, &options, &progress, stop)).await?;
+    let work = async {
+        match &resumed {
+            Some(name) => backup::resume(&source, &store, name.as_ref(), &options, &progress, stop).await,
+            None => backup::run(&source, &store, &options, &progress, stop).await,
+        }
+    };
+    let report = with_progress(faces, &progress, work).await?;
     let manifest = &report.manifest;
     let fields = json!({
         "name": report.name,

@@ -29,6 +29,7 @@ fn entry(summary: &Summary) -> Value {
         "storedBytes": null,
         "consistency": null,
         "verified": summary.checks.as_ref().map(verified::json),
+        "resumable": summary.resumable,
     });
     match &summary.state {
         State::Complete(manifest) => {

@@ -30,7 +30,7 @@ use output::Outcome;
 /// Verbs that are planned and not built.
 const LATER_VERBS: [&str; 6] = ["serve", "clean", "export", "sync", "tune", "token"];
 /// Flags that are planned and not built.
-const LATER_FLAGS: [&str; 6] = ["--resume", "--keep", "--max-mbit", "--format", "--out", "--gzip"];
+const LATER_FLAGS: [&str; 5] = ["--keep", "--max-mbit", "--format", "--out", "--gzip"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:

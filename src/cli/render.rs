@@ -32,7 +32,11 @@ pub fn plan(plan: &BackupPlan) -> String {
             c.kind.to_string(),
             HumanCount(c.documents).to_string(),
             BinaryBytes(c.bytes).to_string(),
-            c.ranges.to_string(),
+            if c.ranges_done > 0 {
+                format!("{} of {}", c.ranges - c.ranges_done.min(c.ranges), c.ranges)
+            } else {
+                c.ranges.to_string()
+            },
         ]);
     }
     let (documents, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
@@ -45,8 +49,13 @@ pub fn plan(plan: &BackupPlan) -> String {
         BinaryBytes(bytes)
     );
     text += &left_out(&plan.left_out);
-    text += "nothing was written: this is what a backup would hold now\n";
-    text
+    match &plan.resumes {
+        None => text + "nothing was written: this is what a backup would hold now\n",
+        Some(name) => {
+            let (done, all) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.ranges_done, sum.1 + c.ranges));
+            text + &format!("nothing was written: {name} would be resumed, and {} of {all} ranges read\n", all - done.min(all))
+        }
+    }
 }
 
 /// A backup that was taken.
@@ -106,6 +115,9 @@ pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
             ]),
             State::Running(progress) => {
                 row.extend([HumanCount(progress.documents).to_string(), BinaryBytes(progress.raw_bytes).to_string()]);
+            }
+            State::Incomplete if backup.resumable => {
+                reasons += &format!("{} can be resumed: bsonvault backup --resume {}\n", backup.name, backup.name);
             }
             State::Incomplete => {}
             State::Damaged(reason) => reasons += &format!("warning: {}: {reason}\n", backup.name),

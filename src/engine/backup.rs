@@ -1,11 +1,13 @@
 //! `backup`: from a deployment to a committed archive.
 
 mod commit;
+mod journal;
 mod moment;
 mod plan;
 mod pulse;
 mod range;
 mod read;
+mod resume;
 mod slice;
 
 use std::sync::Arc;
@@ -15,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
 
+use self::journal::{Journal, Record};
 use self::moment::Moment;
 use self::plan::Prepared;
-use self::pulse::Pulse;
+use self::pulse::{Pulse, State};
 use self::read::{Outcome, Read};
-use self::slice::Slice;
+use self::resume::Unfinished;
+use self::slice::{Earlier, Slice};
 use super::Tuning;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +36,9 @@ use crate::store::Store;
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
 const RESTARTS: u32 = 5;
+
+/// A backup that is stopped keeps what it stored where that is of so many bytes of documents: reading less again is quicker than to care for it.
+const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
 
 /// What to back up, and how.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +81,29 @@ pub async fn plan(source: &MongoUri, options: &BackupOptions) -> Result<BackupPl
     Ok(plan)
 }
 
-/// Takes a backup of `source` into a new directory of `store`. It is committed whole, or nothing of it stays.
+/// What [`resume`] would do, without writing anything.
+///
+/// # Errors
+/// As for [`resume`], as far as they show before the first document is read.
+pub async fn plan_resume(
+    source: &MongoUri,
+    store: &Store,
+    name: Option<&BackupName>,
+    options: &BackupOptions,
+) -> Result<BackupPlan> {
+    let unfinished = resume::open(store, name).await?;
+    let prepared = resume::prepare(source, options, &unfinished).await?;
+    let mut plan = prepared.plan().await;
+    for (place, collection) in plan.collections.iter_mut().enumerate() {
+        collection.ranges_done = unfinished.ranges_of(place);
+    }
+    plan.resumes = Some(unfinished.name);
+    prepared.connection.close().await;
+    Ok(plan)
+}
+
+/// Takes a backup of `source` into a new directory of `store`. It is committed whole; where it fails, nothing of it stays, but where the source
+/// could not be reached any more, the store is full, or a stop was asked for, and much was read already: that can be [resumed](resume).
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`], [`ErrorKind::Storage`], [`ErrorKind::SnapshotLost`] where the
@@ -88,26 +117,80 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<BackupReport> {
     let (name, place) = claim(store).await?;
-    match backup(source, &name, &place, options, progress, stop).await {
+    let _lock = place.lock().await?;
+    let record = Arc::new(Record::default());
+    match backup(source, &name, &place, None, options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
+        Err(error) if is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
     }
 }
 
+/// Goes on with an unfinished backup of `store`, the one of this name or the newest: only the ranges that were not durable are read, at the same
+/// snapshot time where the source still has that history, and else with its oplog, where that still reaches back. Where it fails, all
+/// that is durable stays.
+///
+/// # Errors
+/// As for [`run`]; [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs, is complete or is of another deployment;
+/// [`ErrorKind::Usage`] where the options are not those that it was begun with; [`ErrorKind::SnapshotLost`] where neither history nor oplog reach back.
+pub async fn resume(
+    source: &MongoUri,
+    store: &Store,
+    name: Option<&BackupName>,
+    options: &BackupOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<BackupReport> {
+    let mut unfinished = resume::open(store, name).await?;
+    let _lock = unfinished.lock.take();
+    let (name, place) = (unfinished.name.clone(), unfinished.place.clone());
+    let record = Arc::new(Record::default());
+    match backup(source, &name, &place, Some(unfinished), options, &record, progress, stop).await {
+        Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
+        Err(error) if error.kind() == ErrorKind::SnapshotLost => {
+            Err(Error::new(ErrorKind::SnapshotLost, format!("backup {name} cannot be resumed: {error}"))
+                .hint(format!("take a new one without --resume, and remove {}", place.location()))
+                .cause(error))
+        }
+        Err(error) if is_resumable(&error) => Err(keep(&name, &place, error).await),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the parts of one run share.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    place: &'a Store,
+    state: &'a Arc<State>,
+    record: &'a Arc<Record>,
+    progress: &'a Progress,
+    stop: &'a CancellationToken,
+}
+
 /// Connects, reads and commits, and closes the connection however it ends: cursors that were left open are killed.
+#[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
 async fn backup(
     source: &MongoUri,
     name: &BackupName,
     place: &Store,
+    unfinished: Option<Unfinished>,
     options: &BackupOptions,
+    record: &Arc<Record>,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<Manifest> {
-    let started = clock::now();
     progress.begin("looking at the source");
-    let mut prepared = unless_stopped(stop, plan::prepare(source, options)).await?;
+    let (mut prepared, started) = match &unfinished {
+        None => (unless_stopped(stop, plan::prepare(source, options)).await?, clock::now()),
+        Some(unfinished) => {
+            let prepared = unless_stopped(stop, resume::prepare(source, options, unfinished)).await?;
+            unfinished.tidy_up(progress).await?;
+            (prepared, unfinished.started())
+        }
+    };
     let pulse = Pulse::start(place.clone(), progress.clone(), started);
-    let result = execute(&mut prepared, name, place, (&pulse, started), progress, stop).await;
+    let run = Run { place, state: pulse.state(), record, progress, stop };
+    let result = execute(&mut prepared, name, unfinished, started, &run).await;
     pulse.stop().await?;
     prepared.connection.close().await;
     let manifest = result?;
@@ -119,25 +202,39 @@ async fn backup(
 async fn execute(
     prepared: &mut Prepared,
     name: &BackupName,
-    place: &Store,
-    (pulse, started): (&Pulse, DateTime<Utc>),
-    progress: &Progress,
-    stop: &CancellationToken,
+    mut unfinished: Option<Unfinished>,
+    started: DateTime<Utc>,
+    run: &Run<'_>,
 ) -> Result<Manifest> {
     // 1. Begin to keep the oplog, where there is one, before the moment that is read.
-    let start = unless_stopped(stop, prepared.aim()).await?;
+    let start = match &unfinished {
+        None => unless_stopped(run.stop, prepared.aim()).await?,
+        Some(unfinished) => unfinished.start(),
+    };
     if let Some(why) = &prepared.why_no_slice {
-        progress.note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
+        run.progress
+            .note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
     }
-    let mut slice = start.map(|start| Slice::begin(start, prepared, place, pulse.state(), progress, stop));
-    let read = read_of_one_moment(prepared, &mut slice, place, pulse, progress, stop).await;
+    let earlier = unfinished
+        .as_mut()
+        .map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.standing.needs_oplog });
+    let mut slice = start.map(|start| Slice::begin(start, earlier, prepared, run));
+    let mut journal = None;
+    let read = read_of_one_moment(prepared, &mut slice, unfinished, started, run, &mut journal).await;
     // Where that failed, nothing may be writing any more when the directory is removed.
-    let discarded = moment::discard(&mut slice).await;
+    let ended = match (&read, slice.take()) {
+        (Err(e), Some(slice)) if is_resumable(e) => slice.leave().await,
+        (_, Some(slice)) => slice.discard().await,
+        (_, None) => Ok(()),
+    };
+    if let Some(journal) = journal {
+        journal.stop().await?;
+    }
     let (read, finished, moment) = read?;
-    discarded?;
+    ended?;
 
     // 5. Describe it: metadata files, checksums, the manifest.
-    commit::describe(prepared, name, read, moment, (started, finished), place, stop).await
+    commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await
 }
 
 /// What was read, when the last of it was, and what moment it shows, with the oplog slice where that takes one.
@@ -147,13 +244,15 @@ type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
 async fn read_of_one_moment(
     prepared: &mut Prepared,
     slice: &mut Option<Slice>,
-    place: &Store,
-    pulse: &Pulse,
-    progress: &Progress,
-    stop: &CancellationToken,
+    unfinished: Option<Unfinished>,
+    started: DateTime<Utc>,
+    run: &Run<'_>,
+    journal: &mut Option<Journal>,
 ) -> Result<ReadOfOneMoment> {
     // 2. Settle what is read and at which moment.
-    unless_stopped(stop, prepared.settle()).await?;
+    if unfinished.is_none() {
+        unless_stopped(run.stop, prepared.settle()).await?;
+    }
     if let (Some(slice), Some(time)) = (&slice, prepared.time())
         && time < slice.since()
     {
@@ -165,12 +264,12 @@ async fn read_of_one_moment(
     }
 
     // 3. Read and store every range.
-    let (read, moment) = read_all(prepared, slice.as_ref(), place, pulse, progress, stop).await?;
+    let (read, moment) = read_all(prepared, slice.as_ref(), unfinished, started, run, journal).await?;
     let finished = clock::now();
 
     // 4. Say what moment that shows, with the oplog up to it where it takes that.
-    progress.begin("committing");
-    let shown = unless_stopped(stop, moment.settle(&read, prepared, slice)).await?;
+    run.progress.begin("committing");
+    let shown = unless_stopped(run.stop, moment.settle(&read, prepared, slice)).await?;
     Ok((read, finished, shown))
 }
 
@@ -178,15 +277,27 @@ async fn read_of_one_moment(
 async fn read_all(
     prepared: &mut Prepared,
     slice: Option<&Slice>,
-    place: &Store,
-    pulse: &Pulse,
-    progress: &Progress,
-    stop: &CancellationToken,
+    mut unfinished: Option<Unfinished>,
+    started: DateTime<Utc>,
+    run: &Run<'_>,
+    journal: &mut Option<Journal>,
 ) -> Result<(Read, Arc<Moment>)> {
     let mut restarts = 0;
     loop {
-        let moment = Arc::new(Moment::new(prepared, slice, progress));
-        match read::read(prepared, &moment, place, pulse.state(), progress, stop).await? {
+        let standing = unfinished.as_ref().map(|u| u.standing).unwrap_or_default();
+        let moment = Arc::new(Moment::new(prepared, slice, standing, run.progress));
+        let stems = match &unfinished {
+            Some(unfinished) => unfinished.head.collections.iter().map(|c| c.stem.clone()).collect(),
+            None => read::stems(prepared),
+        };
+        *journal = Some(match &unfinished {
+            Some(unfinished) => Journal::go_on(run.place, unfinished.next, run.record.clone(), moment.clone()),
+            None => {
+                let head = resume::head(prepared, slice.map(Slice::start), &stems, started).await?;
+                Journal::begin(run.place, &head, run.record.clone(), moment.clone()).await?
+            }
+        });
+        match read::read(prepared, &stems, unfinished.as_ref(), &moment, run).await? {
             Outcome::Read(read) => return Ok((read, moment)),
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
@@ -194,9 +305,14 @@ async fn read_all(
             }
             Outcome::Again(why) => {
                 restarts += 1;
-                progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
-                read::clear(place).await?;
-                unless_stopped(stop, prepared.settle()).await?;
+                run.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
+                if let Some(journal) = journal.take() {
+                    journal.stop().await?;
+                }
+                run.record.forget_ranges();
+                unfinished = None;
+                read::clear(run.place).await?;
+                unless_stopped(run.stop, prepared.settle()).await?;
             }
         }
     }
@@ -227,6 +343,27 @@ async fn remove(place: &Store, error: Error) -> Error {
             error.hint(format!("{hint}also remove what is left in {}: {left}", place.location()))
         }
     }
+}
+
+/// Whether what is stored may be gone on with later, when what failed is over.
+fn is_resumable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable | ErrorKind::Storage)
+}
+
+/// Whether what a failed backup stored is worth more than the trouble of removing it.
+fn is_worth_keeping(error: &Error, record: &Record) -> bool {
+    is_resumable(error) && record.durable_bytes() >= WORTH_KEEPING
+}
+
+/// Keeps what a failed backup stored, and says how it goes on.
+async fn keep(name: &BackupName, place: &Store, error: Error) -> Error {
+    for key in [key::MANIFEST, key::SHA256SUMS, key::PROGRESS] {
+        if let Err(e) = place.delete(key).await {
+            tracing::warn!("{key} of the unfinished backup could not be removed: {e}");
+        }
+    }
+    let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
+    error.hint(format!("{hint}what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
 }
 
 async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -20,6 +20,8 @@ pub const OPLOG: &str = "oplog";
 
 /// How the last checks of a backup ended: written after the manifest, and no part of what that commits.
 pub const CHECKS: &str = "checks.json";
+/// The stem of an unfinished backup's journal, at its top; removed at its end.
+const JOURNAL: &str = "resume";
 
 /// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
 const MAX_ESCAPED: usize = 238;
@@ -70,7 +72,8 @@ impl Stems {
 fn is_own_file(name: &str) -> bool {
     let name = name.to_lowercase();
     let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
-    slice || [MANIFEST, SHA256SUMS, PROGRESS, CHECKS].iter().any(|own| own.to_lowercase() == name)
+    let plain = [MANIFEST, SHA256SUMS, PROGRESS, CHECKS].iter().any(|own| own.to_lowercase() == name);
+    slice || plain || journal_number(&name).is_some()
 }
 
 /// The key of a collection's metadata file.
@@ -83,6 +86,26 @@ pub fn metadata(stem: &str) -> String {
 #[must_use]
 pub fn segment(stem: &str, number: usize) -> String {
     format!("{stem}.{number:05}.bson.zst")
+}
+
+/// The number of a segment of this stem, by its key.
+#[must_use]
+pub fn segment_number(stem: &str, key: &str) -> Option<usize> {
+    let digits = key.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".bson.zst")?;
+    digits.parse().ok().filter(|number| segment(stem, *number) == key)
+}
+
+/// The key of an object of an unfinished backup's journal, numbered from 0.
+#[must_use]
+pub fn journal(number: usize) -> String {
+    format!("{JOURNAL}.{number:05}.json")
+}
+
+/// The number of an object of a journal, where this is the key of one.
+#[must_use]
+pub fn journal_number(key: &str) -> Option<usize> {
+    let digits = key.strip_prefix(JOURNAL)?.strip_prefix('.')?.strip_suffix(".json")?;
+    digits.parse().ok().filter(|number| journal(*number) == key)
 }
 
 /// A collection's name as a file name, as mongodump escapes it.
@@ -165,6 +188,9 @@ mod tests {
         let mut stems = Stems::default();
         assert!(stem(&mut stems, "sha256sums", "c").starts_with("sha256sums%24"));
         assert_eq!(stem(&mut stems, "oplog", "c"), "oplog/c");
+        assert!(stem(&mut stems, "Resume.00012.json", "c").starts_with("Resume.00012.json%24"));
+        assert_eq!((journal_number("resume.00012.json"), journal_number("resume.12.json")), (Some(12), None));
+        assert_eq!((segment_number("d/c", "d/c.00007.bson.zst"), segment_number("d/c", "d/c.x.00007.bson.zst")), (Some(7), None));
         let slice = segment(OPLOG, 3);
         assert_eq!(slice, "oplog.00003.bson.zst");
         assert!(stem(&mut stems, &slice.to_uppercase(), "c").starts_with("OPLOG.00003.BSON.ZST%24"));

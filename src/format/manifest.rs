@@ -404,7 +404,8 @@ fn zero_digest(bytes: &[u8], digest: &Sha256Hex) -> Vec<u8> {
     zeroed
 }
 
-mod base64_document {
+/// A document as base64 of its bytes.
+pub(super) mod base64_document {
     use serde::de::Error as _;
     use serde::{Deserializer, Serializer};
 
@@ -413,11 +414,11 @@ mod base64_document {
 
     use super::{Deserialize, RawDocumentBuf};
 
-    pub(super) fn serialize<S: Serializer>(document: &RawDocumentBuf, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::format) fn serialize<S: Serializer>(document: &RawDocumentBuf, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&STANDARD.encode(document.as_bytes()))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RawDocumentBuf, D::Error> {
+    pub(in crate::format) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RawDocumentBuf, D::Error> {
         let bytes = STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)?;
         RawDocumentBuf::from_bytes(bytes).map_err(D::Error::custom)
     }

@@ -4,6 +4,7 @@ pub mod checks;
 pub mod digest;
 pub mod document;
 pub mod frame;
+pub mod journal;
 pub mod key;
 pub mod manifest;
 pub mod metadata;

@@ -54,6 +54,11 @@ impl CollectionWriter {
         Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, segment_bytes, cpu, item })
     }
 
+    /// Numbers the next segment no lower than this.
+    pub fn number_from(&self, number: usize) {
+        self.next.fetch_max(number, Ordering::Relaxed);
+    }
+
     /// Begins a range. Segments are numbered as they are stored, and one holds documents of one range.
     #[must_use]
     pub fn range(self: &Arc<Self>) -> RangeWriter {
@@ -103,6 +108,24 @@ impl RangeWriter {
         }
         self.settle().await?;
         Ok(std::mem::take(&mut self.stored))
+    }
+
+    /// Takes segments that were stored before for what this range begins with.
+    pub fn adopt(&mut self, stored: Vec<(usize, Segment)>) {
+        self.stored.extend(stored);
+    }
+
+    /// Ends the segment that is being filled, where anything is in it, and gives those that were stored since `known` of them. Every one is durable.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub async fn flush(&mut self, known: usize) -> Result<Vec<Segment>> {
+        let ((), finished) = self.pack(Packer::close).await?;
+        for segment in finished {
+            self.put(segment).await?;
+        }
+        self.settle().await?;
+        Ok(self.stored.iter().skip(known).map(|(_, segment)| segment.clone()).collect())
     }
 
     /// Takes back all that was written of the range.

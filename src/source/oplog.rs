@@ -123,6 +123,18 @@ impl Tail {
         Self { connection, databases, position: from, seen: false }
     }
 
+    /// One that goes on where another got to, which was told by [`position`](Self::position) and [`has_seen`](Self::has_seen).
+    #[must_use]
+    pub fn going_on(self, position: Timestamp, seen: bool) -> Self {
+        Self { position, seen, ..self }
+    }
+
+    /// Whether there was an entry at [`position`](Self::position).
+    #[must_use]
+    pub fn has_seen(&self) -> bool {
+        self.seen
+    }
+
     /// The time of the last entry that was seen.
     #[must_use]
     pub fn position(&self) -> Timestamp {
@@ -288,12 +300,14 @@ impl Documents for Entries {
 pub async fn touches(connection: &Connection, collection: Uuid, from: Timestamp, to: Timestamp) -> Result<bool> {
     let search = || async {
         let found = search(connection, collection, from, to).await;
-        found.map_err(|e| describe(connection.role(), "searching the oplog", e))
+        found
+            .map_err(|e| describe(connection.role(), "searching the oplog", e))?
+            .ok_or_else(|| Error::new(ErrorKind::SnapshotLost, "the oplog no longer reaches back to the snapshot time"))
     };
     command::patiently(search).await
 }
 
-async fn search(connection: &Connection, collection: Uuid, from: Timestamp, to: Timestamp) -> Result<bool, DriverError> {
+async fn search(connection: &Connection, collection: Uuid, from: Timestamp, to: Timestamp) -> Result<Option<bool>, DriverError> {
     let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: collection.as_bytes().to_vec() };
     let filter = doc! {
         "ts": { "$gt": from, "$lte": to },
@@ -303,5 +317,11 @@ async fn search(connection: &Connection, collection: Uuid, from: Timestamp, to: 
     let filter = RawDocumentBuf::try_from(&filter)?;
     let search = rawdoc! { "find": "oplog.rs", "filter": filter, "limit": 1, "readConcern": { "level": "majority" } };
     let found = command::bounded(SEARCH_LIMIT, async { command::run_cursor(&connection.database("local"), search).await });
-    Ok(!found.await?.0.is_empty())
+    if !found.await?.0.is_empty() {
+        return Ok(Some(true));
+    }
+    let first = rawdoc! { "find": "oplog.rs", "limit": 1, "readConcern": { "level": "majority" } };
+    let (first, _) = command::run_cursor(&connection.database("local"), first).await?;
+    let reaches_back = first.first().and_then(|entry| entry.get_timestamp("ts").ok()).is_some_and(|oldest| oldest <= from);
+    Ok(reaches_back.then_some(false))
 }

@@ -5,9 +5,10 @@
 //! collections and the buckets of time series, and on 4.4, it would examine everything for each range; there `min` and `max`
 //! give the bounds, which leave out only a document whose `_id` is MaxKey, so that one is asked for by itself.
 
-use bson::rawdoc;
+use bson::{RawDocumentBuf, rawdoc};
 
 use super::discover::{Found, Size};
+use crate::error::{Error, Result};
 use crate::format::document;
 use crate::format::manifest::Topology;
 use crate::mongo::{Connection, Version, command};
@@ -37,6 +38,16 @@ pub struct IdValue {
 }
 
 impl IdValue {
+    /// A document with this `_id` and nothing else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
+    pub fn document(&self) -> Result<RawDocumentBuf> {
+        let bytes = document::Writer::default().with(self.kind, b"_id", &self.value).finish();
+        let defect = |e| Error::new(crate::error::ErrorKind::Internal, "a bound of a range is no document").cause(e);
+        RawDocumentBuf::from_bytes(bytes).map_err(defect)
+    }
+
     /// The `_id` of a document, where it has one.
     #[must_use]
     pub fn of(document: &[u8]) -> Option<Self> {

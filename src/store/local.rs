@@ -1,5 +1,6 @@
 //! What a local disk needs beyond `object_store`.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -102,6 +103,64 @@ pub(super) async fn restrict(path: &Path) -> Result<()> {
         tokio::fs::set_permissions(path, mode).await.map_err(|e| error("restrict", path, e))?;
     }
     Ok(())
+}
+
+/// A directory that no other process takes a lock on meanwhile: let go when it is dropped, or its process ends.
+#[derive(Debug)]
+pub struct Lock {
+    directory: Option<std::fs::File>,
+}
+
+impl Lock {
+    /// Whether it keeps anyone out: not where the file system knows no locks.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.directory.is_some()
+    }
+}
+
+/// Locks the directory `root`, as far as its file system knows locks.
+pub(super) async fn lock(root: &Path) -> Result<Option<Lock>> {
+    let root = root.to_owned();
+    blocking(move || {
+        let directory = std::fs::File::open(&root).map_err(|e| error("open", &root, e))?;
+        match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { directory: Some(directory) })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => {
+                tracing::debug!("{} cannot be locked: {e}", root.display());
+                Ok(Some(Lock { directory: None }))
+            }
+        }
+    })
+    .await
+}
+
+/// Deletes every file below `root` whose path from there is not to be kept, those that writes were staged under included, and syncs their
+/// directories. Gives how many they were.
+pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
+    let root = root.to_owned();
+    blocking(move || {
+        let (mut directories, mut swept) = (vec![root.clone()], 0);
+        while let Some(directory) = directories.pop() {
+            let before = swept;
+            for entry in std::fs::read_dir(&directory).map_err(|e| error("list", &directory, e))? {
+                let entry = entry.map_err(|e| error("list", &directory, e))?;
+                let path = entry.path();
+                if entry.file_type().map_err(|e| error("look at", &path, e))?.is_dir() {
+                    directories.push(path);
+                } else if !path.strip_prefix(&root).ok().and_then(Path::to_str).is_some_and(|key| keep.contains(key)) {
+                    std::fs::remove_file(&path).map_err(|e| error("delete", &path, e))?;
+                    swept += 1;
+                }
+            }
+            if swept > before {
+                std::fs::File::open(&directory).and_then(|d| d.sync_all()).map_err(|e| error("sync", &directory, e))?;
+            }
+        }
+        Ok(swept)
+    })
+    .await
 }
 
 /// Names of the directories in `root`, sorted.

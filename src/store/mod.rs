@@ -4,6 +4,7 @@
 
 mod local;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use futures::TryStreamExt as _;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 
+pub use self::local::Lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A place that keeps objects.
@@ -145,6 +147,23 @@ impl Store {
     /// [`ErrorKind::Refused`] where it exists; [`ErrorKind::Storage`].
     pub async fn claim(&self) -> Result<()> {
         local::claim(&self.root).await
+    }
+
+    /// Keeps other processes of this machine from working on what is at the root, until what it gives is dropped. Nothing where another one
+    /// does. Where the file system knows no locks, nothing is kept from anyone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn lock(&self) -> Result<Option<Lock>> {
+        local::lock(&self.root).await
+    }
+
+    /// Deletes everything but these keys, what was half written included, and gives how many they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn sweep(&self, keep: HashSet<String>) -> Result<usize> {
+        local::sweep(&self.root, keep).await
     }
 
     /// Deletes one object; one that is not there is no error. When it returns, it will not come back.

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::journal;
 use super::plan::Prepared;
 use super::read::Read;
 use crate::clock;
@@ -32,7 +33,7 @@ pub(super) async fn describe(
     for (found, read) in prepared.listing.collections.iter().zip(read.collections) {
         let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
         if let Some(why) = read.gone {
-            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: why.to_owned() });
+            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: why });
             continue;
         }
         let indexes = found.indexes.iter().map(|index| &**index);
@@ -97,6 +98,9 @@ pub(super) async fn commit(manifest: &Manifest, place: &Store) -> Result<()> {
     place.put(key::SHA256SUMS, vec![Bytes::from(manifest.sums())]).await?;
     place.put(key::MANIFEST, vec![Bytes::from(manifest.to_bytes()?)]).await?;
     // From here on there is a backup; what cannot be tidied up does not undo it.
+    if let Err(e) = journal::remove(place).await {
+        tracing::warn!("its journal is left beside a complete backup: {e}");
+    }
     if let Err(e) = place.delete(key::PROGRESS).await {
         tracing::warn!("{} is left beside a complete backup: {e}", key::PROGRESS);
     }

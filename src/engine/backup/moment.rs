@@ -9,6 +9,7 @@ use super::plan::Prepared;
 use super::read::Read;
 use super::slice::{Reliance, Slice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::journal::Standing;
 use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
 use crate::pipeline::progress::Progress;
 use crate::source::{discover, oplog};
@@ -27,12 +28,10 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// As it stands when reading begins.
-    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, progress: &Progress) -> Self {
-        let mut reliance = slice.map(|slice| slice.reliance().clone()).filter(|reliance| reliance.why_lost().is_none());
-        if prepared.kind == ConsistencyKind::Oplog {
-            reliance = reliance.filter(|reliance| reliance.rely());
-        }
+    /// As it stands when reading begins, or went on with `standing`.
+    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, standing: Standing, progress: &Progress) -> Self {
+        // One that is needed and lost stays, and fails the backup.
+        let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
         let has_moment = match prepared.kind {
             ConsistencyKind::Snapshot => true,
             ConsistencyKind::Oplog => reliance.is_some(),
@@ -43,9 +42,18 @@ impl Moment {
             reliance,
             why_no_slice: prepared.why_no_slice.clone(),
             allow_inconsistent: prepared.allow_inconsistent,
-            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot),
-            inconsistent: AtomicBool::new(!has_moment),
+            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || standing.without_snapshot),
+            inconsistent: AtomicBool::new(!has_moment || standing.inconsistent),
             progress: progress.clone(),
+        }
+    }
+
+    /// What the reading rests on by now.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            without_snapshot: self.without_snapshot.load(Ordering::Relaxed),
+            needs_oplog: self.relies(),
+            inconsistent: self.inconsistent.load(Ordering::Relaxed),
         }
     }
 
@@ -146,7 +154,7 @@ impl Moment {
         let kept = slice.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
         let now = oplog::now(&prepared.connection).await?;
         let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
-        let kept = kept.finish(to).await;
+        let kept = kept.finish(to, !self.allow_inconsistent).await;
         *slice = None;
         match kept {
             Ok(slice) => {

@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::BackupOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::Compressors;
+use crate::format::journal::Head;
 use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, Topology};
 use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
+use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::cpu::{self, Cpu};
 use crate::source::discover::{self, Found, Listing, Selection, Size};
 use crate::source::link::{self, Link};
@@ -48,6 +50,9 @@ pub struct BackupPlan {
     pub source: Source,
     /// What moment it would show.
     pub consistency: ConsistencyKind,
+    /// The unfinished backup that would be gone on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<BackupName>,
     /// Each namespace, in the order of names.
     pub collections: Vec<PlannedCollection>,
     /// What is there and would not be part of it.
@@ -71,6 +76,8 @@ pub struct PlannedCollection {
     pub bytes: u64,
     /// In how many ranges it would be read.
     pub ranges: usize,
+    /// How many of them are stored already, and would not be read again.
+    pub ranges_done: usize,
 }
 
 /// All that a backup needs to begin reading.
@@ -97,6 +104,11 @@ pub(super) struct Prepared {
 pub(super) struct Survey(HashMap<Uuid, (Option<Size>, Vec<Range>)>);
 
 impl Survey {
+    /// One that was found out before.
+    pub(super) fn known(collections: HashMap<Uuid, (Option<Size>, Vec<Range>)>) -> Self {
+        Self(collections)
+    }
+
     /// Of a collection: its size where it is known, and its ranges; none of a view.
     pub(super) fn of(&self, collection: &Found) -> (Option<Size>, Vec<Range>) {
         if collection.kind == CollectionKind::View {
@@ -136,16 +148,8 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Near => (cpu::cores().clamp(2, NEAR_READERS), NEAR_LEVEL),
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
-    let wanted = options.tuning.readers.unwrap_or(readers).max(1);
-    let memory_bytes = match connection.topology {
-        Topology::ReplicaSet => options.tuning.memory_bytes - SLICE_BYTES.min(options.tuning.memory_bytes / 4),
-        _ => options.tuning.memory_bytes,
-    };
-    let readers = wanted.min(most_readers_in(memory_bytes));
-    if readers < wanted && options.tuning.readers.is_some() {
-        tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
-    }
-    let patterns = |patterns: &[crate::names::NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
+    let (memory_bytes, readers) = fit(&connection, options, readers);
+    let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
         level: options.tuning.level.unwrap_or(level),
         readers,
@@ -171,6 +175,60 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         listing,
         survey,
     })
+}
+
+/// Connects again for a backup that goes on with this listing, with the settings that it was begun with. Readers and memory may be others: no document
+/// depends on them.
+pub(super) async fn prepare_again(
+    source: &MongoUri,
+    options: &BackupOptions,
+    head: &Head,
+    listing: Listing,
+    survey: Survey,
+) -> Result<Prepared> {
+    let pool = pool(options.tuning.readers.unwrap_or(FAR_READERS).max(head.settings.readers));
+    let mut connection = Connection::open(source, ConnectOptions { pool, ..ConnectOptions::default() }).await?;
+    if link::measure(&connection, None).await? == Link::Far && !source.names_compressors() {
+        connection = connection.compressed().await?;
+    }
+    let (memory_bytes, readers) = fit(&connection, options, head.settings.readers);
+    let segment_bytes = head.settings.segment_bytes.min(segment_bytes(memory_bytes, readers));
+    let settings = Settings { readers, segment_bytes, ..head.settings.clone() };
+    let patterns = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
+    let selection = Selection {
+        databases: settings.databases.clone(),
+        include: patterns(&settings.include)?,
+        exclude: patterns(&settings.exclude)?,
+        // What it named was there when it began.
+        allow_empty: true,
+    };
+    Ok(Prepared {
+        connection,
+        selection,
+        allow_inconsistent: head.allow_inconsistent || options.allow_inconsistent,
+        kind: ConsistencyKind::None,
+        why_no_slice: None,
+        compressors: Arc::new(Compressors::new(settings.level)),
+        cpu: Cpu::of_this_machine(),
+        settings,
+        memory_bytes,
+        listing,
+        survey,
+    })
+}
+
+/// The memory for reading, and how many readers there are in it.
+fn fit(connection: &Connection, options: &BackupOptions, readers: usize) -> (u64, usize) {
+    let wanted = options.tuning.readers.unwrap_or(readers).max(1);
+    let memory_bytes = match connection.topology {
+        Topology::ReplicaSet => options.tuning.memory_bytes - SLICE_BYTES.min(options.tuning.memory_bytes / 4),
+        _ => options.tuning.memory_bytes,
+    };
+    let readers = wanted.min(most_readers_in(memory_bytes));
+    if readers < wanted && options.tuning.readers.is_some() {
+        tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
+    }
+    (memory_bytes, readers)
 }
 
 /// How each collection is divided.
@@ -292,11 +350,13 @@ impl Prepared {
                 documents: size.documents,
                 bytes: size.bytes,
                 ranges: ranges.len(),
+                ranges_done: 0,
             }
         });
         BackupPlan {
             source: self.connection.describe().await,
             consistency: self.kind,
+            resumes: None,
             collections: collections.collect(),
             left_out: self.listing.left_out.clone(),
         }

@@ -33,11 +33,11 @@ pub(super) struct State {
 }
 
 impl State {
-    /// An attempt begins: so many ranges at this time.
-    pub(super) fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64) {
+    /// An attempt begins: so many ranges at this time, of which some are stored already.
+    pub(super) fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64, done: u64) {
         set(&self.snapshot_time, snapshot_time);
         self.ranges.store(ranges, Ordering::Relaxed);
-        self.ranges_done.store(0, Ordering::Relaxed);
+        self.ranges_done.store(done, Ordering::Relaxed);
     }
 
     /// The oplog is kept up to this time; none where it is not kept any more.

@@ -75,11 +75,12 @@ fn moved(shared: &Shared, reading: &Reading, found: Whereabouts) -> Result<bool,
     let again = |what: String| Err(Halt::Again(format!("{namespace} {what} while the backup ran")));
     match found {
         Whereabouts::Dropped => {
-            lock(&reading.gone).get_or_insert("dropped while the backup ran");
+            lock(&reading.gone).get_or_insert_with(|| "dropped while the backup ran".to_owned());
             Ok(true)
         }
         Whereabouts::Replaced if bridged => {
-            lock(&reading.gone).get_or_insert("replaced by another collection of its name while the backup ran");
+            lock(&reading.gone)
+                .get_or_insert_with(|| "replaced by another collection of its name while the backup ran".to_owned());
             Ok(true)
         }
         Whereabouts::Renamed(now) if bridged => {

@@ -8,17 +8,21 @@ use bson::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Run;
+use super::journal::{self, Record};
 use super::moment::Moment;
 use super::plan::Prepared;
 use super::pulse::State;
 use super::range::read_range;
+use super::resume::Unfinished;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
+use crate::format::journal::RangeDone;
 use crate::format::key::{self, Stems};
 use crate::format::manifest::Segment;
 use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
-use crate::pipeline::progress::{Item, Progress};
+use crate::pipeline::progress::Item;
 use crate::pipeline::write::CollectionWriter;
 use crate::source::discover::{Found, Size};
 use crate::source::ranges::Range;
@@ -44,7 +48,7 @@ pub(super) struct ReadCollection {
     pub(super) segments: Vec<Segment>,
     pub(super) content: Content,
     /// Why it is not part of the backup, where it was gone before all of it was read.
-    pub(super) gone: Option<&'static str>,
+    pub(super) gone: Option<String>,
     /// The operation time of the last reply.
     pub(super) end: Option<Timestamp>,
 }
@@ -64,6 +68,8 @@ impl From<Error> for Halt {
 /// One range, to be read by one cursor.
 pub(super) struct Unit {
     collection: usize,
+    /// Its place among the collection's ranges.
+    number: usize,
     pub(super) range: Range,
     bytes: u64,
 }
@@ -77,7 +83,7 @@ pub(super) struct Reading {
     /// Its catalog entry is newer than the snapshot, so that it cannot be read at it.
     pub(super) altered: AtomicBool,
     /// Why nothing more is read of it, where it is gone.
-    pub(super) gone: Mutex<Option<&'static str>>,
+    pub(super) gone: Mutex<Option<String>>,
     stem: String,
     item: Item,
     writer: Arc<CollectionWriter>,
@@ -92,27 +98,37 @@ struct Done {
     end: Option<Timestamp>,
 }
 
+impl Done {
+    /// Takes what an interrupted attempt stored of a range.
+    fn take(&mut self, stem: &str, earlier: &RangeDone) {
+        let numbered = |segment: &Segment| Some((key::segment_number(stem, &segment.object.key)?, segment.clone()));
+        self.segments.extend(earlier.segments.iter().filter_map(numbered));
+        self.end = self.end.max(earlier.end.map(Into::into));
+    }
+}
+
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) connection: crate::mongo::Connection,
     pub(super) moment: Arc<Moment>,
     pub(super) budget: Budget,
     state: Arc<State>,
+    record: Arc<Record>,
     collections: Vec<Reading>,
     queue: Mutex<VecDeque<Unit>>,
 }
 
-/// Reads everything that was prepared into `place`.
+/// Reads everything that was prepared into `place`, but for the ranges that an interrupted attempt stored.
 pub(super) async fn read(
     prepared: &Prepared,
+    stems: &[String],
+    unfinished: Option<&Unfinished>,
     moment: &Arc<Moment>,
-    place: &Store,
-    state: &Arc<State>,
-    progress: &Progress,
-    stop: &CancellationToken,
+    run: &Run<'_>,
 ) -> Result<Outcome> {
+    let Run { place, progress, stop, .. } = *run;
     progress.begin("reading");
-    let shared = Arc::new(share_out(prepared, moment.clone(), place, state.clone(), progress));
+    let shared = Arc::new(share_out(prepared, stems, unfinished, moment.clone(), run));
 
     let halt = stop.child_token();
     let mut workers = JoinSet::new();
@@ -146,6 +162,7 @@ pub(super) async fn read(
 
 /// Removes what an attempt stored, before the next one.
 pub(super) async fn clear(place: &Store) -> Result<()> {
+    journal::remove(place).await?;
     for entry in place.list().await? {
         if entry.key != key::PROGRESS {
             place.delete(&entry.key).await?;
@@ -154,49 +171,74 @@ pub(super) async fn clear(place: &Store) -> Result<()> {
     Ok(())
 }
 
-fn share_out(prepared: &Prepared, moment: Arc<Moment>, place: &Store, state: Arc<State>, progress: &Progress) -> Shared {
+/// What the keys of each collection's objects begin with.
+pub(super) fn stems(prepared: &Prepared) -> Vec<String> {
     let mut stems = Stems::default();
+    prepared.listing.collections.iter().map(|found| stems.assign(&found.namespace)).collect()
+}
+
+fn share_out(
+    prepared: &Prepared,
+    stems: &[String],
+    unfinished: Option<&Unfinished>,
+    moment: Arc<Moment>,
+    run: &Run<'_>,
+) -> Shared {
+    let (place, state, progress) = (run.place, run.state, run.progress);
     let mut units = Vec::new();
     let mut collections = Vec::new();
     let segment_bytes = usize::try_from(prepared.settings.segment_bytes).unwrap_or(usize::MAX);
-    for (index, found) in prepared.listing.collections.iter().enumerate() {
+    let mut all = 0;
+    for (index, (found, stem)) in prepared.listing.collections.iter().zip(stems).enumerate() {
         let (size, ranges) = prepared.survey.of(found);
         let about = size.unwrap_or_default();
         let item = progress.item(found.namespace.to_string(), about.documents, about.bytes);
-        if ranges.is_empty() {
+        let writer = CollectionWriter::new(
+            place.clone(),
+            stem.clone(),
+            prepared.compressors.clone(),
+            segment_bytes,
+            prepared.cpu.clone(),
+            item.clone(),
+        );
+        let mut done = Done::default();
+        let is_done = |number: usize| unfinished.and_then(|unfinished| unfinished.ranges.get(&(index, number)));
+        for earlier in (0..ranges.len()).filter_map(is_done) {
+            done.take(stem, earlier);
+            item.add(earlier.segments.iter().map(|s| s.documents).sum(), earlier.segments.iter().map(|s| s.raw_bytes).sum());
+        }
+        writer.number_from(done.segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
+        let gone = unfinished.and_then(|unfinished| unfinished.gone.get(&index).cloned());
+        let each = about.bytes / (ranges.len() as u64).max(1);
+        all += ranges.len();
+        let to_read = ranges.into_iter().enumerate().filter(|(number, _)| is_done(*number).is_none());
+        let before = units.len();
+        units.extend(to_read.map(|(number, range)| Unit { collection: index, number, range, bytes: each }));
+        if units.len() == before {
             item.finish();
         }
-        let stem = stems.assign(&found.namespace);
         collections.push(Reading {
             found: found.clone(),
             size,
             data: Mutex::new(found.data()),
             altered: AtomicBool::new(false),
-            gone: Mutex::default(),
-            writer: CollectionWriter::new(
-                place.clone(),
-                stem.clone(),
-                prepared.compressors.clone(),
-                segment_bytes,
-                prepared.cpu.clone(),
-                item.clone(),
-            ),
-            stem,
+            gone: Mutex::new(gone),
+            writer,
+            stem: stem.clone(),
             item,
-            ranges_left: AtomicU64::new(ranges.len() as u64),
-            done: Mutex::default(),
+            ranges_left: AtomicU64::new((units.len() - before) as u64),
+            done: Mutex::new(done),
         });
-        let each = about.bytes / (ranges.len() as u64).max(1);
-        units.extend(ranges.into_iter().map(|range| Unit { collection: index, range, bytes: each }));
     }
     // The largest first, so that none is left to run alone at the end.
     units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
-    state.begin(moment.time.map(Into::into), units.len() as u64);
+    state.begin(moment.time.map(Into::into), all as u64, (all - units.len()) as u64);
     Shared {
         connection: prepared.connection.clone(),
         moment,
         budget: Budget::new(prepared.batch_bytes()),
-        state,
+        state: state.clone(),
+        record: run.record.clone(),
         collections,
         queue: Mutex::new(units.into()),
     }
@@ -216,6 +258,13 @@ async fn work(shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> 
             };
             match read {
                 Ok((segments, end)) => {
+                    shared.record.range(RangeDone {
+                        collection: unit.collection,
+                        range: unit.number,
+                        segments: segments.iter().map(|(_, segment)| segment.clone()).collect(),
+                        end: end.map(Into::into),
+                        gone: lock(&reading.gone).clone(),
+                    });
                     let mut done = lock(&reading.done);
                     done.segments.extend(segments);
                     done.end = done.end.max(end);
@@ -238,7 +287,7 @@ async fn gather(shared: &Shared, place: &Store) -> Result<Read> {
     let mut collections = Vec::with_capacity(shared.collections.len());
     for reading in &shared.collections {
         let Done { mut segments, end } = std::mem::take(&mut *lock(&reading.done));
-        let gone = *lock(&reading.gone);
+        let gone = lock(&reading.gone).clone();
         if gone.is_some() {
             for (_, segment) in segments.drain(..) {
                 place.delete(&segment.object.key).await?;

@@ -6,21 +6,28 @@ use std::time::Duration;
 use bson::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::Record;
 use super::plan::Prepared;
 use super::pulse::State;
+use super::{Run, is_resumable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
+use crate::format::journal::OplogStep;
 use crate::format::key;
-use crate::format::manifest::{OplogSlice, Segment};
+use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::write::{CollectionWriter, RangeWriter};
 use crate::source::oplog::{Start, Tail};
-use crate::store::Store;
 
 /// How long to wait between two pieces.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often what was read is made durable, at first and after hours.
+const SHORTEST_NOTE: Duration = Duration::from_secs(10);
+const LONGEST_NOTE: Duration = Duration::from_secs(60);
 
 /// About the stored bytes of a segment of the slice, at most.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -31,7 +38,24 @@ pub(super) struct Slice {
     reliance: Arc<Reliance>,
     until: watch::Sender<Option<Timestamp>>,
     end: CancellationToken,
-    task: JoinHandle<Result<Option<Kept>>>,
+    task: JoinHandle<Result<Ending>>,
+}
+
+/// How keeping a slice ended.
+enum Ending {
+    /// It was finished.
+    Kept(Kept),
+    /// It was stopped, with what is stored of it.
+    Stopped(Box<Keeping>),
+    /// It is lost, and nothing stored is left.
+    Lost,
+}
+
+/// What an interrupted backup stored of its slice, and whether the backup rests on it.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    pub(super) step: Option<OplogStep>,
+    pub(super) is_needed: bool,
 }
 
 /// What the task that keeps a slice hands over.
@@ -93,15 +117,9 @@ impl Reliance {
 }
 
 impl Slice {
-    /// Begins to keep everything from `start` on.
-    pub(super) fn begin(
-        start: Start,
-        prepared: &Prepared,
-        place: &Store,
-        state: &Arc<State>,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Self {
+    /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
+    pub(super) fn begin(start: Start, earlier: Earlier, prepared: &Prepared, run: &Run<'_>) -> Self {
+        let Run { place, state, record, progress, stop } = *run;
         let writer = CollectionWriter::new(
             place.clone(),
             key::OPLOG.to_owned(),
@@ -112,9 +130,25 @@ impl Slice {
             Progress::default().item(key::OPLOG, 0, 0),
         );
         let (until, end, reliance) = (watch::Sender::new(None), stop.child_token(), Arc::new(Reliance::default()));
+        if earlier.is_needed || prepared.kind == ConsistencyKind::Oplog {
+            reliance.rely();
+        }
+        let mut tail = Tail::new(prepared.connection.clone(), start.from, prepared.settings.databases.clone());
+        let mut writing = writer.range();
+        let mut recorded = 0;
+        if let Some(OplogStep { position, seen, segments }) = earlier.step {
+            let numbered = |s: Segment| Some((key::segment_number(key::OPLOG, &s.object.key)?, s));
+            let segments: Vec<_> = segments.into_iter().filter_map(numbered).collect();
+            tail = tail.going_on(position.into(), seen);
+            recorded = segments.len();
+            writer.number_from(segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
+            writing.adopt(segments);
+        }
         let keeping = Keeping {
-            tail: Tail::new(prepared.connection.clone(), start.from, prepared.settings.databases.clone()),
-            writer: writer.range(),
+            tail,
+            writer: writing,
+            recorded,
+            record: record.clone(),
             until: until.subscribe(),
             reliance: reliance.clone(),
             state: state.clone(),
@@ -130,20 +164,31 @@ impl Slice {
         &self.reliance
     }
 
+    /// Where it begins.
+    pub(super) fn start(&self) -> Start {
+        self.start
+    }
+
     /// The earliest time of a listing to which it belongs.
     pub(super) fn since(&self) -> Timestamp {
         self.start.since
     }
 
-    /// Reads on to `to` or a little later, and gives all of it, durable.
+    /// Reads on to `to` or a little later, and gives all of it, durable. Where that fails, what is stored may be left for a backup that is resumed.
     ///
     /// # Errors
     /// Those of [`Tail::read_to`], also where they came up earlier.
-    pub(super) async fn finish(&mut self, to: Timestamp) -> Result<OplogSlice> {
+    pub(super) async fn finish(&mut self, to: Timestamp, may_leave: bool) -> Result<OplogSlice> {
         self.until.send_replace(Some(to));
-        let Some(Kept { segments, to }) = (&mut self.task).await.map_err(died)?? else {
-            let lost = self.reliance.lock().lost.take();
-            return Err(lost.unwrap_or_else(Error::interrupted));
+        let Kept { segments, to } = match (&mut self.task).await.map_err(died)?? {
+            Ending::Kept(kept) => kept,
+            ending => {
+                if let (Ending::Stopped(mut keeping), false) = (ending, may_leave) {
+                    keeping.writer.restart().await?;
+                }
+                let lost = self.reliance.lock().lost.take();
+                return Err(lost.unwrap_or_else(Error::interrupted));
+            }
         };
         let mut content = Content::default();
         segments.iter().for_each(|segment| content.merge(&segment.content()));
@@ -163,7 +208,22 @@ impl Slice {
     /// [`ErrorKind::Storage`].
     pub(super) async fn discard(self) -> Result<()> {
         self.end.cancel();
-        self.task.await.map_err(died)?.map(drop)
+        match self.task.await.map_err(died)?? {
+            Ending::Stopped(mut keeping) => keeping.writer.restart().await,
+            Ending::Kept(_) | Ending::Lost => Ok(()),
+        }
+    }
+
+    /// Stops, and leaves all of it that was read, durable, for a backup that is resumed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub(super) async fn leave(self) -> Result<()> {
+        self.end.cancel();
+        match self.task.await.map_err(died)?? {
+            Ending::Stopped(mut keeping) => keeping.note().await,
+            Ending::Kept(_) | Ending::Lost => Ok(()),
+        }
     }
 }
 
@@ -171,6 +231,9 @@ impl Slice {
 struct Keeping {
     tail: Tail,
     writer: RangeWriter,
+    /// How many of its segments are in the record.
+    recorded: usize,
+    record: Arc<Record>,
     until: watch::Receiver<Option<Timestamp>>,
     reliance: Arc<Reliance>,
     state: Arc<State>,
@@ -179,31 +242,47 @@ struct Keeping {
 }
 
 impl Keeping {
-    /// Nothing where it was stopped or lost, and then nothing stored is left.
-    async fn run(mut self, since: Timestamp) -> Result<Option<Kept>> {
-        let kept = self.keep(since).await;
-        if let Ok(kept) = kept {
-            return Ok(Some(kept));
-        }
+    async fn run(mut self, since: Timestamp) -> Result<Ending> {
+        let error = match self.keep(since).await {
+            Ok(kept) => return Ok(Ending::Kept(kept)),
+            Err(error) => error,
+        };
         self.state.oplog_at(None);
-        let removed = self.writer.restart().await;
-        if let Err(error) = kept
-            && error.kind() != ErrorKind::Interrupted
-        {
-            self.progress.note(format!("the oplog is not kept any more: {error}"));
-            self.reliance.lose(error);
+        // What a resumed backup may be able to go on with stays, until the one who gave it up says otherwise.
+        if self.end.is_cancelled() || is_resumable(&error) && self.reliance.is_needed() {
+            if error.kind() != ErrorKind::Interrupted {
+                self.reliance.lose(error);
+            }
+            return Ok(Ending::Stopped(Box::new(self)));
         }
-        removed.map(|()| None)
+        let removed = self.writer.restart().await;
+        self.progress.note(format!("the oplog is not kept any more: {error}"));
+        self.reliance.lose(error);
+        removed.map(|()| Ending::Lost)
+    }
+
+    /// Makes durable what was read so far, and has it written down.
+    async fn note(&mut self) -> Result<()> {
+        let segments = self.writer.flush(self.recorded).await?;
+        self.recorded += segments.len();
+        self.record.oplog(OplogStep { position: self.tail.position().into(), seen: self.tail.has_seen(), segments });
+        Ok(())
     }
 
     async fn keep(&mut self, since: Timestamp) -> Result<Kept> {
         let mut goal = since;
+        let (begun, mut noted) = (Instant::now(), Instant::now());
         loop {
             let until = *self.until.borrow_and_update();
             // What was read beyond the end is part of it: the end moves with it.
             goal = until.unwrap_or(goal).max(self.tail.position());
             let time = self.tail.read_to(goal, &mut self.writer, &self.end).await?;
             self.state.oplog_at(Some(goal.into()));
+            // Rarer the longer it takes, or a slice of many hours would be in thousands of pieces.
+            if until.is_some() || noted.elapsed() > (begun.elapsed() / 20).clamp(SHORTEST_NOTE, LONGEST_NOTE) {
+                self.note().await?;
+                noted = Instant::now();
+            }
             if until.is_some() {
                 let segments = self.writer.finish().await?.into_iter().map(|(_, segment)| segment).collect();
                 return Ok(Kept { segments, to: goal });

@@ -1,0 +1,233 @@
+//! What an unfinished backup has to be remembered by so that it can be resumed: small numbered objects beside its segments,
+//! `resume.00000.json` and so on. The first tells what is read and how, each further one what became durable since.
+
+use bson::RawDocumentBuf;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::key;
+use super::manifest::{
+    ClusterTime, CollectionKind, ConsistencyKind, FORMAT_VERSION, LeftOut, Segment, Settings, Source, base64_document,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a backup is to hold: the journal's first object, durable before the first document is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// The version of the format being written.
+    pub format_version: u32,
+    /// When the backup began.
+    pub started: DateTime<Utc>,
+    /// The deployment that is read.
+    pub source: Source,
+    /// The settings that shape the backup.
+    pub settings: Settings,
+    /// What the backup is to be; it may become less.
+    pub consistency: ConsistencyKind,
+    /// Whether it may be of no moment although the source is a replica set.
+    pub allow_inconsistent: bool,
+    /// The time of the listing.
+    pub snapshot_time: Option<ClusterTime>,
+    /// Where the oplog slice begins, where one is kept.
+    pub oplog: Option<OplogStart>,
+    /// Why none is kept, where the source has an oplog.
+    pub why_no_oplog: Option<String>,
+    /// What was listed, in the order of names.
+    pub collections: Vec<Listed>,
+    /// What is there and cannot be part of a backup.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Where an oplog slice begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OplogStart {
+    /// The first entry that is needed.
+    pub from: ClusterTime,
+    /// The earliest time of a listing to which the slice belongs.
+    pub since: ClusterTime,
+}
+
+/// A namespace as it was listed, and how it is divided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// The database's name.
+    pub database: String,
+    /// The collection's name.
+    pub name: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: CollectionKind,
+    /// The server's identity of it.
+    pub uuid: Option<Uuid>,
+    /// Its options.
+    pub options: Raw,
+    /// Its indexes.
+    pub indexes: Vec<Raw>,
+    /// What the keys of its objects begin with.
+    pub stem: String,
+    /// About how many documents it has, where that is known.
+    pub documents: Option<u64>,
+    /// About how many bytes they are.
+    pub bytes: Option<u64>,
+    /// Its parts.
+    pub ranges: Vec<Part>,
+}
+
+/// A document as the server gave it, in base64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Raw(#[serde(with = "base64_document")] pub RawDocumentBuf);
+
+/// A part of a collection. A bound is a document that has it as its `_id`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "by")]
+pub enum Part {
+    /// All of it, as it is stored.
+    Natural,
+    /// From `lower` on to before `upper`, by an expression.
+    Expression {
+        /// Included.
+        lower: Option<Raw>,
+        /// Not included.
+        upper: Option<Raw>,
+    },
+    /// The same by `min` and `max`.
+    Bounds {
+        /// Included.
+        lower: Option<Raw>,
+        /// Not included.
+        upper: Option<Raw>,
+    },
+    /// The document whose `_id` is MaxKey.
+    MaxKey,
+}
+
+/// What became durable since the object before: each further object of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Ranges whose documents are all stored.
+    pub ranges: Vec<RangeDone>,
+    /// More of the oplog slice.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oplog: Option<OplogStep>,
+    /// What the reading rests on by now.
+    pub standing: Standing,
+}
+
+/// What the reading of a backup rests on. What is true once stays true.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Ranges are read without the snapshot.
+    pub without_snapshot: bool,
+    /// The oplog slice is needed.
+    pub needs_oplog: bool,
+    /// The backup is of no one moment.
+    pub inconsistent: bool,
+}
+
+/// A range whose documents are all stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RangeDone {
+    /// The collection's place in [`Head::collections`].
+    pub collection: usize,
+    /// The range's place in [`Listed::ranges`].
+    pub range: usize,
+    /// Its segments.
+    pub segments: Vec<Segment>,
+    /// The operation time of the last reply.
+    pub end: Option<ClusterTime>,
+    /// Why nothing is kept of its collection, where it was found to be gone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gone: Option<String>,
+}
+
+/// More of an oplog slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OplogStep {
+    /// The last entry that was seen, or where the first one is looked for.
+    pub position: ClusterTime,
+    /// Whether there was one.
+    pub seen: bool,
+    /// The segments that came.
+    pub segments: Vec<Segment>,
+}
+
+impl Head {
+    /// Reads it, the version first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where it is none, or of a version that cannot be gone on with.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            format_version: u32,
+        }
+        let Version { format_version } = read(bytes, 0)?;
+        if format_version != FORMAT_VERSION {
+            return Err(Error::damaged(format!(
+                "the unfinished backup is of format version {format_version}, and this program writes {FORMAT_VERSION}"
+            ))
+            .hint("resume it with the version of bsonvault that began it, or take a new backup without --resume"));
+        }
+        read(bytes, 0)
+    }
+
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        write(self)
+    }
+}
+
+impl Step {
+    /// Reads the journal's object of this number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where it is none.
+    pub fn from_bytes(bytes: &[u8], number: usize) -> Result<Self> {
+        read(bytes, number)
+    }
+
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        write(self)
+    }
+}
+
+impl Standing {
+    /// What either rests on.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            without_snapshot: self.without_snapshot || other.without_snapshot,
+            needs_oplog: self.needs_oplog || other.needs_oplog,
+            inconsistent: self.inconsistent || other.inconsistent,
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], number: usize) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        Error::damaged(format!("{} cannot be read: {e}", key::journal(number)))
+            .hint("the unfinished backup cannot be resumed: take a new one without --resume")
+            .cause(e)
+    })
+}
+
+fn write<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::new(ErrorKind::Internal, "cannot write the journal as JSON").cause(e))
+}

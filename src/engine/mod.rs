@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+mod replayed;
 pub mod restore;
 pub mod verify;
 

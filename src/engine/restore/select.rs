@@ -84,20 +84,20 @@ fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[Namesp
 
 /// What a backup was asked to hold.
 #[derive(Debug)]
-pub(super) struct AskedFor {
+pub(in crate::engine) struct AskedFor {
     databases: Vec<String>,
     include: Vec<NamespacePattern>,
     exclude: Vec<NamespacePattern>,
 }
 
 impl AskedFor {
-    pub(super) fn of(settings: &Settings) -> Result<Self> {
+    pub(in crate::engine) fn of(settings: &Settings) -> Result<Self> {
         let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
         Ok(Self { databases: settings.databases.clone(), include: parse(&settings.include)?, exclude: parse(&settings.exclude)? })
     }
 
     /// Whether it would have held this namespace, had it been on the source.
-    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+    pub(in crate::engine) fn has(&self, namespace: &Namespace) -> bool {
         let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
         of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
     }

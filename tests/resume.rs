@@ -45,15 +45,21 @@ fn directory(cli: &Cli) -> Option<PathBuf> {
 
 /// What the journal says is durable: keys of segments of collections.
 fn durable(directory: &Path) -> Vec<String> {
-    let mut keys = Vec::new();
-    for number in 1.. {
-        let Ok(text) = std::fs::read_to_string(directory.join(format!("resume.{number:05}.json"))) else { return keys };
-        let step: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for range in step["ranges"].as_array().unwrap() {
-            keys.extend(range["segments"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap().to_owned()));
-        }
-    }
-    keys
+    steps(directory).iter().flat_map(|step| step["ranges"].as_array().unwrap()).flat_map(keys).collect()
+}
+
+/// The same of the oplog slice.
+fn slice_durable(directory: &Path) -> Vec<String> {
+    steps(directory).iter().filter(|step| step["oplog"].is_object()).flat_map(|step| keys(&step["oplog"])).collect()
+}
+
+fn steps(directory: &Path) -> Vec<serde_json::Value> {
+    let text = |number: i32| std::fs::read_to_string(directory.join(format!("resume.{number:05}.json"))).ok();
+    (1..).map_while(text).map(|text| serde_json::from_str(&text).unwrap()).collect()
+}
+
+fn keys(part: &serde_json::Value) -> Vec<String> {
+    part["segments"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap().to_owned()).collect()
 }
 
 fn written(directory: &Path, keys: &[String]) -> BTreeMap<String, SystemTime> {
@@ -166,11 +172,15 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), ..BankOptions::default() }).await;
     fill_steady(&server, "short").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    slow_down(&server, 300).await;
+    slow_down(&server, 1000).await;
     let mut child = cli.spawn(&["backup", "--readers", "2"]);
     let place = wait_durable(&cli, &mut child, 3).await;
+    while slice_durable(&place).is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before any of its slice was durable");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     kill(child).await;
-    let before = written(&place, &durable(&place));
+    let before = written(&place, &[durable(&place), slice_durable(&place)].concat());
     full_speed(&server).await;
     bank.wait_for(200, 200).await;
     tokio::time::sleep(Duration::from_secs(4)).await; // for the history to be over, which nothing tells

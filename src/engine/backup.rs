@@ -24,7 +24,7 @@ use self::pulse::{Pulse, State};
 use self::read::{Outcome, Read};
 use self::resume::Unfinished;
 use self::slice::{Earlier, Slice};
-use super::Tuning;
+use super::{Tuning, replayed};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
@@ -234,7 +234,14 @@ async fn execute(
     ended?;
 
     // 5. Describe it: metadata files, checksums, the manifest.
-    commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await
+    let manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await?;
+
+    // 6. A slice that cannot be replayed is none to rely on.
+    if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
+        let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
+        unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
+    }
+    Ok(manifest)
 }
 
 /// What was read, when the last of it was, and what moment it shows, with the oplog slice where that takes one.

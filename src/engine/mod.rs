@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod drill;
 pub mod record;
+mod replayed;
 pub mod restore;
 pub mod verify;
 

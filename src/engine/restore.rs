@@ -11,7 +11,7 @@ mod later;
 pub mod outline;
 mod plan;
 mod report;
-mod select;
+pub(super) mod select;
 mod slice;
 mod stage;
 mod views;

@@ -26,7 +26,7 @@ use crate::source::oplog::{Start, Tail};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often what was read is made durable, at first and after hours.
-const SHORTEST_NOTE: Duration = Duration::from_secs(10);
+const SHORTEST_NOTE: Duration = Duration::from_secs(5);
 const LONGEST_NOTE: Duration = Duration::from_secs(60);
 
 /// About the stored bytes of a segment of the slice, at most.

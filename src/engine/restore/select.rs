@@ -84,7 +84,7 @@ fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[Namesp
 
 /// What a backup was asked to hold, and could.
 #[derive(Debug)]
-pub(super) struct AskedFor {
+pub(in crate::engine) struct AskedFor {
     left_out: Vec<Namespace>,
     databases: Vec<String>,
     include: Vec<NamespacePattern>,
@@ -92,7 +92,7 @@ pub(super) struct AskedFor {
 }
 
 impl AskedFor {
-    pub(super) fn of(manifest: &Manifest) -> Result<Self> {
+    pub(in crate::engine) fn of(manifest: &Manifest) -> Result<Self> {
         let settings = &manifest.settings;
         let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
         Ok(Self {
@@ -104,7 +104,7 @@ impl AskedFor {
     }
 
     /// Whether it would have held this namespace, had it been on the source.
-    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+    pub(in crate::engine) fn has(&self, namespace: &Namespace) -> bool {
         let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
         of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
     }

@@ -5,18 +5,14 @@ use std::collections::{HashMap, HashSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::outline::Outline;
 use super::plan::Plan;
-use super::select;
 use super::stage::Stage;
 use crate::catalog::Backup;
+use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
-use crate::format::document::{self, Documents};
 use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
 use crate::format::oplog::Committed;
-use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::SegmentReader;
 use crate::sink::replay::{Place, Replay};
 
@@ -43,41 +39,10 @@ pub(super) async fn collections(backup: &Backup, stop: &CancellationToken) -> Re
 }
 
 async fn outline(backup: &Backup, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
-    let (manifest, cpu) = (&backup.manifest, Cpu::of_this_machine());
-    let asked_for = select::AskedFor::of(manifest)?;
-    let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
-    let mut last_read = HashMap::new();
-    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
-        if let (Some(uuid), Some((kind, id))) = (collection.uuid, last_id(backup, collection, &cpu).await?) {
-            outline.last_read(uuid, kind, &id);
-            last_read.insert(uuid, (kind, id));
-        }
-    }
-    for segment in &oplog.segments {
-        let mut reader = SegmentReader::open(&backup.store, segment, &cpu).await?;
-        while let Some(frame) = reader.next().await? {
-            for entry in Documents::of(&frame) {
-                outline.take(entry?)?;
-            }
-        }
-    }
-    let outlined = outline.finish()?;
+    let Followed { outlined, mut last_read } = replayed::follow(&backup.store, &backup.manifest, oplog, listed_at).await?;
     let within: HashSet<Uuid> = outlined.read_within;
     last_read.retain(|uuid, _| within.contains(uuid));
     Ok((outlined.collections, Slice { oplog: oplog.clone(), committed: outlined.committed, after: last_read }))
-}
-
-/// The `_id` of the last document of a collection whose segments are in order.
-async fn last_id(backup: &Backup, collection: &Collection, cpu: &Cpu) -> Result<Option<(u8, Vec<u8>)>> {
-    let Some(segment) = collection.segments.last() else { return Ok(None) };
-    let mut reader = SegmentReader::open(&backup.store, segment, cpu).await?;
-    let mut last = None;
-    while let Some(frame) = reader.next().await? {
-        for document in Documents::of(&frame) {
-            last = document::id(document?)?.map(|(kind, id)| (kind, id.to_vec()));
-        }
-    }
-    Ok(last)
 }
 
 impl Slice {

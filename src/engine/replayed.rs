@@ -1,0 +1,63 @@
+//! What the oplog slice of a backup makes of its collections: followed before a backup is committed, so that one that cannot be replayed
+//! fails then, and before an import changes anything.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::restore::outline::{Outline, Outlined};
+use super::restore::select::AskedFor;
+use crate::error::Result;
+use crate::format::document::{self, Documents};
+use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
+use crate::names::Namespace;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::read::SegmentReader;
+use crate::store::Store;
+
+/// A slice that was read from its start to its end.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) outlined: Outlined,
+    /// The `_id` of the last document that was read of each capped collection.
+    pub(super) last_read: HashMap<Uuid, (u8, Vec<u8>)>,
+}
+
+/// Follows the slice of a backup, whether its manifest is stored yet or not.
+///
+/// # Errors
+/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
+pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
+    let cpu = Cpu::of_this_machine();
+    let asked_for = AskedFor::of(manifest)?;
+    let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
+    let mut last_read = HashMap::new();
+    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
+        if let (Some(uuid), Some((kind, id))) = (collection.uuid, last_id(store, collection, &cpu).await?) {
+            outline.last_read(uuid, kind, &id);
+            last_read.insert(uuid, (kind, id));
+        }
+    }
+    for segment in &oplog.segments {
+        let mut reader = SegmentReader::open(store, segment, &cpu).await?;
+        while let Some(frame) = reader.next().await? {
+            for entry in Documents::of(&frame) {
+                outline.take(entry?)?;
+            }
+        }
+    }
+    Ok(Followed { outlined: outline.finish()?, last_read })
+}
+
+/// The `_id` of the last document of a collection whose segments are in order.
+async fn last_id(store: &Store, collection: &Collection, cpu: &Cpu) -> Result<Option<(u8, Vec<u8>)>> {
+    let Some(segment) = collection.segments.last() else { return Ok(None) };
+    let mut reader = SegmentReader::open(store, segment, cpu).await?;
+    let mut last = None;
+    while let Some(frame) = reader.next().await? {
+        for document in Documents::of(&frame) {
+            last = document::id(document?)?.map(|(kind, id)| (kind, id.to_vec()));
+        }
+    }
+    Ok(last)
+}

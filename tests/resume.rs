@@ -169,7 +169,8 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     let options = ServerOptions { repl_set: Some("short".to_owned()), parameters, ..ServerOptions::default() };
     let (server, target) = tokio::join!(Server::start(options), Server::standalone());
     let client = server.client().await;
-    let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), ..BankOptions::default() }).await;
+    // Its accounts are more than the rest, so that they are read first: what the slice lacks of them is not made good by a later read.
+    let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), accounts: 4000, ..BankOptions::default() }).await;
     fill_steady(&server, "short").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     slow_down(&server, 1000).await;

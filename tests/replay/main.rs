@@ -10,6 +10,7 @@ mod faults;
 mod slice;
 mod work;
 
+use bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::server::Server;
@@ -83,6 +84,31 @@ async fn what_is_read_at_odd_moments_while_anything_is_written_comes_to_the_end_
         assert!(!replayed.again && replayed.operations > 100, "{replayed:?}");
         assert_same(&slice.differences(&outlined, &target).await);
     }
+}
+
+#[tokio::test]
+async fn an_id_meets_an_equal_one_that_was_read_later() {
+    let (source, target) = tokio::join!(Server::replica_set("source"), Server::standalone());
+    let client = source.client().await;
+    let db = client.database("work");
+    db.run_command(doc! { "create": "names", "collation": { "locale": "en", "strength": 1 } }).await.unwrap();
+    let from = slice::time(&client).await;
+    let mut slice = Slice::list(&source, from).await;
+    let names = db.collection::<Document>("names");
+    for (number, id) in ["a", "A", "á"].into_iter().enumerate() {
+        let number = i32::try_from(number).unwrap();
+        names.delete_one(doc! { "_id": id }).await.unwrap();
+        names.insert_one(doc! { "_id": id, "number": number }).await.unwrap();
+        names.replace_one(doc! { "_id": id }, doc! { "replaced": number }).await.unwrap();
+        names.update_one(doc! { "_id": id }, doc! { "$set": { "changed": number } }).await.unwrap();
+    }
+    for uuid in slice.identities() {
+        slice.read_part(uuid, 0, 1).await;
+    }
+    let frames = slice.frames().await;
+    let outlined = slice.outline(&frames, |_| true).unwrap();
+    slice.bring(&frames, &outlined, &target, 4).await;
+    assert_same(&slice.differences(&outlined, &target).await);
 }
 
 fn assert_same(differences: &[String]) {

@@ -123,6 +123,14 @@ impl Planner {
             Work::Whole { place, document: operation.o.to_vec() }
         } else {
             let id = (kind, id.to_vec());
+            if whole && place.collated && place.holds == Holds::Documents {
+                // What was read later may stand there under an `_id` that is equal and not the same, which servers do not change.
+                let (deletion, insertion) = instead(operation, &place, kind, &id.1);
+                let deletion = Change { operation: deletion, kind: OperationKind::Delete, id: id.clone(), place: place.clone() };
+                let insertion = Change { operation: insertion, kind: OperationKind::Insert, id, place };
+                lanes[lane].extend([deletion, insertion].map(Work::Operation));
+                return Ok(());
+            }
             Work::Operation(Change { operation: rewritten(operation, &place), kind: operation.kind, id, place })
         });
         Ok(())
@@ -155,6 +163,16 @@ fn rewritten(operation: &Operation<'_>, place: &Place) -> Vec<u8> {
         rewritten.bool("b", true);
     }
     rewritten.finish()
+}
+
+/// A deletion of whatever has an equal `_id`, and an insertion of the whole document that the operation holds.
+fn instead(operation: &Operation<'_>, place: &Place, kind: u8, id: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut of_id = Writer::default();
+    of_id.element(kind, "_id", id);
+    let (of_id, o) = (of_id.finish(), operation.o);
+    let deletion = Operation { kind: OperationKind::Delete, o: &of_id, o2: None, ..*operation };
+    let insertion = Operation { kind: OperationKind::Insert, o, o2: None, ..*operation };
+    (rewritten(&deletion, place), rewritten(&insertion, place))
 }
 
 /// Adds a value to a hash so that values which servers hold to be equal come to the same: numbers of all types, and symbols and text.

@@ -486,6 +486,22 @@ async fn indexes_of_old_servers_are_made_as_new_ones_take_them() {
 }
 
 #[tokio::test]
+async fn a_clustered_collection_that_was_made_capped_comes_back_capped() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let from = source.client().await.database("both");
+    let clustered = doc! { "create": "c", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } };
+    from.run_command(clustered).await.unwrap();
+    insert(&from, "c", numbered(20)).await;
+    from.run_command(doc! { "convertToCapped": "c", "size": 100_000 }).await.unwrap();
+    let vault = Vault::new();
+    let report = vault.import(&vault.backup(&source, &[]).await, &target.uri()).await.unwrap();
+    let to = target.client().await.database("both");
+    assert_eq!(documents(&to, "c").await, documents(&from, "c").await);
+    assert!(to.run_command(doc! { "collStats": "c" }).await.unwrap().get_bool("capped").unwrap());
+    assert!(report.left_out.len() == 1 && report.left_out[0].contains("\"clusteredIndex\" of both.c"), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_broken_network_and_lost_replies_leave_neither_gaps_nor_errors() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("lost"));
     let (a, b) = (source.client().await, target.client().await);

@@ -398,3 +398,17 @@ fn entries_that_are_none_are_refused() {
     let entry = Entry::parse(&bytes).unwrap();
     assert_eq!(entry.each(&mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Damaged);
 }
+
+#[test]
+fn a_capped_collection_may_not_become_smaller_than_what_was_read_of_it() {
+    // Five documents of 50 bytes in all.
+    let capped = listed("c", CollectionKind::Collection, 1, doc! { "capped": true, "size": 8192, "max": 100 }, &[id_index()]);
+    let large_enough = Oplog::new().command(1, doc! { "collMod": "c", "cappedSize": 50_i64, "cappedMax": 5_i64 });
+    let outlined = large_enough.outline(std::slice::from_ref(&capped)).unwrap();
+    assert_eq!(outlined.collections[0].options.bson.get_i64("max").unwrap(), 5);
+    for smaller in [doc! { "collMod": "c", "cappedMax": 4_i64 }, doc! { "collMod": "c", "cappedSize": 49.0 }] {
+        let error = Oplog::new().command(1, smaller).outline(std::slice::from_ref(&capped)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("smaller"), "{error}");
+    }
+}

@@ -137,7 +137,14 @@ impl Blueprint {
         let elements =
             Elements::of(collection.options.bson.as_bytes()).and_then(Iterator::collect::<Result<Vec<_>>>).map_err(place)?;
         let has = |name: &[u8]| elements.iter().any(|e| e.name == name);
-        let expires = self.kind == CollectionKind::TimeSeries || has(b"clusteredIndex");
+        // `convertToCapped` leaves both, which no server creates.
+        let is_capped = elements.iter().any(|e| e.name == b"capped" && is_true(e.kind, e.value));
+        let is_clustered = has(b"clusteredIndex") && !is_capped;
+        if has(b"clusteredIndex") && is_capped {
+            self.left_out
+                .push(format!("option \"clusteredIndex\" of {}: no server creates it for a capped collection", self.namespace));
+        }
+        let expires = self.kind == CollectionKind::TimeSeries || is_clustered;
         let mut options = Writer::default();
         for Element { kind, name, value } in elements.iter().copied() {
             match name {
@@ -145,6 +152,7 @@ impl Blueprint {
                 b"timeseriesBucketsMayHaveMixedSchemaData" => {
                     self.mixed_schema = is_true(kind, value) && minds_mixed_schema(version)
                 }
+                b"clusteredIndex" if is_capped => {}
                 // Says how one server numbers its records, and is no option of `create`.
                 b"recordIdsReplicated" => {}
                 // An index on `_id` can no longer be done without, and from 8.2 the option is unknown.
@@ -152,14 +160,16 @@ impl Blueprint {
                 b"autoIndexId" => options.bool("autoIndexId", true),
                 _ => options.element(kind, name, value),
             }
-            self.capped |= name == b"capped" && is_true(kind, value);
             self.has_rules |= self.kind == CollectionKind::Collection && matches!(name, b"validator" | b"encryptedFields");
         }
+        self.capped = is_capped;
         let says_auto = has(b"autoIndexId") && version < Version(8, 2, 0);
-        if self.kind == CollectionKind::Collection && !has(b"clusteredIndex") && !says_auto {
+        if self.kind == CollectionKind::Collection && !is_clustered && !says_auto {
             // The only place where the collation and the version of the index on `_id` can be said; not beside `autoIndexId`.
             let specifications = collection.indexes.iter().map(|index| &*index.bson);
-            if let Some(id_index) = specifications.into_iter().find(|i| is_id_index(i)) {
+            if let Some(id_index) =
+                specifications.into_iter().find(|i| is_id_index(i) && !i.get_bool("clustered").unwrap_or(false))
+            {
                 options.document("idIndex", without(id_index, b"ns").map_err(place)?.as_bytes());
             }
         }

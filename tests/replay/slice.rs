@@ -193,7 +193,15 @@ pub(crate) fn catalog_differences(expected: &[Collection], found: &[Collection])
 fn sorted(index: &RawDocumentBuf) -> String {
     let mut fields: Vec<(String, Bson)> = Document::try_from(&**index).unwrap().into_iter().collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
-    let fields = fields.into_iter().map(|(name, value)| (name, number(value)));
+    // Entries have truths as they were given, and listings as truths.
+    let truth = |name: &str, value: Bson| match (name, &value) {
+        ("sparse" | "unique" | "hidden", Bson::Double(n)) => Bson::Boolean(*n != 0.0),
+        _ => value,
+    };
+    let fields = fields.into_iter().map(|(name, value)| {
+        let value = truth(&name, number(value));
+        (name, value)
+    });
     format!("{:?}", fields.collect::<Vec<_>>())
 }
 

@@ -273,7 +273,8 @@ impl<'a> Outline<'a> {
                 if let Some(index) = fields.get("index") {
                     state.change().indexes.modify(index)?;
                 }
-                options::modify(&mut state.change().options, &fields)
+                let was_read = state.listed.map(|number| (self.listed[number].documents, self.listed[number].bytes));
+                options::modify(&mut state.change().options, &fields, was_read)
             }
             (other, _) => Err(unsupported(&format!("the command {other:?} in {database}"))),
         }

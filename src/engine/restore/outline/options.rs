@@ -23,8 +23,8 @@ pub(super) fn of_created(create: &Fields, kind: CollectionKind) -> Fields {
     options
 }
 
-/// `collMod`, but for its `index` part.
-pub(super) fn modify(options: &mut Fields, command: &Fields) -> Result<()> {
+/// `collMod`, but for its `index` part. `was_read` are the documents that the backup has of the collection, and their bytes.
+pub(super) fn modify(options: &mut Fields, command: &Fields, was_read: Option<(u64, u64)>) -> Result<()> {
     // Whichever of the three is said, the others become what they have been without being said.
     if ["validator", "validationLevel", "validationAction"].iter().any(|rule| command.get(rule).is_some()) {
         for (rule, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
@@ -40,8 +40,8 @@ pub(super) fn modify(options: &mut Fields, command: &Fields) -> Result<()> {
             b"validator" => options.set("validator", kind, value),
             b"validationLevel" => options.set("validationLevel", kind, value),
             b"validationAction" => options.set("validationAction", kind, value),
-            b"cappedSize" => options.set("size", kind, value),
-            b"cappedMax" => options.set("max", kind, value),
+            b"cappedSize" => resize(options, "size", element, was_read.map(|(_, bytes)| bytes))?,
+            b"cappedMax" => resize(options, "max", element, was_read.map(|(documents, _)| documents))?,
             b"expireAfterSeconds" if kind == 0x02 => options.remove("expireAfterSeconds"),
             b"expireAfterSeconds" => options.set("expireAfterSeconds", kind, value),
             b"timeseries" => modify_series(options, &Fields::of(value)?)?,
@@ -62,6 +62,31 @@ pub(super) fn modify(options: &mut Fields, command: &Fields) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A capped collection gets another limit. It is created with that: so much of what was read, in documents or bytes, must fit.
+fn resize(options: &mut Fields, limit: &str, to: Element<'_>, was_read: Option<u64>) -> Result<()> {
+    // None, or 0, is no limit on the number of documents.
+    let new = number(to).filter(|n| *n > 0.0);
+    if let (Some(new), Some(was_read)) = (new, was_read)
+        && new < was_read as f64
+    {
+        return Err(unsupported(&format!(
+            "collMod makes a capped collection smaller ({limit} {new}) than what was read of it before"
+        )));
+    }
+    options.set(limit, to.kind, to.value);
+    Ok(())
+}
+
+fn number(element: Element<'_>) -> Option<f64> {
+    match element.kind {
+        0x01 => Some(f64::from_le_bytes(element.value.try_into().ok()?)),
+        0x10 => Some(f64::from(i32::from_le_bytes(element.value.try_into().ok()?))),
+        // Limits are far below 2^53, up to which this is exact.
+        0x12 => Some(i64::from_le_bytes(element.value.try_into().ok()?) as f64),
+        _ => None,
+    }
 }
 
 /// The `timeseries` part: the granularity, or the span and rounding of buckets instead.

@@ -226,7 +226,9 @@ async fn where_the_oplog_no_longer_reaches_back_it_is_refused_and_a_new_one_succ
     assert!(message.contains("cannot be resumed") && message.contains("oplog no longer reaches back"), "{json}");
     let hint = json["error"]["hint"].as_str().unwrap();
     assert!(hint.contains("without --resume") && hint.contains(place.to_str().unwrap()), "{json}");
-    assert_eq!(durable(&place), before, "what was durable is to stay");
+    // It may have read on until the oplog was missed.
+    let after = durable(&place);
+    assert!(before.iter().all(|key| after.contains(key)), "what was durable is to stay: {before:?}, {after:?}");
     let anew = cli.json(&["backup", "--database", "rolled"]).await;
     cli.json(&["verify", anew["name"].as_str().unwrap(), "--deep"]).await;
 }
@@ -237,7 +239,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     fill_steady(&server, "agreed").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     failed(&cli.run(&["backup", "--resume"]).await, "there is no unfinished backup");
-    slow_down(&server, 300).await;
+    slow_down(&server, 1500).await;
     let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2"]);
     let place = wait_durable(&cli, &mut child, 1).await;
     failed(&cli.run(&["backup", "--resume"]).await, "is running");

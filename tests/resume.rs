@@ -121,7 +121,7 @@ async fn killed_at_any_moment_it_is_resumed_and_reads_nothing_twice() {
     let bank = Bank::start(&client, BankOptions { db: "bank".to_owned(), ..BankOptions::default() }).await;
     for _ in 0..2 {
         let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-        slow_down(&server, 300).await;
+        slow_down(&server, 600).await;
         let mut child = cli.spawn(&["backup", "--readers", "2"]);
         let place = wait_durable(&cli, &mut child, 1).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..700))).await;
@@ -206,7 +206,7 @@ async fn where_the_oplog_no_longer_reaches_back_it_is_refused_and_a_new_one_succ
     let server = Server::start(options).await;
     fill_steady(&server, "rolled").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    slow_down(&server, 300).await;
+    slow_down(&server, 600).await;
     let mut child = cli.spawn(&["backup", "--readers", "2", "--database", "rolled"]);
     let place = wait_durable(&cli, &mut child, 2).await;
     kill(child).await;

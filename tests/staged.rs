@@ -381,6 +381,29 @@ async fn an_import_that_lost_its_lease_changes_nothing() {
 }
 
 #[tokio::test]
+async fn after_a_crash_of_the_target_nothing_stays_of_a_dead_import() {
+    let mut scene = Scene::set(ServerOptions::default()).await;
+    let lease = doc! { "_id": "lease", "id": "dead", "home": "d", "expires": DateTime::from_millis(0) };
+    let staged = [doc! { "_id": 1 }];
+    insert(&scene.client.database("d"), "bsonvault.import", [lease]).await;
+    insert(&scene.client.database("d"), "bsonvault.staging.dead.0", staged).await;
+    // Journaled; the counters of collections are not.
+    scene
+        .client
+        .database("d")
+        .run_command(doc! { "insert": "flush", "documents": [{}], "writeConcern": { "j": true } })
+        .await
+        .unwrap();
+    scene.target.kill();
+    scene.target.restart().await;
+    scene.client = scene.target.client().await;
+    scene.client.database("d").collection::<Document>("flush").drop().await.unwrap();
+    for _ in 0..2 {
+        scene.import_and_check("after a crash").await;
+    }
+}
+
+#[tokio::test]
 async fn a_primary_that_dies_in_the_middle_loses_nothing() {
     let (source, mut set) = tokio::join!(Server::standalone(), ReplicaSet::start(3));
     let a = source.client().await;

@@ -399,7 +399,9 @@ async fn give_back(target: &Target, ask: &Ask) -> Result<()> {
         if !ask.is_given(&target.run(&what, &ask.database, ask.renewal()?).await?) {
             return Ok(());
         }
-        let held = target.run(&what, &ask.database, rawdoc! { "count": IMPORT_COLLECTION }).await?;
+        // Without a query it would be the server's own counter, which is wrong after a crash.
+        let count = rawdoc! { "count": IMPORT_COLLECTION, "query": { "_id": { "$exists": true } } };
+        let held = target.run(&what, &ask.database, count).await?;
         if catalog::number(&held, "n") != Some(1) {
             break;
         }

@@ -214,9 +214,10 @@ async fn write(
         let error = match stage(backup, plan, lease, options, progress).await {
             Ok(staged) if target.identity().await? == before => break staged,
             Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            Err(error) if target.identity().await? == before => return Err(error),
-            Err(error) => error,
+            // Who did not answer for minutes is not asked for minutes more.
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable) => return Err(error),
+            Err(error) if target.identity().await.is_ok_and(|now| now != before) => error,
+            Err(error) => return Err(error),
         };
         restarts += 1;
         if restarts > RESTARTS || lease.is_lost() {

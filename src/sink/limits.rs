@@ -19,7 +19,7 @@ use crate::names::{BUCKETS_PREFIX, Namespace};
 /// How many things an error names.
 const NAMED: usize = 20;
 
-/// Refuses where the target, behaving as `version`, cannot hold everything of these collections of a backup of `source`. Reads only.
+/// Refuses where the target, behaving as `version`, cannot hold everything of these collections of a backup of `source`, or cannot replay its slice. Reads only.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`], naming each thing with the reason; [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
@@ -29,6 +29,7 @@ pub async fn refuse<'a>(
     collections: impl IntoIterator<Item = &'a Collection>,
     blueprints: &[Blueprint],
     version: Version,
+    replays_differences: bool,
 ) -> Result<()> {
     let wanted = Wanted {
         target: version,
@@ -41,6 +42,9 @@ pub async fn refuse<'a>(
         reasons.extend(wanted.reasons(collection, &blueprint.namespace));
     }
     reasons.extend(queries::not_understood(target, blueprints).await?);
+    if replays_differences && version < Version(5, 0, 0) {
+        reasons.push("the oplog slice has updates that are written as differences, which servers take from 5.0 on".to_owned());
+    }
     match refusal(&target.connection, version, &reasons) {
         Some(error) => Err(error),
         None => Ok(()),

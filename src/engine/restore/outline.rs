@@ -35,6 +35,7 @@ pub struct Outline<'a> {
     transactions: Transactions<Command>,
     last_read: HashMap<Uuid, (u8, Vec<u8>)>,
     rewritten: HashSet<Uuid>,
+    has_differences: bool,
 }
 
 /// What stands at the end of a slice.
@@ -45,6 +46,8 @@ pub struct Outlined {
     pub collections: Vec<Collection>,
     /// Which entries are to be applied.
     pub committed: Committed,
+    /// It has updates that are written as differences (`$v: 2`), which servers write and take from 5.0 on.
+    pub has_differences: bool,
     /// The capped collections whose last document that was read is inserted within the slice: what is inserted up to there has been read.
     pub read_within: HashSet<Uuid>,
 }
@@ -103,6 +106,7 @@ impl<'a> Outline<'a> {
             transactions: Transactions::new(listed_at),
             last_read: HashMap::new(),
             rewritten: HashSet::new(),
+            has_differences: false,
         };
         for (number, collection) in listed.iter().enumerate() {
             let namespace = collection.namespace();
@@ -185,7 +189,12 @@ impl<'a> Outline<'a> {
         if let Some(twice) = collections.windows(2).find(|pair| pair[0].namespace() == pair[1].namespace()) {
             return Err(Error::damaged(format!("at the end of the oplog slice there are two of {}", twice[0].namespace())));
         }
-        Ok(Outlined { collections, committed: self.transactions.finish(), read_within: self.rewritten })
+        Ok(Outlined {
+            collections,
+            committed: self.transactions.finish(),
+            has_differences: self.has_differences,
+            read_within: self.rewritten,
+        })
     }
 
     fn is_wanted(&self, namespace: &Namespace) -> bool {
@@ -197,6 +206,9 @@ impl<'a> Outline<'a> {
     fn take_document(&mut self, operation: &Operation<'_>) -> Result<()> {
         if operation.target().is_some_and(|target| target.collection == VIEWS) {
             return self.take_view(operation);
+        }
+        if operation.kind == OperationKind::Update && operation.collection.is_some_and(|c| self.collections.contains_key(&c)) {
+            self.has_differences |= Fields::of(operation.o)?.get("$v").is_some_and(|v| v.value.first() == Some(&2));
         }
         // Which documents the backup has of a capped collection is told by the last of them.
         if let Some(uuid) = operation.collection

@@ -191,7 +191,9 @@ pub(super) async fn make(
     let blueprints: Vec<Blueprint> =
         selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version)).collect::<Result<_>>()?;
     let target = Target::new(connection, version, stop.clone());
-    limits::refuse(&target, &backup.manifest.source, selected.iter().map(|s| &s.collection), &blueprints, version).await?;
+    let differences = slice.as_ref().is_some_and(|s| s.has_differences);
+    limits::refuse(&target, &backup.manifest.source, selected.iter().map(|s| &s.collection), &blueprints, version, differences)
+        .await?;
     let standing = prepare::inspect(&target, &blueprints).await?;
     let mut plan = Plan {
         target,

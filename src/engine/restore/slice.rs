@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
 use crate::format::oplog::Committed;
+use crate::names::Namespace;
 use crate::pipeline::read::SegmentReader;
 use crate::sink::replay::{Place, Replay};
 
@@ -23,6 +24,7 @@ const COPIES: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Slice {
     pub(super) oplog: OplogSlice,
+    pub(super) has_differences: bool,
     committed: Committed,
     /// The last document that was read of each capped collection, where the slice inserts it.
     after: HashMap<Uuid, (u8, Vec<u8>)>,
@@ -42,7 +44,13 @@ async fn outline(backup: &Backup, oplog: &OplogSlice, listed_at: ClusterTime) ->
     let Followed { outlined, mut last_read } = replayed::follow(&backup.store, &backup.manifest, oplog, listed_at).await?;
     let within: HashSet<Uuid> = outlined.read_within;
     last_read.retain(|uuid, _| within.contains(uuid));
-    Ok((outlined.collections, Slice { oplog: oplog.clone(), committed: outlined.committed, after: last_read }))
+    let slice = Slice {
+        oplog: oplog.clone(),
+        has_differences: outlined.has_differences,
+        committed: outlined.committed,
+        after: last_read,
+    };
+    Ok((outlined.collections, slice))
 }
 
 impl Slice {
@@ -71,7 +79,7 @@ impl Slice {
             while let Some(frame) = target.unless_stopped(reader.next()).await?? {
                 share.resize(segment.object.bytes + COPIES * frame.len() as u64);
                 let bytes = frame.len() as u64;
-                replay.take(frame).await?;
+                replay.take(frame).await.map_err(|e| named(e, plan))?;
                 item.add(reader.content().documents - done, bytes);
                 done = reader.content().documents;
             }
@@ -79,4 +87,12 @@ impl Slice {
         item.finish();
         Ok(replay.finish().await?.operations)
     }
+}
+
+/// The error with the names that the collections will have instead of those of their staging.
+fn named(error: Error, plan: &Plan) -> Error {
+    plan.blueprints.iter().fold(error, |error, blueprint| {
+        let place = Namespace::new(&*blueprint.place.database, blueprint.data_collection());
+        error.reworded(&format!("{place}:"), &format!("{}:", blueprint.namespace))
+    })
 }

@@ -478,3 +478,34 @@ async fn a_plan_says_what_the_backup_will_be() {
     let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default()).await.unwrap();
     assert_eq!(plan.consistency, ConsistencyKind::Snapshot);
 }
+
+#[tokio::test]
+async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
+    let server = Server::replica_set("unreplayable").await;
+    let client = server.client().await;
+    let database = client.database("unreplayable");
+    fill_large(&database, "large", 12_000).await;
+    database.run_command(doc! { "create": "capped", "capped": true, "size": 100_000 }).await.unwrap();
+    fill(&database, "capped", (0..200).map(Bson::Int32)).await;
+    let lost = doc! { "failCommands": ["find"], "namespace": "unreplayable.large", "errorCode": 239, "appName": "bsonvault" };
+    server.fail_command(doc! { "times": 1 }, lost).await;
+    let link = Link::to(server.port(), LinkOptions { mbit: Some(60.0), ..LinkOptions::default() });
+    let vault = Vault::new();
+    let (uri, options) = (server.uri_through(link.port()), divided("unreplayable", u64::MAX));
+    let backup = vault.backup(&uri, &options);
+    let change = async {
+        // The small collection is read by then.
+        while vault.progress.view().sums().0 < 300 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        database.run_command(doc! { "collMod": "capped", "cappedMax": 100 }).await.unwrap();
+    };
+    let (result, ()) = tokio::join!(backup, change);
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(
+        error.to_string().contains("the oplog slice cannot be replayed: collMod makes a capped collection smaller"),
+        "{error}"
+    );
+    vault.assert_nothing_left();
+}

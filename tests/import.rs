@@ -340,7 +340,7 @@ async fn nothing_expires_before_it_is_counted() {
     .await
     .unwrap();
     from.run_command(doc! { "create": "series", "timeseries": { "timeField": "t" }, "expireAfterSeconds": 60 }).await.unwrap();
-    insert(&from, "indexed", (0..20_000).map(|i| doc! { "_id": i, "t": old(i), "pad": "x".repeat(500) })).await;
+    insert(&from, "indexed", (0..20_000).map(|i| doc! { "_id": i, "t": old(i), "pad": "x".repeat(900) })).await;
     from.run_command(
         doc! { "createIndexes": "indexed", "indexes": [{ "key": { "t": 1 }, "name": "t", "expireAfterSeconds": 60 }] },
     )
@@ -574,15 +574,22 @@ async fn a_document_that_the_target_refuses_is_named() {
 
 #[tokio::test]
 async fn another_writer_is_found_out() {
+    // A small collection, which is read back once all are full, and a large one, which is as soon as it is full itself.
+    for (documents, phase, filled) in [(10, "checking", 0), (20_000, "filling", 20_000)] {
+        another_writer_is_found_out_of(documents, phase, filled).await;
+    }
+}
+
+async fn another_writer_is_found_out_of(documents: i32, phase: &str, filled: u64) {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
-    insert(&source.client().await.database("d"), "c", numbered(10)).await;
+    insert(&source.client().await.database("d"), "c", numbered(documents)).await;
     insert(&source.client().await.database("d"), "other", numbered(10)).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 2000, "appName": "bsonvault" };
     target.fail_command("alwaysOn", slow).await;
     let other = async {
-        while vault.progress.view().phase != "checking" {
+        while vault.progress.view().phase != phase || vault.progress.view().sums().0 < filled {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let database = target.client().await.database("d");
@@ -596,7 +603,9 @@ async fn another_writer_is_found_out() {
     assert_eq!((error.kind(), error.exit_code()), (ErrorKind::Mismatch, 3), "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("d.c: expected 10 documents") && text.contains("found 10 documents") && !text.contains("d.other"),
+        text.contains(&format!("d.c: expected {documents} documents"))
+            && text.contains(&format!("found {documents} documents"))
+            && !text.contains("d.other"),
         "{text}"
     );
 }

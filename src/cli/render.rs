@@ -226,7 +226,9 @@ pub fn verify(report: &VerifyReport) -> String {
     }
     text += "\n";
     for problem in &report.problems {
-        text += &format!("problem: {}: {}\n", problem.key, problem.message);
+        // Most messages name the object themselves.
+        let key = if problem.message.contains(&problem.key) { String::new() } else { format!("{}: ", problem.key) };
+        text += &format!("problem: {key}{}\n", problem.message);
     }
     for note in &report.notes {
         text += &format!("note: {note}\n");

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Storage,
     /// The operation would harm what it must not, and was refused before anything was changed.
     Refused,
+    /// Another one is at work where only one may be: it passes by waiting.
+    Busy,
     /// The snapshot that every read shares cannot be read any more.
     SnapshotLost,
     /// Stopped on request.
@@ -49,6 +51,7 @@ impl ErrorKind {
             Self::Mismatch => "mismatch",
             Self::Storage => "storage",
             Self::Refused => "refused",
+            Self::Busy => "busy",
             Self::SnapshotLost => "snapshotLost",
             Self::Interrupted => "interrupted",
             Self::Internal => "internal",
@@ -68,6 +71,7 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     hint: Option<String>,
+    job: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -75,13 +79,20 @@ impl Error {
     /// An error of this kind. The message is lower case, has no full stop, and names the object, the place, what was
     /// expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, cause: None }))
+        Self(Box::new(Inner { kind, message: message.into(), hint: None, job: None, cause: None }))
     }
 
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the job of the service that this is about: the one that is at work already.
+    #[must_use]
+    pub fn job(mut self, id: impl Into<String>) -> Self {
+        self.0.job = Some(id.into());
         self
     }
 
@@ -116,6 +127,12 @@ impl Error {
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The job of the service that this is about, where it is about one.
+    #[must_use]
+    pub fn job_id(&self) -> Option<&str> {
+        self.0.job.as_deref()
     }
 
     /// The exit code of a process that ends with this error: 2 wrong usage or configuration, 3 something does not match,

@@ -17,6 +17,7 @@ pub mod format;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;
+pub mod retention;
 pub mod sink;
 pub mod source;
 pub mod store;

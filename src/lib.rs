@@ -2,7 +2,7 @@
 //!
 //! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
 //!
-//! - [`error`], [`names`], [`clock`]: what everything uses.
+//! - [`error`], [`names`], [`clock`]: what everything uses.  [`retention`], [`schedule`]: which backups stay, and when the next is due.
 //! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
 //! - [`engine`]: one verb a file.
@@ -18,6 +18,7 @@ pub mod mongo;
 pub mod names;
 pub mod pipeline;
 pub mod retention;
+pub mod schedule;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -1,0 +1,175 @@
+//! When the next backup is due: every so many hours, or by a cron expression in a time zone. Pure: no clock, no timer.
+//!
+//! Expressions are read and searched by `croner`, on the wall clock alone; what a wall clock time is in absolute time is decided in
+//! [`zone`]. `croner`'s own rules for daylight saving are not used: they tell jobs of one time of day from all others, so that `0 2,14 * * *` would
+//! miss the hour that is skipped and run twice in the one that is repeated, and they give up on a gap of more than two hours.
+
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod zone;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use crate::error::{Error, Result};
+
+pub use self::zone::parse as zone;
+
+/// The intervals that may be asked for, in hours: up to ten years.
+pub const HOURS: RangeInclusive<u32> = 1..=87_600;
+
+/// A cron expression of five fields that fires at some time. Two that fire at the same times are equal, however they are written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Expression {
+    text: String,
+    cron: Cron,
+    /// Whether it names every hour of the day: then it is about the minutes of each hour that there is.
+    every_hour: bool,
+}
+
+impl Expression {
+    /// Reads an expression: minute, hour, day of month, month, day of week, as Vixie cron has them, with names of months and days, and
+    /// `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Where both kinds of days are given, one of them is enough; where one of them begins
+    /// with `*`, both must hold.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the field, what stands there and what was expected; also for an expression
+    /// that never fires.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let fields = syntax::fields(&text)?;
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let cron = parser.parse(&fields.join(" ")).map_err(|e| {
+            Error::usage(format!(
+                "cron expression {text:?} cannot be read: {}",
+                e.to_string().to_lowercase().trim_end_matches('.')
+            ))
+        })?;
+        let every_hour = cron.pattern.hours.values().len() == 24;
+        let expression = Self { text, cron, every_hour };
+        if expression.wall_clock_after(DateTime::UNIX_EPOCH.naive_utc(), true).is_none() {
+            return Err(Error::usage(format!(
+                "cron expression {:?} never fires: no month of those has such a day",
+                expression.text
+            ))
+            .hint("look at the third and the fourth field, day of month and month"));
+        }
+        Ok(expression)
+    }
+
+    /// The expression as it was written, its fields one space apart.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The first time on the wall clock after this one, or at it, that the expression names.
+    fn wall_clock_after(&self, time: NaiveDateTime, inclusive: bool) -> Option<NaiveDateTime> {
+        // In UTC `croner` sees a clock that is never put forward or back.
+        self.cron.find_next_occurrence(&time.and_utc(), inclusive).ok().map(|found| found.naive_utc())
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.text)
+    }
+}
+
+/// How often, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cadence {
+    /// Every so many hours, counted from an anchor in absolute time.
+    Every(NonZeroU32),
+    /// When the wall clock of a zone shows what the expression names.
+    Cron {
+        /// What it names.
+        expression: Expression,
+        /// Whose wall clock.
+        zone: Tz,
+    },
+}
+
+/// What is to be done about a run that was planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// It is due, or lies in the past: it is made up now, once, however many there would have been since.
+    pub due: bool,
+    /// The run after that: later than now.
+    pub next: Option<DateTime<Utc>>,
+}
+
+impl Cadence {
+    /// An interval.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is not in [`HOURS`].
+    pub fn every(hours: u32) -> Result<Self> {
+        NonZeroU32::new(hours).filter(|hours| HOURS.contains(&hours.get())).map(Self::Every).ok_or_else(|| {
+            Error::usage(format!(
+                "an interval of {hours} hours: expected a whole number from {} to {}",
+                HOURS.start(),
+                HOURS.end()
+            ))
+        })
+    }
+
+    /// A cron expression in a zone, both as they are written.
+    ///
+    /// # Errors
+    /// As [`Expression::parse`] and [`zone()`].
+    pub fn cron(expression: &str, zone: &str) -> Result<Self> {
+        Ok(Self::Cron { expression: Expression::parse(expression)?, zone: self::zone(zone)? })
+    }
+
+    /// The first run later than `after`.
+    ///
+    /// An interval's runs are `anchor` and whole multiples of the interval later, the first one interval after it. Of an expression's, the
+    /// anchor means nothing:
+    ///
+    /// - One that names every hour (`*/15 * * * *`) runs whenever the clock shows what it names: in an hour that is repeated again, in one that is
+    ///   skipped not.
+    /// - Any other runs once for each time that it names. A time that is skipped is made up for at the first moment after it, one that is
+    ///   repeated counts where it comes first; a day that is skipped as a whole has no runs.
+    ///
+    /// None where there is no such time that can be told: after the year 5000.
+    #[must_use]
+    pub fn next_after(&self, anchor: DateTime<Utc>, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Every(hours) => {
+                let step = i64::from(hours.get()) * 3600;
+                // However long before the anchor it is, the first run comes one interval after it.
+                let passed = (after - anchor).num_seconds().div_euclid(step).max(0);
+                anchor.checked_add_signed(TimeDelta::try_seconds((passed + 1).checked_mul(step)?)?)
+            }
+            Self::Cron { expression, zone } if expression.every_hour => {
+                zone::each_match(*zone, after, |time, inclusive| expression.wall_clock_after(time, inclusive))
+            }
+            Self::Cron { expression, zone } => zone::each_once(*zone, after, |time| expression.wall_clock_after(time, false)),
+        }
+    }
+
+    /// What is to be done now about a run that was planned, none where nothing was planned yet.
+    #[must_use]
+    pub fn plan(&self, anchor: DateTime<Utc>, planned: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Planned {
+        Planned { due: planned.is_some_and(|planned| planned <= now), next: self.next_after(anchor, now) }
+    }
+}
+
+/// `every 6 hours`, or the expression and its zone.
+impl fmt::Display for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(hours) if hours.get() == 1 => f.write_str("every hour"),
+            Self::Every(hours) => write!(f, "every {hours} hours"),
+            Self::Cron { expression, zone } => write!(f, "{} in {zone}", expression.text),
+        }
+    }
+}

@@ -1,12 +1,15 @@
 //! Which backups a store holds, and the way to one of them by its name or its path.
 
 mod checks;
+mod hold;
+mod remove;
 
 use std::path::Path;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
+pub use self::hold::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;
 use crate::format::key;
@@ -14,7 +17,7 @@ use crate::format::manifest::{self, Manifest};
 use crate::format::progress::Progress;
 use crate::names::BackupName;
 use crate::pipeline::cpu::Cpu;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// How many backups are looked at at a time.
 const LOOKERS: usize = 4;
@@ -151,6 +154,35 @@ impl Catalog {
         self.load(store, name_or_path, &place).await
     }
 
+    /// What is known of the backup of this name; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn look(&self, name: &BackupName, now: DateTime<Utc>) -> Result<Option<Summary>> {
+        // Not by its path: that could be a link to somewhere else.
+        if !self.store.prefixes().await?.iter().any(|found| found == name.as_str()) {
+            return Ok(None);
+        }
+        Ok(self.summary(name.clone(), now).await)
+    }
+
+    /// The backups that are being made, by name. Unlike [`list`](Self::list) it reads no manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Progress)>> {
+        let mut running = Vec::new();
+        for name in self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()) {
+            let place = self.store.below(name.as_str());
+            // What cannot be read is no sign of life, or comes again with the next heartbeat.
+            let Ok(progress) = read_progress(&place).await else { continue };
+            if is_at_work(&place, &progress, now).await && place.size(key::MANIFEST).await.is_err() {
+                running.push((name, progress));
+            }
+        }
+        Ok(running)
+    }
+
     /// `None` for a directory that holds nothing of a backup.
     async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
         let store = self.store.below(name.as_str());
@@ -158,7 +190,7 @@ impl Catalog {
             Ok(manifest) => State::Complete(Box::new(manifest)),
             Err(e) if e.kind() != ErrorKind::NotFound => State::Damaged(e.to_string()),
             Err(_) => match read_progress(&store).await {
-                Ok(progress) if progress.is_alive(now) => State::Running(progress),
+                Ok(progress) if is_at_work(&store, &progress, now).await => State::Running(progress),
                 // It may have been finished between the two looks.
                 _ => match (self.read_manifest(&store).await, holds_parts(&store).await) {
                     (Ok(manifest), _) => State::Complete(Box::new(manifest)),
@@ -235,6 +267,13 @@ async fn read_progress(store: &Store) -> Result<Progress> {
     }
     let bytes = store.get(key::PROGRESS).await?;
     serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", key::PROGRESS)).cause(e))
+}
+
+/// Whether the process that wrote this can be taken to be alive. The lock of a process of this machine ends with it, and its heartbeat half a minute
+/// later.
+async fn is_at_work(store: &Store, progress: &Progress, now: DateTime<Utc>) -> bool {
+    let lock_tells = progress.locked && progress.host == store::host();
+    progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
 }
 
 /// Whether there is anything there that only a backup writes.

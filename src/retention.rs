@@ -2,6 +2,12 @@
 
 use std::num::NonZeroU32;
 
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+/// How long an incomplete backup stays that nobody asks to be removed: it may be resumed.
+const INCOMPLETE_STAYS: TimeDelta = TimeDelta::days(1);
+
 /// How many backups stay. What is `None` keeps none by that rule; where all are, nothing is ever deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -16,3 +22,211 @@ pub struct Policy {
     /// The newest of each of the last so many years that have one.
     pub yearly: Option<NonZeroU32>,
 }
+
+impl Policy {
+    /// Whether it has no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which complete backups stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Those that a policy keeps, the newest, and the newest that is verified.
+    Policy(Policy),
+    /// The newest so many, and no other.
+    Count(NonZeroU32),
+}
+
+/// What a rule decides about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name; where two are of one time, the later name counts as the newer backup.
+    pub name: String,
+    /// When it was made, or when an incomplete one was last worked on; none where that is not known.
+    pub created: Option<DateTime<Utc>>,
+    /// What it is like.
+    pub condition: Condition,
+}
+
+/// What a backup is like, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It can be restored.
+    Complete {
+        /// A check passed, and none that proves as much failed since.
+        verified: bool,
+    },
+    /// A crash left it, and nobody works on it.
+    Incomplete,
+    /// It is being made.
+    Running,
+    /// Its manifest cannot be used.
+    Damaged,
+}
+
+/// What is to be done with each candidate, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What stays, each with all reasons.
+    pub keep: Vec<Kept>,
+    /// What goes.
+    pub remove: Vec<Removed>,
+}
+
+/// A backup that stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Why: one or more.
+    pub reasons: Vec<&'static str>,
+}
+
+/// A backup that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Decides what stays.
+///
+/// A policy counts as restic does (0.19, `ApplyPolicy`; all of its tables for these rules give the same): going back from the newest backup, each rule keeps the newest of every calendar day, week by
+/// ISO 8601, month or year of `zone` until it has kept as many as it says; calendar units without a backup do not count. A rule that has some left at the oldest backup
+/// keeps that one, too, so that the history is as long as it can be.
+///
+/// Only complete backups count. What restic does not know: the newest complete backup and the newest verified one are kept by every policy; an empty policy keeps
+/// all; one from the future is kept and takes nobody's place, because a clock that was wrong once must not cost the backups that came after. None of this holds for
+/// [`Rule::Count`]: what is asked for by count is what stays. A running backup and a damaged one are kept by both; an incomplete one goes a day after it was last worked on, or at
+/// once with `all_incomplete`.
+#[must_use]
+pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: Tz, now: DateTime<Utc>) -> Plan {
+    let mut sorted: Vec<&Candidate> = candidates.iter().collect();
+    sorted.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+    let is_complete = |c: &&&Candidate| matches!(c.condition, Condition::Complete { .. });
+    let complete: Vec<&Candidate> = sorted.iter().filter(is_complete).copied().collect();
+    let mut complete = match rule {
+        Rule::Count(count) => by_count(&complete, *count),
+        Rule::Policy(policy) if policy.is_empty() => complete.iter().map(|_| vec!["no rule says which backups stay"]).collect(),
+        Rule::Policy(policy) => by_policy(&complete, policy, zone, now),
+    }
+    .into_iter();
+    let no_longer = match rule {
+        Rule::Count(_) => "not among the newest that were asked for",
+        Rule::Policy(_) => "kept by no rule",
+    };
+
+    let mut plan = Plan::default();
+    for candidate in sorted {
+        let verdict = match candidate.condition {
+            Condition::Complete { .. } => match complete.next() {
+                Some(reasons) if reasons.is_empty() => Err(no_longer),
+                reasons => Ok(reasons.unwrap_or_default()),
+            },
+            Condition::Incomplete => incomplete(candidate, all_incomplete, now).map(|reason| vec![reason]),
+            Condition::Running => Ok(vec!["it is being made"]),
+            Condition::Damaged => Ok(vec!["it is damaged, and no rule removes what cannot be judged"]),
+        };
+        let name = candidate.name.clone();
+        match verdict {
+            Ok(reasons) => plan.keep.push(Kept { name, reasons }),
+            Err(reason) => plan.remove.push(Removed { name, reason }),
+        }
+    }
+    plan
+}
+
+/// The reason for which an incomplete one stays, or else goes.
+fn incomplete(candidate: &Candidate, all: bool, now: DateTime<Utc>) -> Result<&'static str, &'static str> {
+    match candidate.created {
+        _ if all => Err("incomplete, and all such were to go"),
+        Some(touched) if now.signed_duration_since(touched) > INCOMPLETE_STAYS => Err("incomplete for more than a day"),
+        Some(_) => Ok("incomplete for less than a day"),
+        None => Ok("incomplete, and its age is not known"),
+    }
+}
+
+/// The reasons to keep each of these; none where it goes.
+fn by_count(newest_first: &[&Candidate], count: NonZeroU32) -> Vec<Vec<&'static str>> {
+    let count = usize::try_from(count.get()).unwrap_or(usize::MAX);
+    let reasons = |place| match place {
+        0 => vec!["last backup", "newest complete backup"],
+        _ if place < count => vec!["last backup"],
+        _ => Vec::new(),
+    };
+    (0..newest_first.len()).map(reasons).collect()
+}
+
+/// One rule of a policy, on its way back in time.
+struct Counter {
+    left: Option<NonZeroU32>,
+    bucket: fn(&DateTime<Tz>, usize) -> i64,
+    before: Option<i64>,
+    reason: &'static str,
+    oldest: &'static str,
+}
+
+fn counters(policy: &Policy) -> [Counter; 5] {
+    let counter = |left, bucket, reason, oldest| Counter { left, bucket, before: None, reason, oldest };
+    [
+        counter(policy.last, |_, place| i64::try_from(place).unwrap_or(i64::MAX), "last backup", "oldest last backup"),
+        counter(policy.daily, |t, _| t.num_days_from_ce().into(), "daily backup", "oldest daily backup"),
+        counter(
+            policy.weekly,
+            |t, _| i64::from(t.iso_week().year()) * 100 + i64::from(t.iso_week().week()),
+            "weekly backup",
+            "oldest weekly backup",
+        ),
+        counter(
+            policy.monthly,
+            |t, _| i64::from(t.year()) * 100 + i64::from(t.month()),
+            "monthly backup",
+            "oldest monthly backup",
+        ),
+        counter(policy.yearly, |t, _| t.year().into(), "yearly backup", "oldest yearly backup"),
+    ]
+}
+
+/// The reasons to keep each of these; none where it goes.
+fn by_policy(newest_first: &[&Candidate], policy: &Policy, zone: Tz, now: DateTime<Utc>) -> Vec<Vec<&'static str>> {
+    let mut counters = counters(policy);
+    let mut reasons: Vec<Vec<&'static str>> = Vec::with_capacity(newest_first.len());
+    // One whose age is not known is not judged by it.
+    let judged = |c: &Candidate| c.created.filter(|created| *created <= now).map(|created| created.with_timezone(&zone));
+    let last = newest_first.iter().rposition(|c| judged(c).is_some());
+    let is_verified = |c: &Candidate| c.condition == Condition::Complete { verified: true };
+    let (mut newest, mut newest_verified) = (true, true);
+    for (place, candidate) in newest_first.iter().enumerate() {
+        let Some(created) = judged(candidate) else {
+            reasons.push(vec![if candidate.created.is_some() { "from the future" } else { "its age is not known" }]);
+            continue;
+        };
+        let mut why = Vec::new();
+        for counter in &mut counters {
+            let Some(left) = counter.left else { continue };
+            let bucket = (counter.bucket)(&created, place);
+            let is_next = counter.before != Some(bucket);
+            if is_next || Some(place) == last {
+                why.push(if is_next { counter.reason } else { counter.oldest });
+                counter.before = Some(bucket);
+                counter.left = NonZeroU32::new(left.get() - 1);
+            }
+        }
+        if std::mem::take(&mut newest) {
+            why.push("newest complete backup");
+        }
+        if is_verified(candidate) && std::mem::take(&mut newest_verified) {
+            why.push("newest verified backup");
+        }
+        reasons.push(why);
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,21 @@
 //! `backup`: take one, or with `--dry-run` say what would be taken.
 
+use chrono_tz::Tz;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::render;
-use super::{unless_stopped, with_progress};
+use super::{cleaned, render, unless_stopped, with_progress};
+use crate::catalog::Catalog;
+use crate::clock;
 use crate::config::{Config, Flags};
 use crate::engine::backup::{self, BackupOptions};
+use crate::engine::clean;
 use crate::error::Result;
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
+use crate::retention::Policy;
 use crate::store::Store;
 
 /// Flags of `backup`.
@@ -41,6 +45,9 @@ pub struct Args {
     /// Go on where the backup could not be of one moment though the source is a replica set
     #[arg(long)]
     allow_inconsistent: bool,
+    /// Take the backup though another one of the same source runs into the same path
+    #[arg(long)]
+    allow_concurrent: bool,
     /// Cursors that read at a time, 1 to 256 [env: BACKUP_READERS] [default: chosen from the machine]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     readers: Option<String>,
@@ -64,7 +71,13 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(
+    args: Args,
+    config: &Config,
+    (policy, zone): (Policy, Tz),
+    faces: Faces,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = BackupOptions {
         include: patterns(&args.include)?,
@@ -72,6 +85,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         databases: args.database,
         allow_empty: args.allow_empty,
         allow_inconsistent: args.allow_inconsistent,
+        allow_concurrent: args.allow_concurrent,
+        job: None,
         tuning: config.tuning,
     };
     let store = Store::open(&config.path)?;
@@ -98,8 +113,9 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         }
     };
     let report = with_progress(faces, &progress, work).await?;
+    let retention = clean::after_backup(&Catalog::new(store), &policy, zone, clock::now()).await;
     let manifest = &report.manifest;
-    let fields = json!({
+    let mut fields = json!({
         "name": report.name,
         "path": report.location,
         "documents": manifest.totals.documents,
@@ -110,5 +126,10 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "leftOut": manifest.left_out,
         "seconds": render::seconds(manifest),
     });
-    Ok(Outcome::done(render::backup(&report.location, manifest), output::fields(&fields)?))
+    let mut text = render::backup(&report.location, manifest);
+    if let Some(retention) = retention {
+        fields["retention"] = json!(retention);
+        text += &cleaned::after_backup(&retention);
+    }
+    Ok(Outcome::done(text, output::fields(&fields)?))
 }

@@ -2,6 +2,8 @@
 
 pub mod backup;
 pub mod check;
+pub mod clean;
+pub mod cleaned;
 pub mod import;
 pub mod list;
 pub mod output;
@@ -15,6 +17,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use chrono_tz::Tz;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,13 +27,14 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Flags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::progress::Progress;
+use crate::retention::Policy;
 use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 6] = ["serve", "clean", "export", "sync", "tune", "token"];
+const LATER_VERBS: [&str; 5] = ["serve", "export", "sync", "tune", "token"];
 /// Flags that are planned and not built.
-const LATER_FLAGS: [&str; 5] = ["--keep", "--max-mbit", "--format", "--out", "--gzip"];
+const LATER_FLAGS: [&str; 4] = ["--max-mbit", "--format", "--out", "--gzip"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -69,6 +73,8 @@ pub enum Verb {
     Show(show::Args),
     /// Check that a backup is whole, or with --restore that it comes back
     Verify(verify::Args),
+    /// Delete backups that need not stay any more, and what crashes left
+    Clean(clean::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
 }
@@ -141,11 +147,12 @@ async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result
     let flags = Flags { path, ..verb.flags() };
     let config = load(&flags)?;
     match verb {
-        Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
+        Verb::Backup(args) => backup::run(args, &config, retention(&config), faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
+        Verb::Clean(args) => clean::run(args, &config, retention(&config), stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
     }
 }
@@ -158,7 +165,7 @@ impl Verb {
             Self::Import(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
-            Self::List | Self::Show(_) => Flags::default(),
+            Self::List | Self::Show(_) | Self::Clean(_) => Flags::default(),
         }
     }
 }
@@ -167,6 +174,11 @@ fn load(flags: &Flags) -> Result<Config> {
     let directory = std::env::current_dir()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))?;
     Config::load(&directory, std::env::vars_os(), flags)
+}
+
+/// The configured policy of retention, and the zone of its days: none, and UTC, until the configuration has them.
+fn retention(_config: &Config) -> (Policy, Tz) {
+    (Policy::default(), Tz::UTC)
 }
 
 /// The catalog of the configured path.

@@ -9,6 +9,7 @@ mod range;
 mod read;
 mod resume;
 mod slice;
+mod turn;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
+pub use turn::running;
 
 use self::journal::{Journal, Record};
 use self::moment::Moment;
@@ -32,7 +34,7 @@ use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::store::{Lock, Store};
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
 const RESTARTS: u32 = 5;
@@ -53,6 +55,10 @@ pub struct BackupOptions {
     pub allow_empty: bool,
     /// A replica set that cannot be read at one moment is read without.
     pub allow_inconsistent: bool,
+    /// Other backups of the same source may run beside it.
+    pub allow_concurrent: bool,
+    /// The job of the service that it is the work of: those whom it keeps waiting are told.
+    pub job: Option<String>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
@@ -108,7 +114,7 @@ pub async fn plan_resume(
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`], [`ErrorKind::Storage`], [`ErrorKind::SnapshotLost`] where the
 /// source no longer has the history of the moment that is read, [`ErrorKind::Refused`] where it cannot be read at one moment at all
-/// and that is not allowed, [`ErrorKind::Interrupted`].
+/// and that is not allowed, [`ErrorKind::Busy`] where another backup of the same source runs into this store and that is not allowed, [`ErrorKind::Interrupted`].
 pub async fn run(
     source: &MongoUri,
     store: &Store,
@@ -116,10 +122,14 @@ pub async fn run(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<BackupReport> {
+    // What is there to be seen is seen before anything is made; `backup` makes sure.
+    if !options.allow_concurrent {
+        turn::look(store, source.hosts()).await?;
+    }
     let (name, place) = claim(store).await?;
-    let _lock = place.lock().await?;
+    let lock = place.lock().await?.ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());
-    match backup(source, &name, &place, None, options, &record, progress, stop).await {
+    match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
@@ -142,11 +152,18 @@ pub async fn resume(
     stop: &CancellationToken,
 ) -> Result<BackupReport> {
     let mut unfinished = resume::open(store, name).await?;
-    let _lock = unfinished.lock.take();
     let (name, place) = (unfinished.name.clone(), unfinished.place.clone());
+    let lock = unfinished.lock.take().ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());
-    match backup(source, &name, &place, Some(unfinished), options, &record, progress, stop).await {
+    match backup(source, store, &name, (&place, &lock), Some(unfinished), options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
+        Err(error) if error.kind() == ErrorKind::Busy => {
+            // It is as it was, and nobody works on it.
+            if let Err(e) = place.delete(key::PROGRESS).await {
+                tracing::warn!("{} of the unfinished backup could not be removed: {e}", key::PROGRESS);
+            }
+            Err(error)
+        }
         Err(error) if error.kind() == ErrorKind::SnapshotLost => {
             Err(Error::new(ErrorKind::SnapshotLost, format!("backup {name} cannot be resumed: {error}"))
                 .hint(format!("take a new one without --resume, and remove {}", place.location()))
@@ -171,8 +188,9 @@ struct Run<'a> {
 #[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
 async fn backup(
     source: &MongoUri,
+    store: &Store,
     name: &BackupName,
-    place: &Store,
+    (place, lock): (&Store, &Lock),
     unfinished: Option<Unfinished>,
     options: &BackupOptions,
     record: &Arc<Record>,
@@ -182,13 +200,24 @@ async fn backup(
     progress.begin("looking at the source");
     let (mut prepared, started) = match &unfinished {
         None => (unless_stopped(stop, plan::prepare(source, options)).await?, clock::now()),
-        Some(unfinished) => {
-            let prepared = unless_stopped(stop, resume::prepare(source, options, unfinished)).await?;
-            unfinished.tidy_up(progress).await?;
-            (prepared, unfinished.started())
+        Some(unfinished) => (unless_stopped(stop, resume::prepare(source, options, unfinished)).await?, unfinished.started()),
+    };
+    let first = pulse::first(started, turn::hosts(source, &prepared.connection.hosts), options.job.clone(), lock.holds());
+    let ready = async {
+        match options.allow_concurrent {
+            true => pulse::write(&first, place).await?,
+            false => turn::take(store, name, place, &first, stop).await?,
+        }
+        match &unfinished {
+            Some(unfinished) => unfinished.tidy_up(progress).await,
+            None => Ok(()),
         }
     };
-    let pulse = Pulse::start(place.clone(), progress.clone(), started);
+    if let Err(e) = ready.await {
+        prepared.connection.close().await;
+        return Err(e);
+    }
+    let pulse = Pulse::start(place.clone(), progress.clone(), first);
     let run = Run { place, state: pulse.state(), record, progress, stop };
     let result = execute(&mut prepared, name, unfinished, started, &run).await;
     pulse.stop().await?;

@@ -63,10 +63,10 @@ pub struct DrillReport {
 }
 
 /// Imports the whole backup into scratch databases of the target, reads it back, compares digests, and drops them, also where it fails or is stopped. What other drills
-/// left that died is dropped, too. The result is kept beside the backup.
+/// left that died is dropped, too. The result is kept beside the backup, which is not deleted meanwhile.
 ///
 /// # Errors
-/// Those of [`restore::run`]. One that says nothing of the backup, such as [`ErrorKind::Unreachable`] and [`ErrorKind::Interrupted`], is not kept as a result.
+/// Those of [`restore::run`] and of [`Backup::hold`]. One that says nothing of the backup, such as [`ErrorKind::Unreachable`] and [`ErrorKind::Interrupted`], is not kept as a result.
 pub async fn run(
     backup: &Backup,
     target: &MongoUri,
@@ -77,6 +77,7 @@ pub async fn run(
 ) -> Result<DrillReport> {
     let begun = Instant::now();
     let stop = &stop.child_token();
+    let _hold = backup.hold("drill").await?;
 
     // 1. Names that are free there, and the plan, which refuses what must not be done. Reads only.
     progress.begin("looking at the target");

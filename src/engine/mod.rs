@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod clean;
 pub mod drill;
 pub mod record;
 mod replayed;

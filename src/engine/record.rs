@@ -12,12 +12,13 @@ use crate::error::{ErrorKind, Result};
 use crate::format::checks::{Check, CheckKind};
 use crate::pipeline::progress::Progress;
 
-/// Verifies a backup and keeps the result beside it.
+/// Verifies a backup and keeps the result beside it. Meanwhile it is not deleted.
 ///
 /// # Errors
-/// Those of [`verify::run`]; nothing is kept then.
+/// Those of [`verify::run`] and of [`Backup::hold`]; nothing is kept then.
 pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &CancellationToken) -> Result<VerifyReport> {
     let begun = Instant::now();
+    let _hold = backup.hold("verify").await?;
     let report = verify::run(backup, options, stop).await?;
     let kind = if options.deep { CheckKind::Deep } else { CheckKind::Verify };
     let problem = report.problems.first().map(|p| p.message.clone());
@@ -26,10 +27,10 @@ pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &Cancellatio
 }
 
 /// Does what was planned, as [`restore::execute`] does. Where that brought the whole backup with every digest as it should be, or found the backup damaged, this is
-/// kept beside it.
+/// kept beside it. Meanwhile it is not deleted.
 ///
 /// # Errors
-/// Those of [`restore::execute`].
+/// Those of [`restore::execute`] and of [`Backup::hold`].
 pub async fn import(
     backup: &Backup,
     plan: Plan,
@@ -38,6 +39,13 @@ pub async fn import(
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     let begun = Instant::now();
+    let _hold = match backup.hold("import").await {
+        Ok(hold) => hold,
+        Err(e) => {
+            plan.close().await;
+            return Err(e);
+        }
+    };
     let done = restore::execute(backup, plan, options, progress, stop).await;
     let problem = match &done {
         Ok(report) if is_whole(backup, report) => None,

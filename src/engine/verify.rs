@@ -342,6 +342,7 @@ async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
     known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
     let found = store.list().await?;
-    let strays = found.iter().filter(|e| !known.contains(e.key.as_str()) && key::journal_number(&e.key).is_none());
+    let is_own = |key: &str| known.contains(key) || key::journal_number(key).is_some() || key::is_reader(key);
+    let strays = found.iter().filter(|e| !is_own(&e.key));
     Ok(strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size)).collect())
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha1::{Digest as _, Sha1};
+use uuid::Uuid;
 
 use crate::names::Namespace;
 
@@ -22,6 +23,8 @@ pub const OPLOG: &str = "oplog";
 pub const CHECKS: &str = "checks.json";
 /// The stem of an unfinished backup's journal, at its top; removed at its end.
 const JOURNAL: &str = "resume";
+/// What the names begin with of what readers leave at the top while they read.
+const READER: &str = "reader";
 
 /// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
 const MAX_ESCAPED: usize = 238;
@@ -73,7 +76,7 @@ fn is_own_file(name: &str) -> bool {
     let name = name.to_lowercase();
     let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
     let plain = [MANIFEST, SHA256SUMS, PROGRESS, CHECKS].iter().any(|own| own.to_lowercase() == name);
-    slice || plain || journal_number(&name).is_some()
+    slice || plain || journal_number(&name).is_some() || is_reader(&name)
 }
 
 /// The key of a collection's metadata file.
@@ -106,6 +109,19 @@ pub fn journal(number: usize) -> String {
 pub fn journal_number(key: &str) -> Option<usize> {
     let digits = key.strip_prefix(JOURNAL)?.strip_prefix('.')?.strip_suffix(".json")?;
     digits.parse().ok().filter(|number| journal(*number) == key)
+}
+
+/// The key of what a reader leaves while it reads.
+#[must_use]
+pub fn reader(id: Uuid) -> String {
+    format!("{READER}.{id}.json")
+}
+
+/// Whether this is the key of what a reader leaves.
+#[must_use]
+pub fn is_reader(key: &str) -> bool {
+    let id = key.strip_prefix(READER).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".json"));
+    id.is_some_and(|id| Uuid::try_parse(id).is_ok_and(|parsed| reader(parsed) == key))
 }
 
 /// A collection's name as a file name, as mongodump escapes it.
@@ -190,6 +206,11 @@ mod tests {
         assert_eq!(stem(&mut stems, "oplog", "c"), "oplog/c");
         assert!(stem(&mut stems, "Resume.00012.json", "c").starts_with("Resume.00012.json%24"));
         assert_eq!((journal_number("resume.00012.json"), journal_number("resume.12.json")), (Some(12), None));
+        let reader = reader(Uuid::from_u128(0xabc));
+        assert!(
+            is_reader(&reader) && !is_reader(&reader.to_uppercase()) && !is_reader("reader.json") && !is_reader("reader.x.json")
+        );
+        assert!(stem(&mut stems, &reader.to_uppercase(), "c").contains(".JSON%24"));
         assert_eq!((segment_number("d/c", "d/c.00007.bson.zst"), segment_number("d/c", "d/c.x.00007.bson.zst")), (Some(7), None));
         let slice = segment(OPLOG, 3);
         assert_eq!(slice, "oplog.00003.bson.zst");

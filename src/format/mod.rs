@@ -10,4 +10,5 @@ pub mod manifest;
 pub mod metadata;
 pub mod oplog;
 pub mod progress;
+pub mod reader;
 pub mod segment;

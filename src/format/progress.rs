@@ -22,6 +22,18 @@ pub struct Progress {
     pub host: String,
     /// The process there.
     pub process: u32,
+    /// The source's hosts, `host:port` in lower case: as the deployment names its members, and as its URI does.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub source: Vec<String>,
+    /// The job of the service that it is the work of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub job: Option<String>,
+    /// It still looks whether another backup of that source runs, and gives way if so.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub undecided: bool,
+    /// Its process keeps a lock on the directory: where that machine's processes find none, this one is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub locked: bool,
     /// When it began.
     pub started: DateTime<Utc>,
     /// When this was written.
@@ -42,7 +54,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether the process that wrote it can be taken to be alive.
+    /// Whether the process that wrote it can be taken to be alive, by the heartbeat alone.
     #[must_use]
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
         now.signed_duration_since(self.heartbeat) < STALE

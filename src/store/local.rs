@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// How long to wait before a lock is asked for again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The whole file system, every write synced with its parent directory. One instance serves every root: keys are absolute paths,
 /// so that a root need not exist before it is written to.
@@ -105,7 +109,7 @@ pub(super) async fn restrict(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A directory that no other process takes a lock on meanwhile: let go when it is dropped, or its process ends.
+/// A lock on a directory: let go when it is dropped, or its process ends.
 #[derive(Debug)]
 pub struct Lock {
     directory: Option<std::fs::File>,
@@ -119,19 +123,133 @@ impl Lock {
     }
 }
 
-/// Locks the directory `root`, as far as its file system knows locks.
-pub(super) async fn lock(root: &Path) -> Result<Option<Lock>> {
+/// How a lock goes with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// It is the only one.
+    Exclusive,
+    /// Others of this kind are beside it.
+    Shared,
+}
+
+/// Locks the directory `root`, as far as its file system knows locks; nothing where another lock is in the way for `patience`. One that only looks
+/// whether there is a lock has one for a moment.
+pub(super) async fn lock(root: &Path, sharing: Sharing, patience: Duration) -> Result<Option<Lock>> {
+    let until = tokio::time::Instant::now() + patience;
+    loop {
+        let root = root.to_owned();
+        if let Some(lock) = blocking(move || try_lock(&root, sharing)).await? {
+            return Ok(Some(lock));
+        }
+        if tokio::time::Instant::now() >= until {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}
+
+fn try_lock(root: &Path, sharing: Sharing) -> Result<Option<Lock>> {
+    let directory = std::fs::File::open(root).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{} does not exist", root.display())).cause(e),
+        _ => error("open", root, e),
+    })?;
+    let operation = match sharing {
+        Sharing::Exclusive => rustix::fs::FlockOperation::NonBlockingLockExclusive,
+        Sharing::Shared => rustix::fs::FlockOperation::NonBlockingLockShared,
+    };
+    match rustix::fs::flock(&directory, operation) {
+        Ok(()) => Ok(Some(Lock { directory: Some(directory) })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => {
+            tracing::debug!("{} cannot be locked: {e}", root.display());
+            Ok(Some(Lock { directory: None }))
+        }
+    }
+}
+
+/// Whether a process of this machine has an exclusive lock on the directory; nothing where that cannot be told.
+pub(super) async fn is_locked(root: &Path) -> Option<bool> {
+    let root = root.to_owned();
+    match blocking(move || try_lock(&root, Sharing::Shared)).await {
+        Ok(Some(lock)) => lock.holds().then_some(false),
+        Ok(None) => Some(true),
+        Err(_) => None,
+    }
+}
+
+/// Puts a small file into the directory `root`, whole or not at all, in place of the one of that name. It makes no directory, and what it writes need
+/// not outlive a crash of the machine.
+pub(super) fn leave_note(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = root.join(name);
+    // Listings pass over names that end so: they are what the store stages under.
+    let staged = root.join(format!("{name}#1"));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&staged).and_then(|mut file| io::Write::write_all(&mut file, bytes));
+    let done = written.and_then(|()| std::fs::rename(&staged, &path));
+    done.map_err(|e| {
+        let _may_not_be_there = std::fs::remove_file(&staged);
+        error("write", &path, e)
+    })
+}
+
+/// Removes a file that [`leave_note`] put; one that is gone is no error.
+pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
+    let path = root.join(name);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("delete", &path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Names of the files right in `root`, sorted; none where it does not exist.
+pub(super) async fn files(root: &Path) -> Result<Vec<String>> {
     let root = root.to_owned();
     blocking(move || {
-        let directory = std::fs::File::open(&root).map_err(|e| error("open", &root, e))?;
-        match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { directory: Some(directory) })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => {
-                tracing::debug!("{} cannot be locked: {e}", root.display());
-                Ok(Some(Lock { directory: None }))
+        let listing = match std::fs::read_dir(&root) {
+            Ok(listing) => listing,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(error("list", &root, e)),
+        };
+        let mut names = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(|e| error("list", &root, e))?;
+            let is_file = entry.file_type().is_ok_and(|t| t.is_file());
+            names.extend(entry.file_name().into_string().ok().filter(|_| is_file));
+        }
+        names.sort();
+        Ok(names)
+    })
+    .await
+}
+
+/// The bytes of all files below `root`, half written ones included, and when the newest was written. What vanishes meanwhile does not count.
+pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
+    let root = root.to_owned();
+    blocking(move || {
+        let (mut directories, mut bytes, mut newest) = (vec![root], 0, None);
+        while let Some(directory) = directories.pop() {
+            let listing = match std::fs::read_dir(&directory) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                listing => listing.map_err(|e| error("list", &directory, e))?,
+            };
+            for entry in listing {
+                let entry = entry.map_err(|e| error("list", &directory, e))?;
+                // Of a link, that is the link's own.
+                match entry.metadata() {
+                    Ok(found) if found.is_dir() => directories.push(entry.path()),
+                    Ok(found) => {
+                        bytes += found.len();
+                        newest = newest.max(found.modified().ok());
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(error("look at", &entry.path(), e)),
+                }
             }
         }
+        Ok((bytes, newest))
     })
     .await
 }
@@ -183,7 +301,10 @@ pub(super) async fn directories(root: &Path) -> Result<Vec<String>> {
 
 /// Removes a directory and all in it, and syncs its parent.
 pub(super) async fn remove_tree(root: &Path) -> Result<()> {
-    tokio::fs::remove_dir_all(root).await.map_err(|e| error("delete", root, e))?;
+    match tokio::fs::remove_dir_all(root).await {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error("delete", root, e)),
+        _ => {}
+    }
     sync_parent(root).await
 }
 

@@ -6,6 +6,7 @@ mod local;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -13,7 +14,17 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 
 pub use self::local::Lock;
+use self::local::Sharing;
 use crate::error::{Error, ErrorKind, Result};
+
+/// How long a lock is waited for: longer than one that only looks whether there is one keeps it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The name of this machine: locks are known to its processes alone.
+#[must_use]
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
 
 /// A place that keeps objects.
 #[derive(Debug, Clone)]
@@ -149,13 +160,61 @@ impl Store {
         local::claim(&self.root).await
     }
 
-    /// Keeps other processes of this machine from working on what is at the root, until what it gives is dropped. Nothing where another one
+    /// Keeps other processes of this machine from working on what is at the root, and from reading it, until what it gives is dropped. Nothing where another one
     /// does. Where the file system knows no locks, nothing is kept from anyone.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`] where there is no root; [`ErrorKind::Storage`].
     pub async fn lock(&self) -> Result<Option<Lock>> {
-        local::lock(&self.root).await
+        local::lock(&self.root, Sharing::Exclusive, LOCK_PATIENCE).await
+    }
+
+    /// The same beside others that take it so, too: readers. Nothing where a [`lock`](Self::lock) is in the way.
+    ///
+    /// # Errors
+    /// As for [`lock`](Self::lock).
+    pub async fn lock_shared(&self) -> Result<Option<Lock>> {
+        local::lock(&self.root, Sharing::Shared, LOCK_PATIENCE).await
+    }
+
+    /// Whether a process of this machine has the [`lock`](Self::lock); nothing where that cannot be told.
+    pub async fn is_locked(&self) -> Option<bool> {
+        local::is_locked(&self.root).await
+    }
+
+    /// Puts a small file right at the root, whole or not at all, replacing one of that name. It does not make the root, and it is not on the disk for good
+    /// when this returns: it is for what says that a process lives. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn leave_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.place(name)?;
+        local::leave_note(&self.root, name, bytes)
+    }
+
+    /// Removes what [`leave_note`](Self::leave_note) put; one that is not there is no error. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub fn take_note_away(&self, name: &str) -> Result<()> {
+        self.place(name)?;
+        local::take_note_away(&self.root, name)
+    }
+
+    /// Names of the objects right at the root. Nothing where the root does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn files(&self) -> Result<Vec<String>> {
+        local::files(&self.root).await
+    }
+
+    /// The bytes of everything below the root, what is half written included, and when the newest of it was written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn measure(&self) -> Result<(u64, Option<SystemTime>)> {
+        local::measure(&self.root).await
     }
 
     /// Deletes everything but these keys, what was half written included, and gives how many they were.

@@ -14,7 +14,7 @@ use crate::format::key;
 use crate::format::manifest::{ClusterTime, FORMAT_VERSION};
 use crate::format::progress::{HEARTBEAT_SECONDS, Progress as Heartbeat};
 use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// The heartbeat of one backup. It ends with [`Pulse::stop`], or soon after it is dropped.
 pub(super) struct Pulse {
@@ -52,10 +52,10 @@ impl State {
 }
 
 impl Pulse {
-    /// Begins to beat.
-    pub(super) fn start(place: Store, progress: Progress, started: DateTime<Utc>) -> Self {
+    /// Begins to beat, after what was said [first].
+    pub(super) fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
         let (state, end) = (Arc::new(State::default()), CancellationToken::new());
-        let task = tokio::spawn(beat(state.clone(), place, progress, started, end.clone()));
+        let task = tokio::spawn(beat(state.clone(), place, progress, first, end.clone()));
         Self { state, end, task }
     }
 
@@ -82,14 +82,41 @@ fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
     *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
 }
 
-async fn beat(state: Arc<State>, place: Store, progress: Progress, started: DateTime<Utc>, end: CancellationToken) {
+/// A heartbeat of this process, of nothing read yet.
+pub(super) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
+    Heartbeat {
+        format_version: FORMAT_VERSION,
+        host: store::host(),
+        process: std::process::id(),
+        source,
+        job,
+        undecided: false,
+        locked,
+        started,
+        heartbeat: clock::now(),
+        snapshot_time: None,
+        oplog_time: None,
+        ranges_done: 0,
+        ranges: 0,
+        documents: 0,
+        raw_bytes: 0,
+    }
+}
+
+/// Writes a heartbeat.
+///
+/// # Errors
+/// [`ErrorKind::Storage`].
+pub(super) async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(heartbeat)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", key::PROGRESS)).cause(e))?;
+    place.put(key::PROGRESS, vec![bytes.into()]).await
+}
+
+async fn beat(state: Arc<State>, place: Store, progress: Progress, first: Heartbeat, end: CancellationToken) {
     loop {
         let (documents, raw_bytes, ..) = progress.view().sums();
         let heartbeat = Heartbeat {
-            format_version: FORMAT_VERSION,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            process: std::process::id(),
-            started,
             heartbeat: clock::now(),
             snapshot_time: get(&state.snapshot_time),
             oplog_time: get(&state.oplog_time),
@@ -97,12 +124,11 @@ async fn beat(state: Arc<State>, place: Store, progress: Progress, started: Date
             ranges: state.ranges.load(Ordering::Relaxed),
             documents,
             raw_bytes,
+            ..first.clone()
         };
-        if let Ok(bytes) = serde_json::to_vec_pretty(&heartbeat) {
-            // Where it cannot be written, neither can the segments, and that is what fails the backup.
-            if let Err(e) = place.put(key::PROGRESS, vec![bytes.into()]).await {
-                tracing::warn!("the heartbeat could not be written: {e}");
-            }
+        // Where it cannot be written, neither can the segments, and that is what fails the backup.
+        if let Err(e) = write(&heartbeat, &place).await {
+            tracing::warn!("the heartbeat could not be written: {e}");
         }
         tokio::select! {
             () = end.cancelled() => return,

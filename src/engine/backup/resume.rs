@@ -18,7 +18,7 @@ use crate::pipeline::progress::Progress;
 use crate::source::discover::{Found, Listing, Size};
 use crate::source::oplog::Start;
 use crate::source::ranges::{IdValue, Range};
-use crate::store::{Lock, Store};
+use crate::store::{self, Lock, Store};
 
 /// An unfinished backup that nobody else works on.
 pub(super) struct Unfinished {
@@ -76,7 +76,7 @@ async fn take(store: &Store, found: &Summary) -> Result<Unfinished> {
         }
         State::Damaged(reason) => return Err(Error::damaged(format!("backup {}: {reason}", found.location))),
         // Of this machine's processes the lock knows better.
-        State::Running(progress) => progress.host != *rustix::system::uname().nodename().to_string_lossy(),
+        State::Running(progress) => progress.host != store::host(),
         State::Incomplete => false,
     };
     let lock = place.lock().await?.filter(|_| !seen_alive).ok_or_else(running)?;

@@ -1,0 +1,82 @@
+//! `clean`: delete what retention no longer keeps, and what crashes left.
+
+use std::num::NonZeroU32;
+
+use chrono_tz::Tz;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{self, Outcome};
+use super::{catalog, cleaned, unless_stopped};
+use crate::clock;
+use crate::config::Config;
+use crate::engine::clean::{self, CleanOptions};
+use crate::error::{Error, Result};
+use crate::retention::{Policy, Rule};
+
+/// The most backups that a rule may ask for: more is a slip of the hand.
+const MOST: u32 = 1_000_000;
+
+/// Flags of `clean`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Keep the newest N complete backups; alone, those and no other
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep: Option<String>,
+    /// Keep the newest backup of each of the last N days that have one
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep_daily: Option<String>,
+    /// The same for weeks, from Monday on
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep_weekly: Option<String>,
+    /// The same for months
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep_monthly: Option<String>,
+    /// The same for years
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keep_yearly: Option<String>,
+    /// Delete every incomplete backup that nobody works on, not only those of more than a day; alone, nothing else
+    #[arg(long)]
+    incomplete: bool,
+    /// Say what would be deleted, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    /// The rule that the flags give, or else the configured policy.
+    fn rule(&self, configured: Policy) -> Result<Rule> {
+        let last = number("--keep", self.keep.as_deref())?;
+        let by_calendar = Policy {
+            last: None,
+            daily: number("--keep-daily", self.keep_daily.as_deref())?,
+            weekly: number("--keep-weekly", self.keep_weekly.as_deref())?,
+            monthly: number("--keep-monthly", self.keep_monthly.as_deref())?,
+            yearly: number("--keep-yearly", self.keep_yearly.as_deref())?,
+        };
+        match last {
+            Some(count) if by_calendar.is_empty() => Ok(Rule::Count(count)),
+            _ if !by_calendar.is_empty() => Ok(Rule::Policy(Policy { last, ..by_calendar })),
+            _ if self.incomplete => Ok(Rule::Policy(Policy::default())),
+            _ if !configured.is_empty() => Ok(Rule::Policy(configured)),
+            _ => Err(Error::usage("nothing says which backups stay").hint(
+                "give --keep N, or any of --keep-daily, --keep-weekly, --keep-monthly and --keep-yearly; --incomplete alone deletes only what was never completed",
+            )),
+        }
+    }
+}
+
+fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
+    // As with every setting, an empty value is none.
+    let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    let number = text.trim().parse().ok().and_then(NonZeroU32::new).filter(|n| n.get() <= MOST);
+    number.map(Some).ok_or_else(|| Error::usage(format!("{flag} is {text:?}: expected a whole number from 1 to {MOST}")))
+}
+
+pub(super) async fn run(args: Args, config: &Config, (policy, zone): (Policy, Tz), stop: &CancellationToken) -> Result<Outcome> {
+    let options = CleanOptions { rule: args.rule(policy)?, all_incomplete: args.incomplete, zone };
+    let catalog = catalog(config)?;
+    let plan = unless_stopped(stop, clean::plan(&catalog, &options, clock::now())).await?;
+    let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, stop).await };
+    let failure = if stop.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
+    Ok(Outcome { text: cleaned::text(&report), json: output::fields(&report)?, failure })
+}

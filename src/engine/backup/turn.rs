@@ -1,0 +1,163 @@
+//! One backup of a source at a time: how those that begin together settle which of them goes on.
+//!
+//! Each writes a heartbeat with its source's hosts that says *undecided*, looks at all others of these hosts, and then either gives way, or writes that it is decided. It
+//! gives way to whoever is decided, and to one that is undecided and has an earlier name; for one with a later name it waits. Of two, let A be the one that wrote *undecided* later:
+//! when it looks, it sees the other, which is there, decided or not, until it gave way. So both cannot go on. Only the one with the later name gives way to an undecided
+//! one, and whoever is decided gives way to nobody: so both cannot give way.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use super::{pulse, unless_stopped};
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::progress::Progress as Heartbeat;
+use crate::mongo::MongoUri;
+use crate::names::BackupName;
+use crate::store::{self, Store};
+
+/// How long to wait before looking again what another one decides.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A backup of a source with one of these hosts (`host:port` in lower case, or the name of an SRV string) that runs into this store, with what it says of itself.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] where the store cannot be listed.
+pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) -> Result<Option<(BackupName, Heartbeat)>> {
+    Ok(others(catalog, None, hosts, now).await?.into_iter().min_by_key(|(_, heartbeat)| heartbeat.undecided))
+}
+
+/// The hosts of a source: as its URI names them, and as it does itself.
+pub(super) fn hosts(uri: &MongoUri, members: &[String]) -> Vec<String> {
+    let mut hosts: Vec<String> = uri.hosts().iter().chain(members).map(|host| host.to_lowercase()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// Fails where a backup of these hosts runs already.
+pub(super) async fn look(store: &Store, hosts: &[String]) -> Result<()> {
+    match running(&Catalog::new(store.clone()), hosts, clock::now()).await? {
+        Some((name, heartbeat)) => Err(busy(&name, &heartbeat)),
+        None => Ok(()),
+    }
+}
+
+/// Waits until it is settled that this one goes on.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
+pub(super) async fn take(
+    store: &Store,
+    name: &BackupName,
+    place: &Store,
+    first: &Heartbeat,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let catalog = Catalog::new(store.clone());
+    loop {
+        let now = clock::now();
+        pulse::write(&Heartbeat { heartbeat: now, undecided: true, ..first.clone() }, place).await?;
+        match verdict(name, &others(&catalog, Some(name), &first.source, now).await?) {
+            Verdict::GoOn => return pulse::write(&Heartbeat { heartbeat: clock::now(), ..first.clone() }, place).await,
+            Verdict::GiveWay((other, heartbeat)) => return Err(busy(other, heartbeat)),
+            Verdict::Wait => {}
+        }
+        let pause = async {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
+        };
+        unless_stopped(stop, pause).await?;
+    }
+}
+
+/// The error of a directory that another process got hold of as soon as it was made.
+pub(super) fn taken(place: &Store) -> Error {
+    Error::new(ErrorKind::Busy, format!("{} is locked by another process", place.location())).hint("run it again")
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict<'a> {
+    GoOn,
+    GiveWay(&'a (BackupName, Heartbeat)),
+    Wait,
+}
+
+fn verdict<'a>(own: &BackupName, others: &'a [(BackupName, Heartbeat)]) -> Verdict<'a> {
+    if let Some(decided) = others.iter().find(|(_, heartbeat)| !heartbeat.undecided) {
+        return Verdict::GiveWay(decided);
+    }
+    match others.iter().min_by_key(|(name, _)| name) {
+        Some(earlier) if earlier.0 < *own => Verdict::GiveWay(earlier),
+        Some(_) => Verdict::Wait,
+        None => Verdict::GoOn,
+    }
+}
+
+async fn others(
+    catalog: &Catalog,
+    own: Option<&BackupName>,
+    hosts: &[String],
+    now: DateTime<Utc>,
+) -> Result<Vec<(BackupName, Heartbeat)>> {
+    let here = store::host();
+    let mut running = catalog.running(now).await?;
+    running.retain(|(name, heartbeat)| Some(name) != own && meets(heartbeat, hosts, &here));
+    Ok(running)
+}
+
+/// Whether it is of a source with one of these hosts. A name that every machine has for itself means another source on each.
+fn meets(heartbeat: &Heartbeat, hosts: &[String], here: &str) -> bool {
+    heartbeat.source.iter().any(|host| hosts.contains(host) && (heartbeat.host == here || !is_own_name(host)))
+}
+
+fn is_own_name(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost" || name.starts_with("127.") || matches!(name, "::1" | "[::1]") || name.starts_with('/')
+}
+
+fn busy(name: &BackupName, heartbeat: &Heartbeat) -> Error {
+    let error = Error::new(
+        ErrorKind::Busy,
+        format!("a backup of this source is running already: {name}, process {} on {}", heartbeat.process, heartbeat.host),
+    )
+    .hint("wait until it is done; `bsonvault list` shows how far it is, and --allow-concurrent takes another one beside it");
+    match &heartbeat.job {
+        Some(job) => error.job(job),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn other(name: &str, undecided: bool) -> (BackupName, Heartbeat) {
+        let heartbeat = pulse::first(DateTime::UNIX_EPOCH, vec!["db:1".to_owned(), "localhost:2".to_owned()], None, true);
+        (BackupName::parse(name).unwrap(), Heartbeat { undecided, ..heartbeat })
+    }
+
+    #[test]
+    fn who_is_decided_goes_on_and_of_the_others_the_earliest_name() {
+        let own = BackupName::parse("m").unwrap();
+        assert_eq!(verdict(&own, &[]), Verdict::GoOn);
+        assert_eq!(verdict(&own, &[other("z", true)]), Verdict::Wait);
+        let earlier = [other("z", true), other("b", true), other("a", true)];
+        assert_eq!(verdict(&own, &earlier), Verdict::GiveWay(&earlier[2]));
+        let decided = [other("a", true), other("z", false)];
+        assert_eq!(verdict(&own, &decided), Verdict::GiveWay(&decided[1]));
+    }
+
+    #[test]
+    fn one_host_in_common_is_one_source_unless_it_is_each_machines_own_name() {
+        let (_, mut heartbeat) = other("a", false);
+        let here = heartbeat.host.clone();
+        let meets = |heartbeat: &Heartbeat, host: &str| meets(heartbeat, &["x:9".to_owned(), host.to_owned()], &here);
+        assert!(meets(&heartbeat, "db:1") && meets(&heartbeat, "localhost:2") && !meets(&heartbeat, "db:2"));
+        heartbeat.host = "elsewhere".to_owned();
+        assert!(meets(&heartbeat, "db:1") && !meets(&heartbeat, "localhost:2"));
+    }
+}

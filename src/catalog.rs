@@ -48,6 +48,13 @@ impl Backup {
     }
 }
 
+/// The files that a summary is read from, as they were: equal stamps, equal summaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    manifest: (u64, DateTime<Utc>),
+    checks: Option<(u64, DateTime<Utc>)>,
+}
+
 /// What is known of a backup without reading its data.
 #[derive(Debug, Clone)]
 pub struct Summary {
@@ -123,7 +130,7 @@ impl Catalog {
     /// # Errors
     /// [`ErrorKind::Storage`] where the store cannot be listed.
     pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Summary>> {
-        let names = self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok());
+        let names = self.names().await?.into_iter();
         let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
         let mut found: Vec<Summary> = looks.filter_map(std::future::ready).collect().await;
         found.sort_by(|a, b| (b.started(), &b.name).cmp(&(a.started(), &a.name)));
@@ -172,7 +179,7 @@ impl Catalog {
     /// [`ErrorKind::Storage`] where the store cannot be listed.
     pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Progress)>> {
         let mut running = Vec::new();
-        for name in self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()) {
+        for name in self.names().await? {
             let place = self.store.below(name.as_str());
             // What cannot be read is no sign of life, or comes again with the next heartbeat.
             let Ok(progress) = read_progress(&place).await else { continue };
@@ -183,8 +190,23 @@ impl Catalog {
         Ok(running)
     }
 
-    /// `None` for a directory that holds nothing of a backup.
-    async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
+    /// The names of all directories that could be backups.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn names(&self) -> Result<Vec<BackupName>> {
+        Ok(self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
+    }
+
+    /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.
+    pub async fn stamp(&self, name: &BackupName) -> Option<Stamp> {
+        let store = self.store.below(name.as_str());
+        let manifest = store.stamp(key::MANIFEST).await?;
+        Some(Stamp { manifest, checks: store.stamp(key::CHECKS).await })
+    }
+
+    /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
+    pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
         let store = self.store.below(name.as_str());
         let state = match self.read_manifest(&store).await {
             Ok(manifest) => State::Complete(Box::new(manifest)),

@@ -11,6 +11,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// Wrong usage or configuration: nothing was tried.
     Usage,
+    /// What is needed for it is not configured: nothing was tried.
+    NotConfigured,
     /// A backup, database or collection that was asked for does not exist.
     NotFound,
     /// A server does not answer.
@@ -33,6 +35,8 @@ pub enum ErrorKind {
     SnapshotLost,
     /// Stopped on request.
     Interrupted,
+    /// The service ends and takes no more work.
+    Closing,
     /// A defect of this program, or something the operating system did.
     Internal,
 }
@@ -43,6 +47,7 @@ impl ErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Usage => "usage",
+            Self::NotConfigured => "notConfigured",
             Self::NotFound => "notFound",
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",
@@ -54,6 +59,7 @@ impl ErrorKind {
             Self::Busy => "busy",
             Self::SnapshotLost => "snapshotLost",
             Self::Interrupted => "interrupted",
+            Self::Closing => "closing",
             Self::Internal => "internal",
         }
     }
@@ -140,7 +146,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
-            ErrorKind::Usage => 2,
+            ErrorKind::Usage | ErrorKind::NotConfigured => 2,
             ErrorKind::Mismatch => 3,
             ErrorKind::Interrupted => 130,
             _ => 1,

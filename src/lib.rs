@@ -19,6 +19,7 @@ pub mod names;
 pub mod pipeline;
 pub mod retention;
 pub mod schedule;
+pub mod service;
 pub mod sink;
 pub mod source;
 pub mod store;

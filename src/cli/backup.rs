@@ -1,6 +1,5 @@
 //! `backup`: take one, or with `--dry-run` say what would be taken.
 
-use chrono_tz::Tz;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,6 @@ use crate::engine::clean;
 use crate::error::Result;
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
-use crate::retention::Policy;
 use crate::store::Store;
 
 /// Flags of `backup`.
@@ -71,13 +69,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(
-    args: Args,
-    config: &Config,
-    (policy, zone): (Policy, Tz),
-    faces: Faces,
-    stop: &CancellationToken,
-) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = BackupOptions {
         include: patterns(&args.include)?,
@@ -86,8 +78,8 @@ pub(super) async fn run(
         allow_empty: args.allow_empty,
         allow_inconsistent: args.allow_inconsistent,
         allow_concurrent: args.allow_concurrent,
-        job: None,
         tuning: config.tuning,
+        ..BackupOptions::default()
     };
     let store = Store::open(&config.path)?;
     let source = config.source()?;
@@ -113,7 +105,7 @@ pub(super) async fn run(
         }
     };
     let report = with_progress(faces, &progress, work).await?;
-    let retention = clean::after_backup(&Catalog::new(store), &policy, zone, clock::now()).await;
+    let retention = clean::after_backup(&Catalog::new(store), &config.retention, config.timezone, clock::now()).await;
     let manifest = &report.manifest;
     let mut fields = json!({
         "name": report.name,

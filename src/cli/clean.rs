@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 
-use chrono_tz::Tz;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
@@ -72,8 +71,8 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
     number.map(Some).ok_or_else(|| Error::usage(format!("{flag} is {text:?}: expected a whole number from 1 to {MOST}")))
 }
 
-pub(super) async fn run(args: Args, config: &Config, (policy, zone): (Policy, Tz), stop: &CancellationToken) -> Result<Outcome> {
-    let options = CleanOptions { rule: args.rule(policy)?, all_incomplete: args.incomplete, zone };
+pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+    let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
     let catalog = catalog(config)?;
     let plan = unless_stopped(stop, clean::plan(&catalog, &options, clock::now())).await?;
     let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, stop).await };

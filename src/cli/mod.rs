@@ -17,7 +17,6 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use chrono_tz::Tz;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +26,6 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Flags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::progress::Progress;
-use crate::retention::Policy;
 use crate::store::Store;
 use output::Outcome;
 
@@ -147,12 +145,12 @@ async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result
     let flags = Flags { path, ..verb.flags() };
     let config = load(&flags)?;
     match verb {
-        Verb::Backup(args) => backup::run(args, &config, retention(&config), faces, stop).await,
+        Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
-        Verb::Clean(args) => clean::run(args, &config, retention(&config), stop).await,
+        Verb::Clean(args) => clean::run(args, &config, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
     }
 }
@@ -174,11 +172,6 @@ fn load(flags: &Flags) -> Result<Config> {
     let directory = std::env::current_dir()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))?;
     Config::load(&directory, std::env::vars_os(), flags)
-}
-
-/// The configured policy of retention, and the zone of its days: none, and UTC, until the configuration has them.
-fn retention(_config: &Config) -> (Policy, Tz) {
-    (Policy::default(), Tz::UTC)
 }
 
 /// The catalog of the configured path.

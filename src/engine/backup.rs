@@ -11,7 +11,7 @@ mod resume;
 mod slice;
 mod turn;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,8 @@ pub struct BackupOptions {
     pub allow_concurrent: bool,
     /// The job of the service that it is the work of: those whom it keeps waiting are told.
     pub job: Option<String>,
+    /// Told the name that the backup gets, as soon as it has one.
+    pub claimed: Arc<OnceLock<BackupName>>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
@@ -127,6 +129,7 @@ pub async fn run(
         turn::look(store, source.hosts()).await?;
     }
     let (name, place) = claim(store).await?;
+    let _first_is_kept = options.claimed.set(name.clone());
     let lock = place.lock().await?.ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());
     match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {

@@ -10,7 +10,8 @@ use self::needs::Need;
 use self::reach::Reached;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
-use crate::mongo::{MongoUri, Role, Version};
+use crate::mongo::rights::Rights;
+use crate::mongo::{Connection, MongoUri, Role, Version};
 use crate::source::discover;
 use crate::store::Store;
 
@@ -173,6 +174,12 @@ pub async fn run(setup: Setup) -> CheckReport {
         reached.connection.close().await;
     }
     report
+}
+
+/// Whether a login with these rights can keep the oplog beside the data, and replay or resume from it.
+#[must_use]
+pub fn can_read_oplog(connection: &Connection, rights: &Rights) -> bool {
+    connection.topology == Topology::ReplicaSet && needs::oplog().iter().all(|place| rights.allows(place, "find"))
 }
 
 /// The line about a side's connection.

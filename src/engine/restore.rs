@@ -117,6 +117,16 @@ pub async fn plan(
     plan::make(backup, target, configured_source, options, stop).await
 }
 
+/// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in
+/// its slice of the oplog may lead to others.
+///
+/// # Errors
+/// As for [`plan()`], as far as they show without a connection.
+pub fn databases(backup: &Backup, target: &MongoUri, options: &RestoreOptions) -> Result<BTreeSet<String>> {
+    let (selected, _) = select::select(&backup.manifest.collections, options, target.database())?;
+    Ok(selected.into_iter().map(|s| s.to.database).collect())
+}
+
 /// Imports a backup into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Which of the two deployments is meant. The names in messages are those that users know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,8 @@ impl Role {
             Self::Source => ("MONGO_URI_ATLAS", "--source"),
             Self::Target => ("MONGO_URI_LOCAL", "--target"),
         };
-        Error::usage(format!("{} MongoDB URI not configured", self.label())).hint(format!("set {variable}, or give {flag} URI"))
+        Error::new(ErrorKind::NotConfigured, format!("{} MongoDB URI not configured", self.label()))
+            .hint(format!("set {variable}, or give {flag} URI"))
     }
 }
 

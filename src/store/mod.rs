@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
@@ -117,6 +118,12 @@ impl Store {
         let (path, key) = self.place(key)?;
         let found = self.inner.head(&key).await.map_err(|e| local::store_error("read", &path, e))?;
         Ok(found.size)
+    }
+
+    /// An object's size in bytes and when it was last written, where it is there and can be looked at.
+    pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
+        let (_, key) = self.place(key).ok()?;
+        self.inner.head(&key).await.ok().map(|found| (found.size, found.last_modified))
     }
 
     /// Every object below the root, by key. Nothing where the root does not exist.

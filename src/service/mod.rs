@@ -1,0 +1,448 @@
+//! The service: jobs, scheduler and status over the engine, for the REST interface and for programs that use this library.
+//!
+//! It runs on the runtime that it was opened on. Jobs belong to it, not to whoever asked for them.
+
+mod connections;
+mod job;
+mod jobs;
+mod rates;
+mod scheduler;
+mod state;
+mod status;
+mod work;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
+pub use self::job::{
+    BackupResult, CollectionProgress, ImportMode, ImportRequest, ImportResult, ImportedCollection, Job, JobError, JobId, JobKind,
+    JobProgress, JobResult, JobState, RetentionResult, Trigger, VerifyProblem, VerifyResult,
+};
+pub use self::jobs::JobView;
+use self::jobs::{Claims, Jobs};
+use self::scheduler::{Plan, Scheduler};
+use self::state::State;
+use self::status::Listing;
+pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutcome, RunningJob};
+use crate::catalog::{Backup, Catalog};
+use crate::clock;
+use crate::config::{Config, ServiceSettings};
+use crate::engine::backup;
+use crate::engine::clean::{self, CleanOptions, CleanReport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::BackupName;
+use crate::retention::Rule;
+use crate::schedule::Cadence;
+use crate::store::Store;
+
+/// Backups of one source in one path: by hand, by schedule, imported, verified, removed. Cloning shares it.
+///
+/// ```no_run
+/// # async fn example() -> bsonvault::error::Result<()> {
+/// use bsonvault::config::{Config, Flags};
+/// use bsonvault::service::MongoBackupService;
+///
+/// let config = Config::load(".".as_ref(), std::env::vars_os(), &Flags::default())?;
+/// let service = MongoBackupService::open(config).await?;
+/// service.start_automatic_backup().await?;
+/// let made = service.manual_backup().await?;
+/// println!("{} of {} documents", made.result.backup.unwrap().name, made.progress.documents);
+/// service.shut_down().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MongoBackupService(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    settings: ServiceSettings,
+    catalog: Catalog,
+    listing: Listing,
+    jobs: Jobs,
+    scheduler: Scheduler,
+    engine: Handle,
+}
+
+/// When backups are taken, and what became of the last time.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// Whether the scheduler runs.
+    pub enabled: bool,
+    /// Hours between two backups; none where a cron expression says when.
+    #[schema(example = 6)]
+    pub interval: Option<u32>,
+    /// When, as a cron expression of five fields; none where an interval says it.
+    pub cron: Option<String>,
+    /// The zone that the cron expression is read in.
+    #[schema(example = "UTC")]
+    pub timezone: String,
+    /// When the next backup is due.
+    pub next_run: Option<DateTime<Utc>>,
+    /// What became of the last time.
+    pub last_run: Option<LastRun>,
+}
+
+/// What is to change of a [`Schedule`]; what is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScheduleChange {
+    /// Whether the scheduler runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Hours between two backups, in place of a cron expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 87600, example = 6)]
+    pub interval: Option<u32>,
+    /// A cron expression of five fields, in place of an interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "30 2 * * *")]
+    pub cron: Option<String>,
+    /// The IANA zone that the cron expression is read in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Europe/Berlin")]
+    pub timezone: Option<String>,
+}
+
+impl MongoBackupService {
+    /// Opens the service on the runtime that this is called on: its path, its state file, what is known of former jobs. Neither deployment is asked anything yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for settings that cannot be used; [`ErrorKind::Storage`] where path or state file cannot be written;
+    /// [`ErrorKind::Busy`] where another service has the state file open.
+    pub async fn open(config: Config) -> Result<Self> {
+        let settings = config.service()?;
+        let store = Store::open(&config.path)?;
+        store.try_write().await?;
+        let catalog = Catalog::new(store);
+        let state = State::open(&settings.state).await?;
+        let engine = Handle::current();
+        let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
+        let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
+        let scheduler = Scheduler::open(state, plan).await?;
+        for job in &interrupted {
+            tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
+        }
+        let listing = Listing::new(catalog.clone());
+        Ok(Self(Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, engine })))
+    }
+
+    // ---- backups ----
+
+    /// Takes a backup and waits for it. It is not imported.
+    ///
+    /// # Errors
+    /// Those of [`begin_backup`](Self::begin_backup). How the job itself ended is in the job.
+    pub async fn create_backup(&self) -> Result<Arc<Job>> {
+        let id = self.begin(Trigger::Manual, false).await?;
+        self.wait(id).await
+    }
+
+    /// Takes a backup, imports it where that is configured, removes what retention no longer keeps, and waits for all of it.
+    ///
+    /// # Errors
+    /// As for [`create_backup`](Self::create_backup).
+    pub async fn manual_backup(&self) -> Result<Arc<Job>> {
+        let id = self.begin_backup(Trigger::Manual).await?;
+        self.wait(id).await
+    }
+
+    /// Begins what [`manual_backup`](Self::manual_backup) does, and gives its job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the source's URI; [`ErrorKind::Busy`] where a backup of this source is running, of this service or of
+    /// a command line; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    pub async fn begin_backup(&self, trigger: Trigger) -> Result<JobId> {
+        self.begin(trigger, self.0.settings.auto_import).await
+    }
+
+    async fn begin(&self, trigger: Trigger, import: bool) -> Result<JobId> {
+        let source = self.0.config.source()?;
+        if let Some((name, progress)) = backup::running(&self.0.catalog, source.hosts(), clock::now()).await? {
+            let error = Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "a backup of this source is running already: {name}, by process {} on {}",
+                    progress.process, progress.host
+                ),
+            )
+            .hint("wait until it ends, or stop it");
+            return Err(match progress.job {
+                Some(job) => error.job(job),
+                None => error,
+            });
+        }
+        let job = Job::new(JobKind::Backup, trigger, clock::now());
+        let claims = Claims { source: true, ..Claims::default() };
+        let inner = self.0.clone();
+        let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, import, context));
+        self.0.jobs.submit(job, claims, Box::new(work)).await
+    }
+
+    /// Imports a backup into the target, and waits for it.
+    ///
+    /// # Errors
+    /// Those of [`begin_import`](Self::begin_import). How the job itself ended is in the job.
+    pub async fn import_to_local(&self, request: ImportRequest) -> Result<Arc<Job>> {
+        let id = self.begin_import(request).await?;
+        self.wait(id).await
+    }
+
+    /// Begins an import, and gives its job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::Refused`] for one that is not complete, [`ErrorKind::Damaged`];
+    /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] where another import writes to one of the databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {
+        let import = work::Import::prepare(&self.0, &request).await?;
+        let claims = Claims { databases: import.databases()?, ..Claims::default() };
+        let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
+        job.backup = Some(self.0.resolve(&request.backup_path)?.to_string());
+        job.import = Some(request);
+        let inner = self.0.clone();
+        let work = move |context| inner.engine.clone().block_on(import.run(inner, context));
+        self.0.jobs.submit(job, claims, Box::new(work)).await
+    }
+
+    /// Begins to verify a backup, and gives its job.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find); [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    pub async fn begin_verify(&self, name: &str, deep: bool) -> Result<JobId> {
+        let backup = self.find(name).await?;
+        let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
+        job.backup = Some(name.to_owned());
+        let inner = self.0.clone();
+        let work = move |context| inner.engine.clone().block_on(work::verify(inner, backup, deep, context));
+        self.0.jobs.submit(job, Claims::default(), Box::new(work)).await
+    }
+
+    /// Removes all but the newest `keep` complete backups, whatever else retention would keep, and what a crash left more than a day ago. What could
+    /// not be removed is in the report.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the path cannot be listed.
+    pub async fn clean_old_backups(&self, keep: NonZeroU32, dry_run: bool) -> Result<CleanReport> {
+        let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone: self.0.config.timezone };
+        let plan = clean::plan(&self.0.catalog, &options, clock::now()).await?;
+        if dry_run {
+            return Ok(plan.report());
+        }
+        let report = clean::execute(&self.0.catalog, plan, &CancellationToken::new()).await;
+        self.0.listing.forget();
+        Ok(report)
+    }
+
+    /// Removes one backup.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Storage`].
+    pub async fn delete_backup(&self, name: &str) -> Result<()> {
+        let name = self.0.resolve(name)?;
+        let deleted = clean::delete_one(&self.0.catalog, &name, clock::now()).await;
+        self.0.listing.forget();
+        deleted.map(|_| ())
+    }
+
+    /// A complete backup, by its name or its path as the status gives it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    pub async fn find(&self, name: &str) -> Result<Backup> {
+        let name = self.0.resolve(name)?;
+        self.0.catalog.find(name.as_str()).await
+    }
+
+    // ---- status ----
+
+    /// The service, its schedule and its backups.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn get_backup_status(&self) -> Result<BackupStatus> {
+        let backups = self.0.listing.get().await?;
+        let schedule = self.schedule();
+        Ok(BackupStatus {
+            enabled: schedule.enabled,
+            interval: schedule.interval,
+            cron: schedule.cron,
+            timezone: schedule.timezone,
+            next_run: schedule.next_run,
+            last_run: schedule.last_run,
+            auto_import: self.0.settings.auto_import,
+            backup_path: self.0.catalog.store().location(),
+            running: self.0.jobs.unfinished().iter().map(|job| RunningJob::from(&**job)).collect(),
+            backups: backups.to_vec(),
+        })
+    }
+
+    /// Asks both deployments how they stand, within five seconds.
+    pub async fn test_connections(&self) -> DualState {
+        let config = self.0.config.clone();
+        // The driver's tasks belong to the runtime of the engine.
+        let asked = self.0.engine.spawn(async move {
+            let both = connect_dual_db(&config).await;
+            let state = both.state.clone();
+            tokio::spawn(both.close());
+            state
+        });
+        match asked.await {
+            Ok(state) => state,
+            Err(_) => connections::unknown(&self.0.config),
+        }
+    }
+
+    // ---- jobs ----
+
+    /// A job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Storage`].
+    pub async fn job(&self, id: JobId) -> Result<Arc<Job>> {
+        self.0.jobs.job(id).await
+    }
+
+    /// The newest jobs, newest first, of this kind and in this state where that is given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn jobs(&self, limit: usize, kind: Option<JobKind>, state: Option<JobState>) -> Result<Vec<Arc<Job>>> {
+        let wanted = move |job: &Job| kind.is_none_or(|k| k == job.kind) && state.is_none_or(|s| s == job.state);
+        self.0.jobs.list(limit, wanted).await
+    }
+
+    /// Waits for a job to end.
+    ///
+    /// # Errors
+    /// As for [`job`](Self::job).
+    pub async fn wait(&self, id: JobId) -> Result<Arc<Job>> {
+        self.0.jobs.wait(id).await
+    }
+
+    /// Follows a job: every change up to its end, which is the last.
+    ///
+    /// # Errors
+    /// As for [`job`](Self::job).
+    pub async fn watch(&self, id: JobId) -> Result<watch::Receiver<JobView>> {
+        self.0.jobs.watch(id).await
+    }
+
+    /// Asks a job to stop, and gives it as it is now. It leaves nothing behind.
+    ///
+    /// # Errors
+    /// As for [`job`](Self::job); [`ErrorKind::Refused`] where it ended already.
+    pub async fn cancel(&self, id: JobId) -> Result<Arc<Job>> {
+        self.0.jobs.cancel(id).await
+    }
+
+    // ---- schedule ----
+
+    /// Begins to take backups by the schedule, where that is enabled, now or later. What was missed while the service did not run is made up for once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub async fn start_automatic_backup(&self) -> Result<()> {
+        let service = self.clone();
+        self.0
+            .scheduler
+            .start(Box::new(move |trigger| {
+                let service = service.clone();
+                Box::pin(async move { service.begin_backup(trigger).await })
+            }))
+            .await
+    }
+
+    /// When backups are taken.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        let shown = self.0.scheduler.shown();
+        let (interval, cron, timezone) = match &shown.plan.cadence {
+            Cadence::Every(hours) => (Some(hours.get()), None, self.0.config.timezone),
+            Cadence::Cron { expression, zone } => (None, Some(expression.as_str().to_owned()), *zone),
+        };
+        Schedule {
+            enabled: shown.plan.enabled,
+            interval,
+            cron,
+            timezone: timezone.name().to_owned(),
+            next_run: shown.next,
+            last_run: shown.last,
+        }
+    }
+
+    /// Changes when backups are taken. It stays so after a restart, until the configuration says something else than it does now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for what cannot be a schedule; [`ErrorKind::Storage`].
+    pub async fn change_schedule(&self, change: ScheduleChange) -> Result<Schedule> {
+        let now = self.schedule();
+        if change.interval.is_some() && change.cron.is_some() {
+            return Err(Error::usage("interval and cron are both given").hint("give the one that is to count"));
+        }
+        let zone = change.timezone.unwrap_or(now.timezone);
+        let (interval, cron) = match (change.interval, change.cron) {
+            (Some(hours), _) => (Some(hours), None),
+            (_, Some(cron)) => (None, Some(cron)),
+            (None, None) => (now.interval, now.cron),
+        };
+        let cadence = match (interval, cron) {
+            (_, Some(expression)) => Cadence::cron(&expression, &zone)?,
+            (_, None) if zone != self.0.config.timezone.name() => {
+                return Err(Error::usage("a time zone is given, and an interval has none").hint("give cron, too"));
+            }
+            (hours, None) => Cadence::every(hours.unwrap_or_default())?,
+        };
+        self.0.scheduler.change(Plan { enabled: change.enabled.unwrap_or(now.enabled), cadence }).await?;
+        Ok(self.schedule())
+    }
+
+    // ---- life ----
+
+    /// Whether jobs are taken.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.jobs.is_open()
+    }
+
+    /// Takes no more jobs. What runs goes on.
+    pub fn close(&self) {
+        self.0.jobs.close();
+    }
+
+    /// Ends: takes no more jobs, gives those that run the configured grace, stops what has not ended then, and returns when all of it is tidied up.
+    pub async fn shut_down(&self) {
+        self.close();
+        self.0.scheduler.stop().await;
+        self.0.jobs.shut_down(self.0.settings.grace).await;
+    }
+}
+
+impl Inner {
+    /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
+    /// there: a link, and what leads out of the path.
+    fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
+        let missing = || {
+            Error::new(ErrorKind::NotFound, "Database backup not found")
+                .hint("the status lists the backups that there are, by name and path")
+        };
+        let root = self.catalog.store().directory();
+        let path = Path::new(name_or_path);
+        let name = match path.parent() {
+            Some(parent) if parent == root => path.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?,
+            _ => name_or_path,
+        };
+        let name = BackupName::parse(name).map_err(|_| missing())?;
+        match std::fs::symlink_metadata(root.join(name.as_str())) {
+            Ok(found) if found.is_dir() => Ok(name),
+            Ok(_) | Err(_) => Err(missing()),
+        }
+    }
+}

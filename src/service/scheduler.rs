@@ -1,0 +1,315 @@
+//! Begins backups at their times. When those are is computed elsewhere and kept in the state file; the library's scheduler only wakes this one, once a second, so
+//! that a clock that was set and a machine that slept are noticed, too.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio_cron_scheduler::{Job as Wake, JobScheduler};
+
+use super::job::{JobId, Trigger};
+use super::state::State;
+use super::status::{LastRun, RunOutcome};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::schedule::Cadence;
+
+/// How often it looks at the clock.
+const WAKE: Duration = Duration::from_secs(1);
+/// A run that begins later than this was missed: the service, or the machine, was not there.
+const LATE: TimeDelta = TimeDelta::seconds(60);
+/// Where the schedule is kept in the state file.
+const KEY: &str = "schedule";
+
+/// When backups are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Plan {
+    /// Whether they are.
+    pub(super) enabled: bool,
+    /// How often.
+    #[serde(with = "kept_cadence")]
+    pub(super) cadence: Cadence,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    plan: Plan,
+    /// What the configuration said when this was kept: where that changes, it counts again.
+    configured: Plan,
+    /// When intervals began to be counted.
+    anchor: DateTime<Utc>,
+    /// The next time.
+    next: Option<DateTime<Utc>>,
+    last: Option<LastRun>,
+}
+
+/// A time that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Due {
+    planned: DateTime<Utc>,
+    trigger: Trigger,
+}
+
+impl Kept {
+    fn first(configured: Plan, now: DateTime<Utc>) -> Self {
+        let mut kept = Self { plan: configured.clone(), configured, anchor: now, next: None, last: None };
+        kept.aim(now);
+        kept
+    }
+
+    /// What was kept, under the configuration as it is now.
+    fn resumed(mut self, configured: Plan, now: DateTime<Utc>) -> Self {
+        if self.configured != configured {
+            tracing::info!("the configured schedule has changed, and counts instead of what was set before");
+            self.configured = configured.clone();
+            self.change(configured, now);
+        }
+        self
+    }
+
+    /// Another plan, from now on.
+    fn change(&mut self, plan: Plan, now: DateTime<Utc>) {
+        if plan.cadence != self.plan.cadence {
+            self.anchor = now;
+        }
+        // One that was not enabled missed nothing.
+        let keeps_time = plan.enabled && self.plan == plan;
+        self.plan = plan;
+        if !keeps_time {
+            self.aim(now);
+        }
+    }
+
+    fn aim(&mut self, now: DateTime<Utc>) {
+        self.next = self.plan.enabled.then(|| self.plan.cadence.next_after(self.anchor, now)).flatten();
+    }
+
+    /// What is due now, however many times have passed: it is made up once, and the next one lies ahead.
+    fn due(&mut self, now: DateTime<Utc>) -> Option<Due> {
+        let planned = self.next.filter(|next| *next <= now && self.plan.enabled)?;
+        self.aim(now);
+        let trigger = if now - planned > LATE { Trigger::Missed } else { Trigger::Schedule };
+        Some(Due { planned, trigger })
+    }
+}
+
+/// Begins a backup, and gives its job.
+pub(super) type Begin = Box<dyn Fn(Trigger) -> BoxFuture<'static, Result<JobId>> + Send + Sync>;
+
+/// The scheduler of a service. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Scheduler(Arc<Shared>);
+
+struct Shared {
+    state: State,
+    kept: Mutex<Kept>,
+    /// Of those that change what is kept, one at a time.
+    changing: tokio::sync::Mutex<()>,
+    waker: tokio::sync::Mutex<Option<JobScheduler>>,
+}
+
+/// What the scheduler shows of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub(super) plan: Plan,
+    pub(super) next: Option<DateTime<Utc>>,
+    pub(super) last: Option<LastRun>,
+}
+
+impl Scheduler {
+    /// The schedule as it was kept, or as it is configured. It does not run yet.
+    ///
+    /// # Errors
+    /// Those of the state file.
+    pub(super) async fn open(state: State, configured: Plan) -> Result<Self> {
+        let now = clock::now();
+        let kept = match state.kept::<Kept>(KEY).await? {
+            Some(kept) => kept.resumed(configured, now),
+            None => Kept::first(configured, now),
+        };
+        state.keep(KEY, &kept).await?;
+        let shared = Shared { state, kept: Mutex::new(kept), changing: Default::default(), waker: Default::default() };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Begins to look at the clock. What was missed is made up for at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub(super) async fn start(&self, begin: Begin) -> Result<()> {
+        let mut waker = self.0.waker.lock().await;
+        if waker.is_some() {
+            return Ok(());
+        }
+        let failed = |e| Error::new(ErrorKind::Internal, format!("the scheduler cannot be started: {e}")).cause(e);
+        let scheduler = JobScheduler::new().await.map_err(failed)?;
+        let (shared, begin) = (self.clone(), Arc::new(begin));
+        let wake = Wake::new_repeated_async(WAKE, move |_, _| {
+            let (shared, begin) = (shared.clone(), begin.clone());
+            Box::pin(async move { shared.wake(clock::now(), &begin).await })
+        });
+        scheduler.add(wake.map_err(failed)?).await.map_err(failed)?;
+        scheduler.start().await.map_err(failed)?;
+        *waker = Some(scheduler);
+        Ok(())
+    }
+
+    /// Looks at the clock no more. What it began goes on.
+    pub(super) async fn stop(&self) {
+        if let Some(mut scheduler) = self.0.waker.lock().await.take()
+            && let Err(e) = scheduler.shutdown().await
+        {
+            tracing::warn!("the scheduler did not stop in order: {e}");
+        }
+    }
+
+    /// When backups are taken.
+    pub(super) fn shown(&self) -> Shown {
+        let kept = self.kept();
+        Shown { plan: kept.plan.clone(), next: kept.next, last: kept.last.clone() }
+    }
+
+    /// Changes when backups are taken, and keeps it.
+    ///
+    /// # Errors
+    /// Those of the state file; nothing is changed then.
+    pub(super) async fn change(&self, plan: Plan) -> Result<()> {
+        let _changing = self.0.changing.lock().await;
+        let mut kept = self.kept().clone();
+        kept.change(plan, clock::now());
+        self.0.state.keep(KEY, &kept).await?;
+        *self.kept() = kept;
+        Ok(())
+    }
+
+    /// Begins what is due. One that is under way already is not overtaken.
+    async fn wake(&self, now: DateTime<Utc>, begin: &Begin) {
+        let Ok(_changing) = self.0.changing.try_lock() else { return };
+        let mut kept = self.kept().clone();
+        let Some(due) = kept.due(now) else { return };
+        if due.trigger == Trigger::Missed {
+            tracing::warn!("the backup of {} was missed, and is made up for now", due.planned);
+        }
+        let begun = begin(due.trigger).await;
+        let outcome = match &begun {
+            Ok(_) => RunOutcome::Started,
+            Err(e) if e.kind() == ErrorKind::Busy => RunOutcome::Skipped,
+            Err(_) => RunOutcome::Failed,
+        };
+        let reason = begun.as_ref().err().map(ToString::to_string);
+        if let Some(reason) = &reason {
+            tracing::error!(outcome = ?outcome, "the backup of {} was not begun: {reason}", due.planned);
+        }
+        kept.last = Some(LastRun { planned: due.planned, at: now, outcome, job_id: begun.ok(), reason });
+        if let Err(e) = self.0.state.keep(KEY, &kept).await {
+            tracing::error!("the schedule cannot be kept: {e}");
+        }
+        *self.kept() = kept;
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cadence as it is kept: as it is written in the configuration.
+mod kept_cadence {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::schedule::Cadence;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kept {
+        Hours(u32),
+        Cron { expression: String, zone: String },
+    }
+
+    pub(super) fn serialize<S: Serializer>(cadence: &Cadence, to: S) -> Result<S::Ok, S::Error> {
+        match cadence {
+            Cadence::Every(hours) => Kept::Hours(hours.get()),
+            Cadence::Cron { expression, zone } => {
+                Kept::Cron { expression: expression.as_str().to_owned(), zone: zone.name().to_owned() }
+            }
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Cadence, D::Error> {
+        match Kept::deserialize(from)? {
+            Kept::Hours(hours) => Cadence::every(hours),
+            Kept::Cron { expression, zone } => Cadence::cron(&expression, &zone),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn every(hours: u32) -> Plan {
+        Plan { enabled: true, cadence: Cadence::Every(NonZeroU32::new(hours).unwrap()) }
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-03-{text}Z").parse().unwrap()
+    }
+
+    #[test]
+    fn the_first_run_comes_one_interval_after_the_first_start_and_the_rhythm_outlives_restarts() {
+        let mut kept = Kept::first(every(7), at("01T00:00:30"));
+        assert_eq!(kept.next, Some(at("01T07:00:30")));
+        assert_eq!(kept.due(at("01T07:00:29")), None);
+        let due = kept.due(at("01T07:00:31")).unwrap();
+        assert_eq!((due.planned, due.trigger), (at("01T07:00:30"), Trigger::Schedule));
+        let mut kept = kept.resumed(every(7), at("01T09:00:00"));
+        assert_eq!((kept.next, kept.due(at("01T09:00:00"))), (Some(at("01T14:00:30")), None));
+    }
+
+    #[test]
+    fn however_many_were_missed_one_is_made_up_for() {
+        let kept = Kept::first(every(1), at("01T00:00:00"));
+        let mut kept = kept.resumed(every(1), at("03T10:30:00"));
+        let due = kept.due(at("03T10:30:00")).unwrap();
+        assert_eq!((due.planned, due.trigger), (at("01T01:00:00"), Trigger::Missed));
+        assert_eq!((kept.due(at("03T10:30:01")), kept.next), (None, Some(at("03T11:00:00"))));
+    }
+
+    #[test]
+    fn what_was_changed_is_kept_until_the_configuration_changes() {
+        let mut kept = Kept::first(every(6), at("01T00:00:00"));
+        kept.change(every(2), at("01T01:00:00"));
+        assert_eq!(kept.next, Some(at("01T03:00:00")));
+        let kept = kept.resumed(every(6), at("01T01:10:00"));
+        assert_eq!((kept.plan.clone(), kept.next), (every(2), Some(at("01T03:00:00"))));
+        let kept = kept.resumed(every(12), at("01T01:20:00"));
+        assert_eq!((kept.plan, kept.next), (every(12), Some(at("01T13:20:00"))));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_as_it_was() {
+        for cadence in [Cadence::every(7).unwrap(), Cadence::cron("30 2 * * MON", "Europe/Berlin").unwrap()] {
+            let kept = Kept::first(Plan { enabled: true, cadence }, at("01T00:00:00"));
+            let bytes = serde_json::to_vec(&kept).unwrap();
+            assert_eq!(serde_json::from_slice::<Kept>(&bytes).unwrap(), kept);
+        }
+    }
+
+    #[test]
+    fn one_that_was_off_missed_nothing() {
+        let mut kept = Kept::first(every(1), at("01T00:00:00"));
+        kept.change(Plan { enabled: false, ..every(1) }, at("01T00:10:00"));
+        assert_eq!((kept.next, kept.due(at("01T05:00:00"))), (None, None));
+        kept.change(every(1), at("01T05:10:00"));
+        assert_eq!((kept.next, kept.due(at("01T05:20:00"))), (Some(at("01T06:00:00")), None));
+    }
+}

@@ -1,0 +1,211 @@
+//! What each kind of job does: the engine's verbs, one after the other, with what came of each kept in the job.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Inner;
+use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, RetentionResult};
+use super::jobs::{Context, Failure};
+use crate::catalog::Backup;
+use crate::clock;
+use crate::engine::backup::{self, BackupOptions, BackupReport};
+use crate::engine::restore::{self, RestoreOptions, RestoreReport};
+use crate::engine::verify::{VerifyOptions, VerifyReport};
+use crate::engine::{clean, record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::mongo::MongoUri;
+use crate::names::NamespacePattern;
+
+/// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
+pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, context: Context) -> Result<(), Failure> {
+    // 1. The backup.
+    let taken = take(&service, &source, &context).await;
+    service.listing.forget();
+    let report = taken.map_err(at(JobKind::Backup))?;
+    context.update(|job| {
+        job.backup = Some(report.name.to_string());
+        job.result.backup = Some(result_of(&report));
+    });
+
+    // 2. Its import.
+    let imported = match service.config.target() {
+        _ if !import => Ok(()),
+        Ok(target) => import_what_was_taken(&service, &report, &target, &context).await,
+        Err(e) if e.kind() == ErrorKind::NotConfigured => {
+            context.progress.note(
+                "no target is configured, so the backup is not imported: set MONGO_URI_LOCAL, or AUTO_IMPORT_TO_LOCAL=false",
+            );
+            Ok(())
+        }
+        Err(e) => Err(e),
+    };
+
+    // 3. Retention: the backup is a success, whatever became of its import.
+    context.progress.begin("removing old backups");
+    if let Some(retained) = retain(&service).await {
+        if let Some(error) = &retained.error {
+            context.progress.note(format!("old backups could not be removed: {error}"));
+        }
+        context.update(|job| job.result.retention = Some(retained));
+        service.listing.forget();
+    }
+    imported.map_err(at(JobKind::Import))
+}
+
+async fn take(service: &Inner, source: &MongoUri, context: &Context) -> Result<BackupReport> {
+    let options = BackupOptions { job: Some(context.id.to_string()), tuning: service.config.tuning, ..BackupOptions::default() };
+    let claimed = options.claimed.clone();
+    let taken = {
+        let run = backup::run(source, service.catalog.store(), &options, &context.progress, &context.stop);
+        tokio::pin!(run);
+        // Its name, as soon as it has one.
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                taken = &mut run => break taken,
+                _ = look.tick(), if claimed.get().is_none() => {}
+            }
+            if let Some(name) = claimed.get() {
+                context.update(|job| job.backup = Some(name.to_string()));
+                break run.await;
+            }
+        }
+    };
+    match (taken, claimed.get()) {
+        // What was cancelled leaves nothing behind; what the service's end stopped may be resumed.
+        (Err(error), Some(name)) if context.is_cancelled() && error.kind() == ErrorKind::Interrupted => {
+            let place = service.catalog.store().below(name.as_str());
+            match place.delete_all(key::MANIFEST).await {
+                Ok(()) => Err(Error::new(ErrorKind::Interrupted, "cancelled; nothing of the backup is left")),
+                Err(left) => Err(error.hint(format!("remove what is left in {}: {left}", place.location()))),
+            }
+        }
+        (taken, _) => taken,
+    }
+}
+
+async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &MongoUri, context: &Context) -> Result<()> {
+    let backup = service.catalog.find(report.name.as_str()).await?;
+    let options = RestoreOptions { tuning: service.config.tuning, ..RestoreOptions::default() };
+    context.progress.begin("waiting for the target");
+    context.claim_databases(&restore::databases(&backup, target, &options)?).await?;
+    import(Import { backup, target: target.clone(), options }, service, context).await
+}
+
+/// An import that may be done, as far as that can be told without a connection.
+pub(super) struct Import {
+    backup: Backup,
+    target: MongoUri,
+    options: RestoreOptions,
+}
+
+impl Import {
+    /// Reads the backup's manifest and what is asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
+    pub(super) async fn prepare(service: &Inner, request: &ImportRequest) -> Result<Self> {
+        let target = service.config.target()?;
+        let name = service.resolve(&request.backup_path)?;
+        let patterns = |texts: &Option<Vec<String>>| {
+            texts.iter().flatten().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>()
+        };
+        let options = RestoreOptions {
+            database: request.database_name.clone(),
+            include: patterns(&request.include)?,
+            exclude: patterns(&request.exclude)?,
+            mode: request.mode.map_or_else(Default::default, Into::into),
+            tuning: service.config.tuning,
+            ..RestoreOptions::default()
+        };
+        let backup = service.catalog.find(name.as_str()).await?;
+        Ok(Self { backup, target, options })
+    }
+
+    /// The databases that it writes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`], [`ErrorKind::NotFound`] for a pattern that matches nothing.
+    pub(super) fn databases(&self) -> Result<BTreeSet<String>> {
+        restore::databases(&self.backup, &self.target, &self.options)
+    }
+
+    /// Does it.
+    pub(super) async fn run(self, service: Arc<Inner>, context: Context) -> Result<(), Failure> {
+        let done = import(self, &service, &context).await;
+        service.listing.forget();
+        done.map_err(at(JobKind::Import))
+    }
+}
+
+async fn import(import: Import, service: &Inner, context: &Context) -> Result<()> {
+    let Import { backup, target, options } = import;
+    context.progress.begin("looking at the target");
+    let source = service.config.configured_source()?;
+    let plan = restore::plan(&backup, &target, source.as_ref(), &options, &context.stop).await?;
+    let report = record::import(&backup, plan, &options, &context.progress, &context.stop).await?;
+    context.update(|job| job.result.import = Some(ImportResult::from(&report)));
+    refuse_shortfall(&report)
+}
+
+/// What an import reports as lost is no success.
+fn refuse_shortfall(report: &RestoreReport) -> Result<()> {
+    if let Some(wrong) = report.collections.iter().find(|c| !c.digest_matches) {
+        return Err(Error::new(ErrorKind::Mismatch, format!("{} is not what the backup holds", wrong.namespace)));
+    }
+    match report.failed_indexes.first() {
+        None => Ok(()),
+        Some(index) => {
+            Err(Error::new(ErrorKind::Server, format!("the index {} of {} could not be built", index.name, index.namespace)))
+        }
+    }
+}
+
+/// Verifies a backup.
+pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, context: Context) -> Result<(), Failure> {
+    context.progress.begin("verifying");
+    let report = record::verify(&backup, &VerifyOptions { deep }, &context.stop).await;
+    service.listing.forget();
+    let report = report.map_err(at(JobKind::Verify))?;
+    let failure = problems(&report);
+    context.update(|job| job.result.verify = Some(report.into()));
+    failure.map_or(Ok(()), |error| Err(at(JobKind::Verify)(error)))
+}
+
+fn problems(report: &VerifyReport) -> Option<Error> {
+    let first = report.problems.first()?;
+    let count = if report.problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problems.len()) };
+    Some(
+        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}: {}", report.name, first.message))
+            .hint("do not rely on it: take a new backup, and look after the disk that it is on"),
+    )
+}
+
+/// None where nothing is to be removed.
+async fn retain(service: &Inner) -> Option<RetentionResult> {
+    let retained =
+        clean::after_backup(&service.catalog, &service.config.retention, service.config.timezone, clock::now()).await?;
+    Some(RetentionResult {
+        deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),
+        freed_bytes: retained.report.freed_bytes,
+        error: retained.error,
+    })
+}
+
+fn result_of(report: &BackupReport) -> BackupResult {
+    let manifest = &report.manifest;
+    BackupResult {
+        name: report.name.to_string(),
+        path: report.location.clone(),
+        collections: manifest.collections.len() as u64,
+        documents: manifest.totals.documents,
+        raw_bytes: manifest.totals.raw_bytes,
+        stored_bytes: manifest.totals.stored_bytes,
+        consistency: manifest.consistency.kind,
+    }
+}
+
+fn at(stage: JobKind) -> impl Fn(Error) -> Failure {
+    move |error| Failure { stage, error }
+}

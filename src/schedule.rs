@@ -25,11 +25,11 @@ pub use self::zone::parse as zone;
 /// The intervals that may be asked for, in hours: up to ten years.
 pub const HOURS: RangeInclusive<u32> = 1..=87_600;
 
-/// A cron expression of five fields that fires at some time. Two that fire at the same times are equal, however they are written.
+/// A cron expression of five fields that fires at some time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Expression {
     text: String,
-    cron: Cron,
+    cron: Box<Cron>,
     /// Whether it names every hour of the day: then it is about the minutes of each hour that there is.
     every_hour: bool,
 }
@@ -53,7 +53,7 @@ impl Expression {
             ))
         })?;
         let every_hour = cron.pattern.hours.values().len() == 24;
-        let expression = Self { text, cron, every_hour };
+        let expression = Self { text, cron: Box::new(cron), every_hour };
         if expression.wall_clock_after(DateTime::UNIX_EPOCH.naive_utc(), true).is_none() {
             return Err(Error::usage(format!(
                 "cron expression {:?} never fires: no month of those has such a day",

@@ -1,0 +1,229 @@
+//! The places that settings come from: what each says as raw text, and where a value that counts came from.
+
+use std::ffi::OsString;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use figment::providers::{Format as _, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::settings::{Flags, LATER_KEYS, MAX_MBIT, SETTINGS, Setting};
+use super::{DOTENV, ROCKET_TOML};
+use crate::error::{Error, Result};
+
+/// Variables of this prefix are the HTTP server's own.
+const SERVER_PREFIX: &str = "ROCKET_";
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Flag,
+    Environment,
+    Dotenv,
+    Table,
+}
+
+impl Origin {
+    const ALL: [Self; 4] = [Self::Flag, Self::Environment, Self::Dotenv, Self::Table];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "the command line",
+            Self::Environment => "the environment",
+            Self::Dotenv => DOTENV,
+            Self::Table => "rocket.toml, [default.backup]",
+        }
+    }
+}
+
+/// The setting as it is written where the value came from: `BACKUP_LEVEL in .env`.
+pub(super) fn place(setting: &Setting, origin: Origin) -> String {
+    match origin {
+        Origin::Flag => setting.flag.unwrap_or(setting.variable).to_owned(),
+        Origin::Environment | Origin::Dotenv => format!("{} in {}", setting.variable, origin.name()),
+        Origin::Table => format!("{} in {}", setting.key, origin.name()),
+    }
+}
+
+fn not_supported(what: &str) -> Error {
+    Error::usage(format!("{what} is not supported yet")).hint("take it out")
+}
+
+/// What all places say, not validated yet.
+pub(super) struct Places {
+    /// This program's settings, one place over the other.
+    pub(super) settings: Figment,
+    /// The HTTP server's own keys in `rocket.toml`, by profile.
+    pub(super) server_table: Map<Profile, Dict>,
+    /// The HTTP server's own variables, those of the environment over those of `.env`: `port` for `ROCKET_PORT`.
+    pub(super) server_variables: Dict,
+    /// The first of the directories that systemd made for this service to keep its state in.
+    pub(super) state_directory: Option<OsString>,
+}
+
+impl Places {
+    /// Reads each place on its own, so that its errors name it, then lays one over the other.
+    pub(super) fn read(
+        directory: &Path,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &Flags,
+    ) -> Result<Self> {
+        let (table, server_table) = rocket_table(directory)?;
+        let mut server_variables = Dict::new();
+        let dotenv = dotenv_values(directory, &mut server_variables)?;
+        let mut state_directory = None;
+        let environment = environment.into_iter().inspect(|(name, value)| {
+            if name == "STATE_DIRECTORY" {
+                state_directory = std::env::split_paths(value).next().map(Into::into);
+            }
+        });
+        let environment = environment_values(environment, &mut server_variables)?;
+        let settings = Figment::new()
+            .merge(Layer(Origin::Table, table))
+            .merge(Layer(Origin::Dotenv, dotenv))
+            .merge(Layer(Origin::Environment, environment))
+            .merge(Layer(Origin::Flag, flag_values(flags)));
+        if let Some((_, origin)) = find(&settings, &MAX_MBIT) {
+            return Err(not_supported(&place(&MAX_MBIT, origin)));
+        }
+        let state_directory = state_directory.filter(|directory: &OsString| !directory.is_empty());
+        Ok(Self { settings, server_table, server_variables, state_directory })
+    }
+}
+
+/// The value of a setting that counts, and where it came from.
+pub(super) fn find(settings: &Figment, setting: &Setting) -> Option<(Value, Origin)> {
+    let value = settings.find_value(setting.key).ok()?;
+    let metadata = settings.find_metadata(setting.key)?;
+    let origin = Origin::ALL.into_iter().find(|o| o.name() == metadata.name)?;
+    Some((value, origin))
+}
+
+/// The values of one place, for figment.
+struct Layer(Origin, Dict);
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.0.name())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.1.clone()))
+    }
+}
+
+fn flag_values(flags: &Flags) -> Dict {
+    let given = flags.settings().into_iter();
+    given
+        .filter_map(|(setting, value)| Some((setting.key.to_owned(), value.clone().filter(|v| !v.trim().is_empty())?.into())))
+        .collect()
+}
+
+/// The setting that a variable of the environment stands for.
+fn by_variable(name: &str) -> Option<&'static Setting> {
+    SETTINGS.into_iter().chain([&MAX_MBIT]).find(|s| s.variable == name)
+}
+
+/// The key of the HTTP server that a variable stands for, whose case says nothing there.
+fn by_server_variable(name: &str) -> Option<String> {
+    let (prefix, key) = name.split_at_checked(SERVER_PREFIX.len())?;
+    (prefix.eq_ignore_ascii_case(SERVER_PREFIX) && !key.is_empty()).then(|| key.to_ascii_lowercase())
+}
+
+/// A variable's value as the HTTP server reads it: a number, a truth, a table, or else text.
+fn server_value(text: &str) -> Value {
+    text.parse().unwrap_or_else(|never| match never {})
+}
+
+fn environment_values(environment: impl Iterator<Item = (OsString, OsString)>, server: &mut Dict) -> Result<Dict> {
+    let mut values = Dict::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        let (setting, key) = (by_variable(name), by_server_variable(name));
+        if setting.is_none() && key.is_none() {
+            continue;
+        }
+        let value = value
+            .into_string()
+            .map_err(|_| Error::usage(format!("{name} in {} is not text in UTF-8", Origin::Environment.name())))?;
+        if value.trim().is_empty() {
+            continue;
+        }
+        if let Some(key) = key {
+            server.insert(key, server_value(&value));
+        } else if let Some(setting) = setting {
+            values.insert(setting.key.to_owned(), value.into());
+        }
+    }
+    Ok(values)
+}
+
+fn dotenv_values(directory: &Path, server: &mut Dict) -> Result<Dict> {
+    let mut values = Dict::new();
+    let Some(content) = read_if_there(directory, DOTENV)? else { return Ok(values) };
+    for pair in dotenvy::from_read_iter(content.as_bytes()) {
+        // The driver of this error quotes the line, which may hold a password: only its number is told.
+        let (name, value) = pair.map_err(|e| {
+            let line = match &e {
+                dotenvy::Error::LineParse(line, _) => {
+                    let first = line.lines().next().unwrap_or_default().trim();
+                    content.lines().position(|l| l.trim() == first).map(|at| format!(", line {}", at + 1))
+                }
+                _ => None,
+            };
+            Error::usage(format!("{DOTENV}{} cannot be read: expected NAME=VALUE", line.unwrap_or_default()))
+                .hint("put values with spaces, '#' or '$' in single quotes")
+        })?;
+        if value.trim().is_empty() {
+            continue;
+        }
+        // The first of several wins, as where a .env is loaded into the environment.
+        if let Some(key) = by_server_variable(&name) {
+            server.entry(key).or_insert_with(|| server_value(&value));
+        } else if let Some(setting) = by_variable(&name).filter(|s| !values.contains_key(s.key)) {
+            values.insert(setting.key.to_owned(), value.into());
+        }
+    }
+    Ok(values)
+}
+
+/// This program's table, and the rest of the file.
+fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>)> {
+    let Some(content) = read_if_there(directory, ROCKET_TOML)? else { return Ok((Dict::new(), Map::new())) };
+    // What the parser says after its first line quotes the file, which may hold a password.
+    let mut profiles = Toml::string(&content).nested().data().map_err(|e| {
+        let first = e.kind.to_string().lines().next().unwrap_or_default().to_owned();
+        Error::usage(format!("{ROCKET_TOML} cannot be read: {first}"))
+    })?;
+    let backup = profiles.get_mut(&Profile::Default).and_then(|default| default.remove("backup"));
+    // A profile of the server's has no settings of this program: the server need not see what may be a password.
+    profiles.values_mut().for_each(|profile| drop(profile.remove("backup")));
+    let table = match backup {
+        None => return Ok((Dict::new(), profiles)),
+        Some(Value::Dict(_, table)) => table,
+        Some(_) => {
+            return Err(Error::usage(format!("backup in {ROCKET_TOML}, [default], is not a table"))
+                .hint("write a table [default.backup]"));
+        }
+    };
+    for key in table.keys() {
+        if LATER_KEYS.contains(&key.as_str()) {
+            return Err(not_supported(&format!("{key} in {}", Origin::Table.name())));
+        }
+        if !SETTINGS.iter().any(|s| s.key == key) {
+            let known: Vec<_> = SETTINGS.iter().map(|s| s.key).collect();
+            return Err(Error::usage(format!("{key:?} in {} is not a setting", Origin::Table.name()))
+                .hint(format!("the settings are {}", known.join(", "))));
+        }
+    }
+    Ok((table.into_iter().filter(|(_, value)| !value.as_str().is_some_and(|v| v.trim().is_empty())).collect(), profiles))
+}
+
+fn read_if_there(directory: &Path, name: &str) -> Result<Option<String>> {
+    match std::fs::read_to_string(directory.join(name)) {
+        Ok(content) => Ok(Some(content)),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(None),
+        Err(e) => Err(Error::usage(format!("{name} in the working directory cannot be read: {e}")).cause(e)),
+    }
+}

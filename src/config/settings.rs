@@ -1,0 +1,113 @@
+//! The settings, each under the names it has in each place.
+
+/// One setting under the names it has in each place.
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) variable: &'static str,
+    pub(super) flag: Option<&'static str>,
+}
+
+const fn flagged(key: &'static str, variable: &'static str, flag: &'static str) -> Setting {
+    Setting { key, variable, flag: Some(flag) }
+}
+
+const fn unflagged(key: &'static str, variable: &'static str) -> Setting {
+    Setting { key, variable, flag: None }
+}
+
+pub(super) const ATLAS: Setting = flagged("mongo_uri_atlas", "MONGO_URI_ATLAS", "--source");
+pub(super) const LOCAL: Setting = flagged("mongo_uri_local", "MONGO_URI_LOCAL", "--target");
+pub(super) const PATH: Setting = flagged("path", "BACKUP_PATH", "--path");
+pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "--readers");
+pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "--writers");
+pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "--level");
+pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "--memory-mb");
+pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
+pub(super) const KEEP_DAILY: Setting = unflagged("keep_daily", "BACKUP_KEEP_DAILY");
+pub(super) const KEEP_WEEKLY: Setting = unflagged("keep_weekly", "BACKUP_KEEP_WEEKLY");
+pub(super) const KEEP_MONTHLY: Setting = unflagged("keep_monthly", "BACKUP_KEEP_MONTHLY");
+pub(super) const KEEP_YEARLY: Setting = unflagged("keep_yearly", "BACKUP_KEEP_YEARLY");
+pub(super) const TIMEZONE: Setting = unflagged("timezone", "BACKUP_TIMEZONE");
+pub(super) const LOG_FORMAT: Setting = unflagged("log_format", "LOG_FORMAT");
+pub(super) const ENABLED: Setting = unflagged("enabled", "BACKUP_ENABLED");
+pub(super) const INTERVAL: Setting = unflagged("interval_hours", "BACKUP_INTERVAL_HOURS");
+pub(super) const CRON: Setting = unflagged("cron", "BACKUP_CRON");
+pub(super) const STATE: Setting = unflagged("state", "BACKUP_STATE");
+pub(super) const AUTO_IMPORT: Setting = unflagged("auto_import_to_local", "AUTO_IMPORT_TO_LOCAL");
+pub(super) const GRACE: Setting = unflagged("shutdown_grace_seconds", "BACKUP_SHUTDOWN_GRACE_SECONDS");
+pub(super) const ADMIN_TOKENS: Setting = unflagged("admin_token_sha256", "ADMIN_TOKEN_SHA256");
+pub(super) const READ_TOKENS: Setting = unflagged("read_token_sha256", "READ_TOKEN_SHA256");
+pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
+pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
+
+/// All that there are.
+pub(super) const SETTINGS: [&Setting; 24] = [
+    &ATLAS,
+    &LOCAL,
+    &PATH,
+    &READERS,
+    &WRITERS,
+    &LEVEL,
+    &MEMORY,
+    &KEEP_LAST,
+    &KEEP_DAILY,
+    &KEEP_WEEKLY,
+    &KEEP_MONTHLY,
+    &KEEP_YEARLY,
+    &TIMEZONE,
+    &LOG_FORMAT,
+    &ENABLED,
+    &INTERVAL,
+    &CRON,
+    &STATE,
+    &AUTO_IMPORT,
+    &GRACE,
+    &ADMIN_TOKENS,
+    &READ_TOKENS,
+    &WEBHOOK_URL,
+    &WEBHOOK_SECRET,
+];
+
+/// A limit that is planned and not built: to go on without it would load a link that its owner meant to spare.
+pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
+
+/// Keys of the table that are planned and not built.
+pub(super) const LATER_KEYS: [&str; 1] = [MAX_MBIT.key];
+
+/// What the command line said. Text as it was typed; an empty one counts as not given.
+#[derive(Clone, Default)]
+pub struct Flags {
+    /// `--source`
+    pub source: Option<String>,
+    /// `--target`
+    pub target: Option<String>,
+    /// `--path`
+    pub path: Option<String>,
+    /// `--readers`
+    pub readers: Option<String>,
+    /// `--writers`
+    pub writers: Option<String>,
+    /// `--level`
+    pub level: Option<String>,
+    /// `--memory-mb`
+    pub memory_mb: Option<String>,
+    /// `--address`: the IP address to listen at.
+    pub address: Option<String>,
+    /// `--port`: the port to listen at; 0 takes one that is free.
+    pub port: Option<String>,
+}
+
+impl Flags {
+    /// The settings among them.
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 7] {
+        [
+            (&ATLAS, &self.source),
+            (&LOCAL, &self.target),
+            (&PATH, &self.path),
+            (&READERS, &self.readers),
+            (&WRITERS, &self.writers),
+            (&LEVEL, &self.level),
+            (&MEMORY, &self.memory_mb),
+        ]
+    }
+}

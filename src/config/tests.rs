@@ -1,0 +1,287 @@
+//! What each place says, what beats what, and what is refused in which words.
+
+use std::time::Duration;
+
+use super::settings::SETTINGS;
+use super::*;
+use crate::error::ErrorKind;
+use crate::schedule::Cadence;
+
+#[derive(Default)]
+struct Given {
+    toml: &'static str,
+    dotenv: &'static str,
+    environment: Vec<(&'static str, &'static str)>,
+    flags: Flags,
+}
+
+impl Given {
+    fn load(self) -> Result<Config> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(ROCKET_TOML), self.toml).unwrap();
+        std::fs::write(directory.path().join(DOTENV), self.dotenv).unwrap();
+        let environment = self.environment.iter().map(|(name, value)| (name.into(), value.into()));
+        Config::load(directory.path(), environment, &self.flags)
+    }
+
+    fn refused(self) -> String {
+        let error = self.load().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        error.to_string()
+    }
+}
+
+#[test]
+fn nothing_said_gives_the_defaults() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::load(directory.path(), [], &Flags::default()).unwrap();
+    assert_eq!(config.path, DEFAULT_PATH);
+    assert_eq!(config.tuning, Tuning::default());
+    assert_eq!(config.source().unwrap_err().to_string(), "Atlas MongoDB URI not configured");
+    assert_eq!(config.target().unwrap_err().to_string(), "Local MongoDB URI not configured");
+    assert!(config.configured_source().unwrap().is_none());
+}
+
+#[test]
+fn each_place_beats_those_below_it() {
+    let toml = "[default.backup]\npath = \"toml\"\nlevel = 1\nreaders = 1\nwriters = 1\nmemory_mb = 65\n[debug]\nport = 1\n";
+    let dotenv = "BACKUP_LEVEL=2\nBACKUP_READERS=2\nBACKUP_WRITERS=2\nBACKUP_READERS=9\n";
+    let config = Given {
+        toml,
+        dotenv,
+        environment: vec![("BACKUP_READERS", "3"), ("BACKUP_WRITERS", "3"), ("BACKUP_LEVEL", "")],
+        flags: Flags { writers: Some("4".into()), path: Some(String::new()), ..Flags::default() },
+    }
+    .load()
+    .unwrap();
+    assert_eq!(config.path, "toml");
+    assert_eq!(config.tuning.memory_bytes, 65 * 1024 * 1024);
+    assert_eq!((config.tuning.level, config.tuning.readers, config.tuning.writers), (Some(2), Some(3), Some(4)));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place_and_what_was_expected() {
+    let dotenv = Given { dotenv: "BACKUP_LEVEL=20", ..Given::default() };
+    assert_eq!(dotenv.refused(), "BACKUP_LEVEL in .env is \"20\": expected a whole number from -7 to 19");
+    let environment = Given { environment: vec![("BACKUP_READERS", "many")], ..Given::default() };
+    assert_eq!(environment.refused(), "BACKUP_READERS in the environment is \"many\": expected a whole number from 1 to 256");
+    let flag = Given { flags: Flags { memory_mb: Some("63".into()), ..Flags::default() }, ..Given::default() };
+    assert_eq!(flag.refused(), "--memory-mb is \"63\": expected a whole number from 64 to 1048576");
+    let table = Given { toml: "[default.backup]\nwriters = 0", ..Given::default() };
+    assert_eq!(table.refused(), "writers in rocket.toml, [default.backup] is 0: expected a whole number from 1 to 256");
+    let fraction = Given { toml: "[default.backup]\nwriters = 1.5", ..Given::default() };
+    assert!(fraction.refused().contains("is 1.5: expected a whole number"));
+    let text = Given { toml: "[default.backup]\npath = 7", ..Given::default() };
+    assert_eq!(text.refused(), "path in rocket.toml, [default.backup]: expected text in quotes");
+}
+
+#[test]
+fn a_value_that_is_overridden_is_not_judged() {
+    let config =
+        Given { dotenv: "BACKUP_LEVEL=99", flags: Flags { level: Some("-7".into()), ..Flags::default() }, ..Given::default() };
+    assert_eq!(config.load().unwrap().tuning.level, Some(-7));
+}
+
+#[test]
+fn keys_that_are_unknown_or_not_built_are_refused_by_name() {
+    let unknown = Given { toml: "[default.backup]\nlevle = 3", ..Given::default() };
+    assert_eq!(unknown.refused(), "\"levle\" in rocket.toml, [default.backup] is not a setting");
+    let later = Given { toml: "[default.backup]\nmax_mbit = 3", ..Given::default() };
+    assert_eq!(later.refused(), "max_mbit in rocket.toml, [default.backup] is not supported yet");
+    let variable = Given { environment: vec![("BACKUP_MAX_MBIT", "3")], ..Given::default() };
+    assert_eq!(variable.refused(), "BACKUP_MAX_MBIT in the environment is not supported yet");
+    assert!(Given { toml: "[default]\nport = 1\n[default.limits]\njson = 1", ..Given::default() }.load().is_ok());
+    assert!(Given { toml: "[default]\nbackup = 1", ..Given::default() }.refused().contains("not a table"));
+}
+
+#[test]
+fn files_that_cannot_be_read_are_refused_without_quoting_them() {
+    let toml = Given { toml: "[default.backup]\nmongo_uri_atlas = \"mongodb://u:secret@h", ..Given::default() }.refused();
+    assert!(toml.starts_with("rocket.toml cannot be read: TOML parse error at line 2"), "{toml}");
+    assert!(!toml.contains("secret"), "{toml}");
+    let dotenv = Given { dotenv: "A=1\nMONGO_URI_ATLAS='mongodb://u:secret@h", ..Given::default() }.refused();
+    assert_eq!(dotenv, ".env, line 2 cannot be read: expected NAME=VALUE");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join(ROCKET_TOML)).unwrap();
+    let error = Config::load(directory.path(), [], &Flags::default()).unwrap_err();
+    assert!(error.to_string().starts_with("rocket.toml in the working directory cannot be read"), "{error}");
+}
+
+#[test]
+fn a_bad_uri_fails_where_it_is_needed_and_says_where_it_is() {
+    let config = Given { dotenv: "MONGO_URI_ATLAS='mongodb://u:sec/ret@h'", ..Given::default() }.load().unwrap();
+    let error = config.source().unwrap_err();
+    assert!(error.to_string().starts_with("Invalid Atlas URI format"), "{error}");
+    assert!(error.hint_text().unwrap().starts_with("it is MONGO_URI_ATLAS in .env"), "{error:?}");
+    assert!(!format!("{config:?} {error:?}").contains("ret@"), "{config:?}");
+}
+
+#[test]
+fn the_service_has_defaults_and_takes_what_is_said() {
+    let settings = Given::default().load().unwrap().service().unwrap();
+    assert!(settings.enabled && settings.auto_import);
+    assert_eq!(settings.schedule, Cadence::every(6).unwrap());
+    assert_eq!(settings.state, Path::new("./backups/bsonvault.redb"));
+    assert_eq!((settings.retention, settings.grace), (Policy::default(), Duration::from_secs(30)));
+    assert!(settings.admin_tokens.is_empty() && settings.read_tokens.is_empty() && settings.webhook.is_none());
+
+    let toml = "[default.backup]\nenabled = false\nauto_import_to_local = \"off\"\ncron = \"30 2 * * *\"\ntimezone = \"Europe/Berlin\"\n\
+                interval_hours = 4\nkeep_last = 1\nkeep_daily = 2\nkeep_weekly = 3\nshutdown_grace_seconds = 0\n";
+    let environment = vec![
+        ("BACKUP_KEEP_MONTHLY", "4"),
+        ("BACKUP_KEEP_YEARLY", "1000000"),
+        ("BACKUP_STATE", "/var/s.redb"),
+        ("BACKUP_PATH", "b"),
+        ("LOG_FORMAT", "JSON"),
+    ];
+    let config = Given { toml, environment, ..Given::default() }.load().unwrap();
+    let settings = config.service().unwrap();
+    assert!(!settings.enabled && !settings.auto_import);
+    assert_eq!(settings.schedule, Cadence::cron("30 2 * * *", "Europe/Berlin").unwrap(), "an expression beats an interval");
+    assert_eq!(settings.state, Path::new("/var/s.redb"));
+    let policy = config.retention;
+    let kept = [policy.last, policy.daily, policy.weekly, policy.monthly, policy.yearly].map(|n| n.map_or(0, |n| n.get()));
+    assert_eq!((kept, settings.retention), ([1, 2, 3, 4, 1_000_000], policy));
+    assert_eq!((config.timezone, config.log_format), (Tz::Europe__Berlin, LogFormat::Json));
+    assert_eq!(settings.grace, Duration::ZERO);
+    let hours = Given { environment: vec![("BACKUP_INTERVAL_HOURS", "87600")], ..Given::default() }.load().unwrap();
+    assert_eq!(hours.service().unwrap().schedule, Cadence::every(87_600).unwrap());
+}
+
+#[test]
+fn the_state_is_where_systemd_says_or_beside_the_backups() {
+    let state = |environment: Vec<(&'static str, &'static str)>, dotenv: &'static str| {
+        Given { environment, dotenv, ..Given::default() }.load().unwrap().service().unwrap().state
+    };
+    assert_eq!(state(vec![("BACKUP_PATH", "/b")], ""), Path::new("/b/bsonvault.redb"));
+    let systemd = vec![("BACKUP_PATH", "/b"), ("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")];
+    assert_eq!(state(systemd, ""), Path::new("/var/lib/one/bsonvault.redb"));
+    assert_eq!(state(vec![("STATE_DIRECTORY", "/var/lib/one")], "BACKUP_STATE=s"), Path::new("s"));
+    assert_eq!(state(vec![("STATE_DIRECTORY", "")], "STATE_DIRECTORY=/x"), Path::new("./backups/bsonvault.redb"));
+}
+
+#[test]
+fn truths_are_written_in_many_ways() {
+    for (text, truth) in
+        [("true", true), ("1", true), ("Yes", true), ("ON", true), ("false", false), ("0", false), ("no", false), ("off", false)]
+    {
+        let config = Given { environment: vec![("BACKUP_ENABLED", text)], ..Given::default() }.load().unwrap();
+        assert_eq!(config.service().unwrap().enabled, truth, "{text}");
+    }
+    for (toml, truth) in [("[default.backup]\nenabled = 0", false), ("[default.backup]\nenabled = true", true)] {
+        assert_eq!(Given { toml, ..Given::default() }.load().unwrap().service().unwrap().enabled, truth, "{toml}");
+    }
+    let text = Given { environment: vec![("BACKUP_ENABLED", "maybe")], ..Given::default() };
+    assert_eq!(text.refused(), "BACKUP_ENABLED in the environment is \"maybe\": expected true or false");
+    let number = Given { toml: "[default.backup]\nauto_import_to_local = 2", ..Given::default() };
+    assert_eq!(number.refused(), "auto_import_to_local in rocket.toml, [default.backup] is 2: expected true or false");
+}
+
+#[test]
+fn what_the_service_cannot_do_is_refused_for_every_verb() {
+    for (variable, value, message) in [
+        ("BACKUP_INTERVAL_HOURS", "0", " is \"0\": expected a whole number from 1 to 87600"),
+        ("BACKUP_INTERVAL_HOURS", "1.5", " is \"1.5\": expected a whole number from 1 to 87600"),
+        ("BACKUP_CRON", "0 0 30 2 *", ": cron expression \"0 0 30 2 *\" never fires: no month of those has such a day"),
+        ("BACKUP_CRON", "61 * * * *", ": cron expression \"61 * * * *\": found \"61\": expected 0 to 59 in the field minute"),
+        ("BACKUP_TIMEZONE", "Berlin", ": \"Berlin\" is not a time zone that is known"),
+        ("BACKUP_KEEP_DAILY", "0", " is \"0\": expected a whole number from 1 to 1000000"),
+        ("BACKUP_KEEP_LAST", "1000001", " is \"1000001\": expected a whole number from 1 to 1000000"),
+        ("BACKUP_SHUTDOWN_GRACE_SECONDS", "-1", " is \"-1\": expected a whole number from 0 to 86400"),
+        ("LOG_FORMAT", "xml", ": found \"xml\": expected human or json"),
+    ] {
+        let given = Given { environment: vec![(variable, value)], ..Given::default() };
+        assert_eq!(given.refused(), format!("{variable} in the environment{message}"));
+    }
+    let zone = Given { environment: vec![("BACKUP_TIMEZONE", "Berlin")], ..Given::default() }.load().unwrap_err();
+    assert_eq!(zone.hint_text(), Some("did you mean Europe/Berlin?"));
+}
+
+const HASH: &str = "00112233445566778899aabbccddeeffFEDCBA98765432100123456789abcdef";
+
+fn service(environment: Vec<(&'static str, &'static str)>) -> Result<ServiceSettings> {
+    let config = Given { environment, ..Given::default() }.load().unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    let settings = config.service();
+    assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+    settings
+}
+
+#[test]
+fn tokens_are_hashes_and_nothing_of_them_is_told() {
+    let two: &'static str = format!("{HASH}, {},{}", "ab".repeat(32), HASH.to_lowercase()).leak();
+    let settings = service(vec![("ADMIN_TOKEN_SHA256", two), ("READ_TOKEN_SHA256", "cd".repeat(32).leak())]).unwrap();
+    assert_eq!(settings.admin_tokens.len(), 2, "none of them twice");
+    assert_eq!(settings.admin_tokens[0][..4], [0x00, 0x11, 0x22, 0x33]);
+    assert_eq!(settings.admin_tokens[0][16..20], [0xfe, 0xdc, 0xba, 0x98]);
+    assert_eq!((settings.admin_tokens[1], settings.read_tokens), ([0xab; 32], vec![[0xcd; 32]]));
+    for (text, at, found) in [
+        ("bv_hunter2", 1, "10 characters"),
+        (format!("{HASH},").leak(), 2, "0 characters"),
+        (format!("{HASH}, {}", &HASH[1..]).leak(), 2, "63 characters"),
+        (format!("{}hunter2", &HASH[7..]).leak(), 1, "64 characters that are not all such digits"),
+        ("fg".repeat(32).leak(), 1, "64 characters that are not all such digits"),
+        ("é".repeat(32).leak(), 1, "32 characters"),
+    ] {
+        let error = service(vec![("ADMIN_TOKEN_SHA256", text)]).unwrap_err();
+        let expected = "is not a SHA-256: expected 64 hexadecimal digits, found";
+        assert_eq!(error.to_string(), format!("hash {at} in ADMIN_TOKEN_SHA256 in the environment {expected} {found}"));
+        assert!(error.hint_text().unwrap().contains("`bsonvault token`"), "{error:?}");
+    }
+    let both = service(vec![("ADMIN_TOKEN_SHA256", two), ("READ_TOKEN_SHA256", format!("{},{HASH}", "cd".repeat(32)).leak())]);
+    let both = both.unwrap_err();
+    assert_eq!(
+        (both.kind(), both.to_string().as_str()),
+        (ErrorKind::Usage, "hash 2 of READ_TOKEN_SHA256 is one of ADMIN_TOKEN_SHA256, too")
+    );
+}
+
+#[test]
+fn a_webhook_is_shown_as_scheme_and_host() {
+    for (url, host) in [
+        ("https://hooks.example/hunter2?token=hunter2#hunter2", "https://hooks.example"),
+        ("HTTP://u:hunter2@127.0.0.1:8080/x", "http://127.0.0.1:8080"),
+        (" http://[::1]:9 ", "http://[::1]:9"),
+        ("https://[::1]?hunter2", "https://[::1]"),
+    ] {
+        let webhook = service(vec![("WEBHOOK_URL", url), ("WEBHOOK_SECRET", "hunter2")]).unwrap().webhook.unwrap();
+        assert_eq!((webhook.shown().as_str(), webhook.url.as_str()), (host, url.trim()));
+        assert_eq!(webhook.secret.as_deref(), Some("hunter2"));
+        assert_eq!(format!("{webhook:?}"), format!("WebhookSettings {{ url: {host:?}, signed: true }}"));
+    }
+    for url in [
+        "hooks.example/hunter2",
+        "ftp://hooks.example/hunter2",
+        "https:///hunter2",
+        "https://u:hunter2/@hooks.example",
+        "https://hooks.example/hunter2 b",
+        "https://hooks.example:99999/hunter2",
+        "https://hooks\u{e9}.example/hunter2",
+    ] {
+        let error = service(vec![("WEBHOOK_URL", url)]).unwrap_err();
+        assert_eq!(error.to_string(), "WEBHOOK_URL in the environment is not a URL that can be called", "{url}");
+    }
+    assert_eq!(service(vec![("WEBHOOK_SECRET", "hunter2")]).unwrap().webhook, None);
+}
+
+#[test]
+fn the_files_that_are_shipped_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let toml: String = std::fs::read_to_string(root.join("rocket.toml")).unwrap();
+    let uncommented: String = toml.lines().map(|l| format!("{}\n", l.strip_prefix("#: ").unwrap_or(l))).collect();
+    let example = std::fs::read_to_string(root.join(".env.example")).unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    for setting in SETTINGS {
+        assert!(uncommented.contains(&format!("\n{} = ", setting.key)), "rocket.toml lacks {}", setting.key);
+        assert!(example.contains(&format!("{}=", setting.variable)), ".env.example lacks {}", setting.variable);
+        let row = format!("| `{}` | `{}` | ", setting.variable, setting.key);
+        assert!(readme.contains(&row), "README.md lacks {row}");
+    }
+    for toml in [toml, uncommented] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(ROCKET_TOML), toml).unwrap();
+        std::fs::write(directory.path().join(DOTENV), &example).unwrap();
+        let config = Config::load(directory.path(), [], &Flags::default()).unwrap();
+        assert_eq!(config.path, DEFAULT_PATH);
+    }
+}

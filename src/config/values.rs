@@ -1,0 +1,81 @@
+//! Raw values to typed ones: each error names the setting, the place it came from, what stands there and what was expected.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+
+use figment::Figment;
+use figment::value::Value;
+
+use super::places::{Origin, find, place};
+use super::settings::Setting;
+use crate::error::{Error, Result};
+
+/// Text, with its origin for those that judge it.
+pub(super) fn text(settings: &Figment, setting: &Setting) -> Result<Option<(String, Origin)>> {
+    match find(settings, setting) {
+        None => Ok(None),
+        Some((Value::String(_, text), origin)) => Ok(Some((text, origin))),
+        Some((_, origin)) => Err(Error::usage(format!("{}: expected text in quotes", place(setting, origin)))),
+    }
+}
+
+/// Text that something is made of; where that fails, the error tells the place.
+pub(super) fn parsed<T>(settings: &Figment, setting: &Setting, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
+    let Some((text, origin)) = text(settings, setting)? else { return Ok(None) };
+    parse(&text).map(Some).map_err(|e| e.context(place(setting, origin)))
+}
+
+/// A whole number in this range.
+pub(super) fn whole_number(settings: &Figment, setting: &Setting, range: RangeInclusive<i64>) -> Result<Option<i64>> {
+    let Some((value, origin)) = find(settings, setting) else { return Ok(None) };
+    let (number, shown) = match &value {
+        Value::String(_, text) => (text.trim().parse().ok(), format!("{text:?}")),
+        Value::Num(_, number) => {
+            // A number that is not whole is told as it was written.
+            let shown = number.to_f64().map_or_else(
+                || number.to_i128().map(|n| n.to_string()).or_else(|| number.to_u128().map(|n| n.to_string())),
+                |f| Some(f.to_string()),
+            );
+            let whole = number.to_i128().or_else(|| number.to_u128().and_then(|n| i128::try_from(n).ok()));
+            (whole.and_then(|n| i64::try_from(n).ok()), shown.unwrap_or_default())
+        }
+        _ => (None, "neither number nor text".to_owned()),
+    };
+    number.filter(|n| range.contains(n)).map(Some).ok_or_else(|| {
+        Error::usage(format!(
+            "{} is {shown}: expected a whole number from {} to {}",
+            place(setting, origin),
+            range.start(),
+            range.end()
+        ))
+    })
+}
+
+/// A whole number from one to this.
+pub(super) fn count(settings: &Figment, setting: &Setting, most: u32) -> Result<Option<NonZeroU32>> {
+    let number = whole_number(settings, setting, 1..=i64::from(most))?;
+    Ok(number.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new))
+}
+
+/// Yes or no.
+pub(super) fn truth(settings: &Figment, setting: &Setting) -> Result<Option<bool>> {
+    let Some((value, origin)) = find(settings, setting) else { return Ok(None) };
+    let (truth, shown) = match &value {
+        Value::Bool(_, truth) => (Some(*truth), String::new()),
+        Value::String(_, text) => {
+            let truth = match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            };
+            (truth, format!("{text:?}"))
+        }
+        Value::Num(_, number) => {
+            let number = number.to_i128().or_else(|| number.to_u128().and_then(|n| i128::try_from(n).ok()));
+            let truth = number.filter(|n| matches!(n, 0 | 1)).map(|n| n == 1);
+            (truth, number.map_or_else(|| "a number".to_owned(), |n| n.to_string()))
+        }
+        _ => (None, "neither true nor false".to_owned()),
+    };
+    truth.map(Some).ok_or_else(|| Error::usage(format!("{} is {shown}: expected true or false", place(setting, origin))))
+}

@@ -1,0 +1,3 @@
+//! What goes on while the service runs.
+
+pub mod webhook;

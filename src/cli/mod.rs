@@ -8,6 +8,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 pub mod show;
+pub mod token;
 pub mod verified;
 pub mod verify;
 
@@ -28,7 +29,7 @@ use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 6] = ["serve", "clean", "export", "sync", "tune", "token"];
+const LATER_VERBS: [&str; 5] = ["serve", "clean", "export", "sync", "tune"];
 /// Flags that are planned and not built.
 const LATER_FLAGS: [&str; 5] = ["--keep", "--max-mbit", "--format", "--out", "--gzip"];
 
@@ -71,6 +72,8 @@ pub enum Verb {
     Verify(verify::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
+    /// Make a token for the service, and print it once with its hash
+    Token(token::Args),
 }
 
 /// Reads the command line. What it cannot be, and help and version, are answered here; the exit code is given then.
@@ -147,6 +150,7 @@ async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
+        Verb::Token(args) => token::run(&args),
     }
 }
 
@@ -158,7 +162,7 @@ impl Verb {
             Self::Import(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
-            Self::List | Self::Show(_) => Flags::default(),
+            Self::List | Self::Show(_) | Self::Token(_) => Flags::default(),
         }
     }
 }

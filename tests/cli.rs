@@ -7,6 +7,7 @@ mod support;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use bsonvault::format::digest::Sha256Hex;
 use mongodb::bson::doc;
 use support::cli::{Cli, Output, finish};
 use support::server::{Server, free_port};
@@ -28,14 +29,14 @@ fn refused(output: &Output, code: i32, message: &str) {
 async fn help_names_what_exists_and_nothing_else() {
     let cli = Cli::new();
     let mut all = cli.run(&["--help"]).await.stdout;
-    for verb in ["backup", "import", "list", "show", "verify", "clean", "check"] {
+    for verb in ["backup", "import", "list", "show", "verify", "clean", "check", "token"] {
         assert!(all.contains(&format!("\n  {verb} ")), "--help does not name {verb}");
         let help = cli.run(&[verb, "--help"]).await;
         assert_eq!(help.code, Some(0));
         assert!(help.stdout.contains("--json") && help.stdout.contains("--path"), "{verb}");
         all += &help.stdout;
     }
-    for later in ["serve", "export", "sync", "tune", "token", "s3://", "MAX_MBIT", "INTERVAL"] {
+    for later in ["serve", "export", "sync", "tune", "s3://", "MAX_MBIT", "INTERVAL"] {
         assert!(!all.contains(later), "help names {later}, which is not built");
     }
     let version = cli.run(&["--version"]).await;
@@ -45,7 +46,7 @@ async fn help_names_what_exists_and_nothing_else() {
 #[tokio::test]
 async fn what_is_planned_is_refused_by_name() {
     let cli = Cli::new();
-    for verb in ["serve", "export", "sync", "tune", "token"] {
+    for verb in ["serve", "export", "sync", "tune"] {
         refused(&cli.run(&[verb, "--port", "3"]).await, 2, &format!("error: {verb} is not supported yet"));
     }
     refused(&cli.run(&["import", "x", "--format=dir"]).await, 2, "error: --format is not supported yet");
@@ -168,6 +169,35 @@ async fn a_password_is_never_printed() {
         assert_ne!(output.code, Some(0), "{output:?}");
         assert!(!output.stdout.contains(PASSWORD) && !output.stderr.contains(PASSWORD), "{output:?}");
     }
+}
+
+#[tokio::test]
+async fn a_token_is_made_and_shown_with_its_hash() {
+    let cli = Cli::new();
+    let mut tokens = Vec::new();
+    for args in [vec!["token"], vec!["token", "--read"]] {
+        let json = cli.json(&args).await;
+        let fields: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["sha256", "success", "token"], "and nothing else");
+        assert_eq!(json["success"], true);
+        let token = json["token"].as_str().unwrap().to_owned();
+        assert_eq!(json["sha256"], Sha256Hex::of(token.as_bytes()).as_str(), "of the text");
+        let digits = token.strip_prefix("bv_").unwrap();
+        assert!(digits.len() == 43 && digits.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{token}");
+        tokens.push(token);
+    }
+    for (args, variable) in [(vec!["token"], "ADMIN_TOKEN_SHA256"), (vec!["token", "--read"], "READ_TOKEN_SHA256")] {
+        let output = cli.run(&args).await;
+        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+        let token = output.stdout.lines().next().unwrap().strip_prefix("token:   ").unwrap().to_owned();
+        let line = format!("\n{variable}={}\n", Sha256Hex::of(token.as_bytes()));
+        assert!(output.stdout.ends_with(&line), "{}", output.stdout);
+        assert_eq!(output.stdout.matches(&token).count(), 1, "it is shown once");
+        tokens.push(token);
+    }
+    tokens.sort();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 4, "each is another");
 }
 
 #[tokio::test]

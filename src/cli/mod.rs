@@ -10,6 +10,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 pub mod show;
+pub mod token;
 pub mod verified;
 pub mod verify;
 
@@ -30,7 +31,7 @@ use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 5] = ["serve", "export", "sync", "tune", "token"];
+const LATER_VERBS: [&str; 4] = ["serve", "export", "sync", "tune"];
 /// Flags that are planned and not built.
 const LATER_FLAGS: [&str; 4] = ["--max-mbit", "--format", "--out", "--gzip"];
 
@@ -75,6 +76,8 @@ pub enum Verb {
     Clean(clean::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
+    /// Make a token for the service, and print it once with its hash
+    Token(token::Args),
 }
 
 /// Reads the command line. What it cannot be, and help and version, are answered here; the exit code is given then.
@@ -152,6 +155,7 @@ async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Clean(args) => clean::run(args, &config, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
+        Verb::Token(args) => token::run(&args),
     }
 }
 
@@ -163,7 +167,7 @@ impl Verb {
             Self::Import(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
-            Self::List | Self::Show(_) | Self::Clean(_) => Flags::default(),
+            Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
         }
     }
 }

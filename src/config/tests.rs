@@ -220,6 +220,7 @@ fn tokens_are_hashes_and_nothing_of_them_is_told() {
         (format!("{HASH},").leak(), 2, "0 characters"),
         (format!("{HASH}, {}", &HASH[1..]).leak(), 2, "63 characters"),
         (format!("{}hunter2", &HASH[7..]).leak(), 1, "64 characters that are not all such digits"),
+        ("fg".repeat(32).leak(), 1, "64 characters that are not all such digits"),
         ("é".repeat(32).leak(), 1, "32 characters"),
     ] {
         let error = service(vec![("ADMIN_TOKEN_SHA256", text)]).unwrap_err();

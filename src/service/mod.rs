@@ -9,6 +9,7 @@ mod rates;
 mod scheduler;
 mod state;
 mod status;
+pub mod webhook;
 mod work;
 
 use std::num::NonZeroU32;

@@ -201,6 +201,41 @@ async fn a_token_is_made_and_shown_with_its_hash() {
 }
 
 #[tokio::test]
+async fn logs_are_written_as_each_place_says() {
+    // The lines of the log among those of the progress.
+    let logged = async |cli: &Cli| -> (usize, usize) {
+        let output = cli.run(&["backup", "--dry-run"]).await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+        let lines = output.stderr.lines().filter(|line| line.contains("settings chosen"));
+        let (json, human): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with('{'));
+        for line in &json {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&line["level"], &line["fields"]["message"]), (&"DEBUG".into(), &"settings chosen".into()), "{line}");
+            assert!(line["timestamp"].is_string() && line["fields"]["readers"].is_number(), "{line}");
+        }
+        (json.len(), human.len())
+    };
+    let server = Server::standalone().await;
+    let shop = server.client().await.database("shop");
+    shop.run_command(doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await.unwrap();
+    let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
+    assert_eq!(logged(&cli).await, (0, 0), "a verb logs warnings only");
+    let cli = cli.env("RUST_LOG", "bsonvault=debug");
+    assert_eq!(logged(&cli).await, (0, 1));
+    std::fs::write(cli.dir().join("rocket.toml"), "[default.backup]\nlog_format = \"json\"\n").unwrap();
+    assert_eq!(logged(&cli).await, (1, 0));
+    std::fs::write(cli.dir().join(".env"), "LOG_FORMAT=human\n").unwrap();
+    assert_eq!(logged(&cli).await, (0, 1));
+    let cli = cli.env("LOG_FORMAT", "json");
+    assert_eq!(logged(&cli).await, (1, 0));
+    refused(
+        &cli.env("LOG_FORMAT", "xml").run(&["list"]).await,
+        2,
+        "LOG_FORMAT in the environment: found \"xml\": expected human or json",
+    );
+}
+
+#[tokio::test]
 async fn sigterm_ends_it_as_interrupted() {
     // A server that accepts and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -6,6 +6,7 @@ pub mod clean;
 pub mod cleaned;
 pub mod import;
 pub mod list;
+pub mod logs;
 pub mod output;
 pub mod progress;
 pub mod render;
@@ -41,6 +42,7 @@ Settings come from flags, the environment, .env and rocket.toml, the earlier of 
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
   BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_MEMORY_MB
+  LOG_FORMAT        human or json; RUST_LOG says what is logged
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match, 130 interrupted.";
 
@@ -131,22 +133,51 @@ fn asked_for_later(error: &clap::Error) -> Option<Error> {
     })
 }
 
+/// What was asked for, and the settings that it is done with.
+pub struct Ready {
+    command_line: CommandLine,
+    config: Config,
+}
+
+/// Reads the settings. What is wrong with them is told here; the exit code is given then.
+///
+/// # Errors
+/// The exit code, once the error has been told.
+pub fn prepare(command_line: CommandLine) -> std::result::Result<Ready, ExitCode> {
+    let flags = Flags { path: command_line.path.clone(), ..command_line.verb.flags() };
+    match load(&flags) {
+        Ok(config) => Ok(Ready { command_line, config }),
+        Err(error) => Err(output::finish(Err(error), command_line.json)),
+    }
+}
+
+impl Ready {
+    /// Whether one JSON object is asked for.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        self.command_line.json
+    }
+
+    /// Starts logs as they are configured, once in a process.
+    pub fn start_logs(&self) {
+        logs::start(self.config.log_format, self.command_line.verb.logged());
+    }
+}
+
 /// Runs the verb, writes what came of it, and gives the exit code.
-pub async fn run(command_line: CommandLine) -> ExitCode {
-    let json = command_line.json;
+pub async fn run(ready: Ready) -> ExitCode {
+    let json = ready.json();
     let stop = CancellationToken::new();
     let ended = match watch_signals(stop.clone()) {
-        Ok(()) => dispatch(command_line, &stop).await,
+        Ok(()) => dispatch(ready, &stop).await,
         Err(error) => Err(error),
     };
     output::finish(ended, json)
 }
 
-async fn dispatch(command_line: CommandLine, stop: &CancellationToken) -> Result<Outcome> {
-    let CommandLine { json, path, verb } = command_line;
+async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
+    let Ready { command_line: CommandLine { json, verb, .. }, config } = ready;
     let faces = progress::Faces::of_this_process(json);
-    let flags = Flags { path, ..verb.flags() };
-    let config = load(&flags)?;
     match verb {
         Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
@@ -168,6 +199,19 @@ impl Verb {
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
             Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
+        }
+    }
+
+    /// What is logged of it where `RUST_LOG` says nothing.
+    fn logged(&self) -> &'static str {
+        match self {
+            Self::Backup(_)
+            | Self::Import(_)
+            | Self::List
+            | Self::Show(_)
+            | Self::Verify(_)
+            | Self::Check(_)
+            | Self::Token(_) => logs::OF_A_VERB,
         }
     }
 }

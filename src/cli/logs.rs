@@ -1,0 +1,85 @@
+//! Logs: what the program does, on standard error, apart from what a verb has to say.
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::LogFormat;
+
+/// What is logged where `RUST_LOG` says nothing: of a verb that ends, whose output says the rest.
+pub const OF_A_VERB: &str = "warn";
+/// And of a service, which has nothing else to say it by. Its HTTP server tells every request at the level of what happened: that is too much.
+pub const OF_A_SERVICE: &str = "info,rocket=warn";
+
+/// Starts logging, once in a process.
+pub fn start(format: LogFormat, usual: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    subscriber(format, filter, std::io::stderr).init();
+}
+
+fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match format {
+        LogFormat::Human => Box::new(lines.finish()),
+        // Of the spans around an event the innermost alone, with its fields: the list of all would repeat it.
+        LogFormat::Json => Box::new(lines.json().with_current_span(true).with_span_list(false).finish()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = subscriber(format, EnvFilter::new(filter), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("job", id = 7).entered();
+            tracing::info!(target: "bsonvault::x", documents = 3, "done");
+            tracing::info!(target: "rocket::server", "GET /");
+            tracing::warn!(target: "rocket::server", "shaky");
+        });
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn json_is_an_object_on_each_line_with_its_span() {
+        let text = logged(LogFormat::Json, OF_A_SERVICE);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!((&lines[0]["level"], &lines[0]["target"]), (&"INFO".into(), &"bsonvault::x".into()));
+        assert_eq!(lines[0]["fields"], serde_json::json!({ "message": "done", "documents": 3 }));
+        assert_eq!(lines[0]["span"], serde_json::json!({ "name": "job", "id": 7 }));
+        assert!(lines[0]["timestamp"].is_string() && lines[0].get("spans").is_none(), "{text}");
+        assert_eq!(lines[1]["fields"]["message"], "shaky");
+    }
+
+    #[test]
+    fn people_get_lines_and_a_verb_warnings_only() {
+        let text = logged(LogFormat::Human, OF_A_SERVICE);
+        assert!(text.contains("done") && text.contains("documents") && !text.contains("GET /"), "{text}");
+        let text = logged(LogFormat::Human, OF_A_VERB);
+        assert!(text.contains("shaky") && !text.contains("done"), "{text}");
+    }
+}

@@ -5,6 +5,7 @@
 mod connections;
 mod job;
 mod jobs;
+mod prober;
 mod rates;
 mod scheduler;
 mod state;
@@ -28,6 +29,8 @@ pub use self::job::{
 };
 pub use self::jobs::JobView;
 use self::jobs::{Claims, Jobs};
+use self::prober::Prober;
+pub use self::prober::Readiness;
 use self::scheduler::{Plan, Scheduler};
 use self::state::State;
 use self::status::Listing;
@@ -69,6 +72,7 @@ struct Inner {
     listing: Listing,
     jobs: Jobs,
     scheduler: Scheduler,
+    prober: Prober,
     engine: Handle,
 }
 
@@ -133,7 +137,8 @@ impl MongoBackupService {
             tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
         }
         let listing = Listing::new(catalog.clone());
-        Ok(Self(Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, engine })))
+        let prober = Prober::new(config.clone(), engine.clone());
+        Ok(Self(Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, engine })))
     }
 
     // ---- backups ----
@@ -287,18 +292,14 @@ impl MongoBackupService {
 
     /// Asks both deployments how they stand, within five seconds.
     pub async fn test_connections(&self) -> DualState {
-        let config = self.0.config.clone();
-        // The driver's tasks belong to the runtime of the engine.
-        let asked = self.0.engine.spawn(async move {
-            let both = connect_dual_db(&config).await;
-            let state = both.state.clone();
-            tokio::spawn(both.close());
-            state
-        });
-        match asked.await {
-            Ok(state) => state,
-            Err(_) => connections::unknown(&self.0.config),
-        }
+        self.0.prober.ask().await
+    }
+
+    /// Whether the service can do what it is there for, as far as it knows: nothing is asked for it. Both deployments are asked from
+    /// [`start_automatic_backup`](Self::start_automatic_backup) on, every half minute, and by [`test_connections`](Self::test_connections).
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.0.prober.readiness(self.is_open())
     }
 
     // ---- jobs ----
@@ -347,10 +348,12 @@ impl MongoBackupService {
     // ---- schedule ----
 
     /// Begins to take backups by the schedule, where that is enabled, now or later. What was missed while the service did not run is made up for once.
+    /// From now on both deployments are asked how they stand, too, whether or not the schedule is enabled; this does not wait for their answers.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`].
     pub async fn start_automatic_backup(&self) -> Result<()> {
+        self.0.prober.start();
         let service = self.clone();
         self.0
             .scheduler
@@ -422,6 +425,7 @@ impl MongoBackupService {
     pub async fn shut_down(&self) {
         self.close();
         self.0.scheduler.stop().await;
+        self.0.prober.stop().await;
         self.0.jobs.shut_down(self.0.settings.grace).await;
     }
 }

@@ -1,0 +1,278 @@
+//! Asks both deployments every now and then how they stand, so that whoever watches the service is answered at once, however long a dead server takes to be silent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use utoipa::ToSchema;
+
+use super::connections::{self, ConnectionState, DualState, connect_dual_db};
+use crate::config::Config;
+
+/// How long it waits between two times.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Whether the service can do what it is there for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Readiness {
+    /// Whether it takes jobs, and the source answered when it was last asked; where no source is configured, the target.
+    pub ready: bool,
+    /// Whether it takes jobs: it does not where it shuts down.
+    pub accepting: bool,
+    /// How the source stood when it was last asked; none where that has not come yet.
+    pub atlas: Option<ConnectionState>,
+    /// The same of the target.
+    pub local: Option<ConnectionState>,
+    /// Why it is not ready. It names no host and quotes no error, so that it may be shown to anyone.
+    #[schema(example = "the source does not answer")]
+    pub reason: Option<String>,
+}
+
+impl Readiness {
+    /// What follows from how the deployments stood last.
+    fn of(accepting: bool, known: Option<DualState>) -> Self {
+        let reason = match &known {
+            _ if !accepting => Some("the service is shutting down".to_owned()),
+            None => Some("not known yet".to_owned()),
+            Some(state) if state.atlas.configured => unfit("source", &state.atlas),
+            Some(state) if state.local.configured => unfit("target", &state.local),
+            Some(_) => Some("no source is configured".to_owned()),
+        };
+        let (atlas, local) = known.map(|state| (state.atlas, state.local)).unzip();
+        Self { ready: reason.is_none(), accepting, atlas, local, reason }
+    }
+}
+
+/// Why a deployment is of no use now.
+fn unfit(name: &str, state: &ConnectionState) -> Option<String> {
+    if state.connected {
+        return None;
+    }
+    Some(match kind_of(state) {
+        Some("unreachable") | None => format!("the {name} does not answer"),
+        Some("denied") => format!("the {name} refuses the login"),
+        Some("usage") => format!("the URI of the {name} cannot be used"),
+        Some(_) => format!("the {name} fails what it is asked"),
+    })
+}
+
+fn kind_of(state: &ConnectionState) -> Option<&str> {
+    state.error.as_ref().map(|error| error.kind.as_str())
+}
+
+/// What asks, and remembers what came of it.
+pub(super) struct Prober {
+    config: Config,
+    engine: Handle,
+    known: Arc<Mutex<Known>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    stop: CancellationToken,
+    /// A service that is dropped without being shut down leaves no task behind.
+    _stops: DropGuard,
+}
+
+#[derive(Default)]
+struct Known {
+    /// When it was asked what is known.
+    asked: Option<Instant>,
+    state: Option<DualState>,
+}
+
+impl Prober {
+    /// Asks nothing yet.
+    pub(super) fn new(config: Config, engine: Handle) -> Self {
+        let stop = CancellationToken::new();
+        let stops = stop.clone().drop_guard();
+        Self { config, engine, known: Arc::default(), task: Mutex::default(), stop, _stops: stops }
+    }
+
+    /// Begins to ask: at once, and then every half minute. Returns before there is an answer; a second time does nothing.
+    pub(super) fn start(&self) {
+        let mut task = lock(&self.task);
+        if task.is_some() || self.stop.is_cancelled() {
+            return;
+        }
+        let (config, known, stop) = (self.config.clone(), self.known.clone(), self.stop.clone());
+        *task = Some(self.engine.spawn(async move {
+            loop {
+                let turn = async {
+                    let asked = Instant::now();
+                    let state = ask(&config).await;
+                    remember(&known, asked, state);
+                    tokio::time::sleep(EVERY).await;
+                };
+                if stop.run_until_cancelled(turn).await.is_none() {
+                    return;
+                }
+            }
+        }));
+    }
+
+    /// Asks now, and remembers that, too.
+    pub(super) async fn ask(&self) -> DualState {
+        let (config, asked) = (self.config.clone(), Instant::now());
+        // The driver's tasks belong to the runtime of the engine.
+        match self.engine.spawn(async move { ask(&config).await }).await {
+            Ok(state) => {
+                remember(&self.known, asked, state.clone());
+                state
+            }
+            Err(_) => connections::unknown(&self.config),
+        }
+    }
+
+    /// How both stood last; none before the first answer.
+    pub(super) fn known(&self) -> Option<DualState> {
+        lock(&self.known).state.clone()
+    }
+
+    /// Whether the service is ready, given whether it takes jobs.
+    pub(super) fn readiness(&self, accepting: bool) -> Readiness {
+        Readiness::of(accepting, self.known())
+    }
+
+    /// Asks no more.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        let task = lock(&self.task).take();
+        if let Some(task) = task
+            && let Err(e) = task.await
+        {
+            tracing::error!("what asks the deployments how they stand died: {e}");
+        }
+    }
+}
+
+async fn ask(config: &Config) -> DualState {
+    let both = connect_dual_db(config).await;
+    let state = both.state.clone();
+    // Nobody waits for a server that is slow to say goodbye.
+    tokio::spawn(both.close());
+    state
+}
+
+/// Of two that were asked at a time, the one that was asked later counts.
+fn remember(known: &Mutex<Known>, asked: Instant, state: DualState) {
+    let mut known = lock(known);
+    if known.asked.is_some_and(|then| then > asked) {
+        return;
+    }
+    let before = known.state.as_ref();
+    tell("source", before.map(|b| &b.atlas), &state.atlas);
+    tell("target", before.map(|b| &b.local), &state.local);
+    *known = Known { asked: Some(asked), state: Some(state) };
+}
+
+/// Logs what has changed: that it answers, that it does not, and another reason why not.
+fn tell(name: &str, before: Option<&ConnectionState>, now: &ConnectionState) {
+    if !has_changed(before, now) {
+        return;
+    }
+    match (&now.error, before) {
+        (Some(error), _) => tracing::warn!(kind = error.kind, "the {name} cannot be used: {}", error.message),
+        (None, None) => tracing::info!("the {name} answers"),
+        (None, Some(_)) => tracing::warn!("the {name} answers again"),
+    }
+}
+
+/// Messages hold times and addresses that differ from one time to the next: only their kinds are compared.
+fn has_changed(before: Option<&ConnectionState>, now: &ConnectionState) -> bool {
+    let shown = |state: &ConnectionState| (state.connected, kind_of(state).map(str::to_owned));
+    now.configured && before.map(shown) != Some(shown(now))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+    use crate::service::connections::ConnectionError;
+
+    fn config(source: &str, target: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = Flags { source: Some(source.into()), target: Some(target.into()), ..Flags::default() };
+        Config::load(directory.path(), [], &flags).unwrap()
+    }
+
+    /// As if it had been asked, with this end.
+    fn asked(configured: bool, error: Option<&str>) -> ConnectionState {
+        let mut state = connections::unknown(&config("", "")).atlas;
+        state.configured = configured;
+        state.connected = configured && error.is_none();
+        state.error =
+            error.map(|kind| ConnectionError { kind: kind.into(), message: "10.0.0.1 of mongodb://u@h".into(), hint: None });
+        state
+    }
+
+    #[test]
+    fn ready_is_what_takes_jobs_and_has_a_source_that_answers() {
+        let of = |accepting, atlas: &ConnectionState, local: &ConnectionState| {
+            Readiness::of(accepting, Some(DualState { atlas: atlas.clone(), local: local.clone() }))
+        };
+        let (up, down, none) = (asked(true, None), asked(true, Some("unreachable")), asked(false, Some("notConfigured")));
+        let reason = |readiness: Readiness| {
+            assert_eq!(readiness.ready, readiness.reason.is_none());
+            readiness.reason
+        };
+        assert_eq!(reason(Readiness::of(true, None)).as_deref(), Some("not known yet"));
+        assert_eq!(reason(of(true, &up, &down)), None);
+        assert_eq!(reason(of(true, &up, &none)), None);
+        assert_eq!(reason(of(true, &none, &up)), None);
+        assert_eq!(reason(of(true, &down, &up)).as_deref(), Some("the source does not answer"));
+        assert_eq!(reason(of(true, &none, &down)).as_deref(), Some("the target does not answer"));
+        assert_eq!(reason(of(true, &none, &none)).as_deref(), Some("no source is configured"));
+        assert_eq!(reason(of(false, &up, &up)).as_deref(), Some("the service is shutting down"));
+        for kind in ["unreachable", "denied", "usage", "server", "internal"] {
+            let text = reason(of(true, &asked(true, Some(kind)), &up)).unwrap();
+            assert!(!text.contains("10.0.0.1") && !text.contains("mongodb"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let (up, down, denied) = (asked(true, None), asked(true, Some("unreachable")), asked(true, Some("denied")));
+        assert!(has_changed(None, &up) && has_changed(None, &down));
+        assert!(has_changed(Some(&up), &down) && has_changed(Some(&down), &up) && has_changed(Some(&down), &denied));
+        let mut later = down.clone();
+        later.error.as_mut().unwrap().message = "10.0.0.2, after 3501 ms".into();
+        assert!(!has_changed(Some(&down), &later) && !has_changed(Some(&up), &up));
+        assert!(!has_changed(None, &asked(false, Some("notConfigured"))));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_take_the_place_of_a_newer_one() {
+        let known = Mutex::default();
+        let (first, second) = (Instant::now(), Instant::now() + Duration::from_millis(1));
+        let state = |error| DualState { atlas: asked(true, error), local: asked(false, Some("notConfigured")) };
+        remember(&known, second, state(None));
+        remember(&known, first, state(Some("unreachable")));
+        assert!(lock(&known).state.as_ref().unwrap().atlas.connected);
+        remember(&known, second + Duration::from_millis(1), state(Some("unreachable")));
+        assert!(!lock(&known).state.as_ref().unwrap().atlas.connected);
+    }
+
+    #[tokio::test]
+    async fn it_asks_at_once_and_ends_in_the_middle_of_asking() {
+        // Who listens there never says a word.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("mongodb://{}/", listener.local_addr().unwrap());
+        let prober = Prober::new(config(&silent, ""), Handle::current());
+        assert_eq!(prober.readiness(true).reason.as_deref(), Some("not known yet"));
+        let began = Instant::now();
+        prober.start();
+        prober.start();
+        assert!(began.elapsed() < Duration::from_millis(200), "the start waits");
+        let _asking = listener.accept().await.unwrap();
+        prober.stop().await;
+        assert!(began.elapsed() < Duration::from_secs(2), "the end waits");
+        prober.start();
+        assert!(lock(&prober.task).is_none(), "begins again after its end");
+    }
+}

@@ -354,12 +354,17 @@ impl MongoBackupService {
     /// [`ErrorKind::Internal`].
     pub async fn start_automatic_backup(&self) -> Result<()> {
         self.0.prober.start();
-        let service = self.clone();
+        let service = Arc::downgrade(&self.0);
         self.0
             .scheduler
             .start(Box::new(move |trigger| {
-                let service = service.clone();
-                Box::pin(async move { service.begin_backup(trigger).await })
+                let service = service.upgrade().map(Self);
+                Box::pin(async move {
+                    match service {
+                        Some(service) => service.begin_backup(trigger).await,
+                        None => Err(Error::new(ErrorKind::Closing, "the service has ended")),
+                    }
+                })
             }))
             .await
     }

@@ -148,10 +148,15 @@ impl Scheduler {
         }
         let failed = |e| Error::new(ErrorKind::Internal, format!("the scheduler cannot be started: {e}")).cause(e);
         let scheduler = JobScheduler::new().await.map_err(failed)?;
-        let (shared, begin) = (self.clone(), Arc::new(begin));
+        // The library lets go of this long after its end, if ever; the state file must be free before.
+        let (shared, begin) = (Arc::downgrade(&self.0), Arc::new(begin));
         let wake = Wake::new_repeated_async(WAKE, move |_, _| {
-            let (shared, begin) = (shared.clone(), begin.clone());
-            Box::pin(async move { shared.wake(clock::now(), &begin).await })
+            let (shared, begin) = (shared.upgrade().map(Self), begin.clone());
+            Box::pin(async move {
+                if let Some(shared) = shared {
+                    shared.wake(clock::now(), &begin).await;
+                }
+            })
         });
         scheduler.add(wake.map_err(failed)?).await.map_err(failed)?;
         scheduler.start().await.map_err(failed)?;

@@ -5,6 +5,8 @@
 mod connections;
 mod job;
 mod jobs;
+mod last;
+mod metrics;
 mod prober;
 mod rates;
 mod scheduler;
@@ -29,6 +31,8 @@ pub use self::job::{
 };
 pub use self::jobs::JobView;
 use self::jobs::{Claims, Jobs};
+pub use self::metrics::METRICS_TYPE;
+use self::metrics::{Metrics, Seen};
 use self::prober::Prober;
 pub use self::prober::Readiness;
 use self::scheduler::{Plan, Scheduler};
@@ -73,6 +77,7 @@ struct Inner {
     jobs: Jobs,
     scheduler: Scheduler,
     prober: Prober,
+    metrics: Metrics,
     engine: Handle,
 }
 
@@ -133,12 +138,12 @@ impl MongoBackupService {
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
         let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
         let scheduler = Scheduler::open(state, plan).await?;
-        for job in &interrupted {
-            tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
-        }
         let listing = Listing::new(catalog.clone());
         let prober = Prober::new(config.clone(), engine.clone());
-        Ok(Self(Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, engine })))
+        let metrics = Metrics::new(clock::now());
+        let inner = Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, metrics, engine });
+        inner.take_up(&interrupted).await?;
+        Ok(Self(inner))
     }
 
     // ---- backups ----
@@ -302,6 +307,12 @@ impl MongoBackupService {
         self.0.prober.readiness(self.is_open())
     }
 
+    /// What those need to know who watch the service, in the text format of OpenMetrics ([`METRICS_TYPE`]). What cannot be looked up is not in it.
+    pub async fn metrics(&self) -> String {
+        let seen = Seen::look(&self.0).await;
+        self.0.metrics.render(&seen)
+    }
+
     // ---- jobs ----
 
     /// A job.
@@ -436,6 +447,24 @@ impl MongoBackupService {
 }
 
 impl Inner {
+    /// Takes up what was before: how former jobs ended, and those that ended with the process. From now on every end is told.
+    async fn take_up(self: &Arc<Self>, interrupted: &[Job]) -> Result<()> {
+        let service = Arc::downgrade(self);
+        self.jobs.on_end(Box::new(move |job| {
+            if let Some(service) = service.upgrade() {
+                ended(&service, job);
+            }
+        }));
+        for job in self.jobs.list(usize::MAX, |job| job.state.is_final()).await? {
+            self.metrics.kept(&job);
+        }
+        for job in interrupted {
+            tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
+            ended(self, job);
+        }
+        Ok(())
+    }
+
     /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
     /// there: a link, and what leads out of the path.
     fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
@@ -455,4 +484,9 @@ impl Inner {
             Ok(_) | Err(_) => Err(missing()),
         }
     }
+}
+
+/// What is done about every job that ended, before anyone who waits for it is told.
+fn ended(service: &Inner, job: &Job) {
+    service.metrics.ended(job);
 }

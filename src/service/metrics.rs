@@ -1,0 +1,350 @@
+//! What the service tells those who watch it, in the text format of OpenMetrics, which Prometheus reads. Labels are words of this program: no name, address or path of anyone's.
+//!
+//! Counters begin at 0 with the process, and last results with the jobs that are kept. Everything else is looked up when it is asked for. What is not known is
+//! not there, rather than 0: `absent()` sees it.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Inner;
+use super::connections::DualState;
+use super::job::{Job, JobKind, JobState};
+use super::last::{LastResults, outcome};
+use super::status::{BackupEntry, BackupState};
+use crate::clock;
+
+/// The media type of what [`MongoBackupService::metrics`](super::MongoBackupService::metrics) gives.
+pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the names of all metrics begin with.
+const PREFIX: &str = "bsonvault";
+/// How long the path of the backups may take to answer. Prometheus waits ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Upper bounds of the durations that are told apart, in seconds: from one to a day.
+const DURATIONS: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0];
+
+type Kind = [(&'static str, &'static str); 1];
+type KindAndState = [(&'static str, &'static str); 2];
+
+/// What is counted over the life of the process.
+pub(super) struct Metrics {
+    started: DateTime<Utc>,
+    last: Mutex<LastResults>,
+    ended: Family<KindAndState, Counter>,
+    durations: Family<Kind, Histogram, fn() -> Histogram>,
+    backup_documents: Counter,
+    backup_raw_bytes: Counter,
+    backup_stored_bytes: Counter,
+    import_documents: Counter,
+    import_bytes: Counter,
+    /// One looks at the path at a time: where a network file system hangs, so does one look, and not one more with each scrape.
+    looking: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What is looked up when it is asked for.
+pub(super) struct Seen {
+    now: DateTime<Utc>,
+    /// None where they cannot be listed.
+    backups: Option<Arc<Vec<BackupEntry>>>,
+    free_bytes: Option<u64>,
+    jobs: Vec<(JobKind, JobState, u64)>,
+    accepting: bool,
+    schedule_enabled: bool,
+    next_run: Option<DateTime<Utc>>,
+    connections: Option<DualState>,
+}
+
+impl Metrics {
+    /// Nothing was counted yet.
+    pub(super) fn new(started: DateTime<Utc>) -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
+        let metrics = Self {
+            started,
+            last: Mutex::default(),
+            ended: Family::default(),
+            durations: Family::new_with_constructor(durations),
+            backup_documents: Counter::default(),
+            backup_raw_bytes: Counter::default(),
+            backup_stored_bytes: Counter::default(),
+            import_documents: Counter::default(),
+            import_bytes: Counter::default(),
+            looking: Arc::default(),
+        };
+        // What is 0 first is seen to rise; what appears as 1 is not.
+        for kind in JobKind::ALL {
+            drop(metrics.durations.get_or_create(&labelled(kind)));
+            for state in JobState::ALL.into_iter().filter(|state| state.is_final()) {
+                drop(metrics.ended.get_or_create(&of_kind(kind, state)));
+            }
+        }
+        metrics
+    }
+
+    /// Takes a job that ended in the life of another process.
+    pub(super) fn kept(&self, job: &Job) {
+        lock(&self.last).take(job);
+    }
+
+    /// Counts a job that ended now.
+    pub(super) fn ended(&self, job: &Job) {
+        self.kept(job);
+        self.ended.get_or_create(&of_kind(job.kind, job.state)).inc();
+        // Of one that was found interrupted it is not known how long it worked.
+        if let Some(seconds) = job.seconds().filter(|_| job.finished >= Some(self.started) && job.started >= Some(self.started)) {
+            self.durations.get_or_create(&labelled(job.kind)).observe(seconds);
+        }
+        if let (Some(backup), Some(true)) = (&job.result.backup, outcome(job, JobKind::Backup)) {
+            self.backup_documents.inc_by(backup.documents);
+            self.backup_raw_bytes.inc_by(backup.raw_bytes);
+            self.backup_stored_bytes.inc_by(backup.stored_bytes);
+        }
+        if let (Some(import), Some(true)) = (&job.result.import, outcome(job, JobKind::Import)) {
+            self.import_documents.inc_by(import.documents);
+            self.import_bytes.inc_by(import.bytes);
+        }
+    }
+
+    /// All of it as text.
+    pub(super) fn render(&self, seen: &Seen) -> String {
+        let mut page = Page(Registry::with_prefix(PREFIX));
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        page.0.register("build", "The program", version);
+        page.one(
+            "process_start_time",
+            "When the service was opened, in Unix time",
+            Some(Unit::Seconds),
+            Some(unix(self.started)),
+        );
+        page.one("accepting_jobs", "Whether jobs are taken: not while it shuts down", None, Some(truth(seen.accepting)));
+        page.backups(seen);
+        self.jobs(&mut page, seen);
+        page.schedule(seen);
+        page.connections(seen.connections.as_ref());
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _infallible = text::encode(&mut text, &page.0);
+        text
+    }
+
+    fn jobs(&self, page: &mut Page, seen: &Seen) {
+        let counts = seen.jobs.iter().map(|(kind, state, count)| (of_kind(*kind, *state), *count as f64));
+        page.each("jobs", "Jobs that wait or work", None, counts);
+        page.0.register("jobs_ended", "Jobs that ended since the service was opened", self.ended.clone());
+        let help = "How long jobs worked, from their turn to their end";
+        page.0.register_with_unit("job_duration", help, Unit::Seconds, self.durations.clone());
+        let last = *lock(&self.last);
+        let each = |what: fn(super::last::Last) -> Option<f64>| {
+            JobKind::ALL.into_iter().filter_map(move |kind| Some((labelled(kind), what(last.of(kind))?)))
+        };
+        page.each(
+            "last_succeeded",
+            "Whether the last backup, import or verification succeeded; a backup whose import failed is one of each",
+            None,
+            each(|last| last.succeeded().map(truth)),
+        );
+        page.each(
+            "last_success_timestamp",
+            "When one last succeeded, in Unix time",
+            Some(Unit::Seconds),
+            each(|last| last.success.map(unix)),
+        );
+        page.each(
+            "last_failure_timestamp",
+            "When one last failed or was interrupted, in Unix time",
+            Some(Unit::Seconds),
+            each(|last| last.failure.map(unix)),
+        );
+        let totals = [
+            ("backup_documents", "Documents in backups that were completed", None, &self.backup_documents),
+            ("backup_raw", "Their bytes, uncompressed", Some(Unit::Bytes), &self.backup_raw_bytes),
+            ("backup_stored", "Their bytes, as they are stored", Some(Unit::Bytes), &self.backup_stored_bytes),
+            ("import_documents", "Documents of imports that succeeded", None, &self.import_documents),
+            ("import", "Their bytes, uncompressed", Some(Unit::Bytes), &self.import_bytes),
+        ];
+        for (name, help, unit, counter) in totals {
+            page.register(name, help, unit, counter.clone());
+        }
+    }
+}
+
+impl Seen {
+    /// Looks everything up.
+    pub(super) async fn look(inner: &Arc<Inner>) -> Self {
+        let schedule = inner.scheduler.shown();
+        let (backups, free_bytes) = match tokio::time::timeout(PATIENCE, look_at_path(inner.clone())).await {
+            Ok(found) => found,
+            Err(_) => {
+                tracing::warn!("the path of the backups does not answer within {} s", PATIENCE.as_secs());
+                (None, None)
+            }
+        };
+        Self {
+            now: clock::now(),
+            backups,
+            free_bytes,
+            jobs: inner.jobs.count(),
+            accepting: inner.jobs.is_open(),
+            schedule_enabled: schedule.plan.enabled,
+            next_run: schedule.next,
+            connections: inner.prober.known(),
+        }
+    }
+}
+
+/// The backups and the free bytes. It goes on where whoever asked has given up, and keeps the next from piling up behind it.
+async fn look_at_path(inner: Arc<Inner>) -> (Option<Arc<Vec<BackupEntry>>>, Option<u64>) {
+    let turn = inner.metrics.looking.clone().lock_owned().await;
+    let engine = inner.engine.clone();
+    let look = engine.spawn(async move {
+        let _turn = turn;
+        let backups = match inner.listing.get().await {
+            Ok(backups) => Some(backups),
+            Err(e) => {
+                tracing::warn!("the backups cannot be listed: {e}");
+                None
+            }
+        };
+        let store = inner.catalog.store().clone();
+        let free = tokio::task::spawn_blocking(move || store.free_space()).await;
+        (backups, free.ok().flatten())
+    });
+    look.await.unwrap_or_default()
+}
+
+/// A page that is being written.
+struct Page(Registry);
+
+impl Page {
+    fn backups(&mut self, seen: &Seen) {
+        self.one("catalog_readable", "Whether the backups could be listed just now", None, Some(truth(seen.backups.is_some())));
+        let free = seen.free_bytes.map(|bytes| bytes as f64);
+        self.one("backup_path_free", "What can still be written where the backups are", Some(Unit::Bytes), free);
+        let Some(backups) = &seen.backups else { return };
+        let states = [BackupState::Complete, BackupState::Running, BackupState::Incomplete, BackupState::Damaged];
+        let counts = states.into_iter().map(|state| {
+            let count = backups.iter().filter(|backup| backup.state == state).count();
+            ([("state", state_name(state))], count as f64)
+        });
+        self.each("backups", "Backups, by what they are like", None, counts);
+        let complete = || backups.iter().filter(|backup| backup.complete);
+        let stored: u64 = complete().map(|backup| backup.size).sum();
+        self.one("backups_stored", "What the documents of all complete backups take", Some(Unit::Bytes), Some(stored as f64));
+
+        // Without a complete backup none of the following is there.
+        let newest = complete().max_by_key(|backup| backup.created);
+        let created = newest.and_then(|backup| backup.created);
+        let age = created.map(|created| (unix(seen.now) - unix(created)).max(0.0));
+        self.one("newest_backup_age", "How long ago the newest complete backup was completed", Some(Unit::Seconds), age);
+        let help = "When the newest complete backup was completed, in Unix time";
+        self.one("newest_backup_timestamp", help, Some(Unit::Seconds), created.map(unix));
+        let of_newest = |what: fn(&BackupEntry) -> u64| newest.map(|backup| what(backup) as f64);
+        self.one("newest_backup_documents", "Documents of the newest complete backup", None, of_newest(|b| b.documents));
+        self.one("newest_backup_raw", "Their bytes, uncompressed", Some(Unit::Bytes), of_newest(|b| b.raw_size));
+        self.one("newest_backup_stored", "Their bytes, as they are stored", Some(Unit::Bytes), of_newest(|b| b.size));
+        let ratio = newest.filter(|backup| backup.size > 0).map(|backup| backup.raw_size as f64 / backup.size as f64);
+        self.one("newest_backup_compression_ratio", "How many times smaller they are stored", None, ratio);
+        let verified = newest.map(|backup| truth(backup.verified));
+        self.one(
+            "newest_backup_verified",
+            "Whether a check found it whole: 0 where none was made, or the last failed",
+            None,
+            verified,
+        );
+    }
+
+    fn schedule(&mut self, seen: &Seen) {
+        self.one("schedule_enabled", "Whether backups are taken by the schedule", None, Some(truth(seen.schedule_enabled)));
+        let help = "When the schedule takes the next backup, in Unix time";
+        self.one("schedule_next_run_timestamp", help, Some(Unit::Seconds), seen.next_run.map(unix));
+    }
+
+    /// Nothing of a deployment that is not configured, or was not asked yet.
+    fn connections(&mut self, connections: Option<&DualState>) {
+        let known: Vec<_> = connections
+            .into_iter()
+            .flat_map(|both| [("source", &both.atlas), ("target", &both.local)])
+            .filter(|(_, state)| state.configured)
+            .map(|(name, state)| ([("deployment", name)], state))
+            .collect();
+        let each = || known.iter().copied();
+        let up = each().map(|(label, state)| (label, truth(state.connected)));
+        self.each("connection_up", "Whether it answered and took the login when it was last asked", None, up);
+        let latency = each().filter_map(|(label, state)| Some((label, state.latency_ms? / 1000.0)));
+        self.each("connection_latency", "How long a small question took", Some(Unit::Seconds), latency);
+        let checked = each().map(|(label, state)| (label, unix(state.checked)));
+        self.each("connection_checked_timestamp", "When it was last asked, in Unix time", Some(Unit::Seconds), checked);
+    }
+
+    /// A value without labels; nothing where it is not known.
+    fn one(&mut self, name: &str, help: &str, unit: Option<Unit>, value: Option<f64>) {
+        if let Some(value) = value {
+            let gauge = Gauge::<f64, AtomicU64>::default();
+            gauge.set(value);
+            self.register(name, help, unit, gauge);
+        }
+    }
+
+    /// A value for each of some labels.
+    fn each<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = ([(&'static str, &'static str); N], f64)>,
+    ) {
+        let family = Family::<[(&'static str, &'static str); N], Gauge<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        self.register(name, help, unit, family);
+    }
+
+    fn register(&mut self, name: &str, help: &str, unit: Option<Unit>, metric: impl prometheus_client::registry::Metric) {
+        match unit {
+            Some(unit) => self.0.register_with_unit(name, help, unit, metric),
+            None => self.0.register(name, help, metric),
+        }
+    }
+}
+
+fn labelled(kind: JobKind) -> Kind {
+    [("kind", kind.name())]
+}
+
+fn of_kind(kind: JobKind, state: JobState) -> KindAndState {
+    [("kind", kind.name()), ("state", state.name())]
+}
+
+fn state_name(state: BackupState) -> &'static str {
+    match state {
+        BackupState::Complete => "complete",
+        BackupState::Running => "running",
+        BackupState::Incomplete => "incomplete",
+        BackupState::Damaged => "damaged",
+    }
+}
+
+fn unix(time: DateTime<Utc>) -> f64 {
+    time.timestamp_millis() as f64 / 1000.0
+}
+
+fn truth(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

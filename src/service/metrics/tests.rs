@@ -1,0 +1,212 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::error::{Error, ErrorKind};
+use crate::format::manifest::ConsistencyKind;
+use crate::service::connections::{ConnectionError, ConnectionState};
+use crate::service::job::{BackupResult, ImportResult, JobError, Trigger};
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+}
+
+fn entry(name: &str, second: i64, state: BackupState) -> BackupEntry {
+    BackupEntry {
+        name: format!("atlas-backup-{name}"),
+        path: format!("/secret/path/{name}"),
+        created: Some(at(second)),
+        size: 100,
+        documents: 7,
+        raw_size: 450,
+        consistency: None,
+        verified: true,
+        complete: state == BackupState::Complete,
+        state,
+        reason: None,
+    }
+}
+
+fn connection(connected: bool) -> ConnectionState {
+    ConnectionState {
+        configured: true,
+        connected,
+        host: Some("secret-host:27017".into()),
+        latency_ms: connected.then_some(12.5),
+        version: None,
+        topology: None,
+        can_snapshot: false,
+        can_read_oplog: false,
+        checked: at(-10),
+        error: (!connected).then(|| ConnectionError { kind: "denied".into(), message: "secret-user".into(), hint: None }),
+    }
+}
+
+fn seen() -> Seen {
+    let backups = vec![
+        entry("d", 0, BackupState::Running),
+        entry("c", -5, BackupState::Incomplete),
+        entry("b", -60, BackupState::Complete),
+        entry("a", -90, BackupState::Complete),
+    ];
+    Seen {
+        now: at(0),
+        backups: Some(Arc::new(backups)),
+        free_bytes: Some(1 << 40),
+        jobs: vec![(JobKind::Backup, JobState::Running, 1), (JobKind::Import, JobState::Queued, 2)],
+        accepting: true,
+        schedule_enabled: true,
+        next_run: Some(at(3600)),
+        connections: Some(DualState { atlas: connection(true), local: connection(false) }),
+    }
+}
+
+/// A backup of two minutes whose import failed.
+fn job() -> Job {
+    let mut job = Job::new(JobKind::Backup, Trigger::Schedule, at(-300));
+    (job.state, job.started, job.finished) = (JobState::Failed, Some(at(-200)), Some(at(-80)));
+    job.backup = Some("atlas-backup-b".into());
+    job.result.backup = Some(BackupResult {
+        name: "atlas-backup-b".into(),
+        path: "/secret/path/b".into(),
+        collections: 2,
+        documents: 7,
+        raw_bytes: 450,
+        stored_bytes: 100,
+        consistency: ConsistencyKind::Snapshot,
+    });
+    job.error = Some(JobError::of(JobKind::Import, &Error::new(ErrorKind::Denied, "secret-user may not")));
+    job
+}
+
+/// Every sample by its name and labels, after the text was found to be in order.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let body = text.strip_suffix("# EOF\n").expect("ends with EOF");
+    let (mut families, mut found) = (BTreeMap::new(), BTreeMap::new());
+    let (mut helped, mut family) = (BTreeSet::new(), String::new());
+    for line in body.lines() {
+        let mut words = line.splitn(4, ' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        match (word().as_str(), word().as_str(), word(), word()) {
+            ("#", "HELP", name, help) => {
+                assert!(help.len() > 8 && helped.insert(name.clone()), "{line}");
+                family = name;
+            }
+            ("#", "TYPE", name, kind) => {
+                assert_eq!(name, family, "{line}");
+                assert!(families.insert(name, kind).is_none(), "{line}");
+            }
+            ("#", "UNIT", name, unit) => assert!(name == family && name.ends_with(&format!("_{unit}")), "{line}"),
+            _ => {
+                let (sample, value) = line.rsplit_once(' ').unwrap();
+                let name = sample.split('{').next().unwrap();
+                assert!(name.starts_with(&family) && name.starts_with("bsonvault_"), "{line} of {family}");
+                let endings: &[&str] = match families[&family].as_str() {
+                    "counter" => &["_total"],
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    "info" => &["_info"],
+                    "gauge" => &[""],
+                    other => panic!("{other}"),
+                };
+                assert!(endings.contains(&&name[family.len()..]), "{line}");
+                let value: f64 = value.parse().unwrap();
+                assert!(value.is_finite(), "{line}");
+                assert!(found.insert(sample.to_owned(), value).is_none(), "twice: {line}");
+            }
+        }
+    }
+    assert_eq!(helped, families.into_keys().collect());
+    found
+}
+
+#[test]
+fn what_an_operator_alerts_on_is_there() {
+    let metrics = Metrics::new(at(-1000));
+    metrics.ended(&job());
+    let text = metrics.render(&seen());
+    let found = samples(&text);
+    let value = |sample: &str| *found.get(&format!("bsonvault_{sample}")).unwrap_or_else(|| panic!("no {sample} in\n{text}"));
+    assert_eq!(value("newest_backup_age_seconds"), 60.0);
+    assert_eq!(value("newest_backup_timestamp_seconds"), 1_799_999_940.0);
+    assert_eq!((value("newest_backup_compression_ratio"), value("newest_backup_verified")), (4.5, 1.0));
+    assert_eq!((value("backups{state=\"complete\"}"), value("backups{state=\"damaged\"}")), (2.0, 0.0));
+    assert_eq!((value("backups_stored_bytes"), value("catalog_readable")), (200.0, 1.0));
+    assert_eq!((value("last_succeeded{kind=\"backup\"}"), value("last_succeeded{kind=\"import\"}")), (1.0, 0.0));
+    assert_eq!(value("last_success_timestamp_seconds{kind=\"backup\"}"), 1_799_999_920.0);
+    assert_eq!(value("last_failure_timestamp_seconds{kind=\"import\"}"), 1_799_999_920.0);
+    assert!(!found.contains_key("bsonvault_last_succeeded{kind=\"verify\"}"), "there was none");
+    assert_eq!(value("jobs_ended_total{kind=\"backup\",state=\"failed\"}"), 1.0);
+    assert_eq!(value("jobs_ended_total{kind=\"verify\",state=\"interrupted\"}"), 0.0, "there before the first");
+    assert_eq!(value("job_duration_seconds_bucket{le=\"60.0\",kind=\"backup\"}"), 0.0);
+    assert_eq!(value("job_duration_seconds_bucket{le=\"300.0\",kind=\"backup\"}"), 1.0);
+    assert_eq!(value("job_duration_seconds_sum{kind=\"backup\"}"), 120.0);
+    assert_eq!((value("backup_documents_total"), value("backup_raw_bytes_total")), (7.0, 450.0));
+    assert_eq!((value("backup_stored_bytes_total"), value("import_documents_total")), (100.0, 0.0));
+    assert_eq!((value("jobs{kind=\"backup\",state=\"running\"}"), value("jobs{kind=\"import\",state=\"queued\"}")), (1.0, 2.0));
+    assert_eq!(value("schedule_next_run_timestamp_seconds"), 1_800_003_600.0);
+    assert_eq!(value("backup_path_free_bytes"), 1024.0_f64.powi(4));
+    assert_eq!((value("connection_up{deployment=\"source\"}"), value("connection_up{deployment=\"target\"}")), (1.0, 0.0));
+    assert_eq!(value("connection_latency_seconds{deployment=\"source\"}"), 0.0125);
+    assert!(!found.contains_key("bsonvault_connection_latency_seconds{deployment=\"target\"}"));
+    assert_eq!(value("process_start_time_seconds"), 1_799_999_000.0);
+    assert_eq!(value(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+    assert!(!text.contains("secret") && !text.contains("atlas-backup"), "{text}");
+}
+
+#[test]
+fn what_is_not_known_is_not_there_and_never_not_a_number() {
+    let nothing = Seen {
+        backups: None,
+        free_bytes: None,
+        jobs: Vec::new(),
+        accepting: false,
+        schedule_enabled: false,
+        next_run: None,
+        connections: None,
+        ..seen()
+    };
+    let found = samples(&Metrics::new(at(0)).render(&nothing));
+    assert_eq!((found["bsonvault_catalog_readable"], found["bsonvault_accepting_jobs"]), (0.0, 0.0));
+    let absent = ["backups", "newest_", "connection_", "schedule_next", "last_", "backup_path_"];
+    for name in found.keys() {
+        assert!(!absent.iter().any(|start| name.starts_with(&format!("bsonvault_{start}"))), "{name}");
+    }
+    // Readable, and without a complete backup: counted, and no age.
+    let empty = entry("e", 0, BackupState::Complete);
+    let none = Seen { backups: Some(Arc::default()), ..seen() };
+    let found = samples(&Metrics::new(at(0)).render(&none));
+    assert_eq!((found["bsonvault_catalog_readable"], found["bsonvault_backups{state=\"complete\"}"]), (1.0, 0.0));
+    assert!(!found.keys().any(|name| name.contains("newest")));
+    // A backup of nothing has no ratio, and a clock that was set back makes no negative age.
+    let of_nothing = BackupEntry { size: 0, raw_size: 0, created: Some(at(60)), ..empty };
+    let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(vec![of_nothing])), ..seen() }));
+    assert!(!found.contains_key("bsonvault_newest_backup_compression_ratio"));
+    assert_eq!(found["bsonvault_newest_backup_age_seconds"], 0.0);
+}
+
+#[test]
+fn an_end_in_another_life_of_the_service_is_a_last_result_and_no_count() {
+    let metrics = Metrics::new(at(0));
+    metrics.kept(&job());
+    let mut interrupted = Job::new(JobKind::Import, Trigger::Manual, at(-60));
+    (interrupted.state, interrupted.started, interrupted.finished) = (JobState::Interrupted, Some(at(-50)), Some(at(0)));
+    interrupted.error = Some(JobError::of(JobKind::Import, &Error::interrupted()));
+    metrics.ended(&interrupted);
+    let found = samples(&metrics.render(&seen()));
+    assert_eq!(found["bsonvault_last_succeeded{kind=\"backup\"}"], 1.0);
+    assert_eq!(found["bsonvault_backup_documents_total"], 0.0);
+    assert_eq!(found["bsonvault_last_succeeded{kind=\"import\"}"], 0.0);
+    assert_eq!(found["bsonvault_jobs_ended_total{kind=\"import\",state=\"interrupted\"}"], 1.0);
+    assert_eq!(found["bsonvault_job_duration_seconds_count{kind=\"import\"}"], 0.0, "how long is not known");
+}
+
+#[test]
+fn an_import_that_succeeded_is_counted() {
+    let metrics = Metrics::new(at(-1000));
+    let mut import = Job::new(JobKind::Import, Trigger::Manual, at(-60));
+    (import.state, import.started, import.finished) = (JobState::Succeeded, Some(at(-50)), Some(at(-48)));
+    import.result.import = Some(ImportResult { collections: Vec::new(), documents: 5, bytes: 500, indexes: 1 });
+    metrics.ended(&import);
+    let found = samples(&metrics.render(&seen()));
+    assert_eq!((found["bsonvault_import_documents_total"], found["bsonvault_import_bytes_total"]), (5.0, 500.0));
+    assert_eq!(found["bsonvault_job_duration_seconds_bucket{le=\"5.0\",kind=\"import\"}"], 1.0);
+}

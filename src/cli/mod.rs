@@ -210,6 +210,7 @@ impl Verb {
             | Self::List
             | Self::Show(_)
             | Self::Verify(_)
+            | Self::Clean(_)
             | Self::Check(_)
             | Self::Token(_) => logs::OF_A_VERB,
         }

@@ -7,6 +7,7 @@ mod job;
 mod jobs;
 mod last;
 mod metrics;
+mod notices;
 mod prober;
 mod rates;
 mod scheduler;
@@ -33,6 +34,7 @@ pub use self::jobs::JobView;
 use self::jobs::{Claims, Jobs};
 pub use self::metrics::METRICS_TYPE;
 use self::metrics::{Metrics, Seen};
+use self::notices::Notices;
 use self::prober::Prober;
 pub use self::prober::Readiness;
 use self::scheduler::{Plan, Scheduler};
@@ -78,6 +80,7 @@ struct Inner {
     scheduler: Scheduler,
     prober: Prober,
     metrics: Metrics,
+    notices: Notices,
     engine: Handle,
 }
 
@@ -141,7 +144,8 @@ impl MongoBackupService {
         let listing = Listing::new(catalog.clone());
         let prober = Prober::new(config.clone(), engine.clone());
         let metrics = Metrics::new(clock::now());
-        let inner = Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, metrics, engine });
+        let notices = Notices::new(settings.webhook.as_ref(), engine.clone())?;
+        let inner = Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, metrics, notices, engine });
         inner.take_up(&interrupted).await?;
         Ok(Self(inner))
     }
@@ -443,6 +447,7 @@ impl MongoBackupService {
         self.0.scheduler.stop().await;
         self.0.prober.stop().await;
         self.0.jobs.shut_down(self.0.settings.grace).await;
+        self.0.notices.stop().await;
     }
 }
 
@@ -489,4 +494,5 @@ impl Inner {
 /// What is done about every job that ended, before anyone who waits for it is told.
 fn ended(service: &Inner, job: &Job) {
     service.metrics.ended(job);
+    service.notices.tell(job);
 }

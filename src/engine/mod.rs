@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod clean;
+pub mod download;
 pub mod drill;
 pub mod record;
 mod replayed;

@@ -2,6 +2,7 @@
 //! whose local file system stages, syncs and renames each object; what it leaves out on a local disk is added here: modes
 //! (0600 in directories of 0700), synced deletes, and no empty directories left behind.
 
+mod file;
 mod local;
 
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use futures::TryStreamExt as _;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 
+pub use self::file::RegularFile;
 pub use self::local::Lock;
 use self::local::Sharing;
 use crate::error::{Error, ErrorKind, Result};
@@ -118,6 +120,15 @@ impl Store {
         let (path, key) = self.place(key)?;
         let found = self.inner.head(&key).await.map_err(|e| local::store_error("read", &path, e))?;
         Ok(found.size)
+    }
+
+    /// Opens an object to read it piece by piece, as the regular file that it is: no link is followed, neither in its place nor on the way from the root, nor as the root.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Damaged`] where it is anything but a regular file; [`ErrorKind::Storage`].
+    pub async fn open_file(&self, key: &str) -> Result<RegularFile> {
+        self.place(key)?;
+        file::open(self.root.clone(), key).await
     }
 
     /// An object's size in bytes and when it was last written, where it is there and can be looked at.

@@ -1,0 +1,326 @@
+//! Download: a complete backup as one tar stream whose length is known before its first byte.
+//!
+//! The manifest comes last, so that what was received of a stream that broke off is no backup. Nothing is ever filled up: where a file turns out not to be what
+//! the manifest says, the stream ends with an error and short of its length.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use futures::Stream;
+use tar::{EntryType, Header};
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+
+use crate::catalog::Backup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{checks, key, manifest};
+use crate::names::BackupName;
+use crate::store::{RegularFile, Store};
+
+/// A tar stream is made of blocks of so many bytes, and ends with two of zeros.
+const BLOCK: u64 = 512;
+/// How much of a file is in memory at a time.
+const CHUNK: usize = 256 * 1024;
+/// The longest path that a header itself holds.
+const SHORT: usize = 100;
+/// Modes of files and directories, those that a backup has.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// A backup as a tar stream, read with [`AsyncRead`]. The same backup gives the same bytes.
+///
+/// `Hold` is whatever keeps the backup from being deleted; it is dropped with the stream. An error ends the stream, and is given again to whoever goes on reading.
+pub struct Download<Hold = ()> {
+    name: String,
+    length: u64,
+    sent: u64,
+    chunk: Bytes,
+    chunks: Chunks,
+    failed: Option<(io::ErrorKind, String)>,
+    _hold: Hold,
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// One entry of the stream.
+#[derive(Debug)]
+struct Entry {
+    /// Its path in the stream.
+    path: String,
+    kind: EntryType,
+    size: u64,
+    content: Content,
+}
+
+/// Where the bytes of an entry are.
+#[derive(Debug, Clone)]
+enum Content {
+    None,
+    Memory(Bytes),
+    File(String),
+}
+
+impl<Hold> Download<Hold> {
+    /// Looks at every file of the backup, and gives the stream at its start. `hold` must keep the backup from being deleted since before this is called.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] for a file that is not a regular one, is reached by a link, or has another size than the manifest says; [`ErrorKind::NotFound`] for one
+    /// that is missing; [`ErrorKind::Storage`].
+    pub async fn open(backup: Backup, hold: Hold) -> Result<Self> {
+        let Backup { store, manifest } = backup;
+        // Its directory may be renamed.
+        let directory = store.directory().file_name().and_then(|name| name.to_str());
+        let name = directory.and_then(|name| BackupName::parse(name).ok()).unwrap_or_else(|| manifest.name.clone());
+        let mut files = Vec::new();
+
+        // 1. What the manifest commits, as it commits it.
+        for object in manifest.objects() {
+            files.push(checked(&store, &object.key, object.bytes).await?);
+        }
+        files.push(checked(&store, key::SHA256SUMS, manifest.sums().len() as u64).await?);
+
+        // 2. What may be written anew meanwhile, as it is now.
+        files.extend(checks_of(&store).await?);
+
+        // 3. The manifest itself.
+        files.push(manifest_of(&store).await?);
+
+        let mtime = u64::try_from(manifest.created.timestamp()).unwrap_or_default();
+        let entries = with_directories(&name, files);
+        let length = entries.iter().map(Entry::length).sum::<u64>() + 2 * BLOCK;
+        let chunks = Box::pin(chunks(store, entries, mtime));
+        Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, _hold: hold })
+    }
+
+    /// The bytes of the whole stream.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The name of a file to keep it in: `NAME.tar`, of letters, digits, `.`, `_` and `-`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind, message: String) -> io::Error {
+        self.failed = Some((kind, message.clone()));
+        io::Error::new(kind, message)
+    }
+}
+
+impl<Hold: Unpin> AsyncRead for Download<Hold> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some((kind, message)) = &self.failed {
+            return Poll::Ready(Err(io::Error::new(*kind, message.clone())));
+        }
+        while self.chunk.is_empty() {
+            match ready!(self.chunks.as_mut().poll_next(context)) {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Err(error)) => {
+                    tracing::error!("the download {} breaks off: {error}", self.name);
+                    return Poll::Ready(Err(self.fail(io::ErrorKind::UnexpectedEof, error.to_string())));
+                }
+                None if self.sent == self.length => return Poll::Ready(Ok(())),
+                None => {
+                    let message = format!("{} ends after {} of {} bytes", self.name, self.sent, self.length);
+                    return Poll::Ready(Err(self.fail(io::ErrorKind::UnexpectedEof, message)));
+                }
+            }
+        }
+        let count = self.chunk.len().min(buffer.remaining());
+        buffer.put_slice(&self.chunk[..count]);
+        self.chunk.advance(count);
+        self.sent += count as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// It cannot be sought: every attempt is an error. It is here for web servers that take only what can be sought as a body of known length, and are told the length.
+impl<Hold: Unpin> AsyncSeek for Download<Hold> {
+    fn start_seek(self: Pin<&mut Self>, _: io::SeekFrom) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::NotSeekable, "a download is read from its start to its end"))
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.sent))
+    }
+}
+
+impl Entry {
+    /// A file, whose path is still its key.
+    fn file(key: &str, size: u64, content: Content) -> Self {
+        Self { path: key.to_owned(), kind: EntryType::Regular, size, content }
+    }
+
+    /// The blocks of its headers and its content.
+    fn length(&self) -> u64 {
+        let long = if self.path.len() > SHORT { BLOCK + whole_blocks(self.path.len() as u64 + 1) } else { 0 };
+        long + BLOCK + whole_blocks(self.size)
+    }
+
+    /// What stands before its content: for a path that is too long, one more entry that holds it, as GNU tar writes it.
+    fn header(&self, mtime: u64) -> Bytes {
+        let path = self.path.as_bytes();
+        let mut blocks = Vec::new();
+        if path.len() > SHORT {
+            let with_end = [path, b"\0"].concat();
+            blocks.extend(header(b"././@LongLink", EntryType::GNULongName, with_end.len() as u64, FILE_MODE, 0));
+            blocks.extend(&with_end);
+            blocks.resize(blocks.len() + padding(with_end.len() as u64), 0);
+        }
+        let mode = if self.kind.is_dir() { DIRECTORY_MODE } else { FILE_MODE };
+        blocks.extend(header(&path[..path.len().min(SHORT)], self.kind, self.size, mode, mtime));
+        blocks.into()
+    }
+}
+
+fn header(path: &[u8], kind: EntryType, size: u64, mode: u32, mtime: u64) -> [u8; BLOCK as usize] {
+    let mut header = Header::new_gnu();
+    // As bytes: what a path means to this machine does not matter here.
+    header.as_old_mut().name[..path.len()].copy_from_slice(path);
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(mtime);
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+/// A file that is there, is a regular one, and has the size that it should.
+async fn checked(store: &Store, key: &str, expected: u64) -> Result<Entry> {
+    open(store, key, expected).await?;
+    Ok(Entry::file(key, expected, Content::File(key.to_owned())))
+}
+
+async fn open(store: &Store, key: &str, expected: u64) -> Result<RegularFile> {
+    let file = store.open_file(key).await?;
+    if file.size() != expected {
+        return Err(Error::damaged(format!("{key} has {} bytes, expected {expected}", file.size()))
+            .hint("`bsonvault verify` tells all that is wrong with the backup"));
+    }
+    Ok(file)
+}
+
+/// How the last checks ended, where that is known. The file is replaced whole by whoever checks, so it is taken whole.
+async fn checks_of(store: &Store) -> Result<Option<Entry>> {
+    let mut file = match store.open_file(key::CHECKS).await {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let limit = checks::LIMIT as usize;
+    let content = file.read(limit + 1).await?;
+    // One that is too large to be one is no part of a backup, and no reason to refuse it.
+    Ok((content.len() <= limit).then(|| Entry::file(key::CHECKS, content.len() as u64, Content::Memory(content))))
+}
+
+async fn manifest_of(store: &Store) -> Result<Entry> {
+    let size = store.open_file(key::MANIFEST).await?.size();
+    if size > manifest::LIMIT {
+        return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
+    }
+    Ok(Entry::file(key::MANIFEST, size, Content::File(key::MANIFEST.to_owned())))
+}
+
+/// The files below the directory `NAME/`, each directory before the first file in it.
+fn with_directories(name: &BackupName, files: Vec<Entry>) -> Vec<Entry> {
+    let mut made = BTreeSet::new();
+    let mut entries = Vec::with_capacity(files.len() + 1);
+    for mut file in files {
+        file.path = format!("{name}/{}", file.path);
+        for (end, _) in file.path.match_indices('/') {
+            let path = file.path[..=end].to_owned();
+            if made.insert(path.clone()) {
+                entries.push(Entry { path, kind: EntryType::Directory, size: 0, content: Content::None });
+            }
+        }
+        entries.push(file);
+    }
+    entries
+}
+
+/// What is left to be read.
+struct Reading {
+    store: Store,
+    entries: VecDeque<Entry>,
+    mtime: u64,
+    /// What follows the header that was given last.
+    body: Option<Body>,
+    ended: bool,
+}
+
+/// All of it, piece by piece.
+fn chunks(store: Store, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item = Result<Bytes>> + Send {
+    let reading = Reading { store, entries: entries.into(), mtime, body: None, ended: false };
+    futures::stream::try_unfold(reading, |mut reading| async move {
+        let chunk = reading.next().await?;
+        Ok(chunk.map(|chunk| (chunk, reading)))
+    })
+}
+
+/// What is left of an entry after its header.
+enum Body {
+    Memory(Bytes),
+    File { file: RegularFile, key: String, left: u64 },
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        // 1. What is left of an entry.
+        match self.body.take() {
+            Some(Body::Memory(bytes)) => return Ok(Some(padded(&bytes, bytes.len() as u64))),
+            Some(Body::File { mut file, key, left }) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+                let chunk = file.read(most).await?;
+                let left = left - chunk.len() as u64;
+                if chunk.len() < most {
+                    let had = file.size();
+                    return Err(Error::damaged(format!("{key} ends {left} bytes short of the {had} that it had a moment ago")));
+                }
+                if left == 0 {
+                    return Ok(Some(padded(&chunk, file.size())));
+                }
+                self.body = Some(Body::File { file, key, left });
+                return Ok(Some(chunk));
+            }
+            None => {}
+        }
+        // 2. The header of the next entry: only once its file is open, so that what is gone is not announced.
+        if let Some(entry) = self.entries.pop_front() {
+            let header = entry.header(self.mtime);
+            self.body = match entry.content {
+                Content::None => None,
+                Content::Memory(bytes) => Some(Body::Memory(bytes)),
+                Content::File(key) => {
+                    let file = open(&self.store, &key, entry.size).await?;
+                    (entry.size > 0).then_some(Body::File { file, key, left: entry.size })
+                }
+            };
+            return Ok(Some(header));
+        }
+        // 3. The end.
+        let end = (!self.ended).then(|| vec![0; 2 * BLOCK as usize].into());
+        self.ended = true;
+        Ok(end)
+    }
+}
+
+/// The last bytes of a content of this size, filled up to a whole block.
+fn padded(bytes: &[u8], size: u64) -> Bytes {
+    [bytes, &[0; BLOCK as usize][..padding(size)]].concat().into()
+}
+
+fn whole_blocks(size: u64) -> u64 {
+    size.div_ceil(BLOCK) * BLOCK
+}
+
+fn padding(size: u64) -> usize {
+    // Less than a block.
+    (whole_blocks(size) - size) as usize
+}

@@ -1,0 +1,293 @@
+//! A backup as one tar stream: what the system's own tar makes of it, and what may never be taken for a whole backup.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use bsonvault::catalog::{Backup, Catalog, State};
+use bsonvault::clock;
+use bsonvault::engine::download::Download;
+use bsonvault::engine::verify::{self, VerifyOptions};
+use bsonvault::error::ErrorKind;
+use bsonvault::format::key;
+use bsonvault::names::BackupName;
+use bsonvault::store::Store;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::sync::CancellationToken;
+
+const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
+const SEGMENT: &str = "shop/orders.00000.bson.zst";
+
+/// A copy of the fixture, with the file that tells of its checks.
+async fn fixture() -> (TempDir, Backup) {
+    let directory = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
+    let copied = Command::new("cp").arg("-r").arg(from).arg(directory.path()).status().unwrap();
+    assert!(copied.success());
+    let backup = find(directory.path()).await;
+    (directory, backup)
+}
+
+async fn find(directory: &Path) -> Backup {
+    Catalog::new(Store::open(directory.to_str().unwrap()).unwrap()).find(NAME).await.unwrap()
+}
+
+/// Reads all of it, a piece of odd size at a time.
+async fn read(mut download: Download) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 4099];
+    loop {
+        match download.read(&mut piece).await.unwrap() {
+            0 => break,
+            count => bytes.extend(&piece[..count]),
+        }
+    }
+    assert_eq!(bytes.len() as u64, download.length());
+    assert_eq!(download.read(&mut piece).await.unwrap(), 0, "an end is an end");
+    bytes
+}
+
+async fn tar_of(backup: &Backup) -> Vec<u8> {
+    read(Download::open(backup.clone(), ()).await.unwrap()).await
+}
+
+/// Runs the system's tar over a stream; gives whether it was content, and what it printed.
+fn tar(bytes: &[u8], arguments: &[&str]) -> (bool, String) {
+    let mut child =
+        Command::new("tar").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that gives up early reads no further.
+    let _broken_pipe = child.stdin.take().unwrap().write_all(bytes);
+    let output = child.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success() && output.stderr.is_empty(), said)
+}
+
+fn untar(bytes: &[u8]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (content, said) = tar(bytes, &["-xpf", "-", "-C", directory.path().to_str().unwrap()]);
+    assert!(content, "{said}");
+    directory
+}
+
+/// Every file below a directory, with its content.
+fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.push((path.strip_prefix(directory).unwrap().to_owned(), std::fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
+    let (directory, backup) = fixture().await;
+    let stop = CancellationToken::new();
+    std::fs::write(directory.path().join(NAME).join("stray.txt"), "not the backup's").unwrap();
+    let checked = verify::run(&backup, &VerifyOptions { deep: true }, &stop).await.unwrap();
+    assert!(checked.is_sound(), "{checked:?}");
+    std::fs::write(directory.path().join(NAME).join(key::CHECKS), "{\"formatVersion\": 1}").unwrap();
+
+    let download = Download::open(backup.clone(), ()).await.unwrap();
+    assert_eq!(download.name(), format!("{NAME}.tar"));
+    let bytes = read(download).await;
+    assert_eq!(bytes, tar_of(&backup).await, "it is the same each time");
+
+    // All that belongs to it, and nothing else.
+    let unpacked = untar(&bytes);
+    let mut expected = files(directory.path());
+    expected.retain(|(path, _)| !path.ends_with("stray.txt"));
+    assert_eq!(files(unpacked.path()), expected);
+    let report = verify::run(&find(unpacked.path()).await, &VerifyOptions { deep: true }, &stop).await.unwrap();
+    assert!(report.is_sound() && report.notes.is_empty() && report.documents > 0, "{report:?}");
+
+    // As a backup is kept, and of its time.
+    for (path, mode) in [("", 0o700), ("shop", 0o700), (SEGMENT, 0o600), (key::MANIFEST, 0o600)] {
+        let found = std::fs::metadata(unpacked.path().join(NAME).join(path)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{path}");
+        assert_eq!(found.mtime(), backup.manifest.created.timestamp(), "{path}");
+    }
+    let (_, listing) = tar(&bytes, &["--numeric-owner", "-tvf", "-"]);
+    assert!(listing.lines().all(|line| line.contains(" 0/0 ")), "{listing}");
+    assert!(listing.lines().last().unwrap().ends_with("/manifest.json"), "{listing}");
+}
+
+#[tokio::test]
+async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
+    let (_directory, backup) = fixture().await;
+    let bytes = tar_of(&backup).await;
+    let manifest = backup.store.size(key::MANIFEST).await.unwrap() as usize;
+    // The last byte of the manifest stands before its padding and the two blocks of the end.
+    let end = bytes.len() - 1024 - (manifest.next_multiple_of(512) - manifest);
+    let cuts = (0..end).step_by(end / 40).chain([end - manifest - 512, end - manifest, end - 1]);
+    for cut in cuts {
+        let directory = tempfile::tempdir().unwrap();
+        // Tar does not even complain about all of these.
+        tar(&bytes[..cut], &["-xf", "-", "-C", directory.path().to_str().unwrap()]);
+        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+        for summary in catalog.list(clock::now()).await.unwrap() {
+            assert!(!matches!(summary.state, State::Complete(_)), "whole after {cut} of {} bytes", bytes.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn its_length_is_exact_for_every_size_and_name() {
+    let long = "x".repeat(238);
+    // NAME/ takes 38 bytes: 62 more are 100.
+    let (fits, does_not) = (format!("d/{}", "f".repeat(60)), format!("d/{}", "f".repeat(61)));
+    let deep = format!("{long}/{long}.00000.bson.zst");
+    let odd = "d\u{e4}ta/\u{1f980} %23.00000.bson.zst".to_owned();
+    let keys = ["a", &fits, &does_not, &format!("{long}/b"), &deep, &odd];
+    let sizes = [0, 1, 511, 512, 513, 1023, 1024, 262_143, 262_144, 262_145, 524_288, 786_944, 1_000_000];
+    let (_fixture, fixture) = fixture().await;
+    for (number, (key, size)) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))).enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join(NAME).to_str().unwrap()).unwrap();
+        let mut manifest = fixture.manifest.clone();
+        manifest.oplog = None;
+        manifest.collections.truncate(1);
+        manifest.collections[0].segments.truncate(1);
+        let object = &mut manifest.collections[0].segments[0].object;
+        (object.key, object.bytes) = ((*key).to_owned(), size);
+        let content: Vec<u8> = (0..size).map(|at| (at * 7 + number as u64) as u8).collect();
+        store.put(key, vec![content.into()]).await.unwrap();
+        let metadata = manifest.collections[0].metadata.clone();
+        store.put(&metadata.key, vec![vec![1; metadata.bytes as usize].into()]).await.unwrap();
+        store.put(key::SHA256SUMS, vec![manifest.sums().into()]).await.unwrap();
+        // Its manifest takes each remainder of a block, too.
+        store.put(key::MANIFEST, vec![vec![b' '; 1000 + number * 13].into()]).await.unwrap();
+        let bytes = tar_of(&Backup { store, manifest }).await;
+        assert_eq!(bytes.len() % 512, 0);
+        assert_eq!(files(untar(&bytes).path()), files(directory.path()), "{key} of {size}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_plain_file_of_its_size_is_refused_before_the_first_byte() {
+    type Change = fn(&Path);
+    let changes: [(&str, ErrorKind, Change); 8] = [
+        ("a link to itself elsewhere", ErrorKind::Damaged, |backup| {
+            std::fs::rename(backup.join(SEGMENT), backup.join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink("../elsewhere", backup.join(SEGMENT)).unwrap();
+        }),
+        ("a directory that is a link", ErrorKind::Damaged, |backup| {
+            std::fs::rename(backup.join("shop"), backup.join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", backup.join("shop")).unwrap();
+        }),
+        ("a manifest that is a link", ErrorKind::Damaged, |backup| {
+            std::fs::rename(backup.join(key::MANIFEST), backup.join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", backup.join(key::MANIFEST)).unwrap();
+        }),
+        ("checks that lead out", ErrorKind::Damaged, |backup| {
+            std::os::unix::fs::symlink("/etc/hostname", backup.join(key::CHECKS)).unwrap();
+        }),
+        ("a pipe", ErrorKind::Damaged, |backup| {
+            std::fs::remove_file(backup.join(SEGMENT)).unwrap();
+            assert!(Command::new("mkfifo").arg(backup.join(SEGMENT)).status().unwrap().success());
+        }),
+        ("a directory", ErrorKind::Damaged, |backup| {
+            std::fs::remove_file(backup.join(SEGMENT)).unwrap();
+            std::fs::create_dir(backup.join(SEGMENT)).unwrap();
+        }),
+        ("one byte more", ErrorKind::Damaged, |backup| {
+            let mut sums = std::fs::OpenOptions::new().append(true).open(backup.join(key::SHA256SUMS)).unwrap();
+            sums.write_all(b"\n").unwrap();
+        }),
+        ("nothing", ErrorKind::NotFound, |backup| std::fs::remove_file(backup.join(SEGMENT)).unwrap()),
+    ];
+    for (what, kind, change) in changes {
+        let (directory, backup) = fixture().await;
+        change(&directory.path().join(NAME));
+        let opened = tokio::time::timeout(std::time::Duration::from_secs(5), Download::open(backup, ())).await.unwrap();
+        let Err(error) = opened else { panic!("{what} was taken") };
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+    }
+    // The backup itself as a link.
+    let (directory, backup) = fixture().await;
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(NAME, &link).unwrap();
+    let backup = Backup { store: Store::open(link.to_str().unwrap()).unwrap(), ..backup };
+    let Err(error) = Download::open(backup, ()).await else { panic!("a link was taken for a backup") };
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}
+
+/// A backup whose first segment takes several pieces.
+async fn large() -> (TempDir, Backup) {
+    let (directory, mut backup) = fixture().await;
+    let large = &mut backup.manifest.collections.iter_mut().find_map(|c| c.segments.first_mut()).unwrap().object;
+    large.bytes = 3_000_000;
+    let key = large.key.clone();
+    let sums = backup.manifest.sums();
+    backup.store.put(&key, vec![vec![7; 3_000_000].into()]).await.unwrap();
+    backup.store.put(key::SHA256SUMS, vec![sums.into()]).await.unwrap();
+    std::fs::rename(directory.path().join(NAME).join(&key), directory.path().join(NAME).join("large")).unwrap();
+    std::fs::hard_link(directory.path().join(NAME).join("large"), directory.path().join(NAME).join(&key)).unwrap();
+    (directory, backup)
+}
+
+#[tokio::test]
+async fn a_file_that_shrinks_or_goes_while_it_streams_breaks_the_stream_off() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("shrinks", |backup| {
+            let file = std::fs::OpenOptions::new().write(true).open(backup.join("large")).unwrap();
+            file.set_len(1_500_000).unwrap();
+        }),
+        ("grows before its turn", |backup| {
+            let file = std::fs::OpenOptions::new().write(true).open(backup.join(key::SHA256SUMS)).unwrap();
+            file.write_at(b"x", 100_000).unwrap();
+        }),
+        ("goes before its turn", |backup| std::fs::remove_file(backup.join(key::MANIFEST)).unwrap()),
+        ("becomes a link before its turn", |backup| {
+            std::fs::rename(backup.join(key::MANIFEST), backup.join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", backup.join(key::MANIFEST)).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let (directory, backup) = large().await;
+        let mut download = Download::open(backup, ()).await.unwrap();
+        let mut received = vec![0; 1_000_000];
+        download.read_exact(&mut received).await.unwrap();
+        change(&directory.path().join(NAME));
+        let error = download.read_to_end(&mut received).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{what}: {error}");
+        assert!((received.len() as u64) < download.length(), "{what}");
+        let again = download.read(&mut [0; 10]).await;
+        assert!(again.is_err(), "{what}: an error became an end");
+        let unpacked = tempfile::tempdir().unwrap();
+        tar(&received, &["-xf", "-", "-C", unpacked.path().to_str().unwrap()]);
+        let catalog = Catalog::new(Store::open(unpacked.path().to_str().unwrap()).unwrap());
+        let state = catalog.summary(BackupName::parse(NAME).unwrap(), clock::now()).await.unwrap().state;
+        assert!(matches!(state, State::Incomplete), "{what}: {state:?}");
+    }
+}
+
+#[tokio::test]
+async fn it_holds_what_it_is_given_to_its_end_and_cannot_be_sought() {
+    let (_directory, backup) = fixture().await;
+    let hold = Arc::new(());
+    let mut download = Download::open(backup, hold.clone()).await.unwrap();
+    download.read_exact(&mut [0; 1000]).await.unwrap();
+    assert_eq!(download.seek(std::io::SeekFrom::Start(0)).await.unwrap_err().kind(), std::io::ErrorKind::NotSeekable);
+    download.read_exact(&mut [0; 1000]).await.unwrap();
+    assert_eq!(Arc::strong_count(&hold), 2);
+    drop(download);
+    assert_eq!(Arc::strong_count(&hold), 1);
+    fn is_a_body<T: tokio::io::AsyncRead + tokio::io::AsyncSeek + Send + Unpin + 'static>(_: &T) {}
+    let (_directory, backup) = fixture().await;
+    is_a_body(&Download::open(backup, Arc::new(())).await.unwrap());
+}

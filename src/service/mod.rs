@@ -41,11 +41,12 @@ use self::scheduler::{Plan, Scheduler};
 use self::state::State;
 use self::status::Listing;
 pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutcome, RunningJob};
-use crate::catalog::{Backup, Catalog};
+use crate::catalog::{Backup, Catalog, Hold};
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
 use crate::engine::backup;
 use crate::engine::clean::{self, CleanOptions, CleanReport};
+use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
 use crate::retention::Rule;
@@ -274,6 +275,16 @@ impl MongoBackupService {
     pub async fn find(&self, name: &str) -> Result<Backup> {
         let name = self.0.resolve(name)?;
         self.0.catalog.find(name.as_str()).await
+    }
+
+    /// A complete backup as one tar stream. It is not deleted as long as the stream is there.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find), [`Backup::hold`] and [`Download::open`].
+    pub async fn download(&self, name: &str) -> Result<Download<Hold>> {
+        let backup = self.find(name).await?;
+        let hold = backup.hold("download").await?;
+        Download::open(backup, hold).await
     }
 
     // ---- status ----

@@ -198,7 +198,7 @@ async fn stopping_ends_the_pauses_and_not_the_first_attempt() {
         tokio::task::yield_now().await;
     }
     stop.cancel();
-    let error = sent.await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert_eq!(error.to_string(), format!("the webhook at http://{host} answered 500 Internal Server Error: interrupted"));
     // A service that stops tells it all the same, once.

@@ -97,15 +97,6 @@ pub enum Cadence {
     },
 }
 
-/// What is to be done about a run that was planned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Planned {
-    /// It is due, or lies in the past: it is made up now, once, however many there would have been since.
-    pub due: bool,
-    /// The run after that: later than now.
-    pub next: Option<DateTime<Utc>>,
-}
-
 impl Cadence {
     /// An interval.
     ///
@@ -154,12 +145,6 @@ impl Cadence {
             }
             Self::Cron { expression, zone } => zone::each_once(*zone, after, |time| expression.wall_clock_after(time, false)),
         }
-    }
-
-    /// What is to be done now about a run that was planned, none where nothing was planned yet.
-    #[must_use]
-    pub fn plan(&self, anchor: DateTime<Utc>, planned: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Planned {
-        Planned { due: planned.is_some_and(|planned| planned <= now), next: self.next_after(anchor, now) }
     }
 }
 

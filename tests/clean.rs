@@ -603,3 +603,35 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     let failed = clean::after_backup(&catalog, &policy, Tz::UTC, now).await.unwrap();
     assert!(failed.error.unwrap().starts_with("cannot list "), "{failed:?}", failed = failed.report);
 }
+
+#[tokio::test]
+async fn what_changed_since_the_plan_stays() {
+    let root = TempDir::new().unwrap();
+    let catalog = open(root.path());
+    let mut made = Vec::new();
+    for hours in [50, 40, 30] {
+        made.push(write(root.path(), ago(hours)).await);
+    }
+    let manifest = |n: usize| made[n].store.directory().join("manifest.json");
+    let completed = std::fs::read(manifest(0)).unwrap();
+    std::fs::remove_file(manifest(0)).unwrap();
+    let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
+    assert_eq!(plan.report().deleted.len(), 2);
+    // One was resumed and is complete, the other has another one in its place.
+    std::fs::write(manifest(0), completed).unwrap();
+    std::fs::copy(manifest(2), manifest(1)).unwrap();
+    let report = clean::execute(&catalog, plan, &CancellationToken::new()).await;
+    assert_eq!((report.deleted.len(), report.failed.len()), (0, 0), "{report:?}");
+    let reasons: Vec<_> =
+        report.kept[1..].iter().map(|k| k.reasons[0].rsplit_once("000Z ").map_or(&*k.reasons[0], |r| r.1)).collect();
+    assert!(reasons.iter().any(|r| r.ends_with("was completed meanwhile")), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.ends_with("was replaced by another one meanwhile")), "{reasons:?}");
+    assert!(manifest(0).exists() && manifest(1).exists());
+
+    // A plan is stopped between two of them.
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
+    let report = clean::execute(&catalog, plan, &stop).await;
+    assert_eq!((report.deleted.len(), report.kept.len()), (0, 3));
+}

@@ -209,20 +209,6 @@ fn intervals_are_exact_in_absolute_time() {
 }
 
 #[test]
-fn a_run_that_was_missed_is_made_up_once() {
-    let anchor = utc("2026-01-01T00:00:00Z");
-    let cadence = Cadence::every(6).unwrap();
-    let plan = |planned: Option<&str>, now: &str| cadence.plan(anchor, planned.map(utc), utc(now));
-    let six = Some(utc("2026-01-01T06:00:00Z"));
-    assert_eq!(plan(None, "2026-01-01T00:00:00Z"), Planned { due: false, next: six });
-    assert_eq!(plan(Some("2026-01-01T06:00:00Z"), "2026-01-01T05:59:59Z"), Planned { due: false, next: six });
-    let twelve = Some(utc("2026-01-01T12:00:00Z"));
-    assert_eq!(plan(Some("2026-01-01T06:00:00Z"), "2026-01-01T06:00:00Z"), Planned { due: true, next: twelve });
-    let later = Planned { due: true, next: Some(utc("2026-01-04T06:00:00Z")) };
-    assert_eq!(plan(Some("2026-01-01T06:00:00Z"), "2026-01-04T00:00:00Z"), later, "however many were missed");
-}
-
-#[test]
 fn far_and_rare_times_are_found_soon() {
     let begin = std::time::Instant::now();
     let leap = Cadence::cron("* * 29 2 *", "Europe/Berlin").unwrap();

@@ -1,0 +1,218 @@
+use std::sync::mpsc;
+
+use super::*;
+use crate::service::job::Trigger;
+
+struct Bench {
+    directory: tempfile::TempDir,
+    jobs: Jobs,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(&directory.path().join("state")).await.unwrap();
+        let (jobs, interrupted) = Jobs::open(state, Handle::current()).await.unwrap();
+        assert!(interrupted.is_empty());
+        Self { directory, jobs }
+    }
+
+    /// What stays when the process is killed now.
+    async fn copy(&self) -> (Jobs, Vec<Job>) {
+        let copy = self.directory.path().join("copy");
+        std::fs::copy(self.directory.path().join("state"), &copy).unwrap();
+        Jobs::open(State::open(&copy).await.unwrap(), Handle::current()).await.unwrap()
+    }
+
+    async fn submit(
+        &self,
+        kind: JobKind,
+        claims: Claims,
+        work: impl FnOnce(Context) -> Result<()> + Send + 'static,
+    ) -> Result<JobId> {
+        let job = Job::new(kind, Trigger::Manual, clock::now());
+        let work = move |context| work(context).map_err(|error| Failure { stage: kind, error });
+        self.jobs.submit(job, claims, Box::new(work)).await
+    }
+
+    /// A job that works until it is told to end, or stopped.
+    async fn hold(&self, kind: JobKind, claims: Claims) -> (JobId, mpsc::Sender<()>) {
+        let (end, ended) = mpsc::channel();
+        let work = move |context: Context| loop {
+            match ended.recv_timeout(Duration::from_millis(5)) {
+                Err(mpsc::RecvTimeoutError::Timeout) if context.stop.is_cancelled() => return Err(Error::interrupted()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        };
+        (self.submit(kind, claims, work).await.unwrap(), end)
+    }
+
+    async fn is(&self, id: JobId, state: JobState) {
+        let mut view = self.jobs.watch(id).await.unwrap();
+        view.wait_for(|view| view.job().state == state).await.unwrap();
+    }
+}
+
+fn source() -> Claims {
+    Claims { source: true, ..Claims::default() }
+}
+
+fn into(databases: &[&str]) -> Claims {
+    Claims { source: false, databases: databases.iter().map(|&d| d.to_owned()).collect() }
+}
+
+#[tokio::test]
+async fn a_job_is_known_before_during_and_after_its_work() {
+    let bench = Bench::new().await;
+    let (told, ended) = mpsc::channel();
+    bench.jobs.on_end(Box::new(move |job| told.send((job.id, job.state)).unwrap()));
+    let (id, end) = bench.hold(JobKind::Backup, source()).await;
+    bench.is(id, JobState::Running).await;
+    assert_eq!(bench.jobs.unfinished().len(), 1);
+    end.send(()).unwrap();
+    let job = bench.jobs.wait(id).await.unwrap();
+    assert_eq!(
+        (job.state, job.error.clone(), job.started.is_some(), job.finished.is_some()),
+        (JobState::Succeeded, None, true, true)
+    );
+    // Who waits is told when all is done: its claim is free, its end is kept, and others know.
+    assert_eq!(ended.try_recv().unwrap(), (id, JobState::Succeeded));
+    let (killed_now, interrupted) = bench.copy().await;
+    assert_eq!((killed_now.job(id).await.unwrap().state, interrupted), (JobState::Succeeded, vec![]));
+    let (again, _end) = bench.hold(JobKind::Backup, source()).await;
+    let listed = bench.jobs.list(10, |_| true).await.unwrap();
+    assert_eq!(listed.iter().map(|job| job.id).collect::<Vec<_>>(), [again, id]);
+    assert_eq!(bench.jobs.list(10, |job| job.state.is_final()).await.unwrap(), [job]);
+    assert_eq!(bench.jobs.list(1, |_| true).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_claimed_refuses_others_with_the_holders_id() {
+    let bench = Bench::new().await;
+    let (backup, _one) = bench.hold(JobKind::Backup, source()).await;
+    let (import, _other) = bench.hold(JobKind::Import, into(&["a", "b"])).await;
+    let refused = async |claims: Claims| bench.submit(JobKind::Import, claims, |_| Ok(())).await.unwrap_err();
+    let error = refused(source()).await;
+    assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*backup.to_string())));
+    let error = refused(into(&["c", "b"])).await;
+    assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*import.to_string())), "{error}");
+    assert!(bench.submit(JobKind::Import, into(&["c"]), |_| Ok(())).await.is_ok());
+    assert_eq!(bench.jobs.list(10, |_| true).await.unwrap().len(), 3, "what was refused is no job");
+}
+
+#[tokio::test]
+async fn one_of_a_kind_works_at_a_time_and_one_that_waits_can_be_cancelled() {
+    let bench = Bench::new().await;
+    let (first, end) = bench.hold(JobKind::Verify, Claims::default()).await;
+    bench.is(first, JobState::Running).await;
+    let (second, _second) = bench.hold(JobKind::Verify, Claims::default()).await;
+    let (third, third_end) = bench.hold(JobKind::Verify, Claims::default()).await;
+    assert_eq!(bench.jobs.job(second).await.unwrap().state, JobState::Queued);
+    bench.jobs.cancel(second).await.unwrap();
+    let job = bench.jobs.wait(second).await.unwrap();
+    assert_eq!((job.state, job.started), (JobState::Cancelled, None));
+    end.send(()).unwrap();
+    bench.is(third, JobState::Running).await;
+    third_end.send(()).unwrap();
+    assert_eq!(bench.jobs.wait(third).await.unwrap().state, JobState::Succeeded);
+    let error = bench.jobs.cancel(third).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+}
+
+#[tokio::test]
+async fn how_it_ends_tells_failed_cancelled_and_interrupted_apart() {
+    let bench = Bench::new().await;
+    let failing = bench.submit(JobKind::Import, Claims::default(), |_| Err(Error::damaged("it is").hint("look"))).await.unwrap();
+    let job = bench.jobs.wait(failing).await.unwrap();
+    let error = job.error.clone().unwrap();
+    assert_eq!(
+        (job.state, error.stage, &*error.kind, error.hint.as_deref()),
+        (JobState::Failed, JobKind::Import, "damaged", Some("look"))
+    );
+
+    let dying = bench.submit(JobKind::Import, Claims::default(), |_| panic!("of a defect")).await.unwrap();
+    let job = bench.jobs.wait(dying).await.unwrap();
+    assert_eq!((job.state, &*job.error.clone().unwrap().kind), (JobState::Failed, "internal"));
+
+    let (cancelled, _end) = bench.hold(JobKind::Import, into(&["a"])).await;
+    bench.is(cancelled, JobState::Running).await;
+    bench.jobs.cancel(cancelled).await.unwrap();
+    assert_eq!(bench.jobs.wait(cancelled).await.unwrap().state, JobState::Cancelled);
+
+    let (running, _end) = bench.hold(JobKind::Import, into(&["a"])).await;
+    bench.is(running, JobState::Running).await;
+    let (waiting, _end) = bench.hold(JobKind::Import, into(&["b"])).await;
+    bench.jobs.shut_down(Duration::ZERO).await;
+    for id in [running, waiting] {
+        assert_eq!(bench.jobs.job(id).await.unwrap().state, JobState::Interrupted);
+    }
+    let error = bench.submit(JobKind::Import, Claims::default(), |_| Ok(())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closing);
+}
+
+#[tokio::test]
+async fn the_end_of_the_service_waits_for_what_ends_within_its_grace() {
+    let bench = Bench::new().await;
+    let (id, end) = bench.hold(JobKind::Backup, source()).await;
+    bench.is(id, JobState::Running).await;
+    let ending = tokio::spawn({
+        let jobs = bench.jobs.clone();
+        async move { jobs.shut_down(Duration::from_secs(600)).await }
+    });
+    while bench.jobs.is_open() {
+        tokio::task::yield_now().await;
+    }
+    end.send(()).unwrap();
+    ending.await.unwrap();
+    assert_eq!(bench.jobs.job(id).await.unwrap().state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn what_a_kill_leaves_is_interrupted_and_keeps_how_far_it_was() {
+    let bench = Bench::new().await;
+    let (told, begun) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let work = move |context: Context| {
+        context.update(|job| job.backup = Some("a-name".to_owned()));
+        told.send(()).unwrap();
+        let _until_the_test_ends = ended.recv();
+        Ok(())
+    };
+    let id = bench.submit(JobKind::Backup, source(), work).await.unwrap();
+    let (queued, _end) = bench.hold(JobKind::Backup, Claims::default()).await;
+    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+    let (jobs, interrupted) = bench.copy().await;
+    assert_eq!(
+        interrupted.iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(),
+        [(id, JobState::Interrupted), (queued, JobState::Interrupted)]
+    );
+    let job = jobs.job(id).await.unwrap();
+    assert_eq!(
+        (job.state, &*job.error.clone().unwrap().kind, job.finished.is_some()),
+        (JobState::Interrupted, "interrupted", true)
+    );
+    assert!(jobs.unfinished().is_empty());
+    drop(end);
+}
+
+#[tokio::test]
+async fn databases_that_are_claimed_later_are_waited_for() {
+    let bench = Bench::new().await;
+    let (holder, end) = bench.hold(JobKind::Import, into(&["a"])).await;
+    let (told, order) = mpsc::channel();
+    let work = move |context: Context| {
+        let databases = BTreeSet::from(["a".to_owned()]);
+        let claimed = Handle::current().block_on(context.claim_databases(&databases));
+        told.send(()).unwrap();
+        claimed
+    };
+    let waiter = bench.submit(JobKind::Backup, source(), work).await.unwrap();
+    bench.is(waiter, JobState::Running).await;
+    assert!(order.try_recv().is_err());
+    end.send(()).unwrap();
+    assert_eq!(bench.jobs.wait(waiter).await.unwrap().state, JobState::Succeeded);
+    assert_eq!(bench.jobs.job(holder).await.unwrap().state, JobState::Succeeded);
+    let error = bench.jobs.job(JobId::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}

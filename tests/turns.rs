@@ -23,17 +23,17 @@ use support::cli::{Cli, Output, finish};
 use support::server::Server;
 use tokio_util::sync::CancellationToken;
 
-/// A source whose backup takes seconds.
-async fn slow_source(server: &Server) {
+/// A source whose backup takes so many milliseconds, at least.
+async fn slow_source(server: &Server, milliseconds: i32) {
     let database = server.client().await.database("d");
     for number in 0..8 {
         fill_large(&database, &format!("c{number}"), 1000).await;
     }
-    slow_down(server).await;
+    slow_down(server, milliseconds).await;
 }
 
-async fn slow_down(server: &Server) {
-    let slow = doc! { "failCommands": ["find"], "namespace": "d.c0", "blockConnection": true, "blockTimeMS": 2500 };
+async fn slow_down(server: &Server, milliseconds: i32) {
+    let slow = doc! { "failCommands": ["find"], "namespace": "d.c0", "blockConnection": true, "blockTimeMS": milliseconds };
     server.fail_command("alwaysOn", slow).await;
 }
 
@@ -75,7 +75,7 @@ fn kill(mut child: Child) {
 #[tokio::test]
 async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
     let (server, other) = tokio::join!(Server::replica_set("turns"), Server::standalone());
-    slow_source(&server).await;
+    slow_source(&server, 6000).await;
     fill_large(&other.client().await.database("d"), "c", 1000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let first = cli.spawn(&["backup"]);
@@ -112,7 +112,7 @@ async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
 #[tokio::test]
 async fn of_two_that_begin_at_once_one_goes_on() {
     let server = Server::standalone().await;
-    slow_source(&server).await;
+    slow_source(&server, 2500).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let alias = format!("mongodb://localhost:{}/?directConnection=true", server.port());
     for round in 1..=4 {
@@ -131,7 +131,7 @@ async fn of_two_that_begin_at_once_one_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_that_begin_at_once_one_goes_on() {
     let server = Server::replica_set("many").await;
-    slow_source(&server).await;
+    slow_source(&server, 2500).await;
     let vault = Vault::new();
     let uris = [server.uri(), format!("mongodb://localhost:{}/?directConnection=true", server.port())];
     for _ in 0..3 {
@@ -158,7 +158,7 @@ async fn of_many_that_begin_at_once_one_goes_on() {
 #[tokio::test]
 async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     let server = Server::replica_set("killed").await;
-    slow_source(&server).await;
+    slow_source(&server, 10_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let catalog = Catalog::new(Store::open(cli.dir().join("backups").to_str().unwrap()).unwrap());
     let child = cli.spawn(&["backup"]);
@@ -179,7 +179,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     assert_eq!(cli.run(&["backup"]).await.code, Some(0));
 
     // What is resumed keeps others waiting, and waits for others.
-    slow_down(&server).await;
+    slow_down(&server, 10_000).await;
     let resumed = cli.spawn(&["backup", "--resume", name.as_str()]);
     decided(&cli, &resumed).await;
     assert!(is_busy(&cli.run(&["backup"]).await));

@@ -1,6 +1,7 @@
 //! Which backups a store holds, and the way to one of them by its name or its path.
 
 mod checks;
+mod description;
 mod hold;
 mod remove;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
+pub use self::description::verified;
 pub use self::hold::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;

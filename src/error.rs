@@ -42,6 +42,31 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Usage,
+        Self::NotConfigured,
+        Self::NotFound,
+        Self::Unreachable,
+        Self::Denied,
+        Self::Server,
+        Self::Damaged,
+        Self::Mismatch,
+        Self::Storage,
+        Self::Refused,
+        Self::Busy,
+        Self::SnapshotLost,
+        Self::Interrupted,
+        Self::Closing,
+        Self::Internal,
+    ];
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The kind's name where a program reads it.
     #[must_use]
     pub fn name(self) -> &'static str {

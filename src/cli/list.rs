@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::output::{self, Outcome};
-use super::{catalog, render, verified};
-use crate::catalog::{State, Summary};
+use super::{catalog, render};
+use crate::catalog::{State, Summary, verified};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Result;
@@ -28,7 +28,7 @@ fn entry(summary: &Summary) -> Value {
         "rawBytes": null,
         "storedBytes": null,
         "consistency": null,
-        "verified": summary.checks.as_ref().map(verified::json),
+        "verified": summary.checks.as_ref().map(verified),
         "resumable": summary.resumable,
     });
     match &summary.state {

@@ -1,9 +1,7 @@
 //! `show`: what a backup holds.
 
-use serde_json::json;
-
-use super::output::{self, Outcome};
-use super::{catalog, render, verified};
+use super::output::Outcome;
+use super::{catalog, render};
 use crate::config::Config;
 use crate::error::Result;
 
@@ -20,19 +18,6 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, config: &Config) -> Result<Outcome> {
     let backup = catalog(config)?.find(&args.backup).await?;
-    let mut fields = output::fields(&backup.manifest)?;
-    if !args.segments {
-        for collection in fields.get_mut("collections").and_then(|c| c.as_array_mut()).into_iter().flatten() {
-            if let Some(collection) = collection.as_object_mut() {
-                collection.remove("segments");
-            }
-        }
-        if let Some(slice) = fields.get_mut("oplog").and_then(|o| o.as_object_mut()) {
-            slice.remove("segments");
-        }
-    }
-    fields.insert("path".to_owned(), json!(backup.location()));
-    let checks = backup.checks().await;
-    fields.insert("verified".to_owned(), verified::json(&checks));
+    let (fields, checks) = (backup.describe(args.segments).await?, backup.checks().await);
     Ok(Outcome::done(render::show(&backup.location(), &backup.manifest, &checks), fields))
 }

@@ -1,7 +1,6 @@
 //! How the last checks of a backup ended, as `list` and `show` tell it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Value, json};
 
 use super::render::plain;
 use crate::format::checks::{Check, CheckKind, Checks};
@@ -43,19 +42,6 @@ pub fn lines(checks: &Checks) -> String {
     if text.is_empty() { "verified     never\n".to_owned() } else { text }
 }
 
-/// For programs.
-#[must_use]
-pub fn json(checks: &Checks) -> Value {
-    let verdict = checks.verdict();
-    let state = verdict.map_or("never", |check| if check.passed { "passed" } else { "failed" });
-    json!({
-        "state": state,
-        "kind": verdict.map(|check| check.kind),
-        "finished": verdict.map(|check| check.finished),
-        "checks": checks.by_time(),
-    })
-}
-
 fn word(check: &Check) -> &'static str {
     if check.passed { "passed" } else { "FAILED" }
 }
@@ -77,6 +63,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::catalog::verified;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(second, 0).unwrap()
@@ -86,7 +73,7 @@ mod tests {
     fn a_cell_names_what_decides_and_the_drill() {
         let mut checks = Checks::none(Uuid::nil());
         assert_eq!((cell(&checks, at(0)), lines(&checks)), ("never".to_owned(), "verified     never\n".to_owned()));
-        assert_eq!(json(&checks)["state"], "never");
+        assert_eq!(verified(&checks)["state"], "never");
         checks.put(Check::ended(CheckKind::Restore, at(100), 34_049, None));
         assert_eq!(cell(&checks, at(200)), "passed 1 minute ago (drill, 34.0 s)");
         checks.put(Check::ended(CheckKind::Verify, at(7300), 10, None));
@@ -94,7 +81,7 @@ mod tests {
         checks.put(Check::ended(CheckKind::Deep, at(8000), 10, Some("broken\u{1b}".to_owned())));
         assert_eq!(cell(&checks, at(8000 + 3 * 86400)), "FAILED 3 days ago (deep), drill passed 3 days ago (34.0 s)");
         assert!(lines(&checks).starts_with("verified     deep: FAILED at 1970-01-01 02:13:20 UTC in 0.0 s: broken\\u{1b}\n"));
-        assert_eq!((&json(&checks)["state"], &json(&checks)["kind"]), (&"failed".into(), &"deep".into()));
+        assert_eq!((&verified(&checks)["state"], &verified(&checks)["kind"]), (&"failed".into(), &"deep".into()));
         // A clock that was put back.
         assert_eq!(ago(at(100), at(0)), "just now");
     }

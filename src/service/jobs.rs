@@ -234,9 +234,10 @@ impl Jobs {
     /// As for [`job`](Self::job).
     pub(super) async fn wait(&self, id: JobId) -> Result<Arc<Job>> {
         let mut view = self.watch(id).await?;
-        let ended = view.wait_for(|view| view.job.state.is_final()).await;
+        // What is borrowed from the channel is given back before anything else is waited for: callers may be on any thread.
+        let ended = view.wait_for(|view| view.job.state.is_final()).await.map(|view| view.job.clone());
         match ended {
-            Ok(view) => Ok(view.job.clone()),
+            Ok(job) => Ok(job),
             // The last view of one that ended is always its end.
             Err(_) => self.job(id).await,
         }

@@ -2,6 +2,7 @@
 //!
 //! It runs on the runtime that it was opened on. Jobs belong to it, not to whoever asked for them.
 
+mod begin;
 mod connections;
 mod job;
 mod jobs;
@@ -17,7 +18,6 @@ pub mod webhook;
 mod work;
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -31,7 +31,7 @@ pub use self::job::{
     JobProgress, JobResult, JobState, RetentionResult, Trigger, VerifyProblem, VerifyResult,
 };
 pub use self::jobs::JobView;
-use self::jobs::{Claims, Jobs};
+use self::jobs::Jobs;
 pub use self::metrics::METRICS_TYPE;
 use self::metrics::{Metrics, Seen};
 use self::notices::Notices;
@@ -44,11 +44,9 @@ pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutco
 use crate::catalog::{Backup, Catalog, Hold};
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
-use crate::engine::backup;
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::BackupName;
 use crate::retention::Rule;
 use crate::schedule::Cadence;
 use crate::store::Store;
@@ -181,26 +179,7 @@ impl MongoBackupService {
     }
 
     async fn begin(&self, trigger: Trigger, import: bool) -> Result<JobId> {
-        let source = self.0.config.source()?;
-        if let Some((name, progress)) = backup::running(&self.0.catalog, source.hosts(), clock::now()).await? {
-            let error = Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "a backup of this source is running already: {name}, by process {} on {}",
-                    progress.process, progress.host
-                ),
-            )
-            .hint("wait until it ends, or stop it");
-            return Err(match progress.job {
-                Some(job) => error.job(job),
-                None => error,
-            });
-        }
-        let job = Job::new(JobKind::Backup, trigger, clock::now());
-        let claims = Claims { source: true, ..Claims::default() };
-        let inner = self.0.clone();
-        let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, import, context));
-        self.0.jobs.submit(job, claims, Box::new(work)).await
+        self.on_engine(|inner| inner.begin(trigger, import)).await
     }
 
     /// Imports a backup into the target, and waits for it.
@@ -218,14 +197,7 @@ impl MongoBackupService {
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::Refused`] for one that is not complete, [`ErrorKind::Damaged`];
     /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] where another import writes to one of the databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {
-        let import = work::Import::prepare(&self.0, &request).await?;
-        let claims = Claims { databases: import.databases()?, ..Claims::default() };
-        let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
-        job.backup = Some(self.0.resolve(&request.backup_path)?.to_string());
-        job.import = Some(request);
-        let inner = self.0.clone();
-        let work = move |context| inner.engine.clone().block_on(import.run(inner, context));
-        self.0.jobs.submit(job, claims, Box::new(work)).await
+        self.on_engine(|inner| inner.begin_import(request)).await
     }
 
     /// Begins to verify a backup, and gives its job.
@@ -233,12 +205,8 @@ impl MongoBackupService {
     /// # Errors
     /// As for [`find`](Self::find); [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_verify(&self, name: &str, deep: bool) -> Result<JobId> {
-        let backup = self.find(name).await?;
-        let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
-        job.backup = Some(name.to_owned());
-        let inner = self.0.clone();
-        let work = move |context| inner.engine.clone().block_on(work::verify(inner, backup, deep, context));
-        self.0.jobs.submit(job, Claims::default(), Box::new(work)).await
+        let name = name.to_owned();
+        self.on_engine(move |inner| inner.begin_verify(name, deep)).await
     }
 
     /// Removes all but the newest `keep` complete backups, whatever else retention would keep, and what a crash left more than a day ago. What could
@@ -248,13 +216,16 @@ impl MongoBackupService {
     /// [`ErrorKind::Storage`] where the path cannot be listed.
     pub async fn clean_old_backups(&self, keep: NonZeroU32, dry_run: bool) -> Result<CleanReport> {
         let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone: self.0.config.timezone };
-        let plan = clean::plan(&self.0.catalog, &options, clock::now()).await?;
-        if dry_run {
-            return Ok(plan.report());
-        }
-        let report = clean::execute(&self.0.catalog, plan, &CancellationToken::new()).await;
-        self.0.listing.forget();
-        Ok(report)
+        self.on_engine(move |inner| async move {
+            let plan = clean::plan(&inner.catalog, &options, clock::now()).await?;
+            if dry_run {
+                return Ok(plan.report());
+            }
+            let report = clean::execute(&inner.catalog, plan, &CancellationToken::new()).await;
+            inner.listing.forget();
+            Ok(report)
+        })
+        .await
     }
 
     /// Removes one backup.
@@ -263,9 +234,12 @@ impl MongoBackupService {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Storage`].
     pub async fn delete_backup(&self, name: &str) -> Result<()> {
         let name = self.0.resolve(name)?;
-        let deleted = clean::delete_one(&self.0.catalog, &name, clock::now()).await;
-        self.0.listing.forget();
-        deleted.map(|_| ())
+        self.on_engine(move |inner| async move {
+            let deleted = clean::delete_one(&inner.catalog, &name, clock::now()).await;
+            inner.listing.forget();
+            deleted.map(|_| ())
+        })
+        .await
     }
 
     /// A complete backup, by its name or its path as the status gives it.
@@ -273,8 +247,7 @@ impl MongoBackupService {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn find(&self, name: &str) -> Result<Backup> {
-        let name = self.0.resolve(name)?;
-        self.0.catalog.find(name.as_str()).await
+        self.0.find(name).await
     }
 
     /// A complete backup as one tar stream. It is not deleted as long as the stream is there.
@@ -435,7 +408,8 @@ impl MongoBackupService {
             }
             (hours, None) => Cadence::every(hours.unwrap_or_default())?,
         };
-        self.0.scheduler.change(Plan { enabled: change.enabled.unwrap_or(now.enabled), cadence }).await?;
+        let plan = Plan { enabled: change.enabled.unwrap_or(now.enabled), cadence };
+        self.on_engine(move |inner| async move { inner.scheduler.change(plan).await }).await?;
         Ok(self.schedule())
     }
 
@@ -460,6 +434,21 @@ impl MongoBackupService {
         self.0.jobs.shut_down(self.0.settings.grace).await;
         self.0.notices.stop().await;
     }
+
+    /// Does what must not end halfway where whoever asked for it goes away, or sits on another runtime: on the service's own, to its end.
+    async fn on_engine<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.0.engine.spawn(work(self.0.clone())).await.map_err(|e| {
+            let (kind, message) = match e.is_panic() {
+                true => (ErrorKind::Internal, "what was asked for died of a defect of this program"),
+                false => (ErrorKind::Closing, "the service has ended"),
+            };
+            Error::new(kind, message).cause(e)
+        })?
+    }
 }
 
 impl Inner {
@@ -479,26 +468,6 @@ impl Inner {
             ended(self, job);
         }
         Ok(())
-    }
-
-    /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
-    /// there: a link, and what leads out of the path.
-    fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
-        let missing = || {
-            Error::new(ErrorKind::NotFound, "Database backup not found")
-                .hint("the status lists the backups that there are, by name and path")
-        };
-        let root = self.catalog.store().directory();
-        let path = Path::new(name_or_path);
-        let name = match path.parent() {
-            Some(parent) if parent == root => path.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?,
-            _ => name_or_path,
-        };
-        let name = BackupName::parse(name).map_err(|_| missing())?;
-        match std::fs::symlink_metadata(root.join(name.as_str())) {
-            Ok(found) if found.is_dir() => Ok(name),
-            Ok(_) | Err(_) => Err(missing()),
-        }
     }
 }
 

@@ -107,7 +107,6 @@ impl Import {
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
     pub(super) async fn prepare(service: &Inner, request: &ImportRequest) -> Result<Self> {
         let target = service.config.target()?;
-        let name = service.resolve(&request.backup_path)?;
         let patterns = |texts: &Option<Vec<String>>| {
             texts.iter().flatten().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>()
         };
@@ -119,7 +118,7 @@ impl Import {
             tuning: service.config.tuning,
             ..RestoreOptions::default()
         };
-        let backup = service.catalog.find(name.as_str()).await?;
+        let backup = service.find(&request.backup_path).await?;
         Ok(Self { backup, target, options })
     }
 

@@ -1,0 +1,86 @@
+//! How jobs begin, and which backup is meant. All of it runs on the runtime of the service, to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::job::{ImportRequest, Job, JobId, JobKind, Trigger};
+use super::jobs::Claims;
+use super::{Inner, work};
+use crate::catalog::Backup;
+use crate::clock;
+use crate::engine::backup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::BackupName;
+
+impl Inner {
+    pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, import: bool) -> Result<JobId> {
+        let source = self.config.source()?;
+        if let Some((name, progress)) = backup::running(&self.catalog, source.hosts(), clock::now()).await? {
+            let error = Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "a backup of this source is running already: {name}, by process {} on {}",
+                    progress.process, progress.host
+                ),
+            )
+            .hint("wait until it ends, or stop it");
+            return Err(match progress.job {
+                Some(job) => error.job(job),
+                None => error,
+            });
+        }
+        let job = Job::new(JobKind::Backup, trigger, clock::now());
+        let claims = Claims { source: true, ..Claims::default() };
+        let inner = self.clone();
+        let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, import, context));
+        self.jobs.submit(job, claims, Box::new(work)).await
+    }
+
+    pub(super) async fn begin_import(self: Arc<Self>, request: ImportRequest) -> Result<JobId> {
+        let import = work::Import::prepare(&self, &request).await?;
+        let claims = Claims { databases: import.databases()?, ..Claims::default() };
+        let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
+        job.backup = Some(self.resolve(&request.backup_path)?.to_string());
+        job.import = Some(request);
+        let inner = self.clone();
+        let work = move |context| inner.engine.clone().block_on(import.run(inner, context));
+        self.jobs.submit(job, claims, Box::new(work)).await
+    }
+
+    pub(super) async fn begin_verify(self: Arc<Self>, name: String, deep: bool) -> Result<JobId> {
+        let backup = self.find(&name).await?;
+        let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
+        job.backup = Some(self.resolve(&name)?.to_string());
+        let inner = self.clone();
+        let work = move |context| inner.engine.clone().block_on(work::verify(inner, backup, deep, context));
+        self.jobs.submit(job, Claims::default(), Box::new(work)).await
+    }
+
+    pub(super) async fn find(&self, name: &str) -> Result<Backup> {
+        let name = self.resolve(name)?;
+        // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
+        self.catalog.find(name.as_str()).await.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })
+    }
+
+    /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
+    /// there: a link, and what leads out of the path.
+    pub(super) fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
+        let root = self.catalog.store().directory();
+        let path = Path::new(name_or_path);
+        let name = match path.parent() {
+            Some(parent) if parent == root => path.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?,
+            _ => name_or_path,
+        };
+        let name = BackupName::parse(name).map_err(|_| missing())?;
+        match std::fs::symlink_metadata(root.join(name.as_str())) {
+            Ok(found) if found.is_dir() => Ok(name),
+            Ok(_) | Err(_) => Err(missing()),
+        }
+    }
+}
+
+/// The words are those that users of the REST interface match on.
+fn missing() -> Error {
+    Error::new(ErrorKind::NotFound, "Database backup not found")
+        .hint("the status lists the backups that there are, by name and path")
+}

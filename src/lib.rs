@@ -6,7 +6,8 @@
 //! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
 //! - [`engine`]: one verb a file.
-//! - [`config`]: the settings, validated.  [`service`]: what goes on while the service runs.  [`cli`]: the command line.
+//! - [`config`]: the settings, validated.  [`service`]: jobs, schedule, status.  [`api`]: REST.  [`cli`]: the command line.
+pub mod api;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

@@ -1,0 +1,57 @@
+//! What is answered where all went well.
+
+use std::io::Cursor;
+
+use rocket::http::{ContentType, Status};
+use rocket::request::Request;
+use rocket::response::{self, Responder, Response};
+use serde::Serialize;
+
+use super::dto::{Begun, Done};
+use crate::service::JobId;
+
+/// The answer of a call that was carried out, or that began a job.
+pub(super) enum Answer<T> {
+    /// It is done.
+    Done(Done<T>),
+    /// It is under way: 202, with whatever there is to say about it.
+    Accepted(Done<T>),
+    /// Its job is under way.
+    Begun(JobId),
+}
+
+impl<T> Answer<T> {
+    /// Nothing but data.
+    pub(super) fn data(data: T) -> Self {
+        Self::Done(Done { success: true, message: None, data })
+    }
+
+    /// Data, and what was done.
+    pub(super) fn said(message: impl Into<String>, data: T) -> Self {
+        Self::Done(Done { success: true, message: Some(message.into()), data })
+    }
+}
+
+impl<'r, T: Serialize> Responder<'r, 'static> for Answer<T> {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+        match self {
+            Self::Done(done) => json(Status::Ok, &done),
+            Self::Accepted(done) => json(Status::Accepted, &done),
+            Self::Begun(job_id) => {
+                let begun = Done { success: true, message: Some("the job has begun".to_owned()), data: Begun { job_id } };
+                let mut response = json(Status::Accepted, &begun)?;
+                response.set_raw_header("Location", format!("/api/jobs/{job_id}"));
+                Ok(response)
+            }
+        }
+    }
+}
+
+/// A response of this status with a JSON body.
+pub(super) fn json(status: Status, body: &impl Serialize) -> response::Result<'static> {
+    let bytes = serde_json::to_vec(body).map_err(|e| {
+        tracing::error!("an answer cannot be written as JSON: {e}");
+        Status::InternalServerError
+    })?;
+    Response::build().status(status).header(ContentType::JSON).sized_body(bytes.len(), Cursor::new(bytes)).ok()
+}

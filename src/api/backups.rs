@@ -1,0 +1,217 @@
+//! `/api/backups`: taking, importing, verifying, removing backups.
+
+use rocket::{State, delete, get, post};
+use serde_json::{Map, Value};
+
+use super::access::{Admin, Reader};
+use super::answer::Answer;
+use super::body::{Body, Optional};
+use super::dto::{
+    Begun, CleanRequest, Cleaned, Created, Deleted, Detail, Done, FailureBody, Imported, Verified, VerifyRequest, Wait,
+};
+use super::failure::Failure;
+use super::query::Query;
+use crate::service::{BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
+
+type Answered<T> = Result<Answer<T>, Failure>;
+
+/// The service, its schedule and its backups, newest first.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "getBackupStatus",
+    responses((status = 200, description = "How it stands", body = Done<BackupStatus>))
+)]
+#[get("/api/backups/status")]
+pub(super) async fn status(_by: Reader, service: &State<MongoBackupService>) -> Answered<BackupStatus> {
+    Ok(Answer::data(service.get_backup_status().await?))
+}
+
+/// Takes a backup, and imports it where that is configured.
+///
+/// The answer comes once it is done; a client that goes away does not stop it. A backup that is complete is a success whatever became of its import: `imported` and
+/// `importError` tell.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "createBackup",
+    params(Wait),
+    responses(
+        (status = 200, description = "The backup is complete", body = Done<Created>),
+        (status = 202, description = "The job has begun", body = Done<Begun>,
+            headers(("Location" = String, description = "The job"))),
+        (status = 409, description = "A backup of this source is running already, or this one was cancelled", body = FailureBody),
+        (status = 422, description = "A value of the query is not known, or the configured URI is no URI", body = FailureBody),
+        (status = 502, description = "MongoDB refused or failed", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[post("/api/backups/create")]
+pub(super) async fn create(_by: Admin, query: Query<Wait>, service: &State<MongoBackupService>) -> Answered<Created> {
+    let id = service.begin_backup(Trigger::Manual).await?;
+    if !query.0.wait {
+        return Ok(Answer::Begun(id));
+    }
+    let job = service.wait(id).await?;
+    let failed = job.error.as_ref().filter(|error| error.stage != JobKind::Import);
+    match (Created::of(&job), failed, &job.error) {
+        (Some(created), None, None) => Ok(Answer::said("Manual backup completed successfully", created)),
+        (Some(created), None, Some(error)) => {
+            let message = format!("Manual backup completed successfully, but its import failed: {}", error.message);
+            Ok(Answer::said(message, created))
+        }
+        _ => Err(Failure::of_job(&job)),
+    }
+}
+
+/// Imports a backup into the target.
+///
+/// Nothing of the target is changed before all of the backup is proven, and each collection is replaced whole or not at all.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "importBackup",
+    params(Wait),
+    request_body(content = ImportRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import is done", body = Done<Imported>),
+        (status = 202, description = "The job has begun", body = Done<Begun>,
+            headers(("Location" = String, description = "The job"))),
+        (status = 404, description = "There is no such backup below the configured path, or nothing in it is asked for", body = FailureBody),
+        (status = 409, description = "An import into one of the databases is running already, the import was refused or cancelled", body = FailureBody),
+        (status = 422, description = "A value is out of range, or cannot be asked of this backup", body = FailureBody),
+        (status = 502, description = "MongoDB refused or failed", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[post("/api/backups/import", data = "<body>")]
+pub(super) async fn import(
+    _by: Admin,
+    query: Query<Wait>,
+    body: Body<ImportRequest>,
+    service: &State<MongoBackupService>,
+) -> Answered<Imported> {
+    let id = service.begin_import(body.0).await?;
+    if !query.0.wait {
+        return Ok(Answer::Begun(id));
+    }
+    let job = service.wait(id).await?;
+    match Imported::of(&job).filter(|_| job.state == JobState::Succeeded) {
+        Some(imported) => Ok(Answer::said("Backup imported successfully", imported)),
+        None => Err(Failure::of_job(&job)),
+    }
+}
+
+/// Removes all but the newest backups.
+///
+/// The newest complete backup always stays, as does what is being made or read.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "cleanBackups",
+    request_body(content = CleanRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What went and what stayed, and why", body = Done<Cleaned>),
+        (status = 422, description = "`keepCount` is out of range", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[post("/api/backups/clean", data = "<body>")]
+pub(super) async fn clean(_by: Admin, body: Body<CleanRequest>, service: &State<MongoBackupService>) -> Answered<Cleaned> {
+    let keep = body.0.keep()?;
+    let cleaned = Cleaned::from(service.clean_old_backups(keep, body.0.dry_run).await?);
+    let what = if cleaned.dry_run { "would be deleted" } else { "deleted" };
+    Ok(Answer::said(format!("{} {what}", count(cleaned.deleted.len(), "backup")), cleaned))
+}
+
+/// Asks both deployments how they stand, within five seconds.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "testConnections",
+    responses((status = 200, description = "How each stands, connected or not", body = Done<DualState>))
+)]
+#[get("/api/backups/test-connections")]
+pub(super) async fn test_connections(_by: Reader, service: &State<MongoBackupService>) -> Answered<DualState> {
+    Ok(Answer::data(service.test_connections().await))
+}
+
+/// What a backup holds: its manifest, with where it is and how its last checks ended.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "getBackup",
+    params(("name" = String, Path, description = "The backup's name"), Detail),
+    responses(
+        (status = 200, description = "The manifest, with `path` and `verified`", body = Done<Object>),
+        (status = 404, description = "There is no such backup", body = FailureBody),
+        (status = 409, description = "It is not complete", body = FailureBody),
+        (status = 422, description = "A value of the query is not known", body = FailureBody),
+    )
+)]
+#[get("/api/backups/<name>")]
+pub(super) async fn show(
+    _by: Reader,
+    name: &str,
+    query: Query<Detail>,
+    service: &State<MongoBackupService>,
+) -> Answered<Map<String, Value>> {
+    Ok(Answer::data(service.find(name).await?.describe(query.0.segments).await?))
+}
+
+/// Reads a backup through, and compares every object with its SHA-256.
+///
+/// A backup that is not as it should be is a result of this call, and no failure of it: `sound` tells.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "verifyBackup",
+    params(("name" = String, Path, description = "The backup's name"), Wait),
+    request_body(content = Option<VerifyRequest>, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What was found", body = Done<Verified>),
+        (status = 202, description = "The job has begun", body = Done<Begun>,
+            headers(("Location" = String, description = "The job"))),
+        (status = 404, description = "There is no such backup", body = FailureBody),
+        (status = 409, description = "It is not complete, or its verification was cancelled", body = FailureBody),
+        (status = 422, description = "A value of the query is not known", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[post("/api/backups/<name>/verify", data = "<body>")]
+pub(super) async fn verify(
+    _by: Admin,
+    name: &str,
+    query: Query<Wait>,
+    body: Optional<VerifyRequest>,
+    service: &State<MongoBackupService>,
+) -> Answered<Verified> {
+    let id = service.begin_verify(name, body.0.deep).await?;
+    if !query.0.wait {
+        return Ok(Answer::Begun(id));
+    }
+    let job = service.wait(id).await?;
+    match Verified::of(&job) {
+        Some(verified) if verified.sound => Ok(Answer::said("Backup verified: nothing is wrong with it", verified)),
+        Some(verified) => {
+            let message = format!("Backup verified: it has {}", count(verified.problems.len(), "problem"));
+            Ok(Answer::said(message, verified))
+        }
+        None => Err(Failure::of_job(&job)),
+    }
+}
+
+/// Removes one backup.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "deleteBackup",
+    params(("name" = String, Path, description = "The backup's name")),
+    responses(
+        (status = 200, description = "It is gone", body = Done<Deleted>),
+        (status = 404, description = "There is no such backup", body = FailureBody),
+        (status = 409, description = "It is being made or read", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[delete("/api/backups/<name>")]
+pub(super) async fn delete(_by: Admin, name: &str, service: &State<MongoBackupService>) -> Answered<Deleted> {
+    service.delete_backup(name).await?;
+    Ok(Answer::said("Backup deleted", Deleted { name: name.to_owned() }))
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

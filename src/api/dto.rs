@@ -1,0 +1,400 @@
+//! Bodies and queries of the interface that are not the service's own types.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::query::{Fields, Parameters};
+use crate::engine::clean::CleanReport;
+use crate::error::{Error, Result};
+use crate::service::{ImportedCollection, Job, JobId, JobKind, JobState, VerifyProblem};
+
+/// The most backups that can be asked to be kept.
+const MOST_KEPT: u32 = 1_000_000;
+/// The most jobs that are given at once: all that are kept.
+const MOST_JOBS: u32 = 1000;
+/// How many jobs are given where nothing else is said.
+const JOBS: u32 = 100;
+
+/// The body of every call that was carried out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Done<T> {
+    /// Always true.
+    #[schema(example = true)]
+    pub(super) success: bool,
+    /// What was done, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) message: Option<String>,
+    /// What was asked for, or what came of it.
+    pub(super) data: T,
+}
+
+/// The body of every call that was not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FailureBody {
+    /// Always false.
+    #[schema(example = false)]
+    pub(super) success: bool,
+    /// What went wrong.
+    #[schema(example = "Database backup not found")]
+    pub(super) message: String,
+    /// What programs may want to tell apart.
+    pub(super) error: FailureError,
+}
+
+/// What programs may want to tell apart of a failure.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FailureError {
+    /// The kind of failure.
+    #[schema(example = "notFound")]
+    pub(super) kind: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) hint: Option<String>,
+    /// The request's id, as in the header `X-Request-Id` and in the log.
+    pub(super) request_id: String,
+    /// The job that it is about: the one that failed, or the one that is running already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) job_id: Option<String>,
+}
+
+/// A job that has begun.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Begun {
+    /// Its id.
+    pub(super) job_id: JobId,
+}
+
+/// A backup that was taken, and what became of its import.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Created {
+    /// Where the backup is.
+    pub(super) backup_path: String,
+    /// Whether it was imported, too.
+    pub(super) imported: bool,
+    /// Why it was not, where it should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) import_error: Option<String>,
+    /// The job that did it.
+    pub(super) job_id: JobId,
+    /// The backup's name.
+    pub(super) name: String,
+    /// Its collections.
+    pub(super) collections: u64,
+    /// Its documents.
+    pub(super) documents: u64,
+    /// Their bytes, uncompressed.
+    pub(super) raw_size: u64,
+    /// The bytes that it takes.
+    pub(super) size: u64,
+    /// What moment it shows.
+    #[schema(example = "snapshot")]
+    pub(super) consistency: String,
+    /// Backups that retention removed then.
+    pub(super) deleted: Vec<String>,
+}
+
+impl Created {
+    /// What a job that took a backup tells of it; none where it took none.
+    pub(super) fn of(job: &Job) -> Option<Self> {
+        let backup = job.result.backup.as_ref()?;
+        Some(Self {
+            backup_path: backup.path.clone(),
+            imported: job.result.import.is_some() && job.error.is_none(),
+            import_error: job.error.as_ref().map(|error| error.message.clone()),
+            job_id: job.id,
+            name: backup.name.clone(),
+            collections: backup.collections,
+            documents: backup.documents,
+            raw_size: backup.raw_bytes,
+            size: backup.stored_bytes,
+            consistency: backup.consistency.to_string(),
+            deleted: job.result.retention.iter().flat_map(|retention| retention.deleted.clone()).collect(),
+        })
+    }
+}
+
+/// An import that was done.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Imported {
+    /// The job that did it.
+    pub(super) job_id: JobId,
+    /// The backup.
+    pub(super) name: Option<String>,
+    /// Every collection that was imported.
+    pub(super) collections: Vec<ImportedCollection>,
+    /// Documents.
+    pub(super) documents: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// Indexes that were built.
+    pub(super) indexes: u64,
+}
+
+impl Imported {
+    /// What a job that imported something tells of it.
+    pub(super) fn of(job: &Job) -> Option<Self> {
+        let import = job.result.import.as_ref()?;
+        Some(Self {
+            job_id: job.id,
+            name: job.backup.clone(),
+            collections: import.collections.clone(),
+            documents: import.documents,
+            bytes: import.bytes,
+            indexes: import.indexes,
+        })
+    }
+}
+
+/// How a backup is to be verified.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct VerifyRequest {
+    /// Decompress everything, and decode every document, too.
+    #[serde(default)]
+    pub(super) deep: bool,
+}
+
+/// What a verification found.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Verified {
+    /// The job that did it.
+    pub(super) job_id: JobId,
+    /// The backup.
+    pub(super) name: Option<String>,
+    /// Whether nothing is wrong.
+    pub(super) sound: bool,
+    /// Whether every document was decoded, too.
+    pub(super) deep: bool,
+    /// Objects that were looked at.
+    pub(super) objects: u64,
+    /// Their bytes that are as they should be.
+    pub(super) stored_bytes: u64,
+    /// Documents that were decoded; 0 unless `deep`.
+    pub(super) documents: u64,
+    /// Everything that is wrong.
+    pub(super) problems: Vec<VerifyProblem>,
+    /// What is odd and does no harm.
+    pub(super) notes: Vec<String>,
+}
+
+impl Verified {
+    /// What a job that verified a backup to its end found.
+    pub(super) fn of(job: &Job) -> Option<Self> {
+        let found = job.result.verify.as_ref()?;
+        Some(Self {
+            job_id: job.id,
+            name: job.backup.clone(),
+            sound: found.problems.is_empty(),
+            deep: found.deep,
+            objects: found.objects,
+            stored_bytes: found.stored_bytes,
+            documents: found.documents,
+            problems: found.problems.clone(),
+            notes: found.notes.clone(),
+        })
+    }
+}
+
+/// Which backups are to go.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CleanRequest {
+    /// How many of the newest complete backups stay.
+    #[serde(deserialize_with = "whole_number")]
+    #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 5)]
+    keep_count: f64,
+    /// Only tell what would be done.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+}
+
+impl CleanRequest {
+    /// How many stay.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the range.
+    pub(super) fn keep(&self) -> Result<u32> {
+        let keep = (1..=MOST_KEPT).contains(&(self.keep_count as u32)).then_some(self.keep_count as u32);
+        keep.filter(|keep| f64::from(*keep) == self.keep_count).ok_or_else(|| {
+            Error::usage(format!("keepCount is {}, expected a whole number from 1 to {MOST_KEPT}", self.keep_count))
+                .hint("give how many of the newest complete backups are to stay")
+        })
+    }
+}
+
+/// Any number without a fraction, however it is written; what of it makes sense is told by its range.
+fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(from)?;
+    if number.fract() == 0.0 { Ok(number) } else { Err(serde::de::Error::custom(format!("{number} is not a whole number"))) }
+}
+
+/// What became of the backups.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Cleaned {
+    /// Whether this is only what would be done.
+    pub(super) dry_run: bool,
+    /// Those that went.
+    pub(super) deleted: Vec<DeletedBackup>,
+    /// Those that stayed.
+    pub(super) kept: Vec<KeptBackup>,
+    /// The bytes that those took which went.
+    pub(super) freed_bytes: u64,
+}
+
+/// A backup that went.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DeletedBackup {
+    /// Its name.
+    pub(super) name: String,
+    /// Where it was.
+    pub(super) path: String,
+    /// Why it went.
+    pub(super) reason: String,
+    /// The bytes that it took.
+    pub(super) bytes: u64,
+}
+
+/// A backup that stayed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeptBackup {
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) path: String,
+    /// Why it stayed.
+    pub(super) reasons: Vec<String>,
+}
+
+impl From<CleanReport> for Cleaned {
+    fn from(report: CleanReport) -> Self {
+        let deleted = report.deleted.into_iter();
+        let kept = report.kept.into_iter();
+        Self {
+            dry_run: report.dry_run,
+            deleted: deleted
+                .map(|d| DeletedBackup { name: d.name.to_string(), path: d.path, reason: d.reason, bytes: d.bytes })
+                .collect(),
+            kept: kept.map(|k| KeptBackup { name: k.name.to_string(), path: k.path, reasons: k.reasons }).collect(),
+            freed_bytes: report.freed_bytes,
+        }
+    }
+}
+
+/// A backup that was deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Deleted {
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// Jobs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobList {
+    /// Newest first. How far each of their collections is stands with the job itself only.
+    pub(super) jobs: Vec<Job>,
+}
+
+/// That the service is there.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Alive {
+    /// Always true.
+    pub(super) alive: bool,
+}
+
+/// Whether the service is ready. Anyone may read it, so it names no hosts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// Whether it takes work and could do it.
+    pub(super) ready: bool,
+    /// Whether it takes work.
+    pub(super) accepting: bool,
+    /// Whether the source answered when it was last asked; null where it was not asked yet.
+    pub(super) atlas: Option<bool>,
+    /// Whether the target answered when it was last asked; null where it was not asked yet.
+    pub(super) local: Option<bool>,
+    /// What is not as it should be.
+    pub(super) reason: Option<String>,
+}
+
+/// Whether to wait for a job.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wait {
+    /// Answer once the job ended; where it is `false`, answer 202 with the job's id at once.
+    #[param(default = true)]
+    pub(super) wait: bool,
+}
+
+impl Parameters for Wait {
+    fn take(fields: &mut Fields) -> Result<Self> {
+        Ok(Self { wait: fields.take("wait", "true or false")?.unwrap_or(true) })
+    }
+}
+
+/// How much of a backup to show.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Detail {
+    /// List the segments of each collection, and of the oplog slice, too.
+    #[param(default = false)]
+    pub(super) segments: bool,
+}
+
+impl Parameters for Detail {
+    fn take(fields: &mut Fields) -> Result<Self> {
+        Ok(Self { segments: fields.take("segments", "true or false")?.unwrap_or(false) })
+    }
+}
+
+/// Which jobs.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// How many at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    pub(super) limit: u32,
+    /// Those of this kind.
+    #[param(nullable = false)]
+    pub(super) kind: Option<JobKind>,
+    /// Those in this state.
+    #[param(nullable = false)]
+    pub(super) state: Option<JobState>,
+}
+
+impl Parameters for Which {
+    fn take(fields: &mut Fields) -> Result<Self> {
+        let limit = fields.take("limit", &format!("a whole number from 1 to {MOST_JOBS}"))?.unwrap_or(JOBS);
+        if !(1..=MOST_JOBS).contains(&limit) {
+            return Err(Error::usage(format!("limit is {limit}, expected a whole number from 1 to {MOST_JOBS}")));
+        }
+        let kind: Option<String> = fields.take("kind", "text")?;
+        let state: Option<String> = fields.take("state", "text")?;
+        Ok(Self {
+            limit,
+            kind: named("kind", kind, &JobKind::ALL, JobKind::name)?,
+            state: named("state", state, &JobState::ALL, JobState::name)?,
+        })
+    }
+}
+
+/// The one of this name.
+fn named<T: Copy>(what: &str, given: Option<String>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<Option<T>> {
+    let Some(given) = given else { return Ok(None) };
+    match all.iter().find(|one| name(**one) == given) {
+        Some(one) => Ok(Some(*one)),
+        None => {
+            let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
+            Err(Error::usage(format!("{what} is {given:?}, expected one of {}", names.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What is answered where something is wrong: of the service, of a job, of the request, of Rocket's own.
+
+use std::sync::{Mutex, PoisonError};
+
+use rocket::http::{Method, Status};
+use rocket::outcome::Outcome;
+use rocket::request::Request;
+use rocket::response::{self, Responder, Response};
+use rocket::{Rocket, catch};
+
+use super::access;
+use super::answer::json;
+use super::dto::{FailureBody, FailureError};
+use super::request::{Arrival, ID_HEADER};
+use crate::error::{Error, ErrorKind};
+use crate::service::{Job, JobState};
+
+/// A request that is not answered as it was meant to be.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    status: Status,
+    kind: String,
+    message: String,
+    hint: Option<String>,
+    job: Option<String>,
+    header: Option<(&'static str, String)>,
+}
+
+impl Failure {
+    pub(super) fn new(status: Status, kind: &str, message: impl Into<String>) -> Self {
+        Self { status, kind: kind.to_owned(), message: message.into(), hint: None, job: None, header: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.header = Some((name, value.into()));
+        self
+    }
+
+    /// How a job ended that did not succeed.
+    pub(super) fn of_job(job: &Job) -> Self {
+        let ended = |kind, message: String| Error::new(kind, message);
+        let error = match &job.error {
+            Some(error) => {
+                let kind = ErrorKind::of_name(&error.kind).unwrap_or(ErrorKind::Internal);
+                let told = ended(kind, error.message.clone());
+                error.hint.iter().fold(told, |told, hint| told.hint(hint))
+            }
+            None => ended(ErrorKind::Internal, format!("job {} ended as {}, and it is not known why", job.id, job.state.name())),
+        };
+        let mut failure = Self::from(error.job(job.id.to_string()));
+        if job.state == JobState::Interrupted {
+            failure.status = Status::ServiceUnavailable;
+        }
+        failure
+    }
+
+    /// What Rocket found wrong, or whatever gave a status and no more.
+    fn of_status(status: Status) -> Self {
+        let (kind, message) = match status.code {
+            400 => ("badRequest", "the request cannot be understood"),
+            401 => ("unauthorized", "a token is needed: Authorization: Bearer TOKEN"),
+            403 => ("forbidden", "this is not allowed"),
+            404 => ("notFound", "there is nothing at this path"),
+            405 => ("methodNotAllowed", "this path takes other methods"),
+            406 => ("notAcceptable", "this path gives JSON"),
+            413 => ("tooLarge", "the body is too large"),
+            415 => ("unsupportedMediaType", "the body is not JSON"),
+            422 => ("usage", "a value is out of range"),
+            429 => ("tooManyRequests", "too many requests"),
+            503 => ("closing", "the service is shutting down"),
+            500..=599 => ("internal", "the request failed of a defect of this program"),
+            _ => ("badRequest", status.reason().unwrap_or("the request cannot be answered")),
+        };
+        Self::new(status, kind, message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::Usage => Status::UnprocessableEntity,
+            ErrorKind::NotFound => Status::NotFound,
+            ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Server | ErrorKind::SnapshotLost => Status::BadGateway,
+            ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Interrupted => Status::Conflict,
+            ErrorKind::Closing => Status::ServiceUnavailable,
+            ErrorKind::NotConfigured | ErrorKind::Damaged | ErrorKind::Mismatch | ErrorKind::Storage | ErrorKind::Internal => {
+                Status::InternalServerError
+            }
+        };
+        Self {
+            status,
+            kind: error.kind().name().to_owned(),
+            message: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+            job: error.job_id().map(str::to_owned),
+            header: None,
+        }
+    }
+}
+
+impl<'r> Responder<'r, 'static> for Failure {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        let id = &Arrival::of(request).id;
+        if self.status.class().is_server_error() {
+            tracing::error!(requestId = id, status = self.status.code, kind = self.kind, "{}", self.message);
+        }
+        let body = FailureBody {
+            success: false,
+            message: self.message,
+            error: FailureError { kind: self.kind, hint: self.hint, request_id: id.clone(), job_id: self.job },
+        };
+        let mut response = json(self.status, &body)?;
+        // Requests that cannot even be read pass no fairing.
+        response.set_raw_header(ID_HEADER, id.clone());
+        if let Some((name, value)) = self.header {
+            response.set_raw_header(name, value);
+        }
+        Ok(response)
+    }
+}
+
+/// Why a guard turned a request away, for the catcher.
+struct TurnedAway(Mutex<Option<Failure>>);
+
+/// Ends a request before its handler.
+pub(super) fn turn_away<S, F>(request: &Request<'_>, failure: Failure) -> Outcome<S, (Status, ()), F> {
+    let status = failure.status;
+    let kept = request.local_cache(|| TurnedAway(Mutex::default()));
+    *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    Outcome::Error((status, ()))
+}
+
+/// Whatever did not come to a handler, and what a handler died of.
+#[catch(default)]
+pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
+    let kept = request.local_cache(|| TurnedAway(Mutex::default()));
+    let turned_away = kept.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(failure) = turned_away {
+        return Caught::Failure(failure);
+    }
+    if status != Status::NotFound {
+        return Caught::Failure(Failure::of_status(status));
+    }
+    // Without a token not even that is told which paths there are.
+    if access::is_guarded(request.uri().path().as_str())
+        && let Err(failure) = access::admit(request)
+    {
+        return Caught::Failure(failure);
+    }
+    match methods(request) {
+        methods if methods.is_empty() => Caught::Failure(Failure::of_status(status)),
+        methods if request.method() == Method::Options => Caught::Methods(methods),
+        methods => Caught::Failure(Failure::of_status(Status::MethodNotAllowed).header("Allow", methods)),
+    }
+}
+
+/// What a catcher answers.
+pub(super) enum Caught {
+    Failure(Failure),
+    /// What a path takes, for who asked just that.
+    Methods(String),
+}
+
+impl<'r> Responder<'r, 'static> for Caught {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        match self {
+            Self::Failure(failure) => failure.respond_to(request),
+            Self::Methods(methods) => Response::build().status(Status::NoContent).raw_header("Allow", methods).ok(),
+        }
+    }
+}
+
+/// The methods that this path takes.
+fn methods(request: &Request<'_>) -> String {
+    let asked: Vec<&str> = request.uri().path().segments().collect();
+    let fits = |path: &str| {
+        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        segments.len() == asked.len()
+            && segments.iter().zip(&asked).all(|(route, asked)| route.starts_with('<') || route == asked)
+    };
+    let routes = |rocket: &Rocket<rocket::Orbit>| -> Vec<Method> {
+        rocket.routes().filter(|route| fits(route.uri.path())).map(|route| route.method).collect()
+    };
+    let mut methods: Vec<&str> = routes(request.rocket()).into_iter().map(|method| method.as_str()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ")
+}

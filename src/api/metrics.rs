@@ -1,0 +1,20 @@
+//! `/metrics`: what Prometheus reads.
+
+use rocket::http::ContentType;
+use rocket::{State, get};
+
+use super::access::Reader;
+use crate::service::MongoBackupService;
+
+/// What an operator watches, in the text format of OpenMetrics.
+#[utoipa::path(
+    tag = "health",
+    operation_id = "getMetrics",
+    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+)]
+#[get("/metrics")]
+pub(super) async fn metrics(_by: Reader, service: &State<MongoBackupService>) -> (ContentType, String) {
+    let open_metrics =
+        ContentType::new("application", "openmetrics-text").with_params([("version", "1.0.0"), ("charset", "utf-8")]);
+    (open_metrics, service.metrics().await)
+}

@@ -1,0 +1,84 @@
+//! What is known of a request: its id, when it came, from where. And the access log.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use rocket::fairing::{Fairing, Info, Kind};
+use rocket::{Data, Request, Response};
+use uuid::Uuid;
+
+/// The header that a request's id comes and goes in.
+pub(super) const ID_HEADER: &str = "X-Request-Id";
+/// The longest id that is taken from a client.
+const LONGEST_ID: usize = 64;
+
+/// What is known of a request from its beginning.
+pub(super) struct Arrival {
+    /// Its id: the client's where that can be used, else one of its own.
+    pub(super) id: String,
+    at: Instant,
+}
+
+impl Arrival {
+    /// That of this request.
+    pub(super) fn of<'r>(request: &'r Request<'_>) -> &'r Self {
+        request.local_cache(|| {
+            let given = request.headers().get_one(ID_HEADER).filter(|id| is_safe(id));
+            Self { id: given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned), at: Instant::now() }
+        })
+    }
+}
+
+/// Whether an id may stand in headers and logs as it is.
+fn is_safe(id: &str) -> bool {
+    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+}
+
+/// Where the client is, for logs and limits: the other end of the connection, or what a trusted proxy says where `ip_header` is configured.
+pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
+    request.client_ip()
+}
+
+/// Gives every request its id, and writes a line about each when it is answered: of a stream, when that begins.
+pub(super) struct Requests;
+
+#[rocket::async_trait]
+impl Fairing for Requests {
+    fn info(&self) -> Info {
+        Info { name: "request ids and access log", kind: Kind::Request | Kind::Response }
+    }
+
+    async fn on_request(&self, request: &mut Request<'_>, _: &mut Data<'_>) {
+        Arrival::of(request);
+    }
+
+    async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
+        let arrival = Arrival::of(request);
+        response.set_raw_header(ID_HEADER, arrival.id.clone());
+        // The query is left out: it is no place for secrets, which does not keep people from putting them there.
+        tracing::info!(
+            requestId = arrival.id,
+            method = %request.method(),
+            path = %request.uri().path(),
+            status = response.status().code,
+            ms = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            client = client(request).map(tracing::field::display),
+            "answered"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_that_are_short_and_plain_are_taken() {
+        for id in ["a", "4711", "trace-1.2_3:4", &"x".repeat(64)] {
+            assert!(is_safe(id), "{id}");
+        }
+        for id in ["", " ", "a b", "a\nb", "a\"b", "é", "<b>", &"x".repeat(65)] {
+            assert!(!is_safe(id), "{id}");
+        }
+    }
+}

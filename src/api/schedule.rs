@@ -1,0 +1,43 @@
+//! `/api/schedule`: when backups are taken.
+
+use rocket::{State, get, put};
+
+use super::access::{Admin, Reader};
+use super::answer::Answer;
+use super::body::Body;
+use super::dto::{Done, FailureBody};
+use super::failure::Failure;
+use crate::service::{MongoBackupService, Schedule, ScheduleChange};
+
+/// When backups are taken, and what became of the last time.
+#[utoipa::path(
+    tag = "schedule",
+    operation_id = "getSchedule",
+    responses((status = 200, description = "The schedule", body = Done<Schedule>))
+)]
+#[get("/api/schedule")]
+pub(super) async fn show(_by: Reader, service: &State<MongoBackupService>) -> Result<Answer<Schedule>, Failure> {
+    Ok(Answer::data(service.schedule()))
+}
+
+/// Changes when backups are taken: what is given changes, the rest stays.
+///
+/// It stays so after a restart, until the configuration says something else than it does now.
+#[utoipa::path(
+    tag = "schedule",
+    operation_id = "changeSchedule",
+    request_body(content = ScheduleChange, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The schedule as it is now", body = Done<Schedule>),
+        (status = 422, description = "This cannot be a schedule", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[put("/api/schedule", data = "<body>")]
+pub(super) async fn change(
+    _by: Admin,
+    body: Body<ScheduleChange>,
+    service: &State<MongoBackupService>,
+) -> Result<Answer<Schedule>, Failure> {
+    Ok(Answer::said("Schedule changed", service.change_schedule(body.0).await?))
+}

@@ -1,5 +1,8 @@
 //! `/api/backups`: taking, importing, verifying, removing backups.
 
+use rocket::http::{ContentType, Status};
+use rocket::request::Request;
+use rocket::response::{self, Responder, Response};
 use rocket::{State, delete, get, post};
 use serde_json::{Map, Value};
 
@@ -11,6 +14,8 @@ use super::dto::{
 };
 use super::failure::Failure;
 use super::query::Query;
+use crate::catalog::Hold;
+use crate::engine::download::Download;
 use crate::service::{BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
 
 type Answered<T> = Result<Answer<T>, Failure>;
@@ -191,6 +196,36 @@ pub(super) async fn verify(
             Ok(Answer::said(message, verified))
         }
         None => Err(Failure::of_job(&job)),
+    }
+}
+
+/// A backup as one tar stream, its manifest last: what breaks off is no backup.
+///
+/// The stream has the length that is announced, or breaks off. It is not deleted as long as it is read.
+#[utoipa::path(
+    tag = "backups",
+    operation_id = "downloadBackup",
+    params(("name" = String, Path, description = "The backup's name")),
+    responses(
+        (status = 200, description = "A tar archive that unpacks into the backup's directory", content_type = "application/x-tar", body = Vec<u8>,
+            headers(("Content-Disposition" = String, description = "The name of a file to keep it in"))),
+        (status = 404, description = "There is no such backup", body = FailureBody),
+        (status = 409, description = "It is not complete, or is being deleted", body = FailureBody),
+    )
+)]
+#[get("/api/backups/<name>/download")]
+pub(super) async fn download(_by: Reader, name: &str, service: &State<MongoBackupService>) -> Result<Tar, Failure> {
+    Ok(Tar(service.download(name).await?))
+}
+
+/// A tar stream of known length.
+pub(super) struct Tar(Download<Hold>);
+
+impl<'r> Responder<'r, 'static> for Tar {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+        let length = usize::try_from(self.0.length()).map_err(|_| Status::InternalServerError)?;
+        let disposition = format!("attachment; filename=\"{}\"", self.0.name());
+        Response::build().header(ContentType::TAR).raw_header("Content-Disposition", disposition).sized_body(length, self.0).ok()
     }
 }
 

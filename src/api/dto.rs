@@ -1,5 +1,7 @@
 //! Bodies and queries of the interface that are not the service's own types.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,6 +29,21 @@ pub(super) struct Done<T> {
     pub(super) message: Option<String>,
     /// What was asked for, or what came of it.
     pub(super) data: T,
+}
+
+/// Why the service is not ready, and what it knows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NotReady {
+    /// Always false.
+    #[schema(example = false)]
+    pub(super) success: bool,
+    /// What is not as it should be.
+    #[schema(example = "the source does not answer")]
+    pub(super) message: String,
+    /// What programs may want to tell apart.
+    pub(super) error: FailureError,
+    /// What it knows.
+    pub(super) data: Ready,
 }
 
 /// The body of every call that was not.
@@ -222,9 +239,10 @@ impl CleanRequest {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the range.
-    pub(super) fn keep(&self) -> Result<u32> {
-        let keep = (1..=MOST_KEPT).contains(&(self.keep_count as u32)).then_some(self.keep_count as u32);
-        keep.filter(|keep| f64::from(*keep) == self.keep_count).ok_or_else(|| {
+    pub(super) fn keep(&self) -> Result<NonZeroU32> {
+        // What is out of range, or no number, ends up as one that is not equal to what was given.
+        let keep = NonZeroU32::new(self.keep_count as u32).filter(|keep| f64::from(keep.get()) == self.keep_count);
+        keep.filter(|keep| keep.get() <= MOST_KEPT).ok_or_else(|| {
             Error::usage(format!("keepCount is {}, expected a whole number from 1 to {MOST_KEPT}", self.keep_count))
                 .hint("give how many of the newest complete backups are to stay")
         })
@@ -247,8 +265,21 @@ pub(super) struct Cleaned {
     pub(super) deleted: Vec<DeletedBackup>,
     /// Those that stayed.
     pub(super) kept: Vec<KeptBackup>,
+    /// Those that should have gone, and could not be removed.
+    pub(super) failed: Vec<FailedBackup>,
     /// The bytes that those took which went.
     pub(super) freed_bytes: u64,
+}
+
+/// A backup that could not be removed. What is left of it is no complete backup, or all of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FailedBackup {
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) path: String,
+    /// Why it could not be removed.
+    pub(super) message: String,
 }
 
 /// A backup that went.
@@ -283,6 +314,11 @@ impl From<CleanReport> for Cleaned {
             dry_run: report.dry_run,
             deleted: deleted
                 .map(|d| DeletedBackup { name: d.name.to_string(), path: d.path, reason: d.reason, bytes: d.bytes })
+                .collect(),
+            failed: report
+                .failed
+                .into_iter()
+                .map(|f| FailedBackup { name: f.name.to_string(), path: f.path, message: f.message })
                 .collect(),
             kept: kept.map(|k| KeptBackup { name: k.name.to_string(), path: k.path, reasons: k.reasons }).collect(),
             freed_bytes: report.freed_bytes,

@@ -15,6 +15,7 @@ mod failure;
 mod headers;
 mod health;
 mod jobs;
+mod launch;
 mod metrics;
 mod query;
 mod request;
@@ -26,6 +27,7 @@ use rocket::{Build, Rocket, catchers, routes};
 
 pub use self::access::Access;
 pub use self::docs::openapi;
+pub use self::launch::serve;
 use crate::error::{Error, Result};
 use crate::service::MongoBackupService;
 
@@ -73,6 +75,7 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
                 backups::test_connections,
                 backups::show,
                 backups::verify,
+                backups::download,
                 backups::delete,
                 jobs::list,
                 jobs::show,

@@ -1,16 +1,23 @@
 //! Logs: what the program does, on standard error, apart from what a verb has to say.
 
+use std::io::IsTerminal as _;
+
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
 
 /// What is logged where `RUST_LOG` says nothing: of a verb that ends, whose output says the rest.
 pub const OF_A_VERB: &str = "warn";
-/// And of a service, which has nothing else to say it by. Its HTTP server tells every request at the level of what happened: that is too much.
-pub const OF_A_SERVICE: &str = "info,rocket=warn";
+/// And of a service, which has nothing else to say it by. What its HTTP server says of requests it says itself.
+pub const OF_A_SERVICE: &str = "info,rocket=error,rocket::server=off,tokio_cron_scheduler=warn";
+
+/// Libraries that show whole requests, tokens included, where they are asked to tell much. They never are, whatever `RUST_LOG` says.
+const TALKATIVE: [&str; 6] = ["rocket", "hyper", "hyper_util", "h2", "reqwest", "rustls"];
 
 /// Starts logging, once in a process.
 pub fn start(format: LogFormat, usual: &str) {
@@ -18,15 +25,22 @@ pub fn start(format: LogFormat, usual: &str) {
     subscriber(format, filter, std::io::stderr).init();
 }
 
+/// Whether a record may be written at all.
+fn is_discreet(metadata: &tracing::Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= tracing::Level::INFO || !TALKATIVE.contains(&library)
+}
+
 fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
+    let discreet = tracing_subscriber::registry().with(filter).with(filter_fn(is_discreet));
     match format {
-        LogFormat::Human => Box::new(lines.finish()),
+        LogFormat::Human => Box::new(discreet.with(lines)),
         // Of the spans around an event the innermost alone, with its fields: the list of all would repeat it.
-        LogFormat::Json => Box::new(lines.json().with_current_span(true).with_span_list(false).finish()),
+        LogFormat::Json => Box::new(discreet.with(lines.json().with_current_span(true).with_span_list(false))),
     }
 }
 
@@ -58,7 +72,9 @@ mod tests {
             let _span = tracing::info_span!("job", id = 7).entered();
             tracing::info!(target: "bsonvault::x", documents = 3, "done");
             tracing::info!(target: "rocket::server", "GET /");
-            tracing::warn!(target: "rocket::server", "shaky");
+            tracing::debug!(target: "rocket::server", "with a token");
+            tracing::trace!(target: "hyper", "with a token");
+            tracing::warn!(target: "bsonvault::y", "shaky");
         });
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -81,5 +97,11 @@ mod tests {
         assert!(text.contains("done") && text.contains("documents") && !text.contains("GET /"), "{text}");
         let text = logged(LogFormat::Human, OF_A_VERB);
         assert!(text.contains("shaky") && !text.contains("done"), "{text}");
+    }
+
+    #[test]
+    fn what_shows_whole_requests_is_never_written() {
+        let text = logged(LogFormat::Human, "trace");
+        assert!(text.contains("done") && text.contains("GET /") && !text.contains("token"), "{text}");
     }
 }

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod output;
 pub mod progress;
 pub mod render;
+pub mod serve;
 pub mod show;
 pub mod token;
 pub mod verified;
@@ -32,7 +33,7 @@ use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 4] = ["serve", "export", "sync", "tune"];
+const LATER_VERBS: [&str; 3] = ["export", "sync", "tune"];
 /// Flags that are planned and not built.
 const LATER_FLAGS: [&str; 4] = ["--max-mbit", "--format", "--out", "--gzip"];
 
@@ -78,6 +79,8 @@ pub enum Verb {
     Clean(clean::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
+    /// Serve the REST interface, and take backups by the schedule, until stopped
+    Serve(serve::Args),
     /// Make a token for the service, and print it once with its hash
     Token(token::Args),
 }
@@ -186,6 +189,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Clean(args) => clean::run(args, &config, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
+        Verb::Serve(_) => serve::run(config, stop).await,
         Verb::Token(args) => token::run(&args),
     }
 }
@@ -198,6 +202,7 @@ impl Verb {
             Self::Import(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
+            Self::Serve(args) => args.flags(),
             Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
         }
     }
@@ -213,6 +218,7 @@ impl Verb {
             | Self::Clean(_)
             | Self::Check(_)
             | Self::Token(_) => logs::OF_A_VERB,
+            Self::Serve(_) => logs::OF_A_SERVICE,
         }
     }
 }

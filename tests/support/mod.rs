@@ -17,5 +17,6 @@ pub mod cli;
 pub mod compare;
 pub mod link;
 pub mod server;
+pub mod service;
 pub mod vault;
 pub mod zoo;

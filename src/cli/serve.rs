@@ -1,0 +1,54 @@
+//! `serve`: the service, until it is told to stop.
+
+use serde_json::Map;
+use tokio_util::sync::CancellationToken;
+
+use super::output::Outcome;
+use crate::api::{self, Access};
+use crate::config::{Config, Flags};
+use crate::error::Result;
+use crate::service::MongoBackupService;
+
+/// Flags of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source: MongoDB's connection string [env: MONGO_URI_ATLAS]
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// The target [env: MONGO_URI_LOCAL]
+    #[arg(long, value_name = "URI")]
+    target: Option<String>,
+    /// The address to listen on [env: ROCKET_ADDRESS] [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    address: Option<String>,
+    /// The port to listen on [env: ROCKET_PORT] [default: 8000]
+    #[arg(long, value_name = "PORT")]
+    port: Option<String>,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            address: self.address.clone(),
+            port: self.port.clone(),
+            ..Flags::default()
+        }
+    }
+}
+
+pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outcome> {
+    // 1. Everything that can be wrong with the settings, before anything is begun.
+    let settings = config.service()?;
+    let rocket = config.rocket();
+    let access = Access { admin: settings.admin_tokens, read: settings.read_tokens };
+
+    // 2. The service, and the server over it. Neither waits for a MongoDB.
+    let service = MongoBackupService::open(config).await?;
+    let server = api::rocket(service.clone(), rocket, access)?;
+
+    // 3. Until it is told to stop.
+    api::serve(server, &service, stop).await?;
+    Ok(Outcome::done(String::new(), Map::new()))
+}

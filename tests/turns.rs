@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use bsonvault::pipeline::progress::Progress;
 use bsonvault::store::{self, Store};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-use support::backups::{Vault, fill_large, on};
+use support::backups::{Vault, fill, fill_large, on};
 use support::cli::{Cli, Output, finish};
 use support::server::Server;
 use tokio_util::sync::CancellationToken;
@@ -29,11 +30,13 @@ async fn slow_source(server: &Server, milliseconds: i32) {
     for number in 0..8 {
         fill_large(&database, &format!("c{number}"), 1000).await;
     }
+    // The largest is looked at before a backup says that it runs; this one is only read.
+    fill(&database, "slow", [bson::Bson::Int32(1)]).await;
     slow_down(server, milliseconds).await;
 }
 
 async fn slow_down(server: &Server, milliseconds: i32) {
-    let slow = doc! { "failCommands": ["find"], "namespace": "d.c0", "blockConnection": true, "blockTimeMS": milliseconds };
+    let slow = doc! { "failCommands": ["find"], "namespace": "d.slow", "blockConnection": true, "blockTimeMS": milliseconds };
     server.fail_command("alwaysOn", slow).await;
 }
 
@@ -47,7 +50,7 @@ fn directories(cli: &Cli) -> Vec<PathBuf> {
 }
 
 /// What this one says of itself, once it has decided to go on.
-async fn decided(cli: &Cli, child: &Child) -> Value {
+async fn decided(cli: &Cli, child: &mut Child) -> Value {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         for directory in directories(cli) {
@@ -57,7 +60,12 @@ async fn decided(cli: &Cli, child: &Child) -> Value {
                 _ => {}
             }
         }
-        assert!(Instant::now() < deadline, "no backup runs");
+        if child.try_wait().unwrap().is_some() {
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("it ended: {said}");
+        }
+        assert!(Instant::now() < deadline, "it does not run");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -78,8 +86,8 @@ async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
     slow_source(&server, 6000).await;
     fill_large(&other.client().await.database("d"), "c", 1000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    let first = cli.spawn(&["backup"]);
-    let progress = decided(&cli, &first).await;
+    let mut first = cli.spawn(&["backup"]);
+    let progress = decided(&cli, &mut first).await;
     assert_eq!((&progress["process"], &progress["host"]), (&first.id().into(), &store::host().into()));
     assert_eq!((&progress["source"], &progress["locked"]), (&json!([server.host()]), &true.into()));
 
@@ -161,11 +169,17 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     slow_source(&server, 10_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let catalog = Catalog::new(Store::open(cli.dir().join("backups").to_str().unwrap()).unwrap());
-    let child = cli.spawn(&["backup"]);
-    decided(&cli, &child).await;
+    let mut child = cli.spawn(&["backup"]);
+    decided(&cli, &mut child).await;
     let hosts = [server.host()];
     let (name, progress) = backup::running(&catalog, &hosts, clock::now()).await.unwrap().unwrap();
     assert_eq!(progress.process, child.id());
+    // From here on it can be resumed.
+    let (begin, begun) = (Instant::now(), cli.dir().join("backups").join(name.as_str()).join("resume.00000.json"));
+    while !begun.exists() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "no journal");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(backup::running(&catalog, &["db.example:27017".to_owned()], clock::now()).await.unwrap().is_none());
     assert!(matches!(catalog.list(clock::now()).await.unwrap()[0].state, State::Running(_)));
     // Nobody deletes it meanwhile, asked to or not.
@@ -180,12 +194,12 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
 
     // What is resumed keeps others waiting, and waits for others.
     slow_down(&server, 10_000).await;
-    let resumed = cli.spawn(&["backup", "--resume", name.as_str()]);
-    decided(&cli, &resumed).await;
+    let mut resumed = cli.spawn(&["backup", "--resume", name.as_str()]);
+    decided(&cli, &mut resumed).await;
     assert!(is_busy(&cli.run(&["backup"]).await));
     kill(resumed);
-    let other = cli.spawn(&["backup"]);
-    decided(&cli, &other).await;
+    let mut other = cli.spawn(&["backup"]);
+    decided(&cli, &mut other).await;
     let output = cli.run(&["backup", "--resume", name.as_str()]).await;
     assert!(is_busy(&output), "{output:?}");
     let states = |listed: &Value| -> Vec<String> {

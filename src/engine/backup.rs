@@ -13,7 +13,7 @@ mod turn;
 
 use std::sync::{Arc, OnceLock};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use plan::{BackupPlan, PlannedCollection};
@@ -128,7 +128,7 @@ pub async fn run(
     if !options.allow_concurrent {
         turn::look(store, source.hosts()).await?;
     }
-    let (name, place) = claim(store).await?;
+    let (name, place) = turn::claim(store).await?;
     let _first_is_kept = options.claimed.set(name.clone());
     let lock = place.lock().await?.ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());
@@ -353,21 +353,6 @@ async fn read_all(
                 read::clear(run.place).await?;
                 unless_stopped(run.stop, prepared.settle()).await?;
             }
-        }
-    }
-}
-
-/// Takes a new name, from the time, and its directory.
-async fn claim(store: &Store) -> Result<(BackupName, Store)> {
-    let mut time = clock::now();
-    loop {
-        let name = BackupName::at(time);
-        let place = store.below(name.as_str());
-        match place.claim().await {
-            Ok(()) => return Ok((name, place)),
-            // Another backup began in the same millisecond.
-            Err(e) if e.kind() == ErrorKind::Refused => time += TimeDelta::milliseconds(1),
-            Err(e) => return Err(e),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::{pulse, unless_stopped};
@@ -28,6 +28,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// [`ErrorKind::Storage`] where the store cannot be listed.
 pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) -> Result<Option<(BackupName, Heartbeat)>> {
     Ok(others(catalog, None, hosts, now).await?.into_iter().min_by_key(|(_, heartbeat)| heartbeat.undecided))
+}
+
+/// Takes a new name, from the time, and its directory.
+pub(super) async fn claim(store: &Store) -> Result<(BackupName, Store)> {
+    let mut time = clock::now();
+    loop {
+        let name = BackupName::at(time);
+        let place = store.below(name.as_str());
+        match place.claim().await {
+            Ok(()) => return Ok((name, place)),
+            // Another backup began in the same millisecond.
+            Err(e) if e.kind() == ErrorKind::Refused => time += TimeDelta::milliseconds(1),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// The hosts of a source: as its URI names them, and as it does itself.

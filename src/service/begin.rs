@@ -14,6 +14,8 @@ use crate::names::BackupName;
 
 impl Inner {
     pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, import: bool) -> Result<JobId> {
+        // Who asks while the service ends is told that, and not what runs still.
+        self.jobs.must_be_open()?;
         let source = self.config.source()?;
         if let Some((name, progress)) = backup::running(&self.catalog, source.hosts(), clock::now()).await? {
             let error = Error::new(
@@ -37,6 +39,7 @@ impl Inner {
     }
 
     pub(super) async fn begin_import(self: Arc<Self>, request: ImportRequest) -> Result<JobId> {
+        self.jobs.must_be_open()?;
         let import = work::Import::prepare(&self, &request).await?;
         let claims = Claims { databases: import.databases()?, ..Claims::default() };
         let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
@@ -48,6 +51,7 @@ impl Inner {
     }
 
     pub(super) async fn begin_verify(self: Arc<Self>, name: String, deep: bool) -> Result<JobId> {
+        self.jobs.must_be_open()?;
         let backup = self.find(&name).await?;
         let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
         job.backup = Some(self.resolve(&name)?.to_string());

@@ -283,6 +283,14 @@ impl Jobs {
         lock(&self.0.live).jobs.values().map(|live| live.view.borrow().job.clone()).filter(|j| !j.state.is_final()).collect()
     }
 
+    /// Goes on only where jobs are taken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closing`].
+    pub(super) fn must_be_open(&self) -> Result<()> {
+        self.0.refuse_if_closing()
+    }
+
     /// Whether jobs are taken.
     pub(super) fn is_open(&self) -> bool {
         !self.0.closing.is_cancelled()
@@ -352,13 +360,18 @@ impl Context {
 }
 
 impl Shared {
+    fn refuse_if_closing(&self) -> Result<()> {
+        if !self.closing.is_cancelled() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Closing, "the service is shutting down and takes no more work")
+            .hint("ask again when it runs again"))
+    }
+
     /// Takes what the job claims, and counts it among the live ones.
     fn admit(&self, new: &Arc<Live>, id: JobId, claims: &Claims) -> Result<()> {
         let mut live = lock(&self.live);
-        if self.closing.is_cancelled() {
-            return Err(Error::new(ErrorKind::Closing, "the service is shutting down and takes no more work")
-                .hint("ask again when it runs again"));
-        }
+        self.refuse_if_closing()?;
         if let Some(other) = live.source.filter(|_| claims.source) {
             return Err(Error::new(ErrorKind::Busy, format!("a backup of this source is running already: job {other}"))
                 .hint("wait until it ends, or cancel it")

@@ -60,16 +60,18 @@ async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure>
     if !too_large {
         return Ok(bytes);
     }
-    // Who asks first whether to send the body is answered instead.
-    if request.headers().get_one("Expect").is_none() {
-        let _whatever_comes = timeout(PATIENCE, copy(&mut stream, &mut sink())).await;
-    }
+    let _whatever_comes = timeout(PATIENCE, copy(&mut stream, &mut sink())).await;
     Err(Failure::new(Status::PayloadTooLarge, "tooLarge", format!("the body has more than {limit} bytes")))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(bytes).map_err(|e| {
-        Failure::new(Status::BadRequest, "badRequest", format!("the body is not what is expected: {e}"))
+    let bad = |what: String| {
+        Failure::new(Status::BadRequest, "badRequest", format!("the body is not what is expected: {what}"))
             .hint("GET /api/openapi.json describes it")
-    })
+    };
+    // Lists would be taken for the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("it is no JSON object".to_owned()));
+    }
+    serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))
 }

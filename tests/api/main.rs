@@ -1,0 +1,17 @@
+//! The REST interface: who may call what, what is answered, word for word, and that its description is true. Every answer that any test gets is compared with that description.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod bodies;
+mod contract;
+mod events;
+mod headers;
+mod jobs;
+mod log;
+mod place;
+mod sockets;
+mod values;

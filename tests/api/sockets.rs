@@ -1,0 +1,181 @@
+//! What only a real connection shows: bodies that never end, TLS, clients that go away.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rocket::fairing::AdHoc;
+use rocket::figment::Figment;
+use rocket::{Rocket, Shutdown};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::bodies::Pair;
+use super::jobs::{full_speed, slow, when};
+use super::place::{ADMIN, Place, access};
+
+/// The same service behind a real port.
+struct Listening {
+    address: SocketAddr,
+    shutdown: Shutdown,
+}
+
+impl Listening {
+    async fn start(place: &Place, figment: Figment) -> Self {
+        let figment =
+            figment.merge(("port", 0)).merge(("shutdown.ctrlc", false)).merge(("shutdown.grace", 0)).merge(("shutdown.mercy", 0));
+        let rocket = bsonvault::api::rocket(place.service.clone(), figment, access()).unwrap();
+        let (tell, up) = oneshot::channel();
+        let tell = std::sync::Mutex::new(Some(tell));
+        let rocket = rocket.attach(AdHoc::on_liftoff("up", move |rocket: &Rocket<rocket::Orbit>| {
+            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
+            if let Some(tell) = tell.lock().unwrap().take() {
+                let _nobody_waits = tell.send(address);
+            }
+            Box::pin(async {})
+        }));
+        let rocket = rocket.ignite().await.unwrap();
+        let shutdown = rocket.shutdown();
+        tokio::spawn(rocket.launch());
+        Self { address: up.await.unwrap(), shutdown }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.shutdown.clone().notify();
+    }
+}
+
+/// What is answered until the connection is closed, or for so long.
+async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut part)).await {
+        bytes.extend_from_slice(&part[..read]);
+        if bytes.ends_with(b"}") {
+            break;
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+const MEGABYTE: usize = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_megabytes_are_refused_at_once_and_not_kept() {
+    let place = Place::new().await;
+    let listening = Listening::start(&place, Figment::new()).await;
+    let head = format!("POST /api/backups/clean HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n");
+    let before = resident();
+    let begun = Instant::now();
+
+    // Of a length that is told.
+    let mut stream = listening.connect().await;
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n", 100 * MEGABYTE).as_bytes()).await.unwrap();
+    let sent = send(&mut stream, &vec![b' '; MEGABYTE]).await;
+    let told = answer(&mut stream).await;
+    assert!(told.starts_with("HTTP/1.1 413 "), "after {sent} MB: {told}");
+
+    // Of one that is not.
+    let mut stream = listening.connect().await;
+    stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
+    let mut chunk = format!("{MEGABYTE:x}\r\n").into_bytes();
+    chunk.extend(vec![b' '; MEGABYTE]);
+    chunk.extend(b"\r\n");
+    send(&mut stream, &chunk).await;
+    let _closed = stream.write_all(b"0\r\n\r\n").await;
+    let told = answer(&mut stream).await;
+    assert!(told.starts_with("HTTP/1.1 413 ") && told.contains("\"tooLarge\""), "{told}");
+
+    // One that is asked for first.
+    let mut stream = listening.connect().await;
+    let asks = format!("{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", 100 * MEGABYTE);
+    stream.write_all(asks.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    send(&mut stream, &vec![b' '; MEGABYTE]).await;
+    let told = answer(&mut stream).await;
+    assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
+
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 50 * MEGABYTE, "{grown} bytes were kept");
+}
+
+/// As much of a hundred times this as the other end takes.
+async fn send(stream: &mut TcpStream, chunk: &[u8]) -> usize {
+    for sent in 0..100 {
+        if stream.write_all(chunk).await.is_err() {
+            return sent;
+        }
+    }
+    100
+}
+
+/// The memory that this process has, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_stops_nothing() {
+    let pair = Pair::start().await;
+    let place = pair.place().await;
+    let listening = Listening::start(&place, Figment::new()).await;
+    slow(&pair.source, 1500).await;
+    let mut stream = listening.connect().await;
+    let ask =
+        format!("POST /api/backups/create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    let id = loop {
+        let running = place.get("/api/backups/status").await.data()["running"].clone();
+        if let Some(id) = running[0]["jobId"].as_str() {
+            break id.to_owned();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    drop(stream);
+    full_speed(&pair.source).await;
+    let job = when(&place, &id, |job| job["finished"].is_string()).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_is_answered_in_json() {
+    let place = Place::new().await;
+    let listening = Listening::start(&place, Figment::new()).await;
+    let mut stream = listening.connect().await;
+    stream.write_all(b"GET /api/jobs/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n").await.unwrap();
+    let told = answer(&mut stream).await;
+    let status: u16 = told.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!([400, 401, 404].contains(&status), "{told}");
+    assert!(told.contains("\"success\":false") && told.to_lowercase().contains("x-request-id: "), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_certificate_it_speaks_tls_and_asks_browsers_to_stay_with_it() {
+    let place = Place::new().await;
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls");
+    let figment = Figment::new().merge(("tls.certs", fixtures.join("cert.pem"))).merge(("tls.key", fixtures.join("key.pem")));
+    let listening = Listening::start(&place, figment).await;
+    let _another_test_did = rustls::crypto::ring::default_provider().install_default();
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(fixtures.join("cert.pem")).unwrap()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([certificate]).build().unwrap();
+    let port = listening.address.port();
+    let response = client.get(format!("https://localhost:{port}/api/schedule")).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let headers = response.headers();
+    assert!(headers["strict-transport-security"].to_str().unwrap().starts_with("max-age="), "{headers:?}");
+    assert!(client.get(format!("http://localhost:{port}/healthz")).send().await.is_err(), "and nothing else");
+}

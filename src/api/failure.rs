@@ -17,7 +17,10 @@ use crate::service::{Job, JobState};
 
 /// A request that is not answered as it was meant to be.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
+pub(super) struct Failure(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
     status: Status,
     kind: String,
     message: String,
@@ -28,16 +31,17 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(status: Status, kind: &str, message: impl Into<String>) -> Self {
-        Self { status, kind: kind.to_owned(), message: message.into(), hint: None, job: None, header: None }
+        let (kind, message) = (kind.to_owned(), message.into());
+        Self(Box::new(Inner { status, kind, message, hint: None, job: None, header: None }))
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.header = Some((name, value.into()));
+        self.0.header = Some((name, value.into()));
         self
     }
 
@@ -54,7 +58,7 @@ impl Failure {
         };
         let mut failure = Self::from(error.job(job.id.to_string()));
         if job.state == JobState::Interrupted {
-            failure.status = Status::ServiceUnavailable;
+            failure.0.status = Status::ServiceUnavailable;
         }
         failure
     }
@@ -92,32 +96,30 @@ impl From<Error> for Failure {
                 Status::InternalServerError
             }
         };
-        Self {
+        Self(Box::new(Inner {
             status,
             kind: error.kind().name().to_owned(),
             message: error.to_string(),
             hint: error.hint_text().map(str::to_owned),
             job: error.job_id().map(str::to_owned),
             header: None,
-        }
+        }))
     }
 }
 
 impl<'r> Responder<'r, 'static> for Failure {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        let Inner { status, kind, message, hint, job, header } = *self.0;
         let id = &Arrival::of(request).id;
-        if self.status.class().is_server_error() {
-            tracing::error!(requestId = id, status = self.status.code, kind = self.kind, "{}", self.message);
+        if status.class().is_server_error() {
+            tracing::error!(requestId = id, status = status.code, kind, "{message}");
         }
-        let body = FailureBody {
-            success: false,
-            message: self.message,
-            error: FailureError { kind: self.kind, hint: self.hint, request_id: id.clone(), job_id: self.job },
-        };
-        let mut response = json(self.status, &body)?;
+        let body =
+            FailureBody { success: false, message, error: FailureError { kind, hint, request_id: id.clone(), job_id: job } };
+        let mut response = json(status, &body)?;
         // Requests that cannot even be read pass no fairing.
         response.set_raw_header(ID_HEADER, id.clone());
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = header {
             response.set_raw_header(name, value);
         }
         Ok(response)
@@ -129,7 +131,7 @@ struct TurnedAway(Mutex<Option<Failure>>);
 
 /// Ends a request before its handler.
 pub(super) fn turn_away<S, F>(request: &Request<'_>, failure: Failure) -> Outcome<S, (Status, ()), F> {
-    let status = failure.status;
+    let status = failure.0.status;
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));
     *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     Outcome::Error((status, ()))

@@ -33,7 +33,8 @@ const CONTRACT: &str = "/api/openapi.json";
                        Bodies are JSON of 1 MiB at most, and hold known fields only; queries, too."
     ),
     paths(
-        backups::status, backups::create, backups::import, backups::clean, backups::test_connections, backups::show, backups::verify, backups::delete,
+        backups::status, backups::create, backups::import, backups::clean, backups::test_connections, backups::show, backups::verify,
+        backups::download, backups::delete,
         jobs::list, jobs::show, jobs::cancel, events::events,
         schedule::show, schedule::change,
         health::healthz, health::readyz, metrics::metrics,

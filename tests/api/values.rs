@@ -265,7 +265,8 @@ async fn the_schedule_is_changed_and_kept() {
 #[tokio::test]
 async fn a_service_that_ends_takes_no_more_work_and_says_so() {
     let place = with_backup().await;
-    assert_eq!(place.ask(Ask::new(Method::Get, "/readyz").token(None)).await.data()["ready"], true);
+    let ready = place.ask(Ask::new(Method::Get, "/readyz").token(None)).await;
+    assert_eq!((ready.failure().1.as_str(), ready.failure().2.as_str()), ("notReady", "not known yet"));
     place.service.close();
     let ready = place.ask(Ask::new(Method::Get, "/readyz").token(None)).await;
     assert_eq!((ready.failure().0, ready.failure().1.as_str()), (503, "closing"));

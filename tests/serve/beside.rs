@@ -81,3 +81,33 @@ async fn imports_into_one_database_come_one_after_the_other_and_others_beside_ea
     assert_eq!(service.ended(&id).await["state"], "succeeded");
     assert_eq!(service.delete(&format!("/api/backups/{name}")).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_a_backup_elsewhere() {
+    let pair = Pair::start().await;
+    let cli = pair.service();
+    let service = Service::start(&cli).await;
+    let made = service.ended(&service.begin_backup().await).await;
+    let name = made["result"]["backup"]["name"].as_str().unwrap();
+    let path = format!("/api/backups/{name}/download");
+    let response = service.request(reqwest::Method::GET, &path).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    assert_eq!(response.headers()["content-type"], "application/x-tar");
+    assert_eq!(response.headers()["content-disposition"], format!("attachment; filename=\"{name}.tar\"").as_str());
+    let length = response.content_length().unwrap();
+    let body = response.bytes().await.unwrap();
+    assert_eq!(body.len() as u64, length);
+    let elsewhere = cli.dir().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join("it.tar"), &body).unwrap();
+    assert!(std::process::Command::new("tar").args(["-xf", "it.tar"]).current_dir(&elsewhere).status().unwrap().success());
+    let verified = cli.json(&["verify", name, "--deep", "--path", elsewhere.to_str().unwrap()]).await;
+    assert_eq!(verified["documents"], made["result"]["backup"]["documents"], "{verified}");
+
+    // A file that is not what the manifest says: nothing is begun.
+    let segment = std::fs::read_dir(cli.dir().join("backups").join(name).join("shop")).unwrap().map(|e| e.unwrap().path());
+    let segment = segment.into_iter().find(|p| p.to_str().unwrap().ends_with(".bson.zst")).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(7).unwrap();
+    let refused = service.get(&path).await;
+    assert_eq!((refused.status, &refused.body["error"]["kind"]), (500, &json!("damaged")), "{refused:?}");
+}

@@ -4,6 +4,7 @@
 //! asked for it: a client that goes away changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const TICK: Duration = Duration::from_millis(500);
 const TICKS_KEPT: u32 = 20;
 /// Notes of a job that are kept.
 const NOTES: usize = 100;
+/// Collections whose progress is kept of a job that ended.
+const COLLECTIONS_KEPT: usize = 200;
 /// Collections that an event tells of.
 const COLLECTIONS_IN_EVENT: usize = 50;
 
@@ -134,7 +137,7 @@ impl Jobs {
     /// Those of the state file.
     pub(super) async fn open(state: State, engine: Handle) -> Result<(Self, Vec<Job>)> {
         let mut interrupted = Vec::new();
-        for mut job in state.jobs().await?.into_iter().filter(|job| !job.state.is_final()) {
+        for mut job in state.newest(usize::MAX, |job| !job.state.is_final()).await?.into_iter().rev() {
             job.state = JobState::Interrupted;
             job.finished = Some(clock::now());
             let error = Error::new(ErrorKind::Interrupted, "the service ended before the job did: it was killed, or lost its power")
@@ -187,6 +190,20 @@ impl Jobs {
         let context = Context { id, progress, stop: live.stop.clone(), live, shared: shared.clone() };
         shared.tracker.spawn_on(run(context, job.kind, work).instrument(span), &shared.engine);
         Ok(id)
+    }
+
+    /// Goes through those that ended, newest first, one at a time.
+    ///
+    /// # Errors
+    /// Those of the state file.
+    pub(super) async fn visit_ended(&self, look: impl Fn(&Job) + Send + 'static) -> Result<()> {
+        let visitor = move |job: Job| {
+            if job.state.is_final() {
+                look(&job);
+            }
+            ControlFlow::Continue(())
+        };
+        self.0.state.visit(visitor).await
     }
 
     /// A job, whether or not it ended.
@@ -439,6 +456,8 @@ async fn run(context: Context, kind: JobKind, work: Work) {
             Err(_) => JobState::Interrupted,
         };
         job.error = done.as_ref().err().map(|failure| JobError::of(failure.stage, &failure.error));
+        // A thousand jobs of thousands of collections each would be too much to keep.
+        job.progress.collections.truncate(COLLECTIONS_KEPT);
         job.clone()
     };
     match &job.error {

@@ -460,9 +460,8 @@ impl Inner {
                 ended(&service, job);
             }
         }));
-        for job in self.jobs.list(usize::MAX, |job| job.state.is_final()).await? {
-            self.metrics.kept(&job);
-        }
+        let service = self.clone();
+        self.jobs.visit_ended(move |job| service.metrics.kept(job)).await?;
         for job in interrupted {
             tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
             ended(self, job);

@@ -2,8 +2,9 @@
 //!
 //! Of jobs, [`KEPT`] are kept, those that ended longest ago go first. Values are JSON, so that a newer version can read what an older one wrote.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
@@ -77,42 +78,55 @@ impl State {
         .await
     }
 
-    /// Every job that is kept, oldest first.
+    /// Goes through the jobs that are kept, newest first, one at a time, until `look` has seen enough.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`]; [`ErrorKind::Damaged`] for one that cannot be read.
-    pub(super) async fn jobs(&self) -> Result<Vec<Job>> {
+    pub(super) async fn visit(&self, mut look: impl FnMut(Job) -> ControlFlow<()> + Send + 'static) -> Result<()> {
         let state = self.clone();
         blocking(move || {
-            let values = state.read(|read| {
-                read.open_table(JOBS)?.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
+            let mut unreadable = None;
+            state.read(|read| {
+                for entry in read.open_table(JOBS)?.iter()?.rev() {
+                    match state.from_json(entry?.1.value(), "a job").map(&mut look) {
+                        Ok(ControlFlow::Continue(())) => {}
+                        Ok(ControlFlow::Break(())) => break,
+                        Err(e) => {
+                            unreadable = Some(e);
+                            break;
+                        }
+                    }
+                }
+                Ok(())
             })?;
-            values.iter().map(|bytes| state.from_json(bytes, "a job")).collect()
+            unreadable.map_or(Ok(()), Err)
         })
         .await
     }
 
-    /// The newest jobs that are wanted, newest first.
+    /// Of the jobs that are wanted, the newest so many, newest first.
     ///
     /// # Errors
-    /// As for [`jobs`](Self::jobs).
+    /// As for [`visit`](Self::visit).
     pub(super) async fn newest(&self, limit: usize, wanted: impl Fn(&Job) -> bool + Send + 'static) -> Result<Vec<Job>> {
-        let state = self.clone();
-        blocking(move || {
-            let values = state.read(|read| {
-                let jobs = read.open_table(JOBS)?;
-                jobs.iter()?.rev().map(|entry| Ok(entry?.1.value().to_vec())).collect::<Result<Vec<_>, redb::Error>>()
-            })?;
-            let jobs = values.iter().map(|bytes| state.from_json::<Job>(bytes, "a job"));
-            jobs.filter(|job| job.as_ref().map_or(true, &wanted)).take(limit).collect()
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let into = found.clone();
+        self.visit(move |job| {
+            let mut found = into.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.len() < limit && wanted(&job) {
+                found.push(job);
+            }
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
-        .await
+        .await?;
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *found))
     }
 
     /// One job.
     ///
     /// # Errors
-    /// As for [`jobs`](Self::jobs).
+    /// As for [`visit`](Self::visit).
     pub(super) async fn job(&self, id: JobId) -> Result<Option<Job>> {
         let state = self.clone();
         blocking(move || {
@@ -138,7 +152,7 @@ impl State {
     /// A setting that was kept.
     ///
     /// # Errors
-    /// As for [`jobs`](Self::jobs).
+    /// As for [`visit`](Self::visit).
     pub(super) async fn kept<T: DeserializeOwned + Send + 'static>(&self, name: &'static str) -> Result<Option<T>> {
         let state = self.clone();
         blocking(move || {
@@ -257,6 +271,13 @@ mod tests {
     use crate::clock;
     use crate::service::job::{JobKind, JobState, Trigger};
 
+    /// Oldest first.
+    async fn all(state: &State) -> Vec<Job> {
+        let mut jobs = state.newest(usize::MAX, |_| true).await.unwrap();
+        jobs.reverse();
+        jobs
+    }
+
     #[tokio::test]
     async fn what_was_kept_is_there_after_it_was_opened_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -269,7 +290,7 @@ mod tests {
         state.keep("schedule", &vec![1, 2]).await.unwrap();
         drop(state);
         let state = State::open(&path).await.unwrap();
-        assert_eq!(state.jobs().await.unwrap(), [job.clone()]);
+        assert_eq!(all(&state).await, [job.clone()]);
         assert_eq!(state.job(job.id).await.unwrap(), Some(job));
         assert_eq!(state.kept::<Vec<u8>>("schedule").await.unwrap(), Some(vec![1, 2]));
         assert_eq!(state.kept::<Vec<u8>>("else").await.unwrap(), None);
@@ -290,7 +311,7 @@ mod tests {
             state.put(&job).await.unwrap();
             last = Some(job);
         }
-        let jobs = state.jobs().await.unwrap();
+        let jobs = all(&state).await;
         assert_eq!((jobs.len(), jobs.first(), jobs.last()), (KEPT, Some(&running), last.as_ref()));
     }
 

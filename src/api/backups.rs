@@ -9,11 +9,9 @@ use serde_json::{Map, Value};
 use super::access::{Admin, Reader};
 use super::answer::Answer;
 use super::body::{Body, Optional};
-use super::dto::{
-    Begun, CleanRequest, Cleaned, Created, Deleted, Detail, Done, FailureBody, Imported, Verified, VerifyRequest, Wait,
-};
+use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
 use super::failure::Failure;
-use super::query::Query;
+use super::query::{Detail, Query, Wait};
 use crate::catalog::Hold;
 use crate::engine::download::Download;
 use crate::service::{BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};

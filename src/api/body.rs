@@ -39,7 +39,10 @@ impl<'r, T: DeserializeOwned + Default + Send> FromData<'r> for Optional<T> {
     type Error = ();
 
     async fn from_data(request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r, Self> {
-        let parsed = read(request, data).await.and_then(|bytes| if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) });
+        let parsed = read(request, data).await.and_then(|bytes| match bytes.trim_ascii() {
+            b"" | b"null" => Ok(T::default()),
+            _ => parse(&bytes),
+        });
         match parsed {
             Ok(body) => Either::Success(Self(body)),
             Err(failure) => turn_away(request, failure),

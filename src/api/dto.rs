@@ -1,21 +1,16 @@
-//! Bodies and queries of the interface that are not the service's own types.
+//! Bodies of the interface that are not the service's own types.
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::query::{Fields, Parameters};
 use crate::engine::clean::CleanReport;
 use crate::error::{Error, Result};
-use crate::service::{ImportedCollection, Job, JobId, JobKind, JobState, VerifyProblem};
+use crate::service::{ImportedCollection, Job, JobId, VerifyProblem};
 
 /// The most backups that can be asked to be kept.
 const MOST_KEPT: u32 = 1_000_000;
-/// The most jobs that are given at once: all that are kept.
-const MOST_JOBS: u32 = 1000;
-/// How many jobs are given where nothing else is said.
-const JOBS: u32 = 100;
 
 /// The body of every call that was carried out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -360,77 +355,4 @@ pub(super) struct Ready {
     pub(super) local: Option<bool>,
     /// What is not as it should be.
     pub(super) reason: Option<String>,
-}
-
-/// Whether to wait for a job.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Wait {
-    /// Answer once the job ended; where it is `false`, answer 202 with the job's id at once.
-    #[param(default = true)]
-    pub(super) wait: bool,
-}
-
-impl Parameters for Wait {
-    fn take(fields: &mut Fields) -> Result<Self> {
-        Ok(Self { wait: fields.take("wait", "true or false")?.unwrap_or(true) })
-    }
-}
-
-/// How much of a backup to show.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Detail {
-    /// List the segments of each collection, and of the oplog slice, too.
-    #[param(default = false)]
-    pub(super) segments: bool,
-}
-
-impl Parameters for Detail {
-    fn take(fields: &mut Fields) -> Result<Self> {
-        Ok(Self { segments: fields.take("segments", "true or false")?.unwrap_or(false) })
-    }
-}
-
-/// Which jobs.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Which {
-    /// How many at most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    pub(super) limit: u32,
-    /// Those of this kind.
-    #[param(nullable = false)]
-    pub(super) kind: Option<JobKind>,
-    /// Those in this state.
-    #[param(nullable = false)]
-    pub(super) state: Option<JobState>,
-}
-
-impl Parameters for Which {
-    fn take(fields: &mut Fields) -> Result<Self> {
-        let limit = fields.take("limit", &format!("a whole number from 1 to {MOST_JOBS}"))?.unwrap_or(JOBS);
-        if !(1..=MOST_JOBS).contains(&limit) {
-            return Err(Error::usage(format!("limit is {limit}, expected a whole number from 1 to {MOST_JOBS}")));
-        }
-        let kind: Option<String> = fields.take("kind", "text")?;
-        let state: Option<String> = fields.take("state", "text")?;
-        Ok(Self {
-            limit,
-            kind: named("kind", kind, &JobKind::ALL, JobKind::name)?,
-            state: named("state", state, &JobState::ALL, JobState::name)?,
-        })
-    }
-}
-
-/// The one of this name.
-fn named<T: Copy>(what: &str, given: Option<String>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<Option<T>> {
-    let Some(given) = given else { return Ok(None) };
-    match all.iter().find(|one| name(**one) == given) {
-        Some(one) => Ok(Some(*one)),
-        None => {
-            let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
-            Err(Error::usage(format!("{what} is {given:?}, expected one of {}", names.join(", "))))
-        }
-    }
 }

@@ -5,9 +5,9 @@ use rocket::{State, delete, get};
 
 use super::access::{Admin, Reader};
 use super::answer::Answer;
-use super::dto::{Done, FailureBody, JobList, Which};
+use super::dto::{Done, FailureBody, JobList};
 use super::failure::Failure;
-use super::query::Query;
+use super::query::{Query, Which};
 use crate::service::{Job, JobId, MongoBackupService};
 
 /// The newest jobs, newest first.

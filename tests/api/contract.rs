@@ -53,6 +53,9 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
                 "{what}: {parameter}"
             );
         }
+        for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query") {
+            assert_eq!(parameter["required"], json!(false), "{what}: {parameter}");
+        }
         for (status, response) in operation["responses"].as_object().unwrap() {
             assert!(response["description"].as_str().is_some_and(|d| !d.is_empty()), "{what}: {status}");
             assert!(response.get("content").is_some() || status == "303", "{what}: {status} has no body");

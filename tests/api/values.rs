@@ -204,6 +204,19 @@ async fn queries_hold_what_is_known_once_and_within_its_range() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_a_verification_may_be_left_out() {
+    let place = with_backup().await;
+    let path = format!("/api/backups/{NAME}/verify");
+    for (body, deep) in [("", false), ("null", false), ("{}", false), (r#"{"deep":true}"#, true)] {
+        let found = place.post(&path, body).await.data();
+        assert_eq!((&found["sound"], &found["deep"], &found["problems"]), (&json!(true), &json!(deep), &json!([])), "{body}");
+    }
+    for body in ["[]", "5", "nul", r#"{"deep":null}"#, r#"{"depth":true}"#] {
+        assert_eq!(place.post(&path, body).await.failure().0, 400, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_backup_is_shown_with_its_segments_where_they_are_asked_for() {
     let place = with_backup().await;
     let short = place.get(&format!("/api/backups/{NAME}")).await.data();

@@ -335,6 +335,20 @@ pub(super) struct JobList {
     pub(super) jobs: Vec<Job>,
 }
 
+/// An event of a job's stream, by its fields as server-sent events have them.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what Rocket writes")]
+pub(super) struct JobEvent {
+    /// `progress`, or `end` for the last.
+    #[schema(example = "progress")]
+    pub(super) event: String,
+    /// The event's number in this stream.
+    #[schema(example = "1")]
+    pub(super) id: String,
+    /// The job as JSON, as `GET /api/jobs/{id}` gives it in `data`.
+    pub(super) data: String,
+}
+
 /// That the service is there.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Alive {

@@ -10,10 +10,10 @@ use rocket::tokio::time::{Instant, sleep_until};
 use rocket::{Shutdown, State, get};
 
 use super::access::Reader;
-use super::dto::FailureBody;
+use super::dto::{FailureBody, JobEvent};
 use super::failure::Failure;
 use super::jobs::identity;
-use crate::service::{Job, JobId, JobView, MongoBackupService};
+use crate::service::{JobId, JobView, MongoBackupService};
 
 /// The least time between two events.
 const PACE: Duration = Duration::from_millis(450);
@@ -33,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(2);
     operation_id = "followJob",
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
-        (status = 200, description = "The events; the data of each is a job", body = Job, content_type = "text/event-stream"),
+        (status = 200, description = "The events; the data of each is a job", body = JobEvent, content_type = "text/event-stream"),
         (status = 404, description = "There is no such job", body = FailureBody),
     )
 )]

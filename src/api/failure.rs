@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use rocket::catch;
 use rocket::http::{Method, Status};
 use rocket::outcome::Outcome;
 use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
-use rocket::{Rocket, catch};
 
 use super::access;
 use super::answer::json;
@@ -185,10 +185,12 @@ fn methods(request: &Request<'_>) -> String {
         segments.len() == asked.len()
             && segments.iter().zip(&asked).all(|(route, asked)| route.starts_with('<') || route == asked)
     };
-    let routes = |rocket: &Rocket<rocket::Orbit>| -> Vec<Method> {
-        rocket.routes().filter(|route| fits(route.uri.path())).map(|route| route.method).collect()
-    };
-    let mut methods: Vec<&str> = routes(request.rocket()).into_iter().map(|method| method.as_str()).collect();
+    let mut routes: Vec<_> = request.rocket().routes().filter(|route| fits(route.uri.path())).collect();
+    // A path that is named as it is stands for itself, though one with a parameter would fit it, too.
+    if routes.iter().any(|route| !route.uri.path().contains('<')) {
+        routes.retain(|route| !route.uri.path().contains('<'));
+    }
+    let mut methods: Vec<&str> = routes.into_iter().map(|route| route.method.as_str()).collect();
     if methods.contains(&"GET") {
         methods.push("HEAD");
     }

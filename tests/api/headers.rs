@@ -53,7 +53,9 @@ async fn a_request_keeps_its_id_where_that_can_be_used() {
 async fn other_methods_are_told_which_there_are() {
     let place = Place::new().await;
     for (method, path, allow) in [
-        (Method::Post, "/api/backups/status", "DELETE, GET, HEAD"),
+        (Method::Post, "/api/backups/status", "GET, HEAD"),
+        (Method::Post, "/api/backups/some", "DELETE, GET, HEAD"),
+        (Method::Put, "/api/backups/create", "POST"),
         (Method::Get, "/api/backups/a/verify", "POST"),
         (Method::Patch, "/api/schedule", "GET, HEAD, PUT"),
         (Method::Delete, "/healthz", "GET, HEAD"),

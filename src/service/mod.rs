@@ -62,7 +62,9 @@ use crate::store::Store;
 /// let service = MongoBackupService::open(config).await?;
 /// service.start_automatic_backup().await?;
 /// let made = service.manual_backup().await?;
-/// println!("{} of {} documents", made.result.backup.unwrap().name, made.progress.documents);
+/// if let Some(backup) = &made.result.backup {
+///     println!("{} of {} documents", backup.name, backup.documents);
+/// }
 /// service.shut_down().await;
 /// # Ok(())
 /// # }

@@ -1,4 +1,5 @@
 //! What the measurements of the binary share: the data, and how a process is measured.
+#![allow(dead_code, reason = "each measurement uses a part")]
 #![allow(clippy::unwrap_used, unreachable_pub, clippy::allow_attributes, reason = "a measurement ends where something is wrong")]
 
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The REST interface: handlers parse, call the service, and map what it gives. One file a resource.
 //!
-//! What every call has in common is beside them: who may call ([`access`]), request ids and the access log ([`request`]), bodies and queries, what is answered
-//! ([`answer`], [`failure`]), and the headers of every response ([`headers`]).
+//! What every call has in common is beside them: who may call ([`access`]), request ids and the access log (`request`), bodies and queries, what is answered
+//! (`answer`, `failure`), and the headers of every response (`headers`).
 
 pub mod access;
 mod answer;

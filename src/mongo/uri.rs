@@ -51,7 +51,7 @@ impl MongoUri {
     /// Reads a connection string.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format` or `Invalid Local URI format`, and nothing of the string,
+    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, and nothing of the string,
     /// which may hold a password.
     pub fn parse(role: Role, text: &str) -> Result<Self> {
         let text = without_socket_timeout(text.trim());

@@ -88,7 +88,7 @@ impl State {
             let mut unreadable = None;
             state.read(|read| {
                 for entry in read.open_table(JOBS)?.iter()?.rev() {
-                    match state.from_json(entry?.1.value(), "a job").map(&mut look) {
+                    match state.parsed(entry?.1.value(), "a job").map(&mut look) {
                         Ok(ControlFlow::Continue(())) => {}
                         Ok(ControlFlow::Break(())) => break,
                         Err(e) => {
@@ -131,7 +131,7 @@ impl State {
         let state = self.clone();
         blocking(move || {
             let found = state.read(|read| Ok(read.open_table(JOBS)?.get(id.as_bytes())?.map(|v| v.value().to_vec())))?;
-            found.map(|bytes| state.from_json(&bytes, "a job")).transpose()
+            found.map(|bytes| state.parsed(&bytes, "a job")).transpose()
         })
         .await
     }
@@ -157,7 +157,7 @@ impl State {
         let state = self.clone();
         blocking(move || {
             let found = state.read(|read| Ok(read.open_table(SETTINGS)?.get(name)?.map(|v| v.value().to_vec())))?;
-            found.map(|bytes| state.from_json(&bytes, name)).transpose()
+            found.map(|bytes| state.parsed(&bytes, name)).transpose()
         })
         .await
     }
@@ -216,7 +216,7 @@ impl State {
         })
     }
 
-    fn from_json<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
+    fn parsed<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
         serde_json::from_slice(bytes).map_err(|e| self.unreadable(what, &e))
     }
 

@@ -10,8 +10,11 @@ use bsonvault::service::{ImportRequest, JobState, MongoBackupService, connect_du
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(".".as_ref(), std::env::vars_os(), &Flags::default())?;
+    run(Config::load(".".as_ref(), std::env::vars_os(), &Flags::default())?).await
+}
 
+/// All of it, with this configuration.
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // Both connections, and how they stand.
     let both = connect_dual_db(&config).await;
     for (name, state) in [("source", &both.state.atlas), ("target", &both.state.local)] {

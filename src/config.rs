@@ -122,7 +122,8 @@ impl Config {
     /// The source's URI.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Atlas MongoDB URI not configured` or `Invalid Atlas URI format`.
+    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured): `Atlas MongoDB URI not configured`;
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format`.
     pub fn source(&self) -> Result<MongoUri> {
         self.configured_source()?.ok_or_else(|| Role::Source.not_configured())
     }
@@ -138,7 +139,8 @@ impl Config {
     /// The target's URI.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Local MongoDB URI not configured` or `Invalid Local URI format`.
+    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured): `Local MongoDB URI not configured`;
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Local URI format`.
     pub fn target(&self) -> Result<MongoUri> {
         self.configured_target()?.ok_or_else(|| Role::Target.not_configured())
     }

@@ -71,8 +71,8 @@ impl ErrorKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Usage => "usage",
-            Self::NotConfigured => "notConfigured",
+            // To programs they are one, as they always were.
+            Self::Usage | Self::NotConfigured => "usage",
             Self::NotFound => "notFound",
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",

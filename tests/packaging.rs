@@ -39,6 +39,7 @@ const DIRECTIVES: [(&str, &[&str]); 3] = [
             "RestartPreventExitStatus",
             "SuccessExitStatus",
             "TimeoutStopSec",
+            "LimitNOFILE",
             "NoNewPrivileges",
             "CapabilityBoundingSet",
             "AmbientCapabilities",

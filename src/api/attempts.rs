@@ -12,7 +12,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 const A_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 /// After so many failures those addresses are forgotten that have not failed for a minute.
 const TIDY_AFTER: u32 = 256;
-/// How many addresses are told apart. Beyond, all new ones share one limit.
+/// How many addresses are told apart. Where there are more, all share one limit until some are forgotten.
 const ADDRESSES: usize = 10_000;
 
 /// Failed attempts, by address.

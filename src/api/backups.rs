@@ -41,7 +41,8 @@ pub(super) async fn status(_by: Reader, service: &State<MongoBackupService>) -> 
         (status = 200, description = "The backup is complete", body = Done<Created>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
-        (status = 409, description = "A backup of this source is running already, or this one was cancelled", body = FailureBody),
+        (status = 404, description = "The source has nothing to back up, or not the database that its URI names", body = FailureBody),
+        (status = 409, description = "A backup of this source is running already, this one was cancelled, or the source cannot be read as of one moment", body = FailureBody),
         (status = 422, description = "A value of the query is not known, or the configured URI is no URI", body = FailureBody),
         (status = 502, description = "MongoDB refused or failed", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
@@ -158,7 +159,7 @@ pub(super) async fn show(
 
 /// Reads a backup through, and compares every object with its SHA-256.
 ///
-/// A backup that is not as it should be is a result of this call, and no failure of it: `sound` tells.
+/// A backup that is not as it should be is a result of this call, and no failure of it: `sound` tells. So is one whose manifest cannot be used.
 #[utoipa::path(
     tag = "backups",
     operation_id = "verifyBackup",

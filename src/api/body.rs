@@ -15,6 +15,8 @@ use super::failure::{Failure, turn_away};
 /// How long, and how much, of a body that is too large is taken and thrown away: a client that still sends when the connection is closed does not see the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const DRAINED: u64 = 256 * 1024 * 1024;
+/// How long any other may take to come.
+const ALL_OF_IT: Duration = Duration::from_secs(30);
 
 /// A body that must be there, whatever its content type says: it is JSON, or the request is bad.
 pub(super) struct Body<T>(pub(super) T);
@@ -56,7 +58,11 @@ async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure>
     let mut stream = data.open(DRAINED.bytes());
     let mut bytes = Vec::new();
     let too_large = said.is_some_and(|length| length > limit) || {
-        let read = (&mut stream).take(limit + 1).read_to_end(&mut bytes).await;
+        let read = timeout(ALL_OF_IT, (&mut stream).take(limit + 1).read_to_end(&mut bytes)).await;
+        let read = read.map_err(|_| {
+            let message = format!("the body did not come within {} s", ALL_OF_IT.as_secs());
+            Failure::new(Status::BadRequest, "badRequest", message)
+        })?;
         read.map_err(|e| Failure::new(Status::BadRequest, "badRequest", format!("the body cannot be read: {e}")))?;
         bytes.len() as u64 > limit
     };

@@ -30,7 +30,7 @@ const CONTRACT: &str = "/api/openapi.json";
         title = "bsonvault",
         description = "Consistent, compressed, checksummed backups of MongoDB deployments, and their way back.\n\nEvery call but the health checks and this description needs a \
                        token: `Authorization: Bearer TOKEN`. One that may only read is enough for GET. Tokens that are not known are limited to ten a minute for each client.\n\n\
-                       Bodies are JSON of 1 MiB at most, and hold known fields only; queries, too."
+                       Bodies are JSON of 1 MiB at most unless configured otherwise, and hold known fields only; queries, too."
     ),
     paths(
         backups::status, backups::create, backups::import, backups::clean, backups::test_connections, backups::show, backups::verify,
@@ -79,7 +79,10 @@ impl Modify for Common {
 }
 
 fn complete(operation: &mut Operation, writes: bool) {
-    let mut common = vec![("500", "The service is not configured for this, its storage failed, or it has a defect")];
+    let mut common = vec![(
+        "500",
+        "The service is not configured for this, the backup is damaged or what was imported does not match it, the storage failed, or the program has a defect",
+    )];
     if operation.security.is_none() {
         common.push(("401", "No token, or one that is not known"));
         common.push(("429", "Too many tokens that are not known, by this client"));

@@ -331,7 +331,7 @@ pub(super) struct Deleted {
 /// Jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobList {
-    /// Newest first. How far each of their collections is stands with the job itself only.
+    /// Newest first, in short: what there is of each collection stands with the job itself.
     pub(super) jobs: Vec<Job>,
 }
 

@@ -56,7 +56,9 @@ impl Failure {
             }
             None => ended(ErrorKind::Internal, format!("job {} ended as {}, and it is not known why", job.id, job.state.name())),
         };
-        let mut failure = Self::from(error.job(job.id.to_string()));
+        // Where another one was in the way, that is the one to know.
+        let about = job.error.as_ref().and_then(|error| error.running.clone());
+        let mut failure = Self::from(error.job(about.unwrap_or_else(|| job.id.to_string())));
         if job.state == JobState::Interrupted {
             failure.0.status = Status::ServiceUnavailable;
         }
@@ -149,7 +151,8 @@ pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
         return Caught::Failure(Failure::of_status(status));
     }
     // Without a token not even that is told which paths there are.
-    if access::is_guarded(request.uri().path().as_str())
+    let path: String = request.uri().path().segments().flat_map(|segment| ["/", segment]).collect();
+    if access::is_guarded(&path)
         && let Err(failure) = access::admit(request)
     {
         return Caught::Failure(failure);

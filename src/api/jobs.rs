@@ -28,12 +28,7 @@ pub(super) async fn list(
 ) -> Result<Answer<JobList>, Failure> {
     let limit = usize::try_from(query.0.limit).unwrap_or(usize::MAX);
     let jobs = service.jobs(limit, query.0.kind, query.0.state).await?;
-    let jobs = jobs.iter().map(|job| {
-        let mut job = Job::clone(job);
-        job.progress.collections.clear();
-        job
-    });
-    Ok(Answer::data(JobList { jobs: jobs.collect() }))
+    Ok(Answer::data(JobList { jobs: jobs.iter().map(|job| Job::clone(job)).collect() }))
 }
 
 /// A job. It is known after a restart of the service, too; the newest thousand are kept.
@@ -51,7 +46,7 @@ pub(super) async fn show(_by: Reader, id: &str, service: &State<MongoBackupServi
     Ok(Answer::data(Job::clone(&*service.job(identity(id)?).await?)))
 }
 
-/// Asks a job to stop. It ends when it has tidied up, and leaves nothing behind.
+/// Asks a job to stop. It ends when it has tidied up, and leaves nothing behind; a backup that was complete before, and was being imported, stays.
 #[utoipa::path(
     tag = "jobs",
     operation_id = "cancelJob",

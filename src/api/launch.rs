@@ -68,9 +68,11 @@ async fn serve_on(
             service.shut_down().await;
             return flatten(ended);
         }
-        worked = work => worked?,
+        worked = work => {
+            service.shut_down().await;
+            worked?;
+        }
     }
-    service.shut_down().await;
     shutdown.notify();
     finish(server).await
 }

@@ -14,7 +14,7 @@ use crate::config::LogFormat;
 /// What is logged where `RUST_LOG` says nothing: of a verb that ends, whose output says the rest.
 pub const OF_A_VERB: &str = "warn";
 /// And of a service, which has nothing else to say it by. What its HTTP server says of requests it says itself.
-pub const OF_A_SERVICE: &str = "info,rocket=error,rocket::server=off,tokio_cron_scheduler=warn";
+pub const OF_A_SERVICE: &str = "info,rocket=error,tokio_cron_scheduler=warn";
 
 /// Libraries that show whole requests, tokens included, where they are asked to tell much. They never are, whatever `RUST_LOG` says.
 const TALKATIVE: [&str; 6] = ["rocket", "hyper", "hyper_util", "h2", "reqwest", "rustls"];

@@ -43,6 +43,8 @@ Settings come from flags, the environment, .env and rocket.toml, the earlier of 
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
   BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_MEMORY_MB
+  BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY, _YEARLY
+                    which backups stay, after each one and for `clean`
   LOG_FORMAT        human or json; RUST_LOG says what is logged
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match, 130 interrupted.";

@@ -1,5 +1,6 @@
 //! `serve`: the service, until it is told to stop.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
@@ -9,8 +10,13 @@ use crate::config::{Config, Flags};
 use crate::error::Result;
 use crate::service::MongoBackupService;
 
+const AFTER_HELP: &str = "\
+It needs ADMIN_TOKEN_SHA256, which `bsonvault token` makes. BACKUP_INTERVAL_HOURS or BACKUP_CRON say when backups are taken,
+AUTO_IMPORT_TO_LOCAL and BACKUP_KEEP_… what follows. README.md and .env.example list all settings.";
+
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// The source: MongoDB's connection string [env: MONGO_URI_ATLAS]
     #[arg(long, value_name = "URI")]
@@ -44,11 +50,22 @@ pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outc
     let rocket = config.rocket();
     let access = Access { admin: settings.admin_tokens, read: settings.read_tokens };
 
-    // 2. The service, and the server over it. Neither waits for a MongoDB.
+    // 2. Every client takes a file, and backups take some beside them.
+    raise_file_limit();
+
+    // 3. The service, and the server over it. Neither waits for a MongoDB.
     let service = MongoBackupService::open(config).await?;
     let server = api::rocket(service.clone(), rocket, access)?;
 
-    // 3. Until it is told to stop.
+    // 4. Until it is told to stop.
     api::serve(server, &service, stop).await?;
     Ok(Outcome::done(String::new(), Map::new()))
+}
+
+/// As many files as the system lets this process have: the usual limit is a thousand.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("no more than {:?} files can be open at a time: {e}", limit.current);
+    }
 }

@@ -130,7 +130,10 @@ pub async fn run(
     }
     let (name, place) = turn::claim(store).await?;
     let _first_is_kept = options.claimed.set(name.clone());
-    let lock = place.lock().await?.ok_or_else(|| turn::taken(&place))?;
+    let lock = match place.lock().await {
+        Ok(lock) => lock.ok_or_else(|| turn::taken(&place))?,
+        Err(error) => return Err(remove(&place, error).await),
+    };
     let record = Arc::new(Record::default());
     match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),

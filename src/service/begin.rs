@@ -15,7 +15,7 @@ use crate::names::BackupName;
 impl Inner {
     pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, import: bool) -> Result<JobId> {
         // Who asks while the service ends is told that, and not what runs still.
-        self.jobs.must_be_open()?;
+        let _entered = self.jobs.enter()?;
         let source = self.config.source()?;
         if let Some((name, progress)) = backup::running(&self.catalog, source.hosts(), clock::now()).await? {
             let error = Error::new(
@@ -39,7 +39,7 @@ impl Inner {
     }
 
     pub(super) async fn begin_import(self: Arc<Self>, request: ImportRequest) -> Result<JobId> {
-        self.jobs.must_be_open()?;
+        let _entered = self.jobs.enter()?;
         let import = work::Import::prepare(&self, &request).await?;
         let claims = Claims { databases: import.databases()?, ..Claims::default() };
         let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
@@ -51,12 +51,22 @@ impl Inner {
     }
 
     pub(super) async fn begin_verify(self: Arc<Self>, name: String, deep: bool) -> Result<JobId> {
-        self.jobs.must_be_open()?;
-        let backup = self.find(&name).await?;
+        let _entered = self.jobs.enter()?;
+        let found = match self.find(&name).await {
+            // A manifest that cannot be used is what a verification is there to find.
+            Err(error) if error.kind() == ErrorKind::Damaged => Err(error),
+            found => Ok(found?),
+        };
         let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
         job.backup = Some(self.resolve(&name)?.to_string());
         let inner = self.clone();
-        let work = move |context| inner.engine.clone().block_on(work::verify(inner, backup, deep, context));
+        let work = move |context| match found {
+            Ok(backup) => inner.engine.clone().block_on(work::verify(inner, backup, deep, context)),
+            Err(error) => {
+                inner.listing.forget();
+                work::unusable(error, deep, &context)
+            }
+        };
         self.jobs.submit(job, Claims::default(), Box::new(work)).await
     }
 
@@ -84,7 +94,7 @@ impl Inner {
 }
 
 /// The words are those that users of the REST interface match on.
-fn missing() -> Error {
+pub(super) fn missing() -> Error {
     Error::new(ErrorKind::NotFound, "Database backup not found")
         .hint("the status lists the backups that there are, by name and path")
 }

@@ -13,6 +13,9 @@ use crate::engine::verify::VerifyReport;
 use crate::error::Error;
 use crate::format::manifest::ConsistencyKind;
 
+/// Problems that a job in short tells of.
+const PROBLEMS_IN_SHORT: usize = 10;
+
 /// The identity of a job: a UUID whose order is that of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
@@ -172,6 +175,20 @@ impl Job {
             result: JobResult::default(),
             error: None,
         }
+    }
+
+    /// The job without what there is of each of its collections, of which there may be thousands.
+    pub(super) fn in_short(&self) -> Self {
+        let mut short = self.clone();
+        short.progress.collections.clear();
+        if let Some(import) = &mut short.result.import {
+            import.collections.clear();
+        }
+        if let Some(verify) = &mut short.result.verify {
+            verify.problems.truncate(PROBLEMS_IN_SHORT);
+            verify.notes.truncate(PROBLEMS_IN_SHORT);
+        }
+        short
     }
 
     /// How long it worked, in seconds; none where it never began or has not ended.
@@ -422,6 +439,9 @@ pub struct JobError {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The job that is at work already, where that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
 }
 
 impl JobError {
@@ -431,6 +451,7 @@ impl JobError {
             kind: error.kind().name().to_owned(),
             message: error.to_string(),
             hint: error.hint_text().map(str::to_owned),
+            running: error.job_id().map(str::to_owned),
         }
     }
 }

@@ -13,10 +13,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::job::{Job, JobError, JobId, JobKind, JobState};
-use super::rates::Rates;
+use super::rates::{self, Rates};
 use super::state::State;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -137,12 +138,14 @@ impl Jobs {
     /// Those of the state file.
     pub(super) async fn open(state: State, engine: Handle) -> Result<(Self, Vec<Job>)> {
         let mut interrupted = Vec::new();
-        for mut job in state.newest(usize::MAX, |job| !job.state.is_final()).await?.into_iter().rev() {
+        for mut job in state.newest(usize::MAX, |job| (!job.state.is_final()).then_some(job)).await?.into_iter().rev() {
             job.state = JobState::Interrupted;
             job.finished = Some(clock::now());
             let error = Error::new(ErrorKind::Interrupted, "the service ended before the job did: it was killed, or lost its power")
                 .hint("what it was doing is safe: an unfinished backup counts as none, and the next import finishes or removes what one left");
-            job.error = Some(JobError::of(job.kind, &error));
+            // A backup that is kept as taken was being imported.
+            let stage = if job.result.backup.is_some() { JobKind::Import } else { job.kind };
+            job.error = Some(JobError::of(stage, &error));
             state.put(&job).await?;
             interrupted.push(job);
         }
@@ -218,16 +221,18 @@ impl Jobs {
         }
     }
 
-    /// The newest jobs that are wanted, newest first.
+    /// The newest jobs that are wanted, newest first, in short: without what there is of each of their collections.
     ///
     /// # Errors
     /// Those of the state file.
     pub(super) async fn list(&self, limit: usize, wanted: impl Fn(&Job) -> bool + Send + 'static) -> Result<Vec<Arc<Job>>> {
-        let live: BTreeMap<JobId, Arc<Job>> =
-            lock(&self.0.live).jobs.iter().map(|(id, live)| (*id, live.view.borrow().job.clone())).collect();
-        let now = live.clone();
-        let kept = self.0.state.newest(limit, move |job| wanted(now.get(&job.id).map_or(job, |live| live))).await?;
-        Ok(kept.into_iter().map(|job| live.get(&job.id).cloned().unwrap_or_else(|| Arc::new(job))).collect())
+        let live: BTreeMap<JobId, Job> =
+            lock(&self.0.live).jobs.iter().map(|(id, live)| (*id, live.view.borrow().job.in_short())).collect();
+        let wanted = move |kept: Job| {
+            let job = live.get(&kept.id).cloned().unwrap_or_else(|| kept.in_short());
+            wanted(&job).then_some(job)
+        };
+        Ok(self.0.state.newest(limit, wanted).await?.into_iter().map(Arc::new).collect())
     }
 
     /// Follows a job: what it is like now, and every change, up to its end, which is the last.
@@ -300,12 +305,14 @@ impl Jobs {
         lock(&self.0.live).jobs.values().map(|live| live.view.borrow().job.clone()).filter(|j| !j.state.is_final()).collect()
     }
 
-    /// Goes on only where jobs are taken.
+    /// Goes on only where work is taken. The end of the service waits for it until what this gives is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Closing`].
-    pub(super) fn must_be_open(&self) -> Result<()> {
-        self.0.refuse_if_closing()
+    pub(super) fn enter(&self) -> Result<TaskTrackerToken> {
+        let entered = self.0.tracker.token();
+        self.0.refuse_if_closing()?;
+        Ok(entered)
     }
 
     /// Whether jobs are taken.
@@ -343,6 +350,11 @@ impl Context {
             job.clone()
         };
         self.live.view.send_replace(JobView::new(job));
+    }
+
+    /// Keeps what is known of the job now, so that a kill does not lose it.
+    pub(super) async fn keep(&self) {
+        keep(self).await;
     }
 
     /// Whether somebody asked for it to be stopped, rather than the service's end.
@@ -449,6 +461,7 @@ async fn run(context: Context, kind: JobKind, work: Work) {
     let job = {
         let mut job = lock(&context.live.job);
         job.finished = Some(clock::now());
+        rates::average(&mut job);
         job.state = match &done {
             Ok(()) => JobState::Succeeded,
             Err(failure) if failure.error.kind() != ErrorKind::Interrupted => JobState::Failed,

@@ -11,6 +11,7 @@ mod metrics;
 mod notices;
 mod prober;
 mod rates;
+mod schedule;
 mod scheduler;
 mod state;
 mod status;
@@ -20,7 +21,6 @@ mod work;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ use self::metrics::{Metrics, Seen};
 use self::notices::Notices;
 use self::prober::Prober;
 pub use self::prober::Readiness;
+pub use self::schedule::{Schedule, ScheduleChange};
 use self::scheduler::{Plan, Scheduler};
 use self::state::State;
 use self::status::Listing;
@@ -48,7 +49,6 @@ use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retention::Rule;
-use crate::schedule::Cadence;
 use crate::store::Store;
 
 /// Backups of one source in one path: by hand, by schedule, imported, verified, removed. Cloning shares it.
@@ -85,47 +85,6 @@ struct Inner {
     engine: Handle,
 }
 
-/// When backups are taken, and what became of the last time.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Schedule {
-    /// Whether the scheduler runs.
-    pub enabled: bool,
-    /// Hours between two backups; none where a cron expression says when.
-    #[schema(example = 6)]
-    pub interval: Option<u32>,
-    /// When, as a cron expression of five fields; none where an interval says it.
-    pub cron: Option<String>,
-    /// The zone that the cron expression is read in.
-    #[schema(example = "UTC")]
-    pub timezone: String,
-    /// When the next backup is due.
-    pub next_run: Option<DateTime<Utc>>,
-    /// What became of the last time.
-    pub last_run: Option<LastRun>,
-}
-
-/// What is to change of a [`Schedule`]; what is not given stays.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ScheduleChange {
-    /// Whether the scheduler runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// Hours between two backups, in place of a cron expression.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 87600, example = 6)]
-    pub interval: Option<u32>,
-    /// A cron expression of five fields, in place of an interval.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "30 2 * * *")]
-    pub cron: Option<String>,
-    /// The IANA zone that the cron expression is read in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "Europe/Berlin")]
-    pub timezone: Option<String>,
-}
-
 impl MongoBackupService {
     /// Opens the service on the runtime that this is called on: its path, its state file, what is known of former jobs. Neither deployment is asked anything yet.
     ///
@@ -153,7 +112,7 @@ impl MongoBackupService {
 
     // ---- backups ----
 
-    /// Takes a backup and waits for it. It is not imported.
+    /// Takes a backup, removes what retention no longer keeps, and waits for both. It is not imported.
     ///
     /// # Errors
     /// Those of [`begin_backup`](Self::begin_backup). How the job itself ended is in the job.
@@ -215,10 +174,11 @@ impl MongoBackupService {
     /// not be removed is in the report.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the path cannot be listed.
+    /// [`ErrorKind::Storage`] where the path cannot be listed; [`ErrorKind::Closing`].
     pub async fn clean_old_backups(&self, keep: NonZeroU32, dry_run: bool) -> Result<CleanReport> {
         let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone: self.0.config.timezone };
         self.on_engine(move |inner| async move {
+            let _entered = inner.jobs.enter()?;
             let plan = clean::plan(&inner.catalog, &options, clock::now()).await?;
             if dry_run {
                 return Ok(plan.report());
@@ -233,13 +193,15 @@ impl MongoBackupService {
     /// Removes one backup.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Storage`]; [`ErrorKind::Closing`].
     pub async fn delete_backup(&self, name: &str) -> Result<()> {
         let name = self.0.resolve(name)?;
         self.on_engine(move |inner| async move {
+            let _entered = inner.jobs.enter()?;
             let deleted = clean::delete_one(&inner.catalog, &name, clock::now()).await;
             inner.listing.forget();
-            deleted.map(|_| ())
+            // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
+            deleted.map(drop).map_err(|e| if e.kind() == ErrorKind::NotFound { begin::missing() } else { e })
         })
         .await
     }
@@ -373,46 +335,21 @@ impl MongoBackupService {
     /// When backups are taken.
     #[must_use]
     pub fn schedule(&self) -> Schedule {
-        let shown = self.0.scheduler.shown();
-        let (interval, cron, timezone) = match &shown.plan.cadence {
-            Cadence::Every(hours) => (Some(hours.get()), None, self.0.config.timezone),
-            Cadence::Cron { expression, zone } => (None, Some(expression.as_str().to_owned()), *zone),
-        };
-        Schedule {
-            enabled: shown.plan.enabled,
-            interval,
-            cron,
-            timezone: timezone.name().to_owned(),
-            next_run: shown.next,
-            last_run: shown.last,
-        }
+        Schedule::of(self.0.scheduler.shown(), self.0.config.timezone)
     }
 
     /// Changes when backups are taken. It stays so after a restart, until the configuration says something else than it does now.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for what cannot be a schedule; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Usage`] for what cannot be a schedule; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn change_schedule(&self, change: ScheduleChange) -> Result<Schedule> {
-        let now = self.schedule();
-        if change.interval.is_some() && change.cron.is_some() {
-            return Err(Error::usage("interval and cron are both given").hint("give the one that is to count"));
-        }
-        let zone = change.timezone.unwrap_or(now.timezone);
-        let (interval, cron) = match (change.interval, change.cron) {
-            (Some(hours), _) => (Some(hours), None),
-            (_, Some(cron)) => (None, Some(cron)),
-            (None, None) => (now.interval, now.cron),
-        };
-        let cadence = match (interval, cron) {
-            (_, Some(expression)) => Cadence::cron(&expression, &zone)?,
-            (_, None) if zone != self.0.config.timezone.name() => {
-                return Err(Error::usage("a time zone is given, and an interval has none").hint("give cron, too"));
-            }
-            (hours, None) => Cadence::every(hours.unwrap_or_default())?,
-        };
-        let plan = Plan { enabled: change.enabled.unwrap_or(now.enabled), cadence };
-        self.on_engine(move |inner| async move { inner.scheduler.change(plan).await }).await?;
-        Ok(self.schedule())
+        self.on_engine(move |inner| async move {
+            let _entered = inner.jobs.enter()?;
+            let configured = inner.config.timezone;
+            inner.scheduler.change(|now| change.over(now, configured)).await?;
+            Ok(Schedule::of(inner.scheduler.shown(), configured))
+        })
+        .await
     }
 
     // ---- life ----

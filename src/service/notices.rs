@@ -44,18 +44,13 @@ impl Notices {
             tracing::error!(job = %job.id, "the webhook is not told how the job ended: {PENDING} deliveries are under way already");
             return;
         }
-        let mut short = job.clone();
-        short.progress.collections.clear();
-        if let Some(import) = &mut short.result.import {
-            import.collections.clear();
-        }
         let name = match job.state.name() {
             "succeeded" => "job.succeeded",
             "failed" => "job.failed",
             "cancelled" => "job.cancelled",
             _ => "job.interrupted",
         };
-        let event = Event { name, time: job.finished.unwrap_or_else(clock::now), data: json!(short) };
+        let event = Event { name, time: job.finished.unwrap_or_else(clock::now), data: json!(job.in_short()) };
         let (stop, id) = (self.stop.clone(), job.id);
         let deliver = async move {
             if let Err(e) = webhook.deliver(&event, &stop).await {

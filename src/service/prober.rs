@@ -216,7 +216,7 @@ mod tests {
         let of = |accepting, atlas: &ConnectionState, local: &ConnectionState| {
             Readiness::of(accepting, Some(DualState { atlas: atlas.clone(), local: local.clone() }))
         };
-        let (up, down, none) = (asked(true, None), asked(true, Some("unreachable")), asked(false, Some("notConfigured")));
+        let (up, down, none) = (asked(true, None), asked(true, Some("unreachable")), asked(false, Some("usage")));
         let reason = |readiness: Readiness| {
             assert_eq!(readiness.ready, readiness.reason.is_none());
             readiness.reason
@@ -243,14 +243,14 @@ mod tests {
         let mut later = down.clone();
         later.error.as_mut().unwrap().message = "10.0.0.2, after 3501 ms".into();
         assert!(!has_changed(Some(&down), &later) && !has_changed(Some(&up), &up));
-        assert!(!has_changed(None, &asked(false, Some("notConfigured"))));
+        assert!(!has_changed(None, &asked(false, Some("usage"))));
     }
 
     #[test]
     fn an_answer_that_comes_late_does_not_take_the_place_of_a_newer_one() {
         let known = Mutex::default();
         let (first, second) = (Instant::now(), Instant::now() + Duration::from_millis(1));
-        let state = |error| DualState { atlas: asked(true, error), local: asked(false, Some("notConfigured")) };
+        let state = |error| DualState { atlas: asked(true, error), local: asked(false, Some("usage")) };
         remember(&known, second, state(None));
         remember(&known, first, state(Some("unreachable")));
         assert!(lock(&known).state.as_ref().unwrap().atlas.connected);

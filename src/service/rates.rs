@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::job::{CollectionProgress, JobProgress};
+use super::job::{CollectionProgress, Job, JobProgress};
 use crate::pipeline::progress::View;
 
 /// Over how long a rate is taken.
@@ -19,6 +19,13 @@ pub(super) struct Rates {
 impl Rates {
     /// Takes what was counted until now over into a job's progress.
     pub(super) fn take(&mut self, view: View, progress: &mut JobProgress) {
+        // A phase without collections, such as a commit, leaves in sight what was done before it.
+        if view.items.is_empty() {
+            self.of(&view.phase, 0, 0, Instant::now());
+            (progress.documents_per_second, progress.bytes_per_second) = (0, 0);
+            progress.phase = view.phase;
+            return;
+        }
         let (documents, bytes, expected_documents, expected_bytes) = view.sums();
         let (documents_per_second, bytes_per_second) = self.of(&view.phase, documents, bytes, Instant::now());
         *progress = JobProgress {
@@ -64,6 +71,14 @@ impl Rates {
         let rate = |count: u64| count.saturating_mul(1000) / milliseconds;
         (rate(documents - first.1), rate(bytes - first.2))
     }
+}
+
+/// The rates of a job that ended: over all of its time.
+pub(super) fn average(job: &mut Job) {
+    let Some(milliseconds) = job.seconds().map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0) else { return };
+    let rate = |count: u64| count.saturating_mul(1000) / milliseconds;
+    let progress = &mut job.progress;
+    (progress.documents_per_second, progress.bytes_per_second) = (rate(progress.documents), rate(progress.bytes));
 }
 
 #[cfg(test)]

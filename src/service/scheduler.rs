@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_cron_scheduler::{Job as Wake, JobScheduler};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::job::{JobId, Trigger};
 use super::state::State;
@@ -18,6 +19,8 @@ use crate::schedule::Cadence;
 
 /// How often it looks at the clock.
 const WAKE: Duration = Duration::from_secs(1);
+/// And how often without the library that wakes it.
+const WAKE_ANYHOW: Duration = Duration::from_secs(30);
 /// A run that begins later than this was missed: the service, or the machine, was not there.
 const LATE: TimeDelta = TimeDelta::seconds(60);
 /// Where the schedule is kept in the state file.
@@ -91,10 +94,24 @@ impl Kept {
 
     /// What is due now, however many times have passed: it is made up once, and the next one lies ahead.
     fn due(&mut self, now: DateTime<Utc>) -> Option<Due> {
+        self.heed_a_clock_that_was_set_back(now);
         let planned = self.next.filter(|next| *next <= now && self.plan.enabled)?;
         self.aim(now);
         let trigger = if now - planned > LATE { Trigger::Missed } else { Trigger::Schedule };
         Some(Due { planned, trigger })
+    }
+}
+
+impl Kept {
+    /// What was planned by a clock that was ahead would come too late by as much.
+    fn heed_a_clock_that_was_set_back(&mut self, now: DateTime<Utc>) {
+        let is_ahead = self.anchor > now;
+        self.anchor = self.anchor.min(now);
+        let should_be = self.plan.cadence.next_after(self.anchor, now);
+        if is_ahead || (self.plan.enabled && self.next > should_be) {
+            tracing::warn!("the clock was set back: the next backup is due at {should_be:?}");
+            self.aim(now);
+        }
     }
 }
 
@@ -110,7 +127,7 @@ struct Shared {
     kept: Mutex<Kept>,
     /// Of those that change what is kept, one at a time.
     changing: tokio::sync::Mutex<()>,
-    waker: tokio::sync::Mutex<Option<JobScheduler>>,
+    waker: tokio::sync::Mutex<Option<(JobScheduler, DropGuard)>>,
 }
 
 /// What the scheduler shows of itself.
@@ -150,6 +167,7 @@ impl Scheduler {
         let scheduler = JobScheduler::new().await.map_err(failed)?;
         // The library lets go of this long after its end, if ever; the state file must be free before.
         let (shared, begin) = (Arc::downgrade(&self.0), Arc::new(begin));
+        let begin_anyhow = begin.clone();
         let wake = Wake::new_repeated_async(WAKE, move |_, _| {
             let (shared, begin) = (shared.upgrade().map(Self), begin.clone());
             Box::pin(async move {
@@ -160,13 +178,23 @@ impl Scheduler {
         });
         scheduler.add(wake.map_err(failed)?).await.map_err(failed)?;
         scheduler.start().await.map_err(failed)?;
-        *waker = Some(scheduler);
+
+        // The library's own clock stands still while the machine's, once set back, catches up.
+        let stop = CancellationToken::new();
+        let (stopped, shared) = (stop.clone(), Arc::downgrade(&self.0));
+        tokio::spawn(async move {
+            while stopped.run_until_cancelled(tokio::time::sleep(WAKE_ANYHOW)).await.is_some() {
+                let Some(shared) = shared.upgrade().map(Self) else { return };
+                shared.wake(clock::now(), &begin_anyhow).await;
+            }
+        });
+        *waker = Some((scheduler, stop.drop_guard()));
         Ok(())
     }
 
     /// Looks at the clock no more. What it began goes on.
     pub(super) async fn stop(&self) {
-        if let Some(mut scheduler) = self.0.waker.lock().await.take()
+        if let Some((mut scheduler, _stops)) = self.0.waker.lock().await.take()
             && let Err(e) = scheduler.shutdown().await
         {
             tracing::warn!("the scheduler did not stop in order: {e}");
@@ -182,10 +210,11 @@ impl Scheduler {
     /// Changes when backups are taken, and keeps it.
     ///
     /// # Errors
-    /// Those of the state file; nothing is changed then.
-    pub(super) async fn change(&self, plan: Plan) -> Result<()> {
+    /// Those of `change` and of the state file; nothing is changed then.
+    pub(super) async fn change(&self, change: impl FnOnce(&Plan) -> Result<Plan>) -> Result<()> {
         let _changing = self.0.changing.lock().await;
         let mut kept = self.kept().clone();
+        let plan = change(&kept.plan)?;
         kept.change(plan, clock::now());
         self.0.state.keep(KEY, &kept).await?;
         *self.kept() = kept;
@@ -201,6 +230,10 @@ impl Scheduler {
             tracing::warn!("the backup of {} was missed, and is made up for now", due.planned);
         }
         let begun = begin(due.trigger).await;
+        if begun.as_ref().is_err_and(|e| e.kind() == ErrorKind::Closing) {
+            // The next process finds that it was missed.
+            return;
+        }
         let outcome = match &begun {
             Ok(_) => RunOutcome::Started,
             Err(e) if e.kind() == ErrorKind::Busy => RunOutcome::Skipped,
@@ -301,6 +334,17 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_delays_nothing() {
+        let mut kept = Kept::first(every(6), at("20T00:00:00"));
+        assert_eq!((kept.due(at("01T00:00:00")), kept.next), (None, Some(at("01T06:00:00"))));
+        let nightly = Plan { enabled: true, cadence: Cadence::cron("30 2 * * *", "UTC").unwrap() };
+        let mut kept = Kept::first(nightly, at("01T00:00:00"));
+        assert!(kept.due(at("20T02:30:00")).is_some());
+        assert_eq!((kept.due(at("05T00:00:00")), kept.next), (None, Some(at("05T02:30:00"))));
+        assert!(kept.due(at("05T02:30:00")).is_some());
+    }
+
+    #[test]
     fn what_is_kept_is_read_as_it_was() {
         for cadence in [Cadence::every(7).unwrap(), Cadence::cron("30 2 * * MON", "Europe/Berlin").unwrap()] {
             let kept = Kept::first(Plan { enabled: true, cadence }, at("01T00:00:00"));
@@ -316,5 +360,45 @@ mod tests {
         assert_eq!((kept.next, kept.due(at("01T05:00:00"))), (None, None));
         kept.change(every(1), at("01T05:10:00"));
         assert_eq!((kept.next, kept.due(at("01T05:20:00"))), (Some(at("01T06:00:00")), None));
+    }
+
+    #[tokio::test]
+    async fn what_became_of_each_time_is_kept_and_what_runs_is_not_overtaken() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(&directory.path().join("state")).await.unwrap();
+        let scheduler = Scheduler::open(state.clone(), every(1)).await.unwrap();
+        let anchor = scheduler.kept().anchor;
+        let id = JobId::new();
+        let answers = [
+            Ok(id),
+            Err(Error::new(ErrorKind::Busy, "a backup of this source is running already")),
+            Err(Error::new(ErrorKind::NotConfigured, "Atlas MongoDB URI not configured")),
+            Err(Error::new(ErrorKind::Closing, "the service is shutting down")),
+        ];
+        let asked = Arc::new(Mutex::new((answers.into_iter(), Vec::new())));
+        let begin: Begin = Box::new({
+            let asked = asked.clone();
+            move |trigger| {
+                let mut asked = asked.lock().unwrap();
+                asked.1.push(trigger);
+                let answer = asked.0.next().unwrap();
+                Box::pin(async move { answer })
+            }
+        });
+        let mut outcomes = Vec::new();
+        for minutes in [59, 60, 61, 120, 183, 240] {
+            scheduler.wake(anchor + TimeDelta::minutes(minutes), &begin).await;
+            let last = scheduler.shown().last;
+            outcomes
+                .push(last.map(|last| (last.outcome, (last.planned - anchor).num_minutes(), last.job_id, last.reason.is_some())));
+        }
+        let started = Some((RunOutcome::Started, 60, Some(id), false));
+        let skipped = Some((RunOutcome::Skipped, 120, None, true));
+        let failed = Some((RunOutcome::Failed, 180, None, true));
+        // What comes while the service ends is left to the next one.
+        assert_eq!(outcomes, [None, started.clone(), started, skipped, failed.clone(), failed]);
+        assert_eq!(asked.lock().unwrap().1, [Trigger::Schedule, Trigger::Schedule, Trigger::Missed, Trigger::Schedule]);
+        let again = Scheduler::open(state, every(1)).await.unwrap().shown();
+        assert_eq!((again.last, again.next), (scheduler.shown().last, Some(anchor + TimeDelta::minutes(240))));
     }
 }

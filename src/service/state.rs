@@ -1,6 +1,6 @@
 //! What outlives the process: jobs and the schedule, in one file, with transactions that are on the disk when they return.
 //!
-//! Of jobs, [`KEPT`] are kept, those that ended longest ago go first. Values are JSON, so that a newer version can read what an older one wrote.
+//! Of jobs, [`KEPT`] are kept: of those that ended, the ones that were asked for first go first. Values are JSON, so that a newer version can read what an older one wrote.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -104,17 +104,17 @@ impl State {
         .await
     }
 
-    /// Of the jobs that are wanted, the newest so many, newest first.
+    /// What is wanted of jobs, of the newest so many that anything is wanted of, newest first.
     ///
     /// # Errors
     /// As for [`visit`](Self::visit).
-    pub(super) async fn newest(&self, limit: usize, wanted: impl Fn(&Job) -> bool + Send + 'static) -> Result<Vec<Job>> {
+    pub(super) async fn newest(&self, limit: usize, wanted: impl Fn(Job) -> Option<Job> + Send + 'static) -> Result<Vec<Job>> {
         let found = Arc::new(Mutex::new(Vec::new()));
         let into = found.clone();
         self.visit(move |job| {
             let mut found = into.lock().unwrap_or_else(PoisonError::into_inner);
-            if found.len() < limit && wanted(&job) {
-                found.push(job);
+            if found.len() < limit {
+                found.extend(wanted(job));
             }
             if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
@@ -273,7 +273,7 @@ mod tests {
 
     /// Oldest first.
     async fn all(state: &State) -> Vec<Job> {
-        let mut jobs = state.newest(usize::MAX, |_| true).await.unwrap();
+        let mut jobs = state.newest(usize::MAX, Some).await.unwrap();
         jobs.reverse();
         jobs
     }

@@ -31,7 +31,7 @@ pub struct BackupStatus {
     pub interval: Option<u32>,
     /// When, as a cron expression of five fields; none where an interval says it.
     pub cron: Option<String>,
-    /// The zone that the cron expression and retention are read in.
+    /// The zone that the cron expression is read in.
     #[schema(example = "UTC")]
     pub timezone: String,
     /// When the next backup is due; none where the scheduler does not run.
@@ -209,6 +209,8 @@ pub(super) struct Listing {
 #[derive(Default)]
 struct Seen {
     at: Option<Instant>,
+    /// How often it was forgotten: a look that began before that tells nothing new.
+    forgotten: u64,
     entries: Arc<Vec<BackupEntry>>,
     known: HashMap<BackupName, (Stamp, BackupEntry)>,
 }
@@ -235,18 +237,20 @@ impl Listing {
 
     /// The next who asks looks anew.
     pub(super) fn forget(&self) {
-        self.seen().at = None;
+        let mut seen = self.seen();
+        seen.at = None;
+        seen.forgotten += 1;
     }
 
     async fn look(&self) -> Result<Arc<Vec<BackupEntry>>> {
-        let (began, now) = (Instant::now(), clock::now());
+        let (began, now, forgotten) = (Instant::now(), clock::now(), self.seen().forgotten);
         let names = self.catalog.names().await?;
         let looks = futures::stream::iter(names.into_iter().map(|name| self.look_at(name, now))).buffer_unordered(LOOKERS);
         let found: Vec<_> = looks.filter_map(std::future::ready).collect().await;
         let mut entries: Vec<BackupEntry> = found.iter().map(|(_, _, entry)| entry.clone()).collect();
         entries.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
         let mut seen = self.seen();
-        seen.at = Some(began);
+        seen.at = (seen.forgotten == forgotten).then_some(began);
         seen.known = found.into_iter().filter_map(|(name, stamp, entry)| Some((name, (stamp?, entry)))).collect();
         seen.entries = Arc::new(entries);
         Ok(seen.entries.clone())
@@ -262,7 +266,9 @@ impl Listing {
             }
         }
         let summary = self.catalog.summary(name.clone(), now).await?;
-        Some((name, stamp, BackupEntry::from(&summary)))
+        let entry = BackupEntry::from(&summary);
+        // What could not be read may be read the next time, with no other stamp.
+        Some((name, stamp.filter(|_| entry.complete), entry))
     }
 
     fn fresh(&self) -> Option<Arc<Vec<BackupEntry>>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Inner;
-use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, RetentionResult};
+use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, RetentionResult, VerifyProblem, VerifyResult};
 use super::jobs::{Context, Failure};
 use crate::catalog::Backup;
 use crate::clock;
@@ -27,6 +27,7 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
         job.backup = Some(report.name.to_string());
         job.result.backup = Some(result_of(&report));
     });
+    context.keep().await;
 
     // 2. Its import.
     let imported = match service.config.target() {
@@ -42,8 +43,9 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
     };
 
     // 3. Retention: the backup is a success, whatever became of its import.
-    context.progress.begin("removing old backups");
-    if let Some(retained) = retain(&service).await {
+    if !context.stop.is_cancelled()
+        && let Some(retained) = retain(&service, &context).await
+    {
         if let Some(error) = &retained.error {
             context.progress.note(format!("old backups could not be removed: {error}"));
         }
@@ -172,6 +174,16 @@ pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, cont
     failure.map_or(Ok(()), |error| Err(at(JobKind::Verify)(error)))
 }
 
+/// What verifying a backup comes to whose manifest cannot be used.
+pub(super) fn unusable(error: Error, deep: bool, context: &Context) -> Result<(), Failure> {
+    let problem = VerifyProblem { key: key::MANIFEST.to_owned(), message: error.to_string() };
+    context.update(|job| {
+        job.result.verify =
+            Some(VerifyResult { deep, objects: 0, stored_bytes: 0, documents: 0, problems: vec![problem], notes: Vec::new() });
+    });
+    Err(at(JobKind::Verify)(error))
+}
+
 fn problems(report: &VerifyReport) -> Option<Error> {
     let first = report.problems.first()?;
     let count = if report.problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problems.len()) };
@@ -182,7 +194,10 @@ fn problems(report: &VerifyReport) -> Option<Error> {
 }
 
 /// None where nothing is to be removed.
-async fn retain(service: &Inner) -> Option<RetentionResult> {
+async fn retain(service: &Inner, context: &Context) -> Option<RetentionResult> {
+    if !service.config.retention.is_empty() {
+        context.progress.begin("removing old backups");
+    }
     let retained =
         clean::after_backup(&service.catalog, &service.config.retention, service.config.timezone, clock::now()).await?;
     Some(RetentionResult {

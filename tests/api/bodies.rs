@@ -144,12 +144,14 @@ async fn each_documented_body_is_what_it_always_was() {
         &place.ask(super::place::Ask::new(rocket::http::Method::Get, "/api/schedule").token(Some("x"))).await,
         401,
     );
-    let cleaned = place.post("/api/backups/clean", json!({ "keepCount": 1, "dryRun": true })).await;
-    let cleaned = (cleaned.json()["message"].clone(), cleaned.data());
-    assert_eq!(
-        (&cleaned.0, &cleaned.1["deleted"], &cleaned.1["freedBytes"]),
-        (&json!("0 backups would be deleted"), &json!([]), &json!(0))
-    );
+    check("clean-dry-run", &place.post("/api/backups/clean", json!({ "keepCount": 1, "dryRun": true })).await, 200);
+    let newer = place.post("/api/backups/create", "").await.data();
+    check("clean", &place.post("/api/backups/clean", json!({ "keepCount": 1 })).await, 200);
+    let left = place.get("/api/backups/status").await.data();
+    assert_eq!((left["backups"].as_array().unwrap().len(), &left["backups"][0]["name"]), (1, &newer["name"]), "{left}");
+    let name = newer["name"].as_str().unwrap();
+    check("delete", &place.delete(&format!("/api/backups/{name}")).await, 200);
+    check("status-empty", &place.get("/api/backups/status").await, 200);
 
     let copy = pair.target.client().await.database("shop");
     assert_eq!(copy.collection::<bson::Document>("orders").count_documents(doc! {}).await.unwrap(), 10);
@@ -177,6 +179,24 @@ async fn a_backup_that_is_damaged_is_a_result_and_no_failure() {
     assert!(import.json()["error"]["jobId"].is_string(), "{import:?}");
     let state = place.get("/api/backups/status").await.data();
     assert_eq!(state["backups"][0]["verified"], false);
+
+    // So is one whose manifest cannot be used.
+    std::fs::write(place.backups().join(name).join("manifest.json"), "{}").unwrap();
+    let verified = place.post(&format!("/api/backups/{name}/verify"), "{}").await;
+    assert_eq!((verified.status, &verified.data()["sound"]), (200, &json!(false)), "{verified:?}");
+    assert_eq!(verified.data()["problems"][0]["key"], "manifest.json", "{verified:?}");
+    let state = place.get("/api/backups/status").await.data();
+    assert_eq!((&state["backups"][0]["state"], &state["backups"][0]["complete"]), (&json!("damaged"), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_source_that_holds_nothing_is_no_backup() {
+    let source = Server::replica_set("atlas").await;
+    let place = Place::with(&[("MONGO_URI_ATLAS", &source.uri())], Figment::new()).await;
+    let created = place.post("/api/backups/create", "").await;
+    let (status, kind, _) = created.failure();
+    assert_eq!((status, kind.as_str()), (404, "notFound"), "{created:?}");
+    assert_eq!(place.get("/api/backups/status").await.data()["backups"], json!([]));
 }
 
 #[tokio::test]

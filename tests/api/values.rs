@@ -125,8 +125,17 @@ async fn nothing_outside_the_path_is_a_backup() {
         let answer = place.post("/api/backups/import", json!({ "backupPath": path })).await;
         assert_eq!(answer.failure(), (404, "notFound".to_owned(), "Database backup not found".to_owned()), "{path:?}");
     }
-    for name in ["..%2f..", "%2e%2e", "atlas-backup-linked", "atlas-backup-file", "atlas-backup-unknown", "%00", "%ff", "create"]
-    {
+    for name in [
+        "..%2f..",
+        "%2e%2e",
+        "atlas-backup-linked",
+        "atlas-backup-file",
+        "atlas-backup-empty",
+        "atlas-backup-unknown",
+        "%00",
+        "%ff",
+        "create",
+    ] {
         for ask in [
             Ask::new(Method::Get, &format!("/api/backups/{name}")),
             Ask::new(Method::Delete, &format!("/api/backups/{name}")),
@@ -231,9 +240,9 @@ async fn a_backup_is_shown_with_its_segments_where_they_are_asked_for() {
 async fn what_is_not_configured_is_told_in_the_words_that_users_know() {
     let place = Place::new().await;
     let (status, kind, message) = place.post("/api/backups/create", "").await.failure();
-    assert_eq!((status, kind.as_str(), message.as_str()), (500, "notConfigured", "Atlas MongoDB URI not configured"));
+    assert_eq!((status, kind.as_str(), message.as_str()), (500, "usage", "Atlas MongoDB URI not configured"));
     let (status, kind, message) = place.post("/api/backups/import", json!({ "backupPath": NAME })).await.failure();
-    assert_eq!((status, kind.as_str(), message.as_str()), (500, "notConfigured", "Local MongoDB URI not configured"));
+    assert_eq!((status, kind.as_str(), message.as_str()), (500, "usage", "Local MongoDB URI not configured"));
     let place = Place::with(&[("MONGO_URI_ATLAS", "postgres://user:secret@host/")], Default::default()).await;
     let answer = place.post("/api/backups/create", "").await;
     let (status, _, message) = answer.failure();
@@ -295,6 +304,6 @@ async fn deployments_that_nobody_configured_are_told_as_that() {
     let state = place.get("/api/backups/test-connections").await.data();
     for (side, message) in [("atlas", "Atlas MongoDB URI not configured"), ("local", "Local MongoDB URI not configured")] {
         assert_eq!((&state[side]["configured"], &state[side]["connected"]), (&json!(false), &json!(false)), "{side}");
-        assert_eq!((&state[side]["error"]["kind"], &state[side]["error"]["message"]), (&json!("notConfigured"), &json!(message)));
+        assert_eq!((&state[side]["error"]["kind"], &state[side]["error"]["message"]), (&json!("usage"), &json!(message)));
     }
 }

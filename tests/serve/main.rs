@@ -7,12 +7,17 @@ mod support;
 
 mod beside;
 mod ending;
+#[path = "../../examples/service.rs"]
+#[allow(dead_code, unused_imports, reason = "its main function is the program's")]
+mod example;
 mod kills;
+mod notices;
 mod schedule;
 mod secrets;
 mod starting;
 
 use bson::doc;
+use bsonvault::config::{Config, Flags};
 use serde_json::Value;
 use support::backups::fill_large;
 use support::cli::Cli;
@@ -56,6 +61,18 @@ async fn slow_down(server: &Server, commands: &[&str], milliseconds: i32) {
 
 async fn full_speed(server: &Server) {
     server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_the_library_works() {
+    let pair = Pair::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backups").to_str().unwrap().to_owned();
+    let environment = [("MONGO_URI_ATLAS", pair.source.uri()), ("MONGO_URI_LOCAL", pair.target.uri()), ("BACKUP_PATH", path)];
+    let environment = environment.map(|(name, value)| (name.into(), value.into()));
+    example::run(Config::load(directory.path(), environment, &Flags::default()).unwrap()).await.unwrap();
+    let copied = pair.target.client().await.database("shop").collection::<bson::Document>("part0");
+    assert_eq!(copied.count_documents(doc! {}).await.unwrap(), 1000);
 }
 
 fn is_reading(job: &Value) -> bool {

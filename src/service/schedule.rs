@@ -1,0 +1,133 @@
+//! The schedule as it is shown, and as it is changed.
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::scheduler::{Plan, Shown};
+use super::status::LastRun;
+use crate::error::{Error, Result};
+use crate::schedule::Cadence;
+
+/// When backups are taken, and what became of the last time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// Whether the scheduler runs.
+    pub enabled: bool,
+    /// Hours between two backups; none where a cron expression says when.
+    #[schema(example = 6)]
+    pub interval: Option<u32>,
+    /// When, as a cron expression of five fields; none where an interval says it.
+    pub cron: Option<String>,
+    /// The zone that the cron expression is read in.
+    #[schema(example = "UTC")]
+    pub timezone: String,
+    /// When the next backup is due.
+    pub next_run: Option<DateTime<Utc>>,
+    /// What became of the last time.
+    pub last_run: Option<LastRun>,
+}
+
+/// What is to change of a [`Schedule`]; what is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScheduleChange {
+    /// Whether the scheduler runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Hours between two backups, in place of a cron expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 87600, example = 6)]
+    pub interval: Option<i64>,
+    /// A cron expression of five fields, in place of an interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "30 2 * * *")]
+    pub cron: Option<String>,
+    /// The IANA zone that the cron expression is read in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Europe/Berlin")]
+    pub timezone: Option<String>,
+}
+
+impl Schedule {
+    /// `configured` is the zone that is shown where the cadence has none.
+    pub(super) fn of(shown: Shown, configured: Tz) -> Self {
+        let (interval, cron, timezone) = match &shown.plan.cadence {
+            Cadence::Every(hours) => (Some(hours.get()), None, configured),
+            Cadence::Cron { expression, zone } => (None, Some(expression.as_str().to_owned()), *zone),
+        };
+        Self {
+            enabled: shown.plan.enabled,
+            interval,
+            cron,
+            timezone: timezone.name().to_owned(),
+            next_run: shown.next,
+            last_run: shown.last,
+        }
+    }
+}
+
+impl ScheduleChange {
+    /// What it makes of a plan.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
+    pub(super) fn over(&self, now: &Plan, configured: Tz) -> Result<Plan> {
+        let zone = self.timezone.as_deref();
+        let cadence = match (self.interval, &self.cron, &now.cadence) {
+            (Some(_), Some(_), _) => {
+                return Err(Error::usage("interval and cron are both given").hint("give the one that is to count"));
+            }
+            (None, Some(expression), Cadence::Cron { zone: before, .. }) => {
+                Cadence::cron(expression, zone.unwrap_or(before.name()))?
+            }
+            (None, Some(expression), Cadence::Every(_)) => Cadence::cron(expression, zone.unwrap_or(configured.name()))?,
+            (None, None, Cadence::Cron { expression, zone: before }) => {
+                Cadence::cron(expression.as_str(), zone.unwrap_or(before.name()))?
+            }
+            // Whoever sends back what was shown sends the configured one.
+            (Some(_), None, _) | (None, None, Cadence::Every(_)) if zone.is_some_and(|zone| zone != configured.name()) => {
+                return Err(Error::usage("a time zone is given, and an interval has none").hint("give cron, too"));
+            }
+            // What is no number of hours at all is out of range like 0 is.
+            (Some(hours), None, _) => Cadence::every(u32::try_from(hours).unwrap_or_default())?,
+            (None, None, Cadence::Every(_)) => now.cadence.clone(),
+        };
+        Ok(Plan { enabled: self.enabled.unwrap_or(now.enabled), cadence })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_stays_and_a_zone_belongs_to_cron() {
+        let changed = |plan: &Plan, change: &str| serde_json::from_str::<ScheduleChange>(change).unwrap().over(plan, Tz::UTC);
+        let every_six = Plan { enabled: true, cadence: Cadence::every(6).unwrap() };
+        let nightly = changed(&every_six, r#"{"cron": "30 2 * * *", "timezone": "Europe/Berlin"}"#).unwrap();
+        assert_eq!(nightly, Plan { enabled: true, cadence: Cadence::cron("30 2 * * *", "Europe/Berlin").unwrap() });
+        let off = changed(&nightly, r#"{"enabled": false}"#).unwrap();
+        assert_eq!(off, Plan { enabled: false, ..nightly.clone() });
+        let elsewhere = changed(&nightly, r#"{"timezone": "Asia/Tokyo"}"#).unwrap();
+        assert_eq!(elsewhere.cadence, Cadence::cron("30 2 * * *", "Asia/Tokyo").unwrap());
+        let later = changed(&nightly, r#"{"cron": "30 4 * * *"}"#).unwrap();
+        assert_eq!(later.cadence, Cadence::cron("30 4 * * *", "Europe/Berlin").unwrap());
+        assert_eq!(changed(&nightly, r#"{"interval": 6}"#).unwrap(), every_six);
+        assert_eq!(changed(&every_six, r#"{"interval": 6, "cron": null, "timezone": "UTC"}"#).unwrap(), every_six);
+        assert_eq!(changed(&every_six, "{}").unwrap(), every_six);
+        for bad in [
+            r#"{"interval": 6, "cron": "30 2 * * *"}"#,
+            r#"{"interval": 6, "timezone": "Asia/Tokyo"}"#,
+            r#"{"timezone": "Asia/Tokyo"}"#,
+            r#"{"interval": 0}"#,
+            r#"{"interval": -1}"#,
+            r#"{"interval": 4294967297}"#,
+            r#"{"cron": "x"}"#,
+        ] {
+            assert_eq!(changed(&every_six, bad).unwrap_err().kind(), crate::error::ErrorKind::Usage, "{bad}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// All of it, with this configuration.
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // Both connections, and how they stand.
     let both = connect_dual_db(&config).await;
     for (name, state) in [("source", &both.state.atlas), ("target", &both.state.local)] {

@@ -396,7 +396,7 @@ mod tests {
         let skipped = Some((RunOutcome::Skipped, 120, None, true));
         let failed = Some((RunOutcome::Failed, 180, None, true));
         // What comes while the service ends is left to the next one.
-        assert_eq!(outcomes, [None, started.clone(), started, skipped, failed.clone(), failed]);
+        assert_eq!(outcomes, [None, started, started, skipped, failed, failed]);
         assert_eq!(asked.lock().unwrap().1, [Trigger::Schedule, Trigger::Schedule, Trigger::Missed, Trigger::Schedule]);
         let again = Scheduler::open(state, every(1)).await.unwrap().shown();
         assert_eq!((again.last, again.next), (scheduler.shown().last, Some(anchor + TimeDelta::minutes(240))));

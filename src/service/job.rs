@@ -244,7 +244,7 @@ impl From<ImportMode> for RestoreMode {
     }
 }
 
-/// How far a job is.
+/// How far a job is; of one that did its work, all of that.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobProgress {
@@ -268,6 +268,34 @@ pub struct JobProgress {
     pub collections_total: u64,
     /// Each collection of this phase; in events those that are being worked on, fifty at most.
     pub collections: Vec<CollectionProgress>,
+}
+
+impl JobProgress {
+    /// That of work that is done: namespaces with their documents and bytes.
+    pub(super) fn done(collections: impl Iterator<Item = (String, u64, u64)>) -> Self {
+        let collections: Vec<CollectionProgress> = collections
+            .map(|(namespace, documents, bytes)| CollectionProgress {
+                namespace,
+                documents,
+                expected_documents: documents,
+                bytes,
+                expected_bytes: bytes,
+                finished: true,
+            })
+            .collect();
+        let documents = collections.iter().map(|c| c.documents).sum();
+        let bytes = collections.iter().map(|c| c.bytes).sum();
+        Self {
+            documents,
+            expected_documents: documents,
+            bytes,
+            expected_bytes: bytes,
+            collections_done: collections.len() as u64,
+            collections_total: collections.len() as u64,
+            collections,
+            ..Self::default()
+        }
+    }
 }
 
 /// How far a collection is.

@@ -19,7 +19,7 @@ pub(super) struct Rates {
 impl Rates {
     /// Takes what was counted until now over into a job's progress.
     pub(super) fn take(&mut self, view: View, progress: &mut JobProgress) {
-        // A phase without collections, such as a commit, leaves in sight what was done before it.
+        // A phase without collections, such as the last one, leaves in sight what was done before it.
         if view.items.is_empty() {
             self.of(&view.phase, 0, 0, Instant::now());
             (progress.documents_per_second, progress.bytes_per_second) = (0, 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Inner;
-use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, RetentionResult, VerifyProblem, VerifyResult};
+use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, JobProgress, RetentionResult, VerifyProblem, VerifyResult};
 use super::jobs::{Context, Failure};
 use crate::catalog::Backup;
 use crate::clock;
@@ -17,6 +17,9 @@ use crate::format::key;
 use crate::mongo::MongoUri;
 use crate::names::NamespacePattern;
 
+/// The phase of a job that did all of its work.
+const DONE: &str = "done";
+
 /// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
 pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, context: Context) -> Result<(), Failure> {
     // 1. The backup.
@@ -26,6 +29,8 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
     context.update(|job| {
         job.backup = Some(report.name.to_string());
         job.result.backup = Some(result_of(&report));
+        let collections = report.manifest.collections.iter();
+        job.progress = JobProgress::done(collections.map(|c| (c.namespace().to_string(), c.documents, c.bytes)));
     });
     context.keep().await;
 
@@ -51,6 +56,9 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
         }
         context.update(|job| job.result.retention = Some(retained));
         service.listing.forget();
+    }
+    if imported.is_ok() {
+        context.progress.begin(DONE);
     }
     imported.map_err(at(JobKind::Import))
 }
@@ -135,6 +143,9 @@ impl Import {
     /// Does it.
     pub(super) async fn run(self, service: Arc<Inner>, context: Context) -> Result<(), Failure> {
         let done = import(self, &service, &context).await;
+        if done.is_ok() {
+            context.progress.begin(DONE);
+        }
         service.listing.forget();
         done.map_err(at(JobKind::Import))
     }
@@ -146,7 +157,11 @@ async fn import(import: Import, service: &Inner, context: &Context) -> Result<()
     let source = service.config.configured_source()?;
     let plan = restore::plan(&backup, &target, source.as_ref(), &options, &context.stop).await?;
     let report = record::import(&backup, plan, &options, &context.progress, &context.stop).await?;
-    context.update(|job| job.result.import = Some(ImportResult::from(&report)));
+    context.update(|job| {
+        job.result.import = Some(ImportResult::from(&report));
+        let collections = report.collections.iter();
+        job.progress = JobProgress::done(collections.map(|c| (c.namespace.clone(), c.documents, c.bytes)));
+    });
     refuse_shortfall(&report)
 }
 

@@ -88,6 +88,13 @@ async fn a_download_is_a_backup_elsewhere() {
     let cli = pair.service();
     let service = Service::start(&cli).await;
     let made = service.ended(&service.begin_backup().await).await;
+    let progress = &made["progress"];
+    assert_eq!(
+        (&progress["phase"], &progress["documents"], &progress["expectedDocuments"]),
+        (&json!("done"), &json!(6000), &json!(6000))
+    );
+    assert_eq!((&progress["collectionsDone"], progress["collections"].as_array().unwrap().len()), (&json!(6), 6), "{progress}");
+    assert!(progress["documentsPerSecond"].as_u64().unwrap() > 0, "{progress}");
     let name = made["result"]["backup"]["name"].as_str().unwrap();
     let path = format!("/api/backups/{name}/download");
     let response = service.request(reqwest::Method::GET, &path).send().await.unwrap();

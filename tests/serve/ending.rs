@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::support::backups::fill_large;
 use super::support::service::{Service, answer, client};
 use super::{Pair, full_speed, is_reading, slow_down};
 
@@ -97,4 +98,41 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     assert_eq!(job["state"], "cancelled", "{job}");
     let databases = pair.target.client().await.list_database_names().await.unwrap();
     assert!(!databases.contains(&"shop".to_owned()), "{databases:?}");
+}
+
+/// Of much that was read, what is cancelled leaves nothing, and what the end of the service stops can be gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_service_ended() {
+    let pair = Pair::start().await;
+    let shop = pair.source.client().await.database("shop");
+    for number in 0..12 {
+        fill_large(&shop, &format!("large{number}"), 10_000).await;
+    }
+    let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0");
+    let service = Service::start(&cli).await;
+    slow_down(&pair.source, &["find", "getMore"], 500).await;
+    let much = |job: &Value| job["progress"]["phase"] == "reading" && job["progress"]["bytes"].as_u64().unwrap() > 80_000_000;
+    let directories = || {
+        let entries = std::fs::read_dir(cli.dir().join("backups")).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+
+    let id = service.begin_backup().await;
+    service.job_when(&id, "far on", much).await;
+    assert_eq!(directories().len(), 1);
+    service.delete(&format!("/api/jobs/{id}")).await;
+    assert_eq!(service.ended(&id).await["state"], "cancelled");
+    assert_eq!(directories(), Vec::<std::path::PathBuf>::new());
+
+    let id = service.begin_backup().await;
+    service.job_when(&id, "far on", much).await;
+    let (code, log) = service.stop().await;
+    assert_eq!(code, Some(0), "{}", log.join("\n"));
+    full_speed(&pair.source).await;
+    let service = Service::start(&cli).await;
+    let job = service.job(&id).await;
+    assert_eq!(job["state"], "interrupted", "{job}");
+    assert!(job["error"]["hint"].as_str().unwrap().contains("--resume"), "{job}");
+    let resumed = cli.json(&["backup", "--resume"]).await;
+    assert_eq!((&resumed["name"], resumed["documents"].as_u64()), (&job["backup"], Some(126_000)), "{resumed}");
 }

@@ -72,3 +72,25 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
     let jobs = service.get("/api/jobs?state=interrupted").await;
     assert_eq!(jobs.body["data"]["jobs"].as_array().unwrap().len(), 10, "{jobs:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_import_after_a_backup_leaves_the_backup_and_says_so() {
+    let pair = Pair::start().await;
+    let cli = pair.service().env("AUTO_IMPORT_TO_LOCAL", "true");
+    let service = Service::start(&cli).await;
+    slow_down(&pair.target, &["insert"], 3000).await;
+    let id = service.begin_backup().await;
+    service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
+    service.kill().await;
+    full_speed(&pair.target).await;
+    let service = Service::start(&cli).await;
+    let job = service.job(&id).await;
+    assert_eq!((&job["state"], &job["error"]["stage"]), (&json!("interrupted"), &json!("import")), "{job}");
+    let status = service.get("/api/backups/status").await;
+    let backup = &status.body["data"]["backups"][0];
+    assert_eq!((&backup["complete"], &backup["name"]), (&json!(true), &job["result"]["backup"]["name"]), "{status:?}");
+    let metrics = service.get("/metrics").await.body.as_str().unwrap().to_owned();
+    let last =
+        |kind: &str| metrics.lines().find(|l| l.starts_with("bsonvault_last_succeeded{") && l.contains(kind)).unwrap().to_owned();
+    assert!(last("backup").ends_with(" 1.0") && last("import").ends_with(" 0.0"), "{metrics}");
+}

@@ -246,7 +246,7 @@ impl CleanRequest {
 
 /// Any number without a fraction, however it is written; what of it makes sense is told by its range.
 fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let number = f64::deserialize(from)?;
+    let number = f64::deserialize(from).map_err(|_| serde::de::Error::custom("keepCount is no number, expected a whole one"))?;
     if number.fract() == 0.0 { Ok(number) } else { Err(serde::de::Error::custom(format!("{number} is not a whole number"))) }
 }
 

@@ -49,7 +49,8 @@ fn compare(name: &str, place: &Place, body: &Value) {
 
 /// Replaces what differs from run to run.
 fn normalise(value: &mut Value, directory: &str, key: &str) {
-    const MEASURED: [&str; 12] = [
+    const MEASURED: [&str; 13] = [
+        "freedBytes",
         "latencyMs",
         "size",
         "storedBytes",

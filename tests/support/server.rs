@@ -231,8 +231,9 @@ impl Server {
     async fn answers(&self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.is_running() {
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
-                // Another process may have won the port: then ours ends.
+            // Another process may have won the port: then ours never listens, and ends.
+            let listens = std::fs::read_to_string(self.dir.join("log")).is_ok_and(|log| log.contains("Waiting for connections"));
+            if listens && tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
                 let client = self.impatient_client().await;
                 if client.database("admin").run_command(doc! {"hello": 1}).await.is_ok() && self.is_running() {
                     return true;

@@ -4,7 +4,8 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
@@ -26,7 +27,10 @@ const VERSION_KEY: &str = "version";
 /// The state file. Cloning shares it. One process has it open at a time.
 #[derive(Clone)]
 pub(super) struct State {
-    database: Arc<Database>,
+    /// None only where it could not be opened again.
+    database: Arc<RwLock<Option<Database>>>,
+    /// After an error of the disk the library refuses everything until the file is opened anew.
+    is_broken: Arc<AtomicBool>,
     path: Arc<PathBuf>,
 }
 
@@ -40,7 +44,7 @@ impl State {
         let path = path.to_owned();
         blocking(move || {
             let database = open(&path)?;
-            let state = Self { database: Arc::new(database), path: Arc::new(path) };
+            let state = Self { database: Arc::new(RwLock::new(Some(database))), is_broken: Arc::default(), path: Arc::new(path) };
             state.prepare()?;
             Ok(state)
         })
@@ -209,11 +213,32 @@ impl State {
     }
 
     fn attempt<T>(&self, what: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T> {
-        what(&self.database).map_err(|e| {
+        if self.is_broken.load(Ordering::SeqCst) {
+            self.open_again()?;
+        }
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &*database else {
+            return Err(Error::new(ErrorKind::Storage, format!("the state file {} is not open", self.path.display())));
+        };
+        what(database).map_err(|e| {
+            self.is_broken.store(true, Ordering::SeqCst);
             Error::new(ErrorKind::Storage, format!("the state file {} cannot be used: {e}", self.path.display()))
                 .hint("look after the disk that it is on, or set BACKUP_STATE to another file")
                 .cause(e)
         })
+    }
+
+    /// Once a disk is full for a moment, a service must not be without its state until somebody starts it again.
+    fn open_again(&self) -> Result<()> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if self.is_broken.load(Ordering::SeqCst) {
+            // The old one has the file's lock.
+            drop(database.take());
+            *database = Some(open(&self.path)?);
+            self.is_broken.store(false, Ordering::SeqCst);
+            tracing::info!("the state file was opened again after an error");
+        }
+        Ok(())
     }
 
     fn parsed<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
@@ -313,6 +338,22 @@ mod tests {
         }
         let jobs = all(&state).await;
         assert_eq!((jobs.len(), jobs.first(), jobs.last()), (KEPT, Some(&running), last.as_ref()));
+    }
+
+    #[tokio::test]
+    async fn after_an_error_of_the_disk_it_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("s"), directory.path().join("other"));
+        let state = State::open(&path).await.unwrap();
+        // Another file in its place shows that it is opened anew.
+        let job = Job::new(JobKind::Backup, Trigger::Manual, clock::now());
+        State::open(&other).await.unwrap().put(&job).await.unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(all(&state).await, []);
+        let failed = state.write(|_| Err(redb::Error::PreviousIo)).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Storage, "{failed}");
+        state.keep("schedule", &7).await.unwrap();
+        assert_eq!((all(&state).await, state.kept::<u8>("schedule").await.unwrap()), (vec![job], Some(7)));
     }
 
     #[tokio::test]

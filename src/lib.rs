@@ -5,6 +5,7 @@
 //! - [`error`], [`names`], [`clock`]: what everything uses.  [`retention`], [`schedule`]: which backups stay, and when the next is due.
 //! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
+//! - [`interop`]: dumps that mongodump made.
 //! - [`engine`]: one verb a file.
 //! - [`config`]: the settings, validated.  [`service`]: jobs, schedule, status.  [`api`]: REST.  [`cli`]: the command line.
 pub mod api;
@@ -15,6 +16,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod interop;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;

@@ -138,6 +138,33 @@ pub fn escape_collection(name: &str) -> String {
     if escaped.len() > MAX_ESCAPED { with_hash(&escaped, name) } else { escaped }
 }
 
+/// The name that mongodump escaped to this, where it can be one: Go's `url.QueryUnescape`, which takes a character that needs
+/// no escape either way. One that [`is_cut_short`] gives what is left of the name and its hash, or nothing.
+#[must_use]
+pub fn unescape_collection(escaped: &str) -> Option<String> {
+    let mut name = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.bytes();
+    while let Some(byte) = bytes.next() {
+        name.push(match byte {
+            b'+' => b' ',
+            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
+            other => other,
+        });
+    }
+    String::from_utf8(name).ok()
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
+}
+
+/// Whether an escaped name was too long and ends with its hash: the true one is in the metadata. Names of just that length
+/// with an escaped `$` in them look the same.
+#[must_use]
+pub fn is_cut_short(escaped: &str) -> bool {
+    escaped.len() == MAX_ESCAPED && escaped.contains("%24")
+}
+
 fn escape_database(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for c in name.chars() {
@@ -179,6 +206,28 @@ mod tests {
         assert_eq!(long.len(), 238);
         assert!(long.contains("%24"));
         assert_eq!(escape_collection(&"b".repeat(225)), "b".repeat(225));
+    }
+
+    #[test]
+    fn escaped_names_are_read_back() {
+        for name in ["slash/and\\back per%cent", "ünï-日本", "new\nline~._", "%2F", "a+b", "", "😀", "nul\0"] {
+            assert_eq!(unescape_collection(&escape_collection(name)).as_deref(), Some(name));
+        }
+        assert_eq!(unescape_collection("%c3%bc ü\"").as_deref(), Some("ü ü\""));
+        for wrong in ["%", "a%2", "%zz", "%+1", "%C3", "%é1", "%FF%FE"] {
+            assert_eq!(unescape_collection(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_that_were_cut_short_are_known() {
+        for name in ["ü".repeat(100), "a$".repeat(200), "é/".repeat(119)] {
+            let escaped = escape_collection(&name);
+            assert!(is_cut_short(&escaped));
+            assert_ne!(unescape_collection(&escaped), Some(name));
+        }
+        assert!(!is_cut_short(&"b".repeat(238)));
+        assert!(!is_cut_short(&escape_collection("a$b")));
     }
 
     #[test]

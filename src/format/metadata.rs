@@ -1,6 +1,8 @@
 //! A collection's metadata as mongodump writes it (`NAME.metadata.json`): canonical Extended JSON version 2 on one line. For
 //! people and for mongorestore; this program itself reads the manifest, because Extended JSON does not keep every value.
 
+pub mod read;
+
 use bson::{Bson, Document, RawDocument};
 use serde_json::{Map, Value};
 

@@ -8,6 +8,7 @@ pub mod journal;
 pub mod key;
 pub mod manifest;
 pub mod metadata;
+pub mod mongodump;
 pub mod oplog;
 pub mod progress;
 pub mod reader;

@@ -1,0 +1,406 @@
+//! Extended JSON to BSON, byte by byte, both versions: <https://github.com/mongodb/specifications/blob/master/source/extended-json.md>.
+//!
+//! A value of BSON that JSON does not have is an object with certain keys, a wrapper. Documents of queries and pipelines have
+//! keys that begin with `$` as well, so an object is a wrapper only where it has exactly its keys, with values of their types.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bson::oid::ObjectId;
+use bson::{Decimal128, RawDocumentBuf};
+use uuid::Uuid;
+
+use super::json::{Json, Member, is_number, shown};
+use crate::format::document::MAX_DOCUMENT;
+
+/// Which words a file uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Version 1, whose `{"$regex", "$options"}` and `{"$binary", "$type"}` are values.
+    Legacy,
+    /// Version 2, where they are documents.
+    Modern,
+}
+
+impl Era {
+    /// Modern where there is a wrapper that only version 2 has.
+    pub(super) fn of(json: &Json<'_>) -> Self {
+        if is_modern(json) { Self::Modern } else { Self::Legacy }
+    }
+}
+
+fn is_modern(json: &Json<'_>) -> bool {
+    match json {
+        Json::Array(values) => values.iter().any(is_modern),
+        Json::Object(members) => {
+            let wrapper = matches!(
+                members.as_slice(),
+                [(key, value)] if match (key.as_ref(), value) {
+                    ("$numberInt" | "$numberDouble" | "$symbol" | "$uuid", Json::String(_)) => true,
+                    ("$regularExpression", Json::Object(body)) => strings(body, ["pattern", "options"]).is_some(),
+                    ("$binary", Json::Object(body)) => strings(body, ["base64", "subType"]).is_some(),
+                    ("$date", Json::Object(body)) => strings(body, ["$numberLong"]).is_some(),
+                    ("$dbPointer", Json::Object(body)) => pair(body, ["$ref", "$id"]).is_some(),
+                    _ => false,
+                }
+            );
+            wrapper || members.iter().any(|(_, value)| is_modern(value))
+        }
+        _ => false,
+    }
+}
+
+/// What is wrong, and the path to it.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// Innermost first.
+    steps: Vec<Step>,
+    what: String,
+}
+
+#[derive(Debug)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self { steps: Vec::new(), what: what.into() }
+    }
+
+    pub(super) fn within_key(mut self, key: &str) -> Self {
+        self.steps.push(Step::Key(shown(key).into_owned()));
+        self
+    }
+
+    pub(super) fn within_index(mut self, index: usize) -> Self {
+        self.steps.push(Step::Index(index));
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("at ")?;
+        for (number, step) in self.steps.iter().rev().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) if number == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+            }
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+/// The document with these members; it is no wrapper itself.
+pub(super) fn document(members: &[Member<'_>], era: Era) -> Result<RawDocumentBuf> {
+    let mut encoder = Encoder { out: Vec::new(), era };
+    encoder.document(members)?;
+    RawDocumentBuf::from_bytes(encoder.out).map_err(|e| Fault::new(e.to_string()))
+}
+
+struct Encoder {
+    out: Vec<u8>,
+    era: Era,
+}
+
+impl Encoder {
+    fn document(&mut self, members: &[Member<'_>]) -> Result<()> {
+        let start = self.begin();
+        for (name, value) in members {
+            self.element(name, value).map_err(|fault| fault.within_key(name))?;
+        }
+        self.end(start)
+    }
+
+    fn array(&mut self, values: &[Json<'_>]) -> Result<()> {
+        let start = self.begin();
+        for (index, value) in values.iter().enumerate() {
+            self.element(&index.to_string(), value).map_err(|fault| fault.within_index(index))?;
+        }
+        self.end(start)
+    }
+
+    fn begin(&mut self) -> usize {
+        self.out.extend([0; 4]);
+        self.out.len() - 4
+    }
+
+    fn end(&mut self, start: usize) -> Result<()> {
+        self.out.push(0);
+        self.set_length(start)
+    }
+
+    /// Writes the length of what has been written since `start` there.
+    fn set_length(&mut self, start: usize) -> Result<()> {
+        let length = self.length(self.out.len() - start)?;
+        self.out[start..start + 4].copy_from_slice(&length);
+        Ok(())
+    }
+
+    /// A length, which no value has that is longer than a document may be.
+    fn length(&self, length: usize) -> Result<[u8; 4]> {
+        match i32::try_from(length) {
+            Ok(short) if self.out.len().max(length) <= MAX_DOCUMENT => Ok(short.to_le_bytes()),
+            _ => Err(Fault::new(format!("it makes a document longer than {MAX_DOCUMENT} bytes"))),
+        }
+    }
+
+    fn element(&mut self, name: &str, value: &Json<'_>) -> Result<()> {
+        let kind = self.out.len();
+        self.out.push(0);
+        self.cstring(name)?;
+        self.out[kind] = self.value(value)?;
+        self.length(0).map(|_| ())
+    }
+
+    fn cstring(&mut self, text: &str) -> Result<()> {
+        if text.contains('\0') {
+            return Err(Fault::new("a NUL stands where BSON cannot have one"));
+        }
+        self.out.extend(text.as_bytes());
+        self.out.push(0);
+        Ok(())
+    }
+
+    fn string(&mut self, text: &str) -> Result<()> {
+        let length = self.length(text.len() + 1)?;
+        self.out.extend(length);
+        self.out.extend(text.as_bytes());
+        self.out.push(0);
+        Ok(())
+    }
+
+    fn binary(&mut self, subtype: &str, base64: &str) -> Result<u8> {
+        let bytes = STANDARD.decode(base64).map_err(|e| Fault::new(format!("the binary value is not base64: {e}")))?;
+        let number = (1..=2).contains(&subtype.len()) && subtype.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = number.then(|| u8::from_str_radix(subtype, 16).ok()).flatten();
+        let number = number.ok_or_else(|| Fault::new(format!("{:?} is no subtype of a binary value", shown(subtype))))?;
+        self.bytes(number, &bytes)
+    }
+
+    fn bytes(&mut self, subtype: u8, bytes: &[u8]) -> Result<u8> {
+        // The old subtype has a length of its own inside.
+        if subtype == 0x02 {
+            let (outer, inner) = (self.length(bytes.len() + 4)?, self.length(bytes.len())?);
+            self.out.extend(outer);
+            self.out.push(subtype);
+            self.out.extend(inner);
+        } else {
+            let length = self.length(bytes.len())?;
+            self.out.extend(length);
+            self.out.push(subtype);
+        }
+        self.out.extend(bytes);
+        Ok(0x05)
+    }
+
+    /// Writes a value; gives its type byte.
+    fn value(&mut self, json: &Json<'_>) -> Result<u8> {
+        match json {
+            Json::Null => Ok(0x0A),
+            Json::Bool(value) => self.fixed(0x08, &[u8::from(*value)]),
+            Json::Number(text) => self.number(text),
+            Json::String(text) => self.string(text).map(|()| 0x02),
+            Json::Array(values) => self.array(values).map(|()| 0x04),
+            Json::Object(members) => match self.wrapper(members)? {
+                Some(kind) => Ok(kind),
+                None => self.document(members).map(|()| 0x03),
+            },
+        }
+    }
+
+    fn fixed(&mut self, kind: u8, value: &[u8]) -> Result<u8> {
+        self.out.extend(value);
+        Ok(kind)
+    }
+
+    /// A number without a wrapper: the smallest type that holds it as it is written.
+    fn number(&mut self, text: &str) -> Result<u8> {
+        if let Ok(value) = text.parse::<i32>() {
+            self.fixed(0x10, &value.to_le_bytes())
+        } else if let Ok(value) = text.parse::<i64>() {
+            self.fixed(0x12, &value.to_le_bytes())
+        } else {
+            self.double(text)
+        }
+    }
+
+    fn double(&mut self, text: &str) -> Result<u8> {
+        let value = match text {
+            "NaN" => Some(f64::NAN),
+            "Infinity" | "+Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            // Rust's parser takes other words as well.
+            text if is_number(text) => text.parse().ok(),
+            _ => None,
+        };
+        self.fixed(0x01, &parsed(value, text, "a double")?.to_le_bytes())
+    }
+
+    /// Writes the value that the object stands for, where it is a wrapper; gives its type byte.
+    fn wrapper(&mut self, members: &[Member<'_>]) -> Result<Option<u8>> {
+        if !members.first().is_some_and(|(key, _)| key.starts_with('$')) {
+            return Ok(None);
+        }
+        match members {
+            [(key, value)] => self.single(key, value).transpose(),
+            [_, _] => self.double_keyed(members).transpose(),
+            _ => Ok(None),
+        }
+        .map_err(|fault| match members {
+            [(key, _)] => fault.within_key(key),
+            _ => fault,
+        })
+    }
+
+    fn single(&mut self, key: &str, value: &Json<'_>) -> Option<Result<u8>> {
+        match value {
+            Json::String(text) => self.of_text(key, text),
+            Json::Object(body) => self.of_object(key, body),
+            Json::Number(text) => match key {
+                "$minKey" if *text == "1" => Some(Ok(0xFF)),
+                "$maxKey" if *text == "1" => Some(Ok(0x7F)),
+                "$date" if self.era == Era::Legacy => Some(self.int64(0x09, text)),
+                "$numberLong" if self.era == Era::Legacy => Some(self.int64(0x12, text)),
+                _ => None,
+            },
+            Json::Bool(true) if key == "$undefined" => Some(Ok(0x06)),
+            _ => None,
+        }
+    }
+
+    fn of_text(&mut self, key: &str, text: &str) -> Option<Result<u8>> {
+        Some(match key {
+            "$oid" => self.object_id(text).map(|()| 0x07),
+            "$numberInt" => parsed(integer(text), text, "an int32").and_then(|value: i32| self.fixed(0x10, &value.to_le_bytes())),
+            "$numberLong" => self.int64(0x12, text),
+            "$numberDouble" => self.double(text),
+            "$numberDecimal" => {
+                parsed(text.parse::<Decimal128>().ok(), text, "a decimal128").and_then(|value| self.fixed(0x13, &value.bytes()))
+            }
+            "$date" => parsed(milliseconds(text), text, "a date").and_then(|value| self.fixed(0x09, &value.to_le_bytes())),
+            "$uuid" => parsed(Uuid::try_parse(text).ok(), text, "a UUID").and_then(|id| self.bytes(0x04, id.as_bytes())),
+            "$code" => self.string(text).map(|()| 0x0D),
+            "$symbol" => self.string(text).map(|()| 0x0E),
+            _ => return None,
+        })
+    }
+
+    fn of_object(&mut self, key: &str, body: &[Member<'_>]) -> Option<Result<u8>> {
+        Some(match key {
+            "$date" => {
+                let [milliseconds] = strings(body, ["$numberLong"])?;
+                self.int64(0x09, milliseconds)
+            }
+            "$timestamp" => match pair(body, ["t", "i"])? {
+                [Json::Number(time), Json::Number(increment)] => self.timestamp(time, increment),
+                _ => return None,
+            },
+            "$binary" => {
+                let [base64, subtype] = strings(body, ["base64", "subType"])?;
+                self.binary(subtype, base64)
+            }
+            "$regularExpression" => {
+                let [pattern, options] = strings(body, ["pattern", "options"])?;
+                self.regex(pattern, options)
+            }
+            "$dbPointer" => match pair(body, ["$ref", "$id"])? {
+                [Json::String(namespace), Json::Object(id)] => {
+                    let [id] = strings(id, ["$oid"])?;
+                    self.string(namespace).and_then(|()| self.object_id(id)).map(|()| 0x0C)
+                }
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    fn double_keyed(&mut self, members: &[Member<'_>]) -> Option<Result<u8>> {
+        if let Some([Json::String(code), Json::Object(scope)]) = pair(members, ["$code", "$scope"]) {
+            return Some(self.scoped(code, scope));
+        }
+        if self.era == Era::Modern {
+            return None;
+        }
+        if let Some([pattern, options]) = strings(members, ["$regex", "$options"]) {
+            return Some(self.regex(pattern, options));
+        }
+        let [base64, subtype] = strings(members, ["$binary", "$type"])?;
+        Some(self.binary(subtype, base64))
+    }
+
+    fn int64(&mut self, kind: u8, text: &str) -> Result<u8> {
+        let value: i64 = parsed(integer(text), text, "an int64")?;
+        self.fixed(kind, &value.to_le_bytes())
+    }
+
+    fn object_id(&mut self, text: &str) -> Result<()> {
+        let id = parsed(ObjectId::parse_str(text).ok(), text, "an ObjectId")?;
+        self.out.extend(id.bytes());
+        Ok(())
+    }
+
+    fn timestamp(&mut self, time: &str, increment: &str) -> Result<u8> {
+        let time: u32 = parsed(integer(time), time, "a number of 32 bits")?;
+        let increment: u32 = parsed(integer(increment), increment, "a number of 32 bits")?;
+        self.out.extend(increment.to_le_bytes());
+        self.fixed(0x11, &time.to_le_bytes())
+    }
+
+    fn regex(&mut self, pattern: &str, options: &str) -> Result<u8> {
+        self.cstring(pattern)?;
+        self.cstring(options)?;
+        Ok(0x0B)
+    }
+
+    fn scoped(&mut self, code: &str, scope: &[Member<'_>]) -> Result<u8> {
+        let start = self.begin();
+        self.string(code)?;
+        self.document(scope).map_err(|fault| fault.within_key("$scope"))?;
+        self.set_length(start)?;
+        Ok(0x0F)
+    }
+}
+
+/// The values of an object that has these two keys and no other, in whichever order.
+fn pair<'a, 'b>(members: &'a [Member<'b>], keys: [&str; 2]) -> Option<[&'a Json<'b>; 2]> {
+    match members {
+        [(a, x), (b, y)] if [a, b] == keys => Some([x, y]),
+        [(a, x), (b, y)] if [b, a] == keys => Some([y, x]),
+        _ => None,
+    }
+}
+
+/// The strings of an object that has these keys and no other, in whichever order.
+fn strings<'a, const N: usize>(members: &'a [Member<'_>], keys: [&str; N]) -> Option<[&'a str; N]> {
+    let mut found = [""; N];
+    for (slot, key) in found.iter_mut().zip(keys) {
+        match members.iter().find(|(name, _)| name == key)? {
+            (_, Json::String(text)) => *slot = text,
+            _ => return None,
+        }
+    }
+    (members.len() == N).then_some(found)
+}
+
+fn parsed<T>(value: Option<T>, text: &str, what: &str) -> Result<T> {
+    value.ok_or_else(|| Fault::new(format!("{:?} is not {what}", shown(text))))
+}
+
+/// A whole number as JSON writes it.
+fn integer<T: std::str::FromStr>(text: &str) -> Option<T> {
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+/// A date as text. Old tools wrote zones without a colon.
+fn milliseconds(text: &str) -> Option<i64> {
+    let date = chrono::DateTime::parse_from_rfc3339(text);
+    let date = date.or_else(|_| chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"));
+    date.ok().map(|date| date.timestamp_millis())
+}

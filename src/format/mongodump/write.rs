@@ -1,0 +1,1 @@
+//! Writing an archive: the bytes between documents.

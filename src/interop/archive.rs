@@ -1,0 +1,83 @@
+//! Reading mongodump's archives.
+
+use super::contents::{Contents, Found, named, sort_out};
+use super::feed::{Feed, Gather};
+use super::input::{Input, Reading, Trouble};
+use super::{Of, Wanted};
+use crate::error::{Error, Result};
+use crate::format::document;
+use crate::format::manifest::CollectionKind;
+use crate::format::metadata::read::Metadata;
+use crate::format::mongodump::read::{Event, Reader};
+use crate::format::mongodump::{Member, Prelude};
+use crate::names::Namespace;
+
+/// An archive whose prelude was read.
+pub(super) struct Archive {
+    reader: Reader<Reading>,
+    trouble: Trouble,
+    /// What messages call it.
+    place: String,
+}
+
+impl Archive {
+    /// Reads the prelude.
+    pub(super) fn open(input: Input, place: String) -> Result<Self> {
+        let Input { reading, trouble, .. } = input;
+        match Reader::open(reading) {
+            Ok(reader) => Ok(Self { reader, trouble, place }),
+            Err(e) => Err(trouble.explain(&place, e.context(&place))),
+        }
+    }
+
+    pub(super) fn prelude(&self) -> &Prelude {
+        self.reader.prelude()
+    }
+
+    /// What it holds.
+    pub(super) fn contents(&self) -> Result<Contents> {
+        let found = self.prelude().namespaces.iter().map(found).collect::<Result<_>>();
+        found.and_then(sort_out).map_err(|e| e.context(&self.place))
+    }
+
+    /// Hands on what is wanted. The rest is read and proven all the same.
+    pub(super) fn read(mut self, contents: &Contents, wanted: &Wanted, feed: Feed) -> Result<()> {
+        let namespaces: Vec<Namespace> =
+            self.prelude().namespaces.iter().map(|m| Namespace::new(&*m.database, &*m.collection)).collect();
+        let is_view = |place: usize| match contents.places[place] {
+            Some(Of::Collection(number)) => contents.collections[number].kind == CollectionKind::View,
+            _ => false,
+        };
+        let places: Vec<Option<Of>> = contents.places.iter().map(|place| place.filter(|of| wanted.has(*of))).collect();
+        let (is_wanted, stop): (Vec<bool>, _) = (places.iter().map(Option::is_some).collect(), feed.stop.clone());
+        let mut gather = Gather::new(feed, places);
+        while let Some(event) = self.reader.next().map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))? {
+            match event {
+                _ if stop.is_cancelled() => return Err(Error::interrupted()),
+                Event::Document(place, _) if is_view(place) => {
+                    return Err(Error::damaged(format!("{}: the view {} has documents", self.place, named(&namespaces[place]))));
+                }
+                Event::Document(place, document) if is_wanted[place] => {
+                    document::check(document).map_err(|e| e.context(named(&namespaces[place])).context(&self.place))?;
+                    gather.take(place, document)?;
+                }
+                Event::Document(..) => {}
+                Event::End(place) => gather.end(place)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found(member: &Member) -> Result<Found> {
+    let metadata = match member.metadata.as_str() {
+        "" => None,
+        text => {
+            let place = || format!("the metadata of {}.{}", member.database, member.collection);
+            let read = Metadata::parse(text.as_bytes()).map_err(|e| e.context(place()))?;
+            // Archives name the kind beside the metadata, too.
+            Some(Metadata { kind: read.kind.or_else(|| member.kind.clone()), ..read })
+        }
+    };
+    Ok(Found { database: member.database.clone(), name: member.collection.clone(), metadata, missing: None, bytes: 0 })
+}

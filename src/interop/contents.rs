@@ -1,0 +1,198 @@
+//! What of a dump is a collection, what is for the server itself, and what is left out: the same for every form of dump; pure.
+
+use std::collections::HashMap;
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::Of;
+use crate::error::{Error, Result};
+use crate::format::digest::{ContentDigest, Sha256Hex};
+use crate::format::document::{Elements, Writer};
+use crate::format::manifest::{Collection, CollectionKind, LeftOut, RawValue, StoredObject};
+use crate::format::metadata::read::Metadata;
+use crate::format::mongodump;
+use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
+
+/// Fields that old tools put among the options, and `listCollections` does not.
+const NO_OPTIONS: [&str; 2] = ["create", "uuid"];
+
+/// A namespace that a dump holds, as far as it can be told before documents are read. The oplog has no database.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) database: String,
+    /// Of a time series its own name, not that of its buckets.
+    pub(super) name: String,
+    /// None where there is none, or where it is empty.
+    pub(super) metadata: Option<Metadata>,
+    /// The file that would hold its documents, where it is missing.
+    pub(super) missing: Option<String>,
+    /// About the bytes of its documents; 0 where that is not known.
+    pub(super) bytes: u64,
+}
+
+/// What a dump holds, sorted out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contents {
+    pub(super) collections: Vec<Collection>,
+    pub(super) left_out: Vec<LeftOut>,
+    pub(super) notes: Vec<String>,
+    /// What each that was found is; none of what is left out.
+    pub(super) places: Vec<Option<Of>>,
+}
+
+impl Contents {
+    pub(super) fn has_oplog(&self) -> bool {
+        self.places.contains(&Some(Of::Oplog))
+    }
+
+    pub(super) fn has_users(&self) -> bool {
+        self.places.iter().any(|place| matches!(place, Some(Of::Users | Of::Roles)))
+    }
+}
+
+/// Sorts out what was found.
+pub(super) fn sort_out(found: Vec<Found>) -> Result<Contents> {
+    let mut contents = Contents::default();
+    let all_users = found.iter().any(|f| f.database == "admin" && matches!(f.name.as_str(), "system.users" | "system.roles"));
+    let mut of_namespace = HashMap::new();
+    for (number, found) in found.into_iter().enumerate() {
+        let namespace = Namespace::new(&*found.database, &*found.name);
+        if let Some(_twice) = of_namespace.insert(namespace.clone(), number) {
+            return Err(Error::damaged(format!("the dump holds {} twice", named(&namespace))));
+        }
+        let place = match own(&found, all_users) {
+            Own::Is(of) => Some(of),
+            Own::LeftOut(reason) => {
+                let uuid = found.metadata.and_then(|m| m.uuid);
+                contents.left_out.push(LeftOut {
+                    database: found.database,
+                    collection: found.name,
+                    uuid,
+                    reason: reason.to_owned(),
+                });
+                None
+            }
+            Own::No => {
+                contents.collections.push(collection(found, &mut contents.notes)?);
+                Some(Of::Collection(number)) // until all are in order
+            }
+        };
+        contents.places.push(place);
+    }
+    contents.collections.sort_by_key(Collection::namespace);
+    for (number, collection) in contents.collections.iter().enumerate() {
+        if let Some(found) = of_namespace.get(&collection.namespace()) {
+            contents.places[*found] = Some(Of::Collection(number));
+        }
+    }
+    contents.left_out.sort_by(|a, b| (&a.database, &a.collection).cmp(&(&b.database, &b.collection)));
+    Ok(contents)
+}
+
+/// Whether a namespace is for the server itself.
+enum Own {
+    No,
+    Is(Of),
+    LeftOut(&'static str),
+}
+
+fn own(found: &Found, all_users: bool) -> Own {
+    let Found { database, name, .. } = found;
+    match (database.as_str(), name.as_str()) {
+        ("", mongodump::OPLOG) => Own::Is(Of::Oplog),
+        ("admin", "system.users") => Own::Is(Of::Users),
+        ("admin", "system.roles") => Own::Is(Of::Roles),
+        (_, "$admin.system.users" | "$admin.system.roles") if all_users => {
+            Own::LeftOut("the dump holds the users of all databases")
+        }
+        (_, "$admin.system.users") => Own::Is(Of::Users),
+        (_, "$admin.system.roles") => Own::Is(Of::Roles),
+        ("local", "oplog.rs" | "oplog.$main") => {
+            Own::LeftOut("a copy of the oplog as a collection is not taken for the oplog of the dump")
+        }
+        (database, _) if SYSTEM_DATABASES.contains(&database) || database.starts_with("__mdb_internal") => {
+            Own::LeftOut("its database belongs to the server itself")
+        }
+        (_, name) if Namespace::new(&**database, name).is_of_an_import() => {
+            Own::LeftOut("belongs to an import that ran, or that a crash left")
+        }
+        (_, name) if name.contains('$') => Own::LeftOut("has a $ in its name, which no server takes"),
+        (_, "system.indexes") => Own::LeftOut("the indexes of an old server: those of each collection are in its metadata"),
+        // Buckets that have come to here have no time series.
+        (_, name) if name.starts_with("system.") && name != "system.js" && !name.starts_with(BUCKETS_PREFIX) => {
+            Own::LeftOut("belongs to the server")
+        }
+        _ => Own::No,
+    }
+}
+
+fn collection(found: Found, notes: &mut Vec<String>) -> Result<Collection> {
+    let namespace = Namespace::new(found.database, found.name);
+    if namespace.database.is_empty() || namespace.collection.is_empty() || namespace.collection.contains('\0') {
+        return Err(Error::damaged(format!("the dump holds {}, which cannot be the name of a collection", named(&namespace))));
+    }
+    if namespace.collection.starts_with(BUCKETS_PREFIX) {
+        return Err(Error::damaged(format!("{}: buckets without the metadata of their time series", named(&namespace))));
+    }
+    if found.metadata.is_none() {
+        notes.push(format!(
+            "{} has no metadata: it is taken for a plain collection without options and without indexes",
+            named(&namespace)
+        ));
+    }
+    let metadata = found.metadata.unwrap_or_default();
+    let kind = kind_of(&metadata);
+    if kind == CollectionKind::View && found.bytes > 0 {
+        return Err(Error::damaged(format!("the view {} has documents", named(&namespace))));
+    }
+    if kind != CollectionKind::View && metadata.kind.as_deref() == Some("view") {
+        notes.push(format!("{} was a view, and the dump holds its documents: it is taken for a collection", named(&namespace)));
+    }
+    if let (Some(missing), true) = (found.missing, kind != CollectionKind::View) {
+        notes.push(format!("{missing} is missing: {} is taken for an empty collection", named(&namespace)));
+    }
+    let mut collection = Collection {
+        database: namespace.database,
+        name: namespace.collection,
+        kind,
+        uuid: metadata.uuid,
+        options: RawValue::of(&without(&metadata.options, &NO_OPTIONS)?),
+        indexes: metadata.indexes.iter().map(|index| RawValue::of(index)).collect(),
+        metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
+        documents: 0,
+        bytes: found.bytes,
+        digest: ContentDigest::default(),
+        segments: Vec::new(),
+    };
+    if kind == CollectionKind::View {
+        (collection.uuid, collection.indexes) = (None, Vec::new());
+    }
+    Ok(collection)
+}
+
+/// What a collection is by its metadata: its options count, because a view that was dumped as a collection is none.
+pub(super) fn kind_of(metadata: &Metadata) -> CollectionKind {
+    let has = |option: &str| matches!(metadata.options.get(option), Ok(Some(_)));
+    match metadata.kind.as_deref() {
+        Some("timeseries") => CollectionKind::TimeSeries,
+        _ if has("timeseries") => CollectionKind::TimeSeries,
+        _ if has("viewOn") => CollectionKind::View,
+        _ => CollectionKind::Collection,
+    }
+}
+
+fn without(options: &RawDocument, fields: &[&str]) -> Result<RawDocumentBuf> {
+    let mut kept = Writer::with_capacity(options.as_bytes().len());
+    for element in Elements::of(options.as_bytes())? {
+        let element = element?;
+        if !fields.iter().any(|field| field.as_bytes() == element.name) {
+            kept.element(element.kind, element.name, element.value);
+        }
+    }
+    kept.raw()
+}
+
+/// A namespace as messages name it.
+pub(super) fn named(namespace: &Namespace) -> String {
+    if namespace.database.is_empty() { format!("the {}", namespace.collection) } else { namespace.to_string() }
+}

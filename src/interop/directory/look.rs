@@ -1,0 +1,324 @@
+//! What a directory holds, by the names of its files and by its metadata files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Directory, Member};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::CollectionKind;
+use crate::format::metadata::read::{Metadata, Versions};
+use crate::format::{key, metadata, mongodump};
+use crate::interop::contents::{Found, kind_of, sort_out};
+use crate::interop::input::{self, Input};
+use crate::names::{Namespace, SYSTEM_DATABASES};
+
+/// The largest `prelude.json` that is read.
+const PRELUDE_LIMIT: u64 = 1024 * 1024;
+
+/// What is said where something is no dump.
+pub(in crate::interop) const WHAT_A_DUMP_IS: &str = "a dump is a directory with a directory for each database, that of one database, an archive, or a .bson file, as mongodump writes them";
+
+/// What a file is by its name.
+enum Kind {
+    /// The documents of the collection whose escaped name is the stem.
+    Documents(String),
+    /// Its metadata.
+    Metadata(String),
+    /// `prelude.json`.
+    Prelude,
+    /// None of these.
+    Other,
+}
+
+/// The files of one directory.
+#[derive(Default)]
+struct Files {
+    documents: BTreeMap<String, PathBuf>,
+    metadata: BTreeMap<String, PathBuf>,
+    prelude: Option<PathBuf>,
+    /// By their names.
+    others: Vec<String>,
+    directories: Vec<PathBuf>,
+}
+
+/// Looks at a directory.
+pub(in crate::interop) fn look(root: &Path, stop: &CancellationToken) -> Result<Directory> {
+    let mut top = Files::of(root)?;
+    let is_backup = |directory: &Path| [key::MANIFEST, key::SHA256SUMS].iter().all(|own| directory.join(own).is_file());
+    if is_backup(root) || root.parent().is_some_and(is_backup) {
+        return Err(Error::usage(format!("{} is a backup, or part of one, and not a dump", root.display()))
+            .hint("`bsonvault import NAME` imports it"));
+    }
+    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), notes: Vec::new() };
+    let mut databases = Vec::new();
+    for directory in std::mem::take(&mut top.directories) {
+        let files = Files::of(&directory)?;
+        match files.is_empty() {
+            true => looking.notes.push(format!("{} holds no collections, and is not read", directory.display())),
+            false => databases.push((directory, files)),
+        }
+    }
+    let mut prelude = top.prelude.take();
+    let oplog_alone = top.documents.len() == 1 && !top.metadata.contains_key(mongodump::OPLOG);
+    if databases.is_empty() && !top.is_empty() && !(oplog_alone && top.documents.contains_key(mongodump::OPLOG)) {
+        prelude = prelude.or_else(|| root.parent().and_then(prelude_in));
+        databases.push((root.to_owned(), std::mem::take(&mut top)));
+    }
+    if let Some(oplog) = top.documents.remove(mongodump::OPLOG) {
+        looking.add(Namespace::new("", mongodump::OPLOG), Some(oplog), None, None)?;
+    }
+    if databases.is_empty() && looking.members.is_empty() && prelude.is_none() {
+        let hint = match top.others.iter().find(|name| name.starts_with("archive")) {
+            Some(name) => format!("if {name} in it is an archive, name that; {WHAT_A_DUMP_IS}"),
+            None => WHAT_A_DUMP_IS.to_owned(),
+        };
+        return Err(Error::new(ErrorKind::NotFound, format!("{} holds nothing of a dump", root.display())).hint(hint));
+    }
+    for path in top.documents.values().chain(top.metadata.values()) {
+        looking.notes.push(format!("{} is outside of any database's directory, and is not read", path.display()));
+    }
+    looking.others(root, &top.others);
+    for (directory, files) in databases {
+        prelude = prelude.or_else(|| files.prelude.clone());
+        looking.database(&directory, files)?;
+    }
+    let server_version = prelude.map(|path| version(&path, stop)).transpose()?.flatten();
+    looking.finish(server_version)
+}
+
+/// Looks at a single file of documents, and at the metadata beside it.
+pub(in crate::interop) fn look_at_file(path: &Path, stop: &CancellationToken) -> Result<Directory> {
+    let directory = path.parent().ok_or_else(|| Error::usage(format!("{} is in no directory", path.display())))?;
+    let name = utf8_name(path)?;
+    let stem = match kind(&name) {
+        Kind::Documents(stem) => stem,
+        _ => name.strip_suffix(".gz").unwrap_or(&name).to_owned(),
+    };
+    let all = Files::of(directory)?;
+    let full = key::unescape_collection(&stem).unwrap_or_else(|| stem.clone());
+    let wanted = |metadata: &str| {
+        let name = key::unescape_collection(metadata).unwrap_or_else(|| metadata.to_owned());
+        metadata == stem || Namespace::new("", name).buckets().collection == full
+    };
+    let files = Files {
+        documents: BTreeMap::from([(stem.clone(), path.to_owned())]),
+        metadata: all.metadata.into_iter().filter(|(stem, _)| wanted(stem)).collect(),
+        ..Files::default()
+    };
+    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), notes: Vec::new() };
+    looking.database(directory, files)?;
+    let prelude = all.prelude.or_else(|| directory.parent().and_then(prelude_in));
+    let server_version = prelude.map(|path| version(&path, stop)).transpose()?.flatten();
+    looking.finish(server_version)
+}
+
+/// What has been seen so far.
+struct Looking<'a> {
+    stop: &'a CancellationToken,
+    members: Vec<Member>,
+    found: Vec<Found>,
+    notes: Vec<String>,
+}
+
+impl Looking<'_> {
+    fn finish(self, server_version: Option<String>) -> Result<Directory> {
+        let mut contents = sort_out(self.found)?;
+        contents.notes.splice(0..0, self.notes);
+        Ok(Directory { members: self.members, contents, server_version })
+    }
+
+    fn others(&mut self, directory: &Path, others: &[String]) {
+        self.notes.extend(
+            others.iter().map(|name| format!("{} is no file of a dump, and is not read", directory.join(name).display())),
+        );
+    }
+
+    /// Puts the files of a database's directory together.
+    fn database(&mut self, directory: &Path, mut files: Files) -> Result<()> {
+        let database = database_of(directory)?;
+        for path in files.directories.drain(..) {
+            self.notes.push(format!("{} is a directory inside of a database's, and is not read", path.display()));
+        }
+        for (stem, path) in std::mem::take(&mut files.metadata) {
+            let place = || path.display().to_string();
+            let text = input::whole(&path, metadata::LIMIT, self.stop)?;
+            let metadata = Metadata::parse(&text).map_err(|e| e.context(place()))?;
+            let name = match (key::is_cut_short(&stem), &metadata.collection) {
+                (false, _) => unescaped(&stem),
+                (true, Some(name)) => name.clone(),
+                (true, None) => return Err(cut_short(&path)),
+            };
+            let namespace = Namespace::new(&*database, name);
+            let buckets = files.documents.remove(&key::escape_collection(&namespace.buckets().collection));
+            let file = match (files.documents.remove(&stem), buckets) {
+                (Some(own), Some(buckets)) => {
+                    return Err(Error::damaged(format!(
+                        "{namespace} has documents of its own in {} and buckets in {}",
+                        own.display(),
+                        buckets.display()
+                    )));
+                }
+                (None, Some(buckets)) if kind_of(&metadata) != CollectionKind::TimeSeries => {
+                    return Err(Error::damaged(format!(
+                        "{} has buckets, and {} is not that of a time series",
+                        buckets.display(),
+                        place()
+                    )));
+                }
+                (own, buckets) => own.or(buckets),
+            };
+            let missing = match &file {
+                None => Some(self.missing(directory, &stem, &metadata, &files.others)?),
+                Some(_) => None,
+            };
+            let metadata = (!text.iter().all(u8::is_ascii_whitespace)).then_some(metadata);
+            self.add(namespace, file, metadata, missing)?;
+        }
+        for (stem, path) in std::mem::take(&mut files.documents) {
+            if key::is_cut_short(&stem) {
+                return Err(cut_short(&path));
+            }
+            self.add(Namespace::new(&*database, unescaped(&stem)), Some(path), None, None)?;
+        }
+        self.others(directory, &files.others);
+        Ok(())
+    }
+
+    /// The file that is not there. One that is, but in a form that cannot be read, is an error.
+    fn missing(&self, directory: &Path, stem: &str, metadata: &Metadata, others: &[String]) -> Result<String> {
+        let file = match kind_of(metadata) {
+            CollectionKind::TimeSeries => format!("{}{stem}.bson", crate::names::BUCKETS_PREFIX),
+            _ => format!("{stem}.bson"),
+        };
+        match others.iter().find(|name| name.starts_with(&format!("{file}."))) {
+            Some(name) => Err(Error::damaged(format!(
+                "{} cannot be read: gzip is the only compression that a dump has",
+                directory.join(name).display()
+            ))
+            .hint("decompress it")),
+            None => Ok(directory.join(file).display().to_string()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        namespace: Namespace,
+        file: Option<PathBuf>,
+        metadata: Option<Metadata>,
+        missing: Option<String>,
+    ) -> Result<()> {
+        let (mut stored, mut bytes) = (0, 0);
+        if let Some(path) = &file {
+            stored = std::fs::metadata(path).map_err(|e| input::unreadable(path, e))?.len();
+            bytes = if Input::file(path, self.stop)?.is_gzip { 0 } else { stored };
+        }
+        let Namespace { database, collection } = namespace.clone();
+        self.found.push(Found { database, name: collection, metadata, missing, bytes });
+        self.members.push(Member { namespace, file, stored });
+        Ok(())
+    }
+}
+
+impl Files {
+    /// Of a directory, links followed.
+    fn of(directory: &Path) -> Result<Self> {
+        let mut files = Self::default();
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(|e| input::unreadable(directory, e))? {
+            paths.push(entry.map_err(|e| input::unreadable(directory, e))?.path());
+        }
+        paths.sort();
+        for path in paths {
+            // A link that leads nowhere is a stray unless its name says that it should be more.
+            let found = std::fs::metadata(&path);
+            if found.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
+                files.directories.push(path);
+                continue;
+            }
+            let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = match kind(&shown) {
+                Kind::Other => shown,
+                _ => utf8_name(&path)?,
+            };
+            let (list, stem) = match kind(&name) {
+                Kind::Documents(stem) => (&mut files.documents, stem),
+                Kind::Metadata(stem) => (&mut files.metadata, stem),
+                Kind::Prelude => {
+                    files.prelude = Some(path);
+                    continue;
+                }
+                Kind::Other => {
+                    files.others.push(name);
+                    continue;
+                }
+            };
+            if !found.map_err(|e| input::unreadable(&path, e))?.is_file() {
+                return Err(Error::new(ErrorKind::Storage, format!("{} is not a regular file", path.display())));
+            }
+            if let Some(other) = list.insert(stem, path.clone()) {
+                return Err(Error::damaged(format!("{} and {} are the same file of a dump", other.display(), path.display()))
+                    .hint("move one of them away"));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Whether nothing of a collection is in it.
+    fn is_empty(&self) -> bool {
+        self.documents.is_empty() && self.metadata.is_empty()
+    }
+}
+
+fn kind(name: &str) -> Kind {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    if plain == "prelude.json" {
+        return Kind::Prelude;
+    }
+    if let Some(stem) = plain.strip_suffix(".metadata.json") {
+        return Kind::Metadata(stem.to_owned());
+    }
+    // `.bin` is what very old tools wrote.
+    match plain.strip_suffix(".bson").or_else(|| plain.strip_suffix(".bin")) {
+        Some(stem) if !stem.is_empty() => Kind::Documents(stem.to_owned()),
+        _ => Kind::Other,
+    }
+}
+
+/// The collection's name by that of its file: as it stands, where nothing that escapes would have written that.
+fn unescaped(stem: &str) -> String {
+    key::unescape_collection(stem).unwrap_or_else(|| stem.to_owned())
+}
+
+fn cut_short(path: &Path) -> Error {
+    Error::damaged(format!("{} has a name that was cut short, and no metadata file tells the whole one", path.display()))
+}
+
+fn utf8_name(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    name.map(str::to_owned).ok_or_else(|| Error::damaged(format!("{} has a name that is not UTF-8", path.display())))
+}
+
+/// The name of the database whose directory this is.
+fn database_of(directory: &Path) -> Result<String> {
+    let name = utf8_name(directory)?;
+    let good = name.len() <= 63 && !name.contains(['/', '\\', '.', ' ', '"', '$']);
+    if good || SYSTEM_DATABASES.contains(&name.as_str()) {
+        Ok(name)
+    } else {
+        Err(Error::usage(format!("{} holds collections, and its name cannot be that of a database", directory.display()))
+            .hint("give the directory the database's name"))
+    }
+}
+
+fn prelude_in(directory: &Path) -> Option<PathBuf> {
+    ["prelude.json", "prelude.json.gz"].iter().map(|name| directory.join(name)).find(|path| path.is_file())
+}
+
+/// The version of the server, where the file says it.
+fn version(prelude: &Path, stop: &CancellationToken) -> Result<Option<String>> {
+    let text = input::whole(prelude, PRELUDE_LIMIT, stop)?;
+    let versions = Versions::parse(&text).map_err(|e| e.context(prelude.display()))?;
+    Ok(Some(versions.server))
+}

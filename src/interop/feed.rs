@@ -1,0 +1,180 @@
+//! The way from a thread that reads a dump to who takes its documents: frames, each with its share of the budget.
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{COPIES, Of, Part, READING_BYTES};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::format::{document, frame};
+use crate::pipeline::budget::{Budget, Share};
+
+/// The most bytes that wait for their frames to be full, all namespaces together, the document that comes next included. Beside them there are that document where it is read,
+/// and nothing else.
+const PENDING: usize = READING_BYTES as usize / 2;
+
+/// Runs work that reads files in a thread of its own: one that waits for standard input may have to be left behind, which the runtime's threads cannot be.
+pub(super) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    let run = move || drop(done.send(work()));
+    let started = std::thread::Builder::new().name("dump".to_owned()).spawn(run);
+    started.map_err(|e| Error::new(ErrorKind::Internal, format!("a thread cannot be started: {e}")).cause(e))?;
+    result.await.map_err(|e| Error::new(ErrorKind::Internal, "a thread that read a dump died").cause(e))?
+}
+
+/// Hands parts on, from a thread.
+#[derive(Debug, Clone)]
+pub(super) struct Feed {
+    pub(super) budget: Budget,
+    pub(super) parts: mpsc::Sender<Part>,
+    /// Also cancelled once nobody takes parts any more.
+    pub(super) stop: CancellationToken,
+}
+
+impl Feed {
+    /// Hands whole documents on, once the budget has room for them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`].
+    pub(super) fn documents(&self, of: Of, waiting: Waiting) -> Result<()> {
+        match waiting.len() {
+            0 => Ok(()),
+            bytes => self.send(of, waiting, self.share(bytes)?),
+        }
+    }
+
+    /// Takes the share of a frame of this many bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`].
+    pub(super) fn share(&self, bytes: usize) -> Result<Share> {
+        self.wait(self.budget.take(COPIES * bytes as u64))
+    }
+
+    /// Hands documents on that have their share.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`].
+    pub(super) fn send(&self, of: Of, waiting: Waiting, share: Share) -> Result<()> {
+        let Waiting { frame, content } = waiting;
+        self.part(Part::Documents { of, frame, content, share })
+    }
+
+    /// Says that all of it was handed on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`].
+    pub(super) fn end(&self, of: Of) -> Result<()> {
+        self.part(Part::End(of))
+    }
+
+    fn part(&self, part: Part) -> Result<()> {
+        self.wait(self.parts.send(part))?.map_err(|_nobody_takes_it| {
+            self.stop.cancel();
+            Error::interrupted()
+        })
+    }
+
+    /// Waits in this thread, until a stop is asked for.
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        futures::executor::block_on(async {
+            tokio::select! {
+                () = self.stop.cancelled() => Err(Error::interrupted()),
+                done = work => Ok(done),
+            }
+        })
+    }
+}
+
+/// Documents that wait until they are a frame.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    frame: Vec<u8>,
+    content: Content,
+}
+
+impl Waiting {
+    /// Whether a document of so many bytes belongs into another frame.
+    pub(super) fn is_full_for(&self, bytes: usize) -> bool {
+        !self.frame.is_empty() && self.frame.len() + bytes > frame::TARGET
+    }
+
+    pub(super) fn add(&mut self, document: &[u8]) {
+        self.make_room(document.len());
+        self.frame.extend_from_slice(document);
+        self.content.add(document);
+    }
+
+    /// Where a document is read into; [`Waiting::added`] counts it.
+    pub(super) fn room_for(&mut self, bytes: usize) -> &mut Vec<u8> {
+        self.make_room(bytes);
+        &mut self.frame
+    }
+
+    /// Counts what was read, from here on, where it is one document.
+    pub(super) fn added(&mut self, from: usize) -> Result<()> {
+        let document = &self.frame[from..];
+        document::check(document)?;
+        self.content.add(document);
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Grows as vectors do, but not beyond a frame.
+    fn make_room(&mut self, bytes: usize) {
+        let needed = self.frame.len() + bytes;
+        if needed > self.frame.capacity() {
+            let doubled = (2 * self.frame.capacity()).min(frame::TARGET);
+            self.frame.reserve_exact(needed.max(doubled) - self.frame.len());
+        }
+    }
+}
+
+/// Gathers the documents of several namespaces that come in turns.
+#[derive(Debug)]
+pub(super) struct Gather {
+    feed: Feed,
+    /// Whose documents each namespace's are; none where they are not wanted.
+    places: Vec<Option<Of>>,
+    waiting: Vec<Waiting>,
+    bytes: usize,
+}
+
+impl Gather {
+    pub(super) fn new(feed: Feed, places: Vec<Option<Of>>) -> Self {
+        let waiting = places.iter().map(|_| Waiting::default()).collect();
+        Self { feed, places, waiting, bytes: 0 }
+    }
+
+    /// Takes a document of the namespace of this place.
+    pub(super) fn take(&mut self, place: usize, document: &[u8]) -> Result<()> {
+        if self.waiting[place].is_full_for(document.len()) {
+            self.hand_on(place)?;
+        }
+        while self.bytes > 0 && self.bytes + document.len() > PENDING {
+            let largest = (0..self.waiting.len()).max_by_key(|place| self.waiting[*place].len()).unwrap_or(place);
+            self.hand_on(largest)?;
+        }
+        self.waiting[place].add(document);
+        self.bytes += document.len();
+        if self.waiting[place].len() >= frame::TARGET { self.hand_on(place) } else { Ok(()) }
+    }
+
+    /// The namespace of this place has ended: hands on what is left of it, and, with the last namespace of whose it is, that this was all.
+    pub(super) fn end(&mut self, place: usize) -> Result<()> {
+        self.hand_on(place)?;
+        match self.places[place].take() {
+            Some(of) if !self.places.contains(&Some(of)) => self.feed.end(of),
+            _ => Ok(()),
+        }
+    }
+
+    fn hand_on(&mut self, place: usize) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting[place]);
+        self.bytes -= waiting.len();
+        self.places[place].map_or(Ok(()), |of| self.feed.documents(of, waiting))
+    }
+}

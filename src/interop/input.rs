@@ -1,0 +1,200 @@
+//! The bytes of a file or of standard input, uncompressed where they are gzip, read in a thread of their own.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_compression::tokio::bufread::GzipDecoder;
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How much is read at a time.
+const BUFFER: usize = 256 * 1024;
+
+/// What gzip begins with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// How many bytes of the content are looked at: a document's length and the type of its first element.
+pub(super) const HEAD: usize = 5;
+
+/// What messages call standard input.
+pub(super) const STDIN: &str = "standard input";
+
+/// Bytes that are being read.
+pub(super) type Reading = BufReader<Box<dyn Read + Send>>;
+
+/// A file that was opened, or standard input.
+pub(super) struct Input {
+    /// Its content from the first byte on.
+    pub(super) reading: Reading,
+    /// What the content begins with, [`HEAD`] bytes or all there are.
+    pub(super) head: Vec<u8>,
+    pub(super) is_gzip: bool,
+    /// What became of reading it.
+    pub(super) trouble: Trouble,
+}
+
+impl Input {
+    /// Opens a file.
+    pub(super) fn file(path: &Path, stop: &CancellationToken) -> Result<Self> {
+        let file = File::open(path).map_err(|e| unreadable(path, e))?;
+        let place = path.display();
+        Self::of(file, stop).map_err(|(trouble, e)| trouble.explain(&place.to_string(), damaged_gzip(&e).context(&place)))
+    }
+
+    /// Takes standard input.
+    pub(super) fn stdin(stop: &CancellationToken) -> Result<Self> {
+        Self::of(io::stdin(), stop).map_err(|(trouble, e)| trouble.explain(STDIN, damaged_gzip(&e).context(STDIN)))
+    }
+
+    fn of(bytes: impl Read + Send + Unpin + 'static, stop: &CancellationToken) -> Result<Self, (Trouble, io::Error)> {
+        let trouble = Trouble::default();
+        let watched = Watched { bytes, stop: stop.clone(), trouble: trouble.clone() };
+        let opened = || {
+            let (magic, bytes) = peek(BufReader::with_capacity(BUFFER, watched), GZIP.len())?;
+            let is_gzip = magic == GZIP;
+            let content: Box<dyn Read + Send> = if is_gzip { Box::new(Gunzip::new(bytes)) } else { Box::new(bytes) };
+            let (head, content) = peek(content, HEAD)?;
+            Ok((BufReader::with_capacity(BUFFER, Box::new(content) as Box<dyn Read + Send>), head, is_gzip))
+        };
+        match opened() {
+            Ok((reading, head, is_gzip)) => Ok(Self { reading, head, is_gzip, trouble }),
+            Err(e) => Err((trouble, e)),
+        }
+    }
+}
+
+/// The first bytes, as many as asked for or as there are, and all of them once more.
+fn peek<R: Read>(mut bytes: R, count: usize) -> io::Result<(Vec<u8>, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+    let mut head = Vec::with_capacity(count);
+    bytes.by_ref().take(count as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), io::Cursor::new(head).chain(bytes)))
+}
+
+/// Why the bytes below a decoder could not be read, where that is why it failed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<io::Error>>>);
+
+impl Trouble {
+    /// The error to give: that of the file, where it has one, or that its content is not what it should be.
+    pub(super) fn explain(&self, place: &str, content: Error) -> Error {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(e) if e.kind() == io::ErrorKind::Interrupted => Error::interrupted(),
+            Some(e) => Error::new(ErrorKind::Storage, format!("{place} cannot be read: {e}")).cause(e),
+            None => content,
+        }
+    }
+
+    /// Keeps the error, and gives one like it.
+    fn keep(&self, error: io::Error) -> io::Error {
+        let like = io::Error::other(error.to_string());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        like
+    }
+}
+
+/// Bytes that end with an error once they are no longer wanted.
+struct Watched<R> {
+    bytes: R,
+    stop: CancellationToken,
+    trouble: Trouble,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(self.trouble.keep(io::ErrorKind::Interrupted.into()));
+            }
+            match self.bytes.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done.map_err(|e| self.trouble.keep(e)),
+            }
+        }
+    }
+}
+
+/// The content of gzip, of all its members. The decoder is made for bytes that one waits for; here they are always there once asked for, because the
+/// thread waits, so it is asked without anybody to wake.
+struct Gunzip<R>(GzipDecoder<AlwaysReady<R>>);
+
+impl<R: BufRead + Unpin> Gunzip<R> {
+    fn new(bytes: R) -> Self {
+        let mut decoder = GzipDecoder::new(AlwaysReady(bytes));
+        decoder.multiple_members(true);
+        Self(decoder)
+    }
+}
+
+impl<R: BufRead + Unpin> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = ReadBuf::new(buffer);
+        match Pin::new(&mut self.0).poll_read(&mut Context::from_waker(Waker::noop()), &mut filled) {
+            Poll::Ready(done) => done.map(|()| filled.filled().len()).map_err(no_retry),
+            Poll::Pending => Err(io::Error::other("the decoder waits for bytes that are there")),
+        }
+    }
+}
+
+/// An error that is not taken for one that passes by trying again.
+fn no_retry(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted { io::Error::other(error) } else { error }
+}
+
+struct AlwaysReady<R>(R);
+
+impl<R: BufRead + Unpin> AsyncRead for AlwaysReady<R> {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = self.get_mut().0.read(buffer.initialize_unfilled());
+        Poll::Ready(read.map(|count| buffer.advance(count)))
+    }
+}
+
+impl<R: BufRead + Unpin> AsyncBufRead for AlwaysReady<R> {
+    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Poll::Ready(self.get_mut().0.fill_buf())
+    }
+
+    fn consume(self: Pin<&mut Self>, count: usize) {
+        self.get_mut().0.consume(count);
+    }
+}
+
+/// The content of a file of which no more than `limit` is taken.
+pub(super) fn whole(path: &Path, limit: u64, stop: &CancellationToken) -> Result<Vec<u8>> {
+    let mut input = Input::file(path, stop)?;
+    let mut content = Vec::new();
+    match input.reading.by_ref().take(limit + 1).read_to_end(&mut content) {
+        Ok(_) if content.len() as u64 > limit => {
+            Err(Error::damaged(format!("{} has more than {limit} bytes, the limit of such a file", path.display())))
+        }
+        Ok(_) => Ok(content),
+        Err(e) => Err(input.trouble.explain(&path.display().to_string(), damaged_gzip(&e).context(path.display()))),
+    }
+}
+
+/// What it means that bytes which could be read do not go on as they should: only gzip can fail so.
+pub(super) fn damaged_gzip(error: &io::Error) -> Error {
+    Error::damaged(match error.kind() {
+        io::ErrorKind::UnexpectedEof => "its gzip ends in the middle".to_owned(),
+        _ => format!("its gzip is damaged: {error}"),
+    })
+}
+
+/// The error of a path that cannot be opened or looked at.
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+        _ => ErrorKind::Storage,
+    };
+    let what = match kind {
+        ErrorKind::NotFound => format!("{} does not exist", path.display()),
+        _ => format!("{} cannot be read: {error}", path.display()),
+    };
+    Error::new(kind, what).cause(error)
+}

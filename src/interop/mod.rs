@@ -1,0 +1,298 @@
+//! Dumps that mongodump made: directories, archives and single files, plain or gzip, which their content tells and not their names.
+
+mod archive;
+mod contents;
+mod directory;
+mod feed;
+mod input;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::archive::Archive;
+use self::contents::Contents;
+use self::directory::Directory;
+use self::feed::{Feed, on_thread};
+use self::input::{Input, STDIN};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::format::document::MAX_DOCUMENT;
+use crate::format::manifest::{Collection, LeftOut, Source, Topology};
+use crate::format::mongodump::{self, Prelude};
+use crate::pipeline::budget::{Budget, Share};
+
+/// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
+pub const COPIES: u64 = 4;
+
+/// What reading a dump takes of the memory beside the shares of its parts, at most.
+pub const READING_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A dump that was looked at.
+#[derive(Debug)]
+pub struct Dump {
+    location: String,
+    source: Source,
+    form: Form,
+}
+
+/// The forms of dumps.
+enum Form {
+    /// A directory, or a single file of one.
+    Directory(Directory),
+    /// An archive in a file, which can be read again.
+    Archive { path: PathBuf, prelude: Prelude, contents: Contents },
+    /// An archive that comes once, until it is taken.
+    Stream { archive: Mutex<Option<Archive>>, contents: Contents },
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Directory(_) => "Directory",
+            Self::Archive { .. } => "Archive",
+            Self::Stream { .. } => "Stream",
+        })
+    }
+}
+
+/// What a part of a dump belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Of {
+    /// A collection, by its place in [`Dump::collections`].
+    Collection(usize),
+    /// The oplog.
+    Oplog,
+    /// `admin.system.users`, or those of a database.
+    Users,
+    /// `admin.system.roles`, or those of a database.
+    Roles,
+}
+
+/// A part of a dump, on its way from a reader. Those of one collection come in order.
+#[derive(Debug)]
+pub enum Part {
+    /// Whole documents, about a frame of them.
+    Documents {
+        /// Whose they are.
+        of: Of,
+        /// The documents, one after the other.
+        frame: Vec<u8>,
+        /// Their count, bytes and digest.
+        content: Content,
+        /// What they take of the budget.
+        share: Share,
+    },
+    /// All of it was read, and is what the dump says it should be, as far as it says anything.
+    End(Of),
+}
+
+/// What of a dump is to be read.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// For each of [`Dump::collections`].
+    pub collections: Vec<bool>,
+    /// The oplog.
+    pub oplog: bool,
+    /// Users and roles.
+    pub users: bool,
+}
+
+impl Wanted {
+    fn has(&self, of: Of) -> bool {
+        match of {
+            Of::Collection(number) => self.collections.get(number).copied().unwrap_or(false),
+            Of::Oplog => self.oplog,
+            Of::Users | Of::Roles => self.users,
+        }
+    }
+}
+
+impl Dump {
+    /// Looks at the dump in this place: a directory, a file, or `-` for an archive on standard input. Of archives the prelude is read, of directories the
+    /// metadata files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound), [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged),
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is something else, or its directory cannot be a database's,
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+    pub async fn open(location: &str, stop: &CancellationToken) -> Result<Self> {
+        let (asked, ending) = (location.to_owned(), stop.clone());
+        let opened = on_thread(move || match asked.as_str() {
+            "-" => stream(Input::stdin(&ending)?, "-", STDIN),
+            path => open(Path::new(path), &ending),
+        });
+        tokio::select! {
+            // A thread that waits for bytes which do not come is left behind.
+            () = stop.cancelled() => Err(Error::interrupted()),
+            opened = opened => opened,
+        }
+    }
+
+    /// Where it is, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.location.clone()
+    }
+
+    /// What is known of the deployment that it was taken from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What it holds, ordered by namespace. How many documents is not known before they are read; `bytes` is about what they take, or 0.
+    #[must_use]
+    pub fn collections(&self) -> &[Collection] {
+        &self.contents().collections
+    }
+
+    /// What is in it and cannot be part of an import, and why.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.contents().left_out
+    }
+
+    /// What a person should know of it: what is missing, and what was taken for what.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.contents().notes
+    }
+
+    /// Whether it has an oplog.
+    #[must_use]
+    pub fn has_oplog(&self) -> bool {
+        self.contents().has_oplog()
+    }
+
+    /// Whether it has users or roles.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.contents().has_users()
+    }
+
+    /// Reads what is wanted, once, to its end, and hands it on. What is not wanted is checked where it lies in the way. Each part takes [`COPIES`] times its bytes of the
+    /// budget before it is handed on; who takes it must not wait for another share while it holds one. Where nobody takes parts any more, it ends without an error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), naming the namespace and the offset; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
+    /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted); [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where standard input was read already.
+    pub async fn read(
+        &self,
+        wanted: &Wanted,
+        budget: &Budget,
+        stop: &CancellationToken,
+        parts: mpsc::Sender<Part>,
+    ) -> Result<()> {
+        let ending = stop.child_token();
+        // Whoever lets go of this lets the threads end, too.
+        let _guard = ending.clone().drop_guard();
+        let feed = Feed { budget: budget.clone(), parts, stop: ending.clone() };
+        let read = match &self.form {
+            Form::Directory(directory) => directory.read(wanted, feed).await,
+            Form::Archive { path, prelude, contents } => {
+                let (path, prelude, contents, wanted) = (path.clone(), prelude.clone(), contents.clone(), wanted.clone());
+                on_thread(move || {
+                    let archive = Archive::open(Input::file(&path, &feed.stop)?, path.display().to_string())?;
+                    if *archive.prelude() != prelude {
+                        return Err(Error::damaged(format!("{} was changed since it was looked at", path.display())));
+                    }
+                    archive.read(&contents, &wanted, feed)
+                })
+                .await
+            }
+            Form::Stream { archive, contents } => {
+                let archive = archive.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(archive) = archive else {
+                    return Err(Error::new(ErrorKind::Refused, format!("{} can be read once only", self.location))
+                        .hint("put the archive into a file"));
+                };
+                let (contents, wanted) = (contents.clone(), wanted.clone());
+                tokio::select! {
+                    () = stop.cancelled() => Err(Error::interrupted()),
+                    read = on_thread(move || archive.read(&contents, &wanted, feed)) => read,
+                }
+            }
+        };
+        match read {
+            Err(e) if e.kind() == ErrorKind::Interrupted && !stop.is_cancelled() => Ok(()),
+            read => read,
+        }
+    }
+
+    fn contents(&self) -> &Contents {
+        match &self.form {
+            Form::Directory(directory) => &directory.contents,
+            Form::Archive { contents, .. } | Form::Stream { contents, .. } => contents,
+        }
+    }
+}
+
+/// Looks at a path, whose content tells what it is.
+fn open(path: &Path, stop: &CancellationToken) -> Result<Dump> {
+    let path = std::path::absolute(path).map_err(|e| input::unreadable(path, e))?;
+    // `..` has no name of its own.
+    let path = if path.file_name().is_none() || path.ends_with("..") { path.canonicalize().unwrap_or(path) } else { path };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let location = path.display().to_string();
+    let found = std::fs::metadata(&path).map_err(|e| input::unreadable(&path, e))?;
+    if found.is_dir() {
+        return Ok(of_directory(directory::look(&path, stop)?, &name, location));
+    }
+    let input = Input::file(&path, stop)?;
+    if !found.is_file() {
+        return stream(input, &name, &location);
+    }
+    if input.head.starts_with(&mongodump::MAGIC) {
+        let archive = Archive::open(input, location.clone())?;
+        let (prelude, contents) = (archive.prelude().clone(), archive.contents()?);
+        let source = source(&name, Some(&prelude.server_version), contents.has_oplog());
+        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents } });
+    }
+    if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
+        return Ok(of_directory(directory::look_at_file(&path, stop)?, &name, location));
+    }
+    Err(Error::damaged(format!("{location} is neither an archive nor a file of documents")).hint(directory::WHAT_A_DUMP_IS))
+}
+
+fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
+    if !input.head.starts_with(&mongodump::MAGIC) {
+        return Err(Error::damaged(format!("{location} does not hold an archive"))
+            .hint("only archives can be read so: name the file or the directory itself"));
+    }
+    let archive = Archive::open(input, location.to_owned())?;
+    let contents = archive.contents()?;
+    let source = source(name, Some(&archive.prelude().server_version), contents.has_oplog());
+    Ok(Dump { location: location.to_owned(), source, form: Form::Stream { archive: Mutex::new(Some(archive)), contents } })
+}
+
+fn of_directory(directory: Directory, name: &str, location: String) -> Dump {
+    let source = source(name, directory.server_version.as_deref(), directory.contents.has_oplog());
+    Dump { location, source, form: Form::Directory(directory) }
+}
+
+/// What a dump tells of its source: only replica sets have an oplog.
+fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
+    let version = version.filter(|v| !v.is_empty() && v.len() <= 100 && !v.contains(char::is_control));
+    Source {
+        uri: format!("dump:{name}"),
+        hosts: Vec::new(),
+        server_version: version.unwrap_or("unknown").to_owned(),
+        feature_compatibility_version: None,
+        topology: if has_oplog { Topology::ReplicaSet } else { Topology::Standalone },
+        replica_set: None,
+        replica_set_id: None,
+    }
+}
+
+/// Whether content may begin with a document: a length that one can have, and the type of a first element.
+fn begins_a_document(head: &[u8]) -> bool {
+    let Ok([a, b, c, d, first]) = <[u8; input::HEAD]>::try_from(head) else { return false };
+    match usize::try_from(i32::from_le_bytes([a, b, c, d])) {
+        Ok(5) => first == 0,
+        Ok(6..=MAX_DOCUMENT) => matches!(first, 0x01..=0x13 | 0x7F | 0xFF),
+        _ => false,
+    }
+}

@@ -122,6 +122,14 @@ fn a_name_that_is_dropped_and_made_anew_is_another_collection() {
 }
 
 #[test]
+fn a_collection_that_was_listed_after_it_was_created_keeps_its_documents() {
+    let oplog = Oplog::new().create("old", 1).command(1, doc! { "renameCollection": "d.old", "to": "d.a", "stayTemp": false });
+    assert_eq!(oplog.at_end(&[plain("a", 1)]), [has("a", 1)]);
+    let dropped = Oplog::new().command(2, doc! { "drop": "a" }).create("a", 1);
+    assert_eq!(dropped.at_end(&[plain("a", 1)]), [has("a", 1)]);
+}
+
+#[test]
 fn what_an_aggregation_puts_out_takes_the_place_of_what_was_there() {
     let temporary = "tmp.agg_out.fadca639-4a95-486a-bd12-f66b3bf5a402";
     let oplog = Oplog::new().command(2, doc! { "create": temporary, "temp": true, "idIndex": id_index() });

@@ -312,7 +312,9 @@ impl<'a> Outline<'a> {
             CollectionKind::TimeSeries => Indexes { list: Vec::new(), series: Some(options.clone()) },
             _ => Indexes::of_created(create)?,
         };
-        let state = State { namespace, kind, options, indexes, listed: None, changed: true };
+        // The oplog of a dump may begin before its listing. Then all that came to the collection from here on is told once more.
+        let listed = self.collections.get(&uuid).and_then(|known| known.listed);
+        let state = State { namespace, kind, options, indexes, listed, changed: true };
         self.collections.insert(uuid, state);
         Ok(())
     }

@@ -307,6 +307,5 @@ async fn holds_parts(store: &Store) -> Result<bool> {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
             || key::journal_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
-            || e.key.ends_with(".metadata.json")
     }))
 }

@@ -166,6 +166,22 @@ impl NamespacePattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
+    /// The pattern that matches this namespace alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a name is empty.
+    pub fn exactly(namespace: &Namespace) -> Result<Self> {
+        Self::parse(&rename::literal(namespace))
+    }
+
+    /// The pattern of everything in this database.
+    ///
+    /// # Errors
+    /// As for [`exactly`](Self::exactly).
+    pub fn of_database(database: &str) -> Result<Self> {
+        Self::parse(&format!("{}*", rename::literal(&Namespace::new(database, ""))))
+    }
+
     /// The pattern as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {

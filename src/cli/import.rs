@@ -1,4 +1,6 @@
-//! `import`: bring a backup into the target.
+//! `import`: bring a backup, or a dump of mongodump's, into the target.
+
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -6,17 +8,20 @@ use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render;
 use super::{catalog, with_progress};
+use crate::catalog::Backup;
 use crate::config::{Config, Flags};
 use crate::engine::record;
-use crate::engine::restore::{self, IndexMode, RestoreMode, RestoreOptions};
+use crate::engine::restore::{self, DumpOptions, Dumped, IndexMode, Origin, RestoreMode, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::ClusterTime;
+use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::progress::Progress;
 
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, or the path of one
+    /// The backup: a name that `list` shows, the path of one, or what mongodump made: a directory, an archive, a file, or - for an archive on standard input; plain or gzip, whatever its name
     #[arg(value_name = "BACKUP")]
     backup: String,
     /// The target [env: MONGO_URI_LOCAL]
@@ -43,6 +48,15 @@ pub struct Args {
     /// Whether indexes are built
     #[arg(long, value_enum, default_value_t = Indexes::Now, value_name = "WHEN")]
     indexes: Indexes,
+    /// Of a dump's oplog, replay only what is before this time: SECONDS, SECONDS:ORDINAL, or such as 2026-11-22T21:45:00Z
+    #[arg(long, value_name = "TIME")]
+    oplog_limit: Option<String>,
+    /// Merge the users and roles of a dump into those of the target, too
+    #[arg(long)]
+    with_users: bool,
+    /// Where a dump holds several documents with one `_id`, keep one of them and say how many were passed over
+    #[arg(long)]
+    allow_duplicates: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -66,6 +80,8 @@ enum Mode {
     Fail,
     /// Each gets the documents of the backup in place of those with the same `_id`s; not atomic
     Merge,
+    /// Each gets those documents of the backup whose `_id`s it does not have; not atomic
+    Add,
 }
 
 /// When indexes are built.
@@ -101,6 +117,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             Mode::Replace => RestoreMode::Replace,
             Mode::Fail => RestoreMode::Fail,
             Mode::Merge => RestoreMode::Merge,
+            Mode::Add => RestoreMode::Add,
         },
         prune: args.prune,
         indexes: match args.indexes {
@@ -108,15 +125,46 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             Indexes::Skip => IndexMode::Skip,
             Indexes::Only => IndexMode::Only,
         },
+        allow_duplicates: args.allow_duplicates,
+        with_users: args.with_users,
         allow_same: args.allow_same,
         lease: None,
         tuning: config.tuning,
     };
+    let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
+    let progress = Progress::default();
+    let found = match found(&args.backup, config).await? {
+        Some(backup) if oplog_limit.is_some() => {
+            let message = format!("--oplog-limit is about dumps, and {} is a backup", backup.location());
+            return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
+        }
+        Some(backup) => Found::Backup(Box::new(backup)),
+        None => Found::dump(&args.backup, oplog_limit, config, faces, &progress, stop).await?,
+    };
+    let how = How { target, options, dry_run: args.dry_run, faces, progress };
+    bring(&found, how, config, stop).await
+}
+
+/// How something is brought into the target.
+pub(super) struct How {
+    pub(super) target: MongoUri,
+    pub(super) options: RestoreOptions,
+    pub(super) dry_run: bool,
+    pub(super) faces: Faces,
+    pub(super) progress: Progress,
+}
+
+/// Plans, shows the plan, and does it, unless that is all that is wanted.
+pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+    let How { target, options, dry_run, faces, progress } = how;
     let source = config.configured_source()?;
-    let backup = catalog(config)?.find(&args.backup).await?;
-    let plan = restore::plan(&backup, &target, source.as_ref(), &options, stop).await?;
-    if args.dry_run {
+    let origin = match found {
+        Found::Backup(backup) => Origin::from(&**backup),
+        Found::Dump(dumped) => Origin::from(&**dumped),
+    };
+    let plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await?;
+    if dry_run {
         let summary = plan.summary();
         plan.close().await;
         let mut fields = output::fields(&summary)?;
@@ -126,8 +174,12 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     if faces != Faces::Silent {
         output::to_stderr(&render::restore_plan(&plan.summary()));
     }
-    let progress = Progress::default();
-    let work = record::import(&backup, plan, &options, &progress, stop);
+    let work = async {
+        match found {
+            Found::Backup(backup) => record::import(backup, plan, &options, &progress, stop).await,
+            Found::Dump(dumped) => restore::execute(&**dumped, plan, &options, &progress, stop).await,
+        }
+    };
     let report = with_progress(faces, &progress, work).await?;
     let failure = match report.failed_indexes.len() {
         0 => None,
@@ -136,4 +188,39 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
     Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure })
+}
+
+/// What is imported.
+pub(super) enum Found {
+    Backup(Box<Backup>),
+    Dump(Box<Dumped>),
+}
+
+impl Found {
+    /// The dump in this place.
+    pub(super) async fn dump(
+        place: &str,
+        oplog_limit: Option<ClusterTime>,
+        config: &Config,
+        faces: Faces,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let options = DumpOptions { oplog_limit, memory_bytes: config.tuning.memory_bytes };
+        let looking = Dumped::open(place, options, progress, stop);
+        Ok(Self::Dump(Box::new(with_progress(faces, progress, looking).await?)))
+    }
+}
+
+/// The backup of this name or at this path; none where there may be a dump.
+async fn found(asked: &str, config: &Config) -> Result<Option<Backup>> {
+    let path = Path::new(asked);
+    if asked == "-" || path.is_file() {
+        return Ok(None);
+    }
+    match catalog(config)?.find(asked).await {
+        Ok(backup) => Ok(Some(backup)),
+        Err(e) if e.kind() == ErrorKind::NotFound && path.is_dir() => Ok(None),
+        Err(e) => Err(e),
+    }
 }

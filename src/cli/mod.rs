@@ -10,6 +10,7 @@ pub mod logs;
 pub mod output;
 pub mod progress;
 pub mod render;
+pub mod restore;
 pub mod serve;
 pub mod show;
 pub mod token;
@@ -71,6 +72,8 @@ pub enum Verb {
     Backup(backup::Args),
     /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
     Import(import::Args),
+    /// Import a dump, under the flags of mongorestore
+    Restore(restore::Args),
     /// List the backups
     List,
     /// Show what a backup holds
@@ -182,10 +185,11 @@ pub async fn run(ready: Ready) -> ExitCode {
 
 async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
     let Ready { command_line: CommandLine { json, verb, .. }, config } = ready;
-    let faces = progress::Faces::of_this_process(json);
+    let faces = progress::Faces::of_this_process(json || verb.is_quiet());
     match verb {
         Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
+        Verb::Restore(args) => restore::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
@@ -202,6 +206,7 @@ impl Verb {
         match self {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
+            Self::Restore(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
             Self::Serve(args) => args.flags(),
@@ -209,11 +214,17 @@ impl Verb {
         }
     }
 
+    /// Whether it is to say nothing but errors.
+    fn is_quiet(&self) -> bool {
+        matches!(self, Self::Restore(args) if args.is_quiet())
+    }
+
     /// What is logged of it where `RUST_LOG` says nothing.
     fn logged(&self) -> &'static str {
         match self {
             Self::Backup(_)
             | Self::Import(_)
+            | Self::Restore(_)
             | Self::List
             | Self::Show(_)
             | Self::Verify(_)

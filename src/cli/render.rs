@@ -137,14 +137,15 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
             (None, ..) => "nothing".to_owned(),
             (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
             (Some(kind), RestoreMode::Merge, _) => format!("a {kind}, merged into"),
+            (Some(kind), RestoreMode::Add, _) => format!("a {kind}, added to"),
             (Some(kind), ..) => format!("a {kind}, replaced"),
         };
         table.add_row([
             plain(&c.from),
             if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
             c.kind.to_string(),
-            HumanCount(c.documents).to_string(),
-            BinaryBytes(c.bytes).to_string(),
+            c.documents.map_or_else(String::new, |documents| HumanCount(documents).to_string()),
+            c.bytes.map_or_else(String::new, |bytes| BinaryBytes(bytes).to_string()),
             HumanCount(c.indexes).to_string(),
             standing,
         ]);
@@ -158,7 +159,7 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
     if let Some(oplog) = &plan.oplog {
         text += &format!("the oplog is replayed up to {}: {} entries\n", oplog.to, HumanCount(oplog.entries));
     }
-    if plan.mode == RestoreMode::Merge {
+    if matches!(plan.mode, RestoreMode::Merge | RestoreMode::Add) {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
     }
     for namespace in &plan.prunes {
@@ -196,6 +197,12 @@ pub fn import(report: &RestoreReport) -> String {
     );
     if let Some(replayed) = &report.replayed {
         text += &format!("replayed     {} operations of the oplog, up to {}\n", HumanCount(replayed.operations), replayed.to);
+    }
+    if report.passed_over > 0 {
+        text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
+    }
+    if report.users + report.roles > 0 {
+        text += &format!("merged       {}, {}\n", count(report.users, "user"), count(report.roles, "role"));
     }
     for namespace in &report.pruned {
         text += &format!("dropped: {} is not in the backup\n", plain(namespace));

@@ -273,7 +273,10 @@ async fn execute(
 
     // 6. A slice that cannot be replayed is none to rely on.
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
+        let follow = async {
+            let last_read = replayed::last_read(run.place, &manifest).await?;
+            replayed::follow(run.place, &manifest, oplog, listed_at, &last_read).await
+        };
         unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
     }
     Ok(manifest)

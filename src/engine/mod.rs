@@ -5,7 +5,6 @@ pub mod check;
 pub mod clean;
 pub mod download;
 pub mod drill;
-#[cfg_attr(not(test), expect(dead_code, reason = "adopting a dump comes next"))]
 mod identity;
 pub mod record;
 mod replayed;

@@ -15,28 +15,40 @@ use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::SegmentReader;
 use crate::store::Store;
 
-/// A slice that was read from its start to its end.
-#[derive(Debug)]
-pub(super) struct Followed {
-    pub(super) outlined: Outlined,
-    /// The `_id` of the last document that was read of each capped collection.
-    pub(super) last_read: HashMap<Uuid, (u8, Vec<u8>)>,
+/// The `_id` of the last document that was read of each capped collection: type byte and value.
+pub(super) type LastRead = HashMap<Uuid, (u8, Vec<u8>)>;
+
+/// The last document of each capped collection of a backup.
+///
+/// # Errors
+/// Those of reading a segment.
+pub(super) async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
+    let cpu = Cpu::of_this_machine();
+    let mut last_read = HashMap::new();
+    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
+        if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, &cpu).await?) {
+            last_read.insert(uuid, id);
+        }
+    }
+    Ok(last_read)
 }
 
 /// Follows the slice of a backup, whether its manifest is stored yet or not.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
-pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
+pub(super) async fn follow(
+    store: &Store,
+    manifest: &Manifest,
+    oplog: &OplogSlice,
+    listed_at: ClusterTime,
+    last_read: &LastRead,
+) -> Result<Outlined> {
     let cpu = Cpu::of_this_machine();
     let asked_for = AskedFor::of(manifest)?;
     let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
-    let mut last_read = HashMap::new();
-    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
-        if let (Some(uuid), Some((kind, id))) = (collection.uuid, last_id(store, collection, &cpu).await?) {
-            outline.last_read(uuid, kind, &id);
-            last_read.insert(uuid, (kind, id));
-        }
+    for (uuid, (kind, id)) in last_read {
+        outline.last_read(*uuid, *kind, id);
     }
     for segment in &oplog.segments {
         let mut reader = SegmentReader::open(store, segment, &cpu).await?;
@@ -46,7 +58,7 @@ pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlic
             }
         }
     }
-    Ok(Followed { outlined: outline.finish()?, last_read })
+    outline.finish()
 }
 
 /// The `_id` of the last document of a collection whose segments are in order.

@@ -5,11 +5,14 @@
 //! back and found to be what the backup holds.
 
 mod documents;
+mod dumped;
 mod fill;
 mod guard;
 mod later;
+mod origin;
 pub mod outline;
 mod plan;
+mod pour;
 mod report;
 pub(super) mod select;
 mod slice;
@@ -23,6 +26,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub use self::dumped::{DumpOptions, Dumped};
+pub use self::origin::Origin;
 pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
 use self::report::Staging;
 pub use self::report::{ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
@@ -31,15 +36,17 @@ use super::{Tuning, verify};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
+use crate::interop;
 use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::{Cpu, cores};
 use crate::pipeline::progress::Progress;
 use crate::sink::indexes::{IndexBuilder, Which};
+use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Staged, Step};
-use crate::sink::{Target, indexes, staging};
+use crate::sink::{Target, indexes, staging, users};
 
 /// How many problems of a damaged backup an error names.
 const NAMED_PROBLEMS: usize = 3;
@@ -68,12 +75,24 @@ pub struct RestoreOptions {
     pub prune: bool,
     /// Whether indexes are built.
     pub indexes: IndexMode,
+    /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.
+    pub allow_duplicates: bool,
+    /// The users and roles of a dump are merged into those of the target, once everything else is published.
+    pub with_users: bool,
     /// The target may be the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
     /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.
     pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
+}
+
+impl RestoreOptions {
+    /// A dump that was taken while documents moved holds several versions of one; its oplog brings whichever is kept to the last.
+    fn repeats(&self, origin: Origin<'_>) -> Repeats {
+        let makes_up = origin.is_of_a_dump() && origin.backup.manifest.oplog.is_some();
+        if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
+    }
 }
 
 /// What happens to collections that stand in the target under names of the backup.
@@ -87,6 +106,8 @@ pub enum RestoreMode {
     Fail,
     /// Each gets the documents of the backup in place of those with the same `_id`s. This is not atomic.
     Merge,
+    /// Each gets those documents of the backup whose `_id`s it does not have, and which its unique indexes take. This is not atomic.
+    Add,
 }
 
 /// Whether indexes are built.
@@ -108,13 +129,13 @@ pub enum IndexMode {
 /// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::NotFound`] for patterns that match nothing,
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
 pub async fn plan(
-    backup: &Backup,
+    origin: impl Into<Origin<'_>>,
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &RestoreOptions,
     stop: &CancellationToken,
 ) -> Result<Plan> {
-    plan::make(backup, target, configured_source, options, stop).await
+    plan::make(origin.into(), target, configured_source, options, stop).await
 }
 
 /// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in
@@ -127,12 +148,12 @@ pub fn databases(backup: &Backup, target: &MongoUri, options: &RestoreOptions) -
     Ok(selected.into_iter().map(|s| s.to.database).collect())
 }
 
-/// Imports a backup into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
+/// Imports a backup or a dump into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
 ///
 /// # Errors
 /// Those of [`plan()`] and of [`execute`].
 pub async fn run(
-    backup: &Backup,
+    origin: impl Into<Origin<'_>>,
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &RestoreOptions,
@@ -140,8 +161,9 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     progress.begin("looking at the target");
-    let plan = plan(backup, target, configured_source, options, stop).await?;
-    execute(backup, plan, options, progress, stop).await
+    let origin = origin.into();
+    let plan = plan(origin, target, configured_source, options, stop).await?;
+    execute(origin, plan, options, progress, stop).await
 }
 
 /// Does what was planned, whole or not at all.
@@ -151,23 +173,29 @@ pub async fn run(
 /// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
 /// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
 pub async fn execute(
-    backup: &Backup,
+    origin: impl Into<Origin<'_>>,
     mut plan: Plan,
     options: &RestoreOptions,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     let begun = Instant::now();
-    // 1. Prove the whole backup.
-    progress.begin("proving the backup");
-    prove(backup, stop).await?;
-    documents::refuse(backup, &plan, &Cpu::of_this_machine(), stop).await?;
+    let origin = origin.into();
+    // 1. Prove the whole backup. A dump is proven while it is read, before anything is published.
+    if origin.dumped.is_none() {
+        progress.begin("proving the backup");
+        prove(origin.backup, stop).await?;
+        documents::refuse(origin.backup, &plan, &Cpu::of_this_machine(), stop).await?;
+    }
 
     // 2. Take the lease of every database, and with it what a dead import left.
     progress.begin("taking the lease");
-    let databases = plan.databases();
+    let mut databases = plan.databases();
+    if plan.with_users {
+        databases.push(users::DATABASE.to_owned());
+    }
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
-    let (lease, formers) = Lease::take(&plan.target, &databases, backup.manifest.name.as_str(), expiry).await?;
+    let (lease, formers) = Lease::take(&plan.target, &databases, &origin.name(), expiry).await?;
     let decided = AtomicBool::new(false);
     let work = async {
         let set: BTreeSet<String> = databases.iter().cloned().collect();
@@ -181,13 +209,20 @@ pub async fn execute(
         }
         staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
-            return later::build(&plan, progress).await.map(|built| Ok(report::of_indexes(backup, &plan, built, begun)));
+            return later::build(&plan, progress).await.map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
         }
         // 3. Everything else, up to the last rename.
-        let (staged, given_up) = write(backup, &mut plan, &lease, &decided, options, progress).await?;
+        let (staged, given_up) = write(origin, &mut plan, &lease, &decided, options, progress).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
+        let merged = if plan.with_users && given_up.is_empty() {
+            progress.begin("merging users and roles");
+            let merging = users::merge(&plan.target.unstoppable(), lease.id(), &staged.proven.accounts).await;
+            merging.map_err(|e| e.context("everything else was imported"))
+        } else {
+            Ok(())
+        };
         Ok(match publish::sum_up(given_up) {
-            None => Ok(report::of(backup, &plan, staged, begun)),
+            None => merged.map(|()| report::of(origin, &plan, staged, begun)),
             Some(error) => Err(error),
         })
     };
@@ -208,7 +243,7 @@ pub async fn execute(
 
 /// The phases that change the target. Gives what staging came to, and what was given up of publishing.
 async fn write(
-    backup: &Backup,
+    origin: Origin<'_>,
     plan: &mut Plan,
     lease: &Lease,
     decided: &AtomicBool,
@@ -221,7 +256,7 @@ async fn write(
     let mut restarts = 0;
     let staged = loop {
         let before = target.identity().await?;
-        let error = match stage(backup, plan, lease, options, progress).await {
+        let error = match stage(origin, plan, lease, options, progress).await {
             Ok(staged) if target.identity().await? == before => break staged,
             Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
             // Who did not answer for minutes is not asked for minutes more.
@@ -255,7 +290,7 @@ async fn write(
 
 /// Fills, proves and indexes everything under staging names, durably.
 async fn stage(
-    backup: &Backup,
+    origin: Origin<'_>,
     plan: &mut Plan,
     lease: &Lease,
     options: &RestoreOptions,
@@ -267,20 +302,23 @@ async fn stage(
     staging::create(&target, &mut plan.blueprints, lease.id()).await?;
 
     // 2. Fill them, prove them by reading back, and build their indexes.
+    let reading = if origin.dumped.is_some() { interop::READING_BYTES } else { 0 };
     let stage = Stage {
-        backup,
+        origin,
         plan,
         writers: options.tuning.writers.unwrap_or_else(|| cores().clamp(4, 8)).max(1),
         cpu: Cpu::of_this_machine(),
-        budget: Budget::new(options.tuning.memory_bytes),
+        budget: Budget::new(options.tuning.memory_bytes.saturating_sub(reading)),
+        repeats: options.repeats(origin),
         progress,
         builder: IndexBuilder::new(target.clone()),
         indexes_later: plan.slice.is_some(),
     };
-    let found = stage.fill_and_prove().await?;
+    let proven = stage.fill_and_prove().await?;
 
     // 3. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
-    let mut staged = Staging { documents: found.iter().map(|c| c.documents).collect(), found, lost: Vec::new(), operations: 0 };
+    let mut staged =
+        Staging { documents: proven.contents.iter().map(|c| c.documents).collect(), proven, lost: Vec::new(), operations: 0 };
     if let Some(slice) = &plan.slice {
         staged.operations = slice.replay(&stage).await?;
         staged.documents = stage.count().await?;
@@ -310,10 +348,11 @@ fn steps(plan: &Plan) -> Result<Vec<Step>> {
             continue;
         };
         let staged = Staged { place: blueprint.place.clone(), to, uuid, replaces };
-        let merges = plan.mode == RestoreMode::Merge && plan.stands(blueprint).is_some();
+        let stands = plan.stands(blueprint).is_some();
         steps.push(match blueprint.kind {
             CollectionKind::TimeSeries => Step::Series { staged, options: blueprint.all_options()? },
-            _ if merges => Step::Merge(staged),
+            _ if stands && plan.mode == RestoreMode::Merge => Step::Merge(staged),
+            _ if stands && plan.mode == RestoreMode::Add => Step::Add(staged),
             _ => Step::Swap(staged),
         });
     }

@@ -35,6 +35,16 @@ impl Content {
         self.sum = self.sum.wrapping_add(other.sum);
     }
 
+    /// What is left of it without these, which are in it.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        Self {
+            documents: self.documents.saturating_sub(others.documents),
+            bytes: self.bytes.saturating_sub(others.bytes),
+            sum: self.sum.wrapping_sub(others.sum),
+        }
+    }
+
     /// The sum as it is written: 32 hexadecimal digits, lower case.
     #[must_use]
     pub fn digest(&self) -> ContentDigest {

@@ -27,6 +27,9 @@ use crate::pipeline::budget::{Budget, Share};
 /// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
 pub const COPIES: u64 = 4;
 
+/// What the URI of a [`Source`] begins with that is a dump.
+pub const URI_SCHEME: &str = "dump:";
+
 /// What reading a dump takes of the memory beside the shares of its parts, at most.
 pub const READING_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -277,7 +280,7 @@ fn of_directory(directory: Directory, name: &str, location: String) -> Dump {
 fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
     let version = version.filter(|v| !v.is_empty() && v.len() <= 100 && !v.contains(char::is_control));
     Source {
-        uri: format!("dump:{name}"),
+        uri: format!("{URI_SCHEME}{name}"),
         hosts: Vec::new(),
         server_version: version.unwrap_or("unknown").to_owned(),
         feature_compatibility_version: None,

@@ -34,6 +34,23 @@ impl NamespaceRename {
         Ok(Self { text: text.to_owned(), from, to })
     }
 
+    /// The rule of two patterns, which may hold a `=` as it is.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse).
+    pub fn between(from: &str, to: &str) -> Result<Self> {
+        let side = |text: &str| text.replace('=', "\\=");
+        Self::parse(&format!("{}={}", side(from), side(to)))
+    }
+
+    /// The rule for one namespace, whatever characters are in its names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a name is empty.
+    pub fn exactly(from: &Namespace, to: &Namespace) -> Result<Self> {
+        Self::between(&literal(from), &literal(to))
+    }
+
     /// The rule as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -58,6 +75,18 @@ impl NamespaceRename {
         let old = transform(&self.to, &self.from, &namespace.to_string())?;
         old.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
     }
+}
+
+/// A pattern that matches this namespace alone.
+pub(super) fn literal(namespace: &Namespace) -> String {
+    let mut pattern = String::new();
+    for c in namespace.to_string().chars() {
+        if matches!(c, '*' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 fn is_namespace(text: &str) -> bool {

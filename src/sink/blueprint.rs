@@ -101,6 +101,12 @@ impl Blueprint {
         Self { place: self.namespace.clone(), uuid: None, indexes, ..self.clone() }
     }
 
+    /// The same where it must hold this.
+    #[must_use]
+    pub fn holding(&self, content: Content) -> Self {
+        Self { content, ..self.clone() }
+    }
+
     /// The options of `create`, expiry included.
     ///
     /// # Errors

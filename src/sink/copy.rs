@@ -94,7 +94,11 @@ async fn read<F: Future<Output = Result<()>>>(
 pub(super) async fn documents(target: &Target, staged: &Staged, to: &Blueprint) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
     let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), Cpu::of_this_machine());
-    each_batch(target, staged, &staged.place.buckets(), |frame| inserter.insert(frame, &item)).await
+    each_batch(target, staged, &staged.place.buckets(), |frame| {
+        let insertion = inserter.insert(frame, &item);
+        async { insertion.await.map(|_| ()) }
+    })
+    .await
 }
 
 /// Builds the indexes of `from` on `to`, where they are not there yet. The one on `_id` comes with a collection.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Attempts, Blueprint, Problem, Target, staging, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
 use crate::format::document::{self, Documents, Writer, type_name};
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
@@ -34,42 +35,63 @@ pub struct Inserter {
     target: Target,
     blueprint: Arc<Blueprint>,
     cpu: Cpu,
+    repeats: Repeats,
+}
+
+/// What happens to a document whose `_id` another one of the same collection has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Repeats {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// The one that came first stays, and the other is passed over.
+    PassOver,
 }
 
 impl Inserter {
     /// One for this collection.
     #[must_use]
     pub fn new(target: Target, blueprint: Arc<Blueprint>, cpu: Cpu) -> Self {
-        Self { target, blueprint, cpu }
+        Self { target, blueprint, cpu, repeats: Repeats::Refuse }
     }
 
-    /// Inserts the documents of one frame, and returns once the server has all of them. A capped collection gets them in order.
+    /// The same with another rule for documents whose `_id` repeats.
+    #[must_use]
+    pub fn with_repeats(self, repeats: Repeats) -> Self {
+        Self { repeats, ..self }
+    }
+
+    /// Inserts the documents of one frame, and returns once the server has all of them. A capped collection gets them in order. Gives those that were passed
+    /// over: see [`Repeats`].
     ///
     /// # Errors
     /// [`ErrorKind::Server`] where it refuses a document, naming the collection, the reason and the type of the `_id`;
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
     /// documents.
-    pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<()> {
+    pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<Content> {
         let (ordered, version) = (self.blueprint.capped, self.target.connection.version);
         let frame = Arc::new(frame);
         let divided = frame.clone();
+        let mut passed_over = Content::default();
         for batch in self.cpu.run(move || divide(&divided, ordered, version)).await? {
-            self.insert_batch(&frame, &batch).await?;
+            self.insert_batch(&frame, &batch, &mut passed_over).await?;
             let bytes: usize = batch.documents.iter().map(Range::len).sum();
             item.add(batch.documents.len() as u64, bytes as u64);
         }
-        Ok(())
+        Ok(passed_over)
     }
 
     /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, and where a document is said to stand there
     /// already, what is there is read back first: an attempt whose reply was lost, or an import that was killed a moment ago, may have
     /// written it. After a failure less is sent at a time: over a link that breaks again and again, a small command may get through.
-    async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch) -> Result<()> {
+    async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch, passed_over: &mut Content) -> Result<()> {
         let what = format!("inserting into {}", self.blueprint.namespace);
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
         let mut halvings = 0;
         let mut told_of_mixed_schema = false;
+        // No attempt's outcome is unknown.
+        let mut is_certain = true;
         while !left.is_empty() {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
@@ -99,11 +121,13 @@ impl Inserter {
                         told_of_mixed_schema = true;
                     }
                     if let Some(problem) = transient {
+                        is_certain = false;
                         attempts.again_after(problem).await?;
                         halvings = (halvings + 1).min(HALVINGS);
                     }
                 }
                 Err(e) => {
+                    is_certain = false;
                     attempts.again(e).await?;
                     halvings = (halvings + 1).min(HALVINGS);
                 }
@@ -114,9 +138,18 @@ impl Inserter {
                     Err(e) => attempts.again(e).await?,
                 }
             };
-            // What is said to be there and is not is another document of the backup with an equal `_id`.
-            if let Some((document, problem)) = duplicates.into_iter().find(|(document, _)| left.contains(document)) {
-                return Err(self.refused(&what, &problem, &frame[document]));
+            // What is said to be there and is not is another document of the backup with an equal `_id`. Where no reply was lost, so is what is there: it stands in
+            // the backup twice.
+            for (document, problem) in duplicates {
+                let stands_elsewhere = left.contains(&document);
+                match self.repeats {
+                    Repeats::Refuse if stands_elsewhere => return Err(self.refused(&what, &problem, &frame[document])),
+                    Repeats::PassOver if stands_elsewhere || is_certain => {
+                        passed_over.add(&frame[document.clone()]);
+                        left.retain(|place| *place != document);
+                    }
+                    Repeats::Refuse | Repeats::PassOver => {}
+                }
             }
         }
         Ok(())
@@ -130,7 +163,8 @@ impl Inserter {
     async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
         let (frame, documents, blueprint) = (frame.clone(), documents.to_vec(), self.blueprint.clone());
         let uuid = blueprint.uuid.filter(|_| self.target.checks_uuids);
-        self.cpu.run(move || build(&blueprint, uuid, &frame, &documents, way)).await
+        let repeats = self.repeats;
+        self.cpu.run(move || build(&blueprint, uuid, &frame, &documents, (way, repeats))).await
     }
 
     /// Those of the documents that are not there yet. One that stands there with other content is an error.
@@ -159,7 +193,8 @@ impl Inserter {
             Err(e) => return Ok(Err(e)),
         };
         let wanted: HashSet<&[u8]> = documents.iter().map(|d| &frame[d.clone()]).collect();
-        if let Some(other) = found.iter().find(|f| !wanted.contains(f.as_bytes())) {
+        let other = found.iter().find(|f| !wanted.contains(f.as_bytes()));
+        if let (Some(other), Repeats::Refuse) = (other, self.repeats) {
             let kind = document::id(other.as_bytes())?.map_or("none", |(kind, _)| type_name(kind));
             return Err(Error::new(
                 ErrorKind::Server,
@@ -247,7 +282,7 @@ fn build(
     uuid: Option<Uuid>,
     frame: &[u8],
     documents: &[Range<usize>],
-    way: Way,
+    (way, repeats): (Way, Repeats),
 ) -> Result<RawDocumentBuf> {
     let bytes: usize = documents.iter().map(|d| d.len() + 8).sum();
     let mut command = Writer::with_capacity(bytes + 256);
@@ -270,7 +305,7 @@ fn build(
         command.bool("bypassEmptyTsReplacement", true);
     }
     if matches!(way, Way::Upsert { .. }) {
-        let updates = documents.iter().map(|d| upsert(&frame[d.clone()])).collect::<Result<Vec<_>>>()?;
+        let updates = documents.iter().map(|d| upsert(&frame[d.clone()], repeats)).collect::<Result<Vec<_>>>()?;
         command.documents("updates", updates.iter().map(Vec::as_slice));
     } else {
         command.documents("documents", documents.iter().map(|d| &frame[d.clone()]));
@@ -278,8 +313,9 @@ fn build(
     command.raw()
 }
 
-/// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`
-pub(super) fn upsert(document: &[u8]) -> Result<Vec<u8>> {
+/// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`. Where what stands there must stay, the query matches nothing, and the server
+/// finds the `_id` taken.
+pub(super) fn upsert(document: &[u8], repeats: Repeats) -> Result<Vec<u8>> {
     let (kind, id) = document::id(document)?.ok_or_else(|| {
         Error::new(ErrorKind::Refused, "a document without _id holds Timestamp(0, 0), which this server would replace")
             .hint("import into a newer server: 8.0, or the newest patch of 5.0, 6.0 or 7.0")
@@ -288,6 +324,9 @@ pub(super) fn upsert(document: &[u8]) -> Result<Vec<u8>> {
     equal.element(kind, "$eq", id);
     let mut query = Writer::default();
     query.document("_id", &equal.finish());
+    if repeats == Repeats::PassOver {
+        query.element(0x10, "$alwaysFalse", &1i32.to_le_bytes());
+    }
     let mut literal = Writer::with_capacity(document.len() + 32);
     literal.document("$literal", document);
     let mut stage = Writer::with_capacity(document.len() + 64);

@@ -1,4 +1,4 @@
-//! Merging: documents of a staged collection into one that stands, each in place of the one with its `_id`.
+//! Merging: documents of a staged collection into one that stands, each in place of the one with its `_id`, or only where there is none.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::{RawDocumentBuf, rawdoc};
 
 use super::ddl::{self, Standing};
-use super::insert::{Inserter, keeps_empty_timestamps};
+use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
 use super::publish::in_the_way;
 use super::record::Staged;
 use super::{Attempts, Blueprint, Target, copy, write_concern_error, write_errors};
@@ -28,8 +28,17 @@ const ROUNDS: u32 = 10;
 /// How long one command may take.
 const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 
+/// What happens to documents that stand there under an `_id` of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merging {
+    /// They are replaced.
+    Replace,
+    /// They stay.
+    Keep,
+}
+
 /// Merges what is staged into what stands under its final name, or finds that it was done.
-pub(super) async fn publish(target: &Target, staged: &Staged) -> Result<()> {
+pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging) -> Result<()> {
     for _ in 0..ROUNDS {
         let standing = Standing::of(target, &staged.to.database).await?;
         if standing.by_uuid(staged.uuid).is_none() {
@@ -41,7 +50,10 @@ pub(super) async fn publish(target: &Target, staged: &Staged) -> Result<()> {
         }
         let has_rules = there.is_some_and(|c| c.options.get("validator").is_ok_and(|v| v.is_some()));
         let before = target.identity().await?;
-        documents(target, staged, has_rules).await?;
+        match merging {
+            Merging::Replace => documents(target, staged, has_rules).await?,
+            Merging::Keep => missing(target, staged, has_rules).await?,
+        }
         copy::indexes(target, &staged.place, &staged.to).await?;
         target.make_durable(&staged.to.database).await?;
         // The staging goes once everything in it is known to be elsewhere: it was there all the while, and no change of primary took writes back.
@@ -69,6 +81,23 @@ pub(super) async fn publish(target: &Target, staged: &Staged) -> Result<()> {
 /// server's.
 async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
     copy::each_batch(target, staged, &staged.place, |batch| put(target, &staged.to, batch, has_rules)).await
+}
+
+/// Puts those staged documents into the collection that stands under the final name whose `_id` it does not have, and which its unique indexes take: the others are
+/// passed over, as mongorestore does.
+async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
+    let item = Progress::default().item(staged.to.to_string(), 0, 0);
+    let inserter = standing(target, &staged.to, has_rules).with_repeats(Repeats::PassOver);
+    copy::each_batch(target, staged, &staged.place, |batch| {
+        let insertion = inserter.insert(batch, &item);
+        async { insertion.await.map(|_| ()) }
+    })
+    .await
+}
+
+fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
+    let blueprint = Blueprint { has_rules, ..Blueprint::standing(to.clone()) };
+    Inserter::new(target.clone(), Arc::new(blueprint), Cpu::of_this_machine())
 }
 
 async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -> Result<()> {
@@ -184,16 +213,12 @@ async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has
         return Err(problem.error(&what));
     }
     let item = Progress::default().item(to.to_string(), 0, 0);
-    let inserter = Inserter::new(
-        target.clone(),
-        Arc::new(Blueprint { has_rules, ..Blueprint::standing(to.clone()) }),
-        Cpu::of_this_machine(),
-    );
+    let inserter = standing(target, to, has_rules);
     let Err(refused) = inserter.insert(document.to_vec(), &item).await else { return Ok(()) };
     let refused = refused.reworded("inserting into", "merging into");
     match old {
         Some(old) => match inserter.insert(old.into_bytes(), &item).await {
-            Ok(()) => Err(refused),
+            Ok(_) => Err(refused),
             Err(e) => Err(refused.context(format!("a document of {to} is gone, and was not brought back ({e})"))),
         },
         None => Err(refused),

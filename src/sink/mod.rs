@@ -17,6 +17,7 @@ pub mod replay;
 pub mod scratch;
 mod series;
 pub mod staging;
+pub mod users;
 
 use std::time::Duration;
 
@@ -73,6 +74,12 @@ impl Target {
     #[must_use]
     pub fn unstoppable(&self) -> Self {
         Self { stop: CancellationToken::new(), ..self.clone() }
+    }
+
+    /// What stops it.
+    #[must_use]
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// The same, stopped by this instead.

@@ -13,6 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::ddl::{self, Standing};
 use super::lease::Former;
+use super::merge::Merging;
 pub use super::record::{Staged, Step};
 use super::{Attempts, Problem, Target, merge, record, series, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -129,7 +130,7 @@ impl Step {
     #[must_use]
     pub fn name(&self) -> &Namespace {
         match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) => &staged.to,
+            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to,
             Self::View { to, .. } => to,
             Self::Drop { namespace, .. } => namespace,
         }
@@ -137,7 +138,7 @@ impl Step {
 
     fn staged(&self) -> Option<&Staged> {
         match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) => Some(staged),
+            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => Some(staged),
             Self::View { .. } | Self::Drop { .. } => None,
         }
     }
@@ -147,7 +148,7 @@ impl Step {
     fn can_be_given_up_after(&self, error: &Error) -> bool {
         match self {
             Self::Swap(_) => error.kind() == ErrorKind::Refused,
-            Self::Merge(_) | Self::View { .. } => {
+            Self::Merge(_) | Self::Add(_) | Self::View { .. } => {
                 matches!(error.kind(), ErrorKind::Refused | ErrorKind::Server) && !is_passing(error)
             }
             Self::Series { .. } | Self::Drop { .. } => false,
@@ -182,7 +183,8 @@ async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Erro
             let done = match step {
                 Step::Swap(staged) => swap(target, staged, standing).await,
                 Step::Series { staged, options } => series::publish(target, staged, options).await,
-                Step::Merge(staged) => merge::publish(target, staged).await,
+                Step::Merge(staged) => merge::publish(target, staged, Merging::Replace).await,
+                Step::Add(staged) => merge::publish(target, staged, Merging::Keep).await,
                 Step::Drop { namespace, uuid } => prune(target, namespace, *uuid).await,
                 Step::View { .. } => Ok(()),
             };
@@ -194,7 +196,7 @@ async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Erro
         }
     };
     let (moving, others): (Vec<&Step>, Vec<&Step>) =
-        steps.iter().partition(|s| matches!(s, Step::Merge { .. } | Step::Series { .. }));
+        steps.iter().partition(|s| matches!(s, Step::Merge(_) | Step::Add(_) | Step::Series { .. }));
     let mut given_up = Vec::new();
     for (steps, at_a_time) in [(others, AT_A_TIME), (moving, MOVING_AT_A_TIME)] {
         let done: Vec<_> = stream::iter(steps.into_iter().map(&work)).buffer_unordered(at_a_time).try_collect().await?;
@@ -220,7 +222,7 @@ async fn displaced(target: &Target, steps: &[Step]) -> Result<Option<Error>> {
         let there = standing.get(step.database()).and_then(|s| s.get(&step.name().collection));
         match step {
             Step::Swap(staged) => there.is_none_or(|c| c.uuid != Some(staged.uuid)),
-            Step::Series { .. } | Step::Merge(_) | Step::View { .. } => there.is_none(),
+            Step::Series { .. } | Step::Merge(_) | Step::Add(_) | Step::View { .. } => there.is_none(),
             Step::Drop { .. } => false,
         }
     };

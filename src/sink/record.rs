@@ -33,6 +33,8 @@ pub enum Step {
     },
     /// The documents of a staged collection go into the one that stands there.
     Merge(Staged),
+    /// Those of them go into the one that stands there whose `_id` it does not have.
+    Add(Staged),
     /// A view is created, or changed into this one.
     View {
         /// Its name.
@@ -68,7 +70,7 @@ impl Step {
     /// The database that it changes.
     pub(super) fn database(&self) -> &str {
         match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) => &staged.to.database,
+            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to.database,
             Self::View { to, .. } => &to.database,
             Self::Drop { namespace, .. } => &namespace.database,
         }
@@ -96,6 +98,10 @@ impl Step {
             }
             Self::Merge(staged) => {
                 step.string("kind", "merge");
+                names(&mut step, staged);
+            }
+            Self::Add(staged) => {
+                step.string("kind", "add");
                 names(&mut step, staged);
             }
             Self::View { to, options, replaces } => {
@@ -131,6 +137,7 @@ impl Step {
             "swap" => Self::Swap(staged(&to)?),
             "series" => Self::Series { staged: staged(&to)?, options: options()? },
             "merge" => Self::Merge(staged(&to)?),
+            "add" => Self::Add(staged(&to)?),
             "view" => Self::View { to, options: options()?, replaces: replaces()? },
             "drop" => Self::Drop { namespace: to, uuid: uuid() },
             _ => return None,

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::manifest::Segment;
 use crate::pipeline::budget::Budget;
@@ -24,10 +25,7 @@ const COPIES: u64 = 4;
 
 /// What one writer does without a break: one segment, or all of a collection whose order counts.
 struct Job {
-    /// Which of the plan's collections.
-    number: usize,
-    /// Jobs of that collection that are not done.
-    left: Arc<AtomicUsize>,
+    collection: Arc<Filling>,
     inserter: Inserter,
     item: Item,
     segments: Vec<Segment>,
@@ -39,6 +37,15 @@ impl Job {
     }
 }
 
+/// A collection that is being filled.
+struct Filling {
+    /// What it must hold, if nothing is passed over.
+    whole: Filled,
+    /// Jobs of it that are not done.
+    left: AtomicUsize,
+    passed_over: Mutex<Content>,
+}
+
 /// What the writers share.
 struct Shared {
     store: Store,
@@ -46,33 +53,46 @@ struct Shared {
     cpu: Cpu,
     budget: Budget,
     queue: Mutex<VecDeque<Job>>,
-    filled: UnboundedSender<usize>,
+    filled: UnboundedSender<Filled>,
 }
 
-/// Fills every collection, and returns once the target has taken every document. The number of each collection is sent once it is full.
+/// A collection that the target has taken every document of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Filled {
+    /// Which of the plan's collections.
+    pub(super) number: usize,
+    /// What it must hold now.
+    pub(super) content: Content,
+}
+
+/// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
+/// over.
 ///
 /// # Errors
 /// The first that any writer met; the others are stopped.
-pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<usize>) -> Result<()> {
-    let Stage { backup, plan, writers, cpu, budget, progress, .. } = stage;
-    let mut jobs = Vec::new();
-    let mut items = Vec::new();
+pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> Result<u64> {
+    let Stage { origin, plan, writers, cpu, budget, progress, .. } = stage;
+    let (mut jobs, mut items, mut collections) = (Vec::new(), Vec::new(), Vec::new());
     for (number, (selected, blueprint)) in plan.selected.iter().zip(&plan.blueprints).enumerate() {
         if !blueprint.holds_documents() {
             continue;
         }
         let item = plan.item(progress, blueprint, "");
         items.push(item.clone());
-        let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone());
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone()).with_repeats(stage.repeats);
         let segments = &selected.collection.segments;
         let together = if blueprint.capped { segments.len().max(1) } else { 1 };
-        let left = Arc::new(AtomicUsize::new(segments.chunks(together).len()));
+        let collection = Arc::new(Filling {
+            whole: Filled { number, content: blueprint.content },
+            left: AtomicUsize::new(segments.chunks(together).len()),
+            passed_over: Mutex::default(),
+        });
         if segments.is_empty() {
-            announce(&filled, number);
+            announce(&filled, collection.whole);
         }
+        collections.push(collection.clone());
         jobs.extend(segments.chunks(together).map(|segments| Job {
-            number,
-            left: left.clone(),
+            collection: collection.clone(),
             inserter: inserter.clone(),
             item: item.clone(),
             segments: segments.to_vec(),
@@ -80,7 +100,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<usize>) -> R
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes()));
     let shared = Arc::new(Shared {
-        store: backup.store.clone(),
+        store: origin.backup.store.clone(),
         target: plan.target.clone(),
         cpu: cpu.clone(),
         budget: budget.clone(),
@@ -96,7 +116,13 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<usize>) -> R
         ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
     }
     items.iter().for_each(Item::finish);
-    Ok(())
+    Ok(collections.iter().map(|collection| collection.passed_over().documents).sum())
+}
+
+impl Filling {
+    fn passed_over(&self) -> MutexGuard<'_, Content> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn work(shared: Arc<Shared>) -> Result<()> {
@@ -106,16 +132,19 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
         for segment in &job.segments {
             insert_segment(&shared, &job, segment).await?;
         }
-        if job.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let collection = &job.collection;
+        if collection.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             job.item.finish();
-            announce(&shared.filled, job.number);
+            let content = collection.whole.content.without(&collection.passed_over());
+            announce(&shared.filled, Filled { content, ..collection.whole });
         }
     }
 }
 
-fn announce(filled: &UnboundedSender<usize>, number: usize) {
+/// Tells that a collection is full.
+pub(super) fn announce(filled: &UnboundedSender<Filled>, full: Filled) {
     // Nobody listens any more where the other side has failed, and that is what counts then.
-    let _heard = filled.send(number);
+    let _heard = filled.send(full);
 }
 
 async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
@@ -126,7 +155,8 @@ async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result
     let mut reader = shared.target.unless_stopped(SegmentReader::open(&shared.store, segment, &shared.cpu)).await??;
     while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
         share.resize(segment.object.bytes + COPIES * frame.len() as u64);
-        job.inserter.insert(frame, &job.item).await?;
+        let passed_over = job.inserter.insert(frame, &job.item).await?;
+        job.collection.passed_over().merge(&passed_over);
     }
     Ok(())
 }

@@ -7,10 +7,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::origin::Origin;
 use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
-use super::{IndexMode, RestoreMode, RestoreOptions, guard};
-use crate::catalog::Backup;
+use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
@@ -35,6 +35,12 @@ pub struct Plan {
     pub(super) mode: RestoreMode,
     pub(super) indexes: IndexMode,
     backup: String,
+    /// How many documents there are is not known before they are read.
+    is_dump: bool,
+    /// Whether the dump's users and roles are merged into those of the target.
+    pub(super) with_users: bool,
+    /// What a dump holds and is not imported, and what was taken for what, in words.
+    pub(super) beside: Vec<String>,
 }
 
 /// A plan, for people and programs.
@@ -56,7 +62,7 @@ pub struct RestorePlan {
     pub oplog: Option<PlannedReplay>,
     /// What stands there, is not in the backup, and is dropped.
     pub prunes: Vec<String>,
-    /// What the target cannot hold and is left out, in words.
+    /// What is left out, because the target cannot hold it or it cannot be part of an import, and what else one should know, in words.
     pub left_out: Vec<String>,
 }
 
@@ -83,10 +89,12 @@ pub struct PlannedNamespace {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: CollectionKind,
-    /// Its documents; of a time series, its buckets.
-    pub documents: u64,
-    /// Their bytes, uncompressed.
-    pub bytes: u64,
+    /// Its documents; of a time series, its buckets. Of dumps that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+    /// Their bytes, uncompressed. Of archives that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Its indexes, beside the one on `_id`.
     pub indexes: u64,
     /// What stands under its name now: `collection`, `view`, `timeseries`; none where nothing does.
@@ -121,7 +129,7 @@ impl Plan {
         match self.mode {
             RestoreMode::Replace => Ok(()),
             RestoreMode::Fail => refuse_standing(self),
-            RestoreMode::Merge => refuse_conflicts(self).await,
+            RestoreMode::Merge | RestoreMode::Add => refuse_conflicts(self).await,
         }
     }
 
@@ -137,8 +145,8 @@ impl Plan {
             from: selected.collection.namespace().to_string(),
             to: blueprint.namespace.to_string(),
             kind: blueprint.kind,
-            documents: blueprint.content.documents,
-            bytes: blueprint.content.bytes,
+            documents: Some(blueprint.content.documents).filter(|_| !self.is_dump),
+            bytes: Some(blueprint.content.bytes).filter(|bytes| !self.is_dump || *bytes > 0),
             indexes: blueprint.indexes.len() as u64,
             replaces: self.stands(blueprint).map(|c| c.kind.clone()),
         });
@@ -150,7 +158,7 @@ impl Plan {
             collections: collections.collect(),
             oplog: self.slice.as_ref().map(|s| PlannedReplay { from: s.oplog.from, to: s.oplog.to, entries: s.oplog.documents }),
             prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
-            left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).collect(),
+            left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(self.beside.clone()).collect(),
         }
     }
 
@@ -162,7 +170,7 @@ impl Plan {
 
 /// Connects, and refuses what must not be done.
 pub(super) async fn make(
-    backup: &Backup,
+    origin: Origin<'_>,
     uri: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &RestoreOptions,
@@ -173,15 +181,24 @@ pub(super) async fn make(
             Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
         );
     }
+    if options.with_users && options.indexes == IndexMode::Only {
+        return Err(Error::usage("--with-users merges nothing where only indexes are built")
+            .hint("leave --with-users out, or --indexes only"));
+    }
+    if options.with_users && !origin.dumped.is_some_and(|dumped| dumped.dump().has_users()) {
+        return Err(Error::usage(format!("--with-users: {} holds no users and no roles", origin.name())).hint(
+            "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
+        ));
+    }
     // 1. What the backup holds and under which names, which needs no connection.
-    let (collections, slice) = slice::collections(backup, stop).await?;
+    let (collections, slice) = slice::collections(origin, stop).await?;
     let (selected, naming) = select::select(&collections, options, uri.database())?;
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
     let connection = stop.run_until_cancelled(Connection::open(uri, pool)).await.ok_or_else(Error::interrupted)??;
     if !options.allow_same {
-        stop.run_until_cancelled(guard::refuse_source(&connection, &backup.manifest.source, configured_source))
+        stop.run_until_cancelled(guard::refuse_source(&connection, &origin.backup.manifest.source, configured_source))
             .await
             .ok_or_else(Error::interrupted)??;
     }
@@ -192,8 +209,15 @@ pub(super) async fn make(
         selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version)).collect::<Result<_>>()?;
     let target = Target::new(connection, version, stop.clone());
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
-    limits::refuse(&target, &backup.manifest.source, selected.iter().map(|s| &s.collection), &blueprints, version, differences)
-        .await?;
+    limits::refuse(
+        &target,
+        &origin.backup.manifest.source,
+        selected.iter().map(|s| &s.collection),
+        &blueprints,
+        version,
+        differences,
+    )
+    .await?;
     let standing = prepare::inspect(&target, &blueprints).await?;
     let mut plan = Plan {
         target,
@@ -204,7 +228,10 @@ pub(super) async fn make(
         slice,
         mode: options.mode,
         indexes: options.indexes,
-        backup: backup.manifest.name.to_string(),
+        backup: origin.name(),
+        is_dump: origin.dumped.is_some(),
+        with_users: options.with_users,
+        beside: origin.dumped.map(Dumped::beside).unwrap_or_default(),
     };
 
     if let Some(slice) = &plan.slice {
@@ -216,10 +243,10 @@ pub(super) async fn make(
         _ if options.indexes == IndexMode::Only => {}
         RestoreMode::Replace => {}
         RestoreMode::Fail => refuse_standing(&plan)?,
-        RestoreMode::Merge => refuse_conflicts(&plan).await?,
+        RestoreMode::Merge | RestoreMode::Add => refuse_conflicts(&plan).await?,
     }
     if options.prune {
-        plan.prunes = prunes(&plan, &naming, &backup.manifest)?;
+        plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
     }
     Ok(plan)
 }
@@ -236,7 +263,7 @@ fn refuse_standing(plan: &Plan) -> Result<()> {
     ))
 }
 
-/// Mode `merge`: refuses what cannot be merged into.
+/// Modes `merge` and `add`: refuses what cannot be merged into.
 async fn refuse_conflicts(plan: &Plan) -> Result<()> {
     let mut conflicts = Vec::new();
     for blueprint in &plan.blueprints {

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::origin::Origin;
 use super::plan::Plan;
+use super::stage::Proven;
 use super::{IndexMode, RestoreMode};
-use crate::catalog::Backup;
-use crate::format::digest::Content;
+use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, CollectionKind};
 use crate::sink::Blueprint;
 
@@ -36,6 +37,15 @@ pub struct RestoreReport {
     /// The slice of the oplog that was replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<ReplayReport>,
+    /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
+    /// Users of a dump that were merged into those of the target.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub users: u64,
+    /// Roles of a dump that were merged into those of the target.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub roles: u64,
     /// What stood in the target, was not in the backup, and was dropped.
     pub pruned: Vec<String>,
     /// What the target cannot hold and was left out, in words.
@@ -102,7 +112,7 @@ pub struct RestoredCollection {
 #[derive(Debug)]
 pub(super) struct Staging {
     /// What each collection was found to hold, before a replay.
-    pub(super) found: Vec<Content>,
+    pub(super) proven: Proven,
     /// How many documents each has in the end.
     pub(super) documents: Vec<u64>,
     /// The options of indexes that the target did not keep, in words.
@@ -111,19 +121,20 @@ pub(super) struct Staging {
     pub(super) operations: u64,
 }
 
-pub(super) fn of(backup: &Backup, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
+pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
     let builds = plan.indexes == IndexMode::Now;
     let built = |blueprint: &Blueprint| if builds { blueprint.indexes.len() as u64 } else { 0 };
     let collections: Vec<RestoredCollection> = plan
         .blueprints
         .iter()
-        .zip(staged.found.iter().zip(&staged.documents))
+        .zip(staged.proven.contents.iter().zip(&staged.documents))
         .map(|(blueprint, (found, documents))| RestoredCollection {
             namespace: blueprint.namespace.to_string(),
             kind: blueprint.kind,
             documents: *documents,
             bytes: found.bytes,
-            digest_matches: *found == blueprint.content,
+            // Whatever differs is an error before anything is published.
+            digest_matches: true,
             indexes: built(blueprint),
         })
         .collect();
@@ -131,23 +142,27 @@ pub(super) fn of(backup: &Backup, plan: &Plan, staged: Staging, begun: Instant) 
         b.indexes.iter().map(|index| UnbuiltIndex { namespace: b.namespace.to_string(), name: index.name.clone(), reason: None })
     });
     let indexes = Built { built: collections.iter().map(|c| c.indexes).sum(), skipped: skipped.collect(), failed: Vec::new() };
-    let left_out = plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(staged.lost).collect();
+    let left_out =
+        plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(staged.lost).chain(plan.beside.clone()).collect();
     let replayed = plan.slice.as_ref().map(|slice| ReplayReport {
         from: slice.oplog.from,
         to: slice.oplog.to,
         entries: slice.oplog.documents,
         operations: staged.operations,
     });
-    RestoreReport { replayed, ..report(backup, plan, collections, indexes, left_out, begun) }
+    let Proven { passed_over, accounts, .. } = staged.proven;
+    let count = |documents: &[u8]| Documents::of(documents).count() as u64;
+    let (users, roles) = (count(&accounts.users), count(&accounts.roles));
+    RestoreReport { replayed, passed_over, users, roles, ..report(origin, plan, collections, indexes, left_out, begun) }
 }
 
 /// Of an import that built indexes only.
-pub(super) fn of_indexes(backup: &Backup, plan: &Plan, indexes: Built, begun: Instant) -> RestoreReport {
-    report(backup, plan, Vec::new(), indexes, Vec::new(), begun)
+pub(super) fn of_indexes(origin: Origin<'_>, plan: &Plan, indexes: Built, begun: Instant) -> RestoreReport {
+    report(origin, plan, Vec::new(), indexes, Vec::new(), begun)
 }
 
 fn report(
-    backup: &Backup,
+    origin: Origin<'_>,
     plan: &Plan,
     collections: Vec<RestoredCollection>,
     indexes: Built,
@@ -155,7 +170,7 @@ fn report(
     begun: Instant,
 ) -> RestoreReport {
     RestoreReport {
-        backup: backup.manifest.name.to_string(),
+        backup: origin.name(),
         target: plan.target.connection.uri.to_string(),
         mode: plan.mode,
         documents: collections.iter().map(|c| c.documents).sum(),
@@ -164,9 +179,17 @@ fn report(
         skipped_indexes: indexes.skipped,
         failed_indexes: indexes.failed,
         replayed: None,
+        passed_over: 0,
+        users: 0,
+        roles: 0,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         collections,
     }
+}
+
+/// For serde, which gives a reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::origin::Origin;
 use super::plan::Plan;
 use super::stage::Stage;
 use crate::catalog::Backup;
-use crate::engine::replayed::{self, Followed};
+use crate::engine::replayed;
 use crate::error::{Error, Result};
 use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
@@ -31,17 +32,22 @@ pub(super) struct Slice {
 }
 
 /// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
-pub(super) async fn collections(backup: &Backup, stop: &CancellationToken) -> Result<(Vec<Collection>, Option<Slice>)> {
-    let manifest = &backup.manifest;
+pub(super) async fn collections(origin: Origin<'_>, stop: &CancellationToken) -> Result<(Vec<Collection>, Option<Slice>)> {
+    let manifest = &origin.backup.manifest;
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
         return Ok((manifest.collections.clone(), None));
     };
-    let work = outline(backup, oplog, listed_at);
+    let work = outline(origin, oplog, listed_at);
     stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)?.map(|(collections, slice)| (collections, Some(slice)))
 }
 
-async fn outline(backup: &Backup, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
-    let Followed { outlined, mut last_read } = replayed::follow(&backup.store, &backup.manifest, oplog, listed_at).await?;
+async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
+    let Backup { store, manifest } = origin.backup;
+    let mut last_read = match origin.dumped {
+        None => replayed::last_read(store, manifest).await?,
+        Some(dumped) => dumped.last_read().clone(),
+    };
+    let outlined = replayed::follow(store, manifest, oplog, listed_at, &last_read).await?;
     let within: HashSet<Uuid> = outlined.read_within;
     last_read.retain(|uuid, _| within.contains(uuid));
     let slice = Slice {
@@ -67,14 +73,14 @@ impl Slice {
 
     /// Replays it into what is staged, durably. Gives the number of operations that were applied.
     pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
-        let Stage { backup, plan, cpu, budget, progress, .. } = stage;
+        let Stage { origin, plan, cpu, budget, progress, .. } = stage;
         progress.begin("replaying the oplog slice");
         let item = progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
         let mut replay = Replay::new(target.clone(), self.places(plan), self.committed.clone(), cpu.clone()).await?;
         for segment in &self.oplog.segments {
             let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
-            let mut reader = target.unless_stopped(SegmentReader::open(&backup.store, segment, cpu)).await??;
+            let mut reader = target.unless_stopped(SegmentReader::open(&origin.backup.store, segment, cpu)).await??;
             let mut done = 0;
             while let Some(frame) = target.unless_stopped(reader.next()).await?? {
                 share.resize(segment.object.bytes + COPIES * frame.len() as u64);

@@ -4,15 +4,19 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::fill::Filled;
+use super::origin::Origin;
 use super::plan::Plan;
-use super::{IndexMode, fill};
-use crate::catalog::Backup;
+use super::pour::Poured;
+use super::{IndexMode, fill, pour};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
 use crate::sink::indexes::{self, IndexBuilder, Which};
+use crate::sink::insert::Repeats;
+use crate::sink::users::Accounts;
 use crate::sink::{Blueprint, check};
 
 /// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
@@ -20,44 +24,59 @@ const LARGE: u64 = 16 * 1024 * 1024;
 
 /// What the phases of staging share.
 pub(super) struct Stage<'a> {
-    pub(super) backup: &'a Backup,
+    pub(super) origin: Origin<'a>,
     pub(super) plan: &'a Plan,
     pub(super) writers: usize,
     pub(super) cpu: Cpu,
     pub(super) budget: Budget,
     pub(super) progress: &'a Progress,
     pub(super) builder: IndexBuilder,
+    /// What happens to documents whose `_id` repeats.
+    pub(super) repeats: Repeats,
     /// Indexes are built once the oplog slice is replayed, not before.
     pub(super) indexes_later: bool,
 }
 
+/// What was filled, and read back.
+#[derive(Debug, Default)]
+pub(super) struct Proven {
+    /// What each collection must hold, and was found to hold.
+    pub(super) contents: Vec<Content>,
+    /// Documents that were passed over, because another one with the same `_id` came first.
+    pub(super) passed_over: u64,
+    /// Users and roles that are to be merged.
+    pub(super) accounts: Accounts,
+}
+
 impl Stage<'_> {
-    /// Fills every staged collection, proves it by reading it back, and builds its indexes. Gives what each collection holds.
+    /// Fills every staged collection, proves it by reading it back, and builds its indexes.
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`] where one does not hold what the backup holds; [`ErrorKind::Server`] where a document or an index is refused; others
     /// of the server's; [`ErrorKind::Damaged`]; [`ErrorKind::Interrupted`].
-    pub(super) async fn fill_and_prove(&self) -> Result<Vec<Content>> {
+    pub(super) async fn fill_and_prove(&self) -> Result<Proven> {
         self.progress.begin("filling");
         let (filled, full) = unbounded_channel();
-        let (proven, ()) = tokio::try_join!(self.prove_large(full), fill::fill(self, filled))?;
+        let filling = async {
+            match self.origin.dumped {
+                None => fill::fill(self, filled).await.map(|passed_over| Poured { passed_over, ..Poured::default() }),
+                Some(dumped) => pour::pour(self, dumped, filled).await,
+            }
+        };
+        let ((mut contents, small), Poured { passed_over, accounts }) = tokio::try_join!(self.prove_large(full), filling)?;
 
         self.progress.begin("checking");
-        let mut found = vec![None; self.plan.blueprints.len()];
-        for (number, content) in proven {
-            found[number] = Some(content);
-        }
         self.make_durable().await?;
-        let small: Vec<usize> =
-            (0..found.len()).filter(|&n| found[n].is_none() && self.plan.blueprints[n].holds_documents()).collect();
-        for (number, content) in self.prove(&small).await? {
-            found[number] = Some(content);
+        self.prove(&small).await?;
+        for Filled { number, content } in &small {
+            contents[*number] = *content;
         }
         if !self.indexes_later {
             self.progress.begin("building indexes");
+            let small: Vec<usize> = small.iter().map(|filled| filled.number).collect();
             self.build(&small, Which::All).await?;
         }
-        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+        Ok(Proven { contents, passed_over, accounts })
     }
 
     /// Waits until all that was written is on the disks of a majority.
@@ -68,55 +87,61 @@ impl Stage<'_> {
         }
     }
 
-    /// Proves large collections as they come, and builds their indexes beside the filling of others.
-    async fn prove_large(&self, mut full: UnboundedReceiver<usize>) -> Result<Vec<(usize, Content)>> {
+    /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives what they hold, by number, and those that are left.
+    async fn prove_large(&self, mut full: UnboundedReceiver<Filled>) -> Result<(Vec<Content>, Vec<Filled>)> {
         let mut running = FuturesUnordered::new();
-        let mut proven = Vec::new();
+        let mut contents = vec![Content::default(); self.plan.blueprints.len()];
+        let mut small = Vec::new();
         let mut more = true;
         while more || !running.is_empty() {
             tokio::select! {
-                number = full.recv(), if more => match number {
-                    Some(number) if self.plan.blueprints[number].content.bytes >= LARGE => running.push(self.prove_one(number)),
-                    Some(_) => {}
+                filled = full.recv(), if more => match filled {
+                    Some(filled) if filled.content.bytes >= LARGE => running.push(self.prove_one(filled)),
+                    Some(filled) => small.push(filled),
                     None => more = false,
                 },
-                Some(done) = running.next(), if !running.is_empty() => proven.push(done?),
+                Some(done) = running.next(), if !running.is_empty() => {
+                    let Filled { number, content } = done?;
+                    contents[number] = content;
+                }
             }
         }
-        Ok(proven)
+        Ok((contents, small))
     }
 
-    async fn prove_one(&self, number: usize) -> Result<(usize, Content)> {
-        let blueprint = &self.plan.blueprints[number];
+    async fn prove_one(&self, filled: Filled) -> Result<Filled> {
+        let blueprint = self.filled(filled);
         self.plan.target.make_durable(&blueprint.place.database).await?;
-        let reading = self.plan.item(self.progress, blueprint, "reading back");
         let check = async {
-            let content = check::content(&self.plan.target, blueprint, &self.cpu, &self.budget, &reading).await?;
-            refuse_differences([(blueprint, content)])?;
-            Ok(content)
+            let found = self.read_back(&blueprint).await?;
+            refuse_differences([(&blueprint, found)])
         };
         if self.indexes_later {
-            return Ok((number, check.await?));
+            return check.await.map(|()| filled);
         }
-        let this = [number];
-        let (content, ()) = tokio::try_join!(check, self.build(&this, Which::Lasting))?;
+        let this = [filled.number];
+        tokio::try_join!(check, self.build(&this, Which::Lasting))?;
         self.build(&this, Which::Expiring).await?;
-        Ok((number, content))
+        Ok(filled)
     }
 
-    /// What these collections hold now; an error where any is not what the backup holds.
-    pub(super) async fn prove(&self, numbers: &[usize]) -> Result<Vec<(usize, Content)>> {
-        let blueprints = &self.plan.blueprints;
-        let mut work = numbers.to_vec();
-        work.sort_by_key(|&number| std::cmp::Reverse(blueprints[number].content.bytes));
-        let checks = work.into_iter().map(|number| async move {
-            let item = self.plan.item(self.progress, &blueprints[number], "reading back");
-            let content = check::content(&self.plan.target, &blueprints[number], &self.cpu, &self.budget, &item).await?;
-            Ok::<_, Error>((number, content))
-        });
-        let found: Vec<(usize, Content)> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
-        refuse_differences(found.iter().map(|(number, content)| (&blueprints[*number], *content)))?;
-        Ok(found)
+    /// Reads these collections back; an error where any does not hold what it must.
+    async fn prove(&self, filled: &[Filled]) -> Result<()> {
+        let mut work: Vec<Blueprint> = filled.iter().map(|&filled| self.filled(filled)).collect();
+        work.sort_by_key(|blueprint| std::cmp::Reverse(blueprint.content.bytes));
+        let checks = work.iter().map(|blueprint| async move { Ok::<_, Error>((blueprint, self.read_back(blueprint).await?)) });
+        let found: Vec<(&Blueprint, Content)> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
+        refuse_differences(found)
+    }
+
+    /// The blueprint of a collection that is full: what it holds was not known before where it came from a dump.
+    fn filled(&self, filled: Filled) -> Blueprint {
+        self.plan.blueprints[filled.number].holding(filled.content)
+    }
+
+    async fn read_back(&self, blueprint: &Blueprint) -> Result<Content> {
+        let item = self.plan.item(self.progress, blueprint, "reading back");
+        check::content(&self.plan.target, blueprint, &self.cpu, &self.budget, &item).await
     }
 
     /// How many documents each collection has now.

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Segment;
+use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 
 /// A cluster time or oplog time: seconds and an ordinal within the second.
@@ -13,6 +14,26 @@ pub struct ClusterTime {
     pub t: u32,
     /// The ordinal within the second.
     pub i: u32,
+}
+
+impl ClusterTime {
+    /// Reads a time: seconds since 1970, alone or with an ordinal (`1795383900:7`), or RFC 3339. Without an ordinal it is the beginning of the second.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
+    pub fn parse(text: &str) -> Result<Self> {
+        let (seconds, ordinal) = text.split_once(':').unwrap_or((text, "0"));
+        if let (Ok(t), Ok(i)) = (seconds.parse(), ordinal.parse()) {
+            return Ok(Self { t, i });
+        }
+        let time = DateTime::parse_from_rfc3339(text).ok();
+        // Entries of the rest of the second would not be before it.
+        let whole = time.filter(|time| time.timestamp_subsec_nanos() == 0).and_then(|time| u32::try_from(time.timestamp()).ok());
+        whole.map(|t| Self { t, i: 0 }).ok_or_else(|| {
+            Error::usage(format!("{text:?} is not a time of an oplog"))
+                .hint("write seconds since 1970, SECONDS:ORDINAL, or whole seconds such as 2026-11-22T21:45:00Z")
+        })
+    }
 }
 
 impl From<bson::Timestamp> for ClusterTime {
@@ -125,5 +146,22 @@ impl OplogSlice {
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
         super::stored_bytes(&self.segments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_seconds_with_an_ordinal_or_by_the_calendar() {
+        assert_eq!(ClusterTime::parse("1795383900").unwrap(), ClusterTime { t: 1_795_383_900, i: 0 });
+        assert_eq!(ClusterTime::parse("1795383900:7").unwrap(), ClusterTime { t: 1_795_383_900, i: 7 });
+        assert_eq!(ClusterTime::parse("2026-11-22T22:45:00+01:00").unwrap(), ClusterTime::parse("1795383900").unwrap());
+        for bad in
+            ["", "x", "1:", ":1", "-1", "1:2:3", "4294967296", "2026-11-22", "2026-11-22T21:45:00.5Z", "1969-01-01T00:00:00Z"]
+        {
+            assert_eq!(ClusterTime::parse(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
     }
 }

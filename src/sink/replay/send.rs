@@ -14,7 +14,7 @@ use crate::format::document::{self, Writer, type_name};
 use crate::format::oplog::OperationKind;
 use crate::mongo::failure::{code_of, describe};
 use crate::mongo::{Version, command};
-use crate::sink::insert::upsert;
+use crate::sink::insert::{Repeats, upsert};
 use crate::sink::{Attempts, Target, write_concern_error, write_errors};
 
 /// The most operations in one command.
@@ -186,7 +186,7 @@ impl Sender {
             let delete = delete.finish();
             self.write(&what, place, command("delete", place, "deletes", &delete, &self.comment)?).await?;
         }
-        self.write(&what, place, command("update", place, "updates", &upsert(document)?, &self.comment)?).await
+        self.write(&what, place, command("update", place, "updates", &upsert(document, Repeats::Refuse)?, &self.comment)?).await
     }
 
     /// A write that may be repeated.

@@ -1,0 +1,259 @@
+//! `restore`: an import under the flags of mongorestore, for scripts that call that by its name.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::import::{self, Found, How};
+use super::output::Outcome;
+use super::progress::Faces;
+use crate::config::{Config, Flags};
+use crate::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
+use crate::error::{Error, Result};
+use crate::format::manifest::ClusterTime;
+use crate::interop::Dump;
+use crate::mongo::{MongoUri, Role};
+use crate::names::{Namespace, NamespacePattern, NamespaceRename};
+use crate::pipeline::progress::Progress;
+
+/// What is restored where nothing is named, as with mongorestore.
+const DEFAULT_DIRECTORY: &str = "dump";
+
+/// Where it goes where nothing says otherwise, as with mongorestore.
+pub(super) const DEFAULT_URI: &str = "mongodb://localhost:27017";
+
+/// Flags of `restore`, under the names that mongorestore gives them.
+#[derive(Debug, clap::Args)]
+#[command(rename_all = "camelCase")]
+pub struct Args {
+    /// The dump: a directory, or the .bson file of one collection [default: dump]
+    #[arg(value_name = "DIRECTORY OR FILE")]
+    place: Option<String>,
+    /// The same
+    #[arg(long, value_name = "DIR", conflicts_with = "place")]
+    dir: Option<String>,
+    /// The target [env: MONGO_URI_LOCAL] [default: mongodb://localhost:27017]
+    #[arg(long, value_name = "URI")]
+    uri: Option<String>,
+    /// Restore this database only; a directory of one database is restored under this name
+    #[arg(short, long, value_name = "NAME")]
+    db: Option<String>,
+    /// Restore this collection of it only; a .bson file is restored under this name
+    #[arg(short, long, value_name = "NAME", requires = "db")]
+    collection: Option<String>,
+    /// Restore from an archive, or from standard input where no file is given
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-", conflicts_with_all = ["place", "dir"])]
+    archive: Option<String>,
+    /// Taken for what it is: whether something is compressed shows in what it holds
+    #[arg(long)]
+    gzip: bool,
+    /// Replace each collection that is there, whole; without it, documents are added to what is there
+    #[arg(long)]
+    drop: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replay the dump's oplog, which happens in any case where it has one; fails where it has none
+    #[arg(long)]
+    oplog_replay: bool,
+    /// Of the oplog, replay only what is before this time
+    #[arg(long, value_name = "SECONDS[:ORDINAL]")]
+    oplog_limit: Option<String>,
+    /// Restore only namespaces that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    ns_include: Vec<String>,
+    /// Leave out namespaces that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    ns_exclude: Vec<String>,
+    /// Restore namespaces that match under the name in the --nsTo of the same number
+    #[arg(long, value_name = "NS")]
+    ns_from: Vec<String>,
+    /// The names of those
+    #[arg(long, value_name = "NS")]
+    ns_to: Vec<String>,
+    /// Merge the users and roles of the dump of one database, too; those of a whole dump are merged in any case
+    #[arg(long, requires = "db")]
+    restore_db_users_and_roles: bool,
+    /// Do not build indexes
+    #[arg(long)]
+    no_index_restore: bool,
+    /// How many collections are filled at a time
+    #[arg(short = 'j', long, value_name = "N")]
+    num_parallel_collections: Option<usize>,
+    /// How many writers fill one of them
+    #[arg(long, value_name = "N")]
+    num_insertion_workers_per_collection: Option<usize>,
+    /// It is never otherwise
+    #[arg(long)]
+    bypass_document_validation: bool,
+    /// It is never otherwise
+    #[arg(long)]
+    stop_on_error: bool,
+    /// It is never otherwise
+    #[arg(long)]
+    objcheck: bool,
+    /// Say nothing but errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        let writers = match (self.num_parallel_collections, self.num_insertion_workers_per_collection) {
+            (None, None) => None,
+            (collections, each) => Some(collections.unwrap_or(4).saturating_mul(each.unwrap_or(1)).to_string()),
+        };
+        Flags { target: self.uri.clone(), writers, ..Flags::default() }
+    }
+
+    /// Whether nothing is shown but errors.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    // 1. What is to be restored.
+    let target = match config.configured_target()? {
+        Some(target) => target,
+        None => MongoUri::parse(Role::Target, DEFAULT_URI)?,
+    };
+    let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
+    let place = args.archive.as_deref().or(args.place.as_deref()).or(args.dir.as_deref()).unwrap_or(DEFAULT_DIRECTORY);
+    if args.archive.is_none() && place == "-" {
+        return Err(Error::usage("documents of one collection on standard input are not supported")
+            .hint("give the .bson file's name, or pipe an archive to --archive"));
+    }
+    if args.archive.is_some() && place != "-" && Path::new(place).is_dir() {
+        return Err(Error::usage(format!("--archive={place} is a directory")).hint("name it without --archive"));
+    }
+    let progress = Progress::default();
+    let found = Found::dump(place, limit, config, faces, &progress, stop).await?;
+    let Found::Dump(dumped) = &found else {
+        return Err(Error::new(crate::error::ErrorKind::Internal, "what was found is no dump"));
+    };
+    let dump = dumped.dump();
+    if args.oplog_replay && !dump.has_oplog() {
+        return Err(Error::usage(format!("--oplogReplay: {} has no oplog", dump.location()))
+            .hint("it was made without --oplog; leave --oplogReplay out"));
+    }
+
+    // 2. Which of it, and under which names.
+    let mut options = RestoreOptions {
+        mode: if args.drop { RestoreMode::Replace } else { RestoreMode::Add },
+        indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
+        allow_duplicates: true,
+        tuning: config.tuning,
+        ..RestoreOptions::default()
+    };
+    options.include = patterns(&args.ns_include)?;
+    options.exclude = patterns(&args.ns_exclude)?;
+    options.renames = renames(&args.ns_from, &args.ns_to)?;
+    // What matches nothing is no error to scripts that leave out what may be there.
+    options.exclude.retain(|pattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace())));
+    let database = args.db.as_deref().or_else(|| target.database());
+    if let Some(database) = database {
+        choose(&mut options, dump, (database, args.collection.as_deref()), args.archive.is_some(), place)?;
+    }
+    let is_whole = database.is_none() && options.include.is_empty();
+    options.with_users = dump.has_users() && (is_whole || args.restore_db_users_and_roles);
+    if args.restore_db_users_and_roles && !dump.has_users() {
+        return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
+            .hint("it was made without --dumpDbUsersAndRoles; leave the flag out"));
+    }
+
+    // 3. An import like any other.
+    let outcome = import::bring(&found, How { target, options, dry_run: args.dry_run, faces, progress }, config, stop).await?;
+    Ok(if args.quiet { Outcome { text: String::new(), ..outcome } } else { outcome })
+}
+
+/// `--db` and `--collection`: of an archive and of a whole dump, what is restored; of the directory of one database or the file of one collection, under which
+/// name.
+fn choose(
+    options: &mut RestoreOptions,
+    dump: &Dump,
+    (database, collection): (&str, Option<&str>),
+    is_archive: bool,
+    place: &str,
+) -> Result<()> {
+    let held: Vec<Namespace> = dump.collections().iter().map(|c| c.namespace()).collect();
+    if let (true, Some(name), [only]) = (Path::new(place).is_file() && !is_archive, collection, held.as_slice()) {
+        options.renames.push(NamespaceRename::exactly(only, &Namespace::new(database, name))?);
+        return Ok(());
+    }
+    let first = held.first().map(|n| n.database.as_str());
+    let is_one_database = held.iter().all(|n| Some(n.database.as_str()) == first);
+    if !is_archive && is_one_database && collection.is_none() {
+        options.database = Some(database.to_owned());
+        return Ok(());
+    }
+    options.include.push(match collection {
+        Some(name) => NamespacePattern::exactly(&Namespace::new(database, name))?,
+        None => NamespacePattern::of_database(database)?,
+    });
+    Ok(())
+}
+
+pub(super) fn patterns(texts: &[String]) -> Result<Vec<NamespacePattern>> {
+    texts.iter().map(|text| NamespacePattern::parse(text)).collect()
+}
+
+/// The rules of `--nsFrom` and `--nsTo`, whose `$name$` stand for what they match under a name.
+fn renames(from: &[String], to: &[String]) -> Result<Vec<NamespaceRename>> {
+    if from.len() != to.len() {
+        return Err(Error::usage(format!("{} --nsFrom and {} --nsTo: each needs the other", from.len(), to.len())));
+    }
+    from.iter()
+        .zip(to)
+        .map(|(from, to)| {
+            let ((from_pattern, from_names), (to_pattern, to_names)) = (stars(from), stars(to));
+            if from_names != to_names {
+                return Err(Error::usage(format!(
+                    "--nsFrom {from:?} and --nsTo {to:?} do not name the same variables in the same order, which is not supported"
+                ))
+                .hint("restore under another name step by step, or import with --rename"));
+            }
+            NamespaceRename::between(&from_pattern, &to_pattern)
+        })
+        .collect()
+}
+
+/// The pattern with `*` in place of each `$name$`, and those names.
+fn stars(pattern: &str) -> (String, Vec<String>) {
+    let (mut stars, mut names, mut rest) = (String::new(), Vec::new(), pattern);
+    while let Some((before, after)) = rest.split_once('$') {
+        let Some((name, after)) = after.split_once('$') else { break };
+        stars.push_str(before);
+        stars.push('*');
+        names.push(name.to_owned());
+        rest = after;
+    }
+    stars.push_str(rest);
+    (stars, names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(from: &str, to: &str, namespace: &str) -> Option<String> {
+        let rules = renames(&[from.to_owned()], &[to.to_owned()]).unwrap();
+        let (database, collection) = namespace.split_once('.').unwrap();
+        rules[0].apply(&Namespace::new(database, collection)).unwrap().map(|new| new.to_string())
+    }
+
+    #[test]
+    fn variables_carry_over_what_they_stand_for() {
+        assert_eq!(renamed("prod.*", "test.*", "prod.orders").as_deref(), Some("test.orders"));
+        assert_eq!(renamed("$db$.user$n$", "$db$_old.u$n$", "shop.user7").as_deref(), Some("shop_old.u7"));
+        assert_eq!(renamed("a.b=c", "a.d=e", "a.b=c").as_deref(), Some("a.d=e"));
+        assert_eq!(renamed("prod.*", "test.*", "other.orders"), None);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let error = renames(&["$a$.$b$".to_owned()], &["$b$.$a$".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("in the same order"), "{error}");
+        assert!(renames(&["a.b".to_owned()], &[]).unwrap_err().to_string().contains("1 --nsFrom and 0 --nsTo"));
+    }
+}

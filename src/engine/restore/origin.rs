@@ -1,0 +1,41 @@
+//! What an import brings: a backup, or a dump that mongodump made.
+
+use super::Dumped;
+use crate::catalog::Backup;
+use crate::interop;
+
+/// A backup or a dump.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The backup; of a dump, what is known of it in a backup's terms: its collections without their documents, and its oplog.
+    pub(super) backup: &'a Backup,
+    /// Where the documents come from, if not from the backup's segments.
+    pub(super) dumped: Option<&'a Dumped>,
+}
+
+impl Origin<'_> {
+    /// Its name, as a person would say it.
+    pub(super) fn name(&self) -> String {
+        match self.dumped {
+            None => self.backup.manifest.name.to_string(),
+            Some(dumped) => dumped.location(),
+        }
+    }
+
+    /// Whether mongodump took it: also a backup that was made of a dump.
+    pub(super) fn is_of_a_dump(&self) -> bool {
+        self.dumped.is_some() || self.backup.manifest.source.uri.starts_with(interop::URI_SCHEME)
+    }
+}
+
+impl<'a> From<&'a Backup> for Origin<'a> {
+    fn from(backup: &'a Backup) -> Self {
+        Self { backup, dumped: None }
+    }
+}
+
+impl<'a> From<&'a Dumped> for Origin<'a> {
+    fn from(dumped: &'a Dumped) -> Self {
+        Self { backup: dumped.backup(), dumped: Some(dumped) }
+    }
+}

@@ -1,0 +1,183 @@
+//! A dump to collections: it is read once, in its own order, and what it gives is inserted by several writers as it comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::dumped::Dumped;
+use super::fill::{Filled, announce};
+use super::stage::Stage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::interop::{Of, Part, Wanted};
+use crate::pipeline::budget::Share;
+use crate::pipeline::progress::Item;
+use crate::sink::insert::Inserter;
+use crate::sink::users::Accounts;
+
+/// How many parts wait for a writer. Their bytes are drawn from the budget before they come here.
+const WAITING: usize = 16;
+
+/// A collection that is being filled.
+struct Pouring {
+    number: usize,
+    inserter: Inserter,
+    item: Item,
+    keeps_order: bool,
+    /// What came of it so far, less what was passed over.
+    content: Content,
+    passed_over: u64,
+    /// Parts of it that writers have.
+    under_way: usize,
+    ended: bool,
+}
+
+/// The most bytes of users and roles that are kept in memory until they are merged.
+const MOST_ACCOUNTS: usize = 64 * 1024 * 1024;
+
+/// What came of a dump beside the collections that were filled.
+#[derive(Debug, Default)]
+pub(super) struct Poured {
+    /// Documents that were passed over.
+    pub(super) passed_over: u64,
+    /// Users and roles, where they are wanted.
+    pub(super) accounts: Accounts,
+}
+
+/// Fills every collection of the plan from a dump, as [`fill`](super::fill::fill) does from a backup.
+///
+/// # Errors
+/// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
+pub(super) async fn pour(stage: &Stage<'_>, dumped: &Dumped, filled: UnboundedSender<Filled>) -> Result<Poured> {
+    let mut collections = collections(stage, dumped);
+    let wanted = Wanted {
+        collections: (0..dumped.dump().collections().len()).map(|place| collections.contains_key(&place)).collect(),
+        oplog: false,
+        users: stage.plan.with_users,
+    };
+    let mut accounts = Accounts::default();
+    let (sender, parts) = mpsc::channel(WAITING);
+    let stop = stage.plan.target.stop();
+    let reading = dumped.dump().read(&wanted, &stage.budget, stop, sender);
+    let writing = write(stage, &mut collections, &mut accounts, parts, &filled);
+    let ((), ()) = tokio::try_join!(reading, writing)?;
+    if let Some(left) = collections.values().find(|c| !c.ended || c.under_way > 0) {
+        let name = &stage.plan.blueprints[left.number].namespace;
+        return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
+    }
+    Ok(Poured { passed_over: collections.values().map(|c| c.passed_over).sum(), accounts })
+}
+
+/// Each collection that is filled, by its place in the dump. What the oplog made of the catalog is told by identity.
+fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
+    let Stage { plan, cpu, progress, .. } = stage;
+    let listed = &dumped.backup().manifest.collections;
+    let places: HashMap<Uuid, usize> = listed.iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
+    let mut collections = HashMap::new();
+    for (number, (selected, blueprint)) in plan.selected.iter().zip(&plan.blueprints).enumerate() {
+        // What the oplog creates has no documents before it.
+        let Some(place) = selected.collection.uuid.and_then(|uuid| places.get(&uuid)) else { continue };
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone()).with_repeats(stage.repeats);
+        let pouring = Pouring {
+            number,
+            inserter,
+            item: plan.item(progress, blueprint, ""),
+            keeps_order: blueprint.capped,
+            content: Content::default(),
+            passed_over: 0,
+            under_way: 0,
+            ended: false,
+        };
+        collections.insert(*place, pouring);
+    }
+    collections
+}
+
+/// What a writer gives back: the collection's place, and what was passed over.
+type Written = (usize, Content);
+
+async fn write(
+    stage: &Stage<'_>,
+    collections: &mut HashMap<usize, Pouring>,
+    accounts: &mut Accounts,
+    mut parts: mpsc::Receiver<Part>,
+    filled: &UnboundedSender<Filled>,
+) -> Result<()> {
+    // Dropped with an error, the set stops the writers.
+    let mut writers: JoinSet<Result<Written>> = JoinSet::new();
+    let mut more = true;
+    while more || !writers.is_empty() {
+        tokio::select! {
+            part = parts.recv(), if more && writers.len() < stage.writers => match part {
+                Some(Part::Documents { of: Of::Collection(place), frame, content, share }) => {
+                    let Some(keeps_order) = collections.get(&place).map(|c| c.keeps_order) else { continue };
+                    while keeps_order && collections.get(&place).is_some_and(|c| c.under_way > 0) {
+                        settle(writers.join_next().await, collections, filled)?;
+                    }
+                    let Some(collection) = collections.get_mut(&place) else { continue };
+                    collection.content.merge(&content);
+                    collection.under_way += 1;
+                    writers.spawn(insert(place, collection.inserter.clone(), collection.item.clone(), frame, share));
+                }
+                Some(Part::End(Of::Collection(place))) => {
+                    if let Some(collection) = collections.get_mut(&place) {
+                        collection.ended = true;
+                        tell_if_full(collection, filled);
+                    }
+                }
+                Some(Part::Documents { of: of @ (Of::Users | Of::Roles), frame, .. }) => {
+                    let kept = if of == Of::Users { &mut accounts.users } else { &mut accounts.roles };
+                    kept.extend(frame);
+                    if kept.len() > MOST_ACCOUNTS {
+                        return Err(Error::new(ErrorKind::Refused, "the dump has more users and roles than can be merged at once")
+                            .hint("import it without --with-users"));
+                    }
+                }
+                Some(_) => {}
+                None => more = false,
+            },
+            done = writers.join_next(), if !writers.is_empty() => settle(done, collections, filled)?,
+        }
+    }
+    // Those that the oplog creates, and the views, are full as they are.
+    let poured: Vec<usize> = collections.values().map(|c| c.number).collect();
+    for (number, blueprint) in stage.plan.blueprints.iter().enumerate() {
+        if blueprint.holds_documents() && !poured.contains(&number) {
+            announce(filled, Filled { number, content: Content::default() });
+        }
+    }
+    Ok(())
+}
+
+async fn insert(place: usize, inserter: Inserter, item: Item, frame: Vec<u8>, share: Share) -> Result<Written> {
+    let passed_over = inserter.insert(frame, &item).await?;
+    drop(share);
+    Ok((place, passed_over))
+}
+
+/// Books what a writer did.
+fn settle(
+    done: Option<Result<Result<Written>, tokio::task::JoinError>>,
+    collections: &mut HashMap<usize, Pouring>,
+    filled: &UnboundedSender<Filled>,
+) -> Result<()> {
+    let Some(done) = done else { return Ok(()) };
+    let (place, passed_over) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
+    if let Some(collection) = collections.get_mut(&place) {
+        collection.under_way -= 1;
+        collection.content = collection.content.without(&passed_over);
+        collection.passed_over += passed_over.documents;
+        tell_if_full(collection, filled);
+    }
+    Ok(())
+}
+
+fn tell_if_full(collection: &Pouring, filled: &UnboundedSender<Filled>) {
+    if collection.ended && collection.under_way == 0 {
+        collection.item.finish();
+        announce(filled, Filled { number: collection.number, content: collection.content });
+    }
+}

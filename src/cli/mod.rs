@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod clean;
 pub mod cleaned;
+pub mod export;
 pub mod import;
 pub mod list;
 pub mod logs;
@@ -34,9 +35,9 @@ use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 3] = ["export", "sync", "tune"];
+const LATER_VERBS: [&str; 2] = ["sync", "tune"];
 /// Flags that are planned and not built.
-const LATER_FLAGS: [&str; 4] = ["--max-mbit", "--format", "--out", "--gzip"];
+const LATER_FLAGS: [&str; 1] = ["--max-mbit"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -74,6 +75,8 @@ pub enum Verb {
     Import(import::Args),
     /// Import a dump, under the flags of mongorestore
     Restore(restore::Args),
+    /// Write a backup out in mongodump's formats, for mongorestore and other tools
+    Export(export::Args),
     /// List the backups
     List,
     /// Show what a backup holds
@@ -190,6 +193,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
         Verb::Restore(args) => restore::run(args, &config, faces, stop).await,
+        Verb::Export(args) => export::run(args, &config, json, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
@@ -207,6 +211,7 @@ impl Verb {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
             Self::Restore(args) => args.flags(),
+            Self::Export(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
             Self::Serve(args) => args.flags(),
@@ -225,6 +230,7 @@ impl Verb {
             Self::Backup(_)
             | Self::Import(_)
             | Self::Restore(_)
+            | Self::Export(_)
             | Self::List
             | Self::Show(_)
             | Self::Verify(_)

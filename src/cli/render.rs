@@ -9,6 +9,7 @@ use crate::catalog::{State, Summary};
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::drill::DrillReport;
+use crate::engine::export::ExportReport;
 use crate::engine::restore::{IndexMode, RestoreMode, RestorePlan, RestoreReport};
 use crate::engine::verify::VerifyReport;
 use crate::format::checks::Checks;
@@ -219,6 +220,29 @@ pub fn import(report: &RestoreReport) -> String {
     for index in &report.failed_indexes {
         let reason = index.reason.as_deref().unwrap_or_default();
         text += &format!("failed: index {} of {}: {}\n", plain(&index.name), plain(&index.namespace), plain(reason));
+    }
+    text
+}
+
+/// What was exported.
+#[must_use]
+pub fn export(report: &ExportReport) -> String {
+    let mut text = format!(
+        "backup       {}\nexport       {}\ndata         {} documents in {}, {} (written as {})\ntook         {:.1} s\n",
+        report.backup,
+        plain(&report.location),
+        HumanCount(report.documents),
+        count(report.collections, "collection"),
+        BinaryBytes(report.bytes),
+        BinaryBytes(report.written_bytes),
+        report.milliseconds as f64 / 1000.0,
+    );
+    if let Some(oplog) = &report.oplog {
+        text += &format!(
+            "oplog        {} entries, up to {}\nThe documents were read at different times: restore it with `mongorestore --oplogReplay`, or it shows no one moment.\n",
+            HumanCount(oplog.entries),
+            oplog.to,
+        );
     }
     text
 }

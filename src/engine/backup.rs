@@ -273,10 +273,7 @@ async fn execute(
 
     // 6. A slice that cannot be replayed is none to rely on.
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = async {
-            let last_read = replayed::last_read(run.place, &manifest).await?;
-            replayed::follow(run.place, &manifest, oplog, listed_at, &last_read).await
-        };
+        let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
         unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
     }
     Ok(manifest)

@@ -5,6 +5,7 @@ pub mod check;
 pub mod clean;
 pub mod download;
 pub mod drill;
+pub mod export;
 mod identity;
 pub mod record;
 mod replayed;

@@ -18,26 +18,28 @@ use crate::store::Store;
 /// The `_id` of the last document that was read of each capped collection: type byte and value.
 pub(super) type LastRead = HashMap<Uuid, (u8, Vec<u8>)>;
 
-/// The last document of each capped collection of a backup.
-///
-/// # Errors
-/// Those of reading a segment.
-pub(super) async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
-    let cpu = Cpu::of_this_machine();
-    let mut last_read = HashMap::new();
-    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
-        if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, &cpu).await?) {
-            last_read.insert(uuid, id);
-        }
-    }
-    Ok(last_read)
+/// A slice that was read from its start to its end.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) outlined: Outlined,
+    pub(super) last_read: LastRead,
 }
 
 /// Follows the slice of a backup, whether its manifest is stored yet or not.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
-pub(super) async fn follow(
+pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
+    let last_read = last_read(store, manifest).await?;
+    let outlined = follow_from(store, manifest, oplog, listed_at, &last_read).await?;
+    Ok(Followed { outlined, last_read })
+}
+
+/// The same where the last document of each capped collection is known.
+///
+/// # Errors
+/// As for [`follow`].
+pub(super) async fn follow_from(
     store: &Store,
     manifest: &Manifest,
     oplog: &OplogSlice,
@@ -59,6 +61,18 @@ pub(super) async fn follow(
         }
     }
     outline.finish()
+}
+
+/// The last document of each capped collection of a backup.
+async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
+    let cpu = Cpu::of_this_machine();
+    let mut last_read = HashMap::new();
+    for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
+        if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, &cpu).await?) {
+            last_read.insert(uuid, id);
+        }
+    }
+    Ok(last_read)
 }
 
 /// The `_id` of the last document of a collection whose segments are in order.

@@ -134,7 +134,11 @@ impl<'a> Entry<'a> {
 }
 
 impl<'a> Operation<'a> {
-    fn parse(document: &'a [u8]) -> Result<Self> {
+    /// Reads an operation: an entry's own, or one inside an `applyOps`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what is missing or wrong.
+    pub fn parse(document: &'a [u8]) -> Result<Self> {
         let (mut kind, mut namespace, mut collection, mut o, mut o2) = (None, "", None, None, None);
         for element in Elements::of(document)? {
             let element = element?;

@@ -8,6 +8,7 @@ mod input;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+pub mod write;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

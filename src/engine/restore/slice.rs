@@ -9,7 +9,7 @@ use super::origin::Origin;
 use super::plan::Plan;
 use super::stage::Stage;
 use crate::catalog::Backup;
-use crate::engine::replayed;
+use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
 use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
@@ -43,11 +43,14 @@ pub(super) async fn collections(origin: Origin<'_>, stop: &CancellationToken) ->
 
 async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
     let Backup { store, manifest } = origin.backup;
-    let mut last_read = match origin.dumped {
-        None => replayed::last_read(store, manifest).await?,
-        Some(dumped) => dumped.last_read().clone(),
+    let Followed { outlined, mut last_read } = match origin.dumped {
+        None => replayed::follow(store, manifest, oplog, listed_at).await?,
+        Some(dumped) => {
+            let last_read = dumped.last_read().clone();
+            let outlined = replayed::follow_from(store, manifest, oplog, listed_at, &last_read).await?;
+            Followed { outlined, last_read }
+        }
     };
-    let outlined = replayed::follow(store, manifest, oplog, listed_at, &last_read).await?;
     let within: HashSet<Uuid> = outlined.read_within;
     last_read.retain(|uuid, _| within.contains(uuid));
     let slice = Slice {

@@ -1,1 +1,151 @@
 //! Writing an archive: the bytes between documents.
+
+use super::{Prelude, TERMINATOR};
+use crate::format::document::Writer;
+
+/// The version of the format.
+const VERSION: &str = "0.1";
+
+/// The most bytes of documents in one segment, and the largest document that readers of archives take.
+pub const SEGMENT: usize = 16 * 1024 * 1024;
+
+/// The checksum of a namespace's documents: CRC-64/XZ, over all of them in their order.
+#[derive(Clone, Default)]
+pub struct Crc(crc64fast::Digest);
+
+impl Crc {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The checksum of all that was taken.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.sum64()
+    }
+}
+
+impl std::fmt::Debug for Crc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Crc").field(&self.value()).finish()
+    }
+}
+
+impl Prelude {
+    /// What an archive begins with, up to its first block.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = super::MAGIC.to_vec();
+        let mut header = Writer::default();
+        header.element(0x10, "concurrent_collections", &self.concurrent.to_le_bytes());
+        header.string("version", VERSION);
+        header.string("server_version", &self.server_version);
+        header.string("tool_version", &self.tool_version);
+        bytes.extend(header.finish());
+        for member in &self.namespaces {
+            let mut document = Writer::with_capacity(member.metadata.len() + 256);
+            document.string("db", &member.database);
+            document.string("collection", &member.collection);
+            document.string("metadata", &member.metadata);
+            // mongodump writes it, and never anything else into it.
+            document.element(0x10, "size", &0i32.to_le_bytes());
+            if let Some(kind) = &member.kind {
+                document.string("type", kind);
+            }
+            bytes.extend(document.finish());
+        }
+        bytes.extend(TERMINATOR);
+        bytes
+    }
+}
+
+/// What a segment of this namespace begins with. After it come documents, at most [`SEGMENT`] bytes of them, and [`TERMINATOR`].
+#[must_use]
+pub fn segment(database: &str, collection: &str) -> Vec<u8> {
+    namespace(database, collection, false, 0)
+}
+
+/// The block that ends a namespace.
+#[must_use]
+pub fn end(database: &str, collection: &str, crc: &Crc) -> Vec<u8> {
+    let mut bytes = namespace(database, collection, true, crc.value());
+    bytes.extend(TERMINATOR);
+    bytes
+}
+
+fn namespace(database: &str, collection: &str, end: bool, crc: u64) -> Vec<u8> {
+    let mut header = Writer::with_capacity(database.len() + collection.len() + 64);
+    header.string("db", database);
+    header.string("collection", collection);
+    header.bool("EOF", end);
+    // An int64 with the bits of the CRC.
+    header.element(0x12, "CRC", &crc.to_le_bytes());
+    header.finish()
+}
+
+/// The text of `prelude.json`, which stands beside the files of a directory.
+#[must_use]
+pub fn prelude_json(server_version: &str, tool_version: &str) -> Vec<u8> {
+    serde_json::json!({ "ServerVersion": server_version, "ToolVersion": tool_version }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+
+    use super::super::{MAGIC, Member};
+    use super::*;
+
+    #[test]
+    fn the_crc_is_that_of_xz() {
+        let mut crc = Crc::default();
+        assert_eq!(crc.value(), 0);
+        crc.update(b"1234");
+        crc.update(b"56789");
+        assert_eq!(crc.value(), 0x995D_C9BB_DF19_39FA);
+    }
+
+    #[test]
+    fn a_prelude_has_the_fields_and_their_order() {
+        let prelude = Prelude {
+            concurrent: 1,
+            server_version: "6.0.5".to_owned(),
+            tool_version: "t".to_owned(),
+            namespaces: vec![
+                Member { database: "d".into(), collection: "c".into(), metadata: "{}".into(), kind: Some("view".into()) },
+                Member { database: String::new(), collection: "oplog".into(), metadata: String::new(), kind: None },
+            ],
+        };
+        let bytes = prelude.to_bytes();
+        assert_eq!(bytes[..4], MAGIC);
+        let mut rest = &bytes[4..];
+        let mut documents = Vec::new();
+        while rest[..4] != TERMINATOR {
+            documents.push(Document::from_reader(&mut rest).unwrap());
+        }
+        assert_eq!(rest, TERMINATOR);
+        let header = doc! { "concurrent_collections": 1, "version": "0.1", "server_version": "6.0.5", "tool_version": "t" };
+        let view = doc! { "db": "d", "collection": "c", "metadata": "{}", "size": 0, "type": "view" };
+        let oplog = doc! { "db": "", "collection": "oplog", "metadata": "", "size": 0 };
+        assert_eq!(documents, [header, view, oplog]);
+    }
+
+    #[test]
+    fn blocks_say_whose_they_are_and_how_they_end() {
+        let header = Document::from_reader(segment("d", "ü.x").as_slice()).unwrap();
+        assert_eq!(header, doc! { "db": "d", "collection": "ü.x", "EOF": false, "CRC": 0i64 });
+        let mut crc = Crc::default();
+        crc.update(b"123456789");
+        let bytes = end("", "oplog", &crc);
+        let (document, terminator) = bytes.split_at(bytes.len() - 4);
+        assert_eq!(terminator, TERMINATOR);
+        let crc = 0x995D_C9BB_DF19_39FA_u64.cast_signed();
+        assert_eq!(Document::from_reader(document).unwrap(), doc! { "db": "", "collection": "oplog", "EOF": true, "CRC": crc });
+    }
+
+    #[test]
+    fn the_prelude_of_a_directory_is_that_of_mongodump() {
+        assert_eq!(prelude_json("6.0.5", "x"), br#"{"ServerVersion":"6.0.5","ToolVersion":"x"}"#);
+    }
+}

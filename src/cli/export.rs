@@ -1,0 +1,115 @@
+//! `export`: write a backup out in mongodump's formats.
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::output::{self, Outcome};
+use super::progress::Faces;
+use super::{catalog, render, with_progress};
+use crate::config::{Config, Flags};
+use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
+use crate::error::{Error, Result};
+use crate::names::NamespacePattern;
+use crate::pipeline::progress::Progress;
+
+/// Flags of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The backup: a name that `list` shows, or the path of one
+    #[arg(value_name = "BACKUP")]
+    backup: String,
+    /// What is written: a directory of files, or one file; need not be said of standard output, which is an archive
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Where to: a directory or file that does not exist (a directory may be empty), or `-` for standard output
+    #[arg(long, value_name = "PATH")]
+    out: String,
+    /// Compress with gzip, on all cores
+    #[arg(long)]
+    gzip: bool,
+    /// The level of gzip, 1 to 9 [default: 6]
+    #[arg(long, value_name = "N", requires = "gzip", allow_negative_numbers = true)]
+    level: Option<String>,
+    /// Export only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    include: Vec<String>,
+    /// Leave out namespaces that match; may be given more than once
+    #[arg(long, value_name = "NS")]
+    exclude: Vec<String>,
+    /// Replace the file that an archive is written to
+    #[arg(long)]
+    force: bool,
+    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    memory_mb: Option<String>,
+}
+
+/// mongodump's formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A directory, for `mongorestore --dir`
+    Dir,
+    /// A file, for `mongorestore --archive`
+    Archive,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags { memory_mb: self.memory_mb.clone(), ..Flags::default() }
+    }
+}
+
+pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
+    let destination = match args.out.as_str() {
+        "-" => Destination::Stdout,
+        path => Destination::Path(PathBuf::from(path)),
+    };
+    let options = ExportOptions {
+        format: format(args.format, &destination, json)?,
+        gzip: gzip(&args)?,
+        include: patterns(&args.include)?,
+        exclude: patterns(&args.exclude)?,
+        force: args.force,
+        oplog: false,
+        tuning: config.tuning,
+    };
+    let backup = catalog(config)?.find(&args.backup).await?;
+    let progress = Progress::default();
+    let work = export::run(&backup, &options, &destination, &progress, stop);
+    let report = with_progress(faces, &progress, work).await?;
+    let text = render::export(&report);
+    if destination == Destination::Stdout {
+        // What is on standard output is the archive, and nothing else.
+        output::to_stderr(&text);
+        return Ok(Outcome::done(String::new(), serde_json::Map::new()));
+    }
+    Ok(Outcome::done(text, output::fields(&report)?))
+}
+
+fn format(asked: Option<Format>, destination: &Destination, json: bool) -> Result<export::Format> {
+    match (asked, destination) {
+        (_, Destination::Stdout) if json => {
+            Err(Error::usage("--json and an archive cannot both be on standard output").hint("leave one of them out"))
+        }
+        (Some(Format::Dir), Destination::Stdout) => {
+            Err(Error::usage("--format dir cannot be written to standard output").hint("use --format archive"))
+        }
+        (Some(Format::Archive), _) | (None, Destination::Stdout) => Ok(export::Format::Archive),
+        (Some(Format::Dir), _) => Ok(export::Format::Dir),
+        (None, Destination::Path(_)) => {
+            Err(Error::usage("--format is missing").hint("--format dir for a directory, --format archive for one file"))
+        }
+    }
+}
+
+fn gzip(args: &Args) -> Result<Option<u32>> {
+    let Some(text) = &args.level else { return Ok(args.gzip.then_some(DEFAULT_LEVEL)) };
+    match text.parse().ok().filter(|level| LEVELS.contains(level)) {
+        Some(level) => Ok(Some(level)),
+        None => {
+            Err(Error::usage(format!("--level is {text:?}: expected a whole number from {} to {}", LEVELS.start(), LEVELS.end())))
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Export: a backup, or a part of it, written out in mongodump's formats, so that mongorestore and whatever else reads those can take it.
+//!
+//! Every stored byte is proven on its way, and what was written must be what the manifest says.
+
+mod ahead;
+mod describe;
+mod select;
+mod slice;
+
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use self::ahead::Ahead;
+use self::describe::described;
+use self::slice::Slice;
+use super::{Tuning, record};
+use crate::catalog::Backup;
+use crate::error::{Error, Result};
+use crate::format::digest::Content;
+use crate::format::manifest::{ClusterTime, Collection, OplogSlice, Segment};
+use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
+pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS};
+use crate::names::NamespacePattern;
+use crate::pipeline::budget::Budget;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::Progress;
+
+/// What is exported, and how.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    /// The format.
+    pub format: Format,
+    /// The level of gzip, one of [`LEVELS`]; not compressed without.
+    pub gzip: Option<u32>,
+    /// Only namespaces that match one of these; all where there is none.
+    pub include: Vec<NamespacePattern>,
+    /// No namespaces that match one of these.
+    pub exclude: Vec<NamespacePattern>,
+    /// Whether an archive may take the place of a file.
+    pub force: bool,
+    /// Whether there is an oplog in any case: an empty one where the backup needs none.
+    pub oplog: bool,
+    /// How much of the machine it may use.
+    pub tuning: Tuning,
+}
+
+impl ExportOptions {
+    /// All of a backup in this format, not compressed.
+    #[must_use]
+    pub fn of(format: Format) -> Self {
+        Self {
+            format,
+            gzip: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            force: false,
+            oplog: false,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+/// What was exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportReport {
+    /// The backup's name, as its manifest has it.
+    pub backup: String,
+    /// Where the export is.
+    pub location: String,
+    /// Its format.
+    pub format: Format,
+    /// Whether it is compressed.
+    pub gzip: bool,
+    /// How many namespaces, views included.
+    pub collections: u64,
+    /// How many documents; entries of the oplog are none.
+    pub documents: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The bytes that the export takes.
+    pub written_bytes: u64,
+    /// The oplog in it: the export shows no moment before that is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oplog: Option<ExportedOplog>,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// The oplog of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ExportedOplog {
+    /// The time of the listing: documents were read at it or later.
+    pub from: ClusterTime,
+    /// The moment that the export shows once the oplog is replayed.
+    pub to: ClusterTime,
+    /// How many entries; fewer than the backup has, because only what is to be replayed is in it.
+    pub entries: u64,
+}
+
+/// Exports a backup. Meanwhile it is not deleted. Whatever fails or is stopped leaves nothing behind.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where the destination is taken, or does not go with the format; [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound)
+/// for a pattern that matches nothing; [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) for what mongodump's formats, or mongorestore, cannot carry;
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the backup is; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
+/// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted) when `stop` is cancelled.
+pub async fn run(
+    backup: &Backup,
+    options: &ExportOptions,
+    destination: &Destination,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<ExportReport> {
+    let begun = Instant::now();
+    let _hold = backup.hold("export").await?;
+    let job = Job::new(backup, options, progress);
+
+    // 1. What is written: names and metadata, and of the oplog what mongorestore is to replay. Reads only.
+    progress.begin("looking at the backup");
+    refuse_inside(backup, destination)?;
+    let planning = job.plan();
+    let plan = stop.run_until_cancelled(planning).await.ok_or_else(Error::interrupted)??;
+
+    // 2. Beside its destination, under another name.
+    let write = WriteOptions { format: options.format, gzip: options.gzip, force: options.force };
+    let opening = Writer::open(destination, write, plan.contents.clone(), &job.cpu);
+    let mut writer = stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)??;
+    let written = stop.run_until_cancelled(job.write(&plan, &mut writer)).await.unwrap_or_else(|| Err(Error::interrupted()));
+    let entries = match written {
+        Ok(entries) => entries,
+        Err(e) => {
+            writer.abandon().await;
+            return Err(e);
+        }
+    };
+
+    // 3. Durable, and in its place.
+    progress.begin("finishing");
+    let written_bytes = stop.run_until_cancelled(writer.commit()).await.ok_or_else(Error::interrupted)??;
+    let content = total(&plan.collections);
+    Ok(ExportReport {
+        backup: backup.manifest.name.to_string(),
+        location: destination.to_string(),
+        format: options.format,
+        gzip: options.gzip.is_some(),
+        collections: plan.collections.len() as u64,
+        documents: content.documents,
+        bytes: content.bytes,
+        written_bytes,
+        oplog: plan.slice.map(|slice| ExportedOplog { from: slice.listed_at, to: slice.to, entries }),
+        milliseconds: record::millis(begun),
+    })
+}
+
+/// An export under way.
+struct Job<'a> {
+    backup: &'a Backup,
+    options: &'a ExportOptions,
+    progress: &'a Progress,
+    cpu: Cpu,
+    budget: Budget,
+}
+
+/// What an export writes.
+struct Plan<'a> {
+    collections: Vec<&'a Collection>,
+    contents: Contents,
+    slice: Option<Slice<'a>>,
+}
+
+impl<'a> Job<'a> {
+    fn new(backup: &'a Backup, options: &'a ExportOptions, progress: &'a Progress) -> Self {
+        let memory = options.tuning.memory_bytes;
+        Self {
+            backup,
+            options,
+            progress,
+            cpu: Cpu::of_this_machine(),
+            budget: Budget::new(memory - WRITING_BYTES.min(memory / 2)),
+        }
+    }
+
+    async fn plan(&self) -> Result<Plan<'a>> {
+        let manifest = &self.backup.manifest;
+        let collections = select::select(&manifest.collections, self.options)?;
+        let slice = match &manifest.oplog {
+            Some(oplog) => Some(self.slice(oplog, &collections).await?),
+            None => None,
+        };
+        let version = &manifest.source.server_version;
+        let contents = Contents {
+            server_version: version.clone(),
+            tool_version: concat!("bsonvault ", env!("CARGO_PKG_VERSION")).to_owned(),
+            collections: collections.iter().map(|c| described(c, version)).collect::<Result<_>>()?,
+            oplog: slice.is_some() || self.options.oplog,
+        };
+        Ok(Plan { collections, contents, slice })
+    }
+
+    /// What of the oplog slice is to be replayed, after all of it was looked at.
+    async fn slice(&self, oplog: &'a OplogSlice, collections: &[&'a Collection]) -> Result<Slice<'a>> {
+        let slice = Slice::follow(self.backup, oplog, collections, self.options).await?;
+        let mut filter = slice.filter();
+        let mut entries = Ahead::start(self.backup, oplog.segments.clone(), &self.budget, &self.cpu);
+        while let Some(mut segment) = entries.next_segment().await {
+            while let Some(frame) = segment.next().await? {
+                filter = self.cpu.run(move || filter.screened(&frame)).await?;
+            }
+        }
+        Ok(slice)
+    }
+
+    /// Writes everything. Gives the number of entries of the oplog.
+    async fn write(&self, plan: &Plan<'a>, writer: &mut Writer) -> Result<u64> {
+        self.progress.begin("writing");
+        let items: Vec<_> =
+            plan.collections.iter().map(|c| self.progress.item(c.namespace().to_string(), c.documents, c.bytes)).collect();
+        let of_oplog = plan.slice.as_ref().map(|slice| self.progress.item("oplog", slice.oplog.documents, slice.oplog.bytes));
+        let of_collections = plan.collections.iter().flat_map(|c| c.segments.iter().cloned());
+        let of_slice = plan.slice.iter().flat_map(|slice| slice.oplog.segments.iter().cloned());
+        let segments: Vec<Segment> = of_collections.chain(of_slice).collect();
+        let mut ahead = Ahead::start(self.backup, segments, &self.budget, &self.cpu);
+
+        for (collection, item) in plan.collections.iter().zip(items) {
+            writer.begin().await?;
+            let mut written = Content::default();
+            for _ in &collection.segments {
+                let mut segment = ahead.expected().await?;
+                let mut done = Content::default();
+                while let Some(frame) = segment.next().await? {
+                    let read = segment.content();
+                    item.add(read.documents - done.documents, read.bytes - done.bytes);
+                    done = read;
+                    writer.documents(frame).await?;
+                }
+                written.merge(&done);
+            }
+            if written != collection.content() {
+                return Err(Error::damaged(format!(
+                    "{} has {} documents of {} bytes in its segments, expected {} of {}",
+                    collection.namespace(),
+                    written.documents,
+                    written.bytes,
+                    collection.documents,
+                    collection.bytes
+                )));
+            }
+            writer.end().await?;
+            item.finish();
+        }
+
+        if !plan.contents.oplog {
+            return Ok(0);
+        }
+        writer.begin().await?;
+        let mut entries = 0;
+        if let (Some(slice), Some(item)) = (&plan.slice, of_oplog) {
+            let mut filter = slice.filter();
+            for _ in &slice.oplog.segments {
+                let mut segment = ahead.expected().await?;
+                let mut done = 0;
+                while let Some(frame) = segment.next().await? {
+                    let (read, bytes) = (segment.content().documents, frame.len() as u64);
+                    let kept;
+                    (filter, kept) = self.cpu.run(move || filter.kept(&frame)).await?;
+                    writer.documents(kept).await?;
+                    item.add(read - done, bytes);
+                    done = read;
+                }
+            }
+            entries = filter.entries();
+            item.finish();
+        }
+        writer.end().await?;
+        Ok(entries)
+    }
+}
+
+fn total(collections: &[&Collection]) -> Content {
+    let mut total = Content::default();
+    for collection in collections {
+        total.merge(&collection.content());
+    }
+    total
+}
+
+/// An export is no part of a backup: the next verification would find it there, and deleting the one deletes the other.
+fn refuse_inside(backup: &Backup, destination: &Destination) -> Result<()> {
+    let Destination::Path(path) = destination else { return Ok(()) };
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    // One that does not exist is told later.
+    let (Ok(above), Ok(own)) = (above.canonicalize(), backup.store.directory().canonicalize()) else { return Ok(()) };
+    if above.starts_with(own) {
+        return Err(
+            Error::usage(format!("{} would be inside the backup", path.display())).hint("choose another place with --out")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The oplog slice of a backup as mongorestore is to replay it.
+//!
+//! mongorestore applies every entry of an oplog, by the names in it, where an import applies what counts, by identity. So of the slice only that is left
+//! which is about the documents that are exported and which they may not have seen yet; and where names and identities part, the export is refused.
+
+mod filter;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+pub(super) use self::filter::Filter;
+use self::filter::{Known, Rules};
+use super::ExportOptions;
+use super::select::passes;
+use crate::catalog::Backup;
+use crate::engine::replayed::{self, Followed};
+use crate::engine::restore::select::AskedFor;
+use crate::error::{Error, Result};
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind, OplogSlice};
+use crate::mongo::Version;
+use crate::names::{Namespace, SYSTEM_DATABASES};
+
+/// From this version on servers apply deletes in capped collections.
+const DELETES_IN_CAPPED: Version = Version(6, 0, 0);
+
+/// A slice, and what of it is exported.
+pub(super) struct Slice<'a> {
+    pub(super) oplog: &'a OplogSlice,
+    pub(super) listed_at: ClusterTime,
+    pub(super) to: ClusterTime,
+    filter: Filter,
+}
+
+impl<'a> Slice<'a> {
+    /// Follows the slice to its end, once.
+    pub(super) async fn follow(
+        backup: &Backup,
+        oplog: &'a OplogSlice,
+        selected: &[&Collection],
+        options: &ExportOptions,
+    ) -> Result<Self> {
+        let manifest = &backup.manifest;
+        let listed_at = manifest.consistency.cluster_time;
+        let listed_at = listed_at.ok_or_else(|| Error::damaged("the backup has an oplog slice, and no time of its listing"))?;
+        let Followed { outlined, mut last_read } = replayed::follow(&backup.store, manifest, oplog, listed_at).await?;
+        let within: HashSet<_> = outlined.read_within;
+        last_read.retain(|uuid, _| within.contains(uuid));
+
+        let mut known = HashMap::new();
+        for collection in selected {
+            if let Some(uuid) = collection.uuid {
+                known.insert(uuid, Known::listed(collection, last_read.remove(&uuid)));
+            }
+        }
+        let (asked_for, options) = (AskedFor::of(manifest)?, options.clone());
+        let rules = Rules {
+            committed: outlined.committed,
+            wanted: Box::new(move |namespace| !is_internal(namespace) && asked_for.has(namespace) && passes(namespace, &options)),
+            deletes_in_capped: Version::parse(&manifest.source.server_version).is_none_or(|v| v >= DELETES_IN_CAPPED),
+        };
+        let names = selected.iter().map(|c| c.namespace()).collect();
+        let views = selected.iter().filter(|c| c.kind != CollectionKind::Collection).map(|c| c.namespace()).collect();
+        Ok(Self { oplog, listed_at, to: oplog.to, filter: Filter::new(Arc::new(rules), known, names, views) })
+    }
+
+    /// What leaves the rest out, from the slice's first entry on.
+    pub(super) fn filter(&self) -> Filter {
+        self.filter.clone()
+    }
+}
+
+fn is_internal(namespace: &Namespace) -> bool {
+    SYSTEM_DATABASES.contains(&namespace.database.as_str())
+        || (namespace.collection.starts_with("system.") && namespace.collection != "system.js")
+}

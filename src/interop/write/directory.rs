@@ -1,0 +1,228 @@
+//! A directory of files: for each collection its documents and its metadata, the oplog and `prelude.json` beside them.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
+
+use tokio::task::JoinSet;
+
+use super::place::{self, Unfinished, blocking, failed};
+use super::sink::{Output, small};
+use super::{Contents, Described, Destination, WriteOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key::escape_collection;
+use crate::format::manifest::CollectionKind;
+use crate::format::mongodump::write::prelude_json;
+use crate::pipeline::cpu::Cpu;
+
+/// How many files are made durable at a time.
+const ENDING: usize = 8;
+
+/// A directory being filled.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: Unfinished,
+    gzip: Option<u32>,
+    cpu: Cpu,
+    coming: IntoIter<Described>,
+    oplog: bool,
+    prelude: Vec<u8>,
+    databases: HashSet<String>,
+    output: Option<Output>,
+    ending: JoinSet<Result<u64>>,
+    written: u64,
+}
+
+impl Directory {
+    pub(super) async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
+        let Destination::Path(path) = destination else {
+            return Err(Error::usage("a directory cannot be written to standard output").hint("use --format archive"));
+        };
+        if options.force {
+            return Err(Error::usage("a directory that exists is not replaced, also with --force")
+                .hint("--force is for archives; choose another name, or empty the directory"));
+        }
+        for collection in &contents.collections {
+            check_database(&collection.database)?;
+        }
+        let path = path.clone();
+        Ok(Self {
+            root: blocking(move || Unfinished::directory(&path)).await?,
+            gzip: options.gzip,
+            cpu: cpu.clone(),
+            prelude: prelude_json(&contents.server_version, &contents.tool_version),
+            coming: contents.collections.into_iter(),
+            oplog: contents.oplog,
+            databases: HashSet::new(),
+            output: None,
+            ending: JoinSet::new(),
+            written: 0,
+        })
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<()> {
+        let Some(collection) = self.coming.next() else {
+            if !std::mem::take(&mut self.oplog) {
+                return Err(Error::new(ErrorKind::Internal, "a directory was given more than it holds"));
+            }
+            // Never with `.gz`, whatever is in it.
+            return self.open_data("oplog.bson".to_owned(), "the oplog slice").await;
+        };
+        let Described { database, name, data, kind, metadata } = collection;
+        if self.databases.insert(database.clone()) {
+            self.make_directory(&database).await?;
+        }
+        let namespace = format!("{database}.{name}");
+        let suffix = self.suffix();
+        let file = format!("{database}/{}.metadata.json{suffix}", escape_collection(&name));
+        let (file, path) = self.create(file, &namespace).await?;
+        self.write_small(file, path, metadata.into_bytes()).await?;
+        if kind == CollectionKind::View {
+            return Ok(());
+        }
+        self.open_data(format!("{database}/{}.bson{suffix}", escape_collection(&data)), &namespace).await
+    }
+
+    pub(super) async fn documents(&mut self, frame: Vec<u8>) -> Result<()> {
+        match &mut self.output {
+            Some(output) => output.write(frame.into()).await,
+            None if frame.is_empty() => Ok(()),
+            None => Err(Error::new(ErrorKind::Internal, "documents without a file to go to")),
+        }
+    }
+
+    pub(super) async fn end(&mut self) -> Result<()> {
+        if let Some(output) = self.output.take() {
+            let ending = output.end().await?;
+            self.room().await?;
+            self.ending.spawn(ending.finish());
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit(mut self) -> Result<u64> {
+        while let Some(ended) = self.ending.join_next().await {
+            self.written += joined(ended)?;
+        }
+        let (file, path) = self.create(format!("prelude.json{}", self.suffix()), "prelude.json").await?;
+        self.write_small(file, path, self.prelude.clone()).await?;
+        while let Some(ended) = self.ending.join_next().await {
+            self.written += joined(ended)?;
+        }
+        let Self { root, databases, written, .. } = self;
+        blocking(move || {
+            for database in &databases {
+                place::sync(&root.path().join(database))?;
+            }
+            place::sync(root.path())?;
+            root.put()
+        })
+        .await?;
+        Ok(written)
+    }
+
+    pub(super) async fn abandon(mut self) {
+        if let Some(output) = self.output.take() {
+            output.abandon().await;
+        }
+        while self.ending.join_next().await.is_some() {}
+        let root = self.root;
+        // It may hold much.
+        let _removed = blocking(move || {
+            drop(root);
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn make_directory(&self, database: &str) -> Result<()> {
+        let (path, database) = (self.root.path().join(database), database.to_owned());
+        blocking(move || {
+            DirBuilder::new().mode(0o700).create(&path).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists => meets(&format!("the directory of the database {database}")).cause(e),
+                _ => failed("create", &path.display(), e),
+            })
+        })
+        .await
+    }
+
+    async fn open_data(&mut self, file: String, namespace: &str) -> Result<()> {
+        let (file, path) = self.create(file, namespace).await?;
+        self.output = Some(Output::file(file, path.display().to_string(), self.gzip, &self.cpu));
+        Ok(())
+    }
+
+    async fn create(&self, name: String, namespace: &str) -> Result<(File, PathBuf)> {
+        let (path, namespace) = (self.root.path().join(&name), namespace.to_owned());
+        blocking(move || {
+            let file = place::try_create(&path).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists => meets(&format!("{name} of {namespace}")).cause(e),
+                _ => failed("create", &path.display(), e),
+            })?;
+            Ok((file, path))
+        })
+        .await
+    }
+
+    async fn write_small(&mut self, file: File, path: PathBuf, content: Vec<u8>) -> Result<()> {
+        self.room().await?;
+        let (name, gzip, cpu) = (path.display().to_string(), self.gzip, self.cpu.clone());
+        self.ending.spawn(async move { small(file, name, content, gzip, &cpu).await });
+        Ok(())
+    }
+
+    /// Waits until one more file can be made durable.
+    async fn room(&mut self) -> Result<()> {
+        while self.ending.len() >= ENDING {
+            match self.ending.join_next().await {
+                Some(ended) => self.written += joined(ended)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.gzip.is_some() { ".gz" } else { "" }
+    }
+}
+
+fn joined(ended: Result<Result<u64>, tokio::task::JoinError>) -> Result<u64> {
+    ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))?
+}
+
+fn meets(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!("{what} would have the name of another one: this file system does not tell them apart"),
+    )
+    .hint("use --format archive, where names do not meet")
+}
+
+/// mongodump takes a database's name as it is, and so must be possible what the directory is called. Servers allow no other names.
+fn check_database(name: &str) -> Result<()> {
+    let one_part = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
+    if !one_part || name.contains(['/', '\0']) {
+        return Err(Error::new(ErrorKind::Refused, format!("the database {name:?} cannot have a directory of its name"))
+            .hint("use --format archive"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_one_part_of_a_path_is_a_databases_directory() {
+        for name in ["shop", "zoo_ünï", "-", "a b"] {
+            assert!(check_database(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "/", "a/", "../a", "a\0b"] {
+            assert_eq!(check_database(name).unwrap_err().kind(), ErrorKind::Refused, "{name}");
+        }
+    }
+}

@@ -37,7 +37,7 @@ pub struct Args {
     /// Leave out namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
     exclude: Vec<String>,
-    /// Replace the file that an archive is written to
+    /// Replace the file that an archive is written to, or, database by database, the dump in a directory
     #[arg(long)]
     force: bool,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]

@@ -51,7 +51,7 @@ pub struct Args {
     /// Of a dump's oplog, replay only what is before this time: SECONDS, SECONDS:ORDINAL, or such as 2026-11-22T21:45:00Z
     #[arg(long, value_name = "TIME")]
     oplog_limit: Option<String>,
-    /// Merge the users and roles of a dump into those of the target, too
+    /// Add the users and roles of a dump to those of the target, too; who is there already stays
     #[arg(long)]
     with_users: bool,
     /// Where a dump holds several documents with one `_id`, keep one of them and say how many were passed over

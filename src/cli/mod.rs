@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod clean;
 pub mod cleaned;
+pub mod dump;
 pub mod export;
 pub mod import;
 pub mod list;
@@ -73,6 +74,8 @@ pub enum Verb {
     Backup(backup::Args),
     /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
     Import(import::Args),
+    /// Take a backup and export it at once, under the flags of mongodump
+    Dump(dump::Args),
     /// Import a dump, under the flags of mongorestore
     Restore(restore::Args),
     /// Write a backup out in mongodump's formats, for mongorestore and other tools
@@ -192,6 +195,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
     match verb {
         Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,
+        Verb::Dump(args) => dump::run(args, &config, json, faces, stop).await,
         Verb::Restore(args) => restore::run(args, &config, faces, stop).await,
         Verb::Export(args) => export::run(args, &config, json, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
@@ -210,6 +214,7 @@ impl Verb {
         match self {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
+            Self::Dump(args) => args.flags(),
             Self::Restore(args) => args.flags(),
             Self::Export(args) => args.flags(),
             Self::Check(args) => args.flags(),
@@ -221,7 +226,11 @@ impl Verb {
 
     /// Whether it is to say nothing but errors.
     fn is_quiet(&self) -> bool {
-        matches!(self, Self::Restore(args) if args.is_quiet())
+        match self {
+            Self::Dump(args) => args.is_quiet(),
+            Self::Restore(args) => args.is_quiet(),
+            _ => false,
+        }
     }
 
     /// What is logged of it where `RUST_LOG` says nothing.
@@ -229,6 +238,7 @@ impl Verb {
         match self {
             Self::Backup(_)
             | Self::Import(_)
+            | Self::Dump(_)
             | Self::Restore(_)
             | Self::Export(_)
             | Self::List

@@ -38,7 +38,7 @@ pub struct ExportOptions {
     pub include: Vec<NamespacePattern>,
     /// No namespaces that match one of these.
     pub exclude: Vec<NamespacePattern>,
-    /// Whether an archive may take the place of a file.
+    /// Whether an archive may take the place of a file, and the databases of a directory those of a dump that is there.
     pub force: bool,
     /// Whether there is an oplog in any case: an empty one where the backup needs none.
     pub oplog: bool,

@@ -55,7 +55,7 @@ pub struct WriteOptions {
     pub format: Format,
     /// The level of gzip, one of [`LEVELS`]; not compressed without.
     pub gzip: Option<u32>,
-    /// Whether an archive may take the place of a file.
+    /// Whether an archive may take the place of a file, and the databases of a directory those of a dump that is there.
     pub force: bool,
 }
 

@@ -23,7 +23,7 @@ pub struct Accounts {
     pub roles: Vec<u8>,
 }
 
-/// Merges users and roles into those of the target: who is there already gets what the dump says, the others stay. `id` is that of the import, whose
+/// Merges users and roles into those of the target: who is there already stays as they are. `id` is that of the import, whose
 /// lease must hold the database [`DATABASE`].
 ///
 /// # Errors
@@ -35,7 +35,7 @@ pub async fn merge(target: &Target, id: &str, accounts: &Accounts) -> Result<()>
         for (place, documents) in &places {
             fill(target, place, documents).await?;
         }
-        // `drop: false`: whom the dump does not know stays.
+        // `drop: false`: who is there stays, as they are; the login that does this may be one of them.
         let command = rawdoc! {
             "_mergeAuthzCollections": 1,
             "tempUsersCollection": places[0].0.to_string(),

@@ -41,16 +41,12 @@ impl Directory {
         let Destination::Path(path) = destination else {
             return Err(Error::usage("a directory cannot be written to standard output").hint("use --format archive"));
         };
-        if options.force {
-            return Err(Error::usage("a directory that exists is not replaced, also with --force")
-                .hint("--force is for archives; choose another name, or empty the directory"));
-        }
         for collection in &contents.collections {
             check_database(&collection.database)?;
         }
         let path = path.clone();
         Ok(Self {
-            root: blocking(move || Unfinished::directory(&path)).await?,
+            root: blocking(move || Unfinished::directory(&path, options.force)).await?,
             gzip: options.gzip,
             cpu: cpu.clone(),
             prelude: prelude_json(&contents.server_version, &contents.tool_version),

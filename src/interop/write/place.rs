@@ -1,5 +1,6 @@
 //! The place of a dump: written beside it under another name, and put there at the end.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -18,6 +19,8 @@ pub(super) struct Unfinished {
     path: PathBuf,
     goal: PathBuf,
     replaces: bool,
+    /// A dump stands there, and what is in this one takes its place database by database.
+    joins: bool,
     placed: bool,
 }
 
@@ -44,22 +47,32 @@ impl Unfinished {
         }
         let path = above.join(unfinished());
         let file = create(&path)?;
-        Ok((Self { path, goal, replaces: replace, placed: false }, file))
+        Ok((Self { path, goal, replaces: replace, joins: false, placed: false }, file))
     }
 
-    /// A directory beside `goal`, where nothing or an empty directory must be.
-    pub(super) fn directory(goal: &Path) -> Result<Self> {
+    /// A directory beside `goal`, where nothing or an empty directory must be, or, if that is wanted, another dump.
+    pub(super) fn directory(goal: &Path, join: bool) -> Result<Self> {
         let (goal, above) = resolved(goal)?;
+        let mut joins = false;
         match std::fs::metadata(&goal) {
             Ok(found) if !found.is_dir() => {
                 return Err(Error::usage(format!("{} exists already, and is not a directory", goal.display()))
                     .hint("choose another name, or use --format archive"));
             }
             Ok(found) => {
-                let mut inside = std::fs::read_dir(&goal).map_err(|e| failed("look into", &goal.display(), e))?;
-                if inside.next().is_some() {
-                    return Err(Error::usage(format!("{} exists already, and is not empty", goal.display()))
-                        .hint("choose another name, or empty it"));
+                let inside = inside(&goal)?;
+                let stranger = inside.iter().find(|name| !may_be_of_a_dump(&goal, name));
+                match (inside.is_empty(), join, stranger) {
+                    (true, ..) => {}
+                    (false, true, None) => joins = true,
+                    (false, true, Some(stranger)) => {
+                        return Err(Error::usage(format!("{} holds {stranger:?}, which is not of a dump", goal.display()))
+                            .hint("choose another directory, or take that away"));
+                    }
+                    (false, false, _) => {
+                        return Err(Error::usage(format!("{} exists already, and is not empty", goal.display()))
+                            .hint("choose another name, or empty it; --force replaces the databases of a dump there"));
+                    }
                 }
                 let device = std::fs::metadata(&above).map_err(|e| failed("look at", &above.display(), e))?.dev();
                 if device != found.dev() {
@@ -75,7 +88,7 @@ impl Unfinished {
         }
         let path = above.join(unfinished());
         DirBuilder::new().mode(0o700).create(&path).map_err(|e| failed("create", &path.display(), e))?;
-        Ok(Self { path, goal, replaces: false, placed: false })
+        Ok(Self { path, goal, replaces: false, joins, placed: false })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -85,6 +98,9 @@ impl Unfinished {
     /// Puts it in its place, durably. Its content must be durable already.
     pub(super) fn put(mut self) -> Result<()> {
         let to = self.goal.display().to_string();
+        if self.joins {
+            return self.join();
+        }
         let is_file = !self.path.is_dir();
         // A directory takes the place of an empty one only; a file that came meanwhile is left alone.
         if is_file && !self.replaces && self.goal.symlink_metadata().is_ok() {
@@ -98,6 +114,60 @@ impl Unfinished {
             Some(above) => sync(above),
             None => Ok(()),
         }
+    }
+}
+
+impl Unfinished {
+    /// Puts each database in the place of the one of its name, and the files at the top last. What it replaces goes with the rest of this.
+    fn join(&self) -> Result<()> {
+        let moved = |from: &Path, to: &Path| std::fs::rename(from, to).map_err(|e| failed("create", &to.display(), e));
+        // What is about the dump that stood there must not be taken for this one's.
+        for name in TOP_FILES {
+            match std::fs::remove_file(self.goal.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &self.goal.join(name).display(), e));
+                }
+                _ => {}
+            }
+        }
+        let (databases, files): (Vec<_>, Vec<_>) =
+            inside(&self.path)?.into_iter().partition(|name| self.path.join(name).is_dir());
+        for name in databases {
+            let (new, place) = (self.path.join(&name), self.goal.join(&name));
+            if place.symlink_metadata().is_ok() {
+                moved(&place, &self.path.join(unfinished()))?;
+            }
+            moved(&new, &place)?;
+        }
+        sync(&self.goal)?;
+        for name in files {
+            moved(&self.path.join(&name), &self.goal.join(&name))?;
+        }
+        sync(&self.goal)
+    }
+}
+
+/// Files at the top of a dump.
+const TOP_FILES: [&str; 3] = ["oplog.bson", "prelude.json", "prelude.json.gz"];
+
+/// The names in a directory.
+fn inside(directory: &Path) -> Result<Vec<OsString>> {
+    let names = std::fs::read_dir(directory).and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect());
+    names.map_err(|e| failed("look into", &directory.display(), e))
+}
+
+/// Whether something at the top of a directory may belong to a dump: a database's directory with nothing but files in it, or one of the files beside those.
+fn may_be_of_a_dump(root: &Path, name: &OsString) -> bool {
+    let path = root.join(name);
+    let is_collections_file = |name: &OsString| {
+        let name = name.to_string_lossy();
+        let plain = name.strip_suffix(".gz").unwrap_or(&name);
+        plain.ends_with(".bson") || plain.ends_with(".json")
+    };
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => inside(&path).is_ok_and(|names| names.iter().all(is_collections_file)),
+        Ok(found) => found.is_file() && TOP_FILES.iter().any(|known| name == known),
+        Err(_) => false,
     }
 }
 

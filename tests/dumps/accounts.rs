@@ -1,0 +1,88 @@
+//! Users and roles of a dump, on request.
+
+use bson::{Document, doc};
+use bsonvault::engine::restore::RestoreOptions;
+use futures::TryStreamExt as _;
+use mongodb::Client;
+
+use super::maker::Maker;
+use super::support::cli::Cli;
+use super::support::server::{Server, ServerOptions};
+use super::{import, sample};
+
+async fn names(client: &Client, of: &str) -> Vec<String> {
+    let command = if of == "users" {
+        doc! { "usersInfo": { "forAllDBs": true } }
+    } else {
+        doc! { "rolesInfo": 1 }
+    };
+    let reply = client.database(if of == "users" { "admin" } else { "shop" }).run_command(command).await.unwrap();
+    let found = reply.get_array(of).unwrap().iter().map(|u| u.as_document().unwrap());
+    found.map(|u| u.get_str(if of == "users" { "user" } else { "role" }).unwrap().to_owned()).collect()
+}
+
+async fn documents(client: &Client, name: &str) -> Vec<Document> {
+    client.database("admin").collection(name).find(doc! {}).await.unwrap().try_collect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_roles_are_merged_where_that_is_asked_for() {
+    // Users as a server itself keeps them.
+    let source = Server::standalone().await;
+    let from = source.client().await;
+    from.database("shop").run_command(doc! { "createRole": "clerk", "privileges": [], "roles": ["read"] }).await.unwrap();
+    from.database("shop").run_command(doc! { "createUser": "ann", "pwd": "secret", "roles": ["clerk"] }).await.unwrap();
+    from.database("shop").run_command(doc! { "createUser": "bob", "pwd": "new", "roles": ["read"] }).await.unwrap();
+    let (users, roles) = (documents(&from, "system.users").await, documents(&from, "system.roles").await);
+    assert_eq!((users.len(), roles.len()), (2, 1));
+
+    let plain = r#"{"indexes":[]}"#;
+    let mut maker = Maker::new(&[
+        ("admin.system.users", plain, "collection"),
+        ("admin.system.roles", plain, "collection"),
+        ("shop.c", plain, "collection"),
+    ]);
+    maker.segment("admin.system.users", &users).end("admin.system.users");
+    maker.segment("admin.system.roles", &roles).end("admin.system.roles");
+    maker.segment("shop.c", &[doc! { "_id": 1 }]).end("shop.c");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("full.archive");
+    std::fs::write(&path, maker.bytes()).unwrap();
+
+    let target = Server::start(ServerOptions { auth: true, ..ServerOptions::default() }).await;
+    let to = target.client().await;
+    to.database("shop").run_command(doc! { "createUser": "bob", "pwd": "old", "roles": ["dbOwner"] }).await.unwrap();
+    let report = import(&path, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    assert_eq!((report.users, names(&to, "users").await.contains(&"ann".to_owned())), (0, false));
+
+    let report = import(&path, &target.uri(), &RestoreOptions { with_users: true, ..RestoreOptions::default() }).await.unwrap();
+    assert_eq!((report.users, report.roles), (2, 1));
+    let mut found = names(&to, "users").await;
+    found.sort();
+    // Whom the dump does not know stays, and so does who is there already.
+    assert_eq!(found, ["ann", "bob", "root"]);
+    assert_eq!(names(&to, "roles").await, ["clerk"]);
+    let bob = to.database("shop").run_command(doc! { "usersInfo": "bob" }).await.unwrap();
+    let roles = bob.get_array("users").unwrap()[0].as_document().unwrap().get_array("roles").unwrap().clone();
+    assert_eq!(roles[0].as_document().unwrap().get_str("role").unwrap(), "dbOwner");
+    // Nothing stays behind of how that was done.
+    let left = to.database("admin").list_collection_names().await.unwrap();
+    assert!(left.iter().all(|name| name.starts_with("system.")), "{left:?}");
+
+    // By the flags of mongorestore: all of a dump is all of it.
+    to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
+    let cli = Cli::new();
+    let archive = format!("--archive={}", path.display());
+    let output = cli.run(&["restore", "--uri", &target.uri(), "--drop", &archive]).await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(names(&to, "users").await.contains(&"ann".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_not_asked_of_a_dump_that_has_none() {
+    let server = Server::standalone().await;
+    let options = RestoreOptions { with_users: true, ..RestoreOptions::default() };
+    let error = import(&sample("dir"), &server.uri(), &options).await.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("no users"), "{error}");
+}

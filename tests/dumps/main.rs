@@ -1,0 +1,63 @@
+//! Dumps that mongodump made, and some that it could have made, imported: whole and right, or not at all.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounts;
+mod damage;
+mod expected;
+mod flags;
+mod made;
+mod maker;
+mod samples;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use bsonvault::engine::restore::{self, DumpOptions, Dumped, RestoreOptions, RestoreReport};
+use bsonvault::error::Error;
+use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::pipeline::progress::Progress;
+use mongodb::Client;
+use tokio_util::sync::CancellationToken;
+
+/// A dump that the real mongodump made.
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mongodump").join(name)
+}
+
+/// What a gzip file holds.
+fn gunzip(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn options() -> DumpOptions {
+    DumpOptions { memory_bytes: 256 << 20, ..DumpOptions::default() }
+}
+
+async fn open(place: &Path, options: DumpOptions) -> Result<Dumped, Error> {
+    Dumped::open(place.to_str().unwrap(), options, &Progress::default(), &CancellationToken::new()).await
+}
+
+async fn import(place: &Path, target: &str, options: &RestoreOptions) -> Result<RestoreReport, Error> {
+    import_with(place, self::options(), target, options).await
+}
+
+async fn import_with(place: &Path, dump: DumpOptions, target: &str, options: &RestoreOptions) -> Result<RestoreReport, Error> {
+    let dumped = open(place, dump).await?;
+    let target = MongoUri::parse(Role::Target, target).unwrap();
+    restore::run(&dumped, &target, None, options, &Progress::default(), &CancellationToken::new()).await
+}
+
+/// Drops everything but what belongs to the server.
+async fn empty(client: &Client) {
+    for database in client.list_database_names().await.unwrap() {
+        if !["admin", "config", "local"].contains(&&*database) {
+            client.database(&database).drop().await.unwrap();
+        }
+    }
+}

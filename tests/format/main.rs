@@ -12,6 +12,12 @@ mod fixtures;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
+mod mongodump;
+#[cfg(test)]
+mod mongodump_damage;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod tools;

@@ -2,9 +2,10 @@
 //! people and for mongorestore; this program itself reads the manifest, because Extended JSON does not keep every value.
 
 pub mod read;
+pub mod text;
 
 use bson::{Bson, Document, RawDocument};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::manifest::CollectionKind;
 
@@ -31,7 +32,7 @@ fn depth(json: &Value) -> usize {
 }
 
 /// The content of a metadata file: `options` (left out when empty), `indexes`, `uuid` (left out when there is none),
-/// `collectionName` and `type`, in this order.
+/// `collectionName` and `type`, in this order. What JSON cannot hold is left out.
 #[must_use]
 pub fn write<'a>(
     name: &str,
@@ -40,15 +41,16 @@ pub fn write<'a>(
     options: &RawDocument,
     indexes: impl IntoIterator<Item = &'a RawDocument>,
 ) -> Vec<u8> {
-    let mut fields = Map::new();
-    if let Some(options) = canonical_json(options).filter(|o| o.as_object().is_some_and(|o| !o.is_empty())) {
-        fields.insert("options".into(), options);
+    let mut fields = Vec::new();
+    if let Some(options) = text::canonical(options).filter(|text| text != "{}") {
+        fields.push(format!("\"options\":{options}"));
     }
-    fields.insert("indexes".into(), Value::Array(indexes.into_iter().filter_map(canonical_json).collect()));
+    let indexes: Vec<String> = indexes.into_iter().filter_map(text::canonical).collect();
+    fields.push(format!("\"indexes\":[{}]", indexes.join(",")));
     if let Some(uuid) = uuid {
-        fields.insert("uuid".into(), uuid.simple().to_string().into());
+        fields.push(format!("\"uuid\":\"{}\"", uuid.simple()));
     }
-    fields.insert("collectionName".into(), name.into());
-    fields.insert("type".into(), kind.to_string().into());
-    Value::Object(fields).to_string().into_bytes()
+    fields.push(format!("\"collectionName\":{}", Value::from(name)));
+    fields.push(format!("\"type\":\"{kind}\""));
+    format!("{{{}}}", fields.join(",")).into_bytes()
 }

@@ -74,7 +74,8 @@ impl Inserter {
         let divided = frame.clone();
         let mut passed_over = Content::default();
         for batch in self.cpu.run(move || divide(&divided, ordered, version)).await? {
-            self.insert_batch(&frame, &batch, &mut passed_over).await?;
+            // Apart from the many futures around it: all of them together are more than a thread's stack takes without optimisation.
+            Box::pin(self.insert_batch(&frame, &batch, &mut passed_over)).await?;
             let bytes: usize = batch.documents.iter().map(Range::len).sum();
             item.add(batch.documents.len() as u64, bytes as u64);
         }

@@ -182,6 +182,10 @@ async fn state(client: &Client) -> BTreeMap<String, Vec<Document>> {
             database.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap().try_collect().await.unwrap();
         for info in infos {
             let collection = info.get_str("name").unwrap().to_owned();
+            // Empty, it is left by the server itself where there was a view or a time series.
+            if collection == "system.views" {
+                continue;
+            }
             let mut found: Vec<Document> =
                 database.collection(&collection).find(doc! {}).await.unwrap().try_collect().await.unwrap();
             found.push(info);

@@ -115,8 +115,12 @@ impl Sink {
                         file.write_all(&bytes).map_err(|e| failed("write to", &of_thread, e))?;
                         written += bytes.len() as u64;
                     }
-                    Order::End if durable => file.sync_all().map_err(|e| failed("write to", &of_thread, e))?,
-                    Order::End => {}
+                    Order::End => {
+                        if durable {
+                            file.sync_all().map_err(|e| failed("write to", &of_thread, e))?;
+                        }
+                        break;
+                    }
                 }
             }
             Ok(written)

@@ -1,0 +1,167 @@
+//! Canonical Extended JSON as text, with the order of fields that the document has: the order of an index's keys counts.
+
+use bson::{Document, RawDocument};
+
+use super::MAX_DEPTH;
+use crate::format::document::{Element, Elements, Writer};
+
+/// What makes an object of JSON stand for a value of another type, to this or an older version of Extended JSON.
+const MARKS: [&[u8]; 17] = [
+    b"$binary",
+    b"$code",
+    b"$date",
+    b"$dbPointer",
+    b"$maxKey",
+    b"$minKey",
+    b"$numberDecimal",
+    b"$numberDouble",
+    b"$numberInt",
+    b"$numberLong",
+    b"$oid",
+    b"$regularExpression",
+    b"$scope",
+    b"$symbol",
+    b"$timestamp",
+    b"$undefined",
+    b"$uuid",
+];
+
+/// The document on one line, or `None` where it holds what JSON cannot: text that is not UTF-8, or more levels than readers take.
+#[must_use]
+pub fn canonical(document: &RawDocument) -> Option<String> {
+    let mut text = String::new();
+    object(document.as_bytes(), 0, &mut text)?;
+    Some(text)
+}
+
+/// Whether whoever reads the text comes to the same document: it has no name twice, and nothing in it looks like JSON's own notation for something else.
+#[must_use]
+pub fn is_faithful(document: &RawDocument) -> bool {
+    canonical(document).is_some() && is_plain(document.as_bytes()) == Some(true)
+}
+
+fn object(document: &[u8], depth: usize, text: &mut String) -> Option<()> {
+    text.push('{');
+    for (number, element) in Elements::of(document).ok()?.enumerate() {
+        let element = element.ok()?;
+        if number > 0 {
+            text.push(',');
+        }
+        quoted(std::str::from_utf8(element.name).ok()?, text)?;
+        text.push(':');
+        value(element, depth, text)?;
+    }
+    text.push('}');
+    Some(())
+}
+
+fn value(element: Element<'_>, depth: usize, text: &mut String) -> Option<()> {
+    if depth >= MAX_DEPTH {
+        return None;
+    }
+    let Element { kind, value: bytes, .. } = element;
+    match kind {
+        0x03 => object(bytes, depth + 1, text),
+        0x04 => {
+            text.push('[');
+            for (number, element) in Elements::of(bytes).ok()?.enumerate() {
+                if number > 0 {
+                    text.push(',');
+                }
+                value(element.ok()?, depth + 1, text)?;
+            }
+            text.push(']');
+            Some(())
+        }
+        // int32 total, string (int32 length, bytes, NUL), document
+        0x0F => {
+            let length = usize::try_from(i32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?)).ok()?;
+            let code = bytes.get(8..8 + length.checked_sub(1)?)?;
+            text.push_str("{\"$code\":");
+            quoted(std::str::from_utf8(code).ok()?, text)?;
+            text.push_str(",\"$scope\":");
+            object(bytes.get(8 + length..)?, depth + 1, text)?;
+            text.push('}');
+            Some(())
+        }
+        _ => {
+            let mut alone = Writer::with_capacity(bytes.len() + 8);
+            alone.element(kind, "v", bytes);
+            let alone = alone.raw().ok()?;
+            let value = Document::try_from(&*alone).ok()?.remove("v")?;
+            text.push_str(&value.into_canonical_extjson().to_string());
+            Some(())
+        }
+    }
+}
+
+fn quoted(string: &str, text: &mut String) -> Option<()> {
+    text.push_str(&serde_json::to_string(string).ok()?);
+    Some(())
+}
+
+fn is_plain(document: &[u8]) -> Option<bool> {
+    let mut names = std::collections::HashSet::new();
+    for element in Elements::of(document).ok()? {
+        let Element { kind, name, value } = element.ok()?;
+        let inside = match kind {
+            0x03 | 0x04 => is_plain(value)?,
+            0x0F => is_plain(value.get(8 + usize::try_from(i32::from_le_bytes(value.get(4..8)?.try_into().ok()?)).ok()?..)?)?,
+            _ => true,
+        };
+        if !inside || MARKS.contains(&name) || !names.insert(name) {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::spec::BinarySubtype;
+    use bson::{Binary, Bson, RawDocumentBuf, Regex, Timestamp, doc, rawdoc};
+
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_order_and_values_their_types() {
+        let document = doc! {
+            "z": { "b": 1, "a": -1i64 }, "é\"": [1.5, "x\n", true, Bson::Null], "t": Timestamp { time: 5, increment: 6 },
+            "r": Regex { pattern: "^a".try_into().unwrap(), options: "i".try_into().unwrap() },
+            "u": Binary { subtype: BinarySubtype::Generic, bytes: vec![1] },
+            "c": Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code: "f".into(), scope: doc! { "y": 1, "x": 2 } }),
+        };
+        let text = canonical(&RawDocumentBuf::try_from(&document).unwrap()).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"z":{"b":{"$numberInt":"1"},"a":{"$numberLong":"-1"}},"é\"":[{"$numberDouble":"1.5"},"x\n",true,null],"#,
+                r#""t":{"$timestamp":{"i":6,"t":5}},"r":{"$regularExpression":{"options":"i","pattern":"^a"}},"#,
+                r#""u":{"$binary":{"base64":"AQ==","subType":"00"}},"c":{"$code":"f","$scope":{"y":{"$numberInt":"1"},"x":{"$numberInt":"2"}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn only_what_json_keeps_is_faithful() {
+        for kept in [
+            rawdoc! {},
+            rawdoc! { "capped": true, "size": 4096, "max": 5i64, "x": 1.5, "nan": f64::NAN },
+            rawdoc! { "pipeline": [{ "$match": { "n": { "$gt": 1 }, "name": { "$regex": "^a", "$options": "i" } } }] },
+            rawdoc! { "validator": { "$jsonSchema": { "required": ["a"] } } },
+        ] {
+            assert!(is_faithful(&kept), "{kept:?}");
+        }
+        assert!(!is_faithful(&rawdoc! { "validator": { "a": { "$numberInt": "1" } } }));
+        assert!(!is_faithful(&rawdoc! { "pipeline": [{ "$set": { "a": { "$date": "x" } } }] }));
+        let twice = Writer::default().with(0x10, "a", &[1, 0, 0, 0]).with(0x10, "a", &[2, 0, 0, 0]).raw().unwrap();
+        assert!(!is_faithful(&twice));
+        let latin = Writer::default().with(0x02, "a", &[2, 0, 0, 0, 0xE9, 0]).raw().unwrap();
+        assert!(!is_faithful(&latin) && canonical(&latin).is_none());
+        let mut deep = rawdoc! { "end": 1 };
+        for _ in 0..MAX_DEPTH {
+            deep = rawdoc! { "d": deep };
+        }
+        assert!(canonical(&deep).is_none());
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line: one file a verb, which parses, calls the engine and renders.
 
+pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod clean;
@@ -80,6 +81,8 @@ pub enum Verb {
     Restore(restore::Args),
     /// Write a backup out in mongodump's formats, for mongorestore and other tools
     Export(export::Args),
+    /// Make a backup of a dump that mongodump made
+    Adopt(adopt::Args),
     /// List the backups
     List,
     /// Show what a backup holds
@@ -198,6 +201,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         Verb::Dump(args) => dump::run(args, &config, json, faces, stop).await,
         Verb::Restore(args) => restore::run(args, &config, faces, stop).await,
         Verb::Export(args) => export::run(args, &config, json, faces, stop).await,
+        Verb::Adopt(args) => adopt::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
         Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
@@ -217,6 +221,7 @@ impl Verb {
             Self::Dump(args) => args.flags(),
             Self::Restore(args) => args.flags(),
             Self::Export(args) => args.flags(),
+            Self::Adopt(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
             Self::Serve(args) => args.flags(),
@@ -241,6 +246,7 @@ impl Verb {
             | Self::Dump(_)
             | Self::Restore(_)
             | Self::Export(_)
+            | Self::Adopt(_)
             | Self::List
             | Self::Show(_)
             | Self::Verify(_)

@@ -6,6 +6,7 @@ use indicatif::{BinaryBytes, HumanCount};
 
 use super::verified;
 use crate::catalog::{State, Summary};
+use crate::engine::adopt::AdoptReport;
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::drill::DrillReport;
@@ -66,6 +67,13 @@ pub fn backup(location: &str, manifest: &Manifest) -> String {
     text += &summary(manifest);
     text += &format!("took         {:.1} s\n", seconds(manifest));
     text + &warnings(manifest)
+}
+
+/// A dump that was adopted.
+#[must_use]
+pub fn adopted(report: &AdoptReport) -> String {
+    let notes = report.notes.iter().map(|note| format!("note         {}\n", plain(note)));
+    backup(&report.location, &report.manifest) + &notes.collect::<String>()
 }
 
 /// What a backup holds.

@@ -1,15 +1,15 @@
 //! `backup`: from a deployment to a committed archive.
 
-mod commit;
+pub(super) mod commit;
 mod journal;
 mod moment;
 mod plan;
-mod pulse;
+pub(super) mod pulse;
 mod range;
 mod read;
 mod resume;
 mod slice;
-mod turn;
+pub(super) mod turn;
 
 use std::sync::{Arc, OnceLock};
 
@@ -361,7 +361,7 @@ async fn read_all(
 }
 
 /// Removes what a failed backup wrote; what cannot be removed is named beside the failure.
-async fn remove(place: &Store, error: Error) -> Error {
+pub(super) async fn remove(place: &Store, error: Error) -> Error {
     match place.delete_all(key::MANIFEST).await {
         Ok(()) => error,
         Err(left) => {
@@ -393,7 +393,7 @@ async fn keep(name: &BackupName, place: &Store, error: Error) -> Error {
     error.hint(format!("{hint}what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
 }
 
-async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         () = stop.cancelled() => Err(Error::interrupted()),
         done = work => done,

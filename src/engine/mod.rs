@@ -1,10 +1,12 @@
 //! One verb a file: plan, then execution.
 
+pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod clean;
 pub mod download;
 pub mod drill;
+mod dump_oplog;
 pub mod export;
 mod identity;
 pub mod record;

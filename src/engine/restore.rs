@@ -182,7 +182,7 @@ pub async fn execute(
     let begun = Instant::now();
     let origin = origin.into();
     // 1. Prove the whole backup. A dump is proven while it is read, before anything is published.
-    if origin.dumped.is_none() {
+    if origin.poured().is_none() {
         progress.begin("proving the backup");
         prove(origin.backup, stop).await?;
         documents::refuse(origin.backup, &plan, &Cpu::of_this_machine(), stop).await?;
@@ -302,7 +302,7 @@ async fn stage(
     staging::create(&target, &mut plan.blueprints, lease.id()).await?;
 
     // 2. Fill them, prove them by reading back, and build their indexes.
-    let reading = if origin.dumped.is_some() { interop::READING_BYTES } else { 0 };
+    let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
     let stage = Stage {
         origin,
         plan,

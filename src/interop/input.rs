@@ -69,8 +69,11 @@ impl Input {
     }
 }
 
+/// Bytes, after the first of them, which were looked at.
+type WithHead<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
+
 /// The first bytes, as many as asked for or as there are, and all of them once more.
-fn peek<R: Read>(mut bytes: R, count: usize) -> io::Result<(Vec<u8>, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+fn peek<R: Read>(mut bytes: R, count: usize) -> io::Result<(Vec<u8>, WithHead<R>)> {
     let mut head = Vec::with_capacity(count);
     bytes.by_ref().take(count as u64).read_to_end(&mut head)?;
     Ok((head.clone(), io::Cursor::new(head).chain(bytes)))

@@ -49,7 +49,7 @@ enum Form {
     /// An archive in a file, which can be read again.
     Archive { path: PathBuf, prelude: Prelude, contents: Contents },
     /// An archive that comes once, until it is taken.
-    Stream { archive: Mutex<Option<Archive>>, contents: Contents },
+    Stream { archive: Mutex<Option<Box<Archive>>>, contents: Contents },
 }
 
 impl std::fmt::Debug for Form {
@@ -165,6 +165,12 @@ impl Dump {
         &self.contents().notes
     }
 
+    /// Whether it may be read more than once: everything but standard input.
+    #[must_use]
+    pub fn can_be_read_again(&self) -> bool {
+        !matches!(self.form, Form::Stream { .. })
+    }
+
     /// Whether it has an oplog.
     #[must_use]
     pub fn has_oplog(&self) -> bool {
@@ -214,8 +220,11 @@ impl Dump {
                         .hint("put the archive into a file"));
                 };
                 let (contents, wanted) = (contents.clone(), wanted.clone());
+                let takers = feed.parts.clone();
+                // The thread may wait for bytes that never come.
                 tokio::select! {
                     () = stop.cancelled() => Err(Error::interrupted()),
+                    () = takers.closed() => Ok(()),
                     read = on_thread(move || archive.read(&contents, &wanted, feed)) => read,
                 }
             }
@@ -269,7 +278,11 @@ fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
     let archive = Archive::open(input, location.to_owned())?;
     let contents = archive.contents()?;
     let source = source(name, Some(&archive.prelude().server_version), contents.has_oplog());
-    Ok(Dump { location: location.to_owned(), source, form: Form::Stream { archive: Mutex::new(Some(archive)), contents } })
+    Ok(Dump {
+        location: location.to_owned(),
+        source,
+        form: Form::Stream { archive: Mutex::new(Some(Box::new(archive))), contents },
+    })
 }
 
 fn of_directory(directory: Directory, name: &str, location: String) -> Dump {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::cpu::Cpu;
 use super::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
-use crate::format::document::{self, Elements, MAX_DOCUMENT};
+use crate::format::document::{Elements, MAX_DOCUMENT};
 use crate::format::frame::{Compressor, Compressors};
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{Builder, Finished};
@@ -98,18 +97,24 @@ impl RangeWriter {
         Ok(())
     }
 
-    /// The same with documents one after the other.
+    /// Takes whole documents that are to be a frame by themselves.
     ///
     /// # Errors
-    /// As for [`write`](Self::write).
-    pub async fn write_frame(&mut self, documents: Bytes) -> Result<()> {
-        let (content, finished) = self.pack(move |packer, compressor| packer.take_run(&documents, compressor)).await?;
+    /// [`ErrorKind::Storage`].
+    pub async fn write_frame(&mut self, documents: Vec<u8>, content: Content) -> Result<()> {
+        let ((), finished) = self.pack(move |packer, compressor| packer.push(&documents, &content, compressor)).await?;
         self.counted.merge(&content);
         self.writer.item.add(content.documents, content.bytes);
         for segment in finished {
             self.put(segment).await?;
         }
         Ok(())
+    }
+
+    /// The stored bytes that wait for their segment to be full.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.packer.as_ref().map_or(0, |packer| packer.builder.stored())
     }
 
     /// Stores what is left and gives the range's segments with their numbers. Every one is durable.
@@ -244,33 +249,20 @@ impl Packer {
             if element.kind != 0x03 || document.len() > MAX_DOCUMENT {
                 return Err(Error::damaged("a batch of the source holds something that is not a document"));
             }
-            taken.merge(&self.take_one(document, compressor)?);
+            if self.pending.len() + document.len() > frame::TARGET && !self.pending.is_empty() {
+                self.flush(compressor)?;
+            }
+            let mut one = Content::default();
+            one.add(document);
+            taken.merge(&one);
+            if document.len() >= frame::TARGET {
+                self.push(document, &one, compressor)?; // alone in its frame, without another copy
+            } else {
+                self.pending.extend_from_slice(document);
+                self.content.merge(&one);
+            }
         }
         Ok(taken)
-    }
-
-    /// Takes documents that stand one after the other, and says what was taken.
-    fn take_run(&mut self, documents: &[u8], compressor: &mut Compressor) -> Result<Content> {
-        let mut taken = Content::default();
-        for document in document::Documents::of(documents) {
-            taken.merge(&self.take_one(document?, compressor)?);
-        }
-        Ok(taken)
-    }
-
-    fn take_one(&mut self, document: &[u8], compressor: &mut Compressor) -> Result<Content> {
-        if self.pending.len() + document.len() > frame::TARGET && !self.pending.is_empty() {
-            self.flush(compressor)?;
-        }
-        let mut one = Content::default();
-        one.add(document);
-        if document.len() >= frame::TARGET {
-            self.push(document, &one, compressor)?; // alone in its frame, without another copy
-        } else {
-            self.pending.extend_from_slice(document);
-            self.content.merge(&one);
-        }
-        Ok(one)
     }
 
     /// Ends the last frame and the last segment.

@@ -116,12 +116,12 @@ pub async fn check(client: &Client, db: &str) -> Vec<String> {
     let Some(meta) = db.collection::<Document>("meta").find_one(doc! {"_id": 1}).await.unwrap() else {
         return vec!["meta is missing".to_owned()];
     };
-    let (accounts, ddl) = (int(meta.get("accounts")), meta.get_bool("ddl").unwrap());
+    let (accounts, ddl) = (whole(meta.get("accounts")), meta.get_bool("ddl").unwrap_or_default());
 
     let mut balances = HashMap::new();
     for side in SIDES {
         for account in all(&db, side, doc! {}).await {
-            balances.insert((side.to_owned(), int(account.get("_id"))), int(account.get("balance")));
+            balances.insert((side.to_owned(), whole(account.get("_id"))), whole(account.get("balance")));
         }
     }
     let (total, expected) = (balances.values().sum::<i64>(), 2 * accounts * START_BALANCE);
@@ -131,10 +131,10 @@ pub async fn check(client: &Client, db: &str) -> Vec<String> {
 
     let mut replayed: HashMap<_, _> = balances.keys().map(|account| (account.clone(), START_BALANCE)).collect();
     for entry in all(&db, "journal", doc! {"n": {"$gte": 0}}).await {
-        let amount = int(entry.get("amount"));
+        let amount = whole(entry.get("amount"));
         for (key, change) in [("from", -amount), ("to", amount)] {
             let account = entry.get_array(key).unwrap();
-            let account = (account[0].as_str().unwrap().to_owned(), int(account.get(1)));
+            let account = (account[0].as_str().unwrap().to_owned(), whole(account.get(1)));
             *replayed.entry(account).or_default() += change;
         }
     }
@@ -145,7 +145,7 @@ pub async fn check(client: &Client, db: &str) -> Vec<String> {
         broken.push(format!("{} balances disagree with the journal, first {account:?}: {balance} against {journal}", off.len()));
     }
 
-    let mut counters: Vec<i64> = all(&db, "counters", doc! {}).await.iter().map(|counter| int(counter.get("n"))).collect();
+    let mut counters: Vec<i64> = all(&db, "counters", doc! {}).await.iter().map(|counter| whole(counter.get("n"))).collect();
     counters.sort_unstable();
     if !counters.iter().copied().eq(0..counters.len() as i64) {
         broken.push(format!("counters have gaps: {} entries, last {:?}", counters.len(), counters.last()));
@@ -155,6 +155,11 @@ pub async fn check(client: &Client, db: &str) -> Vec<String> {
         broken.extend(check_ddl(&db, last).await);
     }
     broken
+}
+
+/// A whole number, however a driver wrote it.
+fn whole(value: Option<&Bson>) -> i64 {
+    value.and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from))).unwrap()
 }
 
 async fn check_ddl(db: &Database, last: i64) -> Vec<String> {
@@ -291,10 +296,4 @@ async fn all(db: &Database, name: &str, filter: Document) -> Vec<Document> {
 
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == 11000)
-}
-
-/// A whole number, of whichever width: what wrote it may have been another program.
-fn int(value: Option<&Bson>) -> i64 {
-    let value = value.unwrap();
-    value.as_i64().or_else(|| value.as_i32().map(i64::from)).unwrap()
 }

@@ -12,13 +12,26 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{
-    Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, OplogSlice, RawValue, StoredObject, Tool, Totals,
+    Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, OplogSlice, RawValue, Settings, Source, StoredObject, Tool,
+    Totals,
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
 use crate::store::Store;
 
-/// Stores the metadata files and gives the manifest, not stored yet.
+/// What a manifest says beside its collections.
+pub(in crate::engine) struct About {
+    pub(in crate::engine) name: BackupName,
+    pub(in crate::engine) source: Source,
+    pub(in crate::engine) settings: Settings,
+    pub(in crate::engine) started: DateTime<Utc>,
+    pub(in crate::engine) finished: DateTime<Utc>,
+    pub(in crate::engine) consistency: Consistency,
+    pub(in crate::engine) oplog: Option<OplogSlice>,
+    pub(in crate::engine) left_out: Vec<LeftOut>,
+}
+
+/// Stores the metadata files of what was read and gives the manifest, not stored yet.
 pub(super) async fn describe(
     prepared: &Prepared,
     name: &BackupName,
@@ -36,43 +49,59 @@ pub(super) async fn describe(
             left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: why });
             continue;
         }
-        let indexes = found.indexes.iter().map(|index| &**index);
-        let bytes = metadata::write(&collection, found.kind, found.uuid, &found.options, indexes);
-        let object = StoredObject { key: key::metadata(&read.stem), bytes: bytes.len() as u64, sha256: Sha256Hex::of(&bytes) };
-        // Between two puts, never in the middle of one: it would go on while the directory is removed.
-        if stop.is_cancelled() {
-            return Err(Error::interrupted());
-        }
-        place.put(&object.key, vec![Bytes::from(bytes)]).await?;
-        collections.push(Collection {
+        let collection = Collection {
             database,
             name: collection,
             kind: found.kind,
             uuid: found.uuid,
             options: RawValue::of(&found.options),
             indexes: found.indexes.iter().map(|index| RawValue::of(index)).collect(),
-            metadata: object,
+            metadata: StoredObject { key: key::metadata(&read.stem), bytes: 0, sha256: Sha256Hex::zero() },
             documents: read.content.documents,
             bytes: read.content.bytes,
             digest: read.content.digest(),
             segments: read.segments,
-        });
+        };
+        collections.push(collection);
+    }
+    let (name, settings) = (name.clone(), prepared.settings.clone());
+    let source = prepared.connection.describe().await;
+    let about = About { name, source, settings, started, finished, consistency, oplog, left_out };
+    manifest(about, collections, place, stop).await
+}
+
+/// Stores the metadata files of these collections, under the keys that they have, and gives the manifest, not stored yet.
+pub(in crate::engine) async fn manifest(
+    about: About,
+    mut collections: Vec<Collection>,
+    place: &Store,
+    stop: &CancellationToken,
+) -> Result<Manifest> {
+    for collection in &mut collections {
+        let indexes = collection.indexes.iter().map(|index| &*index.bson);
+        let bytes = metadata::write(&collection.name, collection.kind, collection.uuid, &collection.options.bson, indexes);
+        (collection.metadata.bytes, collection.metadata.sha256) = (bytes.len() as u64, Sha256Hex::of(&bytes));
+        // Between two puts, never in the middle of one: it would go on while the directory is removed.
+        if stop.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await?;
     }
     let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         id: Uuid::new_v4(),
-        name: name.clone(),
-        source: prepared.connection.describe().await,
+        name: about.name,
+        source: about.source,
         created: clock::now(),
-        started,
-        finished,
-        consistency,
-        settings: prepared.settings.clone(),
-        totals: Totals::of(&collections, oplog.as_ref()),
+        started: about.started,
+        finished: about.finished,
+        consistency: about.consistency,
+        settings: about.settings,
+        totals: Totals::of(&collections, about.oplog.as_ref()),
         collections,
-        left_out,
-        oplog,
+        left_out: about.left_out,
+        oplog: about.oplog,
         checksums: Sha256Hex::zero(),
         sha256: Sha256Hex::zero(),
     };
@@ -84,7 +113,7 @@ pub(super) async fn describe(
 }
 
 /// Looks once more that every object is there, and commits.
-pub(super) async fn commit(manifest: &Manifest, place: &Store) -> Result<()> {
+pub(in crate::engine) async fn commit(manifest: &Manifest, place: &Store) -> Result<()> {
     for object in manifest.objects() {
         let size = place.size(&object.key).await?;
         if size != object.bytes {

@@ -17,7 +17,7 @@ use crate::pipeline::progress::Progress;
 use crate::store::{self, Store};
 
 /// The heartbeat of one backup. It ends with [`Pulse::stop`], or soon after it is dropped.
-pub(super) struct Pulse {
+pub(in crate::engine) struct Pulse {
     state: Arc<State>,
     end: CancellationToken,
     task: JoinHandle<()>,
@@ -53,7 +53,7 @@ impl State {
 
 impl Pulse {
     /// Begins to beat, after what was said [first].
-    pub(super) fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
+    pub(in crate::engine) fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
         let (state, end) = (Arc::new(State::default()), CancellationToken::new());
         let task = tokio::spawn(beat(state.clone(), place, progress, first, end.clone()));
         Self { state, end, task }
@@ -68,7 +68,7 @@ impl Pulse {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] where it had died.
-    pub(super) async fn stop(self) -> Result<()> {
+    pub(in crate::engine) async fn stop(self) -> Result<()> {
         self.end.cancel();
         self.task.await.map_err(|e| Error::new(ErrorKind::Internal, "the heartbeat died").cause(e))
     }
@@ -83,7 +83,7 @@ fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
 }
 
 /// A heartbeat of this process, of nothing read yet.
-pub(super) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
+pub(in crate::engine) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
     Heartbeat {
         format_version: FORMAT_VERSION,
         host: store::host(),
@@ -107,7 +107,7 @@ pub(super) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<Str
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].
-pub(super) async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
+pub(in crate::engine) async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(heartbeat)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", key::PROGRESS)).cause(e))?;
     place.put(key::PROGRESS, vec![bytes.into()]).await

@@ -31,7 +31,7 @@ pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) ->
 }
 
 /// Takes a new name, from the time, and its directory.
-pub(super) async fn claim(store: &Store) -> Result<(BackupName, Store)> {
+pub(in crate::engine) async fn claim(store: &Store) -> Result<(BackupName, Store)> {
     let mut time = clock::now();
     loop {
         let name = BackupName::at(time);
@@ -90,7 +90,7 @@ pub(super) async fn take(
 }
 
 /// The error of a directory that another process got hold of as soon as it was made.
-pub(super) fn taken(place: &Store) -> Error {
+pub(in crate::engine) fn taken(place: &Store) -> Error {
     Error::new(ErrorKind::Busy, format!("{} is locked by another process", place.location())).hint("run it again")
 }
 

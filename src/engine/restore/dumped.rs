@@ -1,42 +1,42 @@
 //! A dump as an import sees it: its collections, and its oplog kept as a slice, in a backup's terms.
 //!
 //! What an oplog does to the catalog decides what is staged, and it is the last that an archive holds. So a dump with an oplog is read twice: for that, and
-//! for its documents. Meanwhile the oplog is kept, compressed, in the system's temporary directory. A dump without one is read once.
+//! for its documents. Meanwhile the oplog is kept, compressed, in the system's temporary directory; and where the dump comes by standard input, all of it is. A
+//! dump without an oplog is read once.
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::catalog::Backup;
+use crate::catalog::{Backup, Catalog};
 use crate::clock;
-use crate::engine::identity::Identities;
-use crate::engine::replayed::LastRead;
+use crate::engine::adopt::{self, AdoptOptions};
+use crate::engine::dump_oplog::{self, Slice};
+use crate::engine::{Tuning, replayed::LastRead};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::digest::{Content, Sha256Hex};
-use crate::format::document::{self, Documents};
+use crate::format::digest::Sha256Hex;
 use crate::format::frame::Compressors;
 use crate::format::manifest::{
-    ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool,
-    Totals,
+    ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool, Totals,
 };
-use crate::format::oplog::Head;
-use crate::format::{frame, key, segment};
+use crate::format::{document, frame, key, segment};
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::pipeline::write::CollectionWriter;
 use crate::store::Store;
 
 /// How many parts wait.
 const WAITING: usize = 4;
 /// The level at which the oplog is kept for a while.
 const LEVEL: i32 = 1;
+/// About the stored bytes of its segments.
+const SEGMENT_BYTES: usize = segment::TARGET / 4;
 
 /// How a dump is to be read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,9 +53,18 @@ pub struct Dumped {
     dump: Dump,
     /// Its collections without documents, and its oplog.
     backup: Backup,
-    last_read: LastRead,
+    documents: Documents,
     /// Removed with this.
     _kept: Option<TempDir>,
+}
+
+/// Where the documents of a dump are.
+#[derive(Debug)]
+enum Documents {
+    /// In the dump. Of each capped collection, the last that was read before its oplog is told.
+    InDump(LastRead),
+    /// In the backup that was made of it, because it can be read once only.
+    InBackup,
 }
 
 impl Dumped {
@@ -66,39 +75,70 @@ impl Dumped {
     /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
     pub async fn open(location: &str, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
         let dump = Dump::open(location, stop).await?;
-        let mut collections = dump.collections().to_vec();
-        if !dump.has_oplog() {
-            if options.oplog_limit.is_some() {
-                return Err(Error::usage(format!("--oplog-limit is about an oplog, and {} has none", dump.location())));
-            }
-            // By which its parts are found again; what the dump says of them may be missing or repeat.
-            for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
-                collection.uuid = Some(Uuid::new_v4());
-            }
-            let nowhere = Store::open(&std::env::temp_dir().to_string_lossy())?;
-            let backup = Backup { store: nowhere, manifest: manifest(&dump, collections, None) };
-            return Ok(Self { dump, backup, last_read: LastRead::new(), _kept: None });
+        if dump.has_oplog() {
+            let kept = kept().await?;
+            let store = Store::open(&kept.path().to_string_lossy())?;
+            let looking = async {
+                match dump.can_be_read_again() {
+                    true => Self::with_oplog(&dump, &store, options, progress, stop).await,
+                    false => Self::as_backup(&dump, &store, options, progress, stop).await,
+                }
+            };
+            let (backup, documents) = looking.await.map_err(|e| match e.kind() {
+                ErrorKind::Storage => {
+                    e.hint(format!("set TMPDIR to a directory with room; now it is {}", std::env::temp_dir().display()))
+                }
+                _ => e,
+            })?;
+            return Ok(Self { dump, backup, documents, _kept: Some(kept) });
         }
+        if options.oplog_limit.is_some() {
+            return Err(Error::usage(format!("a limit of the oplog was given, and {} has none", dump.location()))
+                .hint("leave --oplog-limit out"));
+        }
+        let mut collections = dump.collections().to_vec();
+        // By which its parts are found again; what the dump says of them may be missing or repeat.
+        for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
+            collection.uuid = Some(Uuid::new_v4());
+        }
+        let nowhere = Store::open(&std::env::temp_dir().to_string_lossy())?;
+        let backup = Backup { store: nowhere, manifest: manifest(&dump, collections, (dump_oplog::none(), None)) };
+        Ok(Self { dump, backup, documents: Documents::InDump(LastRead::new()), _kept: None })
+    }
+
+    /// Keeps the oplog aside.
+    async fn with_oplog(
+        dump: &Dump,
+        store: &Store,
+        options: DumpOptions,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(Backup, Documents)> {
         progress.begin("reading the oplog");
-        let kept = tempfile::Builder::new().prefix("bsonvault-oplog-").tempdir().map_err(|e| {
-            let message = format!("no directory can be made in {} for the oplog: {e}", std::env::temp_dir().display());
-            Error::new(ErrorKind::Storage, message).hint("set TMPDIR to a directory that can be written to").cause(e)
-        })?;
-        let store = Store::open(&kept.path().to_string_lossy())?;
-        let keeping = Keeping::begin(&store, &collections, options, progress);
-        let Kept { oplog, last_read, identities } =
-            stop.run_until_cancelled(keeping.run(&dump, options, stop)).await.ok_or_else(Error::interrupted)?.map_err(
-                |e| match e.kind() {
-                    ErrorKind::Storage => {
-                        e.hint("the oplog is kept in the system's temporary directory: set TMPDIR to one with room")
-                    }
-                    _ => e,
-                },
-            )?;
-        identities.settle(&mut collections)?;
-        let last_read = last_read.into_iter().filter_map(|(place, id)| Some((collections.get(place)?.uuid?, id))).collect();
-        let backup = Backup { store, manifest: manifest(&dump, collections, oplog) };
-        Ok(Self { dump, backup, last_read, _kept: Some(kept) })
+        let mut collections = dump.collections().to_vec();
+        let (slice, last_ids) =
+            stop.run_until_cancelled(oplog(dump, store, options, progress, stop)).await.ok_or_else(Error::interrupted)??;
+        let moment = slice.settle(&mut collections)?;
+        for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
+            collection.uuid.get_or_insert_with(Uuid::new_v4);
+        }
+        let last_read = last_ids.into_iter().filter_map(|(place, id)| Some((collections.get(place)?.uuid?, id))).collect();
+        let backup = Backup { store: store.clone(), manifest: manifest(dump, collections, moment) };
+        Ok((backup, Documents::InDump(last_read)))
+    }
+
+    /// Keeps all of it aside, compressed: what can be read once only is gone when its oplog comes.
+    async fn as_backup(
+        dump: &Dump,
+        store: &Store,
+        options: DumpOptions,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(Backup, Documents)> {
+        let tuning = Tuning { memory_bytes: options.memory_bytes, level: Some(LEVEL), ..Tuning::default() };
+        let how = AdoptOptions { oplog_limit: options.oplog_limit, tuning, ..AdoptOptions::default() };
+        let report = adopt::run(dump, store, &how, progress, stop).await?;
+        Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup))
     }
 
     /// The dump.
@@ -124,140 +164,74 @@ impl Dumped {
         &self.backup
     }
 
-    pub(super) fn last_read(&self) -> &LastRead {
-        &self.last_read
-    }
-}
-
-/// The oplog on its way from a dump to where it is kept.
-struct Keeping {
-    writer: RangeWriter,
-    identities: Identities,
-    /// By the collection's place.
-    last_read: HashMap<usize, (u8, Vec<u8>)>,
-    capped: Vec<bool>,
-    limit: Option<ClusterTime>,
-    times: Option<(ClusterTime, ClusterTime)>,
-}
-
-/// What was kept.
-struct Kept {
-    /// None where the oplog has no entry, or none before the limit.
-    oplog: Option<OplogSlice>,
-    last_read: HashMap<usize, (u8, Vec<u8>)>,
-    identities: Identities,
-}
-
-impl Keeping {
-    fn begin(store: &Store, collections: &[Collection], options: DumpOptions, progress: &Progress) -> Self {
-        let writer = CollectionWriter::new(
-            store.clone(),
-            key::OPLOG.to_owned(),
-            Compressors::new(LEVEL).into(),
-            segment::TARGET / 4,
-            Cpu::of_this_machine(),
-            progress.item("oplog", 0, 0),
-        );
-        Self {
-            writer: writer.range(),
-            identities: Identities::new(collections),
-            last_read: HashMap::new(),
-            capped: collections.iter().map(|c| c.options.bson.get_bool("capped").unwrap_or(false)).collect(),
-            limit: options.oplog_limit,
-            times: None,
+    /// The last document of each capped collection, where the documents come out of the dump itself.
+    pub(super) fn last_read(&self) -> Option<&LastRead> {
+        match &self.documents {
+            Documents::InDump(last_read) => Some(last_read),
+            Documents::InBackup => None,
         }
     }
+}
 
-    async fn run(mut self, dump: &Dump, options: DumpOptions, stop: &CancellationToken) -> Result<Kept> {
-        let wanted = Wanted { collections: self.capped.clone(), oplog: true, users: false };
-        let budget = Budget::new(options.memory_bytes.saturating_sub(READING_BYTES));
-        let (sender, mut parts) = mpsc::channel(WAITING);
-        let reading = dump.read(&wanted, &budget, stop, sender);
-        let keeping = async {
-            while let Some(part) = parts.recv().await {
-                match part {
-                    Part::Documents { of: Of::Oplog, frame, share, .. } => {
-                        self.take(frame).await?;
-                        drop(share);
-                    }
-                    Part::Documents { of: Of::Collection(place), frame, .. } => self.see(place, &frame)?,
-                    _ => {}
+/// A directory that is gone with what it gives.
+async fn kept() -> Result<TempDir> {
+    let made = tokio::task::spawn_blocking(|| tempfile::Builder::new().prefix("bsonvault-oplog-").tempdir()).await;
+    let made = made.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?;
+    made.map_err(|e| {
+        let message = format!("no directory can be made in {} for the oplog: {e}", std::env::temp_dir().display());
+        Error::new(ErrorKind::Storage, message).hint("set TMPDIR to a directory that can be written to").cause(e)
+    })
+}
+
+/// By its collection's place, the `_id` of the last document of each capped collection.
+type LastIds = HashMap<usize, (u8, Vec<u8>)>;
+
+/// Reads a dump for its oplog and for the ends of its capped collections.
+async fn oplog(
+    dump: &Dump,
+    store: &Store,
+    options: DumpOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<(Slice, LastIds)> {
+    let cpu = Cpu::of_this_machine();
+    let item = progress.item(key::OPLOG, 0, 0);
+    let compressors = Compressors::new(LEVEL).into();
+    let writer = CollectionWriter::new(store.clone(), key::OPLOG.to_owned(), compressors, SEGMENT_BYTES, cpu.clone(), item);
+    let mut slice = Slice::new(dump.collections(), options.oplog_limit, writer.range(), cpu);
+    let mut last_ids = LastIds::new();
+    let capped = dump.collections().iter().map(|c| c.options.bson.get_bool("capped").unwrap_or(false)).collect();
+    let wanted = Wanted { collections: capped, oplog: true, users: false };
+    let budget = Budget::new(options.memory_bytes.saturating_sub(READING_BYTES));
+    let (sender, mut parts) = mpsc::channel(WAITING);
+    let reading = dump.read(&wanted, &budget, stop, sender);
+    let keeping = async {
+        while let Some(part) = parts.recv().await {
+            match part {
+                Part::Documents { of: Of::Oplog, frame, share, .. } => {
+                    slice.take(frame).await?;
+                    drop(share);
                 }
+                Part::Documents { of: Of::Collection(place), frame, .. } => {
+                    if let Some((kind, id)) =
+                        document::Documents::of(&frame).last().transpose()?.map(document::id).transpose()?.flatten()
+                    {
+                        last_ids.insert(place, (kind, id.to_vec()));
+                    }
+                }
+                Part::End(Of::Oplog) => slice.end().await?,
+                _ => {}
             }
-            Ok::<_, Error>(())
-        };
-        tokio::try_join!(reading, keeping)?;
-        let segments: Vec<_> = self.writer.finish().await?.into_iter().map(|(_, segment)| segment).collect();
-        let mut content = Content::default();
-        segments.iter().for_each(|segment| content.merge(&segment.content()));
-        let oplog = self.times.map(|(first, last)| OplogSlice {
-            from: before(first),
-            to: last,
-            documents: content.documents,
-            bytes: content.bytes,
-            digest: content.digest(),
-            segments,
-        });
-        Ok(Kept { oplog, last_read: self.last_read, identities: self.identities })
-    }
-
-    /// Takes the next entries.
-    async fn take(&mut self, entries: Vec<u8>) -> Result<()> {
-        let mut kept = 0;
-        for entry in Documents::of(&entries) {
-            let entry = entry?;
-            let time = Head::of(entry).map_err(|e| e.context("oplog"))?.time;
-            if self.limit.is_some_and(|limit| time >= limit) {
-                break;
-            }
-            let (first, last) = self.times.unwrap_or((time, time));
-            if time < last {
-                return Err(Error::damaged(format!("oplog: the entry at {time} comes after the one at {last}"))
-                    .hint("the entries of an oplog are in the order of their times"));
-            }
-            self.identities.take(entry)?;
-            self.times = Some((first, time));
-            kept += entry.len();
         }
-        let mut entries = entries;
-        entries.truncate(kept);
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.writer.write_frame(Bytes::from(entries)).await
-    }
-
-    /// Sees documents of a capped collection, which come in order.
-    fn see(&mut self, place: usize, frame: &[u8]) -> Result<()> {
-        let mut last = None;
-        for document in Documents::of(frame) {
-            last = Some(document?);
-        }
-        if let Some((kind, id)) = last.map(document::id).transpose()?.flatten() {
-            self.last_read.insert(place, (kind, id.to_vec()));
-        }
-        Ok(())
-    }
-}
-
-/// The moment right before this one: mongodump lists before its oplog begins, so the first entry counts, too.
-fn before(time: ClusterTime) -> ClusterTime {
-    match time.i.checked_sub(1) {
-        Some(i) => ClusterTime { t: time.t, i },
-        None => ClusterTime { t: time.t.saturating_sub(1), i: u32::MAX },
-    }
+        Ok::<_, Error>(())
+    };
+    tokio::try_join!(reading, keeping)?;
+    Ok((slice, last_ids))
 }
 
 /// A manifest of what is known before the documents are read. It is stored nowhere.
-fn manifest(dump: &Dump, collections: Vec<Collection>, oplog: Option<OplogSlice>) -> Manifest {
+fn manifest(dump: &Dump, collections: Vec<Collection>, (consistency, oplog): (Consistency, Option<OplogSlice>)) -> Manifest {
     let now = clock::now();
-    let consistency = Consistency {
-        kind: if oplog.is_some() { ConsistencyKind::Oplog } else { ConsistencyKind::None },
-        cluster_time: oplog.as_ref().map(|o| o.from),
-        from: oplog.as_ref().map(|o| o.from),
-        to: oplog.as_ref().map(|o| o.to),
-        exceptions: Vec::new(),
-    };
     let settings = Settings {
         level: LEVEL,
         readers: 1,

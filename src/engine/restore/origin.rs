@@ -9,17 +9,22 @@ use crate::interop;
 pub struct Origin<'a> {
     /// The backup; of a dump, what is known of it in a backup's terms: its collections without their documents, and its oplog.
     pub(super) backup: &'a Backup,
-    /// Where the documents come from, if not from the backup's segments.
+    /// What it was before, where it is a dump.
     pub(super) dumped: Option<&'a Dumped>,
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
     /// Its name, as a person would say it.
     pub(super) fn name(&self) -> String {
         match self.dumped {
             None => self.backup.manifest.name.to_string(),
             Some(dumped) => dumped.location(),
         }
+    }
+
+    /// The dump that the documents come out of, if that is not the backup.
+    pub(super) fn poured(&self) -> Option<&'a Dumped> {
+        self.dumped.filter(|dumped| dumped.last_read().is_some())
     }
 
     /// Whether mongodump took it: also a backup that was made of a dump.

@@ -190,6 +190,10 @@ pub(super) async fn make(
             "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
         ));
     }
+    if options.with_users && origin.dumped.is_some() && origin.poured().is_none() {
+        return Err(Error::usage("users and roles cannot be taken out of an archive with an oplog that comes by standard input")
+            .hint("put the archive into a file, or import it without --with-users"));
+    }
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(origin, stop).await?;
     let (selected, naming) = select::select(&collections, options, uri.database())?;
@@ -229,7 +233,7 @@ pub(super) async fn make(
         mode: options.mode,
         indexes: options.indexes,
         backup: origin.name(),
-        is_dump: origin.dumped.is_some(),
+        is_dump: origin.poured().is_some(),
         with_users: options.with_users,
         beside: origin.dumped.map(Dumped::beside).unwrap_or_default(),
     };

@@ -77,7 +77,8 @@ fn is_wanted(namespace: &Namespace, options: &RestoreOptions) -> bool {
     passes(namespace, &options.include, &options.exclude)
 }
 
-fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
+/// Whether these patterns let a namespace through.
+pub(in crate::engine) fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
     let included = include.is_empty() || include.iter().any(|p| p.matches(namespace));
     included && !exclude.iter().any(|p| p.matches(namespace))
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::dumped::Dumped;
 use super::origin::Origin;
 use super::plan::Plan;
 use super::stage::Stage;
@@ -43,10 +44,10 @@ pub(super) async fn collections(origin: Origin<'_>, stop: &CancellationToken) ->
 
 async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
     let Backup { store, manifest } = origin.backup;
-    let Followed { outlined, mut last_read } = match origin.dumped {
+    let Followed { outlined, mut last_read } = match origin.dumped.and_then(Dumped::last_read) {
         None => replayed::follow(store, manifest, oplog, listed_at).await?,
-        Some(dumped) => {
-            let last_read = dumped.last_read().clone();
+        Some(last_read) => {
+            let last_read = last_read.clone();
             let outlined = replayed::follow_from(store, manifest, oplog, listed_at, &last_read).await?;
             Followed { outlined, last_read }
         }

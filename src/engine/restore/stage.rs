@@ -58,7 +58,7 @@ impl Stage<'_> {
         self.progress.begin("filling");
         let (filled, full) = unbounded_channel();
         let filling = async {
-            match self.origin.dumped {
+            match self.origin.poured() {
                 None => fill::fill(self, filled).await.map(|passed_over| Poured { passed_over, ..Poured::default() }),
                 Some(dumped) => pour::pour(self, dumped, filled).await,
             }

@@ -1,0 +1,393 @@
+//! `adopt`: from a dump that mongodump made to a committed archive.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::backup::commit::{self, About};
+use super::backup::pulse::{self, Pulse};
+use super::backup::{self, turn, unless_stopped};
+use super::dump_oplog::{Slice, none};
+use super::restore::select::passes;
+use super::{Tuning, replayed};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{Content, Sha256Hex};
+use crate::format::frame::{self, Compressors};
+use crate::format::key::{self, Stems};
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind, LeftOut, Manifest, Segment, Settings, StoredObject};
+use crate::format::segment;
+use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
+use crate::names::{BackupName, Namespace, NamespacePattern};
+use crate::pipeline::budget::Budget;
+use crate::pipeline::cpu::Cpu;
+use crate::pipeline::progress::{Item, Progress};
+use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::store::{Lock, Store};
+
+/// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
+const LEVEL: i32 = 3;
+
+/// About the least a segment has, stored.
+const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+
+/// What of a dump to adopt, and how.
+#[derive(Debug, Clone, Default)]
+pub struct AdoptOptions {
+    /// The namespaces that any of these match; all where empty.
+    pub include: Vec<NamespacePattern>,
+    /// Without those that any of these match.
+    pub exclude: Vec<NamespacePattern>,
+    /// Of the dump's oplog, only entries before this time are kept.
+    pub oplog_limit: Option<ClusterTime>,
+    /// How much of the machine it may use.
+    pub tuning: Tuning,
+}
+
+/// A committed backup of a dump.
+#[derive(Debug, Clone)]
+pub struct AdoptReport {
+    /// Its name.
+    pub name: BackupName,
+    /// Where it is.
+    pub location: String,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// What of the dump was missing, and what was taken for what.
+    pub notes: Vec<String>,
+}
+
+/// Makes a backup of a dump in a new directory of `store`. It is committed whole, or nothing of it stays.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`], [`ErrorKind::Storage`], [`ErrorKind::NotFound`] where a pattern matches nothing or nothing is left, [`ErrorKind::Refused`] where the dump's
+/// oplog cannot be replayed, [`ErrorKind::Interrupted`].
+pub async fn run(
+    dump: &Dump,
+    store: &Store,
+    options: &AdoptOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<AdoptReport> {
+    let collections = select(dump, options)?;
+    let mut notes = dump.notes().to_vec();
+    if dump.has_users() {
+        notes.push("users and roles are not part of a backup, and are left out".to_owned());
+    }
+    notes.iter().for_each(|note| progress.note(note.as_str()));
+    let (name, place) = turn::claim(store).await?;
+    let lock = match place.lock().await {
+        Ok(lock) => lock.ok_or_else(|| turn::taken(&place))?,
+        Err(error) => return Err(backup::remove(&place, error).await),
+    };
+    let adopted = adopt(dump, collections, &name, (&place, &lock), options, progress, stop).await;
+    match adopted {
+        Ok(manifest) => Ok(AdoptReport { location: place.location(), name, manifest, notes }),
+        Err(error) => Err(backup::remove(&place, error).await),
+    }
+}
+
+/// What of the dump is wanted, by its place there.
+fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)>> {
+    let all = dump.collections();
+    let patterns = options.include.iter().chain(&options.exclude);
+    if let Some(idle) = patterns.into_iter().find(|p| !all.iter().any(|c| p.matches(&c.namespace()))) {
+        return Err(Error::new(ErrorKind::NotFound, format!("the pattern {:?} matches no namespace of the dump", idle.as_str()))
+            .hint("check it: case counts, '*' stands for any characters, quote it in the shell"));
+    }
+    let is_wanted = |namespace: &Namespace| passes(namespace, &options.include, &options.exclude);
+    let wanted: Vec<_> = all.iter().cloned().enumerate().filter(|(_, c)| is_wanted(&c.namespace())).collect();
+    match wanted.is_empty() {
+        true => Err(Error::new(ErrorKind::NotFound, format!("{} has nothing to keep", dump.location()))),
+        false => Ok(wanted),
+    }
+}
+
+/// Reads and commits.
+async fn adopt(
+    dump: &Dump,
+    collections: Vec<(usize, Collection)>,
+    name: &BackupName,
+    (place, lock): (&Store, &Lock),
+    options: &AdoptOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Manifest> {
+    let started = clock::now();
+    let first = pulse::first(started, Vec::new(), None, lock.holds());
+    pulse::write(&first, place).await?;
+    let pulse = Pulse::start(place.clone(), progress.clone(), first);
+    let manifest = execute(dump, collections, name, started, options, place, progress, stop).await;
+    pulse.stop().await?;
+    let manifest = manifest?;
+    commit::commit(&manifest, place).await?;
+    Ok(manifest)
+}
+
+/// The phases up to the commit.
+#[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
+async fn execute(
+    dump: &Dump,
+    collections: Vec<(usize, Collection)>,
+    name: &BackupName,
+    started: DateTime<Utc>,
+    options: &AdoptOptions,
+    place: &Store,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Manifest> {
+    // 1. Read the dump, once, and store its documents.
+    progress.begin("reading");
+    let settings = settings(options);
+    let (budget, held) = memory(options);
+    let cpu = Cpu::of_this_machine();
+    let writing = Writing {
+        place,
+        compressors: Arc::new(Compressors::new(settings.level)),
+        segment_bytes: usize::try_from(settings.segment_bytes).unwrap_or(usize::MAX),
+        cpu: cpu.clone(),
+        held,
+    };
+    let mut adopted = writing.begin(dump, collections, options.oplog_limit, progress);
+    let wanted = adopted.wanted(dump);
+    let (parts, mut incoming) = mpsc::channel(1);
+    let taken = async {
+        let taken = adopted.take_all(&mut incoming, stop).await;
+        // Whoever reads stops where nothing takes its parts any more.
+        incoming.close();
+        while incoming.recv().await.is_some() {}
+        taken
+    };
+    let (read, taken) = tokio::join!(dump.read(&wanted, &budget, stop, parts), taken);
+    let stored = match (read, taken) {
+        (Ok(()), Ok(())) => adopted.finish(),
+        (Err(e), _) | (_, Err(e)) => {
+            adopted.abandon().await;
+            Err(e)
+        }
+    };
+    let (mut collections, slice) = stored?;
+    let finished = clock::now();
+
+    // 2. Say what moment it shows, and which collections its oplog is about.
+    progress.begin("committing");
+    let (consistency, oplog) = match slice {
+        Some(slice) => slice.settle(&mut collections)?,
+        None => (none(), None),
+    };
+    for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
+        collection.uuid.get_or_insert_with(Uuid::new_v4);
+    }
+
+    // 3. Describe it: metadata files, checksums, the manifest.
+    let mut left_out = dump.left_out().to_vec();
+    if dump.has_users() {
+        let (database, collection) = ("admin".to_owned(), "system.users".to_owned());
+        left_out.push(LeftOut {
+            database,
+            collection,
+            uuid: None,
+            reason: "users and roles are not part of a backup".to_owned(),
+        });
+    }
+    let (name, source) = (name.clone(), dump.source().clone());
+    let about = About { name, source, settings, started, finished, consistency, oplog, left_out };
+    let manifest = commit::manifest(about, collections, place, stop).await?;
+
+    // 4. An oplog that cannot be replayed is none to rely on.
+    if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
+        let follow = replayed::follow(place, &manifest, oplog, listed_at);
+        unless_stopped(stop, follow).await.map_err(|e| e.context("the oplog of the dump"))?;
+    }
+    Ok(manifest)
+}
+
+fn settings(options: &AdoptOptions) -> Settings {
+    let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
+    Settings {
+        level: options.tuning.level.unwrap_or(LEVEL),
+        readers: 1,
+        frame_bytes: frame::TARGET as u64,
+        segment_bytes: (options.tuning.memory_bytes / 16).clamp(SMALLEST_SEGMENT, segment::TARGET as u64),
+        databases: Vec::new(),
+        include: patterns(&options.include),
+        exclude: patterns(&options.exclude),
+    }
+}
+
+/// How the memory is divided: a half for documents on their way, which is what a [`Part`] takes; a quarter for segments that are not full yet, of all collections together. The rest is
+/// for what reading takes and for segments on their way to the store.
+fn memory(options: &AdoptOptions) -> (Budget, usize) {
+    let bytes = options.tuning.memory_bytes.saturating_sub(READING_BYTES);
+    (Budget::new(bytes / 2), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
+}
+
+/// Where documents go, and how.
+struct Writing<'a> {
+    place: &'a Store,
+    compressors: Arc<Compressors>,
+    segment_bytes: usize,
+    cpu: Cpu,
+    /// The stored bytes that may wait for their segments to be full.
+    held: usize,
+}
+
+/// What has been adopted so far.
+struct Adopted<'a> {
+    writing: Writing<'a>,
+    /// By their place in the dump.
+    collections: HashMap<usize, Adopting>,
+    slice: Option<Slice>,
+    /// Collections whose documents come at the moment.
+    open: HashSet<usize>,
+}
+
+/// A collection that is being adopted.
+struct Adopting {
+    collection: Collection,
+    item: Item,
+    writer: Arc<CollectionWriter>,
+    range: Option<RangeWriter>,
+    /// Once all of it is stored.
+    segments: Option<Vec<(usize, Segment)>>,
+}
+
+impl<'a> Writing<'a> {
+    fn begin(
+        self,
+        dump: &Dump,
+        collections: Vec<(usize, Collection)>,
+        limit: Option<ClusterTime>,
+        progress: &Progress,
+    ) -> Adopted<'a> {
+        let slice = dump.has_oplog().then(|| {
+            let of_dump: Vec<Collection> = collections.iter().map(|(_, c)| c.clone()).collect();
+            // It is no part of what the progress is measured by.
+            Slice::new(
+                &of_dump,
+                limit,
+                self.writer(key::OPLOG, Progress::default().item(key::OPLOG, 0, 0)).range(),
+                self.cpu.clone(),
+            )
+        });
+        let mut stems = Stems::default();
+        let adopting = |(number, mut collection): (usize, Collection)| {
+            let stem = stems.assign(&collection.namespace());
+            let item = progress.item(collection.namespace().to_string(), 0, collection.bytes);
+            collection.metadata = StoredObject { key: key::metadata(&stem), bytes: 0, sha256: Sha256Hex::zero() };
+            let writer = self.writer(&stem, item.clone());
+            (number, Adopting { collection, item, writer, range: None, segments: None })
+        };
+        let collections = collections.into_iter().map(adopting).collect();
+        Adopted { collections, slice, open: HashSet::new(), writing: self }
+    }
+
+    fn writer(&self, stem: &str, item: Item) -> Arc<CollectionWriter> {
+        let Self { place, compressors, segment_bytes, cpu, .. } = self;
+        CollectionWriter::new((*place).clone(), stem.to_owned(), compressors.clone(), *segment_bytes, cpu.clone(), item)
+    }
+}
+
+impl Adopted<'_> {
+    fn wanted(&self, dump: &Dump) -> Wanted {
+        let collections = (0..dump.collections().len()).map(|number| self.collections.contains_key(&number)).collect();
+        Wanted { collections, oplog: self.slice.is_some(), users: false }
+    }
+
+    /// Takes all that is read. A stop counts between two parts: what is on its way to the store would go on while the directory is removed.
+    async fn take_all(&mut self, incoming: &mut mpsc::Receiver<Part>, stop: &CancellationToken) -> Result<()> {
+        loop {
+            let part = tokio::select! {
+                () = stop.cancelled() => return Err(Error::interrupted()),
+                part = incoming.recv() => part,
+            };
+            match part {
+                Some(Part::Documents { of, frame, content, share }) => {
+                    self.take(of, frame, content).await?;
+                    drop(share);
+                    self.make_room().await?;
+                }
+                Some(Part::End(of)) => self.end(of).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn take(&mut self, of: Of, documents: Vec<u8>, content: Content) -> Result<()> {
+        match (of, &mut self.slice) {
+            (Of::Collection(number), _) => {
+                let adopting = found(&mut self.collections, number)?;
+                self.open.insert(number);
+                adopting.range.get_or_insert_with(|| adopting.writer.range()).write_frame(documents, content).await
+            }
+            (Of::Oplog, Some(slice)) => slice.take(documents).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, of: Of) -> Result<()> {
+        match (of, &mut self.slice) {
+            (Of::Collection(number), _) => {
+                let adopting = found(&mut self.collections, number)?;
+                self.open.remove(&number);
+                adopting.segments = Some(match &mut adopting.range {
+                    Some(range) => range.finish().await?,
+                    None => Vec::new(),
+                });
+                adopting.range = None;
+                adopting.item.finish();
+                Ok(())
+            }
+            (Of::Oplog, Some(slice)) => slice.end().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends segments before they are full, the largest first, where too much waits: an archive may bring many collections in turns.
+    async fn make_room(&mut self) -> Result<()> {
+        loop {
+            let held = |number: &usize| self.collections.get(number).and_then(|a| a.range.as_ref()).map_or(0, RangeWriter::held);
+            let all: usize = self.open.iter().map(held).sum();
+            let largest = self.open.iter().copied().max_by_key(held);
+            match largest.and_then(|number| self.collections.get_mut(&number)?.range.as_mut()) {
+                Some(range) if all > self.writing.held => drop(range.flush(0).await?),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The collections with their segments, in order, and the oplog.
+    fn finish(self) -> Result<(Vec<Collection>, Option<Slice>)> {
+        let mut collections = Vec::new();
+        for Adopting { mut collection, segments, .. } in self.collections.into_values() {
+            let incomplete = || Error::new(ErrorKind::Internal, format!("{} was not read to its end", collection.namespace()));
+            let mut segments = segments.ok_or_else(incomplete)?;
+            segments.sort_by_key(|(number, _)| *number);
+            collection.segments = segments.into_iter().map(|(_, segment)| segment).collect();
+            let mut content = Content::default();
+            collection.segments.iter().for_each(|segment| content.merge(&segment.content()));
+            (collection.documents, collection.bytes, collection.digest) = (content.documents, content.bytes, content.digest());
+            collections.push(collection);
+        }
+        collections.sort_by_key(Collection::namespace);
+        Ok((collections, self.slice))
+    }
+
+    /// Waits until nothing is on its way to the store any more.
+    async fn abandon(self) {
+        for range in self.collections.into_values().filter_map(|adopting| adopting.range) {
+            range.abandon().await;
+        }
+        if let Some(slice) = self.slice {
+            slice.abandon().await;
+        }
+    }
+}
+
+fn found(collections: &mut HashMap<usize, Adopting>, number: usize) -> Result<&mut Adopting> {
+    collections.get_mut(&number).ok_or_else(|| Error::new(ErrorKind::Internal, "a dump gave what was not asked for"))
+}

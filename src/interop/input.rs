@@ -44,7 +44,15 @@ impl Input {
     pub(super) fn file(path: &Path, stop: &CancellationToken) -> Result<Self> {
         let file = File::open(path).map_err(|e| unreadable(path, e))?;
         let place = path.display();
-        Self::of(file, stop).map_err(|(trouble, e)| trouble.explain(&place.to_string(), damaged_gzip(&e).context(&place)))
+        let input =
+            Self::of(file, stop).map_err(|(trouble, e)| trouble.explain(&place.to_string(), damaged_gzip(&e).context(&place)))?;
+        // What a name says counts for nothing, but where there is nothing else: gzip of nothing takes twenty bytes.
+        if input.head.is_empty() && !input.is_gzip && path.extension().is_some_and(|ending| ending == "gz") {
+            return Err(Error::damaged(format!(
+                "{place} is cut at byte 0: it has no content, not even that of an empty gzip file"
+            )));
+        }
+        Ok(input)
     }
 
     /// Takes standard input.

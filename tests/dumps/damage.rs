@@ -65,8 +65,9 @@ impl Case {
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_cut_or_flipped_anywhere_are_errors_with_their_place() {
     let mut random = StdRng::seed_from_u64(5);
-    for name in ["oplog.archive.gz", "zoo.archive.gz", "all.archive.gz"] {
-        for (bytes, cases) in [(std::fs::read(sample(name)).unwrap(), 350), (gunzip(&sample(name)), 150)] {
+    // The first is much larger than it looks.
+    for (name, many, few) in [("oplog.archive.gz", 60, 20), ("zoo.archive.gz", 150, 150), ("all.archive.gz", 100, 100)] {
+        for (bytes, cases) in [(std::fs::read(sample(name)).unwrap(), many), (gunzip(&sample(name)), few)] {
             let whole = read(&Case::of(&bytes).path).await.unwrap();
             assert!(whole.documents > 0);
             let is_gzip = bytes.starts_with(&[0x1f, 0x8b]);
@@ -123,8 +124,7 @@ async fn directories_with_a_file_that_was_cut_or_flipped_are_errors_with_its_nam
                 assert_names_the_place(&error, &name);
                 assert!(error.to_string().contains(&name), "{name} at {at}: {error}");
             }
-            // A metadata file without a byte says nothing, and is told of; so is none of a view.
-            Ok(_) if cut => assert!(changed.is_empty() && name.ends_with(".metadata.json.gz"), "{name} cut at {at}"),
+            Ok(_) if cut => panic!("{name} cut at {at} is not seen"),
             Ok(read) => assert_eq!(read, whole, "{name} flipped at {at}"),
         }
         std::fs::write(path, &bytes).unwrap();

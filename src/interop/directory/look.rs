@@ -67,6 +67,13 @@ pub(in crate::interop) fn look(root: &Path, stop: &CancellationToken) -> Result<
         databases.push((root.to_owned(), std::mem::take(&mut top)));
     }
     if let Some(oplog) = top.documents.remove(mongodump::OPLOG) {
+        // Its name never tells that it is gzip; those of the other files do.
+        let is_gzip = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "gz");
+        let compressed = databases.iter().any(|(_, files)| files.documents.values().chain(files.metadata.values()).any(is_gzip));
+        let length = std::fs::metadata(&oplog).map_err(|e| input::unreadable(&oplog, e))?.len();
+        if compressed && length == 0 {
+            return Err(Error::damaged(format!("{} is cut at byte 0: the other files of the dump are gzip", oplog.display())));
+        }
         looking.add(Namespace::new("", mongodump::OPLOG), Some(oplog), None, None)?;
     }
     if databases.is_empty() && looking.members.is_empty() && prelude.is_none() {

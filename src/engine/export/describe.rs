@@ -13,7 +13,7 @@ const VIEWLESS: Version = Version(8, 3, 0);
 /// The names and the metadata of a collection that a server of this version held.
 pub(super) fn described(collection: &Collection, server_version: &str) -> Result<Described> {
     let named_buckets =
-        collection.kind == CollectionKind::TimeSeries && !Version::parse(server_version).is_some_and(|v| v >= VIEWLESS);
+        collection.kind == CollectionKind::TimeSeries && Version::parse(server_version).is_none_or(|v| v < VIEWLESS);
     let name = collection.name.clone();
     let data = if named_buckets { format!("{BUCKETS_PREFIX}{name}") } else { name.clone() };
     let faithful = |value: &RawValue, what: &str| match text::is_faithful(&value.bson) {

@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn members_come_in_order_whatever_the_pieces() {
-        let all: Vec<u8> = (0..12_500_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let all: Vec<u8> = (0..12_500_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         let pieces: Vec<&[u8]> = all.chunks(777_777).collect();
         let out = compressed(&pieces).await;
         assert!(out.len() < all.len());

@@ -372,3 +372,7 @@ fn refused(what: &str) -> Error {
     )
     .hint("import it into a server, back that up, and export that backup; or leave it out with --exclude")
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -30,7 +30,7 @@ struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, n: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at_checked(n).expect("the archive ends in the middle");
+        let (taken, rest) = self.0.split_at_checked(n).unwrap_or_else(|| panic!("the archive ends in the middle"));
         self.0 = rest;
         taken
     }
@@ -60,7 +60,7 @@ pub(crate) fn read(bytes: &[u8]) -> Archive {
     }
     let mut bodies: Vec<Body> = Vec::new();
     while !bytes.0.is_empty() {
-        let block = parse(bytes.document().expect("two terminators in a row"));
+        let block = parse(bytes.document().unwrap_or_else(|| panic!("two terminators in a row")));
         assert_eq!(block.keys().collect::<Vec<_>>(), ["db", "collection", "EOF", "CRC"]);
         let (database, collection) = (block.get_str("db").unwrap(), block.get_str("collection").unwrap());
         let is_new = bodies.last().is_none_or(|b| (&*b.database, &*b.collection) != (database, collection));

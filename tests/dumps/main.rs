@@ -9,6 +9,7 @@ mod accounts;
 mod damage;
 mod expected;
 mod flags;
+mod forms;
 mod made;
 mod maker;
 mod samples;

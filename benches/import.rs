@@ -4,7 +4,8 @@
 //!
 //! Starts a server of its own, fills `shop.orders` (about 880 bytes a document) with three secondary indexes and `shop.huge` (three documents of 16 MiB), and backs them
 //! up. Each run measures in turn: the same documents inserted by four writers into a collection without indexes, acknowledged and not
-//! journaled; and `bsonvault import` of the backup with its default settings, which proves, reads back, indexes and publishes. With `--backup` and `--target` it
+//! journaled; `bsonvault import` of the backup with its default settings, which proves, reads back, indexes and publishes; and the same of an archive and a directory in
+//! mongodump's formats, both gzip, that were exported from it. With `--backup` and `--target` it
 //! imports that backup into that server. Prints medians and ratios; the ratios are what to compare.
 
 #![allow(
@@ -83,15 +84,28 @@ async fn main() {
         }
     };
     let import = |backup: &str| measure(&["import", backup, "--target", &uri, "--allow-same", "--path", path]);
+    let dump = |format: &str| {
+        let out = directory.path().join(format!("dump-{format}")).to_str().unwrap().to_owned();
+        measure(&["export", &orders, "--format", format, "--gzip", "--out", &out]);
+        out
+    };
+    let (archive, dir) = (dump("archive"), dump("dir"));
     let (mut limits, mut imports) = (Vec::new(), Vec::<Measured>::new());
+    let (mut of_archive, mut of_dir) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         limits.push(inserts_alone(&client, &uri, &orders).await);
         imports.push(import(&orders));
+        of_archive.push(import(&archive));
+        of_dir.push(import(&dir));
     }
     let (limit, took) = (median(&limits), median_of(&imports, |m| m.seconds));
     println!("inserts alone, {WRITERS} writers      {limit:7.2} s");
     println!("import, default settings     {took:7.2} s   {:.2} times the limit", took / limit);
     println!("peak resident memory         {:7.0} MB", median_of(&imports, |m| m.peak_mb));
+    for (name, imports) in [("of a gzip archive", of_archive), ("of a gzip directory", of_dir)] {
+        let (seconds, peak) = (median_of(&imports, |m| m.seconds), median_of(&imports, |m| m.peak_mb));
+        println!("import {name:<21} {seconds:7.2} s   {:.2} times that of the backup, peak {peak:.0} MB", seconds / took);
+    }
     if let Some(huge) = huge {
         let imports: Vec<Measured> = (0..runs).map(|_| import(&huge)).collect();
         println!(

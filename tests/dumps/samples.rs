@@ -110,3 +110,29 @@ async fn a_dump_is_known_by_what_it_holds() {
         assert_eq!(error.exit_code(), 1);
     }
 }
+
+/// A sample that is made a backup, written out again and read once more, holds the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_and_written_again_is_the_same() {
+    let server = Server::replica_set("target").await;
+    let client = server.client().await;
+    let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
+    for (name, format) in
+        [("all.archive.gz", "archive"), ("dir", "dir"), ("oplog.archive.gz", "archive"), ("oplog-dir-gzip", "dir")]
+    {
+        let adopted = cli.json(&["adopt", sample(name).to_str().unwrap()]).await;
+        let out = cli.dir().join(format!("again-{name}"));
+        let exported = cli
+            .json(&["export", adopted["name"].as_str().unwrap(), "--format", format, "--gzip", "--out", out.to_str().unwrap()])
+            .await;
+        assert_eq!(exported["documents"], adopted["documents"], "{name}");
+        empty(&client).await;
+        import(&out, &server.uri(), &RestoreOptions::default()).await.unwrap();
+        if name.starts_with("oplog") {
+            assert!(exported["oplog"]["entries"].as_u64().unwrap() > 0, "{exported}");
+            assert_eq!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name}");
+        } else {
+            assert_eq!(differences(&client, &[]).await, Vec::<String>::new(), "{name}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ use crate::format::manifest::ClusterTime;
 use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::progress::Progress;
+use crate::sink::users::WantedAccounts;
 
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
@@ -126,7 +127,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             Indexes::Only => IndexMode::Only,
         },
         allow_duplicates: args.allow_duplicates,
-        with_users: args.with_users,
+        users: args.with_users.then(WantedAccounts::all),
         allow_same: args.allow_same,
         lease: None,
         tuning: config.tuning,
@@ -140,7 +141,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
         }
         Some(backup) => Found::Backup(Box::new(backup)),
-        None => Found::dump(&args.backup, oplog_limit, config, faces, &progress, stop).await?,
+        None => Found::dump(&args.backup, (None, oplog_limit), config, faces, &progress, stop).await?,
     };
     let how = How { target, options, dry_run: args.dry_run, faces, progress };
     bring(&found, how, config, stop).await
@@ -197,16 +198,16 @@ pub(super) enum Found {
 }
 
 impl Found {
-    /// The dump in this place.
+    /// The dump in this place. Where it is that of one database, it may be given another name.
     pub(super) async fn dump(
         place: &str,
-        oplog_limit: Option<ClusterTime>,
+        (database, oplog_limit): (Option<String>, Option<ClusterTime>),
         config: &Config,
         faces: Faces,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Self> {
-        let options = DumpOptions { oplog_limit, memory_bytes: config.tuning.memory_bytes };
+        let options = DumpOptions { database, oplog_limit, memory_bytes: config.tuning.memory_bytes };
         let looking = Dumped::open(place, options, progress, stop);
         Ok(Self::Dump(Box::new(with_progress(faces, progress, looking).await?)))
     }
@@ -215,7 +216,8 @@ impl Found {
 /// The backup of this name or at this path; none where there may be a dump.
 async fn found(asked: &str, config: &Config) -> Result<Option<Backup>> {
     let path = Path::new(asked);
-    if asked == "-" || path.is_file() {
+    // A pipe of the shell's is no file.
+    if asked == "-" || (path.exists() && !path.is_dir()) {
         return Ok(None);
     }
     match catalog(config)?.find(asked).await {

@@ -17,6 +17,7 @@ pub mod restore;
 pub mod serve;
 pub mod show;
 pub mod token;
+pub mod tools;
 pub mod verified;
 pub mod verify;
 
@@ -76,8 +77,10 @@ pub enum Verb {
     /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
     Import(import::Args),
     /// Take a backup and export it at once, under the flags of mongodump
+    #[command(disable_help_flag = true)]
     Dump(dump::Args),
     /// Import a dump, under the flags of mongorestore
+    #[command(disable_help_flag = true)]
     Restore(restore::Args),
     /// Write a backup out in mongodump's formats, for mongorestore and other tools
     Export(export::Args),

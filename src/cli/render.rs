@@ -210,6 +210,12 @@ pub fn import(report: &RestoreReport) -> String {
     if report.passed_over > 0 {
         text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
     }
+    if report.overwritten > 0 {
+        text += &format!(
+            "overwritten  {}, of which the dump holds more than its capped collection\n",
+            count(report.overwritten, "document")
+        );
+    }
     if report.users + report.roles > 0 {
         text += &format!("merged       {}, {}\n", count(report.users, "user"), count(report.roles, "role"));
     }
@@ -235,9 +241,18 @@ pub fn import(report: &RestoreReport) -> String {
 /// What was exported.
 #[must_use]
 pub fn export(report: &ExportReport) -> String {
+    format!("backup       {}\n{}", report.backup, exported(report))
+}
+
+/// What a dump came to.
+#[must_use]
+pub fn dump(report: &ExportReport, manifest: &Manifest) -> String {
+    exported(report) + &warnings(manifest)
+}
+
+fn exported(report: &ExportReport) -> String {
     let mut text = format!(
-        "backup       {}\nexport       {}\ndata         {} documents in {}, {} (written as {})\ntook         {:.1} s\n",
-        report.backup,
+        "export       {}\ndata         {} documents in {}, {} (written as {})\ntook         {:.1} s\n",
         plain(&report.location),
         HumanCount(report.documents),
         count(report.collections, "collection"),

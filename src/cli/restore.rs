@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::import::{self, Found, How};
 use super::output::Outcome;
 use super::progress::Faces;
+use super::tools::{self, DEFAULT_URI, Deployment};
 use crate::config::{Config, Flags};
 use crate::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
 use crate::error::{Error, Result};
@@ -15,12 +16,31 @@ use crate::interop::Dump;
 use crate::mongo::{MongoUri, Role};
 use crate::names::{Namespace, NamespacePattern, NamespaceRename};
 use crate::pipeline::progress::Progress;
+use crate::sink::users::{self, WantedAccounts};
 
 /// What is restored where nothing is named, as with mongorestore.
 const DEFAULT_DIRECTORY: &str = "dump";
 
-/// Where it goes where nothing says otherwise, as with mongorestore.
-pub(super) const DEFAULT_URI: &str = "mongodb://localhost:27017";
+/// Its flags, and those of `import` that do the same.
+const FLAGS: [(&str, &str); 14] = [
+    ("use `bsonvault import --allow-same`", "give --allow-same"),
+    ("--noIndexRestore", "--indexes skip"),
+    ("`bsonvault import --indexes only`", "--indexes only"),
+    ("without it", "without --with-users"),
+    ("--nsFrom and --nsTo", "--database or --rename"),
+    ("--nsFrom and --nsTo", "--database, --rename"),
+    ("--nsFrom and --nsTo", "--rename"),
+    ("--db", "--database"),
+    ("--drop", "--mode replace or merge"),
+    ("--drop", "--mode replace"),
+    ("--nsExclude", "--exclude"),
+    ("--nsInclude", "--include"),
+    ("--uri", "--target"),
+    ("--dryRun lists them", "`bsonvault show` lists them"),
+];
+
+/// How many writers there are at most, whatever is asked for.
+const MOST_WRITERS: usize = 256;
 
 /// Flags of `restore`, under the names that mongorestore gives them.
 #[derive(Debug, clap::Args)]
@@ -32,9 +52,8 @@ pub struct Args {
     /// The same
     #[arg(long, value_name = "DIR", conflicts_with = "place")]
     dir: Option<String>,
-    /// The target [env: MONGO_URI_LOCAL] [default: mongodb://localhost:27017]
-    #[arg(long, value_name = "URI")]
-    uri: Option<String>,
+    #[command(flatten)]
+    deployment: Deployment,
     /// Restore this database only; a directory of one database is restored under this name
     #[arg(short, long, value_name = "NAME")]
     db: Option<String>,
@@ -71,7 +90,7 @@ pub struct Args {
     /// The names of those
     #[arg(long, value_name = "NS")]
     ns_to: Vec<String>,
-    /// Merge the users and roles of the dump of one database, too; those of a whole dump are merged in any case
+    /// Add the users and roles of this database, too; those of a whole dump are added in any case
     #[arg(long, requires = "db")]
     restore_db_users_and_roles: bool,
     /// Do not build indexes
@@ -101,9 +120,9 @@ impl Args {
     pub(super) fn flags(&self) -> Flags {
         let writers = match (self.num_parallel_collections, self.num_insertion_workers_per_collection) {
             (None, None) => None,
-            (collections, each) => Some(collections.unwrap_or(4).saturating_mul(each.unwrap_or(1)).to_string()),
+            (collections, each) => Some(collections.unwrap_or(4).saturating_mul(each.unwrap_or(1)).min(MOST_WRITERS).to_string()),
         };
-        Flags { target: self.uri.clone(), writers, ..Flags::default() }
+        Flags { target: self.deployment.uri(), writers, ..Flags::default() }
     }
 
     /// Whether nothing is shown but errors.
@@ -113,22 +132,20 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    restore(args, config, faces, stop).await.map_err(|e| tools::in_flags_of(&FLAGS, e))
+}
+
+async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     // 1. What is to be restored.
     let target = match config.configured_target()? {
         Some(target) => target,
         None => MongoUri::parse(Role::Target, DEFAULT_URI)?,
     };
     let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
-    let place = args.archive.as_deref().or(args.place.as_deref()).or(args.dir.as_deref()).unwrap_or(DEFAULT_DIRECTORY);
-    if args.archive.is_none() && place == "-" {
-        return Err(Error::usage("documents of one collection on standard input are not supported")
-            .hint("give the .bson file's name, or pipe an archive to --archive"));
-    }
-    if args.archive.is_some() && place != "-" && Path::new(place).is_dir() {
-        return Err(Error::usage(format!("--archive={place} is a directory")).hint("name it without --archive"));
-    }
+    let database = args.db.as_deref().or_else(|| target.database());
+    let place = place(&args)?;
     let progress = Progress::default();
-    let found = Found::dump(place, limit, config, faces, &progress, stop).await?;
+    let found = Found::dump(&place, (database.map(str::to_owned), limit), config, faces, &progress, stop).await?;
     let Found::Dump(dumped) = &found else {
         return Err(Error::new(crate::error::ErrorKind::Internal, "what was found is no dump"));
     };
@@ -143,23 +160,17 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         mode: if args.drop { RestoreMode::Replace } else { RestoreMode::Add },
         indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
         allow_duplicates: true,
+        include: tools::patterns(&args.ns_include)?,
+        exclude: tools::patterns(&args.ns_exclude)?,
+        renames: renames(&args.ns_from, &args.ns_to)?,
         tuning: config.tuning,
         ..RestoreOptions::default()
     };
-    options.include = patterns(&args.ns_include)?;
-    options.exclude = patterns(&args.ns_exclude)?;
-    options.renames = renames(&args.ns_from, &args.ns_to)?;
+    options.users = accounts(&args, &options, dump)?;
     // What matches nothing is no error to scripts that leave out what may be there.
     options.exclude.retain(|pattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace())));
-    let database = args.db.as_deref().or_else(|| target.database());
     if let Some(database) = database {
-        choose(&mut options, dump, (database, args.collection.as_deref()), args.archive.is_some(), place)?;
-    }
-    let is_whole = database.is_none() && options.include.is_empty();
-    options.with_users = dump.has_users() && (is_whole || args.restore_db_users_and_roles);
-    if args.restore_db_users_and_roles && !dump.has_users() {
-        return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
-            .hint("it was made without --dumpDbUsersAndRoles; leave the flag out"));
+        choose(&mut options, dump, database, args.collection.as_deref())?;
     }
 
     // 3. An import like any other.
@@ -167,35 +178,57 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     Ok(if args.quiet { Outcome { text: String::new(), ..outcome } } else { outcome })
 }
 
-/// `--db` and `--collection`: of an archive and of a whole dump, what is restored; of the directory of one database or the file of one collection, under which
-/// name.
-fn choose(
-    options: &mut RestoreOptions,
-    dump: &Dump,
-    (database, collection): (&str, Option<&str>),
-    is_archive: bool,
-    place: &str,
-) -> Result<()> {
-    let held: Vec<Namespace> = dump.collections().iter().map(|c| c.namespace()).collect();
-    if let (true, Some(name), [only]) = (Path::new(place).is_file() && !is_archive, collection, held.as_slice()) {
-        options.renames.push(NamespaceRename::exactly(only, &Namespace::new(database, name))?);
-        return Ok(());
+/// Where the dump is.
+fn place(args: &Args) -> Result<String> {
+    let Some(archive) = args.archive.as_deref() else {
+        let place = args.place.as_deref().or(args.dir.as_deref()).unwrap_or(DEFAULT_DIRECTORY);
+        if place == "-" {
+            return Err(Error::usage("documents of one collection on standard input are not supported")
+                .hint("give the .bson file's name, or pipe an archive to --archive"));
+        }
+        return Ok(place.to_owned());
+    };
+    // As mongodump names it in a directory.
+    let inside = ["archive", "archive.gz"].iter().map(|name| Path::new(archive).join(name)).find(|path| path.is_file());
+    match inside {
+        Some(path) => Ok(path.to_string_lossy().into_owned()),
+        None if Path::new(archive).is_dir() => {
+            Err(Error::usage(format!("--archive={archive} is a directory without an archive")).hint("name it without --archive"))
+        }
+        None => Ok(archive.to_owned()),
     }
-    let first = held.first().map(|n| n.database.as_str());
-    let is_one_database = held.iter().all(|n| Some(n.database.as_str()) == first);
-    if !is_archive && is_one_database && collection.is_none() {
-        options.database = Some(database.to_owned());
-        return Ok(());
-    }
-    options.include.push(match collection {
-        Some(name) => NamespacePattern::exactly(&Namespace::new(database, name))?,
-        None => NamespacePattern::of_database(database)?,
-    });
-    Ok(())
 }
 
-pub(super) fn patterns(texts: &[String]) -> Result<Vec<NamespacePattern>> {
-    texts.iter().map(|text| NamespacePattern::parse(text)).collect()
+/// The users and roles that are restored: of a whole dump those that the patterns let through, of a database on request.
+fn accounts(args: &Args, options: &RestoreOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
+    if args.restore_db_users_and_roles {
+        if !dump.has_users() {
+            return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
+                .hint("it was made without --dumpDbUsersAndRoles; leave the flag out"));
+        }
+        return Ok(Some(WantedAccounts { database: args.db.clone(), ..WantedAccounts::all() }));
+    }
+    let passes = |collection: &str| {
+        let namespace = Namespace::new(users::DATABASE, collection);
+        let included = options.include.is_empty() || options.include.iter().any(|p| p.matches(&namespace));
+        included && !options.exclude.iter().any(|p| p.matches(&namespace))
+    };
+    let wanted = WantedAccounts { users: passes("system.users"), roles: passes("system.roles"), database: None };
+    Ok(Some(wanted).filter(|wanted| args.db.is_none() && dump.has_users() && (wanted.users || wanted.roles)))
+}
+
+/// `--db` and `--collection`: of an archive and of a whole dump, what is restored. The directory of one database and the file of one collection have the database's name
+/// already.
+fn choose(options: &mut RestoreOptions, dump: &Dump, database: &str, collection: Option<&str>) -> Result<()> {
+    match (collection, dump.collections()) {
+        (Some(name), [only]) if dump.is_of_one_database() && !Path::new(&dump.location()).is_dir() => {
+            options.renames.push(NamespaceRename::exactly(&only.namespace(), &Namespace::new(database, name))?);
+        }
+        (Some(name), _) => options.include.push(NamespacePattern::exactly(&Namespace::new(database, name))?),
+        (None, _) if dump.is_of_one_database() => {}
+        (None, _) => options.include.push(NamespacePattern::of_database(database)?),
+    }
+    Ok(())
 }
 
 /// The rules of `--nsFrom` and `--nsTo`, whose `$name$` stand for what they match under a name.

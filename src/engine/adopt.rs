@@ -27,6 +27,7 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::{Item, Progress};
 use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::sink::users::Accounts;
 use crate::store::{Lock, Store};
 
 /// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
@@ -44,6 +45,8 @@ pub struct AdoptOptions {
     pub exclude: Vec<NamespacePattern>,
     /// Of the dump's oplog, only entries before this time are kept.
     pub oplog_limit: Option<ClusterTime>,
+    /// Whether users and roles are given beside it: they are no part of a backup.
+    pub accounts: bool,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
@@ -59,6 +62,8 @@ pub struct AdoptReport {
     pub manifest: Manifest,
     /// What of the dump was missing, and what was taken for what.
     pub notes: Vec<String>,
+    /// The users and roles of the dump, where they are wanted.
+    pub accounts: Accounts,
 }
 
 /// Makes a backup of a dump in a new directory of `store`. It is committed whole, or nothing of it stays.
@@ -86,7 +91,7 @@ pub async fn run(
     };
     let adopted = adopt(dump, collections, &name, (&place, &lock), options, progress, stop).await;
     match adopted {
-        Ok(manifest) => Ok(AdoptReport { location: place.location(), name, manifest, notes }),
+        Ok((manifest, accounts)) => Ok(AdoptReport { location: place.location(), name, manifest, notes, accounts }),
         Err(error) => Err(backup::remove(&place, error).await),
     }
 }
@@ -116,16 +121,16 @@ async fn adopt(
     options: &AdoptOptions,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<Manifest> {
+) -> Result<(Manifest, Accounts)> {
     let started = clock::now();
     let first = pulse::first(started, Vec::new(), None, lock.holds());
     pulse::write(&first, place).await?;
     let pulse = Pulse::start(place.clone(), progress.clone(), first);
     let manifest = execute(dump, collections, name, started, options, place, progress, stop).await;
     pulse.stop().await?;
-    let manifest = manifest?;
+    let (manifest, accounts) = manifest?;
     commit::commit(&manifest, place).await?;
-    Ok(manifest)
+    Ok((manifest, accounts))
 }
 
 /// The phases up to the commit.
@@ -139,7 +144,7 @@ async fn execute(
     place: &Store,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<Manifest> {
+) -> Result<(Manifest, Accounts)> {
     // 1. Read the dump, once, and store its documents.
     progress.begin("reading");
     let settings = settings(options);
@@ -152,7 +157,7 @@ async fn execute(
         cpu: cpu.clone(),
         held,
     };
-    let mut adopted = writing.begin(dump, collections, options.oplog_limit, progress);
+    let mut adopted = writing.begin(dump, collections, options, progress);
     let wanted = adopted.wanted(dump);
     let (parts, mut incoming) = mpsc::channel(1);
     let taken = async {
@@ -170,7 +175,7 @@ async fn execute(
             Err(e)
         }
     };
-    let (mut collections, slice) = stored?;
+    let (mut collections, slice, accounts) = stored?;
     let finished = clock::now();
 
     // 2. Say what moment it shows, and which collections its oplog is about.
@@ -203,7 +208,7 @@ async fn execute(
         let follow = replayed::follow(place, &manifest, oplog, listed_at);
         unless_stopped(stop, follow).await.map_err(|e| e.context("the oplog of the dump"))?;
     }
-    Ok(manifest)
+    Ok((manifest, accounts))
 }
 
 fn settings(options: &AdoptOptions) -> Settings {
@@ -242,6 +247,8 @@ struct Adopted<'a> {
     /// By their place in the dump.
     collections: HashMap<usize, Adopting>,
     slice: Option<Slice>,
+    /// Where they are wanted.
+    accounts: Option<Accounts>,
     /// Collections whose documents come at the moment.
     open: HashSet<usize>,
 }
@@ -261,7 +268,7 @@ impl<'a> Writing<'a> {
         self,
         dump: &Dump,
         collections: Vec<(usize, Collection)>,
-        limit: Option<ClusterTime>,
+        options: &AdoptOptions,
         progress: &Progress,
     ) -> Adopted<'a> {
         let slice = dump.has_oplog().then(|| {
@@ -269,7 +276,7 @@ impl<'a> Writing<'a> {
             // It is no part of what the progress is measured by.
             Slice::new(
                 &of_dump,
-                limit,
+                options.oplog_limit,
                 self.writer(key::OPLOG, Progress::default().item(key::OPLOG, 0, 0)).range(),
                 self.cpu.clone(),
             )
@@ -283,7 +290,8 @@ impl<'a> Writing<'a> {
             (number, Adopting { collection, item, writer, range: None, segments: None })
         };
         let collections = collections.into_iter().map(adopting).collect();
-        Adopted { collections, slice, open: HashSet::new(), writing: self }
+        let accounts = options.accounts.then(Accounts::default);
+        Adopted { collections, slice, accounts, open: HashSet::new(), writing: self }
     }
 
     fn writer(&self, stem: &str, item: Item) -> Arc<CollectionWriter> {
@@ -295,7 +303,7 @@ impl<'a> Writing<'a> {
 impl Adopted<'_> {
     fn wanted(&self, dump: &Dump) -> Wanted {
         let collections = (0..dump.collections().len()).map(|number| self.collections.contains_key(&number)).collect();
-        Wanted { collections, oplog: self.slice.is_some(), users: false }
+        Wanted { collections, oplog: self.slice.is_some(), users: self.accounts.is_some() }
     }
 
     /// Takes all that is read. A stop counts between two parts: what is on its way to the store would go on while the directory is removed.
@@ -325,6 +333,8 @@ impl Adopted<'_> {
                 adopting.range.get_or_insert_with(|| adopting.writer.range()).write_frame(documents, content).await
             }
             (Of::Oplog, Some(slice)) => slice.take(documents).await,
+            (Of::Users, _) => self.accounts.iter_mut().try_for_each(|accounts| accounts.take_users(&documents)),
+            (Of::Roles, _) => self.accounts.iter_mut().try_for_each(|accounts| accounts.take_roles(&documents)),
             _ => Ok(()),
         }
     }
@@ -360,8 +370,8 @@ impl Adopted<'_> {
         }
     }
 
-    /// The collections with their segments, in order, and the oplog.
-    fn finish(self) -> Result<(Vec<Collection>, Option<Slice>)> {
+    /// The collections with their segments, in order, the oplog, and users and roles.
+    fn finish(self) -> Result<(Vec<Collection>, Option<Slice>, Accounts)> {
         let mut collections = Vec::new();
         for Adopting { mut collection, segments, .. } in self.collections.into_values() {
             let incomplete = || Error::new(ErrorKind::Internal, format!("{} was not read to its end", collection.namespace()));
@@ -374,7 +384,7 @@ impl Adopted<'_> {
             collections.push(collection);
         }
         collections.sort_by_key(Collection::namespace);
-        Ok((collections, self.slice))
+        Ok((collections, self.slice, self.accounts.unwrap_or_default()))
     }
 
     /// Waits until nothing is on its way to the store any more.

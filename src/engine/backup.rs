@@ -53,6 +53,10 @@ pub struct BackupOptions {
     pub exclude: Vec<NamespacePattern>,
     /// A name or a pattern that matches nothing, and nothing at all, are no errors.
     pub allow_empty: bool,
+    /// A pattern that keeps out what is not there is no error.
+    pub idle_excludes: bool,
+    /// A backup that is interrupted leaves nothing, however much it had stored: nobody will resume it.
+    pub discard_unfinished: bool,
     /// A replica set that cannot be read at one moment is read without.
     pub allow_inconsistent: bool,
     /// Other backups of the same source may run beside it.
@@ -137,7 +141,7 @@ pub async fn run(
     let record = Arc::new(Record::default());
     match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
-        Err(error) if is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
+        Err(error) if !options.discard_unfinished && is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
     }
 }

@@ -69,8 +69,14 @@ impl Identities {
     /// # Errors
     /// [`ErrorKind::Damaged`] where two have the same.
     pub(super) fn settle(self, collections: &mut [Collection]) -> Result<()> {
-        let mut taken: HashSet<Uuid> =
-            collections.iter().filter_map(|c| c.uuid).filter(|uuid| self.seen.contains(uuid)).collect();
+        let mut taken: HashSet<Uuid> = HashSet::new();
+        for collection in collections.iter() {
+            if let Some(uuid) = collection.uuid.filter(|uuid| self.seen.contains(uuid))
+                && !taken.insert(uuid)
+            {
+                return Err(twice(collection, uuid));
+            }
+        }
         for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
             if collection.uuid.is_some_and(|uuid| self.seen.contains(&uuid)) {
                 continue;
@@ -80,10 +86,7 @@ impl Identities {
             let replaced_by = before.chain(bearers.iter().filter_map(|b| b.created)).find(|uuid| !taken.contains(uuid));
             let uuid = replaced_by.or(collection.uuid).unwrap_or_else(Uuid::new_v4);
             if !taken.insert(uuid) {
-                return Err(Error::damaged(format!(
-                    "{} has the UUID {uuid}, as another collection of the dump has",
-                    collection.namespace()
-                )));
+                return Err(twice(collection, uuid));
             }
             collection.uuid = Some(uuid);
         }
@@ -137,6 +140,12 @@ fn names_of(collection: &Collection) -> impl Iterator<Item = Namespace> + use<> 
 
 fn whole(name: &str) -> Option<Namespace> {
     name.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
+}
+
+/// One of them is a copy, and which one its oplog is about cannot be told.
+fn twice(collection: &Collection, uuid: Uuid) -> Error {
+    Error::damaged(format!("{} has the UUID {uuid}, as another collection of the dump has", collection.namespace()))
+        .hint("one of them was copied, or renamed, by hand: take it out of the dump")
 }
 
 #[cfg(test)]

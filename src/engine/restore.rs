@@ -9,6 +9,7 @@ mod dumped;
 mod fill;
 mod guard;
 mod later;
+mod oldest;
 mod origin;
 pub mod outline;
 mod plan;
@@ -27,11 +28,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use self::dumped::{DumpOptions, Dumped};
+use self::fill::Filled;
 pub use self::origin::Origin;
 pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
 use self::report::Staging;
 pub use self::report::{ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
-use self::stage::Stage;
+use self::stage::{Read, Stage};
 use super::{Tuning, verify};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,7 +47,8 @@ use crate::pipeline::progress::Progress;
 use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
-use crate::sink::publish::{self, Staged, Step};
+use crate::sink::publish::{self, Published, Staged, Step};
+use crate::sink::users::WantedAccounts;
 use crate::sink::{Target, indexes, staging, users};
 
 /// How many problems of a damaged backup an error names.
@@ -77,8 +80,8 @@ pub struct RestoreOptions {
     pub indexes: IndexMode,
     /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.
     pub allow_duplicates: bool,
-    /// The users and roles of a dump are merged into those of the target, once everything else is published.
-    pub with_users: bool,
+    /// The users and roles of a dump that are added to those of the target, once everything else is published.
+    pub users: Option<WantedAccounts>,
     /// The target may be the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
     /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.
@@ -191,7 +194,7 @@ pub async fn execute(
     // 2. Take the lease of every database, and with it what a dead import left.
     progress.begin("taking the lease");
     let mut databases = plan.databases();
-    if plan.with_users {
+    if plan.users.is_some() {
         databases.push(users::DATABASE.to_owned());
     }
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
@@ -214,11 +217,15 @@ pub async fn execute(
         // 3. Everything else, up to the last rename.
         let (staged, given_up) = write(origin, &mut plan, &lease, &decided, options, progress).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
-        let merged = if plan.with_users && given_up.is_empty() {
-            progress.begin("merging users and roles");
-            let merging = users::merge(&plan.target.unstoppable(), lease.id(), &staged.proven.accounts).await;
-            merging.map_err(|e| e.context("everything else was imported"))
+        let accounts = &staged.proven.accounts;
+        let merged = if accounts.is_empty() {
+            Ok(())
+        } else if given_up.is_empty() {
+            progress.begin("adding users and roles");
+            let merging = users::merge(&plan.target.unstoppable(), lease.id(), accounts).await;
+            merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
         } else {
+            progress.note("the users and roles were not added");
             Ok(())
         };
         Ok(match publish::sum_up(given_up) {
@@ -254,7 +261,7 @@ async fn write(
     let target = plan.target.clone();
     // 1. Stage everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
     let mut restarts = 0;
-    let staged = loop {
+    let mut staged = loop {
         let before = target.identity().await?;
         let error = match stage(origin, plan, lease, options, progress).await {
             Ok(staged) if target.identity().await? == before => break staged,
@@ -268,6 +275,11 @@ async fn write(
         if restarts > RESTARTS || lease.is_lost() {
             return Err(error);
         }
+        if origin.poured().is_some_and(|dumped| !dumped.dump().can_be_read_again()) {
+            return Err(error.hint(
+                "the target's primary changed, and what comes by standard input can be read once only: put it into a file",
+            ));
+        }
         progress
             .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));
         staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
@@ -280,12 +292,13 @@ async fn write(
     let home = plan.databases().into_iter().next().unwrap_or_default();
     publish::ready(&target, &steps).await?;
     lease.confirm().await?;
-    let mut given_up = Vec::new();
+    let mut published = Published::default();
     if !steps.is_empty() {
         decided.store(true, Ordering::Relaxed);
-        given_up = publish::publish(&target.unstoppable(), &home, lease.id(), &steps).await?;
+        published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps).await?;
     }
-    Ok((staged, given_up))
+    staged.proven.passed_over += published.passed_over;
+    Ok((staged, published.given_up))
 }
 
 /// Fills, proves and indexes everything under staging names, durably.
@@ -323,7 +336,9 @@ async fn stage(
         staged.operations = slice.replay(&stage).await?;
         staged.documents = stage.count().await?;
         progress.begin("building indexes");
-        let all: Vec<usize> = (0..plan.blueprints.len()).collect();
+        let contents = staged.proven.contents.iter().copied().enumerate();
+        let all: Vec<Read> =
+            contents.map(|(number, content)| Read { filled: Filled { number, ..Filled::default() }, content }).collect();
         stage.build(&all, Which::All).await?;
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Contents {
     pub(super) collections: Vec<Collection>,
     pub(super) left_out: Vec<LeftOut>,
     pub(super) notes: Vec<String>,
+    /// Collections without their documents.
+    pub(super) missing: Vec<Namespace>,
     /// What each that was found is; none of what is left out.
     pub(super) places: Vec<Option<Of>>,
 }
@@ -73,7 +75,12 @@ pub(super) fn sort_out(found: Vec<Found>) -> Result<Contents> {
                 None
             }
             Own::No => {
-                contents.collections.push(collection(found, &mut contents.notes)?);
+                let is_missing = found.missing.is_some();
+                let collection = collection(found, &mut contents.notes)?;
+                if is_missing && collection.kind != CollectionKind::View {
+                    contents.missing.push(namespace);
+                }
+                contents.collections.push(collection);
                 Some(Of::Collection(number)) // until all are in order
             }
         };

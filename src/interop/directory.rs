@@ -15,6 +15,8 @@ pub(super) struct Directory {
     /// For each of the contents' places.
     pub(super) members: Vec<Member>,
     pub(super) contents: Contents,
+    /// It holds one database without saying which: the directory's name tells.
+    pub(super) is_of_one_database: bool,
     /// What `prelude.json` says.
     pub(super) server_version: Option<String>,
 }

@@ -23,6 +23,7 @@ use crate::format::digest::Content;
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::manifest::{Collection, LeftOut, Source, Topology};
 use crate::format::mongodump::{self, Prelude};
+use crate::names::Namespace;
 use crate::pipeline::budget::{Budget, Share};
 
 /// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
@@ -123,10 +124,19 @@ impl Dump {
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is something else, or its directory cannot be a database's,
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
     pub async fn open(location: &str, stop: &CancellationToken) -> Result<Self> {
+        Self::open_as(location, None, stop).await
+    }
+
+    /// The same where the directory of one database, or a single file, is of the database of this name, whatever its directory is called.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_as(location: &str, database: Option<&str>, stop: &CancellationToken) -> Result<Self> {
         let (asked, ending) = (location.to_owned(), stop.clone());
+        let database = database.map(str::to_owned);
         let opened = on_thread(move || match asked.as_str() {
             "-" => stream(Input::stdin(&ending)?, "-", STDIN),
-            path => open(Path::new(path), &ending),
+            path => open(Path::new(path), database.as_deref(), &ending),
         });
         tokio::select! {
             // A thread that waits for bytes which do not come is left behind.
@@ -163,6 +173,18 @@ impl Dump {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.contents().notes
+    }
+
+    /// Whether it is the directory of one database, or a single file, and so its database is known by the directory's name alone.
+    #[must_use]
+    pub fn is_of_one_database(&self) -> bool {
+        matches!(&self.form, Form::Directory(directory) if directory.is_of_one_database)
+    }
+
+    /// Collections whose metadata is there and whose documents are not: they are taken for empty ones.
+    #[must_use]
+    pub fn missing(&self) -> &[Namespace] {
+        &self.contents().missing
     }
 
     /// Whether it may be read more than once: everything but standard input.
@@ -244,7 +266,7 @@ impl Dump {
 }
 
 /// Looks at a path, whose content tells what it is.
-fn open(path: &Path, stop: &CancellationToken) -> Result<Dump> {
+fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result<Dump> {
     let path = std::path::absolute(path).map_err(|e| input::unreadable(path, e))?;
     // `..` has no name of its own.
     let path = if path.file_name().is_none() || path.ends_with("..") { path.canonicalize().unwrap_or(path) } else { path };
@@ -252,7 +274,7 @@ fn open(path: &Path, stop: &CancellationToken) -> Result<Dump> {
     let location = path.display().to_string();
     let found = std::fs::metadata(&path).map_err(|e| input::unreadable(&path, e))?;
     if found.is_dir() {
-        return Ok(of_directory(directory::look(&path, stop)?, &name, location));
+        return Ok(of_directory(directory::look(&path, database, stop)?, &name, location));
     }
     let input = Input::file(&path, stop)?;
     if !found.is_file() {
@@ -265,7 +287,7 @@ fn open(path: &Path, stop: &CancellationToken) -> Result<Dump> {
         return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents } });
     }
     if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
-        return Ok(of_directory(directory::look_at_file(&path, stop)?, &name, location));
+        return Ok(of_directory(directory::look_at_file(&path, database, stop)?, &name, location));
     }
     Err(Error::damaged(format!("{location} is neither an archive nor a file of documents")).hint(directory::WHAT_A_DUMP_IS))
 }

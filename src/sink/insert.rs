@@ -24,6 +24,8 @@ use crate::pipeline::progress::Item;
 const COMMAND_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
 /// The most documents in one command; servers take 100,000.
 const COMMAND_DOCUMENTS: usize = 100_000;
+/// How many documents are looked for at a time where others may stand under their `_id`s, which may be of any size.
+const LOOKED_FOR: usize = 500;
 /// How often the part of a batch that is sent at a time is halved.
 const HALVINGS: u32 = 8;
 /// How long one command may take.
@@ -97,10 +99,11 @@ impl Inserter {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
             let mut duplicates: Vec<(Range<usize>, Problem)> = Vec::new();
+            let mut mixed = false;
             match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
-                    let mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
+                    mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
                     if problems.is_empty() && transient.is_none() {
                         left.drain(..part);
                         attempts.progress();
@@ -133,25 +136,38 @@ impl Inserter {
                     halvings = (halvings + 1).min(HALVINGS);
                 }
             }
-            left = loop {
-                match self.missing(frame, &left, &what).await? {
-                    Ok(missing) => break missing,
-                    Err(e) => attempts.again(e).await?,
-                }
-            };
-            // What is said to be there and is not is another document of the backup with an equal `_id`. Where no reply was lost, so is what is there: it stands in
-            // the backup twice.
-            for (document, problem) in duplicates {
-                let stands_elsewhere = left.contains(&document);
-                match self.repeats {
-                    Repeats::Refuse if stands_elsewhere => return Err(self.refused(&what, &problem, &frame[document])),
-                    Repeats::PassOver if stands_elsewhere || is_certain => {
-                        passed_over.add(&frame[document.clone()]);
-                        left.retain(|place| *place != document);
-                    }
-                    Repeats::Refuse | Repeats::PassOver => {}
-                }
+            let mut tried: Vec<Range<usize>> = left.drain(..part).collect();
+            if self.repeats == Repeats::PassOver && is_certain && !mixed && !duplicates.is_empty() {
+                // The reply tells all: what was not refused is there, up to where an ordered command stopped.
+                let stopped = duplicates.iter().map(|(_, problem)| problem.index).min().filter(|_| batch.way.is_ordered());
+                let rest = stopped.map_or_else(Vec::new, |at| tried.split_off((at + 1).min(tried.len())));
+                duplicates.iter().for_each(|(document, _)| passed_over.add(&frame[document.clone()]));
+                left.splice(..0, rest);
+                attempts.progress();
+                continue;
             }
+            let mut missing = Vec::new();
+            let looked_for = if self.repeats == Repeats::PassOver { LOOKED_FOR } else { tried.len().max(1) };
+            for places in tried.chunks(looked_for) {
+                missing.extend(loop {
+                    match self.missing(frame, places, &what).await? {
+                        Ok(missing) => break missing,
+                        Err(e) => attempts.again(e).await?,
+                    }
+                });
+            }
+            // What is said to be there and is not is another document of the backup with an equal `_id`.
+            let absent: HashSet<usize> = missing.iter().map(|place| place.start).collect();
+            let mut repeated = HashSet::new();
+            for (document, problem) in duplicates.into_iter().filter(|(document, _)| absent.contains(&document.start)) {
+                if self.repeats == Repeats::Refuse {
+                    return Err(self.refused(&what, &problem, &frame[document]));
+                }
+                passed_over.add(&frame[document.clone()]);
+                repeated.insert(document.start);
+            }
+            missing.retain(|place| !repeated.contains(&place.start));
+            left.splice(..0, missing);
         }
         Ok(())
     }
@@ -219,6 +235,14 @@ enum Way {
     /// names, repeated names and deprecated types included (tried on 6.0.5). It has to be an upsert of a document that is not there: an
     /// update of one that is computes the difference, and a repeated name in it makes a server abort.
     Upsert { ordered: bool },
+}
+
+impl Way {
+    fn is_ordered(self) -> bool {
+        match self {
+            Self::Insert { ordered } | Self::InsertEmptyTimestamps { ordered } | Self::Upsert { ordered } => ordered,
+        }
+    }
 }
 
 /// Documents of one command, as places in their frame.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bson::{RawDocumentBuf, rawdoc};
@@ -29,17 +30,17 @@ const ROUNDS: u32 = 10;
 const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 
 /// What happens to documents that stand there under an `_id` of the backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Merging {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Merging<'a> {
     /// They are replaced.
     Replace,
-    /// They stay.
-    Keep,
+    /// They stay, and the documents that would have replaced them are counted here.
+    Keep(&'a AtomicU64),
 }
 
 /// Merges what is staged into what stands under its final name, or finds that it was done.
-pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging) -> Result<()> {
-    for _ in 0..ROUNDS {
+pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'_>) -> Result<()> {
+    for round in 0..ROUNDS {
         let standing = Standing::of(target, &staged.to.database).await?;
         if standing.by_uuid(staged.uuid).is_none() {
             return Ok(());
@@ -52,7 +53,13 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging) 
         let before = target.identity().await?;
         match merging {
             Merging::Replace => documents(target, staged, has_rules).await?,
-            Merging::Keep => missing(target, staged, has_rules).await?,
+            // The first round counts: what it added stands there in a later one.
+            Merging::Keep(passed_over) => {
+                let counted = missing(target, staged, has_rules).await?;
+                if round == 0 {
+                    passed_over.fetch_add(counted, Ordering::Relaxed);
+                }
+            }
         }
         copy::indexes(target, &staged.place, &staged.to).await?;
         target.make_durable(&staged.to.database).await?;
@@ -85,14 +92,16 @@ async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<
 
 /// Puts those staged documents into the collection that stands under the final name whose `_id` it does not have, and which its unique indexes take: the others are
 /// passed over, as mongorestore does.
-async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
+async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u64> {
     let item = Progress::default().item(staged.to.to_string(), 0, 0);
     let inserter = standing(target, &staged.to, has_rules).with_repeats(Repeats::PassOver);
+    let passed_over = AtomicU64::new(0);
     copy::each_batch(target, staged, &staged.place, |batch| {
         let insertion = inserter.insert(batch, &item);
-        async { insertion.await.map(|_| ()) }
+        async { insertion.await.map(|content| _ = passed_over.fetch_add(content.documents, Ordering::Relaxed)) }
     })
-    .await
+    .await?;
+    Ok(passed_over.into_inner())
 }
 
 fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {

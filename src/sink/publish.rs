@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 
 use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
@@ -40,6 +41,15 @@ pub struct Finished {
     pub given_up: Vec<Error>,
 }
 
+/// What publishing came to.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// What was given up, because the target refuses it for good.
+    pub given_up: Vec<Error>,
+    /// Documents that were to be added where others stand under their `_id`s or in the way of a unique index.
+    pub passed_over: u64,
+}
+
 /// Looks that everything that is about to be published is still under its staging name: whoever takes over a lease drops what it finds staged.
 ///
 /// # Errors
@@ -56,32 +66,33 @@ pub async fn ready(target: &Target, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// Publishes: once the steps are recorded, they will be done, by this run or the next. Gives what was given up, because the target refuses it for good; everything
-/// else is done then.
+/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then.
 ///
 /// # Errors
 /// The server's, naming the namespace; [`ErrorKind::Interrupted`]. The record stands then (whether it does is unknown only where the target does not answer
 /// any more), and whatever is left is done by the next import that comes.
-pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Vec<Error>> {
+pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Published> {
     record::write(target, home, id, steps).await?;
-    let mut given_up = finish(target, home, id, steps).await?;
+    let mut published = finish(target, home, id, steps).await?;
     // Steps whose staging is gone count as done. In the run that staged it, it has to be where it was put.
-    if given_up.is_empty() {
-        given_up.extend(displaced(target, steps).await?);
+    if published.given_up.is_empty() {
+        published.given_up.extend(displaced(target, steps).await?);
     }
-    Ok(given_up)
+    Ok(published)
 }
 
 /// Does every step, makes it durable, looks that it is done, and removes the record.
-async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Vec<Error>> {
+async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Published> {
+    let passed_over = AtomicU64::new(0);
     for _ in 0..ROUNDS {
         let before = target.identity().await?;
-        let given_up = forward(target, steps).await?;
+        let given_up = forward(target, steps, &passed_over).await?;
         target.make_durable(home).await?;
         // One process, in one term: nothing of what it acknowledged in between was taken back.
         if target.identity().await? == before && all_done(target, steps, &given_up).await? {
             record::remove(target, home, id).await?;
-            return Ok(given_up.into_iter().map(|(_, error)| error).collect());
+            let given_up = given_up.into_iter().map(|(_, error)| error).collect();
+            return Ok(Published { given_up, passed_over: passed_over.into_inner() });
         }
     }
     Err(Error::new(
@@ -105,7 +116,7 @@ pub async fn roll_forward(target: &Target, databases: &BTreeSet<String>, formers
     for (home, id) in unfinished.into_iter().filter(|(_, id)| id != own) {
         match record::read(target, &home, &id).await? {
             Some(steps) => {
-                done.given_up.extend(finish(target, &home, &id, &steps).await?);
+                done.given_up.extend(finish(target, &home, &id, &steps).await?.given_up);
                 done.published.extend(steps.iter().map(|step| step.name().to_string()));
             }
             None => record::remove(target, &home, &id).await?,
@@ -173,8 +184,8 @@ async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str
     Ok(standing)
 }
 
-/// Does every step. Gives those that were given up, by their namespaces.
-async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Error)>> {
+/// Does every step. Gives those that were given up, by their namespaces, and counts documents that were passed over.
+async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Result<Vec<(Namespace, Error)>> {
     let standing = list(target, steps).await?;
     let nothing = Standing::default();
     let work = |step| {
@@ -184,7 +195,7 @@ async fn forward(target: &Target, steps: &[Step]) -> Result<Vec<(Namespace, Erro
                 Step::Swap(staged) => swap(target, staged, standing).await,
                 Step::Series { staged, options } => series::publish(target, staged, options).await,
                 Step::Merge(staged) => merge::publish(target, staged, Merging::Replace).await,
-                Step::Add(staged) => merge::publish(target, staged, Merging::Keep).await,
+                Step::Add(staged) => merge::publish(target, staged, Merging::Keep(passed_over)).await,
                 Step::Drop { namespace, uuid } => prune(target, namespace, *uuid).await,
                 Step::View { .. } => Ok(()),
             };

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use bson::rawdoc;
+use bson::{RawDocument, rawdoc};
 
 use super::insert::Inserter;
 use super::{Blueprint, Target, ddl};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Documents;
 use crate::names::{Namespace, STAGING_PREFIX};
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
+
+/// The most bytes of users, and of roles, that are kept in memory until they are added.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// The database that has the users and roles of all.
 pub const DATABASE: &str = "admin";
@@ -23,11 +27,82 @@ pub struct Accounts {
     pub roles: Vec<u8>,
 }
 
-/// Merges users and roles into those of the target: who is there already stays as they are. `id` is that of the import, whose
+/// Which users and roles are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedAccounts {
+    /// Users are.
+    pub users: bool,
+    /// Roles are.
+    pub roles: bool,
+    /// Only those of this database; of all where none is named.
+    pub database: Option<String>,
+}
+
+impl WantedAccounts {
+    /// All there are.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { users: true, roles: true, database: None }
+    }
+}
+
+impl Accounts {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.roles.is_empty()
+    }
+
+    /// Takes the next users.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where they are more than are kept in memory.
+    pub fn take_users(&mut self, documents: &[u8]) -> Result<()> {
+        take(&mut self.users, documents)
+    }
+
+    /// Takes the next roles.
+    ///
+    /// # Errors
+    /// As for [`take_users`](Self::take_users).
+    pub fn take_roles(&mut self, documents: &[u8]) -> Result<()> {
+        take(&mut self.roles, documents)
+    }
+
+    /// Those of them that are wanted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+    pub fn only(&self, wanted: &WantedAccounts) -> Result<Self> {
+        let of = |wants: bool, documents: &[u8]| -> Result<Vec<u8>> {
+            let mut kept = Vec::new();
+            for document in Documents::of(documents) {
+                let document = document?;
+                let database = RawDocument::from_bytes(document).ok().and_then(|d| d.get_str("db").ok());
+                if wants && wanted.database.as_deref().is_none_or(|only| database == Some(only)) {
+                    kept.extend_from_slice(document);
+                }
+            }
+            Ok(kept)
+        };
+        Ok(Self { users: of(wanted.users, &self.users)?, roles: of(wanted.roles, &self.roles)? })
+    }
+}
+
+fn take(kept: &mut Vec<u8>, documents: &[u8]) -> Result<()> {
+    kept.extend_from_slice(documents);
+    if kept.len() > MOST_BYTES {
+        return Err(Error::new(ErrorKind::Refused, "the dump has more users or roles than can be added at once")
+            .hint("import it without its users and roles"));
+    }
+    Ok(())
+}
+
+/// Adds users and roles to those of the target: who is there already stays as they are. `id` is that of the import, whose
 /// lease must hold the database [`DATABASE`].
 ///
 /// # Errors
-/// The server's, such as [`ErrorKind::Denied`](crate::error::ErrorKind::Denied): it takes the role `restore` or `root`.
+/// The server's, such as [`ErrorKind::Denied`]: it takes the role `restore` or `root`.
 pub async fn merge(target: &Target, id: &str, accounts: &Accounts) -> Result<()> {
     let place = |what: &str| Namespace::new(DATABASE, format!("{STAGING_PREFIX}{id}.{what}"));
     let places = [(place("users"), &accounts.users), (place("roles"), &accounts.roles)];
@@ -44,11 +119,17 @@ pub async fn merge(target: &Target, id: &str, accounts: &Accounts) -> Result<()>
             "db": "",
             "writeConcern": { "w": "majority" },
         };
-        target.run("merging users and roles", DATABASE, command).await
+        target.run("adding users and roles", DATABASE, command).await
     };
-    let merged = merging.await.map_err(|e| e.hint("it takes the role `restore` or `root` in the target"));
+    let merged = merging.await.map_err(|e| match e.kind() {
+        ErrorKind::Denied => e.hint("it takes the role `restore` or `root` in the target"),
+        _ => e,
+    });
     for (place, _) in &places {
-        ddl::drop(target, place).await?;
+        let dropped = ddl::drop(target, place).await;
+        if merged.is_ok() {
+            dropped?;
+        }
     }
     merged.map(|_| ())
 }

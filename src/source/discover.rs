@@ -30,6 +30,8 @@ pub struct Selection {
     pub exclude: Vec<NamespacePattern>,
     /// A name or a pattern that matches nothing, and nothing at all, are no errors.
     pub allow_empty: bool,
+    /// A pattern that keeps out what is not there is no error.
+    pub idle_excludes: bool,
 }
 
 /// A collection, view or time series of the source.
@@ -190,7 +192,8 @@ fn is_wanted(namespace: &Namespace, selection: &Selection) -> bool {
 
 fn select(found: Vec<Found>, selection: &Selection) -> Result<Vec<Found>> {
     if !selection.allow_empty {
-        let idle = selection.include.iter().chain(&selection.exclude).find(|p| !found.iter().any(|f| p.matches(&f.namespace)));
+        let excludes = selection.exclude.iter().filter(|_| !selection.idle_excludes);
+        let idle = selection.include.iter().chain(excludes).find(|p| !found.iter().any(|f| p.matches(&f.namespace)));
         if let Some(pattern) = idle {
             return Err(Error::new(
                 ErrorKind::NotFound,

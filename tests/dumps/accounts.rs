@@ -2,6 +2,7 @@
 
 use bson::{Document, doc};
 use bsonvault::engine::restore::RestoreOptions;
+use bsonvault::sink::users::WantedAccounts;
 use futures::TryStreamExt as _;
 use mongodb::Client;
 
@@ -55,7 +56,10 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let report = import(&path, &target.uri(), &RestoreOptions::default()).await.unwrap();
     assert_eq!((report.users, names(&to, "users").await.contains(&"ann".to_owned())), (0, false));
 
-    let report = import(&path, &target.uri(), &RestoreOptions { with_users: true, ..RestoreOptions::default() }).await.unwrap();
+    let report =
+        import(&path, &target.uri(), &RestoreOptions { users: Some(WantedAccounts::all()), ..RestoreOptions::default() })
+            .await
+            .unwrap();
     assert_eq!((report.users, report.roles), (2, 1));
     let mut found = names(&to, "users").await;
     found.sort();
@@ -69,19 +73,60 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let left = to.database("admin").list_collection_names().await.unwrap();
     assert!(left.iter().all(|name| name.starts_with("system.")), "{left:?}");
 
-    // By the flags of mongorestore: all of a dump is all of it.
-    to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
+    // By the flags of mongorestore: all of a dump is all of it, unless it is left out; of one database that of it.
     let cli = Cli::new();
     let archive = format!("--archive={}", path.display());
-    let output = cli.run(&["restore", "--uri", &target.uri(), "--drop", &archive]).await;
-    assert_eq!(output.code, Some(0), "{}", output.stderr);
-    assert!(names(&to, "users").await.contains(&"ann".to_owned()));
+    let (uri, no_users) = (target.uri(), ["--nsExclude", "admin.*"]);
+    for (args, comes) in [
+        (vec![], true),
+        (no_users.to_vec(), false),
+        (vec!["-d", "shop"], false),
+        (vec!["-d", "shop", "--restoreDbUsersAndRoles"], true),
+    ] {
+        to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
+        let output = cli.run(&[&["restore", "--uri", &uri, "--drop", &archive][..], &args].concat()).await;
+        assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
+        assert_eq!(names(&to, "users").await.contains(&"ann".to_owned()), comes, "{args:?}");
+        if !comes {
+            to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
+        }
+    }
+}
+
+/// What comes once, through a pipe, with an oplog behind the users.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_come_by_standard_input_with_an_oplog() {
+    let source = Server::standalone().await;
+    let from = source.client().await;
+    from.database("shop").run_command(doc! { "createUser": "ann", "pwd": "secret", "roles": ["read"] }).await.unwrap();
+    let users = documents(&from, "system.users").await;
+    let mut maker =
+        Maker::new(&[("admin.system.users", r#"{"indexes":[]}"#, ""), ("shop.c", r#"{"indexes":[]}"#, ""), (".oplog", "", "")]);
+    maker.segment("admin.system.users", &users).end("admin.system.users");
+    maker.segment("shop.c", &[doc! { "_id": 1 }]).end("shop.c");
+    let entry = doc! { "op": "i", "ns": "shop.c", "ui": bson::Uuid::new(), "o": { "_id": 2 },
+    "ts": bson::Timestamp { time: 1_790_000_000, increment: 1 }, "t": 1_i64, "v": 2_i64 };
+    maker.segment(".oplog", &[entry]).end(".oplog");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("archive");
+    std::fs::write(&path, maker.bytes()).unwrap();
+    let target = Server::replica_set("target").await;
+    let cli = Cli::new().env("TMPDIR", directory.path().to_str().unwrap());
+    let mut command = cli.command(&["restore", "--uri", &target.uri(), "--archive"]);
+    command.stdin(std::fs::File::open(&path).unwrap());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let to = target.client().await;
+    assert_eq!(names(&to, "users").await, ["ann"]);
+    assert_eq!(to.database("shop").collection::<Document>("c").count_documents(doc! {}).await.unwrap(), 2);
+    // What was kept meanwhile is gone.
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_not_asked_of_a_dump_that_has_none() {
     let server = Server::standalone().await;
-    let options = RestoreOptions { with_users: true, ..RestoreOptions::default() };
+    let options = RestoreOptions { users: Some(WantedAccounts::all()), ..RestoreOptions::default() };
     let error = import(&sample("dir"), &server.uri(), &options).await.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("no users"), "{error}");

@@ -81,6 +81,24 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     assert_eq!(names(&client, "other").await.len(), 8);
     assert_eq!(run(&["-d", "o", "-c", "p", &format!("{dir}/zoo_names/with+space.bson")]).await.code, Some(0));
     assert_eq!(names(&client, "o").await, ["p"]);
+    // Not the one database that a dump happens to hold.
+    let one = tempfile::tempdir().unwrap();
+    std::fs::create_dir(one.path().join("test")).unwrap();
+    std::fs::copy(sample("dir/zoo_bulk/ints.bson"), one.path().join("test/c.bson")).unwrap();
+    let root = one.path().to_str().unwrap();
+    let output = run(&["-d", "other", "--drop", root]).await;
+    assert_eq!(output.code, Some(1), "{}", output.stdout);
+    assert_eq!(names(&client, "other").await.len(), 8);
+    // Where the directory's name cannot be a database's.
+    let dotted = one.path().join("2024.05.01");
+    std::fs::rename(one.path().join("test"), &dotted).unwrap();
+    assert_eq!(run(&["-d", "dotted", dotted.to_str().unwrap()]).await.code, Some(0));
+    assert_eq!(run(&["-d", "dotted", "-c", "d", dotted.join("c.bson").to_str().unwrap()]).await.code, Some(0));
+    assert_eq!(names(&client, "dotted").await, ["c", "d"]);
+    std::fs::create_dir(dotted.join("old")).unwrap();
+    std::fs::copy(sample("dir/zoo_bulk/ints.bson"), dotted.join("old/c.bson")).unwrap();
+    let output = run(&["-d", "dotted", dotted.to_str().unwrap()]).await;
+    assert!(output.code == Some(2) && output.stderr.contains("cannot be told"), "{}", output.stderr);
     // Patterns, variables, what matches nothing.
     let rename = ["--nsInclude", "zoo_bulk.*", "--nsFrom", "zoo_$a$.$b$", "--nsTo", "new_$a$.old_$b$", "--nsExclude", "nobody.*"];
     assert_eq!(run(&[&rename[..], &[dir.as_str()]].concat()).await.code, Some(0));
@@ -92,8 +110,11 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     assert_eq!(names(&client, "zoo").await, ["people"]);
     assert_eq!(run(&["--drop", &dir]).await.code, Some(0));
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
+    // Of capped collections, time series and views that are there, it says that it cannot.
     let names_only = ["--nsInclude", "zoo_names.*"];
     assert_eq!(run(&[&names_only[..], &[dir.as_str()]].concat()).await.code, Some(0));
+    let output = run(&[&dir]).await;
+    assert!(output.stderr.contains("zoo.capped (capped)") && output.stderr.contains("--drop"), "{}", output.stderr);
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
 }
 
@@ -115,6 +136,8 @@ async fn what_is_not_supported_is_refused_by_name() {
         (vec!["restore", "--uri", none, "-d", "x", "--restoreDbUsersAndRoles", &dir], "--restoreDbUsersAndRoles"),
         (vec!["restore", "--uri", none, "--nsFrom", "a.*", &dir], "--nsFrom"),
         (vec!["restore", "--uri", none, "-"], "standard input"),
+        (vec!["dump", "--uri", none, "-h", "x"], "--host"),
+        (vec!["dump", "-u", "x"], "--password"),
     ] {
         let output = cli.run(&args).await;
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);

@@ -10,6 +10,7 @@ use mongodb::Client;
 use tempfile::TempDir;
 
 use super::maker::Maker;
+use super::support::cli::Cli;
 use super::support::server::Server;
 use super::{import, open, options};
 
@@ -55,13 +56,12 @@ async fn however_an_archive_is_interleaved_it_comes_through() {
 /// A capped collection keeps its order, also where others come in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capped_collection_keeps_its_order() {
-    let capped =
-        r#"{"options":{"capped":true,"size":{"$numberInt":"10485760"}},"indexes":[],"collectionName":"log","type":"collection"}"#;
+    let capped = r#"{"options":{"capped":true,"size":{"$numberInt":"104857600"}},"indexes":[],"collectionName":"log","type":"collection"}"#;
     let mut maker = Maker::new(&[("d.log", capped, "collection"), ("d.other", PLAIN, "collection")]);
     let mut expected = Vec::new();
-    for round in 0..40 {
+    for round in 0..60 {
         let documents: Vec<Document> =
-            (0..5).map(|n| doc! { "_id": (round * 7919 + n * 31) % 10_007, "pad": "y".repeat(30_000) }).collect();
+            (0..5).map(|n| doc! { "_id": (round * 7919 + n * 31) % 10_007, "pad": "y".repeat(200_000) }).collect();
         expected.extend(documents.iter().map(|d| d.get_i32("_id").unwrap()));
         maker.segment("d.log", &documents).segment("d.other", &[doc! { "_id": round }]);
     }
@@ -166,6 +166,49 @@ async fn metadata_of_every_age_are_understood() {
     }
     let index = client.database("old").collection::<Document>("legacy").list_index_names().await.unwrap();
     assert_eq!(index, ["_id_", "at_-1"]);
+    // Whose documents were lost does not take the place of one that has some.
+    let refused = import(root.path(), &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("old.lost would be replaced by an empty collection"), "{refused}");
+}
+
+/// mongodump reads a capped collection on while it is written to: then there is more of it than it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_capped_collection_the_last_documents_stay() {
+    let capped = r#"{"options":{"capped":true,"size":{"$numberInt":"1048576"},"max":{"$numberInt":"50"}},"indexes":[],"collectionName":"log","type":"collection"}"#;
+    let mut maker = Maker::new(&[("d.log", capped, "collection")]);
+    let documents: Vec<Document> = (0..83).map(|n| doc! { "_id": n, "pad": "y".repeat(n as usize) }).collect();
+    maker.segment("d.log", &documents).end("d.log");
+    let (directory, path) = stored(&maker);
+    let server = Server::standalone().await;
+    let client = server.client().await;
+    let report = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    assert_eq!((report.documents, report.overwritten), (50, 33));
+    assert_eq!(client.database("d").collection::<Document>("log").find_one(doc! {}).await.unwrap(), Some(documents[33].clone()));
+
+    // A backup that was made of it is the same.
+    let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
+    let adopted = cli.json(&["adopt", path.to_str().unwrap()]).await;
+    let report = cli.json(&["import", adopted["name"].as_str().unwrap()]).await;
+    assert_eq!((report["documents"].as_u64(), report["overwritten"].as_u64()), (Some(50), Some(33)));
+    drop(directory);
+}
+
+/// One that was copied by hand cannot be told from the other by what its oplog says.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_collections_of_one_identity_are_refused_with_an_oplog() {
+    let uuid = bson::Uuid::new();
+    let metadata = format!(r#"{{"indexes":[],"uuid":"{}","type":"collection"}}"#, uuid.to_string().replace('-', ""));
+    let mut maker = Maker::new(&[("d.c", &metadata, "collection"), ("d.copy", &metadata, "collection"), (".oplog", "", "")]);
+    for name in ["d.c", "d.copy"] {
+        maker.segment(name, &[doc! { "_id": 1 }]).end(name);
+    }
+    let entry = doc! { "op": "d", "ns": "d.c", "ui": uuid, "o": { "_id": 1 },
+    "ts": Timestamp { time: 1_790_000_000, increment: 1 }, "t": 1_i64, "v": 2_i64 };
+    maker.segment(".oplog", &[entry]).end(".oplog");
+    let (_directory, path) = stored(&maker);
+    let server = Server::standalone().await;
+    let error = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("d.copy") && error.to_string().contains("UUID"), "{error}");
 }
 
 /// Without `--drop`, mongorestore leaves what is there as it is.
@@ -185,8 +228,9 @@ async fn documents_are_added_to_those_that_stand_there() {
         .unwrap();
     let add = RestoreOptions { mode: RestoreMode::Add, ..RestoreOptions::default() };
     // Twice: the second time there is nothing to add.
-    for _ in 0..2 {
-        import(&path, &server.uri(), &add).await.unwrap();
+    for passed_over in [2, 4] {
+        let report = import(&path, &server.uri(), &add).await.unwrap();
+        assert_eq!(report.passed_over, passed_over);
         assert_eq!((count(&client, "d", "c").await, count(&client, "d", "new").await), (4, 1));
     }
     for (id, from) in [(1, "before"), (2, "dump"), (3, "before")] {

@@ -135,6 +135,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         include: options.include.clone(),
         exclude: options.exclude.clone(),
         allow_empty: options.allow_empty,
+        idle_excludes: options.idle_excludes,
     };
     let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;
@@ -201,6 +202,7 @@ pub(super) async fn prepare_again(
         exclude: patterns(&settings.exclude)?,
         // What it named was there when it began.
         allow_empty: true,
+        idle_excludes: true,
     };
     Ok(Prepared {
         connection,

@@ -29,6 +29,7 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::write::CollectionWriter;
+use crate::sink::users::Accounts;
 use crate::store::Store;
 
 /// How many parts wait.
@@ -39,8 +40,10 @@ const LEVEL: i32 = 1;
 const SEGMENT_BYTES: usize = segment::TARGET / 4;
 
 /// How a dump is to be read.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DumpOptions {
+    /// The name of the database, where the dump is that of one, instead of its directory's.
+    pub database: Option<String>,
     /// Of its oplog, only entries before this time are replayed.
     pub oplog_limit: Option<ClusterTime>,
     /// The bytes that all buffers together may take.
@@ -63,8 +66,8 @@ pub struct Dumped {
 enum Documents {
     /// In the dump. Of each capped collection, the last that was read before its oplog is told.
     InDump(LastRead),
-    /// In the backup that was made of it, because it can be read once only.
-    InBackup,
+    /// In the backup that was made of it, because it can be read once only. Its users and roles are kept beside that.
+    InBackup(Accounts),
 }
 
 impl Dumped {
@@ -74,14 +77,14 @@ impl Dumped {
     /// # Errors
     /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
     pub async fn open(location: &str, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
-        let dump = Dump::open(location, stop).await?;
+        let dump = Dump::open_as(location, options.database.as_deref(), stop).await?;
         if dump.has_oplog() {
             let kept = kept().await?;
             let store = Store::open(&kept.path().to_string_lossy())?;
             let looking = async {
                 match dump.can_be_read_again() {
-                    true => Self::with_oplog(&dump, &store, options, progress, stop).await,
-                    false => Self::as_backup(&dump, &store, options, progress, stop).await,
+                    true => Self::with_oplog(&dump, &store, &options, progress, stop).await,
+                    false => Self::as_backup(&dump, &store, &options, progress, stop).await,
                 }
             };
             let (backup, documents) = looking.await.map_err(|e| match e.kind() {
@@ -110,14 +113,13 @@ impl Dumped {
     async fn with_oplog(
         dump: &Dump,
         store: &Store,
-        options: DumpOptions,
+        options: &DumpOptions,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(Backup, Documents)> {
         progress.begin("reading the oplog");
         let mut collections = dump.collections().to_vec();
-        let (slice, last_ids) =
-            stop.run_until_cancelled(oplog(dump, store, options, progress, stop)).await.ok_or_else(Error::interrupted)??;
+        let (slice, last_ids) = oplog(dump, store, options, progress, stop).await?;
         let moment = slice.settle(&mut collections)?;
         for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
             collection.uuid.get_or_insert_with(Uuid::new_v4);
@@ -131,14 +133,14 @@ impl Dumped {
     async fn as_backup(
         dump: &Dump,
         store: &Store,
-        options: DumpOptions,
+        options: &DumpOptions,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(Backup, Documents)> {
         let tuning = Tuning { memory_bytes: options.memory_bytes, level: Some(LEVEL), ..Tuning::default() };
-        let how = AdoptOptions { oplog_limit: options.oplog_limit, tuning, ..AdoptOptions::default() };
+        let how = AdoptOptions { oplog_limit: options.oplog_limit, accounts: true, tuning, ..AdoptOptions::default() };
         let report = adopt::run(dump, store, &how, progress, stop).await?;
-        Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup))
+        Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
     }
 
     /// The dump.
@@ -168,7 +170,15 @@ impl Dumped {
     pub(super) fn last_read(&self) -> Option<&LastRead> {
         match &self.documents {
             Documents::InDump(last_read) => Some(last_read),
-            Documents::InBackup => None,
+            Documents::InBackup(_) => None,
+        }
+    }
+
+    /// Its users and roles, where they were read with its oplog.
+    pub(super) fn accounts(&self) -> Option<&Accounts> {
+        match &self.documents {
+            Documents::InDump(_) => None,
+            Documents::InBackup(accounts) => Some(accounts),
         }
     }
 }
@@ -190,7 +200,7 @@ type LastIds = HashMap<usize, (u8, Vec<u8>)>;
 async fn oplog(
     dump: &Dump,
     store: &Store,
-    options: DumpOptions,
+    options: &DumpOptions,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<(Slice, LastIds)> {
@@ -203,9 +213,10 @@ async fn oplog(
     let capped = dump.collections().iter().map(|c| c.options.bson.get_bool("capped").unwrap_or(false)).collect();
     let wanted = Wanted { collections: capped, oplog: true, users: false };
     let budget = Budget::new(options.memory_bytes.saturating_sub(READING_BYTES));
-    let (sender, mut parts) = mpsc::channel(WAITING);
-    let reading = dump.read(&wanted, &budget, stop, sender);
+    let (sender, parts) = mpsc::channel(WAITING);
     let keeping = async {
+        // Whoever reads stops where nothing takes its parts any more.
+        let mut parts = parts;
         while let Some(part) = parts.recv().await {
             match part {
                 Part::Documents { of: Of::Oplog, frame, share, .. } => {
@@ -213,9 +224,8 @@ async fn oplog(
                     drop(share);
                 }
                 Part::Documents { of: Of::Collection(place), frame, .. } => {
-                    if let Some((kind, id)) =
-                        document::Documents::of(&frame).last().transpose()?.map(document::id).transpose()?.flatten()
-                    {
+                    let last = document::Documents::of(&frame).last().transpose()?;
+                    if let Some((kind, id)) = last.map(document::id).transpose()?.flatten() {
                         last_ids.insert(place, (kind, id.to_vec()));
                     }
                 }
@@ -225,7 +235,12 @@ async fn oplog(
         }
         Ok::<_, Error>(())
     };
-    tokio::try_join!(reading, keeping)?;
+    // Both to their ends: what is on its way to the directory would go on while that is removed.
+    let (read, kept) = tokio::join!(dump.read(&wanted, &budget, stop, sender), keeping);
+    if let Err(e) = read.and(kept) {
+        slice.abandon().await;
+        return Err(e);
+    }
     Ok((slice, last_ids))
 }
 

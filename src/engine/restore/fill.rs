@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
+use super::oldest::Oldest;
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
@@ -44,6 +45,8 @@ struct Filling {
     /// Jobs of it that are not done.
     left: AtomicUsize,
     passed_over: Mutex<Content>,
+    /// Kept where it is capped and mongodump took it.
+    oldest: Option<Mutex<Oldest>>,
 }
 
 /// What the writers share.
@@ -57,12 +60,14 @@ struct Shared {
 }
 
 /// A collection that the target has taken every document of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Filled {
     /// Which of the plan's collections.
     pub(super) number: usize,
     /// What it must hold now.
     pub(super) content: Content,
+    /// Of a capped one that comes from a dump, what may have been overwritten.
+    pub(super) oldest: Arc<Oldest>,
 }
 
 /// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
@@ -83,12 +88,13 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         let segments = &selected.collection.segments;
         let together = if blueprint.capped { segments.len().max(1) } else { 1 };
         let collection = Arc::new(Filling {
-            whole: Filled { number, content: blueprint.content },
+            whole: Filled { number, content: blueprint.content, ..Filled::default() },
             left: AtomicUsize::new(segments.chunks(together).len()),
             passed_over: Mutex::default(),
+            oldest: (blueprint.capped && origin.is_of_a_dump()).then(Mutex::default),
         });
         if segments.is_empty() {
-            announce(&filled, collection.whole);
+            announce(&filled, collection.whole.clone());
         }
         collections.push(collection.clone());
         jobs.extend(segments.chunks(together).map(|segments| Job {
@@ -121,8 +127,12 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
 
 impl Filling {
     fn passed_over(&self) -> MutexGuard<'_, Content> {
-        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.passed_over)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn work(shared: Arc<Shared>) -> Result<()> {
@@ -136,7 +146,11 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
         if collection.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             job.item.finish();
             let content = collection.whole.content.without(&collection.passed_over());
-            announce(&shared.filled, Filled { content, ..collection.whole });
+            let oldest = collection.oldest.as_ref().map(|oldest| std::mem::take(&mut *locked(oldest)));
+            announce(
+                &shared.filled,
+                Filled { number: collection.whole.number, content, oldest: oldest.unwrap_or_default().into() },
+            );
         }
     }
 }
@@ -155,6 +169,9 @@ async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result
     let mut reader = shared.target.unless_stopped(SegmentReader::open(&shared.store, segment, &shared.cpu)).await??;
     while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
         share.resize(segment.object.bytes + COPIES * frame.len() as u64);
+        if let Some(oldest) = &job.collection.oldest {
+            locked(oldest).take(&frame)?;
+        }
         let passed_over = job.inserter.insert(frame, &job.item).await?;
         job.collection.passed_over().merge(&passed_over);
     }

@@ -17,6 +17,7 @@ use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::pipeline::progress::{Item, Progress};
+use crate::sink::users::WantedAccounts;
 use crate::sink::{Blueprint, Standing, Target, indexes, limits, prepare, replay};
 
 /// A target that may be written to, and what is to stand in it.
@@ -37,8 +38,8 @@ pub struct Plan {
     backup: String,
     /// How many documents there are is not known before they are read.
     is_dump: bool,
-    /// Whether the dump's users and roles are merged into those of the target.
-    pub(super) with_users: bool,
+    /// Which of the dump's users and roles are added to those of the target.
+    pub(super) users: Option<WantedAccounts>,
     /// What a dump holds and is not imported, and what was taken for what, in words.
     pub(super) beside: Vec<String>,
 }
@@ -181,18 +182,14 @@ pub(super) async fn make(
             Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
         );
     }
-    if options.with_users && options.indexes == IndexMode::Only {
+    if options.users.is_some() && options.indexes == IndexMode::Only {
         return Err(Error::usage("--with-users merges nothing where only indexes are built")
             .hint("leave --with-users out, or --indexes only"));
     }
-    if options.with_users && !origin.dumped.is_some_and(|dumped| dumped.dump().has_users()) {
+    if options.users.is_some() && !origin.dumped.is_some_and(|dumped| dumped.dump().has_users()) {
         return Err(Error::usage(format!("--with-users: {} holds no users and no roles", origin.name())).hint(
             "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
         ));
-    }
-    if options.with_users && origin.dumped.is_some() && origin.poured().is_none() {
-        return Err(Error::usage("users and roles cannot be taken out of an archive with an oplog that comes by standard input")
-            .hint("put the archive into a file, or import it without --with-users"));
     }
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(origin, stop).await?;
@@ -234,7 +231,7 @@ pub(super) async fn make(
         indexes: options.indexes,
         backup: origin.name(),
         is_dump: origin.poured().is_some(),
-        with_users: options.with_users,
+        users: options.users.clone(),
         beside: origin.dumped.map(Dumped::beside).unwrap_or_default(),
     };
 
@@ -242,7 +239,10 @@ pub(super) async fn make(
         replay::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
     }
 
-    // 4. What the mode forbids, and what goes beside.
+    // 4. What the mode forbids, what would be emptied, and what goes beside.
+    if let Some(dumped) = origin.dumped {
+        refuse_emptying(&plan, dumped)?;
+    }
     match options.mode {
         _ if options.indexes == IndexMode::Only => {}
         RestoreMode::Replace => {}
@@ -253,6 +253,27 @@ pub(super) async fn make(
         plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
     }
     Ok(plan)
+}
+
+/// A dump that lost the documents of a collection does not take away what stands there.
+fn refuse_emptying(plan: &Plan, dumped: &Dumped) -> Result<()> {
+    let missing = dumped.dump().missing();
+    let is_lost = |(selected, blueprint): &(&Selected, &Blueprint)| {
+        missing.contains(&selected.collection.namespace()) && plan.stands(blueprint).is_some()
+    };
+    let replaces = plan.mode == RestoreMode::Replace && plan.indexes != IndexMode::Only;
+    match plan.selected.iter().zip(&plan.blueprints).find(is_lost).filter(|_| replaces) {
+        None => Ok(()),
+        Some((selected, blueprint)) => Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "the dump has the metadata of {} and not its documents: {} would be replaced by an empty collection",
+                selected.collection.namespace(),
+                blueprint.namespace
+            ),
+        )
+        .hint("mongodump writes a file for every collection, if an empty one: this one was lost; leave the collection out, or drop the one in the target first")),
+    }
 }
 
 /// Mode `fail`: refuses where anything stands under one of the names.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::dumped::Dumped;
 use super::fill::{Filled, announce};
+use super::oldest::Oldest;
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
@@ -29,14 +30,13 @@ struct Pouring {
     keeps_order: bool,
     /// What came of it so far, less what was passed over.
     content: Content,
+    /// Where it is capped.
+    oldest: Arc<Oldest>,
     passed_over: u64,
     /// Parts of it that writers have.
     under_way: usize,
     ended: bool,
 }
-
-/// The most bytes of users and roles that are kept in memory until they are merged.
-const MOST_ACCOUNTS: usize = 64 * 1024 * 1024;
 
 /// What came of a dump beside the collections that were filled.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ pub(super) async fn pour(stage: &Stage<'_>, dumped: &Dumped, filled: UnboundedSe
     let wanted = Wanted {
         collections: (0..dumped.dump().collections().len()).map(|place| collections.contains_key(&place)).collect(),
         oplog: false,
-        users: stage.plan.with_users,
+        users: stage.plan.users.is_some(),
     };
     let mut accounts = Accounts::default();
     let (sender, parts) = mpsc::channel(WAITING);
@@ -87,6 +87,7 @@ fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
             item: plan.item(progress, blueprint, ""),
             keeps_order: blueprint.capped,
             content: Content::default(),
+            oldest: Arc::default(),
             passed_over: 0,
             under_way: 0,
             ended: false,
@@ -119,6 +120,9 @@ async fn write(
                     }
                     let Some(collection) = collections.get_mut(&place) else { continue };
                     collection.content.merge(&content);
+                    if keeps_order {
+                        Arc::make_mut(&mut collection.oldest).take(&frame)?;
+                    }
                     collection.under_way += 1;
                     writers.spawn(insert(place, collection.inserter.clone(), collection.item.clone(), frame, share));
                 }
@@ -128,14 +132,8 @@ async fn write(
                         tell_if_full(collection, filled);
                     }
                 }
-                Some(Part::Documents { of: of @ (Of::Users | Of::Roles), frame, .. }) => {
-                    let kept = if of == Of::Users { &mut accounts.users } else { &mut accounts.roles };
-                    kept.extend(frame);
-                    if kept.len() > MOST_ACCOUNTS {
-                        return Err(Error::new(ErrorKind::Refused, "the dump has more users and roles than can be merged at once")
-                            .hint("import it without --with-users"));
-                    }
-                }
+                Some(Part::Documents { of: Of::Users, frame, .. }) => accounts.take_users(&frame)?,
+                Some(Part::Documents { of: Of::Roles, frame, .. }) => accounts.take_roles(&frame)?,
                 Some(_) => {}
                 None => more = false,
             },
@@ -146,7 +144,7 @@ async fn write(
     let poured: Vec<usize> = collections.values().map(|c| c.number).collect();
     for (number, blueprint) in stage.plan.blueprints.iter().enumerate() {
         if blueprint.holds_documents() && !poured.contains(&number) {
-            announce(filled, Filled { number, content: Content::default() });
+            announce(filled, Filled { number, ..Filled::default() });
         }
     }
     Ok(())
@@ -178,6 +176,7 @@ fn settle(
 fn tell_if_full(collection: &Pouring, filled: &UnboundedSender<Filled>) {
     if collection.ended && collection.under_way == 0 {
         collection.item.finish();
-        announce(filled, Filled { number: collection.number, content: collection.content });
+        let oldest = collection.oldest.clone();
+        announce(filled, Filled { number: collection.number, content: collection.content, oldest });
     }
 }

@@ -40,6 +40,9 @@ pub struct RestoreReport {
     /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
     #[serde(skip_serializing_if = "is_zero")]
     pub passed_over: u64,
+    /// Documents of capped collections that later ones have overwritten: a dump may hold more than the collection does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub overwritten: u64,
     /// Users of a dump that were merged into those of the target.
     #[serde(skip_serializing_if = "is_zero")]
     pub users: u64,
@@ -150,10 +153,17 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
         entries: slice.oplog.documents,
         operations: staged.operations,
     });
-    let Proven { passed_over, accounts, .. } = staged.proven;
+    let Proven { passed_over, overwritten, accounts, .. } = staged.proven;
     let count = |documents: &[u8]| Documents::of(documents).count() as u64;
     let (users, roles) = (count(&accounts.users), count(&accounts.roles));
-    RestoreReport { replayed, passed_over, users, roles, ..report(origin, plan, collections, indexes, left_out, begun) }
+    RestoreReport {
+        replayed,
+        passed_over,
+        overwritten,
+        users,
+        roles,
+        ..report(origin, plan, collections, indexes, left_out, begun)
+    }
 }
 
 /// Of an import that built indexes only.
@@ -180,6 +190,7 @@ fn report(
         failed_indexes: indexes.failed,
         replayed: None,
         passed_over: 0,
+        overwritten: 0,
         users: 0,
         roles: 0,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),

@@ -14,10 +14,10 @@ use crate::format::digest::Content;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
+use crate::sink::check;
 use crate::sink::indexes::{self, IndexBuilder, Which};
 use crate::sink::insert::Repeats;
 use crate::sink::users::Accounts;
-use crate::sink::{Blueprint, check};
 
 /// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
 const LARGE: u64 = 16 * 1024 * 1024;
@@ -44,8 +44,18 @@ pub(super) struct Proven {
     pub(super) contents: Vec<Content>,
     /// Documents that were passed over, because another one with the same `_id` came first.
     pub(super) passed_over: u64,
+    /// Documents of capped collections that later ones have overwritten, because the dump holds more than the collections.
+    pub(super) overwritten: u64,
     /// Users and roles that are to be merged.
     pub(super) accounts: Accounts,
+}
+
+/// A collection that was read back.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) filled: Filled,
+    /// What it holds.
+    pub(super) content: Content,
 }
 
 impl Stage<'_> {
@@ -63,20 +73,25 @@ impl Stage<'_> {
                 Some(dumped) => pour::pour(self, dumped, filled).await,
             }
         };
-        let ((mut contents, small), Poured { passed_over, accounts }) = tokio::try_join!(self.prove_large(full), filling)?;
+        let ((mut proven, small), Poured { passed_over, accounts }) = tokio::try_join!(self.prove_large(full), filling)?;
 
         self.progress.begin("checking");
         self.make_durable().await?;
-        self.prove(&small).await?;
-        for Filled { number, content } in &small {
-            contents[*number] = *content;
-        }
+        let small = self.prove(small).await?;
         if !self.indexes_later {
             self.progress.begin("building indexes");
-            let small: Vec<usize> = small.iter().map(|filled| filled.number).collect();
             self.build(&small, Which::All).await?;
         }
-        Ok(Proven { contents, passed_over, accounts })
+        proven.extend(small);
+        let mut contents = vec![Content::default(); self.plan.blueprints.len()];
+        let mut overwritten = 0;
+        for Read { filled, content } in proven {
+            overwritten += filled.content.documents - content.documents;
+            contents[filled.number] = content;
+        }
+        let accounts = self.origin.dumped.and_then(|dumped| dumped.accounts()).unwrap_or(&accounts);
+        let accounts = self.plan.users.as_ref().map(|wanted| accounts.only(wanted)).transpose()?.unwrap_or_default();
+        Ok(Proven { contents, passed_over, overwritten, accounts })
     }
 
     /// Waits until all that was written is on the disks of a majority.
@@ -87,11 +102,10 @@ impl Stage<'_> {
         }
     }
 
-    /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives what they hold, by number, and those that are left.
-    async fn prove_large(&self, mut full: UnboundedReceiver<Filled>) -> Result<(Vec<Content>, Vec<Filled>)> {
+    /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives those, and those that are left.
+    async fn prove_large(&self, mut full: UnboundedReceiver<Filled>) -> Result<(Vec<Read>, Vec<Filled>)> {
         let mut running = FuturesUnordered::new();
-        let mut contents = vec![Content::default(); self.plan.blueprints.len()];
-        let mut small = Vec::new();
+        let (mut proven, mut small) = (Vec::new(), Vec::new());
         let mut more = true;
         while more || !running.is_empty() {
             tokio::select! {
@@ -100,48 +114,68 @@ impl Stage<'_> {
                     Some(filled) => small.push(filled),
                     None => more = false,
                 },
-                Some(done) = running.next(), if !running.is_empty() => {
-                    let Filled { number, content } = done?;
-                    contents[number] = content;
-                }
+                Some(done) = running.next(), if !running.is_empty() => proven.push(done?),
             }
         }
-        Ok((contents, small))
+        Ok((proven, small))
     }
 
-    async fn prove_one(&self, filled: Filled) -> Result<Filled> {
-        let blueprint = self.filled(filled);
+    async fn prove_one(&self, filled: Filled) -> Result<Read> {
+        let blueprint = &self.plan.blueprints[filled.number];
         self.plan.target.make_durable(&blueprint.place.database).await?;
         let check = async {
-            let found = self.read_back(&blueprint).await?;
-            refuse_differences([(&blueprint, found)])
+            let content = self.read_back(&filled).await?;
+            self.refuse_differences([Read { filled: filled.clone(), content }])
         };
         if self.indexes_later {
-            return check.await.map(|()| filled);
+            return check.await.map(|mut read| read.remove(0));
         }
-        let this = [filled.number];
-        tokio::try_join!(check, self.build(&this, Which::Lasting))?;
+        let this = [Read { filled: filled.clone(), content: filled.content }];
+        let (mut read, ()) = tokio::try_join!(check, self.build(&this, Which::Lasting))?;
         self.build(&this, Which::Expiring).await?;
-        Ok(filled)
+        Ok(read.remove(0))
     }
 
     /// Reads these collections back; an error where any does not hold what it must.
-    async fn prove(&self, filled: &[Filled]) -> Result<()> {
-        let mut work: Vec<Blueprint> = filled.iter().map(|&filled| self.filled(filled)).collect();
-        work.sort_by_key(|blueprint| std::cmp::Reverse(blueprint.content.bytes));
-        let checks = work.iter().map(|blueprint| async move { Ok::<_, Error>((blueprint, self.read_back(blueprint).await?)) });
-        let found: Vec<(&Blueprint, Content)> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
-        refuse_differences(found)
+    async fn prove(&self, mut filled: Vec<Filled>) -> Result<Vec<Read>> {
+        filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
+        let checks = filled.into_iter().map(|filled| async move {
+            let content = self.read_back(&filled).await?;
+            Ok::<_, Error>(Read { filled, content })
+        });
+        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
+        self.refuse_differences(found)
     }
 
-    /// The blueprint of a collection that is full: what it holds was not known before where it came from a dump.
-    fn filled(&self, filled: Filled) -> Blueprint {
-        self.plan.blueprints[filled.number].holding(filled.content)
+    async fn read_back(&self, filled: &Filled) -> Result<Content> {
+        // What it holds was not known before where it came from a dump.
+        let blueprint = self.plan.blueprints[filled.number].holding(filled.content);
+        let item = self.plan.item(self.progress, &blueprint, "reading back");
+        check::content(&self.plan.target, &blueprint, &self.cpu, &self.budget, &item).await
     }
 
-    async fn read_back(&self, blueprint: &Blueprint) -> Result<Content> {
-        let item = self.plan.item(self.progress, blueprint, "reading back");
-        check::content(&self.plan.target, blueprint, &self.cpu, &self.budget, &item).await
+    /// Gives them back where each holds what came; of a capped one that a dump brought more of than it holds, the last of that.
+    fn refuse_differences(&self, found: impl IntoIterator<Item = Read>) -> Result<Vec<Read>> {
+        let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
+        let (mut proven, mut differences) = (Vec::new(), Vec::new());
+        for read in found {
+            let Read { filled, content } = &read;
+            let overwritten = filled.content.documents.saturating_sub(content.documents);
+            let left = filled.oldest.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
+            if left != *content {
+                let namespace = &self.plan.blueprints[filled.number].namespace;
+                differences.push(format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));
+            }
+            proven.push(read);
+        }
+        if differences.is_empty() {
+            return Ok(proven);
+        }
+        Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("the target does not hold what the backup holds: {}", differences.join("; ")),
+        )
+        .hint("something else may be writing to the staging collections: stop it"))
     }
 
     /// How many documents each collection has now.
@@ -156,12 +190,13 @@ impl Stage<'_> {
     }
 
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
-    pub(super) async fn build(&self, numbers: &[usize], which: Which) -> Result<()> {
+    pub(super) async fn build(&self, collections: &[Read], which: Which) -> Result<()> {
         if self.plan.indexes == IndexMode::Skip {
             return Ok(());
         }
-        let builds = numbers.iter().map(|&number| async move {
-            let blueprint = &self.plan.blueprints[number];
+        let builds = collections.iter().map(|Read { filled, content }| async move {
+            // How many at a time depends on what there is.
+            let blueprint = &self.plan.blueprints[filled.number].holding(*content);
             let item = self.progress.item(format!("{} (indexes)", blueprint.namespace), blueprint.indexes.len() as u64, 0);
             let failures = self.builder.build(blueprint, which, &item).await;
             item.finish();
@@ -176,18 +211,4 @@ impl Stage<'_> {
             }
         }
     }
-}
-
-fn refuse_differences<'a>(found: impl IntoIterator<Item = (&'a Blueprint, Content)>) -> Result<()> {
-    let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
-    let differences: Vec<String> = found
-        .into_iter()
-        .filter(|(blueprint, content)| blueprint.content != *content)
-        .map(|(b, content)| format!("{}: expected {}, found {}", b.namespace, words(&b.content), words(&content)))
-        .collect();
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Mismatch, format!("the target does not hold what the backup holds: {}", differences.join("; ")))
-        .hint("something else may be writing to the staging collections: stop it"))
 }

@@ -43,8 +43,8 @@ struct Files {
     directories: Vec<PathBuf>,
 }
 
-/// Looks at a directory.
-pub(in crate::interop) fn look(root: &Path, stop: &CancellationToken) -> Result<Directory> {
+/// Looks at a directory. Where it is that of one database, that has the directory's name, or `name`.
+pub(in crate::interop) fn look(root: &Path, name: Option<&str>, stop: &CancellationToken) -> Result<Directory> {
     let mut top = Files::of(root)?;
     let is_backup = |directory: &Path| [key::MANIFEST, key::SHA256SUMS].iter().all(|own| directory.join(own).is_file());
     if is_backup(root) || root.parent().is_some_and(is_backup) {
@@ -61,10 +61,12 @@ pub(in crate::interop) fn look(root: &Path, stop: &CancellationToken) -> Result<
         }
     }
     let mut prelude = top.prelude.take();
+    let mut is_of_one_database = false;
     let oplog_alone = top.documents.len() == 1 && !top.metadata.contains_key(mongodump::OPLOG);
     if databases.is_empty() && !top.is_empty() && !(oplog_alone && top.documents.contains_key(mongodump::OPLOG)) {
         prelude = prelude.or_else(|| root.parent().and_then(prelude_in));
         databases.push((root.to_owned(), std::mem::take(&mut top)));
+        is_of_one_database = true;
     }
     if let Some(oplog) = top.documents.remove(mongodump::OPLOG) {
         // Its name never tells that it is gzip; those of the other files do.
@@ -83,20 +85,26 @@ pub(in crate::interop) fn look(root: &Path, stop: &CancellationToken) -> Result<
         };
         return Err(Error::new(ErrorKind::NotFound, format!("{} holds nothing of a dump", root.display())).hint(hint));
     }
-    for path in top.documents.values().chain(top.metadata.values()) {
-        looking.notes.push(format!("{} is outside of any database's directory, and is not read", path.display()));
+    if let (Some(path), Some((directory, _))) = (top.documents.values().chain(top.metadata.values()).next(), databases.first()) {
+        return Err(Error::usage(format!(
+            "{} holds collections ({}) and directories that do ({}): whether it is a database or a dump of several cannot be told",
+            root.display(),
+            path.display(),
+            directory.display()
+        ))
+        .hint("name the one that is meant, or take the other away"));
     }
     looking.others(root, &top.others);
     for (directory, files) in databases {
         prelude = prelude.or_else(|| files.prelude.clone());
-        looking.database(&directory, files)?;
+        looking.database(&directory, name.filter(|_| is_of_one_database), files)?;
     }
     let server_version = prelude.map(|path| version(&path, stop)).transpose()?.flatten();
-    looking.finish(server_version)
+    looking.finish(server_version, is_of_one_database)
 }
 
-/// Looks at a single file of documents, and at the metadata beside it.
-pub(in crate::interop) fn look_at_file(path: &Path, stop: &CancellationToken) -> Result<Directory> {
+/// Looks at a single file of documents, and at the metadata beside it. Its database is that of its directory, or `database`.
+pub(in crate::interop) fn look_at_file(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result<Directory> {
     let directory = path.parent().ok_or_else(|| Error::usage(format!("{} is in no directory", path.display())))?;
     let name = utf8_name(path)?;
     let stem = match kind(&name) {
@@ -115,10 +123,10 @@ pub(in crate::interop) fn look_at_file(path: &Path, stop: &CancellationToken) ->
         ..Files::default()
     };
     let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), notes: Vec::new() };
-    looking.database(directory, files)?;
+    looking.database(directory, database, files)?;
     let prelude = all.prelude.or_else(|| directory.parent().and_then(prelude_in));
     let server_version = prelude.map(|path| version(&path, stop)).transpose()?.flatten();
-    looking.finish(server_version)
+    looking.finish(server_version, true)
 }
 
 /// What has been seen so far.
@@ -130,10 +138,10 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn finish(self, server_version: Option<String>) -> Result<Directory> {
+    fn finish(self, server_version: Option<String>, is_of_one_database: bool) -> Result<Directory> {
         let mut contents = sort_out(self.found)?;
         contents.notes.splice(0..0, self.notes);
-        Ok(Directory { members: self.members, contents, server_version })
+        Ok(Directory { members: self.members, contents, is_of_one_database, server_version })
     }
 
     fn others(&mut self, directory: &Path, others: &[String]) {
@@ -143,8 +151,8 @@ impl Looking<'_> {
     }
 
     /// Puts the files of a database's directory together.
-    fn database(&mut self, directory: &Path, mut files: Files) -> Result<()> {
-        let database = database_of(directory)?;
+    fn database(&mut self, directory: &Path, name: Option<&str>, mut files: Files) -> Result<()> {
+        let database = name.map_or_else(|| database_of(directory), |name| Ok(name.to_owned()))?;
         for path in files.directories.drain(..) {
             self.notes.push(format!("{} is a directory inside of a database's, and is not read", path.display()));
         }

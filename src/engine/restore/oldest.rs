@@ -1,0 +1,41 @@
+//! The first documents of a capped collection. mongodump reads such a collection on while it is written to, and so brings more documents than it holds: those that
+//! come last overwrite these again in the target.
+
+use crate::error::Result;
+use crate::format::digest::Content;
+use crate::format::document::Documents;
+
+/// How many are remembered: more are never overwritten while a dump is made, or nothing is known of it.
+const REMEMBERED: usize = 500_000;
+
+/// The first documents that came, each by what it adds to the digest.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Oldest(Vec<(u128, u32)>);
+
+impl Oldest {
+    /// Takes the next documents.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+    pub(super) fn take(&mut self, frame: &[u8]) -> Result<()> {
+        for document in Documents::of(frame) {
+            if self.0.len() == REMEMBERED {
+                break;
+            }
+            let mut one = Content::default();
+            one.add(document?);
+            self.0.push((one.sum, u32::try_from(one.bytes).unwrap_or(u32::MAX)));
+        }
+        Ok(())
+    }
+
+    /// What is left of `all` once the first so many documents are overwritten; none where not so many are remembered.
+    pub(super) fn overwritten(&self, all: &Content, count: u64) -> Option<Content> {
+        let first = self.0.get(..usize::try_from(count).ok()?)?;
+        let gone = first.iter().fold(Content::default(), |mut gone, (sum, bytes)| {
+            gone.merge(&Content { documents: 1, bytes: u64::from(*bytes), sum: *sum });
+            gone
+        });
+        Some(all.without(&gone))
+    }
+}

@@ -34,8 +34,9 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     from.database("shop").run_command(doc! { "createRole": "clerk", "privileges": [], "roles": ["read"] }).await.unwrap();
     from.database("shop").run_command(doc! { "createUser": "ann", "pwd": "secret", "roles": ["clerk"] }).await.unwrap();
     from.database("shop").run_command(doc! { "createUser": "bob", "pwd": "new", "roles": ["read"] }).await.unwrap();
+    from.database("other").run_command(doc! { "createUser": "carl", "pwd": "x", "roles": ["read"] }).await.unwrap();
     let (users, roles) = (documents(&from, "system.users").await, documents(&from, "system.roles").await);
-    assert_eq!((users.len(), roles.len()), (2, 1));
+    assert_eq!((users.len(), roles.len()), (3, 1));
 
     let plain = r#"{"indexes":[]}"#;
     let mut maker = Maker::new(&[
@@ -60,11 +61,11 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
         import(&path, &target.uri(), &RestoreOptions { users: Some(WantedAccounts::all()), ..RestoreOptions::default() })
             .await
             .unwrap();
-    assert_eq!((report.users, report.roles), (2, 1));
+    assert_eq!((report.users, report.roles), (3, 1));
     let mut found = names(&to, "users").await;
     found.sort();
     // Whom the dump does not know stays, and so does who is there already.
-    assert_eq!(found, ["ann", "bob", "root"]);
+    assert_eq!(found, ["ann", "bob", "carl", "root"]);
     assert_eq!(names(&to, "roles").await, ["clerk"]);
     let bob = to.database("shop").run_command(doc! { "usersInfo": "bob" }).await.unwrap();
     let roles = bob.get_array("users").unwrap()[0].as_document().unwrap().get_array("roles").unwrap().clone();
@@ -84,9 +85,13 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
         (vec!["-d", "shop", "--restoreDbUsersAndRoles"], true),
     ] {
         to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
+        let _absent = to.database("other").run_command(doc! { "dropUser": "carl" }).await;
         let output = cli.run(&[&["restore", "--uri", &uri, "--drop", &archive][..], &args].concat()).await;
         assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
-        assert_eq!(names(&to, "users").await.contains(&"ann".to_owned()), comes, "{args:?}");
+        let found = names(&to, "users").await;
+        assert_eq!(found.contains(&"ann".to_owned()), comes, "{args:?}");
+        // Of another database.
+        assert_eq!(found.contains(&"carl".to_owned()), comes && args.is_empty(), "{args:?}");
         if !comes {
             to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
         }

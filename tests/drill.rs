@@ -351,7 +351,7 @@ async fn a_drill_that_lost_its_databases_ends_and_makes_nothing_anew() {
     let before = snapshot(&b).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    slow_inserts(&target, Some(3000)).await;
+    slow_inserts(&target, Some(6000)).await;
     let thief = async {
         let name = until_scratch_appears(&b).await.remove(0);
         b.database(&name).collection::<Document>("bsonvault.import").delete_one(doc! { "_id": "drill" }).await.unwrap();

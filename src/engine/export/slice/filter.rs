@@ -269,6 +269,11 @@ impl Filter {
         if is_temporary || !(self.rules.wanted)(&namespace) {
             return Ok(false);
         }
+        // Of a listed collection: the listing of an adopted dump is newer than the first entries.
+        let known = operation.collection.and_then(|uuid| self.known.get(&uuid));
+        if known.is_some_and(|known| known.name == namespace) {
+            return Ok(false);
+        }
         if is_series {
             return Err(refused(&format!("the time series {namespace} was created")));
         }

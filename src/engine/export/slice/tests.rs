@@ -170,6 +170,20 @@ fn commands_stay_where_names_and_identities_do_not_part() {
 }
 
 #[test]
+fn creating_what_is_listed_is_passed_over() {
+    let goes = [
+        entry(101, command(Some(1), doc! { "create": "a", "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } })),
+        entry(102, command(Some(2), doc! { "create": "capped", "capped": true, "size": 4096 })),
+        entry(103, command(Some(3), doc! { "create": "system.buckets.s", "timeseries": {} })),
+    ];
+    let stays = [entry(110, insert("a", 1, 1)), entry(111, command(Some(1), doc! { "drop": "a" }))];
+    let all: Vec<_> = goes.iter().chain(&stays).cloned().collect();
+    assert_eq!(kept(&all).unwrap(), stays);
+    // Another one of the same name is another one.
+    assert!(refusal(&[entry(101, command(Some(7), doc! { "create": "a" }))]).contains("d.a was dropped and made anew"));
+}
+
+#[test]
 fn what_mongorestore_would_get_wrong_is_refused_by_name() {
     let view = |op: &str, id: &str| doc! { "op": op, "ns": "d.system.views", "ui": ui(20), "o": { "_id": id, "viewOn": "a", "pipeline": [] }, "o2": { "_id": id } };
     for (entries, message) in [

@@ -262,8 +262,8 @@ fn exported(report: &ExportReport) -> String {
     );
     if let Some(oplog) = &report.oplog {
         text += &format!(
-            "oplog        {} entries, up to {}\nThe documents were read at different times: restore it with `mongorestore --oplogReplay`, or it shows no one moment.\n",
-            HumanCount(oplog.entries),
+            "oplog        {}, up to {}\nThe documents were read at different times: restore it with `mongorestore --oplogReplay`, or it shows no one moment.\n",
+            if oplog.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", HumanCount(oplog.entries)) },
             oplog.to,
         );
     }

@@ -22,7 +22,7 @@ pub struct Args {
     /// What is written: a directory of files, or one file; need not be said of standard output, which is an archive
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Where to: a directory or file that does not exist (a directory may be empty), or `-` for standard output
+    /// Where to: a directory or file that does not exist, unless --force (a directory may be empty), or `-` for standard output
     #[arg(long, value_name = "PATH")]
     out: String,
     /// Compress with gzip, on all cores
@@ -37,7 +37,7 @@ pub struct Args {
     /// Leave out namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
     exclude: Vec<String>,
-    /// Replace the file that an archive is written to, or, database by database, the dump in a directory
+    /// Replace the file that an archive is written to (or write to a device or pipe), or, file by file, what is dumped again in a directory
     #[arg(long)]
     force: bool,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]

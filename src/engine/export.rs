@@ -19,9 +19,9 @@ use super::{Tuning, record};
 use crate::catalog::Backup;
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
-use crate::format::manifest::{ClusterTime, Collection, OplogSlice, Segment};
+use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice, Segment};
 use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
-pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS};
+pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look};
 use crate::names::NamespacePattern;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
@@ -38,7 +38,7 @@ pub struct ExportOptions {
     pub include: Vec<NamespacePattern>,
     /// No namespaces that match one of these.
     pub exclude: Vec<NamespacePattern>,
-    /// Whether an archive may take the place of a file, and the databases of a directory those of a dump that is there.
+    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
     pub force: bool,
     /// Whether there is an oplog in any case: an empty one where the backup needs none.
     pub oplog: bool,
@@ -100,7 +100,8 @@ pub struct ExportedOplog {
     pub entries: u64,
 }
 
-/// Exports a backup. Meanwhile it is not deleted. Whatever fails or is stopped leaves nothing behind.
+/// Exports a backup. Meanwhile it is not deleted. Whatever fails or is stopped leaves nothing behind; only where the files of a dump that was there are
+/// being replaced does an error leave it partly the new one, and says so.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where the destination is taken, or does not go with the format; [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound)
@@ -121,25 +122,31 @@ pub async fn run(
     // 1. What is written: names and metadata, and of the oplog what mongorestore is to replay. Reads only.
     progress.begin("looking at the backup");
     refuse_inside(backup, destination)?;
+    look(destination, options.format, options.force)?;
     let planning = job.plan();
     let plan = stop.run_until_cancelled(planning).await.ok_or_else(Error::interrupted)??;
 
-    // 2. Beside its destination, under another name.
-    let write = WriteOptions { format: options.format, gzip: options.gzip, force: options.force };
+    // 2. Under another name.
+    let (format, gzip, force) = (options.format, options.gzip, options.force);
+    let write = WriteOptions { format, gzip, force, whole: is_whole(backup, options) };
     let opening = Writer::open(destination, write, plan.contents.clone(), &job.cpu);
     let mut writer = stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)??;
-    let written = stop.run_until_cancelled(job.write(&plan, &mut writer)).await.unwrap_or_else(|| Err(Error::interrupted()));
-    let entries = match written {
-        Ok(entries) => entries,
+    let writing = async {
+        let entries = job.write(&plan, &mut writer).await?;
+        progress.begin("finishing");
+        Ok((entries, writer.finish().await?))
+    };
+    let written = stop.run_until_cancelled(writing).await.unwrap_or_else(|| Err(Error::interrupted()));
+    let (entries, written_bytes) = match written {
+        Ok(written) => written,
         Err(e) => {
             writer.abandon().await;
             return Err(e);
         }
     };
 
-    // 3. Durable, and in its place.
-    progress.begin("finishing");
-    let written_bytes = stop.run_until_cancelled(writer.commit()).await.ok_or_else(Error::interrupted)??;
+    // 3. In its place: durable now, and not stopped any more.
+    writer.put().await?;
     let content = total(&plan.collections);
     Ok(ExportReport {
         backup: backup.manifest.name.to_string(),
@@ -279,6 +286,15 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Whether each database that is exported has no other collections, as far as the backup knows.
+fn is_whole(backup: &Backup, options: &ExportOptions) -> bool {
+    let Manifest { settings, left_out, source, .. } = &backup.manifest;
+    let chosen = [&settings.include, &settings.exclude].iter().any(|patterns| !patterns.is_empty());
+    let narrowed = !options.include.is_empty() || !options.exclude.is_empty();
+    // A dump that was adopted may have been of a part.
+    !chosen && !narrowed && left_out.is_empty() && !source.uri.starts_with("dump:")
+}
+
 fn total(collections: &[&Collection]) -> Content {
     let mut total = Content::default();
     for collection in collections {
@@ -291,9 +307,10 @@ fn total(collections: &[&Collection]) -> Content {
 fn refuse_inside(backup: &Backup, destination: &Destination) -> Result<()> {
     let Destination::Path(path) = destination else { return Ok(()) };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let room = if path.is_dir() { path } else { above };
     // One that does not exist is told later.
-    let (Ok(above), Ok(own)) = (above.canonicalize(), backup.store.directory().canonicalize()) else { return Ok(()) };
-    if above.starts_with(own) {
+    let (Ok(room), Ok(own)) = (room.canonicalize(), backup.store.directory().canonicalize()) else { return Ok(()) };
+    if room.starts_with(own) {
         return Err(
             Error::usage(format!("{} would be inside the backup", path.display())).hint("choose another place with --out")
         );

@@ -1,6 +1,7 @@
 //! Dumps in mongodump's formats, written: an archive, or a directory of files; plain, or gzip made by all cores.
 //!
-//! Nothing half done stays: what is written lies beside its destination under another name, and takes its place when all of it is on the disk.
+//! Nothing half done stays: what is written lies beside its destination, or in the directory that it is, under another name, and takes its place when all
+//! of it is on the disk.
 
 mod archive;
 mod directory;
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 use self::archive::Archive;
 use self::directory::Directory;
 pub use self::gzip::{DEFAULT_LEVEL, LEVELS};
-use crate::error::Result;
+use self::place::Place;
+use crate::error::{Error, Result};
 use crate::format::manifest::CollectionKind;
 use crate::pipeline::cpu::Cpu;
 
@@ -23,7 +25,7 @@ pub const WRITING_BYTES: u64 = (sink::ROOM + gzip::MEMBERS * 3 * gzip::MEMBER) a
 /// Where a dump goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// A directory or a file, which must not be there: a directory may be if it is empty.
+    /// A directory or a file, which must not be there unless it is to be replaced: a directory may be if it is empty.
     Path(PathBuf),
     /// Standard output, which takes archives alone.
     Stdout,
@@ -55,8 +57,10 @@ pub struct WriteOptions {
     pub format: Format,
     /// The level of gzip, one of [`LEVELS`]; not compressed without.
     pub gzip: Option<u32>,
-    /// Whether an archive may take the place of a file, and the databases of a directory those of a dump that is there.
+    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
     pub force: bool,
+    /// Whether the databases of the dump have no other collections, so that files of others that are there go.
+    pub whole: bool,
 }
 
 /// What a dump holds.
@@ -95,6 +99,24 @@ pub struct Writer(Kind);
 enum Kind {
     Archive(Archive),
     Directory(Directory),
+}
+
+/// Looks whether a dump can be written there, and leaves nothing: as [`Writer::open`] looks, but for the databases' directories in a dump that is there.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something is in its place that is not to be replaced, where the directory that it would be
+/// in is not there, or where the destination does not take the format; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where nothing can be
+/// written.
+pub fn look(destination: &Destination, format: Format, force: bool) -> Result<()> {
+    match (destination, format) {
+        (Destination::Stdout, Format::Archive) => Ok(()),
+        (Destination::Stdout, Format::Dir) => Err(not_to_stdout()),
+        (Destination::Path(path), _) => Place::of(path, format, force)?.prove(),
+    }
+}
+
+fn not_to_stdout() -> Error {
+    Error::usage("a directory cannot be written to standard output").hint("use --format archive")
 }
 
 impl Writer {
@@ -145,14 +167,26 @@ impl Writer {
         }
     }
 
-    /// Makes the dump durable and puts it in its place. Gives the bytes that it takes.
+    /// Makes the dump durable. Gives the bytes that it takes.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage); nothing stays then.
-    pub async fn commit(self) -> Result<u64> {
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn finish(&mut self) -> Result<u64> {
+        match &mut self.0 {
+            Kind::Archive(archive) => archive.finish().await,
+            Kind::Directory(directory) => directory.finish().await,
+        }
+    }
+
+    /// Puts the dump in its place, once it is durable. What is begun here goes on to its end, also where nobody waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something came there meanwhile, and [`ErrorKind::Storage`](crate::error::ErrorKind::Storage):
+    /// nothing stays then, unless the message says that a dump in the directory is partly the new one.
+    pub async fn put(self) -> Result<()> {
         match self.0 {
-            Kind::Archive(archive) => archive.commit().await,
-            Kind::Directory(directory) => directory.commit().await,
+            Kind::Archive(archive) => archive.put().await,
+            Kind::Directory(directory) => directory.put().await,
         }
     }
 

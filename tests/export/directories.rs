@@ -80,6 +80,7 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
     // The same as gzip, but for the names, into an empty directory.
     let packed = directory.path().join("packed");
     std::fs::create_dir(&packed).unwrap();
+    std::fs::set_permissions(&packed, std::fs::Permissions::from_mode(0o700)).unwrap();
     exported(&vault, &backup, &ExportOptions { oplog: true, ..gzip(Format::Dir) }, &packed).await.unwrap();
     let found_packed = files(&packed);
     assert_eq!(found_packed.len(), found.len());

@@ -5,6 +5,7 @@
 mod archives;
 mod directories;
 mod endings;
+mod places;
 mod reader;
 mod slices;
 #[path = "../support/mod.rs"]

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::place::{Unfinished, blocking};
-use super::sink::Output;
+use super::place::{Opened, Unfinished, blocking};
+use super::sink::{Goal, Output, Room};
 use super::{Contents, Destination, WriteOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;
@@ -14,7 +14,7 @@ use crate::pipeline::cpu::Cpu;
 /// An archive being written.
 #[derive(Debug)]
 pub(super) struct Archive {
-    /// None of standard output.
+    /// None of what has no place to come into: standard output, a device or a pipe.
     file: Option<Unfinished>,
     output: Output,
     cpu: Cpu,
@@ -27,14 +27,6 @@ pub(super) struct Archive {
 
 impl Archive {
     pub(super) async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
-        let (file, mut output) = match destination {
-            Destination::Stdout => (None, Output::stdout(options.gzip, cpu)?),
-            Destination::Path(path) => {
-                let (path, name) = (path.clone(), destination.to_string());
-                let (unfinished, file) = blocking(move || Unfinished::file(&path, options.force)).await?;
-                (Some(unfinished), Output::file(file, name, options.gzip, cpu))
-            }
-        };
         let mut coming: Vec<_> = contents.collections.iter().map(|c| (c.database.clone(), c.data.clone())).collect();
         let mut namespaces: Vec<Member> = (contents.collections.into_iter())
             .map(|c| Member { database: c.database, collection: c.name, metadata: c.metadata, kind: Some(c.kind.to_string()) })
@@ -45,6 +37,7 @@ impl Archive {
             namespaces.push(Member { database: String::new(), collection, metadata: String::new(), kind });
         }
         coming.reverse();
+        namespaces.iter().try_for_each(check)?;
         let prelude = Prelude {
             // One after the other.
             concurrent: 1,
@@ -52,6 +45,17 @@ impl Archive {
             tool_version: contents.tool_version,
             namespaces,
         };
+        let (file, goal) = match destination {
+            Destination::Stdout => (None, Goal::stdout()?),
+            Destination::Path(path) => {
+                let (path, name) = (path.clone(), destination.to_string());
+                match blocking(move || Unfinished::file(&path, options.force)).await? {
+                    Opened::Beside(unfinished, file) => (Some(unfinished), Goal { file, name, durable: true }),
+                    Opened::Straight(file, durable) => (None, Goal { file, name, durable }),
+                }
+            }
+        };
+        let mut output = Output::new(goal, options.gzip, cpu, &Room::new());
         output.write(prelude.to_bytes().into()).await?;
         let now = (String::new(), String::new());
         Ok(Self { file, output, cpu: cpu.clone(), coming, now, crc: Crc::default(), has_segment: false })
@@ -95,16 +99,20 @@ impl Archive {
         self.output.write(end.into()).await
     }
 
-    pub(super) async fn commit(self) -> Result<u64> {
-        let written = self.output.end().await?.finish().await?;
-        if let Some(file) = self.file {
-            blocking(move || file.put()).await?;
+    pub(super) async fn finish(&mut self) -> Result<u64> {
+        self.output.end().await?;
+        self.output.finish().await
+    }
+
+    pub(super) async fn put(self) -> Result<()> {
+        match self.file {
+            Some(file) => blocking(move || file.put()).await,
+            None => Ok(()),
         }
-        Ok(written)
     }
 
     pub(super) async fn abandon(self) {
-        // Whoever reads standard output may keep a write waiting for ever.
+        // Whoever reads standard output or a pipe may keep a write waiting for ever.
         if self.file.is_some() {
             self.output.abandon().await;
         }
@@ -123,6 +131,24 @@ impl Archive {
         let (database, collection) = &self.now;
         if database.is_empty() { "the oplog slice".to_owned() } else { format!("{database}.{collection}") }
     }
+}
+
+/// Refuses what the prelude cannot say of a namespace: each has a document there, which readers take up to the same limit.
+fn check(member: &Member) -> Result<()> {
+    let string = |name: &str, value: &str| 1 + name.len() + 1 + 4 + value.len() + 1;
+    let size = 1 + "size".len() + 1 + 4;
+    let names = string("db", &member.database) + string("collection", &member.collection);
+    let kind = member.kind.as_ref().map_or(0, |kind| string("type", kind));
+    let length = 4 + names + string("metadata", &member.metadata) + size + kind + 1;
+    if length > SEGMENT {
+        let Member { database, collection, .. } = member;
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("the metadata of {database}.{collection} cannot be in an archive: they would take {length} bytes of its prelude, whose readers take {SEGMENT} at most"),
+        )
+        .hint("use --format dir"));
+    }
+    Ok(())
 }
 
 /// Where the segments end that these documents are divided into.
@@ -150,11 +176,46 @@ fn segments(documents: &[u8]) -> Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::manifest::CollectionKind;
+    use crate::interop::write::{Described, Format};
 
     fn document(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         bytes[..4].copy_from_slice(&(length as i32).to_le_bytes());
         bytes
+    }
+
+    #[tokio::test]
+    async fn metadata_that_readers_do_not_take_are_refused_before_anything_is_written() {
+        let member = |length| Member {
+            database: "d".to_owned(),
+            collection: "wide".to_owned(),
+            metadata: "x".repeat(length),
+            kind: Some("view".to_owned()),
+        };
+        let length = |member: &Member| {
+            let prelude =
+                |namespaces| Prelude { concurrent: 1, server_version: String::new(), tool_version: String::new(), namespaces };
+            prelude(vec![member.clone()]).to_bytes().len() - prelude(Vec::new()).to_bytes().len()
+        };
+        let most = SEGMENT - length(&member(0));
+        assert_eq!(length(&member(most)), SEGMENT);
+        assert!(check(&member(most)).is_ok());
+        let Member { database, collection, metadata, .. } = member(most + 1);
+        let (name, data, kind) = (collection.clone(), collection, CollectionKind::View);
+        let contents = Contents {
+            server_version: "6.0.5".to_owned(),
+            tool_version: "t".to_owned(),
+            collections: vec![Described { database, name, data, kind, metadata }],
+            oplog: false,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination::Path(directory.path().join("x"));
+        let options = WriteOptions { format: Format::Archive, gzip: None, force: false, whole: false };
+        let error = Archive::open(&destination, options, contents, &Cpu::of_this_machine()).await.unwrap_err();
+        assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use --format dir")));
+        assert!(error.to_string().contains("the metadata of d.wide cannot be in an archive"), "{error}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! A directory of files: for each collection its documents and its metadata, the oplog and `prelude.json` beside them.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::vec::IntoIter;
 
 use tokio::task::JoinSet;
 
-use super::place::{self, Unfinished, blocking, failed};
-use super::sink::{Output, small};
-use super::{Contents, Described, Destination, WriteOptions};
+use super::place::{self, Holds, Unfinished, blocking, failed};
+use super::sink::{Goal, Output, Room, small};
+use super::{Contents, Described, Destination, WriteOptions, not_to_stdout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key::escape_collection;
 use crate::format::manifest::CollectionKind;
@@ -27,6 +27,8 @@ pub(super) struct Directory {
     root: Unfinished,
     gzip: Option<u32>,
     cpu: Cpu,
+    /// Of all files together.
+    room: Room,
     coming: IntoIter<Described>,
     oplog: bool,
     prelude: Vec<u8>,
@@ -39,16 +41,17 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
         let Destination::Path(path) = destination else {
-            return Err(Error::usage("a directory cannot be written to standard output").hint("use --format archive"));
+            return Err(not_to_stdout());
         };
         for collection in &contents.collections {
             check_database(&collection.database)?;
         }
-        let path = path.clone();
+        let (path, holds) = (path.clone(), Holds::of(&contents.collections, options.whole));
         Ok(Self {
-            root: blocking(move || Unfinished::directory(&path, options.force)).await?,
+            root: blocking(move || Unfinished::directory(&path, options.force, holds)).await?,
             gzip: options.gzip,
             cpu: cpu.clone(),
+            room: Room::new(),
             prelude: prelude_json(&contents.server_version, &contents.tool_version),
             coming: contents.collections.into_iter(),
             oplog: contents.oplog,
@@ -74,8 +77,8 @@ impl Directory {
         let namespace = format!("{database}.{name}");
         let suffix = self.suffix();
         let file = format!("{database}/{}.metadata.json{suffix}", escape_collection(&name));
-        let (file, path) = self.create(file, &namespace).await?;
-        self.write_small(file, path, metadata.into_bytes()).await?;
+        let goal = self.create(file, &namespace).await?;
+        self.write_small(goal, metadata.into_bytes()).await?;
         if kind == CollectionKind::View {
             return Ok(());
         }
@@ -91,33 +94,38 @@ impl Directory {
     }
 
     pub(super) async fn end(&mut self) -> Result<()> {
-        if let Some(output) = self.output.take() {
-            let ending = output.end().await?;
-            self.room().await?;
-            self.ending.spawn(ending.finish());
+        if let Some(output) = &mut self.output {
+            output.end().await?;
+        }
+        self.turn().await?;
+        if let Some(mut output) = self.output.take() {
+            self.ending.spawn(async move { output.finish().await });
         }
         Ok(())
     }
 
-    pub(super) async fn commit(mut self) -> Result<u64> {
+    pub(super) async fn finish(&mut self) -> Result<u64> {
         while let Some(ended) = self.ending.join_next().await {
             self.written += joined(ended)?;
         }
-        let (file, path) = self.create(format!("prelude.json{}", self.suffix()), "prelude.json").await?;
-        self.write_small(file, path, self.prelude.clone()).await?;
+        let goal = self.create(format!("prelude.json{}", self.suffix()), "prelude.json").await?;
+        self.write_small(goal, self.prelude.clone()).await?;
         while let Some(ended) = self.ending.join_next().await {
             self.written += joined(ended)?;
         }
-        let Self { root, databases, written, .. } = self;
+        let root = self.root.path().to_owned();
+        let databases: Vec<_> = self.databases.iter().map(|database| root.join(database)).collect();
         blocking(move || {
-            for database in &databases {
-                place::sync(&root.path().join(database))?;
-            }
-            place::sync(root.path())?;
-            root.put()
+            databases.iter().try_for_each(|database| place::sync(database))?;
+            place::sync(&root)
         })
         .await?;
-        Ok(written)
+        Ok(self.written)
+    }
+
+    pub(super) async fn put(self) -> Result<()> {
+        let root = self.root;
+        blocking(move || root.put()).await
     }
 
     pub(super) async fn abandon(mut self) {
@@ -146,32 +154,32 @@ impl Directory {
     }
 
     async fn open_data(&mut self, file: String, namespace: &str) -> Result<()> {
-        let (file, path) = self.create(file, namespace).await?;
-        self.output = Some(Output::file(file, path.display().to_string(), self.gzip, &self.cpu));
+        let goal = self.create(file, namespace).await?;
+        self.output = Some(Output::new(goal, self.gzip, &self.cpu, &self.room));
         Ok(())
     }
 
-    async fn create(&self, name: String, namespace: &str) -> Result<(File, PathBuf)> {
+    async fn create(&self, name: String, namespace: &str) -> Result<Goal> {
         let (path, namespace) = (self.root.path().join(&name), namespace.to_owned());
         blocking(move || {
             let file = place::try_create(&path).map_err(|e| match e.kind() {
                 io::ErrorKind::AlreadyExists => meets(&format!("{name} of {namespace}")).cause(e),
                 _ => failed("create", &path.display(), e),
             })?;
-            Ok((file, path))
+            Ok(Goal { file, name: path.display().to_string(), durable: true })
         })
         .await
     }
 
-    async fn write_small(&mut self, file: File, path: PathBuf, content: Vec<u8>) -> Result<()> {
-        self.room().await?;
-        let (name, gzip, cpu) = (path.display().to_string(), self.gzip, self.cpu.clone());
-        self.ending.spawn(async move { small(file, name, content, gzip, &cpu).await });
+    async fn write_small(&mut self, goal: Goal, content: Vec<u8>) -> Result<()> {
+        self.turn().await?;
+        let (gzip, cpu, room) = (self.gzip, self.cpu.clone(), self.room.clone());
+        self.ending.spawn(async move { small(goal, content, gzip, &cpu, &room).await });
         Ok(())
     }
 
     /// Waits until one more file can be made durable.
-    async fn room(&mut self) -> Result<()> {
+    async fn turn(&mut self) -> Result<()> {
         while self.ending.len() >= ENDING {
             match self.ending.join_next().await {
                 Some(ended) => self.written += joined(ended)?,

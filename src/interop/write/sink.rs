@@ -19,6 +19,20 @@ pub(super) const ROOM: usize = 12 * 1024 * 1024;
 /// The most pieces that wait.
 const PIECES: usize = 64;
 
+/// Room for the bytes that wait, of one sink or of several together.
+#[derive(Debug, Clone)]
+pub(super) struct Room(Arc<Semaphore>);
+
+/// A file to write to.
+#[derive(Debug)]
+pub(super) struct Goal {
+    pub(super) file: File,
+    /// As messages call it.
+    pub(super) name: String,
+    /// Whether it is to be made durable.
+    pub(super) durable: bool,
+}
+
 /// What the thread is told.
 enum Order {
     /// The permit is given back when the bytes are written.
@@ -31,8 +45,9 @@ enum Order {
 #[derive(Debug)]
 struct Sink {
     orders: mpsc::Sender<Order>,
-    room: Arc<Semaphore>,
-    thread: JoinHandle<Result<u64>>,
+    room: Room,
+    /// None when it has ended, and how was told.
+    thread: Option<JoinHandle<Result<u64>>>,
     name: String,
 }
 
@@ -43,22 +58,32 @@ pub(super) struct Output {
     gzip: Option<Gzip>,
 }
 
-/// An output that has all its bytes and is being made durable.
-#[derive(Debug)]
-pub(super) struct Ending(Sink);
-
-impl Output {
-    /// Into this file, which is called `name`.
-    pub(super) fn file(file: File, name: String, gzip: Option<u32>, cpu: &Cpu) -> Self {
-        Self { sink: Sink::start(file, name, true), gzip: gzip.map(|level| Gzip::new(level, cpu)) }
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM)))
     }
 
-    /// To standard output.
-    pub(super) fn stdout(gzip: Option<u32>, cpu: &Cpu) -> Result<Self> {
+    /// Waits until there is room for so many bytes, or for as many as there can be.
+    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let room = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
+        let permit = self.0.clone().acquire_many_owned(room).await;
+        permit.map_err(|e| Error::new(ErrorKind::Internal, "a writer's room is closed").cause(e))
+    }
+}
+
+impl Goal {
+    /// Standard output.
+    pub(super) fn stdout() -> Result<Self> {
         let name = "standard output".to_owned();
         // A file of its own: the lock of the usual one would be held as long as nobody reads.
         let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned().map_err(|e| failed("write to", &name, e))?;
-        Ok(Self { sink: Sink::start(File::from(fd), name, false), gzip: gzip.map(|level| Gzip::new(level, cpu)) })
+        Ok(Self { file: File::from(fd), name, durable: false })
+    }
+}
+
+impl Output {
+    pub(super) fn new(goal: Goal, gzip: Option<u32>, cpu: &Cpu, room: &Room) -> Self {
+        Self { sink: Sink::start(goal, room.clone()), gzip: gzip.map(|level| Gzip::new(level, cpu)) }
     }
 
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -74,7 +99,7 @@ impl Output {
     }
 
     /// Hands the last bytes on.
-    pub(super) async fn end(mut self) -> Result<Ending> {
+    pub(super) async fn end(&mut self) -> Result<()> {
         if let Some(mut gzip) = self.gzip.take() {
             gzip.end();
             while let Some(member) = gzip.next(true).await? {
@@ -84,27 +109,28 @@ impl Output {
         if self.sink.orders.send(Order::End).await.is_err() {
             return Err(self.sink.error().await);
         }
-        Ok(Ending(self.sink))
+        Ok(())
+    }
+
+    /// After its end: waits until all of it is durable, and gives the number of bytes.
+    pub(super) async fn finish(&mut self) -> Result<u64> {
+        self.sink.ended().await
     }
 
     /// Waits until nothing is written any more.
     pub(super) async fn abandon(self) {
         let Sink { orders, thread, .. } = self.sink;
         drop(orders);
-        // What it failed with does not matter any more.
-        let _ended = thread.await;
-    }
-}
-
-impl Ending {
-    /// Waits until all of it is durable, and gives the number of bytes.
-    pub(super) async fn finish(self) -> Result<u64> {
-        joined(self.0.thread.await, &self.0.name)
+        if let Some(thread) = thread {
+            // What it failed with does not matter any more.
+            let _ended = thread.await;
+        }
     }
 }
 
 impl Sink {
-    fn start(mut file: File, name: String, durable: bool) -> Self {
+    fn start(goal: Goal, room: Room) -> Self {
+        let Goal { mut file, name, durable } = goal;
         let (orders, mut taken) = mpsc::channel(PIECES);
         let of_thread = name.clone();
         let thread = tokio::task::spawn_blocking(move || {
@@ -125,16 +151,14 @@ impl Sink {
             }
             Ok(written)
         });
-        Self { orders, room: Arc::new(Semaphore::new(ROOM)), thread, name }
+        Self { orders, room, thread: Some(thread), name }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let room = u32::try_from(bytes.len().min(ROOM)).unwrap_or(u32::MAX);
         let permit = tokio::select! {
-            permit = self.room.clone().acquire_many_owned(room) => permit,
+            permit = self.room.take(bytes.len()) => permit?,
             () = self.orders.closed() => return Err(self.error().await),
         };
-        let permit = permit.map_err(|e| Error::new(ErrorKind::Internal, "a writer's room is closed").cause(e))?;
         if self.orders.send(Order::Write(bytes, permit)).await.is_err() {
             return Err(self.error().await);
         }
@@ -143,27 +167,82 @@ impl Sink {
 
     /// Why the thread has ended.
     async fn error(&mut self) -> Error {
-        match joined((&mut self.thread).await, &self.name) {
+        match self.ended().await {
             Err(e) => e,
             Ok(_) => Error::new(ErrorKind::Internal, format!("writing to {} ended before its end", self.name)),
         }
     }
+
+    /// How the thread ends, told once.
+    async fn ended(&mut self) -> Result<u64> {
+        let thread = self.thread.as_mut();
+        let thread = thread.ok_or_else(|| Error::new(ErrorKind::Internal, format!("writing to {} is over", self.name)))?;
+        let ended = thread.await;
+        self.thread = None;
+        ended.map_err(|e| Error::new(ErrorKind::Internal, format!("writing to {} died", self.name)).cause(e))?
+    }
 }
 
-fn joined(ended: Result<Result<u64>, tokio::task::JoinError>, name: &str) -> Result<u64> {
-    ended.map_err(|e| Error::new(ErrorKind::Internal, format!("writing to {name} died")).cause(e))?
-}
-
-/// Writes a small file whole and durably. Gives the bytes that it takes.
-pub(super) async fn small(file: File, name: String, content: Vec<u8>, gzip: Option<u32>, cpu: &Cpu) -> Result<u64> {
+/// Writes a small file whole and durably, in this room. Gives the bytes that it takes.
+pub(super) async fn small(goal: Goal, content: Vec<u8>, gzip: Option<u32>, cpu: &Cpu, room: &Room) -> Result<u64> {
+    let _room = room.take(content.len()).await?;
+    let Goal { mut file, name, .. } = goal;
     let content = match gzip {
         Some(level) => cpu.run(move || super::gzip::member(&content, level)).await?,
         None => content,
     };
     blocking(move || {
-        let mut file = file;
         file.write_all(&content).and_then(|()| file.sync_all()).map_err(|e| failed("write to", &name, e))?;
         Ok(content.len() as u64)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn output(file: impl Into<OwnedFd>, room: &Room) -> Output {
+        let goal = Goal { file: File::from(file.into()), name: "here".to_owned(), durable: false };
+        Output::new(goal, None, &Cpu::of_this_machine(), room)
+    }
+
+    #[tokio::test]
+    async fn outputs_of_one_room_hold_no_more_than_that_together() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let room = Room::new();
+        let (mut full, mut other) = (output(writer, &room), output(File::create("/dev/null").unwrap(), &room));
+        // Nobody reads, so it waits.
+        full.write(vec![0; ROOM].into()).await.unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(100), other.write(vec![0; 1].into())).await;
+        assert!(waits.is_err(), "there was more room");
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes.len())
+        });
+        other.write(vec![0; 1].into()).await.unwrap();
+        for output in [&mut full, &mut other] {
+            output.end().await.unwrap();
+        }
+        assert_eq!((full.finish().await.unwrap(), other.finish().await.unwrap()), (ROOM as u64, 1));
+        assert_eq!(reader.await.unwrap().unwrap(), ROOM);
+        full.abandon().await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_told_and_can_be_given_up_then() {
+        let mut output = output(File::options().write(true).open("/dev/full").unwrap(), &Room::new());
+        let error = loop {
+            if let Err(e) = output.write(vec![0; 10].into()).await {
+                break e;
+            }
+        };
+        assert!(error.to_string().starts_with("cannot write to here: No space"), "{error}");
+        assert_eq!(output.write(vec![0; 10].into()).await.unwrap_err().kind(), ErrorKind::Internal);
+        output.abandon().await;
+    }
 }

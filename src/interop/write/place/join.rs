@@ -1,0 +1,182 @@
+//! A dump joined to the one that stands in a directory, file by file: what is replaced is there until what replaces it is.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::look::{Kind, TOP_FILES, inside, kind, name};
+use super::{failed, sync};
+use crate::error::Result;
+use crate::format::key::escape_collection;
+use crate::interop::write::Described;
+use crate::names::BUCKETS_PREFIX;
+
+/// What a dump holds, by the names of its files.
+#[derive(Debug, Default)]
+pub(in crate::interop::write) struct Holds {
+    /// The escaped names under which files of its collections may stand, by database.
+    pub(super) databases: BTreeMap<String, BTreeSet<String>>,
+    /// Whether these databases have no other collections.
+    whole: bool,
+}
+
+impl Holds {
+    pub(in crate::interop::write) fn of(collections: &[Described], whole: bool) -> Self {
+        let mut databases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for Described { database, name, .. } in collections {
+            // The documents of a time series come under one or the other, by the server's version; and a collection may have become one.
+            let names = [escape_collection(name), escape_collection(&format!("{BUCKETS_PREFIX}{name}"))];
+            databases.entry(database.clone()).or_default().extend(names);
+        }
+        Self { databases, whole }
+    }
+
+    /// Whether a file of this name, which is not the dump's, is out of date in the directory of a database with these collections.
+    fn replace(&self, collections: &BTreeSet<String>, name: &str) -> bool {
+        match kind(name) {
+            // The one at the top holds for all of them.
+            Kind::Prelude => true,
+            // Users and roles, which begin with `$` as no escaped name does, are no collections.
+            Kind::Collection(stem) => collections.contains(stem) || (self.whole && !stem.starts_with('$')),
+            Kind::Other => false,
+        }
+    }
+}
+
+/// Puts the files of a dump over those of the one in `goal`, and removes what is out of date then.
+pub(super) fn join(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
+    let joined = put(new, goal, holds);
+    joined.map_err(|e| {
+        let e = if e.hint_text().is_some() { e } else { e.hint("put that right, and write the dump again") };
+        e.context(format!("the dump in {} is partly the new one", goal.display()))
+    })
+}
+
+fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
+    // 1. What is about the dump that stood there must not be taken for this one's.
+    for file in TOP_FILES {
+        remove(&goal.join(file))?;
+    }
+    sync(goal)?;
+
+    // 2. Databases that were not there, and the files of the others.
+    let mut joined = Vec::new();
+    for (database, collections) in &holds.databases {
+        let (from, to) = (new.join(database), goal.join(database));
+        if to.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            rename(&from, &to)?;
+            continue;
+        }
+        // By their numbers: where a file system ignores case, a file keeps the name of the one that it replaces.
+        let mut files = HashSet::new();
+        for path in inside(&from)? {
+            let found = path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e))?;
+            rename(&path, &to.join(name(&path)))?;
+            files.insert(found.ino());
+        }
+        sync(&to)?;
+        joined.push((to, collections, files));
+    }
+    sync(goal)?;
+
+    // 3. What is out of date now: the same under another name, and what is gone.
+    for (directory, collections, files) in &joined {
+        for path in inside(directory)? {
+            let is_old = path.symlink_metadata().is_ok_and(|found| found.is_file() && !files.contains(&found.ino()));
+            if is_old && holds.replace(collections, name(&path)) {
+                remove(&path)?;
+            }
+        }
+        sync(directory)?;
+    }
+
+    // 4. What says that it is whole.
+    for file in TOP_FILES {
+        let from = new.join(file);
+        if from.symlink_metadata().is_ok() {
+            rename(&from, &goal.join(file))?;
+        }
+    }
+    sync(goal)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|e| failed("create", &to.display(), e))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path.display(), e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::format::manifest::CollectionKind;
+
+    fn described(name: &str) -> Described {
+        let (database, name, data) = ("d".to_owned(), name.to_owned(), name.to_owned());
+        Described { database, name, data, kind: CollectionKind::Collection, metadata: String::new() }
+    }
+
+    fn written(root: &Path, files: &[&str], content: &str) -> PathBuf {
+        for file in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        root.to_owned()
+    }
+
+    #[test]
+    fn an_error_in_the_middle_loses_nothing_and_says_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let goal = directory.path().join("goal");
+        let old = ["d/a.bson", "d/a.metadata.json", "d/b.bson.gz", "d/gone.bson", "e/x.bson"];
+        written(&goal, &old, "old");
+        let new = written(&goal.join("new"), &["d/a.bson", "d/b.bson", "d/c.bson", "prelude.json"], "new");
+        // Where a file should go.
+        std::fs::create_dir(goal.join("d/b.bson")).unwrap();
+        let holds = Holds::of(&["a", "b", "c"].map(described), true);
+        let error = join(&new, &goal, &holds).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with(&format!("the dump in {} is partly the new one: cannot create ", goal.display())),
+            "{message}"
+        );
+        assert!(message.contains("d/b.bson: ") && error.hint_text().is_some(), "{message}");
+        for file in old {
+            let expected = if file == "d/a.bson" { "new" } else { "old" };
+            assert_eq!(std::fs::read_to_string(goal.join(file)).unwrap(), expected, "{file}");
+        }
+        assert!(!goal.join("prelude.json").exists());
+        // What was not put yet is where only new files are.
+        assert!(new.join("d/b.bson").is_file() && !new.join("d/a.bson").exists());
+        std::fs::remove_dir(goal.join("d/b.bson")).unwrap();
+        written(&new, &["d/a.bson"], "newer");
+        join(&new, &goal, &holds).unwrap();
+        let names = |of: &str| inside(&goal.join(of)).unwrap().iter().map(|path| name(path).to_owned()).collect::<Vec<_>>();
+        assert_eq!(names("d"), ["a.bson", "b.bson", "c.bson"]);
+        assert_eq!(names(""), ["d", "e", "new", "prelude.json"]);
+    }
+
+    #[test]
+    fn what_is_of_the_same_collections_is_replaced_under_any_name() {
+        let part = Holds::of(&[described("a b"), described("x")], false);
+        let whole = Holds::of(&[described("x")], true);
+        let replaces = |holds: &Holds, name: &str| holds.replace(&holds.databases["d"], name);
+        for name in ["a+b.bson", "a+b.bin", "a+b.metadata.json.gz", "system.buckets.a+b.bson.gz", "prelude.json"] {
+            assert!(replaces(&part, name), "{name}");
+        }
+        for name in ["b.bson", "a+b.c.bson", "notes.json", "$admin.system.users.bson"] {
+            assert!(!replaces(&part, name), "{name}");
+        }
+        assert!(replaces(&whole, "b.metadata.json") && replaces(&whole, "b.bson"));
+        assert!(!replaces(&whole, "notes.json") && !replaces(&whole, "$admin.system.roles.metadata.json"));
+    }
+}

@@ -1,0 +1,266 @@
+//! What stands at a place, and whether a dump can be written there: looked at before anything is.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Holds, UNFINISHED, create, failed, unfinished};
+use crate::error::{Error, Result};
+use crate::interop::write::Format;
+
+/// Files at the top of a dump, in the order in which they are put there: what has its `prelude.json` is whole.
+pub(super) const TOP_FILES: [&str; 3] = ["oplog.bson", "prelude.json", "prelude.json.gz"];
+
+/// What the names begin with of what this program leaves in a directory where it was killed.
+const OWN: [&str; 2] = [UNFINISHED, ".bsonvault-dump-"];
+
+/// A place that a dump can have.
+#[derive(Debug)]
+pub(in crate::interop::write) struct Place {
+    /// Its true name.
+    pub(super) goal: PathBuf,
+    /// The directory that it is in, which is there.
+    above: PathBuf,
+    pub(super) standing: Standing,
+}
+
+/// What stands at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Nothing,
+    /// A regular file.
+    File,
+    /// What has no end and is not replaced: a device or a pipe.
+    Device {
+        is_durable: bool,
+    },
+    /// One that is empty, or has a dump in it.
+    Directory,
+}
+
+/// What a file in a database's directory is by its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    /// Documents or metadata of the collection whose escaped name this is.
+    Collection(&'a str),
+    /// What older tools write for a single database.
+    Prelude,
+    /// Not mongodump's.
+    Other,
+}
+
+impl Place {
+    /// The place of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for what does not take a dump of this format, or has something in it that must stay;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub(in crate::interop::write) fn of(goal: &Path, format: Format, force: bool) -> Result<Self> {
+        if goal.as_os_str().is_empty() {
+            return Err(Error::usage("the destination has no name").hint("say where with --out PATH"));
+        }
+        // An existing directory may be called `.` or by a link.
+        if goal.is_dir() {
+            let goal = goal.canonicalize().map_err(|e| failed("look at", &goal.display(), e))?;
+            check_directory(&goal, format, force)?;
+            return Ok(Self { above: goal.parent().unwrap_or(&goal).to_owned(), goal, standing: Standing::Directory });
+        }
+        let (goal, above) = resolved(goal)?;
+        let standing = match seen(&goal)? {
+            None => Standing::Nothing,
+            Some(found) => standing(&goal, &found, format, force)?,
+        };
+        Ok(Self { goal, above, standing })
+    }
+
+    /// Where lies what is not finished.
+    pub(super) fn room(&self) -> &Path {
+        if self.standing == Standing::Directory { &self.goal } else { &self.above }
+    }
+
+    /// Proves that files can be made where it is necessary.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub(in crate::interop::write) fn prove(&self) -> Result<()> {
+        match self.standing {
+            // Opening one may have an effect, or wait for somebody who reads.
+            Standing::Device { .. } => Ok(()),
+            _ => prove(self.room()),
+        }
+    }
+
+    /// Proves it of the directories that are there for these databases.
+    pub(super) fn prove_databases(&self, holds: &Holds) -> Result<()> {
+        if self.standing != Standing::Directory {
+            return Ok(());
+        }
+        let device = |path: &Path| path.symlink_metadata().map(|found| found.dev());
+        let own = device(&self.goal).map_err(|e| failed("look at", &self.goal.display(), e))?;
+        for database in holds.databases.keys() {
+            let path = self.goal.join(database);
+            match device(&path) {
+                Ok(other) if other != own => {
+                    return Err(Error::usage(format!(
+                        "{} is on another file system than the directory that it is in, and cannot be replaced from there",
+                        path.display()
+                    ))
+                    .hint("choose another directory"));
+                }
+                Ok(_) => prove(&path)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("look at", &path.display(), e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a file is by its name.
+pub(super) fn kind(name: &str) -> Kind<'_> {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    if plain == "prelude.json" {
+        return Kind::Prelude;
+    }
+    let stem = [".metadata.json", ".bson"].iter().find_map(|ending| plain.strip_suffix(ending));
+    // What very old tools wrote, which did not compress.
+    match stem.or_else(|| name.strip_suffix(".bin")).filter(|stem| !stem.is_empty()) {
+        Some(stem) => Kind::Collection(stem),
+        None => Kind::Other,
+    }
+}
+
+/// What is in a directory, in the order of the names.
+pub(super) fn inside(directory: &Path) -> Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(directory).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
+    let mut paths: Vec<PathBuf> = paths.map_err(|e| failed("look into", &directory.display(), e))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The last part of a path where it is text; nothing otherwise, which is no name of a dump's file.
+pub(super) fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+fn check_directory(goal: &Path, format: Format, force: bool) -> Result<()> {
+    if format == Format::Archive {
+        return Err(Error::usage(format!("{} is a directory, and an archive is a file", goal.display()))
+            .hint("name a file in it, or use --format dir"));
+    }
+    let mut paths = inside(goal)?;
+    paths.retain(|path| !OWN.iter().any(|own| name(path).starts_with(own)));
+    if !force && !paths.is_empty() {
+        return Err(Error::usage(format!("{} exists already, and is not empty", goal.display()))
+            .hint("choose another name, or empty it; --force replaces what is dumped again in a dump there"));
+    }
+    for path in paths {
+        if let Some(stranger) = stranger(path)? {
+            let name = stranger.strip_prefix(goal).unwrap_or(&stranger);
+            return Err(Error::usage(format!("{} holds {name:?}, which is not of a dump", goal.display()))
+                .hint("choose another directory, or take that away"));
+        }
+    }
+    Ok(())
+}
+
+/// What is not of a dump, of something at its top: of a dump are directories with nothing but collections' files in them, and the files beside those.
+fn stranger(path: PathBuf) -> Result<Option<PathBuf>> {
+    let look = |path: &Path| path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e));
+    let found = look(&path)?;
+    if !found.is_dir() {
+        let is_known = found.is_file() && TOP_FILES.contains(&name(&path));
+        return Ok((!is_known).then_some(path));
+    }
+    for file in inside(&path)? {
+        if kind(name(&file)) == Kind::Other || !look(&file)?.is_file() {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+/// What is there, which is no directory.
+fn standing(goal: &Path, found: &Metadata, format: Format, force: bool) -> Result<Standing> {
+    if format == Format::Dir {
+        return Err(Error::usage(format!("{} exists already, and is not a directory", goal.display()))
+            .hint("choose another name, or use --format archive"));
+    }
+    if !force {
+        return Err(Error::usage(format!("{} exists already", goal.display()))
+            .hint("choose another name, or replace the file with --force"));
+    }
+    let kind = found.file_type();
+    if kind.is_char_device() || kind.is_fifo() || kind.is_block_device() {
+        return Ok(Standing::Device { is_durable: kind.is_block_device() });
+    }
+    // A link would be replaced, and not what it leads to.
+    if !goal.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        return Err(Error::usage(format!("{} is there and is not a regular file", goal.display()))
+            .hint("choose another name; `--out -` writes to standard output"));
+    }
+    Ok(Standing::File)
+}
+
+/// What a name leads to.
+fn seen(goal: &Path) -> Result<Option<Metadata>> {
+    match goal.metadata() {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && goal.symlink_metadata().is_ok() => {
+            Err(Error::usage(format!("{} is a link that leads nowhere", goal.display()))
+                .hint("choose another name, or take the link away")
+                .cause(e))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("look at", &goal.display(), e)),
+    }
+}
+
+/// The goal by its true name, and the directory that it is in, which must exist.
+fn resolved(goal: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (Some(name), Some(above)) = (goal.file_name(), goal.parent()) else {
+        return Err(Error::usage(format!("{} cannot be the name of an export", goal.display())));
+    };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let no_directory = || Error::usage(format!("{} is not a directory", above.display())).hint("choose another name");
+    let real = above.canonicalize().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::usage(format!("{} does not exist", above.display())).hint("create it first").cause(e),
+        io::ErrorKind::NotADirectory => no_directory().cause(e),
+        _ => failed("look at", &above.display(), e),
+    })?;
+    if !real.is_dir() {
+        return Err(no_directory());
+    }
+    Ok((real.join(name), real))
+}
+
+fn prove(directory: &Path) -> Result<()> {
+    let probe = directory.join(unfinished());
+    drop(create(&probe)?);
+    std::fs::remove_file(&probe).map_err(|e| failed("remove", &probe.display(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_mongodumps_names_alone() {
+        for (file, stem) in [
+            ("a.bson", "a"),
+            ("a.bson.gz", "a"),
+            ("a.bin", "a"),
+            ("a.metadata.json", "a"),
+            ("a.metadata.json.gz", "a"),
+            ("a.metadata.json.bson", "a.metadata.json"),
+            ("$admin.system.users.bson", "$admin.system.users"),
+        ] {
+            assert_eq!(kind(file), Kind::Collection(stem), "{file}");
+        }
+        for file in ["", ".bson", ".bin", ".metadata.json.gz", "a", "a.json", "a.gz", "a.bin.gz", "a.bson.zst", "a.bson.gz.gz"] {
+            assert_eq!(kind(file), Kind::Other, "{file}");
+        }
+        assert_eq!((kind("prelude.json"), kind("prelude.json.gz")), (Kind::Prelude, Kind::Prelude));
+    }
+}

@@ -105,10 +105,7 @@ impl Summary {
         match &self.state {
             State::Complete(manifest) => Some(manifest.started),
             State::Running(progress) => Some(progress.started),
-            State::Incomplete | State::Damaged(_) => {
-                let time = NaiveDateTime::parse_from_str(self.name.as_str(), "atlas-backup-%Y-%m-%dT%H-%M-%S-%3fZ");
-                time.ok().map(|t| t.and_utc())
-            }
+            State::Incomplete | State::Damaged(_) => time_in(self.name.as_str()),
         }
     }
 }
@@ -300,12 +297,19 @@ async fn is_at_work(store: &Store, progress: &Progress, now: DateTime<Utc>) -> b
     progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
 }
 
-/// Whether there is anything there that only a backup writes.
+/// The time in a name that a backup gave itself.
+fn time_in(name: &str) -> Option<DateTime<Utc>> {
+    NaiveDateTime::parse_from_str(name, "atlas-backup-%Y-%m-%dT%H-%M-%S-%3fZ").ok().map(|t| t.and_utc())
+}
+
+/// Whether there is anything there that only a backup writes. Metadata files are mongodump's, too: they count where the directory was named by a backup.
 async fn holds_parts(store: &Store) -> Result<bool> {
     let entries = store.list().await?;
+    let is_named = store.directory().file_name().and_then(|name| name.to_str()).is_some_and(|name| time_in(name).is_some());
     Ok(entries.iter().any(|e| {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
             || key::journal_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
+            || (is_named && e.key.ends_with(".metadata.json"))
     }))
 }

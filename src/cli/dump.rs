@@ -116,7 +116,7 @@ async fn dump(args: Args, destination: &Destination, config: &Config, faces: Fac
         ..BackupOptions::default()
     };
     let format = if args.archive.is_some() { Format::Archive } else { Format::Dir };
-    // export::look(destination, format, true)?;
+    export::look(destination, format, true)?;
 
     // 2. A backup, compressed, beside where the dump will be.
     let place = scratch(destination)?;

@@ -65,6 +65,9 @@ async fn each_directory_is_listed_as_what_it_is_newest_first() {
     file(&root, "photos/holiday.jpg", "x");
     file(&root, "not a name/manifest.json", "x");
     file(&root, "loose.bson.zst", "x");
+    // A dump of mongodump's, which `clean` must leave alone.
+    file(&root, "dump/d/c.bson", "x");
+    file(&root, "dump/d/c.metadata.json", "x");
     std::fs::create_dir(root.path().join("empty")).unwrap();
 
     let found = catalog(&root).list(now).await.unwrap();

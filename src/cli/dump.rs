@@ -48,10 +48,10 @@ pub struct Args {
     /// Dump this collection of it only
     #[arg(short, long, value_name = "NAME", requires = "db")]
     collection: Option<String>,
-    /// The directory to write to; databases of a dump that is there are replaced
+    /// The directory to write to; in a dump that is there, files of the same collections are replaced, and what a database that is dumped whole no longer has is removed
     #[arg(short, long, value_name = "DIR", default_value = "dump", conflicts_with = "archive")]
     out: PathBuf,
-    /// Write an archive, to standard output where no file is given; a file that is there is replaced
+    /// Write an archive, to standard output where no file is given; a file that is there is replaced, a device or pipe written to
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     archive: Option<PathBuf>,
     /// Compress with gzip, on all cores

@@ -120,9 +120,9 @@ impl Dump {
     /// metadata files.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound), [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged),
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is something else, or its directory cannot be a database's,
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Damaged`],
+    /// [`ErrorKind::Usage`] where it is something else, or its directory cannot be a database's,
+    /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`].
     pub async fn open(location: &str, stop: &CancellationToken) -> Result<Self> {
         Self::open_as(location, None, stop).await
     }
@@ -209,8 +209,8 @@ impl Dump {
     /// budget before it is handed on; who takes it must not wait for another share while it holds one. Where nobody takes parts any more, it ends without an error.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), naming the namespace and the offset; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
-    /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted); [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where standard input was read already.
+    /// [`ErrorKind::Damaged`], naming the namespace and the offset; [`ErrorKind::Storage`];
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Refused`] where standard input was read already.
     pub async fn read(
         &self,
         wanted: &Wanted,

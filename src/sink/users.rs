@@ -72,7 +72,7 @@ impl Accounts {
     /// Those of them that are wanted.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+    /// [`ErrorKind::Damaged`] where they are not documents.
     pub fn only(&self, wanted: &WantedAccounts) -> Result<Self> {
         let of = |wants: bool, documents: &[u8]| -> Result<Vec<u8>> {
             let mut kept = Vec::new();

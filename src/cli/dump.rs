@@ -21,7 +21,8 @@ use crate::pipeline::progress::Progress;
 use crate::store::Store;
 
 /// Its flags, and those of other verbs that do the same.
-const FLAGS: [(&str, &str); 12] = [
+const FLAGS: [(&str, &str); 13] = [
+    ("choose another place", "set BACKUP_PATH or --path to a disk with more"),
     ("use `bsonvault backup --allow-empty`", "pass --allow-empty"),
     ("leave --oplog out", "pass --allow-inconsistent"),
     ("--oplog", "--allow-inconsistent"),

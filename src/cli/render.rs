@@ -217,7 +217,11 @@ pub fn import(report: &RestoreReport) -> String {
         );
     }
     if report.users + report.roles > 0 {
-        text += &format!("merged       {}, {}\n", count(report.users, "user"), count(report.roles, "role"));
+        text += &format!(
+            "added        {}, {}, but for those that are there already\n",
+            count(report.users, "user"),
+            count(report.roles, "role")
+        );
     }
     for namespace in &report.pruned {
         text += &format!("dropped: {} is not in the backup\n", plain(namespace));

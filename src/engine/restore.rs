@@ -338,7 +338,7 @@ async fn stage(
         progress.begin("building indexes");
         let contents = staged.proven.contents.iter().copied().enumerate();
         let all: Vec<Read> =
-            contents.map(|(number, content)| Read { filled: Filled { number, ..Filled::default() }, content }).collect();
+            contents.map(|(number, content)| Read::of(Filled { number, ..Filled::default() }, content)).collect();
         stage.build(&all, Which::All).await?;
     }
 

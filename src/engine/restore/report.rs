@@ -43,10 +43,10 @@ pub struct RestoreReport {
     /// Documents of capped collections that later ones have overwritten: a dump may hold more than the collection does.
     #[serde(skip_serializing_if = "is_zero")]
     pub overwritten: u64,
-    /// Users of a dump that were merged into those of the target.
+    /// Users of a dump that were added to those of the target, where they were not there already.
     #[serde(skip_serializing_if = "is_zero")]
     pub users: u64,
-    /// Roles of a dump that were merged into those of the target.
+    /// Roles of a dump that were added to those of the target, where they were not there already.
     #[serde(skip_serializing_if = "is_zero")]
     pub roles: u64,
     /// What stood in the target, was not in the backup, and was dropped.
@@ -130,14 +130,14 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
     let collections: Vec<RestoredCollection> = plan
         .blueprints
         .iter()
-        .zip(staged.proven.contents.iter().zip(&staged.documents))
-        .map(|(blueprint, (found, documents))| RestoredCollection {
+        .zip(staged.proven.contents.iter().zip(&staged.proven.expected))
+        .zip(&staged.documents)
+        .map(|((blueprint, (found, expected)), documents)| RestoredCollection {
             namespace: blueprint.namespace.to_string(),
             kind: blueprint.kind,
             documents: *documents,
             bytes: found.bytes,
-            // Whatever differs is an error before anything is published.
-            digest_matches: true,
+            digest_matches: found == expected,
             indexes: built(blueprint),
         })
         .collect();

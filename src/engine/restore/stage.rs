@@ -40,7 +40,9 @@ pub(super) struct Stage<'a> {
 /// What was filled, and read back.
 #[derive(Debug, Default)]
 pub(super) struct Proven {
-    /// What each collection must hold, and was found to hold.
+    /// What each collection must hold: what came, less what was overwritten.
+    pub(super) expected: Vec<Content>,
+    /// What each was found to hold.
     pub(super) contents: Vec<Content>,
     /// Documents that were passed over, because another one with the same `_id` came first.
     pub(super) passed_over: u64,
@@ -54,8 +56,17 @@ pub(super) struct Proven {
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) filled: Filled,
+    /// What it must hold.
+    pub(super) expected: Content,
     /// What it holds.
     pub(super) content: Content,
+}
+
+impl Read {
+    /// One that has still to be looked at, or need not be.
+    pub(super) fn of(filled: Filled, content: Content) -> Self {
+        Self { expected: filled.content, filled, content }
+    }
 }
 
 impl Stage<'_> {
@@ -83,15 +94,17 @@ impl Stage<'_> {
             self.build(&small, Which::All).await?;
         }
         proven.extend(small);
-        let mut contents = vec![Content::default(); self.plan.blueprints.len()];
+        let mut expected = vec![Content::default(); self.plan.blueprints.len()];
+        let mut contents = expected.clone();
         let mut overwritten = 0;
-        for Read { filled, content } in proven {
-            overwritten += filled.content.documents - content.documents;
+        for Read { filled, expected: left, content } in proven {
+            overwritten += filled.content.documents - left.documents;
+            expected[filled.number] = left;
             contents[filled.number] = content;
         }
         let accounts = self.origin.dumped.and_then(|dumped| dumped.accounts()).unwrap_or(&accounts);
         let accounts = self.plan.users.as_ref().map(|wanted| accounts.only(wanted)).transpose()?.unwrap_or_default();
-        Ok(Proven { contents, passed_over, overwritten, accounts })
+        Ok(Proven { expected, contents, passed_over, overwritten, accounts })
     }
 
     /// Waits until all that was written is on the disks of a majority.
@@ -125,12 +138,12 @@ impl Stage<'_> {
         self.plan.target.make_durable(&blueprint.place.database).await?;
         let check = async {
             let content = self.read_back(&filled).await?;
-            self.refuse_differences([Read { filled: filled.clone(), content }])
+            self.refuse_differences([Read::of(filled.clone(), content)])
         };
         if self.indexes_later {
             return check.await.map(|mut read| read.remove(0));
         }
-        let this = [Read { filled: filled.clone(), content: filled.content }];
+        let this = [Read::of(filled.clone(), filled.content)];
         let (mut read, ()) = tokio::try_join!(check, self.build(&this, Which::Lasting))?;
         self.build(&this, Which::Expiring).await?;
         Ok(read.remove(0))
@@ -141,7 +154,7 @@ impl Stage<'_> {
         filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
         let checks = filled.into_iter().map(|filled| async move {
             let content = self.read_back(&filled).await?;
-            Ok::<_, Error>(Read { filled, content })
+            Ok::<_, Error>(Read::of(filled, content))
         });
         let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
         self.refuse_differences(found)
@@ -159,14 +172,14 @@ impl Stage<'_> {
         let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
         let (mut proven, mut differences) = (Vec::new(), Vec::new());
         for read in found {
-            let Read { filled, content } = &read;
+            let Read { filled, content, .. } = &read;
             let overwritten = filled.content.documents.saturating_sub(content.documents);
             let left = filled.oldest.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
             if left != *content {
                 let namespace = &self.plan.blueprints[filled.number].namespace;
                 differences.push(format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));
             }
-            proven.push(read);
+            proven.push(Read { expected: left, ..read });
         }
         if differences.is_empty() {
             return Ok(proven);
@@ -194,7 +207,7 @@ impl Stage<'_> {
         if self.plan.indexes == IndexMode::Skip {
             return Ok(());
         }
-        let builds = collections.iter().map(|Read { filled, content }| async move {
+        let builds = collections.iter().map(|Read { filled, content, .. }| async move {
             // How many at a time depends on what there is.
             let blueprint = &self.plan.blueprints[filled.number].holding(*content);
             let item = self.progress.item(format!("{} (indexes)", blueprint.namespace), blueprint.indexes.len() as u64, 0);

@@ -210,6 +210,9 @@ pub fn import(report: &RestoreReport) -> String {
     if report.passed_over > 0 {
         text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
     }
+    if report.not_added > 0 {
+        text += &format!("not added    {}: others stand in the target in their places\n", count(report.not_added, "document"));
+    }
     if report.overwritten > 0 {
         text += &format!(
             "overwritten  {}, of which the dump holds more than its capped collection\n",

@@ -22,7 +22,9 @@ use crate::sink::users::{self, WantedAccounts};
 const DEFAULT_DIRECTORY: &str = "dump";
 
 /// Its flags, and those of `import` that do the same.
-const FLAGS: [(&str, &str); 14] = [
+const FLAGS: [(&str, &str); 16] = [
+    ("--oplogLimit", "--oplog-limit"),
+    ("restore with --drop", "choose another --mode"),
     ("use `bsonvault import --allow-same`", "give --allow-same"),
     ("--noIndexRestore", "--indexes skip"),
     ("`bsonvault import --indexes only`", "--indexes only"),
@@ -142,6 +144,13 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
         None => MongoUri::parse(Role::Target, DEFAULT_URI)?,
     };
     let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
+    if let (Some(asked), Some(in_path)) = (args.db.as_deref(), target.database().filter(|path| args.db.as_deref() != Some(*path)))
+    {
+        return Err(Error::usage(format!(
+            "--db {asked:?} and the database {in_path:?} in the path of the target's URI are not the same"
+        ))
+        .hint("name one of them; where the user is in that database, add ?authSource= to the URI"));
+    }
     let database = args.db.as_deref().or_else(|| target.database());
     let place = place(&args)?;
     let progress = Progress::default();
@@ -166,9 +175,17 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
         tuning: config.tuning,
         ..RestoreOptions::default()
     };
-    options.users = accounts(&args, &options, dump)?;
+    options.users = accounts(&args, database, &options, dump)?;
     // What matches nothing is no error to scripts that leave out what may be there.
     options.exclude.retain(|pattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace())));
+    // Neither is what is about users and roles beside other patterns.
+    let is_of_accounts = |pattern: &NamespacePattern| {
+        ["system.users", "system.roles"].iter().any(|name| pattern.matches(&Namespace::new(users::DATABASE, *name)))
+    };
+    let matches = |pattern: &NamespacePattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace()));
+    if options.include.iter().any(matches) {
+        options.include.retain(|pattern| matches(pattern) || !is_of_accounts(pattern));
+    }
     if let Some(database) = database {
         choose(&mut options, dump, database, args.collection.as_deref())?;
     }
@@ -200,7 +217,7 @@ fn place(args: &Args) -> Result<String> {
 }
 
 /// The users and roles that are restored: of a whole dump those that the patterns let through, of a database on request.
-fn accounts(args: &Args, options: &RestoreOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
+fn accounts(args: &Args, database: Option<&str>, options: &RestoreOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
     if args.restore_db_users_and_roles {
         if !dump.has_users() {
             return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
@@ -214,7 +231,7 @@ fn accounts(args: &Args, options: &RestoreOptions, dump: &Dump) -> Result<Option
         included && !options.exclude.iter().any(|p| p.matches(&namespace))
     };
     let wanted = WantedAccounts { users: passes("system.users"), roles: passes("system.roles"), database: None };
-    Ok(Some(wanted).filter(|wanted| args.db.is_none() && dump.has_users() && (wanted.users || wanted.roles)))
+    Ok(Some(wanted).filter(|wanted| database.is_none() && dump.has_users() && (wanted.users || wanted.roles)))
 }
 
 /// `--db` and `--collection`: of an archive and of a whole dump, what is restored. The directory of one database and the file of one collection have the database's name

@@ -297,7 +297,7 @@ async fn write(
         decided.store(true, Ordering::Relaxed);
         published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps).await?;
     }
-    staged.proven.passed_over += published.passed_over;
+    staged.not_added = published.passed_over;
     Ok((staged, published.given_up))
 }
 
@@ -330,8 +330,13 @@ async fn stage(
     let proven = stage.fill_and_prove().await?;
 
     // 3. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
-    let mut staged =
-        Staging { documents: proven.contents.iter().map(|c| c.documents).collect(), proven, lost: Vec::new(), operations: 0 };
+    let mut staged = Staging {
+        documents: proven.contents.iter().map(|c| c.documents).collect(),
+        proven,
+        lost: Vec::new(),
+        operations: 0,
+        not_added: 0,
+    };
     if let Some(slice) = &plan.slice {
         staged.operations = slice.replay(&stage).await?;
         staged.documents = stage.count().await?;

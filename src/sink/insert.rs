@@ -99,7 +99,7 @@ impl Inserter {
             let part = (left.len() >> halvings).max(1);
             let command = self.command(frame, &left[..part], batch.way).await?;
             let mut duplicates: Vec<(Range<usize>, Problem)> = Vec::new();
-            let mut mixed = false;
+            let (mut mixed, was_certain) = (false, is_certain);
             match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
@@ -136,15 +136,22 @@ impl Inserter {
                     halvings = (halvings + 1).min(HALVINGS);
                 }
             }
-            let mut tried: Vec<Range<usize>> = left.drain(..part).collect();
-            if self.repeats == Repeats::PassOver && is_certain && !mixed && !duplicates.is_empty() {
-                // The reply tells all: what was not refused is there, up to where an ordered command stopped.
-                let stopped = duplicates.iter().map(|(_, problem)| problem.index).min().filter(|_| batch.way.is_ordered());
-                let rest = stopped.map_or_else(Vec::new, |at| tried.split_off((at + 1).min(tried.len())));
+            // An upsert of what is there must not be sent: all that is left is looked at before.
+            let is_upsert = matches!(batch.way, Way::Upsert { .. }) && self.repeats == Repeats::Refuse;
+            let mut tried: Vec<Range<usize>> = left.drain(..if is_upsert { left.len() } else { part }).collect();
+            if self.repeats == Repeats::PassOver && was_certain && !duplicates.is_empty() {
+                // No earlier attempt can have written them: they repeat.
                 duplicates.iter().for_each(|(document, _)| passed_over.add(&frame[document.clone()]));
-                left.splice(..0, rest);
-                attempts.progress();
-                continue;
+                if is_certain && !mixed {
+                    // The reply tells all: what was not refused is there, up to where an ordered command stopped.
+                    let stopped = duplicates.iter().map(|(_, problem)| problem.index).min().filter(|_| batch.way.is_ordered());
+                    let rest = stopped.map_or_else(Vec::new, |at| tried.split_off((at + 1).min(tried.len())));
+                    left.splice(..0, rest);
+                    attempts.progress();
+                    continue;
+                }
+                let repeated: HashSet<usize> = duplicates.drain(..).map(|(document, _)| document.start).collect();
+                tried.retain(|place| !repeated.contains(&place.start));
             }
             let mut missing = Vec::new();
             let looked_for = if self.repeats == Repeats::PassOver { LOOKED_FOR } else { tried.len().max(1) };

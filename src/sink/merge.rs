@@ -11,7 +11,7 @@ use super::ddl::{self, Standing};
 use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
 use super::publish::in_the_way;
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target, copy, write_concern_error, write_errors};
+use super::{Attempts, Blueprint, Target, check, copy, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Elements, Writer};
 use crate::mongo::command;
@@ -95,13 +95,20 @@ async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<
 async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u64> {
     let item = Progress::default().item(staged.to.to_string(), 0, 0);
     let inserter = standing(target, &staged.to, has_rules).with_repeats(Repeats::PassOver);
-    let passed_over = AtomicU64::new(0);
+    let all = check::count(target, &Blueprint::standing(staged.place.clone())).await?;
+    // Where reading begins again, what was added before stands there: so what is added counts, each once.
+    let added = AtomicU64::new(0);
     copy::each_batch(target, staged, &staged.place, |batch| {
-        let insertion = inserter.insert(batch, &item);
-        async { insertion.await.map(|content| _ = passed_over.fetch_add(content.documents, Ordering::Relaxed)) }
+        let documents = Documents::of(&batch).count() as u64;
+        let (insertion, added) = (inserter.insert(batch, &item), &added);
+        async move {
+            let passed_over = insertion.await?.documents;
+            added.fetch_add(documents.saturating_sub(passed_over), Ordering::Relaxed);
+            Ok(())
+        }
     })
     .await?;
-    Ok(passed_over.into_inner())
+    Ok(all.saturating_sub(added.into_inner()))
 }
 
 fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {

@@ -74,9 +74,18 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let left = to.database("admin").list_collection_names().await.unwrap();
     assert!(left.iter().all(|name| name.starts_with("system.")), "{left:?}");
 
-    // By the flags of mongorestore: all of a dump is all of it, unless it is left out; of one database that of it.
+    // A database in the path of the URI is asked for as one by --db is.
+    let in_path = target.uri().replace("/?", "/shop?");
+    let in_path = if in_path.contains("authSource") { in_path } else { format!("{in_path}&authSource=admin") };
+    to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
     let cli = Cli::new();
     let archive = format!("--archive={}", path.display());
+    let output = cli.run(&["restore", "--uri", &in_path, "--drop", &archive]).await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!names(&to, "users").await.contains(&"ann".to_owned()));
+    to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
+
+    // By the flags of mongorestore: all of a dump is all of it, unless it is left out; of one database that of it.
     let (uri, no_users) = (target.uri(), ["--nsExclude", "admin.*"]);
     for (args, comes) in [
         (vec![], true),

@@ -136,6 +136,7 @@ async fn what_is_not_supported_is_refused_by_name() {
         (vec!["restore", "--uri", none, "-d", "x", "--restoreDbUsersAndRoles", &dir], "--restoreDbUsersAndRoles"),
         (vec!["restore", "--uri", none, "--nsFrom", "a.*", &dir], "--nsFrom"),
         (vec!["restore", "--uri", none, "-"], "standard input"),
+        (vec!["restore", "--uri", "mongodb://127.0.0.1:9/a", "-d", "b", &dir], "path"),
         (vec!["dump", "--uri", none, "-h", "x"], "--host"),
         (vec!["dump", "-u", "x"], "--password"),
     ] {

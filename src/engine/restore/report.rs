@@ -40,6 +40,9 @@ pub struct RestoreReport {
     /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
     #[serde(skip_serializing_if = "is_zero")]
     pub passed_over: u64,
+    /// Documents that were not added, because others stand under their `_id`s or in the way of a unique index, where adding is asked for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_added: u64,
     /// Documents of capped collections that later ones have overwritten: a dump may hold more than the collection does.
     #[serde(skip_serializing_if = "is_zero")]
     pub overwritten: u64,
@@ -122,6 +125,8 @@ pub(super) struct Staging {
     pub(super) lost: Vec<String>,
     /// The operations that were replayed.
     pub(super) operations: u64,
+    /// Documents that were not added to what stands in the target.
+    pub(super) not_added: u64,
 }
 
 pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
@@ -159,6 +164,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
     RestoreReport {
         replayed,
         passed_over,
+        not_added: staged.not_added,
         overwritten,
         users,
         roles,
@@ -190,6 +196,7 @@ fn report(
         failed_indexes: indexes.failed,
         replayed: None,
         passed_over: 0,
+        not_added: 0,
         overwritten: 0,
         users: 0,
         roles: 0,

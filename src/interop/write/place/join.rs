@@ -68,23 +68,24 @@ fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
             rename(&from, &to)?;
             continue;
         }
-        // By their numbers: where a file system ignores case, a file keeps the name of the one that it replaces.
-        let mut files = HashSet::new();
+        // By their numbers: where a file system ignores case, a file keeps the name of the one that it replaces. And by their names: not all number them for good.
+        let (mut files, mut names) = (HashSet::new(), HashSet::new());
         for path in inside(&from)? {
             let found = path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e))?;
             rename(&path, &to.join(name(&path)))?;
             files.insert(found.ino());
+            names.insert(name(&path).to_owned());
         }
         sync(&to)?;
-        joined.push((to, collections, files));
+        joined.push((to, collections, files, names));
     }
     sync(goal)?;
 
     // 3. What is out of date now: the same under another name, and what is gone.
-    for (directory, collections, files) in &joined {
+    for (directory, collections, files, names) in &joined {
         for path in inside(directory)? {
             let is_old = path.symlink_metadata().is_ok_and(|found| found.is_file() && !files.contains(&found.ino()));
-            if is_old && holds.replace(collections, name(&path)) {
+            if is_old && !names.contains(name(&path)) && holds.replace(collections, name(&path)) {
                 remove(&path)?;
             }
         }

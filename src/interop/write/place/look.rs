@@ -169,6 +169,10 @@ fn check_directory(goal: &Path, format: Format, force: bool) -> Result<()> {
 fn stranger(path: PathBuf) -> Result<Option<PathBuf>> {
     let look = |path: &Path| path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e));
     let found = look(&path)?;
+    // Of the file system, at the top of one.
+    if found.is_dir() && name(&path) == "lost+found" {
+        return Ok(None);
+    }
     if !found.is_dir() {
         let is_known = found.is_file() && TOP_FILES.contains(&name(&path));
         return Ok((!is_known).then_some(path));

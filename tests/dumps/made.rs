@@ -211,6 +211,25 @@ async fn two_collections_of_one_identity_are_refused_with_an_oplog() {
     assert!(error.to_string().contains("d.copy") && error.to_string().contains("UUID"), "{error}");
 }
 
+/// Where its oplog says nothing, each of them comes whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_was_copied_comes_beside_an_oplog_without_entries() {
+    let uuid = bson::Uuid::new();
+    let metadata = format!(r#"{{"indexes":[],"uuid":"{}","type":"collection"}}"#, uuid.to_string().replace('-', ""));
+    let mut maker = Maker::new(&[("d.c", &metadata, "collection"), ("d.copy", &metadata, "collection"), (".oplog", "", "")]);
+    maker
+        .segment("d.c", &[doc! { "_id": 1 }])
+        .end("d.c")
+        .segment("d.copy", &[doc! { "_id": 1 }, doc! { "_id": 2 }])
+        .end("d.copy");
+    maker.segment(".oplog", &[]).end(".oplog");
+    let (_directory, path) = stored(&maker);
+    let server = Server::standalone().await;
+    import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    let client = server.client().await;
+    assert_eq!((count(&client, "d", "c").await, count(&client, "d", "copy").await), (1, 2));
+}
+
 /// Without `--drop`, mongorestore leaves what is there as it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_added_to_those_that_stand_there() {

@@ -100,10 +100,7 @@ impl Dumped {
                 .hint("leave --oplog-limit out"));
         }
         let mut collections = dump.collections().to_vec();
-        // By which its parts are found again; what the dump says of them may be missing or repeat.
-        for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
-            collection.uuid = Some(Uuid::new_v4());
-        }
+        name_anew(&mut collections);
         let nowhere = Store::open(&std::env::temp_dir().to_string_lossy())?;
         let backup = Backup { store: nowhere, manifest: manifest(&dump, collections, (dump_oplog::none(), None)) };
         Ok(Self { dump, backup, documents: Documents::InDump(LastRead::new()), _kept: None })
@@ -121,8 +118,9 @@ impl Dumped {
         let mut collections = dump.collections().to_vec();
         let (slice, last_ids) = oplog(dump, store, options, progress, stop).await?;
         let moment = slice.settle(&mut collections)?;
-        for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
-            collection.uuid.get_or_insert_with(Uuid::new_v4);
+        // An oplog without entries says nothing of who is who.
+        if moment.1.is_none() {
+            name_anew(&mut collections);
         }
         let last_read = last_ids.into_iter().filter_map(|(place, id)| Some((collections.get(place)?.uuid?, id))).collect();
         let backup = Backup { store: store.clone(), manifest: manifest(dump, collections, moment) };
@@ -180,6 +178,13 @@ impl Dumped {
             Documents::InDump(_) => None,
             Documents::InBackup(accounts) => Some(accounts),
         }
+    }
+}
+
+/// Gives each collection an identity, by which its parts are found again: what a dump says of it may be missing, or repeat where a collection was copied.
+fn name_anew(collections: &mut [Collection]) {
+    for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
+        collection.uuid = Some(Uuid::new_v4());
     }
 }
 

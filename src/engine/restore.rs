@@ -276,9 +276,8 @@ async fn write(
             return Err(error);
         }
         if origin.poured().is_some_and(|dumped| !dumped.dump().can_be_read_again()) {
-            return Err(error.hint(
-                "the target's primary changed, and what comes by standard input can be read once only: put it into a file",
-            ));
+            let what = "the target's primary changed or was started anew, and what comes by standard input can be read once only";
+            return Err(Error::new(error.kind(), what).hint("put the archive into a file, and import that").cause(error));
         }
         progress
             .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));

@@ -230,6 +230,47 @@ async fn a_collection_that_was_copied_comes_beside_an_oplog_without_entries() {
     assert_eq!((count(&client, "d", "c").await, count(&client, "d", "copy").await), (1, 2));
 }
 
+/// A server that dies may have lost what it had taken: then the dump is read from its start, if it can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_of_the_target_a_dump_is_read_again() {
+    let mut maker = Maker::new(&[("d.c", PLAIN, "collection")]);
+    maker.segment("d.c", &(0..2000).map(|n| doc! { "_id": n, "pad": "y".repeat(5000) }).collect::<Vec<_>>()).end("d.c");
+    let (_directory, path) = stored(&maker);
+    for by_pipe in [false, true] {
+        let mut server = Server::standalone().await;
+        let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 20_000 };
+        server.fail_command("alwaysOn", slow).await;
+        let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
+        let mut command = cli.command(&["import", if by_pipe { "-" } else { path.to_str().unwrap() }, "--json"]);
+        command.stdin(std::fs::File::open(&path).unwrap());
+        let importing = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let client = server.client().await;
+        while client
+            .database("d")
+            .list_collection_names()
+            .await
+            .unwrap()
+            .iter()
+            .all(|name| !name.starts_with("bsonvault.staging."))
+        {
+            assert!(!importing.is_finished());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        server.kill();
+        server.restart().await;
+        let output = importing.await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.success(), !by_pipe, "{said}");
+        let names = server.client().await.database("d").list_collection_names().await.unwrap();
+        if by_pipe {
+            assert!(said.contains("can be read once only"), "{said}");
+            assert_eq!(names, Vec::<String>::new());
+        } else {
+            assert_eq!(count(&server.client().await, "d", "c").await, 2000);
+        }
+    }
+}
+
 /// Without `--drop`, mongorestore leaves what is there as it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_added_to_those_that_stand_there() {

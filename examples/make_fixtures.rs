@@ -16,7 +16,7 @@ use bson::{Binary, DateTime, Decimal128, Regex, Timestamp, rawdoc};
 use bsonvault::error::{Error, Result};
 use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Writer;
-use bsonvault::format::frame::Compressor;
+use bsonvault::format::frame::{Compression, Compressor};
 use bsonvault::format::key;
 use bsonvault::format::manifest::{CollectionKind, FORMAT_VERSION, Manifest, StoredObject, Totals};
 use bsonvault::format::segment::{Builder, Finished};
@@ -333,7 +333,7 @@ async fn damaged(root: &Store) -> Result<()> {
     // Under right checksums: what only a reader of the insides can refuse.
     let (store, manifest) = case("bomb-in-the-table").await?;
     let raw = manifest.collections[0].segments[0].raw_bytes;
-    let bomb = Compressor::new(3)?.compress(&vec![0; 64 * 1024 * 1024])?;
+    let bomb = Compressor::new(Compression::of(3))?.compress(&vec![0; 64 * 1024 * 1024])?;
     let size = replace_first(&store, manifest, segment_of(bomb.clone(), 64 * 1024 * 1024), raw).await?;
     expect("bomb-in-the-table", &format!("{FIRST}: a segment of {size} bytes names a frame beyond the limits")).await?;
 

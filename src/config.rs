@@ -19,10 +19,10 @@ use figment::Figment;
 use self::places::{Origin, Places, place};
 use self::service::Service;
 use self::settings::{
-    ATLAS, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, MEMORY, PATH, READERS,
-    Setting, TIMEZONE, WRITERS,
+    ATLAS, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
+    MAX_MBIT, MEMORY, PATH, POLITE, READERS, Setting, TIMEZONE, WRITERS,
 };
-use self::values::{count, parsed, text, whole_number};
+use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
 use crate::error::{Error, Result};
 use crate::format::frame;
@@ -44,6 +44,11 @@ pub const DEFAULT_PATH: &str = "./backups";
 const WORKERS: std::ops::RangeInclusive<i64> = 1..=256;
 /// The memory that may be asked for, in MiB: below, not even two of the largest frames fit; above is no machine yet.
 const MEMORY_MB: std::ops::RangeInclusive<i64> = 64..=1_048_576;
+/// The rate that may be asked for, in Mbit/s.
+const MAX_MBITS: std::ops::RangeInclusive<i64> = 1..=1_000_000;
+/// The frames that may be asked for, in MiB.
+const FRAME_MB: std::ops::RangeInclusive<i64> = 1..=frame::LARGEST_TARGET as i64 / MIB;
+const MIB: i64 = 1024 * 1024;
 /// The most backups that a rule may be asked to keep.
 const MOST_KEPT: u32 = 1_000_000;
 
@@ -179,12 +184,18 @@ fn tuning(settings: &Figment) -> Result<Tuning> {
     let levels = i64::from(*frame::LEVELS.start())..=i64::from(*frame::LEVELS.end());
     let level = whole_number(settings, &LEVEL, levels)?;
     let memory_mb = whole_number(settings, &MEMORY, MEMORY_MB)?;
+    let frame_mb = whole_number(settings, &FRAME, FRAME_MB)?;
+    let max_mbit = whole_number(settings, &MAX_MBIT, MAX_MBITS)?;
     let default = Tuning::default();
     Ok(Tuning {
         range_bytes: default.range_bytes,
         readers: readers.and_then(|n| usize::try_from(n).ok()),
         writers: writers.and_then(|n| usize::try_from(n).ok()),
         level: level.and_then(|n| i32::try_from(n).ok()),
+        long_distance: truth(settings, &LONG_DISTANCE)?.unwrap_or(default.long_distance),
+        frame_bytes: frame_mb.and_then(|n| usize::try_from(n * MIB).ok()),
+        max_bits: max_mbit.and_then(|n| u64::try_from(n).ok()).map(|mbit| mbit * 1_000_000),
+        polite: truth(settings, &POLITE)?.unwrap_or(default.polite),
         memory_bytes: memory_mb.and_then(|n| u64::try_from(n).ok()).map_or(default.memory_bytes, |mb| mb * 1024 * 1024),
     })
 }

@@ -36,7 +36,7 @@ async fn help_names_what_exists_and_nothing_else() {
         assert!(help.stdout.contains("--json") && help.stdout.contains("--path"), "{verb}");
         all += &help.stdout;
     }
-    for later in ["sync", "tune", "s3://", "MAX_MBIT"] {
+    for later in ["sync", "tune", "s3://"] {
         assert!(!all.contains(later), "help names {later}, which is not built");
     }
     let version = cli.run(&["--version"]).await;
@@ -49,15 +49,9 @@ async fn what_is_planned_is_refused_by_name() {
     for verb in ["sync", "tune"] {
         refused(&cli.run(&[verb, "--port", "3"]).await, 2, &format!("error: {verb} is not supported yet"));
     }
-    refused(&cli.run(&["backup", "--max-mbit=3"]).await, 2, "error: --max-mbit is not supported yet");
     let json = cli.run(&["--json", "sync"]).await;
     assert_eq!((json.code, json.json()["message"].as_str()), (Some(2), Some("sync is not supported yet")));
     refused(&cli.run(&["lits"]).await, 2, "unrecognized subcommand 'lits'");
-    refused(
-        &cli.env("BACKUP_MAX_MBIT", "100").run(&["list"]).await,
-        2,
-        "BACKUP_MAX_MBIT in the environment is not supported yet",
-    );
 }
 
 #[tokio::test]

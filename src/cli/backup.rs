@@ -52,6 +52,18 @@ pub struct Args {
     /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
+    /// Let zstd look for repetitions far apart in a frame, too [env: BACKUP_LONG_DISTANCE]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    long_distance: Option<String>,
+    /// MiB of documents in a frame, 1 to 16: larger ones compress better and take more memory [env: BACKUP_FRAME_MB] [default: 4]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    frame_mb: Option<String>,
+    /// Read no more than so many Mbit/s, counted before any compression on the wire, 1 to 1000000 [env: BACKUP_MAX_MBIT]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_mbit: Option<String>,
+    /// Read more slowly while the source answers later than it did [env: BACKUP_POLITE]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    polite: Option<String>,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
@@ -63,6 +75,10 @@ impl Args {
             source: self.source.clone(),
             readers: self.readers.clone(),
             level: self.level.clone(),
+            long_distance: self.long_distance.clone(),
+            frame_mb: self.frame_mb.clone(),
+            max_mbit: self.max_mbit.clone(),
+            polite: self.polite.clone(),
             memory_mb: self.memory_mb.clone(),
             ..Flags::default()
         }

@@ -39,15 +39,16 @@ use output::Outcome;
 
 /// Verbs that are planned and not built.
 const LATER_VERBS: [&str; 2] = ["sync", "tune"];
-/// Flags that are planned and not built.
-const LATER_FLAGS: [&str; 1] = ["--max-mbit"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
   MONGO_URI_ATLAS   the source
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
-  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_MEMORY_MB
+  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_LONG_DISTANCE, BACKUP_FRAME_MB, BACKUP_MEMORY_MB
+                    how much of the machine is used; `tune` finds them out
+  BACKUP_MAX_MBIT, BACKUP_POLITE
+                    how much of the source
   BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY, _YEARLY
                     which backups stay, after each one and for `clean`
   LOG_FORMAT        human or json; RUST_LOG says what is logged
@@ -139,16 +140,13 @@ fn without_uris(text: String, args: &[OsString]) -> String {
     })
 }
 
-/// The answer where the unknown verb or flag is one that is planned.
+/// The answer where the unknown verb is one that is planned.
 fn asked_for_later(error: &clap::Error) -> Option<Error> {
-    let (kind, later): (_, &[&str]) = match error.kind() {
-        ClapKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, &LATER_VERBS),
-        ClapKind::UnknownArgument => (ContextKind::InvalidArg, &LATER_FLAGS),
-        _ => return None,
-    };
-    let Some(ContextValue::String(asked)) = error.get(kind) else { return None };
-    let asked = asked.split(['=', ' ']).next().unwrap_or_default();
-    later.contains(&asked).then(|| {
+    if error.kind() != ClapKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(asked)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    LATER_VERBS.contains(&asked.as_str()).then(|| {
         Error::usage(format!("{asked} is not supported yet")).hint("`bsonvault --help` and `bsonvault VERB --help` show what is")
     })
 }

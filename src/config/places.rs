@@ -8,7 +8,7 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::settings::{Flags, LATER_KEYS, MAX_MBIT, SETTINGS, Setting};
+use super::settings::{Flags, SETTINGS, Setting};
 use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, Result};
 
@@ -46,10 +46,6 @@ pub(super) fn place(setting: &Setting, origin: Origin) -> String {
     }
 }
 
-fn not_supported(what: &str) -> Error {
-    Error::usage(format!("{what} is not supported yet")).hint("take it out")
-}
-
 /// What all places say, not validated yet.
 pub(super) struct Places {
     /// This program's settings, one place over the other.
@@ -84,9 +80,6 @@ impl Places {
             .merge(Layer(Origin::Dotenv, dotenv))
             .merge(Layer(Origin::Environment, environment))
             .merge(Layer(Origin::Flag, flag_values(flags)));
-        if let Some((_, origin)) = find(&settings, &MAX_MBIT) {
-            return Err(not_supported(&place(&MAX_MBIT, origin)));
-        }
         let state_directory = state_directory.filter(|directory: &OsString| !directory.is_empty());
         Ok(Self { settings, server_table, server_variables, state_directory })
     }
@@ -122,7 +115,7 @@ fn flag_values(flags: &Flags) -> Dict {
 
 /// The setting that a variable of the environment stands for.
 fn by_variable(name: &str) -> Option<&'static Setting> {
-    SETTINGS.into_iter().chain([&MAX_MBIT]).find(|s| s.variable == name)
+    SETTINGS.into_iter().find(|s| s.variable == name)
 }
 
 /// The key of the HTTP server that a variable stands for, whose case says nothing there.
@@ -208,9 +201,6 @@ fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>)> {
         }
     };
     for key in table.keys() {
-        if LATER_KEYS.contains(&key.as_str()) {
-            return Err(not_supported(&format!("{key} in {}", Origin::Table.name())));
-        }
         if !SETTINGS.iter().any(|s| s.key == key) {
             let known: Vec<_> = SETTINGS.iter().map(|s| s.key).collect();
             return Err(Error::usage(format!("{key:?} in {} is not a setting", Origin::Table.name()))

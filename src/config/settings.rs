@@ -21,6 +21,10 @@ pub(super) const PATH: Setting = flagged("path", "BACKUP_PATH", "--path");
 pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "--readers");
 pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "--writers");
 pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "--level");
+pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "--long-distance");
+pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "--frame-mb");
+pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
+pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "--polite");
 pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "--memory-mb");
 pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
 pub(super) const KEEP_DAILY: Setting = unflagged("keep_daily", "BACKUP_KEEP_DAILY");
@@ -41,13 +45,17 @@ pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
 pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
 
 /// All that there are.
-pub(super) const SETTINGS: [&Setting; 24] = [
+pub(super) const SETTINGS: [&Setting; 28] = [
     &ATLAS,
     &LOCAL,
     &PATH,
     &READERS,
     &WRITERS,
     &LEVEL,
+    &LONG_DISTANCE,
+    &FRAME,
+    &MAX_MBIT,
+    &POLITE,
     &MEMORY,
     &KEEP_LAST,
     &KEEP_DAILY,
@@ -68,12 +76,6 @@ pub(super) const SETTINGS: [&Setting; 24] = [
     &WEBHOOK_SECRET,
 ];
 
-/// A limit that is planned and not built: to go on without it would load a link that its owner meant to spare.
-pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
-
-/// Keys of the table that are planned and not built.
-pub(super) const LATER_KEYS: [&str; 1] = [MAX_MBIT.key];
-
 /// What the command line said. Text as it was typed; an empty one counts as not given.
 #[derive(Clone, Default)]
 pub struct Flags {
@@ -89,6 +91,14 @@ pub struct Flags {
     pub writers: Option<String>,
     /// `--level`
     pub level: Option<String>,
+    /// `--long-distance`
+    pub long_distance: Option<String>,
+    /// `--frame-mb`
+    pub frame_mb: Option<String>,
+    /// `--max-mbit`
+    pub max_mbit: Option<String>,
+    /// `--polite`
+    pub polite: Option<String>,
     /// `--memory-mb`
     pub memory_mb: Option<String>,
     /// `--address`: the IP address to listen at.
@@ -99,7 +109,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 7] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 11] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -107,6 +117,10 @@ impl Flags {
             (&READERS, &self.readers),
             (&WRITERS, &self.writers),
             (&LEVEL, &self.level),
+            (&LONG_DISTANCE, &self.long_distance),
+            (&FRAME, &self.frame_mb),
+            (&MAX_MBIT, &self.max_mbit),
+            (&POLITE, &self.polite),
             (&MEMORY, &self.memory_mb),
         ]
     }

@@ -26,7 +26,7 @@ use crate::names::{BackupName, Namespace, NamespacePattern};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::{Item, Progress};
-use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::sink::users::Accounts;
 use crate::store::{Lock, Store};
 
@@ -152,7 +152,7 @@ async fn execute(
     let cpu = Cpu::of_this_machine();
     let writing = Writing {
         place,
-        compressors: Arc::new(Compressors::new(settings.level)),
+        compressors: Arc::new(Compressors::new(settings.compression())),
         segment_bytes: usize::try_from(settings.segment_bytes).unwrap_or(usize::MAX),
         cpu: cpu.clone(),
         held,
@@ -215,6 +215,7 @@ fn settings(options: &AdoptOptions) -> Settings {
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     Settings {
         level: options.tuning.level.unwrap_or(LEVEL),
+        long_distance: options.tuning.long_distance,
         readers: 1,
         frame_bytes: frame::TARGET as u64,
         segment_bytes: (options.tuning.memory_bytes / 16).clamp(SMALLEST_SEGMENT, segment::TARGET as u64),
@@ -296,7 +297,14 @@ impl<'a> Writing<'a> {
 
     fn writer(&self, stem: &str, item: Item) -> Arc<CollectionWriter> {
         let Self { place, compressors, segment_bytes, cpu, .. } = self;
-        CollectionWriter::new((*place).clone(), stem.to_owned(), compressors.clone(), *segment_bytes, cpu.clone(), item)
+        CollectionWriter::new(
+            (*place).clone(),
+            stem.to_owned(),
+            compressors.clone(),
+            Sizes::of_segments(*segment_bytes),
+            cpu.clone(),
+            item,
+        )
     }
 }
 

@@ -25,12 +25,30 @@ pub struct Tuning {
     pub range_bytes: Option<u64>,
     /// zstd's level.
     pub level: Option<i32>,
+    /// Whether zstd also looks for repetitions far apart in a frame.
+    pub long_distance: bool,
+    /// About the bytes of documents in a frame.
+    pub frame_bytes: Option<usize>,
+    /// The most that is read from the source, in bits a second of what its replies hold.
+    pub max_bits: Option<u64>,
+    /// Whether fewer cursors read, and more slowly, while the source answers later than it did.
+    pub polite: bool,
     /// The bytes that all buffers together may take.
     pub memory_bytes: u64,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { readers: None, writers: None, range_bytes: None, level: None, memory_bytes: 256 * 1024 * 1024 }
+        Self {
+            readers: None,
+            writers: None,
+            range_bytes: None,
+            level: None,
+            long_distance: false,
+            frame_bytes: None,
+            max_bits: None,
+            polite: false,
+            memory_bytes: 256 * 1024 * 1024,
+        }
     }
 }

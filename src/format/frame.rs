@@ -7,26 +7,53 @@ use zstd::zstd_safe::{self, CParameter};
 use super::document::MAX_DOCUMENT;
 use crate::error::{Error, ErrorKind, Result};
 
-/// About how many bytes of documents a frame holds; it holds more only where one document is larger.
+/// About how many bytes of documents a frame holds where nothing is said; it holds more only where one document is larger.
 pub const TARGET: usize = 4 * 1024 * 1024;
+
+/// The most that may be asked for instead of [`TARGET`].
+pub const LARGEST_TARGET: usize = 16 * 1024 * 1024;
 
 /// The most bytes a frame may hold. One that claims more is refused before anything is allocated.
 pub const LIMIT: usize = MAX_DOCUMENT + TARGET;
 
-/// The levels that [`Compressor::new`] takes.
+/// The levels that frames are compressed at.
 pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 
-/// Compresses frames at one level; kept between frames, because its working memory is large.
+/// The window of long-distance matching, as a power of two: the whole of the largest frame, and still one that every decoder takes.
+const LONG_WINDOW: u32 = 24;
+
+/// How frames are compressed. Any decoder reads all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// zstd's level, in its own numbering.
+    pub level: i32,
+    /// Whether repetitions are looked for in all of a frame, and not only in the window that belongs to the level.
+    pub long_distance: bool,
+}
+
+impl Compression {
+    /// A level and nothing else.
+    #[must_use]
+    pub fn of(level: i32) -> Self {
+        Self { level, long_distance: false }
+    }
+}
+
+/// Compresses frames; kept between frames, because its working memory is large.
 pub struct Compressor(ZstdCompressor<'static>);
 
 impl Compressor {
-    /// A compressor of this level, in zstd's own numbering.
+    /// A compressor.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] where zstd cannot be set up.
-    pub fn new(level: i32) -> Result<Self> {
-        let mut inner = ZstdCompressor::new(level).map_err(|e| internal("cannot set up zstd", e))?;
-        for parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)] {
+    pub fn new(how: Compression) -> Result<Self> {
+        let mut inner = ZstdCompressor::new(how.level).map_err(|e| internal("cannot set up zstd", e))?;
+        let long: &[CParameter] = match how.long_distance {
+            true => &[CParameter::EnableLongDistanceMatching(true), CParameter::WindowLog(LONG_WINDOW)],
+            false => &[],
+        };
+        for &parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)].iter().chain(long) {
             inner.set_parameter(parameter).map_err(|e| internal("cannot set up zstd", e))?;
         }
         Ok(Self(inner))
@@ -44,18 +71,18 @@ impl Compressor {
     }
 }
 
-/// Compressors of one level, lent to those who compress at the moment: there are as many as ever worked at a time, because each has
+/// Compressors of one kind, lent to those who compress at the moment: there are as many as ever worked at a time, because each has
 /// working memory of up to tens of megabytes.
 pub struct Compressors {
-    level: i32,
+    how: Compression,
     idle: std::sync::Mutex<Vec<Compressor>>,
 }
 
 impl Compressors {
-    /// None yet, of this level.
+    /// None yet, of this kind.
     #[must_use]
-    pub fn new(level: i32) -> Self {
-        Self { level, idle: std::sync::Mutex::default() }
+    pub fn new(how: Compression) -> Self {
+        Self { how, idle: std::sync::Mutex::default() }
     }
 
     /// Lends one for the time that `work` takes.
@@ -67,7 +94,7 @@ impl Compressors {
         let idle_one = idle().pop();
         let mut compressor = match idle_one {
             Some(compressor) => compressor,
-            None => Compressor::new(self.level)?,
+            None => Compressor::new(self.how)?,
         };
         let done = work(&mut compressor);
         idle().push(compressor);
@@ -77,7 +104,7 @@ impl Compressors {
 
 impl std::fmt::Debug for Compressors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compressors").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("Compressors").field("how", &self.how).finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
 
 use super::digest::{Content, ContentDigest, Sha256Hex};
+use super::frame::Compression;
 use super::{frame, key, metadata, segment};
 use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
@@ -121,6 +122,9 @@ impl std::fmt::Display for Topology {
 pub struct Settings {
     /// zstd's level.
     pub level: i32,
+    /// Whether zstd looked for repetitions far apart in a frame, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub long_distance: bool,
     /// Cursors at a time.
     pub readers: usize,
     /// About the bytes of documents in a frame.
@@ -133,6 +137,14 @@ pub struct Settings {
     pub include: Vec<String>,
     /// The patterns of namespaces kept out.
     pub exclude: Vec<String>,
+}
+
+impl Settings {
+    /// How its frames are compressed.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        Compression { level: self.level, long_distance: self.long_distance }
+    }
 }
 
 /// Kinds of namespaces.

@@ -28,6 +28,23 @@ pub trait Documents: Send + 'static {
     fn counts(&self, place: usize) -> bool;
 }
 
+/// How large things get.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// About the stored bytes of a segment.
+    pub segment: usize,
+    /// About the bytes of documents in a frame, at most [`frame::LARGEST_TARGET`].
+    pub frame: usize,
+}
+
+impl Sizes {
+    /// Segments of this size, and frames as they are where nothing is said.
+    #[must_use]
+    pub fn of_segments(segment: usize) -> Self {
+        Self { segment, frame: frame::TARGET }
+    }
+}
+
 /// Where the segments of one collection go. Its ranges share it.
 #[derive(Debug)]
 pub struct CollectionWriter {
@@ -35,23 +52,16 @@ pub struct CollectionWriter {
     stem: String,
     next: AtomicUsize,
     compressors: Arc<Compressors>,
-    segment_bytes: usize,
+    sizes: Sizes,
     cpu: Cpu,
     item: Item,
 }
 
 impl CollectionWriter {
-    /// A writer of segments under this stem, of about this many stored bytes each.
+    /// A writer of segments under this stem.
     #[must_use]
-    pub fn new(
-        store: Store,
-        stem: String,
-        compressors: Arc<Compressors>,
-        segment_bytes: usize,
-        cpu: Cpu,
-        item: Item,
-    ) -> Arc<Self> {
-        Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, segment_bytes, cpu, item })
+    pub fn new(store: Store, stem: String, compressors: Arc<Compressors>, sizes: Sizes, cpu: Cpu, item: Item) -> Arc<Self> {
+        Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, sizes, cpu, item })
     }
 
     /// Numbers the next segment no lower than this.
@@ -63,7 +73,7 @@ impl CollectionWriter {
     #[must_use]
     pub fn range(self: &Arc<Self>) -> RangeWriter {
         RangeWriter {
-            packer: Some(Packer::new(self.segment_bytes)),
+            packer: Some(Packer::new(self.sizes)),
             writer: self.clone(),
             counted: Content::default(),
             putting: None,
@@ -157,7 +167,7 @@ impl RangeWriter {
         for (_, segment) in self.stored.drain(..) {
             self.writer.store.delete(&segment.object.key).await?;
         }
-        self.packer = Some(Packer::new(self.writer.segment_bytes));
+        self.packer = Some(Packer::new(self.writer.sizes));
         self.writer.item.take_back(self.counted.documents, self.counted.bytes);
         self.counted = Content::default();
         Ok(())
@@ -188,7 +198,7 @@ impl RangeWriter {
 
     async fn put(&mut self, segment: Finished) -> Result<()> {
         self.settle().await?;
-        let oversized = segment.stored_bytes > 2 * self.writer.segment_bytes as u64;
+        let oversized = segment.stored_bytes > 2 * self.writer.sizes.segment as u64;
         let number = self.writer.next.fetch_add(1, Ordering::Relaxed);
         let (store, key) = (self.writer.store.clone(), key::segment(&self.writer.stem, number));
         self.putting = Some(tokio::spawn(async move {
@@ -213,7 +223,7 @@ impl RangeWriter {
 
 /// Gathers documents into frames and frames into segments.
 struct Packer {
-    segment_bytes: usize,
+    sizes: Sizes,
     pending: Vec<u8>,
     content: Content,
     builder: Builder,
@@ -227,14 +237,8 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    fn new(segment_bytes: usize) -> Self {
-        Self {
-            segment_bytes,
-            pending: Vec::new(),
-            content: Content::default(),
-            builder: Builder::default(),
-            finished: Vec::new(),
-        }
+    fn new(sizes: Sizes) -> Self {
+        Self { sizes, pending: Vec::new(), content: Content::default(), builder: Builder::default(), finished: Vec::new() }
     }
 
     /// Takes every document of a batch, and says what was taken.
@@ -249,13 +253,13 @@ impl Packer {
             if element.kind != 0x03 || document.len() > MAX_DOCUMENT {
                 return Err(Error::damaged("a batch of the source holds something that is not a document"));
             }
-            if self.pending.len() + document.len() > frame::TARGET && !self.pending.is_empty() {
+            if self.pending.len() + document.len() > self.sizes.frame && !self.pending.is_empty() {
                 self.flush(compressor)?;
             }
             let mut one = Content::default();
             one.add(document);
             taken.merge(&one);
-            if document.len() >= frame::TARGET {
+            if document.len() >= self.sizes.frame {
                 self.push(document, &one, compressor)?; // alone in its frame, without another copy
             } else {
                 self.pending.extend_from_slice(document);
@@ -285,7 +289,7 @@ impl Packer {
 
     fn push(&mut self, documents: &[u8], content: &Content, compressor: &mut Compressor) -> Result<()> {
         let frame = compressor.compress(documents)?;
-        if self.builder.stored() + frame.len() > self.segment_bytes {
+        if self.builder.stored() + frame.len() > self.sizes.segment {
             self.end_segment();
         }
         self.builder.push(frame, content);
@@ -303,6 +307,7 @@ impl Packer {
 mod tests {
     use super::*;
     use crate::format::document::Writer;
+    use crate::format::frame::Compression;
     use crate::pipeline::progress::Progress;
 
     /// A batch of documents with these numbers, the first of which does not count.
@@ -348,8 +353,9 @@ mod tests {
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
         let progress = Progress::default();
         let item = progress.item("d.c", 0, 0);
-        let compressors = Arc::new(Compressors::new(1));
-        let writer = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, 2_000_000, Cpu::new(1), item);
+        let compressors = Arc::new(Compressors::new(Compression::of(1)));
+        let writer =
+            CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, Sizes::of_segments(2_000_000), Cpu::new(1), item);
         let mut range = writer.range();
         range.write(Batch::of(0..9)).await.unwrap();
         range.write(Batch::of(8..17)).await.unwrap();

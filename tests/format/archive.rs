@@ -4,7 +4,7 @@
 use bson::{RawDocumentBuf, rawdoc};
 use bsonvault::error::Result;
 use bsonvault::format::digest::{Content, Sha256Hex};
-use bsonvault::format::frame::Compressor;
+use bsonvault::format::frame::{Compression, Compressor};
 use bsonvault::format::key::{self, Stems};
 use bsonvault::format::manifest::{
     ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, OplogSlice,
@@ -54,7 +54,7 @@ pub(crate) fn started() -> DateTime<Utc> {
 
 /// The segments of these documents, in order.
 pub(crate) fn segments(documents: &[Vec<u8>], shape: Shape) -> Result<Vec<Finished>> {
-    let mut compressor = Compressor::new(3)?;
+    let mut compressor = Compressor::new(Compression::of(3))?;
     let mut finished = Vec::new();
     let mut builder = Builder::default();
     let mut at = 0;
@@ -190,6 +190,7 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
         },
         settings: Settings {
             level: 3,
+            long_distance: false,
             readers: 2,
             frame_bytes: shape.frame as u64,
             segment_bytes: shape.segment as u64,

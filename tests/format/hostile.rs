@@ -3,7 +3,7 @@
 use bson::rawdoc;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements};
-use bsonvault::format::frame::{self, Compressor, Decompressor};
+use bsonvault::format::frame::{self, Compression, Compressor, Decompressor};
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
 use bsonvault::format::oplog::Head;
 use bsonvault::format::segment::{self, Builder, SeekTable};
@@ -86,7 +86,7 @@ fn segment_of(frame: Vec<u8>, claimed: u64) -> Vec<u8> {
 
 #[test]
 fn a_frame_that_claims_more_than_the_limit_is_refused() {
-    let bomb = Compressor::new(3).unwrap().compress(&vec![0; frame::LIMIT + 1]).unwrap();
+    let bomb = Compressor::new(Compression::of(3)).unwrap().compress(&vec![0; frame::LIMIT + 1]).unwrap();
     let error = SeekTable::read(&segment_of(bomb.clone(), frame::LIMIT as u64 + 1)).unwrap_err();
     assert!(error.to_string().contains("names a frame beyond the limits"), "{error}");
     // The table lies.

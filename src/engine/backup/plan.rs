@@ -149,12 +149,14 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Near => (cpu::cores().clamp(2, NEAR_READERS), NEAR_LEVEL),
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
-    let (memory_bytes, readers) = fit(&connection, options, readers);
+    let frame_bytes = options.tuning.frame_bytes.unwrap_or(frame::TARGET);
+    let (memory_bytes, readers) = fit(&connection, options, readers, frame_bytes);
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
         level: options.tuning.level.unwrap_or(level),
+        long_distance: options.tuning.long_distance,
         readers,
-        frame_bytes: frame::TARGET as u64,
+        frame_bytes: frame_bytes as u64,
         segment_bytes: segment_bytes(memory_bytes, readers),
         databases,
         include: patterns(&options.include),
@@ -169,7 +171,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         allow_inconsistent: options.allow_inconsistent,
         kind: ConsistencyKind::None,
         why_no_slice: None,
-        compressors: Arc::new(Compressors::new(settings.level)),
+        compressors: Arc::new(Compressors::new(settings.compression())),
         cpu: Cpu::of_this_machine(),
         settings,
         memory_bytes,
@@ -192,7 +194,8 @@ pub(super) async fn prepare_again(
     if link::measure(&connection, None).await? == Link::Far && !source.names_compressors() {
         connection = connection.compressed().await?;
     }
-    let (memory_bytes, readers) = fit(&connection, options, head.settings.readers);
+    let frame_bytes = usize::try_from(head.settings.frame_bytes).unwrap_or(frame::LARGEST_TARGET).min(frame::LARGEST_TARGET);
+    let (memory_bytes, readers) = fit(&connection, options, head.settings.readers, frame_bytes);
     let segment_bytes = head.settings.segment_bytes.min(segment_bytes(memory_bytes, readers));
     let settings = Settings { readers, segment_bytes, ..head.settings.clone() };
     let patterns = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
@@ -210,7 +213,7 @@ pub(super) async fn prepare_again(
         allow_inconsistent: head.allow_inconsistent || options.allow_inconsistent,
         kind: ConsistencyKind::None,
         why_no_slice: None,
-        compressors: Arc::new(Compressors::new(settings.level)),
+        compressors: Arc::new(Compressors::new(settings.compression())),
         cpu: Cpu::of_this_machine(),
         settings,
         memory_bytes,
@@ -220,13 +223,13 @@ pub(super) async fn prepare_again(
 }
 
 /// The memory for reading, and how many readers there are in it.
-fn fit(connection: &Connection, options: &BackupOptions, readers: usize) -> (u64, usize) {
+fn fit(connection: &Connection, options: &BackupOptions, readers: usize, frame_bytes: usize) -> (u64, usize) {
     let wanted = options.tuning.readers.unwrap_or(readers).max(1);
     let memory_bytes = match connection.topology {
         Topology::ReplicaSet => options.tuning.memory_bytes - SLICE_BYTES.min(options.tuning.memory_bytes / 4),
         _ => options.tuning.memory_bytes,
     };
-    let readers = wanted.min(most_readers_in(memory_bytes));
+    let readers = wanted.min(most_readers_in(memory_bytes, frame_bytes));
     if readers < wanted && options.tuning.readers.is_some() {
         tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
     }
@@ -257,8 +260,8 @@ async fn settle(connection: &Connection, selection: &Selection, kind: Consistenc
 }
 
 /// How many readers fit: each needs two small segments, two frames, and a batch that the driver holds twice.
-fn most_readers_in(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes / (2 * SMALLEST_SEGMENT + 4 * frame::TARGET as u64)).unwrap_or(usize::MAX).max(1)
+fn most_readers_in(memory_bytes: u64, frame_bytes: usize) -> usize {
+    usize::try_from(memory_bytes / (2 * SMALLEST_SEGMENT + 4 * frame_bytes as u64)).unwrap_or(usize::MAX).max(1)
 }
 
 /// Segments wait in memory, up to two a reader; a third of the budget is theirs.

@@ -23,7 +23,7 @@ use crate::format::manifest::Segment;
 use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::progress::Item;
-use crate::pipeline::write::CollectionWriter;
+use crate::pipeline::write::{CollectionWriter, Sizes};
 use crate::source::discover::{Found, Size};
 use crate::source::ranges::Range;
 use crate::store::Store;
@@ -187,7 +187,8 @@ fn share_out(
     let (place, state, progress) = (run.place, run.state, run.progress);
     let mut units = Vec::new();
     let mut collections = Vec::new();
-    let segment_bytes = usize::try_from(prepared.settings.segment_bytes).unwrap_or(usize::MAX);
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let sizes = Sizes { segment: bytes(prepared.settings.segment_bytes), frame: bytes(prepared.settings.frame_bytes) };
     let mut all = 0;
     for (index, (found, stem)) in prepared.listing.collections.iter().zip(stems).enumerate() {
         let (size, ranges) = prepared.survey.of(found);
@@ -197,7 +198,7 @@ fn share_out(
             place.clone(),
             stem.clone(),
             prepared.compressors.clone(),
-            segment_bytes,
+            sizes,
             prepared.cpu.clone(),
             item.clone(),
         );

@@ -19,7 +19,7 @@ use crate::format::journal::OplogStep;
 use crate::format::key;
 use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use crate::pipeline::progress::Progress;
-use crate::pipeline::write::{CollectionWriter, RangeWriter};
+use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::source::oplog::{Start, Tail};
 
 /// How long to wait between two pieces.
@@ -124,7 +124,7 @@ impl Slice {
             place.clone(),
             key::OPLOG.to_owned(),
             prepared.compressors.clone(),
-            usize::try_from(prepared.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX),
+            Sizes::of_segments(usize::try_from(prepared.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX)),
             prepared.cpu.clone(),
             // It is no part of what the progress is measured by.
             Progress::default().item(key::OPLOG, 0, 0),

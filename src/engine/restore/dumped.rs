@@ -18,7 +18,7 @@ use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
-use crate::format::frame::Compressors;
+use crate::format::frame::{Compression, Compressors};
 use crate::format::manifest::{
     ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool, Totals,
 };
@@ -28,7 +28,7 @@ use crate::names::{BackupName, Namespace};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::write::CollectionWriter;
+use crate::pipeline::write::{CollectionWriter, Sizes};
 use crate::sink::users::Accounts;
 use crate::store::Store;
 
@@ -211,8 +211,15 @@ async fn oplog(
 ) -> Result<(Slice, LastIds)> {
     let cpu = Cpu::of_this_machine();
     let item = progress.item(key::OPLOG, 0, 0);
-    let compressors = Compressors::new(LEVEL).into();
-    let writer = CollectionWriter::new(store.clone(), key::OPLOG.to_owned(), compressors, SEGMENT_BYTES, cpu.clone(), item);
+    let compressors = Compressors::new(Compression::of(LEVEL)).into();
+    let writer = CollectionWriter::new(
+        store.clone(),
+        key::OPLOG.to_owned(),
+        compressors,
+        Sizes::of_segments(SEGMENT_BYTES),
+        cpu.clone(),
+        item,
+    );
     let mut slice = Slice::new(dump.collections(), options.oplog_limit, writer.range(), cpu);
     let mut last_ids = LastIds::new();
     let capped = dump.collections().iter().map(|c| c.options.bson.get_bool("capped").unwrap_or(false)).collect();
@@ -254,6 +261,7 @@ fn manifest(dump: &Dump, collections: Vec<Collection>, (consistency, oplog): (Co
     let now = clock::now();
     let settings = Settings {
         level: LEVEL,
+        long_distance: false,
         readers: 1,
         frame_bytes: frame::TARGET as u64,
         segment_bytes: segment::TARGET as u64,

@@ -313,7 +313,14 @@ async fn stage(
     let target = plan.target.clone();
     staging::create(&target, &mut plan.blueprints, lease.id()).await?;
 
-    // 2. Fill them, prove them by reading back, and build their indexes.
+    // 2. Those that one writer fills, and a small frame or few, get their indexes while they are empty.
+    let builder = IndexBuilder::new(target.clone());
+    if plan.slice.is_none() && plan.indexes == IndexMode::Now && origin.poured().is_none() {
+        let filled_by_one = plan.selected.iter().zip(&plan.blueprints).filter(|(s, _)| s.collection.segments.len() <= 1);
+        builder.build_on_empty(filled_by_one.map(|(_, blueprint)| blueprint)).await?;
+    }
+
+    // 3. Fill them, prove them by reading back, and build their indexes.
     let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
     let stage = Stage {
         origin,
@@ -323,12 +330,13 @@ async fn stage(
         budget: Budget::new(options.tuning.memory_bytes.saturating_sub(reading)),
         repeats: options.repeats(origin),
         progress,
-        builder: IndexBuilder::new(target.clone()),
+        builder,
+        target_cores: target.cores().await,
         indexes_later: plan.slice.is_some(),
     };
     let proven = stage.fill_and_prove().await?;
 
-    // 3. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
+    // 4. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
     let mut staged = Staging {
         documents: proven.contents.iter().map(|c| c.documents).collect(),
         proven,
@@ -346,7 +354,7 @@ async fn stage(
         stage.build(&all, Which::All).await?;
     }
 
-    // 4. Only now what makes documents expire.
+    // 5. Only now what makes documents expire.
     progress.begin("confirming");
     staging::set_expiry(&target, &plan.blueprints).await?;
     stage.make_durable().await?;

@@ -38,6 +38,7 @@ impl<'a> Elements<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where the length or the final NUL is wrong.
+    #[inline]
     pub fn of(document: &'a [u8]) -> Result<Self> {
         let length = first_length(document).ok_or_else(|| malformed("is shorter than five bytes"))?;
         if length < 5 || length != document.len() || document.last() != Some(&0) {
@@ -50,6 +51,7 @@ impl<'a> Elements<'a> {
 impl<'a> Iterator for Elements<'a> {
     type Item = Result<Element<'a>>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (&kind, rest) = self.rest.split_first()?;
         let element = split_element(kind, rest);
@@ -61,6 +63,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
+#[inline]
 fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8])> {
     let (name, rest) = split_cstring(rest)?;
     let length = value_length(kind, rest)?;
@@ -71,6 +74,7 @@ fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8])> {
     Ok((Element { kind, name, value }, rest))
 }
 
+#[inline]
 fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     match bytes.iter().position(|&b| b == 0) {
         Some(end) => Ok((&bytes[..end], &bytes[end + 1..])),
@@ -79,6 +83,7 @@ fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
 }
 
 /// How many bytes the value at the start of `rest` takes. It may claim more than there are; the caller checks.
+#[inline]
 fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
     let int32 = |at: usize| -> Result<usize> {
         let bytes = rest.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());

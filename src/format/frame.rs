@@ -19,6 +19,9 @@ pub const LIMIT: usize = MAX_DOCUMENT + TARGET;
 /// The levels that frames are compressed at.
 pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 
+/// A compressor keeps no more room than this; only frames of one large document need more.
+const MOST_ROOM: usize = 2 * TARGET;
+
 /// The window of long-distance matching, as a power of two: the whole of the largest frame, and still one that every decoder takes.
 const LONG_WINDOW: u32 = 24;
 
@@ -40,7 +43,11 @@ impl Compression {
 }
 
 /// Compresses frames; kept between frames, because its working memory is large.
-pub struct Compressor(ZstdCompressor<'static>);
+pub struct Compressor {
+    inner: ZstdCompressor<'static>,
+    /// Room for the worst case, used again: fresh memory of this size costs more than copying what came of it.
+    room: Vec<u8>,
+}
 
 impl Compressor {
     /// A compressor.
@@ -56,7 +63,7 @@ impl Compressor {
         for &parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)].iter().chain(long) {
             inner.set_parameter(parameter).map_err(|e| internal("cannot set up zstd", e))?;
         }
-        Ok(Self(inner))
+        Ok(Self { inner, room: Vec::new() })
     }
 
     /// One frame that holds `documents`.
@@ -64,9 +71,13 @@ impl Compressor {
     /// # Errors
     /// [`ErrorKind::Internal`] where zstd fails, which it does only without memory.
     pub fn compress(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
-        let mut frame = self.0.compress(documents).map_err(|e| internal("cannot compress a frame", e))?;
-        // The buffer was made for the worst case; frames wait in memory until their segment is written.
-        frame.shrink_to_fit();
+        self.room.clear();
+        self.room.reserve(zstd_safe::compress_bound(documents.len()));
+        self.inner.compress_to_buffer(documents, &mut self.room).map_err(|e| internal("cannot compress a frame", e))?;
+        let frame = self.room.as_slice().to_vec();
+        if self.room.capacity() > MOST_ROOM {
+            self.room = Vec::new();
+        }
         Ok(frame)
     }
 }

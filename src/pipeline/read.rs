@@ -18,6 +18,18 @@ use crate::store::Store;
 /// [`ErrorKind::NotFound`] where it is missing, [`ErrorKind::Damaged`] where it is larger than `limit` (nothing is read then), has another
 /// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`]. Each names the key.
 pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cpu) -> Result<Bytes> {
+    let bytes = sized(store, expected, limit).await?;
+    let hashed = bytes.clone();
+    let sha256 = cpu.run(move || Ok(Sha256Hex::of(&hashed))).await?;
+    if sha256 != expected.sha256 {
+        let key = &expected.key;
+        return Err(Error::damaged(format!("{key} was changed: its SHA-256 is {sha256}, expected {}", expected.sha256)));
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a stored object of the size that the manifest says.
+async fn sized(store: &Store, expected: &StoredObject, limit: u64) -> Result<Bytes> {
     let key = &expected.key;
     if expected.bytes > limit {
         return Err(Error::damaged(format!(
@@ -35,10 +47,8 @@ pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cp
         return Err(Error::damaged(format!("{key} has {found} bytes, expected {}", expected.bytes)));
     }
     let bytes = store.get(key).await.map_err(|e| e.context(key))?;
-    let hashed = bytes.clone();
-    let sha256 = cpu.run(move || Ok(Sha256Hex::of(&hashed))).await?;
-    if sha256 != expected.sha256 {
-        return Err(Error::damaged(format!("{key} was changed: its SHA-256 is {sha256}, expected {}", expected.sha256)));
+    if bytes.len() as u64 != expected.bytes {
+        return Err(Error::damaged(format!("{key} has {} bytes, expected {}", bytes.len(), expected.bytes)));
     }
     Ok(bytes)
 }
@@ -64,6 +74,19 @@ impl SegmentReader {
     /// As for [`object()`]; [`ErrorKind::Damaged`] where its table is broken or is not what the manifest says.
     pub async fn open(store: &Store, expected: &Segment, cpu: &Cpu) -> Result<Self> {
         let bytes = object(store, &expected.object, segment::LIMIT as u64, cpu).await?;
+        Self::of(bytes, expected, cpu)
+    }
+
+    /// Reads a segment whose SHA-256 was proven a moment ago: each frame has a checksum of its own, and what all of them hold is compared with what the manifest says.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_again(store: &Store, expected: &Segment, cpu: &Cpu) -> Result<Self> {
+        let bytes = sized(store, &expected.object, segment::LIMIT as u64).await?;
+        Self::of(bytes, expected, cpu)
+    }
+
+    fn of(bytes: Bytes, expected: &Segment, cpu: &Cpu) -> Result<Self> {
         let key = &expected.object.key;
         let table = SeekTable::read(&bytes).map_err(|e| e.context(key))?;
         let frames = table.frames().len() as u64;

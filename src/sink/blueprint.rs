@@ -1,5 +1,8 @@
 //! What is to stand in the target, worked out from the manifest before anything is written: pure.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use bson::{RawDocument, RawDocumentBuf};
 use uuid::Uuid;
 
@@ -37,6 +40,8 @@ pub struct Blueprint {
     pub(super) has_rules: bool,
     /// A time series whose buckets may hold measurements of several types.
     pub(super) mixed_schema: bool,
+    /// Its lasting indexes were made while it was empty, and stand as long as no document is refused.
+    pub(super) indexed: Arc<AtomicBool>,
 }
 
 /// An index to build.
@@ -65,6 +70,7 @@ impl Blueprint {
             expire_after: None,
             has_rules: false,
             mixed_schema: false,
+            indexed: Arc::default(),
             place: namespace.clone(),
             uuid: None,
             namespace,
@@ -89,6 +95,7 @@ impl Blueprint {
             expire_after: None,
             has_rules: true,
             mixed_schema: false,
+            indexed: Arc::default(),
             place: namespace.clone(),
             uuid: None,
             namespace,
@@ -98,7 +105,7 @@ impl Blueprint {
     /// The same where it stands under its final name already, with these indexes to be built.
     #[must_use]
     pub fn in_place(&self, indexes: Vec<Index>) -> Self {
-        Self { place: self.namespace.clone(), uuid: None, indexes, ..self.clone() }
+        Self { place: self.namespace.clone(), uuid: None, indexes, indexed: Arc::default(), ..self.clone() }
     }
 
     /// The same where it must hold this.

@@ -32,6 +32,9 @@ const RESTARTS: u32 = 20;
 /// The smallest reply that is asked for on a bad network.
 const SMALLEST_REPLY: u64 = 256 * 1024;
 
+/// The most documents of a collection that is asked for in one reply.
+const MOST_IN_ONE: u64 = 100_000;
+
 /// What the collection of this blueprint holds now, as a majority of the target's members has it. For a time series that is its
 /// buckets.
 ///
@@ -100,7 +103,8 @@ impl Reading<'_> {
     async fn go_on(&mut self) -> Result<Result<(), DriverError>> {
         let database = self.target.connection.database(&self.blueprint.place.database);
         let opened = async {
-            let process = self.process().await?;
+            // What comes in one reply need not be gone on with.
+            let process = if self.is_one_reply() { None } else { self.process().await? };
             if self.place.as_ref().is_some_and(|(of, _)| Some(*of) != process) {
                 self.forget();
             }
@@ -109,7 +113,7 @@ impl Reading<'_> {
                 database.run_raw_cursor_command(self.find(process.is_some())).with_options(options).batch().into_future();
             let cursor = command::bounded(BATCH_LIMIT, cursor).await?;
             // Another process may have become primary in between.
-            Ok::<_, DriverError>((cursor, process, self.process().await?))
+            Ok::<_, DriverError>((cursor, process, if self.is_one_reply() { None } else { self.process().await? }))
         };
         let (mut cursor, process) = match opened.await {
             Ok((cursor, before, after)) if before == after => (cursor, before),
@@ -158,7 +162,17 @@ impl Reading<'_> {
 
     fn batch_size(&self) -> Option<u32> {
         let average = self.blueprint.content.bytes / self.blueprint.content.documents.max(1);
+        if self.is_one_reply() {
+            // One more than there are, so that the server closes the cursor.
+            return Some(u32::try_from(self.blueprint.content.documents).unwrap_or(u32::MAX).saturating_add(1));
+        }
         self.reply_bytes.map(|bytes| u32::try_from(bytes / average.max(1)).unwrap_or(u32::MAX).max(2))
+    }
+
+    fn is_one_reply(&self) -> bool {
+        self.reply_bytes.is_none()
+            && self.blueprint.content.bytes < SMALLEST_REPLY
+            && self.blueprint.content.documents < MOST_IN_ONE
     }
 
     fn forget(&mut self) {

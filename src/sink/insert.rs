@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
-use super::{Attempts, Blueprint, Problem, Target, staging, write_concern_error, write_errors};
+use super::{Attempts, Blueprint, Problem, Target, indexes, staging, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{self, Documents, Writer, type_name};
@@ -104,6 +105,11 @@ impl Inserter {
                 Ok(reply) => {
                     let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
                     mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
+                    if self.blueprint.indexed.load(Ordering::Relaxed) && problems.iter().any(Problem::may_be_of_an_index) {
+                        indexes::take_back(&self.target, &self.blueprint).await?;
+                        is_certain = false;
+                        continue;
+                    }
                     if problems.is_empty() && transient.is_none() {
                         left.drain(..part);
                         attempts.progress();

@@ -128,6 +128,12 @@ impl Target {
         }
     }
 
+    /// The cores of the machine that answers, where the login may ask.
+    pub async fn cores(&self) -> Option<u64> {
+        let asked = self.run("asking for the cores", "admin", rawdoc! { "hostInfo": 1 }).await.ok()?;
+        asked.get_document("system").ok().and_then(|system| crate::mongo::catalog::number(system, "numCores"))
+    }
+
     /// Which process answers, and as primary of which term: where that changes, writes that no majority had may be gone.
     ///
     /// # Errors
@@ -233,6 +239,11 @@ impl Problem {
             code: document.get_i32("code").unwrap_or(0),
             message: document.get_str("errmsg").unwrap_or("no message").to_owned(),
         }
+    }
+
+    /// Whether it can be that an index refuses a document.
+    fn may_be_of_an_index(&self) -> bool {
+        !is_transient_code(self.code) && !matches!(self.code, code::MIXED_SCHEMA | code::COLLECTION_UUID_MISMATCH)
     }
 
     fn error(&self, what: &str) -> Error {

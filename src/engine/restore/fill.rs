@@ -166,7 +166,7 @@ async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result
     let frame_bytes = (segment.raw_bytes / segment.frames.max(1)).max(frame::TARGET as u64);
     let at_least = segment.object.bytes + COPIES * frame_bytes;
     let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
-    let mut reader = shared.target.unless_stopped(SegmentReader::open(&shared.store, segment, &shared.cpu)).await??;
+    let mut reader = shared.target.unless_stopped(SegmentReader::open_again(&shared.store, segment, &shared.cpu)).await??;
     while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
         share.resize(segment.object.bytes + COPIES * frame.len() as u64);
         if let Some(oldest) = &job.collection.oldest {

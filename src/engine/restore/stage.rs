@@ -3,6 +3,7 @@
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use super::fill::Filled;
 use super::origin::Origin;
@@ -31,6 +32,8 @@ pub(super) struct Stage<'a> {
     pub(super) budget: Budget,
     pub(super) progress: &'a Progress,
     pub(super) builder: IndexBuilder,
+    /// The cores of the target, where it tells.
+    pub(super) target_cores: Option<u64>,
     /// What happens to documents whose `_id` repeats.
     pub(super) repeats: Repeats,
     /// Indexes are built once the oplog slice is replayed, not before.
@@ -144,7 +147,20 @@ impl Stage<'_> {
             return check.await.map(|mut read| read.remove(0));
         }
         let this = [Read::of(filled.clone(), filled.content)];
-        let (mut read, ()) = tokio::try_join!(check, self.build(&this, Which::Lasting))?;
+        // Each build keeps one core of the target busy, and the longest of them decides: reading back waits for a core that has none.
+        let (left, mut builds) = watch::channel(blueprint.indexes.len());
+        let checked_beside = async {
+            let has_room = |left: &usize| self.target_cores.is_none_or(|cores| (*left as u64) < cores.max(2));
+            // Where nobody tells any more, the builds have ended.
+            let _ended = builds.wait_for(has_room).await;
+            check.await
+        };
+        let building = async {
+            let built = self.build_telling(&this, Which::Lasting, &left).await;
+            left.send_replace(0);
+            built
+        };
+        let (mut read, ()) = tokio::try_join!(checked_beside, building)?;
         self.build(&this, Which::Expiring).await?;
         Ok(read.remove(0))
     }
@@ -204,6 +220,10 @@ impl Stage<'_> {
 
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
     pub(super) async fn build(&self, collections: &[Read], which: Which) -> Result<()> {
+        self.build_telling(collections, which, &watch::Sender::new(0)).await
+    }
+
+    async fn build_telling(&self, collections: &[Read], which: Which, left: &watch::Sender<usize>) -> Result<()> {
         if self.plan.indexes == IndexMode::Skip {
             return Ok(());
         }
@@ -211,7 +231,7 @@ impl Stage<'_> {
             // How many at a time depends on what there is.
             let blueprint = &self.plan.blueprints[filled.number].holding(*content);
             let item = self.progress.item(format!("{} (indexes)", blueprint.namespace), blueprint.indexes.len() as u64, 0);
-            let failures = self.builder.build(blueprint, which, &item).await;
+            let failures = self.builder.build_telling(blueprint, which, &item, left).await;
             item.finish();
             failures
         });

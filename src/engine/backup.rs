@@ -9,6 +9,7 @@ mod range;
 mod read;
 mod resume;
 mod slice;
+mod steer;
 pub(super) mod turn;
 
 use std::sync::{Arc, OnceLock};

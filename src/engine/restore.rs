@@ -33,7 +33,7 @@ pub use self::origin::Origin;
 pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
 use self::report::Staging;
 pub use self::report::{ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
-use self::stage::{Read, Stage};
+use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +42,7 @@ use crate::interop;
 use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::{Cpu, cores};
+use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
 use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::insert::Repeats;
@@ -325,7 +325,7 @@ async fn stage(
     let stage = Stage {
         origin,
         plan,
-        writers: options.tuning.writers.unwrap_or_else(|| cores().clamp(4, 8)).max(1),
+        writers: Writers::of(options.tuning.writers),
         cpu: Cpu::of_this_machine(),
         budget: Budget::new(options.tuning.memory_bytes.saturating_sub(reading)),
         repeats: options.repeats(origin),

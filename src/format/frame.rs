@@ -1,6 +1,8 @@
 //! A frame: the smallest part of a backup that can be read alone. One zstd frame (RFC 8878) that holds whole documents, says
 //! how long it is uncompressed, and carries zstd's own checksum.
 
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use zstd::bulk::{Compressor as ZstdCompressor, Decompressor as ZstdDecompressor};
 use zstd::zstd_safe::{self, CParameter};
 
@@ -42,9 +44,30 @@ impl Compression {
     }
 }
 
+impl Compression {
+    /// About the bytes that a [`Compressor`] works with beside a frame: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
+    /// what comes out.
+    #[must_use]
+    pub fn working_bytes(self) -> u64 {
+        let tables = match self.level {
+            ..=2 => 1,
+            3..=4 => 3,
+            5..=8 => 7,
+            9 => 13,
+            10..=11 => 25,
+            12..=14 => 50,
+            15 => 66,
+            _ => 84,
+        };
+        let long = if self.long_distance { 4 } else { 0 };
+        (tables + long) * 1024 * 1024 + MOST_ROOM as u64
+    }
+}
+
 /// Compresses frames; kept between frames, because its working memory is large.
 pub struct Compressor {
     inner: ZstdCompressor<'static>,
+    level: i32,
     /// Room for the worst case, used again: fresh memory of this size costs more than copying what came of it.
     room: Vec<u8>,
 }
@@ -63,7 +86,16 @@ impl Compressor {
         for &parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)].iter().chain(long) {
             inner.set_parameter(parameter).map_err(|e| internal("cannot set up zstd", e))?;
         }
-        Ok(Self { inner, room: Vec::new() })
+        Ok(Self { inner, level: how.level, room: Vec::new() })
+    }
+
+    fn set_level(&mut self, level: i32) -> Result<()> {
+        if self.level != level {
+            let set = self.inner.set_parameter(CParameter::CompressionLevel(level));
+            set.map_err(|e| internal("cannot change zstd's level", e))?;
+            self.level = level;
+        }
+        Ok(())
     }
 
     /// One frame that holds `documents`.
@@ -86,6 +118,8 @@ impl Compressor {
 /// working memory of up to tens of megabytes.
 pub struct Compressors {
     how: Compression,
+    /// The level that counts now.
+    level: AtomicI32,
     idle: std::sync::Mutex<Vec<Compressor>>,
 }
 
@@ -93,7 +127,18 @@ impl Compressors {
     /// None yet, of this kind.
     #[must_use]
     pub fn new(how: Compression) -> Self {
-        Self { how, idle: std::sync::Mutex::default() }
+        Self { how, level: AtomicI32::new(how.level), idle: std::sync::Mutex::default() }
+    }
+
+    /// The level of the frames from now on.
+    pub fn set_level(&self, level: i32) {
+        self.level.store(level, Ordering::Relaxed);
+    }
+
+    /// The level of the frames that are compressed now.
+    #[must_use]
+    pub fn level(&self) -> i32 {
+        self.level.load(Ordering::Relaxed)
     }
 
     /// Lends one for the time that `work` takes.
@@ -107,6 +152,7 @@ impl Compressors {
             Some(compressor) => compressor,
             None => Compressor::new(self.how)?,
         };
+        compressor.set_level(self.level())?;
         let done = work(&mut compressor);
         idle().push(compressor);
         done

@@ -2,6 +2,8 @@
 
 pub mod budget;
 pub mod cpu;
+pub mod pace;
 pub mod progress;
 pub mod read;
+pub mod steer;
 pub mod write;

@@ -17,12 +17,12 @@ use super::discover::{Found, Size, Whereabouts, whereabouts};
 use super::ranges::{IdValue, Range};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::{Elements, Writer};
-use crate::format::frame;
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
 use crate::mongo::{Connection, Version, command};
 use crate::names::Namespace;
 use crate::pipeline::budget::{Budget, Share};
+use crate::pipeline::pace::Pace;
 use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
@@ -46,6 +46,9 @@ const SMALLEST_SHARE: u64 = 64 * 1024;
 /// The largest reply of a server.
 const LARGEST_BATCH: u64 = 16 * 1024 * 1024;
 
+/// Documents a batch where small replies are wanted and it is not known how large documents are.
+const CAREFUL_DOCUMENTS: u32 = 500;
+
 /// How often a range that can only be read from its start is begun again.
 const RESTARTS: u32 = 20;
 
@@ -66,6 +69,10 @@ pub struct Scan {
     pub snapshot: Option<Timestamp>,
     /// Without a snapshot: nothing older than this.
     pub not_before: Option<Timestamp>,
+    /// About how many bytes to ask for at a time.
+    pub reply_bytes: u64,
+    /// How fast.
+    pub pace: Pace,
 }
 
 /// What a scan hands on.
@@ -244,6 +251,7 @@ impl Scan {
         loop {
             // The driver holds a reply twice for a moment.
             let mut share = budget.take(2 * expected).await;
+            let asked = self.pace.ask(expected.min(self.reply_bytes)).await;
             let opening = cursor.is_none();
             let next = async {
                 match &mut cursor {
@@ -262,6 +270,7 @@ impl Scan {
             }
             let bytes = reply.as_raw_document().as_bytes().len() as u64;
             share.resize(bytes);
+            self.pace.came(asked, bytes).await;
             expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
             if let Some(batch) = position.advance(reply, process, skip_id.take())? {
                 to.send(Event::Batch(batch, share)).await.map_err(|_| Ended::Stopped)?;
@@ -361,11 +370,13 @@ impl Scan {
         Ok(found.first().and_then(|document| IdValue::of(document.as_bytes())))
     }
 
-    /// Documents a batch, so that it makes about one frame; what the server likes where nothing is known.
+    /// Documents a batch, so that it has about the bytes that are to be asked for; what the server likes where nothing is known.
     fn batch_documents(&self) -> Option<u32> {
-        let size = self.size.filter(|s| s.documents > 0)?;
+        let Some(size) = self.size.filter(|s| s.documents > 0) else {
+            return (self.reply_bytes < LARGEST_BATCH / 8).then_some(CAREFUL_DOCUMENTS);
+        };
         let each = (size.bytes / size.documents).max(1);
-        u32::try_from((frame::TARGET as u64 / each).clamp(1, 100_000)).ok()
+        u32::try_from((self.reply_bytes / each).clamp(1, 100_000)).ok()
     }
 
     fn expected_bytes(&self) -> u64 {

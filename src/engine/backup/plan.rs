@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::Timestamp;
 use futures::StreamExt as _;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::BackupOptions;
+use super::{BackupOptions, steer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::Compressors;
+use crate::format::frame::{Compression, Compressors};
 use crate::format::journal::Head;
 use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, Topology};
 use crate::format::{frame, segment};
@@ -18,6 +19,8 @@ use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::cpu::{self, Cpu};
+use crate::pipeline::pace::Pace;
+use crate::pipeline::steer::Effort;
 use crate::source::discover::{self, Found, Listing, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::oplog::{self, Start};
@@ -25,6 +28,9 @@ use crate::source::ranges::{self, Division, Range};
 
 /// Cursors at a time over a distant link, where most of each one's time is waiting.
 const FAR_READERS: usize = 8;
+
+/// The most cursors at a time that are tried where none is asked for.
+const MOST_READERS: usize = 16;
 
 /// The most cursors at a time that are chosen from the cores.
 const NEAR_READERS: usize = 4;
@@ -92,6 +98,13 @@ pub(super) struct Prepared {
     pub(super) settings: Settings,
     pub(super) compressors: Arc<Compressors>,
     pub(super) cpu: Cpu,
+    /// The most cursors at a time.
+    pub(super) most_readers: usize,
+    /// Whether zstd's level follows what is the limit.
+    pub(super) follows_level: bool,
+    pub(super) pace: Pace,
+    /// How late the source answered before it was read, where the backup is to be polite.
+    pub(super) usual: Option<Vec<Duration>>,
     /// For reading; what keeping the oplog takes is not in it.
     memory_bytes: u64,
     pub(super) listing: Listing,
@@ -121,7 +134,7 @@ impl Survey {
 
 /// Connects, lists, and chooses the settings. The listing that is read comes later, with [`Prepared::settle`].
 pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Result<Prepared> {
-    let most_readers = options.tuning.readers.unwrap_or(FAR_READERS);
+    let most_readers = options.tuning.readers.unwrap_or(MOST_READERS);
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
     let mut databases = match (options.databases.as_slice(), source.database()) {
@@ -150,21 +163,23 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
     let frame_bytes = options.tuning.frame_bytes.unwrap_or(frame::TARGET);
-    let (memory_bytes, readers) = fit(&connection, options, readers, frame_bytes);
+    let compression = Compression { level: options.tuning.level.unwrap_or(level), long_distance: options.tuning.long_distance };
+    let room = Room::of(&connection, options, compression, readers, frame_bytes);
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
-        level: options.tuning.level.unwrap_or(level),
-        long_distance: options.tuning.long_distance,
-        readers,
+        level: compression.level,
+        long_distance: compression.long_distance,
+        readers: room.readers,
         frame_bytes: frame_bytes as u64,
-        segment_bytes: segment_bytes(memory_bytes, readers),
+        segment_bytes: room.segment_bytes(),
         databases,
         include: patterns(&options.include),
         exclude: patterns(&options.exclude),
     };
-    tracing::debug!(?link, readers, level = settings.level, segment_bytes = settings.segment_bytes, "settings chosen");
-    let division = Division { readers, range_bytes: options.tuning.range_bytes };
+    tracing::debug!(?link, ?room, level = settings.level, segment_bytes = settings.segment_bytes, "settings chosen");
+    let division = Division { readers: room.most_readers, range_bytes: options.tuning.range_bytes };
     let survey = survey(&connection, &listing.collections, &sizes, division).await;
+    let usual = usual(&connection, options, &listing).await;
     Ok(Prepared {
         connection,
         selection,
@@ -172,12 +187,24 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: Cpu::of_this_machine(),
+        cpu: Cpu::new(room.jobs),
+        most_readers: room.most_readers,
+        follows_level: room.follows_level,
+        pace: Pace::limited(options.tuning.max_bits),
+        usual,
         settings,
-        memory_bytes,
+        memory_bytes: room.memory_bytes,
         listing,
         survey,
     })
+}
+
+/// How late the source answers before it is read, where that is to be minded.
+async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listing) -> Option<Vec<Duration>> {
+    match options.tuning.polite {
+        true => Some(steer::usual_latencies(connection, steer::place(listing).as_ref()).await),
+        false => None,
+    }
 }
 
 /// Connects again for a backup that goes on with this listing, with the settings that it was begun with. Readers and memory may be others: no document
@@ -189,15 +216,16 @@ pub(super) async fn prepare_again(
     listing: Listing,
     survey: Survey,
 ) -> Result<Prepared> {
-    let pool = pool(options.tuning.readers.unwrap_or(FAR_READERS).max(head.settings.readers));
+    let pool = pool(options.tuning.readers.unwrap_or(MOST_READERS).max(head.settings.readers));
     let mut connection = Connection::open(source, ConnectOptions { pool, ..ConnectOptions::default() }).await?;
     if link::measure(&connection, None).await? == Link::Far && !source.names_compressors() {
         connection = connection.compressed().await?;
     }
     let frame_bytes = usize::try_from(head.settings.frame_bytes).unwrap_or(frame::LARGEST_TARGET).min(frame::LARGEST_TARGET);
-    let (memory_bytes, readers) = fit(&connection, options, head.settings.readers, frame_bytes);
-    let segment_bytes = head.settings.segment_bytes.min(segment_bytes(memory_bytes, readers));
-    let settings = Settings { readers, segment_bytes, ..head.settings.clone() };
+    let room = Room::of(&connection, options, head.settings.compression(), head.settings.readers, frame_bytes);
+    let segment_bytes = head.settings.segment_bytes.min(room.segment_bytes());
+    let settings = Settings { readers: room.readers, segment_bytes, ..head.settings.clone() };
+    let usual = usual(&connection, options, &listing).await;
     let patterns = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
     let selection = Selection {
         databases: settings.databases.clone(),
@@ -214,26 +242,69 @@ pub(super) async fn prepare_again(
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: Cpu::of_this_machine(),
+        cpu: Cpu::new(room.jobs),
+        most_readers: room.most_readers,
+        // As it was begun.
+        follows_level: false,
+        pace: Pace::limited(options.tuning.max_bits),
+        usual,
         settings,
-        memory_bytes,
+        memory_bytes: room.memory_bytes,
         listing,
         survey,
     })
 }
 
-/// The memory for reading, and how many readers there are in it.
-fn fit(connection: &Connection, options: &BackupOptions, readers: usize, frame_bytes: usize) -> (u64, usize) {
-    let wanted = options.tuning.readers.unwrap_or(readers).max(1);
-    let memory_bytes = match connection.topology {
-        Topology::ReplicaSet => options.tuning.memory_bytes - SLICE_BYTES.min(options.tuning.memory_bytes / 4),
-        _ => options.tuning.memory_bytes,
-    };
-    let readers = wanted.min(most_readers_in(memory_bytes, frame_bytes));
-    if readers < wanted && options.tuning.readers.is_some() {
-        tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", options.tuning.memory_bytes >> 20);
+/// How the memory is divided, and how many work in it.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// For reading, beside what keeping the oplog and compressing take.
+    memory_bytes: u64,
+    /// Cursors to begin with.
+    readers: usize,
+    /// The most of them.
+    most_readers: usize,
+    /// Frames that are compressed at a time.
+    jobs: usize,
+    /// Whether zstd's level follows what is the limit: it takes memory, and is not what was asked for where one was.
+    follows_level: bool,
+}
+
+/// Below this much memory, none of it is kept for higher levels.
+const ROOMY: u64 = 128 * 1024 * 1024;
+
+impl Room {
+    fn of(
+        connection: &Connection,
+        options: &BackupOptions,
+        compression: Compression,
+        readers: usize,
+        frame_bytes: usize,
+    ) -> Self {
+        let all = options.tuning.memory_bytes;
+        let follows_level = options.tuning.level.is_none() && all >= ROOMY;
+        let level = if follows_level { compression.level.max(Effort::MOST) } else { compression.level };
+        let each = Compression { level, ..compression }.working_bytes();
+        let jobs = cpu::cores().min(usize::try_from(all / 2 / each).unwrap_or(usize::MAX)).max(1);
+        let slice = if connection.topology == Topology::ReplicaSet { SLICE_BYTES.min(all / 4) } else { 0 };
+        let memory_bytes = all.saturating_sub(slice).saturating_sub(jobs as u64 * each).max(all / 4);
+
+        let wanted = options.tuning.readers.unwrap_or(readers).max(1);
+        let fitting = most_readers_in(memory_bytes, frame_bytes);
+        let readers = wanted.min(fitting);
+        if readers < wanted && options.tuning.readers.is_some() {
+            tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", all >> 20);
+        }
+        let most_readers = match options.tuning.readers {
+            Some(_) => readers,
+            None => (2 * readers).min(MOST_READERS).min(fitting).max(readers),
+        };
+        Self { memory_bytes, readers, most_readers, jobs, follows_level }
     }
-    (memory_bytes, readers)
+
+    fn segment_bytes(&self) -> u64 {
+        segment_bytes(self.memory_bytes, self.most_readers)
+    }
 }
 
 /// How each collection is divided.
@@ -270,8 +341,8 @@ fn segment_bytes(memory_bytes: u64, readers: usize) -> u64 {
 }
 
 /// What each reader holds whatever the data: two segments, a frame being filled and a frame being compressed.
-fn fixed_bytes(settings: &Settings) -> u64 {
-    settings.readers as u64 * (2 * settings.segment_bytes + 2 * settings.frame_bytes)
+fn fixed_bytes(settings: &Settings, readers: usize) -> u64 {
+    readers as u64 * (2 * settings.segment_bytes + 2 * settings.frame_bytes)
 }
 
 fn pool(readers: usize) -> u32 {
@@ -334,7 +405,7 @@ impl Prepared {
 
     /// The bytes that batches may take.
     pub(super) fn batch_bytes(&self) -> u64 {
-        self.memory_bytes.saturating_sub(fixed_bytes(&self.settings)).max(self.memory_bytes / 4)
+        self.memory_bytes.saturating_sub(fixed_bytes(&self.settings, self.most_readers)).max(self.memory_bytes / 4)
     }
 
     /// Takes the listing that is read, and with it the time that all reads share.

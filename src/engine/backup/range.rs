@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use bson::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::read::{Halt, Reading, Shared, Unit, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::budget::Budget;
 use crate::pipeline::write::RangeWriter;
 use crate::source::discover::{Whereabouts, whereabouts};
 use crate::source::scan::{Event, Failure, Scan};
@@ -38,8 +38,10 @@ pub(super) async fn read_range(
             range: if in_order { unit.range.in_order(&reading.found) } else { unit.range.clone() },
             snapshot,
             not_before: moment.time,
+            reply_bytes: shared.pace.reply_bytes(shared.reply_bytes),
+            pace: shared.pace.clone(),
         };
-        let failure = match transfer(scan, writer, &shared.budget, halt).await? {
+        let failure = match transfer(scan, writer, shared, halt).await? {
             Ok(end) => return Ok(end),
             Err(failure) => failure,
         };
@@ -113,17 +115,21 @@ fn restless(reading: &Reading, cause: Error) -> Error {
 async fn transfer(
     scan: Scan,
     writer: &mut RangeWriter,
-    budget: &Budget,
+    shared: &Shared,
     halt: &CancellationToken,
 ) -> Result<Result<Option<Timestamp>, Failure>> {
     let (to, mut from) = mpsc::channel(1);
     let end = halt.child_token();
     let scanning = tokio::spawn({
-        let (budget, end) = (budget.clone(), end.clone());
+        let (budget, end) = (shared.budget.clone(), end.clone());
         async move { scan.run(&budget, &to, &end).await }
     });
     let mut written = Ok(());
-    while let Some(event) = from.recv().await {
+    loop {
+        let begun = Instant::now();
+        let event = from.recv().await;
+        shared.starved_for(begun.elapsed());
+        let Some(event) = event else { break };
         written = match event {
             Event::Batch(batch, share) => {
                 let written = writer.write(batch).await;

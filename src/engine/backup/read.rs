@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bson::Timestamp;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +17,16 @@ use super::plan::Prepared;
 use super::pulse::State;
 use super::range::read_range;
 use super::resume::Unfinished;
+use super::steer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
+use crate::format::frame;
 use crate::format::journal::RangeDone;
 use crate::format::key::{self, Stems};
 use crate::format::manifest::Segment;
 use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
+use crate::pipeline::pace::Pace;
 use crate::pipeline::progress::Item;
 use crate::pipeline::write::{CollectionWriter, Sizes};
 use crate::source::discover::{Found, Size};
@@ -112,6 +117,13 @@ pub(super) struct Shared {
     pub(super) connection: crate::mongo::Connection,
     pub(super) moment: Arc<Moment>,
     pub(super) budget: Budget,
+    pub(super) pace: Pace,
+    /// About how many bytes to ask for at a time.
+    pub(super) reply_bytes: u64,
+    /// How many read now: those with a number below this.
+    pub(super) allowed: watch::Sender<usize>,
+    /// The nanoseconds that those who write have waited for something to write.
+    starved: AtomicU64,
     state: Arc<State>,
     record: Arc<Record>,
     collections: Vec<Reading>,
@@ -132,9 +144,18 @@ pub(super) async fn read(
 
     let halt = stop.child_token();
     let mut workers = JoinSet::new();
-    for _ in 0..prepared.settings.readers {
-        workers.spawn(work(shared.clone(), halt.clone()));
+    for number in 0..prepared.most_readers {
+        workers.spawn(work(number, shared.clone(), halt.clone()));
     }
+    let mut steering = steer::Steering::new(prepared, shared.clone(), progress.clone());
+    let asked_of = steer::place(&prepared.listing);
+    let politeness = async {
+        match &prepared.usual {
+            Some(usual) => steer::be_polite(&prepared.connection, asked_of.as_ref(), usual.clone(), &shared).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(politeness);
     let mut first: Option<Halt> = None;
     loop {
         let ended = tokio::select! {
@@ -143,6 +164,8 @@ pub(super) async fn read(
                 None => break,
             },
             lost = moment.failed(), if first.is_none() => Err(lost.into()),
+            () = steering.go_on() => continue,
+            () = &mut politeness => continue,
         };
         if let Err(why) = ended {
             // The first one counts; the others end because of it.
@@ -157,6 +180,18 @@ pub(super) async fn read(
         Some(Halt::Failed(error)) => Err(error),
         Some(Halt::Again(why)) => Ok(Outcome::Again(why)),
         None => Ok(Outcome::Read(gather(&shared, place).await?)),
+    }
+}
+
+impl Shared {
+    /// One who writes has waited so long for something to write.
+    pub(super) fn starved_for(&self, waited: Duration) {
+        self.starved.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long all of them have.
+    pub(super) fn starved(&self) -> Duration {
+        Duration::from_nanos(self.starved.load(Ordering::Relaxed))
     }
 }
 
@@ -238,6 +273,10 @@ fn share_out(
         connection: prepared.connection.clone(),
         moment,
         budget: Budget::new(prepared.batch_bytes()),
+        pace: prepared.pace.clone(),
+        reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),
+        allowed: watch::Sender::new(prepared.settings.readers),
+        starved: AtomicU64::new(0),
         state: state.clone(),
         record: run.record.clone(),
         collections,
@@ -246,10 +285,19 @@ fn share_out(
 }
 
 /// Takes one range after the other until none is left.
-async fn work(shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> {
+async fn work(number: usize, shared: Arc<Shared>, halt: CancellationToken) -> Result<(), Halt> {
+    let mut allowed = shared.allowed.subscribe();
     loop {
+        tokio::select! {
+            () = halt.cancelled() => return Err(Error::interrupted().into()),
+            _always_there = allowed.wait_for(|readers| number < *readers) => {}
+        }
         let unit = lock(&shared.queue).pop_front();
-        let Some(unit) = unit else { return Ok(()) };
+        let Some(unit) = unit else {
+            // Whoever waits finds that there is nothing left.
+            shared.allowed.send_replace(usize::MAX);
+            return Ok(());
+        };
         let reading = &shared.collections[unit.collection];
         if lock(&reading.gone).is_none() {
             let mut writer = reading.writer.range();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::oldest::Oldest;
@@ -17,6 +18,7 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Item;
 use crate::pipeline::read::SegmentReader;
+use crate::pipeline::steer::{Crew, Watched};
 use crate::sink::Target;
 use crate::sink::insert::Inserter;
 use crate::store::Store;
@@ -56,6 +58,8 @@ struct Shared {
     cpu: Cpu,
     budget: Budget,
     queue: Mutex<VecDeque<Job>>,
+    /// How many write now: those with a number below this.
+    allowed: watch::Sender<usize>,
     filled: UnboundedSender<Filled>,
 }
 
@@ -111,15 +115,29 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         cpu: cpu.clone(),
         budget: budget.clone(),
         queue: Mutex::new(jobs.into()),
+        allowed: watch::Sender::new(writers.now),
         filled,
     });
     // Dropped with a writer's error, the set stops the others.
     let mut running = JoinSet::new();
-    for _ in 0..*writers {
-        running.spawn(work(shared.clone()));
+    for number in 0..writers.most {
+        running.spawn(work(number, shared.clone()));
     }
-    while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
+    let mut crew = Crew::new(writers.now, writers.most);
+    let mut watched = Watched::new(cpu.clone(), (*progress).clone());
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                Some(ended) => ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??,
+                None => break,
+            },
+            sample = watched.next() => {
+                let now = crew.take(&sample);
+                // Where the queue is empty, nobody is to wait any more.
+                shared.allowed.send_if_modified(|allowed| *allowed != usize::MAX && std::mem::replace(allowed, now) != now);
+                tracing::debug!(writers = now, ?sample, "steered");
+            }
+        }
     }
     items.iter().for_each(Item::finish);
     Ok(collections.iter().map(|collection| collection.passed_over().documents).sum())
@@ -135,10 +153,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn work(shared: Arc<Shared>) -> Result<()> {
+async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
+    let mut allowed = shared.allowed.subscribe();
     loop {
+        let told = async { allowed.wait_for(|writers| number < *writers).await.is_ok() };
+        // The sender is there as long as this is.
+        let _told = shared.target.unless_stopped(told).await?;
         let next = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(job) = next else { return Ok(()) };
+        let Some(job) = next else {
+            // Whoever waits finds that there is nothing left.
+            shared.allowed.send_replace(usize::MAX);
+            return Ok(());
+        };
         for segment in &job.segments {
             insert_segment(&shared, &job, segment).await?;
         }

@@ -112,7 +112,7 @@ async fn write(
     let mut more = true;
     while more || !writers.is_empty() {
         tokio::select! {
-            part = parts.recv(), if more && writers.len() < stage.writers => match part {
+            part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
                 Some(Part::Documents { of: Of::Collection(place), frame, content, share }) => {
                     let Some(keeps_order) = collections.get(&place).map(|c| c.keeps_order) else { continue };
                     while keeps_order && collections.get(&place).is_some_and(|c| c.under_way > 0) {

@@ -13,7 +13,7 @@ use super::{IndexMode, fill, pour};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
+use crate::pipeline::cpu::{Cpu, cores};
 use crate::pipeline::progress::Progress;
 use crate::sink::check;
 use crate::sink::indexes::{self, IndexBuilder, Which};
@@ -23,11 +23,33 @@ use crate::sink::users::Accounts;
 /// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
 const LARGE: u64 = 16 * 1024 * 1024;
 
+/// How many write at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writers {
+    /// To begin with.
+    pub(super) now: usize,
+    /// The most that are tried.
+    pub(super) most: usize,
+}
+
+impl Writers {
+    /// As many as are asked for; where that is not said, more are tried than it begins with.
+    pub(super) fn of(asked_for: Option<usize>) -> Self {
+        match asked_for {
+            Some(now) => Self { now: now.max(1), most: now.max(1) },
+            None => Self { now: cores().clamp(4, 8), most: MOST_WRITERS },
+        }
+    }
+}
+
+/// The most that write at a time where nothing is said. Memory bounds them, too.
+const MOST_WRITERS: usize = 16;
+
 /// What the phases of staging share.
 pub(super) struct Stage<'a> {
     pub(super) origin: Origin<'a>,
     pub(super) plan: &'a Plan,
-    pub(super) writers: usize,
+    pub(super) writers: Writers,
     pub(super) cpu: Cpu,
     pub(super) budget: Budget,
     pub(super) progress: &'a Progress,
@@ -172,7 +194,7 @@ impl Stage<'_> {
             let content = self.read_back(&filled).await?;
             Ok::<_, Error>(Read::of(filled, content))
         });
-        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers).try_collect().await?;
+        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).try_collect().await?;
         self.refuse_differences(found)
     }
 
@@ -215,7 +237,7 @@ impl Stage<'_> {
             }
             check::count(&self.plan.target, blueprint).await
         });
-        stream::iter(counts).buffered(self.writers).try_collect().await
+        stream::iter(counts).buffered(self.writers.now).try_collect().await
     }
 
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
@@ -235,7 +257,7 @@ impl Stage<'_> {
             item.finish();
             failures
         });
-        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers).try_collect().await?;
+        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers.now).try_collect().await?;
         let failures: Vec<_> = failures.into_iter().flatten().collect();
         match indexes::sum_up(&failures) {
             None => Ok(()),

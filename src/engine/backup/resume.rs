@@ -295,12 +295,19 @@ fn agree(source: &MongoUri, options: &BackupOptions, unfinished: &Unfinished) ->
             return Err(contradiction(flag, now.join(", "), then.join(", ")));
         }
     }
-    match options.tuning.level {
-        Some(level) if level != was.level => {
-            Err(contradiction("the level (--level, BACKUP_LEVEL)", level.to_string(), was.level.to_string()))
-        }
-        _ => Ok(()),
+    let tuning = &options.tuning;
+    if let Some(level) = tuning.level.filter(|level| *level != was.level) {
+        return Err(contradiction("the level (--level, BACKUP_LEVEL)", level.to_string(), was.level.to_string()));
     }
+    if let Some(bytes) = tuning.frame_bytes.filter(|bytes| *bytes as u64 != was.frame_bytes) {
+        let mb = |bytes: u64| format!("{} MiB", bytes >> 20);
+        return Err(contradiction("the frame size (--frame-mb, BACKUP_FRAME_MB)", mb(bytes as u64), mb(was.frame_bytes)));
+    }
+    if tuning.long_distance && !was.long_distance {
+        let flag = "long-distance matching (--long-distance, BACKUP_LONG_DISTANCE)";
+        return Err(contradiction(flag, "true".to_owned(), "false".to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether both are one deployment: by its id where that can be read, else by its name and a host that both have.

@@ -1,0 +1,91 @@
+//! What is asked of a source and of this machine: limits are kept, a source that is late is eased, frames are as they were asked for.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use bson::{Binary, Document, doc, spec::BinarySubtype};
+use mongodb::Client;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+
+use support::cli::{Cli, finish};
+use support::link::{Link, LinkOptions};
+use support::server::Server;
+
+/// A collection of so many documents, each of 10 kB that nothing compresses.
+async fn fill(client: &Client, documents: i32) {
+    let mut random = StdRng::seed_from_u64(6);
+    let documents = (0..documents).map(|number| {
+        let mut bytes = vec![0; 10_000];
+        random.fill_bytes(&mut bytes);
+        doc! { "_id": number, "v": Binary { subtype: BinarySubtype::Generic, bytes } }
+    });
+    let collection = client.database("shop").collection::<Document>("orders");
+    collection.insert_many(documents.collect::<Vec<_>>()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_kept_and_the_backup_is_whole() {
+    let source = Server::standalone().await;
+    fill(&source.client().await, 400).await;
+    let cli = Cli::new();
+    let began = Instant::now();
+    // 4 MB at 2 MB/s.
+    let taken = cli.json(&["backup", "--source", &source.uri(), "--max-mbit", "16", "--json"]).await;
+    assert!(began.elapsed() >= Duration::from_millis(1_700), "{:?}", began.elapsed());
+    assert_eq!(taken["documents"], 400);
+    let verified = cli.json(&["verify", taken["path"].as_str().unwrap(), "--deep", "--json"]).await;
+    assert_eq!(verified["documents"], 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not() {
+    let source = Server::standalone().await;
+    fill(&source.client().await, 800).await;
+    // 8 MB at 2 MB/s: time enough to become late in.
+    let link = Link::to(source.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
+    let cli = Cli::new().env("RUST_LOG", "bsonvault=info");
+    let uri = source.uri_through(link.port());
+    // Small batches, so that it pauses often.
+    let backup = cli.spawn(&["backup", "--source", &uri, "--polite", "--max-mbit", "40", "--json"]);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let late = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 };
+    source.fail_command("alwaysOn", late).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    source.fail_command("off", doc! {}).await;
+    let ended = finish(backup).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("answers late: it is eased"), "{}", ended.stderr);
+    assert_eq!(ended.json()["documents"], 800);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_as_large_as_asked_for_and_far_repetitions_are_found() {
+    let source = Server::standalone().await;
+    let client = source.client().await;
+    fill(&client, 500).await;
+    // The same again: 5 MB further on.
+    let again = client.database("shop").collection::<Document>("orders");
+    let pipeline = [doc! { "$set": { "_id": { "$add": ["$_id", 1000] } } }, doc! { "$merge": "orders" }];
+    again.aggregate(pipeline).await.unwrap();
+    let cli = Cli::new();
+    let level = ["--level", "1", "--readers", "1", "--json"];
+    let take = async |more: &[&str]| {
+        let uri = source.uri();
+        let arguments = [&["backup", "--source", &uri][..], &level, more].concat();
+        let taken = cli.json(&arguments).await;
+        let manifest = std::fs::read(format!("{}/manifest.json", taken["path"].as_str().unwrap())).unwrap();
+        (taken, serde_json::from_slice::<serde_json::Value>(&manifest).unwrap())
+    };
+    let (plain, _) = take(&[]).await;
+    let (long, manifest) = take(&["--frame-mb", "16", "--long-distance"]).await;
+    let stored = |taken: &serde_json::Value| taken["storedBytes"].as_u64().unwrap();
+    assert!(stored(&long) * 3 < stored(&plain) * 2, "{} is not much less than {}", stored(&long), stored(&plain));
+    let settings = &manifest["settings"];
+    assert_eq!((&settings["longDistance"], &settings["frameBytes"]), (&true.into(), &(16 * 1024 * 1024).into()), "{manifest}");
+    let verified = cli.json(&["verify", long["path"].as_str().unwrap(), "--deep", "--json"]).await;
+    assert_eq!(verified["documents"], 1_000);
+}

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
 pub use turn::running;
 

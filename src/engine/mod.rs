@@ -12,6 +12,7 @@ mod identity;
 pub mod record;
 mod replayed;
 pub mod restore;
+pub mod tune;
 pub mod verify;
 
 /// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.

@@ -112,6 +112,12 @@ impl Compressor {
         }
         Ok(frame)
     }
+
+    /// The bytes of working memory that zstd has for it now; all that the largest frame so far took.
+    #[must_use]
+    pub fn memory(&mut self) -> usize {
+        self.0.context_mut().sizeof()
+    }
 }
 
 /// Compressors of one kind, lent to those who compress at the moment: there are as many as ever worked at a time, because each has

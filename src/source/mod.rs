@@ -4,4 +4,5 @@ pub mod discover;
 pub mod link;
 pub mod oplog;
 pub mod ranges;
+pub mod sample;
 pub mod scan;

@@ -4,6 +4,7 @@
 
 mod file;
 mod local;
+mod scratch;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 pub use self::file::RegularFile;
 pub use self::local::Lock;
 use self::local::Sharing;
+pub use self::scratch::Scratch;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a lock is waited for: longer than one that only looks whether there is one keeps it.

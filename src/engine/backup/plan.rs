@@ -336,7 +336,7 @@ fn most_readers_in(memory_bytes: u64, frame_bytes: usize) -> usize {
 }
 
 /// Segments wait in memory, up to two a reader; a third of the budget is theirs.
-fn segment_bytes(memory_bytes: u64, readers: usize) -> u64 {
+pub(in crate::engine) fn segment_bytes(memory_bytes: u64, readers: usize) -> u64 {
     (memory_bytes / (6 * readers as u64)).clamp(SMALLEST_SEGMENT, segment::TARGET as u64)
 }
 

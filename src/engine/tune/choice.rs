@@ -1,0 +1,440 @@
+//! From measurements to settings, with the reason. Pure.
+//!
+//! A backup is as fast as the slowest of its stages: the source and the way from it, the cores that compress and hash, and the disk. Of all
+//! ways to compress whose prediction is within [`SLOWER`] of the fastest, the one that stores least is chosen; and of those that
+//! store about the same, the cheapest.
+
+use serde::Serialize;
+
+use crate::format::frame::{self, Compression};
+
+/// By how much slower than the fastest the choice may be.
+pub const SLOWER: f64 = 0.10;
+
+/// Less saved than this is not worth any more CPU or memory.
+const ABOUT_THE_SAME: f64 = 0.01;
+
+/// Fewer readers are chosen where they are slower by no more than this.
+const FEWER_READERS: f64 = 0.05;
+
+/// The most readers that are chosen because of the cores alone.
+const MOST_FOR_CORES: usize = 16;
+
+/// What each reader holds beside its frames: two small segments.
+const SEGMENTS: u64 = 2 * 1024 * 1024;
+
+/// How fast the source was read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadSpeed {
+    /// Cursors at a time.
+    pub readers: usize,
+    /// Bytes of documents a second.
+    pub bytes_per_second: f64,
+    /// Seconds from a small command to its reply meanwhile, the middle one.
+    pub latency_seconds: Option<f64>,
+}
+
+/// How one way of compressing did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// zstd's level.
+    pub level: i32,
+    /// Whether with long-distance matching.
+    pub long_distance: bool,
+    /// Bytes of documents in a frame.
+    pub frame_bytes: usize,
+    /// Uncompressed by stored.
+    pub ratio: f64,
+    /// Bytes of documents a second, on one core.
+    pub compress_bytes_per_second: f64,
+    /// The same on the way back.
+    pub decompress_bytes_per_second: f64,
+    /// What each compressor takes of the memory.
+    pub memory_bytes: u64,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Measured {
+    /// About what a backup would read, uncompressed.
+    pub(super) source_bytes: u64,
+    /// By readers, ascending; at least one.
+    pub(super) reads: Vec<ReadSpeed>,
+    /// More readers than were measured would disturb the source.
+    pub(super) no_more_readers: bool,
+    /// The most that may be read, bytes a second.
+    pub(super) most: Option<f64>,
+    /// Bytes a second on one core.
+    pub(super) sha256: f64,
+    /// Bytes a second on one core.
+    pub(super) xxh3: f64,
+    /// Stored bytes a second.
+    pub(super) write: f64,
+    /// Cores of this machine.
+    pub(super) cores: usize,
+    /// The source's server runs on them, too.
+    pub(super) shares_cores: bool,
+    /// The budget.
+    pub(super) memory_bytes: u64,
+    /// Every way of compressing that was measured.
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// What is fixed already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// This level and no other.
+    pub level: Option<i32>,
+    /// With long-distance matching, or without.
+    pub long_distance: Option<bool>,
+}
+
+/// What sets the pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Limit {
+    /// The source, or the way from it.
+    Source,
+    /// The rate that was asked for.
+    Rate,
+    /// Compressing and hashing.
+    Cpu,
+    /// The disk that is written to.
+    Disk,
+}
+
+/// What a whole backup would be like.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prediction {
+    /// Cursors at a time.
+    pub readers: usize,
+    /// Bytes of documents a second.
+    pub bytes_per_second: f64,
+    /// For all of the source.
+    pub seconds: f64,
+    /// For all of the source.
+    pub stored_bytes: u64,
+    /// What sets the pace.
+    pub limit: Limit,
+    /// Whether the memory budget has room for it.
+    pub fits: bool,
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Chosen {
+    /// Its place among the candidates.
+    pub(super) index: usize,
+    /// What it would be like.
+    pub(super) prediction: Prediction,
+    /// Why, a sentence each.
+    pub(super) reasons: Vec<String>,
+}
+
+impl Candidate {
+    /// How it compresses.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        Compression { level: self.level, long_distance: self.long_distance }
+    }
+
+    /// In words: `level 3, frames of 4 MiB, long-distance matching`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let long = if self.long_distance { ", long-distance matching" } else { "" };
+        format!("level {}, frames of {} MiB{long}", self.level, self.frame_bytes >> 20)
+    }
+
+    fn is_wanted(&self, wanted: Wanted) -> bool {
+        wanted.level.is_none_or(|level| level == self.level) && wanted.long_distance.is_none_or(|long| long == self.long_distance)
+    }
+}
+
+/// What a backup would be like with these compressors: its speed is that of the slowest stage, with as few readers as are about as fast as any number.
+#[must_use]
+pub(super) fn predict(measured: &Measured, candidate: &Candidate) -> Prediction {
+    let numbers = reader_numbers(measured);
+    let each: Vec<(usize, f64, Limit, bool)> = numbers
+        .into_iter()
+        .map(|readers| {
+            let (rate, limit) = pace(measured, candidate, readers);
+            (readers, rate, limit, fits(measured, candidate, readers))
+        })
+        .collect();
+    let possible = |fits: bool| each.iter().filter(move |one| one.3 == fits);
+    let any_fits = possible(true).next().is_some();
+    let fastest = possible(any_fits).map(|one| one.1).fold(0.0, f64::max);
+    let found = possible(any_fits).find(|one| one.1 >= fastest * (1.0 - FEWER_READERS));
+    let (readers, rate, limit, fits) = found.copied().unwrap_or((1, 1.0, Limit::Source, false));
+    Prediction {
+        readers,
+        bytes_per_second: rate,
+        seconds: measured.source_bytes as f64 / rate.max(1.0),
+        stored_bytes: (measured.source_bytes as f64 / candidate.ratio.max(1e-6)) as u64,
+        limit,
+        fits,
+    }
+}
+
+/// Chooses; nothing where nothing was measured that is wanted. Where nothing fits into the budget, the one that takes the least memory.
+#[must_use]
+pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
+    let all: Vec<(usize, &Candidate, Prediction)> =
+        measured.candidates.iter().enumerate().map(|(i, c)| (i, c, predict(measured, c))).collect();
+    let wanted_ones = || all.iter().filter(|(_, candidate, _)| candidate.is_wanted(wanted));
+    let fitting: Vec<_> = wanted_ones().filter(|(_, _, prediction)| prediction.fits).collect();
+    let by_seconds =
+        |a: &&&(usize, &Candidate, Prediction), b: &&&(usize, &Candidate, Prediction)| a.2.seconds.total_cmp(&b.2.seconds);
+    let Some(fastest) = fitting.iter().min_by(by_seconds) else {
+        let (index, candidate, prediction) = wanted_ones().min_by_key(|(_, candidate, _)| candidate.memory_bytes)?;
+        let reason = format!(
+            "nothing of it fits into the {} MiB of BACKUP_MEMORY_MB; {} takes the least",
+            measured.memory_bytes >> 20,
+            candidate.words()
+        );
+        return Some(Chosen { index: *index, prediction: prediction.clone(), reasons: vec![reason] });
+    };
+    let quick: Vec<_> = fitting.iter().filter(|one| one.2.seconds <= fastest.2.seconds * (1.0 + SLOWER)).collect();
+    let best = quick.iter().map(|one| one.1.ratio).fold(0.0, f64::max);
+    let (index, candidate, prediction) = quick
+        .iter()
+        .filter(|one| one.1.ratio >= best * (1.0 - ABOUT_THE_SAME))
+        .min_by(|a, b| cost(a.1).partial_cmp(&cost(b.1)).unwrap_or(std::cmp::Ordering::Equal))?;
+    let reasons = reasons(measured, wanted, candidate, prediction, fastest);
+    Some(Chosen { index: *index, prediction: prediction.clone(), reasons })
+}
+
+/// What the cheaper of two that store about the same has less of: frames that are not of the default size, then time, then memory.
+fn cost(candidate: &Candidate) -> (bool, bool, f64, u64) {
+    let unusual = candidate.frame_bytes != frame::TARGET;
+    (candidate.long_distance, unusual, 1.0 / candidate.compress_bytes_per_second.max(1.0), candidate.memory_bytes)
+}
+
+fn reasons(
+    measured: &Measured,
+    wanted: Wanted,
+    candidate: &Candidate,
+    prediction: &Prediction,
+    fastest: &(usize, &Candidate, Prediction),
+) -> Vec<String> {
+    let mut reasons = vec![match prediction.limit {
+        Limit::Source if measured.shares_cores => {
+            "the source is what limits a backup: it runs on the cores that compress".to_owned()
+        }
+        Limit::Source => "the source, or the way from it, is what limits a backup".to_owned(),
+        Limit::Rate => "BACKUP_MAX_MBIT is what limits a backup".to_owned(),
+        Limit::Cpu => format!("compressing on {} is what limits a backup", cores(measured.cores)),
+        Limit::Disk => "the disk that is written to is what limits a backup".to_owned(),
+    }];
+    let slower = (prediction.seconds / fastest.2.seconds.max(1e-9) - 1.0) * 100.0;
+    let fixed = match (wanted.level, wanted.long_distance) {
+        (None, None) => "",
+        _ => " of what was asked for",
+    };
+    reasons.push(if slower < 1.0 && candidate == fastest.1 {
+        format!("{} is the fastest{fixed}, and nothing smaller is within {:.0} % of it", candidate.words(), SLOWER * 100.0)
+    } else {
+        format!(
+            "{} stores the least{fixed} (to 1 %) of all that is within {:.0} % of the fastest: {:.1} to 1 instead of {:.1} to 1, {} slower",
+            candidate.words(),
+            SLOWER * 100.0,
+            candidate.ratio,
+            fastest.1.ratio,
+            if slower < 1.0 { "not".to_owned() } else { format!("{slower:.0} %") },
+        )
+    });
+    if measured.candidates.iter().any(|c| c.is_wanted(wanted) && !predict(measured, c).fits) {
+        reasons
+            .push(format!("what does not fit into the {} MiB of BACKUP_MEMORY_MB was passed over", measured.memory_bytes >> 20));
+    }
+    reasons
+}
+
+fn cores(cores: usize) -> String {
+    if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") }
+}
+
+/// The numbers of readers to think of: those that were measured, and where more would not disturb the source, as many as keep the cores busy.
+fn reader_numbers(measured: &Measured) -> Vec<usize> {
+    let mut numbers: Vec<usize> = measured.reads.iter().map(|read| read.readers).collect();
+    if !measured.no_more_readers {
+        numbers.extend([measured.cores.div_ceil(2), measured.cores].map(|n| n.clamp(1, MOST_FOR_CORES)));
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// How fast the source is read by so many: as fast as by the most of those measured that are no more.
+fn read_rate(measured: &Measured, readers: usize) -> f64 {
+    let fewer =
+        measured.reads.iter().filter(|read| read.readers <= readers).map(|read| read.bytes_per_second).fold(0.0, f64::max);
+    if fewer > 0.0 { fewer } else { measured.reads.iter().map(|read| read.bytes_per_second).fold(f64::INFINITY, f64::min) }
+}
+
+fn pace(measured: &Measured, candidate: &Candidate, readers: usize) -> (f64, Limit) {
+    let read = read_rate(measured, readers);
+    // Each reader has one frame compressed at a time. Documents are hashed as they come, segments as they are stored.
+    let per_byte =
+        1.0 / candidate.compress_bytes_per_second + 1.0 / measured.xxh3 + 1.0 / (measured.sha256 * candidate.ratio.max(1e-6));
+    let workers = readers.min(measured.cores) as f64;
+    let mut cpu = workers / per_byte;
+    if measured.shares_cores {
+        // What the server's side of reading took of the cores, at most.
+        cpu = cpu.min(measured.cores as f64 / (per_byte + workers / read));
+    }
+    let mut slowest = (read, Limit::Source);
+    for stage in [
+        (measured.most.unwrap_or(f64::INFINITY), Limit::Rate),
+        (cpu, Limit::Cpu),
+        (measured.write * candidate.ratio, Limit::Disk),
+    ] {
+        if stage.0 < slowest.0 {
+            slowest = stage;
+        }
+    }
+    slowest
+}
+
+fn fits(measured: &Measured, candidate: &Candidate, readers: usize) -> bool {
+    let readers_need = readers as u64 * (SEGMENTS + 4 * candidate.frame_bytes as u64);
+    readers_need + readers.min(measured.cores) as u64 * candidate.memory_bytes <= measured.memory_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: f64 = 1e6;
+
+    fn candidate(level: i32, ratio: f64, speed: f64) -> Candidate {
+        Candidate {
+            level,
+            long_distance: false,
+            frame_bytes: frame::TARGET,
+            ratio,
+            compress_bytes_per_second: speed * MB,
+            decompress_bytes_per_second: 1000.0 * MB,
+            memory_bytes: 8 << 20,
+        }
+    }
+
+    /// A source at this speed with every number of readers, and as many cores.
+    fn machine(read: f64, cores: usize) -> Measured {
+        let speed = |readers: usize| ReadSpeed { readers, bytes_per_second: read * MB, latency_seconds: None };
+        Measured {
+            source_bytes: 10_000_000_000,
+            reads: vec![speed(1), speed(2), speed(4)],
+            no_more_readers: false,
+            most: None,
+            sha256: 1500.0 * MB,
+            xxh3: 10_000.0 * MB,
+            write: 1000.0 * MB,
+            cores,
+            shares_cores: false,
+            memory_bytes: 256 << 20,
+            candidates: vec![
+                candidate(-1, 2.5, 800.0),
+                candidate(1, 3.0, 500.0),
+                candidate(3, 3.3, 250.0),
+                candidate(7, 3.6, 80.0),
+                candidate(19, 4.2, 3.0),
+            ],
+        }
+    }
+
+    fn level(measured: &Measured) -> (i32, Limit) {
+        let chosen = choose(measured, Wanted::default()).unwrap();
+        (measured.candidates[chosen.index].level, chosen.prediction.limit)
+    }
+
+    #[test]
+    fn a_slow_link_leaves_time_to_compress() {
+        assert_eq!(level(&machine(2.0, 2)), (19, Limit::Source));
+        assert_eq!(level(&machine(40.0, 2)), (7, Limit::Source));
+    }
+
+    #[test]
+    fn a_fast_link_and_few_cores_ask_for_a_fast_level() {
+        let (chosen, limit) = level(&machine(5000.0, 1));
+        assert_eq!((chosen, limit), (-1, Limit::Cpu));
+    }
+
+    #[test]
+    fn many_cores_compress_better_at_the_same_speed_with_more_readers() {
+        let measured = machine(400.0, 16);
+        let chosen = choose(&measured, Wanted::default()).unwrap();
+        assert_eq!(measured.candidates[chosen.index].level, 7);
+        assert!(chosen.prediction.readers >= 5, "{chosen:?}");
+        let few = Measured { no_more_readers: true, ..measured };
+        let chosen = choose(&few, Wanted::default()).unwrap();
+        assert!(chosen.prediction.readers <= 4 && few.candidates[chosen.index].level < 7, "{chosen:?}");
+    }
+
+    #[test]
+    fn a_slow_disk_asks_for_smaller_segments() {
+        let measured = Measured { write: 10.0 * MB, ..machine(5000.0, 4) };
+        assert_eq!(level(&measured), (7, Limit::Disk));
+        assert_eq!(level(&Measured { write: 2000.0 * MB, ..measured }), (-1, Limit::Cpu));
+    }
+
+    #[test]
+    fn a_server_on_the_same_cores_takes_its_part() {
+        let apart = machine(1000.0, 2);
+        let beside = Measured { shares_cores: true, ..apart.clone() };
+        let rate = |measured: &Measured| predict(measured, &measured.candidates[1]).bytes_per_second;
+        assert!(rate(&beside) < rate(&apart) * 0.8, "{} {}", rate(&beside), rate(&apart));
+    }
+
+    #[test]
+    fn the_memory_budget_is_never_passed() {
+        let mut measured = machine(2.0, 2);
+        measured.candidates[4].memory_bytes = 300 << 20;
+        assert_eq!(level(&measured).0, 7);
+        let chosen = choose(&measured, Wanted::default()).unwrap();
+        assert!(chosen.reasons.iter().any(|r| r.contains("passed over")), "{:?}", chosen.reasons);
+        let chosen = choose(&measured, Wanted { level: Some(19), ..Wanted::default() }).unwrap();
+        assert!(!chosen.prediction.fits && chosen.reasons[0].contains("fits into the 256 MiB"), "{chosen:?}");
+    }
+
+    #[test]
+    fn what_saves_next_to_nothing_is_not_worth_it() {
+        let mut measured = machine(2.0, 2);
+        measured.candidates.truncate(4);
+        measured.candidates.push(Candidate { frame_bytes: 16 << 20, ratio: 3.62, ..candidate(7, 3.62, 78.0) });
+        measured.candidates.push(Candidate { long_distance: true, ..candidate(7, 3.63, 70.0) });
+        let chosen = choose(&measured, Wanted::default()).unwrap();
+        assert_eq!(chosen.index, 3);
+        measured.candidates[5].ratio = 4.5;
+        assert_eq!(choose(&measured, Wanted::default()).unwrap().index, 5);
+        let without = Wanted { long_distance: Some(false), ..Wanted::default() };
+        assert_eq!(choose(&measured, without).unwrap().index, 3);
+    }
+
+    #[test]
+    fn a_rate_that_was_asked_for_is_what_limits() {
+        let measured = Measured { most: Some(2.0 * MB), ..machine(5000.0, 2) };
+        assert_eq!(level(&measured), (19, Limit::Rate));
+    }
+
+    #[test]
+    fn the_fewest_readers_that_are_about_as_fast_are_enough() {
+        let mut measured = machine(100.0, 1);
+        measured.reads[0].bytes_per_second = 50.0 * MB;
+        measured.reads[2].bytes_per_second = 103.0 * MB;
+        assert_eq!(predict(&measured, &measured.candidates[1]).readers, 2);
+    }
+
+    #[test]
+    fn a_tiny_source_and_nothing_measured_do_no_harm() {
+        let mut measured = machine(100.0, 2);
+        measured.source_bytes = 0;
+        assert!(choose(&measured, Wanted::default()).unwrap().prediction.seconds < 1e-3);
+        assert_eq!(choose(&measured, Wanted { level: Some(5), ..Wanted::default() }), None);
+        measured.candidates.clear();
+        assert_eq!(choose(&measured, Wanted::default()), None);
+    }
+}

@@ -1,0 +1,273 @@
+//! A bounded part of a source, read to learn about it: what it is made of, and how fast it comes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::{Found, Size};
+use super::ranges::Range;
+use super::scan::{Batch, Event, Failure, Scan};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Elements;
+use crate::format::frame;
+use crate::mongo::Connection;
+use crate::pipeline::budget::Budget;
+use crate::pipeline::write::Documents as _;
+
+/// How much longer than it may take a source is waited for that has sent nothing yet.
+const FIRST_REPLY: Duration = Duration::from_secs(8);
+
+/// How often each part is read at most, where parts are read again to go on.
+const PASSES: usize = 8;
+
+/// A part of a collection that may be read.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The collection.
+    pub collection: Found,
+    /// About how much it holds in all.
+    pub size: Size,
+    /// The part of it.
+    pub range: Range,
+    /// Read no more of it than about so many bytes.
+    pub most: u64,
+}
+
+/// Where reading ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// About the bytes that are read in all.
+    pub bytes: u64,
+    /// How long it may take.
+    pub time: Duration,
+    /// The most that is read, in bits a second.
+    pub bits: Option<u64>,
+    /// About the bytes of a reply.
+    pub batch_bytes: u64,
+}
+
+/// What becomes of what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Each part is read once, and its documents are kept.
+    Documents,
+    /// Documents are dropped as they come, and parts are read again where there are too few of them.
+    Nothing,
+}
+
+/// Documents of one collection, one after the other as they came.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// The place of the part that they are of.
+    pub part: usize,
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Where each of them ends.
+    pub ends: Vec<usize>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Documents.
+    pub documents: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// From the beginning to the last reply.
+    pub time: Duration,
+    /// By part, where they are kept.
+    pub kept: Vec<Kept>,
+}
+
+impl Taken {
+    /// Bytes a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 / self.time.as_secs_f64().max(1e-6)
+    }
+}
+
+struct Reading {
+    connection: Connection,
+    parts: Vec<Part>,
+    limits: Limits,
+    keep: Keep,
+    budget: Budget,
+    begin: Instant,
+    next: Mutex<usize>,
+    taken: Mutex<Taken>,
+    /// Ends all of it.
+    halt: CancellationToken,
+}
+
+/// Reads the parts with so many cursors at a time, until a limit is reached, and gives what came. What is dropped on the way ends with it.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] where nothing comes at all; [`ErrorKind::Denied`], [`ErrorKind::Server`].
+pub async fn read(
+    connection: &Connection,
+    parts: &[Part],
+    readers: usize,
+    limits: Limits,
+    keep: Keep,
+    budget: &Budget,
+) -> Result<Taken> {
+    let reading = Arc::new(Reading {
+        connection: connection.clone(),
+        parts: parts.to_vec(),
+        limits,
+        keep,
+        budget: budget.clone(),
+        begin: Instant::now(),
+        next: Mutex::default(),
+        taken: Mutex::default(),
+        halt: CancellationToken::new(),
+    });
+    let mut workers = JoinSet::new();
+    for _ in 0..readers.max(1) {
+        workers.spawn(work(reading.clone()));
+    }
+    let deadline = reading.begin + limits.time;
+    let ended = async {
+        while let Some(ended) = workers.join_next().await {
+            ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a reading task died").cause(e)))?;
+        }
+        Ok(())
+    };
+    tokio::pin!(ended);
+    let in_time = tokio::select! {
+        ended = &mut ended => Some(ended),
+        () = tokio::time::sleep_until(deadline) => None,
+    };
+    let ended = match in_time {
+        Some(ended) => ended,
+        None if lock(&reading.taken).bytes > 0 => {
+            reading.halt.cancel();
+            ended.await
+        }
+        // A disk that sleeps, or a link that is very slow.
+        None => loop {
+            tokio::select! {
+                ended = &mut ended => break ended,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+            if lock(&reading.taken).bytes > 0 {
+                reading.halt.cancel();
+            } else if Instant::now() > deadline + FIRST_REPLY {
+                reading.halt.cancel();
+                break Err(silent(limits.time + FIRST_REPLY));
+            }
+        },
+    };
+    reading.halt.cancel();
+    ended?;
+    let taken = std::mem::take(&mut *lock(&reading.taken));
+    Ok(taken)
+}
+
+fn silent(after: Duration) -> Error {
+    Error::new(ErrorKind::Unreachable, format!("the source sent no document within {} seconds", after.as_secs()))
+        .hint("check the network and the load of the server")
+}
+
+async fn work(reading: Arc<Reading>) -> Result<()> {
+    loop {
+        let number = {
+            let mut next = lock(&reading.next);
+            *next += 1;
+            *next - 1
+        };
+        let most = reading.parts.len() * if reading.keep == Keep::Nothing { PASSES } else { 1 };
+        if number >= most || reading.halt.is_cancelled() || lock(&reading.taken).bytes >= reading.limits.bytes {
+            return Ok(());
+        }
+        reading.part(number % reading.parts.len()).await?;
+    }
+}
+
+impl Reading {
+    async fn part(&self, number: usize) -> Result<()> {
+        let part = &self.parts[number];
+        // Replies are about as large as a frame of the default size; where smaller ones are wanted, documents are taken for larger ones.
+        let larger = (frame::TARGET as u64 / self.limits.batch_bytes.max(1)).max(1);
+        let scan = Scan {
+            connection: self.connection.clone(),
+            collection: part.collection.clone(),
+            data: part.collection.data(),
+            size: Some(Size { bytes: part.size.bytes * larger, ..part.size }).filter(|size| size.documents > 0),
+            range: part.range.clone(),
+            snapshot: None,
+            not_before: None,
+        };
+        let (to, from) = mpsc::channel(1);
+        let scanned = async move { scan.run(&self.budget, &to, &self.halt).await };
+        let received = async {
+            let mut from = from;
+            let mut left = part.most;
+            let mut kept = Kept { part: number, ..Kept::default() };
+            while let Some(event) = from.recv().await {
+                // What came twice is no harm: nothing rests on it but speed.
+                let Event::Batch(batch, _share) = event else { continue };
+                let bytes = self.count(&batch, &mut kept)?;
+                left = left.saturating_sub(bytes);
+                if left == 0 || lock(&self.taken).bytes >= self.limits.bytes {
+                    break;
+                }
+                self.pace().await;
+            }
+            // Whoever sends sees that nobody listens.
+            drop(from);
+            if !kept.ends.is_empty() {
+                lock(&self.taken).kept.push(kept);
+            }
+            Ok(())
+        };
+        let (scanned, received) = tokio::join!(scanned, received);
+        received?;
+        match scanned {
+            Ok(_) | Err(Failure::Stopped | Failure::Moved(_)) => Ok(()),
+            Err(Failure::TooOld(error) | Failure::Other(error)) => Err(error),
+        }
+    }
+
+    /// Counts a reply, and gives its bytes.
+    fn count(&self, batch: &Batch, kept: &mut Kept) -> Result<u64> {
+        let malformed = |e: Error| e.context("a reply of the source");
+        let (mut documents, mut bytes) = (0, 0);
+        for (place, element) in Elements::of(batch.array()?).map_err(malformed)?.enumerate() {
+            let document = element.map_err(malformed)?.value;
+            if !batch.counts(place) {
+                continue;
+            }
+            documents += 1;
+            bytes += document.len() as u64;
+            if self.keep == Keep::Documents {
+                kept.bytes.extend_from_slice(document);
+                kept.ends.push(kept.bytes.len());
+            }
+        }
+        let mut taken = lock(&self.taken);
+        taken.documents += documents;
+        taken.bytes += bytes;
+        taken.time = self.begin.elapsed();
+        Ok(bytes)
+    }
+
+    /// Waits as long as the rate asks for.
+    async fn pace(&self) {
+        let Some(bits) = self.limits.bits else { return };
+        let due = Duration::from_secs_f64(lock(&self.taken).bytes as f64 * 8.0 / bits.max(1) as f64);
+        tokio::select! {
+            () = tokio::time::sleep_until(self.begin + due) => {}
+            () = self.halt.cancelled() => {}
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -18,11 +18,14 @@ pub mod serve;
 pub mod show;
 pub mod token;
 pub mod tools;
+pub mod tune;
+pub mod tuned;
 pub mod verified;
 pub mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
@@ -38,7 +41,7 @@ use crate::store::Store;
 use output::Outcome;
 
 /// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 2] = ["sync", "tune"];
+const LATER_VERBS: [&str; 1] = ["sync"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -46,7 +49,7 @@ Settings come from flags, the environment, .env and rocket.toml, the earlier of 
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
   BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_LONG_DISTANCE, BACKUP_FRAME_MB, BACKUP_MEMORY_MB
-                    how much of the machine is used; `tune` finds them out
+                    how much of the machine is used; `tune` measures most of them
   BACKUP_MAX_MBIT, BACKUP_POLITE
                     how much of the source
   BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY, _YEARLY
@@ -97,6 +100,8 @@ pub enum Verb {
     Clean(clean::Args),
     /// Check configuration, connections, rights and space
     Check(check::Args),
+    /// Measure source, machine and path in under a minute, and choose readers, level and frames
+    Tune(tune::Args),
     /// Serve the REST interface, and take backups by the schedule, until stopped
     Serve(serve::Args),
     /// Make a token for the service, and print it once with its hash
@@ -208,6 +213,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Clean(args) => clean::run(args, &config, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
+        Verb::Tune(args) => tune::run(args, &config, faces, stop).await,
         Verb::Serve(_) => serve::run(config, stop).await,
         Verb::Token(args) => token::run(&args),
     }
@@ -225,6 +231,7 @@ impl Verb {
             Self::Adopt(args) => args.flags(),
             Self::Check(args) => args.flags(),
             Self::Verify(args) => args.flags(),
+            Self::Tune(args) => args.flags(),
             Self::Serve(args) => args.flags(),
             Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
         }
@@ -253,6 +260,7 @@ impl Verb {
             | Self::Verify(_)
             | Self::Clean(_)
             | Self::Check(_)
+            | Self::Tune(_)
             | Self::Token(_) => logs::OF_A_VERB,
             Self::Serve(_) => logs::OF_A_SERVICE,
         }
@@ -260,9 +268,13 @@ impl Verb {
 }
 
 fn load(flags: &Flags) -> Result<Config> {
-    let directory = std::env::current_dir()
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))?;
-    Config::load(&directory, std::env::vars_os(), flags)
+    Config::load(&working_directory()?, std::env::vars_os(), flags)
+}
+
+/// Where `.env` and `rocket.toml` are.
+fn working_directory() -> Result<PathBuf> {
+    std::env::current_dir()
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))
 }
 
 /// The catalog of the configured path.

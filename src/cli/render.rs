@@ -420,7 +420,7 @@ fn verdict(consistency: &Consistency) -> String {
     }
 }
 
-fn source(source: &Source) -> String {
+pub(super) fn source(source: &Source) -> String {
     let set = source.replica_set.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
     format!("{} (MongoDB {}, {}{set})", source.uri, source.server_version, source.topology)
 }
@@ -440,19 +440,19 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
-fn count(number: u64, thing: &str) -> String {
+pub(super) fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {thing}{plural}", HumanCount(number))
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header);
     table
 }
 
-fn right_align(table: &mut Table, columns: &[usize]) {
+pub(super) fn right_align(table: &mut Table, columns: &[usize]) {
     for column in columns {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);

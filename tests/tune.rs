@@ -142,8 +142,13 @@ async fn what_cannot_be_is_told_and_changes_nothing() {
     let shop = server.client().await.database("shop");
     shop.run_command(doc! { "create": "empty" }).await.unwrap();
     shop.run_command(doc! { "create": "seen", "viewOn": "empty" }).await.unwrap();
-    refused(&cli, &cli.run(&["tune", "--apply"]).await, 1, "no documents to measure: 1 collections of it are empty");
-    refused(&cli, &cli.run(&["tune", "--include", "shop.seen", "--apply"]).await, 1, "are 1 views, which hold no documents");
+    refused(
+        &cli,
+        &cli.run(&["tune", "--apply"]).await,
+        1,
+        "no documents to measure: every collection that a backup would take (1) is empty",
+    );
+    refused(&cli, &cli.run(&["tune", "--include", "shop.seen", "--apply"]).await, 1, "only views (1), which hold no documents");
     refused(&cli, &cli.run(&["tune", "--apply=settings.ini"]).await, 2, "expected .env or rocket.toml");
     refused(&cli, &cli.run(&["tune", "--level", "20"]).await, 2, "expected a whole number from -7 to 19");
     std::fs::write(cli.dir().join("file"), "").unwrap();

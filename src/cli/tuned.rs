@@ -6,7 +6,7 @@ use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::render::{count, plain, right_align, source, table};
 use crate::config::edit::Written;
-use crate::engine::tune::{Limit, Row, SLOWER, TuneReport};
+use crate::engine::tune::{Limit, Row, TuneReport, slack};
 use crate::format::frame;
 
 /// How wide the longest bar is.
@@ -185,10 +185,8 @@ fn choice(report: &TuneReport) -> String {
     for reason in &report.reasons {
         text += &format!("reason       {}\n", plain(reason));
     }
-    text += &format!(
-        "rule         of all that is within {:.0} % of the fastest and fits into the memory, what stores least\n",
-        SLOWER * 100.0
-    );
+    text +=
+        &format!("rule         of all that is within {} of the fastest and fits into the memory, what stores least\n", slack());
     for note in &report.notes {
         text += &format!("note         {}\n", plain(note));
     }

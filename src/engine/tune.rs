@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::choice::{Candidate, Limit, Prediction, ReadSpeed, SLOWER, Wanted};
+pub use self::choice::{Candidate, Limit, Prediction, ReadSpeed, Wanted, slack};
 pub use self::look::SourceFacts;
 pub use self::path::PathSpeed;
 pub use self::read::WireCompression;

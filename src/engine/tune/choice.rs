@@ -1,7 +1,7 @@
 //! From measurements to settings, with the reason. Pure.
 //!
 //! A backup is as fast as the slowest of its stages: the source and the way from it, the cores that compress and hash, and the disk. Of all
-//! ways to compress whose prediction is within [`SLOWER`] of the fastest, the one that stores least is chosen; and of those that
+//! ways to compress whose prediction is within [`SLOWER`] or [`SECOND`] of the fastest, the one that stores least is chosen; and of those that
 //! store about the same, the cheapest.
 
 use serde::Serialize;
@@ -9,7 +9,13 @@ use serde::Serialize;
 use crate::format::frame::{self, Compression};
 
 /// By how much slower than the fastest the choice may be.
-pub const SLOWER: f64 = 0.10;
+const SLOWER: f64 = 0.10;
+
+/// Or by so many seconds: beginning and ending a backup takes about as long.
+const SECOND: f64 = 1.0;
+
+/// A source that holds less than this is chosen for as if it held as much: it is going to grow.
+const SMALL: u64 = 128 * 1024 * 1024;
 
 /// Less saved than this is not worth any more CPU or memory.
 const ABOUT_THE_SAME: f64 = 0.01;
@@ -185,9 +191,11 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
     let all: Vec<(usize, &Candidate, Prediction)> =
         measured.candidates.iter().enumerate().map(|(i, c)| (i, c, predict(measured, c))).collect();
     let wanted_ones = || all.iter().filter(|(_, candidate, _)| candidate.is_wanted(wanted));
-    let fitting: Vec<_> = wanted_ones().filter(|(_, _, prediction)| prediction.fits).collect();
-    let by_seconds =
-        |a: &&&(usize, &Candidate, Prediction), b: &&&(usize, &Candidate, Prediction)| a.2.seconds.total_cmp(&b.2.seconds);
+    let fitting: Vec<_> =
+        wanted_ones().filter(|(_, candidate, prediction)| prediction.fits && pays(measured, candidate)).collect();
+    let by_seconds = |a: &&&(usize, &Candidate, Prediction), b: &&&(usize, &Candidate, Prediction)| {
+        b.2.bytes_per_second.total_cmp(&a.2.bytes_per_second)
+    };
     let Some(fastest) = fitting.iter().min_by(by_seconds) else {
         let (index, candidate, prediction) = wanted_ones().min_by_key(|(_, candidate, _)| candidate.memory_bytes)?;
         let reason = format!(
@@ -197,7 +205,10 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
         );
         return Some(Chosen { index: *index, prediction: prediction.clone(), reasons: vec![reason] });
     };
-    let quick: Vec<_> = fitting.iter().filter(|one| one.2.seconds <= fastest.2.seconds * (1.0 + SLOWER)).collect();
+    let grown = SMALL.max(measured.source_bytes) as f64;
+    let seconds = |prediction: &Prediction| grown / prediction.bytes_per_second.max(1.0);
+    let most = (seconds(&fastest.2) * (1.0 + SLOWER)).max(seconds(&fastest.2) + SECOND);
+    let quick: Vec<_> = fitting.iter().filter(|one| seconds(&one.2) <= most).collect();
     let best = quick.iter().map(|one| one.1.ratio).fold(0.0, f64::max);
     let (index, candidate, prediction) = quick
         .iter()
@@ -205,6 +216,14 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
         .min_by(|a, b| cost(a.1).partial_cmp(&cost(b.1)).unwrap_or(std::cmp::Ordering::Equal))?;
     let reasons = reasons(measured, wanted, candidate, prediction, fastest);
     Some(Chosen { index: *index, prediction: prediction.clone(), reasons })
+}
+
+/// Whether frames that are not of the default size are of use: speed that differs with them is chance.
+fn pays(measured: &Measured, candidate: &Candidate) -> bool {
+    let usual = |other: &&Candidate| other.frame_bytes == frame::TARGET && other.compression() == candidate.compression();
+    let by_default = measured.candidates.iter().find(usual);
+    candidate.frame_bytes == frame::TARGET
+        || by_default.is_none_or(|other| candidate.ratio > other.ratio * (1.0 + ABOUT_THE_SAME))
 }
 
 /// What the cheaper of two that store about the same has less of: frames that are not of the default size, then time, then memory.
@@ -226,31 +245,46 @@ fn reasons(
         }
         Limit::Source => "the source, or the way from it, is what limits a backup".to_owned(),
         Limit::Rate => "BACKUP_MAX_MBIT is what limits a backup".to_owned(),
+        Limit::Cpu if measured.shares_cores => {
+            format!("compressing is what limits a backup, on {} that the source's server works on, too", cores(measured.cores))
+        }
         Limit::Cpu => format!("compressing on {} is what limits a backup", cores(measured.cores)),
         Limit::Disk => "the disk that is written to is what limits a backup".to_owned(),
     }];
-    let slower = (prediction.seconds / fastest.2.seconds.max(1e-9) - 1.0) * 100.0;
+    let slower = (fastest.2.bytes_per_second / prediction.bytes_per_second.max(1.0) - 1.0) * 100.0;
     let fixed = match (wanted.level, wanted.long_distance) {
         (None, None) => "",
         _ => " of what was asked for",
     };
     reasons.push(if slower < 1.0 && candidate == fastest.1 {
-        format!("{} is the fastest{fixed}, and nothing smaller is within {:.0} % of it", candidate.words(), SLOWER * 100.0)
+        format!("{} is the fastest{fixed}, and nothing that stores less is within {} of it", candidate.words(), slack())
     } else {
         format!(
-            "{} stores the least{fixed} (to 1 %) of all that is within {:.0} % of the fastest: {:.1} to 1 instead of {:.1} to 1, {} slower",
+            "{} stores the least{fixed} (to 1 %) of all that is within {} of the fastest: {:.1} to 1 instead of {:.1} to 1, {}",
             candidate.words(),
-            SLOWER * 100.0,
+            slack(),
             candidate.ratio,
             fastest.1.ratio,
-            if slower < 1.0 { "not".to_owned() } else { format!("{slower:.0} %") },
+            if slower < 1.0 { "as fast".to_owned() } else { format!("{slower:.0} % slower") },
         )
     });
+    if measured.source_bytes < SMALL {
+        let mib = SMALL >> 20;
+        reasons.push(format!(
+            "the source holds less than {mib} MiB: it was chosen for as if it held as much, because it is going to grow"
+        ));
+    }
     if measured.candidates.iter().any(|c| c.is_wanted(wanted) && !predict(measured, c).fits) {
         reasons
             .push(format!("what does not fit into the {} MiB of BACKUP_MEMORY_MB was passed over", measured.memory_bytes >> 20));
     }
     reasons
+}
+
+/// By how much slower the choice may be, in words.
+#[must_use]
+pub fn slack() -> String {
+    format!("{:.0} % or a second", SLOWER * 100.0)
 }
 
 fn cores(cores: usize) -> String {
@@ -412,6 +446,23 @@ mod tests {
         assert_eq!(choose(&measured, Wanted::default()).unwrap().index, 5);
         let without = Wanted { long_distance: Some(false), ..Wanted::default() };
         assert_eq!(choose(&measured, without).unwrap().index, 3);
+    }
+
+    #[test]
+    fn frames_are_not_chosen_by_chance() {
+        let mut measured = machine(5000.0, 1);
+        measured.candidates.push(Candidate { frame_bytes: 1 << 20, ..candidate(3, 3.3, 900.0) });
+        assert_eq!(choose(&measured, Wanted::default()).unwrap().index, 0);
+        measured.candidates[5].ratio = 3.4;
+        assert_eq!(choose(&measured, Wanted::default()).unwrap().index, 5);
+    }
+
+    #[test]
+    fn less_than_a_second_is_worth_less_than_space() {
+        let small = Measured { source_bytes: 200_000_000, ..machine(5000.0, 1) };
+        assert_eq!(level(&small).0, 3);
+        assert_eq!(level(&Measured { source_bytes: 5_000, ..small.clone() }).0, 3, "and it is going to grow");
+        assert_eq!(level(&Measured { source_bytes: 5_000_000_000, ..small }).0, -1);
     }
 
     #[test]

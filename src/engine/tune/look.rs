@@ -150,9 +150,10 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
 }
 
 fn empty(collections: usize, views: usize) -> Error {
-    let what = match (collections, views) {
-        (0, views) => format!("what a backup would take of the source are {views} views, which hold no documents"),
-        (collections, _) => format!("the source has no documents to measure: {collections} collections of it are empty"),
+    let what = if collections == 0 {
+        format!("a backup would take no collection of the source, only views ({views}), which hold no documents")
+    } else {
+        format!("the source has no documents to measure: every collection that a backup would take ({collections}) is empty")
     };
     Error::new(ErrorKind::NotFound, what).hint(
         "run tune once it is filled, or name another one with --source, --database or --include; the defaults need no tuning",

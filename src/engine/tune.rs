@@ -169,7 +169,7 @@ pub async fn run(
     // 2. The source: what it holds, some of it, and how fast it comes.
     progress.begin("looking at the source");
     let looked = unless_stopped(stop, look::look(source, options, MOST_READERS)).await?;
-    let read = unless_stopped(stop, read_source(&looked, options, progress)).await;
+    let read = read_source(&looked, options, progress, stop).await;
     looked.close().await;
     let (taken, sweep) = read?;
 
@@ -246,11 +246,16 @@ pub async fn run(
     })
 }
 
-async fn read_source(looked: &Looked, options: &TuneOptions, progress: &Progress) -> Result<(Taken, Sweep)> {
+async fn read_source(
+    looked: &Looked,
+    options: &TuneOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<(Taken, Sweep)> {
     // A quarter of the budget is the sample's, a quarter what comes in, and the rest is what compressing takes.
     let quarter = options.tuning.memory_bytes / 4;
     progress.begin("reading a sample");
-    let (reader, rate) = Reader::new(looked, quarter, options.tuning.max_bits).await?;
+    let (reader, rate) = Reader::new(looked, quarter, options.tuning.max_bits, stop).await?;
     let taken = reader.sample(quarter, rate).await?;
     if taken.bytes == 0 {
         return Err(Error::new(ErrorKind::NotFound, "the source has no documents to measure")

@@ -104,10 +104,11 @@ struct Reading {
     halt: CancellationToken,
 }
 
-/// Reads the parts with so many cursors at a time, until a limit is reached, and gives what came. What is dropped on the way ends with it.
+/// Reads the parts with so many cursors at a time, until a limit is reached, and gives what came. Where it is stopped, every cursor is let go of
+/// before it returns.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`] where nothing comes at all; [`ErrorKind::Denied`], [`ErrorKind::Server`].
+/// [`ErrorKind::Unreachable`] where nothing comes at all; [`ErrorKind::Denied`], [`ErrorKind::Server`]; [`ErrorKind::Interrupted`].
 pub async fn read(
     connection: &Connection,
     parts: &[Part],
@@ -115,6 +116,7 @@ pub async fn read(
     limits: Limits,
     keep: Keep,
     budget: &Budget,
+    stop: &CancellationToken,
 ) -> Result<Taken> {
     let reading = Arc::new(Reading {
         connection: connection.clone(),
@@ -125,7 +127,7 @@ pub async fn read(
         begin: Instant::now(),
         next: Mutex::default(),
         taken: Mutex::default(),
-        halt: CancellationToken::new(),
+        halt: stop.child_token(),
     });
     let mut workers = JoinSet::new();
     for _ in 0..readers.max(1) {
@@ -142,10 +144,11 @@ pub async fn read(
     let in_time = tokio::select! {
         ended = &mut ended => Some(ended),
         () = tokio::time::sleep_until(deadline) => None,
+        () = stop.cancelled() => None,
     };
     let ended = match in_time {
         Some(ended) => ended,
-        None if lock(&reading.taken).bytes > 0 => {
+        None if lock(&reading.taken).bytes > 0 || stop.is_cancelled() => {
             reading.halt.cancel();
             ended.await
         }
@@ -164,6 +167,9 @@ pub async fn read(
         },
     };
     reading.halt.cancel();
+    if stop.is_cancelled() {
+        return Err(Error::interrupted());
+    }
     ended?;
     let taken = std::mem::take(&mut *lock(&reading.taken));
     Ok(taken)

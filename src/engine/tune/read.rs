@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::rawdoc;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::choice::ReadSpeed;
 use super::look::Looked;
@@ -77,12 +78,18 @@ pub(super) struct Reader<'a> {
     budget: Budget,
     bits: Option<u64>,
     reply: u64,
+    stop: CancellationToken,
 }
 
 impl<'a> Reader<'a> {
     /// Reads a little to know how large replies may be.
-    pub(super) async fn new(looked: &'a Looked, memory_bytes: u64, bits: Option<u64>) -> Result<(Self, f64)> {
-        let mut reader = Self { looked, budget: Budget::new(memory_bytes), bits, reply: 512 * 1024 };
+    pub(super) async fn new(
+        looked: &'a Looked,
+        memory_bytes: u64,
+        bits: Option<u64>,
+        stop: &CancellationToken,
+    ) -> Result<(Self, f64)> {
+        let mut reader = Self { looked, budget: Budget::new(memory_bytes), bits, reply: 512 * 1024, stop: stop.clone() };
         let probe = reader.read(&looked.connection, &looked.parts, 1, PROBE, PROBE_TIME, Keep::Nothing).await?;
         let rate = probe.rate();
         reader.reply = (rate * REPLY_TIME).clamp(REPLIES.0, REPLIES.1) as u64;
@@ -99,7 +106,7 @@ impl<'a> Reader<'a> {
         keep: Keep,
     ) -> Result<Taken> {
         let limits = Limits { bytes, time, bits: self.bits, batch_bytes: self.reply };
-        sample::read(connection, parts, readers, limits, keep, &self.budget).await
+        sample::read(connection, parts, readers, limits, keep, &self.budget, &self.stop).await
     }
 
     /// A sample of no more than `most` bytes, of each collection in proportion to what it holds.

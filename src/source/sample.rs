@@ -21,6 +21,9 @@ use crate::pipeline::write::Documents as _;
 /// How much longer than it may take a source is waited for that has sent nothing yet.
 const FIRST_REPLY: Duration = Duration::from_secs(8);
 
+/// How long a reply that is under way is waited for at the end.
+const LAST_REPLY: Duration = Duration::from_secs(1);
+
 /// How often each part is read at most, where parts are read again to go on.
 const PASSES: usize = 8;
 
@@ -100,8 +103,10 @@ struct Reading {
     begin: Instant,
     next: Mutex<usize>,
     taken: Mutex<Taken>,
-    /// Ends all of it.
+    /// Takes nothing more: a reply that is under way is waited for, so that the server learns that its cursor is not needed.
     halt: CancellationToken,
+    /// Waits for nothing more.
+    abandon: CancellationToken,
 }
 
 /// Reads the parts with so many cursors at a time, until a limit is reached, and gives what came. Where it is stopped, every cursor is let go of
@@ -128,17 +133,30 @@ pub async fn read(
         next: Mutex::default(),
         taken: Mutex::default(),
         halt: stop.child_token(),
+        abandon: CancellationToken::new(),
     });
     let mut workers = JoinSet::new();
     for _ in 0..readers.max(1) {
         workers.spawn(work(reading.clone()));
     }
     let deadline = reading.begin + limits.time;
-    let ended = async {
+    let patience = async {
+        reading.halt.cancelled().await;
+        tokio::time::sleep(LAST_REPLY).await;
+        reading.abandon.cancel();
+        std::future::pending::<()>().await;
+    };
+    let joined = async {
         while let Some(ended) = workers.join_next().await {
             ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a reading task died").cause(e)))?;
         }
         Ok(())
+    };
+    let ended = async {
+        tokio::select! {
+            ended = joined => ended,
+            () = patience => Ok(()),
+        }
     };
     tokio::pin!(ended);
     let in_time = tokio::select! {
@@ -210,12 +228,17 @@ impl Reading {
             not_before: None,
         };
         let (to, from) = mpsc::channel(1);
-        let scanned = async move { scan.run(&self.budget, &to, &self.halt).await };
+        let scanned = async move { scan.run(&self.budget, &to, &self.abandon).await };
         let received = async {
             let mut from = from;
             let mut left = part.most;
             let mut kept = Kept { part: number, ..Kept::default() };
-            while let Some(event) = from.recv().await {
+            loop {
+                let event = tokio::select! {
+                    event = from.recv() => event,
+                    () = self.halt.cancelled() => None,
+                };
+                let Some(event) = event else { break };
                 // What came twice is no harm: nothing rests on it but speed.
                 let Event::Batch(batch, _share) = event else { continue };
                 let bytes = self.count(&batch, &mut kept)?;

@@ -17,6 +17,8 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod shop;
+
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -29,6 +31,8 @@ use bsonvault::names::Namespace;
 use bsonvault::pipeline::cpu::Cpu;
 use bsonvault::sink::Target;
 use bsonvault::sink::replay::{Holds, Place, Replay};
+use shop::arguments::Arguments;
+use shop::median;
 use support::server::{Server, ServerOptions};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -38,16 +42,10 @@ const COLLECTION: Uuid = Uuid::from_u128(7);
 
 #[tokio::main]
 async fn main() {
-    let (mut operations, mut runs, mut single) = (200_000, 3, 3_000);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        match name.as_str() {
-            "--operations" => operations = arguments.next().unwrap().parse().unwrap(),
-            "--runs" => runs = arguments.next().unwrap().parse().unwrap(),
-            "--single" => single = arguments.next().unwrap().parse().unwrap(),
-            _ => {} // cargo's own
-        }
-    }
+    let mut arguments = Arguments::read("cargo bench --bench replay -- [--operations N] [--runs N] [--single N]");
+    let operations = arguments.number("--operations", 200_000);
+    let (runs, single) = (arguments.number("--runs", 3), arguments.number("--single", 3_000));
+    arguments.finish();
     for repl_set in [None, Some("bench".to_owned())] {
         let kind = if repl_set.is_some() { "replica set of one" } else { "standalone" };
         let server = Server::start(ServerOptions { repl_set, cache_gb: Some(2.0), ..ServerOptions::default() }).await;
@@ -127,10 +125,4 @@ async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
     }
     assert_eq!(replay.finish().await.unwrap().operations, operations as u64);
     operations as f64 / begin.elapsed().as_secs_f64()
-}
-
-fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

@@ -25,35 +25,14 @@ use std::time::{Duration, Instant};
 
 use mongodb::Client;
 use serde_json::Value;
-use shop::{fill_orders, median};
+use shop::arguments::Arguments;
+use shop::data::fill_orders;
+use shop::median;
 use support::server::{Server, ServerOptions};
 use support::service::{ADMIN, Service, configured};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-
-struct Arguments {
-    documents: usize,
-    runs: usize,
-    clients: usize,
-}
-
-impl Arguments {
-    fn read() -> Self {
-        let mut read = Self { documents: 1_200_000, runs: 5, clients: 200 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            let mut number = || arguments.next().unwrap().parse().unwrap();
-            match name.as_str() {
-                "--documents" => read.documents = number(),
-                "--runs" => read.runs = number(),
-                "--clients" => read.clients = number(),
-                _ => {} // cargo's own
-            }
-        }
-        read
-    }
-}
 
 /// What the clients saw.
 #[derive(Default)]
@@ -67,11 +46,14 @@ struct Seen {
 
 #[tokio::main]
 async fn main() {
-    let arguments = Arguments::read();
+    let mut arguments = Arguments::read("cargo bench --bench service -- [--documents N] [--runs N] [--clients N]");
+    let documents = arguments.number("--documents", 1_200_000);
+    let (runs, clients) = (arguments.number("--runs", 5), arguments.number("--clients", 200));
+    arguments.finish();
     let options = ServerOptions { repl_set: Some("bench".to_owned()), cache_gb: Some(4.0), ..ServerOptions::default() };
     let server = Server::start(options).await;
-    println!("filling shop.orders with {} documents", arguments.documents);
-    fill_orders(&Client::with_uri_str(server.uri()).await.unwrap(), arguments.documents).await;
+    println!("filling shop.orders with {documents} documents");
+    fill_orders(&Client::with_uri_str(server.uri()).await.unwrap(), "shop", documents).await;
     let cli = configured()
         .env("MONGO_URI_ATLAS", server.uri())
         .env("BACKUP_ENABLED", "false")
@@ -83,18 +65,18 @@ async fn main() {
 
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     let seen = Arc::new(Seen::default());
-    for run in 0..arguments.runs {
+    for run in 0..runs {
         for turn in 0..2 {
             if (run + turn) % 2 == 0 {
                 alone.push(backup(&service).await);
             } else {
-                beside.push(backup_beside(&service, arguments.clients, &seen).await);
+                beside.push(backup_beside(&service, clients, &seen).await);
             }
         }
     }
     let (one, other) = (median(&alone), median(&beside));
     println!("backup alone                {one:7.2} s   of {alone:.2?}");
-    println!("backup beside {:3} clients   {other:7.2} s   of {beside:.2?}   {:.3} times", arguments.clients, other / one);
+    println!("backup beside {:3} clients   {other:7.2} s   of {beside:.2?}   {:.3} times", clients, other / one);
     let mut latencies = std::mem::take(&mut *seen.latencies.lock().unwrap());
     latencies.sort_by(f64::total_cmp);
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];

@@ -314,6 +314,16 @@ fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
     Ok(plain)
 }
 
+/// The commands that insert a frame's documents, as [`Inserter::insert`] sends them to a server of this version: what is measured of it without a server.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where the frame does not hold documents; [`ErrorKind::Refused`] where a document cannot be sent as it is.
+#[doc(hidden)]
+pub fn commands(blueprint: &Blueprint, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
+    let batches = divide(frame, blueprint.capped, version)?;
+    batches.iter().map(|b| build(blueprint, blueprint.uuid, frame, &b.documents, (b.way, Repeats::Refuse))).collect()
+}
+
 /// The command that writes these documents.
 fn build(
     blueprint: &Blueprint,

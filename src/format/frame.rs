@@ -116,7 +116,7 @@ impl Compressor {
     /// The bytes of working memory that zstd has for it now; all that the largest frame so far took.
     #[must_use]
     pub fn memory(&mut self) -> usize {
-        self.0.context_mut().sizeof()
+        self.inner.context_mut().sizeof()
     }
 }
 

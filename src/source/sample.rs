@@ -13,9 +13,9 @@ use super::ranges::Range;
 use super::scan::{Batch, Event, Failure, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
-use crate::format::frame;
 use crate::mongo::Connection;
 use crate::pipeline::budget::Budget;
+use crate::pipeline::pace::Pace;
 use crate::pipeline::write::Documents as _;
 
 /// How much longer than it may take a source is waited for that has sent nothing yet.
@@ -100,6 +100,7 @@ struct Reading {
     limits: Limits,
     keep: Keep,
     budget: Budget,
+    pace: Pace,
     begin: Instant,
     next: Mutex<usize>,
     taken: Mutex<Taken>,
@@ -129,6 +130,7 @@ pub async fn read(
         limits,
         keep,
         budget: budget.clone(),
+        pace: Pace::limited(limits.bits),
         begin: Instant::now(),
         next: Mutex::default(),
         taken: Mutex::default(),
@@ -216,16 +218,16 @@ async fn work(reading: Arc<Reading>) -> Result<()> {
 impl Reading {
     async fn part(&self, number: usize) -> Result<()> {
         let part = &self.parts[number];
-        // Replies are about as large as a frame of the default size; where smaller ones are wanted, documents are taken for larger ones.
-        let larger = (frame::TARGET as u64 / self.limits.batch_bytes.max(1)).max(1);
         let scan = Scan {
             connection: self.connection.clone(),
             collection: part.collection.clone(),
             data: part.collection.data(),
-            size: Some(Size { bytes: part.size.bytes * larger, ..part.size }).filter(|size| size.documents > 0),
+            size: Some(part.size).filter(|size| size.documents > 0),
             range: part.range.clone(),
             snapshot: None,
             not_before: None,
+            reply_bytes: self.pace.reply_bytes(self.limits.batch_bytes),
+            pace: self.pace.clone(),
         };
         let (to, from) = mpsc::channel(1);
         let scanned = async move { scan.run(&self.budget, &to, &self.abandon).await };
@@ -246,7 +248,6 @@ impl Reading {
                 if left == 0 || lock(&self.taken).bytes >= self.limits.bytes {
                     break;
                 }
-                self.pace().await;
             }
             // Whoever sends sees that nobody listens.
             drop(from);
@@ -284,16 +285,6 @@ impl Reading {
         taken.bytes += bytes;
         taken.time = self.begin.elapsed();
         Ok(bytes)
-    }
-
-    /// Waits as long as the rate asks for.
-    async fn pace(&self) {
-        let Some(bits) = self.limits.bits else { return };
-        let due = Duration::from_secs_f64(lock(&self.taken).bytes as f64 * 8.0 / bits.max(1) as f64);
-        tokio::select! {
-            () = tokio::time::sleep_until(self.begin + due) => {}
-            () = self.halt.cancelled() => {}
-        }
     }
 }
 

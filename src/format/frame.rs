@@ -213,3 +213,56 @@ impl Decompressor {
 fn internal(what: &str, cause: std::io::Error) -> Error {
     Error::new(ErrorKind::Internal, format!("{what}: {cause}")).cause(cause)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// Bytes that repeat themselves here and there, as documents do.
+    fn documents(bytes: usize) -> Vec<u8> {
+        let mut noise = 1u64;
+        let mut word = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (noise >> 60).to_le_bytes()
+        };
+        (0..bytes / 8).flat_map(|_| word()).collect()
+    }
+
+    #[test]
+    fn a_compressor_works_in_what_is_set_aside_for_it() {
+        for (level, long_distance, bytes) in [
+            (-7, false, TARGET),
+            (1, false, TARGET),
+            (3, false, TARGET),
+            (3, true, LARGEST_TARGET),
+            (7, false, TARGET),
+            (9, false, TARGET),
+            (12, false, TARGET),
+            (15, false, TARGET / 4),
+            (19, false, TARGET / 8),
+            (19, true, TARGET / 8),
+        ] {
+            let how = Compression { level, long_distance };
+            let mut compressor = Compressor::new(how).unwrap();
+            compressor.compress(&documents(bytes)).unwrap();
+            let taken = (compressor.memory() + compressor.room.capacity()) as u64;
+            assert!(taken <= how.working_bytes() + LARGEST_TARGET as u64 * u64::from(bytes > TARGET), "{how:?}: {taken}");
+        }
+    }
+
+    #[test]
+    fn the_level_can_be_changed_between_frames() {
+        let documents = documents(TARGET / 4);
+        let compressors = Compressors::new(Compression::of(1));
+        let compressed = || compressors.lend(|compressor| compressor.compress(&documents)).unwrap();
+        let fast = compressed();
+        compressors.set_level(9);
+        let small = compressed();
+        assert!(small.len() < fast.len());
+        compressors.set_level(1);
+        assert_eq!(compressed(), fast);
+        let mut decompressor = Decompressor::new().unwrap();
+        assert_eq!(decompressor.decompress(&small, documents.len()).unwrap(), documents);
+    }
+}

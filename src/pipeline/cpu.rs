@@ -47,6 +47,12 @@ impl Cpu {
         (worked.as_secs_f64() / (within.as_secs_f64() * self.0.jobs as f64).max(1e-9)).min(1.0)
     }
 
+    /// What the whole machine has done so far, where the system tells: whatever works on it beside this takes from the same cores.
+    #[must_use]
+    pub fn machine() -> Option<Machine> {
+        Machine::read(&std::fs::read_to_string("/proc/stat").ok()?)
+    }
+
     /// Runs one job and gives what it returns.
     ///
     /// # Errors
@@ -71,8 +77,48 @@ impl Cpu {
     }
 }
 
+/// The time of all cores of a machine, in the system's own ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    idle: u64,
+    all: u64,
+}
+
+impl Machine {
+    /// What the first line of Linux's `/proc/stat` says: user, nice, system, idle, iowait, irq, softirq, steal, each since the start.
+    fn read(stat: &str) -> Option<Self> {
+        let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+        let ticks: Vec<u64> = fields.map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
+        Some(Self { idle: ticks.get(3)? + ticks.get(4)?, all: ticks.iter().sum() })
+    }
+
+    /// The share of the time since then in which the cores worked, 0 to 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+    pub fn busy_since(self, before: Self) -> f64 {
+        let (all, idle) = (self.all.saturating_sub(before.all), self.idle.saturating_sub(before.idle));
+        1.0 - (idle as f64 / all.max(1) as f64).min(1.0)
+    }
+}
+
 /// How many cores this process may use.
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_does_is_read_from_the_first_line() {
+        let before = Machine::read("cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 1 1 1 1\n").unwrap();
+        let after = Machine::read("cpu  160 0 60 820 60 0 0 0 9 0\n").unwrap();
+        assert!((after.busy_since(before) - 0.7).abs() < 1e-9);
+        assert_eq!(before.busy_since(before), 0.0);
+        assert_eq!(Machine::read(""), None);
+        assert_eq!(Machine::read("cpu  1 2\n"), None);
+        assert_eq!(Machine::read("cpu  1 2 x 4 5\n"), None);
+    }
 }

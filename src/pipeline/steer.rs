@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Machine};
 use super::progress::Progress;
 
 /// How often it is looked at what sets the pace.
@@ -72,6 +72,7 @@ pub struct Watched {
     tick: Interval,
     at: Instant,
     worked: Duration,
+    machine: Option<Machine>,
     bytes: u64,
 }
 
@@ -82,16 +83,20 @@ impl Watched {
         let mut tick = interval_at(Instant::now() + EVERY, EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (worked, bytes) = (cpu.worked(), progress.view().sums().1);
-        Self { cpu, progress, tick, at: Instant::now(), worked, bytes }
+        Self { cpu, progress, tick, at: Instant::now(), worked, machine: Cpu::machine(), bytes }
     }
 
     /// Waits for about a second, and gives what happened in it. Who writes counts as never starved.
     pub async fn next(&mut self) -> Sample {
         self.tick.tick().await;
         let (lasted, worked, bytes) = (self.at.elapsed(), self.cpu.worked(), self.progress.view().sums().1);
-        let busy = self.cpu.busy(worked.saturating_sub(self.worked), lasted);
+        let own = self.cpu.busy(worked.saturating_sub(self.worked), lasted);
+        let machine = Cpu::machine();
+        // A source on this machine works on the same cores.
+        let all = machine.zip(self.machine).map_or(0.0, |(now, before)| now.busy_since(before));
+        let busy = own.max(all);
         let sample = Sample { lasted, bytes: bytes.saturating_sub(self.bytes), busy, starved: 0.0 };
-        (self.at, self.worked, self.bytes) = (Instant::now(), worked, bytes);
+        (self.at, self.worked, self.machine, self.bytes) = (Instant::now(), worked, machine, bytes);
         sample
     }
 }

@@ -176,7 +176,16 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         include: patterns(&options.include),
         exclude: patterns(&options.exclude),
     };
-    tracing::debug!(?link, ?room, level = settings.level, segment_bytes = settings.segment_bytes, "settings chosen");
+    let Room { readers, most_readers, jobs, .. } = room;
+    tracing::debug!(
+        ?link,
+        readers,
+        most_readers,
+        jobs,
+        level = settings.level,
+        segment_bytes = settings.segment_bytes,
+        "settings chosen"
+    );
     let division = Division { readers: room.most_readers, range_bytes: options.tuning.range_bytes };
     let survey = survey(&connection, &listing.collections, &sizes, division).await;
     let usual = usual(&connection, options, &listing).await;

@@ -173,8 +173,8 @@ impl Stage<'_> {
         let (left, mut builds) = watch::channel(blueprint.indexes.len());
         let checked_beside = async {
             let has_room = |left: &usize| self.target_cores.is_none_or(|cores| (*left as u64) < cores.max(2));
-            // Where nobody tells any more, the builds have ended.
-            let _ended = builds.wait_for(has_room).await;
+            // Where nobody tells any more, the builds have ended. What it gives is a lock: it must not be kept.
+            let _ended = builds.wait_for(has_room).await.is_err();
             check.await
         };
         let building = async {

@@ -34,10 +34,10 @@ async fn a_limit_is_kept_and_the_backup_is_whole() {
     let cli = Cli::new();
     let began = Instant::now();
     // 4 MB at 2 MB/s.
-    let taken = cli.json(&["backup", "--source", &source.uri(), "--max-mbit", "16", "--json"]).await;
+    let taken = cli.json(&["backup", "--source", &source.uri(), "--max-mbit", "16"]).await;
     assert!(began.elapsed() >= Duration::from_millis(1_700), "{:?}", began.elapsed());
     assert_eq!(taken["documents"], 400);
-    let verified = cli.json(&["verify", taken["path"].as_str().unwrap(), "--deep", "--json"]).await;
+    let verified = cli.json(&["verify", taken["path"].as_str().unwrap(), "--deep"]).await;
     assert_eq!(verified["documents"], 400);
 }
 
@@ -72,7 +72,7 @@ async fn frames_are_as_large_as_asked_for_and_far_repetitions_are_found() {
     let pipeline = [doc! { "$set": { "_id": { "$add": ["$_id", 1000] } } }, doc! { "$merge": "orders" }];
     again.aggregate(pipeline).await.unwrap();
     let cli = Cli::new();
-    let level = ["--level", "1", "--readers", "1", "--json"];
+    let level = ["--level", "1", "--readers", "1"];
     let take = async |more: &[&str]| {
         let uri = source.uri();
         let arguments = [&["backup", "--source", &uri][..], &level, more].concat();
@@ -86,6 +86,6 @@ async fn frames_are_as_large_as_asked_for_and_far_repetitions_are_found() {
     assert!(stored(&long) * 3 < stored(&plain) * 2, "{} is not much less than {}", stored(&long), stored(&plain));
     let settings = &manifest["settings"];
     assert_eq!((&settings["longDistance"], &settings["frameBytes"]), (&true.into(), &(16 * 1024 * 1024).into()), "{manifest}");
-    let verified = cli.json(&["verify", long["path"].as_str().unwrap(), "--deep", "--json"]).await;
+    let verified = cli.json(&["verify", long["path"].as_str().unwrap(), "--deep"]).await;
     assert_eq!(verified["documents"], 1_000);
 }

@@ -16,9 +16,9 @@ use bson::{Binary, DateTime, Decimal128, Regex, Timestamp, rawdoc};
 use bsonvault::error::{Error, Result};
 use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Writer;
-use bsonvault::format::frame::{Compression, Compressor};
+use bsonvault::format::frame::{Codec, Compression, Compressor};
 use bsonvault::format::key;
-use bsonvault::format::manifest::{CollectionKind, FORMAT_VERSION, Manifest, StoredObject, Totals};
+use bsonvault::format::manifest::{CollectionKind, Manifest, NEWEST_VERSION, StoredObject, Totals};
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::Namespace;
 use bsonvault::store::Store;
@@ -27,14 +27,16 @@ use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
 const SEED: u64 = 20_261_122;
-const SHAPE: Shape = Shape { frame: 700, segment: 1500 };
+/// Frames that are long enough for columns to be of use.
+const COLUMNS: Shape = Shape { codec: Codec::Columns, ..Shape::of(40_000, 20_000) };
+const SHAPE: Shape = Shape::of(700, 1500);
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let directory = std::env::args().nth(1).ok_or_else(|| Error::usage("give the directory to write to: fixtures"))?;
     let root = Path::new(&directory);
     let store = Store::open(&directory)?;
-    for part in ["v1", "damaged", "v2", "damaged-v2"] {
+    for part in ["v1", "damaged", "v2", "damaged-v2", "v3"] {
         if root.join(part).exists() {
             println!("{} exists: fixtures are never written again once they are committed", root.join(part).display());
             continue;
@@ -43,6 +45,10 @@ async fn main() -> Result<()> {
         match part {
             "v1" => describe(&archive::write_as(&place.below(&archive_name()), &everything(), None, 1, SHAPE).await?),
             "v2" => describe(&archive::write_with_oplog(&place.below(&archive_name()), &everything(), &slice(), SHAPE).await?),
+            "v3" => {
+                let given: Vec<Given> = everything().into_iter().chain([many()]).collect();
+                describe(&archive::write_as(&place.below(&archive_name()), &given, Some(&slice()), 3, COLUMNS).await?);
+            }
             "damaged" => damaged(&place).await?,
             _ => damaged_slices(&place).await?,
         }
@@ -86,6 +92,14 @@ fn everything() -> Vec<Given> {
     capped.options = rawdoc! { "capped": true, "size": 4096 };
     let lower = Given::new("telemetry", "log", vec![rawdoc! { "_id": "only" }.into_bytes()]);
     vec![shop, view, Given::new("shop", "odd/näme #1 100%", odd()), capped, lower, readings(&mut random)]
+}
+
+/// Enough documents of one shape for frames in columns, with one among them that is of another.
+fn many() -> Given {
+    let mut random = StdRng::seed_from_u64(SEED + 3);
+    let mut documents: Vec<_> = (0..200).map(|n| order(n, &mut random)).collect();
+    documents.splice(100..100, odd());
+    Given::new("shop", "past orders", documents)
 }
 
 fn order(n: i32, random: &mut StdRng) -> Vec<u8> {
@@ -174,7 +188,7 @@ const SECOND: &str = "shop/orders.00001.bson.zst";
 /// One sound backup of two segments, for damage.
 async fn small(store: &Store) -> Result<Manifest> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
-    archive::write_as(store, &[Given::new("shop", "orders", documents)], None, 1, Shape { frame: 80, segment: 100 }).await
+    archive::write_as(store, &[Given::new("shop", "orders", documents)], None, 1, Shape::of(80, 100)).await
 }
 
 /// What was written from a second before the listing to a second after it: a long insert that the data have, a transaction that
@@ -220,7 +234,7 @@ const SLICE: &str = "oplog.00000.bson.zst";
 async fn damaged_slices(root: &Store) -> Result<()> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
     let given = [Given::new("shop", "orders", documents)];
-    let shape = Shape { frame: 80, segment: 100 };
+    let shape = Shape::of(80, 100);
     let case = async |name: &str, entries: &[Vec<u8>]| -> Result<(Store, Manifest)> {
         let store = root.below(name).below("backup");
         let manifest = archive::write_with_oplog(&store, &given, entries, shape).await?;
@@ -314,7 +328,7 @@ async fn damaged(root: &Store) -> Result<()> {
 
     let (store, _) = case("format-version-999").await?;
     edit(&store, |text| text.replace("\"formatVersion\": 1,", "\"formatVersion\": 999,")).await?;
-    let message = format!("backup BACKUP: the backup is of format version 999, and this program reads up to {FORMAT_VERSION}");
+    let message = format!("backup BACKUP: the backup is of format version 999, and this program reads up to {NEWEST_VERSION}");
     expect("format-version-999", &message).await?;
 
     let (store, _) = case("cut-manifest").await?;
@@ -344,7 +358,7 @@ async fn damaged(root: &Store) -> Result<()> {
 
     let (store, manifest) = case("broken-document").await?;
     let broken = Writer::default().with(0x02, b"a", b"\x02\0\0\0xy").finish();
-    let segment = segments(&[broken], Shape { frame: 1, segment: 1 })?.remove(0);
+    let segment = segments(&[broken], Shape::of(1, 1))?.remove(0);
     let raw = segment.raw_bytes;
     replace_first(&store, manifest, segment, raw).await?;
     expect("broken-document", &format!("document 0 of {FIRST}: a BSON document has a string without its NUL")).await

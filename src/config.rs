@@ -20,13 +20,13 @@ use figment::Figment;
 use self::places::{Origin, Places, place};
 use self::service::Service;
 use self::settings::{
-    ATLAS, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
+    ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
     MAX_MBIT, MEMORY, PATH, POLITE, READERS, Setting, TIMEZONE, WRITERS,
 };
 use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
 use crate::error::{Error, Result};
-use crate::format::frame;
+use crate::format::frame::{self, Codec};
 use crate::mongo::{MongoUri, Role};
 use crate::retention::Policy;
 use crate::schedule;
@@ -189,6 +189,7 @@ fn tuning(settings: &Figment) -> Result<Tuning> {
     let max_mbit = whole_number(settings, &MAX_MBIT, MAX_MBITS)?;
     let default = Tuning::default();
     Ok(Tuning {
+        codec: parsed(settings, &CODEC, codec)?,
         range_bytes: default.range_bytes,
         readers: readers.and_then(|n| usize::try_from(n).ok()),
         writers: writers.and_then(|n| usize::try_from(n).ok()),
@@ -209,6 +210,14 @@ fn retention(settings: &Figment) -> Result<Policy> {
         monthly: count(settings, &KEEP_MONTHLY, MOST_KEPT)?,
         yearly: count(settings, &KEEP_YEARLY, MOST_KEPT)?,
     })
+}
+
+fn codec(text: &str) -> Result<Codec> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "zstd" => Ok(Codec::Zstd),
+        "columns" => Ok(Codec::Columns),
+        _ => Err(Error::usage(format!("{text:?} is no codec: expected zstd or columns"))),
+    }
 }
 
 fn log_format(text: &str) -> Result<LogFormat> {

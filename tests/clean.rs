@@ -47,7 +47,7 @@ async fn write_with(root: &Path, created: DateTime<Utc>, documents: Vec<Vec<u8>>
     let name = BackupName::at(created);
     let store = open(root).store().below(name.as_str());
     let given = [Given::new("d", "c", documents)];
-    let mut manifest = archive::write(&store, &given, Shape { frame: 4 << 20, segment: 8 << 20 }).await.unwrap();
+    let mut manifest = archive::write(&store, &given, Shape::of(4 << 20, 8 << 20)).await.unwrap();
     (manifest.name, manifest.created, manifest.started, manifest.finished) = (name, created, created, created);
     manifest.id = Uuid::new_v4();
     let bytes = manifest.to_bytes().unwrap();

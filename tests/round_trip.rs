@@ -58,6 +58,37 @@ async fn one_of_everything_comes_back_without_a_difference() {
 }
 
 #[tokio::test]
+async fn frames_in_columns_come_back_without_a_difference() {
+    let (source, target) = tokio::join!(Server::replica_set("columns"), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    zoo::fill(&a, &ZooOptions { seed: 7, docs: 2500, large: true, ..ZooOptions::default() }).await;
+    let cli = Cli::new();
+    let plain = cli.json(&["backup", "--source", &source.uri(), "--path", "plain", "--level", "1"]).await;
+    let report = round_trip(&cli, &source.uri(), &target.uri(), &["--codec", "columns", "--level", "1"]).await;
+    let comparison = compare(&a, &b, CompareOptions::default()).await;
+    assert_eq!(comparison.differences, Vec::<String>::new());
+    let stored = |report: &serde_json::Value| report["storedBytes"].as_u64().unwrap();
+    assert!(stored(&report) * 10 < stored(&plain) * 9, "{} of {}", stored(&report), stored(&plain));
+
+    let manifest = |path: &str, report: &serde_json::Value| -> serde_json::Value {
+        let file = cli.dir().join(path).join(report["name"].as_str().unwrap()).join("manifest.json");
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    };
+    let (made, usual) = (manifest("b", &report), manifest("plain", &plain));
+    assert_eq!((&made["formatVersion"], &made["settings"]["codec"]), (&3.into(), &"columns".into()));
+    assert_eq!((&usual["formatVersion"], &usual["settings"]["codec"]), (&2.into(), &serde_json::Value::Null));
+
+    // What reads it as mongodump's formats, and what proves it by restoring it, know columns, too.
+    let name = report["name"].as_str().unwrap();
+    cli.json(&["export", name, "--path", "b", "--format", "dir", "--out", "dump"]).await;
+    let adopted = cli.json(&["adopt", "dump", "--path", "adopted", "--codec", "columns"]).await;
+    assert_eq!(adopted["documents"], report["documents"]);
+    assert_eq!(manifest("adopted", &adopted)["formatVersion"], 3);
+    let drilled = cli.json(&["verify", name, "--restore", "--path", "b", "--target", &target.uri()]).await;
+    assert_eq!(drilled["problems"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn what_was_written_under_invariants_comes_back_under_them() {
     let (source, target) = tokio::join!(Server::replica_set("bank"), Server::standalone());
     let (a, b) = (source.client().await, target.client().await);

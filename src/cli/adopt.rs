@@ -29,6 +29,9 @@ pub struct Args {
     /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL] [default: 3]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
+    /// What the backup's frames are made of, zstd or columns: columns are smaller and only bsonvault reads them [env: BACKUP_CODEC] [default: zstd]
+    #[arg(long, value_name = "CODEC")]
+    codec: Option<String>,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
@@ -36,7 +39,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn flags(&self) -> Flags {
-        Flags { level: self.level.clone(), memory_mb: self.memory_mb.clone(), ..Flags::default() }
+        Flags { level: self.level.clone(), codec: self.codec.clone(), memory_mb: self.memory_mb.clone(), ..Flags::default() }
     }
 }
 

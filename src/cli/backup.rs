@@ -52,6 +52,9 @@ pub struct Args {
     /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
+    /// What the backup's frames are made of, zstd or columns: columns are smaller and only bsonvault reads them [env: BACKUP_CODEC] [default: zstd]
+    #[arg(long, value_name = "CODEC")]
+    codec: Option<String>,
     /// Let zstd look for repetitions far apart in a frame, too [env: BACKUP_LONG_DISTANCE]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_distance: Option<String>,
@@ -75,6 +78,7 @@ impl Args {
             source: self.source.clone(),
             readers: self.readers.clone(),
             level: self.level.clone(),
+            codec: self.codec.clone(),
             long_distance: self.long_distance.clone(),
             frame_mb: self.frame_mb.clone(),
             max_mbit: self.max_mbit.clone(),

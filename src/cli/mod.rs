@@ -48,7 +48,7 @@ Settings come from flags, the environment, .env and rocket.toml, the earlier of 
   MONGO_URI_ATLAS   the source
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
-  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_LONG_DISTANCE, BACKUP_FRAME_MB, BACKUP_MEMORY_MB
+  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_CODEC, BACKUP_LONG_DISTANCE, BACKUP_FRAME_MB, BACKUP_MEMORY_MB
                     how much of the machine is used; `tune` measures most of them
   BACKUP_MAX_MBIT, BACKUP_POLITE
                     how much of the source

@@ -21,6 +21,7 @@ pub(super) const PATH: Setting = flagged("path", "BACKUP_PATH", "--path");
 pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "--readers");
 pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "--writers");
 pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "--level");
+pub(super) const CODEC: Setting = flagged("codec", "BACKUP_CODEC", "--codec");
 pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "--long-distance");
 pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "--frame-mb");
 pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
@@ -45,13 +46,14 @@ pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
 pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
 
 /// All that there are.
-pub(super) const SETTINGS: [&Setting; 28] = [
+pub(super) const SETTINGS: [&Setting; 29] = [
     &ATLAS,
     &LOCAL,
     &PATH,
     &READERS,
     &WRITERS,
     &LEVEL,
+    &CODEC,
     &LONG_DISTANCE,
     &FRAME,
     &MAX_MBIT,
@@ -91,6 +93,8 @@ pub struct Flags {
     pub writers: Option<String>,
     /// `--level`
     pub level: Option<String>,
+    /// `--codec`
+    pub codec: Option<String>,
     /// `--long-distance`
     pub long_distance: Option<String>,
     /// `--frame-mb`
@@ -109,7 +113,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 11] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 12] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -117,6 +121,7 @@ impl Flags {
             (&READERS, &self.readers),
             (&WRITERS, &self.writers),
             (&LEVEL, &self.level),
+            (&CODEC, &self.codec),
             (&LONG_DISTANCE, &self.long_distance),
             (&FRAME, &self.frame_mb),
             (&MAX_MBIT, &self.max_mbit),

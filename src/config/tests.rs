@@ -1,5 +1,6 @@
 //! What each place says, what beats what, and what is refused in which words.
 
+use crate::format::frame::Codec;
 use std::time::Duration;
 
 use super::settings::SETTINGS;
@@ -77,11 +78,17 @@ fn what_is_wrong_is_named_with_its_place_and_what_was_expected() {
 
 #[test]
 fn what_compresses_and_what_spares_the_source_can_be_said_everywhere() {
-    let toml = "[default.backup]\nlong_distance = true\nframe_mb = 16\nmax_mbit = 100\npolite = \"on\"\n";
+    let toml = "[default.backup]\ncodec = \"columns\"\nlong_distance = true\nframe_mb = 16\nmax_mbit = 100\npolite = \"on\"\n";
     let flags = Flags { max_mbit: Some("1000".into()), ..Flags::default() };
     let tuning = Given { toml, dotenv: "BACKUP_POLITE=no\n", flags, ..Given::default() }.load().unwrap().tuning;
     assert_eq!((tuning.long_distance, tuning.frame_bytes), (true, Some(16 * 1024 * 1024)));
     assert_eq!((tuning.max_bits, tuning.polite), (Some(1_000_000_000), false));
+
+    assert_eq!(tuning.codec, Some(Codec::Columns));
+    let zstd = Given { toml, flags: Flags { codec: Some("zstd".into()), ..Flags::default() }, ..Given::default() };
+    assert_eq!(zstd.load().unwrap().tuning.codec, Some(Codec::Zstd));
+    let codec = Given { environment: vec![("BACKUP_CODEC", "lz4")], ..Given::default() };
+    assert_eq!(codec.refused(), "BACKUP_CODEC in the environment: \"lz4\" is no codec: expected zstd or columns");
 
     let limit = Given { environment: vec![("BACKUP_MAX_MBIT", "0")], ..Given::default() };
     assert_eq!(limit.refused(), "BACKUP_MAX_MBIT in the environment is \"0\": expected a whole number from 1 to 1000000");

@@ -214,6 +214,7 @@ async fn execute(
 fn settings(options: &AdoptOptions) -> Settings {
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     Settings {
+        codec: options.tuning.codec.unwrap_or_default(),
         level: options.tuning.level.unwrap_or(LEVEL),
         long_distance: options.tuning.long_distance,
         readers: 1,

@@ -15,6 +15,8 @@ pub mod restore;
 pub mod tune;
 pub mod verify;
 
+use crate::format::frame::Codec;
+
 /// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
@@ -24,6 +26,8 @@ pub struct Tuning {
     pub writers: Option<usize>,
     /// About the bytes of a range into which a large collection is divided.
     pub range_bytes: Option<u64>,
+    /// What frames are made of: zstd's where nothing is said.
+    pub codec: Option<Codec>,
     /// zstd's level.
     pub level: Option<i32>,
     /// Whether zstd also looks for repetitions far apart in a frame.
@@ -44,6 +48,7 @@ impl Default for Tuning {
             readers: None,
             writers: None,
             range_bytes: None,
+            codec: None,
             level: None,
             long_distance: false,
             frame_bytes: None,

@@ -1,11 +1,13 @@
 //! A frame: the smallest part of a backup that can be read alone. One zstd frame (RFC 8878) that holds whole documents, says
-//! how long it is uncompressed, and carries zstd's own checksum.
+//! how long it is uncompressed, and carries zstd's own checksum; or, where it was asked for, one in [columns](Codec::Columns).
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor as ZstdCompressor, Decompressor as ZstdDecompressor};
 use zstd::zstd_safe::{self, CParameter};
 
+use super::columns;
 use super::document::MAX_DOCUMENT;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,9 +29,45 @@ const MOST_ROOM: usize = 2 * TARGET;
 /// The window of long-distance matching, as a power of two: the whole of the largest frame, and still one that every decoder takes.
 const LONG_WINDOW: u32 = 24;
 
+/// Frames of fewer bytes are made in both ways where columns are asked for.
+const SHORT: usize = 32 * 1024;
+
+/// What columns may keep from one frame to the next, each of a handful of buffers' owners.
+const MOST_COLUMNS: usize = 4 * TARGET;
+
+/// What frames are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// Documents as they are, compressed with zstd: zstd's own tools read it.
+    #[default]
+    Zstd,
+    /// Documents taken apart into columns, which zstd then makes smaller; frames that gain nothing from it stay zstd's.
+    Columns,
+}
+
+impl Codec {
+    /// Whether it is the one that all versions of the format know.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Zstd => "zstd",
+            Self::Columns => "columns",
+        })
+    }
+}
+
 /// How frames are compressed. Any decoder reads all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
+    /// What frames are made of.
+    pub codec: Codec,
     /// zstd's level, in its own numbering.
     pub level: i32,
     /// Whether repetitions are looked for in all of a frame, and not only in the window that belongs to the level.
@@ -40,11 +78,17 @@ impl Compression {
     /// A level and nothing else.
     #[must_use]
     pub fn of(level: i32) -> Self {
-        Self { level, long_distance: false }
+        Self { codec: Codec::Zstd, level, long_distance: false }
     }
-}
 
-impl Compression {
+    /// What zstd is told so that it looks for repetitions in all of a frame.
+    pub(super) fn long_distance_parameters(self) -> &'static [CParameter] {
+        match self.long_distance {
+            true => &[CParameter::EnableLongDistanceMatching(true), CParameter::WindowLog(LONG_WINDOW)],
+            false => &[],
+        }
+    }
+
     /// About the bytes that a [`Compressor`] works with beside a frame: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
     /// what comes out.
     #[must_use]
@@ -60,14 +104,20 @@ impl Compression {
             _ => 84,
         };
         let long = if self.long_distance { 4 } else { 0 };
-        (tables + long) * 1024 * 1024 + MOST_ROOM as u64
+        let zstd = (tables + long) * 1024 * 1024 + MOST_ROOM as u64;
+        match self.codec {
+            Codec::Zstd => zstd,
+            // Two more of zstd's, and what is kept of the columns.
+            Codec::Columns => 3 * zstd + 2 * MOST_COLUMNS as u64,
+        }
     }
 }
 
 /// Compresses frames; kept between frames, because its working memory is large.
 pub struct Compressor {
+    columns: Option<columns::Encoder>,
     inner: ZstdCompressor<'static>,
-    level: i32,
+    how: Compression,
     /// Room for the worst case, used again: fresh memory of this size costs more than copying what came of it.
     room: Vec<u8>,
 }
@@ -79,21 +129,25 @@ impl Compressor {
     /// [`ErrorKind::Internal`] where zstd cannot be set up.
     pub fn new(how: Compression) -> Result<Self> {
         let mut inner = ZstdCompressor::new(how.level).map_err(|e| internal("cannot set up zstd", e))?;
-        let long: &[CParameter] = match how.long_distance {
-            true => &[CParameter::EnableLongDistanceMatching(true), CParameter::WindowLog(LONG_WINDOW)],
-            false => &[],
-        };
+        let long = how.long_distance_parameters();
         for &parameter in [CParameter::ChecksumFlag(true), CParameter::ContentSizeFlag(true)].iter().chain(long) {
             inner.set_parameter(parameter).map_err(|e| internal("cannot set up zstd", e))?;
         }
-        Ok(Self { inner, level: how.level, room: Vec::new() })
+        let columns = match how.codec {
+            Codec::Zstd => None,
+            Codec::Columns => Some(columns::Encoder::new(how)?),
+        };
+        Ok(Self { columns, inner, how, room: Vec::new() })
     }
 
     fn set_level(&mut self, level: i32) -> Result<()> {
-        if self.level != level {
+        if self.how.level != level {
+            self.how.level = level;
             let set = self.inner.set_parameter(CParameter::CompressionLevel(level));
             set.map_err(|e| internal("cannot change zstd's level", e))?;
-            self.level = level;
+            if let Some(columns) = &mut self.columns {
+                *columns = columns::Encoder::new(self.how)?;
+            }
         }
         Ok(())
     }
@@ -103,6 +157,19 @@ impl Compressor {
     /// # Errors
     /// [`ErrorKind::Internal`] where zstd fails, which it does only without memory.
     pub fn compress(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
+        let Some(columns) = &mut self.columns else { return self.compress_whole(documents) };
+        let frame = columns.encode(documents)?;
+        columns.keep_at_most(MOST_COLUMNS);
+        let Some(frame) = frame else { return self.compress_whole(documents) };
+        // Where there is little to gain, or columns are of little use in so few documents, the shorter one counts.
+        if documents.len() >= SHORT && frame.len() < documents.len() - documents.len() / 16 {
+            return Ok(frame);
+        }
+        let whole = self.compress_whole(documents)?;
+        Ok(if whole.len() < frame.len() { whole } else { frame })
+    }
+
+    fn compress_whole(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
         self.room.clear();
         self.room.reserve(zstd_safe::compress_bound(documents.len()));
         self.inner.compress_to_buffer(documents, &mut self.room).map_err(|e| internal("cannot compress a frame", e))?;
@@ -172,7 +239,11 @@ impl std::fmt::Debug for Compressors {
 }
 
 /// Decompresses frames; kept between frames.
-pub struct Decompressor(ZstdDecompressor<'static>);
+pub struct Decompressor {
+    inner: ZstdDecompressor<'static>,
+    /// Set up with the first frame that needs it.
+    columns: Option<columns::Decoder>,
+}
 
 impl Decompressor {
     /// A decompressor.
@@ -180,29 +251,45 @@ impl Decompressor {
     /// # Errors
     /// [`ErrorKind::Internal`] where zstd cannot be set up.
     pub fn new() -> Result<Self> {
-        ZstdDecompressor::new().map(Self).map_err(|e| internal("cannot set up zstd", e))
+        let inner = ZstdDecompressor::new().map_err(|e| internal("cannot set up zstd", e))?;
+        Ok(Self { inner, columns: None })
     }
 
-    /// The documents of one frame. `raw_length` is what the segment's table says it holds; the frame's own header must agree.
+    /// The documents of one frame, in columns or not. `raw_length` is what the segment's table says it holds; the frame's own
+    /// header must agree.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
     pub fn decompress(&mut self, frame: &[u8], raw_length: usize) -> Result<Vec<u8>> {
-        let claimed = zstd_safe::get_frame_content_size(frame)
-            .ok()
-            .flatten()
-            .ok_or_else(|| Error::damaged("a frame does not start as one, or does not say how long it is"))?;
+        let in_columns = columns::is_one(frame);
+        let claimed = if in_columns {
+            columns::Decoder::claimed(frame).map(|claimed| claimed as u64)
+        } else {
+            zstd_safe::get_frame_content_size(frame).ok().flatten()
+        };
+        let claimed = claimed.ok_or_else(|| Error::damaged("a frame does not start as one, or does not say how long it is"))?;
         if claimed != raw_length as u64 {
             return Err(Error::damaged(format!("a frame says it holds {claimed} bytes where the table says {raw_length}")));
         }
         if raw_length > LIMIT {
             return Err(Error::damaged(format!("a frame claims to hold {raw_length} bytes, more than the limit of {LIMIT}")));
         }
+        if in_columns {
+            let columns = match &mut self.columns {
+                Some(columns) => columns,
+                none => none.insert(columns::Decoder::new()?),
+            };
+            let documents = columns.decode(frame, raw_length);
+            columns.keep_at_most(MOST_COLUMNS);
+            return documents;
+        }
         if zstd_safe::find_frame_compressed_size(frame).ok() != Some(frame.len()) {
             return Err(Error::damaged(format!("a frame does not end where the table says, after {} bytes", frame.len())));
         }
-        let raw =
-            self.0.decompress(frame, raw_length).map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
+        let raw = self
+            .inner
+            .decompress(frame, raw_length)
+            .map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
         if raw.len() != raw_length {
             return Err(Error::damaged(format!("a frame held {} bytes where {raw_length} were expected", raw.len())));
         }
@@ -210,7 +297,7 @@ impl Decompressor {
     }
 }
 
-fn internal(what: &str, cause: std::io::Error) -> Error {
+pub(super) fn internal(what: &str, cause: std::io::Error) -> Error {
     Error::new(ErrorKind::Internal, format!("{what}: {cause}")).cause(cause)
 }
 
@@ -243,7 +330,7 @@ mod tests {
             (19, false, TARGET / 8),
             (19, true, TARGET / 8),
         ] {
-            let how = Compression { level, long_distance };
+            let how = Compression { long_distance, ..Compression::of(level) };
             let mut compressor = Compressor::new(how).unwrap();
             compressor.compress(&documents(bytes)).unwrap();
             let taken = (compressor.memory() + compressor.room.capacity()) as u64;

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::key;
 use super::manifest::{
-    ClusterTime, CollectionKind, ConsistencyKind, FORMAT_VERSION, LeftOut, Segment, Settings, Source, base64_document,
+    ClusterTime, CollectionKind, ConsistencyKind, FORMAT_VERSION, LeftOut, NEWEST_VERSION, Segment, Settings, Source,
+    base64_document,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -172,9 +173,9 @@ impl Head {
             format_version: u32,
         }
         let Version { format_version } = read(bytes, 0)?;
-        if format_version != FORMAT_VERSION {
+        if !(FORMAT_VERSION..=NEWEST_VERSION).contains(&format_version) {
             return Err(Error::damaged(format!(
-                "the unfinished backup is of format version {format_version}, and this program writes {FORMAT_VERSION}"
+                "the unfinished backup is of format version {format_version}, and this program writes {FORMAT_VERSION} to {NEWEST_VERSION}"
             ))
             .hint("resume it with the version of bsonvault that began it, or take a new backup without --resume"));
         }

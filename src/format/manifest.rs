@@ -11,16 +11,22 @@ use uuid::Uuid;
 pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
 
 use super::digest::{Content, ContentDigest, Sha256Hex};
-use super::frame::Compression;
+use super::frame::{Codec, Compression};
 use super::{frame, key, metadata, segment};
 use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
 
-/// The version of the format that this program writes, and the newest it reads.
+/// The version of the format that this program writes where nothing in a backup needs a newer one.
 pub const FORMAT_VERSION: u32 = 2;
+
+/// The newest version that this program reads.
+pub const NEWEST_VERSION: u32 = WITH_COLUMNS;
 
 /// The first version that knows oplog slices.
 const WITH_OPLOG: u32 = 2;
+
+/// The first version that knows frames in columns. Only backups that may have them are of it.
+const WITH_COLUMNS: u32 = 3;
 
 /// The largest manifest that a reader takes: some hundred thousand collections, or as many segments.
 pub const LIMIT: u64 = 512 * 1024 * 1024;
@@ -29,7 +35,7 @@ pub const LIMIT: u64 = 512 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// The format's version, [`FORMAT_VERSION`] for those written now.
+    /// The format's version: what [`Settings::format_version`] says for those written now.
     pub format_version: u32,
     /// The program that wrote it.
     pub tool: Tool,
@@ -120,6 +126,9 @@ impl std::fmt::Display for Topology {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
+    /// What frames are made of; of [`Codec::Columns`], each is either in columns or zstd's.
+    #[serde(skip_serializing_if = "Codec::is_default", default)]
+    pub codec: Codec,
     /// zstd's level.
     pub level: i32,
     /// Whether zstd looked for repetitions far apart in a frame, too.
@@ -143,7 +152,16 @@ impl Settings {
     /// How its frames are compressed.
     #[must_use]
     pub fn compression(&self) -> Compression {
-        Compression { level: self.level, long_distance: self.long_distance }
+        Compression { codec: self.codec, level: self.level, long_distance: self.long_distance }
+    }
+
+    /// The version of the format that a backup with these settings is of.
+    #[must_use]
+    pub fn format_version(&self) -> u32 {
+        match self.codec {
+            Codec::Zstd => FORMAT_VERSION,
+            Codec::Columns => WITH_COLUMNS,
+        }
     }
 }
 
@@ -373,9 +391,9 @@ impl Manifest {
         }
         let damaged = |e: serde_json::Error| Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e);
         let Version { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if format_version == 0 || format_version > FORMAT_VERSION {
+        if format_version == 0 || format_version > NEWEST_VERSION {
             return Err(Error::damaged(format!(
-                "the backup is of format version {format_version}, and this program reads up to {FORMAT_VERSION}"
+                "the backup is of format version {format_version}, and this program reads up to {NEWEST_VERSION}"
             ))
             .hint("use the version of bsonvault that wrote it, or a newer one; if none did, the manifest is damaged"));
         }

@@ -1,6 +1,7 @@
 //! The bytes of a backup at rest, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
 
 pub mod checks;
+mod columns;
 pub mod digest;
 pub mod document;
 pub mod frame;

@@ -4,7 +4,7 @@
 use bson::{RawDocumentBuf, rawdoc};
 use bsonvault::error::Result;
 use bsonvault::format::digest::{Content, Sha256Hex};
-use bsonvault::format::frame::{Compression, Compressor};
+use bsonvault::format::frame::{Codec, Compression, Compressor};
 use bsonvault::format::key::{self, Stems};
 use bsonvault::format::manifest::{
     ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, OplogSlice,
@@ -40,11 +40,19 @@ impl Given {
     }
 }
 
-/// How large frames and segments get, in bytes.
+/// How large frames and segments get, in bytes, and what frames are made of.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) frame: usize,
     pub(crate) segment: usize,
+    pub(crate) codec: Codec,
+}
+
+impl Shape {
+    /// Of zstd's frames.
+    pub(crate) const fn of(frame: usize, segment: usize) -> Self {
+        Self { frame, segment, codec: Codec::Zstd }
+    }
 }
 
 /// When the backups made here were begun.
@@ -54,7 +62,7 @@ pub(crate) fn started() -> DateTime<Utc> {
 
 /// The segments of these documents, in order.
 pub(crate) fn segments(documents: &[Vec<u8>], shape: Shape) -> Result<Vec<Finished>> {
-    let mut compressor = Compressor::new(Compression::of(3))?;
+    let mut compressor = Compressor::new(Compression { codec: shape.codec, ..Compression::of(3) })?;
     let mut finished = Vec::new();
     let mut builder = Builder::default();
     let mut at = 0;
@@ -189,6 +197,7 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
             exceptions: Vec::new(),
         },
         settings: Settings {
+            codec: shape.codec,
             level: 3,
             long_distance: false,
             readers: 2,

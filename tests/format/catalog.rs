@@ -14,7 +14,7 @@ use crate::archive::{self, Given, Shape, started};
 async fn write(root: &TempDir, name: &str) {
     let store = Store::open(root.path().join(name).to_str().unwrap()).unwrap();
     let documents = vec![rawdoc! { "_id": 1 }.into_bytes()];
-    archive::write(&store, &[Given::new("d", "c", documents)], Shape { frame: 60, segment: 1000 }).await.unwrap();
+    archive::write(&store, &[Given::new("d", "c", documents)], Shape::of(60, 1000)).await.unwrap();
 }
 
 fn catalog(root: &TempDir) -> Catalog {
@@ -155,11 +155,11 @@ async fn a_manifest_that_cannot_be_used_says_why_and_where() {
     let root = tempdir().unwrap();
     write(&root, "newer").await;
     let manifest = std::fs::read_to_string(root.path().join("newer/manifest.json")).unwrap();
-    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 3,", 1));
+    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 4,", 1));
     let error = catalog(&root).find("newer").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     let here = root.path().join("newer").display().to_string();
-    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 3, and this program reads up to 2"));
+    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 4, and this program reads up to 3"));
     assert!(error.hint_text().unwrap().contains("newer"));
 
     std::fs::remove_file(root.path().join("newer").join(key::MANIFEST)).unwrap();

@@ -49,7 +49,7 @@ fn documents(count: i32) -> Vec<Vec<u8>> {
 }
 
 async fn small() -> Kept {
-    Kept::of(&[Given::new("d", "c", documents(3))], Shape { frame: 60, segment: 1000 }).await
+    Kept::of(&[Given::new("d", "c", documents(3))], Shape::of(60, 1000)).await
 }
 
 async fn every_change_is_found(key: &str) {
@@ -107,9 +107,7 @@ async fn every_bit_of_the_manifest_counts() {
 
 #[tokio::test]
 async fn a_sound_backup_has_no_problem_and_is_counted_whole() {
-    let kept =
-        Kept::of(&[Given::new("d", "a", documents(50)), Given::new("e", "b", Vec::new())], Shape { frame: 300, segment: 300 })
-            .await;
+    let kept = Kept::of(&[Given::new("d", "a", documents(50)), Given::new("e", "b", Vec::new())], Shape::of(300, 300)).await;
     assert!(kept.backup.manifest.collections[0].segments.len() > 2);
     let stored: u64 = kept.backup.manifest.objects().map(|o| o.bytes).sum();
     for deep in [false, true] {
@@ -123,9 +121,7 @@ async fn a_sound_backup_has_no_problem_and_is_counted_whole() {
 
 #[tokio::test]
 async fn everything_that_is_wrong_is_reported_at_once() {
-    let kept =
-        Kept::of(&[Given::new("d", "a", documents(60)), Given::new("e", "b", documents(1))], Shape { frame: 300, segment: 300 })
-            .await;
+    let kept = Kept::of(&[Given::new("d", "a", documents(60)), Given::new("e", "b", documents(1))], Shape::of(300, 300)).await;
     let cut = std::fs::read(kept.path("d/a.00000.bson.zst")).unwrap();
     std::fs::write(kept.path("d/a.00000.bson.zst"), &cut[..50]).unwrap();
     let mut flipped = std::fs::read(kept.path("d/a.00002.bson.zst")).unwrap();
@@ -171,7 +167,7 @@ async fn a_broken_document_under_right_digests_is_found_by_decoding() {
     let mut documents = documents(5);
     let broken = documents[3].len() - 2;
     documents[3][broken] = b'x'; // the NUL of its last string
-    let kept = Kept::of(&[Given::new("d", "c", documents)], Shape { frame: 100, segment: 10_000 }).await;
+    let kept = Kept::of(&[Given::new("d", "c", documents)], Shape::of(100, 10_000)).await;
     assert!(kept.verify(false).await.is_sound());
     let report = kept.verify(true).await;
     assert_eq!(report.problems.len(), 1, "{report:?}");
@@ -184,7 +180,7 @@ async fn every_change_of_the_oplog_slice_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
     let entry = rawdoc! { "op": "i", "ns": "d.c", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) }.into_bytes();
-    let shape = Shape { frame: 60, segment: 1000 };
+    let shape = Shape::of(60, 1000);
     let manifest = archive::write_with_oplog(&store, &[Given::new("d", "c", documents(3))], &[entry], shape).await.unwrap();
     let kept = Kept { directory, backup: Backup { store, manifest } };
     let key = "oplog.00000.bson.zst";
@@ -218,7 +214,7 @@ async fn an_entry_that_cannot_be_of_the_slice_is_found_by_decoding() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
-        let manifest = archive::write_with_oplog(&store, &[], &entries, Shape { frame: 1000, segment: 1000 }).await.unwrap();
+        let manifest = archive::write_with_oplog(&store, &[], &entries, Shape::of(1000, 1000)).await.unwrap();
         let kept = Kept { directory, backup: Backup { store, manifest } };
         assert!(kept.verify(false).await.is_sound());
         let problems: Vec<String> = kept.verify(true).await.problems.into_iter().map(|p| p.message).collect();
@@ -295,7 +291,7 @@ async fn a_verification_stops_when_it_is_told_to() {
 async fn a_renamed_backup_is_sound_under_its_new_name() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path().to_str().unwrap()).unwrap();
-    archive::write(&store.below("one"), &[Given::new("d", "c", documents(3))], Shape { frame: 60, segment: 1000 }).await.unwrap();
+    archive::write(&store.below("one"), &[Given::new("d", "c", documents(3))], Shape::of(60, 1000)).await.unwrap();
     std::fs::rename(root.path().join("one"), root.path().join("two")).unwrap();
     let backup = Catalog::new(store).find("two").await.unwrap();
     let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();

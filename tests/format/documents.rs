@@ -150,7 +150,7 @@ proptest! {
         let mut back = Vec::new();
         let mut sum = Content::default();
         let mut decompressor = Decompressor::new().unwrap();
-        for finished in segments(&documents, Shape { frame, segment }).unwrap() {
+        for finished in segments(&documents, Shape::of(frame, segment)).unwrap() {
             let whole = finished.chunks.concat();
             prop_assert_eq!(whole.len() as u64, finished.stored_bytes);
             let table = SeekTable::read(&whole).unwrap();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::verify::{self, VerifyOptions};
+use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
 use bsonvault::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,22 @@ async fn a_backup_of_version_2_with_an_oplog_slice_is_read_and_proven() {
     assert!(manifest.sums().contains("  oplog.00001.bson.zst\n"));
     proven(&backup, slice.documents).await;
 }
+
+#[tokio::test]
+async fn a_backup_of_version_3_with_frames_in_columns_is_read_and_proven() {
+    let backup = catalog(&fixtures("v3")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    assert_eq!((backup.manifest.format_version, backup.manifest.settings.codec), (3, Codec::Columns));
+    let past = backup.manifest.collections.iter().find(|c| c.name == "past orders").unwrap();
+    let in_columns = past.segments.iter().map(|s| fixtures("v3").join(backup.manifest.name.as_str()).join(&s.object.key));
+    let starts: Vec<_> = in_columns.map(|path| std::fs::read(path).unwrap()[..4].to_vec()).collect();
+    assert_eq!(starts, [b"bvC\x01".to_vec()]);
+    assert_eq!((past.documents, past.bytes, past.digest.to_string().as_str()), (206, 67_702, PAST_DIGEST));
+    let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+    assert!(report.is_sound() && report.notes.is_empty(), "{report:#?}");
+    assert_eq!(report.documents, backup.manifest.totals.documents + 6);
+}
+
+const PAST_DIGEST: &str = "90661c70b4b6062849368b042f2f2bd6";
 
 const ENTRIES_BYTES: u64 = 2834;
 const ENTRIES_DIGEST: &str = "d45704ad80e930db3aff07b1f22b83a1";

@@ -38,8 +38,7 @@ fn changed_segment() -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (vec(any_document(false), 1..6), changes, any::<prop::sample::Index>(), any::<bool>()).prop_map(
         |(documents, changes, end, cut)| {
-            let mut bytes =
-                archive::segments(&documents, Shape { frame: 64, segment: usize::MAX }).unwrap().remove(0).chunks.concat();
+            let mut bytes = archive::segments(&documents, Shape::of(64, usize::MAX)).unwrap().remove(0).chunks.concat();
             for (at, byte) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
@@ -123,7 +122,7 @@ async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
     let document = rawdoc! { "_id": 1 }.into_bytes();
     let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) };
-    let shape = Shape { frame: 100, segment: 100 };
+    let shape = Shape::of(100, 100);
     let given = [Given::new("shop", "orders", vec![document])];
     let mut manifest = archive::write_with_oplog(&store, &given, &[entry.into_bytes()], shape).await.unwrap();
     change(&mut manifest);

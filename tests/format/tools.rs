@@ -18,7 +18,7 @@ async fn sha256sum_and_zstd_read_a_backup() {
         .iter()
         .flat_map(|name| ["shop", "100% #1", "Ünï\u{7}"].map(|database| Given::new(database, name, documents.clone())))
         .collect();
-    let manifest = archive::write(&store, &given, Shape { frame: 500, segment: 1000 }).await.unwrap();
+    let manifest = archive::write(&store, &given, Shape::of(500, 1000)).await.unwrap();
 
     let sums =
         Command::new("sha256sum").args(["--check", "--strict", key::SHA256SUMS]).current_dir(directory.path()).output().unwrap();

@@ -12,8 +12,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{
-    Collection, Consistency, FORMAT_VERSION, LeftOut, Manifest, OplogSlice, RawValue, Settings, Source, StoredObject, Tool,
-    Totals,
+    Collection, Consistency, LeftOut, Manifest, OplogSlice, RawValue, Settings, Source, StoredObject, Tool, Totals,
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
@@ -88,7 +87,7 @@ pub(in crate::engine) async fn manifest(
         place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await?;
     }
     let mut manifest = Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: about.settings.format_version(),
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         id: Uuid::new_v4(),
         name: about.name,

@@ -163,10 +163,15 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         Link::Far => (FAR_READERS, FAR_LEVEL),
     };
     let frame_bytes = options.tuning.frame_bytes.unwrap_or(frame::TARGET);
-    let compression = Compression { level: options.tuning.level.unwrap_or(level), long_distance: options.tuning.long_distance };
+    let compression = Compression {
+        codec: options.tuning.codec.unwrap_or_default(),
+        level: options.tuning.level.unwrap_or(level),
+        long_distance: options.tuning.long_distance,
+    };
     let room = Room::of(&connection, options, compression, readers, frame_bytes);
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
+        codec: compression.codec,
         level: compression.level,
         long_distance: compression.long_distance,
         readers: room.readers,

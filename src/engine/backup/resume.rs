@@ -296,6 +296,9 @@ fn agree(source: &MongoUri, options: &BackupOptions, unfinished: &Unfinished) ->
         }
     }
     let tuning = &options.tuning;
+    if let Some(codec) = tuning.codec.filter(|codec| *codec != was.codec) {
+        return Err(contradiction("the codec (--codec, BACKUP_CODEC)", codec.to_string(), was.codec.to_string()));
+    }
     if let Some(level) = tuning.level.filter(|level| *level != was.level) {
         return Err(contradiction("the level (--level, BACKUP_LEVEL)", level.to_string(), was.level.to_string()));
     }
@@ -342,7 +345,7 @@ pub(super) async fn head(prepared: &Prepared, start: Option<Start>, stems: &[Str
         });
     }
     Ok(Head {
-        format_version: manifest::FORMAT_VERSION,
+        format_version: prepared.settings.format_version(),
         started,
         source: prepared.connection.describe().await,
         settings: prepared.settings.clone(),

@@ -18,7 +18,7 @@ use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
-use crate::format::frame::{Compression, Compressors};
+use crate::format::frame::{Codec, Compression, Compressors};
 use crate::format::manifest::{
     ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool, Totals,
 };
@@ -260,6 +260,7 @@ async fn oplog(
 fn manifest(dump: &Dump, collections: Vec<Collection>, (consistency, oplog): (Consistency, Option<OplogSlice>)) -> Manifest {
     let now = clock::now();
     let settings = Settings {
+        codec: Codec::default(),
         level: LEVEL,
         long_distance: false,
         readers: 1,

@@ -1,6 +1,6 @@
 //! What a manifest must not contradict, whoever wrote it.
 
-use super::{CollectionKind, Consistency, ConsistencyKind, Manifest, Segment, StoredObject, Totals, WITH_OPLOG};
+use super::{CollectionKind, Consistency, ConsistencyKind, Manifest, Segment, StoredObject, Totals, WITH_COLUMNS, WITH_OPLOG};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::{document, key, metadata};
@@ -42,6 +42,9 @@ impl Manifest {
                 document::check(value.bson.as_bytes())
                     .map_err(|e| e.context(format!("options or indexes of {}", collection.namespace())))?;
             }
+        }
+        if self.format_version < WITH_COLUMNS && !self.settings.codec.is_default() {
+            return Err(contradiction(format!("format version {} has no codec {}", self.format_version, self.settings.codec)));
         }
         self.check_moment()?;
         if Totals::of(&self.collections, self.oplog.as_ref()) != self.totals {

@@ -1,0 +1,46 @@
+//! Doubles that were written as decimal fractions: prices, measurements, coordinates.
+
+use super::bytes::{Damaged, Read};
+use super::column::Source;
+
+/// 10 to the power of 0 to 6, all of them exact.
+const POWERS: [f64; 7] = [1., 10., 100., 1e3, 1e4, 1e5, 1e6];
+
+/// Beyond this, doubles are not exact as whole numbers.
+const LARGEST: f64 = 9e15;
+
+/// The bits of doubles that all are whole numbers over one power of ten become those numbers. The power's exponent, or none, and
+/// then nothing is changed. Only what comes back bit for bit counts: neither `-0.0` nor `NaN` does.
+pub(super) fn whole(words: &mut Vec<u64>) -> Option<u8> {
+    let fit = |bits: u64, power: f64| {
+        let scaled = f64::from_bits(bits) * power;
+        // Also false for what is not a number.
+        if scaled.abs() < LARGEST {
+            let number = scaled.round_ties_even() as i64;
+            (double(number, power).to_bits() == bits).then_some(number as u64)
+        } else {
+            None
+        }
+    };
+    let step = (words.len() / 32).max(1);
+    let suits = |power: f64| words.iter().step_by(step).all(|&bits| fit(bits, power).is_some());
+    let exponent = POWERS.iter().position(|&power| suits(power))?;
+    *words = words.iter().map(|&bits| fit(bits, POWERS[exponent])).collect::<Option<_>>()?;
+    Some(exponent as u8)
+}
+
+fn double(number: i64, power: f64) -> f64 {
+    number as f64 / power
+}
+
+impl Source<'_> {
+    /// As many doubles.
+    pub(super) fn decimals(&mut self, count: usize) -> Read<Vec<u8>> {
+        let exponent = usize::from(self.directory.byte()?);
+        let &power = POWERS.get(exponent).ok_or(Damaged("a column in it has an impossible exponent"))?;
+        let layout = self.directory.byte()?;
+        let numbers = self.integers(layout, count, 8)?;
+        self.spend(count, 8)?;
+        Ok(numbers.into_iter().flat_map(|number| double(number as i64, power).to_le_bytes()).collect())
+    }
+}

@@ -146,12 +146,12 @@ impl<'a> Source<'a> {
             (DECIMAL, 8) => self.decimals(count)?,
             (OBJECT_IDS, 12) => self.object_ids(count)?,
             (_, 8) => {
-                let words = self.integers(layout, count, 8)?;
+                let words = self.integers(layout, count)?;
                 self.spend(count, 8)?;
                 words.iter().flat_map(|word| word.to_le_bytes()).collect()
             }
             (_, 4) => {
-                let words = self.integers(layout, count, 4)?;
+                let words = self.integers(layout, count)?;
                 self.spend(count, 4)?;
                 words.iter().flat_map(|&word| (word as u32).to_le_bytes()).collect()
             }

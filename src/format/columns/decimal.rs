@@ -39,7 +39,7 @@ impl Source<'_> {
         let exponent = usize::from(self.directory.byte()?);
         let &power = POWERS.get(exponent).ok_or(Damaged("a column in it has an impossible exponent"))?;
         let layout = self.directory.byte()?;
-        let numbers = self.integers(layout, count, 8)?;
+        let numbers = self.integers(layout, count)?;
         self.spend(count, 8)?;
         Ok(numbers.into_iter().flat_map(|number| double(number as i64, power).to_le_bytes()).collect())
     }

@@ -43,7 +43,7 @@ impl Source<'_> {
     /// As many ObjectIds.
     pub(super) fn object_ids(&mut self, count: usize) -> Read<Vec<u8>> {
         let layout = self.directory.byte()?;
-        let seconds = self.integers(layout, count, 4)?;
+        let seconds = self.integers(layout, count)?;
         self.spend(count, 12)?;
         let mut ids = Vec::with_capacity(count * 12);
         match self.directory.byte()? {

@@ -146,8 +146,8 @@ impl Source<'_> {
         Ok(words)
     }
 
-    /// As many integers, in this layout.
-    pub(super) fn integers(&mut self, layout: u8, count: usize, width: usize) -> Read<Vec<u64>> {
+    /// As many integers, in this layout; of those that are of four bytes, the lower half counts.
+    pub(super) fn integers(&mut self, layout: u8, count: usize) -> Read<Vec<u64>> {
         let differences = match layout & !BY_1000 {
             PLANES => false,
             DELTA => true,
@@ -158,9 +158,6 @@ impl Source<'_> {
             let mut last = 0u64;
             for word in &mut words {
                 last = last.wrapping_add(unzigzag(*word));
-                if width == 4 {
-                    last &= 0xffff_ffff;
-                }
                 *word = last;
             }
         }

@@ -147,7 +147,7 @@ impl Split {
     }
 
     /// Keeps a document as it is. What it put into columns stays there; the arrays it left open get one element more than they
-    /// had, so that a reader, too, learns of the end before they end.
+    /// had, so that a reader meets the end of the document within them.
     fn give_up(&mut self, document: &[u8]) {
         self.miss(ABORT);
         self.whole.extend_from_slice(document);

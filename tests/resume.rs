@@ -251,6 +251,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
         (["--include", "agreed.*"], "--include is agreed.*"),
         (["--exclude", "agreed.steady2"], "was begun with agreed.steady1*"),
         (["--level", "3"], "the level (--level, BACKUP_LEVEL) is 3"),
+        (["--codec", "columns"], "the codec (--codec, BACKUP_CODEC) is columns"),
         (["--source", &other.uri()], "is another deployment"),
     ] {
         failed(&cli.run(&["backup", "--resume", args[0], args[1]]).await, message);

@@ -3,7 +3,7 @@
 use bson::rawdoc;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements};
-use bsonvault::format::frame::{self, Compression, Compressor, Decompressor};
+use bsonvault::format::frame::{self, Codec, Compression, Compressor, Decompressor};
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
 use bsonvault::format::oplog::Head;
 use bsonvault::format::segment::{self, Builder, SeekTable};
@@ -192,6 +192,8 @@ async fn a_forged_slice_is_refused_for_what_it_claims() {
     assert!(forged_with_slice(|m| m.consistency.cluster_time.as_mut().unwrap().t -= 2).await.contains(order));
 
     assert!(forged_with_slice(|m| m.format_version = 1).await.contains("format version 1 has no oplog slices"));
+    let error = forged_with_slice(|m| m.settings.codec = Codec::Columns).await;
+    assert!(error.contains("format version 2 has no codec columns"), "{error}");
     assert!(forged_with_slice(|m| m.oplog = None).await.contains("the consistency is oplog, and there is no oplog slice"));
     let error = forged_with_slice(|m| m.consistency.kind = ConsistencyKind::None).await;
     assert!(error.contains("the consistency is none, and there is an oplog slice"), "{error}");

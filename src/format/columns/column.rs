@@ -148,14 +148,29 @@ impl<'a> Source<'a> {
             (_, 8) => {
                 let words = self.integers(layout, count)?;
                 self.spend(count, 8)?;
-                words.iter().flat_map(|word| word.to_le_bytes()).collect()
+                eights(&words)
             }
             (_, 4) => {
                 let words = self.integers(layout, count)?;
                 self.spend(count, 4)?;
-                words.iter().flat_map(|&word| (word as u32).to_le_bytes()).collect()
+                {
+                    let mut values = vec![0; count * 4];
+                    for (value, &word) in values.chunks_exact_mut(4).zip(&words) {
+                        value.copy_from_slice(&(word as u32).to_le_bytes());
+                    }
+                    values
+                }
             }
             _ => return Err(UNKNOWN_LAYOUT),
         }))
     }
+}
+
+/// Words as values of eight bytes.
+pub(super) fn eights(words: &[u64]) -> Vec<u8> {
+    let mut values = vec![0; words.len() * 8];
+    for (value, word) in values.chunks_exact_mut(8).zip(words) {
+        value.copy_from_slice(&word.to_le_bytes());
+    }
+    values
 }

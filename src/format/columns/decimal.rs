@@ -1,7 +1,7 @@
 //! Doubles that were written as decimal fractions: prices, measurements, coordinates.
 
 use super::bytes::{Damaged, Read};
-use super::column::Source;
+use super::column::{Source, eights};
 
 /// 10 to the power of 0 to 6, all of them exact.
 const POWERS: [f64; 7] = [1., 10., 100., 1e3, 1e4, 1e5, 1e6];
@@ -39,8 +39,9 @@ impl Source<'_> {
         let exponent = usize::from(self.directory.byte()?);
         let &power = POWERS.get(exponent).ok_or(Damaged("a column in it has an impossible exponent"))?;
         let layout = self.directory.byte()?;
-        let numbers = self.integers(layout, count)?;
+        let mut numbers = self.integers(layout, count)?;
         self.spend(count, 8)?;
-        Ok(numbers.into_iter().flat_map(|number| double(number as i64, power).to_le_bytes()).collect())
+        numbers.iter_mut().for_each(|number| *number = double(*number as i64, power).to_bits());
+        Ok(eights(&numbers))
     }
 }

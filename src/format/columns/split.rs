@@ -10,9 +10,10 @@ pub(super) const MAX_DEPTH: usize = 128;
 
 /// After how many bytes it is judged for the first time whether a frame's documents are alike enough.
 const FIRST_JUDGEMENT: usize = 256 * 1024;
-/// With more fields than this by then, or one of this many elements not expected, columns are slower than they are worth.
-const MOST_FIELDS_AT_FIRST: usize = 4096;
-const EXPECTED_OF_ONE_MISSED: u64 = 4;
+/// With more fields than this, or an element that was not expected in less than so many bytes, columns are slower than they are
+/// worth.
+const MOST_FIELDS: usize = 4096;
+const BYTES_OF_ONE_MISSED: usize = 32;
 
 /// What only few kinds of fields have.
 #[derive(Debug, Default)]
@@ -50,8 +51,7 @@ pub(super) struct Split {
     discarded: usize,
     stack: Vec<Open>,
     run: u32,
-    expected: u64,
-    missed: u64,
+    missed: usize,
     /// Looks for NULs within each text; otherwise they are counted when all is done.
     careful: bool,
 }
@@ -88,7 +88,7 @@ impl Split {
         for stream in [&mut self.runs, &mut self.met, &mut self.whole] {
             stream.clear();
         }
-        (self.documents, self.discarded, self.run, self.expected, self.missed) = (0, 0, 0, 0, 0);
+        (self.documents, self.discarded, self.run, self.missed) = (0, 0, 0, 0);
         self.make_columns();
     }
 
@@ -131,7 +131,7 @@ impl Split {
             at = end;
             if at >= judgement {
                 judgement = at.saturating_mul(2);
-                if !self.is_worth_it() {
+                if !self.is_worth_it(at) {
                     return false;
                 }
             }
@@ -140,10 +140,9 @@ impl Split {
         self.documents > 0 && self.discarded <= data.len() / 4
     }
 
-    /// Whether documents are alike enough for columns to be fast.
-    fn is_worth_it(&self) -> bool {
-        let expected = self.expected + u64::from(self.run);
-        self.fields.list.len() <= MOST_FIELDS_AT_FIRST && self.missed * EXPECTED_OF_ONE_MISSED <= expected + self.missed
+    /// Whether documents of so many bytes are alike enough for columns to be fast.
+    fn is_worth_it(&self, bytes: usize) -> bool {
+        self.fields.list.len() <= MOST_FIELDS && self.missed * BYTES_OF_ONE_MISSED <= bytes
     }
 
     /// Keeps a document as it is. What it put into columns stays there; the arrays it left open get one element more than they
@@ -163,7 +162,6 @@ impl Split {
     fn miss(&mut self, met: u32) {
         put_varint(&mut self.runs, self.run);
         put_varint(&mut self.met, met);
-        self.expected += u64::from(self.run);
         self.missed += 1;
         self.run = 0;
     }

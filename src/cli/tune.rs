@@ -85,7 +85,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         include: patterns(&args.include)?,
         exclude: patterns(&args.exclude)?,
         databases: args.database,
-        wanted: Wanted { level: args.level, long_distance: args.long_distance },
+        wanted: Wanted { level: args.level, long_distance: args.long_distance, codec: config.tuning.codec.unwrap_or_default() },
         tuning: config.tuning,
     };
     let (store, source) = (Store::open(&config.path)?, config.source()?);

@@ -300,7 +300,7 @@ async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted,
             skipped.push(level.to_string());
             continue;
         }
-        let candidate = yardstick.measure(&cpu, sample, Compression::of(level)).await?;
+        let candidate = yardstick.measure(&cpu, sample, Compression { codec: wanted.codec, ..Compression::of(level) }).await?;
         last = candidate.compress_bytes_per_second;
         measured.candidates.push(candidate);
     }
@@ -330,7 +330,7 @@ async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted,
             if known || unwanted || pointless || (too_long && !asked_for) {
                 continue;
             }
-            let how = Compression { level: level.level, long_distance };
+            let how = Compression { codec: wanted.codec, level: level.level, long_distance };
             measured.candidates.push(yardstick.measure(&cpu, sample, how).await?);
         }
     }

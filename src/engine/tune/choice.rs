@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::format::frame::{self, Compression};
+use crate::format::frame::{self, Codec};
 
 /// By how much slower than the fastest the choice may be.
 const SLOWER: f64 = 0.10;
@@ -95,6 +95,8 @@ pub struct Wanted {
     pub level: Option<i32>,
     /// With long-distance matching, or without.
     pub long_distance: Option<bool>,
+    /// What frames are made of.
+    pub codec: Codec,
 }
 
 /// What sets the pace.
@@ -141,12 +143,6 @@ pub(super) struct Chosen {
 }
 
 impl Candidate {
-    /// How it compresses.
-    #[must_use]
-    pub fn compression(&self) -> Compression {
-        Compression { level: self.level, long_distance: self.long_distance }
-    }
-
     /// In words: `level 3, frames of 4 MiB, long-distance matching`.
     #[must_use]
     pub fn words(&self) -> String {
@@ -220,7 +216,9 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
 
 /// Whether frames that are not of the default size are of use: speed that differs with them is chance.
 fn pays(measured: &Measured, candidate: &Candidate) -> bool {
-    let usual = |other: &&Candidate| other.frame_bytes == frame::TARGET && other.compression() == candidate.compression();
+    let usual = |other: &&Candidate| {
+        other.frame_bytes == frame::TARGET && (other.level, other.long_distance) == (candidate.level, candidate.long_distance)
+    };
     let by_default = measured.candidates.iter().find(usual);
     candidate.frame_bytes == frame::TARGET
         || by_default.is_none_or(|other| candidate.ratio > other.ratio * (1.0 + ABOUT_THE_SAME))

@@ -58,3 +58,11 @@ impl Default for Tuning {
         }
     }
 }
+
+impl Tuning {
+    /// The bytes that buffers which are counted may take: an eighth is left for what nobody counts, which is what the allocator and the driver keep.
+    #[must_use]
+    pub fn counted_bytes(&self) -> u64 {
+        self.memory_bytes - self.memory_bytes / 8
+    }
+}

@@ -327,7 +327,7 @@ async fn stage(
         plan,
         writers: Writers::of(options.tuning.writers),
         cpu: Cpu::of_this_machine(),
-        budget: Budget::new(options.tuning.memory_bytes.saturating_sub(reading)),
+        budget: Budget::new(options.tuning.counted_bytes().saturating_sub(reading)),
         repeats: options.repeats(origin),
         progress,
         builder,

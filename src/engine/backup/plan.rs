@@ -285,7 +285,7 @@ struct Room {
 }
 
 /// Below this much memory, none of it is kept for higher levels.
-const ROOMY: u64 = 128 * 1024 * 1024;
+const ROOMY: u64 = 112 * 1024 * 1024;
 
 impl Room {
     fn of(
@@ -295,7 +295,7 @@ impl Room {
         readers: usize,
         frame_bytes: usize,
     ) -> Self {
-        let all = options.tuning.memory_bytes;
+        let all = options.tuning.counted_bytes();
         let follows_level = options.tuning.level.is_none() && all >= ROOMY;
         let level = if follows_level { compression.level.max(Effort::MOST) } else { compression.level };
         let each = Compression { level, ..compression }.working_bytes();
@@ -307,7 +307,10 @@ impl Room {
         let fitting = most_readers_in(memory_bytes, frame_bytes);
         let readers = wanted.min(fitting);
         if readers < wanted && options.tuning.readers.is_some() {
-            tracing::warn!("{readers} readers instead of {wanted}: more do not fit into {} MiB", all >> 20);
+            tracing::warn!(
+                "{readers} readers instead of {wanted}: more do not fit into {} MiB",
+                options.tuning.memory_bytes >> 20
+            );
         }
         let most_readers = match options.tuning.readers {
             Some(_) => readers,

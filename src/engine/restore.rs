@@ -315,7 +315,8 @@ async fn stage(
 
     // 2. Those that one writer fills, and a small frame or few, get their indexes while they are empty.
     let builder = IndexBuilder::new(target.clone());
-    if plan.slice.is_none() && plan.indexes == IndexMode::Now && origin.poured().is_none() {
+    let repeats = options.repeats(origin);
+    if plan.slice.is_none() && plan.indexes == IndexMode::Now && origin.poured().is_none() && repeats == Repeats::Refuse {
         let filled_by_one = plan.selected.iter().zip(&plan.blueprints).filter(|(s, _)| s.collection.segments.len() <= 1);
         builder.build_on_empty(filled_by_one.map(|(_, blueprint)| blueprint)).await?;
     }
@@ -328,7 +329,7 @@ async fn stage(
         writers: Writers::of(options.tuning.writers),
         cpu: Cpu::of_this_machine(),
         budget: Budget::new(options.tuning.counted_bytes().saturating_sub(reading)),
-        repeats: options.repeats(origin),
+        repeats,
         progress,
         builder,
         target_cores: target.cores().await,

@@ -24,7 +24,7 @@ pub const LIMIT: usize = MAX_DOCUMENT + TARGET;
 pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 
 /// A compressor keeps no more room than this; only frames of one large document need more.
-const MOST_ROOM: usize = 2 * TARGET;
+const MOST_ROOM: usize = LARGEST_TARGET + 1024 * 1024;
 
 /// The window of long-distance matching, as a power of two: the whole of the largest frame, and still one that every decoder takes.
 const LONG_WINDOW: u32 = 24;
@@ -89,10 +89,10 @@ impl Compression {
         }
     }
 
-    /// About the bytes that a [`Compressor`] works with beside a frame: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
+    /// About the bytes that a [`Compressor`] works with beside frames of this size: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
     /// what comes out.
     #[must_use]
-    pub fn working_bytes(self) -> u64 {
+    pub fn working_bytes(self, frame_bytes: usize) -> u64 {
         let tables = match self.level {
             ..=2 => 1,
             3..=4 => 3,
@@ -104,7 +104,7 @@ impl Compression {
             _ => 84,
         };
         let long = if self.long_distance { 4 } else { 0 };
-        let zstd = (tables + long) * 1024 * 1024 + MOST_ROOM as u64;
+        let zstd = (tables + long) * 1024 * 1024 + (frame_bytes + frame_bytes / 64) as u64;
         match self.codec {
             Codec::Zstd => zstd,
             // Two more of zstd's, and what is kept of the columns.
@@ -334,7 +334,7 @@ mod tests {
             let mut compressor = Compressor::new(how).unwrap();
             compressor.compress(&documents(bytes)).unwrap();
             let taken = (compressor.memory() + compressor.room.capacity()) as u64;
-            assert!(taken <= how.working_bytes() + LARGEST_TARGET as u64 * u64::from(bytes > TARGET), "{how:?}: {taken}");
+            assert!(taken <= how.working_bytes(bytes.max(TARGET)), "{how:?}: {taken}");
         }
     }
 

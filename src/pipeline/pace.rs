@@ -12,6 +12,12 @@ const STEPS_A_SECOND: u64 = 4;
 /// The smallest reply that is asked for because of a limit.
 const SMALLEST_REPLY: u64 = 64 * 1024;
 
+/// The longest pause of a reader after one reply.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a pause looks whether it is still needed.
+const SLICE: Duration = Duration::from_millis(200);
+
 /// How many times as long as a reply took its reader pauses, at most.
 const MOST_EASE: f64 = 15.0;
 
@@ -49,30 +55,26 @@ impl Pace {
         self.0.limit.map_or(wanted, |limit| wanted.min((limit / STEPS_A_SECOND).max(SMALLEST_REPLY)))
     }
 
-    /// Waits until `expected` bytes may be asked for, and counts them.
+    /// Waits until `expected` bytes may be asked for, and counts them. They are given back if they never come.
     pub async fn ask(&self, expected: u64) -> Asked {
-        let Some(limit) = self.0.limit else { return Asked { expected, at: Instant::now() } };
+        let Some(limit) = self.0.limit else { return Asked { pace: self.clone(), expected, at: Instant::now() } };
         let from = {
             let mut free = self.0.free();
             let from = free.unwrap_or_else(Instant::now).max(Instant::now());
             *free = Some(from + at_rate(expected, limit));
             from
         };
+        let mut asked = Asked { pace: self.clone(), expected, at: from };
         tokio::time::sleep_until(from).await;
-        Asked { expected, at: Instant::now() }
+        asked.at = Instant::now();
+        asked
     }
 
-    /// Counts what came instead of what was expected, and pauses as long as the source is to be eased.
-    pub async fn came(&self, asked: Asked, bytes: u64) {
-        if let Some(limit) = self.0.limit {
-            let mut free = self.0.free();
-            let (more, less) = (bytes.saturating_sub(asked.expected), asked.expected.saturating_sub(bytes));
-            *free =
-                free.map(|free| free + at_rate(more, limit)).map(|free| free.checked_sub(at_rate(less, limit)).unwrap_or(free));
-        }
-        let ease = self.ease();
-        if ease > 0.0 {
-            tokio::time::sleep(asked.at.elapsed().mul_f64(ease)).await;
+    /// Pauses for as long as the source is to be eased after a reply that took this long: no longer than [`LONGEST_PAUSE`], and no longer than it is.
+    pub async fn pause_after(&self, took: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < took.mul_f64(self.ease()).min(LONGEST_PAUSE) {
+            tokio::time::sleep(SLICE.min(took.mul_f64(self.ease()))).await;
         }
     }
 
@@ -89,16 +91,40 @@ impl Pace {
 }
 
 impl Shared {
+    /// Counts these bytes instead of those that were counted before.
+    fn book(&self, bytes: u64, before: u64) {
+        let Some(limit) = self.limit else { return };
+        let mut free = self.free();
+        let (more, less) = (bytes.saturating_sub(before), before.saturating_sub(bytes));
+        *free = free.map(|free| free + at_rate(more, limit)).map(|free| free.checked_sub(at_rate(less, limit)).unwrap_or(free));
+    }
+
     fn free(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Asked {
+    pace: Pace,
     expected: u64,
     at: Instant,
+}
+
+impl Asked {
+    /// Counts what came instead of what was expected, and gives how long it took.
+    pub fn came(mut self, bytes: u64) -> Duration {
+        self.pace.0.book(bytes, self.expected);
+        self.expected = 0;
+        self.at.elapsed()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.pace.0.book(0, self.expected);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "times need not be exact to the nanosecond")]
@@ -157,15 +183,18 @@ mod tests {
                 for _ in 0..5 {
                     // Twice what was expected comes.
                     let asked = pace.ask(50_000).await;
-                    pace.came(asked, 100_000).await;
+                    asked.came(100_000);
                 }
             })
         });
         futures::future::join_all(readers).await;
+        // What does not come is given back.
+        drop(pace.ask(50_000_000).await);
         let asked = pace.ask(1).await;
-        pace.came(asked, 1).await;
+        asked.came(1);
         // 2 MB at 4 MB/s
-        assert!(begin.elapsed() >= Duration::from_millis(490), "{:?}", begin.elapsed());
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(490) && took < Duration::from_secs(8), "{took:?}");
         assert_eq!(pace.reply_bytes(4_000_000), 1_000_000);
         assert_eq!(Pace::limited(Some(1_000)).reply_bytes(4_000_000), SMALLEST_REPLY);
         assert_eq!(Pace::default().reply_bytes(4_000_000), 4_000_000);
@@ -178,7 +207,7 @@ mod tests {
         let begin = Instant::now();
         let asked = pace.ask(1).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        pace.came(asked, 1).await;
+        pace.pause_after(asked.came(1)).await;
         assert!(begin.elapsed() >= Duration::from_millis(80));
         pace.ease_by(1000.0);
         assert!((pace.ease() - MOST_EASE).abs() < 0.01);

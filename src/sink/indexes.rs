@@ -76,10 +76,16 @@ impl IndexBuilder {
         let fit = |b: &&Blueprint| b.kind == CollectionKind::Collection && b.content.documents < SMALL;
         let work = blueprints.into_iter().filter(fit).map(|blueprint| async move {
             let wanted: Vec<Index> = blueprint.indexes.iter().filter(|index| index.is_among(Which::Lasting)).cloned().collect();
-            if !wanted.is_empty() && build_some(&self.target, blueprint, &wanted).await?.is_empty() {
-                blueprint.indexed.store(true, Ordering::Relaxed);
+            blueprint.indexed.store(false, Ordering::Relaxed);
+            match wanted.as_slice() {
+                [] => Ok(()),
+                _ if build_some(&self.target, blueprint, &wanted).await?.is_empty() => {
+                    blueprint.indexed.store(true, Ordering::Relaxed);
+                    Ok(())
+                }
+                // All or none: what was refused is refused again, by name, once there are documents.
+                _ => take_back(&self.target, blueprint).await,
             }
-            Ok::<_, Error>(())
         });
         stream::iter(work).buffer_unordered(EMPTY_AT_A_TIME).try_collect().await
     }

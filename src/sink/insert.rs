@@ -103,14 +103,24 @@ impl Inserter {
             let (mut mixed, was_certain) = (false, is_certain);
             match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
-                    let (problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
+                    let (mut problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
                     mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
-                    if self.blueprint.indexed.load(Ordering::Relaxed) && problems.iter().any(Problem::may_be_of_an_index) {
-                        indexes::take_back(&self.target, &self.blueprint).await?;
+                    let early = self.blueprint.indexed.load(Ordering::Relaxed);
+                    let mut looks_again = false;
+                    if let Some(problem) = problems.iter().find(|p| early && p.may_be_of_an_index()) {
+                        // Without indexes it shows whether it was for one of them. What was written meanwhile is looked for below.
+                        match indexes::take_back(&self.target, &self.blueprint).await {
+                            Err(e) if e.kind() == ErrorKind::Denied => {
+                                let document = left.get(problem.index).cloned().unwrap_or_default();
+                                return Err(self.refused(&what, problem, &frame[document]));
+                            }
+                            taken_back => taken_back?,
+                        }
                         is_certain = false;
-                        continue;
+                        looks_again = true;
+                        problems.clear();
                     }
-                    if problems.is_empty() && transient.is_none() {
+                    if problems.is_empty() && transient.is_none() && !looks_again {
                         left.drain(..part);
                         attempts.progress();
                         continue;

@@ -270,10 +270,11 @@ impl Scan {
             }
             let bytes = reply.as_raw_document().as_bytes().len() as u64;
             share.resize(bytes);
-            self.pace.came(asked, bytes).await;
+            let took = asked.came(bytes);
             expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
             if let Some(batch) = position.advance(reply, process, skip_id.take())? {
                 to.send(Event::Batch(batch, share)).await.map_err(|_| Ended::Stopped)?;
+                self.pace.pause_after(took).await;
             }
             if position.complete {
                 return Ok(());

@@ -27,11 +27,13 @@ impl Scratch {
         for name in store.prefixes().await?.into_iter().filter(|name| name.starts_with(PREFIX)) {
             let left = store.below(&name);
             // One that is gone, or another's.
-            if let Ok(Some(_lock)) = left.lock().await {
+            if let Ok(Some(lock)) = left.lock().await
+                && lock.holds()
+            {
                 local::remove_tree(&left.root).await?;
             }
         }
-        let own = store.below(&format!("{PREFIX}{}", std::process::id()));
+        let own = store.below(&format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
         let made = own.root.ancestors().take_while(|d| !d.exists()).map(Path::to_owned).collect();
         let mut scratch = Self { store: own, made, lock: None };
         local::make_parent(&scratch.store.root.join("any")).await?;

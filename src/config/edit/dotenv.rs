@@ -114,6 +114,22 @@ fn line(text: &str, begin: usize) -> (usize, Option<usize>) {
     (text.len(), None)
 }
 
+/// Where the first blank stands that is neither in quotes nor escaped: a value ends there, whatever follows.
+fn unquoted_blank(text: &str) -> usize {
+    let (mut mark, mut escaped) = (None, false);
+    for (at, c) in text.char_indices() {
+        match (mark, c) {
+            _ if escaped => escaped = false,
+            (None | Some('"'), '\\') => escaped = true,
+            (None, '"' | '\'') => mark = Some(c),
+            (Some(open), c) if open == c => mark = None,
+            (None, c) if c.is_whitespace() => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
 fn assignment(text: &str, line: Range<usize>, comment: Option<usize>) -> Option<Assignment> {
     let whole = &text[line.clone()];
     let skip = |from: usize| whole.len() - whole[from..].trim_start().len();
@@ -135,6 +151,7 @@ fn assignment(text: &str, line: Range<usize>, comment: Option<usize>) -> Option<
     let from = whole.len() - behind.trim_start_matches(|c: char| c.is_whitespace() && c != '\n' && c != '\r').len();
     let direct = whole[from..].starts_with('#').then_some(from);
     let until = direct.or(comment.map(|at| at - line.start).filter(|at| *at >= from)).unwrap_or(whole.len());
+    let until = until.min(from + unquoted_blank(&whole[from..]));
     let value = from..from + whole[from..until].trim_end().len();
     let comment_touches = value.end < whole.len() && whole[value.end..].starts_with('#');
     let name = whole[name].to_owned();

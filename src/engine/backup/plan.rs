@@ -168,7 +168,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         level: options.tuning.level.unwrap_or(level),
         long_distance: options.tuning.long_distance,
     };
-    let room = Room::of(&connection, options, compression, readers, frame_bytes);
+    let room = Room::of(&connection, options, compression, readers, frame_bytes)?;
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     let settings = Settings {
         codec: compression.codec,
@@ -236,7 +236,7 @@ pub(super) async fn prepare_again(
         connection = connection.compressed().await?;
     }
     let frame_bytes = usize::try_from(head.settings.frame_bytes).unwrap_or(frame::LARGEST_TARGET).min(frame::LARGEST_TARGET);
-    let room = Room::of(&connection, options, head.settings.compression(), head.settings.readers, frame_bytes);
+    let room = Room::of(&connection, options, head.settings.compression(), head.settings.readers, frame_bytes)?;
     let segment_bytes = head.settings.segment_bytes.min(room.segment_bytes());
     let settings = Settings { readers: room.readers, segment_bytes, ..head.settings.clone() };
     let usual = usual(&connection, options, &listing).await;
@@ -294,12 +294,21 @@ impl Room {
         compression: Compression,
         readers: usize,
         frame_bytes: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let all = options.tuning.counted_bytes();
         let follows_level = options.tuning.level.is_none() && all >= ROOMY;
         let level = if follows_level { compression.level.max(Effort::MOST) } else { compression.level };
-        let each = Compression { level, ..compression }.working_bytes();
-        let jobs = cpu::cores().min(usize::try_from(all / 2 / each).unwrap_or(usize::MAX)).max(1);
+        let each = Compression { level, ..compression }.working_bytes(frame_bytes);
+        if each > all / 2 {
+            let mb = |bytes: u64| bytes >> 20;
+            let what =
+                format!("compressing so takes {} MiB, more than half of the {} MiB", mb(each), mb(options.tuning.memory_bytes));
+            return Err(Error::usage(format!("{what} that BACKUP_MEMORY_MB allows"))
+                .hint(format!("pass --memory-mb {} or more, a lower --level, or smaller frames", mb(each * 5 / 2) + 1)));
+        }
+        // Each reader has one frame compressed at a time.
+        let most_at_work = 2 * options.tuning.readers.unwrap_or(readers).max(1);
+        let jobs = cpu::cores().min(usize::try_from(all / 2 / each).unwrap_or(usize::MAX)).min(most_at_work).max(1);
         let slice = if connection.topology == Topology::ReplicaSet { SLICE_BYTES.min(all / 4) } else { 0 };
         let memory_bytes = all.saturating_sub(slice).saturating_sub(jobs as u64 * each).max(all / 4);
 
@@ -316,7 +325,7 @@ impl Room {
             Some(_) => readers,
             None => (2 * readers).min(MOST_READERS).min(fitting).max(readers),
         };
-        Self { memory_bytes, readers, most_readers, jobs, follows_level }
+        Ok(Self { memory_bytes, readers, most_readers, jobs, follows_level })
     }
 
     fn segment_bytes(&self) -> u64 {

@@ -57,11 +57,8 @@ impl Steering {
         let share = starved.saturating_sub(self.starved).as_secs_f64() / possible.max(1e-3);
         let sample = Sample { starved: share.min(1.0), ..sample };
         self.starved = starved;
-        // What is held back on purpose says nothing of what could be.
-        if self.shared.pace.is_held_back() {
-            return;
-        }
-        let now = self.crew.take(&sample);
+        // What is held back on purpose says nothing of what more readers would bring.
+        let now = if self.shared.pace.is_held_back() { self.crew.now() } else { self.crew.take(&sample) };
         // Where the queue is empty, nobody is to wait any more.
         self.shared.allowed.send_if_modified(|allowed| *allowed != usize::MAX && std::mem::replace(allowed, now) != now);
         if let Some(effort) = &mut self.effort {
@@ -71,7 +68,7 @@ impl Steering {
     }
 }
 
-/// The collection that a polite backup asks the source about: the first that holds documents.
+/// The collection that a polite backup asks the source about: the first that is no view.
 pub(super) fn place(listing: &Listing) -> Option<Namespace> {
     listing.collections.iter().find(|found| found.kind != CollectionKind::View).map(Found::data)
 }

@@ -312,7 +312,8 @@ fn pace(measured: &Measured, candidate: &Candidate, readers: usize) -> (f64, Lim
     // Each reader has one frame compressed at a time. Documents are hashed as they come, segments as they are stored.
     let per_byte =
         1.0 / candidate.compress_bytes_per_second + 1.0 / measured.xxh3 + 1.0 / (measured.sha256 * candidate.ratio.max(1e-6));
-    let workers = readers.min(measured.cores) as f64;
+    let jobs = usize::try_from(measured.memory_bytes / 2 / candidate.memory_bytes.max(1)).unwrap_or(usize::MAX).max(1);
+    let workers = readers.min(measured.cores).min(jobs) as f64;
     let mut cpu = workers / per_byte;
     if measured.shares_cores {
         // What the server's side of reading took of the cores, at most.
@@ -333,7 +334,8 @@ fn pace(measured: &Measured, candidate: &Candidate, readers: usize) -> (f64, Lim
 
 fn fits(measured: &Measured, candidate: &Candidate, readers: usize) -> bool {
     let readers_need = readers as u64 * (SEGMENTS + 4 * candidate.frame_bytes as u64);
-    readers_need + readers.min(measured.cores) as u64 * candidate.memory_bytes <= measured.memory_bytes
+    let compressing = readers.min(measured.cores) as u64 * candidate.memory_bytes;
+    candidate.memory_bytes <= measured.memory_bytes / 2 && readers_need + compressing <= measured.memory_bytes
 }
 
 #[cfg(test)]

@@ -69,12 +69,17 @@ impl Sample {
     fn frames(&self, frame_bytes: usize) -> Vec<Frame> {
         let mut by_part: Vec<std::vec::IntoIter<Frame>> = Vec::new();
         for (number, kept) in self.0.iter().enumerate() {
-            let (mut frames, mut begin) = (Vec::new(), 0);
-            for (place, &end) in kept.ends.iter().enumerate() {
-                if end - begin >= frame_bytes || place + 1 == kept.ends.len() {
-                    frames.push((number, begin..end));
-                    begin = end;
+            let (mut frames, mut begin, mut before) = (Vec::new(), 0, 0);
+            for &end in &kept.ends {
+                // As a backup does: no frame becomes larger but by a single document.
+                if end - begin > frame_bytes && before > begin {
+                    frames.push((number, begin..before));
+                    begin = before;
                 }
+                before = end;
+            }
+            if before > begin {
+                frames.push((number, begin..before));
             }
             by_part.push(frames.into_iter());
         }
@@ -84,7 +89,7 @@ impl Sample {
             all.extend(by_part.iter_mut().filter_map(Iterator::next));
             if all.len() == before {
                 // The largest first: a last, short frame says little of itself.
-                all.sort_by_key(|(_, range)| range.len() < frame_bytes);
+                all.sort_by_key(|(_, range)| range.len() < frame_bytes / 2);
                 return all;
             }
         }
@@ -161,7 +166,7 @@ impl Yardstick {
             ratio: all_raw as f64 / estimate.max(1.0),
             compress_bytes_per_second: undisturbed(timed),
             decompress_bytes_per_second: decompression(&compressed)?,
-            memory_bytes: compressor.memory() as u64,
+            memory_bytes: how.working_bytes(self.frame_bytes),
         })
     }
 }

@@ -160,6 +160,10 @@ impl Writer {
             self.indices.push(index as u64);
             at += text.length + 1;
         }
+        // Texts of next to nothing: a reader counts eight bytes for each, and no more than four times what the documents have.
+        if 3 * self.indices.len() > 2 * texts.len() {
+            return false;
+        }
         self.directory.push(DICTIONARY);
         for number in [self.indices.len(), distinct.len(), bytes] {
             put_varint(&mut self.directory, number as u32);
@@ -290,6 +294,7 @@ impl<'a> Source<'a> {
         let first = self.directory.text()?;
         let length = first.len() - 1;
         let bits = self.directory.take(length.div_ceil(8))?;
+        self.spend(length, size_of::<usize>())?;
         let digits: Vec<usize> = (0..length).filter(|p| bits[p / 8] >> (p % 8) & 1 == 1).collect();
         let packed_length = digits.len().div_ceil(2);
         if packed_length == 0 {

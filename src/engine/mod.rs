@@ -36,7 +36,7 @@ pub struct Tuning {
     pub frame_bytes: Option<usize>,
     /// The most that is read from the source, in bits a second of what its replies hold.
     pub max_bits: Option<u64>,
-    /// Whether fewer cursors read, and more slowly, while the source answers later than it did.
+    /// Whether cursors pause while the source answers later than it did.
     pub polite: bool,
     /// The bytes that all buffers together may take.
     pub memory_bytes: u64,

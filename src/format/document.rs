@@ -40,11 +40,7 @@ impl<'a> Elements<'a> {
     /// [`ErrorKind::Damaged`] where the length or the final NUL is wrong.
     #[inline]
     pub fn of(document: &'a [u8]) -> Result<Self> {
-        let length = first_length(document).ok_or_else(|| malformed("is shorter than five bytes"))?;
-        if length < 5 || length != document.len() || document.last() != Some(&0) {
-            return Err(malformed("has a wrong length or no final NUL"));
-        }
-        Ok(Self { rest: &document[4..length - 1] })
+        Ok(Self { rest: inside(document).map_err(Flaw::error)? })
     }
 }
 
@@ -59,36 +55,63 @@ impl<'a> Iterator for Elements<'a> {
             Ok((_, rest)) => rest,
             Err(_) => &[],
         };
-        Some(element.map(|(element, _)| element))
+        Some(element.map(|(element, _)| element).map_err(Flaw::error))
     }
 }
 
+/// What is wrong with a document. It is small, so that looking at millions of elements does not move it about.
+#[derive(Debug, Clone, Copy)]
+enum Flaw {
+    Says(&'static str),
+    UnknownType(u8),
+}
+
+impl Flaw {
+    #[cold]
+    fn error(self) -> Error {
+        match self {
+            Self::Says(what) => malformed(what),
+            Self::UnknownType(kind) => malformed(&format!("has an element of unknown type 0x{kind:02X}")),
+        }
+    }
+}
+
+/// The bytes of the elements of a document whose length and end are right.
 #[inline]
-fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8])> {
+fn inside(document: &[u8]) -> Result<&[u8], Flaw> {
+    let length = first_length(document).ok_or(Flaw::Says("is shorter than five bytes"))?;
+    if length < 5 || length != document.len() || document.last() != Some(&0) {
+        return Err(Flaw::Says("has a wrong length or no final NUL"));
+    }
+    Ok(&document[4..length - 1])
+}
+
+#[inline]
+fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8]), Flaw> {
     let (name, rest) = split_cstring(rest)?;
     let length = value_length(kind, rest)?;
     if length > rest.len() {
-        return Err(malformed("has a value that reaches past its end"));
+        return Err(Flaw::Says("has a value that reaches past its end"));
     }
     let (value, rest) = rest.split_at(length);
     Ok((Element { kind, name, value }, rest))
 }
 
 #[inline]
-fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
     match bytes.iter().position(|&b| b == 0) {
         Some(end) => Ok((&bytes[..end], &bytes[end + 1..])),
-        None => Err(malformed("has a name without an end")),
+        None => Err(Flaw::Says("has a name without an end")),
     }
 }
 
 /// How many bytes the value at the start of `rest` takes. It may claim more than there are; the caller checks.
 #[inline]
-fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
-    let int32 = |at: usize| -> Result<usize> {
+fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
+    let int32 = |at: usize| -> Result<usize, Flaw> {
         let bytes = rest.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());
-        let value = i32::from_le_bytes(bytes.ok_or_else(|| malformed("ends inside a length"))?);
-        usize::try_from(value).map_err(|_| malformed("has a negative length"))
+        let value = i32::from_le_bytes(bytes.ok_or(Flaw::Says("ends inside a length"))?);
+        usize::try_from(value).map_err(|_| Flaw::Says("has a negative length"))
     };
     Ok(match kind {
         0x06 | 0x0A | 0x7F | 0xFF => 0,
@@ -98,20 +121,20 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
         0x07 => 12,
         0x13 => 16,
         0x02 | 0x0D | 0x0E => match int32(0)? {
-            0 => return Err(malformed("has a string without its NUL")),
+            0 => return Err(Flaw::Says("has a string without its NUL")),
             n => 4 + n,
         },
         0x0C => match int32(0)? {
-            0 => return Err(malformed("has a string without its NUL")),
+            0 => return Err(Flaw::Says("has a string without its NUL")),
             n => 4 + n + 12,
         },
         0x05 => 4 + 1 + int32(0)?,
         0x03 | 0x04 => match int32(0)? {
-            n if n < 5 => return Err(malformed("has a sub-document shorter than five bytes")),
+            n if n < 5 => return Err(Flaw::Says("has a sub-document shorter than five bytes")),
             n => n,
         },
         0x0F => match int32(0)? {
-            n if n < 14 => return Err(malformed("has a code with scope shorter than 14 bytes")),
+            n if n < 14 => return Err(Flaw::Says("has a code with scope shorter than 14 bytes")),
             n => n,
         },
         0x0B => {
@@ -119,7 +142,7 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
             let (_, after) = split_cstring(options)?;
             rest.len() - after.len()
         }
-        other => return Err(malformed(&format!("has an element of unknown type 0x{other:02X}"))),
+        other => return Err(Flaw::UnknownType(other)),
     })
 }
 
@@ -128,30 +151,32 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize> {
 /// # Errors
 /// [`ErrorKind::Damaged`], saying what is wrong.
 pub fn check(document: &[u8]) -> Result<()> {
-    check_at(document, 0)
+    check_at(document, 0).map_err(Flaw::error)
 }
 
-fn check_at(document: &[u8], depth: usize) -> Result<()> {
+fn check_at(document: &[u8], depth: usize) -> Result<(), Flaw> {
     if depth > MAX_DEPTH {
-        return Err(malformed("is nested too deeply"));
+        return Err(Flaw::Says("is nested too deeply"));
     }
-    for element in Elements::of(document)? {
-        let Element { kind, value, .. } = element?;
+    let mut rest = inside(document)?;
+    while let Some((&kind, after)) = rest.split_first() {
+        let (Element { kind, value, .. }, left) = split_element(kind, after)?;
+        rest = left;
         match kind {
             0x03 | 0x04 => check_at(value, depth + 1)?,
             0x0F => {
                 // int32 total, string (int32 length, bytes, NUL), document
-                let code = first_length(&value[4..]).ok_or_else(|| malformed("has a code with scope that ends early"))?;
-                let scope = value.get(8 + code..).ok_or_else(|| malformed("has a code with scope that ends early"))?;
+                let code = first_length(&value[4..]).ok_or(Flaw::Says("has a code with scope that ends early"))?;
+                let scope = value.get(8 + code..).ok_or(Flaw::Says("has a code with scope that ends early"))?;
                 if value[7 + code] != 0 {
-                    return Err(malformed("has a string without its NUL"));
+                    return Err(Flaw::Says("has a string without its NUL"));
                 }
                 check_at(scope, depth + 1)?;
             }
-            0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(malformed("has a string without its NUL")),
+            0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(Flaw::Says("has a string without its NUL")),
             // int32 length, string, NUL, ObjectId
-            0x0C if value[value.len() - 13] != 0 => return Err(malformed("has a string without its NUL")),
-            0x08 if value[0] > 1 => return Err(malformed("has a boolean that is neither 0 nor 1")),
+            0x0C if value[value.len() - 13] != 0 => return Err(Flaw::Says("has a string without its NUL")),
+            0x08 if value[0] > 1 => return Err(Flaw::Says("has a boolean that is neither 0 nor 1")),
             _ => {}
         }
     }

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
-use bson::{DateTime, Document, doc};
+use bson::{DateTime, Document, doc, rawdoc};
 use bsonvault::catalog::Backup;
-use bsonvault::engine::restore::{RestoreMode, RestoreOptions};
+use bsonvault::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
 use bsonvault::error::ErrorKind;
+use bsonvault::format::manifest::RawValue;
 use bsonvault::names::NamespacePattern;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
@@ -21,7 +22,7 @@ use rand::{Rng, SeedableRng};
 use support::cli::Cli;
 use support::compare::CompareOptions;
 use support::server::{ReplicaSet, Server, ServerOptions};
-use support::vault::{Vault, assert_same, documents, insert, numbered, only};
+use support::vault::{Vault, assert_same, documents, insert, numbered, only, with_manifest};
 use support::zoo::{self, ZooOptions};
 
 /// Every command that an import may send, for failing them.
@@ -532,4 +533,31 @@ async fn an_import_whose_staging_is_gone_does_not_report_success() {
     let error = result.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("staging collection of d.c is gone"), "{error}");
     assert_eq!(states(&to).await, before);
+}
+
+#[tokio::test]
+async fn an_index_that_refuses_a_document_is_named_and_everything_stays_as_it_was() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let shop = source.client().await.database("shop");
+    // Few enough for their indexes to be made before they come: some are written then, and others are refused.
+    insert(&shop, "orders", (0..40).map(|n| doc! { "_id": n, "k": n % 30, "kept": n })).await;
+    let indexes = [doc! { "key": { "kept": 1 }, "name": "kept" }, doc! { "key": { "k": 1 }, "name": "k" }];
+    shop.run_command(doc! { "createIndexes": "orders", "indexes": indexes.to_vec() }).await.unwrap();
+    let old = target.client().await.database("shop");
+    insert(&old, "orders", [doc! { "_id": "old" }]).await;
+    let vault = Vault::new();
+    let backup = with_manifest(vault.backup(&source, &[]).await, |manifest| {
+        manifest.collections[0].indexes[2] = RawValue::of(&rawdoc! { "v": 2, "key": { "k": 1 }, "name": "k", "unique": true });
+    })
+    .await;
+    let error = vault.import(&backup, &target.uri()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+    assert!(error.to_string().contains("building index \"k\" of shop.orders"), "{error}");
+    assert!(error.hint_text().unwrap().contains("--indexes skip"), "{error:?}");
+    assert_eq!(documents(&old, "orders").await.len(), 1);
+    assert_eq!(old.list_collection_names().await.unwrap(), ["orders"]);
+
+    let options = RestoreOptions { indexes: IndexMode::Skip, ..RestoreOptions::default() };
+    assert_eq!(vault.run(&backup, &target.uri(), &options).await.unwrap().documents, 40);
+    assert_eq!(documents(&old, "orders").await.len(), 40);
 }

@@ -309,11 +309,14 @@ mod tests {
     /// Bytes that repeat themselves here and there, as documents do.
     fn documents(bytes: usize) -> Vec<u8> {
         let mut noise = 1u64;
-        let mut word = || {
+        let mut words = String::with_capacity(bytes + 32);
+        while words.len() < bytes {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (noise >> 60).to_le_bytes()
-        };
-        (0..bytes / 8).flat_map(|_| word()).collect()
+            words += ["customer", "street", "status: shipped", "created"][(noise >> 62) as usize];
+            words += &format!(" {} ", (noise >> 40) % 3_000);
+        }
+        words.truncate(bytes);
+        words.into_bytes()
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Machine {
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     pub fn busy_since(self, before: Self) -> f64 {
         let (all, idle) = (self.all.saturating_sub(before.all), self.idle.saturating_sub(before.idle));
-        1.0 - (idle as f64 / all.max(1) as f64).min(1.0)
+        if all == 0 { 0.0 } else { 1.0 - (idle as f64 / all as f64).min(1.0) }
     }
 }
 

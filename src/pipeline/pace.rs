@@ -70,7 +70,7 @@ impl Pace {
         asked
     }
 
-    /// Pauses for as long as the source is to be eased after a reply that took this long: no longer than [`LONGEST_PAUSE`], and no longer than it is.
+    /// Pauses for as long as the source is to be eased after a reply that took this long: no longer than half a minute, and no longer than it is.
     pub async fn pause_after(&self, took: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < took.mul_f64(self.ease()).min(LONGEST_PAUSE) {

@@ -178,6 +178,10 @@ mod tests {
             ("export BACKUP_LEVEL=1\n  BACKUP_READERS =  5 \n", "export BACKUP_LEVEL=7\n  BACKUP_READERS =  2 \n"),
             ("BACKUP_LEVEL=\nBACKUP_READERS=\r\n", "BACKUP_LEVEL=7\nBACKUP_READERS=2\r\n"),
             ("BACKUP_LEVEL='1' # why\nBACKUP_READERS=# none\n", "BACKUP_LEVEL=7 # why\nBACKUP_READERS=2 # none\n"),
+            (
+                "BACKUP_LEVEL=3  # agreed with ops\nBACKUP_READERS=1 \t # too\n",
+                "BACKUP_LEVEL=7  # agreed with ops\nBACKUP_READERS=2 \t # too\n",
+            ),
             ("BACKUP_LEVEL=\"1\"\nBACKUP_READERS=1#2\n", "BACKUP_LEVEL=7\nBACKUP_READERS=2\n"),
             (
                 "URI='mongodb://u:a\nBACKUP_LEVEL=1\n'\nNOTE=\"x\\\"\nBACKUP_READERS=9\"\n",

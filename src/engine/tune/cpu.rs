@@ -247,6 +247,7 @@ mod tests {
         let frames = sample.frames(4096);
         assert_eq!(frames.iter().map(|(_, range)| range.len() as u64).sum::<u64>(), sample.bytes());
         assert_eq!((frames[0].0, frames[1].0, frames[2].0), (0, 1, 0));
+        assert!(frames.iter().all(|(_, range)| range.len() <= 4096), "none is larger than a backup's");
         for (part, range) in &frames {
             assert!(range.start == 0 || sample.0[*part].ends.contains(&range.start));
             assert!(sample.0[*part].ends.contains(&range.end));

@@ -408,3 +408,15 @@ fn documents_that_are_all_different_are_left_to_zstd() {
     let encoded = encoder.encode(&alike).unwrap().unwrap();
     assert!(encoded.len() < 200, "{}", encoded.len());
 }
+
+/// A text of next to nothing costs a reader more than it has bytes: what is written must still be read.
+#[test]
+fn a_frame_of_empty_regular_expressions_comes_back() {
+    let mut elements = [0x0B, 0, 0, 0].repeat(600_000);
+    elements.extend([0x0B, 0, b'a', 0, 0]);
+    let documents = document(&elements);
+    let (mut encoder, mut decoder) = both();
+    if let Some(frame) = encoder.encode(&documents).unwrap() {
+        assert_eq!(decoder.decode(&frame, documents.len()).unwrap(), documents);
+    }
+}

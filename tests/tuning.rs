@@ -50,6 +50,7 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     let cli = Cli::new().env("RUST_LOG", "bsonvault=info");
     let uri = source.uri_through(link.port());
     // Small batches, so that it pauses often.
+    let began = Instant::now();
     let backup = cli.spawn(&["backup", "--source", &uri, "--polite", "--max-mbit", "40", "--json"]);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let late = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 };
@@ -60,6 +61,8 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("answers late: it is eased"), "{}", ended.stderr);
     assert_eq!(ended.json()["documents"], 800);
+    // 8 MB take four seconds of the link; while answers were late, readers paused.
+    assert!(began.elapsed() >= Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,5 @@
 //! Verify: proves that a backup is what its manifest says, and names everything that is not.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use futures::StreamExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -9,17 +7,21 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, Sha256Hex};
-use crate::format::document::{self, Documents};
+use crate::format::document;
 use crate::format::key;
 use crate::format::manifest::{self, ClusterTime, Manifest, OplogSlice, Segment, StoredObject};
 use crate::format::oplog::Head;
 use crate::format::{metadata, segment};
+use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
 use crate::store::Store;
 
-/// How many objects are read at a time; each takes the memory of a segment and a frame.
-const READERS: usize = 3;
+/// How many objects are read at a time, so that some are read while others keep the processor busy.
+const READERS: usize = 6;
+
+/// What they may take of memory together; one that is larger is read alone.
+const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,7 +110,9 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         let metadata = (number, &collection.metadata, None);
         std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
     });
+    let budget = &Budget::new(MEMORY_BYTES);
     let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
+        let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
         let checked = match segment {
             Some(segment) => check_segment(store, segment, options, cpu).await,
             None => check_metadata(store, object, options, cpu).await,
@@ -140,6 +144,13 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         Err(e) => report.problem(&report.location.clone(), e)?,
     }
     Ok(report)
+}
+
+/// The memory that reading an object takes, and decoding the segment that it is.
+fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
+    let frame = decoded.map_or(0, |segment| segment.raw_bytes / segment.frames.max(1));
+    // Frames differ, and columns are there beside the documents that are made of them.
+    object.bytes.saturating_add(2 * frame)
 }
 
 impl VerifyReport {
@@ -255,7 +266,8 @@ fn add(sum: Option<Content>, part: Option<Content>) -> Option<Content> {
 
 /// What was decoded, and which documents are broken.
 async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Vec<Problem>)> {
-    check_each(store, segment, options, cpu, document::check).await
+    let (content, problems, ()) = check_each(store, segment, options, cpu, (), |(), document| document::check(document)).await?;
+    Ok((content, problems))
 }
 
 /// The same of a segment of the oplog slice, after those before it.
@@ -266,51 +278,36 @@ async fn check_entries(
     options: VerifyOptions,
     cpu: &Cpu,
 ) -> Result<(Content, Vec<Problem>)> {
-    let shared = Arc::new(Mutex::new(*order));
-    let checked = check_each(store, segment, options, cpu, {
-        let shared = shared.clone();
-        move |entry| document::check(entry).and_then(|()| lock(&shared).take(entry))
-    });
-    let checked = checked.await;
-    *order = *lock(&shared);
-    checked
+    let (content, problems, after) =
+        check_each(store, segment, options, cpu, *order, |order, entry| document::check(entry).and_then(|()| order.take(entry)))
+            .await?;
+    *order = after;
+    Ok((content, problems))
 }
 
-/// Decodes a segment, where that is wanted, and runs `check` on every document, in order.
-async fn check_each(
+/// Decodes a segment, where that is wanted, and runs `check` on every document, in order; gives what it made of `state`, too.
+async fn check_each<S: Send + 'static>(
     store: &Store,
     segment: &Segment,
     options: VerifyOptions,
     cpu: &Cpu,
-    check: impl Fn(&[u8]) -> Result<()> + Clone + Send + 'static,
-) -> Result<(Content, Vec<Problem>)> {
+    state: S,
+    check: impl Fn(&mut S, &[u8]) -> Result<()> + Send + 'static,
+) -> Result<(Content, Vec<Problem>, S)> {
     if !options.deep {
         read::object(store, &segment.object, segment::LIMIT as u64, cpu).await?;
-        return Ok((Content::default(), Vec::new()));
+        return Ok((Content::default(), Vec::new(), state));
     }
     let key = &segment.object.key;
-    let mut reader = SegmentReader::open(store, segment, cpu).await?;
-    let mut problems = Vec::new();
-    let mut before = 0;
-    while let Some(frame) = reader.next().await? {
-        let check = check.clone();
-        for (number, message) in cpu.run(move || Ok(broken_documents(&frame, check))).await? {
-            problems.push(Problem::new(key, format!("document {} of {key}: {message}", before + number)));
+    let reader = SegmentReader::open(store, segment, cpu).await?;
+    let look = move |(broken, state): &mut (Vec<(u64, Error)>, S), number, document: &[u8]| {
+        if let Err(e) = check(state, document) {
+            broken.push((number, e));
         }
-        before = reader.content().documents;
-    }
-    Ok((*reader.content(), problems))
-}
-
-/// The documents of a frame that are not what they should be, by their number in it, from 0.
-fn broken_documents(frame: &[u8], check: impl Fn(&[u8]) -> Result<()>) -> Vec<(u64, String)> {
-    let mut broken = Vec::new();
-    for (number, document) in (0..).zip(Documents::of(frame)) {
-        if let Err(e) = document.and_then(&check) {
-            broken.push((number, e.to_string()));
-        }
-    }
-    broken
+    };
+    let (content, (broken, state)) = reader.look_through((Vec::new(), state), look).await?;
+    let problems = broken.into_iter().map(|(number, e)| Problem::new(key, format!("document {number} of {key}: {e}")));
+    Ok((content, problems.collect(), state))
 }
 
 /// What each entry of an oplog slice must keep to.
@@ -332,10 +329,6 @@ impl Order {
             _ => Ok(()),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {

@@ -89,21 +89,59 @@ fn inside(document: &[u8]) -> Result<&[u8], Flaw> {
 #[inline]
 fn split_element(kind: u8, rest: &[u8]) -> Result<(Element<'_>, &[u8]), Flaw> {
     let (name, rest) = split_cstring(rest)?;
-    let length = value_length(kind, rest)?;
-    if length > rest.len() {
-        return Err(Flaw::Says("has a value that reaches past its end"));
-    }
-    let (value, rest) = rest.split_at(length);
+    let (value, rest) = split_value(kind, rest)?;
     Ok((Element { kind, name, value }, rest))
 }
 
 #[inline]
 fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
-    match bytes.iter().position(|&b| b == 0) {
+    match first_nul(bytes) {
         Some(end) => Ok((&bytes[..end], &bytes[end + 1..])),
         None => Err(Flaw::Says("has a name without an end")),
     }
 }
+
+/// Where the first NUL is. Names are short, and a loop over them ends where no processor expects it: eight bytes at a time, the
+/// lowest that is 0 is the lowest whose high bit is set when 1 is subtracted from each and was not before.
+#[inline]
+fn first_nul(bytes: &[u8]) -> Option<usize> {
+    if let Some(eight) = bytes.first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let nuls = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+        if nuls != 0 {
+            return Some(nuls.trailing_zeros() as usize / 8);
+        }
+    }
+    bytes.iter().position(|&b| b == 0)
+}
+
+const PAST_ITS_END: Flaw = Flaw::Says("has a value that reaches past its end");
+
+#[inline]
+fn split_value(kind: u8, rest: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
+    rest.split_at_checked(value_length(kind, rest)?).ok_or(PAST_ITS_END)
+}
+
+/// Says of a type that its values are not all of one length, or cannot all be taken as they are.
+const OTHER: u8 = u8::MAX;
+
+/// How long every value of a type is, of types all of whose values are allowed.
+static FIXED_LENGTHS: [u8; 256] = {
+    let mut lengths = [OTHER; 256];
+    let groups: [(&[usize], u8); 5] =
+        [(&[0x06, 0x0A, 0x7F, 0xFF], 0), (&[0x10], 4), (&[0x01, 0x09, 0x11, 0x12], 8), (&[0x07], 12), (&[0x13], 16)];
+    let mut group = 0;
+    while group < groups.len() {
+        let (kinds, length) = groups[group];
+        let mut kind = 0;
+        while kind < kinds.len() {
+            lengths[kinds[kind]] = length;
+            kind += 1;
+        }
+        group += 1;
+    }
+    lengths
+};
 
 /// How many bytes the value at the start of `rest` takes. It may claim more than there are; the caller checks.
 #[inline]
@@ -113,13 +151,12 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
         let value = i32::from_le_bytes(bytes.ok_or(Flaw::Says("ends inside a length"))?);
         usize::try_from(value).map_err(|_| Flaw::Says("has a negative length"))
     };
+    let fixed = FIXED_LENGTHS[usize::from(kind)];
+    if fixed != OTHER {
+        return Ok(usize::from(fixed));
+    }
     Ok(match kind {
-        0x06 | 0x0A | 0x7F | 0xFF => 0,
         0x08 => 1,
-        0x10 => 4,
-        0x01 | 0x09 | 0x11 | 0x12 => 8,
-        0x07 => 12,
-        0x13 => 16,
         0x02 | 0x0D | 0x0E => match int32(0)? {
             0 => return Err(Flaw::Says("has a string without its NUL")),
             n => 4 + n,
@@ -160,7 +197,13 @@ fn check_at(document: &[u8], depth: usize) -> Result<(), Flaw> {
     }
     let mut rest = inside(document)?;
     while let Some((&kind, after)) = rest.split_first() {
-        let (Element { kind, value, .. }, left) = split_element(kind, after)?;
+        let (_, after) = split_cstring(after)?;
+        let fixed = FIXED_LENGTHS[usize::from(kind)];
+        if fixed != OTHER {
+            rest = after.get(usize::from(fixed)..).ok_or(PAST_ITS_END)?;
+            continue;
+        }
+        let (value, left) = split_value(kind, after)?;
         rest = left;
         match kind {
             0x03 | 0x04 => check_at(value, depth + 1)?,

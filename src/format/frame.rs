@@ -255,12 +255,22 @@ impl Decompressor {
         Ok(Self { inner, columns: None })
     }
 
-    /// The documents of one frame, in columns or not. `raw_length` is what the segment's table says it holds; the frame's own
-    /// header must agree.
+    /// The documents of one frame; otherwise as [`decompress_into`](Self::decompress_into).
+    ///
+    /// # Errors
+    /// Those of [`decompress_into`](Self::decompress_into).
+    pub fn decompress(&mut self, frame: &[u8], raw_length: usize) -> Result<Vec<u8>> {
+        let mut documents = Vec::new();
+        self.decompress_into(frame, raw_length, &mut documents)?;
+        Ok(documents)
+    }
+
+    /// Puts the documents of one frame, in columns or not, into `documents`, in place of what is there. `raw_length` is what the segment's table says it
+    /// holds; the frame's own header must agree.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
-    pub fn decompress(&mut self, frame: &[u8], raw_length: usize) -> Result<Vec<u8>> {
+    pub fn decompress_into(&mut self, frame: &[u8], raw_length: usize, documents: &mut Vec<u8>) -> Result<()> {
         let in_columns = columns::is_one(frame);
         let claimed = if in_columns {
             columns::Decoder::claimed(frame).map(|claimed| claimed as u64)
@@ -279,21 +289,23 @@ impl Decompressor {
                 Some(columns) => columns,
                 none => none.insert(columns::Decoder::new()?),
             };
-            let documents = columns.decode(frame, raw_length);
+            *documents = Vec::new();
+            let decoded = columns.decode(frame, raw_length);
             columns.keep_at_most(MOST_COLUMNS);
-            return documents;
+            *documents = decoded?;
+            return Ok(());
         }
         if zstd_safe::find_frame_compressed_size(frame).ok() != Some(frame.len()) {
             return Err(Error::damaged(format!("a frame does not end where the table says, after {} bytes", frame.len())));
         }
-        let raw = self
-            .inner
-            .decompress(frame, raw_length)
-            .map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
-        if raw.len() != raw_length {
-            return Err(Error::damaged(format!("a frame held {} bytes where {raw_length} were expected", raw.len())));
+        documents.clear();
+        documents.reserve_exact(raw_length);
+        let decompressed = self.inner.decompress_to_buffer(frame, documents);
+        let length = decompressed.map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
+        if length != raw_length {
+            return Err(Error::damaged(format!("a frame held {length} bytes where {raw_length} were expected")));
         }
-        Ok(raw)
+        Ok(())
     }
 }
 

@@ -53,18 +53,48 @@ async fn sized(store: &Store, expected: &StoredObject, limit: u64) -> Result<Byt
     Ok(bytes)
 }
 
+/// About how many bytes of documents one job looks at: it cannot be stopped on the way.
+const AT_A_TIME: usize = 32 * 1024 * 1024;
+
 /// Reads one segment, frame by frame, and proves it against the manifest on the way.
 ///
-/// The proof is whole only once [`next`](Self::next) has returned `None`.
+/// The proof is whole only once [`next`](Self::next) has returned `None`, or [`look_through`](Self::look_through) has returned.
 pub struct SegmentReader {
     expected: Segment,
+    cpu: Cpu,
+    /// What was read so far.
+    content: Content,
+    /// Absent while it works, and after a failure.
+    frames: Option<Frames>,
+}
+
+/// The frames of a segment, and how far they are read.
+struct Frames {
     bytes: Bytes,
     table: SeekTable,
     position: usize,
     content: Content,
-    /// Absent while it works, and after a failure.
-    decompressor: Option<Decompressor>,
-    cpu: Cpu,
+    decompressor: Decompressor,
+}
+
+impl Frames {
+    /// Puts the documents of the next frame into `documents`, each of which `look` sees with its number in the segment while it is still near
+    /// the processor. False where there is no further frame.
+    fn next(&mut self, documents: &mut Vec<u8>, mut look: impl FnMut(u64, &[u8])) -> Result<bool> {
+        let Some((place, raw)) = self.table.frames().get(self.position).cloned() else { return Ok(false) };
+        let read = || {
+            self.decompressor.decompress_into(&self.bytes[place], raw, documents)?;
+            for document in Documents::of(documents) {
+                let (document, number) = (document?, self.content.documents);
+                self.content.add(document);
+                look(number, document);
+            }
+            Ok(())
+        };
+        read().map_err(|e: Error| e.context(format!("frame {}", self.position)))?;
+        self.position += 1;
+        Ok(true)
+    }
 }
 
 impl SegmentReader {
@@ -100,16 +130,9 @@ impl SegmentReader {
                 expected.raw_bytes
             )));
         }
-        let decompressor = Some(Decompressor::new()?);
-        Ok(Self {
-            expected: expected.clone(),
-            bytes,
-            table,
-            position: 0,
-            content: Content::default(),
-            decompressor,
-            cpu: cpu.clone(),
-        })
+        let decompressor = Decompressor::new()?;
+        let frames = Frames { bytes, table, position: 0, content: Content::default(), decompressor };
+        Ok(Self { expected: expected.clone(), cpu: cpu.clone(), content: Content::default(), frames: Some(frames) })
     }
 
     /// The next frame: whole documents, one after the other, the length of each checked but not its inside. `None` once all of them were
@@ -118,36 +141,61 @@ impl SegmentReader {
     /// # Errors
     /// [`ErrorKind::Damaged`] where a frame cannot be read or all of them do not add up; nothing can be read after that.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let Some(mut decompressor) = self.decompressor.take() else {
-            return Err(self.at(Error::damaged("cannot be read on after a failure")));
-        };
-        let Some((place, raw)) = self.table.frames().get(self.position).cloned() else {
+        let mut frames = self.frames()?;
+        let read = self.cpu.run(move || {
+            let mut documents = Vec::new();
+            let more = frames.next(&mut documents, |_, _| ())?;
+            Ok((frames, more.then_some(documents)))
+        });
+        let (frames, documents) = read.await.map_err(|e| self.at(e))?;
+        self.content = frames.content;
+        if documents.is_none() {
             self.add_up()?;
-            self.decompressor = Some(decompressor);
-            return Ok(None);
-        };
-        let (bytes, mut content) = (self.bytes.slice(place), self.content);
-        let (frame, content, decompressor) = self
-            .cpu
-            .run(move || {
-                let frame = decompressor.decompress(&bytes, raw)?;
-                for document in Documents::of(&frame) {
-                    content.add(document?);
+        }
+        self.frames = Some(frames);
+        Ok(documents)
+    }
+
+    /// Reads all frames that are left, many in one job, and lets `look` see every document with its number in the segment, from 0. Gives what all of
+    /// them add up to, which is what the manifest says, and what `look` made of `state`.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    pub async fn look_through<S: Send + 'static>(
+        mut self,
+        state: S,
+        look: impl FnMut(&mut S, u64, &[u8]) + Send + 'static,
+    ) -> Result<(Content, S)> {
+        let mut reading = (self.frames()?, Vec::new(), state, look);
+        loop {
+            let read = self.cpu.run(move || {
+                let (frames, documents, state, look) = &mut reading;
+                let (mut more, mut bytes) = (true, 0);
+                while more && bytes < AT_A_TIME {
+                    more = frames.next(documents, |number, document| look(state, number, document))?;
+                    bytes += documents.len();
                 }
-                Ok((frame, content, decompressor))
-            })
-            .await
-            .map_err(|e| self.at(e.context(format!("frame {}", self.position))))?;
-        self.position += 1;
-        self.content = content;
-        self.decompressor = Some(decompressor);
-        Ok(Some(frame))
+                Ok((more, reading))
+            });
+            let more;
+            (more, reading) = read.await.map_err(|e| self.at(e))?;
+            if !more {
+                let (frames, _, state, _) = reading;
+                self.content = frames.content;
+                self.add_up()?;
+                return Ok((self.content, state));
+            }
+        }
     }
 
     /// What was read so far.
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    fn frames(&mut self) -> Result<Frames> {
+        self.frames.take().ok_or_else(|| self.at(Error::damaged("cannot be read on after a failure")))
     }
 
     fn add_up(&self) -> Result<()> {

@@ -211,11 +211,17 @@ impl RangeWriter {
         if oversized { self.settle().await } else { Ok(()) }
     }
 
-    /// Waits for the segment that is on its way.
+    /// Waits for the segment that is on its way. Where that cannot be stored, the range has a hole, and cannot go on until it begins again.
     async fn settle(&mut self) -> Result<()> {
         if let Some(putting) = self.putting.take() {
-            let stored = putting.await.map_err(|e| Error::new(ErrorKind::Internal, "a storing task died").cause(e))??;
-            self.stored.push(stored);
+            let stored = putting.await.map_err(|e| Error::new(ErrorKind::Internal, "a storing task died").cause(e));
+            match stored.and_then(|stored| stored) {
+                Ok(stored) => self.stored.push(stored),
+                Err(e) => {
+                    self.packer = None;
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }
@@ -309,6 +315,7 @@ mod tests {
     use crate::format::document::Writer;
     use crate::format::frame::Compression;
     use crate::pipeline::progress::Progress;
+    use crate::pipeline::read::SegmentReader;
 
     /// A batch of documents with these numbers, the first of which does not count.
     struct Batch(Vec<u8>);
@@ -375,5 +382,74 @@ mod tests {
         let stored: Vec<String> = store.list().await.unwrap().into_iter().map(|entry| entry.key).collect();
         assert_eq!(stored, segments.iter().map(|(_, segment)| segment.object.key.clone()).collect::<Vec<_>>());
         assert_eq!(progress.view().sums().0, 8);
+    }
+
+    #[tokio::test]
+    async fn a_range_with_a_segment_that_could_not_be_stored_goes_on_only_from_its_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let item = Progress::default().item("d.c", 0, 0);
+        let compressors = Arc::new(Compressors::new(Compression::of(1)));
+        let sizes = Sizes::of_segments(2_000_000);
+        let mut range = CollectionWriter::new(store, "d/c".to_owned(), compressors, sizes, Cpu::new(1), item).range();
+        // Where the directory should be.
+        let in_the_way = directory.path().join("d");
+        std::fs::write(&in_the_way, "").unwrap();
+        assert_eq!(range.write(Batch::of(0..9)).await.unwrap_err().kind(), ErrorKind::Storage);
+        std::fs::remove_file(&in_the_way).unwrap();
+        assert_eq!(range.flush(0).await.unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(range.write(Batch::of(8..12)).await.unwrap_err().kind(), ErrorKind::Internal);
+
+        range.restart().await.unwrap();
+        range.write(Batch::of(0..9)).await.unwrap();
+        let stored = range.flush(0).await.unwrap();
+        assert_eq!(stored.iter().map(|segment| segment.documents).sum::<u64>(), 8);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn documents_stay_in_order_from_batches_to_frames_and_segments() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let (cpu, item) = (Cpu::new(2), Progress::default().item("d.c", 0, 0));
+        let compressors = Arc::new(Compressors::new(Compression::of(1)));
+        let sizes = Sizes { segment: 5_000_000, frame: 3_200_000 };
+        let writer = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item);
+        let mut range = writer.range();
+        // The first of each batch does not count. Frames of two, made of two batches, and one of a single larger document.
+        for batch in [0..4, 3..6, 5..7, 6..12] {
+            range.write(Batch::of(batch)).await.unwrap();
+        }
+        let large = Writer::default().with(0x10, "_id", &12i32.to_le_bytes()).with(0x02, "v", &text(4_000_000)).finish();
+        range.write(Batch(Writer::default().with(0x0A, "0", b"").with(0x03, "1", &large).finish())).await.unwrap();
+        range.write(Batch::of(12..14)).await.unwrap();
+
+        let mut numbers = Vec::new();
+        let mut frames = Vec::new();
+        for (_, segment) in range.finish().await.unwrap() {
+            let mut reader = SegmentReader::open(&store, &segment, &cpu).await.unwrap();
+            while let Some(frame) = reader.next().await.unwrap() {
+                frames.push(crate::format::document::Documents::of(&frame).count());
+            }
+            let reader = SegmentReader::open(&store, &segment, &cpu).await.unwrap();
+            let look = |(numbers, places): &mut (Vec<i32>, Vec<u64>), place, document: &[u8]| {
+                let (_, id) = crate::format::document::id(document).unwrap().unwrap();
+                numbers.push(i32::from_le_bytes(id.try_into().unwrap()));
+                places.push(place);
+            };
+            let (content, (found, places)) = reader.look_through((Vec::new(), Vec::new()), look).await.unwrap();
+            assert_eq!(content, segment.content());
+            assert_eq!(places, (0..segment.documents).collect::<Vec<_>>());
+            numbers.extend(found);
+        }
+        assert_eq!(numbers, (1..14).collect::<Vec<_>>());
+        assert_eq!(frames, [2, 2, 2, 2, 2, 1, 1, 1]);
+    }
+
+    /// A string as BSON has it.
+    fn text(length: u32) -> Vec<u8> {
+        let mut value = (length + 1).to_le_bytes().to_vec();
+        value.resize(value.len() + length as usize, b'x');
+        value.push(0);
+        value
     }
 }

@@ -1,9 +1,9 @@
 //! How a collection is divided: into ranges of `_id` that meet without a gap, so that several cursors can read it.
 //!
-//! A plain `{_id: {$gte: lo, $lt: hi}}` sees values of one BSON type only. `$expr` with `$gte` and `$lt` compares across types
-//! as the index is ordered, with exact index bounds, on ordinary collections of servers from 5.0 on. On clustered
-//! collections and the buckets of time series, and on 4.4, it would examine everything for each range; there `min` and `max`
-//! give the bounds, which leave out only a document whose `_id` is MaxKey, so that one is asked for by itself.
+//! A plain `{_id: {$gte: lo, $lt: hi}}` sees values of one BSON type only. `min` and `max` give the index's own bounds, across types
+//! and without another look at each document; they leave out only a document whose `_id` is MaxKey, so that one is asked for by itself. Where
+//! a collection has a collation of its own, `$expr` with `$gte` and `$lt` compares as its index is ordered, from 5.0 on: the server
+//! looks at each document once more, which takes it a quarter more processor time.
 
 use bson::{RawDocumentBuf, rawdoc};
 
@@ -15,6 +15,9 @@ use crate::mongo::{Connection, Version, command};
 
 /// Below this many bytes a collection is one range.
 const SMALL: u64 = 48 * 1024 * 1024;
+
+/// About the fewest bytes that are worth a cursor.
+const SMALLEST: u64 = SMALL / 4;
 
 /// About how many bytes a range of a large collection has.
 const RANGE: u64 = 256 * 1024 * 1024;
@@ -100,6 +103,9 @@ pub struct Division {
     pub readers: usize,
     /// About the bytes of a range, where that is said.
     pub range_bytes: Option<u64>,
+    /// Whether the last range is divided again. The server picks far too few samples at the end of what was inserted in order: what comes after the last bound
+    /// was measured at four times the size of any other part, and the reader that was left with it read alone for a quarter of the time.
+    pub fine_end: bool,
 }
 
 impl Division {
@@ -109,7 +115,7 @@ impl Division {
         let parts = match self.range_bytes {
             Some(bytes) => size.bytes / bytes.max(1),
             None if size.bytes < SMALL || self.readers < 2 => 1,
-            None => (size.bytes / RANGE).max(4 * self.readers as u64).min(size.bytes / (SMALL / 4)),
+            None => (size.bytes / RANGE).max(4 * self.readers as u64).min(size.bytes / SMALLEST),
         };
         parts.min(size.documents).min(MOST)
     }
@@ -134,11 +140,13 @@ pub async fn divide(connection: &Connection, collection: &Found, size: Size, how
     if parts < 2 {
         return whole;
     }
-    let Some(bounds) = sample(connection, collection, parts, samples).await else { return whole };
+    let last_parts = if how.fine_end { usize::try_from(size.bytes / parts / SMALLEST).unwrap_or(1).max(1) } else { 1 };
+    let Some(bounds) = sample(connection, collection, (parts, last_parts), samples).await else { return whole };
     if bounds.is_empty() {
         return whole;
     }
-    let by_bounds = collection.is_clustered() || connection.version < Version(5, 0, 0);
+    let has_collation = matches!(collection.options.get("collation"), Ok(Some(_)));
+    let by_bounds = collection.is_clustered() || connection.version < Version(5, 0, 0) || !has_collation;
     let mut edges: Vec<Option<IdValue>> = vec![None];
     edges.extend(bounds.into_iter().map(Some));
     edges.push(None);
@@ -155,8 +163,21 @@ pub async fn divide(connection: &Connection, collection: &Found, size: Size, how
     ranges
 }
 
+/// Which of so many samples, in order, are bounds between `parts` parts of about as many, of which the last is divided again into up to `last_parts`.
+fn places(samples: usize, parts: usize, last_parts: usize) -> impl Iterator<Item = usize> {
+    let step = samples.div_ceil(parts.max(1)).max(1);
+    let last = samples.saturating_sub(1) / step * step;
+    let small_step = step.div_ceil(last_parts.max(1));
+    (step..last).step_by(step).chain((last.max(step)..samples).step_by(small_step))
+}
+
 /// Bounds between `parts` parts of about the same size, ascending in the collection's own order, each different.
-async fn sample(connection: &Connection, collection: &Found, parts: u64, samples: u64) -> Option<Vec<IdValue>> {
+async fn sample(
+    connection: &Connection,
+    collection: &Found,
+    (parts, last_parts): (u64, usize),
+    samples: u64,
+) -> Option<Vec<IdValue>> {
     let data = collection.data();
     let samples = i64::try_from(samples).ok()?;
     let aggregate = rawdoc! {
@@ -167,8 +188,9 @@ async fn sample(connection: &Connection, collection: &Found, parts: u64, samples
         "allowDiskUse": false,
     };
     let (documents, _) = command::run_cursor(&connection.database(&data.database), aggregate).await.ok()?;
-    let step = documents.len().div_ceil(usize::try_from(parts).ok()?).max(1);
-    let mut bounds: Vec<IdValue> = documents.iter().skip(step).step_by(step).filter_map(|d| IdValue::of(d.as_bytes())).collect();
+    let parts = usize::try_from(parts).ok()?;
+    let mut bounds: Vec<IdValue> =
+        places(documents.len(), parts, last_parts).filter_map(|at| IdValue::of(documents[at].as_bytes())).collect();
     bounds.dedup();
     // MinKey and MaxKey bound nothing, and the driver cannot send text that is not UTF-8 in a command.
     bounds.retain(|b| !matches!(b.kind, 0xFF | 0x7F));
@@ -186,4 +208,24 @@ fn has_id_index(collection: &Found) -> bool {
                 && index.get_str("name").is_ok_and(|n| n == "_id_")
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_equally_far_apart_and_closer_at_the_end() {
+        let of = |samples, parts, last_parts| places(samples, parts, last_parts).collect::<Vec<_>>();
+        assert_eq!(of(80, 4, 1), [20, 40, 60]);
+        assert_eq!(of(80, 4, 4), [20, 40, 60, 65, 70, 75]);
+        assert_eq!(of(80, 4, 3), [20, 40, 60, 67, 74]);
+        assert_eq!(of(80, 4, 1000), (20..60).step_by(20).chain(60..80).collect::<Vec<_>>());
+        // Fewer samples than were asked for, one too many, and hardly any.
+        assert_eq!(of(41, 4, 2), [11, 22, 33, 39]);
+        assert_eq!(of(3, 2, 1), [2]);
+        assert_eq!(of(2, 4, 1), [1]);
+        assert_eq!(of(1, 4, 1), [0; 0]);
+        assert_eq!(of(0, 4, 1), [0; 0]);
+    }
 }

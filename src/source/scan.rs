@@ -244,10 +244,12 @@ impl Scan {
         if self.collection.is_capped() && position.until.is_none() {
             position.until = self.newest().await?;
         }
-        let batch = self.batch_documents().map(|documents| (documents >> halvings).max(1));
+        // The first of a range that goes on may be one that was read: with it alone, nothing would have come.
+        let least = if position.last_id.is_some() { 2 } else { 1 };
+        let batch = self.batch_documents().map(|documents| (documents >> halvings).max(least));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
-        let mut skip_id = position.last_id.clone();
+        let mut skip_id = position.last_id.clone().filter(|_| !self.skips(position));
         loop {
             // The driver holds a reply twice for a moment.
             let mut share = budget.take(2 * expected).await;
@@ -310,8 +312,11 @@ impl Scan {
             }
             Range::Bounds { lower, upper } => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
-                // `min` includes its bound: the document that was read last comes again, and is skipped. Without `max`, servers
-                // differ in whether MaxKey belongs to it; with it, it never does.
+                // `min` includes its bound: the document that was read last is skipped by the server, or comes again and is skipped here.
+                // Without `max`, servers differ in whether MaxKey belongs to it; with it, it never does.
+                if self.skips(position) {
+                    find.append(cstr!("skip"), 1_i64);
+                }
                 if let Some(from) = position.last_id.as_ref().or(lower.as_ref()) {
                     find.append(cstr!("min"), raw(Writer::default().with(from.kind, b"_id", &from.value).finish())?);
                 }
@@ -332,6 +337,11 @@ impl Scan {
         find.append(cstr!("readConcern"), self.read_concern());
         let options = RunCursorCommandOptions::builder().batch_size(batch).build();
         self.connection.database(&data.database).run_raw_cursor_command(find).with_options(options).batch().await
+    }
+
+    /// Whether the server is to leave out the document that was read last: at one moment it is still there.
+    fn skips(&self, position: &Position) -> bool {
+        matches!(self.range, Range::Bounds { .. }) && self.snapshot.is_some() && position.last_id.is_some()
     }
 
     fn read_concern(&self) -> RawDocumentBuf {

@@ -191,7 +191,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         segment_bytes = settings.segment_bytes,
         "settings chosen"
     );
-    let division = Division { readers: room.most_readers, range_bytes: options.tuning.range_bytes };
+    let division = Division { readers: room.most_readers, range_bytes: options.tuning.range_bytes, fine_end: true };
     let survey = survey(&connection, &listing.collections, &sizes, division).await;
     let usual = usual(&connection, options, &listing).await;
     Ok(Prepared {

@@ -162,7 +162,7 @@ fn empty(collections: usize, views: usize) -> Error {
 
 /// Some ranges of each collection, as a backup would read them, the first of each, then the second, and so on.
 async fn parts(connection: &Connection, filled: &[(&Found, Size)], readers: usize) -> Vec<Part> {
-    let division = Division { readers, range_bytes: None };
+    let division = Division { readers, range_bytes: None, fine_end: false };
     let divided: Vec<Vec<Range>> = futures::stream::iter(filled)
         .map(|(found, size)| async move {
             let divide = ranges::divide(connection, found, *size, division);

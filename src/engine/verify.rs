@@ -17,8 +17,9 @@ use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
 use crate::store::Store;
 
-/// How many objects are read at a time, so that some are read while others keep the processor busy.
-const READERS: usize = 6;
+/// How many objects are read at a time, so that some are read while others keep the processor busy: where they are hashed, and where they are decoded, too.
+const READERS: usize = 3;
+const DEEP_READERS: usize = 6;
 
 /// What they may take of memory together; one that is larger is read alone.
 const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
@@ -119,7 +120,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         };
         (number, object, checked)
     }))
-    .buffered(READERS);
+    .buffered(if options.deep { DEEP_READERS } else { READERS });
     // What each collection adds up to, as long as all of it could be decoded.
     let mut sums = vec![Some(Content::default()); manifest.collections.len()];
     while let Some((number, object, checked)) = checks.next().await {

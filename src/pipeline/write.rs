@@ -445,6 +445,24 @@ mod tests {
         assert_eq!(frames, [2, 2, 2, 2, 2, 1, 1, 1]);
     }
 
+    #[tokio::test]
+    async fn a_segment_that_is_looked_through_in_several_jobs_is_seen_once_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let (cpu, item) = (Cpu::new(1), Progress::default().item("d.c", 0, 0));
+        let compressors = Arc::new(Compressors::new(Compression::of(1)));
+        let sizes = Sizes::of_segments(100_000_000);
+        let mut range = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item).range();
+        // Two documents a frame, 3 MB, and 72 MB of them in one segment.
+        range.write(Batch::of(0..49)).await.unwrap();
+        let stored = range.finish().await.unwrap();
+        assert_eq!(stored.len(), 1);
+        let reader = SegmentReader::open(&store, &stored[0].1, &cpu).await.unwrap();
+        let look = |places: &mut Vec<u64>, place, _: &[u8]| places.push(place);
+        let (content, places) = reader.look_through(Vec::new(), look).await.unwrap();
+        assert_eq!((content, places), (stored[0].1.content(), (0..48).collect()));
+    }
+
     /// A string as BSON has it.
     fn text(length: u32) -> Vec<u8> {
         let mut value = (length + 1).to_le_bytes().to_vec();

@@ -14,6 +14,9 @@ use support::cli::{Cli, Output, finish};
 use support::link::{Link, LinkOptions};
 use support::server::{Server, ServerOptions, free_port};
 
+/// What it does after it has looked and read a little.
+const PHASES: [&str; 3] = ["reading with more and more cursors", "writing to the path", "compressing the sample"];
+
 /// Documents of about 600 bytes that compress as real ones do.
 async fn fill(server: &Server, documents: u32) {
     let orders = server.client().await.database("shop").collection::<Document>("orders");
@@ -89,6 +92,11 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     {
         assert!(text.stdout.contains(part), "{part:?} is not in {}", text.stdout);
     }
+    let phases = ["looking at the source", "reading a sample", PHASES[0], PHASES[1], PHASES[2]];
+    let mut told: Vec<&str> = text.stderr.lines().collect();
+    // One that takes seconds is told again.
+    told.dedup();
+    assert_eq!(told, phases, "each is told, however short it was");
     assert!(text.stdout.ends_with("nothing was written: --apply writes this into .env\n"), "{}", text.stdout);
     assert_eq!(std::fs::read_dir(cli.dir()).unwrap().count(), 1, "only the backup that was made elsewhere");
 }
@@ -187,7 +195,7 @@ async fn a_stop_in_the_middle_leaves_nothing() {
     let server = Server::standalone().await;
     fill(&server, 12_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    for phase in ["reading with more and more cursors", "writing to the path", "compressing the sample"] {
+    for phase in PHASES {
         let mut child = cli.spawn(&["tune", "--apply"]);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap() == phase), "{phase}");

@@ -80,24 +80,27 @@ impl Shown {
 async fn write_lines(progress: &Progress, ended: &CancellationToken) {
     let begin = Instant::now();
     let mut meter = Meter::default();
-    let mut written: Option<(Duration, String)> = None;
+    let (mut seen, mut written) = (0, Duration::ZERO);
     loop {
         let over = ended.is_cancelled();
         for note in progress.take_notes() {
             output::to_stderr(&format!("{note}\n"));
         }
+        let phases = progress.phases_after(seen);
+        seen += phases.len();
+        let (view, now) = (progress.view(), begin.elapsed());
+        let rate = meter.observe(&view, now);
+        // Those that ended before it could be seen what they did are named.
+        let ended_early = phases.len().saturating_sub(usize::from(!over));
+        for phase in &phases[..ended_early] {
+            output::to_stderr(&format!("{phase}\n"));
+        }
         if over {
             return;
         }
-        let (view, now) = (progress.view(), begin.elapsed());
-        let rate = meter.observe(&view, now);
-        let is_due = match &written {
-            None => true,
-            Some((at, phase)) => now - *at >= LINE || *phase != view.phase,
-        };
-        if is_due && !view.phase.is_empty() {
+        if !phases.is_empty() || (now - written >= LINE && !view.phase.is_empty()) {
             output::to_stderr(&format!("{}\n", total_line(&view, rate)));
-            written = Some((now, view.phase));
+            written = now;
         }
         tokio::select! {
             () = tokio::time::sleep(DRAW) => {}

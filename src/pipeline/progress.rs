@@ -9,7 +9,8 @@ pub struct Progress(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    phase: Mutex<String>,
+    /// Every phase that was begun; the last is the one it is in.
+    phases: Mutex<Vec<String>>,
     items: Mutex<Vec<Item>>,
     notes: Mutex<Vec<String>>,
 }
@@ -67,8 +68,14 @@ impl View {
 impl Progress {
     /// Begins a phase: its collections are announced anew.
     pub fn begin(&self, phase: &str) {
-        phase.clone_into(&mut lock(&self.0.phase));
+        lock(&self.0.phases).push(phase.to_owned());
         lock(&self.0.items).clear();
+    }
+
+    /// The phases that were begun after the first `seen`, however short they were.
+    #[must_use]
+    pub fn phases_after(&self, seen: usize) -> Vec<String> {
+        lock(&self.0.phases).iter().skip(seen).cloned().collect()
     }
 
     /// Announces a collection, with about how much is expected of it.
@@ -99,7 +106,8 @@ impl Progress {
     /// Where it stands.
     #[must_use]
     pub fn view(&self) -> View {
-        View { phase: lock(&self.0.phase).clone(), items: lock(&self.0.items).iter().map(Item::view).collect() }
+        let phase = lock(&self.0.phases).last().cloned().unwrap_or_default();
+        View { phase, items: lock(&self.0.items).iter().map(Item::view).collect() }
     }
 }
 

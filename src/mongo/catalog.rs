@@ -28,7 +28,7 @@ pub struct CollectionInfo {
 /// # Errors
 /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
-    let reply = command::run(&connection.database("admin"), rawdoc! { "listDatabases": 1, "nameOnly": true })
+    let reply = command::ask(&connection.database("admin"), rawdoc! { "listDatabases": 1, "nameOnly": true })
         .await
         .map_err(|e| describe(connection.role(), "listing databases", e))?;
     let mut names: Vec<String> = reply

@@ -11,6 +11,9 @@ use mongodb::raw_batch_cursor::RawBatch;
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long one that a verb begins with is asked again where its connection breaks.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long a small question is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +36,25 @@ pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, 
 /// The driver's. A reply with `writeErrors` or `writeConcernError` is no error to the driver: callers that write look.
 pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
     bounded(COMMAND_LIMIT, database.run_raw_command(command).into_future()).await
+}
+
+/// Runs a command that changes nothing, again where its connection breaks meanwhile. That no server is there is not asked twice.
+///
+/// # Errors
+/// The last try's, as for [`run`].
+pub async fn ask(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
+    let since = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match run(database, command.clone()).await {
+            Err(e) if super::failure::is_break(&e) && since.elapsed() < ASK_AGAIN => {
+                tracing::info!("asking again: {e}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Runs a command that answers with a cursor, and gives every document, raw, with the operation time of its last reply, which

@@ -103,8 +103,8 @@ impl Connection {
             Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e)
         })?;
         let admin = client.database("admin");
-        let hello = command::run(&admin, rawdoc! { "hello": 1 }).await.map_err(|e| describe(role, &what, e))?;
-        let build = command::run(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
+        let hello = command::ask(&admin, rawdoc! { "hello": 1 }).await.map_err(|e| describe(role, &what, e))?;
+        let build = command::ask(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
         let version =
             version(&build).ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: buildInfo has no version")))?;
         let replica_set = hello.get_str("setName").ok().map(str::to_owned);
@@ -154,7 +154,7 @@ impl Connection {
     /// The feature compatibility version, where the login may ask.
     async fn feature_compatibility_version(&self) -> Option<String> {
         let ask = rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
-        let reply = command::run(&self.database("admin"), ask).await.ok()?;
+        let reply = command::ask(&self.database("admin"), ask).await.ok()?;
         reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
     }
 
@@ -173,7 +173,7 @@ impl Connection {
     /// The replica set's id, where there is one and the login may read the configuration.
     pub async fn replica_set_id(&self) -> Option<String> {
         self.replica_set.as_ref()?;
-        let reply = command::run(&self.database("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
+        let reply = command::ask(&self.database("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
         let id =
             reply.get_document("config").and_then(|c| c.get_document("settings")).and_then(|s| s.get_object_id("replicaSetId"));
         id.ok().map(|id| id.to_hex())
@@ -188,7 +188,7 @@ impl Connection {
         let mut shortest = Duration::MAX;
         for _ in 0..3 {
             let begin = std::time::Instant::now();
-            command::run(&admin, rawdoc! { "ping": 1 }).await.map_err(|e| describe(self.role(), "measuring the link", e))?;
+            command::ask(&admin, rawdoc! { "ping": 1 }).await.map_err(|e| describe(self.role(), "measuring the link", e))?;
             shortest = shortest.min(begin.elapsed());
         }
         Ok(shortest)

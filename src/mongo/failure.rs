@@ -78,6 +78,12 @@ pub fn is_transient(error: &DriverError) -> bool {
     }
 }
 
+/// Whether a connection broke, or what answered could not just then; not that no server was found, which was waited for.
+#[must_use]
+pub fn is_break(error: &DriverError) -> bool {
+    is_transient(error) && !matches!(error.kind.as_ref(), DriverKind::ServerSelection { .. })
+}
+
 /// The same of a code alone, such as one of a reply's `writeErrors`.
 #[must_use]
 pub fn is_transient_code(code: i32) -> bool {

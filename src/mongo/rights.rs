@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bson::{Bson, Document, rawdoc};
 
-use super::failure::describe;
+use super::failure::{describe, is_transient};
 use super::{Connection, command};
 use crate::error::Result;
 use crate::names::{BUCKETS_PREFIX, Namespace};
@@ -74,13 +74,14 @@ impl Rights {
     /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
     pub async fn ask(connection: &Connection) -> Result<Self> {
         let admin = connection.database("admin");
-        let status = command::run(&admin, rawdoc! { "connectionStatus": 1, "showPrivileges": true })
+        let status = command::ask(&admin, rawdoc! { "connectionStatus": 1, "showPrivileges": true })
             .await
             .map_err(|e| describe(connection.role(), "asking for the login's rights", e))?;
         let mut rights = Self::of(&status);
         // Servers do not say outright whether they ask for rights. This command needs one, does nothing, and where it is
         // allowed shows the settings.
-        rights.enforced = match command::run(&admin, rawdoc! { "getCmdLineOpts": 1 }).await {
+        rights.enforced = match command::ask(&admin, rawdoc! { "getCmdLineOpts": 1 }).await {
+            Err(e) if is_transient(&e) => return Err(describe(connection.role(), "asking for the login's rights", e)),
             Err(_) => true,
             Ok(options) => rights.allows(&Place::Cluster, "getCmdLineOpts") && asks_for_rights(&options),
         };

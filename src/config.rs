@@ -194,7 +194,7 @@ fn tuning(settings: &Figment) -> Result<Tuning> {
         readers: readers.and_then(|n| usize::try_from(n).ok()),
         writers: writers.and_then(|n| usize::try_from(n).ok()),
         level: level.and_then(|n| i32::try_from(n).ok()),
-        long_distance: truth(settings, &LONG_DISTANCE)?.unwrap_or(default.long_distance),
+        long_distance: truth(settings, &LONG_DISTANCE)?,
         frame_bytes: frame_mb.and_then(|n| usize::try_from(n * MIB).ok()),
         max_bits: max_mbit.and_then(|n| u64::try_from(n).ok()).map(|mbit| mbit * 1_000_000),
         polite: truth(settings, &POLITE)?.unwrap_or(default.polite),

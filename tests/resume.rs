@@ -240,7 +240,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     failed(&cli.run(&["backup", "--resume"]).await, "there is no unfinished backup");
     slow_down(&server, 1500).await;
-    let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2"]);
+    let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2", "--long-distance"]);
     let place = wait_durable(&cli, &mut child, 1).await;
     failed(&cli.run(&["backup", "--resume"]).await, "is running");
     failed(&cli.run(&["backup", "--resume", &name(&place)]).await, "is running");
@@ -252,6 +252,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
         (["--exclude", "agreed.steady2"], "was begun with agreed.steady1*"),
         (["--level", "3"], "the level (--level, BACKUP_LEVEL) is 3"),
         (["--codec", "columns"], "the codec (--codec, BACKUP_CODEC) is columns"),
+        (["--long-distance=false", "--level=2"], "BACKUP_LONG_DISTANCE) is false, and backup"),
         (["--source", &other.uri()], "is another deployment"),
     ] {
         failed(&cli.run(&["backup", "--resume", args[0], args[1]]).await, message);
@@ -271,7 +272,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
 /// More than is thrown away, and something small that is read last and does not compress.
 async fn fill_much(server: &Server, database: &str) {
     let database = server.client().await.database(database);
-    fill_large(&database, "much", 100_000).await;
+    fill_large(&database, "much", 200_000).await;
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let noise: Vec<Document> = (0..10)
         .map(|i| {
@@ -367,7 +368,7 @@ async fn after_its_primary_was_killed_it_is_resumed_from_the_next_one() {
     database.run_command(majority).await.unwrap();
     let expected = content(&database, "steady7").await;
     let primary = set.primary().await;
-    slow_down(&set.members[primary], 300).await;
+    slow_down(&set.members[primary], 600).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", set.uri());
     let mut child = cli.spawn(&["backup", "--readers", "2"]);
     let place = wait_durable(&cli, &mut child, 3).await;

@@ -116,7 +116,7 @@ async fn the_choice_is_written_where_it_belongs_and_counts() {
     assert!(text.starts_with(&format!("# ours\r\n{uri}\r\nexport BACKUP_LEVEL=7 # why\r\nLAST=x\r\nBACKUP_READERS=")), "{text}");
     assert!(text.ends_with("\r\nBACKUP_LONG_DISTANCE=false\r\n"), "{text}");
     let tuning = || Config::load(cli.dir(), [], &Flags::default()).unwrap().tuning;
-    assert_eq!((tuning().level, tuning().long_distance), (Some(7), false));
+    assert_eq!((tuning().level, tuning().long_distance), (Some(7), Some(false)));
     assert!(tuning().readers.is_some() && tuning().frame_bytes.is_some());
 
     // They stand in .env: there they are changed.
@@ -125,7 +125,7 @@ async fn the_choice_is_written_where_it_belongs_and_counts() {
     assert_eq!((&json["applied"]["changed"], json["applied"]["overridden"].as_array().map(Vec::len)), (&true.into(), Some(0)));
     assert_eq!(
         (number(&dotenv, "BACKUP_FRAME_MB"), tuning().level, tuning().long_distance),
-        (json["choice"]["frameMb"].as_i64().unwrap(), Some(-3), true)
+        (json["choice"]["frameMb"].as_i64().unwrap(), Some(-3), Some(true))
     );
 
     // In rocket.toml they count less, and that is said.
@@ -235,7 +235,10 @@ async fn a_slow_link_is_measured_within_a_minute() {
     assert_eq!((&json["source"]["far"], &json["source"]["local"]), (&true.into(), &false.into()), "{json}");
     assert!(json["wireCompression"]["withoutBytesPerSecond"].as_f64().unwrap() < 4e6, "{json}");
     let chosen = json["rows"].as_array().unwrap().iter().find(|row| row["chosen"] == true).unwrap();
-    assert_eq!(chosen["prediction"]["limit"], "source", "{json}");
+    let fastest =
+        json["readers"].as_array().unwrap().iter().filter_map(|read| read["bytesPerSecond"].as_f64()).fold(0.0, f64::max);
+    let predicted = chosen["prediction"]["bytesPerSecond"].as_f64().unwrap();
+    assert!(predicted > 0.85 * fastest, "as fast as the source is read, or nearly: {json}");
     assert!(chosen["level"].as_i64().unwrap() >= 3, "there is time to compress: {chosen}");
     assert!(link.bytes_down() < 80_000_000, "{}", link.bytes_down());
 }

@@ -216,7 +216,7 @@ fn settings(options: &AdoptOptions) -> Settings {
     Settings {
         codec: options.tuning.codec.unwrap_or_default(),
         level: options.tuning.level.unwrap_or(LEVEL),
-        long_distance: options.tuning.long_distance,
+        long_distance: options.tuning.long_distance.unwrap_or_default(),
         readers: 1,
         frame_bytes: frame::TARGET as u64,
         segment_bytes: (options.tuning.memory_bytes / 16).clamp(SMALLEST_SEGMENT, segment::TARGET as u64),

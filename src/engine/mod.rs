@@ -30,8 +30,8 @@ pub struct Tuning {
     pub codec: Option<Codec>,
     /// zstd's level.
     pub level: Option<i32>,
-    /// Whether zstd also looks for repetitions far apart in a frame.
-    pub long_distance: bool,
+    /// Whether zstd also looks for repetitions far apart in a frame: not where nothing is said.
+    pub long_distance: Option<bool>,
     /// About the bytes of documents in a frame.
     pub frame_bytes: Option<usize>,
     /// The most that is read from the source, in bits a second of what its replies hold.
@@ -50,7 +50,7 @@ impl Default for Tuning {
             range_bytes: None,
             codec: None,
             level: None,
-            long_distance: false,
+            long_distance: None,
             frame_bytes: None,
             max_bits: None,
             polite: false,

@@ -166,7 +166,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
     let compression = Compression {
         codec: options.tuning.codec.unwrap_or_default(),
         level: options.tuning.level.unwrap_or(level),
-        long_distance: options.tuning.long_distance,
+        long_distance: options.tuning.long_distance.unwrap_or_default(),
     };
     let room = Room::of(&connection, options, compression, readers, frame_bytes)?;
     let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();

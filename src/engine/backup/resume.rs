@@ -306,9 +306,9 @@ fn agree(source: &MongoUri, options: &BackupOptions, unfinished: &Unfinished) ->
         let mb = |bytes: u64| format!("{} MiB", bytes >> 20);
         return Err(contradiction("the frame size (--frame-mb, BACKUP_FRAME_MB)", mb(bytes as u64), mb(was.frame_bytes)));
     }
-    if tuning.long_distance && !was.long_distance {
+    if let Some(long) = tuning.long_distance.filter(|long| *long != was.long_distance) {
         let flag = "long-distance matching (--long-distance, BACKUP_LONG_DISTANCE)";
-        return Err(contradiction(flag, "true".to_owned(), "false".to_owned()));
+        return Err(contradiction(flag, long.to_string(), was.long_distance.to_string()));
     }
     Ok(())
 }

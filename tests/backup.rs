@@ -236,7 +236,7 @@ async fn without_the_oplog_a_collection_that_is_renamed_each_time_fails_by_name(
     let vault = Vault::new();
     let stop = CancellationToken::new();
     // Every read of the collection is held up, and every time it has another name when the read goes on.
-    server.fail_command("alwaysOn", doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 300 }).await;
+    server.fail_command("alwaysOn", doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 1000 }).await;
     let renaming = tokio::spawn({
         let (client, stop) = (client.clone(), stop.clone());
         async move {
@@ -341,7 +341,7 @@ async fn an_index_built_between_listing_and_moment_is_in_the_listing() {
     // The first listing is for planning; in the second, `late` is held up when `early` has been listed.
     let hold = doc! {
         "configureFailPoint": "failCommand", "mode": { "skip": 1 },
-        "data": { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 1000 },
+        "data": { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 5000 },
     };
     let before = entries(&server.admin(hold).await.unwrap());
     let vault = Vault::new();

@@ -383,7 +383,12 @@ async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
     let (mut read, mut deleted) = (0, 0);
     for round in 0..120u64 {
         let backup = write(root.path(), ago(5)).await;
-        let (pause, ahead) = (Duration::from_micros(round * 37 % 3000), Duration::from_micros(round * 71 % 3000));
+        // Of ten rounds, one is the deletion's and one the reader's; the rest are close.
+        let (pause, ahead) = match round % 10 {
+            0 => (Duration::from_millis(60), Duration::ZERO),
+            5 => (Duration::ZERO, Duration::from_millis(2)),
+            _ => (Duration::from_micros(round * 37 % 3000), Duration::from_micros(round * 71 % 3000)),
+        };
         let reader = tokio::spawn({
             let backup = backup.clone();
             async move {
@@ -544,7 +549,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
     let root = cli.dir().join("backups");
     write(&root, clock::now() + TimeDelta::seconds(1)).await;
     let backup = open(&root).find(name).await.unwrap();
-    let slow = bson::doc! { "failCommands": ["insert"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": 1500 };
+    let slow = bson::doc! { "failCommands": ["insert"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": 5000 };
     let imports = [vec!["import", name], vec!["verify", name, "--restore"]];
     for (args, purpose) in imports.iter().zip(["import", "drill"]) {
         for kill in [false, true] {

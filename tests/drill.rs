@@ -317,7 +317,7 @@ async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
     let cli = Cli::new().env("MONGO_URI_LOCAL", slow_uri(&target)).env("BACKUP_PATH", &path);
 
     // One that lives, and is slow.
-    slow_inserts(&target, Some(6000)).await;
+    slow_inserts(&target, Some(15_000)).await;
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
     let (options, progress, stop) = (DrillOptions::default(), Progress::default(), CancellationToken::new());
     let live = drill::run(&backup, &uri, None, &options, &progress, &stop);

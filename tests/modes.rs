@@ -109,7 +109,7 @@ async fn what_is_made_while_an_import_runs_is_left_alone_where_nothing_may_be_re
     let backup = vault.backup(&source, &[]).await;
     let uri = target.uri();
     for (mode, words) in [(RestoreMode::Fail, "in the way"), (RestoreMode::Merge, "capped")] {
-        let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 1500, "appName": "bsonvault" };
+        let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 5000, "appName": "bsonvault" };
         target.fail_command(doc! { "times": 1 }, slow).await;
         let made = async {
             while !names(&to).await.iter().any(|name| name.starts_with("bsonvault.staging")) {

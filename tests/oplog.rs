@@ -17,7 +17,7 @@ use bsonvault::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use bsonvault::mongo::{MongoUri, Role};
 use futures::TryStreamExt as _;
 use mongodb::Client;
-use support::backups::{Vault, at, content, divided, entries, fill, fill_large, on, walk, without_oplog};
+use support::backups::{Vault, at, at_for, content, divided, entries, fill, fill_large, on, walk, without_oplog};
 use support::bank::{Bank, BankOptions};
 use support::link::{Link, LinkOptions};
 use support::server::{Server, ServerOptions};
@@ -281,7 +281,7 @@ async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
     let link = Link::to(
         server.port(),
         LinkOptions {
-            cut_every: Some(Duration::from_millis(700)),
+            cut_every: Some(Duration::from_millis(1500)),
             round_trip: Duration::from_millis(4),
             ..LinkOptions::default()
         },
@@ -301,7 +301,7 @@ async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
 
 #[tokio::test]
 async fn a_piece_of_the_slice_that_breaks_in_the_middle_goes_on_where_it_was() {
-    let server = Server::replica_set("piece").await;
+    let server = Server::uncompressed("piece").await;
     let client = server.client().await;
     let database = client.database("piece");
     fill_large(&database, "large", 16_000).await;
@@ -375,8 +375,8 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
 
 #[tokio::test]
 async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
-    let server = Server::replica_set("unneeded").await;
-    fill_large(&server.client().await.database("unneeded"), "c", 12_000).await;
+    let server = Server::uncompressed("unneeded").await;
+    fill_large(&server.client().await.database("unneeded"), "c", 24_000).await;
     let link = Link::to(server.port(), LinkOptions { mbit: Some(30.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("unneeded", u64::MAX));
@@ -437,22 +437,23 @@ async fn entries_of_sixteen_mebibytes_and_transactions_of_several_entries_are_ke
     database.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
     fill(&database, "c", (0..10).map(Bson::Int32)).await;
     let vault = Vault::new();
-    let report = at((&server, &server.uri()), ("find", "large.capped"), &vault, &on("large"), async {
-        fill(&database, "capped", [Bson::Int32(1)]).await;
-        // The largest document there is makes an entry that is larger.
-        let empty = bson::serialize_to_vec(&doc! { "_id": 100, "pad": "" }).unwrap().len();
-        let largest = doc! { "_id": 100, "pad": "x".repeat(16 * 1024 * 1024 - empty) };
-        database.collection::<Document>("c").insert_one(largest).await.unwrap();
-        let mut session = client.start_session().await.unwrap();
-        session.start_transaction().await.unwrap();
-        for i in 0..3 {
-            let document = doc! { "_id": 200 + i, "pad": "y".repeat(9 << 20) };
-            database.collection::<Document>("c").insert_one(document).session(&mut session).await.unwrap();
-        }
-        session.commit_transaction().await.unwrap();
-    })
-    .await
-    .unwrap();
+    let report =
+        at_for(Duration::from_secs(12), (&server, &server.uri()), ("find", "large.capped"), &vault, &on("large"), async {
+            fill(&database, "capped", [Bson::Int32(1)]).await;
+            // The largest document there is makes an entry that is larger.
+            let empty = bson::serialize_to_vec(&doc! { "_id": 100, "pad": "" }).unwrap().len();
+            let largest = doc! { "_id": 100, "pad": "x".repeat(16 * 1024 * 1024 - empty) };
+            database.collection::<Document>("c").insert_one(largest).await.unwrap();
+            let mut session = client.start_session().await.unwrap();
+            session.start_transaction().await.unwrap();
+            for i in 0..3 {
+                let document = doc! { "_id": 200 + i, "pad": "y".repeat(9 << 20) };
+                database.collection::<Document>("c").insert_one(document).session(&mut session).await.unwrap();
+            }
+            session.commit_transaction().await.unwrap();
+        })
+        .await
+        .unwrap();
     vault.contents(&report).await;
     let (slice, kept) = proven_slice(&client, &vault, &report, &["large"]).await;
     assert!(slice.bytes > (16 + 27) << 20, "{slice:?}");
@@ -481,10 +482,10 @@ async fn a_plan_says_what_the_backup_will_be() {
 
 #[tokio::test]
 async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
-    let server = Server::replica_set("unreplayable").await;
+    let server = Server::uncompressed("unreplayable").await;
     let client = server.client().await;
     let database = client.database("unreplayable");
-    fill_large(&database, "large", 12_000).await;
+    fill_large(&database, "large", 24_000).await;
     database.run_command(doc! { "create": "capped", "capped": true, "size": 100_000 }).await.unwrap();
     fill(&database, "capped", (0..200).map(Bson::Int32)).await;
     let lost = doc! { "failCommands": ["find"], "namespace": "unreplayable.large", "errorCode": 239, "appName": "bsonvault" };

@@ -28,10 +28,10 @@ use support::server::{Server, ServerOptions};
 use support::vault::{Vault, assert_same, insert, numbered};
 
 /// Takes a backup over a slow link while writers are at work, as if the history were over as soon as `large` is read.
-async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &str) -> Backup {
+async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &str, mbit: f64) -> Backup {
     let lost = doc! { "failCommands": ["find"], "namespace": large, "errorCode": 239 };
     server.fail_command(doc! { "times": 1 }, lost).await;
-    let link = Link::to(server.port(), LinkOptions { mbit: Some(120.0), ..LinkOptions::default() });
+    let link = Link::to(server.port(), LinkOptions { mbit: Some(mbit), ..LinkOptions::default() });
     let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri_through(link.port())).unwrap();
     let report = backup::run(&uri, &store, options, &vault.progress, &vault.stop).await.unwrap();
@@ -54,7 +54,7 @@ async fn content_at(database: &Database, collection: &str, time: Timestamp) -> C
 
 #[tokio::test]
 async fn an_import_shows_the_moment_at_the_slices_end() {
-    let (server, target) = tokio::join!(Server::replica_set("moment"), Server::standalone());
+    let (server, target) = tokio::join!(Server::uncompressed("moment"), Server::standalone());
     let client = server.client().await;
     let database = client.database("moment");
     let bank = Bank::start(&client, BankOptions { db: "moment".to_owned(), ..BankOptions::default() }).await;
@@ -71,7 +71,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
         }
     });
     let vault = Vault::new();
-    let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large").await;
+    let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large", 120.0).await;
     bank.wait_for(2, 2).await;
     let report = vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
     let replayed = report.replayed.unwrap();
@@ -134,7 +134,7 @@ async fn change_everything(database: &Database, stop: &AtomicBool) {
 
 #[tokio::test]
 async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_left() {
-    let (server, target) = tokio::join!(Server::replica_set("ddl"), Server::replica_set("ddl_target"));
+    let (server, target) = tokio::join!(Server::uncompressed("ddl"), Server::replica_set("ddl_target"));
     let client = server.client().await;
     let database = client.database("ddl");
     fill_large(&database, "large", 30_000).await;
@@ -164,7 +164,8 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
     // One after the other, the largest first: the capped one is read when much of what it held at the listing is overwritten.
     let mut options = divided("ddl", u64::MAX);
     options.tuning.readers = Some(1);
-    let backup = taken(&vault, &server, &options, "ddl.large").await;
+    // Eight seconds, in which all of it is changed.
+    let backup = taken(&vault, &server, &options, "ddl.large", 30.0).await;
     stop.store(true, Ordering::Relaxed);
     changing.await.unwrap();
     let report = vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
@@ -205,11 +206,11 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
 #[tokio::test]
 async fn a_target_whose_login_may_not_replay_is_told_so_before_anything_is_written() {
     let auth = ServerOptions { auth: true, ..ServerOptions::default() };
-    let (server, target) = tokio::join!(Server::replica_set("rights"), Server::start(auth));
+    let (server, target) = tokio::join!(Server::uncompressed("rights"), Server::start(auth));
     let client = server.client().await;
     fill_large(&client.database("rights"), "large", 3000).await;
     let vault = Vault::new();
-    let backup = taken(&vault, &server, &divided("rights", u64::MAX), "rights.large").await;
+    let backup = taken(&vault, &server, &divided("rights", u64::MAX), "rights.large", 120.0).await;
     let roles = [doc! { "role": "readWrite", "db": "rights" }, doc! { "role": "dbAdmin", "db": "rights" }];
     target.admin(doc! { "createUser": "one", "pwd": "p", "roles": roles.to_vec() }).await.unwrap();
     let uri = target.uri().replace("root:secret", "one:p");

@@ -334,7 +334,7 @@ async fn two_imports_never_write_to_one_database() {
     let (first, second) = (Vault::new(), Vault::new());
     let both = first.backup(&source, &[]).await;
     let two = second.backup(&source, &["two"]).await;
-    let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 9000, "appName": "bsonvault" };
+    let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 15_000, "appName": "bsonvault" };
     target.fail_command(doc! { "times": 1 }, slow).await;
     let uri = target.uri();
     let later = async {

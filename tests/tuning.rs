@@ -52,7 +52,13 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     // Small batches, so that it pauses often.
     let began = Instant::now();
     let backup = cli.spawn(&["backup", "--source", &uri, "--polite", "--max-mbit", "40", "--json"]);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let path = cli.dir().join("backups");
+    let is_reading =
+        || std::fs::read_dir(&path).is_ok_and(|mut found| found.any(|e| e.unwrap().path().join("resume.00000.json").exists()));
+    while !is_reading() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not begin to read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let late = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 };
     source.fail_command("alwaysOn", late).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await;

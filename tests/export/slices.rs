@@ -21,7 +21,7 @@ use super::support::vault::{Vault, insert};
 
 /// Takes a backup of `d`, whose capped collection cannot be read before it has been written to: so the backup rests on its oplog.
 async fn taken(vault: &Vault, server: &Server) -> Backup {
-    let late = doc! { "failCommands": ["find"], "namespace": "d.events", "blockConnection": true, "blockTimeMS": 700 };
+    let late = doc! { "failCommands": ["find"], "namespace": "d.events", "blockConnection": true, "blockTimeMS": 2500 };
     server.fail_command("alwaysOn", late).await;
     let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri()).unwrap();
@@ -37,6 +37,7 @@ fn meanwhile(vault: &Vault, database: &Database, rename: bool) -> tokio::task::J
         while progress.view().phase != "reading" {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
+        insert(&database, "events", [doc! { "_id": 9999 }]).await;
         database.run_command(doc! { "create": "born" }).await.unwrap();
         database.run_command(doc! { "createIndexes": "large", "indexes": [{ "key": { "x": 1 }, "name": "x" }] }).await.unwrap();
         if rename {

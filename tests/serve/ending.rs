@@ -79,7 +79,7 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     assert_eq!(again.status, 409, "{again:?}");
 
     // Left: the client goes away in the middle, and the backup is made.
-    let request = service.request(reqwest::Method::POST, "/api/backups/create").timeout(Duration::from_millis(1500));
+    let request = service.request(reqwest::Method::POST, "/api/backups/create").timeout(Duration::from_millis(3000));
     assert!(request.send().await.unwrap_err().is_timeout());
     full_speed(&pair.source).await;
     let jobs = service.get("/api/jobs?kind=backup&limit=1").await;

@@ -14,7 +14,7 @@ use super::{Pair, full_speed, is_reading, slow_down};
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
     let pair = Pair::start().await;
-    let cli = pair.service();
+    let cli = pair.service().env("BACKUP_READERS", "2");
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let mut service = Service::start(&cli).await;
     let first = service.ended(&service.begin_backup().await).await;
@@ -34,7 +34,7 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
             service.job_when(&id, "reading", is_reading).await;
             id
         } else {
-            slow_down(&pair.target, &["insert"], 2000).await;
+            slow_down(&pair.target, &["insert"], 5000).await;
             let id = service.begin_import(&name).await;
             service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
             id

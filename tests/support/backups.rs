@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bsonvault::catalog::Catalog;
@@ -91,19 +92,32 @@ pub async fn fill_large(database: &Database, collection: &str, n: i32) {
     }
 }
 
-/// Takes a backup by this URI, runs `meanwhile` at the moment when a command on this namespace is held up for the first time, and gives
-/// the backup's result.
+/// Takes a backup by this URI, runs `meanwhile` at the moment when a command on this namespace is held up for the first time, for four seconds, and
+/// gives the backup's result.
 pub async fn at<F: Future<Output = ()>>(
+    deployment: (&Server, &str),
+    moment: (&str, &str),
+    vault: &Vault,
+    options: &BackupOptions,
+    meanwhile: F,
+) -> Result<BackupReport, Error> {
+    at_for(Duration::from_secs(4), deployment, moment, vault, options, meanwhile).await
+}
+
+/// The same where `meanwhile` may take longer.
+pub async fn at_for<F: Future<Output = ()>>(
+    held: Duration,
     (server, uri): (&Server, &str),
     (command, namespace): (&str, &str),
     vault: &Vault,
     options: &BackupOptions,
     meanwhile: F,
 ) -> Result<BackupReport, Error> {
+    let milliseconds = i64::try_from(held.as_millis()).unwrap();
     let entered = server
         .admin(doc! {
             "configureFailPoint": "failCommand", "mode": { "times": 1 },
-            "data": { "failCommands": [command], "namespace": namespace, "blockConnection": true, "blockTimeMS": 1500 },
+            "data": { "failCommands": [command], "namespace": namespace, "blockConnection": true, "blockTimeMS": milliseconds },
         })
         .await
         .unwrap();
@@ -111,7 +125,9 @@ pub async fn at<F: Future<Output = ()>>(
     let backup = vault.backup(uri, options);
     let change = async {
         server.admin(doc! { "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 30_000 }).await.unwrap();
+        let begin = Instant::now();
         meanwhile.await;
+        assert!(begin.elapsed() < held, "what was to happen meanwhile took {:?}: this machine is too slow", begin.elapsed());
     };
     let (result, ()) = tokio::join!(backup, change);
     server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();

@@ -81,6 +81,12 @@ impl Server {
         Self::start(ServerOptions { repl_set: Some(name.to_owned()), ..ServerOptions::default() }).await
     }
 
+    /// A replica set of one that compresses nothing on the wire, so that a narrow link takes its time also for what compresses well.
+    pub async fn uncompressed(name: &str) -> Self {
+        let extra_args = ["--networkMessageCompressors", "disabled"].map(str::to_owned).to_vec();
+        Self::start(ServerOptions { repl_set: Some(name.to_owned()), extra_args, ..ServerOptions::default() }).await
+    }
+
     /// Start and, for a replica set, initiate it as its only member; writable when this returns.
     pub async fn start(options: ServerOptions) -> Self {
         let server = Self::start_uninitiated(options).await;
@@ -216,7 +222,7 @@ impl Server {
     pub(crate) async fn initiate(&self, name: &str, ports: &[u16]) {
         let members: Vec<Document> =
             (0_i32..).zip(ports).map(|(i, p)| doc! {"_id": i, "host": format!("127.0.0.1:{p}")}).collect();
-        let config = doc! {"_id": name, "members": members, "settings": {"electionTimeoutMillis": 2000}};
+        let config = doc! {"_id": name, "members": members, "settings": {"electionTimeoutMillis": 5000}};
         let client = self.impatient_client().await;
         client.database("admin").run_command(doc! {"replSetInitiate": config}).await.unwrap();
     }

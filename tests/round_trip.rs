@@ -167,7 +167,11 @@ async fn a_connection_that_breaks_before_anything_is_read_or_written_ends_nothin
             "data": { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" },
         };
         let before = [entries(&source.admin(broken.clone()).await.unwrap()), entries(&target.admin(broken).await.unwrap())];
-        round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
+        let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
+        let manifest = cli.dir().join("b").join(report["name"].as_str().unwrap()).join("manifest.json");
+        let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
+        let known = |name: &str| manifest["source"][name].is_string();
+        assert!(known("replicaSetId") && known("featureCompatibilityVersion"), "{command}: {manifest}");
         let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
         let after = [entries(&source.admin(off.clone()).await.unwrap()), entries(&target.admin(off).await.unwrap())];
         assert_eq!([after[0] > before[0], after[1] > before[1]], asked, "{command}");

@@ -86,9 +86,8 @@ async fn write_lines(progress: &Progress, ended: &CancellationToken) {
         for note in progress.take_notes() {
             output::to_stderr(&format!("{note}\n"));
         }
-        let phases = progress.phases_after(seen);
+        let ((phases, view), now) = (progress.since(seen), begin.elapsed());
         seen += phases.len();
-        let (view, now) = (progress.view(), begin.elapsed());
         let rate = meter.observe(&view, now);
         // Those that ended before it could be seen what they did are named.
         let ended_early = phases.len().saturating_sub(usize::from(!over));

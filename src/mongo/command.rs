@@ -11,8 +11,8 @@ use mongodb::raw_batch_cursor::RawBatch;
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long one that a verb begins with is asked again where its connection breaks.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long one that a verb begins with is asked again where its connection breaks; less than what the service waits for an answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a small question is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub async fn ask(database: &Database, command: RawDocumentBuf) -> Result<Documen
     loop {
         match run(database, command.clone()).await {
             Err(e) if super::failure::is_break(&e) && since.elapsed() < ASK_AGAIN => {
-                tracing::info!("asking again: {e}");
+                tracing::debug!("asking again: {e}");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }

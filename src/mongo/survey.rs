@@ -20,7 +20,7 @@ pub struct DatabaseSize {
 /// # Errors
 /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<DatabaseSize>> {
-    let all = command::run(&connection.database("admin"), rawdoc! { "listDatabases": 1, "authorizedDatabases": false }).await;
+    let all = command::ask(&connection.database("admin"), rawdoc! { "listDatabases": 1, "authorizedDatabases": false }).await;
     let Ok(reply) = all else {
         let names = catalog::databases(connection).await?;
         return Ok(names.into_iter().map(|name| DatabaseSize { name, on_disk: None }).collect());
@@ -46,7 +46,7 @@ fn size(entry: &Document) -> Option<u64> {
 /// # Errors
 /// As for [`databases`].
 pub async fn is_writable(connection: &Connection) -> Result<bool> {
-    let hello = command::run(&connection.database("admin"), rawdoc! { "hello": 1 })
+    let hello = command::ask(&connection.database("admin"), rawdoc! { "hello": 1 })
         .await
         .map_err(|e| describe(connection.role(), "asking whether it takes writes", e))?;
     Ok(hello.get_bool("isWritablePrimary").unwrap_or(false))

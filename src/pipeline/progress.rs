@@ -68,14 +68,9 @@ impl View {
 impl Progress {
     /// Begins a phase: its collections are announced anew.
     pub fn begin(&self, phase: &str) {
-        lock(&self.0.phases).push(phase.to_owned());
+        let mut phases = lock(&self.0.phases);
+        phases.push(phase.to_owned());
         lock(&self.0.items).clear();
-    }
-
-    /// The phases that were begun after the first `seen`, however short they were.
-    #[must_use]
-    pub fn phases_after(&self, seen: usize) -> Vec<String> {
-        lock(&self.0.phases).iter().skip(seen).cloned().collect()
     }
 
     /// Announces a collection, with about how much is expected of it.
@@ -106,8 +101,18 @@ impl Progress {
     /// Where it stands.
     #[must_use]
     pub fn view(&self) -> View {
-        let phase = lock(&self.0.phases).last().cloned().unwrap_or_default();
-        View { phase, items: lock(&self.0.items).iter().map(Item::view).collect() }
+        self.since(0).1
+    }
+
+    /// The phases that were begun after the first `seen`, however short they were, and where it stands: in the last of them.
+    #[must_use]
+    pub fn since(&self, seen: usize) -> (Vec<String>, View) {
+        let phases = lock(&self.0.phases);
+        let view = View {
+            phase: phases.last().cloned().unwrap_or_default(),
+            items: lock(&self.0.items).iter().map(Item::view).collect(),
+        };
+        (phases.iter().skip(seen).cloned().collect(), view)
     }
 }
 

@@ -260,7 +260,7 @@ pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option
                 return Some(Size::default());
             }
             let data = collection.data();
-            let reply = command::run(&connection.database(&data.database), rawdoc! { "collStats": data.collection.as_str() })
+            let reply = command::ask(&connection.database(&data.database), rawdoc! { "collStats": data.collection.as_str() })
                 .await
                 .ok()?;
             // Of buckets, the server counts them elsewhere.

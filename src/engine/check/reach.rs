@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::rights::Rights;
 use crate::mongo::survey::{self, DatabaseSize};
-use crate::mongo::{Connection, MongoUri, catalog};
+use crate::mongo::{Connection, MongoUri, catalog, command};
 use crate::names::SYSTEM_DATABASES;
 
 /// How long to look for a server.
@@ -96,7 +96,7 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
     for DatabaseSize { name, on_disk } in wanted {
         // Of the server's own collections, `system.js` alone is part of a backup.
         let is_users = |name: &str| !name.starts_with("system.") || name == "system.js";
-        let listed = catalog::collections(&connection, &name).await.ok();
+        let listed = command::patiently(|| catalog::collections(&connection, &name)).await.ok();
         let collections = listed.map(|(entries, _)| entries.iter().filter(|e| is_users(&e.name)).map(held).collect());
         databases.push(Found { name, on_disk, collections });
     }

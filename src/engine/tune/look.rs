@@ -9,7 +9,7 @@ use super::TuneOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Source};
 use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
+use crate::mongo::{Connection, MongoUri, command};
 use crate::source::discover::{self, Found, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::ranges::{self, Division, Range};
@@ -102,7 +102,7 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
         allow_empty: false,
         idle_excludes: false,
     };
-    let listing = discover::list(&connection, &selection).await?;
+    let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;
     let held: Vec<(&Found, Option<Size>)> =
         listing.collections.iter().zip(sizes).filter(|(found, _)| found.kind != CollectionKind::View).collect();

@@ -163,7 +163,7 @@ async fn a_connection_that_breaks_before_anything_is_read_or_written_ends_nothin
         ("getCmdLineOpts", [false, true]),
     ] {
         let broken = doc! {
-            "configureFailPoint": "failCommand", "mode": { "times": 1 },
+            "configureFailPoint": "failCommand", "mode": { "times": 2 },
             "data": { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" },
         };
         let before = [entries(&source.admin(broken.clone()).await.unwrap()), entries(&target.admin(broken).await.unwrap())];

@@ -192,7 +192,7 @@ async fn adopted_backups_are_imported_like_others() {
         let adopted = cli.json(&["adopt", sample(name).to_str().unwrap(), "--path", "b"]).await;
         assert_eq!(adopted["leftOut"].as_array().unwrap().len(), 1, "{adopted}");
         let backup = adopted["name"].as_str().unwrap();
-        let imported = cli.json(&["import", backup, "--target", &target.uri(), "--path", "b"]).await;
+        let imported = cli.json(&["import", backup, "--yes", "--target", &target.uri(), "--path", "b"]).await;
         assert_eq!(imported["documents"], adopted["documents"]);
         assert!(imported["collections"].as_array().unwrap().iter().all(|c| c["digestMatches"] == true), "{imported}");
     }
@@ -215,7 +215,7 @@ async fn an_oplog_leads_to_one_moment() {
         let backup = adopted["name"].as_str().unwrap();
         let verified = cli.json(&["verify", backup, "--deep", "--path", "b"]).await;
         assert_eq!(verified["problems"], serde_json::json!([]));
-        cli.json(&["import", backup, "--target", &target.uri(), "--path", "b"]).await;
+        cli.json(&["import", backup, "--yes", "--target", &target.uri(), "--path", "b"]).await;
         assert_eq!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name}");
         client.database("bank").drop().await.unwrap();
     }
@@ -224,7 +224,7 @@ async fn an_oplog_leads_to_one_moment() {
     std::fs::remove_file(copy.path().join("d/oplog.bson")).unwrap();
     let adopted = cli.json(&["adopt", copy.path().join("d").to_str().unwrap(), "--path", "b"]).await;
     assert_eq!(adopted["consistency"]["kind"], "none");
-    cli.json(&["import", adopted["name"].as_str().unwrap(), "--target", &target.uri(), "--path", "b"]).await;
+    cli.json(&["import", adopted["name"].as_str().unwrap(), "--yes", "--target", &target.uri(), "--path", "b"]).await;
     assert_ne!(bank::check(&client, "bank").await, Vec::<String>::new());
 }
 

@@ -164,13 +164,13 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     let text = cli.run(&["list"]).await.stdout;
     assert!(text.contains("FAILED just now (drill, "), "{text}");
     // So says an import; and a plain verification.
-    assert_eq!(cli.run(&["import", name]).await.code, Some(1));
+    assert_eq!(cli.run(&["import", name, "--yes"]).await.code, Some(1));
     assert!(!last(&backup, CheckKind::Import).await.unwrap().passed);
     assert_eq!(cli.run(&["verify", name]).await.code, Some(3));
     assert!(!last(&backup, CheckKind::Verify).await.unwrap().passed);
     // What says nothing of the backup is no result.
     damage(backup.store.directory());
-    cli.json(&["import", name]).await;
+    cli.json(&["import", name, "--yes"]).await;
     let nowhere = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=300", support::server::free_port());
     assert_eq!(cli.run(&["verify", name, "--restore", "--target", &nowhere]).await.code, Some(1));
     let entry = cli.json(&["list"]).await["backups"][0]["verified"].clone();
@@ -179,7 +179,7 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     let finished = last(&backup, CheckKind::Import).await.unwrap().finished;
     insert(&source.client().await.database("e"), "c", numbered(5)).await;
     let two = vault.backup(&source, &[]).await;
-    cli.json(&["import", two.manifest.name.as_str(), "--include", "d.*"]).await;
+    cli.json(&["import", two.manifest.name.as_str(), "--yes", "--include", "d.*"]).await;
     assert_eq!(last(&two, CheckKind::Import).await, None);
     assert_eq!(last(&backup, CheckKind::Import).await.unwrap().finished, finished);
 }

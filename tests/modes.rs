@@ -299,7 +299,7 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
     target.fail_command(doc! { "skip": 5 }, slow).await;
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
-    let mut child = cli.spawn(&["import", &path, "--target", &uri, "--mode", "merge"]);
+    let mut child = cli.spawn(&["import", &path, "--yes", "--target", &uri, "--mode", "merge"]);
     let merged = async || b.collection::<Document>("c").count_documents(doc! { "side": "new" }).await.unwrap();
     while merged().await == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -353,7 +353,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     // The plan names it first, and a dry run does no more.
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&all));
     let before = snapshot(&b).await;
-    let arguments = ["import", &path, "--target", &uri, "--prune", "--include", "shop.*", "--exclude", "shop.log_*"];
+    let arguments = ["import", &path, "--yes", "--target", &uri, "--prune", "--include", "shop.*", "--exclude", "shop.log_*"];
     let plan = cli.json(&[&arguments[..], &["--dry-run"]].concat()).await;
     let named = ["shop.gone", "shop.gone_series", "shop.gone_view", "shop.kept"];
     assert_eq!(plan["prunes"], serde_json::json!(named));
@@ -448,6 +448,7 @@ async fn names_filters_and_modes_go_together() {
     let arguments = [
         "import",
         &path,
+        "--yes",
         "--target",
         &uri,
         "--include",
@@ -500,7 +501,7 @@ async fn indexes_can_be_skipped_and_built_later() {
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
-    let report = cli.json(&["import", &path, "--target", &uri, "--indexes", "skip"]).await;
+    let report = cli.json(&["import", &path, "--yes", "--target", &uri, "--indexes", "skip"]).await;
     assert_eq!((report["indexes"].as_u64(), report["skippedIndexes"].as_array().unwrap().len()), (Some(0), 4), "{report}");
     assert_eq!(indexes(&b, "c").await, ["_id_"]);
     // Meanwhile something came that one of them does not allow, and another index.

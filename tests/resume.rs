@@ -105,7 +105,7 @@ async fn prove(cli: &Cli, server: &Server, target: &Server, name: &str, database
         let held = shown["collections"].as_array().unwrap().iter().find(|c| c["name"] == collection.as_str()).unwrap();
         assert_eq!(held["digest"], content(&source, &collection).await.digest().to_string(), "{collection}");
     }
-    cli.json(&["import", name, "--target", &target.uri()]).await;
+    cli.json(&["import", name, "--yes", "--target", &target.uri()]).await;
     assert_eq!(bank::check(&target.client().await, database).await, Vec::<String>::new());
     shown
 }

@@ -23,7 +23,7 @@ async fn round_trip(cli: &Cli, source: &str, target: &str, more: &[&str]) -> ser
     let verified = cli.json(&["verify", &name, "--deep", "--path", "b"]).await;
     assert_eq!(verified["problems"], serde_json::json!([]));
     assert_eq!(verified["documents"], report["documents"]);
-    let imported = cli.json(&["import", &name, "--target", target, "--path", "b"]).await;
+    let imported = cli.json(&["import", &name, "--yes", "--target", target, "--path", "b"]).await;
     assert_eq!(imported["documents"], report["documents"]);
     assert!(imported["collections"].as_array().unwrap().iter().all(|c| c["digestMatches"] == true), "{imported}");
     report
@@ -52,7 +52,7 @@ async fn one_of_everything_comes_back_without_a_difference() {
         b.database("zoo").collection::<Document>("people").delete_many(doc! {}).await.unwrap();
         b.database("zoo").collection::<Document>("adults").drop().await.unwrap();
         b.database("zoo").collection::<Document>("adults").insert_one(doc! { "a": "collection where a view was" }).await.unwrap();
-        cli.json(&["import", report["name"].as_str().unwrap(), "--target", &target.uri(), "--path", "b"]).await;
+        cli.json(&["import", report["name"].as_str().unwrap(), "--yes", "--target", &target.uri(), "--path", "b"]).await;
         let comparison = compare(&a, &b, CompareOptions::default()).await;
         assert_eq!(comparison.differences, Vec::<String>::new(), "seed {seed}, imported again");
     }

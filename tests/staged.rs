@@ -260,7 +260,7 @@ async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     let cli = Cli::new();
     let path = new.store.directory().to_str().unwrap().to_owned();
     let uri = target.uri();
-    let arguments = ["import", path.as_str(), "--target", uri.as_str()];
+    let arguments = ["import", path.as_str(), "--yes", "--target", uri.as_str()];
     // How long it takes at most, over nothing; then what it is like.
     let begun = std::time::Instant::now();
     cli.json(&arguments).await;

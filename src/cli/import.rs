@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
+use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render;
@@ -11,7 +12,7 @@ use super::{catalog, with_progress};
 use crate::catalog::Backup;
 use crate::config::{Config, Flags};
 use crate::engine::record;
-use crate::engine::restore::{self, DumpOptions, Dumped, IndexMode, Origin, RestoreMode, RestoreOptions};
+use crate::engine::restore::{self, DumpOptions, Dumped, IndexMode, Origin, PlannedOverwrite, RestoreMode, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::mongo::MongoUri;
@@ -61,6 +62,9 @@ pub struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Replace, merge into and drop what holds documents without asking; needed where there is no terminal to ask on
+    #[arg(short, long)]
+    yes: bool,
     /// Go on though the target is the deployment that the backup came from, or the configured source
     #[arg(long)]
     allow_same: bool,
@@ -143,7 +147,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         Some(backup) => Found::Backup(Box::new(backup)),
         None => Found::dump(&args.backup, (None, oplog_limit), config, faces, &progress, stop).await?,
     };
-    let how = How { target, options, dry_run: args.dry_run, faces, progress };
+    let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces, progress };
     bring(&found, how, config, stop).await
 }
 
@@ -152,19 +156,28 @@ pub(super) struct How {
     pub(super) target: MongoUri,
     pub(super) options: RestoreOptions,
     pub(super) dry_run: bool,
+    /// Whether what holds documents is overwritten without asking.
+    pub(super) yes: bool,
     pub(super) faces: Faces,
     pub(super) progress: Progress,
 }
 
 /// Plans, shows the plan, and does it, unless that is all that is wanted.
 pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
-    let How { target, options, dry_run, faces, progress } = how;
+    let How { target, options, dry_run, yes, faces, progress } = how;
     let source = config.configured_source()?;
     let origin = match found {
         Found::Backup(backup) => Origin::from(&**backup),
         Found::Dump(dumped) => Origin::from(&**dumped),
     };
-    let plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await?;
+    let mut plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await?;
+    let overwrites = match plan.look_at_overwrites().await {
+        Ok(overwrites) => overwrites.to_vec(),
+        Err(e) => {
+            plan.close().await;
+            return Err(e);
+        }
+    };
     if dry_run {
         let summary = plan.summary();
         plan.close().await;
@@ -174,6 +187,15 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     }
     if faces != Faces::Silent {
         output::to_stderr(&render::restore_plan(&plan.summary()));
+    }
+    if !yes {
+        if !overwrites.is_empty()
+            && let Err(e) = confirm(loss(&overwrites), yes, stop).await
+        {
+            plan.close().await;
+            return Err(e);
+        }
+        plan.overwrite_no_more();
     }
     let work = async {
         match found {
@@ -189,6 +211,17 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
     Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure })
+}
+
+/// What is lost by an import, if it is allowed.
+fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
+    let what = match overwrites {
+        [_] => "this holds documents and would be overwritten".to_owned(),
+        many => format!("these {} hold documents and would be overwritten", many.len()),
+    };
+    let hint = "give --yes to do it, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--database, \
+                --rename), nothing is overwritten";
+    Loss { what, each: overwrites.iter().map(render::overwrite).collect(), hint: hint.to_owned() }
 }
 
 /// What is imported.

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 pub mod clean;
 pub mod cleaned;
+mod confirm;
 pub mod dump;
 pub mod export;
 pub mod import;

@@ -11,7 +11,7 @@ use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::drill::DrillReport;
 use crate::engine::export::ExportReport;
-use crate::engine::restore::{IndexMode, RestoreMode, RestorePlan, RestoreReport};
+use crate::engine::restore::{IndexMode, Overwriting, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport};
 use crate::engine::verify::VerifyReport;
 use crate::format::checks::Checks;
 use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
@@ -149,6 +149,11 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
             (Some(kind), RestoreMode::Add, _) => format!("a {kind}, added to"),
             (Some(kind), ..) => format!("a {kind}, replaced"),
         };
+        let overwritten = plan.overwrites.iter().flatten().find(|o| o.namespace.to_string() == c.to);
+        let standing = match overwritten.and_then(held) {
+            Some(held) => format!("{standing} ({held})"),
+            None => standing,
+        };
         table.add_row([
             plain(&c.from),
             if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
@@ -172,12 +177,34 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
     }
     for namespace in &plan.prunes {
-        text += &format!("dropped: {} is not in the backup\n", plain(namespace));
+        let overwritten = plan.overwrites.iter().flatten().find(|o| o.namespace.to_string() == *namespace);
+        let held = overwritten.and_then(held).map(|held| format!(" ({held})")).unwrap_or_default();
+        text += &format!("dropped: {} is not in the backup{held}\n", plain(namespace));
     }
     for left_out in &plan.left_out {
         text += &format!("warning: {}\n", plain(left_out));
     }
     text
+}
+
+/// Something that holds documents and is overwritten.
+#[must_use]
+pub fn overwrite(overwrite: &PlannedOverwrite) -> String {
+    let held = held(overwrite).unwrap_or_else(|| "documents that cannot be counted".to_owned());
+    let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
+    let backup = overwrite.backup_documents.map(|documents| format!("{} of the backup", count(documents, unit)));
+    let fate = match overwrite.action {
+        Overwriting::Replaced => format!("replaced by {}", backup.as_deref().unwrap_or("the dump's")),
+        Overwriting::Merged => format!("merged with {}", backup.as_deref().unwrap_or("the dump's")),
+        Overwriting::Dropped => "not in the backup, dropped".to_owned(),
+    };
+    format!("{} ({held}; {fate})", plain(&overwrite.namespace.to_string()))
+}
+
+/// How much it holds, where that is known.
+fn held(overwrite: &PlannedOverwrite) -> Option<String> {
+    let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
+    overwrite.documents.map(|documents| count(documents, unit))
 }
 
 /// What an import did.

@@ -191,7 +191,9 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
     }
 
     // 3. An import like any other.
-    let outcome = import::bring(&found, How { target, options, dry_run: args.dry_run, faces, progress }, config, stop).await?;
+    // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
+    let how = How { target, options, dry_run: args.dry_run, yes: true, faces, progress };
+    let outcome = import::bring(&found, how, config, stop).await?;
     Ok(if args.quiet { Outcome { text: String::new(), ..outcome } } else { outcome })
 }
 

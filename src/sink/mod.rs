@@ -5,6 +5,7 @@ mod blueprint;
 pub mod check;
 mod copy;
 mod ddl;
+pub mod holdings;
 pub mod indexes;
 pub mod insert;
 pub mod lease;

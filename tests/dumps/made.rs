@@ -188,7 +188,7 @@ async fn of_a_capped_collection_the_last_documents_stay() {
     // A backup that was made of it is the same.
     let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
     let adopted = cli.json(&["adopt", path.to_str().unwrap()]).await;
-    let report = cli.json(&["import", adopted["name"].as_str().unwrap()]).await;
+    let report = cli.json(&["import", adopted["name"].as_str().unwrap(), "--yes"]).await;
     assert_eq!((report["documents"].as_u64(), report["overwritten"].as_u64()), (Some(50), Some(33)));
     drop(directory);
 }

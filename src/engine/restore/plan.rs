@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::origin::Origin;
+use super::overwrites::{self, PlannedOverwrite};
 use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
 use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard};
@@ -37,11 +38,15 @@ pub struct Plan {
     pub(super) indexes: IndexMode,
     backup: String,
     /// How many documents there are is not known before they are read.
-    is_dump: bool,
+    pub(super) is_dump: bool,
     /// Which of the dump's users and roles are added to those of the target.
     pub(super) users: Option<WantedAccounts>,
     /// What a dump holds and is not imported, and what was taken for what, in words.
     pub(super) beside: Vec<String>,
+    /// What stands there, holds documents and is overwritten, once that was looked at.
+    pub(super) overwrites: Option<Vec<PlannedOverwrite>>,
+    /// The only namespaces with documents that it may overwrite; all where that is not said.
+    pub(super) only_over: Option<BTreeSet<Namespace>>,
 }
 
 /// A plan, for people and programs.
@@ -63,6 +68,9 @@ pub struct RestorePlan {
     pub oplog: Option<PlannedReplay>,
     /// What stands there, is not in the backup, and is dropped.
     pub prunes: Vec<String>,
+    /// What stands there, holds documents, and is replaced, merged into or dropped, where that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overwrites: Option<Vec<PlannedOverwrite>>,
     /// What is left out, because the target cannot hold it or it cannot be part of an import, and what else one should know, in words.
     pub left_out: Vec<String>,
 }
@@ -127,6 +135,7 @@ impl Plan {
             let there = standing.get(&name.database).and_then(|s| Some((s, s.get(&name.collection)?)));
             there.is_some_and(|(standing, there)| standing.identity(there) == *identity)
         });
+        overwrites::refuse_others(self).await?;
         match self.mode {
             RestoreMode::Replace => Ok(()),
             RestoreMode::Fail => refuse_standing(self),
@@ -159,8 +168,24 @@ impl Plan {
             collections: collections.collect(),
             oplog: self.slice.as_ref().map(|s| PlannedReplay { from: s.oplog.from, to: s.oplog.to, entries: s.oplog.documents }),
             prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
+            overwrites: self.overwrites.clone(),
             left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(self.beside.clone()).collect(),
         }
+    }
+
+    /// Counts what stands there and is overwritten, for the summary.
+    ///
+    /// # Errors
+    /// The server's; [`ErrorKind::Interrupted`].
+    pub async fn look_at_overwrites(&mut self) -> Result<&[PlannedOverwrite]> {
+        let found = overwrites::look(self).await?;
+        Ok(self.overwrites.insert(found))
+    }
+
+    /// Nothing that holds documents is overwritten but what was found when it was last looked.
+    pub fn overwrite_no_more(&mut self) {
+        let found = self.overwrites.iter().flatten();
+        self.only_over = Some(found.map(|o| o.namespace.clone()).collect());
     }
 
     /// Lets go of the target.
@@ -233,6 +258,8 @@ pub(super) async fn make(
         is_dump: origin.poured().is_some(),
         users: options.users.clone(),
         beside: origin.dumped.map(Dumped::beside).unwrap_or_default(),
+        overwrites: None,
+        only_over: None,
     };
 
     if let Some(slice) = &plan.slice {
@@ -353,7 +380,7 @@ fn prunes(plan: &Plan, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(
     Ok(prunes)
 }
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     const NAMED: usize = 10;
     match names.len().checked_sub(NAMED) {
         None | Some(0) => names.join(", "),

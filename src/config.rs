@@ -8,6 +8,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod values;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use self::settings::{
     ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
     MAX_MBIT, MEMORY, PATH, POLITE, READERS, Setting, TIMEZONE, WRITERS,
 };
+use self::unknown::Unknown;
 use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
 use crate::error::{Error, Result};
@@ -71,6 +73,7 @@ pub struct Config {
     target: Option<(String, Origin)>,
     service: Service,
     server: Figment,
+    unknown: Vec<Unknown>,
     /// Where backups are kept: a directory.
     pub path: String,
     /// How much of the machine may be used.
@@ -117,6 +120,7 @@ impl Config {
             target: text(settings, &LOCAL)?,
             service: Service::read(settings, &path, timezone, places.state_directory.as_deref())?,
             server: http::figment(&places, flags)?,
+            unknown: places.unknown,
             path,
             tuning: tuning(settings)?,
             retention: retention(settings)?,
@@ -159,12 +163,31 @@ impl Config {
         self.target.as_ref().map(|found| parse_uri(Role::Target, &LOCAL, found)).transpose()
     }
 
+    /// Refuses names that are given and are no settings: slips in a setting's name, and others that only this program has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them, and what was probably meant.
+    pub fn refuse_unknown(&self) -> Result<()> {
+        unknown::refuse(&self.unknown)
+    }
+
+    /// Refuses slips in a setting's name, and warns of other names that are no settings.
+    ///
+    /// # Errors
+    /// As for [`refuse_unknown`](Self::refuse_unknown).
+    pub fn refuse_slips(&self) -> Result<()> {
+        let (slips, others): (Vec<_>, Vec<_>) = self.unknown.iter().partition(|unknown| unknown.is_slip());
+        unknown::warn(others);
+        unknown::refuse(slips)
+    }
+
     /// The settings of the service.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a token's hash or the webhook's URL is none, or one hash is both an
-    /// admin's and a reader's. No error quotes them whole.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for names that are no settings, where a token's hash or the webhook's URL
+    /// is none, or one hash is both an admin's and a reader's. No error quotes them whole.
     pub fn service(&self) -> Result<ServiceSettings> {
+        self.refuse_unknown()?;
         self.service.settings(self.retention)
     }
 

@@ -5,13 +5,27 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::nearest::{closest, nearest};
 pub use self::rename::NamespaceRename;
 use crate::error::{Error, Result};
 
+mod nearest;
 mod rename;
 
 /// Databases that belong to a deployment and not to its users: never part of a backup, never a target.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
+
+/// Refuses what servers take for no name of a database.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
+pub fn check_database(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
+        return Err(Error::usage(format!("{name:?} cannot be the name of a database"))
+            .hint("1 to 63 bytes, without / \\ . \" $ and spaces"));
+    }
+    Ok(())
+}
 
 /// `database.collection`. The database's name has no dot; the collection's may have any number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,8 +25,12 @@ impl Args {
 }
 
 pub(super) async fn run(config: &Config) -> Result<Outcome> {
-    let setup =
-        Setup { source: config.configured_source(), target: config.configured_target(), store: Store::open(&config.path) };
+    let setup = Setup {
+        settings: config.refuse_unknown(),
+        source: config.configured_source(),
+        target: config.configured_target(),
+        store: Store::open(&config.path),
+    };
     let report = check::run(setup).await;
     Ok(Outcome { text: render::check(&report), json: output::fields(&report)?, failure: report.failure() })
 }

@@ -202,6 +202,11 @@ pub async fn run(ready: Ready) -> ExitCode {
 async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
     let Ready { command_line: CommandLine { json, verb, .. }, config } = ready;
     let faces = progress::Faces::of_this_process(json || verb.is_quiet());
+    match &verb {
+        // These refuse more, and `check` among all that it finds.
+        Verb::Check(_) | Verb::Serve(_) => {}
+        _ => config.refuse_slips()?,
+    }
     match verb {
         Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
         Verb::Import(args) => import::run(args, &config, faces, stop).await,

@@ -50,6 +50,8 @@ pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outc
     let rocket = config.rocket();
     let access = Access { admin: settings.admin_tokens, read: settings.read_tokens };
 
+    tell_auto_import(settings.auto_import, &config);
+
     // 2. Every client takes a file, and backups take some beside them.
     raise_file_limit();
 
@@ -60,6 +62,20 @@ pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outc
     // 4. Until it is told to stop.
     api::serve(server, &service, stop).await?;
     Ok(Outcome::done(String::new(), Map::new()))
+}
+
+/// Says what each backup will replace: an import that nobody thought of is the end of what stands in the target.
+fn tell_auto_import(is_on: bool, config: &Config) {
+    let off = "AUTO_IMPORT_TO_LOCAL=false turns it off";
+    match config.configured_target() {
+        _ if !is_on => tracing::info!("auto-import is off: backups are not imported"),
+        Ok(None) => tracing::info!("auto-import is on, and no target is configured: backups are not imported"),
+        Ok(Some(target)) => tracing::warn!(
+            "auto-import is on: each complete backup replaces the collections of the same names in {target}, their documents \
+             included; {off}"
+        ),
+        Err(error) => tracing::warn!("auto-import is on, and cannot be done: {error}; {off}"),
+    }
 }
 
 /// As many files as the system lets this process have: the usual limit is a thousand.

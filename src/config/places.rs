@@ -9,11 +9,13 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::settings::{Flags, SETTINGS, Setting};
+use super::unknown::Unknown;
 use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, Result};
+use crate::names::nearest;
 
 /// Variables of this prefix are the HTTP server's own.
-const SERVER_PREFIX: &str = "ROCKET_";
+pub(super) const SERVER_PREFIX: &str = "ROCKET_";
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(super) struct Places {
     pub(super) server_variables: Dict,
     /// The first of the directories that systemd made for this service to keep its state in.
     pub(super) state_directory: Option<OsString>,
+    /// Names that are given and are no settings.
+    pub(super) unknown: Vec<Unknown>,
 }
 
 impl Places {
@@ -65,23 +69,25 @@ impl Places {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &Flags,
     ) -> Result<Self> {
-        let (table, server_table) = rocket_table(directory)?;
+        let (table, server_table, mut unknown) = rocket_table(directory)?;
         let mut server_variables = Dict::new();
-        let dotenv = dotenv_values(directory, &mut server_variables)?;
+        let dotenv = dotenv_values(directory, &mut server_variables, &mut unknown)?;
         let mut state_directory = None;
         let environment = environment.into_iter().inspect(|(name, value)| {
             if name == "STATE_DIRECTORY" {
                 state_directory = std::env::split_paths(value).next().map(Into::into);
             }
         });
-        let environment = environment_values(environment, &mut server_variables)?;
+        let environment = environment_values(environment, &mut server_variables, &mut unknown)?;
         let settings = Figment::new()
             .merge(Layer(Origin::Table, table))
             .merge(Layer(Origin::Dotenv, dotenv))
             .merge(Layer(Origin::Environment, environment))
             .merge(Layer(Origin::Flag, flag_values(flags)));
         let state_directory = state_directory.filter(|directory: &OsString| !directory.is_empty());
-        Ok(Self { settings, server_table, server_variables, state_directory })
+        let given = |variable: &str| by_variable(variable).is_some_and(|setting| settings.contains(setting.key));
+        unknown.retain(|unknown| !unknown.is_beside(&given));
+        Ok(Self { settings, server_table, server_variables, state_directory, unknown })
     }
 }
 
@@ -129,10 +135,15 @@ fn server_value(text: &str) -> Value {
     text.parse().unwrap_or_else(|never| match never {})
 }
 
-fn environment_values(environment: impl Iterator<Item = (OsString, OsString)>, server: &mut Dict) -> Result<Dict> {
+fn environment_values(
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    server: &mut Dict,
+    unknown: &mut Vec<Unknown>,
+) -> Result<Dict> {
     let mut values = Dict::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
+        unknown.extend(Unknown::variable(name, Origin::Environment));
         let (setting, key) = (by_variable(name), by_server_variable(name));
         if setting.is_none() && key.is_none() {
             continue;
@@ -152,7 +163,7 @@ fn environment_values(environment: impl Iterator<Item = (OsString, OsString)>, s
     Ok(values)
 }
 
-fn dotenv_values(directory: &Path, server: &mut Dict) -> Result<Dict> {
+fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>) -> Result<Dict> {
     let mut values = Dict::new();
     let Some(content) = read_if_there(directory, DOTENV)? else { return Ok(values) };
     for pair in dotenvy::from_read_iter(content.as_bytes()) {
@@ -168,6 +179,7 @@ fn dotenv_values(directory: &Path, server: &mut Dict) -> Result<Dict> {
             Error::usage(format!("{DOTENV}{} cannot be read: expected NAME=VALUE", line.unwrap_or_default()))
                 .hint("put values with spaces, '#' or '$' in single quotes")
         })?;
+        unknown.extend(Unknown::variable(&name, Origin::Dotenv));
         if value.trim().is_empty() {
             continue;
         }
@@ -181,19 +193,20 @@ fn dotenv_values(directory: &Path, server: &mut Dict) -> Result<Dict> {
     Ok(values)
 }
 
-/// This program's table, and the rest of the file.
-fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>)> {
-    let Some(content) = read_if_there(directory, ROCKET_TOML)? else { return Ok((Dict::new(), Map::new())) };
+/// This program's table, the rest of the file, and what of that was probably meant to be in the table.
+fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>, Vec<Unknown>)> {
+    let Some(content) = read_if_there(directory, ROCKET_TOML)? else { return Ok((Dict::new(), Map::new(), Vec::new())) };
     // What the parser says after its first line quotes the file, which may hold a password.
     let mut profiles = Toml::string(&content).nested().data().map_err(|e| {
         let first = e.kind.to_string().lines().next().unwrap_or_default().to_owned();
         Error::usage(format!("{ROCKET_TOML} cannot be read: {first}"))
     })?;
     let backup = profiles.get_mut(&Profile::Default).and_then(|default| default.remove("backup"));
+    let misplaced = Unknown::misplaced(&profiles);
     // A profile of the server's has no settings of this program: the server need not see what may be a password.
     profiles.values_mut().for_each(|profile| drop(profile.remove("backup")));
     let table = match backup {
-        None => return Ok((Dict::new(), profiles)),
+        None => return Ok((Dict::new(), profiles, misplaced)),
         Some(Value::Dict(_, table)) => table,
         Some(_) => {
             return Err(Error::usage(format!("backup in {ROCKET_TOML}, [default], is not a table"))
@@ -203,11 +216,13 @@ fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>)> {
     for key in table.keys() {
         if !SETTINGS.iter().any(|s| s.key == key) {
             let known: Vec<_> = SETTINGS.iter().map(|s| s.key).collect();
+            let meant = nearest(key, known.iter().copied()).map(|meant| format!("probably meant: {meant}; ")).unwrap_or_default();
             return Err(Error::usage(format!("{key:?} in {} is not a setting", Origin::Table.name()))
-                .hint(format!("the settings are {}", known.join(", "))));
+                .hint(format!("{meant}the settings are {}", known.join(", "))));
         }
     }
-    Ok((table.into_iter().filter(|(_, value)| !value.as_str().is_some_and(|v| v.trim().is_empty())).collect(), profiles))
+    let table = table.into_iter().filter(|(_, value)| !value.as_str().is_some_and(|v| v.trim().is_empty())).collect();
+    Ok((table, profiles, misplaced))
 }
 
 fn read_if_there(directory: &Path, name: &str) -> Result<Option<String>> {

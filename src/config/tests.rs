@@ -302,3 +302,85 @@ fn the_files_that_are_shipped_are_valid() {
         assert_eq!(config.path, DEFAULT_PATH);
     }
 }
+
+#[test]
+fn a_slip_in_a_name_is_refused_with_what_was_meant() {
+    for (dotenv, toml, name, meant) in [
+        ("BACKUP_KEEP_DAYLY=7", "", "BACKUP_KEEP_DAYLY in .env", "BACKUP_KEEP_DAILY"),
+        ("backup_keep_daily=7", "", "backup_keep_daily in .env", "BACKUP_KEEP_DAILY"),
+        ("BAKCUP_PATH=x", "", "BAKCUP_PATH in .env", "BACKUP_PATH"),
+        ("ADMIN_TOKENS_SHA256=x", "", "ADMIN_TOKENS_SHA256 in .env", "ADMIN_TOKEN_SHA256"),
+        ("READ_TOKEN_SHA265=x", "", "READ_TOKEN_SHA265 in .env", "READ_TOKEN_SHA256"),
+        ("WEBHOOK_URI=x", "", "WEBHOOK_URI in .env", "WEBHOOK_URL"),
+        ("MONGO_URL_ATLAS=x", "", "MONGO_URL_ATLAS in .env", "MONGO_URI_ATLAS"),
+        ("MONGODB_URI_LOCAL=x", "", "MONGODB_URI_LOCAL in .env", "MONGO_URI_LOCAL"),
+        ("AUTO_IMPORT_TO_LOKAL=false", "", "AUTO_IMPORT_TO_LOKAL in .env", "AUTO_IMPORT_TO_LOCAL"),
+        ("ROCKET_PROT=1", "", "ROCKET_PROT in .env", "ROCKET_PORT"),
+        ("", "[release.backup]\nkeep_daily = 7", "[release.backup] in rocket.toml", "[default.backup]"),
+        ("", "[backup]\nkeep_daily = 7", "[backup] in rocket.toml", "[default.backup]"),
+        ("", "[default]\nkeep_daily = 7", "keep_daily in [default] in rocket.toml", "keep_daily in [default.backup]"),
+        ("", "[default.backups]\nkeep_daily = 7", "[default.backups] in rocket.toml", "[default.backup]"),
+    ] {
+        let config = Given { dotenv, toml, ..Given::default() }.load().unwrap();
+        for error in [config.refuse_slips(), config.refuse_unknown(), config.service().map(drop)].map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::Usage, "{name}");
+            assert!(error.to_string().contains(name), "{name}: {error}");
+            assert!(error.hint_text().unwrap().contains(&format!("{meant} instead of")), "{name}: {:?}", error.hint_text());
+        }
+        if !dotenv.is_empty() {
+            let (name, value) = dotenv.split_once('=').unwrap();
+            let config = Given { environment: vec![(name, value)], ..Given::default() }.load().unwrap();
+            assert!(config.refuse_slips().unwrap_err().to_string().contains("in the environment"), "{name}");
+        }
+    }
+    let table = Given { toml: "[default.backup]\nkeep_dayly = 7", ..Given::default() }.load().unwrap_err();
+    assert!(table.hint_text().unwrap().starts_with("probably meant: keep_daily; "), "{table:?}");
+}
+
+#[test]
+fn names_that_only_this_program_has_are_refused_by_those_that_look_closely() {
+    for name in ["BACKUP_RETENTION_DAYS", "BACKUP_", "backup_dir", "AUTO_IMPORT", "AUTO_IMPORT_MODE"] {
+        let config = Given { environment: vec![(name, "1")], ..Given::default() }.load().unwrap();
+        let refused = config.refuse_unknown().unwrap_err();
+        assert!(refused.to_string().contains(name) && refused.hint_text().is_some(), "{name}: {refused}");
+        config.refuse_slips().unwrap();
+        config.service().unwrap_err();
+    }
+}
+
+#[test]
+fn names_of_other_programs_are_none_of_ours() {
+    let others = [
+        "BSONVAULT_MONGOD",
+        "MONGO_URI",
+        "MONGO_URI_PRODUCTION",
+        "TOKEN",
+        "ADMIN_TOKEN",
+        "READ_TOKEN",
+        "WEBHOOK_PORT",
+        "WEBHOOK_TOKEN",
+        "LOG_LEVEL",
+        "ROCKET_SECRET_KEY",
+        "ROCKET_TLS",
+        "ROCKET_LIMITS",
+        "ROCKET_PROFILE",
+        "ROCKET_EXTRA",
+        "RUST_LOG",
+        "PATH",
+        "STATE_DIRECTORY",
+        "AUTO",
+        "BACKUP",
+    ];
+    let given = Given { environment: others.map(|name| (name, "x")).to_vec(), ..Given::default() };
+    let config = given.load().unwrap();
+    assert_eq!(config.unknown, []);
+    // So is one that looks like a slip, where what would be meant is given, too.
+    let environment = vec![("MONGO_URI_ATLAS", "mongodb://h"), ("MONGO_URI_ATLAS2", "mongodb://i")];
+    assert_eq!(Given { environment, ..Given::default() }.load().unwrap().unknown, []);
+    let environment = vec![("BACKUP_KEEP_DAILY", "7"), ("BACKUP_KEEP_DAYLY", "70")];
+    Given { environment, ..Given::default() }.load().unwrap().refuse_slips().unwrap_err();
+    for setting in SETTINGS {
+        let given = Given { environment: vec![(setting.variable, "")], ..Given::default() };
+        assert_eq!(given.load().unwrap().unknown, [], "{}", setting.variable);
+    }
+}

@@ -18,6 +18,8 @@ use crate::store::Store;
 /// What is checked. Each part may be an error already, which becomes a line.
 #[derive(Debug)]
 pub struct Setup {
+    /// Whether all settings are understood.
+    pub settings: Result<()>,
     /// The source's URI, none where it is not configured.
     pub source: Result<Option<MongoUri>>,
     /// The target's URI, none where it is not configured.
@@ -139,7 +141,10 @@ impl CheckReport {
 pub async fn run(setup: Setup) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new(), rights: Vec::new(), failure: None };
 
-    // 1. Reach both sides, whatever becomes of the other.
+    // 1. The settings, then both sides, whatever becomes of the other.
+    if let Err(error) = &setup.settings {
+        report.fail("settings", error);
+    }
     let (source, target) = tokio::join!(reach::reach(setup.source), reach::reach(setup.target));
     let nothing_configured = matches!((&source, &target), (Ok(None), Ok(None)));
 

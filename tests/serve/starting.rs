@@ -99,3 +99,30 @@ async fn its_own_settings_come_from_the_lower_case_file_and_its_table() {
     let unknown = answer(service.request(Method::GET, "/api/nothing")).await;
     assert_eq!(unknown.status, 404, "{unknown:?}");
 }
+
+#[tokio::test]
+async fn a_name_that_is_no_setting_is_refused_and_auto_import_is_told() {
+    let cli = configured().env("BACKUP_KEEP_DAYLY", "7");
+    for verb in ["serve", "check", "list", "backup"] {
+        let output = cli.run(&[verb]).await;
+        assert_eq!(output.code, Some(2), "{verb}: {output:?}");
+        assert!(output.stderr.contains("BACKUP_KEEP_DAYLY in the environment is not a setting"), "{verb}: {output:?}");
+        assert!(output.stderr.contains("BACKUP_KEEP_DAILY instead of BACKUP_KEEP_DAYLY"), "{verb}: {output:?}");
+    }
+    // It is one of the lines of a check, which goes on.
+    let checked = cli.run(&["check"]).await;
+    assert!(checked.stdout.contains("settings") && checked.stdout.contains("path"), "{checked:?}");
+    // One that resembles nothing is warned of where it does no harm.
+    let cli = configured().env("BACKUP_HOST_NAME", "x");
+    let listed = cli.run(&["list"]).await;
+    assert!(listed.code == Some(0) && listed.stderr.contains("BACKUP_HOST_NAME"), "{listed:?}");
+    let served = cli.run(&["serve"]).await;
+    assert!(served.code == Some(2) && served.stderr.contains("BACKUP_HOST_NAME"), "{served:?}");
+
+    let service = Service::start(&configured().env("MONGO_URI_LOCAL", "mongodb://u:secret@127.0.0.1:1/")).await;
+    let log = service.log().join("\n");
+    assert!(log.contains("auto-import is on") && log.contains("mongodb://127.0.0.1:1/"), "{log}");
+    assert!(log.contains("AUTO_IMPORT_TO_LOCAL=false") && !log.contains("secret"), "{log}");
+    let service = Service::start(&configured().env("AUTO_IMPORT_TO_LOCAL", "false")).await;
+    assert!(service.log().join("\n").contains("auto-import is off"), "{:?}", service.log());
+}

@@ -1,0 +1,110 @@
+//! Names that are given and are no settings: a slip in one must not leave a setting at its default without a word.
+
+use figment::Profile;
+use figment::value::{Dict, Map};
+
+use super::http::SERVER_KEYS;
+use super::places::{Origin, SERVER_PREFIX};
+use super::settings::SETTINGS;
+use super::{DOTENV, ROCKET_TOML};
+use crate::error::{Error, Result};
+use crate::names::nearest;
+
+/// Names that begin so are this program's, whatever follows.
+const OWN: [&str; 2] = ["BACKUP_", "AUTO_IMPORT"];
+/// The table of `rocket.toml` that is read.
+const TABLE: &str = "[default.backup]";
+
+/// A name that is given and is no setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unknown {
+    /// As it is written.
+    name: String,
+    /// Where: `.env`.
+    place: &'static str,
+    /// What was probably meant.
+    meant: Option<String>,
+    /// Whether nobody else has names like it.
+    own: bool,
+}
+
+impl Unknown {
+    /// Judges the name of a variable. Most of those of the environment are other programs'.
+    pub(super) fn variable(name: &str, origin: Origin) -> Option<Self> {
+        let upper = name.to_ascii_uppercase();
+        let own = OWN.iter().any(|prefix| upper.starts_with(prefix));
+        let meant = match upper.strip_prefix(SERVER_PREFIX) {
+            Some(key) if SERVER_KEYS.contains(&key.to_ascii_lowercase().as_str()) => None,
+            Some(key) => nearest(key, SERVER_KEYS).map(|key| format!("{SERVER_PREFIX}{}", key.to_ascii_uppercase())),
+            None => nearest(name, SETTINGS.iter().map(|s| s.variable)).filter(|meant| *meant != name).map(str::to_owned),
+        };
+        let known = SETTINGS.iter().any(|s| s.variable == name);
+        (!known && (own || meant.is_some())).then(|| Self { name: name.to_owned(), place: origin.name(), meant, own })
+    }
+
+    /// What of `rocket.toml` is meant for this program and stands where it is not read. `rest` is the file without its table.
+    pub(super) fn misplaced(rest: &Map<Profile, Dict>) -> Vec<Self> {
+        let mut found = Vec::new();
+        let mut add = |name: String, meant: &str| {
+            found.push(Self { name, place: ROCKET_TOML, meant: Some(meant.to_owned()), own: true });
+        };
+        for (profile, table) in rest {
+            if nearest(profile.as_str().as_str(), ["backup"]).is_some() {
+                add(format!("[{profile}]"), TABLE);
+            }
+            for (key, value) in table {
+                if SETTINGS.iter().any(|s| s.key == key) {
+                    add(format!("{key} in [{profile}]"), &format!("{key} in {TABLE}"));
+                } else if value.as_dict().is_some() && nearest(key, ["backup"]).is_some() {
+                    add(format!("[{profile}.{key}]"), TABLE);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether the setting that was probably meant is given, too: then this is likely another program's, unless nobody else has such names.
+    pub(super) fn is_beside(&self, given: &dyn Fn(&str) -> bool) -> bool {
+        !self.own && self.meant.as_deref().is_some_and(given)
+    }
+
+    /// Whether it is a slip, as far as that can be told.
+    pub(super) fn is_slip(&self) -> bool {
+        self.meant.is_some()
+    }
+
+    fn told(&self) -> String {
+        format!("{} in {}", self.name, self.place)
+    }
+}
+
+/// Refuses what is given and is no setting.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them, and what was probably meant.
+pub(super) fn refuse<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) -> Result<()> {
+    let unknown: Vec<&Unknown> = unknown.into_iter().collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = unknown.iter().map(|u| u.told()).collect();
+    let meant: Vec<String> = unknown
+        .iter()
+        .filter_map(|u| Some(format!("{} instead of {}", u.meant.as_ref()?, u.name)))
+        .chain(unknown.iter().any(|u| u.meant.is_none()).then(|| {
+            format!(
+                "names that begin with BACKUP_ or AUTO_IMPORT are settings: correct or remove them; {DOTENV}.example lists all"
+            )
+        }))
+        .collect();
+    let is = if told.len() == 1 { "is not a setting" } else { "are not settings" };
+    let begin = if unknown.iter().any(|u| u.is_slip()) { "probably meant: " } else { "" };
+    Err(Error::usage(format!("{} {is}", told.join(", "))).hint(format!("{begin}{}", meant.join("; "))))
+}
+
+/// Says what is given and has no meaning, where that is not refused.
+pub(super) fn warn<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) {
+    for unknown in unknown {
+        tracing::warn!("{} is not a setting, and changes nothing", unknown.told());
+    }
+}

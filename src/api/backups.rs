@@ -11,10 +11,10 @@ use super::answer::Answer;
 use super::body::{Body, Optional};
 use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
 use super::failure::Failure;
-use super::query::{Detail, Query, Wait};
+use super::query::{Detail, Nothing, Query, Wait};
 use crate::catalog::Hold;
 use crate::engine::download::Download;
-use crate::service::{BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
+use crate::service::{BackupRequest, BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
 
 type Answered<T> = Result<Answer<T>, Failure>;
 
@@ -25,32 +25,38 @@ type Answered<T> = Result<Answer<T>, Failure>;
     responses((status = 200, description = "How it stands", body = Done<BackupStatus>))
 )]
 #[get("/api/backups/status")]
-pub(super) async fn status(_by: Reader, service: &State<MongoBackupService>) -> Answered<BackupStatus> {
+pub(super) async fn status(_by: Reader, _query: Query<Nothing>, service: &State<MongoBackupService>) -> Answered<BackupStatus> {
     Ok(Answer::data(service.get_backup_status().await?))
 }
 
 /// Takes a backup, and imports it where that is configured.
 ///
-/// The answer comes once it is done; a client that goes away does not stop it. A backup that is complete is a success whatever became of its import: `imported` and
+/// Without a body it is taken as configured; what the body says counts instead, for this backup alone. The answer comes once it is done; a client that goes away does not stop it. A backup that is complete is a success whatever became of its import: `imported` and
 /// `importError` tell.
 #[utoipa::path(
     tag = "backups",
     operation_id = "createBackup",
     params(Wait),
+    request_body(content = BackupRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "The backup is complete", body = Done<Created>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
         (status = 404, description = "The source has nothing to back up, or not the database that its URI names", body = FailureBody),
         (status = 409, description = "A backup of this source is running already, this one was cancelled, or the source cannot be read as of one moment", body = FailureBody),
-        (status = 422, description = "A value of the query is not known, or the configured URI is no URI", body = FailureBody),
+        (status = 422, description = "A name or a value of the query is not known, a value of the body cannot be, or the configured URI is no URI", body = FailureBody),
         (status = 502, description = "MongoDB refused or failed", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
 )]
-#[post("/api/backups/create")]
-pub(super) async fn create(_by: Admin, query: Query<Wait>, service: &State<MongoBackupService>) -> Answered<Created> {
-    let id = service.begin_backup(Trigger::Manual).await?;
+#[post("/api/backups/create", data = "<body>")]
+pub(super) async fn create(
+    _by: Admin,
+    query: Query<Wait>,
+    body: Optional<BackupRequest>,
+    service: &State<MongoBackupService>,
+) -> Answered<Created> {
+    let id = service.begin_backup_of(Trigger::Manual, body.0).await?;
     if !query.0.wait {
         return Ok(Answer::Begun(id));
     }
@@ -117,7 +123,12 @@ pub(super) async fn import(
     )
 )]
 #[post("/api/backups/clean", data = "<body>")]
-pub(super) async fn clean(_by: Admin, body: Body<CleanRequest>, service: &State<MongoBackupService>) -> Answered<Cleaned> {
+pub(super) async fn clean(
+    _by: Admin,
+    _query: Query<Nothing>,
+    body: Body<CleanRequest>,
+    service: &State<MongoBackupService>,
+) -> Answered<Cleaned> {
     let keep = body.0.keep()?;
     let cleaned = Cleaned::from(service.clean_old_backups(keep, body.0.dry_run).await?);
     let what = if cleaned.dry_run { "would be deleted" } else { "deleted" };
@@ -131,7 +142,11 @@ pub(super) async fn clean(_by: Admin, body: Body<CleanRequest>, service: &State<
     responses((status = 200, description = "How each stands, connected or not", body = Done<DualState>))
 )]
 #[get("/api/backups/test-connections")]
-pub(super) async fn test_connections(_by: Reader, service: &State<MongoBackupService>) -> Answered<DualState> {
+pub(super) async fn test_connections(
+    _by: Reader,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Answered<DualState> {
     Ok(Answer::data(service.test_connections().await))
 }
 
@@ -164,7 +179,7 @@ pub(super) async fn show(
     tag = "backups",
     operation_id = "verifyBackup",
     params(("name" = String, Path, description = "The backup's name"), Wait),
-    request_body(content = Option<VerifyRequest>, content_type = "application/json"),
+    request_body(content = VerifyRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "What was found", body = Done<Verified>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
@@ -213,7 +228,12 @@ pub(super) async fn verify(
     )
 )]
 #[get("/api/backups/<name>/download")]
-pub(super) async fn download(_by: Reader, name: &str, service: &State<MongoBackupService>) -> Result<Tar, Failure> {
+pub(super) async fn download(
+    _by: Reader,
+    name: &str,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Result<Tar, Failure> {
     Ok(Tar(service.download(name).await?))
 }
 
@@ -241,7 +261,12 @@ impl<'r> Responder<'r, 'static> for Tar {
     )
 )]
 #[delete("/api/backups/<name>")]
-pub(super) async fn delete(_by: Admin, name: &str, service: &State<MongoBackupService>) -> Answered<Deleted> {
+pub(super) async fn delete(
+    _by: Admin,
+    name: &str,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Answered<Deleted> {
     service.delete_backup(name).await?;
     Ok(Answer::said("Backup deleted", Deleted { name: name.to_owned() }))
 }

@@ -1,16 +1,19 @@
-//! Bodies of requests: JSON, of a limited size, of exactly the fields that are known.
+//! Bodies of requests: JSON, of a limited size, of exactly the fields that are known, each once. Calls that take none get none.
 
 use std::time::Duration;
 
 use rocket::data::{Data, FromData, Limits, Outcome, ToByteUnit as _};
-use rocket::http::Status;
+use rocket::fairing::{Fairing, Info, Kind};
+use rocket::http::{Method, Status};
 use rocket::outcome::Outcome as Either;
 use rocket::request::Request;
 use rocket::tokio::io::{AsyncReadExt as _, copy, sink};
 use rocket::tokio::time::timeout;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::failure::{Failure, turn_away};
+use crate::names::nearest;
 
 /// How long, and how much, of a body that is too large is taken and thrown away: a client that still sends when the connection is closed does not see the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,18 +21,31 @@ const DRAINED: u64 = 256 * 1024 * 1024;
 /// How long any other may take to come.
 const ALL_OF_IT: Duration = Duration::from_secs(30);
 
-/// A body that must be there, whatever its content type says: it is JSON, or the request is bad.
+/// How much of a body is looked at to see that there is none.
+const A_LOOK: usize = 512;
+/// The longest name of a field that is shown whole.
+const SHOWN: usize = 100;
+
+/// What a body is read into.
+pub(super) trait Known: DeserializeOwned + Send {
+    /// The fields that it has.
+    const FIELDS: &'static [&'static str];
+    /// Whether a field that is `null` counts as one that is not given: where the same object is shown with such fields.
+    const NULLS: bool = false;
+}
+
+/// A body that must be there.
 pub(super) struct Body<T>(pub(super) T);
 
 /// A body that may be left out.
 pub(super) struct Optional<T>(pub(super) T);
 
 #[rocket::async_trait]
-impl<'r, T: DeserializeOwned + Send> FromData<'r> for Body<T> {
+impl<'r, T: Known> FromData<'r> for Body<T> {
     type Error = ();
 
     async fn from_data(request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r, Self> {
-        match read(request, data).await.and_then(|bytes| parse(&bytes)) {
+        match read(request, data).await.and_then(|bytes| parse(request, &bytes)) {
             Ok(body) => Either::Success(Self(body)),
             Err(failure) => turn_away(request, failure),
         }
@@ -37,13 +53,13 @@ impl<'r, T: DeserializeOwned + Send> FromData<'r> for Body<T> {
 }
 
 #[rocket::async_trait]
-impl<'r, T: DeserializeOwned + Default + Send> FromData<'r> for Optional<T> {
+impl<'r, T: Known + Default> FromData<'r> for Optional<T> {
     type Error = ();
 
     async fn from_data(request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r, Self> {
         let parsed = read(request, data).await.and_then(|bytes| match bytes.trim_ascii() {
             b"" | b"null" => Ok(T::default()),
-            _ => parse(&bytes),
+            _ => parse(request, &bytes),
         });
         match parsed {
             Ok(body) => Either::Success(Self(body)),
@@ -73,14 +89,137 @@ async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure>
     Err(Failure::new(Status::PayloadTooLarge, "tooLarge", format!("the body has more than {limit} bytes")))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    let bad = |what: String| {
-        Failure::new(Status::BadRequest, "badRequest", format!("the body is not what is expected: {what}"))
-            .hint("GET /api/openapi.json describes it")
-    };
+fn parse<T: Known>(request: &Request<'_>, bytes: &[u8]) -> Result<T, Failure> {
+    is_json(request, bytes)?;
     // Lists would be taken for the fields in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad("it is no JSON object".to_owned()));
+        return Err(bad("it is no JSON object"));
     }
-    serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))
+    let fields = Fields { known: T::FIELDS, nulls: T::NULLS, refused: None }.read(bytes)?;
+    serde_json::from_slice(bytes).map_err(|e| {
+        // The parser does not say which field it was at.
+        let culprit = fields.into_iter().find_map(|(name, value)| {
+            let error = serde_json::from_value::<T>(Value::Object(Map::from_iter([(name.clone(), value)]))).err()?.to_string();
+            (!error.starts_with("missing field")).then(|| format!("{name}: {error}"))
+        });
+        bad(culprit.unwrap_or_else(|| e.to_string()))
+    })
+}
+
+fn bad(what: impl std::fmt::Display) -> Failure {
+    Failure::new(Status::BadRequest, "badRequest", format!("the body is not what is expected: {what}"))
+        .hint("GET /api/openapi.json describes it")
+}
+
+/// Refuses a body that says that it is no JSON. What `curl -d` says of everything counts where JSON is what it holds.
+fn is_json(request: &Request<'_>, bytes: &[u8]) -> Result<(), Failure> {
+    let said = request.headers().get_one("Content-Type").unwrap_or_default();
+    let said = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = match said.as_str() {
+        "" | "application/json" => true,
+        "application/x-www-form-urlencoded" => bytes.trim_ascii_start().first() == Some(&b'{'),
+        other => other.starts_with("application/") && other.ends_with("+json"),
+    };
+    if is_json {
+        return Ok(());
+    }
+    let said: String = said.chars().take(SHOWN).collect();
+    Err(Failure::new(Status::UnsupportedMediaType, "unsupportedMediaType", format!("the body is of type {said:?}, and not JSON"))
+        .hint("send a JSON object, with the header Content-Type: application/json"))
+}
+
+/// Reads the fields of an object, and refuses those that are not known, come twice, or are null.
+struct Fields {
+    known: &'static [&'static str],
+    nulls: bool,
+    refused: Option<Failure>,
+}
+
+impl Fields {
+    fn read(mut self, bytes: &[u8]) -> Result<Vec<(String, Value)>, Failure> {
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let read = (&mut self).deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
+        match (self.refused, read) {
+            (Some(refused), _) => Err(refused),
+            (None, read) => read.map_err(bad),
+        }
+    }
+
+    fn refusal(&self, name: &str, value: &Value, before: &[(String, Value)]) -> Option<Failure> {
+        let shown: String = name.chars().take(SHOWN).collect();
+        let all = self.known.join(", ");
+        if !self.known.contains(&name) {
+            let meant = nearest(name, self.known.iter().copied()).map(|meant| format!("{meant} was probably meant; "));
+            return Some(
+                bad(format!("it has a field {shown:?}, which is not known"))
+                    .hint(format!("{}this call takes {all}", meant.unwrap_or_default())),
+            );
+        }
+        if before.iter().any(|(known, _)| known == name) {
+            return Some(bad(format!("{shown} is given more than once")).hint("give it once"));
+        }
+        (value.is_null() && !self.nulls).then(|| bad(format!("{shown} is null")).hint("leave out what is not to be said"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Fields {
+    type Value = Vec<(String, Value)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Fields {
+    type Value = Vec<(String, Value)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if let Some(refused) = self.refusal(&name, &value, &fields) {
+                self.refused = Some(refused);
+                return Err(A::Error::custom("refused"));
+            }
+            fields.push((name, value));
+        }
+        Ok(fields)
+    }
+}
+
+/// Whether there is a body that nobody asked for.
+struct Unasked(bool);
+
+/// Whether this request, by whose method no call takes a body, has one.
+pub(super) fn has_unasked(request: &Request<'_>) -> bool {
+    request.local_cache(|| Unasked(false)).0
+}
+
+/// What is told of it.
+pub(super) fn unasked() -> Failure {
+    Failure::new(Status::BadRequest, "badRequest", "a body was sent, and this call takes none")
+        .hint("GET /api/openapi.json describes what each call takes")
+}
+
+/// Looks for bodies where no call takes one: a handler cannot, by GET.
+pub(super) struct Unexpected;
+
+#[rocket::async_trait]
+impl Fairing for Unexpected {
+    fn info(&self) -> Info {
+        Info { name: "bodies that nobody asked for", kind: Kind::Request }
+    }
+
+    async fn on_request(&self, request: &mut Request<'_>, data: &mut Data<'_>) {
+        if matches!(request.method(), Method::Get | Method::Head | Method::Delete) {
+            let look = timeout(ALL_OF_IT, data.peek(A_LOOK)).await.map_or(false, |seen| {
+                // One of nothing but white space, however long, is not asked for either.
+                seen.len() == A_LOOK || !seen.trim_ascii().is_empty()
+            });
+            request.local_cache(|| Unasked(look));
+        }
+    }
 }

@@ -11,12 +11,13 @@ use rocket::serde::json::Json;
 use rocket::{Request, get};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, Response as Documented, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, Required, Response as Documented, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::dto::FailureBody;
 use super::failure::Failure;
+use super::query::{Nothing, Query};
 use super::{backups, events, health, jobs, metrics, schedule};
 
 /// Where the page is.
@@ -30,7 +31,8 @@ const CONTRACT: &str = "/api/openapi.json";
         title = "bsonvault",
         description = "Consistent, compressed, checksummed backups of MongoDB deployments, and their way back.\n\nEvery call but the health checks and this description needs a \
                        token: `Authorization: Bearer TOKEN`. One that may only read is enough for GET. Tokens that are not known are limited to ten a minute for each client.\n\n\
-                       Bodies are JSON of 1 MiB at most unless configured otherwise, and hold known fields only; queries, too."
+                       Bodies are JSON objects of 1 MiB at most unless configured otherwise. They hold known fields only, each once; queries hold known names only, each once, \
+                       and a call that takes no body or no query takes none. All else is refused before anything is done."
     ),
     paths(
         backups::status, backups::create, backups::import, backups::clean, backups::test_connections, backups::show, backups::verify,
@@ -58,6 +60,9 @@ struct Contract;
 pub fn openapi() -> OpenApi {
     Contract::openapi()
 }
+
+/// Operations whose body may be left out.
+const OPTIONAL_BODIES: [&str; 2] = ["createBackup", "verifyBackup"];
 
 /// What all operations have in common, by what they are: added here so that no handler can forget it.
 struct Common;
@@ -90,9 +95,18 @@ fn complete(operation: &mut Operation, writes: bool) {
             common.push(("403", "The token may only read"));
         }
     }
-    if operation.request_body.is_some() {
-        common.push(("400", "The body is not JSON, or not what is expected"));
+    common.push(("422", "A name or a value of the query is not known, or it has one twice"));
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        let is_optional = operation.operation_id.as_deref().is_some_and(|id| OPTIONAL_BODIES.contains(&id));
+        body.required = Some(if is_optional { Required::False } else { Required::True });
+        common.push((
+            "400",
+            "The body is not JSON or not what is expected: a field that is not known, comes twice, is null or of another type",
+        ));
         common.push(("413", "The body is too large"));
+        common.push(("415", "The body says that it is of another type than JSON"));
+    } else {
+        common.push(("400", "A body was sent, and this call takes none"));
     }
     for (status, description) in common {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(failure(status, description)));
@@ -125,7 +139,7 @@ fn failure(status: &str, description: &str) -> Documented {
     responses((status = 303, description = "To `/api/docs/`", headers(("Location" = String, description = "`/api/docs/`"))))
 )]
 #[get("/")]
-pub(super) fn home() -> Redirect {
+pub(super) fn home(_query: Query<Nothing>) -> Redirect {
     Redirect::to(PAGE)
 }
 
@@ -137,14 +151,14 @@ pub(super) fn home() -> Redirect {
     responses((status = 200, description = "OpenAPI", body = Object))
 )]
 #[get("/api/openapi.json")]
-pub(super) fn contract() -> Json<&'static OpenApi> {
+pub(super) fn contract(_query: Query<Nothing>) -> Json<&'static OpenApi> {
     static WRITTEN: LazyLock<OpenApi> = LazyLock::new(openapi);
     Json(&WRITTEN)
 }
 
 /// The page, Swagger UI, and what it loads: all of it from here.
 #[get("/api/docs/<path..>")]
-pub(super) fn page(path: PathBuf, uri: &Origin<'_>) -> Result<Page, Failure> {
+pub(super) fn page(path: PathBuf, _query: Query<Nothing>, uri: &Origin<'_>) -> Result<Page, Failure> {
     if uri.path() == PAGE.trim_end_matches('/') {
         return Ok(Page::Elsewhere(Box::new(Redirect::to(PAGE))));
     }

@@ -5,12 +5,35 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::body::Known;
 use crate::engine::clean::CleanReport;
 use crate::error::{Error, Result};
-use crate::service::{ImportedCollection, Job, JobId, VerifyProblem};
+use crate::service::{BackupRequest, ImportRequest, ImportedCollection, Job, JobId, ScheduleChange, VerifyProblem};
 
 /// The most backups that can be asked to be kept.
 const MOST_KEPT: u32 = 1_000_000;
+
+impl Known for BackupRequest {
+    const FIELDS: &'static [&'static str] = &["databases", "include", "exclude", "import", "keep"];
+}
+
+impl Known for ImportRequest {
+    const FIELDS: &'static [&'static str] = &["backupPath", "databaseName", "include", "exclude", "mode"];
+}
+
+impl Known for VerifyRequest {
+    const FIELDS: &'static [&'static str] = &["deep"];
+}
+
+impl Known for CleanRequest {
+    const FIELDS: &'static [&'static str] = &["keepCount", "dryRun"];
+}
+
+impl Known for ScheduleChange {
+    const FIELDS: &'static [&'static str] = &["enabled", "interval", "cron", "timezone"];
+    /// The schedule is shown with them, and may be sent back so.
+    const NULLS: bool = true;
+}
 
 /// The body of every call that was carried out.
 #[derive(Debug, Serialize, ToSchema)]

@@ -13,6 +13,7 @@ use super::access::Reader;
 use super::dto::{FailureBody, JobEvent};
 use super::failure::Failure;
 use super::jobs::identity;
+use super::query::{Nothing, Query};
 use crate::service::{JobId, JobView, MongoBackupService};
 
 /// The least time between two events.
@@ -41,6 +42,7 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) async fn events(
     _by: Reader,
     id: &str,
+    _query: Query<Nothing>,
     service: &State<MongoBackupService>,
     shutdown: Shutdown,
 ) -> Result<EventStream<BoxStream<'static, Event>>, Failure> {

@@ -7,6 +7,7 @@ use rocket::{State, get};
 
 use super::answer::{Answer, json};
 use super::dto::{Alive, Done, FailureError, NotReady, Ready};
+use super::query::{Nothing, Query};
 use super::request::Arrival;
 use crate::service::MongoBackupService;
 
@@ -18,7 +19,7 @@ use crate::service::MongoBackupService;
     responses((status = 200, description = "It is", body = Done<Alive>))
 )]
 #[get("/healthz")]
-pub(super) async fn healthz() -> Answer<Alive> {
+pub(super) async fn healthz(_query: Query<Nothing>) -> Answer<Alive> {
     Answer::data(Alive { alive: true })
 }
 
@@ -33,7 +34,7 @@ pub(super) async fn healthz() -> Answer<Alive> {
     )
 )]
 #[get("/readyz")]
-pub(super) async fn readyz(service: &State<MongoBackupService>) -> Result<Answer<Ready>, Unready> {
+pub(super) async fn readyz(_query: Query<Nothing>, service: &State<MongoBackupService>) -> Result<Answer<Ready>, Unready> {
     let readiness = service.readiness();
     let ready = Ready {
         ready: readiness.ready,

@@ -7,7 +7,7 @@ use super::access::{Admin, Reader};
 use super::answer::Answer;
 use super::dto::{Done, FailureBody, JobList};
 use super::failure::Failure;
-use super::query::{Query, Which};
+use super::query::{Nothing, Query, Which};
 use crate::service::{Job, JobId, MongoBackupService};
 
 /// The newest jobs, newest first.
@@ -42,7 +42,12 @@ pub(super) async fn list(
     )
 )]
 #[get("/api/jobs/<id>")]
-pub(super) async fn show(_by: Reader, id: &str, service: &State<MongoBackupService>) -> Result<Answer<Job>, Failure> {
+pub(super) async fn show(
+    _by: Reader,
+    id: &str,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Result<Answer<Job>, Failure> {
     Ok(Answer::data(Job::clone(&*service.job(identity(id)?).await?)))
 }
 
@@ -58,7 +63,12 @@ pub(super) async fn show(_by: Reader, id: &str, service: &State<MongoBackupServi
     )
 )]
 #[delete("/api/jobs/<id>")]
-pub(super) async fn cancel(_by: Admin, id: &str, service: &State<MongoBackupService>) -> Result<Answer<Job>, Failure> {
+pub(super) async fn cancel(
+    _by: Admin,
+    id: &str,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Result<Answer<Job>, Failure> {
     let job = Job::clone(&*service.cancel(identity(id)?).await?);
     Ok(Answer::Accepted(Done { success: true, message: Some("the job was asked to stop".to_owned()), data: job }))
 }

@@ -57,6 +57,7 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
         .manage(service)
         .manage(gate)
         .attach(request::Requests)
+        .attach(body::Unexpected)
         .attach(headers::shield(config.tls_enabled()))
         .attach(headers::ByPath)
         .mount(

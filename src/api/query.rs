@@ -1,12 +1,15 @@
-//! Queries: known names only, each once, each with a value that fits. What is misspelt is refused rather than left out of account.
+//! Queries: known names only, each once, each with a value that fits. What is misspelt is refused rather than left out of account. Every call has
+//! one, also those that take nothing.
 
 use std::str::FromStr;
 
 use rocket::request::{FromRequest, Outcome, Request};
 use utoipa::IntoParams;
 
+use super::body;
 use super::failure::turn_away;
 use crate::error::{Error, Result};
+use crate::names::nearest;
 use crate::service::{JobKind, JobState};
 
 /// The most jobs that are given at once: all that are kept.
@@ -14,11 +17,14 @@ const MOST_JOBS: u32 = 1000;
 /// How many jobs are given where nothing else is said.
 const JOBS: u32 = 100;
 
-/// The query of a request.
+/// The query of a request, whose method takes no body if it has none.
 pub(super) struct Query<T>(pub(super) T);
 
 /// What can be read from a query.
 pub(super) trait Parameters: Sized + Send {
+    /// The names that it knows.
+    const NAMES: &'static [&'static str];
+
     /// Takes all that it knows.
     ///
     /// # Errors
@@ -56,12 +62,37 @@ impl<'r, T: Parameters> FromRequest<'r> for Query<T> {
         let mut fields = Fields(fields.collect());
         let taken = T::take(&mut fields).and_then(|taken| match fields.0.first() {
             None => Ok(taken),
-            Some((unknown, _)) => Err(Error::usage(format!("{unknown:?} is not known in this query"))),
+            Some((unknown, _)) => Err(unknown_name(unknown, T::NAMES)),
         });
         match taken {
+            Ok(_) if body::has_unasked(request) => turn_away(request, body::unasked()),
             Ok(taken) => Outcome::Success(Self(taken)),
             Err(error) => turn_away(request, error.into()),
         }
+    }
+}
+
+/// The longest name that is shown whole.
+const SHOWN: usize = 100;
+
+fn unknown_name(unknown: &str, known: &[&str]) -> Error {
+    let shown: String = unknown.chars().take(SHOWN).collect();
+    let error = Error::usage(format!("{shown:?} is not known in this query"));
+    match (nearest(unknown, known.iter().copied()), known) {
+        (_, []) => error.hint("this call takes no query"),
+        (Some(meant), _) => error.hint(format!("{meant} was probably meant; this call takes {}", known.join(", "))),
+        (None, _) => error.hint(format!("this call takes {}", known.join(", "))),
+    }
+}
+
+/// No query at all.
+pub(super) struct Nothing;
+
+impl Parameters for Nothing {
+    const NAMES: &'static [&'static str] = &[];
+
+    fn take(_: &mut Fields) -> Result<Self> {
+        Ok(Self)
     }
 }
 
@@ -75,6 +106,8 @@ pub(super) struct Wait {
 }
 
 impl Parameters for Wait {
+    const NAMES: &'static [&'static str] = &["wait"];
+
     fn take(fields: &mut Fields) -> Result<Self> {
         Ok(Self { wait: fields.take("wait", "true or false")?.unwrap_or(true) })
     }
@@ -90,6 +123,8 @@ pub(super) struct Detail {
 }
 
 impl Parameters for Detail {
+    const NAMES: &'static [&'static str] = &["segments"];
+
     fn take(fields: &mut Fields) -> Result<Self> {
         Ok(Self { segments: fields.take("segments", "true or false")?.unwrap_or(false) })
     }
@@ -111,6 +146,8 @@ pub(super) struct Which {
 }
 
 impl Parameters for Which {
+    const NAMES: &'static [&'static str] = &["limit", "kind", "state"];
+
     fn take(fields: &mut Fields) -> Result<Self> {
         let limit = fields.take("limit", &format!("a whole number from 1 to {MOST_JOBS}"))?.unwrap_or(JOBS);
         if !(1..=MOST_JOBS).contains(&limit) {

@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::body::Body;
 use super::dto::{Done, FailureBody};
 use super::failure::Failure;
+use super::query::{Nothing, Query};
 use crate::service::{MongoBackupService, Schedule, ScheduleChange};
 
 /// When backups are taken, and what became of the last time.
@@ -16,7 +17,11 @@ use crate::service::{MongoBackupService, Schedule, ScheduleChange};
     responses((status = 200, description = "The schedule", body = Done<Schedule>))
 )]
 #[get("/api/schedule")]
-pub(super) async fn show(_by: Reader, service: &State<MongoBackupService>) -> Result<Answer<Schedule>, Failure> {
+pub(super) async fn show(
+    _by: Reader,
+    _query: Query<Nothing>,
+    service: &State<MongoBackupService>,
+) -> Result<Answer<Schedule>, Failure> {
     Ok(Answer::data(service.schedule()))
 }
 
@@ -36,6 +41,7 @@ pub(super) async fn show(_by: Reader, service: &State<MongoBackupService>) -> Re
 #[put("/api/schedule", data = "<body>")]
 pub(super) async fn change(
     _by: Admin,
+    _query: Query<Nothing>,
     body: Body<ScheduleChange>,
     service: &State<MongoBackupService>,
 ) -> Result<Answer<Schedule>, Failure> {

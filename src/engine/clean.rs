@@ -1,5 +1,8 @@
 //! `clean`: deletes what retention no longer keeps, and what crashes left.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
@@ -8,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, State, Summary};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::Manifest;
 use crate::names::BackupName;
 use crate::retention::{self, Candidate, Condition, Policy, Rule};
 
@@ -138,8 +142,18 @@ impl CleanReport {
 /// # Errors
 /// [`ErrorKind::Storage`] where the store cannot be listed or looked at.
 pub async fn plan(catalog: &Catalog, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
+    plan_among(catalog, options, now, |_| true).await
+}
+
+/// The same of some alone: all others neither count nor go.
+async fn plan_among(
+    catalog: &Catalog,
+    options: &CleanOptions,
+    now: DateTime<Utc>,
+    counts: impl Fn(&Summary) -> bool,
+) -> Result<CleanPlan> {
     // 1. What there is.
-    let found = catalog.list(now).await?;
+    let found: Vec<Summary> = catalog.list(now).await?.into_iter().filter(counts).collect();
     let mut candidates = Vec::with_capacity(found.len());
     for summary in &found {
         candidates.push(candidate(catalog, summary).await?);
@@ -221,13 +235,43 @@ pub async fn after_backup(catalog: &Catalog, policy: &Policy, zone: Tz, now: Dat
         return None;
     }
     let options = CleanOptions { rule: Rule::Policy(*policy), all_incomplete: false, zone };
-    Some(match plan(catalog, &options, now).await {
+    Some(carry_out(catalog, plan(catalog, &options, now).await).await)
+}
+
+/// Removes all but the newest `keep` complete backups of the same source and selection as `made`, which is one of them. All others neither
+/// count nor go. It does not fail: what went wrong is in what it gives.
+pub async fn beside(catalog: &Catalog, made: &BackupName, keep: NonZeroU32, zone: Tz, now: DateTime<Utc>) -> Retention {
+    let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone };
+    let plan = async {
+        let made = catalog.find(made.as_str()).await?;
+        let is_alike = |found: &Summary| match &found.state {
+            State::Complete(manifest) => is_of_one_group(manifest, &made.manifest),
+            _ => false,
+        };
+        plan_among(catalog, &options, now, is_alike).await
+    };
+    carry_out(catalog, plan.await).await
+}
+
+async fn carry_out(catalog: &Catalog, plan: Result<CleanPlan>) -> Retention {
+    match plan {
         Ok(plan) => {
             let report = execute(catalog, plan, &CancellationToken::new()).await;
             Retention { error: report.failure().map(|e| e.to_string()), report }
         }
         Err(e) => Retention { error: Some(e.to_string()), report: CleanReport::default() },
-    })
+    }
+}
+
+/// Whether two backups are of the same source and selection.
+fn is_of_one_group(a: &Manifest, b: &Manifest) -> bool {
+    let same_source = match (&a.source.replica_set_id, &b.source.replica_set_id) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.source.hosts.iter().any(|host| b.source.hosts.contains(host)),
+    };
+    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    let selected = |m: &Manifest| [&m.settings.databases, &m.settings.include, &m.settings.exclude].map(|n| sorted(n));
+    same_source && selected(a) == selected(b)
 }
 
 /// A backup as retention sees it.

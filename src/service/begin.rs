@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::job::{ImportRequest, Job, JobId, JobKind, Trigger};
+use super::Inner;
+use super::job::{BackupRequest, ImportRequest, Job, JobId, JobKind, Trigger};
 use super::jobs::Claims;
-use super::{Inner, work};
+use super::work::{self, Asked};
 use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup;
@@ -13,10 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
 
 impl Inner {
-    pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, import: bool) -> Result<JobId> {
+    pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
         // Who asks while the service ends is told that, and not what runs still.
         let _entered = self.jobs.enter()?;
         let source = self.config.source()?;
+        let asked = Asked::read(&self, &request)?;
         if let Some((name, progress)) = backup::running(&self.catalog, source.hosts(), clock::now()).await? {
             let error = Error::new(
                 ErrorKind::Busy,
@@ -31,10 +33,11 @@ impl Inner {
                 None => error,
             });
         }
-        let job = Job::new(JobKind::Backup, trigger, clock::now());
+        let mut job = Job::new(JobKind::Backup, trigger, clock::now());
+        job.create = Some(request).filter(|request| *request != BackupRequest::default());
         let claims = Claims { source: true, ..Claims::default() };
         let inner = self.clone();
-        let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, import, context));
+        let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, asked, context));
         self.jobs.submit(job, claims, Box::new(work)).await
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::keep::Keep;
 use crate::engine::restore::{RestoreMode, RestoreReport};
 use crate::engine::verify::VerifyReport;
 use crate::error::Error;
@@ -146,6 +147,10 @@ pub struct Job {
     pub finished: Option<DateTime<Utc>>,
     /// The backup that it makes or reads, once that has a name.
     pub backup: Option<String>,
+    /// What was asked of a backup by somebody, beyond what is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub create: Option<BackupRequest>,
     /// What was asked of an import.
     pub import: Option<ImportRequest>,
     /// How far it is.
@@ -169,6 +174,7 @@ impl Job {
             started: None,
             finished: None,
             backup: None,
+            create: None,
             import: None,
             progress: JobProgress::default(),
             notes: Vec::new(),
@@ -199,6 +205,32 @@ impl Job {
     }
 }
 
+/// What a backup is asked for, beyond what is configured; what is not given is as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupRequest {
+    /// Only these databases. Without it, the one that the source's URI names, or else all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1, example = json!(["shop"]))]
+    pub databases: Option<Vec<String>>,
+    /// Only namespaces that match any of these, `*` standing for any characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1, example = json!(["shop.*"]))]
+    pub include: Option<Vec<String>>,
+    /// Without namespaces that match any of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1, example = json!(["shop.log"]))]
+    pub exclude: Option<Vec<String>>,
+    /// Whether the backup is imported into the target once it is complete. Without it, as `AUTO_IMPORT_TO_LOCAL` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub import: Option<bool>,
+    /// Which backups stay afterwards. Without it, those that `BACKUP_KEEP_…` keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, inline)]
+    pub keep: Option<Keep>,
+}
+
 /// What an import is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -208,17 +240,19 @@ pub struct ImportRequest {
     pub backup_path: String,
     /// The name that the one database gets which is imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub database_name: Option<String>,
     /// Only namespaces that match any of these, `*` standing for any characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = json!(["shop.*"]))]
+    #[schema(nullable = false, min_items = 1, example = json!(["shop.*"]))]
     pub include: Option<Vec<String>>,
     /// Without namespaces that match any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = json!(["shop.log"]))]
+    #[schema(nullable = false, min_items = 1, example = json!(["shop.log"]))]
     pub exclude: Option<Vec<String>>,
     /// What happens to what stands in the target under the same names; `replace` where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub mode: Option<ImportMode>,
 }
 

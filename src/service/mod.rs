@@ -6,6 +6,7 @@ mod begin;
 mod connections;
 mod job;
 mod jobs;
+mod keep;
 mod last;
 mod metrics;
 mod notices;
@@ -27,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
 pub use self::job::{
-    BackupResult, CollectionProgress, ImportMode, ImportRequest, ImportResult, ImportedCollection, Job, JobError, JobId, JobKind,
-    JobProgress, JobResult, JobState, RetentionResult, Trigger, VerifyProblem, VerifyResult,
+    BackupRequest, BackupResult, CollectionProgress, ImportMode, ImportRequest, ImportResult, ImportedCollection, Job, JobError,
+    JobId, JobKind, JobProgress, JobResult, JobState, RetentionResult, Trigger, VerifyProblem, VerifyResult,
 };
 pub use self::jobs::JobView;
 use self::jobs::Jobs;
+pub use self::keep::Keep;
 pub use self::metrics::METRICS_TYPE;
 use self::metrics::{Metrics, Seen};
 use self::notices::Notices;
@@ -117,7 +119,8 @@ impl MongoBackupService {
     /// # Errors
     /// Those of [`begin_backup`](Self::begin_backup). How the job itself ended is in the job.
     pub async fn create_backup(&self) -> Result<Arc<Job>> {
-        let id = self.begin(Trigger::Manual, false).await?;
+        let request = BackupRequest { import: Some(false), ..BackupRequest::default() };
+        let id = self.begin_backup_of(Trigger::Manual, request).await?;
         self.wait(id).await
     }
 
@@ -136,11 +139,17 @@ impl MongoBackupService {
     /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the source's URI; [`ErrorKind::Busy`] where a backup of this source is running, of this service or of
     /// a command line; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_backup(&self, trigger: Trigger) -> Result<JobId> {
-        self.begin(trigger, self.0.settings.auto_import).await
+        self.begin_backup_of(trigger, BackupRequest::default()).await
     }
 
-    async fn begin(&self, trigger: Trigger, import: bool) -> Result<JobId> {
-        self.on_engine(|inner| inner.begin(trigger, import)).await
+    /// Begins a backup as it is asked for: of these databases and namespaces, imported or not, and with so many to stay. What is not
+    /// asked for is as configured.
+    ///
+    /// # Errors
+    /// Those of [`begin_backup`](Self::begin_backup); [`ErrorKind::Usage`] for what cannot be asked; [`ErrorKind::NotConfigured`] where
+    /// it is to be imported and no target is configured. Nothing was done then.
+    pub async fn begin_backup_of(&self, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
+        self.on_engine(move |inner| inner.begin(trigger, request)).await
     }
 
     /// Imports a backup into the target, and waits for it.

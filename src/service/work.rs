@@ -1,11 +1,15 @@
 //! What each kind of job does: the engine's verbs, one after the other, with what came of each kept in the job.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Inner;
-use super::job::{BackupResult, ImportRequest, ImportResult, JobKind, JobProgress, RetentionResult, VerifyProblem, VerifyResult};
+use super::job::{
+    BackupRequest, BackupResult, ImportRequest, ImportResult, JobKind, JobProgress, RetentionResult, VerifyProblem, VerifyResult,
+};
 use super::jobs::{Context, Failure};
+use super::keep::Keep;
 use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
@@ -15,15 +19,80 @@ use crate::engine::{clean, record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::mongo::MongoUri;
-use crate::names::NamespacePattern;
+use crate::names::{self, BackupName, NamespacePattern, SYSTEM_DATABASES};
 
 /// The phase of a job that did all of its work.
 const DONE: &str = "done";
 
+/// What is asked of a backup, valid.
+pub(super) struct Asked {
+    options: BackupOptions,
+    import: bool,
+    retention: Retention,
+}
+
+/// Which backups stay after one was taken.
+enum Retention {
+    /// All.
+    All,
+    /// What is configured.
+    Configured,
+    /// The newest so many of its own group.
+    Newest(NonZeroU32),
+}
+
+impl Asked {
+    /// Reads what is asked for over what is configured.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`]; [`ErrorKind::NotConfigured`] where it is to be imported, and there is no target.
+    pub(super) fn read(service: &Inner, request: &BackupRequest) -> Result<Self> {
+        let databases = some("databases", &request.databases)?;
+        for name in databases {
+            names::check_database(name)?;
+            if SYSTEM_DATABASES.contains(&name.as_str()) {
+                return Err(Error::usage(format!("{name} belongs to the deployment and is never part of a backup"))
+                    .hint("name databases of your own"));
+            }
+        }
+        let options = BackupOptions {
+            databases: databases.to_vec(),
+            include: patterns("include", &request.include)?,
+            exclude: patterns("exclude", &request.exclude)?,
+            tuning: service.config.tuning,
+            ..BackupOptions::default()
+        };
+        if request.import == Some(true) {
+            service.config.target()?;
+        }
+        let keep = request.keep.unwrap_or(Keep::Configured);
+        let retention = match keep.newest()? {
+            Some(count) => Retention::Newest(count),
+            None if keep == Keep::All => Retention::All,
+            None => Retention::Configured,
+        };
+        Ok(Self { options, import: request.import.unwrap_or(service.settings.auto_import), retention })
+    }
+}
+
+/// A list that is given. An empty one is refused: whoever made it may have meant nothing by it, and it would stand for all.
+fn some<'r>(what: &str, given: &'r Option<Vec<String>>) -> Result<&'r [String]> {
+    match given.as_deref() {
+        Some([]) => Err(Error::usage(format!("{what} is empty")).hint(format!("leave {what} out, or name at least one"))),
+        given => Ok(given.unwrap_or_default()),
+    }
+}
+
+fn patterns(what: &str, given: &Option<Vec<String>>) -> Result<Vec<NamespacePattern>> {
+    some(what, given)?.iter().map(|text| NamespacePattern::parse(text)).collect()
+}
+
 /// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
-pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, context: Context) -> Result<(), Failure> {
+pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, asked: Asked, context: Context) -> Result<(), Failure> {
+    let Asked { options, import, retention } = asked;
+
     // 1. The backup.
-    let taken = take(&service, &source, &context).await;
+    let taken = take(&service, &source, options, &context).await;
     service.listing.forget();
     let report = taken.map_err(at(JobKind::Backup))?;
     context.update(|job| {
@@ -49,7 +118,7 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
 
     // 3. Retention: the backup is a success, whatever became of its import.
     if !context.stop.is_cancelled()
-        && let Some(retained) = retain(&service, &context).await
+        && let Some(retained) = retain(&service, &report.name, &retention, &context).await
     {
         if let Some(error) = &retained.error {
             context.progress.note(format!("old backups could not be removed: {error}"));
@@ -63,8 +132,8 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, import: bool, 
     imported.map_err(at(JobKind::Import))
 }
 
-async fn take(service: &Inner, source: &MongoUri, context: &Context) -> Result<BackupReport> {
-    let options = BackupOptions { job: Some(context.id.to_string()), tuning: service.config.tuning, ..BackupOptions::default() };
+async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, context: &Context) -> Result<BackupReport> {
+    let options = BackupOptions { job: Some(context.id.to_string()), ..options };
     let claimed = options.claimed.clone();
     let taken = {
         let run = backup::run(source, service.catalog.store(), &options, &context.progress, &context.stop);
@@ -117,13 +186,10 @@ impl Import {
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
     pub(super) async fn prepare(service: &Inner, request: &ImportRequest) -> Result<Self> {
         let target = service.config.target()?;
-        let patterns = |texts: &Option<Vec<String>>| {
-            texts.iter().flatten().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>()
-        };
         let options = RestoreOptions {
             database: request.database_name.clone(),
-            include: patterns(&request.include)?,
-            exclude: patterns(&request.exclude)?,
+            include: patterns("include", &request.include)?,
+            exclude: patterns("exclude", &request.exclude)?,
             mode: request.mode.map_or_else(Default::default, Into::into),
             tuning: service.config.tuning,
             ..RestoreOptions::default()
@@ -209,12 +275,20 @@ fn problems(report: &VerifyReport) -> Option<Error> {
 }
 
 /// None where nothing is to be removed.
-async fn retain(service: &Inner, context: &Context) -> Option<RetentionResult> {
-    if !service.config.retention.is_empty() {
+async fn retain(service: &Inner, made: &BackupName, retention: &Retention, context: &Context) -> Option<RetentionResult> {
+    let (catalog, policy, zone) = (&service.catalog, &service.config.retention, service.config.timezone);
+    let says_something = match retention {
+        Retention::All => return None,
+        Retention::Configured => !policy.is_empty(),
+        Retention::Newest(_) => true,
+    };
+    if says_something {
         context.progress.begin("removing old backups");
     }
-    let retained =
-        clean::after_backup(&service.catalog, &service.config.retention, service.config.timezone, clock::now()).await?;
+    let retained = match retention {
+        Retention::Newest(count) => clean::beside(catalog, made, *count, zone, clock::now()).await,
+        _ => clean::after_backup(catalog, policy, zone, clock::now()).await?,
+    };
     Some(RetentionResult {
         deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),
         freed_bytes: retained.report.freed_bytes,

@@ -40,11 +40,9 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
         let is_public = operation.get("security").is_some();
         assert_eq!((has("401"), has("429")), (!is_public, !is_public), "{what}");
         assert_eq!(has("403"), !is_public && method != "get", "{what}");
-        assert_eq!(
-            (has("400"), has("413")),
-            (operation.get("requestBody").is_some(), operation.get("requestBody").is_some()),
-            "{what}"
-        );
+        let takes_body = operation.get("requestBody").is_some();
+        assert_eq!((has("413"), has("415")), (takes_body, takes_body), "{what}");
+        assert!(has("400") && has("422"), "{what}: a body or a query that it does not know");
         assert!(has("500"), "{what}");
         for parameter in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
             let given = operation["parameters"].as_array().unwrap().iter();
@@ -61,8 +59,23 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
             assert!(response.get("content").is_some() || status == "303", "{what}: {status} has no body");
         }
     }
-    for name in ["ImportRequest", "CleanRequest", "VerifyRequest", "ScheduleChange"] {
-        assert_eq!(contract["components"]["schemas"][name]["additionalProperties"], json!(false), "{name}");
+    for (name, fields) in [
+        ("BackupRequest", "databases exclude import include keep"),
+        ("ImportRequest", "backupPath databaseName exclude include mode"),
+        ("CleanRequest", "dryRun keepCount"),
+        ("VerifyRequest", "deep"),
+        ("ScheduleChange", "cron enabled interval timezone"),
+    ] {
+        let schema = &contract["components"]["schemas"][name];
+        assert_eq!(schema["additionalProperties"], json!(false), "{name}");
+        // Those that a request is compared with are named by hand.
+        let described: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(described, fields.split(' ').collect(), "{name}");
+    }
+    let bodies = [("create", false), ("import", true), ("clean", true), ("{name}/verify", false)];
+    for (call, required) in bodies {
+        let body = &contract["paths"][format!("/api/backups/{call}")]["post"]["requestBody"];
+        assert_eq!(body["required"], required, "{call}: {body}");
     }
     let mut references = Vec::new();
     collect(&contract, &mut references);

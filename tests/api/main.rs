@@ -14,4 +14,5 @@ mod jobs;
 mod log;
 mod place;
 mod sockets;
+mod strict;
 mod values;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{RestoreOptions, views};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, Manifest};
-use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES};
+use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
 #[derive(Debug, Clone)]
@@ -191,15 +191,6 @@ fn check(to: &Namespace) -> Result<()> {
             "{to} cannot be the name of a collection: it is reserved, or has a character that no server takes"
         ))
         .hint("choose another with --rename"));
-    }
-    Ok(())
-}
-
-/// What servers ask of a database's name.
-fn check_database(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
-        return Err(Error::usage(format!("{name:?} cannot be the name of a database"))
-            .hint("1 to 63 bytes, without / \\ . \" $ and spaces"));
     }
     Ok(())
 }

@@ -22,14 +22,14 @@ use self::places::{Origin, Places, place};
 use self::service::Service;
 use self::settings::{
     ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
-    MAX_MBIT, MEMORY, PATH, POLITE, READERS, Setting, TIMEZONE, WRITERS,
+    MAX_MBIT, MEMORY, PATH, POLITE, READ_PREFERENCE, READERS, Setting, TIMEZONE, WRITERS,
 };
 use self::unknown::Unknown;
 use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Codec};
-use crate::mongo::{MongoUri, Role};
+use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::retention::Policy;
 use crate::schedule;
 
@@ -71,6 +71,7 @@ pub enum LogFormat {
 pub struct Config {
     source: Option<(String, Origin)>,
     target: Option<(String, Origin)>,
+    read_preference: Option<ReadPreference>,
     service: Service,
     server: Figment,
     unknown: Vec<Unknown>,
@@ -118,6 +119,7 @@ impl Config {
         Ok(Self {
             source: text(settings, &ATLAS)?,
             target: text(settings, &LOCAL)?,
+            read_preference: parsed(settings, &READ_PREFERENCE, ReadPreference::parse)?,
             service: Service::read(settings, &path, timezone, places.state_directory.as_deref())?,
             server: http::figment(&places, flags)?,
             unknown: places.unknown,
@@ -143,7 +145,12 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format`.
     pub fn configured_source(&self) -> Result<Option<MongoUri>> {
-        self.source.as_ref().map(|found| parse_uri(Role::Source, &ATLAS, found)).transpose()
+        let Some(found) = &self.source else { return Ok(None) };
+        let uri = parse_uri(Role::Source, &ATLAS, found)?;
+        Ok(Some(match &self.read_preference {
+            Some(preference) => uri.preferring(preference.clone()),
+            None => uri,
+        }))
     }
 
     /// The target's URI.

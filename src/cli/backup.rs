@@ -67,6 +67,9 @@ pub struct Args {
     /// Read more slowly while the source answers later than it did [env: BACKUP_POLITE]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     polite: Option<String>,
+    /// Read from this member of a replica set: primary, primaryPreferred, secondary, secondaryPreferred, nearest, or a document with mode, tagSets and maxStalenessSeconds [env: BACKUP_READ_PREFERENCE] [default: the URI's, else primary]
+    #[arg(long, value_name = "MODE")]
+    read_preference: Option<String>,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
@@ -83,6 +86,7 @@ impl Args {
             frame_mb: self.frame_mb.clone(),
             max_mbit: self.max_mbit.clone(),
             polite: self.polite.clone(),
+            read_preference: self.read_preference.clone(),
             memory_mb: self.memory_mb.clone(),
             ..Flags::default()
         }

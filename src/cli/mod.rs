@@ -53,6 +53,8 @@ Settings come from flags, the environment, .env and rocket.toml, the earlier of 
                     how much of the machine is used; `tune` measures most of them
   BACKUP_MAX_MBIT, BACKUP_POLITE
                     how much of the source
+  BACKUP_READ_PREFERENCE
+                    which member of a replica set is read from
   BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY, _YEARLY
                     which backups stay, after each one and for `clean`
   LOG_FORMAT        human or json; RUST_LOG says what is logged

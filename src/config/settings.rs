@@ -26,6 +26,7 @@ pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_
 pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "--frame-mb");
 pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
 pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "--polite");
+pub(super) const READ_PREFERENCE: Setting = flagged("read_preference", "BACKUP_READ_PREFERENCE", "--read-preference");
 pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "--memory-mb");
 pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
 pub(super) const KEEP_DAILY: Setting = unflagged("keep_daily", "BACKUP_KEEP_DAILY");
@@ -46,7 +47,7 @@ pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
 pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
 
 /// All that there are.
-pub(super) const SETTINGS: [&Setting; 29] = [
+pub(super) const SETTINGS: [&Setting; 30] = [
     &ATLAS,
     &LOCAL,
     &PATH,
@@ -58,6 +59,7 @@ pub(super) const SETTINGS: [&Setting; 29] = [
     &FRAME,
     &MAX_MBIT,
     &POLITE,
+    &READ_PREFERENCE,
     &MEMORY,
     &KEEP_LAST,
     &KEEP_DAILY,
@@ -103,6 +105,8 @@ pub struct Flags {
     pub max_mbit: Option<String>,
     /// `--polite`
     pub polite: Option<String>,
+    /// `--read-preference`
+    pub read_preference: Option<String>,
     /// `--memory-mb`
     pub memory_mb: Option<String>,
     /// `--address`: the IP address to listen at.
@@ -113,7 +117,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 12] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 13] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -126,6 +130,7 @@ impl Flags {
             (&FRAME, &self.frame_mb),
             (&MAX_MBIT, &self.max_mbit),
             (&POLITE, &self.polite),
+            (&READ_PREFERENCE, &self.read_preference),
             (&MEMORY, &self.memory_mb),
         ]
     }

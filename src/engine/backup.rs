@@ -214,6 +214,10 @@ async fn backup(
         None => (unless_stopped(stop, plan::prepare(source, options)).await?, clock::now()),
         Some(unfinished) => (unless_stopped(stop, resume::prepare(source, options, unfinished)).await?, unfinished.started()),
     };
+    if let Some((member, is_primary, preference)) = prepared.connection.chosen() {
+        let state = if is_primary { "the primary" } else { "a secondary" };
+        progress.note(format!("documents are read from {member}, {state} ({preference})"));
+    }
     let first = pulse::first(started, turn::hosts(source, &prepared.connection.hosts), options.job.clone(), lock.holds());
     let ready = async {
         match options.allow_concurrent {

@@ -152,6 +152,7 @@ pub async fn run(setup: Setup) -> CheckReport {
     let source = settle(&mut report, Side::Source, source, nothing_configured);
     if let Some(source) = &source {
         judge_moment(&mut report, source);
+        judge_member(&mut report, source);
     }
 
     // 3. The target: the same, and whether it takes writes.
@@ -271,6 +272,24 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
             report.add(subject, Status::Ok, format!("every collection is read at one moment, as a snapshot, {longer}"), None);
         }
     }
+}
+
+/// Which member of a set documents are read from.
+fn judge_member(report: &mut CheckReport, source: &Reached) {
+    let c = &source.connection;
+    let read_from = |member: &str, what: &str| format!("documents are read from {member}, {what}");
+    let message = match (c.chosen(), &c.me) {
+        (Some((member, is_primary, preference)), _) => {
+            let state = if is_primary { "the primary" } else { "a secondary" };
+            read_from(&member, &format!("{state} ({preference})"))
+        }
+        (None, Some(me)) if c.topology == Topology::ReplicaSet && c.writable => read_from(me, "the primary"),
+        (None, Some(me)) if c.topology == Topology::ReplicaSet => {
+            read_from(me, "which is not the primary and is connected to directly")
+        }
+        _ => return,
+    };
+    report.add("source member", Status::Ok, message, None);
 }
 
 fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reached>) {

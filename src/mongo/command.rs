@@ -6,7 +6,8 @@ use bson::{Document, RawDocument, RawDocumentBuf};
 use futures::TryStreamExt as _;
 use mongodb::Database;
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
-use mongodb::raw_batch_cursor::RawBatch;
+use mongodb::options::{RunCommandOptions, RunCursorCommandOptions};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -35,7 +36,9 @@ pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, 
 /// # Errors
 /// The driver's. A reply with `writeErrors` or `writeConcernError` is no error to the driver: callers that write look.
 pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
-    bounded(COMMAND_LIMIT, database.run_raw_command(command).into_future()).await
+    // The driver would ask the primary, whatever the database was made for.
+    let options = RunCommandOptions::builder().selection_criteria(database.selection_criteria().cloned()).build();
+    bounded(COMMAND_LIMIT, database.run_raw_command(command).with_options(options).into_future()).await
 }
 
 /// Runs a command that changes nothing, again where its connection breaks meanwhile. That no server is there is not asked twice.
@@ -57,6 +60,20 @@ pub async fn ask(database: &Database, command: RawDocumentBuf) -> Result<Documen
     }
 }
 
+/// Runs a command that answers with a cursor of batches of so many documents, where that is said.
+///
+/// # Errors
+/// The driver's.
+pub async fn open_cursor(
+    database: &Database,
+    command: RawDocumentBuf,
+    batch: Option<u32>,
+) -> Result<RawBatchCursor, DriverError> {
+    let criteria = database.selection_criteria().cloned();
+    let options = RunCursorCommandOptions::builder().batch_size(batch).selection_criteria(criteria).build();
+    database.run_raw_cursor_command(command).with_options(options).batch().await
+}
+
 /// Runs a command that answers with a cursor, and gives every document, raw, with the operation time of its last reply, which
 /// only members of a replica set tell.
 ///
@@ -67,7 +84,7 @@ pub async fn run_cursor(
     command: RawDocumentBuf,
 ) -> Result<(Vec<RawDocumentBuf>, Option<bson::Timestamp>), DriverError> {
     let all = async {
-        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
+        let mut cursor = open_cursor(database, command, None).await?;
         let (mut documents, mut time) = (Vec::new(), None);
         while let Some(batch) = cursor.try_next().await? {
             for document in batch.doc_slices()? {

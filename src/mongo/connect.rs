@@ -8,6 +8,7 @@ use mongodb::options::{ClientOptions, Compressor};
 use mongodb::{Client, Database};
 
 use super::failure::describe;
+use super::members::{Members, ReadPreference};
 use super::{MongoUri, Role, command};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
@@ -51,7 +52,13 @@ pub struct Connection {
     pub hosts: Vec<String>,
     /// The identity of the server's process: another one after every start.
     pub process: Option<ObjectId>,
+    /// The name of the member that answers, as its set knows it.
+    pub me: Option<String>,
+    /// Whether what is asked for beside documents is answered by a server that takes writes.
+    pub writable: bool,
     options: ClientOptions,
+    preference: Option<ReadPreference>,
+    members: Members,
 }
 
 /// How to connect.
@@ -83,7 +90,10 @@ impl Connection {
         } else if !uri.names_selection_timeout() {
             options.server_selection_timeout = Some(SELECTION_TIMEOUT);
         }
-        Self::with_options(uri.clone(), options).await
+        // What is written goes to the primary, whatever is preferred for reading.
+        let in_string = ReadPreference::of(options.selection_criteria.take())?;
+        let preference = uri.preference().cloned().or(in_string).filter(|_| role == Role::Source);
+        Self::with_options(uri.clone(), options, preference).await
     }
 
     /// The same deployment over connections that compress what they carry with zstd.
@@ -93,17 +103,26 @@ impl Connection {
     pub async fn compressed(&self) -> Result<Self> {
         let mut options = self.options.clone();
         options.compressors = Some(vec![Compressor::Zstd { level: None }]);
-        Self::with_options(self.uri.clone(), options).await
+        Self::with_options(self.uri.clone(), options, self.preference.clone()).await
     }
 
-    async fn with_options(uri: MongoUri, options: ClientOptions) -> Result<Self> {
+    async fn with_options(uri: MongoUri, options: ClientOptions, preference: Option<ReadPreference>) -> Result<Self> {
         let role = uri.role();
         let what = format!("connecting to {uri}");
         let client = Client::with_options(options.clone()).map_err(|e| {
             Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e)
         })?;
-        let admin = client.database("admin");
-        let hello = command::ask(&admin, rawdoc! { "hello": 1 }).await.map_err(|e| describe(role, &what, e))?;
+        let (members, hello) = match &preference {
+            Some(preference) => {
+                let direct = options.direct_connection == Some(true);
+                Members::find(&client, preference, role, direct).await.map_err(|e| e.context(&what))?
+            }
+            None => {
+                let asked = command::ask(&client.database("admin"), rawdoc! { "hello": 1 }).await;
+                (Members::default(), asked.map_err(|e| describe(role, &what, e))?)
+            }
+        };
+        let admin = members.database(&client, "admin");
         let build = command::ask(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
         let version =
             version(&build).ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: buildInfo has no version")))?;
@@ -123,13 +142,35 @@ impl Connection {
             hosts = uri.hosts().to_vec();
         }
         let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok();
-        Ok(Self { client, uri, topology, version, replica_set, hosts, process, options })
+        let me = hello.get_str("me").ok().map(str::to_owned);
+        let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
+        Ok(Self { client, uri, topology, version, replica_set, hosts, process, me, writable, options, preference, members })
     }
 
     /// A database of it.
     #[must_use]
     pub fn database(&self, name: &str) -> Database {
-        self.client.database(name)
+        self.members.database(&self.client, name)
+    }
+
+    /// A database of it as documents are read: from the member that the read preference chose.
+    #[must_use]
+    pub fn documents(&self, name: &str) -> Database {
+        self.members.documents(&self.client, name)
+    }
+
+    /// The member that a read preference chose, `host:port`, whether it is the primary, and the preference.
+    #[must_use]
+    pub fn chosen(&self) -> Option<(String, bool, &ReadPreference)> {
+        self.members.chosen()
+    }
+
+    /// A read failed: if the chosen member is not there any more, another one that fits is chosen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] if none fits.
+    pub async fn reconsider(&self) -> Result<()> {
+        self.members.reconsider(&self.client).await
     }
 
     /// The role it plays.
@@ -154,7 +195,7 @@ impl Connection {
     /// The feature compatibility version, where the login may ask.
     async fn feature_compatibility_version(&self) -> Option<String> {
         let ask = rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
-        let reply = command::ask(&self.database("admin"), ask).await.ok()?;
+        let reply = command::ask(&self.documents("admin"), ask).await.ok()?;
         reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
     }
 
@@ -173,7 +214,7 @@ impl Connection {
     /// The replica set's id, where there is one and the login may read the configuration.
     pub async fn replica_set_id(&self) -> Option<String> {
         self.replica_set.as_ref()?;
-        let reply = command::ask(&self.database("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
+        let reply = command::ask(&self.documents("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
         let id =
             reply.get_document("config").and_then(|c| c.get_document("settings")).and_then(|s| s.get_object_id("replicaSetId"));
         id.ok().map(|id| id.to_hex())
@@ -184,7 +225,7 @@ impl Connection {
     /// # Errors
     /// The command's, as for [`open`](Self::open).
     pub async fn round_trip(&self) -> Result<Duration> {
-        let admin = self.database("admin");
+        let admin = self.documents("admin");
         let mut shortest = Duration::MAX;
         for _ in 0..3 {
             let begin = std::time::Instant::now();

@@ -5,9 +5,11 @@ pub mod catalog;
 pub mod command;
 pub mod connect;
 pub mod failure;
+pub mod members;
 pub mod rights;
 pub mod survey;
 pub mod uri;
 
 pub use connect::{Connection, Version};
+pub use members::ReadPreference;
 pub use uri::{MongoUri, Role};

@@ -2,6 +2,7 @@
 
 use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
+use super::ReadPreference;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which of the two deployments is meant. The names in messages are those that users know.
@@ -45,6 +46,7 @@ pub struct MongoUri {
     role: Role,
     names_compressors: bool,
     names_selection_timeout: bool,
+    preference: Option<ReadPreference>,
 }
 
 impl MongoUri {
@@ -73,8 +75,20 @@ impl MongoUri {
             role,
             names_compressors: parsed.compressors.is_some(),
             names_selection_timeout: parsed.server_selection_timeout.is_some(),
+            preference: None,
             text,
         })
+    }
+
+    /// The same with this read preference, whatever the string says.
+    #[must_use]
+    pub fn preferring(mut self, preference: ReadPreference) -> Self {
+        self.preference = Some(preference);
+        self
+    }
+
+    pub(super) fn preference(&self) -> Option<&ReadPreference> {
+        self.preference.as_ref()
     }
 
     /// The whole string, credentials included: for the driver alone.

@@ -7,6 +7,7 @@ use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
+use super::oplog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, LeftOut, Topology};
 use crate::mongo::catalog::{self, CollectionInfo};
@@ -231,7 +232,12 @@ pub async fn settle(connection: &Connection, selection: &Selection, until_they_a
     for round in 0..LISTINGS {
         let second = command::patiently(|| list(connection, selection)).await?;
         if first.collections == second.collections {
-            return Ok(first);
+            match confirmed(connection, first.time).await? {
+                Some(time) => return Ok(Listing { time: Some(time), ..first }),
+                None if first.time.is_none() => return Ok(first),
+                // A majority has not seen yet what the listing shows.
+                None => {}
+            }
         }
         first = second;
         tokio::time::sleep(Duration::from_millis(10 * u64::from(round))).await;
@@ -241,6 +247,24 @@ pub async fn settle(connection: &Connection, selection: &Selection, until_they_a
         format!("collections or indexes of the source changed between each of {LISTINGS} listings"),
     )
     .hint("run the backup when fewer collections and indexes are created and dropped, or exclude their namespaces"))
+}
+
+/// The time of a listing, if a majority has confirmed all that it shows. A member without a primary can have more than that, which nobody may
+/// ever confirm: then it is the last time that is confirmed, unless the catalog changed since.
+async fn confirmed(connection: &Connection, time: Option<Timestamp>) -> Result<Option<Timestamp>> {
+    let Some(time) = time.filter(|_| !connection.writable && connection.topology == Topology::ReplicaSet) else {
+        return Ok(time);
+    };
+    let committed = match oplog::now(connection).await {
+        Ok(committed) => committed,
+        // It must not be read; then the listing's own time has to do.
+        Err(e) if e.kind() == ErrorKind::Denied => return Ok(Some(time)),
+        Err(e) => return Err(e),
+    };
+    if committed >= time {
+        return Ok(Some(time));
+    }
+    Ok((!oplog::changes_catalog_after(connection, committed).await?).then_some(committed))
 }
 
 /// About how much a collection holds, as the server's own counters say.
@@ -312,6 +336,6 @@ pub async fn whereabouts(connection: &Connection, collection: &Found, data: &Nam
 /// How many seconds of history the source keeps, where the login may ask.
 pub async fn history_seconds(connection: &Connection) -> Option<u64> {
     let ask = rawdoc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
-    let reply = command::run(&connection.database("admin"), ask).await.ok()?;
+    let reply = command::run(&connection.documents("admin"), ask).await.ok()?;
     catalog::number(&reply, "minSnapshotHistoryWindowInSeconds")
 }

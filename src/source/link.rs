@@ -48,7 +48,7 @@ pub async fn measure(connection: &Connection, largest: Option<(&Found, Size)>) -
     // Twice: the first may wait for the server's disk.
     for _ in 0..2 {
         let begin = Instant::now();
-        let Ok((found, _)) = command::run_cursor(&connection.database(&data.database), find.clone()).await else {
+        let Ok((found, _)) = command::run_cursor(&connection.documents(&data.database), find.clone()).await else {
             return Ok(Link::Near);
         };
         let bytes: usize = found.iter().map(|d| d.as_bytes().len()).sum();

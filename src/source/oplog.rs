@@ -10,7 +10,6 @@ use std::time::Duration;
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, rawdoc, spec::BinarySubtype};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
-use mongodb::options::RunCursorCommandOptions;
 use mongodb::raw_batch_cursor::RawBatch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -72,19 +71,42 @@ pub async fn start(connection: &Connection) -> Result<Start> {
     command::patiently(ask).await
 }
 
-/// The operation time of now: whatever this program has read of the source, it read at or before it.
+/// The operation time of now: whatever this program has read of the source at majority, it read at or before it.
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
 pub async fn now(connection: &Connection) -> Result<Timestamp> {
     let ask = || async {
-        let reply = command::run(&connection.database("admin"), rawdoc! { "ping": 1 }).await;
-        let reply = reply.map_err(|e| describe(connection.role(), "asking for the operation time", e))?;
-        reply
-            .get_timestamp("operationTime")
-            .map_err(|_| Error::new(ErrorKind::Server, "the source does not tell its operation time"))
+        match committed(connection).await {
+            Err(e) => {
+                // The question is asked again, of another member if this one is gone.
+                connection.reconsider().await?;
+                Err(e)
+            }
+            told => told,
+        }
     };
     command::patiently(ask).await
+}
+
+/// The time up to which a majority has everything, as far as the member knows that is read from. (What one without a primary has beyond that
+/// nobody may ever confirm, so nothing can wait for it.)
+async fn committed(connection: &Connection) -> Result<Timestamp> {
+    let ask = rawdoc! { "find": "oplog.rs", "limit": 1, "projection": { "ts": 1 }, "readConcern": { "level": "majority" } };
+    let (_, time) = command::run_cursor(&connection.documents("local"), ask)
+        .await
+        .map_err(|e| describe(connection.role(), "asking for the operation time", e))?;
+    time.ok_or_else(|| Error::new(ErrorKind::Server, "the source does not tell its operation time"))
+}
+
+/// Whether the member that is read from has any entry after this time that may change the catalog, whether or not a majority has it.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
+pub(super) async fn changes_catalog_after(connection: &Connection, time: Timestamp) -> Result<bool> {
+    let ask = rawdoc! { "find": "oplog.rs", "filter": { "ts": { "$gt": time }, "op": "c" }, "limit": 1 };
+    let found = command::run_cursor(&connection.documents("local"), ask).await;
+    Ok(!found.map_err(|e| describe(connection.role(), "reading the oplog", e))?.0.is_empty())
 }
 
 /// Reads a slice of the oplog.
@@ -150,6 +172,7 @@ impl Tail {
     pub async fn read_to(&mut self, goal: Timestamp, writer: &mut RangeWriter, stop: &CancellationToken) -> Result<Timestamp> {
         let mut failing_since: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
+        let mut nobody = None;
         loop {
             let before = self.position;
             let failed = match self.read(goal, writer, stop).await {
@@ -163,10 +186,12 @@ impl Tail {
             let patient = failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
             let lost_position = code_of(&failed) == Some(code::CAPPED_POSITION_LOST);
             if !(is_transient(&failed) || lost_position) || !patient {
-                return Err(describe(self.connection.role(), "reading the oplog", failed));
+                return Err(nobody.unwrap_or_else(|| describe(self.connection.role(), "reading the oplog", failed)));
             }
             tracing::info!("reading the oplog was interrupted and goes on: {failed}");
             stop.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or_else(Error::interrupted)?;
+            let again = stop.run_until_cancelled(self.connection.reconsider()).await.ok_or_else(Error::interrupted)?;
+            nobody = again.err().map(|e| e.context("reading the oplog"));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -179,9 +204,8 @@ impl Tail {
             "batchSize": i64::from(BATCH),
             "readConcern": { "level": "majority", "afterClusterTime": goal },
         };
-        let options = RunCursorCommandOptions::builder().batch_size(BATCH).build();
-        let local = self.connection.database("local");
-        let open = command::bounded(BATCH_LIMIT, local.run_raw_cursor_command(find).with_options(options).batch().into_future());
+        let local = self.connection.documents("local");
+        let open = command::bounded(BATCH_LIMIT, command::open_cursor(&local, find, Some(BATCH)));
         let mut cursor = stop.run_until_cancelled(open).await.ok_or_else(Error::interrupted)??;
         let (mut time, mut is_first) = (None, true);
         loop {
@@ -261,7 +285,7 @@ impl Tail {
     /// back further.
     async fn confirm_nothing_is_missing(&self) -> Result<(), Ended> {
         let first = rawdoc! { "find": "oplog.rs", "limit": 1, "readConcern": { "level": "majority" } };
-        let (found, _) = command::run_cursor(&self.connection.database("local"), first).await?;
+        let (found, _) = command::run_cursor(&self.connection.documents("local"), first).await?;
         let oldest = found.first().and_then(|entry| entry.get_timestamp("ts").ok());
         if !self.seen && oldest.is_some_and(|oldest| oldest <= self.position) {
             return Ok(());
@@ -316,12 +340,12 @@ async fn search(connection: &Connection, collection: Uuid, from: Timestamp, to: 
     };
     let filter = RawDocumentBuf::try_from(&filter)?;
     let search = rawdoc! { "find": "oplog.rs", "filter": filter, "limit": 1, "readConcern": { "level": "majority" } };
-    let found = command::bounded(SEARCH_LIMIT, async { command::run_cursor(&connection.database("local"), search).await });
+    let found = command::bounded(SEARCH_LIMIT, async { command::run_cursor(&connection.documents("local"), search).await });
     if !found.await?.0.is_empty() {
         return Ok(Some(true));
     }
     let first = rawdoc! { "find": "oplog.rs", "limit": 1, "readConcern": { "level": "majority" } };
-    let (first, _) = command::run_cursor(&connection.database("local"), first).await?;
+    let (first, _) = command::run_cursor(&connection.documents("local"), first).await?;
     let reaches_back = first.first().and_then(|entry| entry.get_timestamp("ts").ok()).is_some_and(|oldest| oldest <= from);
     Ok(reaches_back.then_some(false))
 }

@@ -121,6 +121,6 @@ async fn latency(connection: &Connection, place: Option<&Namespace>) -> Duration
         None => ("admin", rawdoc! { "ping": 1 }),
     };
     // What it says does not matter, and an error comes late or soon as an answer does.
-    let _answer = tokio::time::timeout(ANSWER_LIMIT, command::run(&connection.database(database), question)).await;
+    let _answer = tokio::time::timeout(ANSWER_LIMIT, command::run(&connection.documents(database), question)).await;
     begun.elapsed()
 }

@@ -51,6 +51,12 @@ impl IdValue {
         RawDocumentBuf::from_bytes(bytes).map_err(defect)
     }
 
+    /// Whether it can be part of a command: the driver cannot send text that is not UTF-8.
+    #[must_use]
+    pub fn can_be_sent(&self) -> bool {
+        self.kind != 0x02 || self.value.get(4..).is_some_and(|text| std::str::from_utf8(text).is_ok())
+    }
+
     /// The `_id` of a document, where it has one.
     #[must_use]
     pub fn of(document: &[u8]) -> Option<Self> {
@@ -83,12 +89,18 @@ pub enum Range {
 
 impl Range {
     /// The same part, read in the order of `_id` where it would be read as it is stored. Without a snapshot, a document that is deleted and
-    /// inserted again can be met twice where it is stored, and never twice in the order of `_id`. Capped collections are
-    /// left as they are: their order counts, and nothing is deleted from them.
+    /// inserted again can be met twice where it is stored, and never twice in the order of `_id`; and where it is stored, what is written
+    /// meanwhile comes last, whatever its `_id`, so that a cursor that may not read as fast follows it for ever. Capped collections are
+    /// left as they are: their order counts, and nothing is deleted from them. So is what comes from several shards, each in its own order.
     #[must_use]
-    pub fn in_order(&self, collection: &Found) -> Self {
+    pub fn in_order(&self, collection: &Found, topology: Topology) -> Self {
         match self {
-            Self::Natural if !collection.is_capped() && !collection.is_clustered() && has_id_index(collection) => {
+            Self::Natural
+                if topology != Topology::Sharded
+                    && !collection.is_capped()
+                    && !collection.is_clustered()
+                    && has_id_index(collection) =>
+            {
                 Self::Expression { lower: None, upper: None }
             }
             other => other.clone(),
@@ -187,14 +199,13 @@ async fn sample(
         "cursor": { "batchSize": 100_000 },
         "allowDiskUse": false,
     };
-    let (documents, _) = command::run_cursor(&connection.database(&data.database), aggregate).await.ok()?;
+    let (documents, _) = command::run_cursor(&connection.documents(&data.database), aggregate).await.ok()?;
     let parts = usize::try_from(parts).ok()?;
     let mut bounds: Vec<IdValue> =
         places(documents.len(), parts, last_parts).filter_map(|at| IdValue::of(documents[at].as_bytes())).collect();
     bounds.dedup();
-    // MinKey and MaxKey bound nothing, and the driver cannot send text that is not UTF-8 in a command.
-    bounds.retain(|b| !matches!(b.kind, 0xFF | 0x7F));
-    bounds.retain(|b| b.kind != 0x02 || std::str::from_utf8(&b.value[4..]).is_ok());
+    // MinKey and MaxKey bound nothing.
+    bounds.retain(|b| !matches!(b.kind, 0xFF | 0x7F) && b.can_be_sent());
     Some(bounds)
 }
 

@@ -7,7 +7,6 @@ use bson::raw::cstr;
 use bson::{RawBsonRef, RawDocumentBuf, Timestamp, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
-use mongodb::options::RunCursorCommandOptions;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -48,6 +47,9 @@ const LARGEST_BATCH: u64 = 16 * 1024 * 1024;
 
 /// Documents a batch where small replies are wanted and it is not known how large documents are.
 const CAREFUL_DOCUMENTS: u32 = 500;
+
+/// The type byte of MaxKey.
+const MAX_KEY: u8 = 0x7F;
 
 /// How often a range that can only be read from its start is begun again.
 const RESTARTS: u32 = 20;
@@ -130,6 +132,16 @@ struct Position {
     until: Option<IdValue>,
     /// That document was handed on.
     complete: bool,
+    /// Where a range without an end ends, if it is not read at one moment.
+    last: Option<Last>,
+}
+
+/// The largest `_id`s of a collection when reading began. Without a moment that is read, a cursor would follow what is written after it for ever
+/// if that comes faster than it may read.
+#[derive(Debug, Clone, PartialEq)]
+struct Last {
+    /// Beside MaxKey, which is larger than any that may come; none where there was no other document.
+    id: Option<IdValue>,
 }
 
 /// Why one cursor ended early.
@@ -169,6 +181,8 @@ impl Scan {
         let mut failing_since: Option<Instant> = None;
         let (mut pause, mut restarts, mut halvings) = (FIRST_PAUSE, 0, 0);
         let mut by_uuid = self.can_name_uuid();
+        // Why no member can be read from, when that is so.
+        let mut nobody = None;
         loop {
             let before = position.clone();
             let failed = match self.read(&mut position, halvings, by_uuid, budget, to).await {
@@ -200,11 +214,12 @@ impl Scan {
             }
             let patient = failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
             if !(is_transient(&failed) || lost_position) || !patient {
-                return Err(Failure::Other(self.describe(failed)));
+                return Err(Failure::Other(nobody.unwrap_or_else(|| self.describe(failed))));
             }
             tracing::info!("{} was interrupted and goes on: {failed}", self.what());
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            nobody = self.connection.reconsider().await.err().map(|e| e.context(self.what()));
             if position.handed_on && (lost_position || !self.can_resume(&position).await) {
                 restarts += 1;
                 if restarts > RESTARTS {
@@ -243,6 +258,9 @@ impl Scan {
         }
         if self.collection.is_capped() && position.until.is_none() {
             position.until = self.newest().await?;
+        }
+        if self.is_open() && position.last.is_none() {
+            position.last = self.last().await?;
         }
         // The first of a range that goes on may be one that was read: with it alone, nothing would have come.
         let least = if position.last_id.is_some() { 2 } else { 1 };
@@ -297,6 +315,9 @@ impl Scan {
         match &self.range {
             Range::Natural => {
                 find.append(cstr!("hint"), rawdoc! { "$natural": 1 });
+                if let Some(last) = &position.last {
+                    find.append(cstr!("filter"), raw(all_of(&[last.expression()]))?);
+                }
                 if with_token {
                     find.append(cstr!("$_requestResumeToken"), true);
                     if let Some((token, _)) = &position.token {
@@ -306,8 +327,14 @@ impl Scan {
             }
             Range::Expression { lower, upper } => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
-                if lower.is_some() || upper.is_some() || position.last_id.is_some() {
-                    find.append(cstr!("filter"), raw(expression(lower.as_ref(), upper.as_ref(), position.last_id.as_ref()))?);
+                let from = match &position.last_id {
+                    Some(last) => Some(comparison(b"$gt", last)),
+                    None => lower.as_ref().map(|id| comparison(b"$gte", id)),
+                };
+                let to = upper.as_ref().map(|id| comparison(b"$lt", id)).or(position.last.as_ref().map(Last::expression));
+                let parts: Vec<_> = from.into_iter().chain(to).collect();
+                if !parts.is_empty() {
+                    find.append(cstr!("filter"), raw(all_of(&parts))?);
                 }
             }
             Range::Bounds { lower, upper } => {
@@ -324,6 +351,9 @@ impl Scan {
                     Some(to) => find.append(cstr!("max"), raw(Writer::default().with(to.kind, b"_id", &to.value).finish())?),
                     None => find.append(cstr!("max"), rawdoc! { "_id": RawBsonRef::MaxKey }),
                 }
+                if let (None, Some(last)) = (upper, &position.last) {
+                    find.append(cstr!("filter"), raw(all_of(&[last.expression()]))?);
+                }
             }
             Range::MaxKey => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
         }
@@ -335,8 +365,7 @@ impl Scan {
             find.append(cstr!("batchSize"), i64::from(batch));
         }
         find.append(cstr!("readConcern"), self.read_concern());
-        let options = RunCursorCommandOptions::builder().batch_size(batch).build();
-        self.connection.database(&data.database).run_raw_cursor_command(find).with_options(options).batch().await
+        command::open_cursor(&self.connection.documents(&data.database), find, batch).await
     }
 
     /// Whether the server is to leave out the document that was read last: at one moment it is still there.
@@ -370,6 +399,33 @@ impl Scan {
         }
     }
 
+    /// Whether what is written meanwhile, with larger and larger `_id`s, would belong to it. Capped collections end at their newest document.
+    fn is_open(&self) -> bool {
+        let without_end = match &self.range {
+            Range::Natural => true,
+            Range::Expression { upper, .. } | Range::Bounds { upper, .. } => upper.is_none(),
+            Range::MaxKey => false,
+        };
+        without_end && self.snapshot.is_none() && !self.collection.is_capped()
+    }
+
+    /// The largest `_id` now, in the collection's own order; none where it cannot be sent back.
+    async fn last(&self) -> Result<Option<Last>, DriverError> {
+        // What is stored by `_id` is not sorted again: versions before 5.3 would read all of it for that.
+        let sort = if self.collection.is_clustered() {
+            rawdoc! { "$natural": -1 }
+        } else {
+            rawdoc! { "_id": -1 }
+        };
+        let find = rawdoc! {
+            "find": self.data.collection.as_str(), "sort": sort, "limit": 2, "projection": { "_id": 1 },
+            "readConcern": self.read_concern(),
+        };
+        let (found, _) = command::run_cursor(&self.connection.documents(&self.data.database), find).await?;
+        let id = found.iter().filter_map(|document| IdValue::of(document.as_bytes())).find(|id| id.kind != MAX_KEY);
+        Ok(id.as_ref().is_none_or(IdValue::can_be_sent).then_some(Last { id }))
+    }
+
     /// The `_id` of the document that was written last.
     async fn newest(&self) -> Result<Option<IdValue>, DriverError> {
         let data = &self.data;
@@ -377,7 +433,7 @@ impl Scan {
             "find": data.collection.as_str(), "sort": { "$natural": -1 }, "limit": 1, "projection": { "_id": 1 },
             "readConcern": self.read_concern(),
         };
-        let (found, _) = command::run_cursor(&self.connection.database(&data.database), find).await?;
+        let (found, _) = command::run_cursor(&self.connection.documents(&data.database), find).await?;
         Ok(found.first().and_then(|document| IdValue::of(document.as_bytes())))
     }
 
@@ -405,7 +461,7 @@ impl Scan {
 
     /// The identity of the server process that answers now.
     async fn process(&self) -> Result<Option<ObjectId>, DriverError> {
-        let hello = command::run(&self.connection.database("admin"), rawdoc! { "hello": 1 }).await?;
+        let hello = command::run(&self.connection.documents("admin"), rawdoc! { "hello": 1 }).await?;
         Ok(hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok())
     }
 
@@ -456,22 +512,35 @@ impl Position {
     }
 }
 
-/// `{$expr: {$and: [{$gte: ["$_id", {$literal: lower}]}, {$lt: ["$_id", {$literal: upper}]}]}}`, with `$gt` and the last `_id`
-/// where a range goes on.
-fn expression(lower: Option<&IdValue>, upper: Option<&IdValue>, last: Option<&IdValue>) -> Vec<u8> {
-    let comparison = |operator: &[u8], id: &IdValue| {
-        let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
-        let sides = Writer::default().with(0x02, b"0", b"\x05\0\0\0$_id\0").with(0x03, b"1", &literal).finish();
-        Writer::default().with(0x04, operator, &sides).finish()
-    };
-    let from = last.map(|id| comparison(b"$gt", id)).or_else(|| lower.map(|id| comparison(b"$gte", id)));
-    let to = upper.map(|id| comparison(b"$lt", id));
-    let mut all = Writer::default();
-    for (place, part) in from.iter().chain(&to).enumerate() {
-        all = all.with(0x03, place.to_string().as_bytes(), part);
+impl Last {
+    /// Up to it, and the one that is larger than all.
+    fn expression(&self) -> Vec<u8> {
+        let largest = comparison(b"$eq", &IdValue { kind: MAX_KEY, value: Vec::new() });
+        let upto = self.id.as_ref().map(|id| comparison(b"$lte", id));
+        let either = array(&upto.into_iter().chain([largest]).collect::<Vec<_>>());
+        Writer::default().with(0x04, b"$or", &either).finish()
     }
-    let and = Writer::default().with(0x04, b"$and", &all.finish()).finish();
+}
+
+/// `{$lt: ["$_id", {$literal: id}]}`
+fn comparison(operator: &[u8], id: &IdValue) -> Vec<u8> {
+    let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
+    let sides = Writer::default().with(0x02, b"0", b"\x05\0\0\0$_id\0").with(0x03, b"1", &literal).finish();
+    Writer::default().with(0x04, operator, &sides).finish()
+}
+
+/// `{$expr: {$and: [..]}}`, which compares as the collection is ordered, across types.
+fn all_of(expressions: &[Vec<u8>]) -> Vec<u8> {
+    let and = Writer::default().with(0x04, b"$and", &array(expressions)).finish();
     Writer::default().with(0x03, b"$expr", &and).finish()
+}
+
+fn array(documents: &[Vec<u8>]) -> Vec<u8> {
+    let mut all = Writer::default();
+    for (place, document) in documents.iter().enumerate() {
+        all = all.with(0x03, place.to_string().as_bytes(), document);
+    }
+    all.finish()
 }
 
 fn raw(bytes: Vec<u8>) -> Result<RawDocumentBuf, DriverError> {

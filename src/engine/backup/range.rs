@@ -29,13 +29,13 @@ pub(super) async fn read_range(
     loop {
         let data = lock(&reading.data).clone();
         let snapshot = moment.snapshot().filter(|_| !reading.found.is_capped() && !reading.altered.load(Ordering::Relaxed));
-        let in_order = snapshot.is_none() && moment.relies();
+        let topology = shared.connection.topology;
         let scan = Scan {
             connection: shared.connection.clone(),
             collection: reading.found.clone(),
             data: data.clone(),
             size: reading.size,
-            range: if in_order { unit.range.in_order(&reading.found) } else { unit.range.clone() },
+            range: if snapshot.is_none() { unit.range.in_order(&reading.found, topology) } else { unit.range.clone() },
             snapshot,
             not_before: moment.time,
             reply_bytes: shared.pace.reply_bytes(shared.reply_bytes),

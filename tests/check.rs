@@ -8,8 +8,8 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::error::ErrorKind;
 use serde_json::Value;
-use support::cli::Cli;
-use support::server::{Server, ServerOptions, free_port};
+use support::cli::{Cli, Output, finish};
+use support::server::{ReplicaSet, Server, ServerOptions, free_port};
 
 const PASSWORD: &str = "hunter2-check";
 const UNAUTHORIZED: i32 = 13;
@@ -220,4 +220,71 @@ async fn what_is_not_configured_is_told() {
     assert_eq!(report["lines"][0]["message"], "Atlas MongoDB URI not configured");
     assert_eq!(report["lines"][1]["message"], "Local MongoDB URI not configured");
     assert_eq!(report["success"], false);
+}
+
+/// How many documents a member has given to anyone.
+async fn returned(member: &Server) -> i64 {
+    let status = member.admin(doc! { "serverStatus": 1 }).await.unwrap();
+    status.get_document("metrics").unwrap().get_document("document").unwrap().get_i64("returned").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_preference_chooses_the_member_that_is_read() {
+    const DOCUMENTS: i32 = 300;
+    let mut set = ReplicaSet::start(3).await;
+    let primary = set.primary().await;
+    let documents: Vec<Document> = (0..DOCUMENTS).map(|i| doc! { "_id": i, "pad": "x".repeat(10_000) }).collect();
+    let insert = doc! { "insert": "orders", "documents": documents, "writeConcern": { "w": 3 } };
+    set.client().await.database("shop").run_command(insert).await.unwrap();
+    let cli = Cli::new();
+    let uri = set.uri();
+
+    // The primary is spared, and `check` says who is not.
+    let before = returned(&set.members[primary]).await;
+    let taken = cli.json(&["backup", "--source", &uri, "--read-preference", "secondary"]).await;
+    assert_eq!((&taken["documents"], &taken["consistency"]["kind"]), (&DOCUMENTS.into(), &"snapshot".into()));
+    let given = returned(&set.members[primary]).await - before;
+    assert!(given < 50, "the primary gave {given} documents");
+    let checked = cli.run(&["check", "--source", &format!("{uri}&readPreference=secondary"), "--json"]).await.json();
+    let lines = checked["checks"].as_array().or(checked["lines"].as_array()).unwrap();
+    let member = lines.iter().find(|line| line["subject"] == "source member").unwrap();
+    assert!(member["message"].as_str().unwrap().contains("a secondary (readPreference=secondary)"), "{member}");
+
+    // What cannot be honored is told with what there is, and nothing is taken.
+    let refused = |output: &Output, code: i32, what: &str| {
+        assert_eq!(output.code, Some(code), "{output:?}");
+        assert!(output.stderr.contains(what), "{output:?}");
+    };
+    let none = format!("{uri}&readPreference=secondary&readPreferenceTags=dc:none&serverSelectionTimeoutMS=500");
+    refused(&cli.run(&["backup", "--source", &none]).await, 1, "is a secondary");
+    let direct = set.members[primary].uri();
+    let is_primary = "the member that is connected to directly is the primary";
+    refused(&cli.run(&["backup", "--source", &format!("{direct}&readPreference=secondary")]).await, 1, is_primary);
+    refused(&cli.run(&["backup", "--source", &uri, "--read-preference", "second"]).await, 2, "secondaryPreferred");
+
+    // The member dies in the middle, and another one is read on from.
+    let backup = ["backup", "--source", &uri, "--read-preference", "secondary", "--max-mbit", "8", "--json"];
+    let (before, running) = (member_reads(&set).await, cli.spawn(&backup));
+    let read = loop {
+        let now = member_reads(&set).await;
+        if let Some(read) = (0..3).find(|i| *i != primary && now[*i] > before[*i] + 50) {
+            break read;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    set.members[read].kill();
+    let ended = finish(running).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.json()["documents"], DOCUMENTS);
+
+    // Without a primary, the one that is left is read from.
+    set.members[primary].kill();
+    let left = &set.members[3 - primary - read];
+    for source in [format!("{uri}&readPreference=secondaryPreferred"), left.uri()] {
+        assert_eq!(cli.json(&["backup", "--source", &source]).await["documents"], DOCUMENTS);
+    }
+}
+
+async fn member_reads(set: &ReplicaSet) -> Vec<i64> {
+    futures::future::join_all(set.members.iter().map(returned)).await
 }

@@ -4,16 +4,18 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bson::{Binary, Document, doc, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::Client;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
 use support::cli::{Cli, finish};
 use support::link::{Link, LinkOptions};
-use support::server::Server;
+use support::server::{Server, ServerOptions};
 
 /// A collection of so many documents, each of 10 kB that nothing compresses.
 async fn fill(client: &Client, documents: i32) {
@@ -39,6 +41,45 @@ async fn a_limit_is_kept_and_the_backup_is_whole() {
     assert_eq!(taken["documents"], 400);
     let verified = cli.json(&["verify", taken["path"].as_str().unwrap(), "--deep"]).await;
     assert_eq!(verified["documents"], 400);
+}
+
+/// Documents of so many kilobytes with larger and larger `_id`s, as fast as they go, of which the oldest are removed; until told to stop.
+async fn queue(client: Client, stop: Arc<AtomicBool>) {
+    let queue = client.database("shop").collection::<Document>("queue");
+    for number in 200.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        queue.insert_one(doc! { "_id": number, "job": "x".repeat(40_000) }).await.unwrap();
+        queue.delete_one(doc! { "_id": number - 40 }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_ends_though_documents_come_faster_than_it_may_read() {
+    // Neither reads a snapshot: the one has none, the other's is over at once.
+    let history = vec![("minSnapshotHistoryWindowInSeconds".to_owned(), "0".to_owned())];
+    let set = ServerOptions { repl_set: Some("rs".to_owned()), parameters: history, ..ServerOptions::default() };
+    let (alone, set) = tokio::join!(Server::standalone(), Server::start(set));
+    let backup = async |source: &Server, kind: &str| {
+        let client = source.client().await;
+        let queue_ids = (160..200).map(Bson::from).chain([Bson::MaxKey]);
+        let documents: Vec<Document> = queue_ids.map(|id| doc! { "_id": id, "job": "x".repeat(40_000) }).collect();
+        client.database("shop").collection::<Document>("queue").insert_many(documents).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writing = tokio::spawn(queue(client, stop.clone()));
+        let cli = Cli::new();
+        let source = source.uri();
+        let args = ["backup", "--source", &source, "--max-mbit", "4"];
+        let taken = tokio::time::timeout(Duration::from_secs(60), cli.json(&args)).await;
+        stop.store(true, Ordering::Relaxed);
+        let taken = taken.expect("the backup follows what is written for ever");
+        writing.await.unwrap();
+        assert_eq!(taken["consistency"]["kind"], kind, "{taken}");
+        let documents = taken["documents"].as_u64().unwrap();
+        assert!((1..=200).contains(&documents), "{taken}");
+    };
+    tokio::join!(backup(&alone, "none"), backup(&set, "oplog"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -295,9 +295,9 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     insert(&b, "c", (-10..10_000).map(|i| doc! { "_id": i, "side": "old" })).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    // Its second command of documents is held up, and it is killed there. The updates before make durable and write the record.
+    // Its second command of documents is held up, and it is killed there. The updates before make durable.
     let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
-    target.fail_command(doc! { "skip": 5 }, slow).await;
+    target.fail_command(doc! { "skip": 3 }, slow).await;
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
     let mut child = cli.spawn(&["import", &path, "--yes", "--target", &uri, "--mode", "merge"]);
     let merged = async || b.collection::<Document>("c").count_documents(doc! { "side": "new" }).await.unwrap();
@@ -316,6 +316,39 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     assert_eq!(documents(&b, "c").await.len(), 30_010);
     assert_eq!(indexes(&b, "c").await, ["_id_", "side"]);
     assert_eq!(names(&b).await, ["c", "other"]);
+}
+
+#[tokio::test]
+async fn records_are_written_where_updates_may_hold_no_operators_and_earlier_ones_are_finished() {
+    let server = Server::of_version("4.4.2").await;
+    let d = server.client().await.database("d");
+    insert(&d, "c", numbered(5)).await;
+    let pipeline = || vec![doc! { "$match": { "n": { "$gt": 2 } } }];
+    view(&d, "v", "c", pipeline()).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&server, &[]).await;
+    d.drop().await.unwrap();
+    insert(&d, "c", [doc! { "_id": "old" }]).await;
+    // What an earlier version decided and did not finish, as it wrote it; and steps that were never decided.
+    let earlier = doc! { "_id": { "import": "0123456789ab", "step": 0_i64 }, "kind": "view", "replaces": true, "database": "d", "to": "earlier", "options": { "viewOn": "c", "pipeline": pipeline() } };
+    let undecided = doc! { "_id": { "import": "ba9876543210", "step": 0_i64 }, "kind": "drop", "database": "d", "to": "c" };
+    let header = doc! { "_id": { "import": "0123456789ab" }, "steps": 1_i64 };
+    insert(&d, "bsonvault.import", [earlier, undecided, header]).await;
+    insert(&d, "bsonvault.staging.ba9876543210.0", numbered(1)).await;
+    let same = options(|o| o.allow_same = true);
+    for _ in 0..2 {
+        vault.run(&backup, &server.uri(), &same).await.unwrap();
+        assert_eq!(names(&d).await, ["c", "earlier", "v"]);
+        assert_eq!((documents(&d, "c").await.len(), documents(&d, "v").await.len()), (5, 2));
+    }
+    // A target that refuses the record for good decides nothing, and nothing stays there.
+    let before = snapshot(&server.client().await).await;
+    let refusing =
+        doc! { "failCommands": ["insert"], "errorCode": 8000, "namespace": "d.bsonvault.import", "appName": "bsonvault" };
+    server.fail_command("alwaysOn", refusing).await;
+    let error = refused(vault.run(&backup, &server.uri(), &same).await, ErrorKind::Server, &["writing the record"]);
+    assert!(error.hint_text().unwrap().contains("the target is as it was"), "{error:?}");
+    assert_eq!(snapshot(&server.client().await).await, before);
 }
 
 #[tokio::test]

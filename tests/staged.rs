@@ -224,9 +224,18 @@ async fn whichever_command_fails_every_collection_is_the_old_one_or_the_new_one(
 #[tokio::test]
 async fn whichever_reply_is_lost_the_import_succeeds() {
     let scene = Scene::set(ServerOptions { repl_set: Some("lost".to_owned()), ..ServerOptions::default() }).await;
-    for command in
-        ["renameCollection", "applyOps", "create", "drop", "collMod", "findAndModify", "update", "createIndexes", "delete"]
-    {
+    for command in [
+        "renameCollection",
+        "applyOps",
+        "create",
+        "drop",
+        "collMod",
+        "findAndModify",
+        "insert",
+        "update",
+        "createIndexes",
+        "delete",
+    ] {
         for (times, data) in [
             // The connection breaks, and nobody knows whether the command was carried out: it was not.
             (1, doc! { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" }),

@@ -22,7 +22,7 @@ mod stage;
 mod views;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -295,8 +295,7 @@ async fn write(
     lease.confirm().await?;
     let mut published = Published::default();
     if !steps.is_empty() {
-        decided.store(true, Ordering::Relaxed);
-        published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps).await?;
+        published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps, decided).await?;
     }
     staged.not_added = published.passed_over;
     Ok((staged, published.given_up))

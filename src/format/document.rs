@@ -352,6 +352,14 @@ impl Writer {
         self.0.extend(uuid);
     }
 
+    /// Adds binary data of the generic subtype.
+    pub fn binary(&mut self, name: &str, bytes: &[u8]) {
+        let length = bytes.len() as u32;
+        self.element(0x05, name, &length.to_le_bytes());
+        self.0.push(0);
+        self.0.extend(bytes);
+    }
+
     /// Adds a sub-document.
     pub fn document(&mut self, name: impl AsRef<[u8]>, document: &[u8]) {
         self.element(0x03, name, document);

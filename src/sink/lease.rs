@@ -311,8 +311,9 @@ impl Ask {
         };
         let before = doc! { "$cond": [free.clone(), [], [{ "id": "$id", "home": "$home" }]] };
         let held = doc! {
-            "_id": self.purpose.id(), "id": &*self.id, "home": &*self.home, "backup": &*self.backup,
-            "host": rustix::system::uname().nodename().to_string_lossy().into_owned(), "process": i64::from(std::process::id()),
+            // A text that begins with `$` would name a field.
+            "_id": self.purpose.id(), "id": &*self.id, "home": { "$literal": &*self.home }, "backup": { "$literal": &*self.backup },
+            "host": { "$literal": rustix::system::uname().nodename().to_string_lossy().into_owned() }, "process": i64::from(std::process::id()),
             "expires": { "$add": ["$$NOW", millis] },
             "formers": { "$cond": [mine.clone(), known, { "$setUnion": [{ "$ifNull": ["$formers", []] }, before] }] },
         };

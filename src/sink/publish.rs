@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
@@ -66,13 +66,21 @@ pub async fn ready(target: &Target, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then.
+/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then. `decided` says whether
+/// the record may stand.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. The record stands then (whether it does is unknown only where the target does not answer
-/// any more), and whatever is left is done by the next import that comes.
-pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Published> {
-    record::write(target, home, id, steps).await?;
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. If `decided` is set, the record stands (whether it does is unknown only where the target
+/// does not answer any more), and whatever is left is done by the next import that comes. Else the target refused the record, and nothing of it is left.
+pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step], decided: &AtomicBool) -> Result<Published> {
+    decided.store(true, Ordering::Relaxed);
+    if let Err(error) = record::write(target, home, id, steps).await {
+        let is_refused = matches!(error.kind(), ErrorKind::Server | ErrorKind::Denied | ErrorKind::Refused);
+        if is_refused && record::remove(target, home, id).await.is_ok() {
+            decided.store(false, Ordering::Relaxed);
+        }
+        return Err(error);
+    }
     let mut published = finish(target, home, id, steps).await?;
     // Steps whose staging is gone count as done. In the run that staged it, it has to be where it was put.
     if published.given_up.is_empty() {

@@ -2,18 +2,22 @@
 //!
 //! It is kept beside the lease, one document a step and a header, written last, that says how many steps there are. Steps without their
 //! header were never decided.
+//!
+//! Servers before 5.0 look at the names in what an update writes, and refuse `$match` in the pipeline of a view. So everything is
+//! inserted, and options are kept as bytes (binary, the BSON document), where no server looks at names or depth. Records with
+//! options as documents, which earlier versions of this program wrote, are read too.
 
 use std::collections::BTreeSet;
 
 use bson::raw::cstr;
-use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::{MAJORITY_LIMIT, Target, write_concern_error, write_errors};
+use super::{Attempts, MAJORITY_LIMIT, Target, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
-use crate::mongo::failure::describe;
+use crate::mongo::failure::{code, describe};
 use crate::names::{IMPORT_COLLECTION, Namespace};
 
 /// The most bytes of steps in one command.
@@ -94,7 +98,7 @@ impl Step {
             Self::Series { staged, options } => {
                 step.string("kind", "series");
                 names(&mut step, staged);
-                step.document("options", options.as_bytes());
+                step.binary("options", options.as_bytes());
             }
             Self::Merge(staged) => {
                 step.string("kind", "merge");
@@ -109,7 +113,7 @@ impl Step {
                 step.bool("replaces", *replaces);
                 step.string("database", &to.database);
                 step.string("to", &to.collection);
-                step.document("options", options.as_bytes());
+                step.binary("options", options.as_bytes());
             }
             Self::Drop { namespace, uuid } => {
                 step.string("kind", "drop");
@@ -127,7 +131,10 @@ impl Step {
         let database = document.get_str("database").ok()?;
         let to = Namespace::new(database, document.get_str("to").ok()?);
         let uuid = || Uuid::from_slice(document.get_binary("uuid").ok()?.bytes).ok();
-        let options = || document.get_document("options").ok().map(RawDocument::to_owned);
+        let options = || match document.get("options").ok()?? {
+            RawBsonRef::Binary(bytes) => RawDocumentBuf::from_bytes(bytes.bytes.to_vec()).ok(),
+            earlier => earlier.as_document().map(RawDocument::to_owned),
+        };
         let replaces = || document.get_bool("replaces").ok();
         let staged = |to: &Namespace| {
             let place = Namespace::new(database, document.get_str("place").ok()?);
@@ -163,29 +170,25 @@ pub(super) async fn write(target: &Target, home: &str, id: &str, steps: &[Step])
     put(target, home, &[header]).await
 }
 
-/// Upserts, so that it can be repeated.
+/// Inserts them. It can be repeated: nobody else writes documents with these `_id`s, so one that stands there already is the same.
 async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Result<()> {
     if documents.is_empty() {
         return Ok(());
     }
     let what = format!("writing the record of the import into {home}");
-    let mut updates = Vec::new();
-    for document in documents {
-        let id = document.get_document("_id").map_err(|e| Error::new(ErrorKind::Internal, "a step without its _id").cause(e))?;
-        let mut update = Writer::default();
-        update.document("q", rawdoc! { "_id": id.to_owned() }.as_bytes());
-        update.document("u", document.as_bytes());
-        update.bool("upsert", true);
-        updates.push(update.finish());
-    }
     let mut command = Writer::default();
-    command.string("update", IMPORT_COLLECTION);
-    command.documents("updates", updates.iter().map(Vec::as_slice));
+    command.string("insert", IMPORT_COLLECTION);
+    command.bool("ordered", false);
     command.document("writeConcern", rawdoc! { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT }.as_bytes());
-    let reply = target.run(&what, home, command.raw()?).await?;
-    match write_errors(&reply).into_iter().chain(write_concern_error(&reply)).next() {
-        None => Ok(()),
-        Some(problem) => Err(problem.error(&what)),
+    command.documents("documents", documents.iter().map(|d| d.as_bytes()));
+    let command = command.raw()?;
+    let mut attempts = Attempts::new(target, &what);
+    loop {
+        let reply = target.run(&what, home, command.clone()).await?;
+        match write_errors(&reply).into_iter().find(|problem| problem.code != code::DUPLICATE_KEY) {
+            None => return Ok(()),
+            Some(problem) => attempts.again_after(problem).await?,
+        }
     }
 }
 

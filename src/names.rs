@@ -188,12 +188,20 @@ impl NamespacePattern {
         Self::parse(&rename::literal(namespace))
     }
 
+    /// The pattern of every collection of its database whose name begins with its collection's.
+    ///
+    /// # Errors
+    /// As for [`exactly`](Self::exactly).
+    pub fn beginning_with(namespace: &Namespace) -> Result<Self> {
+        Self::parse(&format!("{}*", rename::literal(namespace)))
+    }
+
     /// The pattern of everything in this database.
     ///
     /// # Errors
     /// As for [`exactly`](Self::exactly).
     pub fn of_database(database: &str) -> Result<Self> {
-        Self::parse(&format!("{}*", rename::literal(&Namespace::new(database, ""))))
+        Self::beginning_with(&Namespace::new(database, ""))
     }
 
     /// The pattern as it was given.

@@ -1,13 +1,15 @@
 //! `dump`: a backup that is exported at once, under the flags of mongodump, for scripts that call that by its name.
 
-use std::path::{Path, PathBuf};
+mod place;
+
+use std::path::PathBuf;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::tools::{self, DEFAULT_URI, Deployment, patterns};
+use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given, patterns, patterns_of};
 use super::{render, with_progress};
 use crate::catalog::{Backup, Catalog};
 use crate::config::{Config, Flags};
@@ -41,17 +43,20 @@ const FLAGS: [(&str, &str); 13] = [
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "camelCase")]
 pub struct Args {
+    /// The deployment's connection string
+    #[arg(value_name = "URI")]
+    connection: Vec<String>,
     #[command(flatten)]
     deployment: Deployment,
     /// Dump this database only
     #[arg(short, long, value_name = "NAME")]
     db: Option<String>,
     /// Dump this collection of it only
-    #[arg(short, long, value_name = "NAME", requires = "db")]
+    #[arg(short, long, value_name = "NAME")]
     collection: Option<String>,
-    /// The directory to write to; in a dump that is there, files of the same collections are replaced, and what a database that is dumped whole no longer has is removed
-    #[arg(short, long, value_name = "DIR", default_value = "dump", conflicts_with = "archive")]
-    out: PathBuf,
+    /// The directory to write to; in a dump that is there, files of the same collections are replaced, and what a database that is dumped whole no longer has is removed; - writes the documents of one collection to standard output [default: dump]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Write an archive, to standard output where no file is given; a file that is there is replaced, a device or pipe written to
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     archive: Option<PathBuf>,
@@ -59,7 +64,7 @@ pub struct Args {
     #[arg(long)]
     gzip: bool,
     /// Fail where the dump cannot be of one moment, and write an oplog, which is empty where none is needed
-    #[arg(long, conflicts_with_all = ["db", "collection"])]
+    #[arg(long)]
     oplog: bool,
     /// Dump only namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
@@ -68,31 +73,136 @@ pub struct Args {
     #[arg(long, value_name = "NS")]
     ns_exclude: Vec<String>,
     /// Leave out this collection of the database; may be given more than once
-    #[arg(long, value_name = "NAME", requires = "db")]
+    #[arg(long, value_name = "NAME")]
     exclude_collection: Vec<String>,
+    /// Leave out collections of the database whose names begin so; may be given more than once
+    #[arg(long, value_name = "PREFIX")]
+    exclude_collections_with_prefix: Vec<String>,
+    /// Which member is read: primary, primaryPreferred, secondary, secondaryPreferred, nearest, or a JSON object with mode, tagSets and maxStalenessSeconds
+    #[arg(long, value_name = "MODE OR JSON")]
+    read_preference: Option<String>,
     /// How many cursors read at a time
     #[arg(short = 'j', long, value_name = "N")]
     num_parallel_collections: Option<usize>,
-    /// Say nothing but errors
-    #[arg(long)]
-    quiet: bool,
+    #[arg(short, long, value_name = "JSON", hide = true)]
+    query: Option<String>,
+    #[arg(long, value_name = "FILE", hide = true)]
+    query_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    views_as_collections: bool,
+    #[arg(long, hide = true)]
+    dump_db_users_and_roles: bool,
+    #[arg(long, hide = true)]
+    force_table_scan: bool,
+    #[arg(long, hide = true)]
+    repair: bool,
 }
 
 impl Args {
-    pub(super) fn flags(&self) -> Flags {
+    pub(super) fn flags(&self) -> Result<Flags> {
+        let (connection, others) = tools::positional(&self.connection)?;
+        if !others.is_empty() {
+            // It is not quoted: a password with a space in it, for one, ends up here.
+            return Err(Error::usage("an argument is neither a flag nor a connection string, which begins with mongodb://")
+                .hint(
+                    "values with spaces need quotes; an archive's file is given as --archive=FILE, the directory as --out DIR",
+                ));
+        }
         let readers = self.num_parallel_collections.map(|n| n.to_string());
-        Flags { source: self.deployment.uri(), readers, ..Flags::default() }
+        let source = self.deployment.uri(connection, given(self.db.as_deref()), self.preference())?;
+        Ok(Flags { source, readers, ..Flags::default() })
     }
 
     /// Whether nothing is shown but errors.
     pub(super) fn is_quiet(&self) -> bool {
-        self.quiet
+        self.deployment.is_quiet()
+    }
+
+    /// How much is to be said.
+    pub(super) fn verbosity(&self) -> u32 {
+        self.deployment.verbosity()
+    }
+
+    fn preference(&self) -> Option<&str> {
+        given(self.read_preference.as_deref())
+    }
+
+    fn is_to_stdout(&self) -> bool {
+        self.out.as_deref().is_some_and(|out| out.as_os_str() == "-")
+    }
+
+    /// The source: what the flags name, what is configured, or the default.
+    fn source(&self, config: &Config) -> Result<MongoUri> {
+        let source = config.configured_source()?.map_or_else(|| MongoUri::parse(Role::Source, DEFAULT_URI), Ok)?;
+        let (connection, _) = tools::positional(&self.connection)?;
+        self.deployment.beside(source, connection, self.preference())
+    }
+
+    /// Refuses what is not there, and what contradicts itself.
+    fn refuse(&self, database: Option<&str>) -> Result<()> {
+        let collection = given(self.collection.as_deref());
+        let excludes = !self.exclude_collection.is_empty() || !self.exclude_collections_with_prefix.is_empty();
+        let named = given(self.query.as_deref()).map(|_| "--query").or(self.query_file.as_ref().map(|_| "--queryFile"));
+        tools::refuse(&[
+            (
+                named.is_some(),
+                Refusal(
+                    named.unwrap_or_default(),
+                    "a backup holds collections whole",
+                    "dump the collection with --collection and leave documents out later, or use mongodump",
+                ),
+            ),
+            (
+                self.views_as_collections,
+                Refusal(
+                    "--viewsAsCollections",
+                    "views are dumped as views",
+                    "leave it out, or use mongodump for a copy of what a view shows",
+                ),
+            ),
+            (
+                self.dump_db_users_and_roles,
+                Refusal(
+                    "--dumpDbUsersAndRoles",
+                    "users and roles are not dumped",
+                    "leave it out, and create the users with createUser in the target, or use mongodump for them",
+                ),
+            ),
+            (
+                self.repair,
+                Refusal("--repair", "a damaged server is mended by the server", "start mongod with --repair, then dump"),
+            ),
+        ])?;
+        let needs = |flag: &str, what: &str| Error::usage(format!("{flag} needs {what}")).hint("name it");
+        if database.is_none() && (collection.is_some() || excludes) {
+            let flag =
+                if collection.is_some() { "--collection" } else { "--excludeCollection and --excludeCollectionsWithPrefix" };
+            return Err(needs(flag, "a database: --db, or one in the path of the URI"));
+        }
+        if collection.is_some() && excludes {
+            return Err(Error::usage("--collection is one collection: nothing can be left out of it")
+                .hint("leave --excludeCollection and --excludeCollectionsWithPrefix out"));
+        }
+        if self.is_to_stdout() && collection.is_none() {
+            return Err(needs("--out -", "one collection: --collection").hint("--archive alone writes all to standard output"));
+        }
+        if self.oplog && database.is_some() {
+            return Err(Error::usage(
+                "--oplog is about the whole deployment, and one database is dumped: --db, or the one in the path of the URI",
+            )
+            .hint("leave --oplog out: one database is dumped at one moment, too, if the source is a replica set"));
+        }
+        Ok(())
     }
 }
 
 pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
-    let (destination, made) = destination(&args, json)?;
-    let dumped = dump(args, &destination, config, faces, stop).await;
+    let source = args.source(config)?;
+    let database = tools::database(given(args.db.as_deref()), &source)?.map(str::to_owned);
+    args.refuse(database.as_deref())?;
+    tools::tell_without_effect(&args.deployment, &[("--forceTableScan", args.force_table_scan)]);
+    let (destination, made) = place::destination(&args, json)?;
+    let dumped = dump(args, (source, database), &destination, config, faces, stop).await;
     if dumped.is_err() && made {
         // Only if nothing came into it.
         let _is_not_empty = std::fs::remove_dir(destination.to_string());
@@ -100,16 +210,20 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, s
     dumped.map_err(|e| tools::in_flags_of(&FLAGS, e))
 }
 
-async fn dump(args: Args, destination: &Destination, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+async fn dump(
+    args: Args,
+    (source, database): (MongoUri, Option<String>),
+    destination: &Destination,
+    config: &Config,
+    faces: Faces,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
     // 1. What, and whether it can go where it is to go.
-    let source = match config.configured_source()? {
-        Some(source) => source,
-        None => MongoUri::parse(Role::Source, DEFAULT_URI)?,
-    };
+    let database = database.as_deref();
     let options = BackupOptions {
-        databases: args.db.iter().cloned().collect(),
-        include: included(&args)?,
-        exclude: excluded(&args)?,
+        databases: database.map(str::to_owned).into_iter().collect(),
+        include: included(&args, database)?,
+        exclude: excluded(&args, database)?,
         idle_excludes: true,
         discard_unfinished: true,
         allow_inconsistent: !args.oplog,
@@ -117,10 +231,12 @@ async fn dump(args: Args, destination: &Destination, config: &Config, faces: Fac
         ..BackupOptions::default()
     };
     let format = if args.archive.is_some() { Format::Archive } else { Format::Dir };
-    export::look(destination, format, true)?;
+    if !args.is_to_stdout() {
+        export::look(destination, format, true)?;
+    }
 
     // 2. A backup, compressed, beside where the dump will be.
-    let place = scratch(destination)?;
+    let place = place::scratch(destination)?;
     let store = Store::open(&place.path().to_string_lossy())?;
     let progress = Progress::default();
     let taken = with_progress(faces, &progress, backup::run(&source, &store, &options, &progress, stop)).await?;
@@ -135,8 +251,14 @@ async fn dump(args: Args, destination: &Destination, config: &Config, faces: Fac
         tuning: config.tuning,
         ..ExportOptions::of(format)
     };
-    let work = export::run(&backup, &how, destination, &progress, stop);
-    let report = with_progress(faces, &progress, work).await?;
+    let aside = args.is_to_stdout().then(|| place::scratch(destination)).transpose()?;
+    let into = aside.as_ref().map_or_else(|| destination.clone(), |aside| Destination::Path(aside.path().to_owned()));
+    let work = export::run(&backup, &how, &into, &progress, stop);
+    let mut report = with_progress(faces, &progress, work).await?;
+    if let Some(aside) = &aside {
+        place::pour_out(aside.path()).await?;
+        report.location = destination.to_string();
+    }
     let manifest = &backup.manifest;
     let mut fields = output::fields(&report)?;
     fields.insert("consistency".to_owned(), json!(manifest.consistency));
@@ -144,7 +266,7 @@ async fn dump(args: Args, destination: &Destination, config: &Config, faces: Fac
     // It is gone now.
     fields.remove("backup");
     let text = render::dump(&report, manifest);
-    Ok(match (args.quiet, destination) {
+    Ok(match (args.is_quiet(), destination) {
         (true, _) => Outcome::done(String::new(), fields),
         (false, Destination::Stdout) => {
             output::to_stderr(&text);
@@ -169,67 +291,18 @@ fn refuse_inconsistent(args: &Args, manifest: &Manifest) -> Result<()> {
         .hint("leave --oplog out, and stop what writes meanwhile"))
 }
 
-/// Where the dump goes, and whether a directory was made for it.
-fn destination(args: &Args, json: bool) -> Result<(Destination, bool)> {
-    match &args.archive {
-        Some(file) if file.as_os_str() == "-" && json => {
-            Err(Error::usage("--json and an archive cannot both be on standard output")
-                .hint("give the archive a name: --archive=FILE"))
-        }
-        Some(file) if file.as_os_str() == "-" => Ok((Destination::Stdout, false)),
-        // As mongodump has it.
-        Some(file) if file.is_dir() => {
-            Ok((Destination::Path(file.join(if args.gzip { "archive.gz" } else { "archive" })), false))
-        }
-        Some(file) => Ok((Destination::Path(file.clone()), false)),
-        None if args.out.as_os_str() == "-" => {
-            Err(Error::usage("--out - is not supported").hint("--archive alone writes an archive to standard output"))
-        }
-        None => {
-            let made = !args.out.exists();
-            std::fs::create_dir_all(&args.out).map_err(|e| {
-                Error::new(ErrorKind::Storage, format!("cannot create {}: {e}", args.out.display()))
-                    .hint("choose another directory with --out")
-                    .cause(e)
-            })?;
-            Ok((Destination::Path(args.out.clone()), made))
-        }
-    }
-}
-
-/// A directory for the backup, on the disk that the dump goes to; the system's temporary one where that is standard output or no file.
-fn scratch(destination: &Destination) -> Result<tempfile::TempDir> {
-    let above = match destination {
-        Destination::Path(path) if path.is_dir() => path.clone(),
-        Destination::Path(path) if path.is_file() || !path.exists() => {
-            match path.canonicalize().as_deref().unwrap_or(path).parent() {
-                Some(above) if !above.as_os_str().is_empty() => above.to_owned(),
-                _ => Path::new(".").to_owned(),
-            }
-        }
-        Destination::Path(_) | Destination::Stdout => std::env::temp_dir(),
-    };
-    tempfile::Builder::new().prefix(".bsonvault-dump-").tempdir_in(&above).map_err(|e| {
-        Error::new(ErrorKind::Storage, format!("no directory can be made in {}: {e}", above.display()))
-            .hint("the backup that the dump is written from is kept there meanwhile; TMPDIR names the place for an archive to standard output")
-            .cause(e)
-    })
-}
-
-fn included(args: &Args) -> Result<Vec<NamespacePattern>> {
+fn included(args: &Args, database: Option<&str>) -> Result<Vec<NamespacePattern>> {
     let mut include = patterns(&args.ns_include)?;
-    if let (Some(database), Some(collection)) = (&args.db, &args.collection) {
-        include.push(NamespacePattern::exactly(&Namespace::new(&**database, &**collection))?);
+    if let (Some(database), Some(collection)) = (database, given(args.collection.as_deref())) {
+        include.push(NamespacePattern::exactly(&Namespace::new(database, collection))?);
     }
     Ok(include)
 }
 
-fn excluded(args: &Args) -> Result<Vec<NamespacePattern>> {
+fn excluded(args: &Args, database: Option<&str>) -> Result<Vec<NamespacePattern>> {
     let mut exclude = patterns(&args.ns_exclude)?;
-    if let Some(database) = &args.db {
-        for collection in &args.exclude_collection {
-            exclude.push(NamespacePattern::exactly(&Namespace::new(&**database, &**collection))?);
-        }
+    if let Some(database) = database {
+        exclude.extend(patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?);
     }
     Ok(exclude)
 }

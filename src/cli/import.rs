@@ -133,8 +133,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         allow_duplicates: args.allow_duplicates,
         users: args.with_users.then(WantedAccounts::all),
         allow_same: args.allow_same,
-        lease: None,
         tuning: config.tuning,
+        ..RestoreOptions::default()
     };
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;

@@ -16,6 +16,17 @@ pub const OF_A_VERB: &str = "warn";
 /// And of a service, which has nothing else to say it by. What its HTTP server says of requests it says itself.
 pub const OF_A_SERVICE: &str = "info,rocket=error,tokio_cron_scheduler=warn";
 
+/// What is logged of a verb that is asked for more so often: never what libraries do.
+#[must_use]
+pub fn of_verbosity(level: u32) -> &'static str {
+    match level {
+        0 => OF_A_VERB,
+        1 => "warn,bsonvault=info",
+        2 => "warn,bsonvault=debug",
+        _ => "warn,bsonvault=trace",
+    }
+}
+
 /// Libraries that show whole requests, tokens included, where they are asked to tell much. They never are, whatever `RUST_LOG` says.
 const TALKATIVE: [&str; 6] = ["rocket", "hyper", "hyper_util", "h2", "reqwest", "rustls"];
 

@@ -84,10 +84,10 @@ pub enum Verb {
     /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
     Import(import::Args),
     /// Take a backup and export it at once, under the flags of mongodump
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, disable_version_flag = true, version, args_override_self = true)]
     Dump(dump::Args),
     /// Import a dump, under the flags of mongorestore
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, disable_version_flag = true, version, args_override_self = true)]
     Restore(restore::Args),
     /// Write a backup out in mongodump's formats, for mongorestore and other tools
     Export(export::Args),
@@ -170,8 +170,8 @@ pub struct Ready {
 /// # Errors
 /// The exit code, once the error has been told.
 pub fn prepare(command_line: CommandLine) -> std::result::Result<Ready, ExitCode> {
-    let flags = Flags { path: command_line.path.clone(), ..command_line.verb.flags() };
-    match load(&flags) {
+    let flags = command_line.verb.flags().map(|flags| Flags { path: command_line.path.clone(), ..flags });
+    match flags.and_then(|flags| load(&flags)) {
         Ok(config) => Ok(Ready { command_line, config }),
         Err(error) => Err(output::finish(Err(error), command_line.json)),
     }
@@ -229,12 +229,12 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
 
 impl Verb {
     /// The settings among its flags.
-    fn flags(&self) -> Flags {
-        match self {
+    fn flags(&self) -> Result<Flags> {
+        Ok(match self {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
-            Self::Dump(args) => args.flags(),
-            Self::Restore(args) => args.flags(),
+            Self::Dump(args) => args.flags()?,
+            Self::Restore(args) => args.flags()?,
             Self::Export(args) => args.flags(),
             Self::Adopt(args) => args.flags(),
             Self::Check(args) => args.flags(),
@@ -242,7 +242,7 @@ impl Verb {
             Self::Tune(args) => args.flags(),
             Self::Serve(args) => args.flags(),
             Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
-        }
+        })
     }
 
     /// Whether it is to say nothing but errors.
@@ -257,10 +257,10 @@ impl Verb {
     /// What is logged of it where `RUST_LOG` says nothing.
     fn logged(&self) -> &'static str {
         match self {
+            Self::Dump(args) => logs::of_verbosity(args.verbosity()),
+            Self::Restore(args) => logs::of_verbosity(args.verbosity()),
             Self::Backup(_)
             | Self::Import(_)
-            | Self::Dump(_)
-            | Self::Restore(_)
             | Self::Export(_)
             | Self::Adopt(_)
             | Self::List

@@ -1,5 +1,8 @@
 //! `restore`: an import under the flags of mongorestore, for scripts that call that by its name.
 
+mod place;
+mod promise;
+
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -7,19 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::import::{self, Found, How};
 use super::output::Outcome;
 use super::progress::Faces;
-use super::tools::{self, DEFAULT_URI, Deployment};
+use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
 use crate::config::{Config, Flags};
 use crate::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::interop::Dump;
 use crate::mongo::{MongoUri, Role};
 use crate::names::{Namespace, NamespacePattern, NamespaceRename};
 use crate::pipeline::progress::Progress;
+use crate::sink::Alterations;
 use crate::sink::users::{self, WantedAccounts};
-
-/// What is restored where nothing is named, as with mongorestore.
-const DEFAULT_DIRECTORY: &str = "dump";
 
 /// Its flags, and those of `import` that do the same.
 const FLAGS: [(&str, &str); 16] = [
@@ -48,11 +49,11 @@ const MOST_WRITERS: usize = 256;
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "camelCase")]
 pub struct Args {
-    /// The dump: a directory, or the .bson file of one collection [default: dump]
-    #[arg(value_name = "DIRECTORY OR FILE")]
-    place: Option<String>,
-    /// The same
-    #[arg(long, value_name = "DIR", conflicts_with = "place")]
+    /// The target's connection string, and the dump: a directory, the .bson file of one collection, or - for its documents on standard input [default: dump]
+    #[arg(value_name = "URI, DIRECTORY OR FILE")]
+    arguments: Vec<String>,
+    /// The dump
+    #[arg(long, value_name = "DIR")]
     dir: Option<String>,
     #[command(flatten)]
     deployment: Deployment,
@@ -60,10 +61,10 @@ pub struct Args {
     #[arg(short, long, value_name = "NAME")]
     db: Option<String>,
     /// Restore this collection of it only; a .bson file is restored under this name
-    #[arg(short, long, value_name = "NAME", requires = "db")]
+    #[arg(short, long, value_name = "NAME")]
     collection: Option<String>,
     /// Restore from an archive, or from standard input where no file is given
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-", conflicts_with_all = ["place", "dir"])]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     archive: Option<String>,
     /// Taken for what it is: whether something is compressed shows in what it holds
     #[arg(long)]
@@ -92,44 +93,144 @@ pub struct Args {
     /// The names of those
     #[arg(long, value_name = "NS")]
     ns_to: Vec<String>,
+    /// Leave out collections of this name, of any database; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    exclude_collection: Vec<String>,
+    /// Leave out collections whose names begin so, of any database; may be given more than once
+    #[arg(long, value_name = "PREFIX")]
+    exclude_collections_with_prefix: Vec<String>,
     /// Add the users and roles of this database, too; those of a whole dump are added in any case
-    #[arg(long, requires = "db")]
+    #[arg(long)]
     restore_db_users_and_roles: bool,
     /// Do not build indexes
     #[arg(long)]
     no_index_restore: bool,
+    /// Make collections without their options, such as collation, validator and cap; views and time series keep theirs
+    #[arg(long)]
+    no_options_restore: bool,
+    /// Make an ascending index of each hashed one on a field inside another
+    #[arg(long)]
+    fix_dotted_hash_index: bool,
+    /// Insert documents in the dump's order, each collection by one writer, and fail as with --stopOnError
+    #[arg(long)]
+    maintain_insertion_order: bool,
+    /// Fail where a document is not inserted because another one has its _id or what a unique index holds; without it such documents are passed over, and counted
+    #[arg(long)]
+    stop_on_error: bool,
+    /// Take a write concern that is no stronger than what is always waited for: a majority, on disk
+    #[arg(long, value_name = "CONCERN")]
+    write_concern: Option<String>,
     /// How many collections are filled at a time
     #[arg(short = 'j', long, value_name = "N")]
     num_parallel_collections: Option<usize>,
     /// How many writers fill one of them
     #[arg(long, value_name = "N")]
     num_insertion_workers_per_collection: Option<usize>,
-    /// It is never otherwise
-    #[arg(long)]
+    #[arg(long, hide = true)]
     bypass_document_validation: bool,
-    /// It is never otherwise
-    #[arg(long)]
-    stop_on_error: bool,
-    /// It is never otherwise
-    #[arg(long)]
+    #[arg(long, hide = true)]
     objcheck: bool,
-    /// Say nothing but errors
-    #[arg(long)]
-    quiet: bool,
+    #[arg(long, hide = true)]
+    convert_legacy_indexes: bool,
+    #[arg(long, hide = true)]
+    keep_index_version: bool,
+    #[arg(long, value_name = "N", hide = true)]
+    batch_size: Option<String>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    temp_users_coll: Option<String>,
+    #[arg(long, value_name = "NAME", hide = true)]
+    temp_roles_coll: Option<String>,
+    #[arg(long = "preserveUUID", hide = true)]
+    preserve_uuid: bool,
+    #[arg(long, value_name = "FILE", hide = true)]
+    oplog_file: Option<String>,
 }
 
 impl Args {
-    pub(super) fn flags(&self) -> Flags {
+    pub(super) fn flags(&self) -> Result<Flags> {
         let writers = match (self.num_parallel_collections, self.num_insertion_workers_per_collection) {
             (None, None) => None,
             (collections, each) => Some(collections.unwrap_or(4).saturating_mul(each.unwrap_or(1)).min(MOST_WRITERS).to_string()),
         };
-        Flags { target: self.deployment.uri(), writers, ..Flags::default() }
+        let (connection, _) = tools::positional(&self.arguments)?;
+        let target = self.deployment.uri(connection, given(self.db.as_deref()), None)?;
+        Ok(Flags { target, writers, ..Flags::default() })
     }
 
     /// Whether nothing is shown but errors.
     pub(super) fn is_quiet(&self) -> bool {
-        self.quiet
+        self.deployment.is_quiet()
+    }
+
+    /// How much is to be said.
+    pub(super) fn verbosity(&self) -> u32 {
+        self.deployment.verbosity()
+    }
+
+    fn collection(&self) -> Option<&str> {
+        given(self.collection.as_deref())
+    }
+
+    fn stops_on_error(&self) -> bool {
+        self.stop_on_error || self.maintain_insertion_order
+    }
+
+    /// The target: what the flags name, what is configured, or the default.
+    fn target(&self, config: &Config) -> Result<MongoUri> {
+        let target = config.configured_target()?.map_or_else(|| MongoUri::parse(Role::Target, DEFAULT_URI), Ok)?;
+        let (connection, _) = tools::positional(&self.arguments)?;
+        self.deployment.beside(target, connection, None)
+    }
+
+    /// Refuses what is not there, and what contradicts itself.
+    fn refuse(&self, database: Option<&str>) -> Result<()> {
+        const OPLOG: &str = "only the oplog that was kept while a dump was taken fits it";
+        tools::refuse(&[
+            (
+                self.preserve_uuid,
+                Refusal(
+                    "--preserveUUID",
+                    "collections get new UUIDs: the old ones stand until the new ones are proven",
+                    "leave it out: nothing in the data depends on UUIDs",
+                ),
+            ),
+            (
+                self.oplog_file.is_some(),
+                Refusal(
+                    "--oplogFile",
+                    OPLOG,
+                    "if the file is that oplog, put it into the dump's directory as oplog.bson, and give --oplogReplay",
+                ),
+            ),
+        ])?;
+        promise::refuse_stronger(self.write_concern.as_deref())?;
+        let excludes = !self.exclude_collection.is_empty() || !self.exclude_collections_with_prefix.is_empty();
+        match (self.collection(), database) {
+            (Some(_), None) => Err(Error::usage("--collection needs a database").hint("name it with --db")),
+            (Some(_), _) if excludes => Err(Error::usage("--collection is one collection: nothing can be left out of it")
+                .hint("leave --excludeCollection and --excludeCollectionsWithPrefix out")),
+            (_, None) if self.restore_db_users_and_roles => {
+                Err(Error::usage("--restoreDbUsersAndRoles needs a database").hint("name it with --db"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says once what changes nothing.
+    fn tell_without_effect(&self) {
+        tools::tell_without_effect(
+            &self.deployment,
+            &[
+                ("--objcheck", self.objcheck),
+                ("--bypassDocumentValidation", self.bypass_document_validation),
+                ("--convertLegacyIndexes", self.convert_legacy_indexes),
+                ("--keepIndexVersion", self.keep_index_version),
+                ("--batchSize", self.batch_size.is_some()),
+                ("--writeConcern", given(self.write_concern.as_deref()).is_some()),
+                ("--tempUsersColl", self.temp_users_coll.is_some()),
+                ("--tempRolesColl", self.temp_roles_coll.is_some()),
+            ],
+        );
     }
 }
 
@@ -139,24 +240,17 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
 
 async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     // 1. What is to be restored.
-    let target = match config.configured_target()? {
-        Some(target) => target,
-        None => MongoUri::parse(Role::Target, DEFAULT_URI)?,
-    };
+    let target = args.target(config)?;
     let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
-    if let (Some(asked), Some(in_path)) = (args.db.as_deref(), target.database().filter(|path| args.db.as_deref() != Some(*path)))
-    {
-        return Err(Error::usage(format!(
-            "--db {asked:?} and the database {in_path:?} in the path of the target's URI are not the same"
-        ))
-        .hint("name one of them; where the user is in that database, add ?authSource= to the URI"));
-    }
-    let database = args.db.as_deref().or_else(|| target.database());
-    let place = place(&args)?;
+    let database = tools::database(given(args.db.as_deref()), &target)?.map(str::to_owned);
+    let database = database.as_deref();
+    args.refuse(database)?;
+    args.tell_without_effect();
+    let place = place::find(&args).await?;
     let progress = Progress::default();
-    let found = Found::dump(&place, (database.map(str::to_owned), limit), config, faces, &progress, stop).await?;
+    let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, &progress, stop).await?;
     let Found::Dump(dumped) = &found else {
-        return Err(Error::new(crate::error::ErrorKind::Internal, "what was found is no dump"));
+        return Err(Error::new(ErrorKind::Internal, "what was found is no dump"));
     };
     let dump = dumped.dump();
     if args.oplog_replay && !dump.has_oplog() {
@@ -165,17 +259,41 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
     }
 
     // 2. Which of it, and under which names.
+    let options = options(&args, database, dump, config)?;
+
+    // 3. An import like any other.
+    // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
+    let how = How { target, options, dry_run: args.dry_run, yes: true, faces, progress };
+    let mut outcome = import::bring(&found, how, config, stop).await?;
+    if args.stops_on_error() && outcome.failure.is_none() {
+        outcome.failure = promise::not_added(&outcome);
+    }
+    Ok(if args.is_quiet() { Outcome { text: String::new(), ..outcome } } else { outcome })
+}
+
+/// What is restored of this dump, and how.
+fn options(args: &Args, database: Option<&str>, dump: &Dump, config: &Config) -> Result<RestoreOptions> {
     let mut options = RestoreOptions {
         mode: if args.drop { RestoreMode::Replace } else { RestoreMode::Add },
         indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
-        allow_duplicates: true,
+        allow_duplicates: !args.stops_on_error(),
         include: tools::patterns(&args.ns_include)?,
         exclude: tools::patterns(&args.ns_exclude)?,
         renames: renames(&args.ns_from, &args.ns_to)?,
+        alterations: Alterations {
+            without_options: args.no_options_restore,
+            in_order: args.maintain_insertion_order,
+            no_dotted_hashes: args.fix_dotted_hash_index,
+        },
         tuning: config.tuning,
         ..RestoreOptions::default()
     };
-    options.users = accounts(&args, database, &options, dump)?;
+    let databases: std::collections::BTreeSet<&str> = dump.collections().iter().map(|c| c.database.as_str()).collect();
+    for database in databases {
+        let left_out = tools::patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?;
+        options.exclude.extend(left_out);
+    }
+    options.users = accounts(args, database, &options, dump)?;
     // What matches nothing is no error to scripts that leave out what may be there.
     options.exclude.retain(|pattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace())));
     // Neither is what is about users and roles beside other patterns.
@@ -187,35 +305,9 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
         options.include.retain(|pattern| matches(pattern) || !is_of_accounts(pattern));
     }
     if let Some(database) = database {
-        choose(&mut options, dump, database, args.collection.as_deref())?;
+        choose(&mut options, dump, database, args.collection())?;
     }
-
-    // 3. An import like any other.
-    // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
-    let how = How { target, options, dry_run: args.dry_run, yes: true, faces, progress };
-    let outcome = import::bring(&found, how, config, stop).await?;
-    Ok(if args.quiet { Outcome { text: String::new(), ..outcome } } else { outcome })
-}
-
-/// Where the dump is.
-fn place(args: &Args) -> Result<String> {
-    let Some(archive) = args.archive.as_deref() else {
-        let place = args.place.as_deref().or(args.dir.as_deref()).unwrap_or(DEFAULT_DIRECTORY);
-        if place == "-" {
-            return Err(Error::usage("documents of one collection on standard input are not supported")
-                .hint("give the .bson file's name, or pipe an archive to --archive"));
-        }
-        return Ok(place.to_owned());
-    };
-    // As mongodump names it in a directory.
-    let inside = ["archive", "archive.gz"].iter().map(|name| Path::new(archive).join(name)).find(|path| path.is_file());
-    match inside {
-        Some(path) => Ok(path.to_string_lossy().into_owned()),
-        None if Path::new(archive).is_dir() => {
-            Err(Error::usage(format!("--archive={archive} is a directory without an archive")).hint("name it without --archive"))
-        }
-        None => Ok(archive.to_owned()),
-    }
+    Ok(options)
 }
 
 /// The users and roles that are restored: of a whole dump those that the patterns let through, of a database on request.
@@ -225,7 +317,7 @@ fn accounts(args: &Args, database: Option<&str>, options: &RestoreOptions, dump:
             return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
                 .hint("it was made without --dumpDbUsersAndRoles; leave the flag out"));
         }
-        return Ok(Some(WantedAccounts { database: args.db.clone(), ..WantedAccounts::all() }));
+        return Ok(Some(WantedAccounts { database: database.map(str::to_owned), ..WantedAccounts::all() }));
     }
     let passes = |collection: &str| {
         let namespace = Namespace::new(users::DATABASE, collection);

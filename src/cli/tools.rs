@@ -1,80 +1,75 @@
-//! What `dump` and `restore` share: the flags by which MongoDB's own tools name a deployment, and errors that speak of their flags.
+//! What `dump` and `restore` share: the flags by which MongoDB's own tools name a deployment, flags that are taken without effect or refused, and errors that
+//! speak of their flags.
 
-use clap::ArgAction;
+mod deployment;
+mod password;
+mod preference;
+mod secrets;
+mod taken;
 
+pub use deployment::Deployment;
+pub(in crate::cli) use deployment::positional;
+
+use super::output;
 use crate::error::{Error, Result};
-use crate::names::NamespacePattern;
+use crate::mongo::MongoUri;
+use crate::names::{Namespace, NamespacePattern};
 
 /// The deployment where nothing says otherwise, as with MongoDB's tools.
 pub(super) const DEFAULT_URI: &str = "mongodb://localhost:27017";
 
-/// Which deployment.
-#[derive(Debug, clap::Args)]
-#[command(rename_all = "camelCase")]
-pub struct Deployment {
-    /// The deployment [env: MONGO_URI_ATLAS for dump, MONGO_URI_LOCAL for restore] [default: mongodb://localhost:27017]
-    #[arg(long, value_name = "URI", conflicts_with_all = ["host", "port", "username", "password", "authentication_database"])]
-    uri: Option<String>,
-    /// Its host, or SET/HOST,HOST for a replica set
-    #[arg(short = 'h', long, value_name = "HOST")]
-    host: Option<String>,
-    /// Its port
-    #[arg(long, value_name = "PORT")]
-    port: Option<u16>,
-    /// The user
-    #[arg(short, long, value_name = "NAME", requires = "password")]
-    username: Option<String>,
-    /// The user's password; others can see it in the list of processes
-    #[arg(short, long, value_name = "PASSWORD", requires = "username")]
-    password: Option<String>,
-    /// The database that the user is in
-    #[arg(long, value_name = "NAME", requires = "username")]
-    authentication_database: Option<String>,
-    /// Print help
-    #[arg(long, action = ArgAction::Help)]
-    help: Option<bool>,
-}
+/// A flag that is known and refused: its name, why, and what to do instead.
+pub(super) struct Refusal(pub(super) &'static str, pub(super) &'static str, pub(super) &'static str);
 
-impl Deployment {
-    /// Its URI, where anything was said of it.
-    pub(super) fn uri(&self) -> Option<String> {
-        if self.uri.is_some() || (self.host.is_none() && self.port.is_none() && self.username.is_none()) {
-            return self.uri.clone();
-        }
-        let (set, hosts) = match self.host.as_deref().unwrap_or("localhost").split_once('/') {
-            Some((set, hosts)) => (Some(set), hosts),
-            None => (None, self.host.as_deref().unwrap_or("localhost")),
-        };
-        let hosts: Vec<String> = hosts
-            .split(',')
-            .map(|host| match self.port {
-                // An IPv6 address has colons of its own, and stands in brackets where a port follows.
-                Some(port) if !host.rsplit(']').next().unwrap_or_default().contains(':') => format!("{host}:{port}"),
-                _ => host.to_owned(),
-            })
-            .collect();
-        let login = match (&self.username, &self.password) {
-            (Some(name), Some(password)) => format!("{}:{}@", encoded(name), encoded(password)),
-            _ => String::new(),
-        };
-        let options: Vec<String> = [("replicaSet", set), ("authSource", self.authentication_database.as_deref())]
-            .into_iter()
-            .filter_map(|(option, value)| Some(format!("{option}={}", encoded(value?))))
-            .collect();
-        // One host is meant where one is named.
-        let direct = if set.is_none() && hosts.len() == 1 { vec!["directConnection=true".to_owned()] } else { Vec::new() };
-        Some(format!("mongodb://{login}{}/?{}", hosts.join(","), [direct, options].concat().join("&")))
+/// Refuses the first of these that was given.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
+pub(super) fn refuse(flags: &[(bool, Refusal)]) -> Result<()> {
+    match flags.iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, Refusal(flag, why, instead))) => Err(Error::usage(format!("{flag} is refused: {why}")).hint(*instead)),
     }
 }
 
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+/// Says once which of the flags that were given change nothing.
+pub(super) fn tell_without_effect(deployment: &Deployment, others: &[(&'static str, bool)]) {
+    let others = others.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag);
+    let flags: Vec<&str> = deployment.without_effect().into_iter().chain(others).collect();
+    if !flags.is_empty() && !deployment.is_quiet() {
+        output::to_stderr(&format!("note: taken, and without effect here: {}\n", flags.join(", ")));
+    }
+}
+
+/// The database that is meant: the one in `--db`, or the one in the URI's path.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where they are not the same.
+pub(super) fn database<'a>(asked: Option<&'a str>, uri: &'a MongoUri) -> Result<Option<&'a str>> {
+    match (asked, uri.database()) {
+        (Some(asked), Some(in_path)) if asked != in_path => {
+            Err(Error::usage(format!("--db {asked:?} and the database {in_path:?} in the path of the URI are not the same"))
+                .hint("name only one of them; if the user is in that database, add ?authSource= to the URI"))
+        }
+        (asked, in_path) => Ok(asked.or(in_path)),
+    }
+}
+
+/// A value that says something: scripts give empty ones for what they leave out.
+pub(super) fn given(value: Option<&str>) -> Option<&str> {
+    value.filter(|value| !value.is_empty())
 }
 
 /// The patterns of these texts.
 pub(super) fn patterns(texts: &[String]) -> Result<Vec<NamespacePattern>> {
     texts.iter().map(|text| NamespacePattern::parse(text)).collect()
+}
+
+/// The patterns of collections of this database: of these names, and of names that begin so.
+pub(super) fn patterns_of(database: &str, names: &[String], prefixes: &[String]) -> Result<Vec<NamespacePattern>> {
+    let names = names.iter().map(|name| NamespacePattern::exactly(&Namespace::new(database, &**name)));
+    let prefixes = prefixes.iter().map(|prefix| NamespacePattern::beginning_with(&Namespace::new(database, &**prefix)));
+    names.chain(prefixes).collect()
 }
 
 /// The error with a hint that speaks of the flags that there are: each of the first in place of the second. Longer ones come first.
@@ -89,33 +84,132 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::mongo::Role;
 
     #[derive(Debug, Parser)]
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, args_override_self = true, disable_version_flag = true, version)]
     struct Line {
         #[command(flatten)]
         deployment: Deployment,
+        rest: Vec<String>,
+    }
+
+    fn line(args: &[&str]) -> Line {
+        Line::try_parse_from(["x"].iter().chain(args)).unwrap()
+    }
+
+    fn uri_of(args: &[&str], database: Option<&str>) -> Result<Option<String>> {
+        let line = line(args);
+        let (positional, _) = positional(&line.rest)?;
+        line.deployment.uri(positional, database, None)
     }
 
     fn uri(args: &[&str]) -> Option<String> {
-        Line::try_parse_from(["x"].iter().chain(args)).unwrap().deployment.uri()
+        uri_of(args, None).unwrap()
     }
 
     #[test]
     fn a_deployment_is_named_as_with_the_tools_of_mongodb() {
         assert_eq!(uri(&[]), None);
+        assert_eq!(uri(&["--uri", "", "-h", "", "--port="]), None);
         assert_eq!(uri(&["--uri", "mongodb://a/"]).as_deref(), Some("mongodb://a/"));
+        assert_eq!(uri(&["mongodb://a/"]).as_deref(), Some("mongodb://a/"));
         assert_eq!(uri(&["-h", "a"]).as_deref(), Some("mongodb://a/?directConnection=true"));
+        assert_eq!(uri(&["-ha:5"]).as_deref(), Some("mongodb://a:5/?directConnection=true"));
         assert_eq!(uri(&["--port", "7"]).as_deref(), Some("mongodb://localhost:7/?directConnection=true"));
-        assert_eq!(uri(&["--host", "a:5", "--port", "7"]).as_deref(), Some("mongodb://a:5/?directConnection=true"));
-        assert_eq!(uri(&["--host", "rs/a,b:5", "--port", "7"]).as_deref(), Some("mongodb://a:7,b:5/?replicaSet=rs"));
+        assert_eq!(uri(&["--host", "rs/a,b", "--port", "7"]).as_deref(), Some("mongodb://a:7,b:7/?replicaSet=rs"));
+        assert_eq!(uri(&["--host", "a", "--host", "b"]).as_deref(), Some("mongodb://b/?directConnection=true"));
         assert_eq!(
-            uri(&["-h", "a", "-u", "x@y", "-p", "p/w", "--authenticationDatabase", "admin"]).as_deref(),
+            uri(&["-h", "a", "-u", "x@y", "-pp/w", "--authenticationDatabase", "admin"]).as_deref(),
             Some("mongodb://x%40y:p%2Fw@a/?directConnection=true&authSource=admin")
         );
-        for bad in [&["--uri", "mongodb://a/", "-h", "b"][..], &["-u", "x"], &["-p", "x"]] {
-            assert!(Line::try_parse_from(["x"].iter().chain(bad)).is_err(), "{bad:?}");
+        assert_eq!(
+            uri(&["--uri", "mongodb://a:1/?replicaSet=r", "--host", "r/A:1", "-u", "x", "-p=y"]).as_deref(),
+            Some("mongodb://x:y@a:1/?replicaSet=r")
+        );
+        let of_database = uri_of(&["-u", "x", "-p", "y", "-h", "a"], Some("shop")).unwrap();
+        assert_eq!(of_database.as_deref(), Some("mongodb://x:y@a/?directConnection=true&authSource=shop"));
+    }
+
+    #[test]
+    fn tls_is_named_as_with_the_tools_of_mongodb_and_the_shell() {
+        let expected = "mongodb://a/?directConnection=true&tls=true&tlsCAFile=ca&tlsCertificateKeyFile=k&tlsCertificateKeyFilePassword=s&tlsAllowInvalidHostnames=true";
+        let old = [
+            "-h",
+            "a",
+            "--ssl",
+            "--sslCAFile",
+            "ca",
+            "--sslPEMKeyFile",
+            "k",
+            "--sslPEMKeyPassword=s",
+            "--sslAllowInvalidHostnames",
+        ];
+        let new = [
+            "-h",
+            "a",
+            "--tls",
+            "--tlsCAFile=ca",
+            "--tlsCertificateKeyFile=k",
+            "--tlsCertificateKeyFilePassword",
+            "s",
+            "--tlsAllowInvalidHostnames",
+        ];
+        assert_eq!(uri(&old).as_deref(), Some(expected));
+        assert_eq!(uri(&new).as_deref(), Some(expected));
+        // Nothing is to be verified on a plain connection.
+        assert_eq!(uri(&["-h", "a", "--tlsInsecure"]).as_deref(), Some("mongodb://a/?directConnection=true"));
+    }
+
+    #[test]
+    fn secrets_come_from_a_file_that_flags_win_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "password: secret\nuri: mongodb://a/\n").unwrap();
+        let config = file.path().to_str().unwrap();
+        assert_eq!(uri(&["--config", config, "-u", "x"]).as_deref(), Some("mongodb://x:secret@a/"));
+        assert_eq!(
+            uri(&["--config", config, "-u", "x", "-p", "y", "--uri", "mongodb://b/"]).as_deref(),
+            Some("mongodb://x:y@b/")
+        );
+        assert!(!format!("{:?}", line(&["--config", config]).deployment).contains("secret"));
+    }
+
+    #[test]
+    fn what_contradicts_or_is_not_there_is_refused_by_name() {
+        for (bad, named) in [
+            (&["--uri", "mongodb://a/", "-h", "b"][..], "--host"),
+            (&["--uri", "mongodb://a/", "mongodb://b/"], "--uri"),
+            (&["mongodb://a/", "mongodb://b/"], "two connection strings"),
+            (&["-p", "x", "-h", "a"], "--password"),
+            (&["-h", "a", "--port", "x"], "--port"),
+            (&["-h", "a", "--authenticationMechanism", "GSSAPI"], "GSSAPI"),
+            (&["-h", "a", "--sslCRLFile", "f"], "--sslCRLFile"),
+            (&["-h", "a", "--sslFIPSMode"], "--sslFIPSMode"),
+            (&["--dbpath", "/data"], "--dbpath"),
+            (&["--config", "/nowhere", "-h", "a"], "--config"),
+        ] {
+            let error = uri_of(bad, None).unwrap_err();
+            assert!(error.to_string().contains(named) && error.exit_code() == 2, "{bad:?}: {error}");
         }
+        let uri = MongoUri::parse(Role::Source, "mongodb://a/shop").unwrap();
+        assert!(database(Some("crm"), &uri).unwrap_err().to_string().contains("--db"));
+        assert_eq!(database(None, &uri).unwrap(), Some("shop"));
+    }
+
+    #[test]
+    fn verbosity_adds_up() {
+        for (args, level) in [
+            (&["-v"][..], 1),
+            (&["-vvvv"], 4),
+            (&["-v", "-v"], 2),
+            (&["--verbose=3"], 3),
+            (&["--verbose"], 1),
+            (&["-v", "--quiet"], 0),
+            (&["-vh", "a"], 1),
+        ] {
+            assert_eq!(line(args).deployment.verbosity(), level, "{args:?}");
+        }
+        assert!(Line::try_parse_from(["x", "--verbose=much"]).is_err());
     }
 
     #[test]

@@ -51,7 +51,7 @@ use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Published, Staged, Step};
 use crate::sink::users::WantedAccounts;
-use crate::sink::{Target, indexes, staging, users};
+use crate::sink::{Alterations, Target, indexes, staging, users};
 
 /// How many problems of a damaged backup an error names.
 const NAMED_PROBLEMS: usize = 3;
@@ -84,6 +84,8 @@ pub struct RestoreOptions {
     pub allow_duplicates: bool,
     /// The users and roles of a dump that are added to those of the target, once everything else is published.
     pub users: Option<WantedAccounts>,
+    /// What is to be otherwise than in the backup.
+    pub alterations: Alterations,
     /// The target may be the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
     /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.

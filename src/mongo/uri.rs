@@ -1,5 +1,7 @@
 //! Connection strings, validated once and never shown with their credentials.
 
+pub mod amend;
+
 use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
 use super::ReadPreference;
@@ -89,6 +91,14 @@ impl MongoUri {
 
     pub(super) fn preference(&self) -> Option<&ReadPreference> {
         self.preference.as_ref()
+    }
+
+    /// The same with what else is said of the deployment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where that contradicts it.
+    pub fn amended(&self, amendment: &amend::Amendment) -> Result<Self> {
+        Self::parse(self.role, &amend::amended(&self.text, amendment)?)
     }
 
     /// The whole string, credentials included: for the driver alone.

@@ -1,11 +1,14 @@
 //! What is to stand in the target, worked out from the manifest before anything is written: pure.
 
+mod alterations;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bson::{RawDocument, RawDocumentBuf};
 use uuid::Uuid;
 
+pub use self::alterations::Alterations;
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
@@ -40,6 +43,10 @@ pub struct Blueprint {
     pub(super) has_rules: bool,
     /// A time series whose buckets may hold measurements of several types.
     pub(super) mixed_schema: bool,
+    /// Its documents are inserted in the order in which they come, if it is not capped, too.
+    pub(super) in_order: bool,
+    /// What stands under its name may have other options.
+    pub takes_any_options: bool,
     /// Its lasting indexes were made while it was empty, and stand as long as no document is refused.
     pub(super) indexed: Arc<AtomicBool>,
 }
@@ -70,6 +77,8 @@ impl Blueprint {
             expire_after: None,
             has_rules: false,
             mixed_schema: false,
+            in_order: false,
+            takes_any_options: false,
             indexed: Arc::default(),
             place: namespace.clone(),
             uuid: None,
@@ -95,6 +104,8 @@ impl Blueprint {
             expire_after: None,
             has_rules: true,
             mixed_schema: false,
+            in_order: false,
+            takes_any_options: false,
             indexed: Arc::default(),
             place: namespace.clone(),
             uuid: None,
@@ -128,6 +139,12 @@ impl Blueprint {
             options.element(*kind, "expireAfterSeconds", value);
         }
         options.raw()
+    }
+
+    /// Whether one writer fills it, in the order in which its documents come.
+    #[must_use]
+    pub fn keeps_order(&self) -> bool {
+        self.capped || self.in_order
     }
 
     /// Whether it has documents of its own: everything but views.

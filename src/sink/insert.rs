@@ -72,7 +72,7 @@ impl Inserter {
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
     /// documents.
     pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<Content> {
-        let (ordered, version) = (self.blueprint.capped, self.target.connection.version);
+        let (ordered, version) = (self.blueprint.keeps_order(), self.target.connection.version);
         let frame = Arc::new(frame);
         let divided = frame.clone();
         let mut passed_over = Content::default();
@@ -330,7 +330,7 @@ fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
 /// [`ErrorKind::Damaged`] where the frame does not hold documents; [`ErrorKind::Refused`] where a document cannot be sent as it is.
 #[doc(hidden)]
 pub fn commands(blueprint: &Blueprint, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
-    let batches = divide(frame, blueprint.capped, version)?;
+    let batches = divide(frame, blueprint.keeps_order(), version)?;
     batches.iter().map(|b| build(blueprint, blueprint.uuid, frame, &b.documents, (b.way, Repeats::Refuse))).collect()
 }
 

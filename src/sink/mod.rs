@@ -28,7 +28,7 @@ use mongodb::error::Error as DriverError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use blueprint::{Blueprint, Index};
+pub use blueprint::{Alterations, Blueprint, Index};
 pub use ddl::Standing;
 
 use crate::error::{Error, ErrorKind, Result};

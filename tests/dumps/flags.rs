@@ -131,7 +131,20 @@ async fn what_is_not_supported_is_refused_by_name() {
         (vec!["dump", "--uri", none, "-c", "x"], "--db"),
         (vec!["dump", "--uri", none, "--out", "-"], "--out -"),
         (vec!["restore", "--uri", none, "--preserveUUID", &dir], "--preserveUUID"),
-        (vec!["restore", "--uri", none, "--writeConcern", "{w:1}", &dir], "--writeConcern"),
+        (vec!["restore", "--uri", none, "--writeConcern", "{w: 3}", &dir], "--writeConcern"),
+        (vec!["restore", "--uri", none, "--oplogFile", "x", &dir], "--oplogFile"),
+        (vec!["restore", "--uri", none, "-c", "x", &dir], "--db"),
+        (vec!["restore", none, "--archive=x", &dir], "--archive"),
+        (vec!["dump", none, "--repair"], "--repair"),
+        (vec!["dump", none, "--sslFIPSMode"], "--sslFIPSMode"),
+        (vec!["dump", none, "--authenticationMechanism=GSSAPI"], "GSSAPI"),
+        (vec!["dump", "mongodb://127.0.0.1:9/shop", "-d", "crm"], "--db"),
+        (vec!["dump", "mongodb://127.0.0.1:9/shop", "--oplog"], "--oplog"),
+        (vec!["dump", none, "-d", "x", "-c", "y", "--excludeCollection", "z"], "--excludeCollection"),
+        (vec!["dump", none, "--excludeCollectionsWithPrefix", "z"], "--db"),
+        (vec!["dump", none, "--out", "x", "--archive"], "--archive"),
+        (vec!["dump", none, "-d", "x", "-c", "y", "--out", "-", "--gzip"], "--gzip"),
+        (vec!["dump", none, "--readPreference", "leader"], "--readPreference"),
         (vec!["restore", "--uri", none, "--oplogReplay", &dir], "--oplogReplay"),
         (vec!["restore", "--uri", none, "-d", "x", "--restoreDbUsersAndRoles", &dir], "--restoreDbUsersAndRoles"),
         (vec!["restore", "--uri", none, "--nsFrom", "a.*", &dir], "--nsFrom"),
@@ -144,4 +157,97 @@ async fn what_is_not_supported_is_refused_by_name() {
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
         assert!(output.stderr.contains(named), "{args:?}: {}", output.stderr);
     }
+    // Nothing secret is told, whatever is wrong.
+    for args in [
+        vec!["dump", "-u", "x", "-psecret", "word"],
+        vec!["dump", "mongodb://x:secret@127.0.0.1:9/", "-p", "other"],
+        vec!["dump", "mongodb://x:secret@127.0.0.1:9/", "--nonsense"],
+        vec!["restore", "mongodb://127.0.0.1:9/", "--sslPEMKeyPassword", "secret", "--dbpath", "x"],
+    ] {
+        let output = cli.run(&args).await;
+        assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
+        assert!(!format!("{}{}", output.stdout, output.stderr).contains("secret"), "{args:?}: {}", output.stderr);
+    }
+}
+
+/// Fills a database for the flags that change what is dumped or how it is restored.
+async fn fill(client: &Client) {
+    let shop = client.database("shop");
+    let numbered = |many: i32| (0..many).map(|n| doc! { "_id": n, "a": { "b": n } });
+    for name in ["orders", "tmp_1", "tmp_2", "tm"] {
+        shop.collection(name).insert_many(numbered(10)).await.unwrap();
+    }
+    shop.run_command(doc! { "create": "log", "capped": true, "size": 65536, "validator": { "_id": { "$gte": 0 } } })
+        .await
+        .unwrap();
+    shop.collection("log").insert_many(numbered(10)).await.unwrap();
+    let index = doc! { "key": { "a.b": "hashed" }, "name": "h" };
+    shop.run_command(doc! { "createIndexes": "orders", "indexes": [index] }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_of_scripts_do_here_what_they_do_there() {
+    let (source, target) = (Server::standalone().await, Server::standalone().await);
+    let (from, to) = (source.client().await, target.client().await);
+    fill(&from).await;
+    let (cli, port) = (Cli::new(), source.port().to_string());
+    let (source, target) = (source.uri(), target.uri());
+    std::fs::write(cli.dir().join("config.yaml"), format!("uri: \"{source}\"\n")).unwrap();
+
+    // What changes nothing is said once; not with --quiet.
+    let said = |output: &Output| output.stderr.matches("without effect").count();
+    let host = ["dump", "-h127.0.0.1", "--port", &port, "-dshop", "-vv", "--forceTableScan", "--numThreads=2"];
+    let output = succeed(&cli, &[&host[..], &["--excludeCollectionsWithPrefix", "tmp", "-ofirst", "--gzip"]].concat()).await;
+    assert_eq!((said(&output), output.stderr.contains("--forceTableScan, ")), (1, false), "{}", output.stderr);
+    assert!(output.stderr.contains("--forceTableScan") && output.stderr.contains("DEBUG"), "{}", output.stderr);
+    let mut files: Vec<_> = std::fs::read_dir(cli.dir().join("first/shop")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["log.bson.gz", "log.metadata.json.gz", "orders.bson.gz", "orders.metadata.json.gz", "tm.bson.gz", "tm.metadata.json.gz"]
+    );
+    let quiet = [
+        "dump",
+        "--config",
+        "config.yaml",
+        "-d",
+        "crm",
+        "-d",
+        "shop",
+        "-c",
+        "orders",
+        "--out",
+        "one",
+        "--quiet",
+        "--forceTableScan",
+    ];
+    assert_eq!(succeed(&cli, &quiet).await.stderr, "");
+    assert!(succeed(&cli, &["dump", "--version"]).await.stdout.contains(env!("CARGO_PKG_VERSION")));
+
+    // The documents of one collection, from one to the other.
+    let mut dump = cli.command(&["dump", &source, "-d", "shop", "-c", "orders", "-o", "-"]);
+    let mut dump = dump.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut restore =
+        cli.command(&["restore", &target, "-d", "shop", "-c", "piped", "-", "--batchSize=10", "--writeConcern", "{w: 1}"]);
+    restore.stdin(dump.stdout.take().unwrap());
+    let output = tokio::task::spawn_blocking(move || restore.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(tokio::task::spawn_blocking(move || dump.wait()).await.unwrap().unwrap().success());
+    assert_eq!(to.database("shop").collection::<Document>("piped").count_documents(doc! {}).await.unwrap(), 10);
+
+    // How it is restored.
+    let altered = ["--noOptionsRestore", "--fixDottedHashIndex", "--maintainInsertionOrder", "--keepIndexVersion"];
+    succeed(&cli, &[&["restore", &target, "--drop", "first"], &altered[..]].concat()).await;
+    let listed = to.database("shop").run_command(doc! { "listCollections": 1, "filter": { "name": "log" } }).await.unwrap();
+    let options = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].as_document().unwrap();
+    assert_eq!(options.get_document("options").unwrap(), &doc! {});
+    let indexes = to.database("shop").run_command(doc! { "listIndexes": "orders" }).await.unwrap();
+    assert!(!indexes.to_string().contains("hashed") && indexes.to_string().contains("a.b"), "{indexes}");
+    assert_eq!(names(&to, "shop").await, ["log", "orders", "piped", "tm"]);
+
+    // Documents that are not added are an error where that is asked for, and counted where not.
+    let again = ["restore", &target, "--nsInclude", "shop.tm", "--excludeCollection", "nobody", "first"];
+    succeed(&cli, &again).await;
+    let output = cli.run(&[&again[..], &["--stopOnError"]].concat()).await;
+    assert!(output.code == Some(1) && output.stderr.contains("10 documents were not added"), "{}", output.stderr);
 }

@@ -90,7 +90,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         items.push(item.clone());
         let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone()).with_repeats(stage.repeats);
         let segments = &selected.collection.segments;
-        let together = if blueprint.capped { segments.len().max(1) } else { 1 };
+        let together = if blueprint.keeps_order() { segments.len().max(1) } else { 1 };
         let collection = Arc::new(Filling {
             whole: Filled { number, content: blueprint.content, ..Filled::default() },
             left: AtomicUsize::new(segments.chunks(together).len()),

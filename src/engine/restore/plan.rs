@@ -231,8 +231,10 @@ pub(super) async fn make(
 
     // 3. What the target's version can hold, and what stands there.
     let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let blueprints: Vec<Blueprint> =
-        selected.iter().map(|s| Blueprint::of(&s.collection, s.to.clone(), version)).collect::<Result<_>>()?;
+    let blueprints: Vec<Blueprint> = selected
+        .iter()
+        .map(|s| Blueprint::of(&s.collection, s.to.clone(), version)?.altered(options.alterations))
+        .collect::<Result<_>>()?;
     let target = Target::new(connection, version, stop.clone());
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
     limits::refuse(
@@ -329,7 +331,9 @@ async fn refuse_conflicts(plan: &Plan) -> Result<()> {
             conflicts.push(format!("{name} (a time series)"));
         } else if blueprint.capped || there.options.get_bool("capped").unwrap_or(false) {
             conflicts.push(format!("{name} (capped)"));
-        } else if let Some(option) = other_option(&blueprint.all_options()?, &there.options) {
+        } else if let Some(option) =
+            other_option(&blueprint.all_options()?, &there.options).filter(|_| !blueprint.takes_any_options)
+        {
             conflicts.push(format!("{name} (option {option:?} differs)"));
         } else {
             let other = indexes::conflicts(&plan.target, blueprint).await?;

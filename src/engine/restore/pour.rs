@@ -28,6 +28,7 @@ struct Pouring {
     inserter: Inserter,
     item: Item,
     keeps_order: bool,
+    is_capped: bool,
     /// What came of it so far, less what was passed over.
     content: Content,
     /// Where it is capped.
@@ -85,7 +86,8 @@ fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
             number,
             inserter,
             item: plan.item(progress, blueprint, ""),
-            keeps_order: blueprint.capped,
+            keeps_order: blueprint.keeps_order(),
+            is_capped: blueprint.capped,
             content: Content::default(),
             oldest: Arc::default(),
             passed_over: 0,
@@ -114,13 +116,15 @@ async fn write(
         tokio::select! {
             part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
                 Some(Part::Documents { of: Of::Collection(place), frame, content, share }) => {
-                    let Some(keeps_order) = collections.get(&place).map(|c| c.keeps_order) else { continue };
+                    let Some((keeps_order, is_capped)) = collections.get(&place).map(|c| (c.keeps_order, c.is_capped)) else {
+                        continue;
+                    };
                     while keeps_order && collections.get(&place).is_some_and(|c| c.under_way > 0) {
                         settle(writers.join_next().await, collections, filled)?;
                     }
                     let Some(collection) = collections.get_mut(&place) else { continue };
                     collection.content.merge(&content);
-                    if keeps_order {
+                    if is_capped {
                         Arc::make_mut(&mut collection.oldest).take(&frame)?;
                     }
                     collection.under_way += 1;

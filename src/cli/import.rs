@@ -56,7 +56,7 @@ pub struct Args {
     /// Add the users and roles of a dump to those of the target, too; who is there already stays
     #[arg(long)]
     with_users: bool,
-    /// Where a dump holds several documents with one `_id`, keep one of them and say how many were passed over
+    /// Where a dump holds several documents with one `_id`, keep the first of them and say how many were passed over
     #[arg(long)]
     allow_duplicates: bool,
     /// Say what would be done, and do nothing

@@ -11,7 +11,9 @@ use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::drill::DrillReport;
 use crate::engine::export::ExportReport;
-use crate::engine::restore::{IndexMode, Overwriting, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport};
+use crate::engine::restore::{
+    IndexMode, Overwriting, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport, RestoredCollection,
+};
 use crate::engine::verify::VerifyReport;
 use crate::format::checks::Checks;
 use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
@@ -237,6 +239,7 @@ pub fn import(report: &RestoreReport) -> String {
     if report.passed_over > 0 {
         text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
     }
+    text += &changed_ids(&report.collections);
     if report.not_added > 0 {
         text += &format!("not added    {}: others stand in the target in their places\n", count(report.not_added, "document"));
     }
@@ -268,6 +271,22 @@ pub fn import(report: &RestoreReport) -> String {
     for index in &report.failed_indexes {
         let reason = index.reason.as_deref().unwrap_or_default();
         text += &format!("failed: index {} of {}: {}\n", plain(&index.name), plain(&index.namespace), plain(reason));
+    }
+    text
+}
+
+/// What an import had to change in documents, as the server would have.
+fn changed_ids(collections: &[RestoredCollection]) -> String {
+    let mut text = String::new();
+    for c in collections {
+        let name = plain(&c.namespace);
+        if c.given_ids > 0 {
+            text += &format!("note: {} of {name} had no _id; each was given one\n", count(c.given_ids, "document"));
+        }
+        if c.moved_ids > 0 {
+            let documents = count(c.moved_ids, "document");
+            text += &format!("note: {documents} of {name} had an _id that was not the first field; it was moved there\n");
+        }
     }
     text
 }
@@ -349,6 +368,7 @@ pub fn drill(report: &DrillReport) -> String {
     for left_out in &report.left_out {
         text += &format!("warning: {}\n", plain(left_out));
     }
+    text += &changed_ids(&report.collections);
     text + "sound: all of it came back, and what was read back is what the backup holds; the scratch databases are dropped\n"
 }
 

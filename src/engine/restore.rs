@@ -19,6 +19,7 @@ mod report;
 pub(super) mod select;
 mod slice;
 mod stage;
+mod turns;
 mod views;
 
 use std::collections::BTreeSet;

@@ -183,21 +183,52 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
     })
 }
 
+/// What of a document's structure decides whether a server takes it, and what it makes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape<'a> {
+    /// The first field at the top that is called `_id`: its type byte and value.
+    pub id: Option<(u8, &'a [u8])>,
+    /// Whether that is the first field of all.
+    pub id_is_first: bool,
+    /// How many fields at the top are called `_id`.
+    pub ids: usize,
+    /// The levels of documents and arrays below the top.
+    pub depth: usize,
+}
+
 /// Checks the whole structure of one document, everything inside it included.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`], saying what is wrong.
 pub fn check(document: &[u8]) -> Result<()> {
-    check_at(document, 0).map_err(Flaw::error)
+    shape(document).map(|_| ())
 }
 
-fn check_at(document: &[u8], depth: usize) -> Result<(), Flaw> {
+/// Checks the whole structure of one document, as [`check`] does, and tells its shape.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`], saying what is wrong.
+pub fn shape(document: &[u8]) -> Result<Shape<'_>> {
+    let mut shape = Shape::default();
+    check_at(document, 0, &mut shape).map_err(Flaw::error)?;
+    Ok(shape)
+}
+
+fn check_at<'a>(document: &'a [u8], depth: usize, shape: &mut Shape<'a>) -> Result<(), Flaw> {
     if depth > MAX_DEPTH {
         return Err(Flaw::Says("is nested too deeply"));
     }
+    shape.depth = shape.depth.max(depth);
     let mut rest = inside(document)?;
+    let all = rest.len();
     while let Some((&kind, after)) = rest.split_first() {
-        let (_, after) = split_cstring(after)?;
+        let is_first = rest.len() == all;
+        let (name, after) = split_cstring(after)?;
+        if depth == 0 && name == b"_id" {
+            shape.ids += 1;
+            shape.id_is_first |= is_first;
+            shape.id.get_or_insert((kind, split_value(kind, after)?.0));
+        }
         let fixed = FIXED_LENGTHS[usize::from(kind)];
         if fixed != OTHER {
             rest = after.get(usize::from(fixed)..).ok_or(PAST_ITS_END)?;
@@ -206,7 +237,7 @@ fn check_at(document: &[u8], depth: usize) -> Result<(), Flaw> {
         let (value, left) = split_value(kind, after)?;
         rest = left;
         match kind {
-            0x03 | 0x04 => check_at(value, depth + 1)?,
+            0x03 | 0x04 => check_at(value, depth + 1, shape)?,
             0x0F => {
                 // int32 total, string (int32 length, bytes, NUL), document
                 let code = first_length(&value[4..]).ok_or(Flaw::Says("has a code with scope that ends early"))?;
@@ -214,7 +245,7 @@ fn check_at(document: &[u8], depth: usize) -> Result<(), Flaw> {
                 if value[7 + code] != 0 {
                     return Err(Flaw::Says("has a string without its NUL"));
                 }
-                check_at(scope, depth + 1)?;
+                check_at(scope, depth + 1, shape)?;
             }
             0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(Flaw::Says("has a string without its NUL")),
             // int32 length, string, NUL, ObjectId

@@ -1,5 +1,6 @@
 //! The bytes of a backup at rest, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
 
+pub mod arrival;
 pub mod checks;
 mod columns;
 pub mod digest;
@@ -14,3 +15,4 @@ pub mod oplog;
 pub mod progress;
 pub mod reader;
 pub mod segment;
+pub mod value;

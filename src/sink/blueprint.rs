@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
 use crate::format::manifest::{Collection, CollectionKind};
+use crate::format::value::Text;
 use crate::mongo::Version;
 use crate::names::Namespace;
 
@@ -160,6 +161,12 @@ impl Blueprint {
             CollectionKind::TimeSeries => self.place.buckets().collection,
             CollectionKind::Collection | CollectionKind::View => self.place.collection.clone(),
         }
+    }
+
+    /// How text counts in an `_id` of it.
+    pub(super) fn text(&self) -> Text {
+        let locale = self.options.get_document("collation").and_then(|collation| collation.get_str("locale"));
+        if locale.is_ok_and(|locale| locale != "simple") { Text::IsAlike } else { Text::Counts }
     }
 
     fn take_options(&mut self, collection: &Collection, version: Version) -> Result<()> {

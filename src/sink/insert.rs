@@ -1,20 +1,25 @@
 //! Raw `insert` commands, each put together by hand from documents that are never decoded, and made safe to repeat.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bson::oid::ObjectId;
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
 use super::{Attempts, Blueprint, Problem, Target, indexes, staging, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::{self, Changes, Refusal};
 use crate::format::digest::Content;
 use crate::format::document::{self, Documents, Writer, type_name};
-use crate::mongo::failure::{code, is_transient_code};
+use crate::format::manifest::CollectionKind;
+use crate::format::value::{self, Text};
+use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::names::Namespace;
 use crate::pipeline::cpu::Cpu;
@@ -29,6 +34,8 @@ const COMMAND_DOCUMENTS: usize = 100_000;
 const LOOKED_FOR: usize = 500;
 /// How often the part of a batch that is sent at a time is halved.
 const HALVINGS: u32 = 8;
+/// What is to be done about an `_id` that is there already, in a collection that nothing else should write to.
+const REPEATS: &str = "if this holds several documents with one _id, --allow-duplicates keeps the first of them and says how many were passed over; else something else writes to the target: stop it";
 /// How long one command may take.
 const INSERT_LIMIT: Duration = Duration::from_secs(90);
 
@@ -51,6 +58,17 @@ pub enum Repeats {
     PassOver,
 }
 
+/// Documents as the target makes them, ready to be sent.
+#[derive(Debug)]
+pub struct Arranged {
+    /// The documents. Each has an `_id`, which stays the same however often it is sent.
+    pub frame: Vec<u8>,
+    /// What was changed in them for that.
+    pub changes: Changes,
+    /// Hashes of their `_id`s, equal where the target takes these for equal. Only where those that repeat are passed over.
+    pub ids: Vec<u64>,
+}
+
 impl Inserter {
     /// One for this collection.
     #[must_use]
@@ -64,6 +82,27 @@ impl Inserter {
         Self { repeats, ..self }
     }
 
+    /// Makes of documents what a server would make of them, which is then inserted and proven: one without an `_id` gets one here, once, so that a command which is
+    /// sent again does not add it again; an `_id` that comes later goes to the front.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a bucket of a time series without an `_id`, by which its measurements are found; [`ErrorKind::Damaged`].
+    pub async fn arrange(&self, frame: Vec<u8>) -> Result<Arranged> {
+        let (text, repeats) = (self.blueprint.text(), self.repeats);
+        let work = move || {
+            let (frame, changes) = arrival::arrange(frame, || ObjectId::new().bytes())?;
+            let ids = if repeats == Repeats::PassOver { ids(&frame, text)? } else { Vec::new() };
+            Ok(Arranged { frame, changes, ids })
+        };
+        let arranged = self.cpu.run(work).await?;
+        if self.blueprint.kind == CollectionKind::TimeSeries && arranged.changes.given > 0 {
+            let what = format!("{}: a bucket of the time series has no _id", self.blueprint.namespace);
+            return Err(Error::new(ErrorKind::Refused, what)
+                .hint("its _id says which time it is about: nothing can take its place; leave the collection out"));
+        }
+        Ok(arranged)
+    }
+
     /// Inserts the documents of one frame, and returns once the server has all of them. A capped collection gets them in order. Gives those that were passed
     /// over: see [`Repeats`].
     ///
@@ -72,11 +111,16 @@ impl Inserter {
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
     /// documents.
     pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<Content> {
-        let (ordered, version) = (self.blueprint.keeps_order(), self.target.connection.version);
+        let (ordered, version, text) = (self.blueprint.keeps_order(), self.target.connection.version, self.blueprint.text());
+        let repeats = self.repeats;
         let frame = Arc::new(frame);
         let divided = frame.clone();
         let mut passed_over = Content::default();
-        for batch in self.cpu.run(move || divide(&divided, ordered, version)).await? {
+        let work = move || {
+            let keeps_places = ordered || (repeats == Repeats::PassOver && special_repeats(&divided, text)?);
+            divide(&divided, (ordered, keeps_places), version)
+        };
+        for batch in self.cpu.run(work).await? {
             // Apart from the many futures around it: all of them together are more than a thread's stack takes without optimisation.
             Box::pin(self.insert_batch(&frame, &batch, &mut passed_over)).await?;
             let bytes: usize = batch.documents.iter().map(Range::len).sum();
@@ -146,6 +190,10 @@ impl Inserter {
                         halvings = (halvings + 1).min(HALVINGS);
                     }
                 }
+                Err(e) if !is_transient(&e) => {
+                    let error = describe(self.target.connection.role(), &what, e);
+                    return Err(self.blame(error, frame, &left[..part]));
+                }
                 Err(e) => {
                     is_certain = false;
                     attempts.again(e).await?;
@@ -197,7 +245,24 @@ impl Inserter {
 
     fn refused(&self, what: &str, problem: &Problem, document: &[u8]) -> Error {
         let (place, name) = (self.blueprint.place.to_string(), self.blueprint.namespace.to_string());
-        refused(what, problem, document).reworded(&place, &name)
+        let error = refused(what, problem, document).reworded(&place, &name);
+        if problem.code == code::DUPLICATE_KEY && self.is_staging() { error.hint(REPEATS) } else { error }
+    }
+
+    /// A command that was refused as a whole: where one of its documents is such as no server takes, it is that one.
+    fn blame(&self, error: Error, frame: &[u8], documents: &[Range<usize>]) -> Error {
+        match documents.iter().find_map(|document| refusal(&frame[document.clone()])) {
+            None => error,
+            Some(refusal) => {
+                let what = format!("{}: a document with {refusal} was refused", self.blueprint.namespace);
+                Error::new(error.kind(), what).hint(never_taken(refusal)).cause(error)
+            }
+        }
+    }
+
+    /// Whether what is filled is this import's own.
+    fn is_staging(&self) -> bool {
+        self.blueprint.place != self.blueprint.namespace
     }
 
     async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
@@ -240,7 +305,11 @@ impl Inserter {
                 ErrorKind::Server,
                 format!("{what}: a document with the same _id ({kind}) but other content stands there already"),
             )
-            .hint("stop what else writes to the target, and run the import again"));
+            .hint(if self.is_staging() {
+                REPEATS
+            } else {
+                "stop what else writes to the target, and run the import again"
+            }));
         }
         let there: HashSet<&[u8]> = found.iter().map(|f| f.as_bytes()).collect();
         Ok(Ok(documents.iter().filter(|d| !there.contains(&frame[(*d).clone()])).cloned().collect()))
@@ -286,8 +355,8 @@ pub(super) fn keeps_empty_timestamps(version: Version) -> bool {
     }
 }
 
-/// Divides a frame into commands.
-fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
+/// Divides a frame into commands. Documents that go by another command come after the others, unless all keep their places.
+fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version) -> Result<Vec<Batch>> {
     let mut plain: Vec<Batch> = Vec::new();
     let mut special: Vec<Batch> = Vec::new();
     let mut at = 0;
@@ -304,7 +373,7 @@ fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
         // Out of order they go by themselves; in order each stays in its place.
         let (batches, room) = match way {
             Way::Insert { .. } => (&mut plain, &mut plain_room),
-            _ if ordered => (&mut plain, &mut plain_room),
+            _ if keeps_places => (&mut plain, &mut plain_room),
             _ => (&mut special, &mut special_room),
         };
         // An upsert carries the `_id` twice, and names around it.
@@ -330,7 +399,8 @@ fn divide(frame: &[u8], ordered: bool, version: Version) -> Result<Vec<Batch>> {
 /// [`ErrorKind::Damaged`] where the frame does not hold documents; [`ErrorKind::Refused`] where a document cannot be sent as it is.
 #[doc(hidden)]
 pub fn commands(blueprint: &Blueprint, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
-    let batches = divide(frame, blueprint.keeps_order(), version)?;
+    let ordered = blueprint.keeps_order();
+    let batches = divide(frame, (ordered, ordered), version)?;
     batches.iter().map(|b| build(blueprint, blueprint.uuid, frame, &b.documents, (b.way, Repeats::Refuse))).collect()
 }
 
@@ -405,5 +475,50 @@ fn taken_away(namespace: &Namespace) -> Error {
 fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {
     let id = document::id(document).ok().flatten().map_or("no _id", |(kind, _)| type_name(kind));
     let message = problem.message.chars().take(400).collect();
-    Problem { message, ..problem.clone() }.error(&format!("{what}: a document with an _id of type {id} was refused"))
+    let error = Problem { message, ..problem.clone() }.error(&format!("{what}: a document with an _id of type {id} was refused"));
+    match refusal(document) {
+        Some(refusal) => error.hint(never_taken(refusal)),
+        None => error,
+    }
+}
+
+/// Why no server takes this document; none where that is not why.
+fn refusal(document: &[u8]) -> Option<Refusal> {
+    let shape = document::shape(document).ok()?;
+    Refusal::of(document.len(), &shape).ok()?
+}
+
+fn never_taken(refusal: Refusal) -> String {
+    format!(
+        "no server takes a document with {refusal}: leave the collection out (--exclude), or mend the file; `bsonvault adopt` and `bsonvault verify --deep` count \
+         such documents"
+    )
+}
+
+/// Hashes of the `_id`s of a frame, in its order.
+fn ids(frame: &[u8], text: Text) -> Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for document in Documents::of(frame) {
+        if let Some((kind, value)) = document::id(document?)? {
+            let mut hash = DefaultHasher::new();
+            value::hash(kind, value, text, &mut hash)?;
+            ids.push(hash.finish());
+        }
+    }
+    Ok(ids)
+}
+
+/// Whether a document that may go by another command has an `_id` that repeats in this frame: then all must keep their places, so that the first one stays.
+fn special_repeats(frame: &[u8], text: Text) -> Result<bool> {
+    let mut special = Vec::new();
+    for document in Documents::of(frame) {
+        special.push(document::has_empty_timestamp(document?)?);
+    }
+    if !special.contains(&true) {
+        return Ok(false);
+    }
+    let ids = ids(frame, text)?;
+    let mut counts: HashMap<u64, u32> = HashMap::new();
+    ids.iter().for_each(|id| *counts.entry(*id).or_default() += 1);
+    Ok(ids.iter().zip(special).any(|(id, special)| special && counts.get(id).is_some_and(|count| *count > 1)))
 }

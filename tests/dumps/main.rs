@@ -10,6 +10,7 @@ mod damage;
 mod expected;
 mod flags;
 mod forms;
+mod ids;
 mod made;
 mod maker;
 mod samples;

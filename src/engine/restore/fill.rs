@@ -4,13 +4,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::oldest::Oldest;
 use super::stage::Stage;
+use super::turns::Turns;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::Changes;
 use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::manifest::Segment;
@@ -20,11 +24,14 @@ use crate::pipeline::progress::Item;
 use crate::pipeline::read::SegmentReader;
 use crate::pipeline::steer::{Crew, Watched};
 use crate::sink::Target;
-use crate::sink::insert::Inserter;
+use crate::sink::insert::{Arranged, Inserter, Repeats};
 use crate::store::Store;
 
 /// How often the documents of a frame are in memory while they are inserted: the frame, the command, and the driver's copies of it.
 const COPIES: u64 = 4;
+
+/// How many frames of a collection are on their way at a time where its documents come in their order, because an `_id` may repeat.
+const IN_TURN: usize = 4;
 
 /// What one writer does without a break: one segment, or all of a collection whose order counts.
 struct Job {
@@ -32,6 +39,8 @@ struct Job {
     inserter: Inserter,
     item: Item,
     segments: Vec<Segment>,
+    /// How many of its frames are on their way at a time.
+    at_a_time: usize,
 }
 
 impl Job {
@@ -46,7 +55,7 @@ struct Filling {
     whole: Filled,
     /// Jobs of it that are not done.
     left: AtomicUsize,
-    passed_over: Mutex<Content>,
+    came: Mutex<Came>,
     /// Kept where it is capped and mongodump took it.
     oldest: Option<Mutex<Oldest>>,
 }
@@ -72,6 +81,29 @@ pub(super) struct Filled {
     pub(super) content: Content,
     /// Of a capped one that comes from a dump, what may have been overwritten.
     pub(super) oldest: Arc<Oldest>,
+    /// What became of its documents on their way.
+    pub(super) came: Came,
+}
+
+/// What became of documents on their way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Came {
+    /// What was changed in them.
+    pub(super) changes: Changes,
+    /// Those that were passed over.
+    pub(super) passed_over: Content,
+}
+
+impl Came {
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.changes.merge(&other.changes);
+        self.passed_over.merge(&other.passed_over);
+    }
+
+    /// What the target must hold of this.
+    pub(super) fn left_of(&self, all: &Content) -> Content {
+        self.changes.applied_to(all).without(&self.passed_over)
+    }
 }
 
 /// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
@@ -90,11 +122,13 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         items.push(item.clone());
         let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone()).with_repeats(stage.repeats);
         let segments = &selected.collection.segments;
-        let together = if blueprint.keeps_order() { segments.len().max(1) } else { 1 };
+        // In their order where that counts, and where an `_id` may repeat.
+        let in_turn = stage.repeats == Repeats::PassOver && !blueprint.keeps_order();
+        let together = if blueprint.keeps_order() || in_turn { segments.len().max(1) } else { 1 };
         let collection = Arc::new(Filling {
             whole: Filled { number, content: blueprint.content, ..Filled::default() },
             left: AtomicUsize::new(segments.chunks(together).len()),
-            passed_over: Mutex::default(),
+            came: Mutex::default(),
             oldest: (blueprint.capped && origin.is_of_a_dump()).then(Mutex::default),
         });
         if segments.is_empty() {
@@ -106,6 +140,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
             inserter: inserter.clone(),
             item: item.clone(),
             segments: segments.to_vec(),
+            at_a_time: if in_turn { writers.now.clamp(1, IN_TURN) } else { 1 },
         }));
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes()));
@@ -140,13 +175,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         }
     }
     items.iter().for_each(Item::finish);
-    Ok(collections.iter().map(|collection| collection.passed_over().documents).sum())
-}
-
-impl Filling {
-    fn passed_over(&self) -> MutexGuard<'_, Content> {
-        locked(&self.passed_over)
-    }
+    Ok(collections.iter().map(|collection| locked(&collection.came).passed_over.documents).sum())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,11 +200,12 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
         let collection = &job.collection;
         if collection.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             job.item.finish();
-            let content = collection.whole.content.without(&collection.passed_over());
+            let came = *locked(&collection.came);
+            let content = came.left_of(&collection.whole.content);
             let oldest = collection.oldest.as_ref().map(|oldest| std::mem::take(&mut *locked(oldest)));
             announce(
                 &shared.filled,
-                Filled { number: collection.whole.number, content, oldest: oldest.unwrap_or_default().into() },
+                Filled { number: collection.whole.number, content, oldest: oldest.unwrap_or_default().into(), came },
             );
         }
     }
@@ -187,19 +217,51 @@ pub(super) fn announce(filled: &UnboundedSender<Filled>, full: Filled) {
     let _heard = filled.send(full);
 }
 
+/// Inserts a segment's frames in their order: each once those before it are there, or several at a time that share no `_id`.
 async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
     // A frame with a large document is as large as that.
     let frame_bytes = (segment.raw_bytes / segment.frames.max(1)).max(frame::TARGET as u64);
-    let at_least = segment.object.bytes + COPIES * frame_bytes;
+    let at_least = segment.object.bytes + COPIES * frame_bytes * job.at_a_time as u64;
     let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
     let mut reader = shared.target.unless_stopped(SegmentReader::open_again(&shared.store, segment, &shared.cpu)).await??;
+    let mut turns = Turns::default();
+    let mut inserting = FuturesUnordered::new();
+    let mut bytes = 0;
     while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
-        share.resize(segment.object.bytes + COPIES * frame.len() as u64);
-        if let Some(oldest) = &job.collection.oldest {
-            locked(oldest).take(&frame)?;
+        let arranged = job.inserter.arrange(frame).await?;
+        while turns.must_wait(&arranged.ids) {
+            settle(inserting.next().await, &mut turns, &mut bytes)?;
         }
-        let passed_over = job.inserter.insert(frame, &job.item).await?;
-        job.collection.passed_over().merge(&passed_over);
+        turns.begin(&arranged.ids);
+        bytes += arranged.frame.len() as u64;
+        share.resize(segment.object.bytes + COPIES * bytes);
+        inserting.push(insert(job, arranged));
+        while inserting.len() >= job.at_a_time {
+            settle(inserting.next().await, &mut turns, &mut bytes)?;
+        }
     }
+    while let Some(inserted) = inserting.next().await {
+        settle(Some(inserted), &mut turns, &mut bytes)?;
+    }
+    Ok(())
+}
+
+/// Inserts a frame; gives its bytes and its `_id`s back.
+async fn insert(job: &Job, arranged: Arranged) -> Result<(u64, Vec<u64>)> {
+    let Arranged { frame, changes, ids } = arranged;
+    let bytes = frame.len() as u64;
+    if let Some(oldest) = &job.collection.oldest {
+        locked(oldest).take(&frame)?;
+    }
+    let passed_over = job.inserter.insert(frame, &job.item).await?;
+    locked(&job.collection.came).merge(&Came { changes, passed_over });
+    Ok((bytes, ids))
+}
+
+fn settle(inserted: Option<Result<(u64, Vec<u64>)>>, turns: &mut Turns, bytes: &mut u64) -> Result<()> {
+    let Some(inserted) = inserted else { return Ok(()) };
+    let (arrived, ids) = inserted?;
+    *bytes -= arrived;
+    turns.end(&ids);
     Ok(())
 }

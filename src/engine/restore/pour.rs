@@ -8,15 +8,16 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::dumped::Dumped;
-use super::fill::{Filled, announce};
+use super::fill::{Came, Filled, announce};
 use super::oldest::Oldest;
 use super::stage::Stage;
+use super::turns::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
-use crate::interop::{Of, Part, Wanted};
+use crate::interop::{COPIES, Of, Part, Wanted};
 use crate::pipeline::budget::Share;
 use crate::pipeline::progress::Item;
-use crate::sink::insert::Inserter;
+use crate::sink::insert::{Arranged, Inserter};
 use crate::sink::users::Accounts;
 
 /// How many parts wait for a writer. Their bytes are drawn from the budget before they come here.
@@ -29,11 +30,14 @@ struct Pouring {
     item: Item,
     keeps_order: bool,
     is_capped: bool,
-    /// What came of it so far, less what was passed over.
+    /// What came of it so far.
     content: Content,
+    /// What became of that.
+    came: Came,
+    /// The `_id`s that writers have.
+    turns: Turns,
     /// Where it is capped.
     oldest: Arc<Oldest>,
-    passed_over: u64,
     /// Parts of it that writers have.
     under_way: usize,
     ended: bool,
@@ -69,7 +73,7 @@ pub(super) async fn pour(stage: &Stage<'_>, dumped: &Dumped, filled: UnboundedSe
         let name = &stage.plan.blueprints[left.number].namespace;
         return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
     }
-    Ok(Poured { passed_over: collections.values().map(|c| c.passed_over).sum(), accounts })
+    Ok(Poured { passed_over: collections.values().map(|c| c.came.passed_over.documents).sum(), accounts })
 }
 
 /// Each collection that is filled, by its place in the dump. What the oplog made of the catalog is told by identity.
@@ -89,8 +93,9 @@ fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
             keeps_order: blueprint.keeps_order(),
             is_capped: blueprint.capped,
             content: Content::default(),
+            came: Came::default(),
+            turns: Turns::default(),
             oldest: Arc::default(),
-            passed_over: 0,
             under_way: 0,
             ended: false,
         };
@@ -99,8 +104,15 @@ fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
     collections
 }
 
-/// What a writer gives back: the collection's place, and what was passed over.
-type Written = (usize, Content);
+/// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
+type Written = (usize, Came, Vec<u64>);
+
+impl Pouring {
+    /// Whether documents with these `_id`s must wait for what writers have.
+    fn must_wait(&self, ids: &[u64]) -> bool {
+        (self.keeps_order && self.under_way > 0) || self.turns.must_wait(ids)
+    }
+}
 
 async fn write(
     stage: &Stage<'_>,
@@ -115,20 +127,21 @@ async fn write(
     while more || !writers.is_empty() {
         tokio::select! {
             part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
-                Some(Part::Documents { of: Of::Collection(place), frame, content, share }) => {
-                    let Some((keeps_order, is_capped)) = collections.get(&place).map(|c| (c.keeps_order, c.is_capped)) else {
-                        continue;
-                    };
-                    while keeps_order && collections.get(&place).is_some_and(|c| c.under_way > 0) {
+                Some(Part::Documents { of: Of::Collection(place), frame, content, mut share }) => {
+                    let Some(inserter) = collections.get(&place).map(|c| c.inserter.clone()) else { continue };
+                    let arranged = inserter.arrange(frame).await?;
+                    share.resize(COPIES * arranged.frame.len() as u64);
+                    while collections.get(&place).is_some_and(|c| c.must_wait(&arranged.ids)) {
                         settle(writers.join_next().await, collections, filled)?;
                     }
                     let Some(collection) = collections.get_mut(&place) else { continue };
                     collection.content.merge(&content);
-                    if is_capped {
-                        Arc::make_mut(&mut collection.oldest).take(&frame)?;
+                    if collection.is_capped {
+                        Arc::make_mut(&mut collection.oldest).take(&arranged.frame)?;
                     }
                     collection.under_way += 1;
-                    writers.spawn(insert(place, collection.inserter.clone(), collection.item.clone(), frame, share));
+                    collection.turns.begin(&arranged.ids);
+                    writers.spawn(insert(place, inserter, collection.item.clone(), arranged, share));
                 }
                 Some(Part::End(Of::Collection(place))) => {
                     if let Some(collection) = collections.get_mut(&place) {
@@ -154,10 +167,11 @@ async fn write(
     Ok(())
 }
 
-async fn insert(place: usize, inserter: Inserter, item: Item, frame: Vec<u8>, share: Share) -> Result<Written> {
+async fn insert(place: usize, inserter: Inserter, item: Item, arranged: Arranged, share: Share) -> Result<Written> {
+    let Arranged { frame, changes, ids } = arranged;
     let passed_over = inserter.insert(frame, &item).await?;
     drop(share);
-    Ok((place, passed_over))
+    Ok((place, Came { changes, passed_over }, ids))
 }
 
 /// Books what a writer did.
@@ -167,11 +181,11 @@ fn settle(
     filled: &UnboundedSender<Filled>,
 ) -> Result<()> {
     let Some(done) = done else { return Ok(()) };
-    let (place, passed_over) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
+    let (place, came, ids) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
     if let Some(collection) = collections.get_mut(&place) {
         collection.under_way -= 1;
-        collection.content = collection.content.without(&passed_over);
-        collection.passed_over += passed_over.documents;
+        collection.came.merge(&came);
+        collection.turns.end(&ids);
         tell_if_full(collection, filled);
     }
     Ok(())
@@ -181,6 +195,7 @@ fn tell_if_full(collection: &Pouring, filled: &UnboundedSender<Filled>) {
     if collection.ended && collection.under_way == 0 {
         collection.item.finish();
         let oldest = collection.oldest.clone();
-        announce(filled, Filled { number: collection.number, content: collection.content, oldest });
+        let content = collection.came.left_of(&collection.content);
+        announce(filled, Filled { number: collection.number, content, oldest, came: collection.came });
     }
 }

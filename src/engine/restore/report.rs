@@ -40,6 +40,12 @@ pub struct RestoreReport {
     /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
     #[serde(skip_serializing_if = "is_zero")]
     pub passed_over: u64,
+    /// Documents that had no `_id` and were given one, as a server does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_ids: u64,
+    /// Documents whose `_id` was not their first field, and was moved there, as a server does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moved_ids: u64,
     /// Documents that were not added, because others stand under their `_id`s or in the way of a unique index, where adding is asked for.
     #[serde(skip_serializing_if = "is_zero")]
     pub not_added: u64,
@@ -112,6 +118,12 @@ pub struct RestoredCollection {
     pub digest_matches: bool,
     /// The indexes that were built, beside the one on `_id`.
     pub indexes: u64,
+    /// Its documents that had no `_id` and were given one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_ids: u64,
+    /// Its documents whose `_id` was moved to the front.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moved_ids: u64,
 }
 
 /// What staging came to.
@@ -136,14 +148,16 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
         .blueprints
         .iter()
         .zip(staged.proven.contents.iter().zip(&staged.proven.expected))
-        .zip(&staged.documents)
-        .map(|((blueprint, (found, expected)), documents)| RestoredCollection {
+        .zip(staged.documents.iter().zip(&staged.proven.came))
+        .map(|((blueprint, (found, expected)), (documents, came))| RestoredCollection {
             namespace: blueprint.namespace.to_string(),
             kind: blueprint.kind,
             documents: *documents,
             bytes: found.bytes,
             digest_matches: found == expected,
             indexes: built(blueprint),
+            given_ids: came.changes.given,
+            moved_ids: came.changes.moved,
         })
         .collect();
     let skipped = plan.blueprints.iter().filter(|_| !builds).flat_map(|b| {
@@ -196,6 +210,8 @@ fn report(
         failed_indexes: indexes.failed,
         replayed: None,
         passed_over: 0,
+        given_ids: collections.iter().map(|c| c.given_ids).sum(),
+        moved_ids: collections.iter().map(|c| c.moved_ids).sum(),
         not_added: 0,
         overwritten: 0,
         users: 0,

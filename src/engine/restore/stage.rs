@@ -5,7 +5,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
-use super::fill::Filled;
+use super::fill::{Came, Filled};
 use super::origin::Origin;
 use super::plan::Plan;
 use super::pour::Poured;
@@ -69,6 +69,8 @@ pub(super) struct Proven {
     pub(super) expected: Vec<Content>,
     /// What each was found to hold.
     pub(super) contents: Vec<Content>,
+    /// What became of the documents of each on their way.
+    pub(super) came: Vec<Came>,
     /// Documents that were passed over, because another one with the same `_id` came first.
     pub(super) passed_over: u64,
     /// Documents of capped collections that later ones have overwritten, because the dump holds more than the collections.
@@ -121,15 +123,17 @@ impl Stage<'_> {
         proven.extend(small);
         let mut expected = vec![Content::default(); self.plan.blueprints.len()];
         let mut contents = expected.clone();
+        let mut came = vec![Came::default(); expected.len()];
         let mut overwritten = 0;
         for Read { filled, expected: left, content } in proven {
             overwritten += filled.content.documents - left.documents;
             expected[filled.number] = left;
             contents[filled.number] = content;
+            came[filled.number] = filled.came;
         }
         let accounts = self.origin.dumped.and_then(|dumped| dumped.accounts()).unwrap_or(&accounts);
         let accounts = self.plan.users.as_ref().map(|wanted| accounts.only(wanted)).transpose()?.unwrap_or_default();
-        Ok(Proven { expected, contents, passed_over, overwritten, accounts })
+        Ok(Proven { expected, contents, came, passed_over, overwritten, accounts })
     }
 
     /// Waits until all that was written is on the disks of a majority.

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::{Holds, Place, Shared};
 use crate::error::{Error, Result};
-use crate::format::document::{self, Documents, Element, Elements, Writer};
+use crate::format::document::{self, Documents, Writer};
 use crate::format::oplog::{Committed, Entry, Operation, OperationKind};
+use crate::format::value::{self, Text};
 
 /// What is to be done to the target, in this order.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl Planner {
             return Ok(());
         }
         if !ordered && !place.collated {
-            hash_value(kind, id, &mut lane)?;
+            value::hash(kind, id, Text::Counts, &mut lane)?;
         }
         let lane = self.lane(&lane);
         let whole = match operation.kind {
@@ -173,34 +174,4 @@ fn instead(operation: &Operation<'_>, place: &Place, kind: u8, id: &[u8]) -> (Ve
     let deletion = Operation { kind: OperationKind::Delete, o: &of_id, o2: None, ..*operation };
     let insertion = Operation { kind: OperationKind::Insert, o, o2: None, ..*operation };
     (rewritten(&deletion, place), rewritten(&insertion, place))
-}
-
-/// Adds a value to a hash so that values which servers hold to be equal come to the same: numbers of all types, and symbols and text.
-fn hash_value(kind: u8, value: &[u8], hash: &mut DefaultHasher) -> Result<()> {
-    let number = match kind {
-        0x01 => value.try_into().ok().map(f64::from_le_bytes),
-        0x10 => value.try_into().ok().map(|v| i32::from_le_bytes(v).into()),
-        // Equal numbers are rounded equally.
-        #[expect(clippy::cast_precision_loss, reason = "as is said above")]
-        0x12 => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
-        0x13 => value.try_into().ok().and_then(|v| bson::Decimal128::from_bytes(v).to_string().parse().ok()),
-        _ => None,
-    };
-    match (kind, number) {
-        (_, Some(number)) => {
-            let number = if number.is_nan() { f64::NAN } else { number + 0.0 };
-            (0x01u8, number.to_bits()).hash(hash);
-        }
-        (0x02 | 0x0E, _) => (0x02u8, value).hash(hash),
-        (0x03 | 0x04, _) => {
-            kind.hash(hash);
-            for element in Elements::of(value)? {
-                let Element { kind, name, value } = element?;
-                name.hash(hash);
-                hash_value(kind, value, hash)?;
-            }
-        }
-        _ => (kind, value).hash(hash),
-    }
-    Ok(())
 }

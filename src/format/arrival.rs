@@ -1,0 +1,317 @@
+//! What a server makes of a document that it is sent as an insert, and which ones it does not take: pure.
+//!
+//! As `fixDocumentForInsert` in the sources of the server does it; tried on 4.4.2, 5.0.4, 6.0.5 and 6.0.27. A `Timestamp(0, 0)` is not
+//! looked at here: servers can be made to leave it as it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::digest::Content;
+use super::document::{self, Documents, Elements, Shape, Writer};
+use crate::error::Result;
+
+/// The largest document that a server takes from a user. It sends, and dumps hold, slightly larger ones.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The most levels below the top that a server takes: 200, less the 20 that it keeps for itself. Servers of 4.4 take one less.
+const MOST_LEVELS: usize = 180;
+
+/// What an `_id` that this program makes adds to a document: type, name, value.
+const GIVEN_ID: usize = 1 + 4 + 12;
+
+/// The type byte of an ObjectId.
+const OBJECT_ID: u8 = 0x07;
+
+/// Why no server takes a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Its `_id` is an array.
+    ArrayId,
+    /// Its `_id` is a regular expression.
+    RegexId,
+    /// Its `_id` is undefined.
+    UndefinedId,
+    /// Its `_id` has a field whose name begins with `$`, and is no DBRef.
+    DollarId,
+    /// It has more than one `_id`.
+    SeveralIds,
+    /// It is larger than 16 MiB, with the `_id` that it gets where it has none.
+    TooLong,
+    /// It is nested too deeply.
+    TooDeep,
+}
+
+impl Refusal {
+    /// Why no server takes a document of this many bytes and this shape; none where servers take it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where its `_id` is broken.
+    pub fn of(bytes: usize, shape: &Shape<'_>) -> Result<Option<Self>> {
+        let stored = if shape.ids == 0 { bytes + GIVEN_ID } else { bytes };
+        Ok(match shape.id {
+            _ if stored > MOST_BYTES => Some(Self::TooLong),
+            _ if shape.depth > MOST_LEVELS => Some(Self::TooDeep),
+            _ if shape.ids > 1 => Some(Self::SeveralIds),
+            Some((0x04, _)) => Some(Self::ArrayId),
+            Some((0x06, _)) => Some(Self::UndefinedId),
+            Some((0x0B, _)) => Some(Self::RegexId),
+            Some((0x03, value)) if has_dollars(value, true)? => Some(Self::DollarId),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ArrayId => "an _id that is an array",
+            Self::RegexId => "an _id that is a regular expression",
+            Self::UndefinedId => "an _id that is undefined",
+            Self::DollarId => "an _id with a field name that begins with $",
+            Self::SeveralIds => "more than one _id",
+            Self::TooLong => "more than 16 MiB",
+            Self::TooDeep => "more than 180 levels of nesting",
+        })
+    }
+}
+
+/// Whether a field's name in an `_id` begins with `$`, but for those of a DBRef: `$ref`, `$id` and perhaps `$db`, in this order, before all else.
+fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
+    let elements = Elements::of(value)?.collect::<Result<Vec<_>>>()?;
+    let is_reference = is_document
+        && matches!(elements.as_slice(), [reference, id, ..] if reference.name == b"$ref" && reference.kind == 0x02 && id.name == b"$id");
+    for (number, element) in elements.iter().enumerate() {
+        let belongs = is_reference && (number < 2 || (number == 2 && element.name == b"$db"));
+        let inside = matches!(element.kind, 0x03 | 0x04) && has_dollars(element.value, element.kind == 0x03)?;
+        if inside || (element.name.starts_with(b"$") && !belongs) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How the documents of a collection arrive in a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Documents that have no `_id`, and get one.
+    pub without_id: u64,
+    /// Documents whose `_id` is not their first field, and becomes it.
+    pub id_later: u64,
+    /// Documents that no server takes, and why.
+    pub refused: BTreeMap<Refusal, u64>,
+}
+
+impl Arrivals {
+    /// Counts a document of this many bytes and this shape in.
+    ///
+    /// # Errors
+    /// As for [`Refusal::of`].
+    pub fn add(&mut self, bytes: usize, shape: &Shape<'_>) -> Result<()> {
+        if let Some(refusal) = Refusal::of(bytes, shape)? {
+            *self.refused.entry(refusal).or_default() += 1;
+        } else if shape.ids == 0 {
+            self.without_id += 1;
+        } else if !shape.id_is_first {
+            self.id_later += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts others in.
+    pub fn merge(&mut self, others: &Self) {
+        self.without_id += others.without_id;
+        self.id_later += others.id_later;
+        for (refusal, count) in &others.refused {
+            *self.refused.entry(*refusal).or_default() += count;
+        }
+    }
+}
+
+/// What was changed in documents so that they are what a server makes of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Documents that had no `_id` and were given one.
+    pub given: u64,
+    /// Documents whose `_id` was moved to their front.
+    pub moved: u64,
+    /// All of these as they were.
+    before: Content,
+    /// All of these as they are.
+    after: Content,
+}
+
+impl Changes {
+    /// Counts others in.
+    pub fn merge(&mut self, others: &Self) {
+        self.given += others.given;
+        self.moved += others.moved;
+        self.before.merge(&others.before);
+        self.after.merge(&others.after);
+    }
+
+    /// What documents come to that were this much, with these among them.
+    #[must_use]
+    pub fn applied_to(&self, content: &Content) -> Content {
+        let mut changed = content.without(&self.before);
+        changed.merge(&self.after);
+        changed
+    }
+
+    fn count(&mut self, before: &[u8], after: &[u8]) {
+        self.before.add(before);
+        self.after.add(after);
+    }
+}
+
+/// Documents as a server makes them: each with its `_id` as the first field, which comes from `new_id` where it has none. One with several `_id`s stays as it is,
+/// because no server takes it.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+pub fn arrange(frame: Vec<u8>, mut new_id: impl FnMut() -> [u8; 12]) -> Result<(Vec<u8>, Changes)> {
+    let mut changes = Changes::default();
+    // Nearly always nothing is to be done.
+    let mut all_first = true;
+    for document in Documents::of(&frame) {
+        all_first &= begins_with_id(document?);
+    }
+    if all_first {
+        return Ok((frame, changes));
+    }
+    let mut arranged = Vec::with_capacity(frame.len() + frame.len() / 4);
+    for document in Documents::of(&frame) {
+        let document = document?;
+        let elements = || Elements::of(document);
+        let ids = if begins_with_id(document) { 1 } else { count_ids(document)? };
+        let start = arranged.len();
+        match (begins_with_id(document), ids) {
+            (false, 0) => {
+                let length = (document.len() + GIVEN_ID) as u32;
+                arranged.extend(length.to_le_bytes());
+                arranged.push(OBJECT_ID);
+                arranged.extend(b"_id\0");
+                arranged.extend(new_id());
+                arranged.extend(&document[4..]);
+                changes.given += 1;
+                changes.count(document, &arranged[start..]);
+            }
+            (false, 1) => {
+                let mut moved = Writer::with_capacity(document.len());
+                if let Some((kind, value)) = document::id(document)? {
+                    moved.element(kind, "_id", value);
+                }
+                for element in elements()? {
+                    let element = element?;
+                    if element.name != b"_id" {
+                        moved.element(element.kind, element.name, element.value);
+                    }
+                }
+                arranged.extend(moved.finish());
+                changes.moved += 1;
+                changes.count(document, &arranged[start..]);
+            }
+            _ => arranged.extend(document),
+        }
+    }
+    Ok((arranged, changes))
+}
+
+fn begins_with_id(document: &[u8]) -> bool {
+    document.get(5..9) == Some(b"_id\0")
+}
+
+fn count_ids(document: &[u8]) -> Result<usize> {
+    let mut count = 0;
+    for element in Elements::of(document)? {
+        count += usize::from(element?.name == b"_id");
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+mod tests {
+    use bson::{Bson, RawDocumentBuf, Regex, rawdoc};
+
+    use super::*;
+
+    fn digest<'a>(documents: impl IntoIterator<Item = &'a [u8]>) -> Content {
+        let mut content = Content::default();
+        documents.into_iter().for_each(|document| content.add(document));
+        content
+    }
+
+    #[test]
+    fn documents_get_an_id_in_front_and_nothing_else_is_changed() {
+        let documents = [
+            rawdoc! { "_id": 1, "a": 1 },
+            rawdoc! { "a": 1, "b": { "_id": 2 } },
+            rawdoc! { "a": 1, "_id": "x", "b": 2 },
+            rawdoc! {},
+            rawdoc! { "_idx": 1 },
+        ];
+        let frame: Vec<u8> = documents.iter().flat_map(|d| d.as_bytes().to_vec()).collect();
+        let mut next = 0u8;
+        let new_id = || {
+            next += 1;
+            [next; 12]
+        };
+        let (arranged, changes) = arrange(frame.clone(), new_id).unwrap();
+        let id = |n: u8| bson::oid::ObjectId::from_bytes([n; 12]);
+        let expected = [
+            rawdoc! { "_id": 1, "a": 1 },
+            rawdoc! { "_id": id(1), "a": 1, "b": { "_id": 2 } },
+            rawdoc! { "_id": "x", "a": 1, "b": 2 },
+            rawdoc! { "_id": id(2) },
+            rawdoc! { "_id": id(3), "_idx": 1 },
+        ];
+        let found: Vec<&[u8]> = Documents::of(&arranged).map(Result::unwrap).collect();
+        assert_eq!(found, expected.iter().map(|d| d.as_bytes()).collect::<Vec<_>>());
+        assert_eq!((changes.given, changes.moved), (3, 1));
+        let before = digest(Documents::of(&frame).map(Result::unwrap));
+        assert_eq!(changes.applied_to(&before), digest(found));
+        // What is arranged stays as it is, and no new `_id` is made.
+        assert_eq!(arrange(arranged.clone(), || [0xFF; 12]).unwrap(), (arranged, Changes::default()));
+    }
+
+    #[test]
+    fn what_no_server_takes_is_known_by_its_shape() {
+        let two = Writer::default().with(0x0A, "_id", &[]).with(0x0A, "_id", &[]).raw().unwrap();
+        let deep = |levels: usize| (0..levels).fold(rawdoc! { "_id": 1 }, |inner, _| rawdoc! { "_id": 1, "d": inner });
+        let long = |bytes: usize| {
+            let mut blob = rawdoc! { "_id": 1 };
+            blob.append(bson::raw::cstr!("b"), "x".repeat(bytes - blob.as_bytes().len() - 8));
+            blob
+        };
+        let unnamed = |bytes: usize| rawdoc! { "b": "x".repeat(bytes - 13) };
+        let regex = Bson::RegularExpression(Regex { pattern: "a".try_into().unwrap(), options: "".try_into().unwrap() });
+        let cases: Vec<(RawDocumentBuf, Option<Refusal>)> = vec![
+            (rawdoc! { "a": 1, "_id": [1] }, Some(Refusal::ArrayId)),
+            (RawDocumentBuf::try_from(&bson::doc! { "_id": regex }).unwrap(), Some(Refusal::RegexId)),
+            (Writer::default().with(0x06, "_id", &[]).raw().unwrap(), Some(Refusal::UndefinedId)),
+            (rawdoc! { "_id": { "$a": 1 } }, Some(Refusal::DollarId)),
+            (rawdoc! { "_id": { "x": [{ "$a": 1 }] } }, Some(Refusal::DollarId)),
+            (rawdoc! { "_id": { "$id": 1 } }, Some(Refusal::DollarId)),
+            (rawdoc! { "_id": { "x": 1, "$ref": "c", "$id": 1 } }, Some(Refusal::DollarId)),
+            (rawdoc! { "_id": { "$ref": 1, "$id": 1 } }, Some(Refusal::DollarId)),
+            (rawdoc! { "_id": { "$ref": "c", "$id": 1, "$db": "d" }, "$x": { "$y": 1 } }, None),
+            (rawdoc! { "_id": { "a.b": 1, "x$": 1 } }, None),
+            (two, Some(Refusal::SeveralIds)),
+            (deep(180), None),
+            (deep(181), Some(Refusal::TooDeep)),
+            (long(MOST_BYTES), None),
+            (long(MOST_BYTES + 1), Some(Refusal::TooLong)),
+            (unnamed(MOST_BYTES - GIVEN_ID), None),
+            (unnamed(MOST_BYTES - GIVEN_ID + 1), Some(Refusal::TooLong)),
+        ];
+        let mut arrivals = Arrivals::default();
+        for (document, expected) in &cases {
+            let bytes = document.as_bytes();
+            let shape = document::shape(bytes).unwrap();
+            assert_eq!(Refusal::of(bytes.len(), &shape).unwrap(), *expected, "{} bytes", bytes.len());
+            arrivals.add(bytes.len(), &shape).unwrap();
+        }
+        assert_eq!(arrivals.refused.values().sum::<u64>(), 12);
+        assert_eq!((arrivals.without_id, arrivals.id_later), (1, 0));
+    }
+}

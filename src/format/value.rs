@@ -1,0 +1,49 @@
+//! Values as servers compare them: pure.
+
+use std::hash::{Hash as _, Hasher};
+
+use super::document::{Element, Elements};
+use crate::error::Result;
+
+/// Whether text counts in a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// Byte for byte.
+    Counts,
+    /// Not at all: a collation may take any two for equal.
+    IsAlike,
+}
+
+/// Adds a value to a hash so that values which servers hold to be equal come to the same: numbers of all types, and symbols and text.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is broken.
+pub fn hash(kind: u8, value: &[u8], text: Text, hasher: &mut impl Hasher) -> Result<()> {
+    let number = match kind {
+        0x01 => value.try_into().ok().map(f64::from_le_bytes),
+        0x10 => value.try_into().ok().map(|v| i32::from_le_bytes(v).into()),
+        // Equal numbers are rounded equally.
+        #[expect(clippy::cast_precision_loss, reason = "as is said above")]
+        0x12 => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
+        0x13 => value.try_into().ok().and_then(|v| bson::Decimal128::from_bytes(v).to_string().parse().ok()),
+        _ => None,
+    };
+    match (kind, number) {
+        (_, Some(number)) => {
+            let number = if number.is_nan() { f64::NAN } else { number + 0.0 };
+            (0x01u8, number.to_bits()).hash(hasher);
+        }
+        (0x02 | 0x0E, _) if text == Text::IsAlike => 0x02u8.hash(hasher),
+        (0x02 | 0x0E, _) => (0x02u8, value).hash(hasher),
+        (0x03 | 0x04, _) => {
+            kind.hash(hasher);
+            for element in Elements::of(value)? {
+                let Element { kind, name, value } = element?;
+                name.hash(hasher);
+                hash(kind, value, text, hasher)?;
+            }
+        }
+        _ => (kind, value).hash(hasher),
+    }
+    Ok(())
+}

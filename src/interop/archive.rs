@@ -1,8 +1,13 @@
 //! Reading mongodump's archives.
 
+use std::collections::BTreeSet;
+
+use tokio_util::sync::CancellationToken;
+
 use super::contents::{Contents, Found, named, sort_out};
 use super::feed::{Feed, Gather};
 use super::input::{Input, Reading, Trouble};
+use super::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
 use super::{Of, Wanted};
 use crate::error::{Error, Result};
 use crate::format::document;
@@ -35,9 +40,41 @@ impl Archive {
     }
 
     /// What it holds.
-    pub(super) fn contents(&self) -> Result<Contents> {
+    pub(super) fn contents(&self, old: OldIndexes) -> Result<Contents> {
         let found = self.prelude().namespaces.iter().map(found).collect::<Result<_>>();
-        found.and_then(sort_out).map_err(|e| e.context(&self.place))
+        found.and_then(|found| sort_out(found, old)).map_err(|e| e.context(&self.place))
+    }
+
+    /// Whether it holds collections without metadata, and an old server's list of their database's indexes.
+    pub(super) fn needs_old_indexes(&self) -> bool {
+        let namespaces = &self.prelude().namespaces;
+        let lists = |database: &str| namespaces.iter().any(|m| m.database == database && m.collection == SYSTEM_INDEXES);
+        let lacking = namespaces.iter().filter(|m| m.metadata.is_empty() && !m.collection.starts_with("system."));
+        lacking.map(|m| m.database.as_str()).collect::<BTreeSet<_>>().into_iter().any(lists)
+    }
+
+    /// Reads all of it for those lists.
+    pub(super) fn old_indexes(mut self, stop: &CancellationToken) -> Result<OldIndexes> {
+        let databases: Vec<Option<String>> =
+            self.prelude().namespaces.iter().map(|m| (m.collection == SYSTEM_INDEXES).then(|| m.database.clone())).collect();
+        let (mut old, mut bytes) = (OldIndexes::default(), 0);
+        while let Some(event) = self.reader.next().map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))? {
+            match event {
+                _ if stop.is_cancelled() => return Err(Error::interrupted()),
+                Event::Document(place, index) => {
+                    let Some(database) = &databases[place] else { continue };
+                    bytes += index.len() as u64;
+                    if bytes > old_indexes::LIMIT {
+                        let what =
+                            format!("{SYSTEM_INDEXES} has more than {} bytes, the limit of such a list", old_indexes::LIMIT);
+                        return Err(Error::damaged(what).context(&self.place));
+                    }
+                    old.add(database, index).map_err(|e| e.context(&self.place))?;
+                }
+                Event::End(_) => {}
+            }
+        }
+        Ok(old)
     }
 
     /// Hands on what is wanted. The rest is read and proven all the same.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bson::{RawDocument, RawDocumentBuf};
 
 use super::Of;
+use super::old_indexes::OldIndexes;
 use crate::error::{Error, Result};
 use crate::format::digest::{ContentDigest, Sha256Hex};
 use crate::format::document::{Elements, Writer};
@@ -52,8 +53,8 @@ impl Contents {
     }
 }
 
-/// Sorts out what was found.
-pub(super) fn sort_out(found: Vec<Found>) -> Result<Contents> {
+/// Sorts out what was found. Where a collection has no metadata, the old server's list of its database's indexes tells those of it, as mongorestore has it.
+pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Contents> {
     let mut contents = Contents::default();
     let all_users = found.iter().any(|f| f.database == "admin" && matches!(f.name.as_str(), "system.users" | "system.roles"));
     let mut of_namespace = HashMap::new();
@@ -76,7 +77,7 @@ pub(super) fn sort_out(found: Vec<Found>) -> Result<Contents> {
             }
             Own::No => {
                 let is_missing = found.missing.is_some();
-                let collection = collection(found, &mut contents.notes)?;
+                let collection = collection(found, &mut old, &mut contents.notes)?;
                 if is_missing && collection.kind != CollectionKind::View {
                     contents.missing.push(namespace);
                 }
@@ -86,6 +87,7 @@ pub(super) fn sort_out(found: Vec<Found>) -> Result<Contents> {
         };
         contents.places.push(place);
     }
+    contents.notes.extend(old.of_nothing(|namespace| of_namespace.contains_key(namespace)));
     contents.collections.sort_by_key(Collection::namespace);
     for (number, collection) in contents.collections.iter().enumerate() {
         if let Some(found) = of_namespace.get(&collection.namespace()) {
@@ -124,7 +126,7 @@ fn own(found: &Found, all_users: bool) -> Own {
             Own::LeftOut("belongs to an import that ran, or that a crash left")
         }
         (_, name) if name.contains('$') => Own::LeftOut("has a $ in its name, which no server takes"),
-        (_, "system.indexes") => Own::LeftOut("the indexes of an old server: those of each collection are in its metadata"),
+        (_, "system.indexes") => Own::LeftOut("the indexes of an old server: they count where a collection has no metadata"),
         // Buckets that have come to here have no time series.
         (_, name) if name.starts_with("system.") && name != "system.js" && !name.starts_with(BUCKETS_PREFIX) => {
             Own::LeftOut("belongs to the server")
@@ -133,7 +135,7 @@ fn own(found: &Found, all_users: bool) -> Own {
     }
 }
 
-fn collection(found: Found, notes: &mut Vec<String>) -> Result<Collection> {
+fn collection(found: Found, old: &mut OldIndexes, notes: &mut Vec<String>) -> Result<Collection> {
     let namespace = Namespace::new(found.database, found.name);
     if namespace.database.is_empty() || namespace.collection.is_empty() || namespace.collection.contains('\0') {
         return Err(Error::damaged(format!("the dump holds {}, which cannot be the name of a collection", named(&namespace))));
@@ -141,13 +143,14 @@ fn collection(found: Found, notes: &mut Vec<String>) -> Result<Collection> {
     if namespace.collection.starts_with(BUCKETS_PREFIX) {
         return Err(Error::damaged(format!("{}: buckets without the metadata of their time series", named(&namespace))));
     }
-    if found.metadata.is_none() {
-        notes.push(format!(
-            "{} has no metadata: it is taken for a plain collection without options and without indexes",
-            named(&namespace)
-        ));
-    }
-    let metadata = found.metadata.unwrap_or_default();
+    let metadata = match found.metadata {
+        Some(metadata) => metadata,
+        None => {
+            let (indexes, note) = old.take(&namespace);
+            notes.push(note);
+            Metadata { indexes, ..Metadata::default() }
+        }
+    };
     let kind = kind_of(&metadata);
     if kind == CollectionKind::View && found.bytes > 0 {
         return Err(Error::damaged(format!("the view {} has documents", named(&namespace))));

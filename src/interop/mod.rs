@@ -5,6 +5,7 @@ mod contents;
 mod directory;
 mod feed;
 mod input;
+mod old_indexes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +19,7 @@ use self::contents::Contents;
 use self::directory::Directory;
 use self::feed::{Feed, on_thread};
 use self::input::{Input, STDIN};
+use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::MAX_DOCUMENT;
@@ -282,7 +284,11 @@ fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result
     }
     if input.head.starts_with(&mongodump::MAGIC) {
         let archive = Archive::open(input, location.clone())?;
-        let (prelude, contents) = (archive.prelude().clone(), archive.contents()?);
+        let old = match archive.needs_old_indexes() {
+            false => OldIndexes::default(),
+            true => Archive::open(Input::file(&path, stop)?, location.clone())?.old_indexes(stop)?,
+        };
+        let (prelude, contents) = (archive.prelude().clone(), archive.contents(old)?);
         let source = source(&name, Some(&prelude.server_version), contents.has_oplog());
         return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents } });
     }
@@ -298,7 +304,13 @@ fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
             .hint("only archives can be read so: name the file or the directory itself"));
     }
     let archive = Archive::open(input, location.to_owned())?;
-    let contents = archive.contents()?;
+    if archive.needs_old_indexes() {
+        let what = format!("{location} holds collections without metadata, and {SYSTEM_INDEXES} says which indexes they have");
+        return Err(
+            Error::new(ErrorKind::Refused, what).hint("that is known only once all of it was read: put the archive into a file")
+        );
+    }
+    let contents = archive.contents(OldIndexes::default())?;
     let source = source(name, Some(&archive.prelude().server_version), contents.has_oplog());
     Ok(Dump {
         location: location.to_owned(),

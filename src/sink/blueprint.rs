@@ -9,6 +9,8 @@ use bson::{RawDocument, RawDocumentBuf};
 use uuid::Uuid;
 
 pub use self::alterations::Alterations;
+use super::indexes;
+use super::specification::{self, How, Specification, has_kind, is_id_index};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
@@ -59,6 +61,14 @@ pub struct Index {
     pub name: String,
     /// Its specification for `createIndexes`.
     pub(super) specification: RawDocumentBuf,
+    /// Whether a value in its key is not as it was.
+    key_changed: bool,
+}
+
+impl Index {
+    fn is_unique(&self) -> bool {
+        matches!(self.specification.get("unique"), Ok(Some(value)) if value.as_bool().unwrap_or(true))
+    }
 }
 
 impl Blueprint {
@@ -207,7 +217,9 @@ impl Blueprint {
             if let Some(id_index) =
                 specifications.into_iter().find(|i| is_id_index(i) && !i.get_bool("clustered").unwrap_or(false))
             {
-                options.document("idIndex", without(id_index, b"ns").map_err(place)?.as_bytes());
+                let (id_index, changes) = specification::id_index(id_index, has(b"collation")).map_err(place)?;
+                options.document("idIndex", id_index.as_bytes());
+                self.left_out.extend(changes.iter().map(|change| format!("the index on _id of {}: {change}", self.namespace)));
             }
         }
         self.options = options.raw()?;
@@ -222,7 +234,7 @@ impl Blueprint {
             if clustered || (self.kind == CollectionKind::Collection && is_id_index(specification)) {
                 continue;
             }
-            let name = specification.get_str("name").unwrap_or("?").to_owned();
+            let name = specification.get_str("name").unwrap_or("?");
             let key = specification
                 .get_document("key")
                 .map_err(|e| Error::damaged(format!("index {name:?} of {} has no key", self.namespace)).cause(e))?;
@@ -230,12 +242,31 @@ impl Blueprint {
                 self.left_out.push(format!("index {name:?} of {}: servers from 5.0 on have no geoHaystack", self.namespace));
                 continue;
             }
-            let expiry = self.expiry_for(specification, &name, version);
-            let specification = index_for(specification, key, locale != "simple", expiry)
-                .map_err(|e| e.context(format!("index {name:?} of {}", self.namespace)))?;
-            self.indexes.push(Index { name, specification });
+            let how = How {
+                collated_by_default: locale != "simple",
+                without_expiry: self.expiry_for(specification, name, version) == Expiry::LeftOut,
+            };
+            let made = specification::index(specification, key, how);
+            self.add_index(made.map_err(|e| e.context(format!("index {name:?} of {}", self.namespace)))?, version);
         }
         Ok(())
+    }
+
+    /// Adds an index, unless it is one with another that is there already: keys that only old servers told apart become equal. Of two, one that is unique stays.
+    fn add_index(&mut self, made: Specification, version: Version) {
+        let Specification { name, bson: specification, key_changed, changes } = made;
+        self.left_out.extend(changes.iter().map(|change| format!("index {name:?} of {}: {change}", self.namespace)));
+        let index = Index { name, specification, key_changed };
+        let same = self.indexes.iter().position(|other| {
+            indexes::are_one(&other.specification, &index.specification, other.key_changed || index.key_changed, version)
+        });
+        let Some(place) = same else { return self.indexes.push(index) };
+        let other = &mut self.indexes[place];
+        let gone = if index.is_unique() && !other.is_unique() { std::mem::replace(other, index) } else { index };
+        self.left_out.push(format!(
+            "index {:?} of {}: its key is that of index {:?}, as servers take it now, and it is built once",
+            gone.name, self.namespace, other.name
+        ));
     }
 
     /// What of an index's expiry the target takes, or takes for something else.
@@ -280,94 +311,10 @@ fn minds_mixed_schema(version: Version) -> bool {
     }
 }
 
-/// A specification as `createIndexes` must be given it to make the same index: as `listIndexes` told it, but for what it implies there and
-/// for what older servers took and newer ones refuse.
-fn index_for(listed: &RawDocument, key: &RawDocument, collated_by_default: bool, expiry: Expiry) -> Result<RawDocumentBuf> {
-    let mut specification = Writer::default();
-    let (mut has_collation, mut has_sphere_version) = (false, false);
-    for element in Elements::of(listed.as_bytes())? {
-        let Element { kind, name, value } = element?;
-        match name {
-            // The namespace in specifications of servers before 4.4: another one here.
-            b"ns" => continue,
-            b"key" => {
-                specification.document("key", &modern_key(key)?);
-                continue;
-            }
-            b"expireAfterSeconds" if expiry == Expiry::LeftOut => continue,
-            b"collation" => has_collation = true,
-            b"2dsphereIndexVersion" => has_sphere_version = true,
-            _ => {}
-        }
-        specification.element(kind, name, value);
-    }
-    // `listIndexes` leaves the simple collation out, and `createIndexes` takes the collection's where none is named. Version 1
-    // indexes cannot name one.
-    let version_one = matches!(listed.get_i32("v"), Ok(1)) || listed.get_f64("v").is_ok_and(|v| v <= 1.0);
-    if collated_by_default && !has_collation && !version_one {
-        specification.document("collation", bson::rawdoc! { "locale": "simple" }.as_bytes());
-    }
-    // Those of version 1 do not name it.
-    if has_kind(key, "2dsphere") && !has_sphere_version {
-        specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
-    }
-    specification.raw()
-}
-
-/// The key with those values replaced by 1 that only servers before 3.4 took: 0, NaN, empty text, and what is neither a number nor
-/// text. They all meant an ascending index.
-fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
-    let mut modern = Writer::default();
-    for element in Elements::of(key.as_bytes())? {
-        let Element { kind, name, value } = element?;
-        let taken = match kind {
-            0x01 => f64::from_le_bytes(fixed(value)?).abs() > 0.0,
-            0x02 => value.len() > 5,
-            0x10 | 0x12 => value.iter().any(|&b| b != 0),
-            0x13 => true,
-            _ => false,
-        };
-        if taken {
-            modern.element(kind, name, value);
-        } else {
-            modern.element(0x10, name, &1i32.to_le_bytes());
-        }
-    }
-    Ok(modern.finish())
-}
-
-fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N]> {
-    value.try_into().map_err(|e| Error::damaged("a number of the wrong length").cause(e))
-}
-
-/// Whether this is the index on `_id` that every ordinary collection comes with: its key is `_id` ascending and nothing else.
-fn is_id_index(specification: &RawDocument) -> bool {
-    let Ok(key) = specification.get_document("key") else { return false };
-    let fields: Vec<_> = key.iter().collect();
-    let [Ok((name, value))] = fields.as_slice() else { return false };
-    let one = value.as_i32() == Some(1) || value.as_i64() == Some(1) || value.as_f64() == Some(1.0);
-    name.as_str() == "_id" && one
-}
-
-fn has_kind(key: &RawDocument, kind: &str) -> bool {
-    key.iter().flatten().any(|(_, value)| value.as_str() == Some(kind))
-}
-
 fn is_true(kind: u8, value: &[u8]) -> bool {
     match kind {
         0x08 | 0x10 | 0x12 => value.iter().any(|&b| b != 0),
         0x01 => value != 0f64.to_le_bytes(),
         _ => false,
     }
-}
-
-fn without(document: &RawDocument, left_out: &[u8]) -> Result<RawDocumentBuf> {
-    let mut rest = Writer::default();
-    for element in Elements::of(document.as_bytes())? {
-        let Element { kind, name, value } = element?;
-        if name != left_out {
-            rest.element(kind, name, value);
-        }
-    }
-    rest.raw()
 }

@@ -303,6 +303,18 @@ fn told_apart_by(version: Version) -> &'static [&'static str] {
     }
 }
 
+/// Whether a server takes two specifications for one index under two names. Where a key is not as it was, the old server told them apart by that, and what it
+/// could not have in another way decides; else they are one only if newer servers say so.
+pub(super) fn are_one(one: &RawDocument, other: &RawDocument, key_changed: bool, version: Version) -> bool {
+    let apart = told_apart_by(if key_changed { version } else { Version(5, 0, 0) });
+    let of = |specification: &RawDocument| -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut all = comparable(specification);
+        all.retain(|name, _| name == b"key" || apart.iter().any(|field| field.as_bytes() == name));
+        all
+    };
+    of(one) == of(other)
+}
+
 /// Those indexes of this collection that what stands under its final name does not have.
 ///
 /// # Errors

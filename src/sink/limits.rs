@@ -5,11 +5,9 @@
 
 mod queries;
 
-use std::collections::HashSet;
-
 use bson::{RawBsonRef, RawDocument};
 
-use super::{Blueprint, Target};
+use super::{Blueprint, Target, indexes};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
@@ -122,10 +120,15 @@ impl Wanted {
             ));
         }
         if collection.kind != CollectionKind::View {
-            let mut keys = HashSet::new();
+            let mut keys: Vec<(&RawDocument, _)> = Vec::new();
             for index in collection.indexes.iter().map(|index| &*index.bson) {
                 let name = index.get_str("name").unwrap_or("?");
-                let is_another = !keys.insert(identity(index));
+                let (identity, mut is_another) = (identity(index), false);
+                // One that is there twice is built once.
+                for (other, of) in &keys {
+                    is_another |= *of == identity && !indexes::are_one(other, index, false, self.target);
+                }
+                keys.push((index, identity));
                 let of_one_key = [(is_another, "has the key and the collation of another index", Version(5, 0, 0))];
                 reasons.extend(self.lacking(&of_one_key).map(|reason| format!("index {name:?} of {namespace} {reason}")));
                 reasons.extend(self.of_index(index, series).map(|reason| format!("index {name:?} of {namespace} {reason}")));

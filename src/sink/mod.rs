@@ -17,6 +17,7 @@ mod record;
 pub mod replay;
 pub mod scratch;
 mod series;
+mod specification;
 pub mod staging;
 pub mod users;
 

@@ -12,6 +12,7 @@ use crate::format::metadata::read::{Metadata, Versions};
 use crate::format::{key, metadata, mongodump};
 use crate::interop::contents::{Found, kind_of, sort_out};
 use crate::interop::input::{self, Input};
+use crate::interop::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
 use crate::names::{Namespace, SYSTEM_DATABASES};
 
 /// The largest `prelude.json` that is read.
@@ -51,7 +52,7 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, stop: &Cancellat
         return Err(Error::usage(format!("{} is a backup, or part of one, and not a dump", root.display()))
             .hint("`bsonvault import NAME` imports it"));
     }
-    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), notes: Vec::new() };
+    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Vec::new() };
     let mut databases = Vec::new();
     for directory in std::mem::take(&mut top.directories) {
         let files = Files::of(&directory)?;
@@ -122,8 +123,14 @@ pub(in crate::interop) fn look_at_file(path: &Path, database: Option<&str>, stop
         metadata: all.metadata.into_iter().filter(|(stem, _)| wanted(stem)).collect(),
         ..Files::default()
     };
-    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), notes: Vec::new() };
+    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Vec::new() };
+    let lacks_metadata = files.metadata.is_empty();
     looking.database(directory, database, files)?;
+    if let (true, Some(list), [only]) = (lacks_metadata, all.documents.get(SYSTEM_INDEXES), looking.members.as_slice()) {
+        let namespace = only.namespace.clone();
+        looking.old_indexes(&namespace.database, list)?;
+        looking.old.only(&namespace);
+    }
     let prelude = all.prelude.or_else(|| directory.parent().and_then(prelude_in));
     let server_version = prelude.map(|path| version(&path, stop)).transpose()?.flatten();
     looking.finish(server_version, true)
@@ -134,12 +141,13 @@ struct Looking<'a> {
     stop: &'a CancellationToken,
     members: Vec<Member>,
     found: Vec<Found>,
+    old: OldIndexes,
     notes: Vec<String>,
 }
 
 impl Looking<'_> {
     fn finish(self, server_version: Option<String>, is_of_one_database: bool) -> Result<Directory> {
-        let mut contents = sort_out(self.found)?;
+        let mut contents = sort_out(self.found, self.old)?;
         contents.notes.splice(0..0, self.notes);
         Ok(Directory { members: self.members, contents, is_of_one_database, server_version })
     }
@@ -191,6 +199,11 @@ impl Looking<'_> {
             let metadata = (!text.iter().all(u8::is_ascii_whitespace)).then_some(metadata);
             self.add(namespace, file, metadata, missing)?;
         }
+        if let Some(path) = files.documents.get(SYSTEM_INDEXES)
+            && files.documents.keys().any(|stem| !stem.starts_with("system."))
+        {
+            self.old_indexes(&database, path)?;
+        }
         for (stem, path) in std::mem::take(&mut files.documents) {
             if key::is_cut_short(&stem) {
                 return Err(cut_short(&path));
@@ -199,6 +212,12 @@ impl Looking<'_> {
         }
         self.others(directory, &files.others);
         Ok(())
+    }
+
+    /// Reads an old server's list of the indexes of a database.
+    fn old_indexes(&mut self, database: &str, path: &Path) -> Result<()> {
+        let listed = input::whole(path, old_indexes::LIMIT, self.stop)?;
+        self.old.add(database, &listed).map_err(|e| e.context(path.display()))
     }
 
     /// The file that is not there. One that is, but in a form that cannot be read, is an error.

@@ -1,0 +1,304 @@
+//! Index specifications as `createIndexes` and `create` take them: pure.
+//!
+//! `listIndexes` and old dumps name what servers of before took, and newer ones refuse. What each refuses was tried on 4.4.2, 5.0.4 and 6.0.5. What an odd value meant is what servers before
+//! 5.0 take it for: null and undefined are false, and all else that is no number is true.
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use crate::error::{Error, Result};
+use crate::format::document::{Element, Elements, Writer};
+
+/// Options that are true or false.
+const TRUTHS: [&[u8]; 6] = [b"unique", b"sparse", b"background", b"dropDups", b"hidden", b"prepareUnique"];
+
+/// Options that are documents.
+const DOCUMENTS: [&[u8]; 4] = [b"collation", b"partialFilterExpression", b"storageEngine", b"weights"];
+
+/// Options that are numbers.
+const NUMBERS: [&[u8]; 7] =
+    [b"expireAfterSeconds", b"2dsphereIndexVersion", b"textIndexVersion", b"bits", b"min", b"max", b"bucketSize"];
+
+/// Options that are text.
+const TEXTS: [&[u8]; 2] = [b"default_language", b"language_override"];
+
+/// What says how an index was built, and nothing of what it is: nobody misses it.
+const TELLS_NOTHING: [&[u8]; 3] = [b"ns", b"background", b"dropDups"];
+
+/// A specification that servers take, and what of it is not as it was, in words.
+#[derive(Debug)]
+pub(super) struct Specification {
+    pub(super) name: String,
+    pub(super) bson: RawDocumentBuf,
+    /// Whether a value in its key was replaced by 1.
+    pub(super) key_changed: bool,
+    pub(super) changes: Vec<String>,
+}
+
+/// How an index is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// The collection has a collation, which an index has that names none.
+    pub(super) collated_by_default: bool,
+    /// Its expiry is left out.
+    pub(super) without_expiry: bool,
+}
+
+/// A specification as `createIndexes` must be given it to make the same index: as it was listed, but for what that implies, and for
+/// what older servers took and newer ones refuse.
+pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result<Specification> {
+    let mut specification = Writer::default();
+    let mut changes = Vec::new();
+    let modern = modern_key(key)?;
+    let mut name = None;
+    let (mut has_collation, mut has_sphere_version, mut is_version_one) = (false, false, false);
+    for element in Elements::of(listed.as_bytes())? {
+        let Element { kind, name: option, value } = element?;
+        match option {
+            // The namespace in specifications of servers before 4.4: another one here.
+            b"ns" => continue,
+            b"key" => {
+                specification.document("key", &modern);
+                continue;
+            }
+            b"name" => {
+                name = text(kind, value).filter(|name| !name.is_empty());
+                if name.is_none() {
+                    continue;
+                }
+            }
+            b"expireAfterSeconds" if how.without_expiry => continue,
+            b"v" => match version(kind, value) {
+                Some(version) => is_version_one = version == 1,
+                None => {
+                    changes.push("its version is one that servers no longer make: it gets theirs".to_owned());
+                    continue;
+                }
+            },
+            _ if TRUTHS.contains(&option) && !is_number(kind) && kind != 0x08 => {
+                let holds = !matches!(kind, 0x0A | 0x06);
+                if !TELLS_NOTHING.contains(&option) {
+                    changes.push(format!("{} is {}: it is taken for {holds}", shown(option), type_of(kind)));
+                }
+                if holds {
+                    specification.element(0x08, option, &[1]);
+                }
+                continue;
+            }
+            _ if !fits(option, kind, value) => {
+                changes.push(format!("{} is {}, which means nothing: it is left out", shown(option), type_of(kind)));
+                continue;
+            }
+            b"collation" => has_collation = true,
+            b"2dsphereIndexVersion" => has_sphere_version = true,
+            _ => {}
+        }
+        specification.element(kind, option, value);
+    }
+    let name = match name {
+        Some(name) => name,
+        None => {
+            let name = name_of(&modern)?;
+            changes.push("it had no name, and gets one of its key".to_owned());
+            specification.string("name", &name);
+            name
+        }
+    };
+    // `listIndexes` leaves the simple collation out, and `createIndexes` takes the collection's where none is named. Version 1
+    // indexes cannot name one.
+    if how.collated_by_default && !has_collation && !is_version_one {
+        specification.document("collation", bson::rawdoc! { "locale": "simple" }.as_bytes());
+    }
+    // Those of version 1 do not name it.
+    if has_kind(key, "2dsphere") && !has_sphere_version {
+        specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
+    }
+    let key_changed = modern != key.as_bytes();
+    Ok(Specification { name, bson: specification.raw()?, key_changed, changes })
+}
+
+/// The index on `_id` as `create` takes it, which is its key, name, version and collation alone, and what was left out, in words.
+pub(super) fn id_index(listed: &RawDocument, is_collated: bool) -> Result<(RawDocumentBuf, Vec<String>)> {
+    let mut specification = Writer::default();
+    let mut changes = Vec::new();
+    for element in Elements::of(listed.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        match name {
+            b"v" if version(kind, value).is_some() => specification.element(kind, name, value),
+            b"v" => changes.push("its version is one that servers no longer make: it gets theirs".to_owned()),
+            b"key" => specification.document("key", bson::rawdoc! { "_id": 1 }.as_bytes()),
+            b"collation" if kind == 0x03 && is_collated => specification.element(kind, name, value),
+            b"name" | b"ns" | b"background" | b"dropDups" => {}
+            // It always is.
+            b"unique" => {}
+            _ => changes.push(format!("{} of an index on _id: no server has it", shown(name))),
+        }
+    }
+    specification.string("name", "_id_");
+    Ok((specification.raw()?, changes))
+}
+
+/// Whether this is the index on `_id` that every ordinary collection comes with: its key is `_id` and nothing else. Servers take a descending one for it, too.
+pub(super) fn is_id_index(specification: &RawDocument) -> bool {
+    let Ok(key) = specification.get_document("key") else { return false };
+    let Some(key) = modern_key(key).ok().and_then(|key| RawDocumentBuf::from_bytes(key).ok()) else { return false };
+    let fields: Vec<_> = key.iter().collect();
+    let [Ok((name, value))] = fields.as_slice() else { return false };
+    let number = value.as_f64().or_else(|| value.as_i32().map(f64::from)).or_else(|| value.as_i64().map(|n| n as f64));
+    name.as_str() == "_id" && number.is_some_and(|number| number.abs() == 1.0)
+}
+
+/// Whether a field of the key is of this kind of index.
+pub(super) fn has_kind(key: &RawDocument, kind: &str) -> bool {
+    key.iter().flatten().any(|(_, value)| value.as_str() == Some(kind))
+}
+
+/// The key with those values replaced by 1 that only servers before 3.4 took: 0, NaN, empty text, and what is neither a number nor
+/// text. They all meant an ascending index.
+fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
+    let mut modern = Writer::default();
+    for element in Elements::of(key.as_bytes())? {
+        let Element { kind, name, value } = element?;
+        let taken = match kind {
+            0x01 => f64::from_le_bytes(fixed(value)?).abs() > 0.0,
+            0x02 => value.len() > 5,
+            0x10 | 0x12 => value.iter().any(|&b| b != 0),
+            0x13 => bson::Decimal128::from_bytes(fixed(value)?).to_string().parse::<f64>().is_ok_and(|number| number.abs() > 0.0),
+            _ => false,
+        };
+        if taken {
+            modern.element(kind, name, value);
+        } else {
+            modern.element(0x10, name, &1i32.to_le_bytes());
+        }
+    }
+    Ok(modern.finish())
+}
+
+/// The name that drivers give to an index with this key.
+fn name_of(key: &[u8]) -> Result<String> {
+    let mut parts = Vec::new();
+    for element in Elements::of(key)? {
+        let Element { kind, name, value } = element?;
+        let direction = match kind {
+            0x01 => f64::from_le_bytes(fixed(value)?).to_string(),
+            0x10 => i32::from_le_bytes(fixed(value)?).to_string(),
+            0x12 => i64::from_le_bytes(fixed(value)?).to_string(),
+            0x13 => bson::Decimal128::from_bytes(fixed(value)?).to_string(),
+            _ => text(kind, value).unwrap_or_default(),
+        };
+        parts.push(format!("{}_{direction}", String::from_utf8_lossy(name)));
+    }
+    Ok(parts.join("_"))
+}
+
+/// The versions that servers make.
+fn version(kind: u8, value: &[u8]) -> Option<u8> {
+    let number = match kind {
+        0x01 => f64::from_le_bytes(value.try_into().ok()?),
+        0x10 => f64::from(i32::from_le_bytes(value.try_into().ok()?)),
+        #[expect(clippy::cast_precision_loss, reason = "1 and 2 are what counts")]
+        0x12 => i64::from_le_bytes(value.try_into().ok()?) as f64,
+        _ => return None,
+    };
+    [1u8, 2].into_iter().find(|version| f64::from(*version) == number)
+}
+
+/// Whether an option has a value of the type that servers want; of those that are not known here, any but null.
+fn fits(option: &[u8], kind: u8, value: &[u8]) -> bool {
+    if DOCUMENTS.contains(&option) {
+        // An empty one, too, is refused of these.
+        let may_be_empty = matches!(option, b"partialFilterExpression" | b"weights");
+        return kind == 0x03 && (may_be_empty || value.len() > 5);
+    }
+    if NUMBERS.contains(&option) {
+        return is_number(kind);
+    }
+    if TEXTS.contains(&option) {
+        return kind == 0x02;
+    }
+    !matches!(kind, 0x0A | 0x06)
+}
+
+fn is_number(kind: u8) -> bool {
+    matches!(kind, 0x01 | 0x10 | 0x12 | 0x13)
+}
+
+fn text(kind: u8, value: &[u8]) -> Option<String> {
+    let bytes = if kind == 0x02 { value.get(4..)?.strip_suffix(&[0])? } else { return None };
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+fn shown(option: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(option))
+}
+
+fn type_of(kind: u8) -> &'static str {
+    crate::format::document::type_name(kind)
+}
+
+fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N]> {
+    value.try_into().map_err(|e| Error::damaged("a number of the wrong length").cause(e))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+mod tests {
+    use bson::{Bson, doc, rawdoc};
+
+    use super::*;
+
+    fn made(listed: &bson::Document) -> (bson::Document, Vec<String>) {
+        let listed = RawDocumentBuf::try_from(listed).unwrap();
+        let how = How { collated_by_default: false, without_expiry: false };
+        let made = index(&listed, listed.get_document("key").unwrap(), how).unwrap();
+        (bson::Document::try_from(&*made.bson).unwrap(), made.changes)
+    }
+
+    #[test]
+    fn what_servers_take_stays_as_it_is() {
+        for listed in [
+            doc! { "v": 1, "key": { "a": -1.5, "b": "2d" }, "name": "x", "unique": 1, "sparse": false, "expireAfterSeconds": 9i64, "bits": 26 },
+            doc! { "v": 2, "key": { "a": "text" }, "name": "x", "weights": { "a": 2 }, "default_language": "none", "unknown": [1] },
+        ] {
+            assert_eq!(made(&listed), (listed, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn odd_values_are_taken_for_what_old_servers_took_them_for() {
+        let key = doc! { "a": 1 };
+        for (odd, kept, changes) in [
+            (doc! { "v": 0 }, doc! {}, 1),
+            (doc! { "v": Bson::Null }, doc! {}, 1),
+            (doc! { "v": 3 }, doc! {}, 1),
+            (doc! { "unique": Bson::Null }, doc! {}, 1),
+            (doc! { "unique": "false" }, doc! { "unique": true }, 1),
+            (doc! { "sparse": Bson::Undefined, "hidden": {} }, doc! { "hidden": true }, 2),
+            (doc! { "background": Bson::Null, "dropDups": Bson::Null, "ns": "a.b" }, doc! {}, 0),
+            (doc! { "expireAfterSeconds": "60" }, doc! {}, 1),
+            (doc! { "collation": Bson::Null, "storageEngine": {}, "bits": "x", "default_language": 1 }, doc! {}, 4),
+        ] {
+            let mut listed = doc! { "name": "x", "key": key.clone() };
+            listed.extend(odd.clone());
+            let mut expected = doc! { "name": "x", "key": key.clone() };
+            expected.extend(kept);
+            let (made, told) = made(&listed);
+            assert_eq!((made, told.len()), (expected, changes), "{odd}: {told:?}");
+        }
+        let (named, told) = made(&doc! { "key": { "a": true, "b.c": -1, "d": "2d" } });
+        assert_eq!((named.get_str("name").unwrap(), told.len()), ("a_1_b.c_-1_d_2d", 1));
+    }
+
+    #[test]
+    fn the_index_on_id_has_its_four_fields_alone() {
+        let listed = rawdoc! { "v": 0, "key": { "_id": true }, "name": "other", "ns": "a.b", "unique": true, "sparse": null, "collation": { "locale": "fr" } };
+        assert!(is_id_index(&listed));
+        let (made, told) = id_index(&listed, false).unwrap();
+        assert_eq!(made, rawdoc! { "key": { "_id": 1 }, "name": "_id_" });
+        assert_eq!(told.len(), 3, "{told:?}");
+        let (made, told) =
+            id_index(&rawdoc! { "v": 1, "key": { "_id": 1.0 }, "name": "_id_", "collation": { "locale": "fr" } }, true).unwrap();
+        assert_eq!((made.get_i32("v").unwrap(), told.len()), (1, 0));
+        assert!(made.get_document("collation").is_ok());
+    }
+}

@@ -11,6 +11,7 @@ mod expected;
 mod flags;
 mod forms;
 mod ids;
+mod indexes;
 mod made;
 mod maker;
 mod samples;

@@ -603,3 +603,84 @@ async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_n
     refused(vault.run(&with_series, &uri, &options(|_| {})).await, ErrorKind::Denied, &["collections of one"]);
     assert_eq!(held().await, before);
 }
+
+/// What holds documents is overwritten only where somebody said so: on a terminal, or by `--yes`.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_documents_is_not_overwritten_unasked() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await);
+    insert(&a, "c", numbered(5)).await;
+    insert(&a, "e", numbered(2)).await;
+    a.create_collection("v").view_on("c").pipeline([doc! { "$match": { "n": 1 } }]).await.unwrap();
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let (cli, path, d) = (Cli::new().env("MONGO_URI_LOCAL", target.uri()), path(&backup), b.database("d"));
+
+    // Nothing is asked over nothing, over what is empty, and over a view.
+    cli.json(&["import", &path]).await;
+    d.collection::<Document>("c").delete_many(doc! {}).await.unwrap();
+    d.collection::<Document>("e").drop().await.unwrap();
+    cli.json(&["import", &path]).await;
+
+    // Over documents it is: nothing is written, and what is in the way is named with how much it holds.
+    insert(&d, "c", [doc! { "_id": "mine" }]).await;
+    insert(&d, "gone", [doc! { "_id": "mine" }]).await;
+    let before = snapshot(&b).await;
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&[], &["d.c (6 documents; replaced by 5 documents", "d.e (2 documents"]),
+        (&["--mode", "merge"], &["d.c (6 documents; merged with 5 documents"]),
+        (&["--prune", "--mode", "add"], &["d.gone (1 document; not in the backup, dropped)"]),
+    ];
+    for (more, named) in cases {
+        let refused = cli.run(&[&["import", path.as_str()], more].concat()).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(named.iter().all(|name| refused.stderr.contains(name)), "{}", refused.stderr);
+        assert!(["--yes", "--mode", "--dry-run"].iter().all(|flag| refused.stderr.contains(flag)), "{}", refused.stderr);
+        assert_eq!(snapshot(&b).await, before, "{more:?}");
+    }
+    let plan = cli.json(&["import", &path, "--prune", "--dry-run"]).await;
+    let gone = serde_json::json!({ "namespace": "d.gone", "type": "collection", "action": "dropped", "documents": 1 });
+    assert_eq!((plan["overwrites"].as_array().unwrap().len(), &plan["overwrites"][2]), (3, &gone), "{plan}");
+
+    // On a terminal it asks.
+    let on_a_terminal = async |answer: &str| {
+        let mut command = cli.command(&["import", &path]);
+        let program = command.get_program().to_owned();
+        let script = "import os, pty, sys\npid, fd = pty.fork()\nif pid == 0: os.execv(sys.argv[2], sys.argv[2:])\nseen = b''\n\
+                      while True:\n  try: more = os.read(fd, 1024)\n  except OSError: break\n  if not more: break\n  seen += more\n  \
+                      if b'[y/N]' in seen and sys.argv[1]: os.write(fd, sys.argv[1].encode()); sys.argv[1] = ''\n\
+                      sys.stdout.buffer.write(seen)\nsys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", script, answer]).arg(&program).args(command.get_args());
+        python.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command = python;
+        command.current_dir(cli.dir());
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, shown) = on_a_terminal("n\n").await;
+    assert!(code == Some(1) && shown.contains("d.c (6 documents") && shown.contains("not confirmed"), "{code:?} {shown}");
+    assert_eq!(snapshot(&b).await, before);
+    let (code, shown) = on_a_terminal("y\n").await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!((documents(&d, "c").await.len(), documents(&d, "gone").await.len()), (5, 1));
+
+    // And `--yes` says so; adding takes nothing away.
+    cli.json(&["import", &path, "--mode", "add"]).await;
+    cli.json(&["import", &path, "-y", "--prune"]).await;
+    assert_eq!(names(&d).await, ["c", "e", "v"]);
+
+    // Documents that come after it was looked at are not lost.
+    d.collection::<Document>("c").delete_many(doc! {}).await.unwrap();
+    d.collection::<Document>("e").delete_many(doc! {}).await.unwrap();
+    let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
+    target.fail_command(doc! { "times": 1 }, slow).await;
+    let child = cli.spawn(&["import", &path]);
+    while !d.list_collection_names().await.unwrap().iter().any(|name| name.starts_with("bsonvault.staging.")) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    insert(&d, "c", [doc! { "_id": "late" }]).await;
+    let refused = support::cli::finish(child).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("came into the target"), "{refused:?}");
+    assert_eq!(documents(&d, "c").await.len(), 1);
+}

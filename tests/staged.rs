@@ -306,6 +306,92 @@ async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     }
 }
 
+/// What a killed import or drill left goes, and what it had decided is finished, though nothing is imported again. What lives is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dead_imports_and_drills_left_is_cleaned_up() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    for database in ["one", "two"] {
+        insert(&a.database(database), "c", numbered(500)).await;
+    }
+    a.database("one").create_collection("series").timeseries(series()).await.unwrap();
+    insert(&a.database("one"), "series", (0..20).map(|i| doc! { "t": DateTime::from_millis(i * 1000), "v": i })).await;
+    insert(&b.database("one"), "c", [doc! { "_id": "old" }]).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let path = backup.store.directory().to_str().unwrap().to_owned();
+    let cli = Cli::new().env("MONGO_URI_LOCAL", target.uri());
+    let standing = async || {
+        let mut standing = Vec::new();
+        for name in b.list_database_names().await.unwrap() {
+            if !["admin", "config", "local"].contains(&name.as_str()) {
+                let names = b.database(&name).list_collection_names().await.unwrap();
+                standing.extend(names.into_iter().filter(|n| !n.starts_with("system.")).map(|n| format!("{name}.{n}")));
+            }
+        }
+        standing.sort();
+        standing
+    };
+    let before = standing().await;
+    let after = ["one.c", "one.series", "two.c"];
+
+    // Killed while it fills, while it publishes, and a drill: beside each, first what lives is left alone.
+    let kinds: [(&str, &[&str]); 3] = [
+        ("insert", &["import", &path, "--yes"]),
+        ("renameCollection", &["import", &path, "--yes"]),
+        ("insert", &["verify", &path, "--restore"]),
+    ];
+    for (round, (held_up, arguments)) in kinds.into_iter().enumerate() {
+        let slow = doc! { "failCommands": [held_up], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
+        target.fail_command("alwaysOn", slow).await;
+        let mut child = cli.spawn(arguments);
+        let record = b.database("one").collection::<Document>("bsonvault.import");
+        let has_begun = async || match held_up {
+            "insert" => standing().await.iter().any(|name| name.contains(".bsonvault.staging.")),
+            _ => record.count_documents(doc! { "steps": { "$exists": true } }).await.unwrap() > 0,
+        };
+        while !has_begun().await {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if round == 2 {
+            let report = cli.json(&["import", "--cleanup"]).await;
+            let running = report["running"].as_array().unwrap();
+            assert_eq!((running.len(), &running[0]["process"]), (2, &child.id().into()), "{report}");
+            assert_eq!(report["dropped"], serde_json::json!([]));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        let checked = cli.json(&["check"]).await.to_string();
+        assert!(checked.contains("at work in") || checked.contains("--cleanup"), "{checked}");
+        let left = standing().await;
+        let dry = cli.json(&["import", "--cleanup", "--dry-run"]).await;
+        assert_eq!((standing().await, &dry["dryRun"]), (left, &true.into()));
+
+        let report = cli.json(&["import", "--cleanup"]).await;
+        assert_eq!((&report["running"], &report["failed"]), (&serde_json::json!([]), &serde_json::json!([])), "{report}");
+        match round {
+            0 => assert_eq!(standing().await, before, "{report}"),
+            1 => assert_eq!(report["finished"], serde_json::json!(after), "{report}"),
+            _ => assert_eq!(report["scratchDatabases"].as_array().unwrap().len(), 2, "{report}"),
+        }
+        if round > 0 {
+            assert_eq!(standing().await, after, "{report}");
+            assert_eq!(documents(&b.database("one"), "c").await.len(), 500);
+        }
+        let again = cli.run(&["import", "--cleanup"]).await;
+        assert!(again.code == Some(0) && again.stdout.contains("nothing was left"), "{again:?}");
+    }
+    // What it has no use for is refused.
+    assert_eq!(cli.run(&["import", "--cleanup", &path]).await.code, Some(2));
+    assert_eq!(cli.run(&["import", "--cleanup", "--prune"]).await.code, Some(2));
+}
+
+fn series() -> mongodb::options::TimeseriesOptions {
+    mongodb::options::TimeseriesOptions::builder().time_field("t").build()
+}
+
 #[tokio::test]
 async fn readers_see_the_old_collection_or_the_new_one() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("readers"));

@@ -8,7 +8,7 @@ use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render;
-use super::{catalog, with_progress};
+use super::{afterwards, catalog, with_progress};
 use crate::catalog::Backup;
 use crate::config::{Config, Flags};
 use crate::engine::record;
@@ -20,12 +20,33 @@ use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::progress::Progress;
 use crate::sink::users::WantedAccounts;
 
+/// What says something of a backup that is imported, and nothing where none is.
+const OF_AN_IMPORT: [&str; 14] = [
+    "backup",
+    "database",
+    "rename",
+    "include",
+    "exclude",
+    "mode",
+    "prune",
+    "indexes",
+    "oplog_limit",
+    "with_users",
+    "allow_duplicates",
+    "allow_same",
+    "writers",
+    "memory_mb",
+];
+
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The backup: a name that `list` shows, the path of one, or what mongodump made: a directory, an archive, a file, or - for an archive on standard input; plain or gzip, whatever its name
-    #[arg(value_name = "BACKUP")]
-    backup: String,
+    #[arg(value_name = "BACKUP", required_unless_present = "cleanup")]
+    backup: Option<String>,
+    /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish
+    #[arg(long, conflicts_with_all = OF_AN_IMPORT)]
+    cleanup: bool,
     /// The target [env: MONGO_URI_LOCAL]
     #[arg(long, value_name = "URI")]
     target: Option<String>,
@@ -112,6 +133,9 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    let Some(asked) = args.backup.as_deref() else {
+        return afterwards::cleanup(args.dry_run, config, faces, stop).await;
+    };
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = RestoreOptions {
         include: patterns(&args.include)?,
@@ -139,13 +163,13 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
     let progress = Progress::default();
-    let found = match found(&args.backup, config).await? {
+    let found = match found(asked, config).await? {
         Some(backup) if oplog_limit.is_some() => {
             let message = format!("--oplog-limit is about dumps, and {} is a backup", backup.location());
             return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
         }
         Some(backup) => Found::Backup(Box::new(backup)),
-        None => Found::dump(&args.backup, (None, oplog_limit), config, faces, &progress, stop).await?,
+        None => Found::dump(asked, (None, oplog_limit), config, faces, &progress, stop).await?,
     };
     let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces, progress };
     bring(&found, how, config, stop).await

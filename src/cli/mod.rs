@@ -1,6 +1,7 @@
 //! The command line: one file a verb, which parses, calls the engine and renders.
 
 pub mod adopt;
+mod afterwards;
 pub mod backup;
 pub mod check;
 pub mod clean;

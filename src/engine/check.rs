@@ -4,7 +4,10 @@
 mod needs;
 mod reach;
 
+use std::time::Duration;
+
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use self::needs::Need;
 use self::reach::Reached;
@@ -12,8 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri, Role, Version};
+use crate::sink::Target;
+use crate::sink::leftovers::{self, Leftovers};
 use crate::source::discover;
 use crate::store::Store;
+
+/// How long looking for what imports left may take.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is checked. Each part may be an error already, which becomes a line.
 #[derive(Debug)]
@@ -159,6 +167,7 @@ pub async fn run(setup: Setup) -> CheckReport {
     let target = settle(&mut report, Side::Target, target, nothing_configured);
     if let Some(target) = &target {
         judge_target(&mut report, target, source.as_ref());
+        judge_leftovers(&mut report, target).await;
     }
 
     // 4. The rights on both.
@@ -309,6 +318,33 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
             Some("set MONGO_URI_LOCAL to another one; `import` refuses this one unless --allow-same is given"),
         );
     }
+}
+
+/// What imports and drills have in the target.
+async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
+    let version = target.connection.version;
+    let target = Target::new(target.connection.clone(), version, CancellationToken::new());
+    // It stands in nobody's way: where it cannot be looked at, something else says why.
+    let Ok(Ok((found, _))) = tokio::time::timeout(LEFTOVERS_LIMIT, leftovers::look(&target)).await else { return };
+    let (running, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, leftovers)| leftovers.living().is_some());
+    let names = |found: Vec<(String, Leftovers)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+    if !running.is_empty() {
+        report.add("target", Status::Ok, format!("an import or a drill is at work in {}", names(running)), None);
+    }
+    if left.is_empty() {
+        return;
+    }
+    let staging: usize = left.iter().map(|(_, leftovers)| leftovers.staging.len()).sum();
+    let decided = left.iter().any(|(_, leftovers)| leftovers.records.values().any(Option::is_some));
+    let and = if decided { ", of which one had begun to publish" } else { "" };
+    report.add(
+        "target",
+        Status::Warning,
+        format!("imports or drills that died{and} left something in {}: staging collections: {staging}", names(left)),
+        Some(
+            "`bsonvault import --cleanup` removes it, and finishes what had begun; so does the next import into these databases",
+        ),
+    );
 }
 
 /// The rows of a side, and a line for each that is missing something.

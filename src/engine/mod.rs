@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod clean;
+pub mod cleanup;
 pub mod download;
 pub mod drill;
 mod dump_oplog;

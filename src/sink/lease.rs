@@ -86,6 +86,51 @@ pub async fn take_from_dead_drill(target: &Target, database: &str, expiry: Durat
     }
 }
 
+/// A lease as it stands in a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The id of its holder.
+    pub id: String,
+    /// The backup that its holder imports.
+    pub backup: String,
+    /// The machine that its holder runs on.
+    pub host: String,
+    /// Its holder's process there.
+    pub process: i64,
+    /// Whether it has not expired.
+    pub lives: bool,
+}
+
+/// The leases in a database. Takes none.
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn seen(target: &Target, database: &str) -> Result<Vec<Seen>> {
+    let what = format!("looking at the leases of {database}");
+    let command = rawdoc! {
+        "aggregate": IMPORT_COLLECTION,
+        "pipeline": [
+            { "$match": { "_id": { "$in": [Purpose::Import.id(), Purpose::Drill.id()] } } },
+            { "$addFields": { "lives": { "$gt": ["$expires", "$$NOW"] } } },
+        ],
+        "cursor": {},
+    };
+    let reply = target.run(&what, database, command).await?;
+    let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let text = |lease: &Document, field| lease.get_str(field).unwrap_or("?").to_owned();
+    let seen = |lease: &Document| Seen {
+        purpose: if lease.get_str("_id").is_ok_and(|id| id == Purpose::Drill.id()) { Purpose::Drill } else { Purpose::Import },
+        id: text(lease, "id"),
+        backup: text(lease, "backup"),
+        host: text(lease, "host"),
+        process: lease.get_i64("process").unwrap_or(0),
+        lives: lease.get_bool("lives").unwrap_or(false),
+    };
+    Ok(found.into_iter().flatten().filter_map(Bson::as_document).map(seen).collect())
+}
+
 /// The leases of one import on its databases.
 #[derive(Debug)]
 pub struct Lease {

@@ -9,6 +9,7 @@ pub mod holdings;
 pub mod indexes;
 pub mod insert;
 pub mod lease;
+pub mod leftovers;
 pub mod limits;
 mod merge;
 pub mod prepare;

@@ -67,11 +67,11 @@ pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -
 }
 
 /// Drops all staging of these databases: that of this import, and what dead ones left. Only once nothing that is decided is left to be published
-/// from it.
+/// from it. Gives what was dropped.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
-pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
+pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<BTreeSet<Namespace>> {
     sweep_those(target, databases, is_staging).await
 }
 
@@ -81,10 +81,21 @@ pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<()> 
 /// As for [`sweep`].
 pub async fn sweep_own(target: &Target, databases: &BTreeSet<String>, id: &str) -> Result<()> {
     let own = format!("{STAGING_PREFIX}{id}.");
-    sweep_those(target, databases, |name| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own)).await
+    sweep_those(target, databases, |name| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own)).await.map(drop)
 }
 
-async fn sweep_those(target: &Target, databases: &BTreeSet<String>, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+/// The staging among what stands in a database, time series by their own names.
+pub(super) fn standing(database: &str, standing: &Standing) -> BTreeSet<Namespace> {
+    let names = standing.iter().filter(|c| is_staging(&c.name));
+    names.map(|c| Namespace::new(database, c.name.strip_prefix(BUCKETS_PREFIX).unwrap_or(&c.name))).collect()
+}
+
+async fn sweep_those(
+    target: &Target,
+    databases: &BTreeSet<String>,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<BTreeSet<Namespace>> {
+    let mut dropped = BTreeSet::new();
     for database in databases {
         for round in 0..SWEEPS {
             let standing = Standing::of(target, database).await?;
@@ -96,6 +107,8 @@ async fn sweep_those(target: &Target, databases: &BTreeSet<String>, is_meant: im
             if round > 0 {
                 target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
             }
+            let plain = |n: &Namespace| n.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&n.collection).to_owned();
+            dropped.extend(left.iter().map(|n| Namespace::new(&**database, plain(n))));
             // A time series takes its buckets along; buckets that are listed too may be gone by then.
             let (buckets, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|n| n.collection.starts_with(BUCKETS_PREFIX));
             for group in [others, buckets] {
@@ -104,7 +117,7 @@ async fn sweep_those(target: &Target, databases: &BTreeSet<String>, is_meant: im
             }
         }
     }
-    Ok(())
+    Ok(dropped)
 }
 
 fn is_staging(name: &str) -> bool {

@@ -1,0 +1,204 @@
+//! `import --cleanup`: brings to an end what imports and drills that died left in a target, also where nothing is imported again.
+//!
+//! What was decided is published; what was not is removed. What lives is left alone, and named.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::connect::ConnectOptions;
+use crate::mongo::{Connection, MongoUri};
+use crate::pipeline::progress::Progress;
+use crate::sink::lease::{self, Seen};
+use crate::sink::leftovers::{self, Leftovers};
+use crate::sink::{Target, scratch};
+
+/// Connections to the target.
+const POOL: u32 = 8;
+
+/// How a target is cleaned up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CleanupOptions {
+    /// Only look.
+    pub dry_run: bool,
+    /// How long the leases hold that are taken meanwhile; [`lease::EXPIRY`] where it is not given.
+    pub lease: Option<Duration>,
+}
+
+/// What dead imports and drills had left, and what became of it; in a dry run, what would.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CleanupReport {
+    /// Scheme, hosts and database of the target.
+    pub target: String,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// Namespaces that an import had decided to publish, and which are published now.
+    pub finished: Vec<String>,
+    /// What of that the target refuses for good, in words: what stood there stands.
+    pub given_up: Vec<String>,
+    /// Staging that was dropped.
+    pub dropped: Vec<String>,
+    /// Databases of dead drills that were dropped.
+    pub scratch_databases: Vec<String>,
+    /// Databases in which leases or undecided records were all that was left, and which have none now.
+    pub released: Vec<String>,
+    /// What lives, and was left alone.
+    pub running: Vec<Running>,
+    /// Databases that the login may not look into.
+    pub unseen: Vec<String>,
+    /// What could not be cleaned up.
+    pub failed: Vec<Failed>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// An import or a drill that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// A database that it writes to.
+    pub database: String,
+    /// What it imports.
+    pub backup: String,
+    /// The machine that it runs on.
+    pub host: String,
+    /// Its process there.
+    pub process: i64,
+}
+
+/// A database that could not be cleaned up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// Its name.
+    pub database: String,
+    /// Why.
+    pub message: String,
+}
+
+impl CleanupReport {
+    /// The error that stands for what could not be cleaned up.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let first = self.failed.first()?;
+        let words = format!("what was left in {} could not be cleaned up: {}", first.database, first.message);
+        Some(Error::new(ErrorKind::Server, words).hint("the report names each with the reason; run it again once that is gone"))
+    }
+
+    fn leaves_alone(&mut self, database: &str, lease: &Seen) {
+        let Seen { backup, host, process, .. } = lease.clone();
+        self.running.push(Running { database: database.to_owned(), backup, host, process });
+    }
+
+    fn fails(&mut self, database: &str, error: &Error) {
+        self.failed.push(Failed { database: database.to_owned(), message: error.to_string() });
+    }
+}
+
+/// Cleans a target up.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Server`] where the target cannot be looked at; [`ErrorKind::Interrupted`]. What fails in one
+/// database is in the report.
+pub async fn run(
+    uri: &MongoUri,
+    options: CleanupOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<CleanupReport> {
+    let begun = Instant::now();
+    progress.begin("looking at the target");
+    let how = ConnectOptions { pool: POOL, selection_timeout: None };
+    let connection = stop.run_until_cancelled(Connection::open(uri, how)).await.ok_or_else(Error::interrupted)??;
+    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let target = Target::new(connection, version, stop.clone());
+    let done = clean(&target, options, progress).await;
+    let mut report = match done {
+        Ok(report) => report,
+        Err(e) => {
+            target.connection.close().await;
+            return Err(e);
+        }
+    };
+    report.target = uri.to_string();
+    report.milliseconds = record::millis(begun);
+    target.connection.close().await;
+    Ok(report)
+}
+
+async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) -> Result<CleanupReport> {
+    let expiry = options.lease.unwrap_or(lease::EXPIRY);
+    let mut report = CleanupReport { dry_run: options.dry_run, ..CleanupReport::default() };
+    let (found, unseen) = leftovers::look(target).await?;
+    report.unseen = unseen;
+    if options.dry_run {
+        found.iter().for_each(|(database, leftovers)| foresee(&mut report, database, leftovers));
+        return Ok(report);
+    }
+
+    // 1. The databases of dead drills, whole.
+    progress.begin("cleaning up");
+    let (mut dropped, held) = scratch::drop_dead(target, expiry).await?;
+    dropped.extend(scratch::drop_unrenewed(target, held, expiry).await?);
+    report.scratch_databases = dropped;
+
+    // 2. What dead imports left, with all the databases that belong together at a time.
+    let (mut done, mut living) = (BTreeSet::new(), BTreeSet::new());
+    for (database, leftovers) in &found {
+        if done.contains(database) || report.scratch_databases.contains(database) {
+            continue;
+        }
+        // A drill's that was not dropped with those of the dead lives.
+        let is_drilled = leftovers.is_of_a_drill();
+        if let Some(lease) = leftovers.leases.iter().find(|lease| is_drilled || living.contains(&lease.id)) {
+            report.leaves_alone(database, lease);
+            continue;
+        }
+        match leftovers::clear(target, database, expiry).await {
+            Ok(cleared) => {
+                if cleared.finished.published.is_empty() && cleared.dropped.is_empty() {
+                    report.released.push(database.clone());
+                }
+                report.finished.extend(cleared.finished.published);
+                report.given_up.extend(cleared.finished.given_up.iter().map(ToString::to_string));
+                report.dropped.extend(cleared.dropped.iter().map(ToString::to_string));
+                done.extend(cleared.databases);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                // One that has ended meanwhile tidied up after itself.
+                if let Some(lease) = leftovers::living(target, database).await? {
+                    living.insert(lease.id.clone());
+                    report.leaves_alone(database, &lease);
+                }
+            }
+            Err(e) => report.fails(database, &e),
+        }
+    }
+    Ok(report)
+}
+
+/// What would become of the leftovers of one database.
+fn foresee(report: &mut CleanupReport, database: &str, leftovers: &Leftovers) {
+    if let Some(lease) = leftovers.living() {
+        return report.leaves_alone(database, lease);
+    }
+    if leftovers.is_of_a_drill() {
+        return report.scratch_databases.push(database.to_owned());
+    }
+    let decided: Vec<String> = leftovers.records.values().flatten().flatten().map(ToString::to_string).collect();
+    if decided.is_empty() && leftovers.staging.is_empty() {
+        return report.released.push(database.to_owned());
+    }
+    // What is staged for what was decided is published and not dropped.
+    let is_decided = |name: &crate::names::Namespace| {
+        leftovers.records.iter().any(|(id, steps)| steps.is_some() && name.collection.contains(id))
+    };
+    report.dropped.extend(leftovers.staging.iter().filter(|name| !is_decided(name)).map(ToString::to_string));
+    report.finished.extend(decided);
+}

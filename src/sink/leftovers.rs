@@ -1,0 +1,134 @@
+//! What imports and drills that died left in a target: staging, records, leases, scratch databases. Looking, and bringing it to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::ddl::Standing;
+use super::lease::{self, Lease, Purpose, Seen};
+use super::publish::{self, Finished};
+use super::{Target, record, staging};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::catalog;
+use crate::names::{IMPORT_COLLECTION, Namespace};
+
+/// Databases that are looked at at a time.
+const AT_A_TIME: usize = 8;
+
+/// Databases that no import writes to. `admin` is none of them: users and roles are staged there.
+const LEFT_ALONE: [&str; 2] = ["local", "config"];
+
+/// What takes the lease for a cleaning, where an import names its backup.
+const CLEANING: &str = "what a cleaning of the target removes";
+
+/// What was found in one database.
+#[derive(Debug, Clone, Default)]
+pub struct Leftovers {
+    /// Collections and time series that an import fills or filled.
+    pub staging: BTreeSet<Namespace>,
+    /// What imports had decided to publish, by their ids; none of one that had not.
+    pub records: BTreeMap<String, Option<Vec<Namespace>>>,
+    /// The leases.
+    pub leases: Vec<Seen>,
+}
+
+impl Leftovers {
+    /// The lease of an import or a drill that lives.
+    #[must_use]
+    pub fn living(&self) -> Option<&Seen> {
+        self.leases.iter().find(|lease| lease.lives)
+    }
+
+    /// Whether the database is or was a drill's.
+    #[must_use]
+    pub fn is_of_a_drill(&self) -> bool {
+        self.leases.iter().any(|lease| lease.purpose == Purpose::Drill)
+    }
+}
+
+/// What imports and drills have in the databases of a target, by database, and the databases that the login may not look into.
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn look(target: &Target) -> Result<(BTreeMap<String, Leftovers>, Vec<String>)> {
+    let databases = target.unless_stopped(catalog::databases(&target.connection)).await??;
+    let looking = databases.into_iter().filter(|d| !LEFT_ALONE.contains(&d.as_str())).map(|database| async move {
+        match look_at(target, &database).await {
+            Ok(found) => Ok((database, found)),
+            Err(e) if e.kind() == ErrorKind::Denied => Ok((database, None)),
+            Err(e) => Err(e),
+        }
+    });
+    let all: Vec<_> = stream::iter(looking).buffered(AT_A_TIME).try_collect().await?;
+    let (mut found, mut unseen) = (BTreeMap::new(), Vec::new());
+    for (database, leftovers) in all {
+        match leftovers {
+            None => unseen.push(database),
+            Some(leftovers) if leftovers.staging.is_empty() && leftovers.records.is_empty() && leftovers.leases.is_empty() => {}
+            Some(leftovers) => drop(found.insert(database, leftovers)),
+        }
+    }
+    Ok((found, unseen))
+}
+
+async fn look_at(target: &Target, database: &str) -> Result<Option<Leftovers>> {
+    let standing = Standing::of(target, database).await?;
+    let mut found = Leftovers { staging: staging::standing(database, &standing), ..Leftovers::default() };
+    if standing.get(IMPORT_COLLECTION).is_some() {
+        found.leases = lease::seen(target, database).await?;
+        for id in record::ids(target, database).await? {
+            let steps = record::read(target, database, &id).await.unwrap_or_default();
+            found.records.insert(id, steps.map(|steps| steps.iter().map(|step| step.name().clone()).collect()));
+        }
+    }
+    Ok(Some(found))
+}
+
+/// What became of the leftovers of a database, and of those that belong to them.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    /// The databases that it was about.
+    pub databases: BTreeSet<String>,
+    /// What dead imports had begun to publish, and what of it was given up.
+    pub finished: Finished,
+    /// Staging that was dropped.
+    pub dropped: BTreeSet<Namespace>,
+}
+
+/// Brings to its end what an import that died had decided, and removes what is left of those that had not. An import that lives is left alone.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where an import that lives has the lease; the server's; [`ErrorKind::Refused`] where a record cannot be read;
+/// [`ErrorKind::Interrupted`]: what is left then is left to the next.
+pub async fn clear(target: &Target, database: &str, expiry: Duration) -> Result<Cleared> {
+    let (lease, formers) = match Lease::take(target, &[database.to_owned()], CLEANING, expiry).await {
+        Ok(taken) => taken,
+        Err(e) if e.kind() == ErrorKind::Refused && matches!(living(target, database).await, Ok(Some(_))) => {
+            return Err(Error::new(ErrorKind::Busy, e.to_string()));
+        }
+        Err(e) => return Err(e),
+    };
+    let work = async {
+        let databases = lease.databases();
+        let finished = publish::roll_forward(target, &databases, &formers, lease.id()).await?;
+        lease.settle();
+        let dropped = staging::sweep(target, &databases).await?;
+        Ok(Cleared { databases, finished, dropped })
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = lease.lost() => Err(Lease::lost_error(target)),
+    };
+    lease.release().await;
+    done
+}
+
+/// The lease of an import that lives, in this database.
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn living(target: &Target, database: &str) -> Result<Option<Seen>> {
+    let leases = lease::seen(target, database).await?;
+    Ok(leases.into_iter().find(|lease| lease.lives && lease.purpose == Purpose::Import))
+}

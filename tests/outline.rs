@@ -141,6 +141,25 @@ fn what_an_aggregation_puts_out_takes_the_place_of_what_was_there() {
     assert!(outlined.collections[0].options.bson.is_empty(), "{:?}", outlined.collections[0].options.json);
 }
 
+/// Listed while it is filled, it counts by the name that it gets: what it was called was asked for by nobody.
+#[test]
+fn a_temporary_collection_that_was_listed_lasts_if_it_gets_a_wanted_name() {
+    let temporary = |name: &str| listed(name, CollectionKind::Collection, 2, doc! { "temp": true }, &[id_index()]);
+    let rename = |from: &str, to: &str| {
+        doc! { "renameCollection": format!("d.{from}"), "to": format!("d.{to}"), "stayTemp": false, "dropTarget": binary(1) }
+    };
+    for name in ["tmp.agg_out.x", "unwanted_tmp"] {
+        let held = [plain("out", 1), temporary(name)];
+        assert_eq!(Oplog::new().at_end(&held), [has("out", 1)]);
+        assert_eq!(Oplog::new().command(2, doc! { "drop": name }).at_end(&held), [has("out", 1)]);
+        let outlined = Oplog::new().command(2, rename(name, "out")).outline(&held).unwrap();
+        assert_eq!(outlined.collections.len(), 1);
+        assert_eq!((outlined.collections[0].uuid, outlined.collections[0].documents), (Some(uuid(2)), 5));
+        assert!(!outlined.collections[0].is_temporary());
+        assert_eq!(Oplog::new().command(2, rename(name, "unwanted")).at_end(&held), []);
+    }
+}
+
 #[test]
 fn a_rename_over_another_drops_that_one() {
     let listed = [plain("a", 1), plain("b", 2)];

@@ -20,7 +20,7 @@ use bsonvault::names::{NamespacePattern, NamespaceRename};
 use bsonvault::store::Store;
 use futures::TryStreamExt as _;
 use mongodb::Database;
-use support::backups::{content, divided, fill_large};
+use support::backups::{content, divided, fill_large, walk};
 use support::bank::{self, Bank, BankOptions};
 use support::compare::CompareOptions;
 use support::link::{Link, LinkOptions};
@@ -96,6 +96,65 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     vault.run(&backup, &target.uri(), &options).await.unwrap();
     assert_eq!(bank::check(&copy, "part").await, Vec::<String>::new());
     assert!(!copy.database("part").list_collection_names().await.unwrap().contains(&"large".to_owned()));
+}
+
+/// What `$out` fills: a collection that the server marks as temporary.
+async fn temporary(database: &Database, name: &str, ids: std::ops::Range<i32>) {
+    let namespace = format!("{}.$cmd", database.name());
+    let create = doc! { "applyOps": [{ "op": "c", "ns": namespace, "o": { "create": name, "temp": true } }] };
+    database.client().database("admin").run_command(create).await.unwrap();
+    insert(database, name, ids.map(|i| doc! { "_id": i, "of": name })).await;
+}
+
+#[tokio::test]
+async fn temporary_collections_are_left_out_unless_they_come_to_last() {
+    const RENAMED: &str = "tmp.agg_out.0b1a4d1c-8d4c-4c3e-9b8a-000000000001";
+    const KILLED: &str = "tmp.agg_out.0b1a4d1c-8d4c-4c3e-9b8a-000000000002";
+    let (server, target) = tokio::join!(Server::uncompressed("temporary"), Server::standalone());
+    let database = server.client().await.database("out");
+    let copy = target.client().await.database("out");
+    temporary(&database, RENAMED, 0..300).await;
+    temporary(&database, KILLED, 0..200).await;
+    // It is called like one, and is a user's own.
+    insert(&database, "tmp.agg_out.mine", (0..7).map(|i| doc! { "_id": i })).await;
+    insert(&database, "report", (0..5).map(|i| doc! { "_id": i, "old": true })).await;
+    let names = async || {
+        let mut names = copy.list_collection_names().await.unwrap();
+        names.sort();
+        names
+    };
+    let left_out = |backup: &Backup| -> Vec<String> {
+        let left_out = backup.manifest.left_out.iter();
+        left_out.inspect(|l| assert!(l.reason.starts_with("temporary"), "{l:?}")).map(|l| l.collection.clone()).collect()
+    };
+
+    // Of one moment: neither is a part of it.
+    let vault = Vault::new();
+    let backup = vault.backup(&server, &["out"]).await;
+    assert_eq!(backup.manifest.consistency.kind, ConsistencyKind::Snapshot);
+    assert_eq!(left_out(&backup), [RENAMED, KILLED]);
+    vault.import(&backup, &target.uri()).await.unwrap();
+    assert_eq!(names().await, ["report", "tmp.agg_out.mine"]);
+
+    // With the oplog: one is filled further and takes its place within the slice, the other one never does.
+    fill_large(&database, "large", 10_000).await;
+    let finish = async {
+        // The listing stands once its journal does.
+        while !walk(vault.directory.path()).iter().any(|backup| backup.join("resume.00000.json").exists()) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        insert(&database, RENAMED, (300..400).map(|i| doc! { "_id": i, "of": RENAMED })).await;
+        let rename = doc! { "renameCollection": format!("out.{RENAMED}"), "to": "out.report", "dropTarget": true };
+        server.admin(rename).await.unwrap();
+        temporary(&database, "tmp.agg_out.later", 0..10).await;
+    };
+    let options =
+        BackupOptions { exclude: vec![NamespacePattern::parse("out.tmp.agg_out.*-*").unwrap()], ..divided("out", u64::MAX) };
+    let (backup, ()) = tokio::join!(taken(&vault, &server, &options, "out.large", 40.0), finish);
+    assert_eq!(left_out(&backup), [""; 0], "what is kept out by a pattern is not named");
+    vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    assert_eq!(names().await, ["large", "report", "tmp.agg_out.mine"]);
+    assert_eq!(content(&copy, "report").await, content(&database, "report").await);
 }
 
 /// Changes names, indexes, views and options while a backup runs, and writes to all of them.

@@ -201,13 +201,16 @@ async fn execute(
     }
     let (name, source) = (name.clone(), dump.source().clone());
     let about = About { name, source, settings, started, finished, consistency, oplog, left_out };
-    let manifest = commit::manifest(about, collections, place, stop).await?;
+    let mut manifest = commit::manifest(about, collections, place, stop).await?;
 
-    // 4. An oplog that cannot be replayed is none to rely on.
+    // 4. An oplog that cannot be replayed is none to rely on. It tells which temporary collections come to last.
+    let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(place, &manifest, oplog, listed_at);
-        unless_stopped(stop, follow).await.map_err(|e| e.context("the oplog of the dump"))?;
+        let followed = unless_stopped(stop, follow).await.map_err(|e| e.context("the oplog of the dump"))?;
+        at_the_end = followed.outlined.collections;
     }
+    commit::leave_out_temporary(&mut manifest, &at_the_end, place).await?;
     Ok((manifest, accounts))
 }
 

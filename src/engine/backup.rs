@@ -90,7 +90,7 @@ pub async fn plan(source: &MongoUri, options: &BackupOptions) -> Result<BackupPl
     let mut prepared = plan::prepare(source, options).await?;
     prepared.aim().await?;
     prepared.settle().await?;
-    let plan = prepared.plan().await;
+    let plan = prepared.plan().await.without_temporary(&prepared);
     prepared.connection.close().await;
     Ok(plan)
 }
@@ -112,6 +112,7 @@ pub async fn plan_resume(
         collection.ranges_done = unfinished.ranges_of(place);
     }
     plan.resumes = Some(unfinished.name);
+    let plan = plan.without_temporary(&prepared);
     prepared.connection.close().await;
     Ok(plan)
 }
@@ -279,13 +280,16 @@ async fn execute(
     ended?;
 
     // 5. Describe it: metadata files, checksums, the manifest.
-    let manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await?;
+    let mut manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await?;
 
-    // 6. A slice that cannot be replayed is none to rely on.
+    // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
+    let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
-        unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
+        let followed = unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
+        at_the_end = followed.outlined.collections;
     }
+    commit::leave_out_temporary(&mut manifest, &at_the_end, run.place).await?;
     Ok(manifest)
 }
 

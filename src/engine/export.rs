@@ -19,7 +19,7 @@ use super::{Tuning, record};
 use crate::catalog::Backup;
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
-use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice, Segment};
+use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice, Segment, TEMPORARY};
 use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
 pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look};
 use crate::names::NamespacePattern;
@@ -193,6 +193,10 @@ impl<'a> Job<'a> {
     async fn plan(&self) -> Result<Plan<'a>> {
         let manifest = &self.backup.manifest;
         let collections = select::select(&manifest.collections, self.options)?;
+        for collection in manifest.collections.iter().filter(|c| c.is_temporary() && select::passes(&c.namespace(), self.options))
+        {
+            self.progress.note(format!("{} is left out, {TEMPORARY}", collection.namespace()));
+        }
         let slice = match &manifest.oplog {
             Some(oplog) => Some(self.slice(oplog, &collections).await?),
             None => None,

@@ -152,7 +152,7 @@ pub async fn plan(
 /// # Errors
 /// As for [`plan()`], as far as they show without a connection.
 pub fn databases(backup: &Backup, target: &MongoUri, options: &RestoreOptions) -> Result<BTreeSet<String>> {
-    let (selected, _) = select::select(&backup.manifest.collections, options, target.database())?;
+    let (selected, _) = select::select(&backup.manifest.collections, &backup.manifest.left_out, options, target.database())?;
     Ok(selected.into_iter().map(|s| s.to.database).collect())
 }
 

@@ -216,7 +216,16 @@ pub struct Collection {
     pub segments: Vec<Segment>,
 }
 
+/// Why a temporary collection is left out.
+pub const TEMPORARY: &str = "temporary: the server made it for something that was under way, such as $out";
+
 impl Collection {
+    /// Whether the server marked it as temporary: it holds what an operation has done so far, and is gone or renamed when that ends.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.options.bson.get_bool("temp").unwrap_or(false)
+    }
+
     /// `database.collection`.
     #[must_use]
     pub fn namespace(&self) -> Namespace {

@@ -1,8 +1,9 @@
 //! What a source holds, and one moment at which all of it can be read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use bson::raw::cstr;
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
@@ -66,10 +67,26 @@ impl Found {
         self.options.get_bool("capped").unwrap_or(false)
     }
 
+    /// Whether the server marked it as temporary. A slice of the oplog may give it its final name, so it is listed whatever the patterns say of the
+    /// name that it has.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.options.get_bool("temp").unwrap_or(false)
+    }
+
     /// Whether its documents are stored in the order of their `_id`: clustered collections, and the buckets of time series.
     #[must_use]
     pub fn is_clustered(&self) -> bool {
         self.kind == CollectionKind::TimeSeries || matches!(self.options.get("clusteredIndex"), Ok(Some(_)))
+    }
+}
+
+impl Selection {
+    /// Whether the patterns let a namespace through.
+    #[must_use]
+    pub fn wants(&self, namespace: &Namespace) -> bool {
+        let included = self.include.is_empty() || self.include.iter().any(|p| p.matches(namespace));
+        included && !self.exclude.iter().any(|p| p.matches(namespace))
     }
 }
 
@@ -127,7 +144,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         .hint("check its name (case counts), or pass --allow-empty"));
     }
     let collections = select(found, selection)?;
-    left_out.retain(|l| is_wanted(&Namespace::new(&*l.database, &*l.collection), selection));
+    left_out.retain(|l| selection.wants(&Namespace::new(&*l.database, &*l.collection)));
 
     let indexed: Vec<(Found, Option<Timestamp>)> = futures::stream::iter(collections)
         .map(|mut collection| async move {
@@ -150,6 +167,10 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
 fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>, left_out: &mut Vec<LeftOut>) {
     let mut buckets: HashMap<String, Option<Uuid>> =
         entries.iter().filter_map(|e| Some((e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned(), e.uuid))).collect();
+    // Of a time series, its buckets alone are marked.
+    let is_marked = |e: &&CollectionInfo| e.options.get_bool("temp").unwrap_or(false);
+    let temporary: HashSet<String> =
+        entries.iter().filter(is_marked).filter_map(|e| Some(e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned())).collect();
     buckets.retain(|name, _| !Namespace::new(database, &**name).is_of_an_import());
     let mut reject = |name: String, uuid, reason: &str| {
         left_out.push(LeftOut { database: database.to_owned(), collection: name, uuid, reason: reason.to_owned() });
@@ -173,22 +194,15 @@ fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>
         }
         let uuid =
             if kind == CollectionKind::TimeSeries { buckets.remove(&entry.name).flatten().or(entry.uuid) } else { entry.uuid };
-        found.push(Found {
-            namespace: Namespace::new(database, entry.name),
-            kind,
-            uuid,
-            options: entry.options,
-            indexes: Vec::new(),
-        });
+        let mut options = entry.options;
+        if kind == CollectionKind::TimeSeries && temporary.contains(&entry.name) && !matches!(options.get("temp"), Ok(Some(_))) {
+            options.append(cstr!("temp"), true);
+        }
+        found.push(Found { namespace: Namespace::new(database, entry.name), kind, uuid, options, indexes: Vec::new() });
     }
     for (name, uuid) in buckets.into_iter().collect::<BTreeMap<_, _>>() {
         reject(format!("{BUCKETS_PREFIX}{name}"), uuid, "buckets without their time series");
     }
-}
-
-fn is_wanted(namespace: &Namespace, selection: &Selection) -> bool {
-    let included = selection.include.is_empty() || selection.include.iter().any(|p| p.matches(namespace));
-    included && !selection.exclude.iter().any(|p| p.matches(namespace))
 }
 
 fn select(found: Vec<Found>, selection: &Selection) -> Result<Vec<Found>> {
@@ -203,8 +217,8 @@ fn select(found: Vec<Found>, selection: &Selection) -> Result<Vec<Found>> {
             .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass --allow-empty"));
         }
     }
-    let wanted: Vec<Found> = found.into_iter().filter(|f| is_wanted(&f.namespace, selection)).collect();
-    if wanted.is_empty() && !selection.allow_empty {
+    let wanted: Vec<Found> = found.into_iter().filter(|f| f.is_temporary() || selection.wants(&f.namespace)).collect();
+    if wanted.iter().all(Found::is_temporary) && !selection.allow_empty {
         return Err(Error::new(ErrorKind::NotFound, "the source has nothing to back up").hint(
             "check that the URI leads to the right deployment and that the user may see its databases, or pass --allow-empty",
         ));

@@ -315,3 +315,34 @@ async fn an_archive_that_says_nothing_of_a_namespace_is_no_archive_of_it() {
     assert_eq!(server.client().await.database("d").list_collection_names().await.unwrap(), Vec::<String>::new());
     assert_eq!(open(&path, options()).await.unwrap().dump().collections().len(), 2);
 }
+
+/// A dump that was made while `$out` ran: what it had filled so far is no collection of anyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_collections_of_a_dump_are_left_out_and_named() {
+    let temporary = PLAIN.replacen('{', r#"{"options":{"temp":true},"#, 1);
+    let names =
+        [("d.a", PLAIN, "collection"), ("d.tmp.agg_out.x", &temporary, "collection"), ("d.tmp.mine", PLAIN, "collection")];
+    let mut maker = Maker::new(&names);
+    for (name, _, _) in names {
+        maker.segment(name, &[doc! { "_id": 1 }]).end(name);
+    }
+    let (_directory, path) = stored(&maker);
+    let path = path.to_str().unwrap();
+    let server = Server::standalone().await;
+    let (uri, database, cli) = (server.uri(), server.client().await.database("d"), Cli::new());
+    let is_named = |report: &serde_json::Value| {
+        let left_out = report["leftOut"].to_string();
+        assert!(left_out.contains("tmp.agg_out.x") && left_out.contains("temporary"), "{report}");
+    };
+    // As a dump, and as the backup that is made of it; and where its pattern was excluded as a way around it.
+    is_named(&cli.json(&["import", path, "--target", &uri, "--yes"]).await);
+    let adopted = cli.json(&["adopt", path]).await;
+    is_named(&adopted);
+    cli.json(&["import", path, "--target", &uri, "--yes", "--exclude", "*.agg_out.*"]).await;
+    for name in [adopted["name"].as_str().unwrap(), path] {
+        cli.json(&["import", name, "--target", &uri, "--yes"]).await;
+        let mut there = database.list_collection_names().await.unwrap();
+        there.sort();
+        assert_eq!(there, ["a", "tmp.mine"]);
+    }
+}

@@ -9,10 +9,11 @@ use super::journal;
 use super::plan::Prepared;
 use super::read::Read;
 use crate::clock;
+use crate::engine::restore::select::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{
-    Collection, Consistency, LeftOut, Manifest, OplogSlice, RawValue, Settings, Source, StoredObject, Tool, Totals,
+    Collection, Consistency, LeftOut, Manifest, OplogSlice, RawValue, Settings, Source, StoredObject, TEMPORARY, Tool, Totals,
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
@@ -45,7 +46,10 @@ pub(super) async fn describe(
     for (found, read) in prepared.listing.collections.iter().zip(read.collections) {
         let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
         if let Some(why) = read.gone {
-            left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: why });
+            let reason = if found.is_temporary() { TEMPORARY.to_owned() } else { why };
+            if prepared.selection.wants(&found.namespace) {
+                left_out.push(LeftOut { database, collection, uuid: found.uuid, reason });
+            }
             continue;
         }
         let collection = Collection {
@@ -109,6 +113,35 @@ pub(in crate::engine) async fn manifest(
     }
     manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
     Ok(manifest)
+}
+
+/// Takes the collections out of a manifest, and out of the store, that are still temporary at the end: of the slice of the oplog, of which
+/// these collections are left, or of the reading.
+///
+/// # Errors
+/// [`ErrorKind::Storage`].
+pub(in crate::engine) async fn leave_out_temporary(
+    manifest: &mut Manifest,
+    at_the_end: &[Collection],
+    place: &Store,
+) -> Result<()> {
+    let asked_for = AskedFor::of(manifest)?;
+    let stays = |c: &Collection| !c.is_temporary() || at_the_end.iter().any(|end| end.uuid.is_some() && end.uuid == c.uuid);
+    let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut manifest.collections).into_iter().partition(stays);
+    manifest.collections = stay;
+    for collection in go {
+        for segment in &collection.segments {
+            place.delete(&segment.object.key).await?;
+        }
+        place.delete(&collection.metadata.key).await?;
+        if asked_for.has(&collection.namespace()) {
+            let Collection { database, name, uuid, .. } = collection;
+            manifest.left_out.push(LeftOut { database, collection: name, uuid, reason: TEMPORARY.to_owned() });
+        }
+    }
+    manifest.totals = Totals::of(&manifest.collections, manifest.oplog.as_ref());
+    manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
+    Ok(())
 }
 
 /// Looks once more that every object is there, and commits.

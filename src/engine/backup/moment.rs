@@ -67,6 +67,11 @@ impl Moment {
         self.reliance.as_ref().is_some_and(|reliance| reliance.rely())
     }
 
+    /// Whether there is an oplog slice that could make up for what is not read at the snapshot time.
+    pub(super) fn may_rely(&self) -> bool {
+        self.reliance.is_some()
+    }
+
     /// Whether the oplog slice makes up for what is not read at the snapshot time.
     pub(super) fn relies(&self) -> bool {
         self.reliance.as_ref().is_some_and(|reliance| reliance.is_needed())

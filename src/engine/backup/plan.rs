@@ -13,11 +13,11 @@ use super::{BackupOptions, steer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{Compression, Compressors};
 use crate::format::journal::Head;
-use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, Topology};
+use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings, Source, TEMPORARY, Topology};
 use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
-use crate::names::{BackupName, NamespacePattern};
+use crate::names::{BackupName, Namespace, NamespacePattern};
 use crate::pipeline::cpu::{self, Cpu};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::steer::Effort;
@@ -373,6 +373,20 @@ fn fixed_bytes(settings: &Settings, readers: usize) -> u64 {
 
 fn pool(readers: usize) -> u32 {
     u32::try_from(readers).unwrap_or(u32::MAX / 2)
+}
+
+impl BackupPlan {
+    /// The same with temporary collections among what is left out. Those that come to last meanwhile become part of the backup.
+    pub(super) fn without_temporary(mut self, prepared: &Prepared) -> Self {
+        for found in prepared.listing.collections.iter().filter(|found| found.is_temporary()) {
+            let Namespace { database, collection } = found.namespace.clone();
+            self.collections.retain(|planned| (&planned.database, &planned.name) != (&database, &collection));
+            if prepared.selection.wants(&found.namespace) {
+                self.left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: TEMPORARY.to_owned() });
+            }
+        }
+        self
+    }
 }
 
 impl Prepared {

@@ -23,7 +23,7 @@ use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::journal::RangeDone;
 use crate::format::key::{self, Stems};
-use crate::format::manifest::Segment;
+use crate::format::manifest::{Segment, TEMPORARY};
 use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::pace::Pace;
@@ -128,6 +128,8 @@ pub(super) struct Shared {
     record: Arc<Record>,
     collections: Vec<Reading>,
     queue: Mutex<VecDeque<Unit>>,
+    /// Those of temporary collections, which are read last, if at all.
+    temporary: Mutex<Vec<Unit>>,
 }
 
 /// Reads everything that was prepared into `place`, but for the ranges that an interrupted attempt stored.
@@ -144,9 +146,12 @@ pub(super) async fn read(
 
     let halt = stop.child_token();
     let mut workers = JoinSet::new();
-    for number in 0..prepared.most_readers {
-        workers.spawn(work(number, shared.clone(), halt.clone()));
-    }
+    let begin = |workers: &mut JoinSet<_>| {
+        for number in 0..prepared.most_readers {
+            workers.spawn(work(number, shared.clone(), halt.clone()));
+        }
+    };
+    begin(&mut workers);
     let mut steering = steer::Steering::new(prepared, shared.clone(), progress.clone());
     let asked_of = steer::place(&prepared.listing);
     let politeness = async {
@@ -161,6 +166,10 @@ pub(super) async fn read(
         let ended = tokio::select! {
             ended = workers.join_next() => match ended {
                 Some(ended) => ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a reading task died").cause(e).into())),
+                None if first.is_none() && shared.goes_on_with_temporary() => {
+                    begin(&mut workers);
+                    continue;
+                }
                 None => break,
             },
             lost = moment.failed(), if first.is_none() => Err(lost.into()),
@@ -184,6 +193,24 @@ pub(super) async fn read(
 }
 
 impl Shared {
+    /// When all else is read: whether temporary collections are read, too. They count only where a slice of the oplog gives them a lasting name;
+    /// of what is read at one moment they are no part. Capped collections may come to need the slice when all is read.
+    fn goes_on_with_temporary(&self) -> bool {
+        let units = std::mem::take(&mut *lock(&self.temporary));
+        let may_need_slice = self.moment.may_rely() && self.collections.iter().any(|reading| reading.found.is_capped());
+        if self.moment.relies() || may_need_slice {
+            lock(&self.queue).extend(units);
+            return !lock(&self.queue).is_empty();
+        }
+        for unit in units {
+            let reading = &self.collections[unit.collection];
+            lock(&reading.gone).get_or_insert_with(|| TEMPORARY.to_owned());
+            reading.item.finish();
+            self.state.range_done();
+        }
+        false
+    }
+
     /// One who writes has waited so long for something to write.
     pub(super) fn starved_for(&self, waited: Duration) {
         self.starved.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -220,8 +247,8 @@ fn share_out(
     run: &Run<'_>,
 ) -> Shared {
     let (place, state, progress) = (run.place, run.state, run.progress);
-    let mut units = Vec::new();
-    let mut collections = Vec::new();
+    let mut units: Vec<Unit> = Vec::new();
+    let mut collections: Vec<Reading> = Vec::new();
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let sizes = Sizes { segment: bytes(prepared.settings.segment_bytes), frame: bytes(prepared.settings.frame_bytes) };
     let mut all = 0;
@@ -269,6 +296,8 @@ fn share_out(
     // The largest first, so that none is left to run alone at the end.
     units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
     state.begin(moment.time.map(Into::into), all as u64, (all - units.len()) as u64);
+    let (temporary, units): (Vec<_>, Vec<_>) =
+        units.into_iter().partition(|unit| collections[unit.collection].found.is_temporary());
     Shared {
         connection: prepared.connection.clone(),
         moment,
@@ -281,6 +310,7 @@ fn share_out(
         record: run.record.clone(),
         collections,
         queue: Mutex::new(units.into()),
+        temporary: Mutex::new(temporary),
     }
 }
 

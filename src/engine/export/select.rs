@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Collection;
 use crate::names::Namespace;
 
-/// The collections that the patterns let through, in the manifest's order.
+/// The collections that the patterns let through, in the manifest's order. Temporary ones, which older backups hold, are left out.
 pub(super) fn select<'a>(collections: &'a [Collection], options: &ExportOptions) -> Result<Vec<&'a Collection>> {
     let patterns = options.include.iter().chain(&options.exclude);
     if let Some(idle) = patterns.into_iter().find(|p| !collections.iter().any(|c| p.matches(&c.namespace()))) {
@@ -13,8 +13,9 @@ pub(super) fn select<'a>(collections: &'a [Collection], options: &ExportOptions)
         return Err(Error::new(ErrorKind::NotFound, what)
             .hint("`bsonvault show` lists them; case counts, '*' stands for any characters, quote it in the shell"));
     }
-    let wanted: Vec<&Collection> = collections.iter().filter(|c| passes(&c.namespace(), options)).collect();
-    if wanted.is_empty() && !collections.is_empty() {
+    let lasting = || collections.iter().filter(|c| !c.is_temporary());
+    let wanted: Vec<&Collection> = lasting().filter(|c| passes(&c.namespace(), options)).collect();
+    if wanted.is_empty() && lasting().next().is_some() {
         return Err(Error::usage("--include and --exclude leave nothing of the backup to export"));
     }
     Ok(wanted)

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::frame::{Codec, Compression, Compressors};
 use crate::format::manifest::{
-    ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool, Totals,
+    ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, TEMPORARY, Tool, Totals,
 };
 use crate::format::{document, frame, key, segment};
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
@@ -155,7 +155,9 @@ impl Dumped {
 
     /// What it holds and is not imported, and what was taken for what, in words.
     pub(super) fn beside(&self) -> Vec<String> {
-        let left_out = self.dump.left_out().iter();
+        // One that was kept aside has its temporary collections left out already.
+        let temporary = self.backup.manifest.left_out.iter().filter(|l| l.reason == TEMPORARY);
+        let left_out = self.dump.left_out().iter().chain(temporary);
         let left_out = left_out.map(|l| format!("{}: {}", Namespace::new(&*l.database, &*l.collection), l.reason));
         left_out.chain(self.dump.notes().iter().cloned()).collect()
     }

@@ -176,7 +176,9 @@ impl<'a> Outline<'a> {
         let mut collections = Vec::new();
         for (uuid, state) in &self.collections {
             let temporary = state.options.get("temp").is_some_and(is_true);
-            if !temporary && (state.listed.is_some() || self.is_wanted(&state.namespace)) {
+            // A temporary one is listed whatever it is called, and counts by the name that it gets.
+            let is_held = state.listed.is_some_and(|number| !self.listed[number].is_temporary());
+            if !temporary && (is_held || self.is_wanted(&state.namespace)) {
                 collections.push(state.collection(*uuid, self.listed)?);
             }
         }

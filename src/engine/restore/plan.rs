@@ -41,7 +41,7 @@ pub struct Plan {
     pub(super) is_dump: bool,
     /// Which of the dump's users and roles are added to those of the target.
     pub(super) users: Option<WantedAccounts>,
-    /// What a dump holds and is not imported, and what was taken for what, in words.
+    /// What a backup or a dump holds and is not imported, and what was taken for what, in words.
     pub(super) beside: Vec<String>,
     /// What stands there, holds documents and is overwritten, once that was looked at.
     pub(super) overwrites: Option<Vec<PlannedOverwrite>>,
@@ -218,7 +218,10 @@ pub(super) async fn make(
     }
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(origin, stop).await?;
-    let (selected, naming) = select::select(&collections, options, uri.database())?;
+    let (selected, naming) = select::select(&collections, &origin.backup.manifest.left_out, options, uri.database())?;
+
+    let mut beside = origin.dumped.map(Dumped::beside).unwrap_or_default();
+    beside.extend(select::temporary(&collections, options));
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
@@ -259,7 +262,7 @@ pub(super) async fn make(
         backup: origin.name(),
         is_dump: origin.poured().is_some(),
         users: options.users.clone(),
-        beside: origin.dumped.map(Dumped::beside).unwrap_or_default(),
+        beside,
         overwrites: None,
         only_over: None,
     };

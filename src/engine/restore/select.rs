@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{RestoreOptions, views};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{Collection, CollectionKind, Manifest};
+use crate::format::manifest::{Collection, CollectionKind, LeftOut, Manifest, TEMPORARY};
 use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
@@ -26,10 +26,11 @@ pub(super) struct Naming<'a> {
 /// programs, counts where one database is imported and says nothing where several are.
 pub(super) fn select<'a>(
     collections: &[Collection],
+    left_out: &[LeftOut],
     options: &'a RestoreOptions,
     in_path: Option<&str>,
 ) -> Result<(Vec<Selected>, Naming<'a>)> {
-    let wanted = filter(collections, options)?;
+    let wanted = filter(collections, left_out, options)?;
     let naming = Naming { options, database: database(&wanted, options, in_path)? };
     let mut selected = Vec::new();
     for collection in wanted {
@@ -44,9 +45,14 @@ pub(super) fn select<'a>(
     Ok((selected, naming))
 }
 
-fn filter<'a>(collections: &'a [Collection], options: &RestoreOptions) -> Result<Vec<&'a Collection>> {
-    let patterns = options.include.iter().chain(&options.exclude);
-    if let Some(idle) = patterns.into_iter().find(|p| !collections.iter().any(|c| p.matches(&c.namespace()))) {
+fn filter<'a>(collections: &'a [Collection], left_out: &[LeftOut], options: &RestoreOptions) -> Result<Vec<&'a Collection>> {
+    let is_idle = |p: &&NamespacePattern| !collections.iter().any(|c| p.matches(&c.namespace()));
+    // What the backup left out need not be kept out again, and may be.
+    let is_of_left_out =
+        |p: &&NamespacePattern| left_out.iter().any(|l| p.matches(&Namespace::new(&*l.database, &*l.collection)));
+    let mut idle =
+        options.include.iter().filter(is_idle).chain(options.exclude.iter().filter(|p| is_idle(p) && !is_of_left_out(p)));
+    if let Some(idle) = idle.next() {
         return Err(Error::new(
             ErrorKind::NotFound,
             format!("the pattern {:?} matches no namespace of the backup", idle.as_str()),
@@ -66,11 +72,20 @@ fn filter<'a>(collections: &'a [Collection], options: &RestoreOptions) -> Result
             .hint("`bsonvault show` lists them; case counts"));
         }
     }
-    let wanted: Vec<&Collection> = collections.iter().filter(|c| is_wanted(&c.namespace(), options)).collect();
-    if wanted.is_empty() && !collections.is_empty() {
-        return Err(Error::usage("--include and --exclude leave nothing of the backup to import"));
+    let lasting = || collections.iter().filter(|c| !c.is_temporary());
+    let wanted: Vec<&Collection> = lasting().filter(|c| is_wanted(&c.namespace(), options)).collect();
+    if wanted.is_empty() && lasting().next().is_some() {
+        let error = Error::usage("--include and --exclude leave nothing of the backup to import");
+        let left_out = temporary(collections, options);
+        return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
     }
     Ok(wanted)
+}
+
+/// The temporary collections that are left out, in words.
+pub(super) fn temporary(collections: &[Collection], options: &RestoreOptions) -> Vec<String> {
+    let left_out = collections.iter().filter(|c| c.is_temporary() && is_wanted(&c.namespace(), options));
+    left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())).collect()
 }
 
 fn is_wanted(namespace: &Namespace, options: &RestoreOptions) -> bool {

@@ -52,6 +52,10 @@ async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime)
             Followed { outlined, last_read }
         }
     };
+    // What stays temporary is listed for those who select: it is left out, and named.
+    let mut collections = outlined.collections;
+    let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
+    collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());
     let within: HashSet<Uuid> = outlined.read_within;
     last_read.retain(|uuid, _| within.contains(uuid));
     let slice = Slice {
@@ -60,7 +64,7 @@ async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime)
         committed: outlined.committed,
         after: last_read,
     };
-    Ok((outlined.collections, slice))
+    Ok((collections, slice))
 }
 
 impl Slice {

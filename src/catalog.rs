@@ -3,6 +3,7 @@
 mod checks;
 mod description;
 mod hold;
+pub mod provenance;
 mod remove;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use futures::StreamExt as _;
 
 pub use self::description::verified;
 pub use self::hold::Hold;
+pub use self::provenance::Provenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;
 use crate::format::key;
@@ -99,11 +101,12 @@ impl State {
 }
 
 impl Summary {
-    /// When it was begun, where that is known: from the manifest or the progress, or else from its name.
+    /// The moment that a complete one shows; of others, when they were begun, where that is known: from the progress, or else from
+    /// the name.
     #[must_use]
-    pub fn started(&self) -> Option<DateTime<Utc>> {
+    pub fn created(&self) -> Option<DateTime<Utc>> {
         match &self.state {
-            State::Complete(manifest) => Some(manifest.started),
+            State::Complete(manifest) => Some(manifest.created),
             State::Running(progress) => Some(progress.started),
             State::Incomplete | State::Damaged(_) => time_in(self.name.as_str()),
         }
@@ -132,7 +135,7 @@ impl Catalog {
         let names = self.names().await?.into_iter();
         let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
         let mut found: Vec<Summary> = looks.filter_map(std::future::ready).collect().await;
-        found.sort_by(|a, b| (b.started(), &b.name).cmp(&(a.started(), &a.name)));
+        found.sort_by(|a, b| (b.created(), &b.name).cmp(&(a.created(), &a.name)));
         Ok(found)
     }
 

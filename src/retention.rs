@@ -1,5 +1,8 @@
 //! Retention: which backups stay, by restic's rules, and why. Pure: no clock, no store.
 
+pub mod group;
+
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
@@ -31,7 +34,7 @@ impl Policy {
     }
 }
 
-/// Which complete backups stay.
+/// Which complete backups of each group stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Those that a policy keeps, the newest, and the newest that is verified.
@@ -45,7 +48,9 @@ pub enum Rule {
 pub struct Candidate {
     /// Its name; where two are of one time, the later name counts as the newer backup.
     pub name: String,
-    /// When it was made, or when an incomplete one was last worked on; none where that is not known.
+    /// What it counts with, by its [number](group::number); none where that is not known. Only complete ones count.
+    pub group: Option<usize>,
+    /// The moment that it shows, or when an incomplete one was last worked on; none where that is not known.
     pub created: Option<DateTime<Utc>>,
     /// What it is like.
     pub condition: Condition,
@@ -96,12 +101,14 @@ pub struct Removed {
 
 /// Decides what stays.
 ///
+/// Each group is judged by itself: what is in another one never changes what becomes of it.
+///
 /// A policy counts as restic does (0.19, `ApplyPolicy`; all of its tables for these rules give the same): going back from the newest backup, each rule keeps the newest of every calendar day, week by
 /// ISO 8601, month or year of `zone` until it has kept as many as it says; calendar units without a backup do not count. A rule that has some left at the oldest backup
 /// keeps that one, too, so that the history is as long as it can be.
 ///
-/// Only complete backups count. What restic does not know: the newest complete backup and the newest verified one are kept by every policy; an empty policy keeps
-/// all; one from the future is kept and takes nobody's place, because a clock that was wrong once must not cost the backups that came after. None of this holds for
+/// Only complete backups count. What restic does not know: the newest complete backup of each group and the newest verified one are
+/// kept by every policy; an empty policy keeps all; one from the future is kept and takes nobody's place, because a clock that was wrong once must not cost the backups that came after. None of this holds for
 /// [`Rule::Count`]: what is asked for by count is what stays. A running backup and a damaged one are kept by both; an incomplete one goes a day after it was last worked on, or at
 /// once with `all_incomplete`.
 #[must_use]
@@ -109,13 +116,17 @@ pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: T
     let mut sorted: Vec<&Candidate> = candidates.iter().collect();
     sorted.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
     let is_complete = |c: &&&Candidate| matches!(c.condition, Condition::Complete { .. });
-    let complete: Vec<&Candidate> = sorted.iter().filter(is_complete).copied().collect();
-    let mut complete = match rule {
-        Rule::Count(count) => by_count(&complete, *count),
-        Rule::Policy(policy) if policy.is_empty() => complete.iter().map(|_| vec!["no rule says which backups stay"]).collect(),
-        Rule::Policy(policy) => by_policy(&complete, policy, zone, now),
+    let complete = sorted.iter().filter(is_complete).copied();
+    let mut groups: HashMap<Option<usize>, Vec<&Candidate>> = HashMap::new();
+    for candidate in complete {
+        groups.entry(candidate.group).or_default().push(candidate);
     }
-    .into_iter();
+    let judged = |group: &Vec<&Candidate>| match rule {
+        Rule::Count(count) => by_count(group, *count),
+        Rule::Policy(policy) if policy.is_empty() => group.iter().map(|_| vec!["no rule says which backups stay"]).collect(),
+        Rule::Policy(policy) => by_policy(group, policy, zone, now),
+    };
+    let mut verdicts: HashMap<_, _> = groups.iter().map(|(group, members)| (group, judged(members).into_iter())).collect();
     let no_longer = match rule {
         Rule::Count(_) => "not among the newest that were asked for",
         Rule::Policy(_) => "kept by no rule",
@@ -124,7 +135,7 @@ pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: T
     let mut plan = Plan::default();
     for candidate in sorted {
         let verdict = match candidate.condition {
-            Condition::Complete { .. } => match complete.next() {
+            Condition::Complete { .. } => match verdicts.get_mut(&candidate.group).and_then(Iterator::next) {
                 Some(reasons) if reasons.is_empty() => Err(no_longer),
                 reasons => Ok(reasons.unwrap_or_default()),
             },

@@ -339,3 +339,46 @@ async fn an_archive_comes_from_standard_input_and_a_stop_ends_the_wait_for_it() 
     assert_eq!(walk(&cli.dir().join("b")).len(), 1);
     drop(open);
 }
+
+#[tokio::test]
+async fn a_dump_has_a_date_of_its_own_and_counts_with_dumps_alone() {
+    let cli = Cli::new();
+    let copy = copied(&sample("dir"));
+    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_614_400);
+    let mut files = vec![copy.path().join("d")];
+    while let Some(path) = files.pop() {
+        match path.is_dir() {
+            true => files.extend(walk(&path)),
+            false => std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap(),
+        }
+    }
+    let adopt = |dump: PathBuf, more: &'static str| {
+        let cli = &cli;
+        async move {
+            let args = ["adopt", dump.to_str().unwrap()].into_iter().chain(more.split_whitespace()).collect::<Vec<_>>();
+            cli.json(&args).await
+        }
+    };
+    let by_files = adopt(copy.path().join("d"), "").await;
+    assert_eq!(by_files["created"], "2026-01-05T12:00:00Z");
+    let said = adopt(sample("all.archive.gz"), "--created 2026-01-03").await;
+    assert_eq!(said["created"], "2026-01-03T00:00:00Z");
+    let part = adopt(sample("dir/zoo"), "--created 1767400000").await;
+    let with_oplog = adopt(sample("oplog.archive.gz"), "").await;
+    let created = with_oplog["created"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert_eq!(created.timestamp(), with_oplog["consistency"]["to"]["t"].as_i64().unwrap());
+
+    // The two dumps of all count together; neither counts with the part, nor with the other deployment.
+    let cleaned = cli.json(&["clean", "--keep", "1", "--dry-run"]).await;
+    let gone: Vec<&str> = cleaned["deleted"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(gone, [said["name"].as_str().unwrap()]);
+    let listed = cli.json(&["list"]).await;
+    let of =
+        |name: &serde_json::Value| listed["backups"].as_array().unwrap().iter().find(|b| b["name"] == *name).unwrap().clone();
+    assert_eq!(of(&by_files["name"])["group"], of(&said["name"])["group"]);
+    assert_ne!(of(&by_files["name"])["group"], of(&part["name"])["group"]);
+    assert_eq!(of(&by_files["name"])["created"], by_files["created"]);
+    let future = cli.run(&["adopt", sample("dir").to_str().unwrap(), "--created", "2999-01-01"]).await;
+    assert_eq!(future.code, Some(2), "{future:?}");
+    assert!(future.stderr.contains("in the future"), "{future:?}");
+}

@@ -59,6 +59,14 @@ async fn write(root: &Path, created: DateTime<Utc>) -> Backup {
     write_with(root, created, vec![rawdoc! { "_id": 1 }.into_bytes()]).await
 }
 
+/// One that says something else of itself, by its name.
+async fn write_as(root: &Path, created: DateTime<Utc>, change: impl FnOnce(&mut Manifest)) -> String {
+    let Backup { store, mut manifest } = write(root, created).await;
+    change(&mut manifest);
+    store.put(key::MANIFEST, vec![manifest.to_bytes().unwrap().into()]).await.unwrap();
+    manifest.name.to_string()
+}
+
 fn ago(hours: i64) -> DateTime<Utc> {
     clock::now() - TimeDelta::hours(hours)
 }
@@ -183,7 +191,13 @@ async fn a_policy_of_flags_spares_the_newest_verified_backup() {
     assert_eq!(
         daily["kept"][2],
         json!({
-            "name": name(0), "path": made[0].location(), "reasons": ["newest verified backup"],
+            "name": name(0), "path": made[0].location(), "reasons": ["newest verified backup"], "group": 1,
+            "source": {
+                "uri": "mongodb://db1.example.net:27017,db2.example.net:27017", "topology": "replicaSet",
+                "hosts": ["db1.example.net:27017", "db2.example.net:27017"],
+                "replicaSet": "atlas", "id": "65a0c0ffee65a0c0ffee65a0",
+            },
+            "selection": { "databases": [], "include": [], "exclude": [] },
         })
     );
     assert_eq!(names(&plan("--keep 2 --keep-daily 1").await["deleted"]), [name(2), name(1)]);
@@ -547,7 +561,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
     let made = cli.json(&["backup"]).await;
     let name = made["name"].as_str().unwrap();
     let root = cli.dir().join("backups");
-    write(&root, clock::now() + TimeDelta::seconds(1)).await;
+    cli.json(&["backup"]).await;
     let backup = open(&root).find(name).await.unwrap();
     let slow = bson::doc! { "failCommands": ["insert"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": 5000 };
     let imports = [vec!["import", name, "--yes"], vec!["verify", name, "--restore"]];
@@ -639,4 +653,113 @@ async fn what_changed_since_the_plan_stays() {
     let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
     let report = clean::execute(&catalog, plan, &stop).await;
     assert_eq!((report.deleted.len(), report.kept.len()), (0, 3));
+}
+
+#[tokio::test]
+async fn a_backup_of_another_source_or_of_a_part_takes_nobodys_place() {
+    let cli = Cli::new();
+    let root = cli.dir().join("backups");
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let some = |a: &'static str, b: &'static str| move |m: &mut Manifest| m.settings.databases = texts(&[a, b]);
+    let full = write_as(&root, ago(100), |_| {}).await;
+    let moved = write_as(&root, ago(90), |m| (m.source.uri, m.source.hosts) = ("mongodb://new".into(), texts(&["new:1"]))).await;
+    let first = write_as(&root, ago(80), some("crm", "shop")).await;
+    let second = write_as(&root, ago(70), some("shop", "crm")).await;
+    let other = write_as(&root, ago(60), |m| m.source.replica_set_id = Some("0".repeat(24))).await;
+    let without = write_as(&root, ago(50), |m| m.settings.exclude = texts(&["*.log"])).await;
+    let only = write_as(&root, ago(40), |m| m.settings.include = texts(&["*.log"])).await;
+    let unknown = write_as(&root, ago(30), |m| m.source.replica_set_id = None).await;
+    let dump = write_as(&root, ago(20), |m| m.source.uri = "dump:all.archive".into()).await;
+    file(root.join("broken/manifest.json"), "{");
+
+    // Of those that count together the newest stays, and of each of the others the only one.
+    for args in [vec!["clean", "--keep", "1", "--dry-run"], vec!["clean", "--keep-daily", "1", "--dry-run"]] {
+        assert_eq!(names(&cli.json(&args).await["deleted"]), [&first, &full], "{args:?}");
+    }
+    let report = cli.json(&["clean", "--keep", "1", "--dry-run"]).await;
+    let group = |list: &str, name: &str| {
+        report[list].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["group"].clone()
+    };
+    assert_eq!((group("deleted", &full), group("deleted", &first)), (group("kept", &moved), group("kept", &second)));
+    let kept = [&moved, &second, &other, &without, &only, &unknown, &dump].map(|name| group("kept", name).as_u64().unwrap());
+    assert_eq!(std::collections::BTreeSet::from(kept).len(), kept.len(), "{kept:?}");
+    assert!(group("kept", "broken").is_null());
+    let text = cli.run(&["clean", "--keep", "1", "--dry-run"]).await.stdout;
+    for heading in ["of atlas at new:1: everything\n", "and 1 more: crm, shop\n", "everything without *.log\n", "only *.log\n"] {
+        assert!(text.contains(heading), "{heading:?} is not in\n{text}");
+    }
+    assert!(
+        text.contains("of dump all.archive: d\n") && text.contains("\nnot complete\nkept     broken: it is damaged"),
+        "{text}"
+    );
+
+    // The list tells the same, and its legend is for people.
+    let listed = cli.json(&["list"]).await;
+    let of = |name: &str| listed["backups"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone();
+    assert_eq!((&of(&first)["group"], &of(&first)["selection"]["databases"]), (&of(&second)["group"], &json!(["crm", "shop"])));
+    assert_ne!(of(&full)["group"], of(&other)["group"]);
+    assert_eq!((&of(&dump)["source"]["uri"], &of("broken")["source"]), (&json!("dump:all.archive"), &Value::Null));
+    let text = cli.run(&["list"]).await.stdout;
+    assert!(text.contains(" selection") && text.contains("everything without *.log") && !text.contains("Columns:"), "{text}");
+    let help = cli.run(&["list", "--help"]).await.stdout;
+    for word in ["complete:", "running:", "incomplete:", "damaged:", "created ", "buckets", "snapshot:", "selection "] {
+        assert!(help.contains(word), "{word:?} is not in\n{help}");
+    }
+}
+
+/// A deployment is known by what it is and not by its URI; and the moment of a backup is one wherever it is told.
+#[tokio::test]
+async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
+    let (set, alone) = tokio::join!(Server::replica_set("groups"), Server::standalone());
+    let database = set.client().await.database("d");
+    insert(&database, "c", numbered(3)).await;
+    let series = bson::doc! { "create": "t", "timeseries": { "timeField": "at" } };
+    database.run_command(series).await.unwrap();
+    let measured = |second: i64| bson::doc! { "at": bson::DateTime::from_millis(1_700_000_000_000 + second * 1000), "v": second };
+    database.collection("t").insert_many((0..5).map(measured)).await.unwrap();
+    insert(&alone.client().await.database("d"), "c", numbered(3)).await;
+    let cli = Cli::new().env("MONGO_URI_ATLAS", set.uri()).env("BACKUP_KEEP_LAST", "1");
+    let backup = |args: &'static str| {
+        let cli = &cli;
+        async move { cli.json(&["backup"].into_iter().chain(args.split_whitespace()).collect::<Vec<_>>()).await }
+    };
+    let none = Vec::<&str>::new();
+
+    let first = backup("").await;
+    assert_eq!(names(&backup("--database d").await["retention"]["deleted"]), none);
+    let by = |host: &str| format!("mongodb://{host}:{}/", alone.port());
+    let by_address = cli.json(&["backup", "--source", &by("127.0.0.1")]).await;
+    assert_eq!(names(&by_address["retention"]["deleted"]), none);
+    let by_name = cli.json(&["backup", "--source", &by("localhost")]).await;
+    assert_eq!(names(&by_name["retention"]["deleted"]), [by_address["name"].as_str().unwrap()], "it is one server");
+    let shown = cli.json(&["show", by_name["name"].as_str().unwrap()]).await;
+    assert!(shown["source"]["deploymentId"].is_string() && shown["source"]["knownAs"].is_array(), "{shown}");
+    assert_eq!(shown["created"], shown["finished"]);
+
+    // One time, and buckets that are called so.
+    let (name, time) = (first["name"].as_str().unwrap(), &first["consistency"]["clusterTime"]["t"]);
+    let seconds = |value: &Value| json!(value["created"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap().timestamp());
+    let shown = cli.json(&["show", name]).await;
+    let listed = cli.json(&["list"]).await;
+    let entry = listed["backups"].as_array().unwrap().iter().find(|b| b["name"] == name).unwrap();
+    assert_eq!([&seconds(&first), &seconds(&shown), &seconds(entry)], [time; 3]);
+    assert_eq!(
+        (&first["documents"], &first["buckets"], &shown["buckets"], &entry["buckets"]),
+        (&json!(4), &json!(1), &json!(1), &json!(1))
+    );
+    let counted: Vec<_> = shown["collections"].as_array().unwrap().iter().map(|c| (&c["name"], &c["countedIn"])).collect();
+    assert_eq!(counted, [(&json!("c"), &json!("documents")), (&json!("t"), &json!("buckets"))]);
+    let text = cli.run(&["show", name]).await.stdout;
+    assert!(
+        text.contains("4 documents (of them 1 bucket of time series) in 2 collections") && text.contains(" 1 bucket "),
+        "{text}"
+    );
+    let text = cli.run(&["backup", "--dry-run"]).await.stdout;
+    assert!(text.contains(" 1 bucket "), "{text}");
+    let plan = cli.json(&["backup", "--dry-run"]).await;
+    assert_eq!(plan["collections"][1]["countedIn"], "buckets");
+
+    // Its own comes last, and displaces the first alone.
+    assert_eq!(names(&backup("").await["retention"]["deleted"]), [name]);
+    assert_eq!(open(&cli.dir().join("backups")).list(clock::now()).await.unwrap().len(), 3);
 }

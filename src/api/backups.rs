@@ -109,9 +109,10 @@ pub(super) async fn import(
     }
 }
 
-/// Removes all but the newest backups.
+/// Removes all but the newest backups of each source and selection.
 ///
-/// The newest complete backup always stays, as does what is being made or read.
+/// Backups of one deployment and one selection (databases, include, exclude) count together, and those of another take nobody's place. The newest complete
+/// one of each always stays, as does what is being made or read.
 #[utoipa::path(
     tag = "backups",
     operation_id = "cleanBackups",

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::body::Known;
-use crate::engine::clean::CleanReport;
+use crate::catalog::provenance::{BriefSource, Selection};
+use crate::engine::clean::{CleanReport, Group};
 use crate::error::{Error, Result};
 use crate::service::{BackupRequest, ImportRequest, ImportedCollection, Job, JobId, ScheduleChange, VerifyProblem};
 
@@ -243,7 +244,7 @@ impl Verified {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CleanRequest {
-    /// How many of the newest complete backups stay.
+    /// How many of the newest complete backups of each source and selection stay.
     #[serde(deserialize_with = "whole_number")]
     #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 5)]
     keep_count: f64,
@@ -311,6 +312,12 @@ pub(super) struct DeletedBackup {
     pub(super) reason: String,
     /// The bytes that it took.
     pub(super) bytes: u64,
+    /// The deployment, or the dump, that it was of; none where it was not complete.
+    pub(super) source: Option<BriefSource>,
+    /// What was asked for; none where it was not complete.
+    pub(super) selection: Option<Selection>,
+    /// What it counted with: those of one number in this answer; none where it was not complete.
+    pub(super) group: Option<usize>,
 }
 
 /// A backup that stayed.
@@ -322,25 +329,43 @@ pub(super) struct KeptBackup {
     pub(super) path: String,
     /// Why it stayed.
     pub(super) reasons: Vec<String>,
+    /// The deployment, or the dump, that it is of; none where it is not complete.
+    pub(super) source: Option<BriefSource>,
+    /// What was asked for; none where it is not complete.
+    pub(super) selection: Option<Selection>,
+    /// What it counts with: those of one number in this answer; none where it is not complete.
+    pub(super) group: Option<usize>,
 }
 
 impl From<CleanReport> for Cleaned {
     fn from(report: CleanReport) -> Self {
-        let deleted = report.deleted.into_iter();
-        let kept = report.kept.into_iter();
+        let deleted = report.deleted.into_iter().map(|d| {
+            let (source, selection, group) = apart(d.group);
+            DeletedBackup { name: d.name.to_string(), path: d.path, reason: d.reason, bytes: d.bytes, source, selection, group }
+        });
+        let kept = report.kept.into_iter().map(|k| {
+            let (source, selection, group) = apart(k.group);
+            KeptBackup { name: k.name.to_string(), path: k.path, reasons: k.reasons, source, selection, group }
+        });
         Self {
             dry_run: report.dry_run,
-            deleted: deleted
-                .map(|d| DeletedBackup { name: d.name.to_string(), path: d.path, reason: d.reason, bytes: d.bytes })
-                .collect(),
+            deleted: deleted.collect(),
             failed: report
                 .failed
                 .into_iter()
                 .map(|f| FailedBackup { name: f.name.to_string(), path: f.path, message: f.message })
                 .collect(),
-            kept: kept.map(|k| KeptBackup { name: k.name.to_string(), path: k.path, reasons: k.reasons }).collect(),
+            kept: kept.collect(),
             freed_bytes: report.freed_bytes,
         }
+    }
+}
+
+/// The parts of what a backup counts with.
+fn apart(group: Option<Group>) -> (Option<BriefSource>, Option<Selection>, Option<usize>) {
+    match group {
+        Some(Group { group, provenance }) => (Some(provenance.source), Some(provenance.selection), Some(group)),
+        None => (None, None, None),
     }
 }
 

@@ -26,6 +26,11 @@ impl Backup {
                 slice.remove("segments");
             }
         }
+        let collections = fields.get_mut("collections").and_then(Value::as_array_mut).into_iter().flatten();
+        for (collection, of) in collections.filter_map(Value::as_object_mut).zip(&self.manifest.collections) {
+            collection.insert("countedIn".to_owned(), json!(of.kind.counted_in()));
+        }
+        fields.insert("buckets".to_owned(), json!(self.manifest.buckets()));
         fields.insert("path".to_owned(), json!(self.location()));
         fields.insert("verified".to_owned(), verified(&self.checks().await));
         Ok(fields)

@@ -1,14 +1,16 @@
 //! `adopt`: make a backup of a dump.
 
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
+use crate::clock;
 use crate::config::{Config, Flags};
 use crate::engine::adopt::{self, AdoptOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::interop::Dump;
 use crate::names::NamespacePattern;
 use crate::pipeline::progress::Progress;
@@ -26,6 +28,10 @@ pub struct Args {
     /// Leave out namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
     exclude: Vec<String>,
+    /// When the dump was made (2026-11-22, 2026-11-22T21:45:00Z, or seconds since 1970), where neither its oplog nor the times of its
+    /// files tell: retention counts it by that
+    #[arg(long, value_name = "TIME")]
+    created: Option<String>,
     /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL] [default: 3]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
@@ -46,7 +52,8 @@ impl Args {
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let (include, exclude) = (patterns(&args.include)?, patterns(&args.exclude)?);
-    let options = AdoptOptions { include, exclude, tuning: config.tuning, ..AdoptOptions::default() };
+    let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
+    let options = AdoptOptions { include, exclude, created, tuning: config.tuning, ..AdoptOptions::default() };
     let store = Store::open(&config.path)?;
     let dump = Dump::open(&args.dump, stop).await?;
     let progress = Progress::default();
@@ -56,7 +63,9 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let fields = json!({
         "name": report.name,
         "path": report.location,
+        "created": manifest.created,
         "documents": manifest.totals.documents,
+        "buckets": manifest.buckets(),
         "rawBytes": manifest.totals.raw_bytes,
         "storedBytes": manifest.totals.stored_bytes,
         "collections": manifest.totals.collections,
@@ -66,4 +75,37 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "seconds": render::seconds(manifest),
     });
     Ok(Outcome::done(render::adopted(&report), output::fields(&fields)?))
+}
+
+/// A time in the past.
+fn time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
+    let text = text.trim();
+    let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let seconds = || text.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()).or_else(day).or_else(seconds);
+    let time = time.ok_or_else(|| {
+        Error::usage(format!("--created is {text:?}, which is not a time"))
+            .hint("write a date such as 2026-11-22, a time such as 2026-11-22T21:45:00Z, or seconds since 1970")
+    })?;
+    match time <= now {
+        true => Ok(time),
+        false => Err(Error::usage(format!("--created is {text:?}, which is in the future"))
+            .hint("give the time when the dump was made; with a zone, such as +01:00, where it is not UTC")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_a_time_or_seconds_tell_when_a_dump_was_made() {
+        let now = DateTime::from_timestamp(1_795_383_900, 0).unwrap();
+        let seconds = |text| time(text, now).map(|time| time.timestamp());
+        assert_eq!(seconds("2026-11-22T22:45:00+01:00").unwrap(), 1_795_383_900);
+        assert_eq!((seconds("1795383900").unwrap(), seconds(" 2026-11-22 ").unwrap()), (1_795_383_900, 1_795_305_600));
+        for bad in ["", "yesterday", "2026-13-01", "2026-11-23", "1795383901", "99999999999999999999"] {
+            assert_eq!(seconds(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
 }

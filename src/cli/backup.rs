@@ -31,7 +31,7 @@ pub struct Args {
     /// Leave out namespaces that match; may be given more than once
     #[arg(long, value_name = "NS")]
     exclude: Vec<String>,
-    /// Go on with a backup that was interrupted, this one or else the newest: what it stored is not read again
+    /// Go on with a backup that was interrupted, this one or else the newest of this source: what it stored is not read again
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     resume: Option<Option<String>>,
     /// Say what would be backed up, and do nothing
@@ -134,7 +134,9 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let mut fields = json!({
         "name": report.name,
         "path": report.location,
+        "created": manifest.created,
         "documents": manifest.totals.documents,
+        "buckets": manifest.buckets(),
         "rawBytes": manifest.totals.raw_bytes,
         "storedBytes": manifest.totals.stored_bytes,
         "collections": manifest.totals.collections,

@@ -18,7 +18,7 @@ const MOST: u32 = 1_000_000;
 /// Flags of `clean`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Keep the newest N complete backups; alone, those and no other
+    /// Keep the newest N complete backups of each source and selection; alone, those and no other
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep: Option<String>,
     /// Keep the newest backup of each of the last N days that have one

@@ -1,40 +1,77 @@
 //! `list`: the backups of a path.
 
+use std::io::IsTerminal as _;
+
 use serde_json::{Value, json};
 
 use super::output::{self, Outcome};
 use super::{catalog, render};
-use crate::catalog::{State, Summary, verified};
+use crate::catalog::{State, Summary, provenance, verified};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Result;
+
+/// What the columns and states of the table mean.
+pub const LEGEND: &str = "\
+Columns:
+  name         its name, which tells when it began (UTC)
+  state        complete: it can be imported
+               running: it is being made
+               incomplete: it was interrupted; `backup --resume` goes on with it, or `clean` deletes it
+               damaged: its manifest cannot be used; the reason is told below the table
+  created      the moment that it shows (UTC): that of its snapshot, or the end of its oplog slice;
+               without either, when its last document was read; of a dump, the dump's own date;
+               of one that is not complete, when it began
+  documents    how many; a time series counts its buckets, which hold many measurements each
+  size         their bytes, uncompressed
+  stored       the bytes that they take in the backup
+  consistency  snapshot: every document as it was at one moment
+               oplog: the same, once its oplog slice is replayed, as `import` does
+               none: read one after the other while the source went on
+  verified     how the last check ended: never, passed or FAILED, when, and which check
+  source       the deployment or the dump that it is of
+  selection    what was asked for: everything, or databases and patterns
+Backups of one source and one selection count together in `clean` and in BACKUP_KEEP_...; no other
+backup takes their place.
+";
 
 pub(super) async fn run(config: &Config) -> Result<Outcome> {
     let catalog = catalog(config)?;
     let location = catalog.store().location();
     let now = clock::now();
     let backups = catalog.list(now).await?;
-    let fields = json!({ "path": location, "backups": backups.iter().map(entry).collect::<Vec<_>>() });
-    Ok(Outcome::done(render::list(&location, &backups, now), output::fields(&fields)?))
+    let entries: Vec<Value> = backups.iter().zip(provenance::groups(&backups)).map(|(s, group)| entry(s, group)).collect();
+    let fields = json!({ "path": location, "backups": entries });
+    let mut text = render::list(&location, &backups, now);
+    // For a person, and not for a program that reads a pipe.
+    if !backups.is_empty() && std::io::stdout().is_terminal() {
+        text += &format!("\n{LEGEND}");
+    }
+    Ok(Outcome::done(text, output::fields(&fields)?))
 }
 
-fn entry(summary: &Summary) -> Value {
+fn entry(summary: &Summary, group: Option<usize>) -> Value {
+    let provenance = summary.provenance();
     let mut entry = json!({
         "name": summary.name,
         "path": summary.location,
         "state": summary.state.label(),
-        "created": summary.started(),
+        "created": summary.created(),
         "documents": null,
+        "buckets": null,
         "rawBytes": null,
         "storedBytes": null,
         "consistency": null,
         "verified": summary.checks.as_ref().map(verified),
         "resumable": summary.resumable,
+        "source": provenance.as_ref().map(|p| &p.source),
+        "selection": provenance.as_ref().map(|p| &p.selection),
+        "group": group,
     });
     match &summary.state {
         State::Complete(manifest) => {
-            entry["created"] = json!(manifest.created);
             entry["documents"] = json!(manifest.totals.documents);
+            entry["buckets"] = json!(manifest.buckets());
             entry["rawBytes"] = json!(manifest.totals.raw_bytes);
             entry["storedBytes"] = json!(manifest.totals.stored_bytes);
             entry["consistency"] = json!(manifest.consistency);

@@ -14,6 +14,7 @@ pub mod list;
 pub mod logs;
 pub mod output;
 pub mod progress;
+pub mod provenance;
 pub mod render;
 pub mod restore;
 pub mod serve;
@@ -95,6 +96,7 @@ pub enum Verb {
     /// Make a backup of a dump that mongodump made
     Adopt(adopt::Args),
     /// List the backups
+    #[command(after_help = list::LEGEND)]
     List,
     /// Show what a backup holds
     Show(show::Args),

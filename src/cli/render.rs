@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, HumanCount};
 
-use super::verified;
-use crate::catalog::{State, Summary};
+use super::{provenance, verified};
+use crate::catalog::{Provenance, State, Summary};
 use crate::engine::adopt::AdoptReport;
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
@@ -16,7 +16,7 @@ use crate::engine::restore::{
 };
 use crate::engine::verify::VerifyReport;
 use crate::format::checks::Checks;
-use crate::format::manifest::{Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
+use crate::format::manifest::{CollectionKind, Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
 
 /// How long a backup took, in seconds.
 #[must_use]
@@ -34,7 +34,7 @@ pub fn plan(plan: &BackupPlan) -> String {
         table.add_row([
             plain(&format!("{}.{}", c.database, c.name)),
             c.kind.to_string(),
-            HumanCount(c.documents).to_string(),
+            counted(c.kind, c.documents),
             BinaryBytes(c.bytes).to_string(),
             if c.ranges_done > 0 {
                 format!("{} of {}", c.ranges - c.ranges_done.min(c.ranges), c.ranges)
@@ -44,11 +44,13 @@ pub fn plan(plan: &BackupPlan) -> String {
         ]);
     }
     let (documents, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
+    let series = plan.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries);
+    let buckets = series.map(|c| c.documents).sum();
     let mut text = format!("source       {}\n", source(&plan.source));
     text += &format!("consistency  {}\n", kind(plan.consistency));
     text += &format!(
-        "data         about {} documents in {}, {}\n\n{table}\n",
-        HumanCount(documents),
+        "data         about {} in {}, {}\n\n{table}\n",
+        self::documents(documents, buckets),
         count(plan.collections.len() as u64, "collection"),
         BinaryBytes(bytes)
     );
@@ -66,9 +68,15 @@ pub fn plan(plan: &BackupPlan) -> String {
 #[must_use]
 pub fn backup(location: &str, manifest: &Manifest) -> String {
     let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
+    text += &created(manifest);
     text += &summary(manifest);
     text += &format!("took         {:.1} s\n", seconds(manifest));
     text + &warnings(manifest)
+}
+
+/// The moment that it shows.
+fn created(manifest: &Manifest) -> String {
+    format!("created      {}\n", manifest.created.format("%Y-%m-%d %H:%M:%S UTC"))
 }
 
 /// A dump that was adopted.
@@ -82,8 +90,9 @@ pub fn adopted(report: &AdoptReport) -> String {
 #[must_use]
 pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
     let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
-    text += &format!("created      {}\n", manifest.created.format("%Y-%m-%d %H:%M:%S UTC"));
+    text += &created(manifest);
     text += &format!("source       {}\n", source(&manifest.source));
+    text += &format!("selection    {}\n", provenance::selection(&Provenance::of(manifest).selection));
     text += &format!("written by   {} {}, format {}\n", manifest.tool.name, manifest.tool.version, manifest.format_version);
     text += &summary(manifest);
     text += &verified::lines(checks);
@@ -93,7 +102,7 @@ pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
         table.add_row([
             plain(&c.namespace().to_string()),
             c.kind.to_string(),
-            HumanCount(c.documents).to_string(),
+            counted(c.kind, c.documents),
             BinaryBytes(c.bytes).to_string(),
             BinaryBytes(c.stored_bytes()).to_string(),
             c.indexes.len().to_string(),
@@ -110,20 +119,26 @@ pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
     if backups.is_empty() {
         return format!("no backups in {location}\n");
     }
-    let mut table = table(["name", "state", "created", "documents", "size", "stored", "consistency", "verified"]);
+    let mut table =
+        table(["name", "state", "created", "documents", "size", "stored", "consistency", "verified", "source", "selection"]);
     right_align(&mut table, &[3, 4, 5]);
     let mut reasons = String::new();
     for backup in backups {
-        let created = backup.started().map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+        let created = backup.created().map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
         let mut row = vec![backup.name.to_string(), backup.state.label().to_owned(), created];
         match &backup.state {
-            State::Complete(manifest) => row.extend([
-                HumanCount(manifest.totals.documents).to_string(),
-                BinaryBytes(manifest.totals.raw_bytes).to_string(),
-                BinaryBytes(manifest.totals.stored_bytes).to_string(),
-                verdict(&manifest.consistency),
-                backup.checks.as_ref().map(|checks| verified::cell(checks, now)).unwrap_or_default(),
-            ]),
+            State::Complete(manifest) => {
+                let of = Provenance::of(manifest);
+                row.extend([
+                    HumanCount(manifest.totals.documents).to_string(),
+                    BinaryBytes(manifest.totals.raw_bytes).to_string(),
+                    BinaryBytes(manifest.totals.stored_bytes).to_string(),
+                    verdict(&manifest.consistency),
+                    backup.checks.as_ref().map(|checks| verified::cell(checks, now)).unwrap_or_default(),
+                    provenance::source(&of.source),
+                    provenance::selection(&of.selection),
+                ]);
+            }
             State::Running(progress) => {
                 row.extend([HumanCount(progress.documents).to_string(), BinaryBytes(progress.raw_bytes).to_string()]);
             }
@@ -160,7 +175,7 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
             plain(&c.from),
             if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
             c.kind.to_string(),
-            c.documents.map_or_else(String::new, |documents| HumanCount(documents).to_string()),
+            c.documents.map_or_else(String::new, |documents| counted(c.kind, documents)),
             c.bytes.map_or_else(String::new, |bytes| BinaryBytes(bytes).to_string()),
             HumanCount(c.indexes).to_string(),
             standing,
@@ -218,17 +233,17 @@ pub fn import(report: &RestoreReport) -> String {
         table.add_row([
             plain(&c.namespace),
             c.kind.to_string(),
-            HumanCount(c.documents).to_string(),
+            counted(c.kind, c.documents),
             BinaryBytes(c.bytes).to_string(),
             HumanCount(c.indexes).to_string(),
             if c.digest_matches { "the same".to_owned() } else { "DIFFERENT".to_owned() },
         ]);
     }
     let mut text = format!(
-        "backup       {}\ntarget       {}\ndata         {} documents in {}, {}\ntook         {:.1} s\n\n{table}\n",
+        "backup       {}\ntarget       {}\ndata         {} in {}, {}\ntook         {:.1} s\n\n{table}\n",
         report.backup,
         report.target,
-        HumanCount(report.documents),
+        documents(report.documents, report.buckets),
         count(report.collections.len() as u64, "collection"),
         BinaryBytes(report.bytes),
         report.milliseconds as f64 / 1000.0,
@@ -305,9 +320,9 @@ pub fn dump(report: &ExportReport, manifest: &Manifest) -> String {
 
 fn exported(report: &ExportReport) -> String {
     let mut text = format!(
-        "export       {}\ndata         {} documents in {}, {} (written as {})\ntook         {:.1} s\n",
+        "export       {}\ndata         {} in {}, {} (written as {})\ntook         {:.1} s\n",
         plain(&report.location),
-        HumanCount(report.documents),
+        documents(report.documents, report.buckets),
         count(report.collections, "collection"),
         BinaryBytes(report.bytes),
         BinaryBytes(report.written_bytes),
@@ -329,7 +344,7 @@ pub fn verify(report: &VerifyReport) -> String {
     let mut text = format!("backup       {}\npath         {}\n", report.name, report.location);
     text += &format!("checked      {}, {}", count(report.objects, "object"), BinaryBytes(report.stored_bytes));
     if report.deep {
-        text += &format!(", {} documents", HumanCount(report.documents));
+        text += &format!(", {}", documents(report.documents, report.buckets.min(report.documents)));
     }
     text += "\n";
     for problem in &report.problems {
@@ -358,8 +373,8 @@ pub fn drill(report: &DrillReport) -> String {
         report.name, report.path, report.target, report.server_version
     );
     text += &format!(
-        "imported     {} documents in {}, {}, {}\ntook         {:.1} s\n",
-        HumanCount(report.documents),
+        "imported     {} in {}, {}, {}\ntook         {:.1} s\n",
+        documents(report.documents, report.buckets),
         count(report.collections.len() as u64, "collection"),
         BinaryBytes(report.bytes),
         if report.indexes == 1 { "1 index".to_owned() } else { format!("{} indexes", HumanCount(report.indexes)) },
@@ -411,8 +426,8 @@ pub fn check(report: &CheckReport) -> String {
 fn summary(manifest: &Manifest) -> String {
     let totals = &manifest.totals;
     let mut text = format!(
-        "data         {} documents in {}, {}\n",
-        HumanCount(totals.documents),
+        "data         {} in {}, {}\n",
+        documents(totals.documents, manifest.buckets()),
         count(totals.collections, "collection"),
         BinaryBytes(totals.raw_bytes)
     );
@@ -487,6 +502,22 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// How many documents a namespace has; of a time series, buckets.
+fn counted(kind: CollectionKind, number: u64) -> String {
+    match kind {
+        CollectionKind::TimeSeries => count(number, "bucket"),
+        CollectionKind::Collection | CollectionKind::View => HumanCount(number).to_string(),
+    }
+}
+
+/// How many documents, and how many of them are buckets of time series.
+fn documents(number: u64, buckets: u64) -> String {
+    match buckets {
+        0 => format!("{} documents", HumanCount(number)),
+        buckets => format!("{} documents (of them {} of time series)", HumanCount(number), count(buckets, "bucket")),
+    }
+}
+
 pub(super) fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {thing}{plural}", HumanCount(number))
@@ -520,6 +551,14 @@ mod tests {
     fn a_ratio_needs_both_sides() {
         assert_eq!(ratio(0, 0), "");
         assert_eq!(ratio(420, 100), " (4.2 to 1)");
+        assert_eq!(
+            (counted(CollectionKind::TimeSeries, 1200), counted(CollectionKind::View, 0)),
+            ("1,200 buckets".into(), "0".into())
+        );
+        assert_eq!(
+            (documents(5, 0), documents(5, 1)),
+            ("5 documents".into(), "5 documents (of them 1 bucket of time series)".into())
+        );
         assert_eq!(count(1, "collection"), "1 collection");
         assert_eq!(count(1200, "collection"), "1,200 collections");
     }

@@ -19,7 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::frame::{self, Compressors};
 use crate::format::key::{self, Stems};
-use crate::format::manifest::{ClusterTime, Collection, CollectionKind, LeftOut, Manifest, Segment, Settings, StoredObject};
+use crate::format::manifest::{
+    ClusterTime, Collection, CollectionKind, Consistency, LeftOut, Manifest, Segment, Settings, Source, StoredObject,
+};
 use crate::format::segment;
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace, NamespacePattern};
@@ -45,6 +47,8 @@ pub struct AdoptOptions {
     pub exclude: Vec<NamespacePattern>,
     /// Of the dump's oplog, only entries before this time are kept.
     pub oplog_limit: Option<ClusterTime>,
+    /// When the dump was made; where that is not given, its oplog tells, or else its files do.
+    pub created: Option<DateTime<Utc>>,
     /// Whether users and roles are given beside it: they are no part of a backup.
     pub accounts: bool,
     /// How much of the machine it may use.
@@ -184,6 +188,7 @@ async fn execute(
         Some(slice) => slice.settle(&mut collections)?,
         None => (none(), None),
     };
+    let tells = collections.iter().any(|c| c.uuid.is_some());
     for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
         collection.uuid.get_or_insert_with(Uuid::new_v4);
     }
@@ -199,8 +204,9 @@ async fn execute(
             reason: "users and roles are not part of a backup".to_owned(),
         });
     }
-    let (name, source) = (name.clone(), dump.source().clone());
-    let about = About { name, source, settings, started, finished, consistency, oplog, left_out };
+    let created = created(dump, options, &consistency, finished);
+    let (name, source) = (name.clone(), source(dump, tells));
+    let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
     let mut manifest = commit::manifest(about, collections, place, stop).await?;
 
     // 4. An oplog that cannot be replayed is none to rely on. It tells which temporary collections come to last.
@@ -212,6 +218,20 @@ async fn execute(
     }
     commit::leave_out_temporary(&mut manifest, &at_the_end, place).await?;
     Ok((manifest, accounts))
+}
+
+/// The dump's own date: what was said, the last entry of its oplog, or when the last of its files was written.
+fn created(dump: &Dump, options: &AdoptOptions, consistency: &Consistency, finished: DateTime<Utc>) -> DateTime<Utc> {
+    options.created.or(consistency.moment()).or(dump.written()).unwrap_or(finished)
+}
+
+/// What is known of where it came from. One that tells no collection's identity is known again by its path.
+fn source(dump: &Dump, tells: bool) -> Source {
+    let mut source = dump.source().clone();
+    if !tells && dump.can_be_read_again() {
+        source.known_as = vec![dump.location()];
+    }
+    source
 }
 
 fn settings(options: &AdoptOptions) -> Settings {

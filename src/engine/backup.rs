@@ -105,7 +105,7 @@ pub async fn plan_resume(
     name: Option<&BackupName>,
     options: &BackupOptions,
 ) -> Result<BackupPlan> {
-    let unfinished = resume::open(store, name).await?;
+    let unfinished = resume::open(store, name, source).await?;
     let prepared = resume::prepare(source, options, &unfinished).await?;
     let mut plan = prepared.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
@@ -149,7 +149,7 @@ pub async fn run(
     }
 }
 
-/// Goes on with an unfinished backup of `store`, the one of this name or the newest: only the ranges that were not durable are read, at the same
+/// Goes on with an unfinished backup of `store`, the one of this name or the newest of this source: only the ranges that were not durable are read, at the same
 /// snapshot time where the source still has that history, and else with its oplog, where that still reaches back. Where it fails, all
 /// that is durable stays.
 ///
@@ -164,7 +164,7 @@ pub async fn resume(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<BackupReport> {
-    let mut unfinished = resume::open(store, name).await?;
+    let mut unfinished = resume::open(store, name, source).await?;
     let (name, place) = (unfinished.name.clone(), unfinished.place.clone());
     let lock = unfinished.lock.take().ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());

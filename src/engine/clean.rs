@@ -1,6 +1,5 @@
 //! `clean`: deletes what retention no longer keeps, and what crashes left.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,10 +7,9 @@ use chrono_tz::Tz;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, State, Summary};
+use crate::catalog::{Catalog, Provenance, State, Summary, provenance};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::Manifest;
 use crate::names::BackupName;
 use crate::retention::{self, Candidate, Condition, Policy, Rule};
 
@@ -30,8 +28,17 @@ pub struct CleanOptions {
 #[derive(Debug, Clone)]
 pub struct CleanPlan {
     /// What goes, newest first, with the reason and the bytes that it takes.
-    delete: Vec<(Summary, &'static str, u64)>,
+    delete: Vec<Going>,
     kept: Vec<Kept>,
+}
+
+/// A backup that is to go.
+#[derive(Debug, Clone)]
+struct Going {
+    found: Summary,
+    reason: &'static str,
+    bytes: u64,
+    group: Option<Group>,
 }
 
 /// What was done, or with a dry run what would be.
@@ -63,6 +70,20 @@ pub struct Deleted {
     pub reason: String,
     /// The bytes that it took.
     pub bytes: u64,
+    /// What it counted with.
+    #[serde(flatten)]
+    pub group: Option<Group>,
+}
+
+/// What a complete backup counts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// Its number in this report: those of one number count together.
+    pub group: usize,
+    /// Where the backup came from.
+    #[serde(flatten)]
+    pub provenance: Provenance,
 }
 
 /// A backup that stays.
@@ -75,6 +96,9 @@ pub struct Kept {
     pub path: String,
     /// Why: one or more.
     pub reasons: Vec<String>,
+    /// What it counts with.
+    #[serde(flatten)]
+    pub group: Option<Group>,
 }
 
 /// A backup that was to go and could not be deleted.
@@ -108,12 +132,12 @@ impl CleanPlan {
     /// The plan as a report of a dry run.
     #[must_use]
     pub fn report(&self) -> CleanReport {
-        let deleted = self.delete.iter().map(|(found, reason, bytes)| deleted(found, reason, *bytes));
+        let deleted = self.delete.iter().map(|going| deleted(&going.found, going.reason, going.bytes, going.group.clone()));
         CleanReport {
             deleted: deleted.collect(),
             kept: self.kept.clone(),
             failed: Vec::new(),
-            freed_bytes: self.delete.iter().map(|(_, _, bytes)| bytes).sum(),
+            freed_bytes: self.delete.iter().map(|going| going.bytes).sum(),
             dry_run: true,
         }
     }
@@ -142,42 +166,48 @@ impl CleanReport {
 /// # Errors
 /// [`ErrorKind::Storage`] where the store cannot be listed or looked at.
 pub async fn plan(catalog: &Catalog, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
-    plan_among(catalog, options, now, |_| true).await
+    let found = catalog.list(now).await?;
+    let groups = provenance::groups(&found);
+    plan_among(catalog, options, now, &found, &groups).await
 }
 
-/// The same of some alone: all others neither count nor go.
+/// The same among these alone, with the numbers of their groups.
 async fn plan_among(
     catalog: &Catalog,
     options: &CleanOptions,
     now: DateTime<Utc>,
-    counts: impl Fn(&Summary) -> bool,
+    found: &[Summary],
+    groups: &[Option<usize>],
 ) -> Result<CleanPlan> {
     // 1. What there is.
-    let found: Vec<Summary> = catalog.list(now).await?.into_iter().filter(counts).collect();
     let mut candidates = Vec::with_capacity(found.len());
-    for summary in &found {
-        candidates.push(candidate(catalog, summary).await?);
+    for (summary, group) in found.iter().zip(groups) {
+        candidates.push(candidate(catalog, summary, *group).await?);
     }
 
     // 2. What the rule says of it.
     let decided = retention::plan(&candidates, &options.rule, options.all_incomplete, options.zone, now);
-    let summary = |name: &str| found.iter().find(|s| s.name.as_str() == name);
+    let by_name = |name: &str| {
+        let place = found.iter().position(|s| s.name.as_str() == name)?;
+        let group = groups[place].zip(found[place].provenance()).map(|(group, provenance)| Group { group, provenance });
+        Some((&found[place], group))
+    };
     let mut plan = CleanPlan { delete: Vec::new(), kept: Vec::new() };
-    for (summary, keep) in decided.keep.iter().filter_map(|keep| Some((summary(&keep.name)?, keep))) {
-        plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string)));
+    for ((summary, group), keep) in decided.keep.iter().filter_map(|keep| Some((by_name(&keep.name)?, keep))) {
+        plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string), group));
     }
 
     // 3. What cannot be deleted now, because someone works on it or reads it, stays.
-    for (summary, remove) in decided.remove.iter().filter_map(|remove| Some((summary(&remove.name)?, remove))) {
+    for ((summary, group), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
         match catalog.in_use(summary, now).await? {
-            Some(why) => plan.kept.push(kept(summary, [why])),
+            Some(why) => plan.kept.push(kept(summary, [why], group)),
             None => {
                 let (bytes, _) = catalog.store().below(summary.name.as_str()).measure().await?;
-                plan.delete.push((summary.clone(), remove.reason, bytes));
+                plan.delete.push(Going { found: summary.clone(), reason: remove.reason, bytes, group });
             }
         }
     }
-    plan.sort(&found);
+    plan.sort(found);
     Ok(plan)
 }
 
@@ -186,19 +216,19 @@ async fn plan_among(
 pub async fn execute(catalog: &Catalog, plan: CleanPlan, stop: &CancellationToken) -> CleanReport {
     let mut report = CleanReport { kept: plan.kept, ..CleanReport::default() };
     // The oldest first: where it ends in the middle, the newer ones are those that stay.
-    for (found, reason, _) in plan.delete.into_iter().rev() {
+    for Going { found, reason, group, .. } in plan.delete.into_iter().rev() {
         if stop.is_cancelled() {
-            report.kept.push(kept(&found, ["interrupted before it was deleted".to_owned()]));
+            report.kept.push(kept(&found, ["interrupted before it was deleted".to_owned()], group));
             continue;
         }
         match catalog.delete(&found, clock::now()).await {
             Ok(Some(bytes)) => {
                 report.freed_bytes += bytes;
-                report.deleted.insert(0, deleted(&found, reason, bytes));
+                report.deleted.insert(0, deleted(&found, reason, bytes, group));
             }
             Ok(None) => {}
             Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Refused) => {
-                report.kept.push(kept(&found, [e.to_string()]));
+                report.kept.push(kept(&found, [e.to_string()], group));
             }
             Err(e) => report.failed.push(Failed {
                 name: found.name,
@@ -226,7 +256,8 @@ pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>
     };
     let found = catalog.look(name, now).await?.ok_or_else(not_found)?;
     let bytes = catalog.delete(&found, now).await?.ok_or_else(not_found)?;
-    Ok(CleanReport { deleted: vec![deleted(&found, "asked for by name", bytes)], freed_bytes: bytes, ..CleanReport::default() })
+    let gone = deleted(&found, "asked for by name", bytes, None);
+    Ok(CleanReport { deleted: vec![gone], freed_bytes: bytes, ..CleanReport::default() })
 }
 
 /// Retention after a backup that succeeded; nothing where no policy is set. It does not fail: what went wrong is in what it gives.
@@ -243,12 +274,12 @@ pub async fn after_backup(catalog: &Catalog, policy: &Policy, zone: Tz, now: Dat
 pub async fn beside(catalog: &Catalog, made: &BackupName, keep: NonZeroU32, zone: Tz, now: DateTime<Utc>) -> Retention {
     let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone };
     let plan = async {
-        let made = catalog.find(made.as_str()).await?;
-        let is_alike = |found: &Summary| match &found.state {
-            State::Complete(manifest) => is_of_one_group(manifest, &made.manifest),
-            _ => false,
-        };
-        plan_among(catalog, &options, now, is_alike).await
+        let found = catalog.list(now).await?;
+        let groups = provenance::groups(&found);
+        let own = found.iter().zip(&groups).find(|(summary, _)| summary.name == *made).and_then(|(_, group)| *group);
+        let alike = found.into_iter().zip(groups).filter(|(_, group)| group.is_some() && *group == own);
+        let (alike, groups): (Vec<_>, Vec<_>) = alike.unzip();
+        plan_among(catalog, &options, now, &alike, &groups).await
     };
     carry_out(catalog, plan.await).await
 }
@@ -263,35 +294,24 @@ async fn carry_out(catalog: &Catalog, plan: Result<CleanPlan>) -> Retention {
     }
 }
 
-/// Whether two backups are of the same source and selection.
-fn is_of_one_group(a: &Manifest, b: &Manifest) -> bool {
-    let same_source = match (&a.source.replica_set_id, &b.source.replica_set_id) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.source.hosts.iter().any(|host| b.source.hosts.contains(host)),
-    };
-    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
-    let selected = |m: &Manifest| [&m.settings.databases, &m.settings.include, &m.settings.exclude].map(|n| sorted(n));
-    same_source && selected(a) == selected(b)
-}
-
 /// A backup as retention sees it.
-async fn candidate(catalog: &Catalog, summary: &Summary) -> Result<Candidate> {
+async fn candidate(catalog: &Catalog, summary: &Summary, group: Option<usize>) -> Result<Candidate> {
     let (created, condition) = match &summary.state {
         State::Complete(manifest) => {
             let verified = summary.checks.as_ref().and_then(|checks| checks.verdict()).is_some_and(|verdict| verdict.passed);
             (Some(manifest.created), Condition::Complete { verified })
         }
         State::Running(progress) => (Some(progress.started), Condition::Running),
-        State::Damaged(_) => (summary.started(), Condition::Damaged),
+        State::Damaged(_) => (summary.created(), Condition::Damaged),
         State::Incomplete => (last_touched(catalog, summary).await?, Condition::Incomplete),
     };
-    Ok(Candidate { name: summary.name.to_string(), created, condition })
+    Ok(Candidate { name: summary.name.to_string(), group, created, condition })
 }
 
 /// When an incomplete one was begun; one that can be resumed, or does not tell, when something was last written of it: a backup may take longer than a day, and
 /// whoever stopped it gets a day to go on.
 async fn last_touched(catalog: &Catalog, summary: &Summary) -> Result<Option<DateTime<Utc>>> {
-    let started = summary.started();
+    let started = summary.created();
     if started.is_some() && !summary.resumable {
         return Ok(started);
     }
@@ -310,10 +330,10 @@ impl CleanPlan {
     }
 }
 
-fn deleted(found: &Summary, reason: &str, bytes: u64) -> Deleted {
-    Deleted { name: found.name.clone(), path: found.location.clone(), reason: reason.to_owned(), bytes }
+fn deleted(found: &Summary, reason: &str, bytes: u64, group: Option<Group>) -> Deleted {
+    Deleted { name: found.name.clone(), path: found.location.clone(), reason: reason.to_owned(), bytes, group }
 }
 
-fn kept(found: &Summary, reasons: impl IntoIterator<Item = String>) -> Kept {
-    Kept { name: found.name.clone(), path: found.location.clone(), reasons: reasons.into_iter().collect() }
+fn kept(found: &Summary, reasons: impl IntoIterator<Item = String>, group: Option<Group>) -> Kept {
+    Kept { name: found.name.clone(), path: found.location.clone(), reasons: reasons.into_iter().collect(), group }
 }

@@ -52,6 +52,8 @@ pub struct DrillReport {
     pub collections: Vec<RestoredCollection>,
     /// The documents of all of them.
     pub documents: u64,
+    /// How many of these are buckets of time series.
+    pub buckets: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
     /// How many indexes were built, beside those on `_id`.
@@ -147,6 +149,7 @@ pub async fn run(
             .map(|c| RestoredCollection { namespace: names.original(&c.namespace), ..c })
             .collect(),
         documents: report.documents,
+        buckets: report.buckets,
         bytes: report.bytes,
         indexes: report.indexes,
         left_out: report.left_out.iter().map(|text| names.in_text(text)).collect(),

@@ -19,7 +19,7 @@ use super::{Tuning, record};
 use crate::catalog::Backup;
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
-use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice, Segment, TEMPORARY};
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
 use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
 pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look};
 use crate::names::NamespacePattern;
@@ -78,6 +78,8 @@ pub struct ExportReport {
     pub collections: u64,
     /// How many documents; entries of the oplog are none.
     pub documents: u64,
+    /// How many of these are buckets of time series.
+    pub buckets: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The bytes that the export takes.
@@ -155,6 +157,7 @@ pub async fn run(
         gzip: options.gzip.is_some(),
         collections: plan.collections.len() as u64,
         documents: content.documents,
+        buckets: plan.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries).map(|c| c.documents).sum(),
         bytes: content.bytes,
         written_bytes,
         oplog: plan.slice.map(|slice| ExportedOplog { from: slice.listed_at, to: slice.to, entries }),

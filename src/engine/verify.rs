@@ -48,6 +48,8 @@ pub struct VerifyReport {
     pub stored_bytes: u64,
     /// Documents that were decoded and found as they should be; 0 unless `deep`.
     pub documents: u64,
+    /// How many of the backup's documents are buckets of time series.
+    pub buckets: u64,
     /// Everything that is wrong, in the order of the manifest.
     pub problems: Vec<Problem>,
     /// What is odd and does no harm: objects that do not belong to the backup.
@@ -98,6 +100,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         objects: 0,
         stored_bytes: 0,
         documents: 0,
+        buckets: manifest.buckets(),
         problems: Vec::new(),
         notes: Vec::new(),
     };

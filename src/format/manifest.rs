@@ -45,7 +45,9 @@ pub struct Manifest {
     pub name: BackupName,
     /// Where the data came from.
     pub source: Source,
-    /// When the manifest was made.
+    /// The moment that the backup shows: the time of its snapshot, or the end of its oplog slice; of one that shows no one moment,
+    /// when its last document was read; of an adopted dump, the dump's own date. Never later than when the manifest was made.
+    /// Of backups whose maker knew no such moment, it is when the manifest was made.
     pub created: DateTime<Utc>,
     /// When the backup began.
     pub started: DateTime<Utc>,
@@ -98,6 +100,25 @@ pub struct Source {
     pub replica_set: Option<String>,
     /// The replica set's id (`settings.replicaSetId` of its configuration, 24 hexadecimal digits), where it could be read.
     pub replica_set_id: Option<String>,
+    /// Where there is no replica set's id, what tells this deployment from others: the UUID of its `admin.system.version`, which
+    /// comes with the data, or behind mongos the cluster's id; where it could be read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deployment_id: Option<String>,
+    /// Where there is no replica set's id, the names of the servers, `host:port`: those of `hosts`, with this machine's name in
+    /// place of `localhost` and the like, and the server's own. Of an adopted dump without identities of collections, its path.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub known_as: Vec<String>,
+}
+
+/// What the URI of a [`Source`] begins with that is a dump.
+pub const DUMP_SCHEME: &str = "dump:";
+
+impl Source {
+    /// Whether it is a dump that was adopted.
+    #[must_use]
+    pub fn is_dump(&self) -> bool {
+        self.uri.starts_with(DUMP_SCHEME)
+    }
 }
 
 /// Kinds of deployment.
@@ -175,6 +196,17 @@ pub enum CollectionKind {
     View,
     /// A time series: its documents are those of its buckets.
     TimeSeries,
+}
+
+impl CollectionKind {
+    /// What its documents are counted in: `documents`, or `buckets` of a time series, each of which holds many measurements.
+    #[must_use]
+    pub fn counted_in(self) -> &'static str {
+        match self {
+            Self::TimeSeries => "buckets",
+            Self::Collection | Self::View => "documents",
+        }
+    }
 }
 
 impl std::fmt::Display for CollectionKind {
@@ -415,6 +447,13 @@ impl Manifest {
         }
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// How many of its documents are buckets of time series.
+    #[must_use]
+    pub fn buckets(&self) -> u64 {
+        let series = self.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries);
+        series.fold(0, |sum, c| sum.saturating_add(c.documents))
     }
 
     /// Every object that the manifest names: metadata files and segments, those of the oplog slice last.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 pub mod write;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,16 +24,13 @@ use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::MAX_DOCUMENT;
-use crate::format::manifest::{Collection, LeftOut, Source, Topology};
+use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
 use crate::format::mongodump::{self, Prelude};
 use crate::names::Namespace;
 use crate::pipeline::budget::{Budget, Share};
 
 /// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
 pub const COPIES: u64 = 4;
-
-/// What the URI of a [`Source`] begins with that is a dump.
-pub const URI_SCHEME: &str = "dump:";
 
 /// What reading a dump takes of the memory beside the shares of its parts, at most.
 pub const READING_BYTES: u64 = 32 * 1024 * 1024;
@@ -43,6 +41,8 @@ pub struct Dump {
     location: String,
     source: Source,
     form: Form,
+    /// When the last of its files was written; of what comes once, that is not known.
+    written: Option<DateTime<Utc>>,
 }
 
 /// The forms of dumps.
@@ -157,6 +157,12 @@ impl Dump {
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// When the last of its files was written, as the file system tells; none of standard input and the like.
+    #[must_use]
+    pub fn written(&self) -> Option<DateTime<Utc>> {
+        self.written
     }
 
     /// What it holds, ordered by namespace. How many documents is not known before they are read; `bytes` is about what they take, or 0.
@@ -290,7 +296,8 @@ fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result
         };
         let (prelude, contents) = (archive.prelude().clone(), archive.contents(old)?);
         let source = source(&name, Some(&prelude.server_version), contents.has_oplog());
-        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents } });
+        let written = modified(&path);
+        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents }, written });
     }
     if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
         return Ok(of_directory(directory::look_at_file(&path, database, stop)?, &name, location));
@@ -316,25 +323,50 @@ fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
         location: location.to_owned(),
         source,
         form: Form::Stream { archive: Mutex::new(Some(Box::new(archive))), contents },
+        written: None,
     })
 }
 
 fn of_directory(directory: Directory, name: &str, location: String) -> Dump {
     let source = source(name, directory.server_version.as_deref(), directory.contents.has_oplog());
-    Dump { location, source, form: Form::Directory(directory) }
+    let written = written(Path::new(&location));
+    Dump { location, source, form: Form::Directory(directory), written }
+}
+
+/// When the last file of a dump was written: of itself where it is one, else of those in it and in the directories of its databases.
+fn written(path: &Path) -> Option<DateTime<Utc>> {
+    let of_dump = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        path.is_file() && (name.ends_with(".bson") || name.ends_with(".metadata.json"))
+    };
+    let inside =
+        |path: &Path| -> Vec<PathBuf> { std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect() };
+    if path.is_file() {
+        return modified(path);
+    }
+    let files = inside(path).into_iter().flat_map(|path| if path.is_dir() { inside(&path) } else { vec![path] });
+    files.filter(of_dump).filter_map(|path| modified(&path)).max()
+}
+
+/// When a file was last written.
+fn modified(path: &Path) -> Option<DateTime<Utc>> {
+    Some(std::fs::metadata(path).ok()?.modified().ok()?.into())
 }
 
 /// What a dump tells of its source: only replica sets have an oplog.
 fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
     let version = version.filter(|v| !v.is_empty() && v.len() <= 100 && !v.contains(char::is_control));
     Source {
-        uri: format!("{URI_SCHEME}{name}"),
+        uri: format!("{DUMP_SCHEME}{name}"),
         hosts: Vec::new(),
         server_version: version.unwrap_or("unknown").to_owned(),
         feature_compatibility_version: None,
         topology: if has_oplog { Topology::ReplicaSet } else { Topology::Standalone },
         replica_set: None,
         replica_set_id: None,
+        deployment_id: None,
+        known_as: Vec::new(),
     }
 }
 

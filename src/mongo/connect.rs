@@ -9,9 +9,11 @@ use mongodb::{Client, Database};
 
 use super::failure::describe;
 use super::members::{Members, ReadPreference};
+use super::uri::is_own_name;
 use super::{MongoUri, Role, command};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
+use crate::store;
 
 /// How long to look for a server where the URI does not say.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -181,6 +183,11 @@ impl Connection {
 
     /// What a manifest keeps of a source. What the login may not see is left empty.
     pub async fn describe(&self) -> Source {
+        let replica_set_id = self.replica_set_id().await;
+        let (deployment_id, known_as) = match replica_set_id {
+            Some(_) => (None, Vec::new()),
+            None => (self.deployment_id().await, self.known_as().await),
+        };
         Source {
             uri: self.uri.to_string(),
             hosts: self.hosts.clone(),
@@ -188,8 +195,46 @@ impl Connection {
             feature_compatibility_version: self.feature_compatibility_version().await,
             topology: self.topology,
             replica_set: self.replica_set.clone(),
-            replica_set_id: self.replica_set_id().await,
+            replica_set_id,
+            deployment_id,
+            known_as,
         }
+    }
+
+    /// What tells a deployment without a replica set's id from others: behind mongos the cluster's id, else, and where that cannot be
+    /// read, the UUID of `admin.system.version`, which every server makes at its first start and keeps with its data. None where
+    /// the login may read neither.
+    async fn deployment_id(&self) -> Option<String> {
+        if self.topology == Topology::Sharded {
+            let ask = rawdoc! { "find": "version", "limit": 1, "singleBatch": true };
+            let found = command::ask(&self.database("config"), ask).await.ok();
+            if let Some(id) = found.as_ref().and_then(first).and_then(|version| version.get_object_id("clusterId").ok()) {
+                return Some(id.to_hex());
+            }
+        }
+        let ask = rawdoc! { "listCollections": 1, "filter": { "name": "system.version" } };
+        let found = command::ask(&self.database("admin"), ask).await.ok()?;
+        match first(&found)?.get_document("info").ok()?.get("uuid")? {
+            Bson::Binary(uuid) => uuid.to_uuid().ok().map(|uuid| uuid.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The names of the servers, with this machine's in place of `localhost`; of a server that is no member of a set, its own, too,
+    /// where the login may ask.
+    async fn known_as(&self) -> Vec<String> {
+        let machine = store::host().to_lowercase();
+        let named = |host: &String| if is_own_name(host) { of_machine(&machine, host) } else { host.clone() };
+        let mut names: Vec<String> = self.hosts.iter().map(named).collect();
+        if self.topology != Topology::ReplicaSet {
+            let ask = rawdoc! { "serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0, "wiredTiger": 0, "tcmalloc": 0 };
+            let status = command::ask(&self.database("admin"), ask).await.ok();
+            let own = status.as_ref().and_then(|status| status.get_str("host").ok()).map(str::to_lowercase);
+            names.extend(own.map(|own| if own.contains(':') { own } else { format!("{own}:27017") }));
+        }
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The feature compatibility version, where the login may ask.
@@ -239,6 +284,19 @@ impl Connection {
     pub async fn close(&self) {
         // `shutdown` waits for every handle that is still out; a bound keeps a lost one from holding the process.
         let _closed_in_time = tokio::time::timeout(Duration::from_secs(2), self.client.clone().shutdown()).await;
+    }
+}
+
+/// The first document of a cursor's first batch.
+fn first(reply: &Document) -> Option<&Document> {
+    reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()
+}
+
+/// A name that every machine has for itself, as one of this machine.
+fn of_machine(machine: &str, host: &str) -> String {
+    match host.rsplit_once(':') {
+        Some((_, port)) => format!("{machine}:{port}"),
+        None => format!("{machine}:{host}"),
     }
 }
 

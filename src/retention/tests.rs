@@ -11,7 +11,7 @@ fn time(text: &str) -> DateTime<Utc> {
 }
 
 fn one(created: &str, condition: Condition) -> Candidate {
-    Candidate { name: format!("b-{created}"), created: Some(time(created)), condition }
+    Candidate { name: format!("b-{created}"), group: Some(1), created: Some(time(created)), condition }
 }
 
 const PLAIN: Condition = Condition::Complete { verified: false };
@@ -160,7 +160,7 @@ fn only_complete_backups_count_and_others_have_rules_of_their_own() {
         one("2026-01-07T00:00:00Z", Condition::Damaged),
         one("2026-01-06T00:00:00Z", PLAIN),
         one("2026-01-05T00:00:00Z", PLAIN),
-        Candidate { name: "b-?".to_owned(), created: None, condition: Condition::Incomplete },
+        Candidate { name: "b-?".to_owned(), group: None, created: None, condition: Condition::Incomplete },
     ];
     let now = "2026-01-09T00:00:00Z";
     let found = table(&given, Rule::Count(count(1).unwrap()), Tz::UTC, now);
@@ -180,6 +180,31 @@ fn only_complete_backups_count_and_others_have_rules_of_their_own() {
     let all = plan(&given, &Rule::Policy(Policy::default()), true, Tz::UTC, time(now));
     assert_eq!(all.remove.len(), 4);
     assert!(all.remove.iter().all(|r| r.reason == "incomplete, and all such were to go"), "{all:?}");
+}
+
+#[test]
+fn each_group_keeps_its_own_newest() {
+    let of_group = |group, time| Candidate { group: Some(group), name: format!("b-{time}"), ..one(time, PLAIN) };
+    let given = [
+        of_group(1, "2026-01-01T00:00:00Z"),
+        of_group(1, "2026-01-02T00:00:00Z"),
+        of_group(2, "2026-01-02T12:00:00Z"),
+        of_group(3, "2026-01-02T13:00:00Z"),
+        of_group(2, "2026-01-02T11:00:00Z"),
+    ];
+    let daily = Rule::Policy(policy([0, 1, 0, 0, 0]));
+    assert_eq!(
+        table(&given, daily, Tz::UTC, NOW),
+        [
+            "+ 2026-01-02T13:00:00Z: daily backup, newest complete backup",
+            "+ 2026-01-02T12:00:00Z: daily backup, newest complete backup",
+            "- 2026-01-02T11:00:00Z: kept by no rule",
+            "+ 2026-01-02T00:00:00Z: daily backup, newest complete backup",
+            "- 2026-01-01T00:00:00Z: kept by no rule",
+        ]
+    );
+    let gone = |rule| table(&given, rule, Tz::UTC, NOW).iter().filter(|line| line.starts_with('-')).count();
+    assert_eq!(gone(Rule::Count(count(1).unwrap())), 2);
 }
 
 #[test]
@@ -213,9 +238,23 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     prop::collection::vec(one, 0..40).prop_map(|found| {
         let named = found.into_iter().enumerate();
         named
-            .map(|(n, (created, condition))| Candidate { name: format!("b{n:02}"), created: created.flatten(), condition })
+            .map(|(n, (created, condition))| Candidate {
+                name: format!("b{n:02}"),
+                group: Some(1),
+                created: created.flatten(),
+                condition,
+            })
             .collect()
     })
+}
+
+/// Of several groups.
+fn mixed() -> impl Strategy<Value = Vec<Candidate>> {
+    let grouped = |found: Vec<Candidate>, groups: Vec<Option<usize>>| {
+        found.into_iter().zip(groups).map(|(candidate, group)| Candidate { group, ..candidate }).collect()
+    };
+    let groups = prop::collection::vec(prop::option::weighted(0.9, 1usize..5), 40);
+    (candidates(), groups).prop_map(move |(found, groups)| grouped(found, groups))
 }
 
 fn counts() -> impl Strategy<Value = [u32; 5]> {
@@ -278,6 +317,30 @@ proptest! {
                 let all = given.iter().filter(complete).count();
                 prop_assert_eq!(stay, all.min(count.get() as usize));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_in_another_group_never_changes_what_becomes_of_this_one(
+        given in mixed(),
+        counts in counts(),
+        by_count: bool,
+        all_incomplete: bool,
+    ) {
+        let rule = match count(counts[0]).filter(|_| by_count) {
+            Some(count) => Rule::Count(count),
+            None => Rule::Policy(policy(counts)),
+        };
+        let plan_of = |given: &[Candidate]| plan(given, &rule, all_incomplete, Tz::Europe__Berlin, now());
+        let all = plan_of(&given);
+        for group in [None, Some(1), Some(2), Some(3), Some(4)] {
+            let alone: Vec<Candidate> = given.iter().filter(|c| c.group == group).cloned().collect();
+            let named = |name: &str| alone.iter().any(|c| c.name == name);
+            let of_all = Plan {
+                keep: all.keep.iter().filter(|k| named(&k.name)).cloned().collect(),
+                remove: all.remove.iter().filter(|r| named(&r.name)).cloned().collect(),
+            };
+            prop_assert_eq!(plan_of(&alone), of_all);
         }
     }
 

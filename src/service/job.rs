@@ -12,7 +12,7 @@ use super::keep::Keep;
 use crate::engine::restore::{RestoreMode, RestoreReport};
 use crate::engine::verify::VerifyReport;
 use crate::error::Error;
-use crate::format::manifest::ConsistencyKind;
+use crate::format::manifest::{CollectionKind, ConsistencyKind};
 
 /// Problems that a job in short tells of.
 const PROBLEMS_IN_SHORT: usize = 10;
@@ -231,6 +231,13 @@ pub struct BackupRequest {
     pub keep: Option<Keep>,
 }
 
+impl BackupRequest {
+    /// Whether it asks for less than all that the service asks the source for.
+    pub(super) fn is_of_a_part(&self) -> bool {
+        self.databases.is_some() || self.include.is_some() || self.exclude.is_some()
+    }
+}
+
 /// What an import is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -409,10 +416,19 @@ pub struct ImportResult {
 pub struct ImportedCollection {
     /// Its namespace in the target.
     pub namespace: String,
-    /// Its documents.
+    /// Its documents; of a time series, its buckets.
     pub documents: u64,
+    /// What these are: `documents` or `buckets`.
+    #[serde(default = "documents")]
+    #[schema(example = "documents")]
+    pub counted_in: String,
     /// Whether what was read back from the target is what the backup holds.
     pub digest_matches: bool,
+}
+
+/// What most are counted in, and what was not said of those that are kept from before.
+fn documents() -> String {
+    CollectionKind::Collection.counted_in().to_owned()
 }
 
 impl From<&RestoreReport> for ImportResult {
@@ -424,6 +440,7 @@ impl From<&RestoreReport> for ImportResult {
                 .map(|c| ImportedCollection {
                     namespace: c.namespace.to_string(),
                     documents: c.documents,
+                    counted_in: c.counted_in.to_owned(),
                     digest_matches: c.digest_matches,
                 })
                 .collect(),

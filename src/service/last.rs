@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::job::{Job, JobKind, JobState};
+use super::job::{BackupRequest, Job, JobKind, JobState};
 
 /// How the last work of a kind ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +29,10 @@ impl LastResults {
     pub(super) fn take(&mut self, job: &Job) {
         let Some(finished) = job.finished else { return };
         for kind in JobKind::ALL {
+            // A backup of a part stands in for none of all, whether it was taken or failed.
+            if kind == JobKind::Backup && job.create.as_ref().is_some_and(BackupRequest::is_of_a_part) {
+                continue;
+            }
             let last = &mut self.0[kind as usize];
             match outcome(job, kind) {
                 // When one that was killed had done this is not known: not before it began.
@@ -145,6 +149,25 @@ mod tests {
             last.take(&ended(Backup, Failed, 60, Some(Backup)));
             assert_eq!(last.of(Backup).succeeded(), Some(false));
         }
+    }
+
+    #[test]
+    fn a_backup_of_a_part_stands_in_for_none_of_all() {
+        let mut last = LastResults::default();
+        last.take(&ended(Backup, Failed, 10, Some(Backup)));
+        let some = |text: &str| Some(vec![text.to_owned()]);
+        let of_parts = [
+            BackupRequest { databases: some("crm"), ..BackupRequest::default() },
+            BackupRequest { include: some("crm.*"), ..BackupRequest::default() },
+            BackupRequest { exclude: some("*.log"), ..BackupRequest::default() },
+        ];
+        for request in of_parts {
+            last.take(&Job { create: Some(request), ..with_backup(ended(Backup, Succeeded, 20, None)) });
+            assert_eq!(last.of(Backup).succeeded(), Some(false));
+        }
+        let of_all = BackupRequest { import: Some(false), ..BackupRequest::default() };
+        last.take(&Job { create: Some(of_all), ..with_backup(ended(Backup, Succeeded, 30, None)) });
+        assert_eq!(last.of(Backup).succeeded(), Some(true));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::Inner;
 use super::connections::DualState;
 use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
-use super::status::{BackupEntry, BackupState};
+use super::status::{BackupEntry, BackupState, own_group};
 use crate::clock;
 
 /// The media type of what [`MongoBackupService::metrics`](super::MongoBackupService::metrics) gives.
@@ -56,6 +56,8 @@ pub(super) struct Seen {
     now: DateTime<Utc>,
     /// None where they cannot be listed.
     backups: Option<Arc<Vec<BackupEntry>>>,
+    /// The group of the service's own.
+    own: Option<usize>,
     free_bytes: Option<u64>,
     jobs: Vec<(JobKind, JobState, u64)>,
     accepting: bool,
@@ -148,7 +150,7 @@ impl Metrics {
         };
         page.each(
             "last_succeeded",
-            "Whether the last backup, import or verification succeeded; a backup whose import failed is one of each",
+            "Whether the last backup of all, import or verification succeeded; a backup whose import failed is one of each",
             None,
             each(|last| last.succeeded().map(truth)),
         );
@@ -188,9 +190,14 @@ impl Seen {
                 (None, None)
             }
         };
+        // One that cannot be used is as none; what is wrong with it is told where it is used.
+        let configured = inner.config.configured_source().ok().flatten();
+        let known = inner.prober.source();
+        let own = backups.as_ref().and_then(|found| own_group(found, configured.as_ref(), known.as_ref()));
         Self {
             now: clock::now(),
             backups,
+            own,
             free_bytes,
             jobs: inner.jobs.count(),
             accepting: inner.jobs.is_open(),
@@ -240,15 +247,26 @@ impl Page {
         let stored: u64 = complete().map(|backup| backup.size).sum();
         self.one("backups_stored", "What the documents of all complete backups take", Some(Unit::Bytes), Some(stored as f64));
 
-        // Without a complete backup none of the following is there.
-        let newest = complete().max_by_key(|backup| backup.created);
+        // Another deployment's, or of a part only, stands in for none. Without a complete one none of the following is there.
+        let own = complete().filter(|backup| seen.own.is_some() && backup.group == seen.own);
+        let newest = own.max_by_key(|backup| (backup.created, &backup.name));
         let created = newest.and_then(|backup| backup.created);
         let age = created.map(|created| (unix(seen.now) - unix(created)).max(0.0));
-        self.one("newest_backup_age", "How long ago the newest complete backup was completed", Some(Unit::Seconds), age);
-        let help = "When the newest complete backup was completed, in Unix time";
+        self.one(
+            "newest_backup_age",
+            "How old the newest complete backup of the source is, by the moment that it shows",
+            Some(Unit::Seconds),
+            age,
+        );
+        let help = "The moment that the newest complete backup of the source shows, in Unix time";
         self.one("newest_backup_timestamp", help, Some(Unit::Seconds), created.map(unix));
         let of_newest = |what: fn(&BackupEntry) -> u64| newest.map(|backup| what(backup) as f64);
-        self.one("newest_backup_documents", "Documents of the newest complete backup", None, of_newest(|b| b.documents));
+        self.one(
+            "newest_backup_documents",
+            "Documents of the newest complete backup of the source",
+            None,
+            of_newest(|b| b.documents),
+        );
         self.one("newest_backup_raw", "Their bytes, uncompressed", Some(Unit::Bytes), of_newest(|b| b.raw_size));
         self.one("newest_backup_stored", "Their bytes, as they are stored", Some(Unit::Bytes), of_newest(|b| b.size));
         let ratio = newest.filter(|backup| backup.size > 0).map(|backup| backup.raw_size as f64 / backup.size as f64);

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::connections::{self, ConnectionState, DualState, connect_dual_db};
 use crate::config::Config;
+use crate::format::manifest::Source;
 
 /// How long it waits between two times.
 const EVERY: Duration = Duration::from_secs(30);
@@ -80,6 +81,8 @@ struct Known {
     /// When it was asked what is known.
     asked: Option<Instant>,
     state: Option<DualState>,
+    /// What tells the source from other deployments. It stays where that does not answer any more.
+    source: Option<Source>,
 }
 
 impl Prober {
@@ -101,7 +104,7 @@ impl Prober {
             loop {
                 let turn = async {
                     let asked = Instant::now();
-                    let state = ask(&config).await;
+                    let state = ask(&config, &known).await;
                     remember(&known, asked, state);
                     tokio::time::sleep(EVERY).await;
                 };
@@ -114,9 +117,9 @@ impl Prober {
 
     /// Asks now, and remembers that, too.
     pub(super) async fn ask(&self) -> DualState {
-        let (config, asked) = (self.config.clone(), Instant::now());
+        let (config, known, asked) = (self.config.clone(), self.known.clone(), Instant::now());
         // The driver's tasks belong to the runtime of the engine.
-        match self.engine.spawn(async move { ask(&config).await }).await {
+        match self.engine.spawn(async move { ask(&config, &known).await }).await {
             Ok(state) => {
                 remember(&self.known, asked, state.clone());
                 state
@@ -128,6 +131,11 @@ impl Prober {
     /// How both stood last; none before the first answer.
     pub(super) fn known(&self) -> Option<DualState> {
         lock(&self.known).state.clone()
+    }
+
+    /// What tells the source from other deployments, by its last answer; none before the first.
+    pub(super) fn source(&self) -> Option<Source> {
+        lock(&self.known).source.clone()
     }
 
     /// Whether the service is ready, given whether it takes jobs.
@@ -147,11 +155,19 @@ impl Prober {
     }
 }
 
-async fn ask(config: &Config) -> DualState {
+async fn ask(config: &Config, known: &Arc<Mutex<Known>>) -> DualState {
     let both = connect_dual_db(config).await;
     let state = both.state.clone();
-    // Nobody waits for a server that is slow to say goodbye.
-    tokio::spawn(both.close());
+    let known = known.clone();
+    // Nobody waits for what tells the source from others, nor for a server that is slow to say goodbye.
+    tokio::spawn(async move {
+        if let Some(source) = &both.atlas
+            && let Ok(source) = tokio::time::timeout(EVERY, source.describe()).await
+        {
+            lock(&known).source = Some(source);
+        }
+        both.close().await;
+    });
     state
 }
 
@@ -164,7 +180,7 @@ fn remember(known: &Mutex<Known>, asked: Instant, state: DualState) {
     let before = known.state.as_ref();
     tell("source", before.map(|b| &b.atlas), &state.atlas);
     tell("target", before.map(|b| &b.local), &state.local);
-    *known = Known { asked: Some(asked), state: Some(state) };
+    (known.asked, known.state) = (Some(asked), Some(state));
 }
 
 /// Logs what has changed: that it answers, that it does not, and another reason why not.

@@ -10,10 +10,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::job::{Job, JobId, JobKind, JobState, Trigger};
+use crate::catalog::provenance::{BriefSource, Selection, of_deployment};
 use crate::catalog::{Catalog, Stamp, State, Summary};
 use crate::clock;
 use crate::error::Result;
+use crate::format::manifest::Source;
+use crate::mongo::MongoUri;
 use crate::names::BackupName;
+use crate::retention::group::{self, Origin};
 
 /// For how long what was looked at is told without another look.
 const FRESH: Duration = Duration::from_millis(250);
@@ -122,11 +126,12 @@ pub struct BackupEntry {
     pub name: String,
     /// Where it is.
     pub path: String,
-    /// When it was complete; of others, when it was begun, where that is known.
+    /// The moment that it shows: that of its snapshot, the end of its oplog slice, or when its last document was read; of an
+    /// adopted dump, the dump's own date; of one that is not complete, when it was begun, where that is known.
     pub created: Option<DateTime<Utc>>,
     /// The bytes that its documents take, compressed; 0 where that is not known.
     pub size: u64,
-    /// Its documents; those that are stored already where it is not complete.
+    /// Its documents, of a time series its buckets; those that are stored already where it is not complete.
     pub documents: u64,
     /// Their bytes, uncompressed.
     pub raw_size: u64,
@@ -139,6 +144,19 @@ pub struct BackupEntry {
     pub complete: bool,
     /// What it is like.
     pub state: BackupState,
+    /// The deployment, or the dump, that it is of; none where it is not complete.
+    #[serde(default)]
+    pub source: Option<BriefSource>,
+    /// What was asked for; none where it is not complete.
+    #[serde(default)]
+    pub selection: Option<Selection>,
+    /// Backups of one number are of one deployment and one selection: they count together in retention, and no other takes their
+    /// place. The number holds for this answer alone; none where it is not complete.
+    #[serde(default)]
+    pub group: Option<usize>,
+    /// What tells its group.
+    #[serde(skip)]
+    pub(super) origin: Option<Origin>,
     /// Why it cannot be used, where it is damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -160,10 +178,11 @@ pub enum BackupState {
 
 impl From<&Summary> for BackupEntry {
     fn from(summary: &Summary) -> Self {
+        let (source, selection) = summary.provenance().map(|p| (p.source, p.selection)).unzip();
         let mut entry = Self {
             name: summary.name.to_string(),
             path: summary.location.clone(),
-            created: summary.started(),
+            created: summary.created(),
             size: 0,
             documents: 0,
             raw_size: 0,
@@ -171,11 +190,14 @@ impl From<&Summary> for BackupEntry {
             verified: summary.checks.as_ref().and_then(|c| c.verdict()).is_some_and(|check| check.passed),
             complete: false,
             state: BackupState::Incomplete,
+            source,
+            selection,
+            group: None,
+            origin: summary.origin(),
             reason: None,
         };
         match &summary.state {
             State::Complete(manifest) => {
-                entry.created = Some(manifest.created);
                 entry.size = manifest.totals.stored_bytes;
                 entry.documents = manifest.totals.documents;
                 entry.raw_size = manifest.totals.raw_bytes;
@@ -196,6 +218,31 @@ impl From<&Summary> for BackupEntry {
         }
         entry
     }
+}
+
+/// The group of the service's own backups: of the configured source, as it was known last, and what the service asks it for. As long as
+/// nothing is known of the source, its URI tells. Where no source is configured, the newest backup of everything stands for it.
+pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, known: Option<&Source>) -> Option<usize> {
+    let mut complete: Vec<&BackupEntry> = entries.iter().filter(|entry| entry.group.is_some()).collect();
+    complete.sort_by_key(|entry| std::cmp::Reverse(entry.created));
+    let databases = configured.and_then(MongoUri::database).map(str::to_owned).into_iter().collect();
+    let selection = Selection { databases, ..Selection::default() };
+    if let (Some(source), Some(_)) = (known, configured) {
+        let own = of_deployment(source, &selection);
+        let origins = complete.iter().map(|entry| entry.origin.as_ref()).chain([Some(&own)]);
+        let numbers = group::number(origins);
+        let place = numbers.iter().position(|number| Some(number) == numbers.last())?;
+        return complete.get(place)?.group;
+    }
+    let is_own = |entry: &&&BackupEntry| {
+        let of = entry.source.as_ref();
+        let told = |uri: &MongoUri| {
+            of.is_some_and(|of| of.uri == uri.to_string() || of.hosts.iter().any(|host| uri.hosts().contains(host)))
+        };
+        let is_dump = of.is_some_and(BriefSource::is_dump);
+        !is_dump && entry.selection.as_ref() == Some(&selection) && configured.is_none_or(told)
+    };
+    complete.iter().find(is_own)?.group
 }
 
 /// The backups of a catalog, remembered.
@@ -249,6 +296,8 @@ impl Listing {
         let found: Vec<_> = looks.filter_map(std::future::ready).collect().await;
         let mut entries: Vec<BackupEntry> = found.iter().map(|(_, _, entry)| entry.clone()).collect();
         entries.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+        let groups = group::number(entries.iter().map(|entry| entry.origin.as_ref()));
+        entries.iter_mut().zip(groups).for_each(|(entry, group)| entry.group = group);
         let mut seen = self.seen();
         seen.at = (seen.forgotten == forgotten).then_some(began);
         seen.known = found.into_iter().filter_map(|(name, stamp, entry)| Some((name, (stamp?, entry)))).collect();
@@ -278,5 +327,75 @@ impl Listing {
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::manifest::Topology;
+    use crate::mongo::Role;
+
+    fn source(id: &str, host: &str) -> Source {
+        Source {
+            uri: format!("mongodb://{host}"),
+            hosts: vec![host.to_owned()],
+            server_version: "6.0.5".to_owned(),
+            feature_compatibility_version: None,
+            topology: Topology::ReplicaSet,
+            replica_set: Some("rs0".to_owned()),
+            replica_set_id: Some(id.to_owned()),
+            deployment_id: None,
+            known_as: Vec::new(),
+        }
+    }
+
+    fn entry(second: i64, source: &Source, databases: &[&str]) -> BackupEntry {
+        let databases = databases.iter().map(ToString::to_string).collect();
+        let selection = Selection { databases, ..Selection::default() };
+        let Source { uri, hosts, topology, replica_set, .. } = source.clone();
+        BackupEntry {
+            name: second.to_string(),
+            path: String::new(),
+            created: DateTime::from_timestamp(second, 0),
+            size: 0,
+            documents: 0,
+            raw_size: 0,
+            consistency: None,
+            verified: false,
+            complete: true,
+            state: BackupState::Complete,
+            origin: Some(of_deployment(source, &selection)),
+            source: Some(BriefSource { uri, hosts, topology, replica_set, id: None }),
+            selection: Some(selection),
+            group: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_services_own_backups_are_those_of_its_source_and_of_all_that_it_asks_for() {
+        let (own, other) = (source("a", "own:1"), source("b", "other:1"));
+        let dump = Source { uri: "dump:x".to_owned(), ..other.clone() };
+        let mut entries = vec![
+            entry(50, &dump, &[]),
+            entry(40, &other, &[]),
+            entry(30, &own, &["crm"]),
+            entry(20, &own, &[]),
+            entry(10, &other, &[]),
+        ];
+        for (entry, group) in entries.iter_mut().zip([1, 2, 3, 4, 2]) {
+            entry.group = Some(group);
+        }
+        let uri = |text: &str| MongoUri::parse(Role::Source, text).unwrap();
+        let of = |text: &str, known: Option<&Source>| own_group(&entries, Some(&uri(text)), known);
+        // By what the source says of itself, whatever its URI.
+        assert_eq!((of("mongodb://x", Some(&own)), of("mongodb://x/crm", Some(&own))), (Some(4), Some(3)));
+        assert_eq!(of("mongodb://own:1", Some(&source("c", "own:1"))), None, "another one stands there now");
+        // By its URI where it does not answer.
+        assert_eq!((of("mongodb://own:1", None), of("mongodb://own:1/crm", None)), (Some(4), Some(3)));
+        assert_eq!((of("mongodb://own:1/shop", None), of("mongodb://x", None)), (None, None));
+        // Without one: the newest of everything, and no dump.
+        assert_eq!((own_group(&entries, None, None), own_group(&[], None, None)), (Some(2), None));
     }
 }

@@ -185,6 +185,8 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
             topology: Topology::ReplicaSet,
             replica_set: Some("atlas".to_owned()),
             replica_set_id: Some("65a0c0ffee65a0c0ffee65a0".to_owned()),
+            deployment_id: None,
+            known_as: Vec::new(),
         },
         created: started() + TimeDelta::milliseconds(2_250),
         started: started(),

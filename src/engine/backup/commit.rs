@@ -24,6 +24,8 @@ pub(in crate::engine) struct About {
     pub(in crate::engine) name: BackupName,
     pub(in crate::engine) source: Source,
     pub(in crate::engine) settings: Settings,
+    /// The moment that it shows; one that lies ahead, by a source whose clock does, counts as now.
+    pub(in crate::engine) created: DateTime<Utc>,
     pub(in crate::engine) started: DateTime<Utc>,
     pub(in crate::engine) finished: DateTime<Utc>,
     pub(in crate::engine) consistency: Consistency,
@@ -69,7 +71,8 @@ pub(super) async fn describe(
     }
     let (name, settings) = (name.clone(), prepared.settings.clone());
     let source = prepared.connection.describe().await;
-    let about = About { name, source, settings, started, finished, consistency, oplog, left_out };
+    let created = consistency.moment().unwrap_or(finished);
+    let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
     manifest(about, collections, place, stop).await
 }
 
@@ -96,7 +99,7 @@ pub(in crate::engine) async fn manifest(
         id: Uuid::new_v4(),
         name: about.name,
         source: about.source,
-        created: clock::now(),
+        created: about.created.min(clock::now()),
         started: about.started,
         finished: about.finished,
         consistency: about.consistency,

@@ -78,6 +78,8 @@ pub struct PlannedCollection {
     pub kind: CollectionKind,
     /// About how many documents, by the server's counters; of a time series, buckets.
     pub documents: u64,
+    /// What these are: `documents` or `buckets`.
+    pub counted_in: &'static str,
     /// About how many bytes, uncompressed.
     pub bytes: u64,
     /// In how many ranges it would be read.
@@ -464,6 +466,7 @@ impl Prepared {
                 name: collection.namespace.collection.clone(),
                 kind: collection.kind,
                 documents: size.documents,
+                counted_in: collection.kind.counted_in(),
                 bytes: size.bytes,
                 ranges: ranges.len(),
                 ranges_done: 0,

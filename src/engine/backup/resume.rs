@@ -39,12 +39,13 @@ pub(super) struct Unfinished {
     pub(super) lock: Option<Lock>,
 }
 
-/// Finds the unfinished backup of this name, or the newest one, and reads what is durable of it.
+/// Finds the unfinished backup of this name, or the newest one of this source, and reads what is durable of it. Where none is of this
+/// source by its URI, it is the newest of all: what the deployment says of itself tells then.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs or is complete, or a crash came before its journal was begun;
 /// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
-pub(super) async fn open(store: &Store, name: Option<&BackupName>) -> Result<Unfinished> {
+pub(super) async fn open(store: &Store, name: Option<&BackupName>, source: &MongoUri) -> Result<Unfinished> {
     let backups = Catalog::new(store.clone()).list(clock::now()).await?;
     if let Some(name) = name {
         let found = backups.iter().find(|b| b.name == *name).ok_or_else(|| {
@@ -53,17 +54,26 @@ pub(super) async fn open(store: &Store, name: Option<&BackupName>) -> Result<Unf
         })?;
         return take(store, found).await;
     }
-    let mut refused = None;
+    let (mut refused, mut other) = (None, None);
     for found in backups.iter().filter(|b| matches!(b.state, State::Incomplete | State::Running(_))) {
         match take(store, found).await {
             Err(e) if e.kind() == ErrorKind::Refused => refused = refused.or(Some(e)),
+            Ok(unfinished) if !is_of(&unfinished.head.source, source) => other = other.or(Some(unfinished)),
             done => return done,
         }
+    }
+    if let Some(other) = other {
+        return Ok(other);
     }
     Err(refused.unwrap_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", store.location()))
             .hint("take a new backup without --resume; `bsonvault list` shows what there is")
     }))
+}
+
+/// Whether a backup was begun of this source, as far as its URI tells.
+fn is_of(begun: &Source, source: &MongoUri) -> bool {
+    begun.uri == source.to_string() || begun.hosts.iter().any(|host| source.hosts().contains(host))
 }
 
 async fn take(store: &Store, found: &Summary) -> Result<Unfinished> {
@@ -313,11 +323,17 @@ fn agree(source: &MongoUri, options: &BackupOptions, unfinished: &Unfinished) ->
     Ok(())
 }
 
-/// Whether both are one deployment: by its id where that can be read, else by its name and a host that both have.
+/// Whether both are one deployment: by the set's id where that can be read; else by its name and a host that both have, unless other
+/// data are there now.
 fn is_same(then: &Source, now: &Source) -> bool {
     let alike = then.topology == now.topology && then.replica_set == now.replica_set;
-    let ids = then.replica_set_id.as_ref().zip(now.replica_set_id.as_ref());
-    alike && ids.map_or_else(|| then.hosts.iter().any(|host| now.hosts.contains(host)), |(then, now)| then == now)
+    let names = |source: &Source| source.hosts.iter().chain(&source.known_as).cloned().collect::<HashSet<_>>();
+    let same = match (&then.replica_set_id, &now.replica_set_id, &then.deployment_id, &now.deployment_id) {
+        (Some(then), Some(now), ..) => then == now,
+        (_, _, Some(then_id), Some(now_id)) if then_id != now_id => false,
+        _ => !names(then).is_disjoint(&names(now)),
+    };
+    alike && same
 }
 
 fn who(source: &Source) -> String {

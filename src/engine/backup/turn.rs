@@ -16,6 +16,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::progress::Progress as Heartbeat;
 use crate::mongo::MongoUri;
+use crate::mongo::uri::is_own_name;
 use crate::names::BackupName;
 use crate::store::{self, Store};
 
@@ -127,11 +128,6 @@ async fn others(
 /// Whether it is of a source with one of these hosts. A name that every machine has for itself means another source on each.
 fn meets(heartbeat: &Heartbeat, hosts: &[String], here: &str) -> bool {
     heartbeat.source.iter().any(|host| hosts.contains(host) && (heartbeat.host == here || !is_own_name(host)))
-}
-
-fn is_own_name(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.starts_with("127.") || matches!(name, "::1" | "[::1]") || name.starts_with('/')
 }
 
 fn busy(name: &BackupName, heartbeat: &Heartbeat) -> Error {

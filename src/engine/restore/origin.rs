@@ -2,7 +2,6 @@
 
 use super::Dumped;
 use crate::catalog::Backup;
-use crate::interop;
 
 /// A backup or a dump.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +28,7 @@ impl<'a> Origin<'a> {
 
     /// Whether mongodump took it: also a backup that was made of a dump.
     pub(super) fn is_of_a_dump(&self) -> bool {
-        self.dumped.is_some() || self.backup.manifest.source.uri.starts_with(interop::URI_SCHEME)
+        self.dumped.is_some() || self.backup.manifest.source.is_dump()
     }
 }
 

@@ -101,6 +101,8 @@ pub struct PlannedNamespace {
     /// Its documents; of a time series, its buckets. Of dumps that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
+    /// What these are: `documents` or `buckets`.
+    pub counted_in: &'static str,
     /// Their bytes, uncompressed. Of archives that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -156,6 +158,7 @@ impl Plan {
             to: blueprint.namespace.to_string(),
             kind: blueprint.kind,
             documents: Some(blueprint.content.documents).filter(|_| !self.is_dump),
+            counted_in: blueprint.kind.counted_in(),
             bytes: Some(blueprint.content.bytes).filter(|bytes| !self.is_dump || *bytes > 0),
             indexes: blueprint.indexes.len() as u64,
             replaces: self.stands(blueprint).map(|c| c.kind.clone()),

@@ -26,6 +26,8 @@ pub struct RestoreReport {
     pub collections: Vec<RestoredCollection>,
     /// The documents of all of them.
     pub documents: u64,
+    /// How many of these are buckets of time series.
+    pub buckets: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
     /// How many indexes were built, beside those on `_id`.
@@ -112,6 +114,8 @@ pub struct RestoredCollection {
     pub kind: CollectionKind,
     /// Its documents (of a time series, its buckets), counted in the target.
     pub documents: u64,
+    /// What these are: `documents` or `buckets`.
+    pub counted_in: &'static str,
     /// Their bytes, uncompressed; where a slice of the oplog is replayed, those before that.
     pub bytes: u64,
     /// Whether what was read back from the target, before a replay, has the content digest of the backup.
@@ -153,6 +157,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
             namespace: blueprint.namespace.to_string(),
             kind: blueprint.kind,
             documents: *documents,
+            counted_in: blueprint.kind.counted_in(),
             bytes: found.bytes,
             digest_matches: found == expected,
             indexes: built(blueprint),
@@ -204,6 +209,7 @@ fn report(
         target: plan.target.connection.uri.to_string(),
         mode: plan.mode,
         documents: collections.iter().map(|c| c.documents).sum(),
+        buckets: collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries).map(|c| c.documents).sum(),
         bytes: collections.iter().map(|c| c.bytes).sum(),
         indexes: indexes.built,
         skipped_indexes: indexes.skipped,

@@ -79,6 +79,19 @@ pub struct Consistency {
     pub exceptions: Vec<ConsistencyException>,
 }
 
+impl Consistency {
+    /// The moment that the backup shows; none where its parts are of different moments.
+    #[must_use]
+    pub fn moment(&self) -> Option<DateTime<Utc>> {
+        let time = match self.kind {
+            ConsistencyKind::Snapshot => self.cluster_time,
+            ConsistencyKind::Oplog => self.to,
+            ConsistencyKind::None => None,
+        };
+        DateTime::from_timestamp(i64::from(time?.t), 0)
+    }
+}
+
 /// A collection that is not part of the snapshot of its backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

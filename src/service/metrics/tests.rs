@@ -22,6 +22,10 @@ fn entry(name: &str, second: i64, state: BackupState) -> BackupEntry {
         verified: true,
         complete: state == BackupState::Complete,
         state,
+        source: None,
+        selection: None,
+        group: (state == BackupState::Complete).then_some(1),
+        origin: None,
         reason: None,
     }
 }
@@ -51,6 +55,7 @@ fn seen() -> Seen {
     Seen {
         now: at(0),
         backups: Some(Arc::new(backups)),
+        own: Some(1),
         free_bytes: Some(1 << 40),
         jobs: vec![(JobKind::Backup, JobState::Running, 1), (JobKind::Import, JobState::Queued, 2)],
         accepting: true,
@@ -181,6 +186,19 @@ fn what_is_not_known_is_not_there_and_never_not_a_number() {
     let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(vec![of_nothing])), ..seen() }));
     assert!(!found.contains_key("bsonvault_newest_backup_compression_ratio"));
     assert_eq!(found["bsonvault_newest_backup_age_seconds"], 0.0);
+}
+
+#[test]
+fn a_backup_of_another_source_or_of_a_part_does_not_make_the_newest_younger() {
+    let other = BackupEntry { group: Some(2), ..entry("x", -1, BackupState::Complete) };
+    let backups = vec![other.clone(), entry("a", -90, BackupState::Complete)];
+    let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(backups)), ..seen() }));
+    assert_eq!(found["bsonvault_newest_backup_age_seconds"], 90.0);
+    assert_eq!(found["bsonvault_backups{state=\"complete\"}"], 2.0, "it is counted all the same");
+    for own in [Some(1), None] {
+        let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(vec![other.clone()])), own, ..seen() }));
+        assert!(!found.keys().any(|name| name.contains("newest")), "{own:?}");
+    }
 }
 
 #[test]

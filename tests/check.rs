@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 mod support;
+#[path = "check/uris.rs"]
+mod uris;
 
 use mongodb::Client;
 use mongodb::bson::{Document, doc};

@@ -212,6 +212,9 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
             let message =
                 format!("{} answers within {milliseconds:.1} ms: MongoDB {}, {}{set}", c.hosts.join(", "), c.version, c.topology);
             report.add(&subject, Status::Ok, message, None);
+            for note in c.uri.notes() {
+                report.add(&format!("{side} URI"), Status::Warning, note.clone(), None);
+            }
             Some(reached)
         }
         Ok(None) => {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document, rawdoc};
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use mongodb::options::{ClientOptions, Compressor};
 use mongodb::{Client, Database};
 
 use super::failure::describe;
 use super::members::{Members, ReadPreference};
 use super::uri::is_own_name;
-use super::{MongoUri, Role, command};
+use super::{MongoUri, Role, command, tls, unreached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
 use crate::store;
@@ -81,10 +82,12 @@ impl Connection {
     pub async fn open(uri: &MongoUri, how: ConnectOptions) -> Result<Self> {
         let role = uri.role();
         let what = format!("connecting to {uri}");
+        uri.tell_notes();
         let mut options = ClientOptions::parse(uri.secret()).await.map_err(|e| match e.kind.as_ref() {
             mongodb::error::ErrorKind::DnsResolve { .. } => describe(role, &what, e),
-            _ => Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e),
+            _ => unusable(uri, e),
         })?;
+        tls::prepare(uri, &mut options).await?;
         options.app_name.get_or_insert_with(|| "bsonvault".to_owned());
         options.max_pool_size = Some(how.pool.max(8) + 8);
         if how.selection_timeout.is_some() {
@@ -111,18 +114,20 @@ impl Connection {
     async fn with_options(uri: MongoUri, options: ClientOptions, preference: Option<ReadPreference>) -> Result<Self> {
         let role = uri.role();
         let what = format!("connecting to {uri}");
-        let client = Client::with_options(options.clone()).map_err(|e| {
-            Error::usage(format!("Invalid {} URI format: the options of {uri} cannot be used", role.label())).cause(e)
-        })?;
-        let (members, hello) = match &preference {
+        let client = Client::with_options(options.clone()).map_err(|e| unusable(&uri, e))?;
+        let found = match &preference {
             Some(preference) => {
                 let direct = options.direct_connection == Some(true);
-                Members::find(&client, preference, role, direct).await.map_err(|e| e.context(&what))?
+                Members::find(&client, preference, role, direct).await.map_err(|e| e.context(&what))
             }
             None => {
                 let asked = command::ask(&client.database("admin"), rawdoc! { "hello": 1 }).await;
-                (Members::default(), asked.map_err(|e| describe(role, &what, e))?)
+                asked.map(|hello| (Members::default(), hello)).map_err(|e| describe(role, &what, e))
             }
+        };
+        let (members, hello) = match found {
+            Ok(found) => found,
+            Err(error) => return Err(unreached::explain(&uri, &options, error).await),
         };
         let admin = members.database(&client, "admin");
         let build = command::ask(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
@@ -298,6 +303,22 @@ fn of_machine(machine: &str, host: &str) -> String {
         Some((_, port)) => format!("{machine}:{port}"),
         None => format!("{machine}:{host}"),
     }
+}
+
+/// The error of options that each are possible, and not together. What the driver says of them names options and files, and no value that is secret.
+fn unusable(uri: &MongoUri, error: DriverError) -> Error {
+    let label = uri.role().label();
+    let why = match error.kind.as_ref() {
+        DriverKind::InvalidArgument { message, .. } => format!(": {message}"),
+        DriverKind::InvalidTlsConfig { message, .. } if message.contains("decrypt private key") => {
+            return Error::usage(format!("the private key of {uri} cannot be decrypted"))
+                .hint("check tlsCertificateKeyFilePassword, its special characters encoded; `openssl pkcs8 -topk8` encrypts a key in a way that is known")
+                .cause(error);
+        }
+        DriverKind::InvalidTlsConfig { message, .. } => format!(": {message}"),
+        _ => String::new(),
+    };
+    Error::usage(format!("Invalid {label} URI format: the options of {uri} cannot be used{why}")).cause(error)
 }
 
 fn version(build: &Document) -> Option<Version> {

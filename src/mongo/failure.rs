@@ -188,6 +188,14 @@ fn why_unselected(message: &str) -> String {
     if met.is_empty() { shorten(message) } else { met.join("; ") }
 }
 
+/// The addresses of the servers that the driver looked for and met an error at.
+pub(super) fn unselected(message: &str) -> impl Iterator<Item = &str> {
+    message.split("Address: ").skip(1).filter_map(|server| {
+        let (address, rest) = server.split_once(',')?;
+        rest.contains("Error: Kind: ").then_some(address)
+    })
+}
+
 /// The first part of a message that goes on with the command or the topology that it was about.
 fn shorten(message: &str) -> String {
     let cut = message.find(" to execute command").unwrap_or(message.len());

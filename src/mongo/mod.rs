@@ -6,8 +6,11 @@ pub mod command;
 pub mod connect;
 pub mod failure;
 pub mod members;
+mod probe;
 pub mod rights;
 pub mod survey;
+mod tls;
+mod unreached;
 pub mod uri;
 
 pub use connect::{Connection, Version};

@@ -1,9 +1,14 @@
 //! Connection strings, validated once and never shown with their credentials.
 
 pub mod amend;
+mod options;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
+use self::options::{Trouble, Understood, understand};
 use super::ReadPreference;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,13 +31,24 @@ impl Role {
         }
     }
 
+    /// Where its URI is said: variable and flag.
+    fn places(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Source => ("MONGO_URI_ATLAS", "--source"),
+            Self::Target => ("MONGO_URI_LOCAL", "--target"),
+        }
+    }
+
+    /// Where its URI is said, for hints.
+    pub(super) fn setting(self) -> String {
+        let (variable, flag) = self.places();
+        format!("{variable} (or {flag})")
+    }
+
     /// The error of an operation that needs a URI where none is configured.
     #[must_use]
     pub fn not_configured(self) -> Error {
-        let (variable, flag) = match self {
-            Self::Source => ("MONGO_URI_ATLAS", "--source"),
-            Self::Target => ("MONGO_URI_LOCAL", "--target"),
-        };
+        let (variable, flag) = self.places();
         Error::new(ErrorKind::NotConfigured, format!("{} MongoDB URI not configured", self.label()))
             .hint(format!("set {variable}, or give {flag} URI"))
     }
@@ -48,6 +64,9 @@ pub fn is_own_name(host: &str) -> bool {
 /// A connection string that parses. `Display` and `Debug` show scheme, hosts and database only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MongoUri {
+    /// As it was given.
+    given: String,
+    /// For the driver.
     text: String,
     shown: String,
     hosts: Vec<String>,
@@ -56,19 +75,23 @@ pub struct MongoUri {
     names_compressors: bool,
     names_selection_timeout: bool,
     preference: Option<ReadPreference>,
+    any_hostname: bool,
+    notes: Vec<String>,
 }
 
 impl MongoUri {
     /// Reads a connection string.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, and nothing of the string,
-    /// which may hold a password.
+    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, with the option that is not known, and no
+    /// value of the string, which may hold a password.
     pub fn parse(role: Role, text: &str) -> Result<Self> {
-        let text = without_socket_timeout(text.trim());
+        let given = text.trim().to_owned();
+        let Understood { text, notes, names_compressors, any_hostname, .. } =
+            understand(&given).map_err(|trouble| invalid(role, trouble))?;
         // The driver's message is left out: it quotes parts of the string, and a password with a character that should have
         // been escaped ends up in any of them.
-        let parsed = ConnectionString::parse(&text).map_err(|_| invalid(role))?;
+        let parsed = ConnectionString::parse(&text).map_err(|_| invalid(role, Trouble::Somewhere))?;
         let scheme = text.split_once("://").map_or("mongodb", |(scheme, _)| scheme);
         let hosts: Vec<String> = match &parsed.host_info {
             HostInfo::HostIdentifiers(hosts) => hosts.iter().map(host).collect(),
@@ -82,9 +105,12 @@ impl MongoUri {
             hosts,
             database,
             role,
-            names_compressors: parsed.compressors.is_some(),
+            names_compressors,
             names_selection_timeout: parsed.server_selection_timeout.is_some(),
             preference: None,
+            any_hostname,
+            notes,
+            given,
             text,
         })
     }
@@ -105,7 +131,7 @@ impl MongoUri {
     /// # Errors
     /// [`ErrorKind::Usage`] where that contradicts it.
     pub fn amended(&self, amendment: &amend::Amendment) -> Result<Self> {
-        Self::parse(self.role, &amend::amended(&self.text, amendment)?)
+        Self::parse(self.role, &amend::amended(&self.given, amendment)?)
     }
 
     /// The whole string, credentials included: for the driver alone.
@@ -140,6 +166,34 @@ impl MongoUri {
     pub(super) fn names_selection_timeout(&self) -> bool {
         self.names_selection_timeout
     }
+
+    /// Whether the name in a server's certificate may be another one.
+    pub(super) fn takes_any_hostname(&self) -> bool {
+        self.any_hostname
+    }
+
+    /// Whether its hosts are looked up by a name of DNS.
+    pub(super) fn is_srv(&self) -> bool {
+        self.text.starts_with("mongodb+srv://")
+    }
+
+    /// What of it is left out of account, and why.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Warns of what is left out of account, of each once in a process: the service connects every half minute.
+    pub(super) fn tell_notes(&self) {
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let (variable, flag) = self.role.places();
+        for note in &self.notes {
+            let note = format!("{variable} (or {flag}): {note}");
+            if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
+                tracing::warn!("{note}");
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for MongoUri {
@@ -161,22 +215,27 @@ fn host(address: &ServerAddress) -> String {
     }
 }
 
-fn invalid(role: Role) -> Error {
-    Error::usage(format!("Invalid {} URI format", role.label())).hint(
-        "it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/; in a user's name or a password the characters \
-         @ : / ? & # % are written %40 %3A %2F %3F %26 %23 %25",
-    )
+fn invalid(role: Role, trouble: Trouble) -> Error {
+    let message = format!("Invalid {} URI format", role.label());
+    match trouble {
+        Trouble::Option(what, todo) => Error::usage(format!("{message}: the option {what}")).hint(todo),
+        Trouble::Value(option) => Error::usage(message).hint(format!("the value of the option {option} is not possible{}", expected(&option))),
+        Trouble::Somewhere => Error::usage(message).hint(
+            "it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/?NAME=VALUE&NAME=VALUE; mongodb+srv takes one host and no \
+             port; in a user's name or a password the characters @ : / ? & # % are written %40 %3A %2F %3F %26 %23 %25",
+        ),
+    }
 }
 
-/// The string without `socketTimeoutMS`, which the driver refuses: the engine bounds each command itself.
-fn without_socket_timeout(text: &str) -> String {
-    let Some((base, query)) = text.split_once('?') else { return text.to_owned() };
-    let kept: Vec<_> = query.split('&').filter(|option| !option.to_ascii_lowercase().starts_with("sockettimeoutms=")).collect();
-    if kept.len() == query.split('&').count() {
-        return text.to_owned();
+/// What would be possible, where that is not told by the option's name.
+fn expected(option: &str) -> &'static str {
+    match option {
+        "authMechanism" => {
+            ": SCRAM-SHA-256, SCRAM-SHA-1, PLAIN and MONGODB-X509 are known; Kerberos, AWS and OIDC are not supported"
+        }
+        "tls" | "ssl" => ", or contradicts another option: true and false are known",
+        _ => ", or contradicts another option",
     }
-    tracing::warn!("socketTimeoutMS in a MongoDB URI is ignored: each command has a limit of its own");
-    if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
 }
 
 #[cfg(test)]
@@ -226,6 +285,6 @@ mod tests {
     #[test]
     fn a_socket_timeout_is_taken_out() {
         assert!(source("mongodb://h/?socketTimeoutMS=1000").is_ok());
-        assert_eq!(without_socket_timeout("mongodb://h/?a=1&socketTimeoutMS=5&b=2"), "mongodb://h/?a=1&b=2");
+        assert_eq!(source("mongodb://h/?w=1&socketTimeoutMS=5&journal=true").unwrap().secret(), "mongodb://h/?w=1&journal=true");
     }
 }

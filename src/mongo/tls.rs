@@ -1,0 +1,171 @@
+//! TLS: the files that a URI names, looked at before the driver does, whose errors name none; and certificates for another name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mongodb::options::{ClientOptions, ServerAddress, Tls, TlsOptions};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{MongoUri, probe};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Looks at the files that the URI names, and settles what the driver cannot.
+///
+/// # Errors
+/// [`ErrorKind::Usage`], naming the file and the option; [`ErrorKind::Denied`] for a server whose certificate is not trusted, if names do not count.
+pub(super) async fn prepare(uri: &MongoUri, options: &mut ClientOptions) -> Result<()> {
+    let Some(Tls::Enabled(tls)) = &mut options.tls else { return Ok(()) };
+    if let Some(path) = &tls.ca_file_path {
+        let trusted = roots(Some(path)).map_err(|what| refused(uri, "tlsCAFile", path, &what))?;
+        if trusted.is_empty() {
+            return Err(refused(uri, "tlsCAFile", path, "it holds no certificate"));
+        }
+    }
+    look_at_key(uri, tls)?;
+    if uri.takes_any_hostname() && tls.allow_invalid_certificates != Some(true) {
+        trust(uri, &options.hosts, tls).await?;
+        // The driver checks either all of a certificate or nothing.
+        tls.allow_invalid_certificates = Some(true);
+    }
+    Ok(())
+}
+
+/// Looks whether certificate and key are there, and the key can be read. A password that is not needed is left out: the driver takes one for
+/// encrypted keys alone.
+fn look_at_key(uri: &MongoUri, tls: &mut TlsOptions) -> Result<()> {
+    let option = "tlsCertificateKeyFile";
+    let Some(path) = tls.cert_key_file_path.clone() else {
+        if tls.tls_certificate_key_file_password.take().is_some() {
+            tracing::warn!("tlsCertificateKeyFilePassword of {uri} is ignored: there is no tlsCertificateKeyFile");
+        }
+        return Ok(());
+    };
+    let content = std::fs::read(&path).map_err(|e| refused(uri, option, &path, &format!("it cannot be read: {e}")))?;
+    let content = String::from_utf8_lossy(&content);
+    let holds = |what: &str| content.contains(&format!("-----BEGIN {what}-----"));
+    if !holds("CERTIFICATE") {
+        return Err(refused(uri, option, &path, "it holds no certificate")
+            .hint("put the client's certificate and its private key into one PEM file"));
+    }
+    if content.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(refused(uri, option, &path, "its key is encrypted in a way that is no longer in use")
+            .hint("convert the key: `openssl pkcs8 -topk8 -in OLD.pem -out NEW.pem`, and put it in its place"));
+    }
+    match (holds("ENCRYPTED PRIVATE KEY"), tls.tls_certificate_key_file_password.is_some()) {
+        (true, true) => {}
+        (true, false) => {
+            return Err(refused(uri, option, &path, "its key is encrypted")
+                .hint("add tlsCertificateKeyFilePassword=PASSWORD to the URI, special characters encoded"));
+        }
+        (false, _) if ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].into_iter().any(holds) => {
+            tls.tls_certificate_key_file_password = None;
+        }
+        (false, _) => {
+            return Err(refused(uri, option, &path, "it holds no private key")
+                .hint("put the client's certificate and its private key into one PEM file"));
+        }
+    }
+    Ok(())
+}
+
+fn refused(uri: &MongoUri, option: &str, path: &Path, what: &str) -> Error {
+    let relative = if path.is_relative() { "; it is looked for in the working directory" } else { "" };
+    Error::usage(format!("{option} of {uri}: {}: {what}", path.display()))
+        .hint(format!("check {option} in {}{relative}", uri.role().setting()))
+}
+
+/// The certificates of this file, or those of the usual public CAs.
+fn roots(path: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    match path {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let content = std::fs::read(path).map_err(|e| format!("it cannot be read: {e}"))?;
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&content).flatten());
+        }
+    }
+    Ok(roots)
+}
+
+/// Looks at the certificate of each server that answers: who made it must be trusted, whatever name it is for.
+async fn trust(uri: &MongoUri, hosts: &[ServerAddress], tls: &TlsOptions) -> Result<()> {
+    let unusable = |e: String| Error::usage(format!("TLS of {uri} cannot be set up: {e}"));
+    let roots = roots(tls.ca_file_path.as_deref()).map_err(unusable)?;
+    let provider = Arc::new(ring::default_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| unusable(e.to_string()))?;
+    let config = config(provider, AnyName(usual)).map_err(|e| unusable(e.to_string()))?;
+    for address in hosts {
+        if let Some(Err(e)) = probe::shake_hands(address, config.clone()).await {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("connecting to {uri}: the certificate of {address} is not trusted: {e}"),
+            )
+            .hint("name the file of its CA with tlsCAFile"));
+        }
+    }
+    Ok(())
+}
+
+/// A configuration for looking at what a port speaks: no certificate passes.
+pub(super) fn anything() -> Option<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().ok()?;
+    Some(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+}
+
+fn config(provider: Arc<CryptoProvider>, verifier: AnyName) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()))
+}
+
+/// Checks all of a certificate but the name that it is for.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // The name is what is looked at last.
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,108 @@
+//! Why a deployment does not answer, and what to do: looked into once the driver gave up, because all that it tells is what broke.
+
+use std::sync::Arc;
+
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
+use mongodb::options::{ClientOptions, ServerAddress, Tls};
+
+use super::failure::unselected;
+use super::{MongoUri, probe, tls};
+use crate::error::Error;
+
+/// How many servers are looked at.
+const LOOKED_AT: usize = 3;
+/// What to do where a server takes no client without a certificate.
+const ASKS_FOR_CERTIFICATE: &str =
+    "if the server asks for a certificate of its clients, name a PEM file that holds one and its key with tlsCertificateKeyFile";
+
+/// The error of a connection that could not be made, with what to do about it.
+pub(super) async fn explain(uri: &MongoUri, options: &ClientOptions, error: Error) -> Error {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<DriverError>());
+    let Some(DriverKind::ServerSelection { message, .. }) = cause.map(|cause| cause.kind.as_ref()) else { return error };
+    match hint(uri, options, message).await {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+async fn hint(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<String> {
+    let setting = uri.role().setting();
+    let servers: Vec<ServerAddress> = unselected(message).filter_map(|address| ServerAddress::parse(address).ok()).collect();
+
+    // 1. A certificate that is refused, here or there.
+    if let Some(hint) = of_certificates(message) {
+        return Some(format!("{hint}, in {setting}"));
+    }
+
+    // 2. TLS on one side alone, or without the certificate that the server asks for.
+    let anything = tls::anything();
+    for server in servers.iter().take(LOOKED_AT) {
+        let speaks_tls = match &anything {
+            Some(config) => probe::speaks_tls(server, Arc::clone(config)).await,
+            None => continue,
+        };
+        match &options.tls {
+            Some(Tls::Enabled(tls)) if speaks_tls && tls.cert_key_file_path.is_none() => {
+                return Some(format!(
+                    "{server} speaks TLS and closes the connection: {ASKS_FOR_CERTIFICATE}, in {setting}; its log says why it does"
+                ));
+            }
+            Some(Tls::Enabled(_)) if !speaks_tls && probe::speaks_plain(server).await => {
+                return Some(format!(
+                    "{server} does not speak TLS: take the options of TLS out of {setting}; mongodb+srv speaks it unless tls=false is added"
+                ));
+            }
+            Some(Tls::Enabled(_)) => {}
+            _ if speaks_tls && !probe::speaks_plain(server).await => {
+                return Some(format!(
+                    "{server} speaks TLS: add tls=true to {setting}, and tlsCAFile=FILE if its certificate is not made by a public CA"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    // 3. Names that only the members know.
+    let is_named = |server: &ServerAddress| options.hosts.contains(server);
+    if !servers.is_empty() && !servers.iter().any(is_named) {
+        for host in options.hosts.iter().take(LOOKED_AT) {
+            if probe::listens(host).await {
+                let inner: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                let alone = if uri.is_srv() { "" } else { ", or add directConnection=true to talk to that host alone" };
+                return Some(format!(
+                    "{host} answers, and its replica set names its members {}, which cannot be reached from here: make these names known \
+                     to this machine (DNS, /etc/hosts){alone}, in {setting}",
+                    inner.join(", ")
+                ));
+            }
+        }
+    }
+
+    // 4. Another replica set than the one that is asked for.
+    match &options.repl_set_name {
+        Some(_) if message.contains("Topology: {") && !message.contains("Address: ") => {
+            Some(format!("no server is of the replica set that replicaSet names in {setting}: correct it or take it out"))
+        }
+        _ => None,
+    }
+}
+
+/// What to do about a certificate.
+fn of_certificates(message: &str) -> Option<&'static str> {
+    let says = |what: &str| message.contains(what);
+    if says("UnknownIssuer") || says("CaUsedAsEndEntity") {
+        Some("the server's certificate is not made by a CA that is trusted: name the file of its CA with tlsCAFile")
+    } else if says("NotValidForName") || says("not valid for name") {
+        Some(
+            "the server's certificate is for another name: connect by a name that it is for, or add tlsAllowInvalidHostnames=true",
+        )
+    } else if says("invalid peer certificate: Expired") || says("certificate expired") {
+        Some("the server's certificate has expired: renew it, or look at this machine's clock")
+    } else if says("CertificateRequired") || says("HandshakeFailure") || says("CertificateUnknown") || says("BadCertificate") {
+        Some(
+            "the server asks for a certificate of the client's: name a PEM file that holds it and its key with tlsCertificateKeyFile",
+        )
+    } else {
+        None
+    }
+}

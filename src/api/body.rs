@@ -215,7 +215,7 @@ impl Fairing for Unexpected {
 
     async fn on_request(&self, request: &mut Request<'_>, data: &mut Data<'_>) {
         if matches!(request.method(), Method::Get | Method::Head | Method::Delete) {
-            let look = timeout(ALL_OF_IT, data.peek(A_LOOK)).await.map_or(false, |seen| {
+            let look = timeout(ALL_OF_IT, data.peek(A_LOOK)).await.is_ok_and(|seen| {
                 // One of nothing but white space, however long, is not asked for either.
                 seen.len() == A_LOOK || !seen.trim_ascii().is_empty()
             });

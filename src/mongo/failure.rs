@@ -188,11 +188,11 @@ fn why_unselected(message: &str) -> String {
     if met.is_empty() { shorten(message) } else { met.join("; ") }
 }
 
-/// The addresses of the servers that the driver looked for and met an error at.
+/// The addresses of the servers that the driver looked for and got no answer from.
 pub(super) fn unselected(message: &str) -> impl Iterator<Item = &str> {
     message.split("Address: ").skip(1).filter_map(|server| {
         let (address, rest) = server.split_once(',')?;
-        rest.contains("Error: Kind: ").then_some(address)
+        rest.trim_start().starts_with("Type: Unknown").then_some(address)
     })
 }
 
@@ -214,5 +214,7 @@ mod tests {
                        Error: Kind: I/O error: timed out, labels: {} } ] }";
         assert_eq!(why_unselected(message), "a:1: I/O error: Connection refused (os error 111); b:2: I/O error: timed out");
         assert_eq!(why_unselected("something else"), "something else");
+        assert_eq!(unselected(message).collect::<Vec<_>>(), ["a:1", "b:2"]);
+        assert_eq!(unselected("Servers: [ { Address: a:1, Type: RsSecondary, Tags: {} } ]").count(), 0);
     }
 }

@@ -48,11 +48,11 @@ impl Namespace {
         Self::new(self.database.clone(), format!("{BUCKETS_PREFIX}{}", self.collection))
     }
 
-    /// Whether it is a collection that an import keeps in its target while it runs: never part of a backup.
+    /// Whether it is a collection that imports have in their target, while they run or for what they replaced: never part of a backup.
     #[must_use]
     pub fn is_of_an_import(&self) -> bool {
         let name = self.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&self.collection);
-        name.starts_with(STAGING_PREFIX) || name == IMPORT_COLLECTION
+        name.starts_with(STAGING_PREFIX) || name.starts_with(KEPT_PREFIX) || name == IMPORT_COLLECTION
     }
 }
 
@@ -62,7 +62,10 @@ pub const BUCKETS_PREFIX: &str = "system.buckets.";
 /// What the names of collections start with that an import fills before it publishes them.
 pub const STAGING_PREFIX: &str = "bsonvault.staging.";
 
-/// The collection that holds the lease of an import and the record of what it publishes, while it runs.
+/// What the names of collections start with that an import replaced and keeps.
+pub const KEPT_PREFIX: &str = "bsonvault.kept.";
+
+/// The collection that holds the lease of an import and the record of what it publishes, while it runs, and of what it keeps.
 pub const IMPORT_COLLECTION: &str = "bsonvault.import";
 
 /// What the names of the scratch databases of a drill start with.

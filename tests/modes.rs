@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::raw::cstr;
@@ -683,4 +684,133 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     let refused = support::cli::finish(child).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("came into the target"), "{refused:?}");
     assert_eq!(documents(&d, "c").await.len(), 1);
+}
+
+/// Everything but the order of views, which is that of their making.
+async fn shown(client: &mongodb::Client) -> Vec<String> {
+    let mut lines = snapshot(client).await;
+    lines.sort();
+    lines
+}
+
+/// What an import replaced and kept comes back as it was: identity, indexes, options, kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_is_put_back_whole() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await, target.client().await);
+    let (from, to) = (a.database("d"), b.database("d"));
+    let series = |meta: &str| mongodb::options::TimeseriesOptions::builder().time_field("t").meta_field(meta.to_owned()).build();
+    let measured = |v: &str| {
+        let v = v.to_owned();
+        (0..30).map(move |i| doc! { "t": DateTime::from_millis(i * 1000), "m": 1, "v": &v })
+    };
+    // Each kind in the place of each that is otherwise, and some that are on one side only.
+    insert(&from, "c", numbered(40)).await;
+    insert(&from, "made", numbered(3)).await;
+    insert(&from, "was_view", numbered(1)).await;
+    insert(&from, "was_series", numbered(1)).await;
+    insert(&from, "system.js", [doc! { "_id": "f", "value": "new" }]).await;
+    insert(&a.database("e"), "capped", numbered(9)).await;
+    from.create_collection("v").view_on("c").pipeline([doc! { "$match": { "n": 1 } }]).await.unwrap();
+    from.create_collection("made_view").view_on("c").await.unwrap();
+    for name in ["series", "was_collection"] {
+        from.create_collection(name).timeseries(series("m")).await.unwrap();
+        insert(&from, name, measured("new")).await;
+    }
+    insert(&to, "c", [doc! { "_id": "old", "u": 1 }]).await;
+    index(&to, "c", doc! { "key": { "u": 1 }, "name": "u", "unique": true }).await;
+    insert(&to, "was_collection", [doc! { "_id": "old" }]).await;
+    insert(&to, "pruned", [doc! { "_id": "old" }]).await;
+    insert(&to, "system.js", [doc! { "_id": "f", "value": "old" }]).await;
+    b.database("e").create_collection("capped").capped(true).size(4096).max(2).await.unwrap();
+    insert(&b.database("e"), "capped", numbered(2)).await;
+    to.create_collection("v").view_on("c").pipeline([doc! { "$match": { "u": 1 } }]).await.unwrap();
+    to.create_collection("was_view").view_on("c").pipeline([doc! { "$limit": 1 }]).await.unwrap();
+    for name in ["series", "was_series", "pruned_series"] {
+        to.create_collection(name)
+            .timeseries(series("m"))
+            .expire_after_seconds(Duration::from_secs(1_000_000_000))
+            .await
+            .unwrap();
+        insert(&to, name, measured("old")).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let (cli, path) = (Cli::new().env("MONGO_URI_LOCAL", target.uri()), path(&backup));
+    let import = ["import", &path, "--prune", "--keep-replaced", "--yes"];
+    let undo = ["import", "--undo-last"];
+    let before = shown(&b).await;
+
+    // Nothing to undo, and what cannot be kept.
+    for verb in ["--undo-last", "--drop-replaced"] {
+        let none = cli.run(&["import", verb]).await;
+        assert!(none.code == Some(1) && none.stderr.contains("nothing to undo"), "{none:?}");
+    }
+    for more in [["--mode", "merge"], ["--mode", "add"], ["--indexes", "only"]] {
+        assert_eq!(cli.run(&[&import[..1], &[&path, "--keep-replaced"], &more].concat()).await.code, Some(2), "{more:?}");
+    }
+    assert_eq!(cli.run(&["import", "--undo-last", &path]).await.code, Some(2));
+
+    // Kept under names that are told, and no part of a backup; put back.
+    let report = cli.json(&import).await;
+    let kept: BTreeMap<&str, Option<&str>> =
+        report["kept"].as_array().unwrap().iter().map(|k| (k["namespace"].as_str().unwrap(), k["keptAs"].as_str())).collect();
+    assert_eq!((kept.len(), kept["d.v"], kept["d.was_view"]), (10, None, None), "{report}");
+    let imported = shown(&b).await;
+    let (_, place) = kept["d.c"].unwrap().split_once('.').unwrap();
+    assert_eq!(indexes(&to, place).await, ["_id_", "u"]);
+    let held = cli.json(&["backup", "--source", &target.uri()]).await;
+    assert!(!held["collections"].to_string().contains("bsonvault.kept"), "{held}");
+    let dry = cli.json(&[&undo[..], &["--dry-run"]].concat()).await;
+    assert_eq!((&dry["lost"], dry["restored"].as_array().unwrap().len()), (&serde_json::json!([]), 10), "{dry}");
+    assert_eq!(shown(&b).await, imported);
+    cli.json(&undo).await;
+    assert_eq!(shown(&b).await, before);
+
+    // What would be lost is said, and takes `--yes`.
+    let report = cli.json(&import).await;
+    let place = |name: &str| {
+        let kept = report["kept"].as_array().unwrap().iter().find(|k| k["namespace"] == name).unwrap();
+        kept["keptAs"].as_str().unwrap().split_once('.').unwrap().1.to_owned()
+    };
+    insert(&to, "c", [doc! { "_id": "later" }]).await;
+    to.collection::<Document>(&place("d.pruned")).drop().await.unwrap();
+    insert(&b.database("e"), &place("e.capped"), [doc! { "_id": "later" }]).await;
+    let changed = shown(&b).await;
+    let refused = cli.run(&undo).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    for part in ["d.c was written to since the import", "what was kept of d.pruned is gone"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert_eq!(shown(&b).await, changed);
+    cli.json(&[&undo[..], &["--yes"]].concat()).await;
+    assert!(!names(&to).await.contains(&"pruned".to_owned()));
+    assert_eq!(documents(&to, "c").await.len(), 1);
+
+    // Killed half way, it is finished, and so is undoing; the last import is undone first.
+    let first = shown(&b).await;
+    for arguments in [&import[..], &undo] {
+        let slow =
+            doc! { "failCommands": ["renameCollection"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
+        target.fail_command(doc! { "skip": 2 }, slow).await;
+        let mut child = cli.spawn(arguments);
+        let record = to.collection::<Document>("bsonvault.import");
+        while record.count_documents(doc! { "steps": { "$exists": true } }).await.unwrap() == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        cli.json(&["import", "--cleanup"]).await;
+        match arguments.len() {
+            2 => assert_eq!(shown(&b).await, first),
+            _ => assert_eq!(documents(&to, "c").await.len(), 40),
+        }
+    }
+    cli.json(&import).await;
+    cli.json(&import).await;
+    let dropped = cli.json(&["import", "--drop-replaced"]).await;
+    assert_eq!(dropped["backups"].as_array().unwrap().len(), 2, "{dropped}");
+    assert_eq!(names(&to).await.iter().filter(|name| name.contains("bsonvault")).count(), 0);
 }

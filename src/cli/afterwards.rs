@@ -2,12 +2,14 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render::plain;
 use super::with_progress;
 use crate::config::Config;
 use crate::engine::cleanup::{self, CleanupOptions, CleanupReport};
+use crate::engine::undo::{self, UndoOptions, UndoReport};
 use crate::error::Result;
 use crate::pipeline::progress::Progress;
 
@@ -18,6 +20,51 @@ pub(super) async fn cleanup(dry_run: bool, config: &Config, faces: Faces, stop: 
     let options = CleanupOptions { dry_run, lease: None };
     let report = with_progress(faces, &progress, cleanup::run(&target, options, &progress, stop)).await?;
     Ok(Outcome { text: cleaned_up(&report), json: output::fields(&report)?, failure: report.failure() })
+}
+
+/// `import --undo-last`.
+pub(super) async fn undo_last(
+    (dry_run, yes): (bool, bool),
+    config: &Config,
+    faces: Faces,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let target = config.target()?;
+    let progress = Progress::default();
+    let ask = async |lost: &[String]| {
+        let hint = "give --yes to undo the import all the same, --dry-run to see what would be put back, or --drop-replaced to give up what was kept";
+        let what = "undoing the import loses something".to_owned();
+        confirm(Loss { what, each: lost.iter().map(|lost| plain(lost)).collect(), hint: hint.to_owned() }, yes, stop).await
+    };
+    let options = UndoOptions { dry_run, lease: None };
+    // Not beside lines that are drawn anew: it may ask.
+    let faces = if faces == Faces::Silent { faces } else { Faces::Lines };
+    let report = with_progress(faces, &progress, undo::undo_last(&target, options, ask, &progress, stop)).await?;
+    Ok(Outcome::done(undone(&report), output::fields(&report)?))
+}
+
+/// `import --drop-replaced`.
+pub(super) async fn drop_replaced(dry_run: bool, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+    let target = config.target()?;
+    let progress = Progress::default();
+    let options = UndoOptions { dry_run, lease: None };
+    let report = with_progress(faces, &progress, undo::drop_replaced(&target, options, &progress, stop)).await?;
+    Ok(Outcome::done(undone(&report), output::fields(&report)?))
+}
+
+/// What undoing an import, or dropping what was kept, did or would do, a line each.
+fn undone(report: &UndoReport) -> String {
+    let would = if report.dry_run { "would be " } else { "" };
+    let mut text = format!("target       {}\n", report.target);
+    report.backups.iter().for_each(|backup| text += &format!("import of    {}\n", plain(backup)));
+    let mut add = |words: &str, names: &[String]| {
+        names.iter().for_each(|name| text += &format!("{words}: {}\n", plain(name)));
+    };
+    add(&format!("{would}put back"), &report.restored);
+    add(&format!("{would}removed, as it was not there before the import"), &report.removed);
+    add(&format!("{would}dropped"), &report.dropped);
+    add(if report.dry_run { "would be lost" } else { "lost" }, &report.lost);
+    text + if report.dry_run { "nothing was changed\n" } else { "" }
 }
 
 /// What a cleaning up did, or would do, a line each.

@@ -21,7 +21,8 @@ use crate::pipeline::progress::Progress;
 use crate::sink::users::WantedAccounts;
 
 /// What says something of a backup that is imported, and nothing where none is.
-const OF_AN_IMPORT: [&str; 14] = [
+const OF_AN_IMPORT: [&str; 15] = [
+    "keep_replaced",
     "backup",
     "database",
     "rename",
@@ -42,11 +43,17 @@ const OF_AN_IMPORT: [&str; 14] = [
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The backup: a name that `list` shows, the path of one, or what mongodump made: a directory, an archive, a file, or - for an archive on standard input; plain or gzip, whatever its name
-    #[arg(value_name = "BACKUP", required_unless_present = "cleanup")]
+    #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
     backup: Option<String>,
     /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish
     #[arg(long, conflicts_with_all = OF_AN_IMPORT)]
     cleanup: bool,
+    /// Import nothing: put back what the last import with --keep-replaced replaced; --yes also where documents were written since
+    #[arg(long, conflicts_with_all = OF_AN_IMPORT, conflicts_with = "cleanup")]
+    undo_last: bool,
+    /// Import nothing: drop all that imports with --keep-replaced have kept in the target
+    #[arg(long, conflicts_with_all = OF_AN_IMPORT, conflicts_with_all = ["cleanup", "undo_last"])]
+    drop_replaced: bool,
     /// The target [env: MONGO_URI_LOCAL]
     #[arg(long, value_name = "URI")]
     target: Option<String>,
@@ -86,6 +93,9 @@ pub struct Args {
     /// Replace, merge into and drop what holds documents without asking; needed where there is no terminal to ask on
     #[arg(short, long)]
     yes: bool,
+    /// Keep what is replaced or dropped beside the new, under a name that is told, until --undo-last or --drop-replaced
+    #[arg(long)]
+    keep_replaced: bool,
     /// Go on though the target is the deployment that the backup came from, or the configured source
     #[arg(long)]
     allow_same: bool,
@@ -134,7 +144,11 @@ impl Args {
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     let Some(asked) = args.backup.as_deref() else {
-        return afterwards::cleanup(args.dry_run, config, faces, stop).await;
+        return match (args.undo_last, args.drop_replaced) {
+            (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, stop).await,
+            (_, true) => afterwards::drop_replaced(args.dry_run, config, faces, stop).await,
+            _ => afterwards::cleanup(args.dry_run, config, faces, stop).await,
+        };
     };
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = RestoreOptions {
@@ -156,6 +170,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         },
         allow_duplicates: args.allow_duplicates,
         users: args.with_users.then(WantedAccounts::all),
+        keep_replaced: args.keep_replaced,
         allow_same: args.allow_same,
         tuning: config.tuning,
         ..RestoreOptions::default()
@@ -243,7 +258,7 @@ fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
         [_] => "this holds documents and would be overwritten".to_owned(),
         many => format!("these {} hold documents and would be overwritten", many.len()),
     };
-    let hint = "give --yes to do it, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--database, \
+    let hint = "give --yes to do it, with --keep-replaced so that it can be undone, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--database, \
                 --rename), nothing is overwritten";
     Loss { what, each: overwrites.iter().map(render::overwrite).collect(), hint: hint.to_owned() }
 }

@@ -274,6 +274,13 @@ pub fn import(report: &RestoreReport) -> String {
     for namespace in &report.pruned {
         text += &format!("dropped: {} is not in the backup\n", plain(namespace));
     }
+    for kept in report.kept.iter().flatten() {
+        let place = kept.kept_as.as_deref().map_or_else(|| "its definition".to_owned(), |place| format!("as {}", plain(place)));
+        text += &format!("kept: {}, {place}\n", plain(&kept.namespace));
+    }
+    if report.kept.is_some() {
+        text += "to undo the import: bsonvault import --undo-last; to drop what was kept: bsonvault import --drop-replaced\n";
+    }
     for left_out in &report.left_out {
         text += &format!("warning: {}\n", plain(left_out));
     }

@@ -14,6 +14,7 @@ pub mod record;
 mod replayed;
 pub mod restore;
 pub mod tune;
+pub mod undo;
 pub mod verify;
 
 use crate::format::frame::Codec;

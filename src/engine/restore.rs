@@ -8,6 +8,7 @@ mod documents;
 mod dumped;
 mod fill;
 mod guard;
+mod keeping;
 mod later;
 mod oldest;
 mod origin;
@@ -31,11 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::dumped::{DumpOptions, Dumped};
 use self::fill::Filled;
+use self::keeping::Keeping;
 pub use self::origin::Origin;
 pub use self::overwrites::{Overwriting, PlannedOverwrite};
 pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
 use self::report::Staging;
-pub use self::report::{ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
+pub use self::report::{KeptNamespace, ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
 use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
 use crate::catalog::Backup;
@@ -52,7 +54,7 @@ use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Published, Staged, Step};
 use crate::sink::users::WantedAccounts;
-use crate::sink::{Alterations, Target, indexes, staging, users};
+use crate::sink::{Alterations, Target, indexes, kept, staging, users};
 
 /// How many problems of a damaged backup an error names.
 const NAMED_PROBLEMS: usize = 3;
@@ -85,6 +87,8 @@ pub struct RestoreOptions {
     pub allow_duplicates: bool,
     /// The users and roles of a dump that are added to those of the target, once everything else is published.
     pub users: Option<WantedAccounts>,
+    /// What is replaced or pruned stays in the target under another name, so that the import can be undone.
+    pub keep_replaced: bool,
     /// What is to be otherwise than in the backup.
     pub alterations: Alterations,
     /// The target may be the deployment that the backup came from, or the configured source.
@@ -292,8 +296,12 @@ async fn write(
     // 2. Decide, and publish. From here on nothing stops it.
     progress.begin("publishing");
     plan.look_again().await?;
-    let steps = steps(plan)?;
     let home = plan.databases().into_iter().next().unwrap_or_default();
+    let mut keeping = None;
+    if options.keep_replaced {
+        keeping = Some(Keeping::of(origin, plan, &home, lease, &staged).await?);
+    }
+    let steps = steps(plan, keeping.as_ref())?;
     publish::ready(&target, &steps).await?;
     lease.confirm().await?;
     let mut published = Published::default();
@@ -301,6 +309,9 @@ async fn write(
         published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps, decided).await?;
     }
     staged.not_added = published.passed_over;
+    if options.keep_replaced {
+        staged.kept = kept::set(&target.unstoppable(), &home, lease.id()).await?;
+    }
     Ok((staged, published.given_up))
 }
 
@@ -348,6 +359,8 @@ async fn stage(
         lost: Vec::new(),
         operations: 0,
         not_added: 0,
+        replayed: None,
+        kept: None,
     };
     if let Some(slice) = &plan.slice {
         staged.operations = slice.replay(&stage).await?;
@@ -357,6 +370,9 @@ async fn stage(
         let all: Vec<Read> =
             contents.map(|(number, content)| Read::of(Filled { number, ..Filled::default() }, content)).collect();
         stage.build(&all, Which::All).await?;
+        if options.keep_replaced {
+            staged.replayed = Some(stage.read_all_back().await?);
+        }
     }
 
     // 5. Only now what makes documents expire.
@@ -370,16 +386,17 @@ async fn stage(
 }
 
 /// What is published, in the plan's order, and what is pruned.
-fn steps(plan: &Plan) -> Result<Vec<Step>> {
-    let mut steps = Vec::new();
+fn steps(plan: &Plan, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
+    let mut steps: Vec<Step> = keeping.map(Keeping::remember).into_iter().collect();
     let replaces = plan.mode == RestoreMode::Replace;
-    for blueprint in &plan.blueprints {
+    for (number, blueprint) in plan.blueprints.iter().enumerate() {
         let to = blueprint.namespace.clone();
+        let keep = keeping.map(|keeping| keeping.keep(number, &to));
         let Some(uuid) = blueprint.uuid else {
-            steps.push(Step::View { to, options: blueprint.all_options()?, replaces });
+            steps.push(Step::View { to, options: blueprint.all_options()?, replaces, keep });
             continue;
         };
-        let staged = Staged { place: blueprint.place.clone(), to, uuid, replaces };
+        let staged = Staged { place: blueprint.place.clone(), to, uuid, replaces, keep };
         let stands = plan.stands(blueprint).is_some();
         steps.push(match blueprint.kind {
             CollectionKind::TimeSeries => Step::Series { staged, options: blueprint.all_options()? },
@@ -388,7 +405,10 @@ fn steps(plan: &Plan) -> Result<Vec<Step>> {
             _ => Step::Swap(staged),
         });
     }
-    steps.extend(plan.prunes.iter().map(|(namespace, uuid)| Step::Drop { namespace: namespace.clone(), uuid: *uuid }));
+    steps.extend(plan.prunes.iter().zip(plan.blueprints.len()..).map(|((namespace, uuid), number)| {
+        let keep = keeping.map(|keeping| keeping.keep(number, namespace));
+        Step::Drop { namespace: namespace.clone(), uuid: *uuid, keep }
+    }));
     Ok(steps)
 }
 

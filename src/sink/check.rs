@@ -14,9 +14,10 @@ use super::{Attempts, Blueprint, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::Elements;
-use crate::format::manifest::Topology;
+use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::command;
 use crate::mongo::failure::{describe, is_transient};
+use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Item;
@@ -71,6 +72,23 @@ pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: 
         reading.reply_bytes = Some((reading.reply_bytes.unwrap_or(LARGEST_REPLY) / 4).max(SMALLEST_REPLY));
         attempts.again(e).await?;
     }
+}
+
+/// The same of something that stands there, about as large as is said.
+///
+/// # Errors
+/// As for [`content`].
+pub async fn content_of(
+    target: &Target,
+    namespace: &Namespace,
+    is_series: bool,
+    about: Content,
+    (cpu, budget): (&Cpu, &Budget),
+    item: &Item,
+) -> Result<Content> {
+    let kind = if is_series { CollectionKind::TimeSeries } else { CollectionKind::Collection };
+    let blueprint = Blueprint { kind, content: about, ..Blueprint::standing(namespace.clone()) };
+    content(target, &blueprint, cpu, budget, item).await
 }
 
 /// How many documents the collection of this blueprint has, as the server counts them.

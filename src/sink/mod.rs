@@ -8,6 +8,7 @@ mod ddl;
 pub mod holdings;
 pub mod indexes;
 pub mod insert;
+pub mod kept;
 pub mod lease;
 pub mod leftovers;
 pub mod limits;

@@ -13,15 +13,16 @@ use bson::{RawDocumentBuf, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::ddl::{self, Standing};
+pub use super::kept::Keep;
 use super::lease::Former;
 use super::merge::Merging;
 pub use super::record::{Staged, Step};
-use super::{Attempts, Problem, Target, merge, record, series, write_concern_error};
+use super::{Attempts, Problem, Target, kept, merge, record, series, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of, is_passing};
-use crate::names::Namespace;
+use crate::names::{KEPT_PREFIX, Namespace, STAGING_PREFIX};
 
 /// Renames at a time.
 const AT_A_TIME: usize = 8;
@@ -98,6 +99,11 @@ async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result
         target.make_durable(home).await?;
         // One process, in one term: nothing of what it acknowledged in between was taken back.
         if target.identity().await? == before && all_done(target, steps, &given_up).await? {
+            for step in steps {
+                if let Step::Forget { record, id } = step {
+                    kept::forget(target, &record.database, id).await?;
+                }
+            }
             record::remove(target, home, id).await?;
             let given_up = given_up.into_iter().map(|(_, error)| error).collect();
             return Ok(Published { given_up, passed_over: passed_over.into_inner() });
@@ -125,7 +131,8 @@ pub async fn roll_forward(target: &Target, databases: &BTreeSet<String>, formers
         match record::read(target, &home, &id).await? {
             Some(steps) => {
                 done.given_up.extend(finish(target, &home, &id, &steps).await?.given_up);
-                done.published.extend(steps.iter().map(|step| step.name().to_string()));
+                done.published
+                    .extend(steps.iter().map(Step::name).filter(|name| !name.is_of_an_import()).map(Namespace::to_string));
             }
             None => record::remove(target, &home, &id).await?,
         }
@@ -152,13 +159,14 @@ impl Step {
             Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to,
             Self::View { to, .. } => to,
             Self::Drop { namespace, .. } => namespace,
+            Self::Remember { record, .. } | Self::Forget { record, .. } => record,
         }
     }
 
     fn staged(&self) -> Option<&Staged> {
         match self {
             Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => Some(staged),
-            Self::View { .. } | Self::Drop { .. } => None,
+            Self::View { .. } | Self::Drop { .. } | Self::Remember { .. } | Self::Forget { .. } => None,
         }
     }
 
@@ -170,7 +178,7 @@ impl Step {
             Self::Merge(_) | Self::Add(_) | Self::View { .. } => {
                 matches!(error.kind(), ErrorKind::Refused | ErrorKind::Server) && !is_passing(error)
             }
-            Self::Series { .. } | Self::Drop { .. } => false,
+            Self::Series { .. } | Self::Drop { .. } | Self::Remember { .. } | Self::Forget { .. } => false,
         }
     }
 }
@@ -194,6 +202,12 @@ async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str
 
 /// Does every step. Gives those that were given up, by their namespaces, and counts documents that were passed over.
 async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Result<Vec<(Namespace, Error)>> {
+    // What an import keeps is written down before anything of it is moved.
+    for step in steps {
+        if let Step::Remember { record, id, backup, at } = step {
+            kept::begin(target, &record.database, id, backup, *at).await?;
+        }
+    }
     let standing = list(target, steps).await?;
     let nothing = Standing::default();
     let work = |step| {
@@ -204,8 +218,8 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Re
                 Step::Series { staged, options } => series::publish(target, staged, options).await,
                 Step::Merge(staged) => merge::publish(target, staged, Merging::Replace).await,
                 Step::Add(staged) => merge::publish(target, staged, Merging::Keep(passed_over)).await,
-                Step::Drop { namespace, uuid } => prune(target, namespace, *uuid).await,
-                Step::View { .. } => Ok(()),
+                Step::Drop { namespace, uuid, keep } => prune(target, namespace, *uuid, keep.as_ref()).await,
+                Step::View { .. } | Step::Remember { .. } | Step::Forget { .. } => Ok(()),
             };
             match done {
                 Ok(()) => Ok(None),
@@ -242,7 +256,7 @@ async fn displaced(target: &Target, steps: &[Step]) -> Result<Option<Error>> {
         match step {
             Step::Swap(staged) => there.is_none_or(|c| c.uuid != Some(staged.uuid)),
             Step::Series { .. } | Step::Merge(_) | Step::Add(_) | Step::View { .. } => there.is_none(),
-            Step::Drop { .. } => false,
+            Step::Drop { .. } | Step::Remember { .. } | Step::Forget { .. } => false,
         }
     };
     let names: Vec<String> = steps.iter().filter(gone).map(|step| step.name().to_string()).collect();
@@ -263,12 +277,14 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
     let mut standing = Cow::Borrowed(listed);
+    // What stood there was moved aside since the listing.
+    let mut is_free = false;
     loop {
         // Not under its staging name any more: it is published, or was and is replaced since.
         if standing.by_uuid(staged.uuid).is_none_or(|c| c.name != staged.place.collection) {
             return Ok(());
         }
-        let there = standing.get(&staged.to.collection);
+        let there = standing.get(&staged.to.collection).filter(|_| !is_free);
         if let (Some(there), false) = (there, staged.replaces) {
             return Err(in_the_way(&staged.to, &there.kind));
         }
@@ -278,19 +294,31 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
             standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
             continue;
         }
+        match (&staged.keep, there) {
+            (Some(keep), Some(there)) => {
+                is_free = kept::set_aside(target, &staged.to, there, &standing, keep, Some(staged.uuid)).await?;
+                if !is_free {
+                    standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
+                }
+                continue;
+            }
+            (Some(keep), None) if !is_free => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await?,
+            _ => {}
+        }
         // A rename goes over collections only.
         if there.is_some_and(|c| c.kind != "collection") {
             ddl::drop(target, &staged.to).await?;
         }
         // `system.js` may be renamed and not dropped: the old one leaves first.
         let leaves = there.filter(|_| staged.to.collection.starts_with("system."));
-        let aside = Namespace::new(&*staged.to.database, format!("{}.old", staged.place.collection));
+        let number = staged.place.collection.trim_start_matches(STAGING_PREFIX).trim_start_matches(KEPT_PREFIX);
+        let aside = Namespace::new(&*staged.to.database, format!("{STAGING_PREFIX}{number}.old"));
         let (from, to, uuid) = match leaves {
             Some(old) => (&staged.to, &aside, old.uuid),
             None => (&staged.place, &staged.to, Some(staged.uuid)),
         };
         let mut rename = rawdoc! {
-            "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": staged.replaces, "writeConcern": { "w": 1 },
+            "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": staged.replaces && staged.keep.is_none(), "writeConcern": { "w": 1 },
         };
         if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
             rename.append(
@@ -312,6 +340,7 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
         }
         // Whether it was done is told by what stands there.
         standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
+        is_free = false;
     }
 }
 
@@ -342,14 +371,20 @@ pub(super) fn in_between(error: &mongodb::error::Error) -> Problem {
     Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
 }
 
-/// Drops what is still what it was when the plan named it.
-async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>) -> Result<()> {
+/// Drops what is still what it was when the plan named it, or keeps it elsewhere.
+async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>, keep: Option<&Keep>) -> Result<()> {
     let standing = Standing::of(target, &namespace.database).await?;
     match standing.get(&namespace.collection) {
         // A view has no identity, and is no more than its definition.
-        Some(there) if standing.identity(there) == uuid && (uuid.is_some() || there.kind == "view") => {
-            ddl::drop(target, namespace).await
-        }
+        Some(there) if standing.identity(there) == uuid && (uuid.is_some() || there.kind == "view") => match keep {
+            Some(keep) => kept::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
+            None => ddl::drop(target, namespace).await,
+        },
+        // Its buckets have left already, and it has not.
+        Some(there) if there.kind == "timeseries" && standing.identity(there).is_none() => match keep {
+            Some(keep) => kept::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -361,8 +396,8 @@ async fn create_views(target: &Target, views: Vec<&Step>) -> Result<Vec<(Namespa
     loop {
         let (before, mut failed) = (left.len(), Vec::new());
         for step in left {
-            let Step::View { to, options, replaces } = step else { continue };
-            match view(target, to, options, *replaces).await {
+            let Step::View { to, options, replaces, keep } = step else { continue };
+            match view(target, to, options, *replaces, keep.as_ref()).await {
                 Ok(()) => {}
                 Err(e) if step.can_be_given_up_after(&e) => failed.push((step, e)),
                 Err(e) => return Err(e),
@@ -375,7 +410,7 @@ async fn create_views(target: &Target, views: Vec<&Step>) -> Result<Vec<(Namespa
     }
 }
 
-async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replaces: bool) -> Result<()> {
+async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replaces: bool, keep: Option<&Keep>) -> Result<()> {
     let standing = Standing::of(target, &to.database).await?;
     if let Some(there) = standing.get(&to.collection) {
         if there.kind == "view" && there.options == *options {
@@ -383,6 +418,14 @@ async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replace
         }
         if !replaces {
             return Err(in_the_way(to, &there.kind));
+        }
+        match keep {
+            Some(keep) if there.kind == "view" => kept::remember(target, to, there, None, keep, None).await?,
+            Some(keep) if kept::set_aside(target, to, there, &standing, keep, None).await? => {
+                return ddl::create(target, to, options).await;
+            }
+            Some(_) => return Err(in_the_way(to, &there.kind)),
+            None => {}
         }
         // A view can be changed in one step, but for its collation.
         if there.kind == "view" && there.options.get("collation").ok() == options.get("collation").ok() {
@@ -399,6 +442,8 @@ async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replace
             }
         }
         ddl::drop(target, to).await?;
+    } else if let Some(keep) = keep {
+        kept::was_free(target, to, keep, None).await?;
     }
     ddl::create(target, to, options).await
 }

@@ -13,8 +13,10 @@ use bson::raw::cstr;
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
+use super::kept::Keep;
 use super::{Attempts, MAJORITY_LIMIT, Target, write_errors};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{Content, ContentDigest};
 use crate::format::document::Writer;
 use crate::mongo::command;
 use crate::mongo::failure::{code, describe};
@@ -22,6 +24,9 @@ use crate::names::{IMPORT_COLLECTION, Namespace};
 
 /// The most bytes of steps in one command.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
+
+/// The BSON type of dates.
+const DATE: u8 = 0x09;
 
 /// One namespace that is put in its place. Each step can be repeated, by another process too, and changes nothing where it was done before.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +52,8 @@ pub enum Step {
         options: RawDocumentBuf,
         /// Whether what stands there otherwise goes.
         replaces: bool,
+        /// Where what stands there is kept.
+        keep: Option<Keep>,
     },
     /// What the backup does not have is dropped.
     Drop {
@@ -54,6 +61,26 @@ pub enum Step {
         namespace: Namespace,
         /// Its identity, of a time series that of its buckets; views have none.
         uuid: Option<Uuid>,
+        /// Where it is kept.
+        keep: Option<Keep>,
+    },
+    /// It is written down that an import keeps what it replaces.
+    Remember {
+        /// Where.
+        record: Namespace,
+        /// The import.
+        id: String,
+        /// What it imports.
+        backup: String,
+        /// When, by the target's clock.
+        at: bson::DateTime,
+    },
+    /// What an import kept is forgotten.
+    Forget {
+        /// Where it is written down.
+        record: Namespace,
+        /// The import.
+        id: String,
     },
 }
 
@@ -68,6 +95,8 @@ pub struct Staged {
     pub uuid: Uuid,
     /// Whether a collection that stands under its name goes; else it stays, and this one is not published.
     pub replaces: bool,
+    /// Where what it replaces is kept.
+    pub keep: Option<Keep>,
 }
 
 impl Step {
@@ -77,6 +106,7 @@ impl Step {
             Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to.database,
             Self::View { to, .. } => &to.database,
             Self::Drop { namespace, .. } => &namespace.database,
+            Self::Remember { record, .. } | Self::Forget { record, .. } => &record.database,
         }
     }
 
@@ -89,6 +119,7 @@ impl Step {
             step.string("to", &staged.to.collection);
             step.uuid("uuid", staged.uuid.as_bytes());
             step.bool("replaces", staged.replaces);
+            keep_to_document(step, staged.keep.as_ref());
         };
         match self {
             Self::Swap(staged) => {
@@ -108,20 +139,36 @@ impl Step {
                 step.string("kind", "add");
                 names(&mut step, staged);
             }
-            Self::View { to, options, replaces } => {
+            Self::View { to, options, replaces, keep } => {
                 step.string("kind", "view");
+                keep_to_document(&mut step, keep.as_ref());
                 step.bool("replaces", *replaces);
                 step.string("database", &to.database);
                 step.string("to", &to.collection);
                 step.binary("options", options.as_bytes());
             }
-            Self::Drop { namespace, uuid } => {
+            Self::Drop { namespace, uuid, keep } => {
                 step.string("kind", "drop");
+                keep_to_document(&mut step, keep.as_ref());
                 step.string("database", &namespace.database);
                 step.string("to", &namespace.collection);
                 if let Some(known) = uuid {
                     step.uuid("uuid", known.as_bytes());
                 }
+            }
+            Self::Remember { record, id, backup, at } => {
+                step.string("kind", "remember");
+                step.string("database", &record.database);
+                step.string("to", &record.collection);
+                step.string("of", id);
+                step.string("backup", backup);
+                step.element(DATE, "at", &at.timestamp_millis().to_le_bytes());
+            }
+            Self::Forget { record, id } => {
+                step.string("kind", "forget");
+                step.string("database", &record.database);
+                step.string("to", &record.collection);
+                step.string("of", id);
             }
         }
         step.raw()
@@ -138,18 +185,55 @@ impl Step {
         let replaces = || document.get_bool("replaces").ok();
         let staged = |to: &Namespace| {
             let place = Namespace::new(database, document.get_str("place").ok()?);
-            Some(Staged { place, to: to.clone(), uuid: uuid()?, replaces: replaces()? })
+            Some(Staged { place, to: to.clone(), uuid: uuid()?, replaces: replaces()?, keep: keep_of_document(document)? })
         };
         Some(match document.get_str("kind").ok()? {
             "swap" => Self::Swap(staged(&to)?),
             "series" => Self::Series { staged: staged(&to)?, options: options()? },
             "merge" => Self::Merge(staged(&to)?),
             "add" => Self::Add(staged(&to)?),
-            "view" => Self::View { to, options: options()?, replaces: replaces()? },
-            "drop" => Self::Drop { namespace: to, uuid: uuid() },
+            "view" => Self::View { to, options: options()?, replaces: replaces()?, keep: keep_of_document(document)? },
+            "drop" => Self::Drop { namespace: to, uuid: uuid(), keep: keep_of_document(document)? },
+            "remember" => Self::Remember {
+                id: document.get_str("of").ok()?.to_owned(),
+                backup: document.get_str("backup").ok()?.to_owned(),
+                at: document.get_datetime("at").ok()?,
+                record: to,
+            },
+            "forget" => Self::Forget { id: document.get_str("of").ok()?.to_owned(), record: to },
             _ => return None,
         })
     }
+}
+
+fn keep_to_document(step: &mut Writer, keep: Option<&Keep>) {
+    let Some(keep) = keep else { return };
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let keep = rawdoc! {
+        "of": &*keep.id,
+        "home": &*keep.home,
+        "number": keep.number,
+        "place": &*keep.place.collection,
+        "documents": number(keep.imported.documents),
+        "bytes": number(keep.imported.bytes),
+        "digest": keep.imported.digest().to_string(),
+    };
+    step.document("keep", keep.as_bytes());
+}
+
+/// Where a step keeps what it replaces, none where it does not; none of that where it cannot be read.
+#[expect(clippy::option_option, reason = "it need not be there, and it may be unreadable")]
+fn keep_of_document(step: &RawDocument) -> Option<Option<Keep>> {
+    let Ok(keep) = step.get_document("keep") else { return Some(None) };
+    let number = |field| u64::try_from(keep.get_i64(field).ok()?).ok();
+    let digest = ContentDigest::try_from(keep.get_str("digest").ok()?.to_owned()).ok()?;
+    Some(Some(Keep {
+        id: keep.get_str("of").ok()?.to_owned(),
+        home: keep.get_str("home").ok()?.to_owned(),
+        number: keep.get_i64("number").ok()?,
+        place: Namespace::new(step.get_str("database").ok()?, keep.get_str("place").ok()?),
+        imported: Content { documents: number("documents")?, bytes: number("bytes")?, sum: digest.0 },
+    }))
 }
 
 /// Writes the steps, and then the header: when this returns they are decided, and on the disks of a majority.

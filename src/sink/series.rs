@@ -7,12 +7,13 @@ use mongodb::error::Error as DriverError;
 use super::ddl::{self, Standing};
 use super::publish::{in_between, is_in_between};
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target, check, copy, write_concern_error};
+use super::{Attempts, Blueprint, Target, check, copy, kept, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::CollectionKind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
+use crate::names::Namespace;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
@@ -40,7 +41,7 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             match there.map(|c| c.kind.as_str()) {
                 Some("timeseries") => return leave_staging(target, staged, &standing).await,
                 // It hides the buckets, and they stay.
-                Some(_) => ddl::drop(target, &staged.to).await?,
+                Some(_) => make_room(target, staged, &standing).await?,
                 None => {}
             }
             // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
@@ -56,6 +57,12 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             continue;
         }
         // The staging is whole and proven: what stands in its place may go.
+        if staged.keep.is_some() {
+            make_room(target, staged, &standing).await?;
+            if there.is_some() {
+                continue;
+            }
+        }
         for name in [&staged.to, &final_buckets] {
             if standing.get(&name.collection).is_some() {
                 ddl::drop(target, name).await?;
@@ -80,6 +87,34 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             Err(e) => attempts.again(e).await?,
         }
     }
+}
+
+/// Moves aside what stands under the name of a time series, or drops it.
+async fn make_room(target: &Target, staged: &Staged, standing: &Standing) -> Result<()> {
+    let there = standing.get(&staged.to.collection);
+    match (&staged.keep, there) {
+        (Some(keep), Some(there)) => {
+            // What came under the name meanwhile is met by the next look.
+            kept::set_aside(target, &staged.to, there, standing, keep, Some(staged.uuid)).await.map(|_| ())
+        }
+        (Some(keep), None) => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await,
+        (None, Some(_)) => ddl::drop(target, &staged.to).await,
+        (None, None) => Ok(()),
+    }
+}
+
+/// Moves a time series to another name, from wherever an earlier run got to: buckets first, and what shows them then.
+pub(super) async fn set_aside(
+    target: &Target,
+    from: &Namespace,
+    to: &Namespace,
+    options: &RawDocument,
+    standing: &Standing,
+) -> Result<()> {
+    let buckets = standing.get(&from.buckets().collection).or_else(|| standing.get(&to.buckets().collection));
+    let Some(uuid) = buckets.and_then(|buckets| buckets.uuid) else { return ddl::drop(target, from).await };
+    let moved = Staged { place: from.clone(), to: to.clone(), uuid, replaces: true, keep: None };
+    Box::pin(publish(target, &moved, options)).await
 }
 
 /// Whether the login or the deployment cannot do this at all.

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, LeftOut, Topology};
 use crate::mongo::catalog::{self, CollectionInfo};
 use crate::mongo::{Connection, Version, command};
-use crate::names::{BUCKETS_PREFIX, Namespace, NamespacePattern, SYSTEM_DATABASES};
+use crate::names::{BUCKETS_PREFIX, KEPT_PREFIX, Namespace, NamespacePattern, SYSTEM_DATABASES};
 
 /// How many small commands are under way at a time.
 const CONCURRENCY: usize = 16;
@@ -185,7 +185,11 @@ fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>
             continue; // carried by the time series and the views themselves
         }
         if Namespace::new(database, &*entry.name).is_of_an_import() {
-            reject(entry.name, entry.uuid, "belongs to an import that runs, or that a crash left");
+            let reason = match entry.name.starts_with(KEPT_PREFIX) {
+                true => "is what an import replaced and keeps (import --keep-replaced)",
+                false => "belongs to an import that runs, or that a crash left",
+            };
+            reject(entry.name, entry.uuid, reason);
             continue;
         }
         if entry.name.starts_with("system.") && entry.name != "system.js" {

@@ -11,7 +11,7 @@ use super::origin::Origin;
 use super::overwrites::{self, PlannedOverwrite};
 use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
-use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard};
+use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard, keeping};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
@@ -19,7 +19,7 @@ use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::pipeline::progress::{Item, Progress};
 use crate::sink::users::WantedAccounts;
-use crate::sink::{Blueprint, Standing, Target, indexes, limits, prepare, replay};
+use crate::sink::{Blueprint, Standing, Target, indexes, kept, limits, prepare, replay};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -205,6 +205,7 @@ pub(super) async fn make(
     options: &RestoreOptions,
     stop: &CancellationToken,
 ) -> Result<Plan> {
+    keeping::refuse(options)?;
     if options.prune && options.indexes == IndexMode::Only {
         return Err(
             Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
@@ -286,6 +287,10 @@ pub(super) async fn make(
     }
     if options.prune {
         plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
+    }
+    if options.keep_replaced {
+        let standing = plan.blueprints.iter().filter(|b| plan.stands(b).is_some()).map(|b| &b.namespace);
+        kept::refuse_without_rights(&plan.target, standing.chain(plan.prunes.iter().map(|(name, _)| name))).await?;
     }
     Ok(plan)
 }

@@ -8,9 +8,11 @@ use super::origin::Origin;
 use super::plan::Plan;
 use super::stage::Proven;
 use super::{IndexMode, RestoreMode};
+use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, CollectionKind};
 use crate::sink::Blueprint;
+use crate::sink::kept::{Kept, KeptSet};
 
 /// A finished import: everything in it was read back from the target and found to be what the backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +64,9 @@ pub struct RestoreReport {
     pub roles: u64,
     /// What stood in the target, was not in the backup, and was dropped.
     pub pruned: Vec<String>,
+    /// What was replaced or pruned and is kept under another name, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Vec<KeptNamespace>>,
     /// What the target cannot hold and was left out, in words.
     pub left_out: Vec<String>,
     /// How long it took, in milliseconds.
@@ -80,6 +85,30 @@ pub struct ReplayReport {
     pub entries: u64,
     /// The operations on documents that were applied.
     pub operations: u64,
+}
+
+/// Something that an import replaced or pruned, and that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptNamespace {
+    /// Its name before the import.
+    pub namespace: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name since. Of a view, only its definition is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+    /// Its documents, as the server counted them; of a time series, its buckets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+}
+
+impl KeptNamespace {
+    fn of(kept: &Kept) -> Self {
+        let kept_as = Some(kept.place.to_string()).filter(|_| kept.holds_documents());
+        Self { namespace: kept.namespace.to_string(), kind: kept.kind.clone(), kept_as, documents: kept.documents }
+    }
 }
 
 /// The indexes of an import.
@@ -143,6 +172,10 @@ pub(super) struct Staging {
     pub(super) operations: u64,
     /// Documents that were not added to what stands in the target.
     pub(super) not_added: u64,
+    /// What each collection holds after the replay, where that was read.
+    pub(super) replayed: Option<Vec<Content>>,
+    /// What was replaced and is kept.
+    pub(super) kept: Option<KeptSet>,
 }
 
 pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
@@ -180,8 +213,10 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
     let Proven { passed_over, overwritten, accounts, .. } = staged.proven;
     let count = |documents: &[u8]| Documents::of(documents).count() as u64;
     let (users, roles) = (count(&accounts.users), count(&accounts.roles));
+    let kept = staged.kept.map(|set| set.kept.iter().filter(|kept| !kept.was_nothing()).map(KeptNamespace::of).collect());
     RestoreReport {
         replayed,
+        kept,
         passed_over,
         not_added: staged.not_added,
         overwritten,
@@ -222,6 +257,7 @@ fn report(
         overwritten: 0,
         users: 0,
         roles: 0,
+        kept: None,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -233,6 +233,18 @@ impl Stage<'_> {
         .hint("something else may be writing to the staging collections: stop it"))
     }
 
+    /// What each collection holds now, in the plan's order.
+    pub(super) async fn read_all_back(&self) -> Result<Vec<Content>> {
+        let reading = self.plan.blueprints.iter().map(|blueprint| async move {
+            if !blueprint.holds_documents() {
+                return Ok(Content::default());
+            }
+            let item = self.plan.item(self.progress, blueprint, "reading back");
+            check::content(&self.plan.target, blueprint, &self.cpu, &self.budget, &item).await
+        });
+        stream::iter(reading).buffered(self.writers.now).try_collect().await
+    }
+
     /// How many documents each collection has now.
     pub(super) async fn count(&self) -> Result<Vec<u64>> {
         let counts = self.plan.blueprints.iter().map(|blueprint| async move {

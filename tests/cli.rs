@@ -80,6 +80,7 @@ async fn missing_and_bad_uris_are_told_in_the_known_words() {
     assert_eq!(json["error"]["kind"], "usage");
     assert!(json["error"]["hint"].is_string());
     // What needs no URI minds neither.
+    std::fs::create_dir(cli.dir().join("backups")).unwrap();
     assert_eq!(cli.env("MONGO_URI_ATLAS", "nonsense").run(&["list"]).await.code, Some(0));
 }
 
@@ -95,7 +96,7 @@ async fn a_source_that_does_not_answer_fails_soon_and_leaves_nothing() {
     assert_eq!(json.code, Some(1));
     assert_eq!(json.json()["error"]["kind"], "unreachable");
     assert_eq!(json.stderr, "");
-    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+    assert!(!cli.dir().join("backups").exists());
 }
 
 #[tokio::test]
@@ -104,6 +105,11 @@ async fn paths_and_backups_that_cannot_be_are_refused() {
     refused(&cli.run(&["list", "--path", "s3://bucket/x"]).await, 2, "s3:// is not yet supported");
     std::fs::write(cli.dir().join("file"), "").unwrap();
     refused(&cli.run(&["list", "--path", "file"]).await, 1, "is not a directory");
+    // A path that is mistyped is not one without backups.
+    refused(&cli.run(&["list", "--path", "bakcups"]).await, 1, "bakcups does not exist\nhint: set BACKUP_PATH or --path");
+    assert_eq!(cli.run(&["list", "--path", "bakcups", "--json"]).await.json()["error"]["kind"], "notFound");
+    std::fs::create_dir(cli.dir().join("empty")).unwrap();
+    assert_eq!(cli.json(&["list", "--path", "empty"]).await["backups"].as_array().map(Vec::len), Some(0));
     for verb in ["show", "verify", "import"] {
         refused(&cli.run(&[verb, "atlas-backup-none"]).await, 1, "error: Database backup not found");
         let json = cli.run(&[verb, "atlas-backup-none", "--json"]).await.json();
@@ -116,6 +122,9 @@ async fn flags_beat_the_environment_which_beats_dotenv_which_beats_rocket_toml()
     let path =
         async |cli: &Cli, args: &[&str]| cli.json(args).await["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let cli = Cli::new();
+    for name in ["backups", "from-toml", "from-dotenv", "from-environment", "from-flag"] {
+        std::fs::create_dir(cli.dir().join(name)).unwrap();
+    }
     assert_eq!(path(&cli, &["list"]).await, "backups");
     std::fs::write(cli.dir().join("rocket.toml"), "[default.backup]\npath = \"from-toml\"\n").unwrap();
     assert_eq!(path(&cli, &["list"]).await, "from-toml");
@@ -240,7 +249,7 @@ async fn sigterm_ends_it_as_interrupted() {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(finish(child).await.code, Some(130), "{rest:?}");
     assert!(rest.iter().any(|l| l == "error: interrupted"), "{rest:?}");
-    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+    assert!(!cli.dir().join("backups").exists());
 }
 
 #[tokio::test]
@@ -267,7 +276,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     let plan = cli.json(&["backup", "--dry-run", "--include", "shop.*"]).await;
     assert_eq!((&plan["success"], &plan["dryRun"]), (&true.into(), &true.into()));
     assert_eq!(plan["collections"].as_array().map(Vec::len), Some(2), "{plan}");
-    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+    assert!(!cli.dir().join("backups").exists());
     let text = cli.run(&["backup", "--dry-run"]).await;
     assert!(text.stdout.contains("shop.orders") && text.stdout.contains("nothing was written"), "{}", text.stdout);
 

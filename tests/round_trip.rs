@@ -186,7 +186,7 @@ async fn signals_end_a_backup_cleanly() {
     let documents: Vec<Document> = (0..20_000).map(|i| doc! { "_id": i, "pad": "x".repeat(900) }).collect();
     client.database("signals").collection::<Document>("c").insert_many(documents).await.unwrap();
     source.fail_command("alwaysOn", doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 30_000 }).await;
-    for signal in ["INT", "TERM"] {
+    for signal in ["INT", "TERM", "HUP"] {
         let cli = Cli::new();
         let child = cli.spawn(&["backup", "--source", &source.uri(), "--path", "b", "--json"]);
         let pid = child.id().to_string();
@@ -215,6 +215,7 @@ async fn a_backup_that_is_killed_is_incomplete_and_refused() {
     client.database("killed").collection::<Document>("c").insert_many(documents).await.unwrap();
     source.fail_command("alwaysOn", doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 30_000 }).await;
     let cli = Cli::new();
+    std::fs::create_dir(cli.dir().join("b")).unwrap();
     let mut child = cli.spawn(&["backup", "--source", &source.uri(), "--path", "b", "--json"]);
     let running = loop {
         let listed = cli.json(&["list", "--path", "b"]).await;

@@ -309,25 +309,44 @@ async fn with_progress<T>(faces: progress::Faces, progress: &Progress, work: imp
     done
 }
 
-/// The first Ctrl-C or SIGTERM stops the work in order, the second at once.
+/// The first Ctrl-C, SIGTERM or SIGHUP stops the work in order, the second Ctrl-C or SIGTERM at once. A terminal that goes may send
+/// SIGHUP twice, so a further one changes nothing.
 fn watch_signals(stop: CancellationToken) -> Result<()> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("cannot listen for signals: {e}")).cause(e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
     tokio::spawn(async move {
         let mut asked = false;
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if asked {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let at_once = tokio::select! {
+                _ = interrupt.recv() => asked,
+                _ = terminate.recv() => asked,
+                _ = hung_up => false,
+            };
+            if at_once {
                 std::process::exit(130);
             }
-            asked = true;
-            stop.cancel();
-            output::to_stderr("stopping; once more stops at once\n");
+            if !asked {
+                asked = true;
+                stop.cancel();
+                output::to_stderr("stopping; once more stops at once\n");
+            }
         }
     });
     Ok(())
+}
+
+/// Whether SIGHUP was ignored when this process began, as `nohup` has it: then it goes on being ignored.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

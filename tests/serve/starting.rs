@@ -114,6 +114,7 @@ async fn a_name_that_is_no_setting_is_refused_and_auto_import_is_told() {
     assert!(checked.stdout.contains("settings") && checked.stdout.contains("path"), "{checked:?}");
     // One that resembles nothing is warned of where it does no harm.
     let cli = configured().env("BACKUP_HOST_NAME", "x");
+    std::fs::create_dir_all(cli.dir().join("backups")).unwrap();
     let listed = cli.run(&["list"]).await;
     assert!(listed.code == Some(0) && listed.stderr.contains("BACKUP_HOST_NAME"), "{listed:?}");
     let served = cli.run(&["serve"]).await;

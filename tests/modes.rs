@@ -352,6 +352,207 @@ async fn records_are_written_where_updates_may_hold_no_operators_and_earlier_one
     assert_eq!(snapshot(&server.client().await).await, before);
 }
 
+/// Documents with names that servers before 5.0 refuse in everything that an update writes.
+fn with_operator_names() -> Vec<Document> {
+    let reference = |fields: Document| doc! { "_id": fields, "side": "new", "x": { "$y": 1 } };
+    let mut documents = vec![
+        doc! { "_id": 0, "side": "new", "a": { "$match": { "n": 2 } } },
+        doc! { "_id": 1, "side": "new", "a": [{ "$set": 1 }, { "b.c": { "$x": "$$ROOT" } }] },
+        doc! { "_id": 2, "side": "new", "a": { "$id": 5 } },
+        doc! { "_id": 3, "side": "new", "a": { "$ref": "c", "x": 1 } },
+        doc! { "_id": 4, "side": "new", "a": { "$ref": "c", "$id": 1 }, "": { "": 1 } },
+        doc! { "_id": 5, "side": "new", "b.c": 1 },
+        reference(doc! { "$ref": "c", "$id": 1 }),
+    ];
+    documents.extend((10..1300).map(|i| doc! { "_id": i, "side": "new", "a": { "$n": i } }));
+    documents
+}
+
+/// What servers of 4.4 take by no single command: they replace the timestamp in an insert, and refuse the name in an update.
+async fn put_empty_timestamp_beside_operator(database: &Database, collection: &str, id: i32) {
+    insert(database, collection, [doc! { "_id": id, "at": 1, "a": { "$x": 1 }, "side": "new" }]).await;
+    let empty = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
+    let set = doc! { "q": { "_id": id }, "u": { "$set": { "at": empty } } };
+    database.run_command(doc! { "update": collection, "updates": [set] }).await.unwrap();
+}
+
+#[tokio::test]
+async fn documents_go_where_updates_may_hold_no_operators() {
+    let server = Server::of_version("4.4.2").await;
+    let (client, d) = (server.client().await, server.client().await.database("d"));
+    insert(&d, "c", with_operator_names()).await;
+    put_empty_timestamp_beside_operator(&d, "c", 7).await;
+    d.run_command(doc! { "create": "capped", "capped": true, "size": 100_000 }).await.unwrap();
+    insert(&d, "capped", [doc! { "_id": 1 }]).await;
+    put_empty_timestamp_beside_operator(&d, "capped", 2).await;
+    insert(&d, "capped", [doc! { "_id": 3 }]).await;
+    insert(&d, "u", [doc! { "_id": 1, "u": 1, "a": { "$x": 1 } }, doc! { "_id": 2, "u": 2, "a": { "$x": 1 } }]).await;
+    insert(&d, "other", numbered(1)).await;
+    let vault = Vault::new();
+    let backup = vault.backup(&server, &[]).await;
+    let (wanted, capped) = (documents(&d, "c").await, documents(&d, "capped").await);
+    let of_mode =
+        |which: RestoreMode, of: &'static str| options(|o| (o.allow_same, o.mode, o.include) = (true, which, patterns(&[of])));
+    d.drop().await.unwrap();
+    let whole = options(|o| o.allow_same = true);
+    vault.run(&backup, &server.uri(), &whole).await.unwrap();
+    assert_eq!(documents(&d, "capped").await, capped);
+    let hidden = async || d.list_collection_names().await.unwrap().iter().filter(|n| n.starts_with("bsonvault")).count();
+
+    // Merged over others, whatever reply is lost, and again.
+    for command in ["", "insert", "delete", "update", "find"] {
+        d.collection::<Document>("c").drop().await.unwrap();
+        insert(&d, "c", (0..600).map(|i| doc! { "_id": i, "side": "old", "pad": [1, 2] })).await;
+        insert(&d, "c", [doc! { "_id": "stays" }]).await;
+        if !command.is_empty() {
+            let lost = doc! { "failCommands": [command], "closeConnection": true, "namespace": "d.c", "appName": "bsonvault" };
+            server.fail_command(doc! { "times": 2 }, lost).await;
+        }
+        for _ in 0..2 {
+            vault.run(&backup, &server.uri(), &of_mode(RestoreMode::Merge, "d.c")).await.unwrap();
+            let there = documents(&d, "c").await;
+            assert!(wanted.iter().all(|document| there.contains(document)), "{command}");
+            assert_eq!((there.len(), hidden().await), (wanted.len() + 4, 0), "{command}");
+        }
+    }
+    // Added beside others.
+    d.collection::<Document>("c").drop().await.unwrap();
+    insert(&d, "c", [doc! { "_id": 0, "side": "old" }, doc! { "_id": 7, "side": "old" }]).await;
+    let report = vault.run(&backup, &server.uri(), &of_mode(RestoreMode::Add, "d.c")).await.unwrap();
+    assert_eq!((report.not_added, documents(&d, "c").await.len()), (2, wanted.len()));
+
+    // Killed where the old ones are gone and the new ones not there yet; and then a new one is refused.
+    let old = || [doc! { "_id": 1, "u": "mine" }, doc! { "_id": 2, "u": "too" }];
+    let u = d.collection::<Document>("u");
+    for refuses in [false, true] {
+        u.drop().await.unwrap();
+        insert(&d, "u", old()).await;
+        index(&d, "u", doc! { "key": { "u": 1 }, "name": "u", "unique": true }).await;
+        let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 3000, "namespace": "d.u", "appName": "bsonvault" };
+        server.fail_command(doc! { "times": 1 }, slow).await;
+        let (cli, uri, path) = (Cli::new(), server.uri(), path(&backup));
+        let merge = ["import", &path, "--target", &uri, "--mode", "merge", "--include", "d.u", "--allow-same", "--yes"];
+        let mut child = cli.spawn(&merge);
+        while u.count_documents(doc! {}).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        server.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        if refuses {
+            insert(&d, "u", [doc! { "_id": "other", "u": 2 }]).await;
+        }
+        let next = options(|o| (o.allow_same, o.include, o.lease) = (true, patterns(&["d.other"]), None));
+        vault.run(&backup, &server.uri(), &next).await.unwrap();
+        let mut there: Vec<Document> =
+            documents(&d, "u").await.iter().map(|found| Document::try_from(found.clone()).unwrap()).collect();
+        there.retain(|found| found.get_str("_id").is_err());
+        let new = [doc! { "_id": 1, "u": 1, "a": { "$x": 1 } }, doc! { "_id": 2, "u": 2, "a": { "$x": 1 } }];
+        assert_eq!(there, if refuses { old() } else { new }, "refuses: {refuses}");
+        assert_eq!(hidden().await, 0);
+    }
+    drop(client);
+}
+
+#[tokio::test]
+async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    // Servers cut a key at 150 bytes, which falls into a character.
+    let title = |i: i32| format!("No. {}: {}{i}", i % 8, "\u{8a9e}".repeat(60));
+    insert(&a, "c", (0..40).map(|i| doc! { "_id": i, "t": title(i) })).await;
+    insert(&a, "ids", (0..40).map(|i| doc! { "_id": title(i) })).await;
+    insert(&b, "c", (0..10).map(|i| doc! { "_id": 1000 + i, "t": title(i) })).await;
+    insert(&b, "ids", (0..10).map(|i| doc! { "_id": title(i), "mine": 1 })).await;
+    for database in [&a, &b] {
+        index(database, "c", doc! { "key": { "t": 1 }, "name": "t", "unique": true }).await;
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    let report = vault.run(&backup, &target.uri(), &mode(RestoreMode::Add)).await.unwrap();
+    assert_eq!(report.not_added, 20);
+    assert_eq!((documents(&b, "c").await.len(), documents(&b, "ids").await.len()), (40, 40));
+    let result = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await;
+    refused(result, ErrorKind::Server, &["merging into d.c", "11000", "\\x"]);
+    // An index that cannot be built says so in such words, too: it fails, and what it fails by is the command.
+    b.collection::<Document>("c").drop().await.unwrap();
+    insert(&b, "c", [1, 2].map(|i| doc! { "_id": i, "t": title(3) })).await;
+    let only = options(|o| (o.indexes, o.include) = (IndexMode::Only, patterns(&["d.c"])));
+    let report = vault.run(&backup, &target.uri(), &only).await.unwrap();
+    let reason = report.failed_indexes[0].reason.clone().unwrap();
+    assert!(reason.contains("11000") && reason.contains("\\x"), "{reason}");
+}
+
+/// `{COMMAND: "NAME\xE8", ...}` with bytes that are no text, which no type of the driver holds.
+fn of_bytes(before: Document, name: &[u8], after: Document) -> RawDocumentBuf {
+    let mut bytes = bson::serialize_to_vec(&{
+        let mut all = before;
+        all.extend(after);
+        all
+    })
+    .unwrap();
+    let at = bytes.windows(3).position(|three| three == b"@@@").unwrap();
+    bytes[at..at + 3].copy_from_slice(name);
+    RawDocumentBuf::from_bytes(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn names_of_other_bytes_are_told_apart() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    insert(&a, "c", numbered(3)).await;
+    for (name, key) in [(b"i\xE8i", "x"), (b"i\xE9i", "y")] {
+        let create = doc! { "createIndexes": "c", "indexes": [{ "key": { key: 1 }, "name": "@@@" }] };
+        a.run_raw_command(of_bytes(create, name, doc! {})).await.unwrap();
+    }
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    for which in [IndexMode::Now, IndexMode::Skip, IndexMode::Only, IndexMode::Only] {
+        vault.run(&backup, &target.uri(), &options(|o| o.indexes = which)).await.unwrap();
+    }
+    let listed = async |database: &Database| -> Vec<RawDocumentBuf> {
+        let listing =
+            database.run_raw_cursor_command(RawDocumentBuf::try_from(&doc! { "listIndexes": "c" }).unwrap()).batch().await;
+        let batches: Vec<_> = futures::TryStreamExt::try_collect(listing.unwrap()).await.unwrap();
+        let documents = batches.iter().flat_map(|batch| batch.doc_slices().unwrap().into_iter());
+        documents.map(|document| document.unwrap().as_document().unwrap().to_owned()).collect()
+    };
+    assert_eq!((listed(&b).await.len(), listed(&b).await), (3, listed(&a).await));
+}
+
+#[tokio::test]
+async fn indexes_of_a_time_series_are_made_as_they_are_listed() {
+    let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
+    let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
+    a.run_command(doc! { "create": "s", "timeseries": { "timeField": "t", "metaField": "m" } }).await.unwrap();
+    let point =
+        |i: i64| doc! { "t": DateTime::from_millis(i * 1000), "m": { "a": i }, "at": { "type": "Point", "coordinates": [i, 1] } };
+    insert(&a, "s", (0..20).map(point)).await;
+    index(&a, "s", doc! { "key": { "at": "2dsphere" }, "name": "at" }).await;
+    index(&a, "s", doc! { "key": { "m.a": 1, "at": "2dsphere" }, "name": "compound" }).await;
+    index(&a, "s", doc! { "key": { "m.at": "2dsphere" }, "name": "meta" }).await;
+    index(&a, "s", doc! { "key": { "at": "2dsphere", "m.a": 1 }, "name": "asked", "2dsphereIndexVersion": 3 }).await;
+    let listed = async |database: &Database| -> Vec<String> {
+        let listing = database.run_command(doc! { "listIndexes": "s" }).await.unwrap();
+        let all = listing.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+        let mut all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        all.sort();
+        all
+    };
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &[]).await;
+    vault.import(&backup, &target.uri()).await.unwrap();
+    assert_eq!(listed(&b).await, listed(&a).await);
+    let indexed = |which: IndexMode| options(|o| o.indexes = which);
+    vault.run(&backup, &target.uri(), &indexed(IndexMode::Skip)).await.unwrap();
+    for built in [4, 0] {
+        let report = vault.run(&backup, &target.uri(), &indexed(IndexMode::Only)).await.unwrap();
+        assert_eq!((report.indexes, report.failed_indexes.len()), (built, 0), "{report:?}");
+        assert_eq!(listed(&b).await, listed(&a).await);
+    }
+}
+
 #[tokio::test]
 async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     let (source, target) = tokio::join!(Server::standalone(), Server::replica_set("prune"));

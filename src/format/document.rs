@@ -306,6 +306,19 @@ pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
     Ok(None)
 }
 
+/// `{_id: {$eq: ID}}` of a document: the query for what has its `_id`.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] where it has no `_id`; [`ErrorKind::Damaged`] where its structure is broken.
+pub fn by_id(document: &[u8]) -> Result<Vec<u8>> {
+    let (kind, id) = id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))?;
+    let mut equal = Writer::default();
+    equal.element(kind, "$eq", id);
+    let mut query = Writer::default();
+    query.document("_id", &equal.finish());
+    Ok(query.finish())
+}
+
 /// Whether a server that is sent this document as an insert would replace a `Timestamp(0, 0)` by its own time: one in a
 /// field at the top, `_id` aside.
 ///
@@ -315,6 +328,28 @@ pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     for element in Elements::of(document)? {
         let element = element?;
         if element.kind == TYPE_TIMESTAMP && element.value == [0; 8] && element.name != b"_id" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a field in it, at whatever depth, has a name that begins with `$`.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where the document's structure is broken.
+pub fn has_operator_names(document: &[u8]) -> Result<bool> {
+    has_operator_names_at(document, 0)
+}
+
+fn has_operator_names_at(document: &[u8], depth: usize) -> Result<bool> {
+    if depth > MAX_DEPTH {
+        return Err(malformed("is nested too deeply"));
+    }
+    for element in Elements::of(document)? {
+        let element = element?;
+        let is_nested = matches!(element.kind, 0x03 | 0x04);
+        if element.name.starts_with(b"$") || (is_nested && has_operator_names_at(element.value, depth + 1)?) {
             return Ok(true);
         }
     }

@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod mongodump;
 pub mod oplog;
 pub mod progress;
+pub mod readable;
 pub mod reader;
 pub mod segment;
 pub mod value;

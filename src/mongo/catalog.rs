@@ -2,12 +2,15 @@
 
 use bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::Database;
+use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
 use super::Connection;
 use super::command;
 use super::failure::{code, code_of, describe};
 use crate::error::Result;
+use crate::format::document::Elements;
+use crate::format::readable;
 
 /// One entry of `listCollections`.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +21,8 @@ pub struct CollectionInfo {
     pub kind: String,
     /// Its options, raw.
     pub options: RawDocumentBuf,
+    /// Whether its name is UTF-8. One that is not is shown readable here, and cannot be given to a server.
+    pub is_text: bool,
     /// The server's identity of it; views and time series have none (the buckets of a time series have).
     pub uuid: Option<Uuid>,
 }
@@ -54,19 +59,30 @@ pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec
         .iter()
         .map(|entry| info(entry))
         .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| describe(connection.role(), &what(), e.into()))?;
+        .map_err(|e| describe(connection.role(), &what(), e))?;
     collections.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((collections, time))
 }
 
-fn info(entry: &RawDocument) -> bson::error::Result<CollectionInfo> {
+/// The name of an entry of a listing, or of an index. Servers take names that are not UTF-8; they are made readable, and differ as the
+/// bytes do.
+#[must_use]
+pub fn name(entry: &RawDocument) -> Option<String> {
+    let element = Elements::of(entry.as_bytes()).ok()?.flatten().find(|element| element.name == b"name")?;
+    // A length, the bytes, and a NUL.
+    let bytes = element.value.get(4..element.value.len().checked_sub(1)?).filter(|_| element.kind == 0x02)?;
+    Some(readable::text(bytes))
+}
+
+fn info(entry: &RawDocument) -> std::result::Result<CollectionInfo, DriverError> {
     let uuid = entry
         .get_document("info")
         .ok()
         .and_then(|info| info.get_binary("uuid").ok())
         .and_then(|binary| Uuid::from_slice(binary.bytes).ok());
     Ok(CollectionInfo {
-        name: entry.get_str("name")?.to_owned(),
+        is_text: entry.get_str("name").is_ok(),
+        name: name(entry).ok_or_else(|| command::invalid("an entry of a listing has no name"))?,
         // Servers before 3.4 gave no type; those supported here always do.
         kind: entry.get_str("type").unwrap_or("collection").to_owned(),
         options: entry.get_document("options").map(RawDocument::to_owned).unwrap_or_default(),

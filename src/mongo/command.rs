@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use bson::{Document, RawDocument, RawDocumentBuf};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use futures::TryStreamExt as _;
 use mongodb::Database;
-use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
+use mongodb::error::{CommandError, Error as DriverError, ErrorKind as DriverKind};
 use mongodb::options::{RunCommandOptions, RunCursorCommandOptions};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+
+use crate::format::readable;
 
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -18,13 +20,14 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long a small question is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is.
+/// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is. What the server says of
+/// a failure is told as that, also if it is not UTF-8.
 ///
 /// # Errors
 /// The future's own, or an I/O error of kind `TimedOut`.
 pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
     match tokio::time::timeout(limit, future).await {
-        Ok(done) => done,
+        Ok(done) => done.map_err(readable_error),
         Err(_) => {
             Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {} seconds", limit.as_secs())).into())
         }
@@ -36,9 +39,56 @@ pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, 
 /// # Errors
 /// The driver's. A reply with `writeErrors` or `writeConcernError` is no error to the driver: callers that write look.
 pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
+    reply(database, command, Some(COMMAND_LIMIT)).await
+}
+
+/// The same with another limit, or none.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn reply(database: &Database, command: RawDocumentBuf, limit: Option<Duration>) -> Result<Document, DriverError> {
     // The driver would ask the primary, whatever the database was made for.
     let options = RunCommandOptions::builder().selection_criteria(database.selection_criteria().cloned()).build();
-    bounded(COMMAND_LIMIT, database.run_raw_command(command).with_options(options).into_future()).await
+    let running = database.run_raw_command(command).with_options(options).into_future();
+    let done = match limit {
+        Some(limit) => bounded(limit, running).await,
+        None => running.await.map_err(readable_error),
+    };
+    // A reply that the driver could not decode comes with its error.
+    done.or_else(|error| match undecoded(&error) {
+        Some(reply) if reply.get("ok").is_some_and(is_one) => Ok(reply),
+        _ => Err(error),
+    })
+}
+
+/// The reply whose text is not UTF-8, readable, if that is what a driver's error is about.
+///
+/// A server cuts long keys in its messages at a byte, in the middle of a character too. The driver decodes replies strictly: to it, a
+/// document that is refused that way is a failure of the whole command.
+fn undecoded(error: &DriverError) -> Option<Document> {
+    if !matches!(error.kind.as_ref(), DriverKind::InvalidResponse { .. } | DriverKind::Bson(_)) {
+        return None;
+    }
+    let readable = readable::document(error.server_response()?.as_bytes()).ok()?;
+    bson::deserialize_from_slice(&readable).ok()
+}
+
+/// The error of a command that failed, if the driver could not read why; any other as it is.
+fn readable_error(error: DriverError) -> DriverError {
+    let Some(reply) = undecoded(&error).filter(|reply| reply.get("ok").is_some_and(|ok| !is_one(ok))) else { return error };
+    match bson::deserialize_from_document::<CommandError>(reply) {
+        Ok(command) => DriverKind::Command(command).into(),
+        Err(_) => error,
+    }
+}
+
+fn is_one(ok: &Bson) -> bool {
+    match ok {
+        Bson::Double(ok) => (ok - 1.0).abs() < f64::EPSILON,
+        Bson::Int32(ok) => *ok == 1,
+        Bson::Int64(ok) => *ok == 1,
+        _ => false,
+    }
 }
 
 /// Runs a command that changes nothing, again where its connection breaks meanwhile. That no server is there is not asked twice.

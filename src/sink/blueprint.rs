@@ -16,7 +16,7 @@ use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::format::value::Text;
-use crate::mongo::Version;
+use crate::mongo::{Version, catalog};
 use crate::names::Namespace;
 
 /// One collection, time series or view as it is to stand in the target.
@@ -234,7 +234,7 @@ impl Blueprint {
             if clustered || (self.kind == CollectionKind::Collection && is_id_index(specification)) {
                 continue;
             }
-            let name = specification.get_str("name").unwrap_or("?");
+            let name = catalog::name(specification).unwrap_or_else(|| "?".to_owned());
             let key = specification
                 .get_document("key")
                 .map_err(|e| Error::damaged(format!("index {name:?} of {} has no key", self.namespace)).cause(e))?;
@@ -244,7 +244,8 @@ impl Blueprint {
             }
             let how = How {
                 collated_by_default: locale != "simple",
-                without_expiry: self.expiry_for(specification, name, version) == Expiry::LeftOut,
+                without_expiry: self.expiry_for(specification, &name, version) == Expiry::LeftOut,
+                is_of_series: self.kind == CollectionKind::TimeSeries,
             };
             let made = specification::index(specification, key, how);
             self.add_index(made.map_err(|e| e.context(format!("index {name:?} of {}", self.namespace)))?, version);

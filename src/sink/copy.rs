@@ -7,6 +7,7 @@ use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
+use uuid::Uuid;
 
 use super::insert::Inserter;
 use super::record::Staged;
@@ -24,23 +25,23 @@ const BATCH_LIMIT: Duration = Duration::from_secs(90);
 /// How often reading begins again from the start.
 const RESTARTS: u32 = 20;
 
-/// Calls `take` with every batch of documents of a collection, one after the other. Where reading breaks it begins again from the start:
+/// Calls `take` with every batch of documents of a collection, one after the other: of that with this identity, if one is given. Where reading breaks it begins again from the start:
 /// what `take` does must bear being repeated.
 pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
     target: &Target,
-    staged: &Staged,
+    what: &str,
     from: &Namespace,
+    uuid: Option<Uuid>,
     mut take: impl FnMut(Vec<u8>) -> F,
 ) -> Result<()> {
-    let what = format!("reading what was staged for {}", staged.to);
-    let mut attempts = Attempts::new(target, &what);
+    let mut attempts = Attempts::new(target, what);
     for _ in 0..RESTARTS {
         let mut batches = 0;
         let take = |batch| {
             batches += 1;
             take(batch)
         };
-        let Err(e) = target.unless_stopped(read(target, staged, from, take)).await?? else { return Ok(()) };
+        let Err(e) = target.unless_stopped(read(target, from, uuid, take)).await?? else { return Ok(()) };
         if batches > 0 {
             attempts.progress();
         }
@@ -52,17 +53,17 @@ pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
 
 async fn read<F: Future<Output = Result<()>>>(
     target: &Target,
-    staged: &Staged,
     from: &Namespace,
+    uuid: Option<Uuid>,
     mut take: impl FnMut(Vec<u8>) -> F,
 ) -> Result<Result<(), DriverError>> {
     let database = target.connection.database(&from.database);
     let mut find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
     // What is gone reads as empty where nothing says what is meant.
-    if target.checks_uuids {
+    if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
         find.append(
             cstr!("collectionUUID"),
-            bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: staged.uuid.into_bytes().to_vec() },
+            bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.into_bytes().to_vec() },
         );
     }
     let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
@@ -94,7 +95,8 @@ async fn read<F: Future<Output = Result<()>>>(
 pub(super) async fn documents(target: &Target, staged: &Staged, to: &Blueprint) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
     let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), Cpu::of_this_machine());
-    each_batch(target, staged, &staged.place.buckets(), |frame| {
+    let what = format!("reading what was staged for {}", staged.to);
+    each_batch(target, &what, &staged.place.buckets(), Some(staged.uuid), |frame| {
         let insertion = inserter.insert(frame, &item);
         async { insertion.await.map(|_| ()) }
     })

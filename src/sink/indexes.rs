@@ -245,7 +245,7 @@ pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<St
         let listing = || catalog::indexes(&target.connection, target.connection.database(database), collection);
         let (standing, _) = target.unless_stopped(patiently(listing)).await??;
         for index in &blueprint.indexes {
-            let Some(there) = standing.iter().find(|i| i.get_str("name").is_ok_and(|name| name == index.name)) else {
+            let Some(there) = standing.iter().find(|i| catalog::name(i).is_some_and(|name| name == index.name)) else {
                 let what = format!("index {:?} of {} was built and is not there", index.name, blueprint.namespace);
                 return Err(Error::new(ErrorKind::Mismatch, what).hint("something else may be writing to the target: stop it"));
             };
@@ -321,7 +321,7 @@ pub(super) fn are_one(one: &RawDocument, other: &RawDocument, key_changed: bool,
 /// As for [`conflicts`].
 pub async fn missing(target: &Target, blueprint: &Blueprint) -> Result<Vec<Index>> {
     let standing = standing(target, &blueprint.namespace).await?;
-    let is_there = |index: &&Index| !standing.iter().any(|there| there.get_str("name").is_ok_and(|name| name == index.name));
+    let is_there = |index: &&Index| !standing.iter().any(|there| catalog::name(there).is_some_and(|name| name == index.name));
     Ok(blueprint.indexes.iter().filter(is_there).cloned().collect())
 }
 

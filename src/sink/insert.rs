@@ -12,6 +12,7 @@ use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
+use super::masked::NAMES_ARE_FREE;
 use super::{Attempts, Blueprint, Problem, Target, indexes, staging, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::{self, Changes, Refusal};
@@ -42,10 +43,10 @@ const INSERT_LIMIT: Duration = Duration::from_secs(90);
 /// Fills one collection. Any number of them may fill the same one at a time, but for a capped one.
 #[derive(Debug, Clone)]
 pub struct Inserter {
-    target: Target,
-    blueprint: Arc<Blueprint>,
+    pub(super) target: Target,
+    pub(super) blueprint: Arc<Blueprint>,
     cpu: Cpu,
-    repeats: Repeats,
+    pub(super) repeats: Repeats,
 }
 
 /// What happens to a document whose `_id` another one of the same collection has.
@@ -122,7 +123,14 @@ impl Inserter {
         };
         for batch in self.cpu.run(work).await? {
             // Apart from the many futures around it: all of them together are more than a thread's stack takes without optimisation.
-            Box::pin(self.insert_batch(&frame, &batch, &mut passed_over)).await?;
+            match batch.way {
+                Way::Masked => {
+                    for document in &batch.documents {
+                        Box::pin(self.insert_masked(&frame[document.clone()], &mut passed_over)).await?;
+                    }
+                }
+                _ => Box::pin(self.insert_batch(&frame, &batch, &mut passed_over)).await?,
+            }
             let bytes: usize = batch.documents.iter().map(Range::len).sum();
             item.add(batch.documents.len() as u64, bytes as u64);
         }
@@ -327,12 +335,15 @@ enum Way {
     /// names, repeated names and deprecated types included (tried on 6.0.5). It has to be an upsert of a document that is not there: an
     /// update of one that is computes the difference, and a repeated name in it makes a server abort.
     Upsert { ordered: bool },
+    /// For servers that would refuse the names in that upsert: one by one, in several steps.
+    Masked,
 }
 
 impl Way {
     fn is_ordered(self) -> bool {
         match self {
             Self::Insert { ordered } | Self::InsertEmptyTimestamps { ordered } | Self::Upsert { ordered } => ordered,
+            Self::Masked => true,
         }
     }
 }
@@ -368,6 +379,7 @@ fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version)
         let way = match document::has_empty_timestamp(document)? {
             false => Way::Insert { ordered },
             true if keeps_empty_timestamps(version) => Way::InsertEmptyTimestamps { ordered },
+            true if version < NAMES_ARE_FREE && document::has_operator_names(document)? => Way::Masked,
             true => Way::Upsert { ordered },
         };
         // Out of order they go by themselves; in order each stays in its place.
@@ -417,6 +429,7 @@ fn build(
     let (verb, ordered) = match way {
         Way::Insert { ordered } | Way::InsertEmptyTimestamps { ordered } => ("insert", ordered),
         Way::Upsert { ordered } => ("update", ordered),
+        Way::Masked => return Err(Error::new(ErrorKind::Internal, "a document that takes several commands was put into one")),
     };
     command.string(verb, &blueprint.data_collection());
     // A command that comes late, after an import was stopped and its staging dropped, must not make the collection anew.
@@ -472,7 +485,7 @@ fn taken_away(namespace: &Namespace) -> Error {
         .hint("something else drops collections in the target: stop it, and run the import again")
 }
 
-fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {
+pub(super) fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {
     let id = document::id(document).ok().flatten().map_or("no _id", |(kind, _)| type_name(kind));
     let message = problem.message.chars().take(400).collect();
     let error = Problem { message, ..problem.clone() }.error(&format!("{what}: a document with an _id of type {id} was refused"));

@@ -403,7 +403,7 @@ async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: Cancellati
             () = tokio::time::sleep(ask.expiry / RENEWALS) => {}
         }
         let Ok(command) = ask.renewal() else { return };
-        let renewal = command::bounded((ask.expiry / 2).max(RENEWAL_LIMIT), database.run_raw_command(command).into_future());
+        let renewal = command::reply(&database, command, Some((ask.expiry / 2).max(RENEWAL_LIMIT)));
         match renewal.await {
             Ok(reply) if ask.is_given(&reply) => answered = Instant::now(),
             Ok(_) => {

@@ -11,7 +11,7 @@ use super::{Blueprint, Target, indexes};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
-use crate::mongo::{Connection, Version};
+use crate::mongo::{Connection, Version, catalog};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 
 /// How many things an error names.
@@ -122,7 +122,7 @@ impl Wanted {
         if collection.kind != CollectionKind::View {
             let mut keys: Vec<(&RawDocument, _)> = Vec::new();
             for index in collection.indexes.iter().map(|index| &*index.bson) {
-                let name = index.get_str("name").unwrap_or("?");
+                let name = catalog::name(index).unwrap_or_else(|| "?".to_owned());
                 let (identity, mut is_another) = (identity(index), false);
                 // One that is there twice is built once.
                 for (other, of) in &keys {

@@ -1,12 +1,15 @@
 //! Merging: documents of a staged collection into one that stands, each in place of the one with its `_id`, or only where there is none.
 
+mod kept;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bson::{RawDocumentBuf, rawdoc};
+use bson::rawdoc;
 
+use self::kept::Keeper;
 use super::ddl::{self, Standing};
 use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
 use super::publish::in_the_way;
@@ -14,7 +17,6 @@ use super::record::Staged;
 use super::{Attempts, Blueprint, Target, check, copy, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Elements, Writer};
-use crate::mongo::command;
 use crate::mongo::failure::is_transient_code;
 use crate::names::Namespace;
 use crate::pipeline::cpu::Cpu;
@@ -73,6 +75,8 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
             .hint("something else drops collections in the target: stop it, and run the import again"));
         }
         if target.identity().await? == before {
+            // What an earlier run kept and could not finish is replaced now.
+            Keeper::new(target, staged, has_rules).drop_all().await?;
             return ddl::drop(target, &staged.place).await;
         }
     }
@@ -87,7 +91,9 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
 /// [`ErrorKind::Server`] where one is refused, such as by a unique index; [`ErrorKind::Mismatch`] where the server says that it took fewer; others of the
 /// server's.
 async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
-    copy::each_batch(target, staged, &staged.place, |batch| put(target, &staged.to, batch, has_rules)).await
+    let keeper = Keeper::new(target, staged, has_rules);
+    let what = format!("reading what was staged for {}", staged.to);
+    copy::each_batch(target, &what, &staged.place, Some(staged.uuid), |batch| put(target, &staged.to, batch, &keeper)).await
 }
 
 /// Puts those staged documents into the collection that stands under the final name whose `_id` it does not have, and which its unique indexes take: the others are
@@ -98,7 +104,8 @@ async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u6
     let all = check::count(target, &Blueprint::standing(staged.place.clone())).await?;
     // Where reading begins again, what was added before stands there: so what is added counts, each once.
     let added = AtomicU64::new(0);
-    copy::each_batch(target, staged, &staged.place, |batch| {
+    let what = format!("reading what was staged for {}", staged.to);
+    copy::each_batch(target, &what, &staged.place, Some(staged.uuid), |batch| {
         let documents = Documents::of(&batch).count() as u64;
         let (insertion, added) = (inserter.insert(batch, &item), &added);
         async move {
@@ -111,12 +118,13 @@ async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u6
     Ok(all.saturating_sub(added.into_inner()))
 }
 
+/// What inserts into a collection that stands there.
 fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
     let blueprint = Blueprint { has_rules, ..Blueprint::standing(to.clone()) };
     Inserter::new(target.clone(), Arc::new(blueprint), Cpu::of_this_machine())
 }
 
-async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -> Result<()> {
+async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_>) -> Result<()> {
     let bypass = keeps_empty_timestamps(target.connection.version);
     let (mut plain, mut special) = (Vec::new(), Vec::new());
     let mut at = 0;
@@ -130,12 +138,10 @@ async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, has_rules: bool) -
         if is_special { special.push(place) } else { plain.push(place) }
     }
     for part in divide(&plain) {
-        update(target, to, &batch, part, (bypass, has_rules)).await?;
+        special.extend(Box::pin(update(target, to, &batch, part, (bypass, keeper.has_rules))).await?);
     }
-    for place in special {
-        replace_by_insert(target, to, &batch[place], has_rules).await?;
-    }
-    Ok(())
+    // Apart from the futures around it: all of them together are more than a thread's stack takes without optimisation.
+    Box::pin(keeper.replace(&batch, &special)).await
 }
 
 fn divide(places: &[Range<usize>]) -> Vec<&[Range<usize>]> {
@@ -153,19 +159,19 @@ fn divide(places: &[Range<usize>]) -> Vec<&[Range<usize>]> {
     parts
 }
 
-/// `{q: {_id: {$eq: ID}}, u: DOCUMENT, upsert: true}` for each.
+/// `{q: {_id: {$eq: ID}}, u: DOCUMENT, upsert: true}` for each. Gives those that were refused for their names.
 async fn update(
     target: &Target,
     to: &Namespace,
     batch: &[u8],
     places: &[Range<usize>],
     (keeps_timestamps, has_rules): (bool, bool),
-) -> Result<()> {
+) -> Result<Vec<Range<usize>>> {
     let mut updates = Vec::with_capacity(places.len());
     for place in places {
         let document = &batch[place.clone()];
         let mut update = Writer::with_capacity(document.len() + 96);
-        update.document("q", &by_id(document)?);
+        update.document("q", &document::by_id(document)?);
         update.document("u", document);
         update.bool("upsert", true);
         updates.push(update.finish());
@@ -187,13 +193,17 @@ async fn update(
     loop {
         match target.try_run(&to.database, command.clone(), Some(UPDATE_LIMIT)).await? {
             Ok(reply) => {
-                let problems: Vec<_> = write_errors(&reply).into_iter().chain(write_concern_error(&reply)).collect();
+                let (names, errors): (Vec<_>, Vec<_>) = write_errors(&reply).into_iter().partition(|p| is_of_a_name(p.code));
+                let problems: Vec<_> = errors.into_iter().chain(write_concern_error(&reply)).collect();
                 if let Some(refused) = problems.iter().find(|p| !is_transient_code(p.code)) {
                     return Err(refused.error(&what));
                 }
                 match problems.into_iter().next() {
                     Some(problem) => attempts.again_after(problem).await?,
-                    None => return counted(&reply, places.len(), &what),
+                    None => {
+                        counted(&reply, places.len() - names.len(), &what)?;
+                        return Ok(names.iter().filter_map(|p| places.get(p.index).cloned()).collect());
+                    }
                 }
             }
             Err(e) => attempts.again(e).await?,
@@ -209,52 +219,11 @@ fn counted(reply: &bson::Document, sent: usize, what: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Mismatch, format!("{what}: {sent} documents were sent, and the server says that it took {taken}")))
 }
 
-/// An insert can carry what a replacement cannot; so the old one goes first, and comes back where the new one is refused.
-async fn replace_by_insert(target: &Target, to: &Namespace, document: &[u8], has_rules: bool) -> Result<()> {
-    let what = format!("merging into {to}");
-    let old = find(target, to, document, &what).await?;
-    if old.as_ref().is_some_and(|old| old.as_bytes() == document) {
-        return Ok(());
-    }
-    let mut delete = Writer::default();
-    delete.document("q", &by_id(document)?);
-    delete.element(0x10, "limit", &1i32.to_le_bytes());
-    let delete = delete.finish();
-    let mut command = Writer::default();
-    command.string("delete", &to.collection);
-    command.documents("deletes", [delete.as_slice()]);
-    command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
-    let reply = target.run(&what, &to.database, command.raw()?).await?;
-    if let Some(problem) = write_errors(&reply).into_iter().next() {
-        return Err(problem.error(&what));
-    }
-    let item = Progress::default().item(to.to_string(), 0, 0);
-    let inserter = standing(target, to, has_rules);
-    let Err(refused) = inserter.insert(document.to_vec(), &item).await else { return Ok(()) };
-    let refused = refused.reworded("inserting into", "merging into");
-    match old {
-        Some(old) => match inserter.insert(old.into_bytes(), &item).await {
-            Ok(_) => Err(refused),
-            Err(e) => Err(refused.context(format!("a document of {to} is gone, and was not brought back ({e})"))),
-        },
-        None => Err(refused),
-    }
-}
-
-/// The document with the same `_id` that stands there.
-async fn find(target: &Target, to: &Namespace, document: &[u8], what: &str) -> Result<Option<RawDocumentBuf>> {
-    let mut find = Writer::default();
-    find.string("find", &to.collection);
-    find.document("filter", &by_id(document)?);
-    let find = find.raw()?;
-    let database = target.connection.database(&to.database);
-    let mut attempts = Attempts::new(target, what);
-    loop {
-        match target.unless_stopped(command::run_cursor(&database, find.clone())).await? {
-            Ok((found, _)) => return Ok(found.into_iter().next()),
-            Err(e) => attempts.again(e).await?,
-        }
-    }
+/// Whether a server refuses what an update would store for a name in it, or a reference that is not whole: before 5.0 they look at
+/// names inside of documents, too. An insert is not looked at that way.
+fn is_of_a_name(code: i32) -> bool {
+    // DollarPrefixedFieldName, InvalidIdField, NotSingleValueField, InvalidDBRef, EmptyFieldName, DottedFieldName.
+    (52..=57).contains(&code)
 }
 
 fn has_operator_names(document: &[u8]) -> Result<bool> {
@@ -264,17 +233,4 @@ fn has_operator_names(document: &[u8]) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-fn by_id(document: &[u8]) -> Result<Vec<u8>> {
-    let (kind, value) = id(document)?;
-    let mut equal = Writer::default();
-    equal.element(kind, "$eq", value);
-    let mut query = Writer::default();
-    query.document("_id", &equal.finish());
-    Ok(query.finish())
-}
-
-fn id(document: &[u8]) -> Result<(u8, &[u8])> {
-    document::id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))
 }

@@ -12,6 +12,7 @@ pub mod kept;
 pub mod lease;
 pub mod leftovers;
 pub mod limits;
+mod masked;
 mod merge;
 pub mod prepare;
 pub mod publish;
@@ -19,6 +20,7 @@ mod record;
 pub mod replay;
 pub mod scratch;
 mod series;
+mod settle;
 mod specification;
 pub mod staging;
 pub mod users;
@@ -108,14 +110,7 @@ impl Target {
         limit: Option<Duration>,
     ) -> Result<Result<Document, DriverError>> {
         let database = self.connection.database(database);
-        let running = database.run_raw_command(command).into_future();
-        self.unless_stopped(async {
-            match limit {
-                Some(limit) => command::bounded(limit, running).await,
-                None => running.await,
-            }
-        })
-        .await
+        self.unless_stopped(command::reply(&database, command, limit)).await
     }
 
     /// A command that may be repeated without harm, until it succeeds or fails for good.

@@ -7,6 +7,7 @@ use bson::{RawDocument, RawDocumentBuf};
 
 use crate::error::{Error, Result};
 use crate::format::document::{Element, Elements, Writer};
+use crate::mongo::catalog;
 
 /// Options that are true or false.
 const TRUTHS: [&[u8]; 6] = [b"unique", b"sparse", b"background", b"dropDups", b"hidden", b"prepareUnique"];
@@ -41,6 +42,8 @@ pub(super) struct How {
     pub(super) collated_by_default: bool,
     /// Its expiry is left out.
     pub(super) without_expiry: bool,
+    /// It is of a time series.
+    pub(super) is_of_series: bool,
 }
 
 /// A specification as `createIndexes` must be given it to make the same index: as it was listed, but for what that implies, and for
@@ -61,7 +64,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
                 continue;
             }
             b"name" => {
-                name = text(kind, value).filter(|name| !name.is_empty());
+                name = catalog::name(listed).filter(|name| !name.is_empty());
                 if name.is_none() {
                     continue;
                 }
@@ -108,8 +111,9 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
     if how.collated_by_default && !has_collation && !is_version_one {
         specification.document("collation", bson::rawdoc! { "locale": "simple" }.as_bytes());
     }
-    // Those of version 1 do not name it.
-    if has_kind(key, "2dsphere") && !has_sphere_version {
+    // Those of version 1 do not name it. Those on measurements of a time series do not either, whatever their version, and no
+    // server makes one of version 1 there.
+    if has_kind(key, "2dsphere") && !has_sphere_version && !how.is_of_series {
         specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
     }
     let key_changed = modern != key.as_bytes();
@@ -249,7 +253,7 @@ mod tests {
 
     fn made(listed: &bson::Document) -> (bson::Document, Vec<String>) {
         let listed = RawDocumentBuf::try_from(listed).unwrap();
-        let how = How { collated_by_default: false, without_expiry: false };
+        let how = How { collated_by_default: false, without_expiry: false, is_of_series: false };
         let made = index(&listed, listed.get_document("key").unwrap(), how).unwrap();
         (bson::Document::try_from(&*made.bson).unwrap(), made.changes)
     }

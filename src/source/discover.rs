@@ -129,11 +129,14 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     let mut found = Vec::new();
     let mut left_out = Vec::new();
     let mut empty: Vec<String> = Vec::new();
+    let mut unnameable: Vec<Namespace> = Vec::new();
     for (database, collections, _) in listed {
         if collections.is_empty() {
             empty.push(database.clone());
         }
-        sort_out(&database, collections, &mut found, &mut left_out);
+        let (named, others): (Vec<_>, Vec<_>) = collections.into_iter().partition(|collection| collection.is_text);
+        unnameable.extend(others.into_iter().map(|other| Namespace::new(&*database, other.name)));
+        sort_out(&database, named, &mut found, &mut left_out);
     }
     let named_but_empty = selection.databases.iter().find(|d| empty.contains(d));
     if let (Some(database), false) = (named_but_empty, selection.allow_empty) {
@@ -143,7 +146,8 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         )
         .hint("check its name (case counts), or pass --allow-empty"));
     }
-    let collections = select(found, selection)?;
+    refuse_names_of_other_bytes(&unnameable, selection)?;
+    let collections = select(found, &unnameable, selection)?;
     left_out.retain(|l| selection.wants(&Namespace::new(&*l.database, &*l.collection)));
 
     let indexed: Vec<(Found, Option<Timestamp>)> = futures::stream::iter(collections)
@@ -209,10 +213,24 @@ fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>
     }
 }
 
-fn select(found: Vec<Found>, selection: &Selection) -> Result<Vec<Found>> {
+/// Servers take names of any bytes. A backup names its collections in text, so it cannot hold these.
+fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) -> Result<()> {
+    let wanted: Vec<String> = unnameable.iter().filter(|name| selection.wants(name)).map(ToString::to_string).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("names that are not UTF-8 cannot be in a backup (each other byte is shown as \\xNN): {}", wanted.join(", ")),
+    )
+    .hint("rename these collections or drop them, or leave them out by --exclude with a pattern, such as 'DATABASE.PREFIX*'"))
+}
+
+fn select(found: Vec<Found>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<Found>> {
     if !selection.allow_empty {
         let excludes = selection.exclude.iter().filter(|_| !selection.idle_excludes);
-        let idle = selection.include.iter().chain(excludes).find(|p| !found.iter().any(|f| p.matches(&f.namespace)));
+        let names = found.iter().map(|f| &f.namespace).chain(unnameable);
+        let idle = selection.include.iter().chain(excludes).find(|p| !names.clone().any(|name| p.matches(name)));
         if let Some(pattern) = idle {
             return Err(Error::new(
                 ErrorKind::NotFound,

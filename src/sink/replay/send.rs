@@ -1,31 +1,27 @@
 //! One lane: operations to `applyOps` commands, sent until the target has applied them.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
-use uuid::Uuid;
 
 use super::plan::{Change, Work};
 use super::{Holds, Place};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::document::{self, Writer, type_name};
 use crate::format::oplog::OperationKind;
 use crate::mongo::failure::{code_of, describe};
 use crate::mongo::{Version, command};
 use crate::sink::insert::{Repeats, upsert};
-use crate::sink::{Attempts, Target, write_concern_error, write_errors};
+use crate::sink::masked::{self, NAMES_ARE_FREE};
+use crate::sink::settle::{LIMIT, Settled};
+use crate::sink::{Attempts, Target, write_concern_error};
 
 /// The most operations in one command.
 const COMMAND_OPERATIONS: usize = 2_000;
 /// The most bytes of operations in one command, unless a single one is larger. The target writes them into an oplog entry of its own, which may have
 /// 16 MiB and 16 KiB, and says for each the collection's identity.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-/// How long one command may take.
-const APPLY_LIMIT: Duration = Duration::from_secs(90);
-/// The pause before it is asked again whether a command whose reply was lost is still at work.
-const SETTLING: Duration = Duration::from_millis(50);
 
 /// Which documents are there: by namespace, the type bytes and values of their `_id`s.
 type Present = HashMap<String, HashSet<(u8, Vec<u8>)>>;
@@ -34,13 +30,13 @@ type Present = HashMap<String, HashSet<(u8, Vec<u8>)>>;
 #[derive(Debug)]
 pub(super) struct Sender {
     target: Target,
-    /// What its commands are known by on the server.
-    comment: String,
+    /// A command whose reply was lost must not undo what later ones do.
+    settled: Settled,
 }
 
 impl Sender {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, comment: format!("bsonvault replay {}", Uuid::new_v4()) }
+        Self { settled: Settled::new(target.clone(), "replay"), target }
     }
 
     /// Sends all of it, in order.
@@ -67,7 +63,13 @@ impl Sender {
                     self.apply(std::mem::take(&mut batch)).await?;
                     bytes = 0;
                     let what = format!("emptying {}", place.namespace);
-                    self.write(&what, &place, command("delete", &place, "deletes", &all(), &self.comment)?).await?;
+                    self.settled
+                        .write(
+                            &what,
+                            &place.namespace.database,
+                            command("delete", &place, "deletes", &all(), &self.settled.comment)?,
+                        )
+                        .await?;
                 }
             }
         }
@@ -87,7 +89,7 @@ impl Sender {
             if kept.is_empty() {
                 return Ok(());
             }
-            match self.target.try_run("admin", self.command(&kept)?, Some(APPLY_LIMIT)).await? {
+            match self.target.try_run("admin", self.command(&kept)?, Some(LIMIT)).await? {
                 Ok(reply) => match write_concern_error(&reply) {
                     None => return Ok(()),
                     Some(problem) => attempts.again_after(problem).await?,
@@ -97,7 +99,7 @@ impl Sender {
                     attempts.again(e).await.map_err(|e| refused.unwrap_or(e))?;
                 }
             }
-            self.settle(&what).await?;
+            self.settled.settle(&what).await?;
         }
     }
 
@@ -112,37 +114,8 @@ impl Sender {
             command.bool("bypassDocumentValidation", true);
         }
         command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
-        command.string("comment", &self.comment);
+        command.string("comment", &self.settled.comment);
         command.raw()
-    }
-
-    /// Waits until no command of this lane is at work any more: one whose reply was lost must not undo what later ones do.
-    async fn settle(&self, what: &str) -> Result<()> {
-        let mut attempts = Attempts::new(&self.target, what);
-        let waiting = tokio::time::Instant::now();
-        loop {
-            let ask = rawdoc! {
-                "aggregate": 1,
-                "pipeline": [{ "$currentOp": {} }, { "$match": { "command.comment": self.comment.as_str() } }, { "$project": { "opid": 1 } }],
-                "cursor": {},
-            };
-            let admin = self.target.connection.database("admin");
-            match self.target.unless_stopped(command::run_cursor(&admin, ask)).await? {
-                Ok((working, _)) if working.is_empty() => return Ok(()),
-                Ok(_) if waiting.elapsed() > APPLY_LIMIT => {
-                    return Err(Error::new(
-                        ErrorKind::Server,
-                        format!(
-                            "{what}: a command whose reply was lost is still at work after {} seconds",
-                            APPLY_LIMIT.as_secs()
-                        ),
-                    )
-                    .hint("run the import again once the target is less busy"));
-                }
-                Ok(_) => self.target.unless_stopped(tokio::time::sleep(SETTLING)).await?,
-                Err(e) => attempts.again(e).await?,
-            }
-        }
     }
 
     /// Which of the documents that changes need are there, where a change must not make up a document: by namespace, the `_id`s.
@@ -184,24 +157,15 @@ impl Sender {
             delete.document("q", &by_id(kind, id));
             delete.element(0x10, "limit", &1i32.to_le_bytes());
             let delete = delete.finish();
-            self.write(&what, place, command("delete", place, "deletes", &delete, &self.comment)?).await?;
+            self.settled
+                .write(&what, &place.namespace.database, command("delete", place, "deletes", &delete, &self.settled.comment)?)
+                .await?;
         }
-        self.write(&what, place, command("update", place, "updates", &upsert(document, Repeats::Refuse)?, &self.comment)?).await
-    }
-
-    /// A write that may be repeated.
-    async fn write(&self, what: &str, place: &Place, command: RawDocumentBuf) -> Result<()> {
-        let mut attempts = Attempts::new(&self.target, what);
-        loop {
-            match self.target.try_run(&place.namespace.database, command.clone(), Some(APPLY_LIMIT)).await? {
-                Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
-                    (None, None) => return Ok(()),
-                    (Some(problem), _) | (None, Some(problem)) => attempts.again_after(problem).await?,
-                },
-                Err(e) => attempts.again(e).await?,
-            }
-            self.settle(what).await?;
+        if self.target.connection.version < NAMES_ARE_FREE && document::has_operator_names(document)? {
+            return masked::put(&self.target, place, document).await;
         }
+        let update = command("update", place, "updates", &upsert(document, Repeats::Refuse)?, &self.settled.comment)?;
+        self.settled.write(&what, &place.namespace.database, update).await.map(|_| ())
     }
 }
 

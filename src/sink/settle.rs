@@ -1,0 +1,72 @@
+//! Writes that later ones rest on: one whose reply was lost must not be carried out after them.
+
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, rawdoc};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Attempts, Target, write_concern_error, write_errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::command;
+
+/// How long one command may take.
+pub(super) const LIMIT: Duration = Duration::from_secs(90);
+/// The pause before it is asked again whether a command whose reply was lost is still at work.
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// Sends writes that carry a comment of their own, by which the server is asked whether one of them is still at work.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) target: Target,
+    /// What its commands are known by on the server.
+    pub(super) comment: String,
+}
+
+impl Settled {
+    pub(super) fn new(target: Target, what: &str) -> Self {
+        Self { target, comment: format!("bsonvault {what} {}", Uuid::new_v4()) }
+    }
+
+    /// A write that may be repeated, and that has the comment.
+    pub(super) async fn write(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
+        let mut attempts = Attempts::new(&self.target, what);
+        loop {
+            match self.target.try_run(database, command.clone(), Some(LIMIT)).await? {
+                Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
+                    (None, None) => return Ok(reply),
+                    (Some(problem), _) | (None, Some(problem)) => attempts.again_after(problem).await?,
+                },
+                Err(e) => attempts.again(e).await?,
+            }
+            self.settle(what).await?;
+        }
+    }
+
+    /// Waits until no command with the comment is at work any more.
+    pub(super) async fn settle(&self, what: &str) -> Result<()> {
+        let mut attempts = Attempts::new(&self.target, what);
+        let waiting = Instant::now();
+        loop {
+            let ask = rawdoc! {
+                "aggregate": 1,
+                "pipeline": [{ "$currentOp": {} }, { "$match": { "command.comment": self.comment.as_str() } }, { "$project": { "opid": 1 } }],
+                "cursor": {},
+            };
+            let admin = self.target.connection.database("admin");
+            match self.target.unless_stopped(command::run_cursor(&admin, ask)).await? {
+                Ok((working, _)) if working.is_empty() => return Ok(()),
+                Ok(_) if waiting.elapsed() > LIMIT => {
+                    let seconds = LIMIT.as_secs();
+                    return Err(Error::new(
+                        ErrorKind::Server,
+                        format!("{what}: a command whose reply was lost is still at work after {seconds} seconds"),
+                    )
+                    .hint("run the import again once the target is less busy"));
+                }
+                Ok(_) => self.target.unless_stopped(tokio::time::sleep(SETTLING)).await?,
+                Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+}

@@ -40,6 +40,10 @@ impl OldIndexes {
         document::check(index)?;
         let index = RawDocumentBuf::from_bytes(index.to_vec())
             .map_err(|e| Error::damaged(format!("an index in {database}.{SYSTEM_INDEXES} is no document: {e}")))?;
+        // What names neither is no index.
+        if [index.get("ns"), index.get("key")].iter().all(|field| matches!(field, Ok(None))) {
+            return Ok(());
+        }
         let collection =
             index.get_str("ns").ok().and_then(|namespace| namespace.split_once('.')).map(|(_, collection)| collection);
         let Some(collection) = collection.filter(|collection| !collection.is_empty()) else {

@@ -80,7 +80,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
             _ if TRUTHS.contains(&option) && !is_number(kind) && kind != 0x08 => {
                 let holds = !matches!(kind, 0x0A | 0x06);
                 if !TELLS_NOTHING.contains(&option) {
-                    changes.push(format!("{} is {}: it is taken for {holds}", shown(option), type_of(kind)));
+                    changes.push(format!("{} is of type {}, and taken for {holds}", shown(option), type_of(kind)));
                 }
                 if holds {
                     specification.element(0x08, option, &[1]);
@@ -88,7 +88,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
                 continue;
             }
             _ if !fits(option, kind, value) => {
-                changes.push(format!("{} is {}, which means nothing: it is left out", shown(option), type_of(kind)));
+                changes.push(format!("{} is of type {}, which means nothing: it is left out", shown(option), type_of(kind)));
                 continue;
             }
             b"collation" => has_collation = true,

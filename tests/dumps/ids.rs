@@ -77,7 +77,7 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     let name = adopted["name"].as_str().unwrap();
     let drill = cli.json(&["verify", name, "--restore"]).await;
     assert_eq!(drill["collections"][0]["givenIds"], 5, "{drill}");
-    let report = cli.json(&["import", name]).await;
+    let report = cli.json(&["import", name, "--yes"]).await;
     assert_eq!((&report["givenIds"], &report["movedIds"], &report["overwritten"]), (&13.into(), &1.into(), &2.into()));
     assert_eq!(without_ids(&found(&client, "bare").await), expected);
     let out = root.path().join("out");
@@ -136,7 +136,7 @@ async fn of_documents_with_one_id_the_first_of_the_dump_stays() {
         let late = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 400 };
         server.fail_command(doc! { "times": 1 }, late).await;
         match way {
-            "adopted" => _ = cli.json(&["import", &name, "--allow-duplicates", "--writers", "8"]).await,
+            "adopted" => _ = cli.json(&["import", &name, "--yes", "--allow-duplicates", "--writers", "8"]).await,
             "add" => {
                 client.database("shop").collection::<Document>("numbers").delete_many(doc! {}).await.unwrap();
                 client.database("shop").collection::<Document>("texts").drop().await.unwrap();

@@ -72,6 +72,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "consistency": manifest.consistency,
         "leftOut": manifest.left_out,
         "notes": report.notes,
+        "notImportable": report.not_importable,
         "seconds": render::seconds(manifest),
     });
     Ok(Outcome::done(render::adopted(&report), output::fields(&fields)?))

@@ -76,6 +76,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "documents": report.documents,
         "problems": problems,
         "notes": report.notes,
+        "notImportable": report.not_importable,
     });
     let failure = (!problems.is_empty()).then(|| {
         let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };

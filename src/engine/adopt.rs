@@ -1,6 +1,6 @@
 //! `adopt`: from a dump that mongodump made to a committed archive.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +16,7 @@ use super::restore::select::passes;
 use super::{Tuning, replayed};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::{Arrivals, NotImportable};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::frame::{self, Compressors};
 use crate::format::key::{self, Stems};
@@ -64,8 +65,10 @@ pub struct AdoptReport {
     pub location: String,
     /// What it holds.
     pub manifest: Manifest,
-    /// What of the dump was missing, and what was taken for what.
+    /// What of the dump was missing, what was taken for what, and what of it an import changes or cannot bring.
     pub notes: Vec<String>,
+    /// Documents that no server takes. They are kept all the same.
+    pub not_importable: Vec<NotImportable>,
     /// The users and roles of the dump, where they are wanted.
     pub accounts: Accounts,
 }
@@ -95,10 +98,22 @@ pub async fn run(
     };
     let adopted = adopt(dump, collections, &name, (&place, &lock), options, progress, stop).await;
     match adopted {
-        Ok((manifest, accounts)) => Ok(AdoptReport { location: place.location(), name, manifest, notes, accounts }),
+        Ok((manifest, accounts, arrivals)) => {
+            let mut not_importable = Vec::new();
+            for (namespace, arrivals) in arrivals {
+                let told = arrivals.notes(&namespace.to_string());
+                told.iter().for_each(|note| progress.note(note.as_str()));
+                notes.extend(told);
+                not_importable.extend(arrivals.not_importable(&namespace.to_string()));
+            }
+            Ok(AdoptReport { location: place.location(), name, manifest, notes, not_importable, accounts })
+        }
         Err(error) => Err(backup::remove(&place, error).await),
     }
 }
+
+/// How a server takes the documents of each collection.
+type ByNamespace = BTreeMap<Namespace, Arrivals>;
 
 /// What of the dump is wanted, by its place there.
 fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)>> {
@@ -125,16 +140,16 @@ async fn adopt(
     options: &AdoptOptions,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<(Manifest, Accounts)> {
+) -> Result<(Manifest, Accounts, ByNamespace)> {
     let started = clock::now();
     let first = pulse::first(started, Vec::new(), None, lock.holds());
     pulse::write(&first, place).await?;
     let pulse = Pulse::start(place.clone(), progress.clone(), first);
     let manifest = execute(dump, collections, name, started, options, place, progress, stop).await;
     pulse.stop().await?;
-    let (manifest, accounts) = manifest?;
+    let (manifest, accounts, arrivals) = manifest?;
     commit::commit(&manifest, place).await?;
-    Ok((manifest, accounts))
+    Ok((manifest, accounts, arrivals))
 }
 
 /// The phases up to the commit.
@@ -148,7 +163,7 @@ async fn execute(
     place: &Store,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<(Manifest, Accounts)> {
+) -> Result<(Manifest, Accounts, ByNamespace)> {
     // 1. Read the dump, once, and store its documents.
     progress.begin("reading");
     let settings = settings(options);
@@ -179,7 +194,7 @@ async fn execute(
             Err(e)
         }
     };
-    let (mut collections, slice, accounts) = stored?;
+    let (mut collections, slice, accounts, arrivals) = stored?;
     let finished = clock::now();
 
     // 2. Say what moment it shows, and which collections its oplog is about.
@@ -217,7 +232,7 @@ async fn execute(
         at_the_end = followed.outlined.collections;
     }
     commit::leave_out_temporary(&mut manifest, &at_the_end, place).await?;
-    Ok((manifest, accounts))
+    Ok((manifest, accounts, arrivals))
 }
 
 /// The dump's own date: what was said, the last entry of its oplog, or when the last of its files was written.
@@ -281,6 +296,7 @@ struct Adopted<'a> {
 /// A collection that is being adopted.
 struct Adopting {
     collection: Collection,
+    arrivals: Arrivals,
     item: Item,
     writer: Arc<CollectionWriter>,
     range: Option<RangeWriter>,
@@ -312,7 +328,7 @@ impl<'a> Writing<'a> {
             let item = progress.item(collection.namespace().to_string(), 0, collection.bytes);
             collection.metadata = StoredObject { key: key::metadata(&stem), bytes: 0, sha256: Sha256Hex::zero() };
             let writer = self.writer(&stem, item.clone());
-            (number, Adopting { collection, item, writer, range: None, segments: None })
+            (number, Adopting { collection, arrivals: Arrivals::default(), item, writer, range: None, segments: None })
         };
         let collections = collections.into_iter().map(adopting).collect();
         let accounts = options.accounts.then(Accounts::default);
@@ -346,7 +362,10 @@ impl Adopted<'_> {
                 part = incoming.recv() => part,
             };
             match part {
-                Some(Part::Documents { of, frame, content, share }) => {
+                Some(Part::Documents { of, frame, content, arrivals, share }) => {
+                    if let Of::Collection(number) = of {
+                        found(&mut self.collections, number)?.arrivals.merge(&arrivals);
+                    }
                     self.take(of, frame, content).await?;
                     drop(share);
                     self.make_room().await?;
@@ -402,10 +421,10 @@ impl Adopted<'_> {
         }
     }
 
-    /// The collections with their segments, in order, the oplog, and users and roles.
-    fn finish(self) -> Result<(Vec<Collection>, Option<Slice>, Accounts)> {
-        let mut collections = Vec::new();
-        for Adopting { mut collection, segments, .. } in self.collections.into_values() {
+    /// The collections with their segments, in order, the oplog, users and roles, and how a server takes the documents.
+    fn finish(self) -> Result<(Vec<Collection>, Option<Slice>, Accounts, ByNamespace)> {
+        let (mut collections, mut by_namespace) = (Vec::new(), ByNamespace::new());
+        for Adopting { mut collection, arrivals, segments, .. } in self.collections.into_values() {
             let incomplete = || Error::new(ErrorKind::Internal, format!("{} was not read to its end", collection.namespace()));
             let mut segments = segments.ok_or_else(incomplete)?;
             segments.sort_by_key(|(number, _)| *number);
@@ -413,10 +432,11 @@ impl Adopted<'_> {
             let mut content = Content::default();
             collection.segments.iter().for_each(|segment| content.merge(&segment.content()));
             (collection.documents, collection.bytes, collection.digest) = (content.documents, content.bytes, content.digest());
+            by_namespace.insert(collection.namespace(), arrivals);
             collections.push(collection);
         }
         collections.sort_by_key(Collection::namespace);
-        Ok((collections, self.slice, self.accounts.unwrap_or_default()))
+        Ok((collections, self.slice, self.accounts.unwrap_or_default(), by_namespace))
     }
 
     /// Waits until nothing is on its way to the store any more.

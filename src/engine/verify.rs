@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::{Arrivals, NotImportable};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document;
 use crate::format::key;
@@ -52,8 +53,10 @@ pub struct VerifyReport {
     pub buckets: u64,
     /// Everything that is wrong, in the order of the manifest.
     pub problems: Vec<Problem>,
-    /// What is odd and does no harm: objects that do not belong to the backup.
+    /// What is odd and does no harm to the backup: objects that do not belong to it; with `deep`, documents that an import changes or cannot bring.
     pub notes: Vec<String>,
+    /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
+    pub not_importable: Vec<NotImportable>,
 }
 
 impl VerifyReport {
@@ -103,6 +106,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         buckets: manifest.buckets(),
         problems: Vec::new(),
         notes: Vec::new(),
+        not_importable: Vec::new(),
     };
 
     // 1. What the backup says of itself: the manifest as it is stored now, and the list of checksums.
@@ -119,14 +123,19 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
         let checked = match segment {
             Some(segment) => check_segment(store, segment, options, cpu).await,
-            None => check_metadata(store, object, options, cpu).await,
+            None => check_metadata(store, object, options, cpu).await.map(|checked| (checked, Arrivals::default())),
         };
         (number, object, checked)
     }))
     .buffered(if options.deep { DEEP_READERS } else { READERS });
     // What each collection adds up to, as long as all of it could be decoded.
     let mut sums = vec![Some(Content::default()); manifest.collections.len()];
+    let mut arrivals = vec![Arrivals::default(); manifest.collections.len()];
     while let Some((number, object, checked)) = checks.next().await {
+        let checked = checked.map(|(checked, arrived)| {
+            arrivals[number].merge(&arrived);
+            checked
+        });
         let content = report.object(object, checked)?;
         sums[number] = add(sums[number], content);
     }
@@ -137,6 +146,12 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         }
     }
 
+    for (collection, arrivals) in manifest.collections.iter().zip(&arrivals) {
+        let name = collection.namespace().to_string();
+        report.notes.extend(arrivals.notes(&name));
+        report.not_importable.extend(arrivals.not_importable(&name));
+    }
+
     // 3. The oplog slice, in its order.
     if let Some(slice) = &manifest.oplog {
         report.slice(store, slice, options, cpu).await?;
@@ -144,7 +159,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
 
     // 4. What does not belong.
     match strays(store, manifest).await {
-        Ok(notes) => report.notes = notes,
+        Ok(notes) => report.notes.extend(notes),
         Err(e) => report.problem(&report.location.clone(), e)?,
     }
     Ok(report)
@@ -268,10 +283,19 @@ fn add(sum: Option<Content>, part: Option<Content>) -> Option<Content> {
     Some(sum)
 }
 
-/// What was decoded, and which documents are broken.
-async fn check_segment(store: &Store, segment: &Segment, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Vec<Problem>)> {
-    let (content, problems, ()) = check_each(store, segment, options, cpu, (), |(), document| document::check(document)).await?;
-    Ok((content, problems))
+/// What was decoded, which documents are broken, and how a server takes them.
+async fn check_segment(
+    store: &Store,
+    segment: &Segment,
+    options: VerifyOptions,
+    cpu: &Cpu,
+) -> Result<((Content, Vec<Problem>), Arrivals)> {
+    let look = |arrivals: &mut Arrivals, document: &[u8]| {
+        let shape = document::shape(document)?;
+        arrivals.add(document.len(), &shape)
+    };
+    let (content, problems, arrivals) = check_each(store, segment, options, cpu, Arrivals::default(), look).await?;
+    Ok(((content, problems), arrivals))
 }
 
 /// The same of a segment of the oplog slice, after those before it.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
+
 use super::digest::Content;
 use super::document::{self, Documents, Elements, Shape, Writer};
 use crate::error::Result;
@@ -90,6 +92,18 @@ fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
     Ok(false)
 }
 
+/// Documents that no server takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotImportable {
+    /// Their collection.
+    pub namespace: String,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub documents: u64,
+}
+
 /// How the documents of a collection arrive in a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arrivals {
@@ -115,6 +129,38 @@ impl Arrivals {
             self.id_later += 1;
         }
         Ok(())
+    }
+
+    /// What is to be said of them, in words. `name` is that of the collection.
+    #[must_use]
+    pub fn notes(&self, name: &str) -> Vec<String> {
+        let documents = |count: u64| if count == 1 { "1 document".to_owned() } else { format!("{count} documents") };
+        let mut notes: Vec<String> = Vec::new();
+        for (refusal, count) in &self.refused {
+            notes.push(format!(
+                "{name}: {} with {refusal}: no server takes such, and the collection cannot be imported",
+                documents(*count)
+            ));
+        }
+        if self.without_id > 0 {
+            notes.push(format!("{name}: {} without an _id: each is given one by an import", documents(self.without_id)));
+        }
+        if self.id_later > 0 {
+            let words = "with an _id that is not the first field: it is moved there by an import";
+            notes.push(format!("{name}: {} {words}", documents(self.id_later)));
+        }
+        notes
+    }
+
+    /// Those that no server takes, for programs.
+    #[must_use]
+    pub fn not_importable(&self, name: &str) -> Vec<NotImportable> {
+        let one = |(refusal, documents): (&Refusal, &u64)| NotImportable {
+            namespace: name.to_owned(),
+            reason: refusal.to_string(),
+            documents: *documents,
+        };
+        self.refused.iter().map(one).collect()
     }
 
     /// Counts others in.

@@ -95,8 +95,9 @@ impl Archive {
                     return Err(Error::damaged(format!("{}: the view {} has documents", self.place, named(&namespaces[place]))));
                 }
                 Event::Document(place, document) if is_wanted[place] => {
-                    document::check(document).map_err(|e| e.context(named(&namespaces[place])).context(&self.place))?;
-                    gather.take(place, document)?;
+                    let in_place = |e: Error| e.context(named(&namespaces[place])).context(&self.place);
+                    let shape = document::shape(document).map_err(in_place)?;
+                    gather.take(place, document, &shape)?;
                 }
                 Event::Document(..) => {}
                 Event::End(place) => gather.end(place)?,

@@ -5,7 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{COPIES, Of, Part, READING_BYTES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::Arrivals;
 use crate::format::digest::Content;
+use crate::format::document::Shape;
 use crate::format::{document, frame};
 use crate::pipeline::budget::{Budget, Share};
 
@@ -56,8 +58,8 @@ impl Feed {
     /// # Errors
     /// [`ErrorKind::Interrupted`].
     pub(super) fn send(&self, of: Of, waiting: Waiting, share: Share) -> Result<()> {
-        let Waiting { frame, content } = waiting;
-        self.part(Part::Documents { of, frame, content, share })
+        let Waiting { frame, content, arrivals } = waiting;
+        self.part(Part::Documents { of, frame, content, arrivals, share })
     }
 
     /// Says that all of it was handed on.
@@ -91,6 +93,7 @@ impl Feed {
 pub(super) struct Waiting {
     frame: Vec<u8>,
     content: Content,
+    arrivals: Arrivals,
 }
 
 impl Waiting {
@@ -99,10 +102,11 @@ impl Waiting {
         !self.frame.is_empty() && self.frame.len() + bytes > frame::TARGET
     }
 
-    pub(super) fn add(&mut self, document: &[u8]) {
+    pub(super) fn add(&mut self, document: &[u8], shape: &Shape<'_>) -> Result<()> {
         self.make_room(document.len());
         self.frame.extend_from_slice(document);
         self.content.add(document);
+        self.arrivals.add(document.len(), shape)
     }
 
     /// Where a document is read into; [`Waiting::added`] counts it.
@@ -114,9 +118,9 @@ impl Waiting {
     /// Counts what was read, from here on, where it is one document.
     pub(super) fn added(&mut self, from: usize) -> Result<()> {
         let document = &self.frame[from..];
-        document::check(document)?;
+        let shape = document::shape(document)?;
         self.content.add(document);
-        Ok(())
+        self.arrivals.add(document.len(), &shape)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -150,7 +154,7 @@ impl Gather {
     }
 
     /// Takes a document of the namespace of this place.
-    pub(super) fn take(&mut self, place: usize, document: &[u8]) -> Result<()> {
+    pub(super) fn take(&mut self, place: usize, document: &[u8], shape: &Shape<'_>) -> Result<()> {
         if self.waiting[place].is_full_for(document.len()) {
             self.hand_on(place)?;
         }
@@ -158,7 +162,7 @@ impl Gather {
             let largest = (0..self.waiting.len()).max_by_key(|place| self.waiting[*place].len()).unwrap_or(place);
             self.hand_on(largest)?;
         }
-        self.waiting[place].add(document);
+        self.waiting[place].add(document, shape)?;
         self.bytes += document.len();
         if self.waiting[place].len() >= frame::TARGET { self.hand_on(place) } else { Ok(()) }
     }

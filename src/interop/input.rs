@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_compression::tokio::bufread::GzipDecoder;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use super::foreign::{self, LineEnds};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much is read at a time.
@@ -19,8 +20,8 @@ const BUFFER: usize = 256 * 1024;
 /// What gzip begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// How many bytes of the content are looked at: a document's length and the type of its first element.
-pub(super) const HEAD: usize = 5;
+/// How many bytes of the content are looked at to tell what it is.
+pub(super) const HEAD: usize = foreign::HEAD;
 
 /// What messages call standard input.
 pub(super) const STDIN: &str = "standard input";
@@ -87,24 +88,39 @@ fn peek<R: Read>(mut bytes: R, count: usize) -> io::Result<(Vec<u8>, WithHead<R>
     Ok((head.clone(), io::Cursor::new(head).chain(bytes)))
 }
 
-/// Why the bytes below a decoder could not be read, where that is why it failed.
+/// What is known of the bytes below a decoder, where that is why it failed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<io::Error>>>);
+pub(super) struct Trouble(Arc<Mutex<Seen>>);
+
+/// Why they could not be read, and whether they look like text.
+#[derive(Debug, Default)]
+struct Seen {
+    error: Option<io::Error>,
+    line_ends: LineEnds,
+}
 
 impl Trouble {
     /// The error to give: that of the file, where it has one, or that its content is not what it should be.
     pub(super) fn explain(&self, place: &str, content: Error) -> Error {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut seen = self.seen();
+        match seen.error.take() {
             Some(e) if e.kind() == io::ErrorKind::Interrupted => Error::interrupted(),
             Some(e) => Error::new(ErrorKind::Storage, format!("{place} cannot be read: {e}")).cause(e),
+            None if content.kind() == ErrorKind::Damaged && content.hint_text().is_none() && seen.line_ends.are_of_text() => {
+                content.hint(foreign::AS_TEXT)
+            }
             None => content,
         }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the error, and gives one like it.
     fn keep(&self, error: io::Error) -> io::Error {
         let like = io::Error::other(error.to_string());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.seen().error = Some(error);
         like
     }
 }
@@ -124,7 +140,11 @@ impl<R: Read> Read for Watched<R> {
             }
             match self.bytes.read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => return done.map_err(|e| self.trouble.keep(e)),
+                Ok(read) => {
+                    self.trouble.seen().line_ends.see(&buffer[..read]);
+                    return Ok(read);
+                }
+                Err(e) => return Err(self.trouble.keep(e)),
             }
         }
     }

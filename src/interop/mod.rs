@@ -4,6 +4,7 @@ mod archive;
 mod contents;
 mod directory;
 mod feed;
+mod foreign;
 mod input;
 mod old_indexes;
 
@@ -22,6 +23,7 @@ use self::feed::{Feed, on_thread};
 use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::Arrivals;
 use crate::format::digest::Content;
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
@@ -89,6 +91,8 @@ pub enum Part {
         frame: Vec<u8>,
         /// Their count, bytes and digest.
         content: Content,
+        /// How a server takes them.
+        arrivals: Arrivals,
         /// What they take of the budget.
         share: Share,
     },
@@ -302,13 +306,22 @@ fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result
     if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
         return Ok(of_directory(directory::look_at_file(&path, database, stop)?, &name, location));
     }
-    Err(Error::damaged(format!("{location} is neither an archive nor a file of documents")).hint(directory::WHAT_A_DUMP_IS))
+    if let Some(foreign) = foreign::recognize(&input.head) {
+        return Err(Error::damaged(format!("{location} is {}, and not a dump", foreign.what)).hint(foreign.hint));
+    }
+    let error =
+        input.trouble.explain(&location, Error::damaged(format!("{location} is neither an archive nor a file of documents")));
+    Err(if error.hint_text().is_none() { error.hint(directory::WHAT_A_DUMP_IS) } else { error })
 }
 
 fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
     if !input.head.starts_with(&mongodump::MAGIC) {
-        return Err(Error::damaged(format!("{location} does not hold an archive"))
-            .hint("only archives can be read so: name the file or the directory itself"));
+        if let Some(foreign) = foreign::recognize(&input.head) {
+            return Err(Error::damaged(format!("{location} is {}, and not an archive", foreign.what)).hint(foreign.hint));
+        }
+        let error = input.trouble.explain(location, Error::damaged(format!("{location} does not hold an archive")));
+        let hint = "only archives can be read so: name the file or the directory itself";
+        return Err(if error.hint_text().is_none() { error.hint(hint) } else { error });
     }
     let archive = Archive::open(input, location.to_owned())?;
     if archive.needs_old_indexes() {
@@ -372,7 +385,7 @@ fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
 
 /// Whether content may begin with a document: a length that one can have, and the type of a first element.
 fn begins_a_document(head: &[u8]) -> bool {
-    let Ok([a, b, c, d, first]) = <[u8; input::HEAD]>::try_from(head) else { return false };
+    let Some([a, b, c, d, first]) = head.first_chunk().copied() else { return false };
     match usize::try_from(i32::from_le_bytes([a, b, c, d])) {
         Ok(5) => first == 0,
         Ok(6..=MAX_DOCUMENT) => matches!(first, 0x01..=0x13 | 0x7F | 0xFF),

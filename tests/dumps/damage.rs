@@ -224,3 +224,26 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
         }
     }
 }
+
+/// What people name instead of a dump, and what a transfer makes of one.
+#[tokio::test]
+async fn what_is_no_dump_is_named_with_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = gunzip(&sample("zoo.archive.gz"));
+    let as_text =
+        |bytes: &[u8]| bytes.iter().flat_map(|&b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] }).collect::<Vec<u8>>();
+    let cut_after_all = [whole.as_slice(), &[100, 0, 0, 0, 2]].concat();
+    for (name, bytes, what, hint) in [
+        ("zip", b"PK\x03\x04and so on".to_vec(), "is a zip file, and not a dump", "unpack it"),
+        ("json", b"{\"_id\":1}\n".to_vec(), "is text, perhaps JSON", "mongoimport reads JSON"),
+        ("text.archive", as_text(&whole), "", "transfer it again as binary"),
+        ("text.gz", as_text(&std::fs::read(sample("zoo.archive.gz")).unwrap()), "gzip", "transfer it again as binary"),
+        ("more.archive", cut_after_all, "it ends early, inside of something that follows the end of all that it names", ""),
+    ] {
+        let path = root.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = read(&path).await.unwrap_err();
+        let told = error.hint_text().unwrap_or_default();
+        assert!(error.to_string().contains(what) && told.contains(hint), "{name}: {error} ({told})");
+    }
+}

@@ -184,3 +184,29 @@ async fn what_no_server_takes_is_named_by_its_reason() {
         assert!(refused.code == Some(1) && said.contains("--allow-duplicates keeps the first"), "{said}");
     }
 }
+
+/// A backup of them is sound, and says that they cannot come back.
+#[tokio::test]
+async fn what_no_server_takes_is_counted_where_it_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let odd = [
+        rawdoc! { "_id": [] },
+        rawdoc! { "a": 1, "_id": [1] },
+        rawdoc! { "a": 1 },
+        rawdoc! { "a": 1, "_id": 5 },
+        rawdoc! { "_id": 9 },
+    ];
+    write(root.path(), "odd", PLAIN, &odd);
+    let cli = Cli::new();
+    let adopted = cli.json(&["adopt", root.path().to_str().unwrap()]).await;
+    let verified = cli.json(&["verify", adopted["name"].as_str().unwrap(), "--deep"]).await;
+    for report in [adopted, verified] {
+        let told = serde_json::json!([{ "namespace": "shop.odd", "reason": "an _id that is an array", "documents": 2 }]);
+        assert_eq!(report["notImportable"], told, "{report}");
+        let notes = report["notes"].to_string();
+        assert!(
+            notes.contains("1 document without an _id") && notes.contains("1 document with an _id that is not the first"),
+            "{notes}"
+        );
+    }
+}

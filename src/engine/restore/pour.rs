@@ -127,7 +127,7 @@ async fn write(
     while more || !writers.is_empty() {
         tokio::select! {
             part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
-                Some(Part::Documents { of: Of::Collection(place), frame, content, mut share }) => {
+                Some(Part::Documents { of: Of::Collection(place), frame, content, mut share, .. }) => {
                     let Some(inserter) = collections.get(&place).map(|c| c.inserter.clone()) else { continue };
                     let arranged = inserter.arrange(frame).await?;
                     share.resize(COPIES * arranged.frame.len() as u64);

@@ -312,7 +312,12 @@ impl<R: Read> Reader<R> {
         let Fault { at, early, error } = fault;
         let namespace = self.open.map(|place| display(&self.prelude.namespaces[place]));
         let error = if early && self.stage == Stage::Body && namespace.is_none() {
-            error.reworded(input::EARLY, &format!("{}: {}", input::EARLY, self.missing()))
+            let what = if self.states.iter().all(|state| state.ended) {
+                format!("{}, inside of something that follows the end of all that it names", input::EARLY)
+            } else {
+                format!("{}: {}", input::EARLY, self.missing())
+            };
+            error.reworded(input::EARLY, &what)
         } else {
             error
         };

@@ -18,6 +18,9 @@ use crate::names::{Namespace, SYSTEM_DATABASES};
 /// The largest `prelude.json` that is read.
 const PRELUDE_LIMIT: u64 = 1024 * 1024;
 
+/// What the names of packed files end with.
+const PACKED: [&str; 7] = [".tar", ".tgz", ".tar.gz", ".zip", ".7z", ".rar", ".xz"];
+
 /// What is said where something is no dump.
 pub(in crate::interop) const WHAT_A_DUMP_IS: &str = "a dump is a directory with a directory for each database, that of one database, an archive, or a .bson file, as mongodump writes them";
 
@@ -80,7 +83,11 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, stop: &Cancellat
         looking.add(Namespace::new("", mongodump::OPLOG), Some(oplog), None, None)?;
     }
     if databases.is_empty() && looking.members.is_empty() && prelude.is_none() {
-        let hint = match top.others.iter().find(|name| name.starts_with("archive")) {
+        let is_packed = |name: &&String| PACKED.iter().any(|ending| name.to_lowercase().ends_with(ending));
+        let hint = match top.others.iter().find(|name| name.starts_with("archive") && !is_packed(name)) {
+            None if let Some(name) = top.others.iter().find(is_packed) => {
+                format!("unpack {name}, and name what was in it; {WHAT_A_DUMP_IS}")
+            }
             Some(name) => format!("if {name} in it is an archive, name that; {WHAT_A_DUMP_IS}"),
             None => WHAT_A_DUMP_IS.to_owned(),
         };

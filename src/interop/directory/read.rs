@@ -11,6 +11,7 @@ use crate::format::document::MAX_DOCUMENT;
 use crate::format::frame;
 use crate::interop::contents::named;
 use crate::interop::feed::{Feed, Waiting, on_thread};
+use crate::interop::foreign;
 use crate::interop::input::{self, Input};
 use crate::interop::{Of, Wanted};
 use crate::names::Namespace;
@@ -70,6 +71,11 @@ fn read(of: Of, files: &[(Namespace, PathBuf)], feed: &Feed) -> Result<()> {
         let mut file = Documents { input: Input::file(path, &feed.stop)?, at: 0 };
         let explained = |file: &Documents, e: Error| {
             let place = format!("{}: at byte {} of {}", named(namespace), file.at, path.display());
+            let foreign = if file.at == 0 { foreign::recognize(&file.input.head) } else { None };
+            let e = match foreign.filter(|_| e.kind() == ErrorKind::Damaged) {
+                Some(foreign) => Error::damaged(format!("it is {}, and holds no documents", foreign.what)).hint(foreign.hint),
+                None => e,
+            };
             file.input.trouble.explain(&place, e.context(&place))
         };
         while let Some(length) = file.length().map_err(|e| explained(&file, e))? {

@@ -962,6 +962,7 @@ async fn what_was_kept_is_put_back_whole() {
     assert_eq!(indexes(&to, place).await, ["_id_", "u"]);
     let held = cli.json(&["backup", "--source", &target.uri()]).await;
     assert!(!held["collections"].to_string().contains("bsonvault.kept"), "{held}");
+    assert!(cli.json(&["check"]).await.to_string().contains("1 import can be undone; collections kept for that: 8"));
     let dry = cli.json(&[&undo[..], &["--dry-run"]].concat()).await;
     assert_eq!((&dry["lost"], dry["restored"].as_array().unwrap().len()), (&serde_json::json!([]), 10), "{dry}");
     assert_eq!(shown(&b).await, imported);

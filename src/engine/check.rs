@@ -16,6 +16,7 @@ use crate::format::manifest::Topology;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri, Role, Version};
 use crate::sink::Target;
+use crate::sink::kept;
 use crate::sink::leftovers::{self, Leftovers};
 use crate::source::discover;
 use crate::store::Store;
@@ -329,6 +330,15 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
     let target = Target::new(target.connection.clone(), version, CancellationToken::new());
     // It stands in nobody's way: where it cannot be looked at, something else says why.
     let Ok(Ok((found, _))) = tokio::time::timeout(LEFTOVERS_LIMIT, leftovers::look(&target)).await else { return };
+    if let Ok(Ok(sets)) = tokio::time::timeout(LEFTOVERS_LIMIT, kept::sets(&target)).await
+        && !sets.is_empty()
+    {
+        let kept: usize = sets.iter().map(|set| set.kept.iter().filter(|kept| kept.holds_documents()).count()).sum();
+        let todo =
+            "`bsonvault import --undo-last` puts back what the last of them replaced, and --drop-replaced drops all that is kept";
+        let imports = if sets.len() == 1 { "1 import".to_owned() } else { format!("{} imports", sets.len()) };
+        report.add("target", Status::Ok, format!("{imports} can be undone; collections kept for that: {kept}"), Some(todo));
+    }
     let (running, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, leftovers)| leftovers.living().is_some());
     let names = |found: Vec<(String, Leftovers)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
     if !running.is_empty() {

@@ -129,12 +129,16 @@ async fn member_of_a_hidden_set() -> u16 {
                 let mut header = [0; 16];
                 while stream.read_exact(&mut header).await.is_ok() {
                     let number = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap());
-                    let mut rest = vec![0; number(0) as usize - 16];
-                    stream.read_exact(&mut rest).await.unwrap();
+                    // What is no message of MongoDB's is a handshake of TLS.
+                    let length = usize::try_from(number(0)).unwrap_or_default();
+                    if !(16..10_000).contains(&length) || stream.read_exact(&mut vec![0; length - 16]).await.is_err() {
+                        return;
+                    }
                     let hello = rawdoc! {
                         "ok": 1, "helloOk": true, "isWritablePrimary": true, "ismaster": true, "setName": "rs0", "setVersion": 1,
                         "hosts": ["mongo-0.hidden.invalid:27017", "mongo-1.hidden.invalid:27017"], "me": "mongo-0.hidden.invalid:27017",
                         "primary": "mongo-0.hidden.invalid:27017", "minWireVersion": 0, "maxWireVersion": 17,
+                        "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000,
                     };
                     // By OP_QUERY it is asked first, then by OP_MSG.
                     let (code, fields) = if number(12) == 2004 {
@@ -146,7 +150,9 @@ async fn member_of_a_hidden_set() -> u16 {
                     fields.extend_from_slice(hello.as_bytes());
                     let head = [16 + fields.len() as i32, 1, number(4), code];
                     let reply: Vec<u8> = head.into_iter().flat_map(i32::to_le_bytes).chain(fields).collect();
-                    stream.write_all(&reply).await.unwrap();
+                    if stream.write_all(&reply).await.is_err() {
+                        return;
+                    }
                 }
             });
         }

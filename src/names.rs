@@ -52,7 +52,8 @@ impl Namespace {
     #[must_use]
     pub fn is_of_an_import(&self) -> bool {
         let name = self.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&self.collection);
-        name.starts_with(STAGING_PREFIX) || name.starts_with(KEPT_PREFIX) || name == IMPORT_COLLECTION
+        let prefixes = [STAGING_PREFIX, KEPT_PREFIX, FILLING_PREFIX];
+        prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == IMPORT_COLLECTION
     }
 }
 
@@ -64,6 +65,9 @@ pub const STAGING_PREFIX: &str = "bsonvault.staging.";
 
 /// What the names of collections start with that an import replaced and keeps.
 pub const KEPT_PREFIX: &str = "bsonvault.kept.";
+
+/// What the names of collections start with that say what is filled under its final name: see `sink/in_place.rs`.
+pub const FILLING_PREFIX: &str = "bsonvault.filling.";
 
 /// The collection that holds the lease of an import and the record of what it publishes, while it runs, and of what it keeps.
 pub const IMPORT_COLLECTION: &str = "bsonvault.import";

@@ -58,6 +58,12 @@ pub struct Selection {
     pub include: Vec<String>,
     /// Without those that any of these match.
     pub exclude: Vec<String>,
+    /// Only documents that match this, in Extended JSON.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub query: Option<String>,
+    /// What views show, and nothing else.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub views_as_collections: bool,
 }
 
 impl Selection {
@@ -70,8 +76,14 @@ impl Selection {
             texts.dedup();
             texts
         };
-        let Settings { databases, include, exclude, .. } = settings;
-        Self { databases: sorted(databases), include: sorted(include), exclude: sorted(exclude) }
+        let Settings { databases, include, exclude, query, views_as_collections, .. } = settings;
+        Self {
+            databases: sorted(databases),
+            include: sorted(include),
+            exclude: sorted(exclude),
+            query: query.clone(),
+            views_as_collections: *views_as_collections,
+        }
     }
 
     /// Its part of a key: how many of each there are, and all of them.
@@ -79,6 +91,8 @@ impl Selection {
         [&self.databases, &self.include, &self.exclude]
             .into_iter()
             .flat_map(|texts| std::iter::once(texts.len().to_string()).chain(texts.iter().cloned()))
+            .chain(self.query.iter().cloned())
+            .chain(self.views_as_collections.then(|| "views".to_owned()))
             .collect()
     }
 }
@@ -225,6 +239,8 @@ mod tests {
                 databases: texts(databases),
                 include: texts(include),
                 exclude: Vec::new(),
+                query: None,
+                views_as_collections: false,
             };
             Selection::of(&settings).key()
         };

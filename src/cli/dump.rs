@@ -1,6 +1,7 @@
 //! `dump`: a backup that is exported at once, under the flags of mongodump, for scripts that call that by its name.
 
 mod place;
+mod query;
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use crate::engine::backup::{self, BackupOptions};
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, Format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ConsistencyKind, Manifest};
-use crate::mongo::{MongoUri, Role};
+use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::names::{Namespace, NamespacePattern};
 use crate::pipeline::progress::Progress;
 use crate::store::Store;
@@ -84,11 +85,14 @@ pub struct Args {
     /// How many cursors read at a time
     #[arg(short = 'j', long, value_name = "N")]
     num_parallel_collections: Option<usize>,
-    #[arg(short, long, value_name = "JSON", hide = true)]
+    /// Of the collection, dump only documents that match this query, in Extended JSON 2
+    #[arg(short, long, value_name = "JSON")]
     query: Option<String>,
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// The same with a query that a file holds
+    #[arg(long, value_name = "FILE")]
     query_file: Option<PathBuf>,
-    #[arg(long, hide = true)]
+    /// Dump what views show, as collections, and nothing else
+    #[arg(long)]
     views_as_collections: bool,
     #[arg(long, hide = true)]
     dump_db_users_and_roles: bool,
@@ -109,7 +113,7 @@ impl Args {
                 ));
         }
         let readers = self.num_parallel_collections.map(|n| n.to_string());
-        let source = self.deployment.uri(connection, given(self.db.as_deref()), self.preference())?;
+        let source = self.deployment.uri(connection, given(self.db.as_deref()))?;
         Ok(Flags { source, readers, ..Flags::default() })
     }
 
@@ -123,10 +127,6 @@ impl Args {
         self.deployment.verbosity()
     }
 
-    fn preference(&self) -> Option<&str> {
-        given(self.read_preference.as_deref())
-    }
-
     fn is_to_stdout(&self) -> bool {
         self.out.as_deref().is_some_and(|out| out.as_os_str() == "-")
     }
@@ -135,31 +135,18 @@ impl Args {
     fn source(&self, config: &Config) -> Result<MongoUri> {
         let source = config.configured_source()?.map_or_else(|| MongoUri::parse(Role::Source, DEFAULT_URI), Ok)?;
         let (connection, _) = tools::positional(&self.connection)?;
-        self.deployment.beside(source, connection, self.preference())
+        let source = self.deployment.beside(source, connection)?;
+        match given(self.read_preference.as_deref()) {
+            None => Ok(source),
+            Some(text) => Ok(source.preferring(ReadPreference::parse(text).map_err(|e| e.context("--readPreference"))?)),
+        }
     }
 
     /// Refuses what is not there, and what contradicts itself.
     fn refuse(&self, database: Option<&str>) -> Result<()> {
         let collection = given(self.collection.as_deref());
         let excludes = !self.exclude_collection.is_empty() || !self.exclude_collections_with_prefix.is_empty();
-        let named = given(self.query.as_deref()).map(|_| "--query").or(self.query_file.as_ref().map(|_| "--queryFile"));
         tools::refuse(&[
-            (
-                named.is_some(),
-                Refusal(
-                    named.unwrap_or_default(),
-                    "a backup holds collections whole",
-                    "dump the collection with --collection and leave documents out later, or use mongodump",
-                ),
-            ),
-            (
-                self.views_as_collections,
-                Refusal(
-                    "--viewsAsCollections",
-                    "views are dumped as views",
-                    "leave it out, or use mongodump for a copy of what a view shows",
-                ),
-            ),
             (
                 self.dump_db_users_and_roles,
                 Refusal(
@@ -185,6 +172,14 @@ impl Args {
         }
         if self.is_to_stdout() && collection.is_none() {
             return Err(needs("--out -", "one collection: --collection").hint("--archive alone writes all to standard output"));
+        }
+        if (given(self.query.as_deref()).is_some() || self.query_file.is_some()) && collection.is_none() {
+            return Err(needs("a query", "one collection: --collection"));
+        }
+        if self.oplog && self.views_as_collections {
+            return Err(
+                Error::usage("--oplog is about collections, and --viewsAsCollections dumps none").hint("leave one of them out")
+            );
         }
         if self.oplog && database.is_some() {
             return Err(Error::usage(
@@ -225,6 +220,7 @@ async fn dump(
         include: included(&args, database)?,
         exclude: excluded(&args, database)?,
         idle_excludes: true,
+        documents: query::documents(&args)?,
         discard_unfinished: true,
         allow_inconsistent: !args.oplog,
         tuning: config.tuning,

@@ -23,7 +23,7 @@ pub fn source(source: &BriefSource) -> String {
 /// What was asked for: `everything`, or databases and patterns.
 #[must_use]
 pub fn selection(selection: &Selection) -> String {
-    let Selection { databases, include, exclude } = selection;
+    let Selection { databases, include, exclude, query, views_as_collections } = selection;
     let mut parts = Vec::new();
     if !databases.is_empty() {
         parts.push(databases.join(", "));
@@ -36,6 +36,12 @@ pub fn selection(selection: &Selection) -> String {
     }
     if !exclude.is_empty() {
         parts.push(format!("without {}", exclude.join(", ")));
+    }
+    if *views_as_collections {
+        parts.push("(what views show)".to_owned());
+    }
+    if let Some(query) = query {
+        parts.push(format!("matching {query}"));
     }
     plain(&parts.join(" "))
 }
@@ -62,10 +68,14 @@ mod tests {
         assert_eq!(of("mongodb://a:1", &["a:1"], None), "a:1");
         assert_eq!(of("dump:all.\u{1b}archive", &[], None), "dump all.\\u{1b}archive");
         let asked = |databases: &[&str], include: &[&str], exclude: &[&str]| {
-            selection(&Selection { databases: texts(databases), include: texts(include), exclude: texts(exclude) })
+            let (databases, include, exclude) = (texts(databases), texts(include), texts(exclude));
+            selection(&Selection { databases, include, exclude, ..Selection::default() })
         };
         assert_eq!(asked(&[], &[], &[]), "everything");
         assert_eq!(asked(&[], &[], &["*.log"]), "everything without *.log");
+        let query = Some(r#"{"a":1}"#.to_owned());
+        let part = Selection { include: texts(&["a.b"]), query, ..Selection::default() };
+        assert_eq!(selection(&part), r#"only a.b matching {"a":1}"#);
         assert_eq!(asked(&["crm", "shop"], &["*.a"], &["*.b", "*.c"]), "crm, shop only *.a without *.b, *.c");
     }
 }

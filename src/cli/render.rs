@@ -236,7 +236,11 @@ pub fn import(report: &RestoreReport) -> String {
             counted(c.kind, c.documents),
             BinaryBytes(c.bytes).to_string(),
             HumanCount(c.indexes).to_string(),
-            if c.digest_matches { "the same".to_owned() } else { "DIFFERENT".to_owned() },
+            match (report.not_read_back, c.digest_matches) {
+                (true, _) => "not done".to_owned(),
+                (false, true) => "the same".to_owned(),
+                (false, false) => "DIFFERENT".to_owned(),
+            },
         ]);
     }
     let mut text = format!(

@@ -153,7 +153,7 @@ impl Args {
             (collections, each) => Some(collections.unwrap_or(4).saturating_mul(each.unwrap_or(1)).min(MOST_WRITERS).to_string()),
         };
         let (connection, _) = tools::positional(&self.arguments)?;
-        let target = self.deployment.uri(connection, given(self.db.as_deref()), None)?;
+        let target = self.deployment.uri(connection, given(self.db.as_deref()))?;
         Ok(Flags { target, writers, ..Flags::default() })
     }
 
@@ -179,7 +179,7 @@ impl Args {
     fn target(&self, config: &Config) -> Result<MongoUri> {
         let target = config.configured_target()?.map_or_else(|| MongoUri::parse(Role::Target, DEFAULT_URI), Ok)?;
         let (connection, _) = tools::positional(&self.arguments)?;
-        self.deployment.beside(target, connection, None)
+        self.deployment.beside(target, connection)
     }
 
     /// Refuses what is not there, and what contradicts itself.
@@ -285,6 +285,7 @@ fn options(args: &Args, database: Option<&str>, dump: &Dump, config: &Config) ->
             in_order: args.maintain_insertion_order,
             no_dotted_hashes: args.fix_dotted_hash_index,
         },
+        in_place: true,
         tuning: config.tuning,
         ..RestoreOptions::default()
     };

@@ -3,7 +3,6 @@
 
 mod deployment;
 mod password;
-mod preference;
 mod secrets;
 mod taken;
 
@@ -101,7 +100,7 @@ mod tests {
     fn uri_of(args: &[&str], database: Option<&str>) -> Result<Option<String>> {
         let line = line(args);
         let (positional, _) = positional(&line.rest)?;
-        line.deployment.uri(positional, database, None)
+        line.deployment.uri(positional, database)
     }
 
     fn uri(args: &[&str]) -> Option<String> {

@@ -261,6 +261,8 @@ fn settings(options: &AdoptOptions) -> Settings {
         databases: Vec::new(),
         include: patterns(&options.include),
         exclude: patterns(&options.exclude),
+        query: None,
+        views_as_collections: false,
     }
 }
 

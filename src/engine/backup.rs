@@ -36,6 +36,7 @@ use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespacePattern};
 use crate::pipeline::progress::Progress;
+pub use crate::source::discover::Documents;
 use crate::store::{Lock, Store};
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
@@ -59,6 +60,8 @@ pub struct BackupOptions {
     pub idle_excludes: bool,
     /// A backup that is interrupted leaves nothing, however much it had stored: nobody will resume it.
     pub discard_unfinished: bool,
+    /// Which documents of what is selected; if not all, an unfinished backup is never kept.
+    pub documents: Documents,
     /// A replica set that cannot be read at one moment is read without.
     pub allow_inconsistent: bool,
     /// Other backups of the same source may run beside it.
@@ -69,6 +72,13 @@ pub struct BackupOptions {
     pub claimed: Arc<OnceLock<BackupName>>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
+}
+
+impl BackupOptions {
+    /// Whether what an interrupted backup stored may be gone on with.
+    fn may_be_resumed(&self) -> bool {
+        !self.discard_unfinished && self.documents == Documents::All
+    }
 }
 
 /// A committed backup.
@@ -144,7 +154,7 @@ pub async fn run(
     let record = Arc::new(Record::default());
     match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
-        Err(error) if !options.discard_unfinished && is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
+        Err(error) if options.may_be_resumed() && is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
     }
 }

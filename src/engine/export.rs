@@ -296,7 +296,9 @@ impl<'a> Job<'a> {
 /// Whether each database that is exported has no other collections, as far as the backup knows.
 fn is_whole(backup: &Backup, options: &ExportOptions) -> bool {
     let Manifest { settings, left_out, source, .. } = &backup.manifest;
-    let chosen = [&settings.include, &settings.exclude].iter().any(|patterns| !patterns.is_empty());
+    let chosen = [&settings.include, &settings.exclude].iter().any(|patterns| !patterns.is_empty())
+        || settings.query.is_some()
+        || settings.views_as_collections;
     let narrowed = !options.include.is_empty() || !options.exclude.is_empty();
     // A dump that was adopted may have been of a part.
     !chosen && !narrowed && left_out.is_empty() && !source.uri.starts_with("dump:")

@@ -8,6 +8,7 @@ mod documents;
 mod dumped;
 mod fill;
 mod guard;
+mod in_place;
 mod keeping;
 mod later;
 mod oldest;
@@ -49,6 +50,7 @@ use crate::names::{NamespacePattern, NamespaceRename};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
+use crate::sink::in_place as filling;
 use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
@@ -89,6 +91,8 @@ pub struct RestoreOptions {
     pub users: Option<WantedAccounts>,
     /// What is replaced or pruned stays in the target under another name, so that the import can be undone.
     pub keep_replaced: bool,
+    /// Where the login may neither read nor rename, collections that are not there yet are filled under their final names.
+    pub in_place: bool,
     /// What is to be otherwise than in the backup.
     pub alterations: Alterations,
     /// The target may be the deployment that the backup came from, or the configured source.
@@ -200,6 +204,10 @@ pub async fn execute(
         documents::refuse(origin.backup, &plan, &Cpu::of_this_machine(), stop).await?;
     }
 
+    if plan.in_place {
+        return in_place::execute(origin, plan, options, progress, begun).await;
+    }
+
     // 2. Take the lease of every database, and with it what a dead import left.
     progress.begin("taking the lease");
     let mut databases = plan.databases();
@@ -226,12 +234,13 @@ pub async fn execute(
         // 3. Everything else, up to the last rename.
         let (staged, given_up) = write(origin, &mut plan, &lease, &decided, options, progress).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
+        filling::forget(&plan.target.unstoppable(), &set).await?;
         let accounts = &staged.proven.accounts;
         let merged = if accounts.is_empty() {
             Ok(())
         } else if given_up.is_empty() {
             progress.begin("adding users and roles");
-            let merging = users::merge(&plan.target.unstoppable(), lease.id(), accounts).await;
+            let merging = users::merge(&plan.target.unstoppable(), users::Through::Own(lease.id()), accounts).await;
             merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
         } else {
             progress.note("the users and roles were not added");

@@ -167,6 +167,12 @@ pub struct Settings {
     pub include: Vec<String>,
     /// The patterns of namespaces kept out.
     pub exclude: Vec<String>,
+    /// The query, in Extended JSON: only documents that match it were read. Such a backup is never one of all documents.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub query: Option<String>,
+    /// What views show was read as collections, and nothing else.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub views_as_collections: bool,
 }
 
 impl Settings {

@@ -48,6 +48,8 @@ pub struct Blueprint {
     pub(super) mixed_schema: bool,
     /// Its documents are inserted in the order in which they come, if it is not capped, too.
     pub(super) in_order: bool,
+    /// It is filled under its final name and cannot be read: see [`in_place`](super::in_place).
+    pub(super) unread: bool,
     /// What stands under its name may have other options.
     pub takes_any_options: bool,
     /// Its lasting indexes were made while it was empty, and stand as long as no document is refused.
@@ -89,6 +91,7 @@ impl Blueprint {
             has_rules: false,
             mixed_schema: false,
             in_order: false,
+            unread: false,
             takes_any_options: false,
             indexed: Arc::default(),
             place: namespace.clone(),
@@ -116,6 +119,7 @@ impl Blueprint {
             has_rules: true,
             mixed_schema: false,
             in_order: false,
+            unread: false,
             takes_any_options: false,
             indexed: Arc::default(),
             place: namespace.clone(),

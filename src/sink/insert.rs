@@ -225,6 +225,15 @@ impl Inserter {
                 let repeated: HashSet<usize> = duplicates.drain(..).map(|(document, _)| document.start).collect();
                 tried.retain(|place| !repeated.contains(&place.start));
             }
+            if self.blueprint.unread {
+                // What an earlier attempt may have written and is said to be there, is there.
+                if let (true, Some((document, problem))) = (was_certain, duplicates.first()) {
+                    return Err(self.refused(&what, problem, &frame[document.clone()]));
+                }
+                let there: HashSet<usize> = duplicates.iter().map(|(document, _)| document.start).collect();
+                left.splice(..0, tried.into_iter().filter(|place| !there.contains(&place.start)));
+                continue;
+            }
             let mut missing = Vec::new();
             let looked_for = if self.repeats == Repeats::PassOver { LOOKED_FOR } else { tried.len().max(1) };
             for places in tried.chunks(looked_for) {
@@ -437,7 +446,11 @@ fn build(
         command.uuid("collectionUUID", uuid.as_bytes());
     }
     command.bool("ordered", ordered);
-    command.document("writeConcern", rawdoc! { "w": 1, "j": false }.as_bytes());
+    let concern = match blueprint.unread {
+        true => rawdoc! { "w": "majority", "j": true, "wtimeout": super::MAJORITY_LIMIT },
+        false => rawdoc! { "w": 1, "j": false },
+    };
+    command.document("writeConcern", concern.as_bytes());
     // A right of its own, so it is asked for only where it is needed.
     if blueprint.has_rules {
         command.bool("bypassDocumentValidation", true);

@@ -6,6 +6,7 @@ pub mod check;
 mod copy;
 mod ddl;
 pub mod holdings;
+pub mod in_place;
 pub mod indexes;
 pub mod insert;
 pub mod kept;

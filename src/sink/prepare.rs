@@ -10,7 +10,7 @@ use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::failure::describe;
 use crate::mongo::rights::{Place, Rights};
 use crate::mongo::{catalog, command};
-use crate::names::{IMPORT_COLLECTION, Namespace, STAGING_PREFIX};
+use crate::names::{FILLING_PREFIX, IMPORT_COLLECTION, Namespace, STAGING_PREFIX};
 
 /// How many missing rights an error names.
 const NAMED_RIGHTS: usize = 5;
@@ -47,7 +47,6 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeM
     if connection.topology == Topology::Sharded {
         refuse_sharded(target, blueprints).await?;
     }
-    refuse_without_rights(&target.unless_stopped(Rights::ask(connection)).await??, blueprints)?;
     let mut found = BTreeMap::new();
     for database in wanted {
         found.insert(database.to_owned(), Standing::of(target, database).await?);
@@ -55,9 +54,53 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeM
     Ok(found)
 }
 
-/// Refuses where the login lacks a right that filling, checking or finishing any of these collections needs: found out halfway, what
+/// Rights that a login lacks.
+#[derive(Debug)]
+pub struct Lacking {
+    missing: Vec<String>,
+    /// What it has is enough to fill collections under their final names: see [`in_place`](super::in_place).
+    pub allows_filling: bool,
+}
+
+impl Lacking {
+    /// It as an error.
+    #[must_use]
+    pub fn error(mut self) -> Error {
+        let more = self.missing.len().saturating_sub(NAMED_RIGHTS);
+        self.missing.truncate(NAMED_RIGHTS);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        lacking_rights(&format!("{}{more}", self.missing.join(", ")))
+    }
+}
+
+/// What the login lacks of the rights that filling, checking or finishing any of these collections needs: found out halfway, what
 /// stood there would be gone.
-fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()> {
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn lacking(target: &Target, blueprints: &[Blueprint]) -> Result<Option<Lacking>> {
+    let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
+    let missing = missing_rights(&rights, blueprints);
+    Ok((!missing.is_empty()).then(|| Lacking { allows_filling: allows_filling(&rights, blueprints), missing }))
+}
+
+/// Whether these may be filled under their final names.
+fn allows_filling(rights: &Rights, blueprints: &[Blueprint]) -> bool {
+    blueprints.iter().all(|blueprint| {
+        let marker = Namespace::new(&*blueprint.namespace.database, format!("{FILLING_PREFIX}0"));
+        let name = blueprint.namespace.clone();
+        let data = if blueprint.kind == CollectionKind::TimeSeries { name.buckets() } else { name.clone() };
+        let (marker, name, data) = (Place::Collection(marker), Place::Collection(name), Place::Collection(data));
+        let catalog = ["createCollection", "dropCollection", "collMod"];
+        let indexed = !blueprint.indexes.is_empty();
+        catalog.iter().all(|action| rights.allows(&marker, action) && rights.allows(&name, action))
+            && (!blueprint.holds_documents() || rights.allows(&data, "insert"))
+            && (!indexed || rights.allows(&name, "createIndex"))
+            && (!blueprint.has_rules || rights.allows(&name, "bypassDocumentValidation"))
+    })
+}
+
+fn missing_rights(rights: &Rights, blueprints: &[Blueprint]) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     // The rights on `system.js` come with several roles in several ways; the server has the last word there.
     let mut need = |action: &str, place: &Place| {
@@ -100,13 +143,7 @@ fn refuse_without_rights(rights: &Rights, blueprints: &[Blueprint]) -> Result<()
             need("collMod", &staging);
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let more = missing.len().saturating_sub(NAMED_RIGHTS);
-    missing.truncate(NAMED_RIGHTS);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(lacking_rights(&format!("{}{more}", missing.join(", "))))
+    missing
 }
 
 /// The error of a login that may not do this.

@@ -98,17 +98,28 @@ fn take(kept: &mut Vec<u8>, documents: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Adds users and roles to those of the target: who is there already stays as they are. `id` is that of the import, whose
-/// lease must hold the database [`DATABASE`].
+/// Through which collections users and roles are added.
+#[derive(Debug, Clone, Copy)]
+pub enum Through<'a> {
+    /// Those of the import with this id, whose lease must hold the database [`DATABASE`].
+    Own(&'a str),
+    /// Those of MongoDB's tools: the only ones that the role `restore` may have read.
+    OfTools,
+}
+
+/// Adds users and roles to those of the target: who is there already stays as they are.
 ///
 /// # Errors
 /// The server's, such as [`ErrorKind::Denied`]: it takes the role `restore` or `root`.
-pub async fn merge(target: &Target, id: &str, accounts: &Accounts) -> Result<()> {
-    let place = |what: &str| Namespace::new(DATABASE, format!("{STAGING_PREFIX}{id}.{what}"));
+pub async fn merge(target: &Target, through: Through<'_>, accounts: &Accounts) -> Result<()> {
+    let place = |what: &str| match through {
+        Through::Own(id) => Namespace::new(DATABASE, format!("{STAGING_PREFIX}{id}.{what}")),
+        Through::OfTools => Namespace::new(DATABASE, format!("temp{what}")),
+    };
     let places = [(place("users"), &accounts.users), (place("roles"), &accounts.roles)];
     let merging = async {
         for (place, documents) in &places {
-            fill(target, place, documents).await?;
+            fill(target, place, documents, matches!(through, Through::OfTools)).await?;
         }
         // `drop: false`: who is there stays, as they are; the login that does this may be one of them.
         let command = rawdoc! {
@@ -134,13 +145,17 @@ pub async fn merge(target: &Target, id: &str, accounts: &Accounts) -> Result<()>
     merged.map(|_| ())
 }
 
-async fn fill(target: &Target, place: &Namespace, documents: &[u8]) -> Result<()> {
+async fn fill(target: &Target, place: &Namespace, documents: &[u8], unread: bool) -> Result<()> {
     ddl::drop(target, place).await?;
     if documents.is_empty() {
         return Ok(());
     }
     let item = Progress::default().item(place.to_string(), 0, 0);
-    let inserter = Inserter::new(target.clone(), Arc::new(Blueprint::standing(place.clone())), Cpu::of_this_machine());
+    let inserter = Inserter::new(
+        target.clone(),
+        Arc::new(Blueprint { unread, ..Blueprint::standing(place.clone()) }),
+        Cpu::of_this_machine(),
+    );
     inserter.insert(documents.to_vec(), &item).await.map_err(|e: Error| e.context("users and roles"))?;
     Ok(())
 }

@@ -34,6 +34,67 @@ pub struct Selection {
     pub allow_empty: bool,
     /// A pattern that keeps out what is not there is no error.
     pub idle_excludes: bool,
+    /// Which documents of it.
+    pub documents: Documents,
+}
+
+/// Which documents of what is selected are wanted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Documents {
+    /// All.
+    #[default]
+    All,
+    /// Of one collection, those that match this query.
+    Matching(RawDocumentBuf),
+    /// Those that views show: each view is read as a collection, and nothing else is. With a query, those of them that match.
+    OfViews(Option<RawDocumentBuf>),
+}
+
+impl Documents {
+    /// The query that they are read by, if they are not all.
+    #[must_use]
+    pub fn filter(&self) -> Option<RawDocumentBuf> {
+        match self {
+            Self::All => None,
+            Self::Matching(query) => Some(query.clone()),
+            Self::OfViews(query) => Some(query.clone().unwrap_or_default()),
+        }
+    }
+
+    /// The query that was asked for.
+    #[must_use]
+    pub fn query(&self) -> Option<&bson::RawDocument> {
+        match self {
+            Self::Matching(query) => Some(query),
+            Self::OfViews(query) => query.as_deref(),
+            Self::All => None,
+        }
+    }
+
+    /// Whether what views show is read.
+    #[must_use]
+    pub fn is_of_views(&self) -> bool {
+        matches!(self, Self::OfViews(_))
+    }
+
+    /// What of this is read so.
+    fn of(&self, found: Vec<Found>) -> Result<Vec<Found>> {
+        match (self, found.as_slice()) {
+            (Self::All, _) => Ok(found),
+            (Self::Matching(_), [one]) if one.kind == CollectionKind::Collection => Ok(found),
+            (Self::Matching(_), []) => Ok(found),
+            (Self::Matching(_), [other, ..]) => {
+                let what = match other.kind {
+                    CollectionKind::View => "it is a view",
+                    CollectionKind::TimeSeries => "it is a time series, whose documents are buckets",
+                    CollectionKind::Collection => "it is one of several",
+                };
+                Err(Error::usage(format!("a query is about one collection, and {} is not that: {what}", other.namespace))
+                    .hint("name one collection, or leave the query out"))
+            }
+            (Self::OfViews(_), _) => Ok(found.into_iter().filter(|f| f.kind == CollectionKind::View).map(Found::shown).collect()),
+        }
+    }
 }
 
 /// A collection, view or time series of the source.
@@ -52,6 +113,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// What a view shows, as a collection.
+    fn shown(self) -> Self {
+        Self { kind: CollectionKind::Collection, options: RawDocumentBuf::new(), uuid: None, ..self }
+    }
+
     /// The namespace that holds its documents.
     #[must_use]
     pub fn data(&self) -> Namespace {
@@ -153,7 +219,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     let indexed: Vec<(Found, Option<Timestamp>)> = futures::stream::iter(collections)
         .map(|mut collection| async move {
             let mut listed_at = None;
-            if collection.kind != CollectionKind::View {
+            if collection.kind != CollectionKind::View && !selection.documents.is_of_views() {
                 let database = connection.database(&collection.namespace.database);
                 (collection.indexes, listed_at) =
                     catalog::indexes(connection, database, &collection.namespace.collection).await?;
@@ -240,6 +306,10 @@ fn select(found: Vec<Found>, unnameable: &[Namespace], selection: &Selection) ->
         }
     }
     let wanted: Vec<Found> = found.into_iter().filter(|f| f.is_temporary() || selection.wants(&f.namespace)).collect();
+    let wanted = match &selection.documents {
+        Documents::All => wanted,
+        some => some.of(wanted.into_iter().filter(|f| !f.is_temporary()).collect())?,
+    };
     if wanted.iter().all(Found::is_temporary) && !selection.allow_empty {
         return Err(Error::new(ErrorKind::NotFound, "the source has nothing to back up").hint(
             "check that the URI leads to the right deployment and that the user may see its databases, or pass --allow-empty",

@@ -223,6 +223,7 @@ impl Reading {
             collection: part.collection.clone(),
             data: part.collection.data(),
             size: Some(part.size).filter(|size| size.documents > 0),
+            filter: None,
             range: part.range.clone(),
             snapshot: None,
             not_before: None,

@@ -67,6 +67,8 @@ pub struct Scan {
     pub size: Option<Size>,
     /// The part of it.
     pub range: Range,
+    /// Of all of it, only documents that match this.
+    pub filter: Option<RawDocumentBuf>,
     /// The cluster time to read at; without one the newest committed data are read.
     pub snapshot: Option<Timestamp>,
     /// Without a snapshot: nothing older than this.
@@ -234,6 +236,9 @@ impl Scan {
 
     /// Whether the next cursor can start after what was handed on. A server that does not answer now may do so later.
     async fn can_resume(&self, position: &Position) -> bool {
+        if self.filter.is_some() {
+            return false;
+        }
         match (&self.range, &position.token) {
             (Range::Natural, Some((_, process))) => self.process().await.map_or(true, |now| now.as_ref() == Some(process)),
             (Range::Natural, None) => false,
@@ -250,7 +255,10 @@ impl Scan {
         budget: &Budget,
         to: &mpsc::Sender<Event>,
     ) -> Result<(), Ended> {
-        let with_token = self.range == Range::Natural && self.is_large() && self.connection.topology != Topology::Sharded;
+        let with_token = self.range == Range::Natural
+            && self.filter.is_none()
+            && self.is_large()
+            && self.connection.topology != Topology::Sharded;
         let process = if with_token { self.process().await? } else { None };
         if position.token.as_ref().is_some_and(|(_, given)| process != Some(*given)) {
             // A token means something in the process that gave it and nowhere else; without it, all would be read again.
@@ -312,8 +320,14 @@ impl Scan {
     ) -> Result<RawBatchCursor, DriverError> {
         let data = &self.data;
         let mut find = rawdoc! { "find": data.collection.as_str() };
-        match &self.range {
-            Range::Natural => {
+        match (&self.range, &self.filter) {
+            // How it is found is left to the server, which may have an index for it.
+            (_, Some(filter)) => {
+                let bound = position.last.as_ref().map(|last| all_of(&[last.expression()]));
+                let parts: Vec<_> = [filter.as_bytes().to_vec()].into_iter().chain(bound).collect();
+                find.append(cstr!("filter"), raw(Writer::default().with(0x04, b"$and", &array(&parts)).finish())?);
+            }
+            (Range::Natural, None) => {
                 find.append(cstr!("hint"), rawdoc! { "$natural": 1 });
                 if let Some(last) = &position.last {
                     find.append(cstr!("filter"), raw(all_of(&[last.expression()]))?);
@@ -325,7 +339,7 @@ impl Scan {
                     }
                 }
             }
-            Range::Expression { lower, upper } => {
+            (Range::Expression { lower, upper }, None) => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
                 let from = match &position.last_id {
                     Some(last) => Some(comparison(b"$gt", last)),
@@ -337,7 +351,7 @@ impl Scan {
                     find.append(cstr!("filter"), raw(all_of(&parts))?);
                 }
             }
-            Range::Bounds { lower, upper } => {
+            (Range::Bounds { lower, upper }, None) => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
                 // `min` includes its bound: the document that was read last is skipped by the server, or comes again and is skipped here.
                 // Without `max`, servers differ in whether MaxKey belongs to it; with it, it never does.
@@ -355,7 +369,7 @@ impl Scan {
                     find.append(cstr!("filter"), raw(all_of(&[last.expression()]))?);
                 }
             }
-            Range::MaxKey => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
+            (Range::MaxKey, None) => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
         }
         if let (Some(uuid), true) = (self.collection.uuid, by_uuid) {
             let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };

@@ -124,8 +124,9 @@ async fn what_is_not_supported_is_refused_by_name() {
     let (cli, dir) = (Cli::new(), sample("dir").display().to_string());
     let none = "mongodb://127.0.0.1:9/";
     for (args, named) in [
-        (vec!["dump", "--uri", none, "--query", "{}"], "--query"),
-        (vec!["dump", "--uri", none, "--viewsAsCollections"], "--viewsAsCollections"),
+        (vec!["dump", "--uri", none, "--query", "{}"], "--collection"),
+        (vec!["dump", "--uri", none, "-d", "x", "-c", "y", "-q", "{a: }"], "--query"),
+        (vec!["dump", "--uri", none, "--viewsAsCollections", "--oplog"], "--viewsAsCollections"),
         (vec!["dump", "--uri", none, "--dumpDbUsersAndRoles"], "--dumpDbUsersAndRoles"),
         (vec!["dump", "--uri", none, "-d", "x", "--oplog"], "--oplog"),
         (vec!["dump", "--uri", none, "-c", "x"], "--db"),
@@ -250,4 +251,46 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     succeed(&cli, &again).await;
     let output = cli.run(&[&again[..], &["--stopOnError"]].concat()).await;
     assert!(output.code == Some(1) && output.stderr.contains("10 documents were not added"), "{}", output.stderr);
+}
+
+/// What a query and what views select is all there is in the dump, at one moment where the source allows that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_and_views_are_dumped_as_mongodump_does() {
+    let (source, target) = (Server::replica_set("source").await, Server::standalone().await);
+    let (from, to, cli) = (source.client().await, target.client().await, Cli::new());
+    let (source, target) = (source.uri(), target.uri());
+    let shop = from.database("shop");
+    let documents = (0..3000_i64).map(|n| doc! { "_id": n, "s": { "y": n % 7, "x": 1 }, "at": bson::DateTime::from_millis(n) });
+    shop.collection("orders").insert_many(documents).await.unwrap();
+    shop.run_command(doc! { "createIndexes": "orders", "indexes": [{ "key": { "at": 1 }, "name": "at_1" }] }).await.unwrap();
+    let pipeline = vec![doc! { "$match": { "_id": { "$lt": 5 } } }, doc! { "$project": { "n": "$at" } }];
+    shop.run_command(doc! { "create": "first", "viewOn": "orders", "pipeline": pipeline }).await.unwrap();
+
+    let query = r#"{"s": {"y": 3, "x": 1}, "at": {"$gte": {"$date": "1970-01-01T00:00:01Z"}}}"#;
+    let output = succeed(&cli, &["dump", &source, "-d", "shop", "-c", "orders", "-q", query, "-o", "some", "--json"]).await;
+    let matching = (1000..3000).filter(|n| n % 7 == 3).count() as u64;
+    let told = output.json();
+    assert_eq!((told["documents"].as_u64(), told["consistency"]["kind"].as_str()), (Some(matching), Some("snapshot")), "{told}");
+    succeed(&cli, &["restore", &target, "some"]).await;
+    let orders = to.database("shop").collection::<Document>("orders");
+    assert_eq!(orders.count_documents(doc! {}).await.unwrap(), matching);
+    assert_eq!(orders.count_documents(doc! { "s": { "y": 3_i64, "x": 1 }, "_id": { "$gte": 1000 } }).await.unwrap(), matching);
+    assert_eq!(orders.list_index_names().await.unwrap().len(), 2);
+
+    std::fs::write(cli.dir().join("query.json"), r#"{"_id": {"$lt": {"$numberInt": "2"}}}"#).unwrap();
+    for (view, query, many) in [("all", &[][..], 5), ("two", &["-c", "first", "--queryFile", "query.json"], 2)] {
+        succeed(&cli, &[&["dump", &source, "-dshop", "--viewsAsCollections", "--out", view][..], query].concat()).await;
+        let name = format!("views.{view}");
+        succeed(&cli, &["restore", &target, "--drop", "--nsFrom", "shop.first", "--nsTo", &name, view]).await;
+        assert_eq!(to.database("views").collection::<Document>(view).count_documents(doc! {}).await.unwrap(), many);
+    }
+    assert_eq!(names(&to, "views").await, ["all", "two"]);
+    // What is there of a database is not gone because a part of it was dumped.
+    succeed(&cli, &["dump", &source, "-dshop", "--viewsAsCollections", "--out", "some"]).await;
+    assert!(cli.dir().join("some/shop/orders.bson").exists());
+    let output = cli.run(&["dump", &source, "-dshop", "-c", "first", "-q", "{}"]).await;
+    assert!(output.code == Some(2) && output.stderr.contains("it is a view"), "{}", output.stderr);
+    let output = cli.run(&["dump", &source, "-dshop", "-c", "orders", "-q", r#"{"$nonsense": 1}"#]).await;
+    assert!(output.code == Some(1) && output.stderr.contains("$nonsense"), "{}", output.stderr);
+    assert!(!cli.dir().join("dump").exists());
 }

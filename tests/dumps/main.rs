@@ -14,6 +14,7 @@ mod ids;
 mod indexes;
 mod made;
 mod maker;
+mod roles;
 mod samples;
 
 use std::io::Read as _;

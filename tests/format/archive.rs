@@ -208,6 +208,8 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
             databases: Vec::new(),
             include: Vec::new(),
             exclude: Vec::new(),
+            query: None,
+            views_as_collections: false,
         },
         left_out: vec![LeftOut {
             database: "shop".to_owned(),

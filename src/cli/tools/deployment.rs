@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::ArgAction;
 
 use super::secrets::{self, Secrets};
-use super::{given, password, preference, taken};
+use super::{given, password, taken};
 use crate::error::{Error, Result};
 use crate::mongo::MongoUri;
 use crate::mongo::uri::amend::{self, Addition, Amendment, When};
@@ -112,14 +112,9 @@ impl Deployment {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where flags contradict each other or the URI, and for what is not supported.
-    pub(in crate::cli) fn uri(
-        &self,
-        positional: Option<&str>,
-        database: Option<&str>,
-        read_preference: Option<&str>,
-    ) -> Result<Option<String>> {
+    pub(in crate::cli) fn uri(&self, positional: Option<&str>, database: Option<&str>) -> Result<Option<String>> {
         self.taken.refuse()?;
-        let mut amendment = self.amendment(database, read_preference)?;
+        let mut amendment = self.amendment(database)?;
         let Some(base) = self.base(positional)? else { return Ok(None) };
         let (there, has_password) = amend::login(&base).map_or((None, false), |(name, has)| (Some(name), has));
         let user = given(self.username.as_deref()).or(there.as_deref().filter(|name| !name.is_empty()));
@@ -135,16 +130,11 @@ impl Deployment {
     ///
     /// # Errors
     /// As for [`uri`](Self::uri).
-    pub(in crate::cli) fn beside(
-        &self,
-        uri: MongoUri,
-        positional: Option<&str>,
-        read_preference: Option<&str>,
-    ) -> Result<MongoUri> {
+    pub(in crate::cli) fn beside(&self, uri: MongoUri, positional: Option<&str>) -> Result<MongoUri> {
         if self.base(positional)?.is_some() {
             return Ok(uri);
         }
-        let amendment = self.amendment(None, read_preference)?;
+        let amendment = self.amendment(None)?;
         if amendment.options.is_empty() && amendment.password.is_none() { Ok(uri) } else { uri.amended(&amendment) }
     }
 
@@ -186,7 +176,7 @@ impl Deployment {
     }
 
     /// What the flags say beside the URI.
-    fn amendment(&self, database: Option<&str>, read_preference: Option<&str>) -> Result<Amendment> {
+    fn amendment(&self, database: Option<&str>) -> Result<Amendment> {
         let secrets = self.secrets()?;
         let port = given(self.port.as_deref()).map(|port| {
             port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| Error::usage(format!("--port {port:?} is no port")))
@@ -248,9 +238,6 @@ impl Deployment {
             if let Some(value) = value {
                 add(flag, option, &value, When::Always);
             }
-        }
-        if let Some(text) = read_preference {
-            amendment.options.extend(preference::options(text)?);
         }
         Ok(amendment)
     }

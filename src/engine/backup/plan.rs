@@ -21,7 +21,7 @@ use crate::names::{BackupName, Namespace, NamespacePattern};
 use crate::pipeline::cpu::{self, Cpu};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::steer::Effort;
-use crate::source::discover::{self, Found, Listing, Selection, Size};
+use crate::source::discover::{self, Documents, Found, Listing, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::oplog::{self, Start};
 use crate::source::ranges::{self, Division, Range};
@@ -151,6 +151,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         exclude: options.exclude.clone(),
         allow_empty: options.allow_empty,
         idle_excludes: options.idle_excludes,
+        documents: options.documents.clone(),
     };
     let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;
@@ -182,6 +183,8 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         databases,
         include: patterns(&options.include),
         exclude: patterns(&options.exclude),
+        query: options.documents.query().and_then(crate::format::metadata::text::canonical),
+        views_as_collections: options.documents.is_of_views(),
     };
     let Room { readers, most_readers, jobs, .. } = room;
     tracing::debug!(
@@ -194,7 +197,10 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         "settings chosen"
     );
     let division = Division { readers: room.most_readers, range_bytes: options.tuning.range_bytes, fine_end: true };
-    let survey = survey(&connection, &listing.collections, &sizes, division).await;
+    let survey = match options.documents {
+        Documents::All => survey(&connection, &listing.collections, &sizes, division).await,
+        Documents::Matching(_) | Documents::OfViews(_) => Survey::default(),
+    };
     let usual = usual(&connection, options, &listing).await;
     Ok(Prepared {
         connection,
@@ -250,6 +256,7 @@ pub(super) async fn prepare_again(
         // What it named was there when it began.
         allow_empty: true,
         idle_excludes: true,
+        documents: Documents::All,
     };
     Ok(Prepared {
         connection,
@@ -400,6 +407,9 @@ impl Prepared {
     pub(super) async fn aim(&mut self) -> Result<Option<Start>> {
         let connection = &self.connection;
         let start = match connection.topology {
+            _ if self.selection.documents != Documents::All => {
+                Err(Error::new(ErrorKind::Refused, "it is about all documents, and not all are read"))
+            }
             Topology::ReplicaSet => oplog::start(connection).await.map(Some),
             Topology::Standalone | Topology::Sharded => Ok(None),
         };

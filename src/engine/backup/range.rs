@@ -36,6 +36,7 @@ pub(super) async fn read_range(
             data: data.clone(),
             size: reading.size,
             range: if snapshot.is_none() { unit.range.in_order(&reading.found, topology) } else { unit.range.clone() },
+            filter: shared.filter.clone(),
             snapshot,
             not_before: moment.time,
             reply_bytes: shared.pace.reply_bytes(shared.reply_bytes),

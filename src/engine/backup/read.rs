@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::Timestamp;
+use bson::{RawDocumentBuf, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -117,6 +117,8 @@ pub(super) struct Shared {
     pub(super) connection: crate::mongo::Connection,
     pub(super) moment: Arc<Moment>,
     pub(super) budget: Budget,
+    /// What documents must match to be read, if not all are.
+    pub(super) filter: Option<RawDocumentBuf>,
     pub(super) pace: Pace,
     /// About how many bytes to ask for at a time.
     pub(super) reply_bytes: u64,
@@ -302,6 +304,7 @@ fn share_out(
         connection: prepared.connection.clone(),
         moment,
         budget: Budget::new(prepared.batch_bytes()),
+        filter: prepared.selection.documents.filter(),
         pace: prepared.pace.clone(),
         reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),
         allowed: watch::Sender::new(prepared.settings.readers),

@@ -271,6 +271,8 @@ fn manifest(dump: &Dump, collections: Vec<Collection>, (consistency, oplog): (Co
         databases: Vec::new(),
         include: Vec::new(),
         exclude: Vec::new(),
+        query: None,
+        views_as_collections: false,
     };
     Manifest {
         format_version: FORMAT_VERSION,

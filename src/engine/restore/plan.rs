@@ -11,7 +11,7 @@ use super::origin::Origin;
 use super::overwrites::{self, PlannedOverwrite};
 use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
-use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard, keeping};
+use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard, in_place, keeping};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
@@ -36,6 +36,8 @@ pub struct Plan {
     pub(super) slice: Option<Slice>,
     pub(super) mode: RestoreMode,
     pub(super) indexes: IndexMode,
+    /// Everything is filled under its final name: see [`in_place`].
+    pub(super) in_place: bool,
     backup: String,
     /// How many documents there are is not known before they are read.
     pub(super) is_dump: bool,
@@ -263,6 +265,7 @@ pub(super) async fn make(
         slice,
         mode: options.mode,
         indexes: options.indexes,
+        in_place: false,
         backup: origin.name(),
         is_dump: origin.poured().is_some(),
         users: options.users.clone(),
@@ -271,6 +274,10 @@ pub(super) async fn make(
         only_over: None,
     };
 
+    plan.in_place = in_place::decide(&plan, options, prepare::lacking(&plan.target, &plan.blueprints).await?)?;
+    if plan.in_place {
+        return Ok(plan);
+    }
     if let Some(slice) = &plan.slice {
         replay::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
     }

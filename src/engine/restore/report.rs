@@ -62,6 +62,9 @@ pub struct RestoreReport {
     /// Roles of a dump that were added to those of the target, where they were not there already.
     #[serde(skip_serializing_if = "is_zero")]
     pub roles: u64,
+    /// Nothing was read back, because the login may not: documents count that a majority acknowledged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_read_back: bool,
     /// What stood in the target, was not in the backup, and was dropped.
     pub pruned: Vec<String>,
     /// What was replaced or pruned and is kept under another name, where that was asked for.
@@ -192,7 +195,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
             documents: *documents,
             counted_in: blueprint.kind.counted_in(),
             bytes: found.bytes,
-            digest_matches: found == expected,
+            digest_matches: !plan.in_place && found == expected,
             indexes: built(blueprint),
             given_ids: came.changes.given,
             moved_ids: came.changes.moved,
@@ -258,6 +261,7 @@ fn report(
         users: 0,
         roles: 0,
         kept: None,
+        not_read_back: plan.in_place,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

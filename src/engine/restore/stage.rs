@@ -138,6 +138,10 @@ impl Stage<'_> {
 
     /// Waits until all that was written is on the disks of a majority.
     pub(super) async fn make_durable(&self) -> Result<()> {
+        if self.plan.in_place {
+            // A majority had each document on disk when it was acknowledged.
+            return Ok(());
+        }
         match self.plan.databases().first() {
             Some(database) => self.plan.target.make_durable(database).await,
             None => Ok(()),
@@ -164,7 +168,9 @@ impl Stage<'_> {
 
     async fn prove_one(&self, filled: Filled) -> Result<Read> {
         let blueprint = &self.plan.blueprints[filled.number];
-        self.plan.target.make_durable(&blueprint.place.database).await?;
+        if !self.plan.in_place {
+            self.plan.target.make_durable(&blueprint.place.database).await?;
+        }
         let check = async {
             let content = self.read_back(&filled).await?;
             self.refuse_differences([Read::of(filled.clone(), content)])
@@ -203,6 +209,9 @@ impl Stage<'_> {
     }
 
     async fn read_back(&self, filled: &Filled) -> Result<Content> {
+        if self.plan.in_place {
+            return Ok(filled.content);
+        }
         // What it holds was not known before where it came from a dump.
         let blueprint = self.plan.blueprints[filled.number].holding(filled.content);
         let item = self.plan.item(self.progress, &blueprint, "reading back");

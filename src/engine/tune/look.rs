@@ -101,6 +101,7 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
         exclude: options.exclude.clone(),
         allow_empty: false,
         idle_excludes: false,
+        documents: discover::Documents::All,
     };
     let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;

@@ -64,6 +64,14 @@ impl Metadata {
     }
 }
 
+/// Reads a document in Extended JSON version 2, such as a query: keys keep their order.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what and where.
+pub fn extended(text: &[u8]) -> Result<RawDocumentBuf> {
+    document(&json::parse(text)?, Era::Modern).map_err(place)
+}
+
 /// What mongodump's `prelude.json` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {

@@ -1,0 +1,286 @@
+//! Filling collections under their final names, for a login that may create, insert and drop, and neither read nor rename: the built-in role `restore`.
+//!
+//! Nothing is there before, and whatever fails drops what was made. What a process that dies leaves is told by a marker: an empty collection in
+//! each database, whose validator names what is being filled, because listing is all that such a login may read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, doc, rawdoc};
+use uuid::Uuid;
+
+use super::{Blueprint, MAJORITY_LIMIT, Standing, Target, command, ddl, staging, write_concern_error};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Writer;
+use crate::mongo::catalog::CollectionInfo;
+use crate::mongo::failure::{code, code_of, describe};
+use crate::names::{FILLING_PREFIX, Namespace};
+
+/// How often a marker shows that somebody works on what it names.
+const BEAT: Duration = Duration::from_millis(1500);
+/// How often it is looked whether a command came late.
+const ROUNDS: u32 = 10;
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a marker that does not change is looked at.
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// What is being filled under final names, and its markers.
+#[derive(Debug)]
+pub struct Filling {
+    target: Target,
+    id: String,
+    /// By database, the identities of what was made.
+    made: BTreeMap<String, Vec<(Namespace, Uuid)>>,
+    views: Vec<Namespace>,
+    beating: tokio::task::JoinHandle<()>,
+}
+
+/// What those left that died, in what stands in a database.
+#[must_use]
+pub fn left(database: &str, standing: &Standing) -> Vec<Namespace> {
+    let markers = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX));
+    markers.flat_map(|marker| named(database, marker, standing)).collect()
+}
+
+/// What a marker names and is still there.
+fn named(database: &str, marker: &CollectionInfo, standing: &Standing) -> Vec<Namespace> {
+    let validator = marker.options.get_document("validator").ok().and_then(|v| Document::try_from(v).ok()).unwrap_or_default();
+    let texts = |field: &str| -> BTreeSet<String> {
+        let listed = validator.get_document(field).ok().and_then(|d| d.get_array("$in").ok());
+        listed.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let (uuids, views) = (texts("collections"), texts("views"));
+    let is_named = |there: &&CollectionInfo| {
+        let identity = standing.identity(there).map(|uuid| uuid.to_string());
+        let is_of_buckets = there.name.starts_with(crate::names::BUCKETS_PREFIX);
+        (!is_of_buckets && identity.is_some_and(|uuid| uuids.contains(&uuid)))
+            || (there.kind == "view" && views.contains(&there.name))
+    };
+    standing.iter().filter(is_named).map(|there| Namespace::new(database, &*there.name)).collect()
+}
+
+/// Takes away markers of those that died, if nothing stands any more of what they name.
+///
+/// # Errors
+/// The server's; [`ErrorKind::Interrupted`].
+pub async fn forget(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
+    for database in databases {
+        let standing = Standing::of(target, database).await?;
+        let markers = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX));
+        for marker in markers.filter(|marker| named(database, marker, &standing).is_empty()) {
+            ddl::drop(target, &Namespace::new(&**database, &*marker.name)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops what those left in these databases that died while they filled. Gives what was dropped.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where one of them still works; the server's; [`ErrorKind::Interrupted`].
+pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespace>> {
+    let mut dropped = Vec::new();
+    for database in databases {
+        let standing = Standing::of(target, database).await?;
+        let markers: Vec<&CollectionInfo> = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX)).collect();
+        if markers.is_empty() {
+            continue;
+        }
+        target.unless_stopped(tokio::time::sleep(SILENCE)).await?;
+        let later = Standing::of(target, database).await?;
+        for marker in markers {
+            let now = later.get(&marker.name);
+            if now.is_some_and(|now| now.options != marker.options) {
+                return Err(Error::new(ErrorKind::Busy, format!("another restore fills collections of {database}"))
+                    .hint("wait until it is done"));
+            }
+            for namespace in named(database, marker, &later) {
+                ddl::drop(target, &namespace).await?;
+                dropped.push(namespace);
+            }
+            ddl::drop(target, &Namespace::new(&**database, &*marker.name)).await?;
+        }
+    }
+    Ok(dropped)
+}
+
+impl Filling {
+    /// Creates each collection and time series under its final name, empty and without expiry, and the markers that name them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] where one was made meanwhile; the server's. What was made is dropped again.
+    pub async fn begin(target: &Target, blueprints: &mut [Blueprint], id: &str) -> Result<Self> {
+        let mut made: BTreeMap<String, Vec<(Namespace, Uuid)>> = BTreeMap::new();
+        let begun = Self::create(target, blueprints, &mut made).await;
+        let databases: BTreeSet<String> = blueprints.iter().map(|b| b.namespace.database.clone()).collect();
+        for database in databases {
+            made.entry(database).or_default();
+        }
+        let views: Vec<_> = blueprints.iter().filter(|b| !b.holds_documents()).map(|b| b.namespace.clone()).collect();
+        let beating = tokio::spawn(beat(target.unstoppable(), id.to_owned(), made.clone(), views.clone()));
+        let filling = Self { target: target.clone(), id: id.to_owned(), made, views, beating };
+        let marked = match begun {
+            Ok(()) => filling.mark().await,
+            Err(error) => Err(error),
+        };
+        match marked {
+            Ok(()) => Ok(filling),
+            Err(error) => Err(filling.undo(error).await),
+        }
+    }
+
+    async fn create(
+        target: &Target,
+        blueprints: &mut [Blueprint],
+        made: &mut BTreeMap<String, Vec<(Namespace, Uuid)>>,
+    ) -> Result<()> {
+        for blueprint in blueprints.iter_mut().filter(|b| b.holds_documents()) {
+            let name = blueprint.namespace.clone();
+            create_new(target, &name, &blueprint.options).await?;
+            let standing = Standing::of(target, &name.database).await?;
+            let identity = standing.get(&name.collection).and_then(|there| standing.identity(there));
+            let identity = identity.ok_or_else(|| {
+                Error::new(ErrorKind::Refused, format!("{name} is gone right after it was made")).hint("stop what drops it")
+            })?;
+            made.entry(name.database.clone()).or_default().push((name, identity));
+            (blueprint.uuid, blueprint.unread) = (Some(identity), true);
+            if blueprint.mixed_schema {
+                staging::allow_mixed_schema(target, blueprint).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark(&self) -> Result<()> {
+        for (database, made) in &self.made {
+            let mut options = Writer::default();
+            options.document("validator", validator(made, &self.views, 0)?.as_bytes());
+            create_new(&self.target, &marker(database, &self.id), &options.raw()?).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the views, and takes the markers away: all of it is whole.
+    ///
+    /// # Errors
+    /// The server's, naming the view.
+    pub async fn end(&self, blueprints: &[Blueprint]) -> Result<()> {
+        for blueprint in blueprints.iter().filter(|b| !b.holds_documents()) {
+            create_new(&self.target, &blueprint.namespace, &blueprint.all_options()?).await?;
+        }
+        self.beating.abort();
+        // What was written before is on the disks of a majority once this is.
+        for database in self.made.keys() {
+            let command = rawdoc! {
+                "drop": marker(database, &self.id).collection,
+                "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT },
+            };
+            match self.target.unstoppable().run("ending the restore", database, command).await {
+                Err(error) if is_gone(&error) => {}
+                ended => drop(ended?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what was made, after this error.
+    pub async fn undo(self, error: Error) -> Error {
+        self.beating.abort();
+        let target = self.target.unstoppable();
+        let mut left = Vec::new();
+        for (database, made) in &self.made {
+            let dropped = async {
+                let standing = Standing::of(&target, database).await?;
+                for (namespace, uuid) in made {
+                    let there = standing.get(&namespace.collection).and_then(|there| standing.identity(there));
+                    if there == Some(*uuid) {
+                        ddl::drop(&target, namespace).await?;
+                    }
+                }
+                if !target.checks_uuids {
+                    drop_again(&target, database, made).await?;
+                }
+                for view in self.views.iter().filter(|view| view.database == *database) {
+                    if standing.get(&view.collection).is_some_and(|there| there.kind == "view") {
+                        ddl::drop(&target, view).await?;
+                    }
+                }
+                ddl::drop(&target, &marker(database, &self.id)).await
+            };
+            if dropped.await.is_err() {
+                left.extend(made.iter().map(|(namespace, _)| namespace.to_string()));
+            }
+        }
+        let hint = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        if left.is_empty() {
+            return error.hint(format!("{hint}the target is as it was"));
+        }
+        error.hint(format!(
+            "{hint}these are half filled and could not be dropped: {}; restore again with --drop, or drop them",
+            left.join(", ")
+        ))
+    }
+}
+
+/// A command that was interrupted may come late, and make a collection anew, on servers where it cannot name the one that it is for.
+async fn drop_again(target: &Target, database: &str, made: &[(Namespace, Uuid)]) -> Result<()> {
+    for _ in 0..ROUNDS {
+        target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
+        let standing = Standing::of(target, database).await?;
+        for (namespace, _) in made.iter().filter(|(namespace, _)| standing.get(&namespace.collection).is_some()) {
+            ddl::drop(target, namespace).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates what must not be there: unlike staging, nothing of that name is ever dropped for it.
+async fn create_new(target: &Target, namespace: &Namespace, options: &bson::RawDocument) -> Result<()> {
+    let what = format!("creating {namespace}");
+    let create = ddl::create_command(namespace, options)?;
+    match target.try_run(&namespace.database, create, Some(command::COMMAND_LIMIT)).await? {
+        Ok(reply) => match write_concern_error(&reply) {
+            None => Ok(()),
+            Some(problem) => Err(problem.error(&what)),
+        },
+        Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
+            Err(Error::new(ErrorKind::Refused, format!("{namespace} was made meanwhile, and is left as it is"))
+                .hint("stop what makes it, drop it if it may go, and restore again"))
+        }
+        Err(e) => Err(describe(target.connection.role(), &what, e)),
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    error.to_string().contains("ns not found")
+}
+
+fn marker(database: &str, id: &str) -> Namespace {
+    Namespace::new(database, format!("{FILLING_PREFIX}{id}"))
+}
+
+fn validator(made: &[(Namespace, Uuid)], views: &[Namespace], beat: i64) -> Result<RawDocumentBuf> {
+    let uuids: Vec<String> = made.iter().map(|(_, uuid)| uuid.to_string()).collect();
+    let views: Vec<&str> = views.iter().map(|view| view.collection.as_str()).collect();
+    let validator = doc! { "collections": { "$in": uuids }, "views": { "$in": views }, "beat": beat };
+    RawDocumentBuf::try_from(&validator).map_err(|e| Error::new(ErrorKind::Internal, "a marker is no document").cause(e))
+}
+
+/// Shows again and again that somebody works.
+async fn beat(target: Target, id: String, made: BTreeMap<String, Vec<(Namespace, Uuid)>>, views: Vec<Namespace>) {
+    let made = Arc::new(made);
+    for beat in 1_i64.. {
+        tokio::time::sleep(BEAT).await;
+        for (database, made) in made.iter() {
+            let Ok(validator) = validator(made, &views, beat) else { return };
+            let mut fields = Writer::default();
+            fields.document("validator", validator.as_bytes());
+            let marker = marker(database, &id);
+            if let Err(e) = ddl::modify(&target, "marking what is filled", &marker, fields).await {
+                tracing::debug!("{marker} was not renewed: {e}");
+            }
+        }
+    }
+}

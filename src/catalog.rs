@@ -11,7 +11,7 @@ use std::path::Path;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
-pub use self::description::verified;
+pub use self::description::{Described, verified};
 pub use self::hold::Hold;
 pub use self::provenance::Provenance;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,8 +23,14 @@ use crate::names::BackupName;
 use crate::pipeline::cpu::Cpu;
 use crate::store::{self, Store};
 
+const MIB: u64 = 1024 * 1024;
+
 /// How many backups are looked at at a time.
 const LOOKERS: usize = 4;
+/// Manifests of more bytes are read piece by piece.
+const AT_ONCE: u64 = 8 * MIB;
+/// What a whole manifest may take of memory where nothing is said.
+const MEMORY: u64 = 256 * MIB;
 /// The largest `progress.json` that is read.
 const PROGRESS_LIMIT: u64 = 1024 * 1024;
 
@@ -33,6 +39,8 @@ const PROGRESS_LIMIT: u64 = 1024 * 1024;
 pub struct Catalog {
     store: Store,
     cpu: Cpu,
+    /// The largest manifest that is read whole.
+    memory: u64,
 }
 
 /// A complete backup, its manifest read and proven.
@@ -72,12 +80,14 @@ pub struct Summary {
     pub checks: Option<Checks>,
     /// Whether it was left unfinished and can be resumed.
     pub resumable: bool,
+    /// Whether another look finds the same as long as its [`Stamp`] is the same: it was read, whole or damaged.
+    pub lasting: bool,
 }
 
 /// What a backup's directory is like.
 #[derive(Debug, Clone)]
 pub enum State {
-    /// It has its manifest.
+    /// It has its manifest, of which this is all but its lists: see [`Manifest::outline`].
     Complete(Box<Manifest>),
     /// It is being made, by a process that was alive just now.
     Running(Progress),
@@ -117,7 +127,13 @@ impl Catalog {
     /// The catalog of this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, cpu: Cpu::of_this_machine() }
+        Self { store, cpu: Cpu::of_this_machine(), memory: MEMORY }
+    }
+
+    /// The same where what is read may take so many bytes of memory: a manifest that has more is not read whole.
+    #[must_use]
+    pub fn within(self, memory: u64) -> Self {
+        Self { memory, ..self }
     }
 
     /// The store.
@@ -210,13 +226,17 @@ impl Catalog {
     /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
     pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
         let store = self.store.below(name.as_str());
-        let state = match self.read_manifest(&store).await {
+        let mut lasting = true;
+        let state = match self.read_outline(&store).await {
             Ok(manifest) => State::Complete(Box::new(manifest)),
-            Err(e) if e.kind() != ErrorKind::NotFound => State::Damaged(e.to_string()),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                lasting = e.kind() == ErrorKind::Damaged;
+                State::Damaged(e.to_string())
+            }
             Err(_) => match read_progress(&store).await {
                 Ok(progress) if is_at_work(&store, &progress, now).await => State::Running(progress),
                 // It may have been finished between the two looks.
-                _ => match (self.read_manifest(&store).await, holds_parts(&store).await) {
+                _ => match (self.read_outline(&store).await, holds_parts(&store).await) {
                     (Ok(manifest), _) => State::Complete(Box::new(manifest)),
                     (_, Ok(true)) => State::Incomplete,
                     (_, Ok(false)) => return None,
@@ -229,7 +249,8 @@ impl Catalog {
             State::Running(_) | State::Incomplete | State::Damaged(_) => None,
         };
         let resumable = matches!(state, State::Incomplete) && store.size(&key::journal(0)).await.is_ok();
-        Some(Summary { location: store.location(), name, state, checks, resumable })
+        lasting &= matches!(state, State::Complete(_) | State::Damaged(_));
+        Some(Summary { location: store.location(), name, state, checks, resumable, lasting })
     }
 
     async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
@@ -241,17 +262,47 @@ impl Catalog {
         Ok(Backup { store, manifest })
     }
 
+    /// All of it.
     async fn read_manifest(&self, store: &Store) -> Result<Manifest> {
-        let size = store.size(key::MANIFEST).await?;
-        if size > manifest::LIMIT {
-            return Err(Error::damaged(format!(
-                "{} has {size} bytes, more than the limit of {}",
-                key::MANIFEST,
-                manifest::LIMIT
-            )));
+        let size = size_of_manifest(store).await?;
+        if size > self.memory {
+            let (is, may) = (size.div_ceil(MIB), self.memory / MIB);
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", key::MANIFEST),
+            )
+            .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {is} or more")));
+        }
+        if size > AT_ONCE {
+            return self.read(store, |file| Manifest::from_file(file)).await;
         }
         let bytes = store.get(key::MANIFEST).await?;
         self.cpu.run(move || Manifest::from_bytes(&bytes)).await
+    }
+
+    /// What lists show of it. Of a long one nothing else is looked at.
+    async fn read_outline(&self, store: &Store) -> Result<Manifest> {
+        if size_of_manifest(store).await? > AT_ONCE {
+            return self.read(store, |file| Manifest::outline(file)).await;
+        }
+        self.read_manifest(store).await.map(Manifest::without_lists)
+    }
+
+    async fn read(
+        &self,
+        store: &Store,
+        read: impl FnOnce(&mut std::fs::File) -> Result<Manifest> + Send + 'static,
+    ) -> Result<Manifest> {
+        let mut file = store.open_to_read(key::MANIFEST).await?;
+        self.cpu.run(move || read(&mut file)).await
+    }
+}
+
+async fn size_of_manifest(store: &Store) -> Result<u64> {
+    let size = store.size(key::MANIFEST).await?;
+    match size > manifest::LIMIT {
+        true => Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT))),
+        false => Ok(size),
     }
 }
 

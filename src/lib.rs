@@ -2,7 +2,7 @@
 //!
 //! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
 //!
-//! - [`error`], [`names`], [`clock`]: what everything uses.  [`retention`], [`schedule`]: which backups stay, and when the next is due.
+//! - [`error`], [`few`], [`names`], [`clock`]: what everything uses.  [`retention`], [`schedule`]: which backups stay, and when the next is due.
 //! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
 //! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
 //! - [`interop`]: dumps that mongodump made.
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod few;
 pub mod format;
 pub mod interop;
 pub mod mongo;

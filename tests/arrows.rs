@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A module may use those of lower layers, and itself.
 const LAYERS: [&[&str]; 9] = [
-    &["error"],
+    &["error", "few"],
     &["names", "clock", "retention", "schedule"],
     &["format", "store"],
     &["mongo"],

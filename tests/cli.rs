@@ -340,3 +340,90 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     assert_eq!(entry["state"], "damaged");
     assert!(entry["reason"].is_string());
 }
+
+/// Runs a verb, and gives what came of it with the MiB that it had resident at most.
+async fn measured(cli: &Cli, args: &[&str]) -> (Output, u64) {
+    let child = cli.spawn(args);
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let looking = async {
+        loop {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let kib = text.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
+            peak = peak.max(kib.unwrap_or(0) / 1024);
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    let output = tokio::select! {
+        output = finish(child) => output,
+        () = looking => unreachable!(),
+    };
+    (output, peak)
+}
+
+/// A document of strings.
+fn strings(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut document = vec![0; 4];
+    for (name, value) in fields {
+        document.extend([&[2], name.as_bytes(), &[0]].concat());
+        document.extend((value.len() as u32 + 1).to_le_bytes());
+        document.extend([value.as_bytes(), &[0]].concat());
+    }
+    document.push(0);
+    let length = document.len() as u32;
+    document[..4].copy_from_slice(&length.to_le_bytes());
+    document
+}
+
+#[tokio::test]
+async fn an_archive_that_names_too_much_is_refused_within_the_memory() {
+    let cli = Cli::new();
+    let begin = [&[0x6D, 0xE2, 0x99, 0x81][..], &strings(&[("version", "0.1")])].concat();
+    let names = |n: usize| strings(&[("db", "d"), ("collection", &n.to_string()), ("metadata", "")]);
+    let large = format!("{{\"options\":{{}}{}}}", " ".repeat(16_000_000));
+    let metadata = |n: usize| strings(&[("db", "d"), ("collection", &n.to_string()), ("metadata", &large)]);
+    for (name, archive) in [
+        ("names", (0..300_000).fold(begin.clone(), |archive, n| joined(archive, names(n)))),
+        ("metadata", (0..16).fold(begin.clone(), |archive, n| joined(archive, metadata(n)))),
+    ] {
+        let path = cli.dir().join(name);
+        std::fs::write(&path, archive).unwrap();
+        let (output, peak) = measured(&cli, &["adopt", path.to_str().unwrap(), "--memory-mb", "64"]).await;
+        refused(&output, 1, "of memory: ");
+        assert!(output.stderr.contains("set --memory-mb or BACKUP_MEMORY_MB to 1024 or more"), "{output:?}");
+        assert!(peak < 350, "{name}: {peak} MiB");
+    }
+}
+
+fn joined(mut all: Vec<u8>, more: Vec<u8>) -> Vec<u8> {
+    all.extend(more);
+    all
+}
+
+#[tokio::test]
+async fn a_long_manifest_is_listed_without_its_lists_and_refused_where_it_is_too_long() {
+    let cli = Cli::new();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/v1/atlas-backup-2026-11-22T21-45-00-000Z/manifest.json");
+    let text = std::fs::read_to_string(file).unwrap();
+    let held: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let zeros = "0".repeat(64);
+    let left_out = "{\"database\":\"\",\"collection\":\"\",\"reason\":\"\"}";
+    let at = text.find("\"leftOut\": [").unwrap();
+    let (before, after) = text.split_at(at);
+    let after = after.split_once(']').unwrap().1;
+    let long = format!("{before}\"leftOut\": [{}{left_out}]{after}", format!("{left_out},\n").repeat(1_600_000));
+    let zeroed = long.replace(held["sha256"].as_str().unwrap(), &zeros);
+    let place = cli.dir().join("backups/long");
+    std::fs::create_dir_all(&place).unwrap();
+    let sealed = zeroed.replace(&zeros, Sha256Hex::of(zeroed.as_bytes()).as_str());
+    assert!(sealed.len() > 64 << 20);
+    std::fs::write(place.join("manifest.json"), sealed).unwrap();
+    let path = cli.dir().join("backups");
+    let (output, peak) = measured(&cli, &["list", "--path", path.to_str().unwrap()]).await;
+    assert!(output.stdout.contains("complete"), "{output:?}");
+    assert!(peak < 120, "{peak} MiB");
+    let cli = cli.env("BACKUP_MEMORY_MB", "64");
+    let (output, peak) = measured(&cli, &["show", "long", "--path", path.to_str().unwrap()]).await;
+    refused(&output, 1, "more than the 64 MiB of memory that may be used");
+    assert!(peak < 120, "{peak} MiB");
+}

@@ -138,7 +138,7 @@ fn what_an_aggregation_puts_out_takes_the_place_of_what_was_there() {
     let oplog = oplog.command(2, rename);
     assert_eq!(oplog.at_end(&[plain("out", 1)]), [new("out", 2)]);
     let outlined = oplog.outline(&[plain("out", 1)]).unwrap();
-    assert!(outlined.collections[0].options.bson.is_empty(), "{:?}", outlined.collections[0].options.json);
+    assert!(outlined.collections[0].options.bson.is_empty(), "{:?}", outlined.collections[0].options.json());
 }
 
 /// Listed while it is filled, it counts by the name that it gets: what it was called was asked for by nobody.

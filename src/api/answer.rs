@@ -8,7 +8,8 @@ use rocket::response::{self, Responder, Response};
 use serde::Serialize;
 
 use super::dto::{Begun, Done};
-use crate::service::JobId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::service::{Answered, JobId};
 
 /// The answer of a call that was carried out, or that began a job.
 pub(super) enum Answer<T> {
@@ -45,6 +46,22 @@ impl<'r, T: Serialize> Responder<'r, 'static> for Answer<T> {
             }
         }
     }
+}
+
+/// An answer that is written already.
+pub(super) struct Text(pub(super) Answered);
+
+impl<'r> Responder<'r, 'static> for Text {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+        let length = self.0.as_ref().len();
+        Response::build().header(ContentType::JSON).sized_body(length, Cursor::new(self.0)).ok()
+    }
+}
+
+/// The text of a JSON body.
+pub(super) fn text(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("an answer cannot be written as JSON: {e}")).cause(e))
 }
 
 /// A response of this status with a JSON body.

@@ -4,10 +4,9 @@ use rocket::http::{ContentType, Status};
 use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 use rocket::{State, delete, get, post};
-use serde_json::{Map, Value};
 
 use super::access::{Admin, Reader};
-use super::answer::Answer;
+use super::answer::{Answer, Text, text};
 use super::body::{Body, Optional};
 use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
 use super::failure::Failure;
@@ -169,8 +168,9 @@ pub(super) async fn show(
     name: &str,
     query: Query<Detail>,
     service: &State<MongoBackupService>,
-) -> Answered<Map<String, Value>> {
-    Ok(Answer::data(service.find(name).await?.describe(query.0.segments).await?))
+) -> Result<Text, Failure> {
+    let write = |data| text(&Done { success: true, message: None, data });
+    Ok(Text(service.show(name, query.0.segments, write).await?))
 }
 
 /// Reads a backup through, and compares every object with its SHA-256.

@@ -66,7 +66,7 @@ impl Catalog {
         match &found.state {
             State::Running(progress) => Err(running(place, progress)),
             State::Damaged(_) => Ok(place.exists().await),
-            State::Complete(manifest) => match self.read_manifest(place).await {
+            State::Complete(manifest) => match self.read_outline(place).await {
                 Ok(now) if now.id == manifest.id => Ok(true),
                 Ok(_) => Err(changed("was replaced by another one")),
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),

@@ -55,7 +55,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
     let options = AdoptOptions { include, exclude, created, tuning: config.tuning, ..AdoptOptions::default() };
     let store = Store::open(&config.path)?;
-    let dump = Dump::open(&args.dump, stop).await?;
+    let dump = Dump::open_as(&args.dump, None, config.tuning.memory_bytes, stop).await?;
     let progress = Progress::default();
     let work = adopt::run(&dump, &store, &options, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;

@@ -19,7 +19,7 @@ pub(super) async fn cleanup(dry_run: bool, config: &Config, faces: Faces, stop: 
     let progress = Progress::default();
     let options = CleanupOptions { dry_run, lease: None };
     let report = with_progress(faces, &progress, cleanup::run(&target, options, &progress, stop)).await?;
-    Ok(Outcome { text: cleaned_up(&report), json: output::fields(&report)?, failure: report.failure() })
+    Ok(Outcome { text: cleaned_up(&report), json: output::fields(&report)?, failure: report.failure(), ..Outcome::default() })
 }
 
 /// `import --undo-last`.

@@ -32,5 +32,5 @@ pub(super) async fn run(config: &Config) -> Result<Outcome> {
         store: Store::open(&config.path),
     };
     let report = check::run(setup).await;
-    Ok(Outcome { text: render::check(&report), json: output::fields(&report)?, failure: report.failure() })
+    Ok(Outcome { text: render::check(&report), json: output::fields(&report)?, failure: report.failure(), ..Outcome::default() })
 }

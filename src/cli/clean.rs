@@ -77,5 +77,5 @@ pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -
     let plan = unless_stopped(stop, clean::plan(&catalog, &options, clock::now())).await?;
     let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, stop).await };
     let failure = if stop.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
-    Ok(Outcome { text: cleaned::text(&report), json: output::fields(&report)?, failure })
+    Ok(Outcome { text: cleaned::text(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }

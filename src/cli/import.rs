@@ -249,7 +249,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
         many => Some(format!("{many} indexes could not be built")),
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
-    Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure })
+    Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }
 
 /// What is lost by an import, if it is allowed.

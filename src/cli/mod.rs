@@ -220,7 +220,7 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         Verb::Export(args) => export::run(args, &config, json, faces, stop).await,
         Verb::Adopt(args) => adopt::run(args, &config, faces, stop).await,
         Verb::List => unless_stopped(stop, list::run(&config)).await,
-        Verb::Show(args) => unless_stopped(stop, show::run(args, &config)).await,
+        Verb::Show(args) => unless_stopped(stop, show::run(args, &config, json)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
         Verb::Clean(args) => clean::run(args, &config, stop).await,
         Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
@@ -290,7 +290,7 @@ fn working_directory() -> Result<PathBuf> {
 
 /// The catalog of the configured path.
 fn catalog(config: &Config) -> Result<Catalog> {
-    Ok(Catalog::new(Store::open(&config.path)?))
+    Ok(Catalog::new(Store::open(&config.path)?).within(config.tuning.memory_bytes))
 }
 
 /// Runs what changes nothing, and lets go of it when it is to stop.

@@ -5,15 +5,18 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use crate::catalog::Described;
 use crate::error::{Error, ErrorKind};
 
 /// What a verb has to say at its end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// For people, whole lines.
     pub text: String,
     /// For programs: an object's fields.
     pub json: Map<String, Value>,
+    /// For programs, in place of these fields: what is too long to be made before it is written.
+    pub long: Option<Described>,
     /// Why it counts as failed all the same: a verification that found something.
     pub failure: Option<Error>,
 }
@@ -22,7 +25,7 @@ impl Outcome {
     /// The outcome of a verb that did what it was asked to.
     #[must_use]
     pub fn done(text: String, json: Map<String, Value>) -> Self {
-        Self { text, json, failure: None }
+        Self { text, json, ..Self::default() }
     }
 }
 
@@ -41,12 +44,12 @@ pub fn fields(value: &impl serde::Serialize) -> Result<Map<String, Value>, Error
 /// Writes what a verb ended with, as text or as one JSON object, and gives the exit code.
 #[must_use]
 pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
-    let (text, mut fields, failure) = match ended {
-        Ok(outcome) => (outcome.text, outcome.json, outcome.failure),
-        Err(error) => (String::new(), Map::new(), Some(error)),
-    };
+    let Outcome { text, json: mut fields, long, failure } =
+        ended.unwrap_or_else(|error| Outcome { failure: Some(error), ..Outcome::default() });
     let code = failure.as_ref().map_or(0, Error::exit_code);
-    let written = if json {
+    let written = if let (true, Some(long)) = (json, long) {
+        long_to_stdout(long)
+    } else if json {
         fields.insert("success".to_owned(), failure.is_none().into());
         if let Some(error) = &failure {
             fields.insert("message".to_owned(), error.to_string().into());
@@ -87,6 +90,15 @@ fn error_text(error: &Error) -> String {
 pub fn to_stdout(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes what succeeded and is long, piece by piece.
+fn long_to_stdout(mut long: Described) -> io::Result<()> {
+    long.insert("success", true.into());
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer(&mut out, &long)?;
+    out.write_all(b"\n")?;
     out.flush()
 }
 

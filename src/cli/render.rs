@@ -360,7 +360,11 @@ pub fn verify(report: &VerifyReport) -> String {
     text += "\n";
     for problem in &report.problems {
         // Most messages name the object themselves.
-        let key = if problem.message.contains(&problem.key) { String::new() } else { format!("{}: ", problem.key) };
+        let key = if problem.key.is_empty() || problem.message.contains(&problem.key) {
+            String::new()
+        } else {
+            format!("{}: ", problem.key)
+        };
         text += &format!("problem: {key}{}\n", problem.message);
     }
     for note in &report.notes {

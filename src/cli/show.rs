@@ -16,8 +16,11 @@ pub struct Args {
     segments: bool,
 }
 
-pub(super) async fn run(args: Args, config: &Config) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, json: bool) -> Result<Outcome> {
     let backup = catalog(config)?.find(&args.backup).await?;
-    let (fields, checks) = (backup.describe(args.segments).await?, backup.checks().await);
-    Ok(Outcome::done(render::show(&backup.location(), &backup.manifest, &checks), fields))
+    if json {
+        return Ok(Outcome { long: Some(backup.describe(args.segments).await?), ..Outcome::default() });
+    }
+    let checks = backup.checks().await;
+    Ok(Outcome { text: render::show(&backup.location(), &backup.manifest, &checks), ..Outcome::default() })
 }

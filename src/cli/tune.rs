@@ -119,5 +119,5 @@ fn outcome(report: &TuneReport, place: &Place, flags: &Flags) -> Result<Outcome>
             Some(error)
         }
     };
-    Ok(Outcome { text, json: fields, failure })
+    Ok(Outcome { text, json: fields, failure, ..Outcome::default() })
 }

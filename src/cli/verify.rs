@@ -75,14 +75,15 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "storedBytes": report.stored_bytes,
         "documents": report.documents,
         "problems": problems,
+        "problemCount": report.problem_count,
         "notes": report.notes,
         "notImportable": report.not_importable,
     });
     let failure = (!problems.is_empty()).then(|| {
-        let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+        let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
         Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name)).hint(HINT)
     });
-    Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure })
+    Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
 }
 
 async fn drill(
@@ -120,5 +121,6 @@ fn unusable(args: &Args, error: Error) -> Outcome {
         text: String::new(),
         json: json.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
         failure: Some(failure),
+        ..Outcome::default()
     }
 }

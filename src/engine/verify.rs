@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, TOLD};
 use crate::format::arrival::{Arrivals, NotImportable};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document;
@@ -24,6 +25,9 @@ const DEEP_READERS: usize = 6;
 
 /// What they may take of memory together; one that is larger is read alone.
 const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
+
+/// Manifests of more bytes are read piece by piece.
+const AT_ONCE: u64 = 8 * 1024 * 1024;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +55,10 @@ pub struct VerifyReport {
     pub documents: u64,
     /// How many of the backup's documents are buckets of time series.
     pub buckets: u64,
-    /// Everything that is wrong, in the order of the manifest.
+    /// What is wrong, in the order of the manifest: the first twenty one by one, and a last entry that counts the others.
     pub problems: Vec<Problem>,
+    /// How many problems there are.
+    pub problem_count: u64,
     /// What is odd and does no harm to the backup: objects that do not belong to it; with `deep`, documents that an import changes or cannot bring.
     pub notes: Vec<String>,
     /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
@@ -105,6 +111,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         documents: 0,
         buckets: manifest.buckets(),
         problems: Vec::new(),
+        problem_count: 0,
         notes: Vec::new(),
         not_importable: Vec::new(),
     };
@@ -142,7 +149,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
     for (collection, sum) in manifest.collections.iter().zip(sums).filter(|_| options.deep) {
         if let Some(sum) = sum.filter(|sum| *sum != collection.content()) {
             let message = does_not_add_up(&collection.namespace(), &sum, &collection.content());
-            report.problems.push(Problem::new(&collection.metadata.key, message));
+            report.wrong(Problem::new(&collection.metadata.key, message));
         }
     }
 
@@ -162,6 +169,10 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         Ok(notes) => report.notes.extend(notes),
         Err(e) => report.problem(&report.location.clone(), e)?,
     }
+    let more = report.problem_count - report.problems.len() as u64;
+    if more > 0 {
+        report.problems.push(Problem::new("", format!("and {more} more")));
+    }
     Ok(report)
 }
 
@@ -174,15 +185,15 @@ fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
 
 impl VerifyReport {
     /// Counts an object in; gives what was decoded of it, where nothing was wrong.
-    fn object(&mut self, object: &StoredObject, checked: Result<(Content, Vec<Problem>)>) -> Result<Option<Content>> {
+    fn object(&mut self, object: &StoredObject, checked: Result<(Content, Broken)>) -> Result<Option<Content>> {
         self.objects += 1;
         match checked {
-            Ok((content, problems)) => {
-                let sound = problems.is_empty();
+            Ok((content, Broken { first, count })) => {
                 self.stored_bytes += object.bytes;
-                self.documents += content.documents - problems.len() as u64;
-                self.problems.extend(problems);
-                Ok(sound.then_some(content))
+                self.documents += content.documents - count;
+                self.problem_count += count - first.len() as u64;
+                first.into_iter().for_each(|problem| self.wrong(problem));
+                Ok((count == 0).then_some(content))
             }
             Err(e) => {
                 self.problem(&object.key, e)?;
@@ -201,9 +212,17 @@ impl VerifyReport {
             sum = add(sum, content);
         }
         if let Some(sum) = sum.filter(|sum| options.deep && *sum != slice.content()) {
-            self.problems.push(Problem::new(key::OPLOG, does_not_add_up(&"the oplog slice", &sum, &slice.content())));
+            self.wrong(Problem::new(key::OPLOG, does_not_add_up(&"the oplog slice", &sum, &slice.content())));
         }
         Ok(())
+    }
+
+    /// Counts a problem, and keeps it where it is one of the first.
+    fn wrong(&mut self, problem: Problem) {
+        self.problem_count += 1;
+        if self.problems.len() < TOLD {
+            self.problems.push(problem);
+        }
     }
 
     fn take(&mut self, key: &str, checked: Result<()>) -> Result<()> {
@@ -218,7 +237,7 @@ impl VerifyReport {
         if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Interrupted) {
             return Err(error);
         }
-        self.problems.push(Problem::new(key, error));
+        self.wrong(Problem::new(key, error));
         Ok(())
     }
 }
@@ -228,12 +247,22 @@ async fn check_manifest(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result
     if size > manifest::LIMIT {
         return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
     }
+    if size > AT_ONCE {
+        // Its digest stands for all of it, so that it is not in memory twice.
+        let mut file = store.open_to_read(key::MANIFEST).await?;
+        let stored = cpu.run(move || Manifest::outline(&mut file)).await?;
+        return if stored.sha256 == manifest.sha256 { Ok(()) } else { Err(replaced()) };
+    }
     let bytes = store.get(key::MANIFEST).await?;
     let stored = cpu.run(move || Manifest::from_bytes(&bytes)).await?;
     if stored != *manifest {
-        return Err(Error::damaged(format!("{} was replaced by another one since it was read", key::MANIFEST)));
+        return Err(replaced());
     }
     Ok(())
+}
+
+fn replaced() -> Error {
+    Error::damaged(format!("{} was replaced by another one since it was read", key::MANIFEST))
 }
 
 async fn check_sums(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()> {
@@ -251,19 +280,14 @@ async fn check_sums(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()>
     read::object(store, &expected, expected.bytes, cpu).await.map(drop)
 }
 
-async fn check_metadata(
-    store: &Store,
-    object: &StoredObject,
-    options: VerifyOptions,
-    cpu: &Cpu,
-) -> Result<(Content, Vec<Problem>)> {
+async fn check_metadata(store: &Store, object: &StoredObject, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Broken)> {
     let bytes = read::object(store, object, metadata::LIMIT, cpu).await?;
     if options.deep {
         // Nothing is built, so that neither depth nor size matters.
         serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
             .map_err(|e| Error::damaged(format!("{} is not JSON: {e}", object.key)).cause(e))?;
     }
-    Ok((Content::default(), Vec::new()))
+    Ok((Content::default(), Broken::default()))
 }
 
 fn does_not_add_up(what: &dyn std::fmt::Display, found: &Content, expected: &Content) -> String {
@@ -289,7 +313,7 @@ async fn check_segment(
     segment: &Segment,
     options: VerifyOptions,
     cpu: &Cpu,
-) -> Result<((Content, Vec<Problem>), Arrivals)> {
+) -> Result<((Content, Broken), Arrivals)> {
     let look = |arrivals: &mut Arrivals, document: &[u8]| {
         let shape = document::shape(document)?;
         arrivals.add(document.len(), &shape)
@@ -305,7 +329,7 @@ async fn check_entries(
     order: &mut Order,
     options: VerifyOptions,
     cpu: &Cpu,
-) -> Result<(Content, Vec<Problem>)> {
+) -> Result<(Content, Broken)> {
     let (content, problems, after) =
         check_each(store, segment, options, cpu, *order, |order, entry| document::check(entry).and_then(|()| order.take(entry)))
             .await?;
@@ -321,21 +345,30 @@ async fn check_each<S: Send + 'static>(
     cpu: &Cpu,
     state: S,
     check: impl Fn(&mut S, &[u8]) -> Result<()> + Send + 'static,
-) -> Result<(Content, Vec<Problem>, S)> {
+) -> Result<(Content, Broken, S)> {
     if !options.deep {
         read::object(store, &segment.object, segment::LIMIT as u64, cpu).await?;
-        return Ok((Content::default(), Vec::new(), state));
+        return Ok((Content::default(), Broken::default(), state));
     }
-    let key = &segment.object.key;
+    let key = segment.object.key.clone();
     let reader = SegmentReader::open(store, segment, cpu).await?;
-    let look = move |(broken, state): &mut (Vec<(u64, Error)>, S), number, document: &[u8]| {
+    let look = move |(broken, state): &mut (Broken, S), number, document: &[u8]| {
         if let Err(e) = check(state, document) {
-            broken.push((number, e));
+            broken.count += 1;
+            if broken.first.len() < TOLD {
+                broken.first.push(Problem::new(&key, format!("document {number} of {key}: {e}")));
+            }
         }
     };
-    let (content, (broken, state)) = reader.look_through((Vec::new(), state), look).await?;
-    let problems = broken.into_iter().map(|(number, e)| Problem::new(key, format!("document {number} of {key}: {e}")));
-    Ok((content, problems.collect(), state))
+    let (content, (broken, state)) = reader.look_through((Broken::default(), state), look).await?;
+    Ok((content, broken, state))
+}
+
+/// The documents of a segment that are broken.
+#[derive(Debug, Default)]
+struct Broken {
+    first: Vec<Problem>,
+    count: u64,
 }
 
 /// What each entry of an oplog slice must keep to.
@@ -365,5 +398,6 @@ async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
     let found = store.list().await?;
     let is_own = |key: &str| known.contains(key) || key::journal_number(key).is_some() || key::is_reader(key);
     let strays = found.iter().filter(|e| !is_own(&e.key));
-    Ok(strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size)).collect())
+    let told = strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size));
+    Ok(told.collect::<Few>().into_sentences())
 }

@@ -238,6 +238,37 @@ impl std::fmt::Debug for Compressors {
     }
 }
 
+/// Decompressors, lent to those who decompress at the moment: there are as many as ever worked at a time. What one keeps of columns takes
+/// megabytes, which not every reader of a segment may keep while it waits.
+#[derive(Default)]
+pub struct Decompressors {
+    idle: std::sync::Mutex<Vec<Decompressor>>,
+}
+
+impl Decompressors {
+    /// Lends one for the time that `work` takes.
+    ///
+    /// # Errors
+    /// As for [`Decompressor::new`], and those of `work`.
+    pub fn lend<T>(&self, work: impl FnOnce(&mut Decompressor) -> Result<T>) -> Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let idle_one = idle().pop();
+        let mut decompressor = match idle_one {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        let done = work(&mut decompressor);
+        idle().push(decompressor);
+        done
+    }
+}
+
+impl std::fmt::Debug for Decompressors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decompressors").finish_non_exhaustive()
+    }
+}
+
 /// Decompresses frames; kept between frames.
 pub struct Decompressor {
     inner: ZstdDecompressor<'static>,

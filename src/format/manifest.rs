@@ -2,17 +2,20 @@
 
 mod check;
 mod moment;
+mod read;
+mod value;
 
-use bson::{RawDocument, RawDocumentBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+pub use value::RawValue;
+pub(super) use value::base64_document;
 
 use super::digest::{Content, ContentDigest, Sha256Hex};
 use super::frame::{Codec, Compression};
-use super::{frame, key, metadata, segment};
+use super::{frame, segment};
 use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
 
@@ -28,8 +31,17 @@ const WITH_OPLOG: u32 = 2;
 /// The first version that knows frames in columns. Only backups that may have them are of it.
 const WITH_COLUMNS: u32 = 3;
 
-/// The largest manifest that a reader takes: some hundred thousand collections, or as many segments.
+/// The largest manifest that a reader takes: some hundred thousand collections, or more than a million segments.
 pub const LIMIT: u64 = 512 * 1024 * 1024;
+
+/// The most names that a list of hosts, databases or patterns holds.
+const MOST_NAMES: usize = 100_000;
+/// The most collections that a manifest has.
+const MOST_COLLECTIONS: usize = 500_000;
+/// The most collections that a manifest says were left out, or are exceptions.
+const MOST_LEFT_OUT: usize = 500_000;
+/// The most indexes of a collection. Servers allow 64.
+const MOST_INDEXES: usize = 4_096;
 
 /// A backup, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,8 +70,10 @@ pub struct Manifest {
     /// The settings that shaped it.
     pub settings: Settings,
     /// What it holds, ordered by namespace.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_COLLECTIONS>")]
     pub collections: Vec<Collection>,
     /// What was seen and is not part of it, and why.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_LEFT_OUT>")]
     pub left_out: Vec<LeftOut>,
     /// What was written to the source while it was read; present exactly where [`Consistency::kind`] is [`ConsistencyKind::Oplog`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -89,6 +103,7 @@ pub struct Source {
     /// Scheme, hosts and database of the URI that was used.
     pub uri: String,
     /// The deployment's members as it names them itself, or the host that was connected to: `host:port`.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
     pub hosts: Vec<String>,
     /// The server's version.
     pub server_version: String,
@@ -106,7 +121,7 @@ pub struct Source {
     pub deployment_id: Option<String>,
     /// Where there is no replica set's id, the names of the servers, `host:port`: those of `hosts`, with this machine's name in
     /// place of `localhost` and the like, and the server's own. Of an adopted dump without identities of collections, its path.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
     pub known_as: Vec<String>,
 }
 
@@ -162,10 +177,13 @@ pub struct Settings {
     /// About the stored bytes of a segment.
     pub segment_bytes: u64,
     /// The databases asked for; empty for all.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
     pub databases: Vec<String>,
     /// The patterns of namespaces asked for; empty for all.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
     pub include: Vec<String>,
     /// The patterns of namespaces kept out.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
     pub exclude: Vec<String>,
     /// The query, in Extended JSON: only documents that match it were read. Such a backup is never one of all documents.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -241,6 +259,7 @@ pub struct Collection {
     /// The `options` document of `listCollections`.
     pub options: RawValue,
     /// The documents of `listIndexes`, in the server's order.
+    #[serde(deserialize_with = "read::at_most::<_, _, MOST_INDEXES>")]
     pub indexes: Vec<RawValue>,
     /// The file that holds options and indexes for people and for mongorestore.
     pub metadata: StoredObject,
@@ -332,24 +351,6 @@ impl Segment {
     }
 }
 
-/// A BSON document: its bytes, which count, and JSON for people, which does not keep every value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RawValue {
-    /// The bytes, base64.
-    #[serde(with = "base64_document")]
-    pub bson: RawDocumentBuf,
-    /// Canonical Extended JSON, or null where the document cannot be shown in it.
-    pub json: serde_json::Value,
-}
-
-impl RawValue {
-    /// Both forms of this document.
-    #[must_use]
-    pub fn of(document: &RawDocument) -> Self {
-        Self { bson: document.to_owned(), json: metadata::canonical_json(document).unwrap_or(serde_json::Value::Null) }
-    }
-}
-
 /// Something that was seen on the source and is not part of the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -406,9 +407,8 @@ impl Manifest {
     /// # Errors
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written as JSON, or a reader would refuse it.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let sealed = Self { sha256: Sha256Hex::zero(), ..self.clone() };
-        let zeroed = sealed.to_json()?;
-        let bytes = Self { sha256: Sha256Hex::of(&zeroed), ..sealed }.to_json()?;
+        let mut bytes = self.to_json()?;
+        read::seal(&mut bytes, &self.sha256);
         match Self::from_bytes(&bytes) {
             Ok(_) => Ok(bytes),
             Err(e) => {
@@ -423,36 +423,6 @@ impl Manifest {
             .map_err(|e| Error::new(crate::error::ErrorKind::Internal, "cannot write the manifest as JSON").cause(e))?;
         bytes.push(b'\n');
         Ok(bytes)
-    }
-
-    /// Reads a manifest and proves it: version first, then its own digest, then that its parts fit each other.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a manifest, is of a version that is not known, was changed, or
-    /// contradicts itself.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version {
-            format_version: u32,
-        }
-        let damaged = |e: serde_json::Error| Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e);
-        let Version { format_version } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if format_version == 0 || format_version > NEWEST_VERSION {
-            return Err(Error::damaged(format!(
-                "the backup is of format version {format_version}, and this program reads up to {NEWEST_VERSION}"
-            ))
-            .hint("use the version of bsonvault that wrote it, or a newer one; if none did, the manifest is damaged"));
-        }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        if Sha256Hex::of(&zero_digest(bytes, &manifest.sha256)) != manifest.sha256 {
-            return Err(Error::damaged(format!(
-                "{} was changed after it was written: its SHA-256 does not match",
-                key::MANIFEST
-            )));
-        }
-        manifest.check()?;
-        Ok(manifest)
     }
 
     /// How many of its documents are buckets of time series.
@@ -475,35 +445,5 @@ impl Manifest {
         let mut objects: Vec<_> = self.objects().collect();
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         objects.iter().map(|o| format!("{}  {}\n", o.sha256, o.key)).collect()
-    }
-}
-
-/// The bytes with the last occurrence of `digest` set to zeros. The digest's own field is the last of the manifest.
-fn zero_digest(bytes: &[u8], digest: &Sha256Hex) -> Vec<u8> {
-    let mut zeroed = bytes.to_vec();
-    let digits = digest.as_str().as_bytes();
-    if let Some(at) = bytes.windows(digits.len()).rposition(|window| window == digits) {
-        zeroed[at..at + digits.len()].fill(b'0');
-    }
-    zeroed
-}
-
-/// A document as base64 of its bytes.
-pub(super) mod base64_document {
-    use serde::de::Error as _;
-    use serde::{Deserializer, Serializer};
-
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-
-    use super::{Deserialize, RawDocumentBuf};
-
-    pub(in crate::format) fn serialize<S: Serializer>(document: &RawDocumentBuf, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(document.as_bytes()))
-    }
-
-    pub(in crate::format) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RawDocumentBuf, D::Error> {
-        let bytes = STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)?;
-        RawDocumentBuf::from_bytes(bytes).map_err(D::Error::custom)
     }
 }

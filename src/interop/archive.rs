@@ -8,6 +8,7 @@ use super::contents::{Contents, Found, named, sort_out};
 use super::feed::{Feed, Gather};
 use super::input::{Input, Reading, Trouble};
 use super::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
+use super::room::Room;
 use super::{Of, Wanted};
 use crate::error::{Error, Result};
 use crate::format::document;
@@ -26,10 +27,11 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Reads the prelude.
-    pub(super) fn open(input: Input, place: String) -> Result<Self> {
+    /// Reads the prelude, of which this memory has room for.
+    pub(super) fn open(input: Input, place: String, memory: u64) -> Result<Self> {
         let Input { reading, trouble, .. } = input;
-        match Reader::open(reading) {
+        let mut room = Room::of(memory);
+        match Reader::open_within(reading, |bytes| room.namespace(bytes)) {
             Ok(reader) => Ok(Self { reader, trouble, place }),
             Err(e) => Err(trouble.explain(&place, e.context(&place))),
         }
@@ -37,6 +39,10 @@ impl Archive {
 
     pub(super) fn prelude(&self) -> &Prelude {
         self.reader.prelude()
+    }
+
+    pub(super) fn into_prelude(self) -> Prelude {
+        self.reader.into_prelude()
     }
 
     /// What it holds.
@@ -48,9 +54,10 @@ impl Archive {
     /// Whether it holds collections without metadata, and an old server's list of their database's indexes.
     pub(super) fn needs_old_indexes(&self) -> bool {
         let namespaces = &self.prelude().namespaces;
-        let lists = |database: &str| namespaces.iter().any(|m| m.database == database && m.collection == SYSTEM_INDEXES);
-        let lacking = namespaces.iter().filter(|m| m.metadata.is_empty() && !m.collection.starts_with("system."));
-        lacking.map(|m| m.database.as_str()).collect::<BTreeSet<_>>().into_iter().any(lists)
+        let lists = namespaces.iter().filter(|m| m.collection == SYSTEM_INDEXES);
+        let lists: BTreeSet<&str> = lists.map(|m| m.database.as_str()).collect();
+        let lacks = |m: &Member| m.metadata.is_empty() && !m.collection.starts_with("system.");
+        !lists.is_empty() && namespaces.iter().any(|m| lacks(m) && lists.contains(m.database.as_str()))
     }
 
     /// Reads all of it for those lists.

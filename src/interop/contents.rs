@@ -7,6 +7,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use super::Of;
 use super::old_indexes::OldIndexes;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::format::digest::{ContentDigest, Sha256Hex};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::{Collection, CollectionKind, LeftOut, RawValue, StoredObject};
@@ -55,7 +56,7 @@ impl Contents {
 
 /// Sorts out what was found. Where a collection has no metadata, the old server's list of its database's indexes tells those of it, as mongorestore has it.
 pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Contents> {
-    let mut contents = Contents::default();
+    let (mut contents, mut notes) = (Contents::default(), Few::default());
     let all_users = found.iter().any(|f| f.database == "admin" && matches!(f.name.as_str(), "system.users" | "system.roles"));
     let mut of_namespace = HashMap::new();
     for (number, found) in found.into_iter().enumerate() {
@@ -77,7 +78,7 @@ pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Content
             }
             Own::No => {
                 let is_missing = found.missing.is_some();
-                let collection = collection(found, &mut old, &mut contents.notes)?;
+                let collection = collection(found, &mut old, &mut notes)?;
                 if is_missing && collection.kind != CollectionKind::View {
                     contents.missing.push(namespace);
                 }
@@ -87,7 +88,8 @@ pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Content
         };
         contents.places.push(place);
     }
-    contents.notes.extend(old.of_nothing(|namespace| of_namespace.contains_key(namespace)));
+    notes.extend(old.of_nothing(|namespace| of_namespace.contains_key(namespace)));
+    contents.notes = notes.into_sentences();
     contents.collections.sort_by_key(Collection::namespace);
     for (number, collection) in contents.collections.iter().enumerate() {
         if let Some(found) = of_namespace.get(&collection.namespace()) {
@@ -135,7 +137,7 @@ fn own(found: &Found, all_users: bool) -> Own {
     }
 }
 
-fn collection(found: Found, old: &mut OldIndexes, notes: &mut Vec<String>) -> Result<Collection> {
+fn collection(found: Found, old: &mut OldIndexes, notes: &mut Few) -> Result<Collection> {
     let namespace = Namespace::new(found.database, found.name);
     if namespace.database.is_empty() || namespace.collection.is_empty() || namespace.collection.contains('\0') {
         return Err(Error::damaged(format!("the dump holds {}, which cannot be the name of a collection", named(&namespace))));
@@ -147,7 +149,7 @@ fn collection(found: Found, old: &mut OldIndexes, notes: &mut Vec<String>) -> Re
         Some(metadata) => metadata,
         None => {
             let (indexes, note) = old.take(&namespace);
-            notes.push(note);
+            notes.push(|| note);
             Metadata { indexes, ..Metadata::default() }
         }
     };
@@ -156,10 +158,11 @@ fn collection(found: Found, old: &mut OldIndexes, notes: &mut Vec<String>) -> Re
         return Err(Error::damaged(format!("the view {} has documents", named(&namespace))));
     }
     if kind != CollectionKind::View && metadata.kind.as_deref() == Some("view") {
-        notes.push(format!("{} was a view, and the dump holds its documents: it is taken for a collection", named(&namespace)));
+        notes
+            .push(|| format!("{} was a view, and the dump holds its documents: it is taken for a collection", named(&namespace)));
     }
     if let (Some(missing), true) = (found.missing, kind != CollectionKind::View) {
-        notes.push(format!("{missing} is missing: {} is taken for an empty collection", named(&namespace)));
+        notes.push(|| format!("{missing} is missing: {} is taken for an empty collection", named(&namespace)));
     }
     let mut collection = Collection {
         database: namespace.database,

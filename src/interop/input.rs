@@ -196,17 +196,19 @@ impl<R: BufRead + Unpin> AsyncBufRead for AlwaysReady<R> {
     }
 }
 
-/// The content of a file of which no more than `limit` is taken.
-pub(super) fn whole(path: &Path, limit: u64, stop: &CancellationToken) -> Result<Vec<u8>> {
+/// The content of a file; none where that is more than `limit` bytes, of which no more is taken.
+pub(super) fn whole(path: &Path, limit: u64, stop: &CancellationToken) -> Result<Option<Vec<u8>>> {
     let mut input = Input::file(path, stop)?;
     let mut content = Vec::new();
     match input.reading.by_ref().take(limit + 1).read_to_end(&mut content) {
-        Ok(_) if content.len() as u64 > limit => {
-            Err(Error::damaged(format!("{} has more than {limit} bytes, the limit of such a file", path.display())))
-        }
-        Ok(_) => Ok(content),
+        Ok(_) => Ok((content.len() as u64 <= limit).then_some(content)),
         Err(e) => Err(input.trouble.explain(&path.display().to_string(), damaged_gzip(&e).context(path.display()))),
     }
+}
+
+/// The error of a file that has more than the limit of its kind.
+pub(super) fn too_long(path: &Path, limit: u64) -> Error {
+    Error::damaged(format!("{} has more than {limit} bytes, the limit of such a file", path.display()))
 }
 
 /// What it means that bytes which could be read do not go on as they should: only gzip can fail so.

@@ -7,9 +7,10 @@ mod feed;
 mod foreign;
 mod input;
 mod old_indexes;
+mod room;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 pub mod write;
 
 use chrono::{DateTime, Utc};
@@ -34,6 +35,9 @@ use crate::pipeline::budget::{Budget, Share};
 /// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
 pub const COPIES: u64 = 4;
 
+/// The memory that counts where nothing is said.
+const MEMORY: u64 = 256 * 1024 * 1024;
+
 /// What reading a dump takes of the memory beside the shares of its parts, at most.
 pub const READING_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -45,6 +49,8 @@ pub struct Dump {
     form: Form,
     /// When the last of its files was written; of what comes once, that is not known.
     written: Option<DateTime<Utc>>,
+    /// What its prelude may take.
+    memory: u64,
 }
 
 /// The forms of dumps.
@@ -52,9 +58,9 @@ enum Form {
     /// A directory, or a single file of one.
     Directory(Directory),
     /// An archive in a file, which can be read again.
-    Archive { path: PathBuf, prelude: Prelude, contents: Contents },
+    Archive { path: PathBuf, prelude: Arc<Prelude>, contents: Arc<Contents> },
     /// An archive that comes once, until it is taken.
-    Stream { archive: Mutex<Option<Box<Archive>>>, contents: Contents },
+    Stream { archive: Mutex<Option<Box<Archive>>>, contents: Arc<Contents> },
 }
 
 impl std::fmt::Debug for Form {
@@ -130,19 +136,20 @@ impl Dump {
     /// [`ErrorKind::Usage`] where it is something else, or its directory cannot be a database's,
     /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`].
     pub async fn open(location: &str, stop: &CancellationToken) -> Result<Self> {
-        Self::open_as(location, None, stop).await
+        Self::open_as(location, None, MEMORY, stop).await
     }
 
-    /// The same where the directory of one database, or a single file, is of the database of this name, whatever its directory is called.
+    /// The same where the directory of one database, or a single file, is of the database of this name, whatever its directory is called, and
+    /// where what the dump says of itself may take so many bytes of memory.
     ///
     /// # Errors
-    /// As for [`open`](Self::open).
-    pub async fn open_as(location: &str, database: Option<&str>, stop: &CancellationToken) -> Result<Self> {
+    /// As for [`open`](Self::open); [`ErrorKind::Refused`] where it takes more.
+    pub async fn open_as(location: &str, database: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Self> {
         let (asked, ending) = (location.to_owned(), stop.clone());
         let database = database.map(str::to_owned);
         let opened = on_thread(move || match asked.as_str() {
-            "-" => stream(Input::stdin(&ending)?, "-", STDIN),
-            path => open(Path::new(path), database.as_deref(), &ending),
+            "-" => stream(Input::stdin(&ending)?, "-", STDIN, memory),
+            path => open(Path::new(path), database.as_deref(), memory, &ending),
         });
         tokio::select! {
             // A thread that waits for bytes which do not come is left behind.
@@ -238,9 +245,10 @@ impl Dump {
             Form::Directory(directory) => directory.read(wanted, feed).await,
             Form::Archive { path, prelude, contents } => {
                 let (path, prelude, contents, wanted) = (path.clone(), prelude.clone(), contents.clone(), wanted.clone());
+                let memory = self.memory;
                 on_thread(move || {
-                    let archive = Archive::open(Input::file(&path, &feed.stop)?, path.display().to_string())?;
-                    if *archive.prelude() != prelude {
+                    let archive = Archive::open(Input::file(&path, &feed.stop)?, path.display().to_string(), memory)?;
+                    if *archive.prelude() != *prelude {
                         return Err(Error::damaged(format!("{} was changed since it was looked at", path.display())));
                     }
                     archive.read(&contents, &wanted, feed)
@@ -278,7 +286,7 @@ impl Dump {
 }
 
 /// Looks at a path, whose content tells what it is.
-fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result<Dump> {
+fn open(path: &Path, database: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Dump> {
     let path = std::path::absolute(path).map_err(|e| input::unreadable(path, e))?;
     // `..` has no name of its own.
     let path = if path.file_name().is_none() || path.ends_with("..") { path.canonicalize().unwrap_or(path) } else { path };
@@ -286,25 +294,26 @@ fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result
     let location = path.display().to_string();
     let found = std::fs::metadata(&path).map_err(|e| input::unreadable(&path, e))?;
     if found.is_dir() {
-        return Ok(of_directory(directory::look(&path, database, stop)?, &name, location));
+        return Ok(of_directory(directory::look(&path, database, memory, stop)?, &name, location));
     }
     let input = Input::file(&path, stop)?;
     if !found.is_file() {
-        return stream(input, &name, &location);
+        return stream(input, &name, &location, memory);
     }
     if input.head.starts_with(&mongodump::MAGIC) {
-        let archive = Archive::open(input, location.clone())?;
+        let archive = Archive::open(input, location.clone(), memory)?;
         let old = match archive.needs_old_indexes() {
             false => OldIndexes::default(),
-            true => Archive::open(Input::file(&path, stop)?, location.clone())?.old_indexes(stop)?,
+            true => Archive::open(Input::file(&path, stop)?, location.clone(), memory)?.old_indexes(stop)?,
         };
-        let (prelude, contents) = (archive.prelude().clone(), archive.contents(old)?);
+        let contents = Arc::new(archive.contents(old)?);
+        let prelude = Arc::new(archive.into_prelude());
         let source = source(&name, Some(&prelude.server_version), contents.has_oplog());
         let written = modified(&path);
-        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents }, written });
+        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents }, written, memory });
     }
     if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
-        return Ok(of_directory(directory::look_at_file(&path, database, stop)?, &name, location));
+        return Ok(of_directory(directory::look_at_file(&path, database, memory, stop)?, &name, location));
     }
     if let Some(foreign) = foreign::recognize(&input.head) {
         return Err(Error::damaged(format!("{location} is {}, and not a dump", foreign.what)).hint(foreign.hint));
@@ -314,7 +323,7 @@ fn open(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result
     Err(if error.hint_text().is_none() { error.hint(directory::WHAT_A_DUMP_IS) } else { error })
 }
 
-fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
+fn stream(input: Input, name: &str, location: &str, memory: u64) -> Result<Dump> {
     if !input.head.starts_with(&mongodump::MAGIC) {
         if let Some(foreign) = foreign::recognize(&input.head) {
             return Err(Error::damaged(format!("{location} is {}, and not an archive", foreign.what)).hint(foreign.hint));
@@ -323,27 +332,28 @@ fn stream(input: Input, name: &str, location: &str) -> Result<Dump> {
         let hint = "only archives can be read so: name the file or the directory itself";
         return Err(if error.hint_text().is_none() { error.hint(hint) } else { error });
     }
-    let archive = Archive::open(input, location.to_owned())?;
+    let archive = Archive::open(input, location.to_owned(), memory)?;
     if archive.needs_old_indexes() {
         let what = format!("{location} holds collections without metadata, and {SYSTEM_INDEXES} says which indexes they have");
         return Err(
             Error::new(ErrorKind::Refused, what).hint("that is known only once all of it was read: put the archive into a file")
         );
     }
-    let contents = archive.contents(OldIndexes::default())?;
+    let contents = Arc::new(archive.contents(OldIndexes::default())?);
     let source = source(name, Some(&archive.prelude().server_version), contents.has_oplog());
     Ok(Dump {
         location: location.to_owned(),
         source,
         form: Form::Stream { archive: Mutex::new(Some(Box::new(archive))), contents },
         written: None,
+        memory,
     })
 }
 
 fn of_directory(directory: Directory, name: &str, location: String) -> Dump {
     let source = source(name, directory.server_version.as_deref(), directory.contents.has_oplog());
     let written = written(Path::new(&location));
-    Dump { location, source, form: Form::Directory(directory), written }
+    Dump { location, source, form: Form::Directory(directory), written, memory: 0 }
 }
 
 /// When the last file of a dump was written: of itself where it is one, else of those in it and in the directories of its databases.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::Decompressors;
 
 /// A bounded pool for CPU work. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub struct Cpu(Arc<Shared>);
 struct Shared {
     permits: Arc<Semaphore>,
     jobs: usize,
+    decompressors: Decompressors,
     /// The nanoseconds that jobs have taken.
     worked: AtomicU64,
 }
@@ -25,13 +27,24 @@ impl Cpu {
     #[must_use]
     pub fn new(jobs: usize) -> Self {
         let jobs = jobs.max(1);
-        Self(Arc::new(Shared { permits: Arc::new(Semaphore::new(jobs)), jobs, worked: AtomicU64::new(0) }))
+        Self(Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(jobs)),
+            jobs,
+            decompressors: Decompressors::default(),
+            worked: AtomicU64::new(0),
+        }))
     }
 
     /// A pool for as many jobs as the machine has cores.
     #[must_use]
     pub fn of_this_machine() -> Self {
         Self::new(cores())
+    }
+
+    /// What jobs decompress with: no more of them than jobs work at a time.
+    #[must_use]
+    pub fn decompressors(&self) -> &Decompressors {
+        &self.0.decompressors
     }
 
     /// How long jobs have worked so far, all together.

@@ -74,16 +74,20 @@ struct Frames {
     table: SeekTable,
     position: usize,
     content: Content,
-    decompressor: Decompressor,
 }
 
 impl Frames {
     /// Puts the documents of the next frame into `documents`, each of which `look` sees with its number in the segment while it is still near
     /// the processor. False where there is no further frame.
-    fn next(&mut self, documents: &mut Vec<u8>, mut look: impl FnMut(u64, &[u8])) -> Result<bool> {
+    fn next(
+        &mut self,
+        decompressor: &mut Decompressor,
+        documents: &mut Vec<u8>,
+        mut look: impl FnMut(u64, &[u8]),
+    ) -> Result<bool> {
         let Some((place, raw)) = self.table.frames().get(self.position).cloned() else { return Ok(false) };
         let read = || {
-            self.decompressor.decompress_into(&self.bytes[place], raw, documents)?;
+            decompressor.decompress_into(&self.bytes[place], raw, documents)?;
             for document in Documents::of(documents) {
                 let (document, number) = (document?, self.content.documents);
                 self.content.add(document);
@@ -130,8 +134,7 @@ impl SegmentReader {
                 expected.raw_bytes
             )));
         }
-        let decompressor = Decompressor::new()?;
-        let frames = Frames { bytes, table, position: 0, content: Content::default(), decompressor };
+        let frames = Frames { bytes, table, position: 0, content: Content::default() };
         Ok(Self { expected: expected.clone(), cpu: cpu.clone(), content: Content::default(), frames: Some(frames) })
     }
 
@@ -141,10 +144,10 @@ impl SegmentReader {
     /// # Errors
     /// [`ErrorKind::Damaged`] where a frame cannot be read or all of them do not add up; nothing can be read after that.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut frames = self.frames()?;
+        let (mut frames, cpu) = (self.frames()?, self.cpu.clone());
         let read = self.cpu.run(move || {
             let mut documents = Vec::new();
-            let more = frames.next(&mut documents, |_, _| ())?;
+            let more = cpu.decompressors().lend(|with| frames.next(with, &mut documents, |_, _| ()))?;
             Ok((frames, more.then_some(documents)))
         });
         let (frames, documents) = read.await.map_err(|e| self.at(e))?;
@@ -168,13 +171,17 @@ impl SegmentReader {
     ) -> Result<(Content, S)> {
         let mut reading = (self.frames()?, Vec::new(), state, look);
         loop {
+            let cpu = self.cpu.clone();
             let read = self.cpu.run(move || {
                 let (frames, documents, state, look) = &mut reading;
-                let (mut more, mut bytes) = (true, 0);
-                while more && bytes < AT_A_TIME {
-                    more = frames.next(documents, |number, document| look(state, number, document))?;
-                    bytes += documents.len();
-                }
+                let more = cpu.decompressors().lend(|with| {
+                    let (mut more, mut bytes) = (true, 0);
+                    while more && bytes < AT_A_TIME {
+                        more = frames.next(with, documents, |number, document| look(state, number, document))?;
+                        bytes += documents.len();
+                    }
+                    Ok(more)
+                })?;
                 Ok((more, reading))
             });
             let more;

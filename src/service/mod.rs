@@ -14,6 +14,7 @@ mod prober;
 mod rates;
 mod schedule;
 mod scheduler;
+mod shown;
 mod state;
 mod status;
 pub mod webhook;
@@ -41,10 +42,12 @@ use self::prober::Prober;
 pub use self::prober::Readiness;
 pub use self::schedule::{Schedule, ScheduleChange};
 use self::scheduler::{Plan, Scheduler};
+pub use self::shown::Answered;
+use self::shown::Shown;
 use self::state::State;
 use self::status::Listing;
 pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutcome, RunningJob};
-use crate::catalog::{Backup, Catalog, Hold};
+use crate::catalog::{Backup, Catalog, Described, Hold};
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
 use crate::engine::clean::{self, CleanOptions, CleanReport};
@@ -79,6 +82,7 @@ struct Inner {
     settings: ServiceSettings,
     catalog: Catalog,
     listing: Listing,
+    shown: Shown,
     jobs: Jobs,
     scheduler: Scheduler,
     prober: Prober,
@@ -97,17 +101,20 @@ impl MongoBackupService {
         let settings = config.service()?;
         let store = Store::open(&config.path)?;
         store.try_write().await?;
-        let catalog = Catalog::new(store);
+        let memory = config.tuning.memory_bytes;
+        let catalog = Catalog::new(store).within(memory);
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
         let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
         let scheduler = Scheduler::open(state, plan).await?;
         let listing = Listing::new(catalog.clone());
+        let shown = Shown::new(catalog.clone(), memory);
         let prober = Prober::new(config.clone(), engine.clone());
         let metrics = Metrics::new(clock::now());
         let notices = Notices::new(settings.webhook.as_ref(), engine.clone())?;
-        let inner = Arc::new(Inner { config, settings, catalog, listing, jobs, scheduler, prober, metrics, notices, engine });
+        let inner =
+            Arc::new(Inner { config, settings, catalog, listing, shown, jobs, scheduler, prober, metrics, notices, engine });
         inner.take_up(&interrupted).await?;
         Ok(Self(inner))
     }
@@ -221,6 +228,15 @@ impl MongoBackupService {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn find(&self, name: &str) -> Result<Backup> {
         self.0.find(name).await
+    }
+
+    /// What `write` makes of what a complete backup holds. Its answers share a part of the memory.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find), and those of `write`; [`ErrorKind::Busy`] where the memory is taken by other answers.
+    pub async fn show(&self, name: &str, segments: bool, write: impl FnOnce(Described) -> Result<Vec<u8>>) -> Result<Answered> {
+        let name = self.0.resolve(name)?;
+        self.0.shown.get(self.0.find(name.as_str()), &name, segments, write).await
     }
 
     /// A complete backup as one tar stream. It is not deleted as long as the stream is there.

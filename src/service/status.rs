@@ -316,8 +316,8 @@ impl Listing {
         }
         let summary = self.catalog.summary(name.clone(), now).await?;
         let entry = BackupEntry::from(&summary);
-        // What could not be read may be read the next time, with no other stamp.
-        Some((name, stamp.filter(|_| entry.complete), entry))
+        // What could not be read may be read the next time, with no other stamp. What is damaged stays so.
+        Some((name, stamp.filter(|_| summary.lasting), entry))
     }
 
     fn fresh(&self) -> Option<Arc<Vec<BackupEntry>>> {

@@ -267,7 +267,7 @@ pub(super) fn unusable(error: Error, deep: bool, context: &Context) -> Result<()
 
 fn problems(report: &VerifyReport) -> Option<Error> {
     let first = report.problems.first()?;
-    let count = if report.problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problems.len()) };
+    let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
     Some(
         Error::new(ErrorKind::Mismatch, format!("backup {} has {count}: {}", report.name, first.message))
             .hint("do not rely on it: take a new backup, and look after the disk that it is on"),

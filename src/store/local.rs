@@ -356,6 +356,13 @@ pub(super) fn store_error(what: &str, path: &Path, cause: object_store::Error) -
     Error::new(ErrorKind::Storage, format!("cannot {what} {}: {cause}", path.display())).cause(cause)
 }
 
+pub(super) fn open_to_read(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())).cause(e),
+        _ => error("read", path, e),
+    })
+}
+
 pub(super) fn error(what: &str, path: &Path, cause: io::Error) -> Error {
     describe(what, path, &cause).cause(cause)
 }

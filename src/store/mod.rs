@@ -124,6 +124,15 @@ impl Store {
         Ok(found.size)
     }
 
+    /// Opens an object for a thread that may wait to read it piece by piece. Links are followed, as [`get`](Self::get) does.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn open_to_read(&self, key: &str) -> Result<std::fs::File> {
+        let (path, _) = self.place(key)?;
+        local::blocking(move || local::open_to_read(&path)).await
+    }
+
     /// Opens an object to read it piece by piece, as the regular file that it is: no link is followed, neither in its place nor on the way from the root, nor as the root.
     ///
     /// # Errors

@@ -159,7 +159,7 @@ async fn a_forged_manifest_is_refused_for_what_it_claims() {
     let broken = rawdoc! { "a": "text" }.into_bytes();
     let broken = [&broken[..broken.len() - 2], &[1, 0]].concat();
     let broken = bson::RawDocumentBuf::from_bytes(broken).unwrap();
-    let options = RawValue { bson: broken, json: serde_json::Value::Null };
+    let options = RawValue { bson: broken };
     assert!(
         forged(|c| c.options = options)
             .await
@@ -215,9 +215,58 @@ async fn counts_that_overflow_together_are_an_error() {
 fn options_nested_deeper_than_json_readers_go_are_kept_as_bytes_alone() {
     let nested = |levels: usize| (0..levels).fold(rawdoc! {}, |inner, _| rawdoc! { "a": inner });
     let shown = RawValue::of(&nested(90));
-    assert!(shown.json.is_object());
+    assert!(shown.json().is_object());
     let value = RawValue::of(&nested(180));
-    assert!(value.json.is_null());
+    assert!(value.json().is_null());
     let back: RawValue = serde_json::from_slice(&serde_json::to_vec(&value).unwrap()).unwrap();
     assert_eq!(back, value);
+}
+
+/// The manifest of a stored backup.
+fn stored() -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/v1/atlas-backup-2026-11-22T21-45-00-000Z/manifest.json");
+    std::fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_manifest_is_read_piece_by_piece_as_it_is_read_whole() {
+    let bytes = stored().into_bytes();
+    let of = |bytes: &[u8]| std::io::Cursor::new(bytes.to_vec());
+    let whole = Manifest::from_bytes(&bytes).unwrap();
+    assert_eq!(Manifest::from_file(&mut of(&bytes)).unwrap(), whole);
+    let outline = Manifest::outline(&mut of(&bytes)).unwrap();
+    assert!(
+        outline.collections.len() < whole.collections.len()
+            && outline.buckets() == whole.buckets()
+            && !whole.collections.is_empty()
+    );
+    assert_eq!(outline, whole.clone().without_lists());
+    assert_eq!(serde_json::to_value(&outline.totals).unwrap(), serde_json::to_value(whole.totals).unwrap());
+
+    let text = String::from_utf8(bytes).unwrap();
+    let changed = text.replace("\"frames\": 4", "\"frames\": 5");
+    let newer = text.replace("\"formatVersion\": 1", "\"formatVersion\": 999");
+    for (text, wrong) in [
+        (changed.as_str(), "was changed after it was written"),
+        (newer.as_str(), "is of format version 999"),
+        (&text[..text.len() / 2], "cannot be read: EOF"),
+    ] {
+        let errors = [
+            Manifest::from_bytes(text.as_bytes()).unwrap_err(),
+            Manifest::from_file(&mut of(text.as_bytes())).unwrap_err(),
+            Manifest::outline(&mut of(text.as_bytes())).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_list_of_a_manifest_that_is_too_long_is_refused() {
+    let text = stored();
+    let many = text.replacen("\"include\": []", &format!("\"include\": [{}\"\"]", "\"\",".repeat(100_000)), 1);
+    assert_ne!(many, text);
+    let error = Manifest::from_bytes(many.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("a list has more than 100000 items"), "{error}");
 }

@@ -77,7 +77,7 @@ impl Dumped {
     /// # Errors
     /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
     pub async fn open(location: &str, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
-        let dump = Dump::open_as(location, options.database.as_deref(), stop).await?;
+        let dump = Dump::open_as(location, options.database.as_deref(), options.memory_bytes, stop).await?;
         if dump.has_oplog() {
             let kept = kept().await?;
             let store = Store::open(&kept.path().to_string_lossy())?;

@@ -409,7 +409,7 @@ fn empty(kind: CollectionKind, uuid: Option<Uuid>) -> Collection {
         name: String::new(),
         kind,
         uuid,
-        options: RawValue { bson: RawDocumentBuf::new(), json: serde_json::Value::Null },
+        options: RawValue { bson: RawDocumentBuf::new() },
         indexes: Vec::new(),
         metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
         documents: 0,

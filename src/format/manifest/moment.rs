@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Segment;
+use super::read::at_most;
+use super::{MOST_LEFT_OUT, Segment};
 use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 
@@ -75,7 +76,7 @@ pub struct Consistency {
     pub to: Option<ClusterTime>,
     /// Of a snapshot, the collections that could not be read at its time: capped ones, which servers refuse to read so, and which
     /// were written to, or could not be proven not to have been, between that time and the end of their own read.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "at_most::<_, _, MOST_LEFT_OUT>")]
     pub exceptions: Vec<ConsistencyException>,
 }
 

@@ -33,8 +33,8 @@ const BUCKETS: &str = "system.buckets.";
 pub struct Reader<R> {
     input: Input<R>,
     prelude: Prelude,
-    /// The place of each namespace in the prelude, by database and collection.
-    places: HashMap<String, HashMap<String, usize>>,
+    /// The place of each namespace in the prelude, by its [`key`].
+    places: HashMap<String, usize>,
     states: Vec<State>,
     /// The namespace whose segment is being read.
     open: Option<usize>,
@@ -88,6 +88,14 @@ impl<R: Read> Reader<R> {
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where it cannot be read. An error of this crate that `inner`
     /// gives inside of its own keeps its kind.
     pub fn open(inner: R) -> Result<Self> {
+        Self::open_within(inner, |_| Ok(()))
+    }
+
+    /// The same where `admit` is told how many bytes describe each namespace of the prelude, before it is kept, and may refuse it.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and those of `admit`.
+    pub fn open_within(inner: R, mut admit: impl FnMut(usize) -> Result<()>) -> Result<Self> {
         let prelude =
             Prelude { concurrent: 1, server_version: String::new(), tool_version: String::new(), namespaces: Vec::new() };
         let mut reader = Self {
@@ -100,7 +108,7 @@ impl<R: Read> Reader<R> {
         };
         reader.read_magic()?;
         reader.read_header()?;
-        while reader.read_member()? {}
+        while reader.read_member(&mut admit)? {}
         reader.states.resize_with(reader.prelude.namespaces.len(), State::default);
         reader.stage = Stage::Body;
         Ok(reader)
@@ -110,6 +118,12 @@ impl<R: Read> Reader<R> {
     #[must_use]
     pub fn prelude(&self) -> &Prelude {
         &self.prelude
+    }
+
+    /// The same, and nothing else of the reader.
+    #[must_use]
+    pub fn into_prelude(self) -> Prelude {
+        self.prelude
     }
 
     /// How many bytes of the archive have been taken.
@@ -194,7 +208,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Whether there was one more.
-    fn read_member(&mut self) -> Result<bool> {
+    fn read_member(&mut self, admit: &mut impl FnMut(usize) -> Result<()>) -> Result<bool> {
         let at = self.offset();
         let range = match self.item()? {
             Item::Document(range) => range,
@@ -204,14 +218,14 @@ impl<R: Read> Reader<R> {
         if self.offset() > MAX_PRELUDE {
             return Err(self.fail(at, None, format!("the prelude takes more than {MAX_PRELUDE} bytes")));
         }
+        admit(range.len()).map_err(|e| e.context(self.place(at, None)))?;
         let bytes = self.input.bytes(range);
         let member = item::member(bytes).map_err(|what| self.fail_in(at, item::named(bytes), what))?;
         let place = self.prelude.namespaces.len();
         if place == MAX_NAMESPACES {
             return Err(self.fail(at, None, format!("the prelude names more than {MAX_NAMESPACES} namespaces")));
         }
-        let collections = self.places.entry(member.database.clone()).or_default();
-        if collections.insert(member.collection.clone(), place).is_some() {
+        if self.places.insert(key(&member.database, &member.collection), place).is_some() {
             return Err(self.fail_in(at, Some(display(&member)), "it is named a second time"));
         }
         self.prelude.namespaces.push(member);
@@ -247,11 +261,10 @@ impl<R: Read> Reader<R> {
 
     /// The place of a namespace by the name that a block gives it, and whether that is the name of its buckets.
     fn find(&self, database: &str, collection: &str) -> Option<(usize, bool)> {
-        let collections = self.places.get(database)?;
-        if let Some(place) = collections.get(collection) {
+        if let Some(place) = self.places.get(&key(database, collection)) {
             return Some((*place, false));
         }
-        let place = *collections.get(collection.strip_prefix(BUCKETS)?)?;
+        let place = *self.places.get(&key(database, collection.strip_prefix(BUCKETS)?))?;
         (self.prelude.namespaces[place].kind.as_deref() == Some("timeseries")).then_some((place, true))
     }
 
@@ -345,6 +358,11 @@ impl<R: Read> Reader<R> {
 enum Header {
     Segment,
     End(u64),
+}
+
+/// A namespace as one text. Either name may hold any character.
+fn key(database: &str, collection: &str) -> String {
+    format!("{} {database}{collection}", database.len())
 }
 
 fn display(member: &Member) -> String {

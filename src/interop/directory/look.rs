@@ -7,12 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Directory, Member};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::Few;
 use crate::format::manifest::CollectionKind;
 use crate::format::metadata::read::{Metadata, Versions};
 use crate::format::{key, metadata, mongodump};
 use crate::interop::contents::{Found, kind_of, sort_out};
 use crate::interop::input::{self, Input};
 use crate::interop::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
+use crate::interop::room::Room;
 use crate::names::{Namespace, SYSTEM_DATABASES};
 
 /// The largest `prelude.json` that is read.
@@ -48,19 +50,21 @@ struct Files {
 }
 
 /// Looks at a directory. Where it is that of one database, that has the directory's name, or `name`.
-pub(in crate::interop) fn look(root: &Path, name: Option<&str>, stop: &CancellationToken) -> Result<Directory> {
-    let mut top = Files::of(root)?;
+pub(in crate::interop) fn look(root: &Path, name: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Directory> {
+    let mut room = Room::of(memory);
+    let mut top = Files::of(root, &mut room)?;
     let is_backup = |directory: &Path| [key::MANIFEST, key::SHA256SUMS].iter().all(|own| directory.join(own).is_file());
     if is_backup(root) || root.parent().is_some_and(is_backup) {
         return Err(Error::usage(format!("{} is a backup, or part of one, and not a dump", root.display()))
             .hint("`bsonvault import NAME` imports it"));
     }
-    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Vec::new() };
+    let mut looking =
+        Looking { stop, room, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Few::default() };
     let mut databases = Vec::new();
     for directory in std::mem::take(&mut top.directories) {
-        let files = Files::of(&directory)?;
+        let files = Files::of(&directory, &mut looking.room)?;
         match files.is_empty() {
-            true => looking.notes.push(format!("{} holds no collections, and is not read", directory.display())),
+            true => looking.notes.push(|| format!("{} holds no collections, and is not read", directory.display())),
             false => databases.push((directory, files)),
         }
     }
@@ -112,14 +116,20 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, stop: &Cancellat
 }
 
 /// Looks at a single file of documents, and at the metadata beside it. Its database is that of its directory, or `database`.
-pub(in crate::interop) fn look_at_file(path: &Path, database: Option<&str>, stop: &CancellationToken) -> Result<Directory> {
+pub(in crate::interop) fn look_at_file(
+    path: &Path,
+    database: Option<&str>,
+    memory: u64,
+    stop: &CancellationToken,
+) -> Result<Directory> {
+    let mut room = Room::of(memory);
     let directory = path.parent().ok_or_else(|| Error::usage(format!("{} is in no directory", path.display())))?;
     let name = utf8_name(path)?;
     let stem = match kind(&name) {
         Kind::Documents(stem) => stem,
         _ => name.strip_suffix(".gz").unwrap_or(&name).to_owned(),
     };
-    let all = Files::of(directory)?;
+    let all = Files::of(directory, &mut room)?;
     let full = key::unescape_collection(&stem).unwrap_or_else(|| stem.clone());
     let wanted = |metadata: &str| {
         let name = key::unescape_collection(metadata).unwrap_or_else(|| metadata.to_owned());
@@ -130,7 +140,8 @@ pub(in crate::interop) fn look_at_file(path: &Path, database: Option<&str>, stop
         metadata: all.metadata.into_iter().filter(|(stem, _)| wanted(stem)).collect(),
         ..Files::default()
     };
-    let mut looking = Looking { stop, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Vec::new() };
+    let mut looking =
+        Looking { stop, room, members: Vec::new(), found: Vec::new(), old: OldIndexes::default(), notes: Few::default() };
     let lacks_metadata = files.metadata.is_empty();
     looking.database(directory, database, files)?;
     if let (true, Some(list), [only]) = (lacks_metadata, all.documents.get(SYSTEM_INDEXES), looking.members.as_slice()) {
@@ -146,16 +157,17 @@ pub(in crate::interop) fn look_at_file(path: &Path, database: Option<&str>, stop
 /// What has been seen so far.
 struct Looking<'a> {
     stop: &'a CancellationToken,
+    room: Room,
     members: Vec<Member>,
     found: Vec<Found>,
     old: OldIndexes,
-    notes: Vec<String>,
+    notes: Few,
 }
 
 impl Looking<'_> {
     fn finish(self, server_version: Option<String>, is_of_one_database: bool) -> Result<Directory> {
         let mut contents = sort_out(self.found, self.old)?;
-        contents.notes.splice(0..0, self.notes);
+        contents.notes.splice(0..0, self.notes.into_sentences());
         Ok(Directory { members: self.members, contents, is_of_one_database, server_version })
     }
 
@@ -169,11 +181,17 @@ impl Looking<'_> {
     fn database(&mut self, directory: &Path, name: Option<&str>, mut files: Files) -> Result<()> {
         let database = name.map_or_else(|| database_of(directory), |name| Ok(name.to_owned()))?;
         for path in files.directories.drain(..) {
-            self.notes.push(format!("{} is a directory inside of a database's, and is not read", path.display()));
+            self.notes.push(|| format!("{} is a directory inside of a database's, and is not read", path.display()));
         }
         for (stem, path) in std::mem::take(&mut files.metadata) {
             let place = || path.display().to_string();
-            let text = input::whole(&path, metadata::LIMIT, self.stop)?;
+            let limit = metadata::LIMIT.min(self.room.longest());
+            let text = match input::whole(&path, limit, self.stop)? {
+                Some(text) => text,
+                None if limit < metadata::LIMIT => return Err(self.room.full().context(place())),
+                None => return Err(input::too_long(&path, limit)),
+            };
+            self.room.namespace(text.len())?;
             let metadata = Metadata::parse(&text).map_err(|e| e.context(place()))?;
             let name = match (key::is_cut_short(&stem), &metadata.collection) {
                 (false, _) => unescaped(&stem),
@@ -215,6 +233,7 @@ impl Looking<'_> {
             if key::is_cut_short(&stem) {
                 return Err(cut_short(&path));
             }
+            self.room.namespace(0)?;
             self.add(Namespace::new(&*database, unescaped(&stem)), Some(path), None, None)?;
         }
         self.others(directory, &files.others);
@@ -223,7 +242,8 @@ impl Looking<'_> {
 
     /// Reads an old server's list of the indexes of a database.
     fn old_indexes(&mut self, database: &str, path: &Path) -> Result<()> {
-        let listed = input::whole(path, old_indexes::LIMIT, self.stop)?;
+        let limit = old_indexes::LIMIT.min(self.room.longest());
+        let listed = input::whole(path, limit, self.stop)?.ok_or_else(|| input::too_long(path, limit))?;
         self.old.add(database, &listed).map_err(|e| e.context(path.display()))
     }
 
@@ -264,10 +284,11 @@ impl Looking<'_> {
 
 impl Files {
     /// Of a directory, links followed.
-    fn of(directory: &Path) -> Result<Self> {
+    fn of(directory: &Path, room: &mut Room) -> Result<Self> {
         let mut files = Self::default();
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(|e| input::unreadable(directory, e))? {
+            room.file().map_err(|e| e.context(directory.display()))?;
             paths.push(entry.map_err(|e| input::unreadable(directory, e))?.path());
         }
         paths.sort();
@@ -359,7 +380,7 @@ fn prelude_in(directory: &Path) -> Option<PathBuf> {
 
 /// The version of the server, where the file says it.
 fn version(prelude: &Path, stop: &CancellationToken) -> Result<Option<String>> {
-    let text = input::whole(prelude, PRELUDE_LIMIT, stop)?;
+    let text = input::whole(prelude, PRELUDE_LIMIT, stop)?.ok_or_else(|| input::too_long(prelude, PRELUDE_LIMIT))?;
     let versions = Versions::parse(&text).map_err(|e| e.context(prelude.display()))?;
     Ok(Some(versions.server))
 }

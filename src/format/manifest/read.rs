@@ -1,0 +1,316 @@
+//! Reading a manifest: from its bytes, or piece by piece from a file that is too long to be held beside what is made of it. Where only what
+//! lists show of it is wanted, its own lists are passed over, and nothing of them is kept.
+
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use bson::RawDocumentBuf;
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::{
+    Collection, CollectionKind, Consistency, MOST_COLLECTIONS, Manifest, NEWEST_VERSION, OplogSlice, RawValue, Settings, Source,
+    StoredObject, Tool, Totals,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::{ContentDigest, Hasher, Sha256Hex};
+use crate::format::key;
+use crate::format::manifest::ClusterTime;
+use crate::names::BackupName;
+
+/// How much of a file is in memory while it is read piece by piece.
+const PIECE: usize = 256 * 1024;
+
+/// In the last bytes of a file, this many, its own digest is looked for: it is the last field.
+const END: u64 = 64 * 1024;
+
+impl Manifest {
+    /// Reads a manifest and proves it: version first, then its own digest, then that its parts fit each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where it is not a manifest, is of a version that is not known, was changed, or contradicts itself.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|e| why(e, || serde_json::from_slice(bytes)))?;
+        known(manifest.format_version)?;
+        if digest(bytes, &manifest.sha256) != manifest.sha256 {
+            return Err(changed());
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The same for one whose text is not to be held in memory: it is read twice.
+    ///
+    /// # Errors
+    /// As for [`from_bytes`](Self::from_bytes), and [`ErrorKind::Storage`] where it cannot be read.
+    pub fn from_file(file: &mut (impl Read + Seek)) -> Result<Self> {
+        let manifest: Self = parsed(file)?;
+        prove(file, manifest.format_version, &manifest.sha256)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// What lists of backups show of a manifest: all of it but what was left out, and the segments of the oplog slice. Of the collections
+    /// there are only those that they count by, with name, kind, identity and number of documents: time series, and all those of a dump. Its version and its digest are proven, and not that its parts fit each other.
+    ///
+    /// # Errors
+    /// As for [`from_file`](Self::from_file).
+    pub fn outline(file: &mut (impl Read + Seek)) -> Result<Self> {
+        let outline: Outline = parsed(file)?;
+        prove(file, outline.format_version, &outline.sha256)?;
+        Ok(outline.into())
+    }
+
+    /// Lets go of what [`outline`](Self::outline) passes over.
+    #[must_use]
+    pub fn without_lists(mut self) -> Self {
+        self.left_out = Vec::new();
+        let (is_dump, collections) = (self.source.is_dump(), std::mem::take(&mut self.collections));
+        self.collections = collections.into_iter().filter_map(|c| Brief::from(c).kept(is_dump)).collect();
+        if let Some(slice) = &mut self.oplog {
+            slice.segments = Vec::new();
+        }
+        self
+    }
+}
+
+/// A manifest without its lists.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outline {
+    format_version: u32,
+    tool: Tool,
+    id: Uuid,
+    name: BackupName,
+    source: Source,
+    created: DateTime<Utc>,
+    started: DateTime<Utc>,
+    finished: DateTime<Utc>,
+    consistency: Consistency,
+    settings: Settings,
+    #[serde(deserialize_with = "at_most::<_, _, MOST_COLLECTIONS>")]
+    collections: Vec<Brief>,
+    #[serde(rename = "leftOut")]
+    _left_out: IgnoredAny,
+    #[serde(default)]
+    oplog: Option<SliceOutline>,
+    totals: Totals,
+    checksums: Sha256Hex,
+    sha256: Sha256Hex,
+}
+
+/// A collection in short.
+#[derive(Deserialize)]
+struct Brief {
+    database: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: CollectionKind,
+    uuid: Option<Uuid>,
+    documents: u64,
+}
+
+impl From<Collection> for Brief {
+    fn from(Collection { database, name, kind, uuid, documents, .. }: Collection) -> Self {
+        Self { database, name, kind, uuid, documents }
+    }
+}
+
+impl Brief {
+    /// The collection, where lists count by it.
+    fn kept(self, is_dump: bool) -> Option<Collection> {
+        let Self { database, name, kind, uuid, documents } = self;
+        (is_dump || kind == CollectionKind::TimeSeries).then(|| Collection {
+            database,
+            name,
+            kind,
+            uuid,
+            options: RawValue { bson: RawDocumentBuf::new() },
+            indexes: Vec::new(),
+            metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::zero() },
+            documents,
+            bytes: 0,
+            digest: ContentDigest::default(),
+            segments: Vec::new(),
+        })
+    }
+}
+
+/// An oplog slice without its segments.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SliceOutline {
+    from: ClusterTime,
+    to: ClusterTime,
+    documents: u64,
+    bytes: u64,
+    digest: ContentDigest,
+}
+
+impl From<Outline> for Manifest {
+    fn from(outline: Outline) -> Self {
+        let slice = |SliceOutline { from, to, documents, bytes, digest }: SliceOutline| OplogSlice {
+            from,
+            to,
+            documents,
+            bytes,
+            digest,
+            segments: Vec::new(),
+        };
+        let is_dump = outline.source.is_dump();
+        Self {
+            format_version: outline.format_version,
+            tool: outline.tool,
+            id: outline.id,
+            name: outline.name,
+            source: outline.source,
+            created: outline.created,
+            started: outline.started,
+            finished: outline.finished,
+            consistency: outline.consistency,
+            settings: outline.settings,
+            collections: outline.collections.into_iter().filter_map(|brief| brief.kept(is_dump)).collect(),
+            left_out: Vec::new(),
+            oplog: outline.oplog.map(slice),
+            totals: outline.totals,
+            checksums: outline.checksums,
+            sha256: outline.sha256,
+        }
+    }
+}
+
+/// Puts the digest of these bytes into the place of the one that they hold.
+pub(super) fn seal(bytes: &mut [u8], held: &Sha256Hex) {
+    let sha256 = digest(bytes, held);
+    if let Some(at) = last(bytes, held) {
+        bytes[at..at + held.as_str().len()].copy_from_slice(sha256.as_str().as_bytes());
+    }
+}
+
+/// The SHA-256 of bytes in which the last occurrence of `held` counts as zeros. The digest's own field is the last of the manifest.
+fn digest(bytes: &[u8], held: &Sha256Hex) -> Sha256Hex {
+    match last(bytes, held) {
+        None => Sha256Hex::of(bytes),
+        Some(at) => {
+            let rest = &bytes[at + held.as_str().len()..];
+            Sha256Hex::of_chunks([&bytes[..at], Sha256Hex::zero().as_str().as_bytes(), rest])
+        }
+    }
+}
+
+fn last(bytes: &[u8], held: &Sha256Hex) -> Option<usize> {
+    let digits = held.as_str().as_bytes();
+    bytes.windows(digits.len()).rposition(|window| window == digits)
+}
+
+fn parsed<T: DeserializeOwned>(file: &mut (impl Read + Seek)) -> Result<T> {
+    match serde_json::from_reader(begun(file)?) {
+        Ok(parsed) => Ok(parsed),
+        Err(e) if e.is_io() => Err(unreadable(e.into())),
+        Err(e) => {
+            let again = begun(file)?;
+            Err(why(e, || serde_json::from_reader(again)))
+        }
+    }
+}
+
+fn begun<R: Read + Seek>(file: &mut R) -> Result<BufReader<&mut R>> {
+    file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+    Ok(BufReader::with_capacity(PIECE, file))
+}
+
+fn prove(file: &mut (impl Read + Seek), version: u32, held: &Sha256Hex) -> Result<()> {
+    known(version)?;
+    match digest_of(file, held).map_err(unreadable)? {
+        Some(found) if found == *held => Ok(()),
+        _ => Err(changed()),
+    }
+}
+
+/// [`digest`] of a file; none where `held` does not stand at its end.
+fn digest_of(file: &mut (impl Read + Seek), held: &Sha256Hex) -> io::Result<Option<Sha256Hex>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let from = length.saturating_sub(END);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(END).read_to_end(&mut end)?;
+    let Some(at) = last(&end, held) else { return Ok(None) };
+    end[at..at + held.as_str().len()].fill(b'0');
+
+    let (mut hasher, mut piece) = (Hasher::default(), vec![0; PIECE]);
+    file.seek(SeekFrom::Start(0))?;
+    let mut left = from;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        file.read_exact(&mut piece[..most])?;
+        hasher.update(&piece[..most]);
+        left -= most as u64;
+    }
+    hasher.update(&end);
+    Ok(Some(hasher.finish()))
+}
+
+/// The version of a manifest, whatever else is in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    format_version: u32,
+}
+
+/// Why a manifest cannot be parsed: that its version is not known says more than what is wrong with it.
+fn why(e: serde_json::Error, version: impl FnOnce() -> serde_json::Result<Version>) -> Error {
+    match version() {
+        Ok(Version { format_version }) => match known(format_version) {
+            Ok(()) => Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e),
+            Err(unknown) => unknown,
+        },
+        Err(e) => Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e),
+    }
+}
+
+fn known(version: u32) -> Result<()> {
+    if version == 0 || version > NEWEST_VERSION {
+        return Err(Error::damaged(format!(
+            "the backup is of format version {version}, and this program reads up to {NEWEST_VERSION}"
+        ))
+        .hint("use the version of bsonvault that wrote it, or a newer one; if none did, the manifest is damaged"));
+    }
+    Ok(())
+}
+
+fn changed() -> Error {
+    Error::damaged(format!("{} was changed after it was written: its SHA-256 does not match", key::MANIFEST))
+}
+
+fn unreadable(e: io::Error) -> Error {
+    Error::new(ErrorKind::Storage, format!("{} cannot be read: {e}", key::MANIFEST)).cause(e)
+}
+
+/// A list of this many items at most: what a short text makes may be long.
+pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    from: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    struct List<T, const MOST: usize>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MOST {
+                    return Err(A::Error::custom(format!("a list has more than {MOST} items, the limit")));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    from.deserialize_seq(List::<T, MOST>(std::marker::PhantomData))
+}

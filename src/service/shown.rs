@@ -1,0 +1,87 @@
+//! What backups hold, as the service tells it: however many ask at a time, and however slowly they take the answer, all answers together keep
+//! within a part of the memory.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::catalog::{Backup, Catalog, Described};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::names::BackupName;
+use crate::pipeline::budget::{Budget, Share};
+
+/// How long room is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the text of a manifest is in memory: as what is made of it, and as the answer.
+const COPIES: u64 = 2;
+
+/// An answer, which several may be taking. The last one that lets go of it gives its room back.
+#[derive(Debug, Clone)]
+pub struct Answered(Arc<(Vec<u8>, Share)>);
+
+impl AsRef<[u8]> for Answered {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0
+    }
+}
+
+/// What an answer was made of: equal ones, equal answers.
+type Made = (BackupName, bool, Option<[(u64, DateTime<Utc>); 2]>);
+
+/// Makes answers.
+pub(super) struct Shown {
+    catalog: Catalog,
+    room: Budget,
+    /// The last one, as long as somebody takes it.
+    last: Mutex<Option<(Made, Weak<(Vec<u8>, Share)>)>>,
+}
+
+impl Shown {
+    pub(super) fn new(catalog: Catalog, memory: u64) -> Self {
+        Self { catalog, room: Budget::new(memory / 2), last: Mutex::default() }
+    }
+
+    /// What `write` makes of the description of a backup.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::find`] and of `write`; [`ErrorKind::Busy`] where there is no room for half a minute.
+    pub(super) async fn get(
+        &self,
+        find: impl Future<Output = Result<Backup>>,
+        name: &BackupName,
+        segments: bool,
+        write: impl FnOnce(Described) -> Result<Vec<u8>>,
+    ) -> Result<Answered> {
+        let place = self.catalog.store().below(name.as_str());
+        let size = place.size(key::MANIFEST).await.unwrap_or_default();
+        let taken = tokio::time::timeout(PATIENCE, self.room.take(COPIES * size)).await;
+        let mut share = taken.map_err(|_| {
+            Error::new(ErrorKind::Busy, "the memory for answers is taken by others, which are being sent").hint("try again later")
+        })?;
+        let stamps = (place.stamp(key::MANIFEST).await, place.stamp(key::CHECKS).await);
+        let made = (name.clone(), segments, stamps.0.map(|manifest| [manifest, stamps.1.unwrap_or_default()]));
+        if let Some(answered) = self.again(&made) {
+            return Ok(answered);
+        }
+        let bytes = write(find.await?.describe(segments).await?)?;
+        share.resize(bytes.capacity() as u64);
+        let answered = Answered(Arc::new((bytes, share)));
+        *self.last() = Some((made, Arc::downgrade(&answered.0)));
+        Ok(answered)
+    }
+
+    /// The same answer, where it is being sent to others.
+    fn again(&self, made: &Made) -> Option<Answered> {
+        self.last()
+            .as_ref()
+            .filter(|(last, _)| last == made && last.2.is_some())
+            .and_then(|(_, last)| last.upgrade())
+            .map(Answered)
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<(Made, Weak<(Vec<u8>, Share)>)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -96,7 +96,7 @@ async fn a_source_that_does_not_answer_fails_soon_and_leaves_nothing() {
     assert_eq!(json.code, Some(1));
     assert_eq!(json.json()["error"]["kind"], "unreachable");
     assert_eq!(json.stderr, "");
-    assert!(!cli.dir().join("backups").exists());
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn sigterm_ends_it_as_interrupted() {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(finish(child).await.code, Some(130), "{rest:?}");
     assert!(rest.iter().any(|l| l == "error: interrupted"), "{rest:?}");
-    assert!(!cli.dir().join("backups").exists());
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     let plan = cli.json(&["backup", "--dry-run", "--include", "shop.*"]).await;
     assert_eq!((&plan["success"], &plan["dryRun"]), (&true.into(), &true.into()));
     assert_eq!(plan["collections"].as_array().map(Vec::len), Some(2), "{plan}");
-    assert!(!cli.dir().join("backups").exists());
+    assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
     let text = cli.run(&["backup", "--dry-run"]).await;
     assert!(text.stdout.contains("shop.orders") && text.stdout.contains("nothing was written"), "{}", text.stdout);
 

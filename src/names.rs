@@ -100,10 +100,13 @@ impl fmt::Display for Namespace {
 pub struct BackupName(String);
 
 impl BackupName {
+    /// What the name of every backup begins with that was not given another name.
+    pub const PREFIX: &str = "atlas-backup-";
+
     /// The name of a backup begun at this time: `atlas-backup-2026-11-22T21-45-00-000Z`. Names sort by time.
     #[must_use]
     pub fn at(time: DateTime<Utc>) -> Self {
-        Self(format!("atlas-backup-{}", time.format("%Y-%m-%dT%H-%M-%S-%3fZ")))
+        Self(format!("{}{}", Self::PREFIX, time.format("%Y-%m-%dT%H-%M-%S-%3fZ")))
     }
 
     /// Checks a name.

@@ -37,7 +37,7 @@ pub(super) fn recognize(head: &[u8]) -> Option<Foreign> {
         return Some(Foreign { what: "compressed by gzip twice", hint: "decompress it once" });
     }
     if let Some(first) = tar_entry(head) {
-        let is_own = first.split('/').find(|part| *part != ".").is_some_and(|name| BackupName::parse(name).is_ok());
+        let is_own = first.split('/').find(|part| *part != ".").is_some_and(|name| name.starts_with(BackupName::PREFIX));
         return Some(match is_own {
             true => Foreign {
                 what: "a tar file of a backup, as the service's download makes it",

@@ -178,8 +178,9 @@ pub async fn run(
 ) -> Result<RestoreReport> {
     progress.begin("looking at the target");
     let origin = origin.into();
-    let plan = plan(origin, target, configured_source, options, stop).await?;
-    execute(origin, plan, options, progress, stop).await
+    // Apart from each other and from whoever calls: all futures of an import together are more than a thread's stack takes.
+    let plan = Box::pin(plan(origin, target, configured_source, options, stop)).await?;
+    Box::pin(execute(origin, plan, options, progress, stop)).await
 }
 
 /// Does what was planned, whole or not at all.
@@ -205,7 +206,7 @@ pub async fn execute(
     }
 
     if plan.in_place {
-        return in_place::execute(origin, plan, options, progress, begun).await;
+        return Box::pin(in_place::execute(origin, plan, options, progress, begun)).await;
     }
 
     // 2. Take the lease of every database, and with it what a dead import left.
@@ -217,9 +218,9 @@ pub async fn execute(
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
     let (lease, formers) = Lease::take(&plan.target, &databases, &origin.name(), expiry).await?;
     let decided = AtomicBool::new(false);
-    let work = async {
+    let work = Box::pin(async {
         let set: BTreeSet<String> = databases.iter().cloned().collect();
-        let finished = publish::roll_forward(&plan.target, &set, &formers, lease.id()).await?;
+        let finished = Box::pin(publish::roll_forward(&plan.target, &set, &formers, lease.id())).await?;
         lease.settle();
         if !finished.published.is_empty() {
             progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
@@ -229,10 +230,12 @@ pub async fn execute(
         }
         staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
-            return later::build(&plan, progress).await.map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
+            return Box::pin(later::build(&plan, progress))
+                .await
+                .map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
         }
         // 3. Everything else, up to the last rename.
-        let (staged, given_up) = write(origin, &mut plan, &lease, &decided, options, progress).await?;
+        let (staged, given_up) = Box::pin(write(origin, &mut plan, &lease, &decided, options, progress)).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
         filling::forget(&plan.target.unstoppable(), &set).await?;
         let accounts = &staged.proven.accounts;
@@ -240,7 +243,8 @@ pub async fn execute(
             Ok(())
         } else if given_up.is_empty() {
             progress.begin("adding users and roles");
-            let merging = users::merge(&plan.target.unstoppable(), users::Through::Own(lease.id()), accounts).await;
+            let target = plan.target.unstoppable();
+            let merging = Box::pin(users::merge(&target, users::Through::Own(lease.id()), accounts)).await;
             merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
         } else {
             progress.note("the users and roles were not added");
@@ -250,7 +254,7 @@ pub async fn execute(
             None => merged.map(|()| report::of(origin, &plan, staged, begun)),
             Some(error) => Err(error),
         })
-    };
+    });
     let done = tokio::select! {
         done = work => done,
         () = lease.lost() => Err(Lease::lost_error(&plan.target)),
@@ -260,7 +264,7 @@ pub async fn execute(
             lease.release().await;
             done
         }
-        Err(error) => Err(tidy_up(&plan.target, lease, &databases, decided.into_inner(), error).await),
+        Err(error) => Err(Box::pin(tidy_up(&plan.target, lease, &databases, decided.into_inner(), error)).await),
     };
     plan.close().await;
     done
@@ -281,7 +285,7 @@ async fn write(
     let mut restarts = 0;
     let mut staged = loop {
         let before = target.identity().await?;
-        let error = match stage(origin, plan, lease, options, progress).await {
+        let error = match Box::pin(stage(origin, plan, lease, options, progress)).await {
             Ok(staged) if target.identity().await? == before => break staged,
             Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
             // Who did not answer for minutes is not asked for minutes more.
@@ -308,14 +312,14 @@ async fn write(
     let home = plan.databases().into_iter().next().unwrap_or_default();
     let mut keeping = None;
     if options.keep_replaced {
-        keeping = Some(Keeping::of(origin, plan, &home, lease, &staged).await?);
+        keeping = Some(Box::pin(Keeping::of(origin, plan, &home, lease, &staged)).await?);
     }
     let steps = steps(plan, keeping.as_ref())?;
     publish::ready(&target, &steps).await?;
     lease.confirm().await?;
     let mut published = Published::default();
     if !steps.is_empty() {
-        published = publish::publish(&target.unstoppable(), &home, lease.id(), &steps, decided).await?;
+        published = Box::pin(publish::publish(&target.unstoppable(), &home, lease.id(), &steps, decided)).await?;
     }
     staged.not_added = published.passed_over;
     if options.keep_replaced {
@@ -359,7 +363,7 @@ async fn stage(
         target_cores: target.cores().await,
         indexes_later: plan.slice.is_some(),
     };
-    let proven = stage.fill_and_prove().await?;
+    let proven = Box::pin(stage.fill_and_prove()).await?;
 
     // 4. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
     let mut staged = Staging {
@@ -372,7 +376,7 @@ async fn stage(
         kept: None,
     };
     if let Some(slice) = &plan.slice {
-        staged.operations = slice.replay(&stage).await?;
+        staged.operations = Box::pin(slice.replay(&stage)).await?;
         staged.documents = stage.count().await?;
         progress.begin("building indexes");
         let contents = staged.proven.contents.iter().copied().enumerate();

@@ -65,11 +65,11 @@ pub struct Lacking {
 impl Lacking {
     /// It as an error.
     #[must_use]
-    pub fn error(mut self) -> Error {
-        let more = self.missing.len().saturating_sub(NAMED_RIGHTS);
-        self.missing.truncate(NAMED_RIGHTS);
+    pub fn error(&self) -> Error {
+        let named = &self.missing[..self.missing.len().min(NAMED_RIGHTS)];
+        let more = self.missing.len() - named.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        lacking_rights(&format!("{}{more}", self.missing.join(", ")))
+        lacking_rights(&format!("{}{more}", named.join(", ")))
     }
 }
 

@@ -255,7 +255,12 @@ pub(super) async fn make(
         differences,
     )
     .await?;
-    let standing = prepare::inspect(&target, &blueprints).await?;
+    let lacking = prepare::lacking(&target, &blueprints).await?;
+    let standing = match (prepare::inspect(&target, &blueprints).await, lacking.as_ref()) {
+        // A login that may not even look is told all that it lacks.
+        (Err(e), Some(lacking)) if e.kind() == ErrorKind::Denied => return Err(lacking.error()),
+        (standing, _) => standing?,
+    };
     let mut plan = Plan {
         target,
         selected,
@@ -274,7 +279,7 @@ pub(super) async fn make(
         only_over: None,
     };
 
-    plan.in_place = in_place::decide(&plan, options, prepare::lacking(&plan.target, &plan.blueprints).await?)?;
+    plan.in_place = in_place::decide(&plan, options, lacking)?;
     if plan.in_place {
         return Ok(plan);
     }

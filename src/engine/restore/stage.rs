@@ -107,15 +107,19 @@ impl Stage<'_> {
         let (filled, full) = unbounded_channel();
         let filling = async {
             match self.origin.poured() {
-                None => fill::fill(self, filled).await.map(|passed_over| Poured { passed_over, ..Poured::default() }),
-                Some(dumped) => pour::pour(self, dumped, filled).await,
+                None => {
+                    let passed_over = Box::pin(fill::fill(self, filled)).await?;
+                    Ok(Poured { passed_over, ..Poured::default() })
+                }
+                Some(dumped) => Box::pin(pour::pour(self, dumped, filled)).await,
             }
         };
-        let ((mut proven, small), Poured { passed_over, accounts }) = tokio::try_join!(self.prove_large(full), filling)?;
+        let ((mut proven, small), Poured { passed_over, accounts }) =
+            tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
 
         self.progress.begin("checking");
         self.make_durable().await?;
-        let small = self.prove(small).await?;
+        let small = Box::pin(self.prove(small)).await?;
         if !self.indexes_later {
             self.progress.begin("building indexes");
             self.build(&small, Which::All).await?;
@@ -201,7 +205,7 @@ impl Stage<'_> {
     async fn prove(&self, mut filled: Vec<Filled>) -> Result<Vec<Read>> {
         filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
         let checks = filled.into_iter().map(|filled| async move {
-            let content = self.read_back(&filled).await?;
+            let content = Box::pin(self.read_back(&filled)).await?;
             Ok::<_, Error>(Read::of(filled, content))
         });
         let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).try_collect().await?;

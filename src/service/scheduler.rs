@@ -224,8 +224,15 @@ impl Scheduler {
     /// Begins what is due. One that is under way already is not overtaken.
     async fn wake(&self, now: DateTime<Utc>, begin: &Begin) {
         let Ok(_changing) = self.0.changing.try_lock() else { return };
-        let mut kept = self.kept().clone();
-        let Some(due) = kept.due(now) else { return };
+        let before = self.kept().clone();
+        let mut kept = before.clone();
+        let Some(due) = kept.due(now) else {
+            // Nothing is due, but the clock may have been set back: the corrected time must be the one that is waited for.
+            if kept != before {
+                self.replace(kept).await;
+            }
+            return;
+        };
         if due.trigger == Trigger::Missed {
             tracing::warn!("the backup of {} was missed, and is made up for now", due.planned);
         }
@@ -244,6 +251,11 @@ impl Scheduler {
             tracing::error!(outcome = ?outcome, "the backup of {} was not begun: {reason}", due.planned);
         }
         kept.last = Some(LastRun { planned: due.planned, at: now, outcome, job_id: begun.ok(), reason });
+        self.replace(kept).await;
+    }
+
+    /// Goes on with this schedule, also if it cannot be written to the state file.
+    async fn replace(&self, kept: Kept) {
         if let Err(e) = self.0.state.keep(KEY, &kept).await {
             tracing::error!("the schedule cannot be kept: {e}");
         }
@@ -360,6 +372,52 @@ mod tests {
         assert_eq!((kept.next, kept.due(at("01T05:00:00"))), (None, None));
         kept.change(every(1), at("01T05:10:00"));
         assert_eq!((kept.next, kept.due(at("01T05:20:00"))), (Some(at("01T06:00:00")), None));
+    }
+
+    /// A scheduler that was kept at one time of the clock, woken at others, and what it then waits for.
+    async fn woken_at(plan: &Plan, kept_at: &str, wakes: &[&str]) -> Vec<(usize, Option<DateTime<Utc>>)> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let state = State::open(&path).await.unwrap();
+        state.keep(KEY, &Kept::first(plan.clone(), at(kept_at))).await.unwrap();
+        let begun = Arc::new(Mutex::new(0));
+        let begin: Begin = Box::new({
+            let begun = begun.clone();
+            move |_| {
+                *begun.lock().unwrap() += 1;
+                Box::pin(async { Ok(JobId::new()) })
+            }
+        });
+        let mut seen = Vec::new();
+        for time in wakes {
+            // Each time as in a process of its own, which knows only what was written.
+            let kept = Mutex::new(state.kept::<Kept>(KEY).await.unwrap().unwrap());
+            let shared = Shared { state: state.clone(), kept, changing: Default::default(), waker: Default::default() };
+            let scheduler = Scheduler(Arc::new(shared));
+            scheduler.wake(at(time), &begin).await;
+            seen.push((*begun.lock().unwrap(), scheduler.shown().next));
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_wrong_delays_no_backup_also_over_restarts() {
+        let nightly = Plan { enabled: true, cadence: Cadence::cron("30 2 * * *", "UTC").unwrap() };
+        // Kept when the clock was weeks ahead, then put right.
+        let seen = woken_at(&every(6), "31T00:00:00", &["01T00:00:00", "01T05:59:59", "01T06:00:00", "01T06:00:01"]).await;
+        let (first, second) = (Some(at("01T06:00:00")), Some(at("01T12:00:00")));
+        assert_eq!(seen, [(0, first), (0, first), (1, second), (1, second)]);
+        let seen = woken_at(&nightly, "31T00:00:00", &["01T00:00:00", "01T02:30:00", "02T02:30:00"]).await;
+        assert_eq!(seen, [(0, Some(at("01T02:30:00"))), (1, Some(at("02T02:30:00"))), (2, Some(at("03T02:30:00")))]);
+        // It ran while the clock was ahead, too.
+        let seen = woken_at(&every(6), "01T00:00:00", &["31T00:00:00", "01T01:00:00", "01T06:00:00"]).await;
+        assert_eq!(seen, [(1, Some(at("31T06:00:00"))), (1, first), (2, second)]);
+        // Kept when the clock was behind: what was due meanwhile is made up for once.
+        for plan in [every(6), nightly] {
+            let seen = woken_at(&plan, "01T00:00:00", &["29T01:00:00", "29T01:00:01"]).await;
+            assert_eq!(seen.iter().map(|(begun, _)| *begun).collect::<Vec<_>>(), [1, 1]);
+            assert!(seen[1].1 > Some(at("29T01:00:00")) && seen[1].1 <= Some(at("30T02:30:00")), "{seen:?}");
+        }
     }
 
     #[tokio::test]

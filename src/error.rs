@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Refused,
     /// Another one is at work where only one may be: it passes by waiting.
     Busy,
+    /// More is asked for than is taken at a time: it passes by waiting.
+    TooMany,
     /// The snapshot that every read shares cannot be read any more.
     SnapshotLost,
     /// Stopped on request.
@@ -43,7 +45,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Usage,
         Self::NotConfigured,
         Self::NotFound,
@@ -55,6 +57,7 @@ impl ErrorKind {
         Self::Storage,
         Self::Refused,
         Self::Busy,
+        Self::TooMany,
         Self::SnapshotLost,
         Self::Interrupted,
         Self::Closing,
@@ -82,6 +85,7 @@ impl ErrorKind {
             Self::Storage => "storage",
             Self::Refused => "refused",
             Self::Busy => "busy",
+            Self::TooMany => "tooManyRequests",
             Self::SnapshotLost => "snapshotLost",
             Self::Interrupted => "interrupted",
             Self::Closing => "closing",

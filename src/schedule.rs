@@ -97,19 +97,19 @@ pub enum Cadence {
     },
 }
 
+/// The error for a number of hours that is no interval.
+pub fn no_interval(hours: i64) -> Error {
+    Error::usage(format!("an interval of {hours} hours: expected a whole number from {} to {}", HOURS.start(), HOURS.end()))
+}
+
 impl Cadence {
     /// An interval.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is not in [`HOURS`].
     pub fn every(hours: u32) -> Result<Self> {
-        NonZeroU32::new(hours).filter(|hours| HOURS.contains(&hours.get())).map(Self::Every).ok_or_else(|| {
-            Error::usage(format!(
-                "an interval of {hours} hours: expected a whole number from {} to {}",
-                HOURS.start(),
-                HOURS.end()
-            ))
-        })
+        let known = NonZeroU32::new(hours).filter(|hours| HOURS.contains(&hours.get()));
+        known.map(Self::Every).ok_or_else(|| no_interval(hours.into()))
     }
 
     /// A cron expression in a zone, both as they are written.

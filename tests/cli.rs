@@ -186,7 +186,11 @@ async fn a_token_is_made_and_shown_with_its_hash() {
         assert!(digits.len() == 43 && digits.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{token}");
         tokens.push(token);
     }
-    for (args, variable) in [(vec!["token"], "ADMIN_TOKEN_SHA256"), (vec!["token", "--read"], "READ_TOKEN_SHA256")] {
+    for (args, variable) in [
+        (vec!["token"], "ADMIN_TOKEN_SHA256"),
+        (vec!["token", "--read"], "READ_TOKEN_SHA256"),
+        (vec!["token", "--download"], "DOWNLOAD_TOKEN_SHA256"),
+    ] {
         let output = cli.run(&args).await;
         assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
         let token = output.stdout.lines().next().unwrap().strip_prefix("token:   ").unwrap().to_owned();

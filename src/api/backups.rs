@@ -5,7 +5,7 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 use rocket::{State, delete, get, post};
 
-use super::access::{Admin, Reader};
+use super::access::{Admin, DownloadPlace, Downloader, Reader};
 use super::answer::{Answer, Text, text};
 use super::body::{Body, Optional};
 use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
@@ -216,7 +216,8 @@ pub(super) async fn verify(
 
 /// A backup as one tar stream, its manifest last: what breaks off is no backup.
 ///
-/// The stream has the length that is announced, or breaks off. It is not deleted as long as it is read.
+/// It needs an admin token, or one that may download. The stream has the length that is announced, or breaks off: so does one that
+/// is not read for a minute, or takes more than a day. The backup is not deleted meanwhile.
 #[utoipa::path(
     tag = "backups",
     operation_id = "downloadBackup",
@@ -224,22 +225,23 @@ pub(super) async fn verify(
     responses(
         (status = 200, description = "A tar archive that unpacks into the backup's directory", content_type = "application/x-tar", body = Vec<u8>,
             headers(("Content-Disposition" = String, description = "The name of a file to keep it in"))),
+        (status = 403, description = "The token may read, and not download backups", body = FailureBody),
         (status = 404, description = "There is no such backup", body = FailureBody),
         (status = 409, description = "It is not complete, or is being deleted", body = FailureBody),
     )
 )]
 #[get("/api/backups/<name>/download")]
 pub(super) async fn download(
-    _by: Reader,
+    by: Downloader,
     name: &str,
     _query: Query<Nothing>,
     service: &State<MongoBackupService>,
 ) -> Result<Tar, Failure> {
-    Ok(Tar(service.download(name).await?))
+    Ok(Tar(service.download(name).await?.keeping(by.0)))
 }
 
 /// A tar stream of known length.
-pub(super) struct Tar(Download<Hold>);
+pub(super) struct Tar(Download<(Hold, DownloadPlace)>);
 
 impl<'r> Responder<'r, 'static> for Tar {
     fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {

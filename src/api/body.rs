@@ -1,25 +1,15 @@
 //! Bodies of requests: JSON, of a limited size, of exactly the fields that are known, each once. Calls that take none get none.
 
-use std::time::Duration;
-
 use rocket::data::{Data, FromData, Limits, Outcome, ToByteUnit as _};
 use rocket::fairing::{Fairing, Info, Kind};
 use rocket::http::{Method, Status};
 use rocket::outcome::Outcome as Either;
 use rocket::request::Request;
-use rocket::tokio::io::{AsyncReadExt as _, copy, sink};
-use rocket::tokio::time::timeout;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, turn_away};
 use crate::names::nearest;
-
-/// How long, and how much, of a body that is too large is taken and thrown away: a client that still sends when the connection is closed does not see the answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-const DRAINED: u64 = 256 * 1024 * 1024;
-/// How long any other may take to come.
-const ALL_OF_IT: Duration = Duration::from_secs(30);
 
 /// How much of a body is looked at to see that there is none.
 const A_LOOK: usize = 512;
@@ -68,25 +58,17 @@ impl<'r, T: Known + Default> FromData<'r> for Optional<T> {
     }
 }
 
+/// The whole body. It came within its limits of time and size already, or one byte more of it did than there may be.
 async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure> {
     let limit = request.limits().get("json").unwrap_or(Limits::JSON).as_u64();
     let said = request.headers().get_one("Content-Length").and_then(|length| length.parse::<u64>().ok());
-    let mut stream = data.open(DRAINED.bytes());
-    let mut bytes = Vec::new();
-    let too_large = said.is_some_and(|length| length > limit) || {
-        let read = timeout(ALL_OF_IT, (&mut stream).take(limit + 1).read_to_end(&mut bytes)).await;
-        let read = read.map_err(|_| {
-            let message = format!("the body did not come within {} s", ALL_OF_IT.as_secs());
-            Failure::new(Status::BadRequest, "badRequest", message)
-        })?;
-        read.map_err(|e| Failure::new(Status::BadRequest, "badRequest", format!("the body cannot be read: {e}")))?;
-        bytes.len() as u64 > limit
-    };
-    if !too_large {
-        return Ok(bytes);
+    let read = data.open((limit + 1).bytes()).into_bytes().await;
+    let bytes =
+        read.map_err(|e| Failure::new(Status::BadRequest, "badRequest", format!("the body cannot be read: {e}")))?.into_inner();
+    if said.is_some_and(|length| length > limit) || bytes.len() as u64 > limit {
+        return Err(Failure::new(Status::PayloadTooLarge, "tooLarge", format!("the body has more than {limit} bytes")));
     }
-    let _whatever_comes = timeout(PATIENCE, copy(&mut stream, &mut sink())).await;
-    Err(Failure::new(Status::PayloadTooLarge, "tooLarge", format!("the body has more than {limit} bytes")))
+    Ok(bytes)
 }
 
 fn parse<T: Known>(request: &Request<'_>, bytes: &[u8]) -> Result<T, Failure> {
@@ -215,10 +197,9 @@ impl Fairing for Unexpected {
 
     async fn on_request(&self, request: &mut Request<'_>, data: &mut Data<'_>) {
         if matches!(request.method(), Method::Get | Method::Head | Method::Delete) {
-            let look = timeout(ALL_OF_IT, data.peek(A_LOOK)).await.is_ok_and(|seen| {
-                // One of nothing but white space, however long, is not asked for either.
-                seen.len() == A_LOOK || !seen.trim_ascii().is_empty()
-            });
+            let seen = data.peek(A_LOOK).await;
+            // One of nothing but white space, however long, is not asked for either.
+            let look = seen.len() == A_LOOK || !seen.trim_ascii().is_empty();
             request.local_cache(|| Unasked(look));
         }
     }

@@ -90,7 +90,7 @@ fn complete(operation: &mut Operation, writes: bool) {
     )];
     if operation.security.is_none() {
         common.push(("401", "No token, or one that is not known"));
-        common.push(("429", "Too many tokens that are not known, by this client"));
+        common.push(("429", "Too many tokens that are not known, by this client; or too much at a time"));
         if writes {
             common.push(("403", "The token may only read"));
         }

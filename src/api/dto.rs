@@ -415,6 +415,8 @@ pub(super) struct Ready {
     pub(super) atlas: Option<bool>,
     /// Whether the target answered when it was last asked; null where it was not asked yet.
     pub(super) local: Option<bool>,
+    /// What somebody should look at though it is ready: a damaged state file that was replaced.
+    pub(super) warning: Option<String>,
     /// What is not as it should be.
     pub(super) reason: Option<String>,
 }

@@ -94,6 +94,7 @@ impl From<Error> for Failure {
             ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Server | ErrorKind::SnapshotLost => Status::BadGateway,
             ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Interrupted => Status::Conflict,
             ErrorKind::Closing => Status::ServiceUnavailable,
+            ErrorKind::TooMany => Status::TooManyRequests,
             ErrorKind::NotConfigured | ErrorKind::Damaged | ErrorKind::Mismatch | ErrorKind::Storage | ErrorKind::Internal => {
                 Status::InternalServerError
             }
@@ -104,7 +105,7 @@ impl From<Error> for Failure {
             message: error.to_string(),
             hint: error.hint_text().map(str::to_owned),
             job: error.job_id().map(str::to_owned),
-            header: None,
+            header: (error.kind() == ErrorKind::TooMany).then(|| ("Retry-After", "60".to_owned())),
         }))
     }
 }

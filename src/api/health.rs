@@ -41,6 +41,7 @@ pub(super) async fn readyz(_query: Query<Nothing>, service: &State<MongoBackupSe
         accepting: readiness.accepting,
         atlas: readiness.atlas.map(|state| state.connected),
         local: readiness.local.map(|state| state.connected),
+        warning: readiness.warning,
         reason: readiness.reason,
     };
     if ready.ready { Ok(Answer::data(ready)) } else { Err(Unready(ready)) }

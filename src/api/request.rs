@@ -7,6 +7,8 @@ use rocket::fairing::{Fairing, Info, Kind};
 use rocket::{Data, Request, Response};
 use uuid::Uuid;
 
+use super::access::brings_token;
+
 /// The header that a request's id comes and goes in.
 pub(super) const ID_HEADER: &str = "X-Request-Id";
 /// The longest id that is taken from a client.
@@ -56,15 +58,18 @@ impl Fairing for Requests {
         let arrival = Arrival::of(request);
         response.set_raw_header(ID_HEADER, arrival.id.clone());
         // The query is left out: it is no place for secrets, which does not keep people from putting them there.
-        tracing::info!(
-            requestId = arrival.id,
-            method = %request.method(),
-            path = %request.uri().path(),
-            status = response.status().code,
-            ms = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX),
-            client = client(request).map(tracing::field::display),
-            "answered"
-        );
+        let (status, path) = (response.status().code, request.uri().path());
+        let ms = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let client = client(request).map(tracing::field::display);
+        let (id, method) = (&arrival.id, request.method());
+        match status {
+            // A guess is told louder, and once.
+            401 => {
+                let what = if brings_token(request) { "a token that is not known" } else { "no token" };
+                tracing::warn!(requestId = id, %method, %path, status, ms, client, "turned away: {what}");
+            }
+            _ => tracing::info!(requestId = id, %method, %path, status, ms, client, "answered"),
+        }
     }
 }
 

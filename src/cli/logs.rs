@@ -4,11 +4,14 @@ use std::io::IsTerminal as _;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::render::plain;
 use crate::config::LogFormat;
 
 /// What is logged where `RUST_LOG` says nothing: of a verb that ends, whose output says the rest.
@@ -49,9 +52,14 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
+    // What comes from a server or a client may hold line ends: a record stays one line all the same.
+    let fields = debug_fn(|line, field, value| match field.name() {
+        "message" => line.write_str(&plain(&format!("{value:?}"))),
+        name => write!(line, "{name}={}", plain(&format!("{value:?}"))),
+    });
     let discreet = tracing_subscriber::registry().with(filter).with(filter_fn(is_discreet));
     match format {
-        LogFormat::Human => Box::new(discreet.with(lines)),
+        LogFormat::Human => Box::new(discreet.with(lines.fmt_fields(fields.delimited(" ")))),
         // Of the spans around an event the innermost alone, with its fields: the list of all would repeat it.
         LogFormat::Json => Box::new(discreet.with(lines.json().with_current_span(true).with_span_list(false))),
     }
@@ -117,5 +125,22 @@ mod tests {
     fn what_shows_whole_requests_is_never_written() {
         let text = logged(LogFormat::Human, "trace");
         assert!(text.contains("done") && text.contains("GET /") && !text.contains("token"), "{text}");
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_it_quotes() {
+        for format in [LogFormat::Human, LogFormat::Json] {
+            let written = Written::default();
+            let writer = written.clone();
+            let subscriber = subscriber(format, EnvFilter::new("info"), move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                let name = "a\nERROR forged\u{1b}[31m\u{7}";
+                let _span = tracing::info_span!("job", of = %name).entered();
+                tracing::info!(collection = %name, quoted = name, "dropped: {name}");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        }
     }
 }

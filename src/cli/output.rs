@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use super::render::plain;
 use crate::catalog::Described;
 use crate::error::{Error, ErrorKind};
 
@@ -77,10 +78,10 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
     }
 }
 
-/// An error as people read it.
+/// An error as people read it. What comes from a server or a file may hold anything: it does not get to control the terminal.
 fn error_text(error: &Error) -> String {
-    let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-    format!("error: {error}\n{hint}")
+    let hint = error.hint_text().map(|hint| format!("hint: {}\n", plain(hint))).unwrap_or_default();
+    format!("error: {}\n{hint}", plain(&error.to_string()))
 }
 
 /// Writes to standard output.
@@ -105,4 +106,16 @@ fn long_to_stdout(mut long: Described) -> io::Result<()> {
 /// Writes to standard error. Where that fails there is no place left to say so.
 pub fn to_stderr(text: &str) {
     let _nobody_reads = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_line_and_a_hint_is_one_whatever_they_quote() {
+        let error = Error::usage("no \u{1b}[2J\u{7} here\nerror: forged").hint("look\r\nhint: forged");
+        let text = error_text(&error);
+        assert_eq!(text, "error: no \\u{1b}[2J\\u{7} here\\nerror: forged\nhint: look\\r\\nhint: forged\n");
+    }
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outc
     // 1. Everything that can be wrong with the settings, before anything is begun.
     let settings = config.service()?;
     let rocket = config.rocket();
-    let access = Access { admin: settings.admin_tokens, read: settings.read_tokens };
+    let access = Access { admin: settings.admin_tokens, read: settings.read_tokens, download: settings.download_tokens };
 
     tell_auto_import(settings.auto_import, &config);
 

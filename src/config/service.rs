@@ -10,7 +10,8 @@ use figment::Figment;
 
 use super::places::{Origin, place};
 use super::settings::{
-    ADMIN_TOKENS, AUTO_IMPORT, CRON, ENABLED, GRACE, INTERVAL, READ_TOKENS, STATE, Setting, WEBHOOK_SECRET, WEBHOOK_URL,
+    ADMIN_TOKENS, AUTO_IMPORT, CRON, DOWNLOAD_TOKENS, ENABLED, GRACE, INTERVAL, READ_TOKENS, STATE, Setting, WEBHOOK_SECRET,
+    WEBHOOK_URL,
 };
 use super::values::{count, parsed, text, truth, whole_number};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct ServiceSettings {
     pub admin_tokens: Vec<[u8; 32]>,
     /// The SHA-256 of each token that may read. None of them twice, and none that is an admin's.
     pub read_tokens: Vec<[u8; 32]>,
+    /// The SHA-256 of each token that may read and download backups. None of them twice, and none that is of another kind.
+    pub download_tokens: Vec<[u8; 32]>,
     /// Who is told of jobs that ended.
     pub webhook: Option<WebhookSettings>,
     /// How long running jobs may go on after the service was asked to stop.
@@ -58,6 +61,7 @@ impl fmt::Debug for ServiceSettings {
             .field("retention", &self.retention)
             .field("admin_tokens", &self.admin_tokens.len())
             .field("read_tokens", &self.read_tokens.len())
+            .field("download_tokens", &self.download_tokens.len())
             .field("webhook", &self.webhook)
             .field("grace", &self.grace)
             .finish()
@@ -97,6 +101,7 @@ pub(super) struct Service {
     grace: Duration,
     admin_tokens: Option<(String, Origin)>,
     read_tokens: Option<(String, Origin)>,
+    download_tokens: Option<(String, Origin)>,
     webhook_url: Option<(String, Origin)>,
     webhook_secret: Option<String>,
 }
@@ -131,6 +136,7 @@ impl Service {
             grace: grace.map_or(DEFAULT_GRACE, Duration::from_secs),
             admin_tokens: text(settings, &ADMIN_TOKENS)?,
             read_tokens: text(settings, &READ_TOKENS)?,
+            download_tokens: text(settings, &DOWNLOAD_TOKENS)?,
             webhook_url: text(settings, &WEBHOOK_URL)?,
             webhook_secret: text(settings, &WEBHOOK_SECRET)?.map(|(secret, _)| secret),
         })
@@ -139,10 +145,16 @@ impl Service {
     pub(super) fn settings(&self, retention: Policy) -> Result<ServiceSettings> {
         let admin_tokens = hashes(&ADMIN_TOKENS, self.admin_tokens.as_ref())?;
         let read_tokens = hashes(&READ_TOKENS, self.read_tokens.as_ref())?;
-        if let Some(at) = read_tokens.iter().position(|hash| admin_tokens.contains(hash)) {
-            let (admin, read) = (ADMIN_TOKENS.variable, READ_TOKENS.variable);
-            return Err(Error::usage(format!("hash {} of {read} is one of {admin}, too", at + 1))
-                .hint("a token may either do everything or only read: take its hash out of one of them"));
+        let download_tokens = hashes(&DOWNLOAD_TOKENS, self.download_tokens.as_ref())?;
+        let kinds = [(&ADMIN_TOKENS, &admin_tokens), (&READ_TOKENS, &read_tokens), (&DOWNLOAD_TOKENS, &download_tokens)];
+        for (place, (kind, tokens)) in kinds.iter().enumerate() {
+            for (other, others) in &kinds[..place] {
+                if let Some(at) = tokens.iter().position(|hash| others.contains(hash)) {
+                    let (kind, other) = (kind.variable, other.variable);
+                    return Err(Error::usage(format!("hash {} of {kind} is one of {other}, too", at + 1))
+                        .hint("a token is of one kind: take its hash out of one of them"));
+                }
+            }
         }
         let webhook = self.webhook_url.as_ref().map(|(url, origin)| {
             let url = url.trim().to_owned();
@@ -160,6 +172,7 @@ impl Service {
             retention,
             admin_tokens,
             read_tokens,
+            download_tokens,
             webhook: webhook.transpose()?,
             grace: self.grace,
         })

@@ -43,6 +43,7 @@ pub(super) const AUTO_IMPORT: Setting = unflagged("auto_import_to_local", "AUTO_
 pub(super) const GRACE: Setting = unflagged("shutdown_grace_seconds", "BACKUP_SHUTDOWN_GRACE_SECONDS");
 pub(super) const ADMIN_TOKENS: Setting = unflagged("admin_token_sha256", "ADMIN_TOKEN_SHA256");
 pub(super) const READ_TOKENS: Setting = unflagged("read_token_sha256", "READ_TOKEN_SHA256");
+pub(super) const DOWNLOAD_TOKENS: Setting = unflagged("download_token_sha256", "DOWNLOAD_TOKEN_SHA256");
 pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
 pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
 

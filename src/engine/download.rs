@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use futures::Stream;
@@ -39,7 +40,9 @@ pub struct Download<Hold = ()> {
     chunk: Bytes,
     chunks: Chunks,
     failed: Option<(io::ErrorKind, String)>,
-    _hold: Hold,
+    /// When it has to be at its end.
+    until: Option<Instant>,
+    hold: Hold,
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -91,7 +94,20 @@ impl<Hold> Download<Hold> {
         let entries = with_directories(&name, files);
         let length = entries.iter().map(Entry::length).sum::<u64>() + 2 * BLOCK;
         let chunks = Box::pin(chunks(store, entries, mtime));
-        Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, _hold: hold })
+        Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, until: None, hold })
+    }
+
+    /// The same, which breaks off after this time: a reader that never ends must not keep a backup for ever.
+    #[must_use]
+    pub fn within(self, time: Duration) -> Self {
+        Self { until: Instant::now().checked_add(time), ..self }
+    }
+
+    /// The same, which keeps something more until it is dropped.
+    #[must_use]
+    pub fn keeping<More>(self, more: More) -> Download<(Hold, More)> {
+        let Self { name, length, sent, chunk, chunks, failed, until, hold } = self;
+        Download { name, length, sent, chunk, chunks, failed, until, hold: (hold, more) }
     }
 
     /// The bytes of the whole stream.
@@ -116,6 +132,11 @@ impl<Hold: Unpin> AsyncRead for Download<Hold> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some((kind, message)) = &self.failed {
             return Poll::Ready(Err(io::Error::new(*kind, message.clone())));
+        }
+        if self.until.is_some_and(|until| Instant::now() > until) {
+            let message = format!("the download {} took too long, and its backup is not kept for it any more", self.name);
+            tracing::error!("{message}");
+            return Poll::Ready(Err(self.fail(io::ErrorKind::TimedOut, message)));
         }
         while self.chunk.is_empty() {
             match ready!(self.chunks.as_mut().poll_next(context)) {

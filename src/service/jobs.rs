@@ -27,6 +27,8 @@ use crate::pipeline::progress::Progress;
 const TICK: Duration = Duration::from_millis(500);
 /// After how many ticks it is kept, so that what was interrupted shows about how far it was.
 const TICKS_KEPT: u32 = 20;
+/// Jobs that may wait or work at a time.
+pub(super) const UNFINISHED: usize = 100;
 /// Notes of a job that are kept.
 const NOTES: usize = 100;
 /// Collections whose progress is kept of a job that ended.
@@ -146,9 +148,10 @@ impl Jobs {
             // A backup that is kept as taken was being imported.
             let stage = if job.result.backup.is_some() { JobKind::Import } else { job.kind };
             job.error = Some(JobError::of(stage, &error));
-            state.put(&job).await?;
             interrupted.push(job);
         }
+        // In one transaction: each of its own would wait for the disk.
+        state.put_all(&interrupted).await?;
         let stop = CancellationToken::new();
         let shared = Shared {
             state,
@@ -171,7 +174,8 @@ impl Jobs {
     /// Begins a job, or queues it where another one of its kind is at work.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] where another one holds what it claims; [`ErrorKind::Closing`]; those of the state file.
+    /// [`ErrorKind::Busy`] if another one holds what it claims; [`ErrorKind::TooMany`] if [`UNFINISHED`] wait or work already;
+    /// [`ErrorKind::Closing`]; those of the state file.
     pub(super) async fn submit(&self, job: Job, claims: Claims, work: Work) -> Result<JobId> {
         let id = job.id;
         // Held until the job itself is tracked: an end of the service in between waits for it.
@@ -413,6 +417,11 @@ impl Shared {
             )
             .hint("wait until it ends, or cancel it")
             .job(other.to_string()));
+        }
+        // A backup is never kept out by what others queue: there is one of its kind at a time.
+        if live.jobs.len() >= UNFINISHED && !claims.source {
+            return Err(Error::new(ErrorKind::TooMany, format!("{UNFINISHED} jobs wait or work already"))
+                .hint("wait until some of them end, or cancel them: GET /api/jobs lists them"));
         }
         if claims.source {
             live.source = Some(id);

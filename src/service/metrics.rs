@@ -61,6 +61,7 @@ pub(super) struct Seen {
     free_bytes: Option<u64>,
     jobs: Vec<(JobKind, JobState, u64)>,
     accepting: bool,
+    state_file_replaced: bool,
     schedule_enabled: bool,
     next_run: Option<DateTime<Utc>>,
     connections: Option<DualState>,
@@ -128,6 +129,12 @@ impl Metrics {
             Some(unix(self.started)),
         );
         page.one("accepting_jobs", "Whether jobs are taken: not while it shuts down", None, Some(truth(seen.accepting)));
+        page.one(
+            "state_file_replaced",
+            "Whether the state file was damaged and replaced by a new one since the service was opened",
+            None,
+            Some(truth(seen.state_file_replaced)),
+        );
         page.backups(seen);
         self.jobs(&mut page, seen);
         page.schedule(seen);
@@ -201,6 +208,7 @@ impl Seen {
             free_bytes,
             jobs: inner.jobs.count(),
             accepting: inner.jobs.is_open(),
+            state_file_replaced: inner.state.replaced().is_some(),
             schedule_enabled: schedule.plan.enabled,
             next_run: schedule.next,
             connections: inner.prober.known(),

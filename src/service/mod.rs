@@ -22,6 +22,7 @@ mod work;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -56,6 +57,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::retention::Rule;
 use crate::store::Store;
 
+/// How long a download may keep its backup from being deleted.
+const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
+
 /// Backups of one source in one path: by hand, by schedule, imported, verified, removed. Cloning shares it.
 ///
 /// ```no_run
@@ -83,6 +87,7 @@ struct Inner {
     catalog: Catalog,
     listing: Listing,
     shown: Shown,
+    state: State,
     jobs: Jobs,
     scheduler: Scheduler,
     prober: Prober,
@@ -107,14 +112,26 @@ impl MongoBackupService {
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
         let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
-        let scheduler = Scheduler::open(state, plan).await?;
+        let scheduler = Scheduler::open(state.clone(), plan).await?;
         let listing = Listing::new(catalog.clone());
         let shown = Shown::new(catalog.clone(), memory);
         let prober = Prober::new(config.clone(), engine.clone());
         let metrics = Metrics::new(clock::now());
         let notices = Notices::new(settings.webhook.as_ref(), engine.clone())?;
-        let inner =
-            Arc::new(Inner { config, settings, catalog, listing, shown, jobs, scheduler, prober, metrics, notices, engine });
+        let inner = Arc::new(Inner {
+            config,
+            settings,
+            catalog,
+            listing,
+            shown,
+            state,
+            jobs,
+            scheduler,
+            prober,
+            metrics,
+            notices,
+            engine,
+        });
         inner.take_up(&interrupted).await?;
         Ok(Self(inner))
     }
@@ -239,14 +256,14 @@ impl MongoBackupService {
         self.0.shown.get(self.0.find(name.as_str()), &name, segments, write).await
     }
 
-    /// A complete backup as one tar stream. It is not deleted as long as the stream is there.
+    /// A complete backup as one tar stream. It is not deleted as long as the stream is there, which is for a day at most.
     ///
     /// # Errors
     /// As for [`find`](Self::find), [`Backup::hold`] and [`Download::open`].
     pub async fn download(&self, name: &str) -> Result<Download<Hold>> {
         let backup = self.find(name).await?;
         let hold = backup.hold("download").await?;
-        Download::open(backup, hold).await
+        Ok(Download::open(backup, hold).await?.within(LONGEST_DOWNLOAD))
     }
 
     // ---- status ----
@@ -281,7 +298,10 @@ impl MongoBackupService {
     /// [`start_automatic_backup`](Self::start_automatic_backup) on, every half minute, and by [`test_connections`](Self::test_connections).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        self.0.prober.readiness(self.is_open())
+        let warning = self.0.state.replaced().map(|_| {
+            "the state file was damaged, and a new one was begun: earlier jobs are not listed, and the schedule is the configured one"
+        });
+        Readiness { warning: warning.map(str::to_owned), ..self.0.prober.readiness(self.is_open()) }
     }
 
     /// What those need to know who watch the service, in the text format of OpenMetrics ([`METRICS_TYPE`]). What cannot be looked up is not in it.

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -28,6 +30,8 @@ pub struct Readiness {
     pub atlas: Option<ConnectionState>,
     /// The same of the target.
     pub local: Option<ConnectionState>,
+    /// What somebody should look at though it is ready.
+    pub warning: Option<String>,
     /// Why it is not ready. It names no host and quotes no error, so that it may be shown to anyone.
     #[schema(example = "the source does not answer")]
     pub reason: Option<String>,
@@ -44,7 +48,7 @@ impl Readiness {
             Some(_) => Some("no source is configured".to_owned()),
         };
         let (atlas, local) = known.map(|state| (state.atlas, state.local)).unzip();
-        Self { ready: reason.is_none(), accepting, atlas, local, reason }
+        Self { ready: reason.is_none(), accepting, atlas, local, warning: None, reason }
     }
 }
 
@@ -70,6 +74,8 @@ pub(super) struct Prober {
     config: Config,
     engine: Handle,
     known: Arc<Mutex<Known>>,
+    /// What is being asked for somebody. Whoever comes meanwhile gets the same answer.
+    asking: Mutex<Option<Shared<BoxFuture<'static, DualState>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
     /// A service that is dropped without being shut down leaves no task behind.
@@ -90,7 +96,7 @@ impl Prober {
     pub(super) fn new(config: Config, engine: Handle) -> Self {
         let stop = CancellationToken::new();
         let stops = stop.clone().drop_guard();
-        Self { config, engine, known: Arc::default(), task: Mutex::default(), stop, _stops: stops }
+        Self { config, engine, known: Arc::default(), asking: Mutex::default(), task: Mutex::default(), stop, _stops: stops }
     }
 
     /// Begins to ask: at once, and then every half minute. Returns before there is an answer; a second time does nothing.
@@ -115,17 +121,37 @@ impl Prober {
         }));
     }
 
-    /// Asks now, and remembers that, too.
+    /// Asks now, and remembers that, too. One question is under way at a time, however many want to know.
     pub(super) async fn ask(&self) -> DualState {
-        let (config, known, asked) = (self.config.clone(), self.known.clone(), Instant::now());
-        // The driver's tasks belong to the runtime of the engine.
-        match self.engine.spawn(async move { ask(&config, &known).await }).await {
-            Ok(state) => {
-                remember(&self.known, asked, state.clone());
-                state
+        let question = {
+            let mut asking = lock(&self.asking);
+            match asking.as_ref().filter(|question| question.peek().is_none()) {
+                Some(question) => question.clone(),
+                None => {
+                    let question = self.question();
+                    // It goes on if whoever asked goes away. The driver's tasks belong to the runtime of the engine.
+                    self.engine.spawn(question.clone());
+                    asking.insert(question).clone()
+                }
             }
-            Err(_) => connections::unknown(&self.config),
-        }
+        };
+        question.await
+    }
+
+    fn question(&self) -> Shared<BoxFuture<'static, DualState>> {
+        let (config, known) = (self.config.clone(), self.known.clone());
+        let engine = self.engine.clone();
+        let question = async move {
+            let (asked, of, before) = (Instant::now(), config.clone(), known.clone());
+            match engine.spawn(async move { ask(&of, &before).await }).await {
+                Ok(state) => {
+                    remember(&known, asked, state.clone());
+                    state
+                }
+                Err(_) => connections::unknown(&config),
+            }
+        };
+        question.boxed().shared()
     }
 
     /// How both stood last; none before the first answer.
@@ -290,5 +316,25 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(2), "the end waits");
         prober.start();
         assert!(lock(&prober.task).is_none(), "begins again after its end");
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_one_question_is_under_way() {
+        // Who listens there never says a word.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("mongodb://{}/", listener.local_addr().unwrap());
+        let prober = Prober::new(config(&silent, ""), Handle::current());
+        let mut open = Vec::new();
+        let asking = futures::future::join_all((0..50).map(|_| prober.ask()));
+        let counting = async {
+            while let Ok((stream, _)) = listener.accept().await {
+                open.push(stream);
+            }
+        };
+        tokio::select! {
+            states = asking => assert!(states.iter().all(|state| !state.atlas.connected)),
+            () = counting => {}
+        }
+        assert!((1..=4).contains(&open.len()), "{} connections", open.len());
     }
 }

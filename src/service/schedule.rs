@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::scheduler::{Plan, Shown};
 use super::status::LastRun;
 use crate::error::{Error, Result};
-use crate::schedule::Cadence;
+use crate::schedule::{Cadence, no_interval};
 
 /// When backups are taken, and what became of the last time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -91,8 +91,7 @@ impl ScheduleChange {
             (Some(_), None, _) | (None, None, Cadence::Every(_)) if zone.is_some_and(|zone| zone != configured.name()) => {
                 return Err(Error::usage("a time zone is given, and an interval has none").hint("give cron, too"));
             }
-            // What is no number of hours at all is out of range like 0 is.
-            (Some(hours), None, _) => Cadence::every(u32::try_from(hours).unwrap_or_default())?,
+            (Some(hours), None, _) => Cadence::every(u32::try_from(hours).map_err(|_| no_interval(hours))?)?,
             (None, None, Cadence::Every(_)) => now.cadence.clone(),
         };
         Ok(Plan { enabled: self.enabled.unwrap_or(now.enabled), cadence })

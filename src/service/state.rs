@@ -3,6 +3,7 @@
 //! Of jobs, [`KEPT`] are kept: of those that ended, the ones that were asked for first go first. Values are JSON, so that a newer version can read what an older one wrote.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -24,9 +25,18 @@ const JOBS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("jobs")
 const SETTINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("settings");
 const VERSION_KEY: &str = "version";
 
+const NO_BACKUPS: &str = "it holds no backups: move it away, and the service begins a new one";
+
+/// What a file of this library begins with.
+const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+/// How the names of state files end, unless another one is configured.
+const ENDING: &str = "redb";
+
 /// The state file. Cloning shares it. One process has it open at a time.
 #[derive(Clone)]
 pub(super) struct State {
+    /// Where a damaged file is now that was moved aside.
+    replaced: Arc<Mutex<Option<PathBuf>>>,
     /// None only where it could not be opened again.
     database: Arc<RwLock<Option<Database>>>,
     /// After an error of the disk the library refuses everything until the file is opened anew.
@@ -35,20 +45,30 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Opens the file, or makes it, with the directories above it.
+    /// Opens the file, or makes it, with the directories above it. One that is damaged is moved aside, and a new one is begun: jobs
+    /// that were kept are lost then, and backups go on by the configured schedule.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] where another process has it open; [`ErrorKind::Storage`] where it cannot be read or made;
-    /// [`ErrorKind::Damaged`] where it is no state file of this program.
+    /// [`ErrorKind::Busy`] if another process has it open; [`ErrorKind::Storage`] if it cannot be read, made or moved;
+    /// [`ErrorKind::Damaged`] if it is no state file at all, or that of a newer version.
     pub(super) async fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         blocking(move || {
-            let database = open(&path)?;
-            let state = Self { database: Arc::new(RwLock::new(Some(database))), is_broken: Arc::default(), path: Arc::new(path) };
-            state.prepare()?;
-            Ok(state)
+            let (database, replaced) = open_or_begin(&path)?;
+            let replaced = Arc::new(Mutex::new(replaced));
+            Ok(Self {
+                replaced,
+                database: Arc::new(RwLock::new(Some(database))),
+                is_broken: Arc::default(),
+                path: Arc::new(path),
+            })
         })
         .await
+    }
+
+    /// Where the damaged file is that this one was begun instead of.
+    pub(super) fn replaced(&self) -> Option<PathBuf> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps a job as it is now. When it returns, that is on the disk.
@@ -76,6 +96,22 @@ impl State {
                 for id in oldest {
                     jobs.remove(&id)?;
                 }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Keeps several jobs as they are now, all of them or none. When it returns, that is on the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub(super) async fn put_all(&self, jobs: &[Job]) -> Result<()> {
+        let records = jobs.iter().map(|job| Ok((job.id, to_json(job)?))).collect::<Result<Vec<_>>>()?;
+        self.write(move |write| {
+            let mut jobs = write.open_table(JOBS)?;
+            for (id, bytes) in records {
+                jobs.insert(id.as_bytes(), bytes.as_slice())?;
             }
             Ok(())
         })
@@ -166,33 +202,6 @@ impl State {
         .await
     }
 
-    /// Makes the tables, and refuses what a newer version wrote.
-    fn prepare(&self) -> Result<()> {
-        let version = self.attempt(|database| {
-            let write = database.begin_write()?;
-            let version = {
-                write.open_table(JOBS)?;
-                let mut settings = write.open_table(SETTINGS)?;
-                let found = settings.get(VERSION_KEY)?.map(|v| v.value().to_vec());
-                if found.is_none() {
-                    settings.insert(VERSION_KEY, VERSION.to_string().as_bytes())?;
-                }
-                found
-            };
-            write.commit()?;
-            Ok(version)
-        })?;
-        match version.map(|bytes| serde_json::from_slice::<u32>(&bytes)) {
-            None | Some(Ok(VERSION)) => Ok(()),
-            Some(Ok(newer)) => Err(Error::damaged(format!(
-                "the state file {} is of version {newer}, and this program knows version {VERSION}",
-                self.path.display()
-            ))
-            .hint("run the program that wrote it, or set BACKUP_STATE to another file")),
-            Some(Err(e)) => Err(self.unreadable("its version", &e)),
-        }
-    }
-
     async fn write(
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
@@ -220,12 +229,7 @@ impl State {
         let Some(database) = &*database else {
             return Err(Error::new(ErrorKind::Storage, format!("the state file {} is not open", self.path.display())));
         };
-        what(database).map_err(|e| {
-            self.is_broken.store(true, Ordering::SeqCst);
-            Error::new(ErrorKind::Storage, format!("the state file {} cannot be used: {e}", self.path.display()))
-                .hint("look after the disk that it is on, or set BACKUP_STATE to another file")
-                .cause(e)
-        })
+        asked(&self.path, || what(database)).inspect_err(|_| self.is_broken.store(true, Ordering::SeqCst))
     }
 
     /// Once a disk is full for a moment, a service must not be without its state until somebody starts it again.
@@ -233,8 +237,13 @@ impl State {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if self.is_broken.load(Ordering::SeqCst) {
             // The old one has the file's lock.
-            drop(database.take());
-            *database = Some(open(&self.path)?);
+            let old = database.take();
+            let _dies_of_damage = catch_unwind(AssertUnwindSafe(|| drop(old)));
+            let (opened, replaced) = open_or_begin(&self.path)?;
+            *database = Some(opened);
+            if replaced.is_some() {
+                *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = replaced;
+            }
             self.is_broken.store(false, Ordering::SeqCst);
             tracing::info!("the state file was opened again after an error");
         }
@@ -242,13 +251,129 @@ impl State {
     }
 
     fn parsed<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
-        serde_json::from_slice(bytes).map_err(|e| self.unreadable(what, &e))
+        serde_json::from_slice(bytes).map_err(|e| unreadable(&self.path, what, &e))
     }
+}
 
-    fn unreadable(&self, what: &str, e: &serde_json::Error) -> Error {
-        Error::damaged(format!("{what} in the state file {} cannot be read: {e}", self.path.display()))
-            .hint("it holds no backups: move it away, and the service begins a new one")
+fn unreadable(path: &Path, what: &str, e: &serde_json::Error) -> Error {
+    Error::damaged(format!("{what} in the state file {} cannot be read: {e}", path.display())).hint(NO_BACKUPS)
+}
+
+/// What the library says to something. It dies of some damage instead of telling it: that is told here.
+fn asked<T>(path: &Path, what: impl FnOnce() -> Result<T, redb::Error>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(what)) {
+        Ok(Ok(told)) => Ok(told),
+        Ok(Err(e)) if is_of_the_disk(&e) => {
+            Err(Error::new(ErrorKind::Storage, format!("the state file {} cannot be used: {e}", path.display()))
+                .hint("look after the disk that it is on, or set BACKUP_STATE to another file")
+                .cause(e))
+        }
+        Ok(Err(e)) => Err(Error::damaged(format!("the state file {} is damaged: {e}", path.display())).hint(NO_BACKUPS).cause(e)),
+        Err(_) => {
+            Err(Error::damaged(format!("the state file {} is damaged: it cannot be read", path.display())).hint(NO_BACKUPS))
+        }
     }
+}
+
+/// Whether an error says nothing of the file's content.
+fn is_of_the_disk(e: &redb::Error) -> bool {
+    match e {
+        redb::Error::Io(e) => !matches!(e.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof),
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => true,
+        _ => false,
+    }
+}
+
+/// The file as it is, or a new one if it is damaged; then also where the damaged one is now.
+fn open_or_begin(path: &Path) -> Result<(Database, Option<PathBuf>)> {
+    let damage = match open_as_it_is(path) {
+        Err(e) if e.kind() == ErrorKind::Damaged && may_be_replaced(path) => e,
+        opened => return Ok((opened?, None)),
+    };
+    let aside = move_aside(path)?;
+    tracing::error!(
+        "the state file was damaged and is now {}: {damage}; a new one was begun: earlier jobs are not listed any more, and the \
+         schedule is the configured one; backups are not touched",
+        aside.display()
+    );
+    Ok((open_as_it_is(path)?, Some(aside)))
+}
+
+fn open_as_it_is(path: &Path) -> Result<Database> {
+    let database = open(path)?;
+    prepare(&database, path)?;
+    read_through(&database, path)?;
+    Ok(database)
+}
+
+/// Makes the tables, and refuses what a newer version wrote.
+fn prepare(database: &Database, path: &Path) -> Result<()> {
+    let version = asked(path, || {
+        let write = database.begin_write()?;
+        let version = {
+            write.open_table(JOBS)?;
+            let mut settings = write.open_table(SETTINGS)?;
+            let found = settings.get(VERSION_KEY)?.map(|v| v.value().to_vec());
+            if found.is_none() {
+                settings.insert(VERSION_KEY, VERSION.to_string().as_bytes())?;
+            }
+            found
+        };
+        write.commit()?;
+        Ok(version)
+    })?;
+    match version.map(|bytes| serde_json::from_slice::<u32>(&bytes)) {
+        None | Some(Ok(VERSION)) => Ok(()),
+        Some(Ok(newer)) => Err(Error::new(
+            ErrorKind::Refused,
+            format!("the state file {} is of version {newer}, and this program knows version {VERSION}", path.display()),
+        )
+        .hint("run the program that wrote it, or set BACKUP_STATE to another file")),
+        Some(Err(e)) => Err(unreadable(path, "its version", &e)),
+    }
+}
+
+/// Looks at everything once: damage is to show at the start, not at the next job.
+fn read_through(database: &Database, path: &Path) -> Result<()> {
+    let mut found = None;
+    asked(path, || {
+        let read = database.begin_read()?;
+        for entry in read.open_table(JOBS)?.iter()? {
+            if let Err(e) = serde_json::from_slice::<Job>(entry?.1.value()) {
+                found = Some(e);
+                break;
+            }
+        }
+        for entry in read.open_table(SETTINGS)?.iter()? {
+            entry?;
+        }
+        Ok(())
+    })?;
+    found.map_or(Ok(()), |e| Err(unreadable(path, "a job", &e)))
+}
+
+/// Whether a damaged file may be moved aside: only if it is a state file by its name or by its first bytes, so that a path that was
+/// configured by mistake harms nothing; and not if a newer version wrote it.
+fn may_be_replaced(path: &Path) -> bool {
+    let begins = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(path)?, MAGIC.len() as u64), &mut bytes)?;
+        Ok(bytes)
+    };
+    path.extension().is_some_and(|ending| ending == ENDING) || begins().is_ok_and(|bytes| bytes == MAGIC)
+}
+
+/// Gives a file a name that tells what it is and since when, beside where it was.
+fn move_aside(path: &Path) -> Result<PathBuf> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".damaged-{}", crate::clock::now().format("%Y-%m-%dT%H-%M-%S-%3fZ")));
+    let aside = path.with_file_name(name);
+    std::fs::rename(path, &aside).map_err(|e| {
+        Error::new(ErrorKind::Storage, format!("the damaged state file {} cannot be moved aside: {e}", path.display()))
+            .hint("move it away by hand, or set BACKUP_STATE to another file")
+            .cause(e)
+    })?;
+    Ok(aside)
 }
 
 fn open(path: &Path) -> Result<Database> {
@@ -269,14 +394,20 @@ fn open(path: &Path) -> Result<Database> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map_err(|e| cannot("opened", &e))?;
-    Database::create(path).map_err(|e| match e {
+    let created = catch_unwind(AssertUnwindSafe(|| Database::create(path)));
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::damaged(format!("{} cannot be used as a state file: {why}", path.display()))
+            .hint("it holds no backups: move it away, and the service begins a new one; or set BACKUP_STATE to another file")
+    };
+    created.map_err(|_| damaged(&"it cannot be read"))?.map_err(|e| match e {
         DatabaseError::DatabaseAlreadyOpen => {
             Error::new(ErrorKind::Busy, format!("the state file {} is open in another process", path.display()))
                 .hint("one service runs at a time: stop the other one, or give this one another BACKUP_PATH or BACKUP_STATE")
         }
-        e => Error::damaged(format!("{} cannot be used as a state file: {e}", path.display()))
-            .hint("it holds no backups: move it away, and the service begins a new one; or set BACKUP_STATE to another file")
-            .cause(e),
+        e => {
+            let e = redb::Error::from(e);
+            if is_of_the_disk(&e) { cannot("opened", &e).cause(e) } else { damaged(&e).cause(e) }
+        }
     })
 }
 
@@ -370,5 +501,58 @@ mod tests {
         assert!(std::fs::read_to_string(&other).unwrap().starts_with("not a database"));
         let Err(storage) = State::open(&other.join("below")).await else { panic!("opened") };
         assert_eq!(storage.kind(), ErrorKind::Storage, "{storage}");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_damaged_is_moved_aside_and_a_new_file_is_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bsonvault.redb");
+        let state = State::open(&path).await.unwrap();
+        for _ in 0..40 {
+            state.put(&Job::new(JobKind::Verify, Trigger::Manual, clock::now())).await.unwrap();
+        }
+        state.keep("schedule", &7).await.unwrap();
+        drop(state);
+        let whole = std::fs::read(&path).unwrap();
+        let step = whole.len() / 25;
+        let flips = (0..25).map(|n| {
+            let mut bytes = whole.clone();
+            bytes[n * step + n] ^= 1 << (n % 8);
+            bytes
+        });
+        let pages = (0..12).map(|n| {
+            let mut bytes = whole.clone();
+            bytes[n * 4096..(n + 1) * 4096].fill(0);
+            bytes
+        });
+        let cuts = (1..10).map(|n| whole[..n * whole.len() / 10 + n].to_vec());
+        let mut replaced = 0;
+        for (n, bytes) in flips.chain(pages).chain(cuts).enumerate() {
+            std::fs::write(&path, &bytes).unwrap();
+            let state = State::open(&path).await.unwrap_or_else(|e| panic!("case {n}: {e}"));
+            let job = Job::new(JobKind::Backup, Trigger::Manual, clock::now());
+            state.put(&job).await.unwrap_or_else(|e| panic!("case {n}: {e}"));
+            assert_eq!(state.job(job.id).await.unwrap(), Some(job), "case {n}");
+            if let Some(aside) = state.replaced() {
+                replaced += 1;
+                assert!(aside.file_name().unwrap().to_str().unwrap().starts_with("bsonvault.redb.damaged-20"), "{aside:?}");
+                assert_eq!(std::fs::read(&aside).unwrap().len(), bytes.len(), "case {n}: nothing of it is lost");
+            }
+        }
+        assert!(replaced > 10, "{replaced}: too few of these are damage to prove anything");
+    }
+
+    #[tokio::test]
+    async fn damage_that_shows_later_is_mended_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bsonvault.redb");
+        let state = State::open(&path).await.unwrap();
+        state.keep("schedule", &7).await.unwrap();
+        std::fs::write(&path, b"something else").unwrap();
+        let failed = state.write(|_| panic!("as the library does")).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Damaged, "{failed}");
+        state.keep("schedule", &8).await.unwrap();
+        assert_eq!(state.kept::<u8>("schedule").await.unwrap(), Some(8));
+        assert!(state.replaced().is_some());
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -181,10 +182,10 @@ pub(super) async fn is_locked(root: &Path) -> Option<bool> {
 /// not outlive a crash of the machine.
 pub(super) fn leave_note(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = root.join(name);
-    // Listings pass over names that end so: they are what the store stages under.
-    let staged = root.join(format!("{name}#1"));
+    // Listings pass over names that end so: they are what the store stages under. Nobody can guess the number and put a link there.
+    let staged = root.join(format!("{name}#{}", Uuid::new_v4().as_u64_pair().0));
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let written = options.open(&staged).and_then(|mut file| io::Write::write_all(&mut file, bytes));
@@ -327,8 +328,15 @@ pub(super) async fn try_write(path: &Path) -> Result<()> {
     let path = path.to_owned();
     blocking(move || {
         let existing = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
-        let probe = existing.join(format!(".bsonvault-check-{}", std::process::id()));
-        std::fs::write(&probe, b"can this be written?").map_err(|e| error("write in", existing, e))?;
+        // A name that nobody can guess, and only if nothing stands there: a link that somebody planted is not followed.
+        let probe = existing.join(format!(".bsonvault-check-{}", Uuid::new_v4()));
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        let made = options.open(&probe).and_then(|mut file| io::Write::write_all(&mut file, b"can this be written?"));
+        made.map_err(|e| {
+            let _may_not_be_there = std::fs::remove_file(&probe);
+            error("write in", existing, e)
+        })?;
         std::fs::remove_file(&probe).map_err(|e| error("delete", &probe, e))
     })
     .await

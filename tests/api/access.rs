@@ -5,7 +5,7 @@ use bsonvault::error::ErrorKind;
 use rocket::figment::Figment;
 use rocket::http::Method;
 
-use super::place::{ADMIN, Ask, Place, READER, routes};
+use super::place::{ADMIN, Ask, DOWNLOADER, Place, READER, routes};
 
 const PUBLIC: [&str; 5] = ["/", "/healthz", "/readyz", "/api/openapi.json", "/api/docs/index.html"];
 
@@ -40,7 +40,12 @@ async fn a_reading_token_reads_and_changes_nothing() {
     let place = Place::new().await;
     for (method, path) in routes(&place.client) {
         let answer = place.ask(Ask::new(method, &path).token(Some(READER))).await;
-        if method == Method::Get {
+        if path.ends_with("/download") {
+            let (status, _, message) = answer.failure();
+            assert_eq!((status, message.as_str()), (403, "this token may read, and not download backups"));
+            let asked = place.ask(Ask::new(method, &path).token(Some(DOWNLOADER))).await;
+            assert_eq!(asked.failure().0, 404, "it may, and there is no such backup");
+        } else if method == Method::Get {
             assert!(![401, 403].contains(&answer.status), "{method} {path}: {answer:?}");
         } else {
             let (status, kind, message) = answer.failure();
@@ -99,7 +104,7 @@ async fn a_proxy_is_believed_where_one_is_configured() {
 #[tokio::test]
 async fn a_server_that_nobody_could_use_is_not_built() {
     let place = Place::new().await;
-    let access = Access { admin: Vec::new(), read: vec![[7; 32]] };
+    let access = Access { admin: Vec::new(), read: vec![[7; 32]], download: Vec::new() };
     let Err(error) = api::rocket(place.service.clone(), Figment::new(), access) else { panic!("was built") };
     assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Usage, "no admin token is configured"));
     assert_eq!(error.hint_text(), Some("`bsonvault token` makes one"));

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 pub(crate) const ADMIN: &str = "an-admin-token";
 /// A token that may only read.
 pub(crate) const READER: &str = "a-reading-token";
+pub(crate) const DOWNLOADER: &str = "a-downloading-token";
 
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
@@ -104,7 +105,7 @@ pub(crate) fn access() -> Access {
         let text = Sha256Hex::of(token.as_bytes());
         std::array::from_fn(|i| u8::from_str_radix(&text.as_str()[2 * i..2 * i + 2], 16).unwrap())
     };
-    Access { admin: vec![hash("another"), hash(ADMIN)], read: vec![hash(READER)] }
+    Access { admin: vec![hash("another"), hash(ADMIN)], read: vec![hash(READER)], download: vec![hash(DOWNLOADER)] }
 }
 
 pub(crate) fn config(directory: &Path, environment: &[(&str, &str)]) -> Config {

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rocket::fairing::AdHoc;
+use bsonvault::api::{Bounds, Server};
 use rocket::figment::Figment;
-use rocket::{Rocket, Shutdown};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bodies::Pair;
 use super::jobs::{full_speed, slow, when};
@@ -18,37 +17,24 @@ use super::place::{ADMIN, Place, access};
 /// The same service behind a real port.
 struct Listening {
     address: SocketAddr,
-    shutdown: Shutdown,
+    _stops: DropGuard,
 }
 
 impl Listening {
     async fn start(place: &Place, figment: Figment) -> Self {
-        let figment =
-            figment.merge(("port", 0)).merge(("shutdown.ctrlc", false)).merge(("shutdown.grace", 0)).merge(("shutdown.mercy", 0));
-        let rocket = bsonvault::api::rocket(place.service.clone(), figment, access()).unwrap();
-        let (tell, up) = oneshot::channel();
-        let tell = std::sync::Mutex::new(Some(tell));
-        let rocket = rocket.attach(AdHoc::on_liftoff("up", move |rocket: &Rocket<rocket::Orbit>| {
-            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
-            if let Some(tell) = tell.lock().unwrap().take() {
-                let _nobody_waits = tell.send(address);
-            }
-            Box::pin(async {})
-        }));
-        let rocket = rocket.ignite().await.unwrap();
-        let shutdown = rocket.shutdown();
-        tokio::spawn(rocket.launch());
-        Self { address: up.await.unwrap(), shutdown }
+        Self::bounded(place, figment, Bounds::of_this_process()).await
+    }
+
+    async fn bounded(place: &Place, figment: Figment, bounds: Bounds) -> Self {
+        let rocket = bsonvault::api::rocket(place.service.clone(), figment.merge(("port", 0)), access()).unwrap();
+        let server = Server::bind(rocket, bounds).await.unwrap();
+        let (address, stop) = (server.address(), CancellationToken::new());
+        tokio::spawn(server.run(stop.clone()));
+        Self { address, _stops: stop.drop_guard() }
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.shutdown.clone().notify();
     }
 }
 
@@ -178,4 +164,94 @@ async fn with_a_certificate_it_speaks_tls_and_asks_browsers_to_stay_with_it() {
     let headers = response.headers();
     assert!(headers["strict-transport-security"].to_str().unwrap().starts_with("max-age="), "{headers:?}");
     assert!(client.get(format!("http://localhost:{port}/healthz")).send().await.is_err(), "and nothing else");
+}
+
+/// Whether the other end closes the connection within this time, whatever it says before.
+async fn closes_within(stream: &mut TcpStream, time: Duration) -> bool {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(time, stream.read_to_end(&mut bytes)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_ask_nothing_keep_nobody_out() {
+    let place = Place::new().await;
+    let bounds = Bounds { connections: 8, ..Bounds::of_this_process() };
+    let listening = Listening::bounded(&place, Figment::new(), bounds).await;
+    let mut idle = Vec::new();
+    for n in 0..40 {
+        let mut stream = listening.connect().await;
+        // Nothing, half of a request, and a body that never comes from somebody who is not known.
+        let half: &[u8] = match n % 3 {
+            0 => b"",
+            1 => b"GET /healthz HTTP/1.1\r\nHost:",
+            _ => b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        };
+        stream.write_all(half).await.unwrap();
+        idle.push(stream);
+        if n % 10 == 9 {
+            let begun = Instant::now();
+            let mut stream = listening.connect().await;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        }
+    }
+    assert!(closes_within(&mut idle[0], Duration::from_secs(5)).await, "the one that was idle for the longest time left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_ask_or_does_not_read_is_cut_off() {
+    let place = Place::new().await;
+    let soon = Duration::from_millis(400);
+    let bounds = Bounds { headers: soon, stalled: soon, ..Bounds::of_this_process() };
+    let listening = Listening::bounded(&place, Figment::new(), bounds).await;
+
+    // Headers that do not come, at first and after an answer.
+    for begins in ["", "GET /healthz HTTP/1.1\r\nHo", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = listening.connect().await;
+        stream.write_all(begins.as_bytes()).await.unwrap();
+        assert!(closes_within(&mut stream, Duration::from_secs(5)).await, "{begins:?}");
+    }
+
+    // Answers that are not read: more than the system keeps for a socket.
+    let mut stream = listening.connect().await;
+    let ask = "GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut cut = false;
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cut = stream.write_all(ask.as_bytes()).await.is_err();
+        if cut {
+            break;
+        }
+    }
+    assert!(cut, "the connection stood though nothing of it was read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_known_is_answered_before_anything_of_a_body_is_read() {
+    let place = Place::new().await;
+    let listening = Listening::start(&place, Figment::new()).await;
+    for length in [5, 13, 100 * MEGABYTE] {
+        let mut stream = listening.connect().await;
+        let head = format!("POST /api/backups/create HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let begun = Instant::now();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let told = answer(&mut stream).await;
+        assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
+    // Headers without end.
+    let mut stream = listening.connect().await;
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(200 * 1024));
+    let _closed = stream.write_all(head.as_bytes()).await;
+    let told = answer(&mut stream).await;
+    assert!(told.is_empty() || told.starts_with("HTTP/1.1 431 "), "{told}");
+
+    // HTTP/2 by prior knowledge: there is no frame in the answer.
+    let mut stream = listening.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
+    assert!(read.is_ok() && (bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 ")), "{bytes:?}");
 }

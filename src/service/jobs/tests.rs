@@ -121,6 +121,26 @@ async fn one_of_a_kind_works_at_a_time_and_one_that_waits_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn only_so_many_wait_and_a_backup_is_never_kept_out_by_them() {
+    let bench = Bench::new().await;
+    let mut ends = Vec::new();
+    for _ in 0..UNFINISHED {
+        ends.push(bench.hold(JobKind::Verify, Claims::default()).await);
+    }
+    let error = bench.submit(JobKind::Verify, Claims::default(), |_| Ok(())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooMany, "{error}");
+    let (backup, end) = bench.hold(JobKind::Backup, source()).await;
+    end.send(()).unwrap();
+    assert_eq!(bench.jobs.wait(backup).await.unwrap().state, JobState::Succeeded);
+    let (_, interrupted) = bench.copy().await;
+    assert_eq!(interrupted.len(), UNFINISHED, "each of them is known after a kill");
+    let (first, end) = ends.remove(0);
+    end.send(()).unwrap();
+    bench.jobs.wait(first).await.unwrap();
+    assert!(bench.submit(JobKind::Verify, Claims::default(), |_| Ok(())).await.is_ok());
+}
+
+#[tokio::test]
 async fn how_it_ends_tells_failed_cancelled_and_interrupted_apart() {
     let bench = Bench::new().await;
     let failing = bench.submit(JobKind::Import, Claims::default(), |_| Err(Error::damaged("it is").hint("look"))).await.unwrap();

@@ -274,7 +274,7 @@ impl Catalog {
             .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {is} or more")));
         }
         if size > AT_ONCE {
-            return self.read(store, |file| Manifest::from_file(file)).await;
+            return self.read(store, Manifest::from_file).await;
         }
         let bytes = store.get(key::MANIFEST).await?;
         self.cpu.run(move || Manifest::from_bytes(&bytes)).await
@@ -283,7 +283,7 @@ impl Catalog {
     /// What lists show of it. Of a long one nothing else is looked at.
     async fn read_outline(&self, store: &Store) -> Result<Manifest> {
         if size_of_manifest(store).await? > AT_ONCE {
-            return self.read(store, |file| Manifest::outline(file)).await;
+            return self.read(store, Manifest::outline).await;
         }
         self.read_manifest(store).await.map(Manifest::without_lists)
     }

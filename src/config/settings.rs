@@ -48,7 +48,7 @@ pub(super) const WEBHOOK_URL: Setting = unflagged("webhook_url", "WEBHOOK_URL");
 pub(super) const WEBHOOK_SECRET: Setting = unflagged("webhook_secret", "WEBHOOK_SECRET");
 
 /// All that there are.
-pub(super) const SETTINGS: [&Setting; 30] = [
+pub(super) const SETTINGS: [&Setting; 31] = [
     &ATLAS,
     &LOCAL,
     &PATH,
@@ -77,6 +77,7 @@ pub(super) const SETTINGS: [&Setting; 30] = [
     &GRACE,
     &ADMIN_TOKENS,
     &READ_TOKENS,
+    &DOWNLOAD_TOKENS,
     &WEBHOOK_URL,
     &WEBHOOK_SECRET,
 ];

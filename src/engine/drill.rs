@@ -95,11 +95,12 @@ pub async fn run(
         tuning: options.tuning,
         ..RestoreOptions::default()
     };
-    let plan = restore::plan(backup, target, configured_source, &import, stop).await.map_err(|e| names.in_words(e))?;
+    let planning = Box::pin(restore::plan(backup, target, configured_source, &import, stop));
+    let plan = planning.await.map_err(|e| names.in_words(e))?;
 
     // 2. What dead drills left goes; then the scratch databases are this one's.
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
-    let (scratch, held) = match claim(backup, &own, &names, expiry, progress).await {
+    let (scratch, held) = match Box::pin(claim(backup, &own, &names, expiry, progress)).await {
         Ok(claimed) => claimed,
         Err(e) => {
             plan.close().await;
@@ -108,8 +109,7 @@ pub async fn run(
     };
 
     // 3. The import, which proves the backup first and compares what it reads back.
-    let importing = restore::execute(backup, plan, &import, progress, stop);
-    tokio::pin!(importing);
+    let mut importing = Box::pin(restore::execute(backup, plan, &import, progress, stop));
     let imported = tokio::select! {
         imported = &mut importing => imported,
         () = scratch.lost() => {

@@ -30,12 +30,15 @@ impl AsRef<[u8]> for Answered {
 /// What an answer was made of: equal ones, equal answers.
 type Made = (BackupName, bool, Option<[(u64, DateTime<Utc>); 2]>);
 
+/// An answer that may still be on its way.
+type Last = (Made, Weak<(Vec<u8>, Share)>);
+
 /// Makes answers.
 pub(super) struct Shown {
     catalog: Catalog,
     room: Budget,
     /// The last one, as long as somebody takes it.
-    last: Mutex<Option<(Made, Weak<(Vec<u8>, Share)>)>>,
+    last: Mutex<Option<Last>>,
 }
 
 impl Shown {
@@ -81,7 +84,7 @@ impl Shown {
             .map(Answered)
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<(Made, Weak<(Vec<u8>, Share)>)>> {
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Last>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -82,7 +82,7 @@ pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step], deci
         }
         return Err(error);
     }
-    let mut published = finish(target, home, id, steps).await?;
+    let mut published = Box::pin(finish(target, home, id, steps)).await?;
     // Steps whose staging is gone count as done. In the run that staged it, it has to be where it was put.
     if published.given_up.is_empty() {
         published.given_up.extend(displaced(target, steps).await?);
@@ -95,7 +95,7 @@ async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result
     let passed_over = AtomicU64::new(0);
     for _ in 0..ROUNDS {
         let before = target.identity().await?;
-        let given_up = forward(target, steps, &passed_over).await?;
+        let given_up = Box::pin(forward(target, steps, &passed_over)).await?;
         target.make_durable(home).await?;
         // One process, in one term: nothing of what it acknowledged in between was taken back.
         if target.identity().await? == before && all_done(target, steps, &given_up).await? {
@@ -213,12 +213,13 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Re
     let work = |step| {
         let standing = standing.get(Step::database(step)).unwrap_or(&nothing);
         async move {
+            // Each apart: together they are more than a thread's stack takes without optimization.
             let done = match step {
-                Step::Swap(staged) => swap(target, staged, standing).await,
-                Step::Series { staged, options } => series::publish(target, staged, options).await,
-                Step::Merge(staged) => merge::publish(target, staged, Merging::Replace).await,
-                Step::Add(staged) => merge::publish(target, staged, Merging::Keep(passed_over)).await,
-                Step::Drop { namespace, uuid, keep } => prune(target, namespace, *uuid, keep.as_ref()).await,
+                Step::Swap(staged) => Box::pin(swap(target, staged, standing)).await,
+                Step::Series { staged, options } => Box::pin(series::publish(target, staged, options)).await,
+                Step::Merge(staged) => Box::pin(merge::publish(target, staged, Merging::Replace)).await,
+                Step::Add(staged) => Box::pin(merge::publish(target, staged, Merging::Keep(passed_over))).await,
+                Step::Drop { namespace, uuid, keep } => Box::pin(prune(target, namespace, *uuid, keep.as_ref())).await,
                 Step::View { .. } | Step::Remember { .. } | Step::Forget { .. } => Ok(()),
             };
             match done {
@@ -235,7 +236,8 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Re
         let done: Vec<_> = stream::iter(steps.into_iter().map(&work)).buffer_unordered(at_a_time).try_collect().await?;
         given_up.extend(done.into_iter().flatten());
     }
-    given_up.extend(create_views(target, steps.iter().filter(|s| matches!(s, Step::View { .. })).collect()).await?);
+    let views = steps.iter().filter(|s| matches!(s, Step::View { .. })).collect();
+    given_up.extend(Box::pin(create_views(target, views)).await?);
     Ok(given_up)
 }
 

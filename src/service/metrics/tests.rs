@@ -59,6 +59,7 @@ fn seen() -> Seen {
         free_bytes: Some(1 << 40),
         jobs: vec![(JobKind::Backup, JobState::Running, 1), (JobKind::Import, JobState::Queued, 2)],
         accepting: true,
+        state_file_replaced: false,
         schedule_enabled: true,
         next_run: Some(at(3600)),
         connections: Some(DualState { atlas: connection(true), local: connection(false) }),

@@ -241,7 +241,7 @@ fn a_manifest_is_read_piece_by_piece_as_it_is_read_whole() {
             && !whole.collections.is_empty()
     );
     assert_eq!(outline, whole.clone().without_lists());
-    assert_eq!(serde_json::to_value(&outline.totals).unwrap(), serde_json::to_value(whole.totals).unwrap());
+    assert_eq!(serde_json::to_value(outline.totals).unwrap(), serde_json::to_value(whole.totals).unwrap());
 
     let text = String::from_utf8(bytes).unwrap();
     let changed = text.replace("\"frames\": 4", "\"frames\": 5");

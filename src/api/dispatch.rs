@@ -147,7 +147,7 @@ async fn carry(
     let asked = parts.method.as_str();
     let Some(method) = asked.parse::<Method>().ok().filter(|method| method.as_str() == asked) else {
         let message = format!("{} is no method that is known here", parts.method);
-        let _client_left = head.send(refusal(StatusCode::NOT_IMPLEMENTED, "methodNotAllowed", message));
+        let _client_left = head.send(refusal(StatusCode::BAD_REQUEST, "badRequest", message));
         return;
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());

@@ -241,6 +241,11 @@ async fn who_is_not_known_is_answered_before_anything_of_a_body_is_read() {
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 
+    // A method that nobody knows is the client's fault.
+    let mut stream = listening.connect().await;
+    stream.write_all(b"QUERY /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 400 "));
+
     // Headers without end.
     let mut stream = listening.connect().await;
     let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(200 * 1024));

@@ -218,6 +218,11 @@ impl Seat {
         }
     }
 
+    /// Whether it answers nothing now.
+    fn is_idle(&self) -> bool {
+        self.number().is_some()
+    }
+
     /// Keeps it from being idle.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.wake();
@@ -274,7 +279,7 @@ impl Connection {
 
     async fn speak(self, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) {
         let Self { client, keep_alive, seat, peer, bounds, stop, .. } = self;
-        let closed = seat.closer.clone();
+        let (closed, own) = (seat.closer.clone(), seat.clone());
         let service = service_fn(move |request| dispatch::answer(client.clone(), request, peer, seat.clone()));
         let mut server = http1::Builder::new();
         server
@@ -288,6 +293,10 @@ impl Connection {
             ended = connection.as_mut() => ended,
             () = closed.cancelled() => return,
             () = stop.cancelled() => {
+                // Nobody waits for the rest of a request that has not come.
+                if own.is_idle() {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -260,3 +260,21 @@ async fn who_is_not_known_is_answered_before_anything_of_a_body_is_read() {
     let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
     assert!(read.is_ok() && (bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 ")), "{bytes:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_waits_for_no_connection_that_asks_nothing() {
+    let place = Place::new().await;
+    let rocket = bsonvault::api::rocket(place.service.clone(), Figment::new().merge(("port", 0)), access()).unwrap();
+    let server = Server::bind(rocket, Bounds::of_this_process()).await.unwrap();
+    let (address, stop) = (server.address(), CancellationToken::new());
+    let running = tokio::spawn(server.run(stop.clone()));
+    let mut open = Vec::new();
+    for begins in ["", "GET /healthz HTTP/1.1\r\nHo", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(begins.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    assert!(answer(&mut open[2]).await.starts_with("HTTP/1.1 200 "));
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(5), running).await.expect("it waits for them").unwrap();
+}

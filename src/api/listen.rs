@@ -311,6 +311,8 @@ impl Connection {
 mod tests {
     use super::*;
 
+    const SOON: Duration = Duration::from_secs(20);
+
     #[tokio::test]
     async fn the_one_that_is_idle_for_the_longest_time_makes_room() {
         let open = Open::new(3);
@@ -325,7 +327,7 @@ mod tests {
             let open = open.clone();
             async move { open.place().await }
         });
-        seats[1].closer.cancelled().await;
+        timeout(SOON, seats[1].closer.cancelled()).await.expect("it is not closed");
         assert!(!seats[0].closer.is_cancelled() && !seats[2].closer.is_cancelled());
         drop(seats.remove(1));
         let place = waiting.await.unwrap();
@@ -335,7 +337,7 @@ mod tests {
             let open = open.clone();
             async move { open.place().await }
         });
-        seats[1].closer.cancelled().await;
+        timeout(SOON, seats[1].closer.cancelled()).await.expect("it is not closed");
         assert!(!seats[0].closer.is_cancelled());
         drop(seats.remove(1));
         drop((place, waiting.await.unwrap(), seats));

@@ -14,12 +14,12 @@ use uuid::Uuid;
 use super::ddl::{self, Standing};
 use super::holdings::Holdings;
 use super::publish::{in_between, is_in_between};
+use super::record::find;
 use super::{Attempts, MAJORITY_LIMIT, Target, series, write_concern_error, write_errors};
 use crate::error::{ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::mongo::catalog::{self, CollectionInfo};
 use crate::mongo::command;
-use crate::mongo::failure::describe;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 
@@ -373,18 +373,6 @@ async fn put(target: &Target, home: &str, query: RawDocumentBuf, update: RawDocu
         None => Ok(()),
         Some(problem) => Err(problem.error(&what)),
     }
-}
-
-async fn find(target: &Target, database: &str, filter: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
-    let what = format!("looking in {database} for what imports keep");
-    let ask = || async {
-        let mut find = rawdoc! { "find": IMPORT_COLLECTION };
-        find.append(cstr!("filter"), filter.clone());
-        let found = command::run_cursor(&target.connection.database(database), find).await;
-        found.map_err(|e| describe(target.connection.role(), &what, e))
-    };
-    let (found, _) = target.unless_stopped(command::patiently(ask)).await??;
-    Ok(found)
 }
 
 #[cfg(test)]

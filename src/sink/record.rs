@@ -300,8 +300,9 @@ pub(super) async fn ids(target: &Target, database: &str) -> Result<BTreeSet<Stri
     Ok(found.iter().filter_map(id).collect())
 }
 
-async fn find(target: &Target, database: &str, filter: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
-    let what = format!("looking for the record of an import in {database}");
+/// The documents in the import's collection of a database that fit.
+pub(super) async fn find(target: &Target, database: &str, filter: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
+    let what = format!("looking in {database} for what imports wrote down");
     let ask = || async {
         let mut find = rawdoc! { "find": IMPORT_COLLECTION };
         find.append(cstr!("filter"), filter.clone());

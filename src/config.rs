@@ -75,6 +75,7 @@ pub struct Config {
     service: Service,
     server: Figment,
     unknown: Vec<Unknown>,
+    contradicted: Vec<String>,
     /// Where backups are kept: a directory.
     pub path: String,
     /// How much of the machine may be used.
@@ -123,6 +124,7 @@ impl Config {
             service: Service::read(settings, &path, timezone, places.state_directory.as_deref())?,
             server: http::figment(&places, flags)?,
             unknown: places.unknown,
+            contradicted: places.contradicted,
             path,
             tuning: tuning(settings)?,
             retention: retention(settings)?,
@@ -170,12 +172,14 @@ impl Config {
         self.target.as_ref().map(|found| parse_uri(Role::Target, &LOCAL, found)).transpose()
     }
 
-    /// Refuses names that are given and are no settings: slips in a setting's name, and others that only this program has.
+    /// Refuses names that are given and are no settings: slips in a setting's name, and others that only this program has. Refuses
+    /// settings that `.env` gives more than one value, too.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them, and what was probably meant.
     pub fn refuse_unknown(&self) -> Result<()> {
-        unknown::refuse(&self.unknown)
+        unknown::refuse(&self.unknown)?;
+        unknown::refuse_contradicted(&self.contradicted)
     }
 
     /// Refuses slips in a setting's name, and warns of other names that are no settings.
@@ -185,7 +189,8 @@ impl Config {
     pub fn refuse_slips(&self) -> Result<()> {
         let (slips, others): (Vec<_>, Vec<_>) = self.unknown.iter().partition(|unknown| unknown.is_slip());
         unknown::warn(others);
-        unknown::refuse(slips)
+        unknown::refuse(slips)?;
+        unknown::refuse_contradicted(&self.contradicted)
     }
 
     /// The settings of the service.

@@ -108,7 +108,12 @@ async fn paths_and_backups_that_cannot_be_are_refused() {
     // A path that is mistyped is not one without backups.
     refused(&cli.run(&["list", "--path", "bakcups"]).await, 1, "bakcups does not exist\nhint: set BACKUP_PATH or --path");
     assert_eq!(cli.run(&["list", "--path", "bakcups", "--json"]).await.json()["error"]["kind"], "notFound");
+    for dry in [&[][..], &["--dry-run"]] {
+        let clean = [&["clean", "--keep", "1", "--path", "bakcups"][..], dry].concat();
+        refused(&cli.run(&clean).await, 1, "bakcups does not exist\nhint: set BACKUP_PATH or --path");
+    }
     std::fs::create_dir(cli.dir().join("empty")).unwrap();
+    assert_eq!(cli.json(&["clean", "--keep", "1", "--path", "empty"]).await["deleted"], serde_json::json!([]));
     assert_eq!(cli.json(&["list", "--path", "empty"]).await["backups"].as_array().map(Vec::len), Some(0));
     for verb in ["show", "verify", "import"] {
         refused(&cli.run(&[verb, "atlas-backup-none"]).await, 1, "error: Database backup not found");

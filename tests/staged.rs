@@ -367,7 +367,9 @@ async fn what_dead_imports_and_drills_left_is_cleaned_up() {
         assert!(checked.contains("at work in") || checked.contains("--cleanup"), "{checked}");
         let left = standing().await;
         let dry = cli.json(&["import", "--cleanup", "--dry-run"]).await;
-        assert_eq!((standing().await, &dry["dryRun"]), (left, &true.into()));
+        // What was held up may come late.
+        let still = standing().await;
+        assert!(dry["dryRun"] == true && left.iter().all(|name| still.contains(name)), "{left:?} {still:?}");
 
         let report = cli.json(&["import", "--cleanup"]).await;
         assert_eq!((&report["running"], &report["failed"]), (&serde_json::json!([]), &serde_json::json!([])), "{report}");

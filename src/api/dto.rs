@@ -9,7 +9,9 @@ use super::body::Known;
 use crate::catalog::provenance::{BriefSource, Selection};
 use crate::engine::clean::{CleanReport, Group};
 use crate::error::{Error, Result};
-use crate::service::{BackupRequest, ImportRequest, ImportedCollection, Job, JobId, ScheduleChange, VerifyProblem};
+use crate::service::{
+    BackupRequest, ImportRequest, ImportedCollection, Job, JobId, NotImportableResult, ScheduleChange, VerifyProblem,
+};
 
 /// The most backups that can be asked to be kept.
 const MOST_KEPT: u32 = 1_000_000;
@@ -172,6 +174,20 @@ pub(super) struct Imported {
     pub(super) bytes: u64,
     /// Indexes that were built.
     pub(super) indexes: u64,
+    /// Documents that had no `_id` and were given one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) given_ids: u64,
+    /// Documents whose `_id` was not their first field, and was moved there.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) moved_ids: u64,
+    /// Documents of capped collections that later ones have overwritten.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) overwritten: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Imported {
@@ -185,6 +201,9 @@ impl Imported {
             documents: import.documents,
             bytes: import.bytes,
             indexes: import.indexes,
+            given_ids: import.given_ids,
+            moved_ids: import.moved_ids,
+            overwritten: import.overwritten,
         })
     }
 }
@@ -220,6 +239,9 @@ pub(super) struct Verified {
     pub(super) problems: Vec<VerifyProblem>,
     /// What is odd and does no harm.
     pub(super) notes: Vec<String>,
+    /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) not_importable: Vec<NotImportableResult>,
 }
 
 impl Verified {
@@ -236,6 +258,7 @@ impl Verified {
             documents: found.documents,
             problems: found.problems.clone(),
             notes: found.notes.clone(),
+            not_importable: found.not_importable.clone(),
         })
     }
 }

@@ -14,10 +14,15 @@ use crate::error::Result;
 use crate::pipeline::progress::Progress;
 
 /// `import --cleanup`.
-pub(super) async fn cleanup(dry_run: bool, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn cleanup(
+    (dry_run, yes): (bool, bool),
+    config: &Config,
+    faces: Faces,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
     let target = config.target()?;
     let progress = Progress::default();
-    let options = CleanupOptions { dry_run, lease: None };
+    let options = CleanupOptions { dry_run, half_filled: yes, lease: None };
     let report = with_progress(faces, &progress, cleanup::run(&target, options, &progress, stop)).await?;
     Ok(Outcome { text: cleaned_up(&report), json: output::fields(&report)?, failure: report.failure(), ..Outcome::default() })
 }
@@ -87,7 +92,14 @@ fn cleaned_up(report: &CleanupReport) -> String {
     add(database, &report.scratch_databases);
     add(released, &report.released);
     add("warning: given up", &report.given_up);
+    for name in &report.half_filled {
+        text += &format!("left alone: {}: half filled by a restore that died; --yes drops it\n", plain(name));
+    }
     for running in &report.running {
+        if running.backup.is_empty() {
+            text += &format!("left alone: {}: a restore fills collections there\n", plain(&running.database));
+            continue;
+        }
         text += &format!(
             "left alone: {}: {} is being imported there, by process {} on {}\n",
             plain(&running.database),
@@ -102,7 +114,8 @@ fn cleaned_up(report: &CleanupReport) -> String {
     for failed in &report.failed {
         text += &format!("failed: {}: {}\n", plain(&failed.database), plain(&failed.message));
     }
-    let nothing = [&report.finished, &report.dropped, &report.scratch_databases, &report.released, &report.given_up];
+    let nothing =
+        [&report.finished, &report.dropped, &report.scratch_databases, &report.released, &report.given_up, &report.half_filled];
     if nothing.iter().all(|names| names.is_empty()) && report.failed.is_empty() {
         text += "nothing was left of imports or drills that died\n";
     } else if report.dry_run {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
-use super::{catalog, cleaned, unless_stopped};
+use super::{catalog, cleaned, refuse_missing, unless_stopped};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::clean::{self, CleanOptions};
@@ -74,6 +74,7 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
 pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
     let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
     let catalog = catalog(config)?;
+    unless_stopped(stop, refuse_missing(&catalog)).await?;
     let plan = unless_stopped(stop, clean::plan(&catalog, &options, clock::now())).await?;
     let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, stop).await };
     let failure = if stop.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };

@@ -45,7 +45,7 @@ pub struct Args {
     /// The backup: a name that `list` shows, the path of one, or what mongodump made: a directory, an archive, a file, or - for an archive on standard input; plain or gzip, whatever its name
     #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
     backup: Option<String>,
-    /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish
+    /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish; what a restore left half filled under its final name only with --yes
     #[arg(long, conflicts_with_all = OF_AN_IMPORT)]
     cleanup: bool,
     /// Import nothing: put back what the last import with --keep-replaced replaced; --yes also where documents were written since
@@ -147,7 +147,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         return match (args.undo_last, args.drop_replaced) {
             (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, stop).await,
             (_, true) => afterwards::drop_replaced(args.dry_run, config, faces, stop).await,
-            _ => afterwards::cleanup(args.dry_run, config, faces, stop).await,
+            _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, stop).await,
         };
     };
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();

@@ -5,11 +5,11 @@ use std::io::IsTerminal as _;
 use serde_json::{Value, json};
 
 use super::output::{self, Outcome};
-use super::{catalog, render};
+use super::{catalog, refuse_missing, render};
 use crate::catalog::{State, Summary, provenance, verified};
 use crate::clock;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// What the columns and states of the table mean.
 pub const LEGEND: &str = "\
@@ -40,9 +40,8 @@ pub(super) async fn run(config: &Config) -> Result<Outcome> {
     let location = catalog.store().location();
     let now = clock::now();
     let backups = catalog.list(now).await?;
-    if backups.is_empty() && !catalog.store().exists().await {
-        return Err(Error::new(ErrorKind::NotFound, format!("backup path {location} does not exist"))
-            .hint("set BACKUP_PATH or --path to the directory that holds the backups; `bsonvault backup` makes it"));
+    if backups.is_empty() {
+        refuse_missing(&catalog).await?;
     }
     let entries: Vec<Value> = backups.iter().zip(provenance::groups(&backups)).map(|(s, group)| entry(s, group)).collect();
     let fields = json!({ "path": location, "backups": entries });

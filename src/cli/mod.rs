@@ -293,6 +293,16 @@ fn catalog(config: &Config) -> Result<Catalog> {
     Ok(Catalog::new(Store::open(&config.path)?).within(config.tuning.memory_bytes))
 }
 
+/// Refuses a path that is not there: it is likely a slip, and nothing would be found in it.
+async fn refuse_missing(catalog: &Catalog) -> Result<()> {
+    if catalog.store().exists().await {
+        return Ok(());
+    }
+    let location = catalog.store().location();
+    Err(Error::new(ErrorKind::NotFound, format!("backup path {location} does not exist"))
+        .hint("set BACKUP_PATH or --path to the directory that holds the backups; `bsonvault backup` makes it"))
+}
+
 /// Runs what changes nothing, and lets go of it when it is to stop.
 async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {

@@ -1,5 +1,6 @@
 //! The places that settings come from: what each says as raw text, and where a value that counts came from.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
@@ -60,6 +61,8 @@ pub(super) struct Places {
     pub(super) state_directory: Option<OsString>,
     /// Names that are given and are no settings.
     pub(super) unknown: Vec<Unknown>,
+    /// Variables that `.env` gives more than one value, where that is what counts.
+    pub(super) contradicted: Vec<String>,
 }
 
 impl Places {
@@ -71,7 +74,7 @@ impl Places {
     ) -> Result<Self> {
         let (table, server_table, mut unknown) = rocket_table(directory)?;
         let mut server_variables = Dict::new();
-        let dotenv = dotenv_values(directory, &mut server_variables, &mut unknown)?;
+        let (dotenv, mut contradicted) = dotenv_values(directory, &mut server_variables, &mut unknown)?;
         let mut state_directory = None;
         let environment = environment.into_iter().inspect(|(name, value)| {
             if name == "STATE_DIRECTORY" {
@@ -87,7 +90,9 @@ impl Places {
         let state_directory = state_directory.filter(|directory: &OsString| !directory.is_empty());
         let given = |variable: &str| by_variable(variable).is_some_and(|setting| settings.contains(setting.key));
         unknown.retain(|unknown| !unknown.is_beside(&given));
-        Ok(Self { settings, server_table, server_variables, state_directory, unknown })
+        let counts = |setting| find(&settings, setting).is_none_or(|(_, origin)| origin == Origin::Dotenv);
+        contradicted.retain(|variable| by_variable(variable).is_none_or(counts));
+        Ok(Self { settings, server_table, server_variables, state_directory, unknown, contradicted })
     }
 }
 
@@ -163,9 +168,10 @@ fn environment_values(
     Ok(values)
 }
 
-fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>) -> Result<Dict> {
-    let mut values = Dict::new();
-    let Some(content) = read_if_there(directory, DOTENV)? else { return Ok(values) };
+/// The values of this program's settings in `.env`, and the variables that it gives more than one value.
+fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>) -> Result<(Dict, Vec<String>)> {
+    let (mut values, mut seen, mut contradicted) = (Dict::new(), BTreeMap::new(), Vec::new());
+    let Some(content) = read_if_there(directory, DOTENV)? else { return Ok((values, contradicted)) };
     for pair in dotenvy::from_read_iter(content.as_bytes()) {
         // The driver of this error quotes the line, which may hold a password: only its number is told.
         let (name, value) = pair.map_err(|e| {
@@ -183,14 +189,19 @@ fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>
         if value.trim().is_empty() {
             continue;
         }
-        // The first of several wins, as where a .env is loaded into the environment.
-        if let Some(key) = by_server_variable(&name) {
+        // The first of several wins here, and the last where other programs read it: so it is told.
+        let server_key = by_server_variable(&name);
+        let is_own = server_key.is_some() || by_variable(&name).is_some();
+        if is_own && seen.entry(name.clone()).or_insert_with(|| value.clone()) != &value && !contradicted.contains(&name) {
+            contradicted.push(name.clone());
+        }
+        if let Some(key) = server_key {
             server.entry(key).or_insert_with(|| server_value(&value));
         } else if let Some(setting) = by_variable(&name).filter(|s| !values.contains_key(s.key)) {
             values.insert(setting.key.to_owned(), value.into());
         }
     }
-    Ok(values)
+    Ok((values, contradicted))
 }
 
 /// This program's table, the rest of the file, and what of that was probably meant to be in the table.

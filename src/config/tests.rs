@@ -338,6 +338,24 @@ fn a_slip_in_a_name_is_refused_with_what_was_meant() {
 }
 
 #[test]
+fn a_setting_of_two_values_in_one_file_is_refused() {
+    let twice = "BACKUP_KEEP_DAILY=7\nA=1\nA=2\nROCKET_PORT=1\nMONGO_URI_ATLAS='mongodb://u:secret@a/'\nBACKUP_KEEP_DAILY=30\n\
+                 ROCKET_PORT=2\nMONGO_URI_ATLAS='mongodb://u:secret@b/'\n";
+    let config = Given { dotenv: twice, ..Given::default() }.load().unwrap();
+    for error in [config.refuse_slips(), config.refuse_unknown(), config.service().map(drop)].map(Result::unwrap_err) {
+        let told = format!("{error} {:?}", error.hint_text());
+        assert!(told.starts_with("BACKUP_KEEP_DAILY, ROCKET_PORT, MONGO_URI_ATLAS have more than one value in .env"), "{told}");
+        assert!(!told.contains("secret") && !told.contains("30"), "{told}");
+    }
+    // The same value twice is no contradiction, neither is an empty one; and it does not count where something else does.
+    let same = Given { dotenv: "BACKUP_KEEP_DAILY=7\nBACKUP_KEEP_DAILY='7'\nBACKUP_KEEP_DAILY=\n", ..Given::default() };
+    same.load().unwrap().refuse_unknown().unwrap();
+    let dotenv = "BACKUP_KEEP_DAILY=7\nBACKUP_KEEP_DAILY=30\n";
+    let overridden = Given { dotenv, environment: vec![("BACKUP_KEEP_DAILY", "9")], ..Given::default() };
+    overridden.load().unwrap().refuse_unknown().unwrap();
+}
+
+#[test]
 fn names_that_only_this_program_has_are_refused_by_those_that_look_closely() {
     for name in ["BACKUP_RETENTION_DAYS", "BACKUP_", "backup_dir", "AUTO_IMPORT", "AUTO_IMPORT_MODE"] {
         let config = Given { environment: vec![(name, "1")], ..Given::default() }.load().unwrap();

@@ -102,6 +102,20 @@ pub(super) fn refuse<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) -> Resu
     Err(Error::usage(format!("{} {is}", told.join(", "))).hint(format!("{begin}{}", meant.join("; "))))
 }
 
+/// Refuses variables that `.env` gives more than one value: most programs take the last, and this one the first. No value is told.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them.
+pub(super) fn refuse_contradicted(variables: &[String]) -> Result<()> {
+    if variables.is_empty() {
+        return Ok(());
+    }
+    let has = if variables.len() == 1 { "has" } else { "have" };
+    Err(Error::usage(format!("{} {has} more than one value in {DOTENV}", variables.join(", "))).hint(
+        "keep the line that is meant, and remove the others: the first counted until now, where most programs take the last",
+    ))
+}
+
 /// Says what is given and has no meaning, where that is not refused.
 pub(super) fn warn<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) {
     for unknown in unknown {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use self::needs::Need;
 use self::reach::Reached;
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::Few;
 use crate::format::manifest::Topology;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri, Role, Version};
@@ -339,7 +340,18 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
         let imports = if sets.len() == 1 { "1 import".to_owned() } else { format!("{} imports", sets.len()) };
         report.add("target", Status::Ok, format!("{imports} can be undone; collections kept for that: {kept}"), Some(todo));
     }
-    let (running, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, leftovers)| leftovers.living().is_some());
+    let filled: Vec<String> =
+        found.values().filter(|l| !l.markers.is_empty()).flat_map(|l| l.half_filled.iter().map(ToString::to_string)).collect();
+    if !filled.is_empty() {
+        report.add(
+            "target",
+            Status::Warning,
+            format!("filled by a restore, or left half filled by one that died: {}", filled.into_iter().collect::<Few>().into_sentences().join(", ")),
+            Some("if none is running, `bsonvault import --cleanup --yes` drops them, and `bsonvault restore --drop` fills them anew"),
+        );
+    }
+    let found = found.into_iter().filter(|(_, leftovers)| leftovers.is_of_imports());
+    let (running, left): (Vec<_>, Vec<_>) = found.partition(|(_, leftovers)| leftovers.living().is_some());
     let names = |found: Vec<(String, Leftovers)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
     if !running.is_empty() {
         report.add("target", Status::Ok, format!("an import or a drill is at work in {}", names(running)), None);

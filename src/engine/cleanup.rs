@@ -2,29 +2,28 @@
 //!
 //! What was decided is published; what was not is removed. What lives is left alone, and named.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::record;
+use super::visit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
+use crate::few::Few;
+use crate::mongo::MongoUri;
 use crate::pipeline::progress::Progress;
 use crate::sink::lease::{self, Seen};
 use crate::sink::leftovers::{self, Leftovers};
-use crate::sink::{Target, scratch};
-
-/// Connections to the target.
-const POOL: u32 = 8;
+use crate::sink::{Target, in_place, scratch};
 
 /// How a target is cleaned up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CleanupOptions {
     /// Only look.
     pub dry_run: bool,
+    /// Drop what restores that died left half filled under final names, too: somebody may have gone on with it.
+    pub half_filled: bool,
     /// How long the leases hold that are taken meanwhile; [`lease::EXPIRY`] where it is not given.
     pub lease: Option<Duration>,
 }
@@ -41,8 +40,10 @@ pub struct CleanupReport {
     pub finished: Vec<String>,
     /// What of that the target refuses for good, in words: what stood there stands.
     pub given_up: Vec<String>,
-    /// Staging that was dropped.
+    /// Staging that was dropped; what was half filled under its final name, if that was asked for.
     pub dropped: Vec<String>,
+    /// What restores that died left half filled under final names, and was left there.
+    pub half_filled: Vec<String>,
     /// Databases of dead drills that were dropped.
     pub scratch_databases: Vec<String>,
     /// Databases in which leases or undecided records were all that was left, and which have none now.
@@ -58,12 +59,12 @@ pub struct CleanupReport {
 }
 
 /// An import or a drill that lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// A database that it writes to.
     pub database: String,
-    /// What it imports.
+    /// What it imports; empty for a restore that fills under final names, of which no more is known.
     pub backup: String,
     /// The machine that it runs on.
     pub host: String,
@@ -85,9 +86,23 @@ impl CleanupReport {
     /// The error that stands for what could not be cleaned up.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
-        let first = self.failed.first()?;
+        let Some(first) = self.failed.first() else { return self.half_filled_failure() };
         let words = format!("what was left in {} could not be cleaned up: {}", first.database, first.message);
         Some(Error::new(ErrorKind::Server, words).hint("the report names each with the reason; run it again once that is gone"))
+    }
+
+    /// What was half filled and stays is an error, unless nothing was to be done.
+    fn half_filled_failure(&self) -> Option<Error> {
+        if self.dry_run || self.half_filled.is_empty() {
+            return None;
+        }
+        let words = format!(
+            "left half filled by a restore that died, and not dropped: {}",
+            self.half_filled.iter().cloned().collect::<Few>().into_sentences().join(", ")
+        );
+        Some(Error::new(ErrorKind::Refused, words).hint(
+            "if nobody went on with them, `bsonvault import --cleanup --yes` drops them, and `bsonvault restore --drop` fills them anew",
+        ))
     }
 
     fn leaves_alone(&mut self, database: &str, lease: &Seen) {
@@ -111,24 +126,9 @@ pub async fn run(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<CleanupReport> {
-    let begun = Instant::now();
-    progress.begin("looking at the target");
-    let how = ConnectOptions { pool: POOL, selection_timeout: None };
-    let connection = stop.run_until_cancelled(Connection::open(uri, how)).await.ok_or_else(Error::interrupted)??;
-    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let target = Target::new(connection, version, stop.clone());
-    let done = clean(&target, options, progress).await;
-    let mut report = match done {
-        Ok(report) => report,
-        Err(e) => {
-            target.connection.close().await;
-            return Err(e);
-        }
-    };
-    report.target = uri.to_string();
-    report.milliseconds = record::millis(begun);
-    target.connection.close().await;
-    Ok(report)
+    let work = async |target: &Target| clean(target, options, progress).await;
+    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+    Ok(CleanupReport { target: uri.to_string(), milliseconds, ..report })
 }
 
 async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) -> Result<CleanupReport> {
@@ -138,6 +138,7 @@ async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) ->
     report.unseen = unseen;
     if options.dry_run {
         found.iter().for_each(|(database, leftovers)| foresee(&mut report, database, leftovers));
+        half_filled(target, &found, options, &mut report).await?;
         return Ok(report);
     }
 
@@ -150,7 +151,7 @@ async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) ->
     // 2. What dead imports left, with all the databases that belong together at a time.
     let (mut done, mut living) = (BTreeSet::new(), BTreeSet::new());
     for (database, leftovers) in &found {
-        if done.contains(database) || report.scratch_databases.contains(database) {
+        if !leftovers.is_of_imports() || done.contains(database) || report.scratch_databases.contains(database) {
             continue;
         }
         // A drill's that was not dropped with those of the dead lives.
@@ -180,11 +181,47 @@ async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) ->
             Err(e) => report.fails(database, &e),
         }
     }
+
+    // 3. What dead restores left under final names.
+    half_filled(target, &found, options, &mut report).await?;
     Ok(report)
+}
+
+/// What restores that died left half filled under final names. It is dropped if that is asked for; a marker that names nothing any more in any case.
+async fn half_filled(
+    target: &Target,
+    found: &BTreeMap<String, Leftovers>,
+    options: CleanupOptions,
+    report: &mut CleanupReport,
+) -> Result<()> {
+    for (database, leftovers) in found.iter().filter(|(_, leftovers)| !leftovers.markers.is_empty()) {
+        let goes = options.half_filled || leftovers.half_filled.is_empty();
+        let done = match goes && !options.dry_run {
+            true => in_place::clean_one(target, database, &leftovers.markers).await.map(drop),
+            false => in_place::refuse_beating(target, database, &leftovers.markers).await.map(drop),
+        };
+        let names = leftovers.half_filled.iter().map(ToString::to_string);
+        match done {
+            Ok(()) if goes => {
+                let markers = leftovers.markers.iter().map(|marker| format!("{database}.{}", marker.name));
+                report.dropped.extend(names.chain(markers));
+            }
+            Ok(()) => report.half_filled.extend(names),
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                report.running.push(Running { database: database.clone(), ..Running::default() });
+            }
+            Err(e) => report.fails(database, &e),
+        }
+    }
+    Ok(())
 }
 
 /// What would become of the leftovers of one database.
 fn foresee(report: &mut CleanupReport, database: &str, leftovers: &Leftovers) {
+    if !leftovers.is_of_imports() {
+        return;
+    }
     if let Some(lease) = leftovers.living() {
         return report.leaves_alone(database, lease);
     }

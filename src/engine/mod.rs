@@ -16,6 +16,7 @@ pub mod restore;
 pub mod tune;
 pub mod undo;
 pub mod verify;
+mod visit;
 
 use crate::format::frame::Codec;
 

@@ -109,6 +109,12 @@ impl RestoreOptions {
         let makes_up = origin.is_of_a_dump() && origin.backup.manifest.oplog.is_some();
         if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
     }
+
+    /// The budget of what is filled: reading a dump takes a part of the memory.
+    fn budget(&self, origin: Origin<'_>) -> Budget {
+        let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
+        Budget::new(self.tuning.counted_bytes().saturating_sub(reading))
+    }
 }
 
 /// What happens to collections that stand in the target under names of the backup.
@@ -350,13 +356,12 @@ async fn stage(
     }
 
     // 3. Fill them, prove them by reading back, and build their indexes.
-    let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
     let stage = Stage {
         origin,
         plan,
         writers: Writers::of(options.tuning.writers),
         cpu: Cpu::of_this_machine(),
-        budget: Budget::new(options.tuning.counted_bytes().saturating_sub(reading)),
+        budget: options.budget(origin),
         repeats,
         progress,
         builder,

@@ -3,16 +3,15 @@
 //! Both are steps under a record, like an import's own: what kills them half way is brought to its end by the next import, or by a cleaning up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::record;
+use super::visit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
+use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
@@ -22,9 +21,6 @@ use crate::sink::kept::{self, Kept, KeptSet};
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Staged, Step};
 use crate::sink::{Standing, Target, check, staging};
-
-/// Connections to the target.
-const POOL: u32 = 8;
 
 /// What reading a collection may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -76,38 +72,34 @@ pub async fn undo_last(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<UndoReport> {
-    let begun = Instant::now();
-    progress.begin("looking at the target");
-    let target = connect(uri, stop).await?;
-    let work = async {
-        let set = kept::sets(&target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
+    let work = async |target: &Target| {
+        let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
         let mut report = UndoReport { backups: vec![set.backup.clone()], dry_run: options.dry_run, ..UndoReport::default() };
         if options.dry_run {
-            plan(&target, &set, &mut report, progress).await?;
+            plan(target, &set, &mut report, progress).await?;
             return Ok(report);
         }
         let databases = set.databases();
-        under_lease(&target, &databases, options, async |lease| {
+        under_lease(target, &databases, options, async |lease| {
             // The last one by now: what was unfinished is finished, and it may be another one's.
-            let last = kept::sets(&target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
+            let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
             if last.id != set.id {
                 return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
                     .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
             }
-            let mut steps = plan(&target, &last, &mut report, progress).await?;
+            let mut steps = plan(target, &last, &mut report, progress).await?;
             if !report.lost.is_empty() {
                 ask(&report.lost).await?;
             }
             steps.push(forget(&last));
-            finish(&target, lease, &last.home, &steps, progress).await?;
+            finish(target, lease, &last.home, &steps, progress).await?;
             staging::sweep(&target.unstoppable(), &databases.iter().cloned().collect()).await.map(drop)
         })
         .await?;
         Ok(report)
     };
-    let done = work.await;
-    target.connection.close().await;
-    done.map(|report| UndoReport { target: uri.to_string(), milliseconds: record::millis(begun), ..report })
+    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+    Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
 }
 
 /// Drops all that imports have kept in the target: they cannot be undone any more.
@@ -120,42 +112,31 @@ pub async fn drop_replaced(
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<UndoReport> {
-    let begun = Instant::now();
-    progress.begin("looking at the target");
-    let target = connect(uri, stop).await?;
-    let work = async {
+    let work = async |target: &Target| {
         let mut report = UndoReport { dry_run: options.dry_run, ..UndoReport::default() };
-        let sets = kept::sets(&target).await?;
+        let sets = kept::sets(target).await?;
         if sets.is_empty() {
             return Err(nothing_kept(uri));
         }
         for set in sets {
             report.backups.push(set.backup.clone());
             if options.dry_run {
-                drops(&target, &set, &mut report).await?;
+                drops(target, &set, &mut report).await?;
                 continue;
             }
-            under_lease(&target, &set.databases(), options, async |lease| {
+            under_lease(target, &set.databases(), options, async |lease| {
                 // One that was undone meanwhile keeps nothing any more.
-                let Some(set) = kept::set(&target, &set.home, &set.id).await? else { return Ok(()) };
-                let mut steps = drops(&target, &set, &mut report).await?;
+                let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
+                let mut steps = drops(target, &set, &mut report).await?;
                 steps.push(forget(&set));
-                finish(&target, lease, &set.home, &steps, progress).await
+                finish(target, lease, &set.home, &steps, progress).await
             })
             .await?;
         }
         Ok(report)
     };
-    let done = work.await;
-    target.connection.close().await;
-    done.map(|report| UndoReport { target: uri.to_string(), milliseconds: record::millis(begun), ..report })
-}
-
-async fn connect(uri: &MongoUri, stop: &CancellationToken) -> Result<Target> {
-    let how = ConnectOptions { pool: POOL, selection_timeout: None };
-    let connection = stop.run_until_cancelled(Connection::open(uri, how)).await.ok_or_else(Error::interrupted)??;
-    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    Ok(Target::new(connection, version, stop.clone()))
+    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+    Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
 }
 
 fn nothing_kept(uri: &MongoUri) -> Error {

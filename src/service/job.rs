@@ -397,7 +397,7 @@ pub struct BackupResult {
 }
 
 /// An import that was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportResult {
     /// Every collection that was imported.
@@ -408,6 +408,20 @@ pub struct ImportResult {
     pub bytes: u64,
     /// Indexes that were built.
     pub indexes: u64,
+    /// Documents that had no `_id` and were given one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub given_ids: u64,
+    /// Documents whose `_id` was not their first field, and was moved there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moved_ids: u64,
+    /// Documents of capped collections that later ones have overwritten.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overwritten: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A collection that was imported.
@@ -447,12 +461,15 @@ impl From<&RestoreReport> for ImportResult {
             documents: report.documents,
             bytes: report.bytes,
             indexes: report.indexes,
+            given_ids: report.given_ids,
+            moved_ids: report.moved_ids,
+            overwritten: report.overwritten,
         }
     }
 }
 
 /// What a verification found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyResult {
     /// Whether every document was decoded, too.
@@ -467,6 +484,20 @@ pub struct VerifyResult {
     pub problems: Vec<VerifyProblem>,
     /// What is odd and does no harm.
     pub notes: Vec<String>,
+    /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_importable: Vec<NotImportableResult>,
+}
+
+/// Documents of one collection that no server takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotImportableResult {
+    /// The collection's namespace.
+    pub namespace: String,
+    /// Why no server takes them.
+    pub reason: String,
+    /// How many there are.
+    pub documents: u64,
 }
 
 /// Something that is wrong with a backup.
@@ -487,6 +518,11 @@ impl From<VerifyReport> for VerifyResult {
             documents: report.documents,
             problems: report.problems.into_iter().map(|p| VerifyProblem { key: p.key, message: p.message }).collect(),
             notes: report.notes,
+            not_importable: report
+                .not_importable
+                .into_iter()
+                .map(|n| NotImportableResult { namespace: n.namespace, reason: n.reason, documents: n.documents })
+                .collect(),
         }
     }
 }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn with_import(mut job: Job) -> Job {
-        job.result.import = Some(ImportResult { collections: Vec::new(), documents: 1, bytes: 1, indexes: 0 });
+        job.result.import = Some(ImportResult { documents: 1, bytes: 1, ..ImportResult::default() });
         job
     }
 

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
 pub use self::job::{
     BackupRequest, BackupResult, CollectionProgress, ImportMode, ImportRequest, ImportResult, ImportedCollection, Job, JobError,
-    JobId, JobKind, JobProgress, JobResult, JobState, RetentionResult, Trigger, VerifyProblem, VerifyResult,
+    JobId, JobKind, JobProgress, JobResult, JobState, NotImportableResult, RetentionResult, Trigger, VerifyProblem, VerifyResult,
 };
 pub use self::jobs::JobView;
 use self::jobs::Jobs;

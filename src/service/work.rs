@@ -259,8 +259,7 @@ pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, cont
 pub(super) fn unusable(error: Error, deep: bool, context: &Context) -> Result<(), Failure> {
     let problem = VerifyProblem { key: key::MANIFEST.to_owned(), message: error.to_string() };
     context.update(|job| {
-        job.result.verify =
-            Some(VerifyResult { deep, objects: 0, stored_bytes: 0, documents: 0, problems: vec![problem], notes: Vec::new() });
+        job.result.verify = Some(VerifyResult { deep, problems: vec![problem], ..VerifyResult::default() });
     });
     Err(at(JobKind::Verify)(error))
 }

@@ -40,8 +40,12 @@ pub struct Filling {
 /// What those left that died, in what stands in a database.
 #[must_use]
 pub fn left(database: &str, standing: &Standing) -> Vec<Namespace> {
-    let markers = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX));
-    markers.flat_map(|marker| named(database, marker, standing)).collect()
+    markers(standing).flat_map(|marker| named(database, marker, standing)).collect()
+}
+
+/// The markers in what stands in a database.
+pub(super) fn markers(standing: &Standing) -> impl Iterator<Item = &CollectionInfo> {
+    standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX))
 }
 
 /// What a marker names and is still there.
@@ -68,8 +72,7 @@ fn named(database: &str, marker: &CollectionInfo, standing: &Standing) -> Vec<Na
 pub async fn forget(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
     for database in databases {
         let standing = Standing::of(target, database).await?;
-        let markers = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX));
-        for marker in markers.filter(|marker| named(database, marker, &standing).is_empty()) {
+        for marker in markers(&standing).filter(|marker| named(database, marker, &standing).is_empty()) {
             ddl::drop(target, &Namespace::new(&**database, &*marker.name)).await?;
         }
     }
@@ -84,26 +87,50 @@ pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespac
     let mut dropped = Vec::new();
     for database in databases {
         let standing = Standing::of(target, database).await?;
-        let markers: Vec<&CollectionInfo> = standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX)).collect();
-        if markers.is_empty() {
-            continue;
-        }
-        target.unless_stopped(tokio::time::sleep(SILENCE)).await?;
-        let later = Standing::of(target, database).await?;
-        for marker in markers {
-            let now = later.get(&marker.name);
-            if now.is_some_and(|now| now.options != marker.options) {
-                return Err(Error::new(ErrorKind::Busy, format!("another restore fills collections of {database}"))
-                    .hint("wait until it is done"));
-            }
-            for namespace in named(database, marker, &later) {
-                ddl::drop(target, &namespace).await?;
-                dropped.push(namespace);
-            }
-            ddl::drop(target, &Namespace::new(&**database, &*marker.name)).await?;
-        }
+        let markers: Vec<CollectionInfo> = markers(&standing).cloned().collect();
+        dropped.extend(clean_one(target, database, &markers).await?);
     }
     Ok(dropped)
+}
+
+/// The same in one database, for markers that were seen there.
+///
+/// # Errors
+/// As for [`clean`].
+pub async fn clean_one(target: &Target, database: &str, markers: &[CollectionInfo]) -> Result<Vec<Namespace>> {
+    let mut dropped = Vec::new();
+    if markers.is_empty() {
+        return Ok(dropped);
+    }
+    let later = refuse_beating(target, database, markers).await?;
+    for marker in markers {
+        for namespace in named(database, marker, &later) {
+            ddl::drop(target, &namespace).await?;
+            dropped.push(namespace);
+        }
+        ddl::drop(target, &Namespace::new(database, &*marker.name)).await?;
+    }
+    Ok(dropped)
+}
+
+/// Waits for as long as a marker may stand still whose restore lives. Gives what stands there then.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] where one of these has changed; the server's; [`ErrorKind::Interrupted`].
+pub async fn refuse_beating(target: &Target, database: &str, markers: &[CollectionInfo]) -> Result<Standing> {
+    let since = tokio::time::Instant::now();
+    loop {
+        let later = Standing::of(target, database).await?;
+        let beats = |marker: &CollectionInfo| later.get(&marker.name).is_some_and(|now| now.options != marker.options);
+        if markers.iter().any(beats) {
+            return Err(Error::new(ErrorKind::Busy, format!("another restore fills collections of {database}"))
+                .hint("wait until it is done"));
+        }
+        if since.elapsed() >= SILENCE {
+            return Ok(later);
+        }
+        target.unless_stopped(tokio::time::sleep(BEAT / 3)).await?;
+    }
 }
 
 impl Filling {

@@ -8,9 +8,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::ddl::Standing;
 use super::lease::{self, Lease, Purpose, Seen};
 use super::publish::{self, Finished};
-use super::{Target, record, staging};
+use super::{Target, in_place, record, staging};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mongo::catalog;
+use crate::mongo::catalog::{self, CollectionInfo};
 use crate::names::{IMPORT_COLLECTION, Namespace};
 
 /// Databases that are looked at at a time.
@@ -31,6 +31,10 @@ pub struct Leftovers {
     pub records: BTreeMap<String, Option<Vec<Namespace>>>,
     /// The leases.
     pub leases: Vec<Seen>,
+    /// What says what a restore fills under final names, as it was seen.
+    pub markers: Vec<CollectionInfo>,
+    /// What these name, and is still there.
+    pub half_filled: BTreeSet<Namespace>,
 }
 
 impl Leftovers {
@@ -44,6 +48,12 @@ impl Leftovers {
     #[must_use]
     pub fn is_of_a_drill(&self) -> bool {
         self.leases.iter().any(|lease| lease.purpose == Purpose::Drill)
+    }
+
+    /// Whether imports or drills have something here.
+    #[must_use]
+    pub fn is_of_imports(&self) -> bool {
+        !(self.staging.is_empty() && self.records.is_empty() && self.leases.is_empty())
     }
 }
 
@@ -65,7 +75,7 @@ pub async fn look(target: &Target) -> Result<(BTreeMap<String, Leftovers>, Vec<S
     for (database, leftovers) in all {
         match leftovers {
             None => unseen.push(database),
-            Some(leftovers) if leftovers.staging.is_empty() && leftovers.records.is_empty() && leftovers.leases.is_empty() => {}
+            Some(leftovers) if !leftovers.is_of_imports() && leftovers.markers.is_empty() => {}
             Some(leftovers) => drop(found.insert(database, leftovers)),
         }
     }
@@ -74,7 +84,12 @@ pub async fn look(target: &Target) -> Result<(BTreeMap<String, Leftovers>, Vec<S
 
 async fn look_at(target: &Target, database: &str) -> Result<Option<Leftovers>> {
     let standing = Standing::of(target, database).await?;
-    let mut found = Leftovers { staging: staging::standing(database, &standing), ..Leftovers::default() };
+    let mut found = Leftovers {
+        staging: staging::standing(database, &standing),
+        markers: in_place::markers(&standing).cloned().collect(),
+        half_filled: in_place::left(database, &standing).into_iter().collect(),
+        ..Leftovers::default()
+    };
     if standing.get(IMPORT_COLLECTION).is_some() {
         found.leases = lease::seen(target, database).await?;
         for id in record::ids(target, database).await? {

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{RawDocumentBuf, doc, rawdoc};
 use bsonvault::service::MongoBackupService;
+use rocket::figment::Figment;
 use serde_json::{Value, json};
 
 use super::bodies::Pair;
 use super::place::Place;
+use super::support::cli::Cli;
 use super::support::server::Server;
 
 const UNKNOWN: &str = "01993b2c-6b7e-7cc3-98c4-dc0c0c07398f";
@@ -147,4 +149,33 @@ async fn whoever_goes_away_while_a_job_begins_leaves_nothing_locked() {
         created = place.post("/api/backups/create", "").await;
     }
     assert_eq!(created.status, 200, "{created:?}");
+}
+
+/// As the command line tells it.
+#[tokio::test]
+async fn what_becomes_of_documents_without_an_id_is_told() {
+    let target = Server::standalone().await;
+    let place = Place::with(&[("MONGO_URI_LOCAL", &target.uri())], Figment::new()).await;
+    let cli = Cli::new();
+    let adopt = async |documents: &[RawDocumentBuf]| {
+        let shop = cli.dir().join("d/shop");
+        std::fs::create_dir_all(&shop).unwrap();
+        std::fs::write(shop.join("c.bson"), documents.iter().flat_map(|d| d.as_bytes().to_vec()).collect::<Vec<u8>>()).unwrap();
+        let adopted = cli.json(&["adopt", "d", "--path", place.backups().to_str().unwrap()]).await;
+        adopted["name"].as_str().unwrap().to_owned()
+    };
+    let name = adopt(&[rawdoc! { "a": 1 }, rawdoc! { "a": 2, "_id": 5 }, rawdoc! {}]).await;
+    let told = |of: &Value| json!([of["givenIds"], of["movedIds"], of["overwritten"]]);
+    let body = json!({ "backupPath": name });
+    let imported = place.post("/api/backups/import", &body).await.data();
+    assert_eq!(told(&imported), json!([2, 1, null]), "{imported}");
+    let job = place.get(&format!("/api/jobs/{}", imported["jobId"].as_str().unwrap())).await.data();
+    assert_eq!(told(&job["result"]["import"]), json!([2, 1, null]), "{job}");
+
+    let name = adopt(&[rawdoc! { "_id": [] }, rawdoc! { "_id": 1 }]).await;
+    let verified = place.post(&format!("/api/backups/{name}/verify"), json!({ "deep": true })).await.data();
+    let refused = json!([{ "namespace": "shop.c", "reason": "an _id that is an array", "documents": 1 }]);
+    assert_eq!(verified["notImportable"], refused, "{verified}");
+    let job = place.get(&format!("/api/jobs/{}", verified["jobId"].as_str().unwrap())).await.data();
+    assert_eq!(job["result"]["verify"]["notImportable"], refused, "{job}");
 }

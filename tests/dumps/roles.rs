@@ -3,7 +3,7 @@
 use bson::{Document, doc};
 use mongodb::Client;
 
-use super::support::cli::{Cli, Output};
+use super::support::cli::{Cli, Output, finish};
 use super::support::compare::CompareOptions;
 use super::support::server::{Server, ServerOptions};
 use super::support::vault::assert_same;
@@ -89,13 +89,34 @@ async fn leave(client: &Client) {
     let uuid = uuid::Uuid::from_slice(&uuid.bytes).unwrap().to_string();
     let named = doc! { "collections": { "$in": [uuid] }, "views": { "$in": [] }, "beat": 3 };
     crm.run_command(doc! { "create": "bsonvault.filling.x", "validator": named }).await.unwrap();
-    crm.run_command(doc! { "create": "mine" }).await.unwrap();
+}
+
+async fn names_of_crm(client: &Client) -> Vec<String> {
+    let mut names = client.database("crm").list_collection_names().await.unwrap();
+    names.sort();
+    names
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for() {
     let target = with_users().await;
-    let (to, cli) = (target.client().await, Cli::new());
+    let (to, cli) = (target.client().await, Cli::new().env("MONGO_URI_LOCAL", target.uri()));
+    leave(&to).await;
+    to.database("crm").run_command(doc! { "create": "mine" }).await.unwrap();
+    // Cleaning up names it, and drops it where that is asked for: somebody may have gone on with it.
+    let cleanup = ["import", "--cleanup", "--json"];
+    let planned = [&cleanup[..], &["--yes", "--dry-run"]].concat();
+    let (planned, left) = tokio::join!(cli.run(&planned), cli.run(&cleanup));
+    let both = serde_json::json!(["crm.people", "crm.bsonvault.filling.x"]);
+    assert_eq!((planned.code, &planned.json()["dropped"]), (Some(0), &both), "{planned:?}");
+    assert!(left.code == Some(1) && left.json()["error"]["kind"] == "refused" && left.stdout.contains("crm.people"), "{left:?}");
+    assert!(left.json()["error"]["hint"].as_str().unwrap().contains("--yes"), "{left:?}");
+    assert!(cli.json(&["check"]).await.to_string().contains("half filled by one that died: crm.people"));
+    assert_eq!(names_of_crm(&to).await, ["bsonvault.filling.x", "mine", "people"]);
+    let dropped = cli.json(&["import", "--cleanup", "--yes"]).await;
+    assert_eq!((&dropped["dropped"], names_of_crm(&to).await), (&both, vec!["mine".to_owned()]));
+
+    // A restore names it, and drops it where that is asked for.
     leave(&to).await;
     let crm = cli.dir().join("d/crm");
     std::fs::create_dir_all(&crm).unwrap();
@@ -109,8 +130,35 @@ async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for
     to.database("crm").run_command(doc! { "create": "bsonvault.filling.y" }).await.unwrap();
     let output = cli.run(&["restore", &target.uri(), "--drop", "d", "--quiet"]).await;
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
-    let mut names = to.database("crm").list_collection_names().await.unwrap();
-    names.sort();
-    assert_eq!(names, ["mine", "people"]);
+    assert_eq!(names_of_crm(&to).await, ["mine", "people"]);
     assert_eq!(to.database("crm").collection::<Document>("people").count_documents(doc! { "_id": 7 }).await.unwrap(), 1);
+}
+
+/// What fills collections of a database is in the way of another that would, until it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_lives_is_left_alone() {
+    let target = with_users().await;
+    let (to, cli) = (target.client().await, Cli::new().env("MONGO_URI_LOCAL", target.uri()));
+    for (dump, name) in [("d", "people"), ("e", "others")] {
+        let crm = cli.dir().join(dump).join("crm");
+        std::fs::create_dir_all(&crm).unwrap();
+        std::fs::write(crm.join(format!("{name}.bson")), doc! { "_id": 7 }.to_vec().unwrap()).unwrap();
+    }
+    let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 6000, "namespace": "crm.people" };
+    target.fail_command(doc! { "times": 1 }, slow).await;
+    let login = login(&target, "restore");
+    let first: Vec<&str> = ["restore"].into_iter().chain(login.iter().map(String::as_str)).chain(["d"]).collect();
+    let first = cli.spawn(&first);
+    while !names_of_crm(&to).await.iter().any(|name| name.starts_with("bsonvault.filling.")) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (second, cleaned) =
+        tokio::join!(run(&cli, &target, "restore", &["e"]), cli.run(&["import", "--cleanup", "--yes", "--json"]));
+    assert!(second.code == Some(1) && second.stderr.contains("another restore fills collections of crm"), "{second:?}");
+    let report = cleaned.json();
+    assert_eq!((&report["running"][0]["database"], &report["dropped"]), (&"crm".into(), &serde_json::json!([])), "{cleaned:?}");
+    let first = finish(first).await;
+    assert_eq!((first.code, names_of_crm(&to).await), (Some(0), vec!["people".to_owned()]), "{first:?}");
+    let second = run(&cli, &target, "restore", &["e"]).await;
+    assert_eq!((second.code, names_of_crm(&to).await.join(" ").as_str()), (Some(0), "others people"), "{second:?}");
 }

@@ -10,8 +10,6 @@ use super::report::{self, Staging};
 use super::stage::{Stage, Writers};
 use super::{IndexMode, RestoreOptions, RestoreReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::interop;
-use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
 use crate::sink::in_place::{self, Filling};
@@ -95,13 +93,12 @@ pub(super) async fn execute(
 }
 
 async fn fill(origin: Origin<'_>, plan: &Plan, options: &RestoreOptions, progress: &Progress) -> Result<Staging> {
-    let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
     let stage = Stage {
         origin,
         plan,
         writers: Writers::of(options.tuning.writers),
         cpu: Cpu::of_this_machine(),
-        budget: Budget::new(options.tuning.counted_bytes().saturating_sub(reading)),
+        budget: options.budget(origin),
         repeats: options.repeats(origin),
         progress,
         builder: IndexBuilder::new(plan.target.clone()),

@@ -1,0 +1,38 @@
+//! Work at a target by verbs that import nothing: connect, work, close.
+
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::record;
+use crate::error::{Error, Result};
+use crate::mongo::connect::ConnectOptions;
+use crate::mongo::{Connection, MongoUri};
+use crate::pipeline::progress::Progress;
+use crate::sink::Target;
+
+/// Connections to the target.
+const POOL: u32 = 8;
+
+/// Connects to a target, does this work there, and closes the connection whatever comes of it. Gives how long it took, in milliseconds,
+/// too.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Denied`](crate::error::ErrorKind::Denied); the work's;
+/// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+pub(super) async fn target<T>(
+    uri: &MongoUri,
+    progress: &Progress,
+    stop: &CancellationToken,
+    work: impl AsyncFnOnce(&Target) -> Result<T>,
+) -> Result<(T, u64)> {
+    let begun = Instant::now();
+    progress.begin("looking at the target");
+    let how = ConnectOptions { pool: POOL, selection_timeout: None };
+    let connection = stop.run_until_cancelled(Connection::open(uri, how)).await.ok_or_else(Error::interrupted)??;
+    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let target = Target::new(connection, version, stop.clone());
+    let done = work(&target).await;
+    target.connection.close().await;
+    Ok((done?, record::millis(begun)))
+}

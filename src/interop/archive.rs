@@ -48,7 +48,7 @@ impl Archive {
     /// What it holds.
     pub(super) fn contents(&self, old: OldIndexes) -> Result<Contents> {
         let found = self.prelude().namespaces.iter().map(found).collect::<Result<_>>();
-        found.and_then(|found| sort_out(found, old)).map_err(|e| e.context(&self.place))
+        found.and_then(|found| sort_out(found, old)).map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))
     }
 
     /// Whether it holds collections without metadata, and an old server's list of their database's indexes.
@@ -65,7 +65,8 @@ impl Archive {
         let databases: Vec<Option<String>> =
             self.prelude().namespaces.iter().map(|m| (m.collection == SYSTEM_INDEXES).then(|| m.database.clone())).collect();
         let (mut old, mut bytes) = (OldIndexes::default(), 0);
-        while let Some(event) = self.reader.next().map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))? {
+        let explained = |e: Error| self.trouble.explain(&self.place, e.context(&self.place));
+        while let Some(event) = self.reader.next().map_err(explained)? {
             match event {
                 _ if stop.is_cancelled() => return Err(Error::interrupted()),
                 Event::Document(place, index) => {
@@ -76,7 +77,7 @@ impl Archive {
                             format!("{SYSTEM_INDEXES} has more than {} bytes, the limit of such a list", old_indexes::LIMIT);
                         return Err(Error::damaged(what).context(&self.place));
                     }
-                    old.add(database, index).map_err(|e| e.context(&self.place))?;
+                    old.add(database, index).map_err(explained)?;
                 }
                 Event::End(_) => {}
             }
@@ -95,15 +96,15 @@ impl Archive {
         let places: Vec<Option<Of>> = contents.places.iter().map(|place| place.filter(|of| wanted.has(*of))).collect();
         let (is_wanted, stop): (Vec<bool>, _) = (places.iter().map(Option::is_some).collect(), feed.stop.clone());
         let mut gather = Gather::new(feed, places);
-        while let Some(event) = self.reader.next().map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))? {
+        let explained = |e: Error| self.trouble.explain(&self.place, e.context(&self.place));
+        while let Some(event) = self.reader.next().map_err(explained)? {
             match event {
                 _ if stop.is_cancelled() => return Err(Error::interrupted()),
                 Event::Document(place, _) if is_view(place) => {
                     return Err(Error::damaged(format!("{}: the view {} has documents", self.place, named(&namespaces[place]))));
                 }
                 Event::Document(place, document) if is_wanted[place] => {
-                    let in_place = |e: Error| e.context(named(&namespaces[place])).context(&self.place);
-                    let shape = document::shape(document).map_err(in_place)?;
+                    let shape = document::shape(document).map_err(|e| explained(e.context(named(&namespaces[place]))))?;
                     gather.take(place, document, &shape)?;
                 }
                 Event::Document(..) => {}

@@ -155,6 +155,13 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         }
         DriverKind::Io(io) => Error::new(ErrorKind::Unreachable, format!("{what}: the connection to the {side} broke: {io}"))
             .hint("run it again once the network holds"),
+        DriverKind::DnsResolve { message, .. } if missing_record(message).is_some() => {
+            let record = missing_record(message).unwrap_or_default();
+            Error::new(ErrorKind::Unreachable, format!("{what}: DNS has no record {record}, which names the servers of mongodb+srv"))
+                .hint(format!(
+                    "check the host in {side_uri} and this machine's DNS; write mongodb:// instead of mongodb+srv:// if the host is a server"
+                ))
+        }
         DriverKind::DnsResolve { message, .. } => {
             Error::new(ErrorKind::Unreachable, format!("{what}: a name in the {side}'s URI cannot be resolved: {message}"))
                 .hint(format!("check the host in {side_uri} and this machine's DNS"))
@@ -162,6 +169,13 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         other => Error::new(ErrorKind::Server, format!("{what}: {other}")),
     };
     described.cause(error)
+}
+
+/// The record of servers that DNS does not have, if a driver's words of DNS are about that.
+fn missing_record(message: &str) -> Option<&str> {
+    let (_, name) = message.split_once("no records found")?.1.split_once("Name(\"")?;
+    let (name, _) = name.split_once('"')?;
+    name.starts_with("_mongodb._tcp.").then(|| name.trim_end_matches('.'))
 }
 
 /// Whether an error of this crate has a transient one of the driver behind it.

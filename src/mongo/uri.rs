@@ -220,6 +220,8 @@ fn invalid(role: Role, trouble: Trouble) -> Error {
     match trouble {
         Trouble::Option(what, todo) => Error::usage(format!("{message}: the option {what}")).hint(todo),
         Trouble::Value(option) => Error::usage(message).hint(format!("the value of the option {option} is not possible{}", expected(&option))),
+        Trouble::Port => Error::usage(message)
+            .hint("mongodb+srv takes no port: DNS tells the ports; take it out, or write mongodb:// to name a server itself"),
         Trouble::Somewhere => Error::usage(message).hint(
             "it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/?NAME=VALUE&NAME=VALUE; mongodb+srv takes one host and no \
              port; in a user's name or a password the characters @ : / ? & # % are written %40 %3A %2F %3F %26 %23 %25",

@@ -63,6 +63,11 @@ async fn what_other_clients_write_stops_nothing_and_is_said() {
     fails(&format!("mongodb://u:hunter2?x=1@{host}/"), 2, "Invalid Atlas URI format", "%3F").await;
     fails(&format!("mongodb://{host},127.0.0.1:1/?directConnection=true"), 2, "cannot be used: ", "").await;
 
+    // Names that DNS is asked for. Without a network there is no answer, and else none of that name.
+    fails("mongodb+srv://user:hunter2@cluster0.invalid/", 1, "DNS", "MONGO_URI_ATLAS").await;
+    fails("mongodb+srv://user:hunter2@cluster0.invalid:27017/", 2, "Invalid Atlas URI format", "takes no port").await;
+    fails("mongodb+srv://a.invalid,b.invalid/", 2, "Invalid Atlas URI format", "one host").await;
+
     // TLS where there is none.
     let tls = "serverSelectionTimeoutMS=400&tls=true&tlsAllowInvalidCertificates=true";
     fails(&format!("mongodb://{host}/?{tls}"), 1, "does not answer", &format!("{host} does not speak TLS")).await;
@@ -104,6 +109,7 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     let missing = format!("{ca}&tlsCertificateKeyFile=key.pem");
     fails(&at("localhost", &missing), 2, "key.pem: it cannot be read", "working directory").await;
     fails(&at("localhost", &with("ca.pem")), 2, "it holds no private key", "one PEM file").await;
+    fails(&at("localhost", &with("make")), 2, "make: it holds no certificate", "one PEM file").await;
 
     // 3. Names and CAs.
     let key = with("client.pem");
@@ -113,7 +119,43 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     fails(&at("localhost", &other), 1, "does not answer", "tlsCAFile").await;
     fails(&at("127.0.0.1", &format!("{other}&tlsAllowInvalidHostnames=true")), 1, "is not trusted", "tlsCAFile").await;
 
-    // 4. No TLS where it is needed.
+    // 4. The same by flags of MongoDB's tools, under their names and those of the shell.
+    server.client().await.database("d").collection("c").insert_one(doc! { "_id": 1 }).await.unwrap();
+    let (here, key_file) = (port.to_string(), file("client-encrypted.pem"));
+    let flags = async |host: &str, flags: &[&str]| -> Output {
+        let at = ["dump", "--host", host, "--port", &here, "--serverSelectionTimeout", "2", "--out", "d"];
+        let output = Cli::new().run(&[&at[..], flags].concat()).await;
+        assert!(SECRETS.iter().all(|secret| !format!("{output:?}").contains(secret)), "{output:?}");
+        output
+    };
+    let (ca_file, client) = (file("ca.pem"), file("client.pem"));
+    let encrypted = ["--ssl", "--sslCAFile", &ca_file, "--sslPEMKeyFile", &key_file, "--sslPEMKeyPassword", "pass&word"];
+    let of_shell = ["--tls", "--tlsCAFile", &ca_file, "--tlsCertificateKeyFile", &client];
+    let any_name = [&of_shell[..], &["--tlsAllowInvalidHostnames"]].concat();
+    let any_key = [&["--ssl", "--sslPEMKeyFile", &client][..], &["--sslAllowInvalidCertificates"]].concat();
+    let insecure = ["--tls", "--tlsCertificateKeyFile", &client, "--tlsInsecure"];
+    for (host, given) in [
+        ("localhost", &encrypted[..]),
+        ("localhost", &of_shell),
+        ("127.0.0.1", &any_name),
+        ("127.0.0.1", &any_key),
+        ("127.0.0.1", &insecure),
+    ] {
+        let output = flags(host, given).await;
+        assert_eq!(output.code, Some(0), "{given:?}: {output:?}");
+    }
+    for (host, given, code, told) in [
+        ("localhost", &encrypted[..5], 2, "its key is encrypted"),
+        ("localhost", &["--ssl"], 1, "tlsCAFile"),
+        ("localhost", &["--ssl", "--sslCAFile", &ca_file], 1, "tlsCertificateKeyFile"),
+        ("127.0.0.1", &of_shell, 1, "tlsAllowInvalidHostnames"),
+        ("localhost", &["--ssl", "--sslPEMKeyFile", &client], 1, "tlsCAFile"),
+    ] {
+        let output = flags(host, given).await;
+        assert!(output.code == Some(code) && output.stderr.contains(told), "{given:?}: {output:?}");
+    }
+
+    // 5. No TLS where it is needed.
     server.admin(doc! { "setParameter": 1, "tlsMode": "requireTLS" }).await.unwrap();
     let plain = format!("mongodb://localhost:{port}/?serverSelectionTimeoutMS=400");
     fails(&plain, 1, "does not answer", &format!("localhost:{port} speaks TLS: add tls=true")).await;

@@ -17,6 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::maker::Maker;
 use super::support::server::Server;
 use super::{gunzip, import, sample};
 
@@ -232,11 +233,16 @@ async fn what_is_no_dump_is_named_with_what_to_do() {
     let whole = gunzip(&sample("zoo.archive.gz"));
     let as_text =
         |bytes: &[u8]| bytes.iter().flat_map(|&b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] }).collect::<Vec<u8>>();
+    // Broken inside of a document alone: what is around it reads on, up to there.
+    let mut inside = Maker::new(&[("d.c", "", "")]);
+    inside.segment("d.c", &[doc! { "_id": 1, "a": "x\n" }]).end("d.c");
+    assert_eq!(inside.bytes().iter().filter(|&&b| b == b'\n').count(), 1);
     let cut_after_all = [whole.as_slice(), &[100, 0, 0, 0, 2]].concat();
     for (name, bytes, what, hint) in [
         ("zip", b"PK\x03\x04and so on".to_vec(), "is a zip file, and not a dump", "unpack it"),
         ("json", b"{\"_id\":1}\n".to_vec(), "is text, perhaps JSON", "mongoimport reads JSON"),
         ("text.archive", as_text(&whole), "", "transfer it again as binary"),
+        ("inside.archive", as_text(&inside.bytes()), "d.c", "transfer it again as binary"),
         ("text.gz", as_text(&std::fs::read(sample("zoo.archive.gz")).unwrap()), "", "transfer it again as binary"),
         ("more.archive", cut_after_all, "it ends early, inside of something that follows the end of all that it names", ""),
     ] {

@@ -211,6 +211,8 @@ pub(super) enum Trouble {
     Option(String, String),
     /// The value of this option is not possible.
     Value(String),
+    /// A host of `mongodb+srv` has a port.
+    Port,
 }
 
 /// Reads a connection string, options apart.
@@ -222,6 +224,9 @@ pub(super) fn understand(text: &str) -> Result<Understood, Trouble> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
     let base = found.without_empty_user(base);
     if ConnectionString::parse(&base).is_err() {
+        if is_srv_with_port(&base) {
+            return Err(Trouble::Port);
+        }
         // Perhaps a password with a question mark: what looks like options may be a part of it.
         return Err(Trouble::Somewhere);
     }
@@ -346,6 +351,15 @@ impl Understood {
         let alone = self.options.iter().find(|option| !parses(std::slice::from_ref(*option)));
         alone.map_or(Trouble::Somewhere, |(name, _)| Trouble::Value(name.clone()))
     }
+}
+
+/// Whether this is a connection string of `mongodb+srv` whose host has a port.
+fn is_srv_with_port(base: &str) -> bool {
+    let Some(rest) = base.strip_prefix("mongodb+srv://") else { return false };
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    host.rsplit_once(':').is_some_and(|(_, port)| is_port(port))
 }
 
 fn written(base: &str, options: &[(String, String)]) -> String {

@@ -986,17 +986,34 @@ async fn what_was_kept_is_put_back_whole() {
     };
     insert(&to, "c", [doc! { "_id": "later" }]).await;
     to.collection::<Document>(&place("d.pruned")).drop().await.unwrap();
-    insert(&b.database("e"), &place("e.capped"), [doc! { "_id": "later" }]).await;
+    // As many as there were, and others.
+    to.collection::<Document>("was_view").update_one(doc! {}, doc! { "$set": { "n": 99 } }).await.unwrap();
+    insert(&to, &place("d.was_collection"), [doc! { "_id": "later" }]).await;
+    // What the import made where nothing was is gone, and something else is there.
+    to.collection::<Document>("made_view").drop().await.unwrap();
+    insert(&to, "made_view", [doc! { "_id": "mine" }]).await;
+    // Somebody has put it back by hand.
+    b.database("e").collection::<Document>("capped").drop().await.unwrap();
+    let back = doc! { "renameCollection": format!("e.{}", place("e.capped")), "to": "e.capped" };
+    b.database("admin").run_command(back).await.unwrap();
     let changed = shown(&b).await;
     let refused = cli.run(&undo).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    for part in ["d.c was written to since the import", "what was kept of d.pruned is gone"] {
-        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    for part in [
+        "d.c was written to since the import",
+        "what was kept of d.pruned is gone",
+        "d.was_view was written to since the import, which would be lost: 1 document then, 1 document now",
+        "was_collection was written to since it was kept: 1 document then, 2 documents now",
+        "d.made_view is not what the import made: it stays (1 document now)",
+    ] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
+    assert!(!refused.stderr.contains("e.capped"), "{}", refused.stderr);
     assert_eq!(shown(&b).await, changed);
     cli.json(&[&undo[..], &["--yes"]].concat()).await;
     assert!(!names(&to).await.contains(&"pruned".to_owned()));
-    assert_eq!(documents(&to, "c").await.len(), 1);
+    assert_eq!((documents(&to, "c").await.len(), documents(&to, "made_view").await.len()), (1, 1));
+    assert_eq!(documents(&b.database("e"), "capped").await.len(), 2);
 
     // Killed half way, it is finished, and so is undoing; the last import is undone first.
     let first = shown(&b).await;
@@ -1019,7 +1036,31 @@ async fn what_was_kept_is_put_back_whole() {
             _ => assert_eq!(documents(&to, "c").await.len(), 40),
         }
     }
+    // What comes under a name in the moment between the two renames is not lost.
+    let slow =
+        doc! { "failCommands": ["renameCollection"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
+    target.fail_command("alwaysOn", slow).await;
+    let child = cli.spawn(&import);
+    let c = to.collection::<Document>("c");
+    let is_gone = async || !names(&to).await.contains(&"c".to_owned());
+    while !is_gone().await {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    c.insert_one(doc! { "_id": "between" }).await.unwrap();
+    let imported = support::cli::finish(child).await;
+    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    assert_eq!((imported.code, documents(&to, "c").await.len()), (Some(0), 40), "{imported:?}");
+    let mut between = Vec::new();
+    for name in to.list_collection_names().await.unwrap().iter().filter(|name| name.starts_with("bsonvault.kept.")) {
+        let found = to.collection::<Document>(name).count_documents(doc! { "_id": "between" }).await.unwrap();
+        between.extend((found > 0).then_some(name.clone()));
+    }
+    assert_eq!(between.len(), 1, "{between:?}");
+    // The last one is undone first.
+    insert(&to, "c", [doc! { "_id": "before the second" }]).await;
     cli.json(&import).await;
+    cli.json(&undo).await;
+    assert_eq!(documents(&to, "c").await.len(), 41);
     cli.json(&import).await;
     let dropped = cli.json(&["import", "--drop-replaced"]).await;
     assert_eq!(dropped["backups"].as_array().unwrap().len(), 2, "{dropped}");

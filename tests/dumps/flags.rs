@@ -134,6 +134,7 @@ async fn what_is_not_supported_is_refused_by_name() {
         (vec!["restore", "--uri", none, "--preserveUUID", &dir], "--preserveUUID"),
         (vec!["restore", "--uri", none, "--writeConcern", "{w: 3}", &dir], "--writeConcern"),
         (vec!["restore", "--uri", none, "--oplogFile", "x", &dir], "--oplogFile"),
+        (vec!["restore", "--uri", none, "--oplogLimit", "yesterday", &dir], "yesterday"),
         (vec!["restore", "--uri", none, "-c", "x", &dir], "--db"),
         (vec!["restore", none, "--archive=x", &dir], "--archive"),
         (vec!["dump", none, "--repair"], "--repair"),
@@ -192,7 +193,8 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     let (from, to) = (source.client().await, target.client().await);
     fill(&from).await;
     let (cli, port) = (Cli::new(), source.port().to_string());
-    let (source, target) = (source.uri(), target.uri());
+    let target_server = target;
+    let (source, target) = (source.uri(), target_server.uri());
     std::fs::write(cli.dir().join("config.yaml"), format!("uri: \"{source}\"\n")).unwrap();
 
     // What changes nothing is said once; not with --quiet.
@@ -223,6 +225,12 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
         "--forceTableScan",
     ];
     assert_eq!(succeed(&cli, &quiet).await.stderr, "");
+    succeed(&cli, &["dump", &source, "-dshop", "--excludeCollection", "log", "--excludeCollection=orders", "-oless"]).await;
+    let less = std::fs::read_dir(cli.dir().join("less/shop")).unwrap().count();
+    assert_eq!(less, 2 * ["tm", "tmp_1", "tmp_2"].len());
+    let output = cli.run(&["dump", &source, "--oplog", "-o", "none"]).await;
+    assert!(output.code == Some(1) && output.stderr.contains("it is not a replica set"), "{output:?}");
+    assert!(!cli.dir().join("none").exists());
     assert!(succeed(&cli, &["dump", "--version"]).await.stdout.contains(env!("CARGO_PKG_VERSION")));
 
     // The documents of one collection, from one to the other.
@@ -245,10 +253,32 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     let indexes = to.database("shop").run_command(doc! { "listIndexes": "orders" }).await.unwrap();
     assert!(!indexes.to_string().contains("hashed") && indexes.to_string().contains("a.b"), "{indexes}");
     assert_eq!(names(&to, "shop").await, ["log", "orders", "piped", "tm"]);
+    to.database("shop").drop().await.unwrap();
+    let some = ["--excludeCollection", "log", "--excludeCollectionsWithPrefix", "t", "--noIndexRestore", "first"];
+    let output = succeed(&cli, &[&["restore", &target][..], &some].concat()).await;
+    assert_eq!(names(&to, "shop").await, ["orders"], "{}", output.stdout);
+    assert_eq!(to.database("shop").collection::<Document>("orders").list_index_names().await.unwrap(), ["_id_"]);
+
+    // In the order of the dump, however late the first command is.
+    let pad = "x".repeat(5_000_000);
+    let large: Vec<u8> = (0..6).rev().flat_map(|n| doc! { "_id": n, "pad": &pad }.to_vec().unwrap()).collect();
+    std::fs::write(cli.dir().join("large.bson"), large).unwrap();
+    let late = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 700, "appName": "bsonvault" };
+    target_server.fail_command(doc! { "times": 1 }, late).await;
+    let ordered =
+        ["-d", "shop", "-c", "large", "--maintainInsertionOrder", "--numInsertionWorkersPerCollection", "4", "large.bson"];
+    succeed(&cli, &[&["restore", &target][..], &ordered].concat()).await;
+    let stored =
+        to.database("shop").run_command(doc! { "find": "large", "sort": { "$natural": 1 }, "projection": { "_id": 1 } }).await;
+    let stored = stored.unwrap().get_document("cursor").unwrap().get_array("firstBatch").unwrap().clone();
+    let stored: Vec<i32> = stored.iter().map(|d| d.as_document().unwrap().get_i32("_id").unwrap()).collect();
+    assert_eq!(stored, [5, 4, 3, 2, 1, 0]);
 
     // Documents that are not added are an error where that is asked for, and counted where not.
     let again = ["restore", &target, "--nsInclude", "shop.tm", "--excludeCollection", "nobody", "first"];
-    succeed(&cli, &again).await;
+    for _ in 0..2 {
+        succeed(&cli, &again).await;
+    }
     let output = cli.run(&[&again[..], &["--stopOnError"]].concat()).await;
     assert!(output.code == Some(1) && output.stderr.contains("10 documents were not added"), "{}", output.stderr);
 }

@@ -13,7 +13,7 @@ mod work;
 use bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::server::Server;
+use support::server::{Server, ServerOptions};
 use support::zoo::{self, ZooOptions};
 
 use slice::Slice;
@@ -105,6 +105,37 @@ async fn an_id_meets_an_equal_one_that_was_read_later() {
     for uuid in slice.identities() {
         slice.read_part(uuid, 0, 1).await;
     }
+    let frames = slice.frames().await;
+    let outlined = slice.outline(&frames, |_| true).unwrap();
+    slice.bring(&frames, &outlined, &target, 4).await;
+    assert_same(&slice.differences(&outlined, &target).await);
+}
+
+/// Servers of 4.4 take such names in inserts, and in nothing that an update writes.
+#[tokio::test]
+async fn names_of_operators_inside_of_documents_come_through_a_slice_of_old_servers() {
+    let old = |set: Option<&str>| ServerOptions {
+        version: Some("4.4.2".to_owned()),
+        repl_set: set.map(str::to_owned),
+        ..ServerOptions::default()
+    };
+    let (source, target) = tokio::join!(Server::start(old(Some("source"))), Server::start(old(None)));
+    let client = source.client().await;
+    let c = client.database("work").collection::<Document>("c");
+    let of = |n: i32| doc! { "_id": n, "n": n, "a": [{ "$set": n }, { "b.c": { "$x": "$$ROOT" } }], "r": { "$id": n } };
+    c.insert_many((0..20).map(of)).await.unwrap();
+    let from = slice::time(&client).await;
+    let mut slice = Slice::list(&source, from).await;
+    // Read before or after they are inserted, changed, deleted and inserted again.
+    let all = slice.identities();
+    slice.read_part(all[0], 0, 2).await;
+    c.insert_many((20..40).map(of)).await.unwrap();
+    c.update_many(doc! { "n": { "$gte": 10 } }, doc! { "$set": { "more": { "y": 1 } }, "$unset": { "n": 1 } }).await.unwrap();
+    c.delete_many(doc! { "_id": { "$lt": 5 } }).await.unwrap();
+    c.insert_many((0..3).map(of)).await.unwrap();
+    slice.read_part(all[0], 1, 2).await;
+    c.delete_one(doc! { "_id": 30 }).await.unwrap();
+    c.insert_one(of(30)).await.unwrap();
     let frames = slice.frames().await;
     let outlined = slice.outline(&frames, |_| true).unwrap();
     slice.bring(&frames, &outlined, &target, 4).await;

@@ -3,6 +3,7 @@
 mod checks;
 mod description;
 mod hold;
+mod latest;
 pub mod provenance;
 mod remove;
 
@@ -13,6 +14,7 @@ use futures::StreamExt as _;
 
 pub use self::description::{Described, verified};
 pub use self::hold::Hold;
+pub use self::latest::Latest;
 pub use self::provenance::Provenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;
@@ -155,7 +157,8 @@ impl Catalog {
         Ok(found)
     }
 
-    /// The complete backup of this name, or at this path: what contains a `/`, or is a directory and no backup's name.
+    /// The complete backup of this name, or at this path: what contains a `/`, or is a directory and no backup's name. `latest`
+    /// is none here: see [`latest`](Self::latest).
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Refused`] for one that is not complete;

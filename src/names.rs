@@ -99,6 +99,15 @@ impl fmt::Display for Namespace {
 #[serde(try_from = "String", into = "String")]
 pub struct BackupName(String);
 
+/// What stands for the newest complete backup wherever a backup's name is taken. No backup may have it for a name.
+pub const LATEST: &str = "latest";
+
+/// Whether this stands for the newest complete backup.
+#[must_use]
+pub fn is_latest(name: &str) -> bool {
+    name.eq_ignore_ascii_case(LATEST)
+}
+
 impl BackupName {
     /// What the name of every backup begins with that was not given another name.
     pub const PREFIX: &str = "atlas-backup-";
@@ -114,6 +123,10 @@ impl BackupName {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it could not be a backup's.
     pub fn parse(name: &str) -> Result<Self> {
+        if is_latest(name) {
+            return Err(Error::usage(format!("{name:?} is no backup's own name: it stands for the newest complete one"))
+                .hint("write the backup's name; `bsonvault list` shows it"));
+        }
         let good = name.len() <= 200
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));

@@ -44,7 +44,7 @@ const ONLY: [(&str, &[&str]); 26] = [
     ("croner", &["schedule.rs"]),
     ("dotenvy", &["config"]),
     ("toml_edit", &["config/"]),
-    ("tar", &["engine/download.rs"]),
+    ("tar", &["engine/download.rs", "interop/packed.rs"]),
     ("async_compression", &["interop/"]),
     ("crc64fast", &["format/mongodump"]),
     ("flate2", &[]),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::names::BackupName;
 use bsonvault::store::Store;
+use support::cli::{Cli, Output};
+use support::server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::sync::CancellationToken;
@@ -291,4 +295,137 @@ async fn it_holds_what_it_is_given_to_its_end_and_cannot_be_sought() {
     fn is_a_body<T: tokio::io::AsyncRead + tokio::io::AsyncSeek + Send + Unpin + 'static>(_: &T) {}
     let (_directory, backup) = fixture().await;
     is_a_body(&Download::open(backup, Arc::new(())).await.unwrap());
+}
+
+fn with_input(cli: &Cli, args: &[&str], file: &Path) -> Output {
+    Output::from(cli.command(args).stdin(std::fs::File::open(file).unwrap()).output().unwrap())
+}
+
+#[tokio::test]
+async fn a_download_becomes_a_backup_again_as_it_is_or_not_at_all() {
+    let (_kept, backup) = fixture().await;
+    let bytes = tar_of(&backup).await;
+    let cli = Cli::new();
+    let (file, backups) = (cli.dir().join("x.tar"), cli.dir().join("backups"));
+    let left = || std::fs::read_dir(&backups).map_or(0, |entries| entries.count());
+
+    // 1. What is cut, changed or something else leaves nothing.
+    let at = bytes.windows(4).position(|four| four == b"\x28\xB5\x2F\xFD").unwrap() + 20;
+    let mut changed = bytes.clone();
+    changed[at] ^= 1;
+    for (content, code, told) in
+        [(&bytes[..bytes.len() / 2], 1, "is cut"), (&bytes[..bytes.len() - 3000], 1, "is cut"), (&changed, 3, "damaged")]
+    {
+        std::fs::write(&file, content).unwrap();
+        let refused = cli.run(&["adopt", "x.tar"]).await;
+        assert!(refused.code == Some(code) && refused.stderr.contains(told), "{told}: {refused:?}");
+        assert_eq!(left(), 0, "{told}");
+    }
+
+    // 2. The whole one, also gzip, and from standard input.
+    std::fs::write(&file, &bytes).unwrap();
+    let adopted = cli.json(&["adopt", "x.tar"]).await;
+    assert_eq!((&adopted["name"], &adopted["unpacked"]), (&NAME.into(), &true.into()), "{adopted}");
+    assert_eq!(cli.run(&["verify", "latest", "--deep"]).await.code, Some(0));
+    let again = cli.run(&["adopt", "x.tar"]).await;
+    assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{again:?}");
+    assert_eq!(left(), 1);
+    std::fs::remove_dir_all(backups.join(NAME)).unwrap();
+    assert!(Command::new("gzip").arg(&file).status().unwrap().success());
+    assert_eq!(with_input(&cli, &["adopt", "-"], &cli.dir().join("x.tar.gz")).code, Some(0));
+    assert_eq!(cli.run(&["verify", NAME]).await.code, Some(0));
+
+    // 3. Other verbs say what to do with it.
+    for args in [&["verify", "x.tar.gz"][..], &["show", "x.tar.gz"], &["restore", "x.tar.gz"]] {
+        let told = cli.run(args).await;
+        assert!(told.code != Some(0) && told.stderr.contains("`bsonvault import FILE`"), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
+    let server = Server::standalone().await;
+    let client = server.client().await;
+    for (database, documents) in [("a", 3), ("b", 2)] {
+        let documents: Vec<bson::Document> = (0..documents).map(|i| bson::doc! { "_id": i }).collect();
+        client.database(database).collection("c").insert_many(documents).await.unwrap();
+    }
+    let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri()).env("MONGO_URI_LOCAL", server.uri());
+    let taken = cli.json(&["backup"]).await;
+    let name = taken["name"].as_str().unwrap();
+    std::fs::rename(cli.dir().join("backups"), cli.dir().join("taken")).unwrap();
+    let taken = Catalog::new(Store::open(cli.dir().join("taken").to_str().unwrap()).unwrap());
+    let backup = taken.find(name).await.unwrap();
+    let held: std::collections::BTreeSet<String> = backup.manifest.collections.iter().map(|c| c.database.clone()).collect();
+    let count = |database: &str| backup.manifest.collections.iter().filter(|c| c.database == database).count();
+    let there = async || -> Vec<String> {
+        let names = client.list_database_names().await.unwrap();
+        names.into_iter().filter(|name| !["admin", "config", "local"].contains(&name.as_str())).collect()
+    };
+
+    // 1. There is no latest, and nothing may be called so.
+    let none = cli.run(&["import", "latest"]).await;
+    assert!(none.code == Some(1) && none.stderr.contains("no complete backup"), "{none:?}");
+    assert!(BackupName::parse("Latest").is_err());
+
+    // 2. A download is imported from its file and from standard input, and leaves nothing beside.
+    let file = cli.dir().join("x.tar");
+    std::fs::write(&file, tar_of(&backup).await).unwrap();
+    let report = cli.json(&["import", "x.tar", "--yes", "--allow-same"]).await;
+    assert_eq!((&report["backup"], report["documents"].as_u64()), (&name.into(), Some(backup.manifest.totals.documents)));
+    let piped = with_input(&cli, &["import", "-", "--yes", "--json", "--allow-same"], &file);
+    assert_eq!((piped.code, &piped.json()["documents"]), (Some(0), &report["documents"]), "{piped:?}");
+    let uri = server.uri();
+    let listed = cli.run(&["restore", "--uri", &uri, name]).await;
+    assert!(listed.code == Some(1) && listed.stderr.contains("does not exist"), "no such backup here: {listed:?}");
+
+    // 3. Of two, latest is the newer, and says which and of how many kinds.
+    assert_eq!(cli.run(&["adopt", "x.tar"]).await.code, Some(0));
+    std::fs::create_dir_all(cli.dir().join("d/old")).unwrap();
+    std::fs::write(cli.dir().join("d/old/c.bson"), bson::rawdoc! { "_id": 1 }.as_bytes()).unwrap();
+    let older = cli.json(&["adopt", "d", "--created", "2020-01-01"]).await;
+    let shown = cli.run(&["show", "latest"]).await;
+    assert!(shown.stdout.contains(name), "{shown:?}");
+    assert!(shown.stderr.contains(&format!("latest is {name}")) && shown.stderr.contains("2 sources"), "{shown:?}");
+    assert_eq!(cli.json(&["show", "LATEST"]).await["name"], name);
+    let imported = cli.json(&["import", "latest", "--yes", "--allow-same"]).await;
+    assert_eq!(imported["backup"], name);
+    let exported = cli.json(&["export", "latest", "--out", "out", "--format", "dir"]).await;
+    assert_eq!(exported["backup"], name, "{exported}");
+    for args in [&["restore", "--uri", &uri, name][..], &["restore", "--uri", &uri, "latest"]] {
+        let told = cli.run(args).await;
+        let meant = format!("`bsonvault import {}`", args[3]);
+        assert!(told.code == Some(2) && told.stderr.contains(&meant), "{told:?}");
+    }
+    let told = cli.run(&["adopt", older["name"].as_str().unwrap()]).await;
+    assert!(told.code == Some(2) && told.stderr.contains("is a backup already"), "{told:?}");
+
+    // 4. A connection string is not a backup, and shows no password.
+    for verb in ["import", "show", "verify", "export", "adopt"] {
+        let more: &[&str] = if verb == "export" { &["--out", "o", "--format", "dir"] } else { &[] };
+        let told = cli.run(&[&[verb, "mongodb://u:hunter2@h/"], more].concat()).await;
+        assert!(told.code == Some(2) && told.stderr.contains("connection string"), "{told:?}");
+        assert!(!told.stderr.contains("hunter2"), "{told:?}");
+    }
+
+    // 5. --database chooses, --as renames, and the only database may still be renamed by --database, which is said.
+    for name in there().await {
+        client.database(&name).drop().await.unwrap();
+    }
+    let first = held.first().unwrap();
+    let one = cli.json(&["import", "latest", "--allow-same", "--database", first]).await;
+    assert_eq!((one["collections"].as_array().unwrap().len(), there().await), (count(first), vec![first.clone()]), "{one}");
+    cli.json(&["import", "latest", "--allow-same", "--database", first, "--as", "copy"]).await;
+    let mut both = vec![first.clone(), "copy".to_owned()];
+    both.sort();
+    assert_eq!(there().await, both);
+    let old = cli.run(&["import", older["name"].as_str().unwrap(), "--database", "new"]).await;
+    assert!(old.code == Some(0) && old.stderr.contains("--as new"), "{old:?}");
+    assert!(there().await.contains(&"new".to_owned()));
+    let missing = cli.run(&["import", older["name"].as_str().unwrap(), "--database", "a", "--database", "b"]).await;
+    assert!(missing.code == Some(2) && missing.stderr.contains("holds no database"), "{missing:?}");
+    // The database in the URI's path is for programs that name none.
+    let in_path = format!("{}other", server.uri().split_once('?').map_or(uri.as_str(), |(before, _)| before));
+    cli.json(&["import", "latest", "--yes", "--allow-same", "--target", &in_path, "--database", first]).await;
+    assert!(!there().await.contains(&"other".to_owned()));
 }

@@ -6,12 +6,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{render, with_progress};
+use super::{catalog, named, render, with_progress};
 use crate::clock;
 use crate::config::{Config, Flags};
 use crate::engine::adopt::{self, AdoptOptions};
+use crate::engine::unpack;
 use crate::error::{Error, Result};
-use crate::interop::Dump;
+use crate::interop::{Opened, Packed};
 use crate::names::NamespacePattern;
 use crate::pipeline::progress::Progress;
 use crate::store::Store;
@@ -19,7 +20,7 @@ use crate::store::Store;
 /// Flags of `adopt`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: a directory, an archive or a .bson file that mongodump wrote, compressed or not; `-` for an archive on standard input
+    /// The dump: a directory, an archive or a .bson file that mongodump wrote, compressed or not, or the tar file of a backup that a service sent; `-` for standard input
     #[arg(value_name = "DUMP")]
     dump: String,
     /// Adopt only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
@@ -55,7 +56,11 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
     let options = AdoptOptions { include, exclude, created, tuning: config.tuning, ..AdoptOptions::default() };
     let store = Store::open(&config.path)?;
-    let dump = Dump::open_as(&args.dump, None, config.tuning.memory_bytes, stop).await?;
+    named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
+    let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, stop).await? {
+        Opened::Dump(dump) => dump,
+        Opened::Backup(packed) => return unpacked(&args, packed, config, stop).await,
+    };
     let progress = Progress::default();
     let work = adopt::run(&dump, &store, &options, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;
@@ -76,6 +81,35 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         "seconds": render::seconds(manifest),
     });
     Ok(Outcome::done(render::adopted(&report), output::fields(&fields)?))
+}
+
+/// A backup in a tar file becomes one of the path as it is.
+async fn unpacked(args: &Args, packed: Packed, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+    let is_asked_for_more = !args.include.is_empty()
+        || !args.exclude.is_empty()
+        || args.created.is_some()
+        || args.level.is_some()
+        || args.codec.is_some();
+    if is_asked_for_more {
+        return Err(Error::usage(format!("{} is a backup already, and stays as it is", packed.location()))
+            .hint("leave out the flags that say how a dump becomes one"));
+    }
+    let backup = unpack::into(packed, &catalog(config)?, stop).await?;
+    let manifest = &backup.manifest;
+    let fields = json!({
+        "name": manifest.name,
+        "path": backup.location(),
+        "created": manifest.created,
+        "documents": manifest.totals.documents,
+        "buckets": manifest.buckets(),
+        "rawBytes": manifest.totals.raw_bytes,
+        "storedBytes": manifest.totals.stored_bytes,
+        "collections": manifest.totals.collections,
+        "consistency": manifest.consistency,
+        "leftOut": manifest.left_out,
+        "unpacked": true,
+    });
+    Ok(Outcome::done(render::backup(&backup.location(), manifest), output::fields(&fields)?))
 }
 
 /// A time in the past.

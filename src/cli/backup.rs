@@ -12,7 +12,7 @@ use crate::config::{Config, Flags};
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean;
 use crate::error::Result;
-use crate::names::{BackupName, NamespacePattern};
+use crate::names::{BackupName, NamespacePattern, is_latest};
 use crate::pipeline::progress::Progress;
 use crate::store::Store;
 
@@ -108,6 +108,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let store = Store::open(&config.path)?;
     let source = config.source()?;
     let resumed = match &args.resume {
+        // The newest of this source is what is taken without a name, too.
+        Some(Some(name)) if is_latest(name) => Some(None),
         Some(Some(name)) => Some(Some(BackupName::parse(name)?)),
         Some(None) => Some(None),
         None => None,

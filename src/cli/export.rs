@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
+use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{catalog, render, with_progress};
+use super::{render, with_progress};
 use crate::config::{Config, Flags};
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::pipeline::progress::Progress;
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, or the path of one
+    /// The backup: a name that `list` shows, latest for the newest complete one, or the path of one
     #[arg(value_name = "BACKUP")]
     backup: String,
     /// What is written: a directory of files, or one file; need not be said of standard output, which is an archive
@@ -75,7 +76,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, s
         oplog: false,
         tuning: config.tuning,
     };
-    let backup = catalog(config)?.find(&args.backup).await?;
+    let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config).await?;
     let progress = Progress::default();
     let work = export::run(&backup, &options, &destination, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;

@@ -1,30 +1,36 @@
 //! `import`: bring a backup, or a dump of mongodump's, into the target.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::confirm::{Loss, confirm};
+use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::render;
-use super::{afterwards, catalog, with_progress};
+use super::render::{self, plain};
+use super::{afterwards, with_progress};
 use crate::catalog::Backup;
 use crate::config::{Config, Flags};
-use crate::engine::record;
 use crate::engine::restore::{self, DumpOptions, Dumped, IndexMode, Origin, PlannedOverwrite, RestoreMode, RestoreOptions};
+use crate::engine::{record, unpack};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::ClusterTime;
+use crate::few::Few;
+use crate::format::manifest::{ClusterTime, Collection};
+use crate::interop::Opened;
 use crate::mongo::MongoUri;
-use crate::names::{NamespacePattern, NamespaceRename};
+use crate::names::{NamespacePattern, NamespaceRename, is_latest};
 use crate::pipeline::progress::Progress;
 use crate::sink::users::WantedAccounts;
 
 /// What says something of a backup that is imported, and nothing where none is.
-const OF_AN_IMPORT: [&str; 15] = [
+const OF_AN_IMPORT: [&str; 16] = [
     "keep_replaced",
     "backup",
     "database",
+    "as_name",
     "rename",
     "include",
     "exclude",
@@ -42,7 +48,7 @@ const OF_AN_IMPORT: [&str; 15] = [
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, the path of one, or what mongodump made: a directory, an archive, a file, or - for an archive on standard input; plain or gzip, whatever its name
+    /// The backup: a name that `list` shows, latest for the newest complete one, the path of one, the tar file that a service sent, or what mongodump made: a directory, an archive, a file; - for standard input; plain or gzip, whatever its name
     #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
     backup: Option<String>,
     /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish; what a restore left half filled under its final name only with --yes
@@ -57,9 +63,12 @@ pub struct Args {
     /// The target [env: MONGO_URI_LOCAL]
     #[arg(long, value_name = "URI")]
     target: Option<String>,
-    /// The database to bring it to, where one database is imported
-    #[arg(long, value_name = "NAME")]
-    database: Option<String>,
+    /// Import this database only; may be given more than once
+    #[arg(long, value_name = "DB")]
+    database: Vec<String>,
+    /// The name that the database gets, if one is imported
+    #[arg(long = "as", id = "as_name", value_name = "NAME")]
+    as_name: Option<String>,
     /// Import a namespace under another name, views and what they read included; `*` carries over what it stands for; may be given more than once
     #[arg(long, value_name = "FROM=TO")]
     rename: Vec<String>,
@@ -155,7 +164,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         include: patterns(&args.include)?,
         exclude: patterns(&args.exclude)?,
         renames: args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?,
-        database: args.database,
+        database: args.as_name.clone(),
         mode: match args.mode {
             Mode::Replace => RestoreMode::Replace,
             Mode::Fail => RestoreMode::Fail,
@@ -178,14 +187,31 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
     let progress = Progress::default();
-    let found = match found(asked, config).await? {
+    let silent = faces == Faces::Silent;
+    let found = match found(asked, silent, config).await? {
         Some(backup) if oplog_limit.is_some() => {
             let message = format!("--oplog-limit is about dumps, and {} is a backup", backup.location());
             return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
         }
         Some(backup) => Found::Backup(Box::new(backup)),
-        None => Found::dump(asked, (None, oplog_limit), config, faces, &progress, stop).await?,
+        None => match Opened::look(asked, config.tuning.memory_bytes, stop).await.map_err(before_any_change)? {
+            Opened::Dump(dump) => {
+                let how = DumpOptions { oplog_limit, ..dump_options(config) };
+                let looking = Dumped::of(dump, how, &progress, stop);
+                let looked = with_progress(faces, &progress, looking).await;
+                Found::Dump(Box::new(looked.map_err(before_any_change)?))
+            }
+            Opened::Backup(_) if oplog_limit.is_some() => {
+                return Err(Error::usage("--oplog-limit is about dumps, and this is a backup"));
+            }
+            Opened::Backup(packed) => {
+                let (backup, directory) =
+                    unpack::aside(packed, config.tuning.memory_bytes, stop).await.map_err(before_any_change)?;
+                Found::Unpacked(Box::new(backup), directory)
+            }
+        },
     };
+    let options = of_databases(&args.database, options, &found, silent)?;
     let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces, progress };
     bring(&found, how, config, stop).await
 }
@@ -206,15 +232,15 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     let How { target, options, dry_run, yes, faces, progress } = how;
     let source = config.configured_source()?;
     let origin = match found {
-        Found::Backup(backup) => Origin::from(&**backup),
+        Found::Backup(backup) | Found::Unpacked(backup, _) => Origin::from(&**backup),
         Found::Dump(dumped) => Origin::from(&**dumped),
     };
-    let mut plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await?;
+    let mut plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await.map_err(before_any_change)?;
     let overwrites = match plan.look_at_overwrites().await {
         Ok(overwrites) => overwrites.to_vec(),
         Err(e) => {
             plan.close().await;
-            return Err(e);
+            return Err(before_any_change(e));
         }
     };
     if dry_run {
@@ -232,13 +258,13 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
             && let Err(e) = confirm(loss(&overwrites), yes, stop).await
         {
             plan.close().await;
-            return Err(e);
+            return Err(before_any_change(e));
         }
         plan.overwrite_no_more();
     }
     let work = async {
         match found {
-            Found::Backup(backup) => record::import(backup, plan, &options, &progress, stop).await,
+            Found::Backup(backup) | Found::Unpacked(backup, _) => record::import(backup, plan, &options, &progress, stop).await,
             Found::Dump(dumped) => restore::execute(&**dumped, plan, &options, &progress, stop).await,
         }
     };
@@ -252,13 +278,21 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }
 
+/// The error of what only looked: an interruption changed nothing.
+fn before_any_change(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Interrupted => Error::new(ErrorKind::Interrupted, "interrupted; nothing was changed"),
+        _ => error,
+    }
+}
+
 /// What is lost by an import, if it is allowed.
 fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
     let what = match overwrites {
         [_] => "this holds documents and would be overwritten".to_owned(),
         many => format!("these {} hold documents and would be overwritten", many.len()),
     };
-    let hint = "give --yes to do it, with --keep-replaced so that it can be undone, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--database, \
+    let hint = "give --yes to do it, with --keep-replaced so that it can be undone, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--as, \
                 --rename), nothing is overwritten";
     Loss { what, each: overwrites.iter().map(render::overwrite).collect(), hint: hint.to_owned() }
 }
@@ -266,10 +300,19 @@ fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
 /// What is imported.
 pub(super) enum Found {
     Backup(Box<Backup>),
+    /// One that came in a tar file, and its directory, which is gone with this.
+    Unpacked(Box<Backup>, #[expect(dead_code, reason = "it is removed with this")] TempDir),
     Dump(Box<Dumped>),
 }
 
 impl Found {
+    fn collections(&self) -> &[Collection] {
+        match self {
+            Self::Backup(backup) | Self::Unpacked(backup, _) => &backup.manifest.collections,
+            Self::Dump(dumped) => dumped.dump().collections(),
+        }
+    }
+
     /// The dump in this place. Where it is that of one database, it may be given another name.
     pub(super) async fn dump(
         place: &str,
@@ -279,20 +322,59 @@ impl Found {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Self> {
-        let options = DumpOptions { database, oplog_limit, memory_bytes: config.tuning.memory_bytes };
+        let options = DumpOptions { database, oplog_limit, ..dump_options(config) };
         let looking = Dumped::open(place, options, progress, stop);
-        Ok(Self::Dump(Box::new(with_progress(faces, progress, looking).await?)))
+        let looked = with_progress(faces, progress, looking).await;
+        Ok(Self::Dump(Box::new(looked.map_err(before_any_change)?)))
     }
 }
 
+fn dump_options(config: &Config) -> DumpOptions {
+    DumpOptions { database: None, oplog_limit: None, memory_bytes: config.tuning.memory_bytes }
+}
+
+/// The options with the databases that are chosen. `--database` once gave the only database another name: it is still taken so if
+/// it cannot choose any.
+fn of_databases(asked: &[String], mut options: RestoreOptions, found: &Found, silent: bool) -> Result<RestoreOptions> {
+    let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
+    let passing: BTreeSet<&str> = found
+        .collections()
+        .iter()
+        .filter(|c| restore::passes(&c.namespace(), &options.include, &options.exclude))
+        .map(|c| c.database.as_str())
+        .collect();
+    let missing: Vec<&String> = asked.iter().filter(|name| !held.contains(name.as_str())).collect();
+    match (asked, missing.as_slice(), passing.first()) {
+        (_, [], _) => options.databases = asked.to_vec(),
+        ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() => {
+            if !silent {
+                output::to_stderr(&format!(
+                    "note: there is no database {} in it, so the only one, {}, gets that name; say it with --as {} \
+                     (--database chooses)\n",
+                    plain(only),
+                    plain(from),
+                    plain(only)
+                ));
+            }
+            options.database = Some(only.clone());
+        }
+        (_, [name, ..], _) => {
+            let held: Vec<String> = held.iter().map(ToString::to_string).collect::<Few>().into_sentences();
+            return Err(Error::usage(format!("it holds no database {name:?}"))
+                .hint(format!("--database chooses among {}; --as NAME gives one another name; case counts", held.join(", "))));
+        }
+    }
+    Ok(options)
+}
+
 /// The backup of this name or at this path; none where there may be a dump.
-async fn found(asked: &str, config: &Config) -> Result<Option<Backup>> {
+async fn found(asked: &str, silent: bool, config: &Config) -> Result<Option<Backup>> {
     let path = Path::new(asked);
     // A pipe of the shell's is no file.
-    if asked == "-" || (path.exists() && !path.is_dir()) {
+    if asked == "-" || (!is_latest(asked) && path.exists() && !path.is_dir()) {
         return Ok(None);
     }
-    match catalog(config)?.find(asked).await {
+    match named::find(asked, Asking { verb: "import", silent }, config).await {
         Ok(backup) => Ok(Some(backup)),
         Err(e) if e.kind() == ErrorKind::NotFound && path.is_dir() => Ok(None),
         Err(e) => Err(e),

@@ -12,6 +12,8 @@ pub mod export;
 pub mod import;
 pub mod list;
 pub mod logs;
+mod meant;
+mod named;
 pub mod output;
 pub mod progress;
 pub mod provenance;
@@ -31,7 +33,6 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,9 +43,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::progress::Progress;
 use crate::store::Store;
 use output::Outcome;
-
-/// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 1] = ["sync"];
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -128,8 +126,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
             return output::finish(Ok(Outcome::done(text, serde_json::Map::new())), false);
         }
         let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-        if let Some(later) = asked_for_later(&error) {
-            return output::finish(Err(later), json);
+        if let Some(unknown) = meant::unknown(&error, &args) {
+            return output::finish(Err(unknown), json);
         }
         let text = without_uris(error.render().to_string(), &args);
         if json {
@@ -148,17 +146,6 @@ fn without_uris(text: String, args: &[OsString]) -> String {
     args.iter().filter_map(|arg| arg.to_str()).fold(text, |text, arg| match arg.split_once("://") {
         Some((scheme, rest)) if !rest.is_empty() => text.replace(arg, &format!("{scheme}://…")).replace(rest, "…"),
         _ => text,
-    })
-}
-
-/// The answer where the unknown verb is one that is planned.
-fn asked_for_later(error: &clap::Error) -> Option<Error> {
-    if error.kind() != ClapKind::InvalidSubcommand {
-        return None;
-    }
-    let Some(ContextValue::String(asked)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    LATER_VERBS.contains(&asked.as_str()).then(|| {
-        Error::usage(format!("{asked} is not supported yet")).hint("`bsonvault --help` and `bsonvault VERB --help` show what is")
     })
 }
 

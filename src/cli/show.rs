@@ -1,14 +1,15 @@
 //! `show`: what a backup holds.
 
+use super::named::{self, Asking};
 use super::output::Outcome;
-use super::{catalog, render};
+use super::render;
 use crate::config::Config;
 use crate::error::Result;
 
 /// Flags of `show`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, or the path of one
+    /// The backup: a name that `list` shows, latest for the newest complete one, or the path of one
     #[arg(value_name = "BACKUP")]
     backup: String,
     /// With --json, list the segments of each collection, and of the oplog slice, too
@@ -17,7 +18,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, json: bool) -> Result<Outcome> {
-    let backup = catalog(config)?.find(&args.backup).await?;
+    let backup = named::find(&args.backup, Asking { verb: "show", silent: json }, config).await?;
     if json {
         return Ok(Outcome { long: Some(backup.describe(args.segments).await?), ..Outcome::default() });
     }

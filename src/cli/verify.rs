@@ -3,9 +3,10 @@
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{catalog, render, with_progress};
+use super::{render, with_progress};
 use crate::catalog::Backup;
 use crate::config::{Config, Flags};
 use crate::engine::drill::{self, DrillOptions};
@@ -21,7 +22,7 @@ const HINT: &str = "do not rely on it: take a new backup, and look after the dis
 /// Flags of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, or the path of one
+    /// The backup: a name that `list` shows, latest for the newest complete one, or the path of one
     #[arg(value_name = "BACKUP")]
     backup: String,
     /// Decompress every document and prove counts and content digests too, not only that each file is as it was written
@@ -57,7 +58,7 @@ impl Args {
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
     let target = if args.restore { Some(config.target()?) } else { None };
-    let backup = match catalog(config)?.find(&args.backup).await {
+    let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config).await {
         // A manifest that cannot be used is what a verification is there to find.
         Err(error) if error.kind() == ErrorKind::Damaged => return Ok(unusable(&args, error)),
         found => found?,

@@ -15,6 +15,7 @@ mod replayed;
 pub mod restore;
 pub mod tune;
 pub mod undo;
+pub mod unpack;
 pub mod verify;
 mod visit;
 

@@ -36,12 +36,11 @@ pub(super) fn recognize(head: &[u8]) -> Option<Foreign> {
     if head.starts_with(&[0x1F, 0x8B]) {
         return Some(Foreign { what: "compressed by gzip twice", hint: "decompress it once" });
     }
-    if let Some(first) = tar_entry(head) {
-        let is_own = first.split('/').find(|part| *part != ".").is_some_and(|name| name.starts_with(BackupName::PREFIX));
-        return Some(match is_own {
+    if tar_entry(head).is_some() {
+        return Some(match is_backup(head) {
             true => Foreign {
                 what: "a tar file of a backup, as the service's download makes it",
-                hint: "unpack it (tar -xf FILE -C DIRECTORY), and name the directory of the backup that is in it",
+                hint: "`bsonvault import FILE` imports it, and `bsonvault adopt FILE` makes a backup of it",
             },
             false => Foreign {
                 what: "a tar file",
@@ -57,6 +56,13 @@ pub(super) fn recognize(head: &[u8]) -> Option<Foreign> {
         });
     }
     None
+}
+
+/// Whether content that begins so is a tar file of a backup, as the service's download makes it.
+pub(super) fn is_backup(head: &[u8]) -> bool {
+    let first = tar_entry(head);
+    let name = first.as_deref().and_then(|first| first.split('/').find(|part| *part != "."));
+    name.is_some_and(|name| name.starts_with(BackupName::PREFIX))
 }
 
 /// The name of the first entry of a tar archive, whose header has a checksum: the sum of its bytes, its own eight as spaces.

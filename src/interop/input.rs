@@ -229,5 +229,11 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
         ErrorKind::NotFound => format!("{} does not exist", path.display()),
         _ => format!("{} cannot be read: {error}", path.display()),
     };
-    Error::new(kind, what).cause(error)
+    let error = Error::new(kind, what).cause(error);
+    match kind {
+        ErrorKind::NotFound => {
+            error.hint("name what mongodump wrote: a directory, an archive or a .bson file, and - for standard input")
+        }
+        _ => error,
+    }
 }

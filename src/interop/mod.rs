@@ -7,6 +7,7 @@ mod feed;
 mod foreign;
 mod input;
 mod old_indexes;
+mod packed;
 mod room;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use self::directory::Directory;
 use self::feed::{Feed, on_thread};
 use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
+pub use self::packed::Packed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;
 use crate::format::digest::Content;
@@ -123,6 +125,40 @@ impl Wanted {
             Of::Collection(number) => self.collections.get(number).copied().unwrap_or(false),
             Of::Oplog => self.oplog,
             Of::Users | Of::Roles => self.users,
+        }
+    }
+}
+
+/// What a place holds.
+#[derive(Debug)]
+pub enum Opened {
+    /// A dump.
+    Dump(Dump),
+    /// A backup in a tar file.
+    Backup(Packed),
+}
+
+impl Opened {
+    /// Looks at what is in this place, as [`Dump::open_as`] does.
+    ///
+    /// # Errors
+    /// As for [`Dump::open_as`].
+    pub async fn look(location: &str, memory: u64, stop: &CancellationToken) -> Result<Self> {
+        let (asked, ending) = (location.to_owned(), stop.clone());
+        let opened = on_thread(move || match asked.as_str() {
+            "-" => Ok(match Packed::of_stdin(&ending)? {
+                Ok(packed) => Self::Backup(packed),
+                Err(input) => Self::Dump(stream(input, "-", STDIN, memory)?),
+            }),
+            path => Ok(match Packed::in_file(Path::new(path), &ending)? {
+                Some(packed) => Self::Backup(packed),
+                None => Self::Dump(open(Path::new(path), None, memory, &ending)?),
+            }),
+        });
+        tokio::select! {
+            // A thread that waits for bytes which do not come is left behind.
+            () = stop.cancelled() => Err(Error::interrupted()),
+            opened = opened => opened,
         }
     }
 }

@@ -78,6 +78,14 @@ impl Dumped {
     /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
     pub async fn open(location: &str, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
         let dump = Dump::open_as(location, options.database.as_deref(), options.memory_bytes, stop).await?;
+        Self::of(dump, options, progress, stop).await
+    }
+
+    /// The same of a dump that was looked at already.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn of(dump: Dump, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
         if dump.has_oplog() {
             let kept = kept().await?;
             let store = Store::open(&kept.path().to_string_lossy())?;

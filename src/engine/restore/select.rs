@@ -75,7 +75,7 @@ fn filter<'a>(collections: &'a [Collection], left_out: &[LeftOut], options: &Res
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
     let wanted: Vec<&Collection> = lasting().filter(|c| is_wanted(&c.namespace(), options)).collect();
     if wanted.is_empty() && lasting().next().is_some() {
-        let error = Error::usage("--include and --exclude leave nothing of the backup to import");
+        let error = Error::usage("--database, --include and --exclude leave nothing of the backup to import");
         let left_out = temporary(collections, options);
         return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
     }
@@ -89,11 +89,13 @@ pub(super) fn temporary(collections: &[Collection], options: &RestoreOptions) ->
 }
 
 fn is_wanted(namespace: &Namespace, options: &RestoreOptions) -> bool {
-    passes(namespace, &options.include, &options.exclude)
+    let of_database = options.databases.is_empty() || options.databases.contains(&namespace.database);
+    of_database && passes(namespace, &options.include, &options.exclude)
 }
 
 /// Whether these patterns let a namespace through.
-pub(in crate::engine) fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
+#[must_use]
+pub fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
     let included = include.is_empty() || include.iter().any(|p| p.matches(namespace));
     included && !exclude.iter().any(|p| p.matches(namespace))
 }
@@ -144,7 +146,9 @@ fn database(wanted: &[&Collection], options: &RestoreOptions, in_path: Option<&s
         }
     }
     let asked = options.database.as_deref();
-    let Some(new) = asked.or(in_path.filter(|_| databases.len() == 1)) else { return Ok(None) };
+    // Whoever chooses a database by its name does not mean another one.
+    let in_path = in_path.filter(|_| databases.len() == 1 && options.databases.is_empty());
+    let Some(new) = asked.or(in_path) else { return Ok(None) };
     check_database(new)?;
     if databases.len() > 1 {
         let held: Vec<&str> = databases.iter().copied().collect();
@@ -153,7 +157,7 @@ fn database(wanted: &[&Collection], options: &RestoreOptions, in_path: Option<&s
             held.len(),
             held.join(", ")
         ))
-        .hint("leave --database out, choose one with --include, or name each by --rename"));
+        .hint("leave it out, choose one with --database, or name each by --rename"));
     }
     Ok(Some(new.to_owned()))
 }
@@ -197,7 +201,7 @@ fn check(to: &Namespace) -> Result<()> {
             ErrorKind::Refused,
             format!("{to} cannot be imported: the database belongs to the server itself"),
         )
-        .hint("choose another database with --database or --rename"));
+        .hint("choose another database with --as or --rename"));
     }
     check_database(&to.database)?;
     let reserved = to.collection.starts_with("system.") && to.collection != "system.js";
@@ -219,7 +223,7 @@ fn refuse_collisions(selected: &[Selected]) -> Result<()> {
                 return Err(Error::damaged(format!("the manifest names {from} twice")));
             }
             return Err(Error::usage(format!("{other} and {from} would both be imported as {to}"))
-                .hint("change --rename or --database so that each has a name of its own"));
+                .hint("change --rename or --as so that each has a name of its own"));
         }
     }
     Ok(())

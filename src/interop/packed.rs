@@ -1,0 +1,274 @@
+//! A backup in a tar file, as the service's download makes it, taken apart into a directory. The file may come from anywhere, so
+//! nothing in it leads out of that directory: only directories and regular files are taken, all of them below one directory.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use tar::{Archive, EntryType};
+use tokio_util::sync::CancellationToken;
+
+use super::feed::on_thread;
+use super::foreign;
+use super::input::{Input, STDIN};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::names::BackupName;
+
+/// Modes of files and directories, those that a backup has.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// The manifest until all else is there: with it, the backup is whole.
+const LAST: &str = "manifest.json.part";
+
+/// A tar file of a backup, at its beginning.
+pub struct Packed {
+    input: Input,
+    place: String,
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({})", self.place)
+    }
+}
+
+impl Packed {
+    /// What this is, if it begins as a tar file of a backup; else all of it again.
+    pub(super) fn of(input: Input, place: &str) -> std::result::Result<Self, Input> {
+        match foreign::is_backup(&input.head) {
+            true => Ok(Self { input, place: place.to_owned() }),
+            false => Err(input),
+        }
+    }
+
+    /// The same of a file, which is left alone if it is something else. Never of standard input.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`], [`ErrorKind::Damaged`] for gzip that cannot be read.
+    pub(super) fn in_file(path: &Path, stop: &CancellationToken) -> Result<Option<Self>> {
+        if !path.is_file() {
+            return Ok(None);
+        }
+        Ok(Self::of(Input::file(path, stop)?, &path.display().to_string()).ok())
+    }
+
+    /// Where it is, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.place
+    }
+
+    /// Takes it apart into this directory, and gives the name of the one directory that is in it then. What was written stays
+    /// if it fails.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] for what is cut or is no backup; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
+    pub async fn unpack(self, into: &Path, stop: &CancellationToken) -> Result<BackupName> {
+        let into = into.to_owned();
+        let unpacking = on_thread(move || {
+            let Self { input: Input { reading, trouble, .. }, place } = self;
+            unpack(reading, &place, &into).map_err(|e| trouble.explain(&place, e))
+        });
+        tokio::select! {
+            // A thread that waits for bytes which do not come is left behind.
+            () = stop.cancelled() => Err(Error::interrupted()),
+            unpacked = unpacking => unpacked,
+        }
+    }
+}
+
+fn unpack(reading: impl io::Read, place: &str, into: &Path) -> Result<BackupName> {
+    let mut archive = Archive::new(reading);
+    let mut name: Option<BackupName> = None;
+    let entries = archive.entries().map_err(|e| broken(place, &e))?;
+    for entry in entries {
+        let mut entry = entry.map_err(|e| broken(place, &e))?;
+        let kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            continue;
+        }
+        let path = entry.path().map_err(|e| broken(place, &e))?.into_owned();
+        let Some((top, below)) = inside(&path) else {
+            return Err(no_backup(place, &format!("a name in it leads elsewhere: {}", path.display())));
+        };
+        let Some(top) = top else { continue };
+        let top = BackupName::parse(&top).map_err(|_| no_backup(place, &format!("{top:?} is no backup's name")))?;
+        if *name.get_or_insert_with(|| top.clone()) != top {
+            return Err(no_backup(place, "it holds more than one directory"));
+        }
+        let at = into.join(top.as_str()).join(&below);
+        match kind {
+            EntryType::Directory => make(&at, place)?,
+            EntryType::Regular | EntryType::Continuous if !below.as_os_str().is_empty() => {
+                let is_manifest = below == Path::new(key::MANIFEST);
+                let at = if is_manifest { at.with_file_name(LAST) } else { at };
+                make(at.parent().unwrap_or(into), place)?;
+                let size = entry.size();
+                let written = write(&mut entry, &at, place)?;
+                if written != size {
+                    return Err(cut(place));
+                }
+            }
+            _ => return Err(no_backup(place, &format!("{} is neither a directory nor a regular file", path.display()))),
+        }
+    }
+    let name = name.ok_or_else(|| no_backup(place, "nothing is in it"))?;
+    let directory = into.join(name.as_str());
+    // A download ends with the manifest: without it, something is missing.
+    match std::fs::rename(directory.join(LAST), directory.join(key::MANIFEST)) {
+        Ok(()) => Ok(name),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(cut(place)),
+        Err(e) => Err(storage(&directory, &e)),
+    }
+}
+
+/// The first part of a path and the rest, if all of it lies inside. There is no first part in `./`.
+fn inside(path: &Path) -> Option<(Option<String>, PathBuf)> {
+    let mut parts = path.components().filter(|part| *part != Component::CurDir).map(|part| match part {
+        Component::Normal(name) => name.to_str().map(str::to_owned),
+        _ => None,
+    });
+    let first = match parts.next() {
+        None => return Some((None, PathBuf::new())),
+        Some(first) => first?,
+    };
+    let rest = parts.collect::<Option<Vec<String>>>()?;
+    Some((Some(first), rest.iter().collect()))
+}
+
+fn make(directory: &Path, place: &str) -> Result<()> {
+    match DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists || e.kind() == io::ErrorKind::NotADirectory => {
+            Err(no_backup(place, "a file and a directory in it have one name"))
+        }
+        Err(e) => Err(storage(directory, &e)),
+    }
+}
+
+fn write(content: &mut impl io::Read, path: &Path, place: &str) -> Result<u64> {
+    let mut file: File = match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(no_backup(place, "a file is in it twice")),
+        Err(e) => return Err(storage(path, &e)),
+    };
+    // What fails is either side: the file's own errors are told apart by writing in pieces.
+    let mut buffer = vec![0; 256 * 1024];
+    let mut written = 0;
+    loop {
+        let count = match content.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(broken(place, &e)),
+        };
+        io::Write::write_all(&mut file, &buffer[..count]).map_err(|e| storage(path, &e))?;
+        written += count as u64;
+    }
+    file.sync_all().map_err(|e| storage(path, &e))?;
+    Ok(written)
+}
+
+fn broken(place: &str, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => cut(place),
+        _ => Error::damaged(format!("{place} cannot be read as a tar file: {error}")).hint("download it again"),
+    }
+}
+
+fn cut(place: &str) -> Error {
+    Error::damaged(format!("{place} is cut: part of the backup is missing")).hint("it broke off: download it again")
+}
+
+fn no_backup(place: &str, why: &str) -> Error {
+    Error::damaged(format!("{place} is no tar file of one backup: {why}"))
+        .hint("a download of the service holds one backup; unpack other files yourself, and name the directory of the backup")
+}
+
+fn storage(path: &Path, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Storage, format!("{} cannot be written: {error}", path.display()))
+        .hint("set TMPDIR, or --path, to a directory with room")
+}
+
+impl Packed {
+    /// Standard input, if it is a tar file of a backup; else all of it again.
+    pub(super) fn of_stdin(stop: &CancellationToken) -> Result<std::result::Result<Self, Input>> {
+        Ok(Self::of(Input::stdin(stop)?, STDIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "atlas-backup-2026-11-28T18-14-53-439Z";
+
+    fn tar(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, kind, content) in entries {
+            let mut header = tar::Header::new_ustar();
+            // `set_path` refuses what a hostile file would hold.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            if *kind == EntryType::Symlink {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(bytes: &[u8]) -> (Result<BackupName>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        (unpack(bytes, "x.tar", directory.path()), directory)
+    }
+
+    #[test]
+    fn a_backup_comes_out_whole_whatever_the_order() {
+        use EntryType::{Directory, Regular};
+        let (manifest, file) = (format!("{NAME}/manifest.json"), format!("./{NAME}/shop/a.bson.zst"));
+        for entries in [
+            vec![("./", Directory, &b""[..]), (&file, Regular, b"data"), (&manifest, Regular, b"{}")],
+            vec![(&*manifest, Regular, &b"{}"[..]), (&file, Regular, b"data")],
+        ] {
+            let (name, directory) = unpacked(&tar(&entries));
+            let place = directory.path().join(name.unwrap().as_str());
+            assert_eq!(std::fs::read(place.join("shop/a.bson.zst")).unwrap(), b"data");
+            assert_eq!(std::fs::read(place.join("manifest.json")).unwrap(), b"{}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_leads_elsewhere_is_refused() {
+        use EntryType::{Fifo, Regular, Symlink};
+        let (manifest, file) = (format!("{NAME}/manifest.json"), format!("{NAME}/a.bson.zst"));
+        let whole = tar(&[(&*file, Regular, &[7; 3000]), (&manifest, Regular, b"{}")]);
+        for cut in [100, 512, 700, 2048, 3584, 4096, 4097] {
+            let (name, directory) = unpacked(&whole[..cut]);
+            assert!(name.is_err(), "{cut}");
+            assert!(!directory.path().join(&manifest).exists(), "{cut}");
+        }
+        let outside = format!("{NAME}/../../x");
+        for (entries, told) in [
+            (vec![(&*outside, Regular, &b"x"[..])], "leads elsewhere"),
+            (vec![("/etc/x", Regular, b"x")], "leads elsewhere"),
+            (vec![(&*file, Symlink, b"")], "neither"),
+            (vec![(&*file, Fifo, b"")], "neither"),
+            (vec![(&*file, Regular, b"x"), (&file, Regular, b"y")], "twice"),
+            (vec![(&*file, Regular, b"x"), ("other/manifest.json", Regular, b"{}")], "more than one"),
+            (vec![(NAME, Regular, b"x")], "neither"),
+            (vec![("latest/manifest.json", Regular, b"{}")], "no backup's name"),
+            (vec![], "nothing"),
+        ] {
+            let (name, directory) = unpacked(&tar(&entries));
+            let error = name.unwrap_err();
+            assert!(error.to_string().contains(told) && error.kind() == ErrorKind::Damaged, "{told}: {error}");
+            assert!(!directory.path().join("../x").exists());
+        }
+    }
+}

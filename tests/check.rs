@@ -185,6 +185,29 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     let report = anonymous.run(&["check"]).await;
     assert_eq!(report.code, Some(1));
     assert!(report.stdout.contains("has access control and the URI has no user"), "{}", report.stdout);
+    let refused = anonymous.run(&["backup"]).await;
+    let told = "requires authentication, and the URI names no user";
+    assert!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
+    assert!(refused.stderr.contains("USER:PASSWORD@") && !refused.stderr.contains("grant"), "{refused:?}");
+
+    // A role of the user's own covers buckets only if it names them, as the hint says.
+    let all =
+        doc! { "resource": { "db": "", "collection": "" }, "actions": ["find", "listCollections", "listIndexes", "collStats"] };
+    let listing = doc! { "resource": { "cluster": true }, "actions": ["listDatabases"] };
+    server.admin(doc! { "createRole": "own", "privileges": [all, listing], "roles": [] }).await.unwrap();
+    server.admin(doc! { "createUser": "own", "pwd": PASSWORD, "roles": ["own"] }).await.unwrap();
+    let own = Cli::new().env("MONGO_URI_ATLAS", uri(&server, "own"));
+    let refused = own.run(&["backup"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("in the buckets of a time series"), "{refused:?}");
+    assert!(refused.stderr.contains("{db: DATABASE, system_buckets: \"\"}"), "{refused:?}");
+    let buckets = doc! { "resource": { "db": "shop", "system_buckets": "" }, "actions": ["find"] };
+    server.admin(doc! { "grantPrivilegesToRole": "own", "privileges": [buckets] }).await.unwrap();
+    let taken = own.run(&["backup"]).await;
+    assert_eq!(taken.code, Some(0), "{taken:?}");
+    let import = anonymous.env("MONGO_URI_LOCAL", format!("mongodb://{}/?directConnection=true", server.host()));
+    let path = own.dir().join("backups").display().to_string();
+    let refused = import.run(&["import", "latest", "--path", &path, "--allow-same", "--yes"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 
 use super::Role;
 use crate::error::{Error, ErrorKind};
+use crate::names::BUCKETS_PREFIX;
 
 /// Codes of the server's own list (`src/mongo/base/error_codes.yml` of mongodb/mongo) that are told apart here.
 pub mod code {
@@ -134,13 +135,19 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
                 .hint("run it again once the deployment is stable")
         }
         DriverKind::Authentication { message, .. } => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}"))
-                .hint(format!("check user, password and authSource in {side_uri}"))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}")).hint(login(side_uri))
         }
         DriverKind::Command(c) if c.code == code::AUTHENTICATION_FAILED => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message))
-                .hint(format!("check user, password and authSource in {side_uri}"))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message)).hint(login(side_uri))
         }
+        DriverKind::Command(c) if c.code == code::UNAUTHORIZED && c.message.contains("requires authentication") => {
+            without_login(role, what)
+        }
+        DriverKind::Command(c) if c.code == code::UNAUTHORIZED && c.message.contains(BUCKETS_PREFIX) => Error::new(
+            ErrorKind::Denied,
+            format!("{what}: the {side} denies it: {}, in the buckets of a time series", shorten(&c.message)),
+        )
+        .hint(format!("roles on a database or on all collections do not cover system.buckets: {}", buckets(role))),
         DriverKind::Command(c) if c.code == code::UNAUTHORIZED => {
             Error::new(ErrorKind::Denied, format!("{what}: the {side} denies it: {}", shorten(&c.message)))
                 .hint(format!("grant the user {grant}; `bsonvault check` shows which rights are missing"))
@@ -176,6 +183,39 @@ fn missing_record(message: &str) -> Option<&str> {
     let (_, name) = message.split_once("no records found")?.1.split_once("Name(\"")?;
     let (name, _) = name.split_once('"')?;
     name.starts_with("_mongodb._tcp.").then(|| name.trim_end_matches('.'))
+}
+
+/// The error of a server that asks for a login where the URI has none.
+#[must_use]
+pub fn without_login(role: Role, what: &str) -> Error {
+    let side = if role == Role::Source { "source" } else { "target" };
+    Error::new(ErrorKind::Denied, format!("{what}: the {side} requires authentication, and the URI names no user")).hint(format!(
+        "write USER:PASSWORD@ in front of the host in {}, and ?authSource= the database that the user was created in, if it is \
+         not admin",
+        role.setting()
+    ))
+}
+
+/// What gives rights on the buckets of time series.
+#[must_use]
+pub fn buckets(role: Role) -> &'static str {
+    match role {
+        Role::Source => {
+            "grant `readAnyDatabase` or `backup` on admin, or a role of your own with find on {db: DATABASE, system_buckets: \"\"}, \
+             or on {db: DATABASE, collection: \"system.buckets.NAME\"} for each time series"
+        }
+        Role::Target => {
+            "grant `readWriteAnyDatabase` with `dbAdminAnyDatabase` on admin, or a role of your own with find and insert on \
+             {db: DATABASE, system_buckets: \"\"}"
+        }
+    }
+}
+
+fn login(side_uri: &str) -> String {
+    format!(
+        "check user and password in {side_uri}, and authSource: the database that the user was created in; without it, the one \
+         in the URI's path counts, else admin"
+    )
 }
 
 /// Whether an error of this crate has a transient one of the driver behind it.

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::rawdoc;
-use mongodb::options::ServerAddress;
+use mongodb::Client;
+use mongodb::options::{ClientOptions, ServerAddress};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::command;
 
 /// How long a port may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,6 +24,18 @@ const OP_MSG: i32 = 2013;
 /// Whether anybody listens there.
 pub(super) async fn listens(address: &ServerAddress) -> bool {
     connect(address).await.is_some()
+}
+
+/// The replica set that a server says it is of; no set of one that is of none. No answer is none.
+pub(super) async fn replica_set(address: &ServerAddress, options: &ClientOptions) -> Option<Option<String>> {
+    let mut options = options.clone();
+    (options.hosts, options.repl_set_name, options.credential) = (vec![address.clone()], None, None);
+    (options.direct_connection, options.server_selection_timeout) = (Some(true), Some(PATIENCE));
+    options.load_balanced = None;
+    let client = Client::with_options(options).ok()?;
+    let hello = command::ask(&client.database("admin"), rawdoc! { "hello": 1 }).await.ok();
+    client.shutdown().immediate(true).await;
+    Some(hello?.get_str("setName").ok().map(str::to_owned))
 }
 
 /// Whether a server answers without TLS.

@@ -7,7 +7,7 @@ use mongodb::options::{ClientOptions, ServerAddress, Tls};
 
 use super::failure::unselected;
 use super::{MongoUri, probe, tls};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// How many servers are looked at.
 const LOOKED_AT: usize = 3;
@@ -19,6 +19,9 @@ const ASKS_FOR_CERTIFICATE: &str =
 pub(super) async fn explain(uri: &MongoUri, options: &ClientOptions, error: Error) -> Error {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<DriverError>());
     let Some(DriverKind::ServerSelection { message, .. }) = cause.map(|cause| cause.kind.as_ref()) else { return error };
+    if let Some(other) = of_another_set(uri, options, message).await {
+        return other;
+    }
     match hint(uri, options, message).await {
         Some(hint) => error.hint(hint),
         None => error,
@@ -78,12 +81,48 @@ async fn hint(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<
         }
     }
 
-    // 4. Another replica set than the one that is asked for.
-    match &options.repl_set_name {
-        Some(_) if message.contains("Topology: {") && !message.contains("Address: ") => {
-            Some(format!("no server is of the replica set that replicaSet names in {setting}: correct it or take it out"))
-        }
-        _ => None,
+    // 4. What the network says.
+    of_the_network(message).map(|hint| format!("{hint}; the host is named in {setting}"))
+}
+
+/// The error of servers that are of another replica set than the one that is asked for. The driver drops them without a word.
+async fn of_another_set(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<Error> {
+    let asked = options.repl_set_name.as_ref()?;
+    let is_dropped = message.contains("Topology: {") && !message.contains("Address: ");
+    if !is_dropped && !message.contains("does not match actual name") {
+        return None;
+    }
+    let mut found = Vec::new();
+    for host in options.hosts.iter().take(LOOKED_AT) {
+        let Some(set) = probe::replica_set(host, options).await else { continue };
+        found.push(match set {
+            Some(set) if set == *asked => return None,
+            Some(set) => format!("{host} is of the replica set {set:?}"),
+            None => format!("{host} is of no replica set"),
+        });
+    }
+    let setting = uri.role().setting();
+    let what = match found.is_empty() {
+        true => "no server is of the replica set that the URI names".to_owned(),
+        false => format!("{}, and the URI asks for {asked:?}", found.join(", ")),
+    };
+    Some(
+        Error::new(ErrorKind::Unreachable, format!("connecting to {uri}: {what}"))
+            .hint(format!("correct replicaSet in {setting}, or take it out: the hosts know their set")),
+    )
+}
+
+/// What to do about a network that says no.
+fn of_the_network(message: &str) -> Option<&'static str> {
+    let says = |what: &str| message.contains(what);
+    if says("failed to lookup address information") {
+        Some("the name cannot be resolved: check its spelling, and this machine's DNS")
+    } else if says("Connection refused") {
+        Some("check that it runs, its port, and that bindIp lets this machine in: nothing listens there")
+    } else if says("Network is unreachable") || says("No route to host") {
+        Some("this machine has no way there: check its network, VPN and routes")
+    } else {
+        None
     }
 }
 
@@ -98,6 +137,11 @@ fn of_certificates(message: &str) -> Option<&'static str> {
         )
     } else if says("invalid peer certificate: Expired") || says("certificate expired") {
         Some("the server's certificate has expired: renew it, or look at this machine's clock")
+    } else if says("fatal alert: InternalError") || says("tlsv1 alert internal error") {
+        Some(
+            "the server breaks off TLS with an internal error, as Atlas does if this machine's address is not in the IP access list of \
+             the project: add it there, under Network Access, and look whether the cluster is paused",
+        )
     } else if says("CertificateRequired") || says("HandshakeFailure") || says("CertificateUnknown") || says("BadCertificate") {
         Some(
             "the server asks for a certificate of the client's: name a PEM file that holds it and its key with tlsCertificateKeyFile",

@@ -2,6 +2,7 @@
 
 pub mod amend;
 mod options;
+mod wrong;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -40,6 +41,7 @@ impl Role {
     }
 
     /// Where its URI is said, for hints.
+    #[must_use]
     pub(super) fn setting(self) -> String {
         let (variable, flag) = self.places();
         format!("{variable} (or {flag})")
@@ -88,10 +90,10 @@ impl MongoUri {
     pub fn parse(role: Role, text: &str) -> Result<Self> {
         let given = text.trim().to_owned();
         let Understood { text, notes, names_compressors, any_hostname, .. } =
-            understand(&given).map_err(|trouble| invalid(role, trouble))?;
+            understand(&given).map_err(|trouble| invalid(role, trouble, &given))?;
         // The driver's message is left out: it quotes parts of the string, and a password with a character that should have
         // been escaped ends up in any of them.
-        let parsed = ConnectionString::parse(&text).map_err(|_| invalid(role, Trouble::Somewhere))?;
+        let parsed = ConnectionString::parse(&text).map_err(|_| invalid(role, Trouble::Somewhere, &given))?;
         let scheme = text.split_once("://").map_or("mongodb", |(scheme, _)| scheme);
         let hosts: Vec<String> = match &parsed.host_info {
             HostInfo::HostIdentifiers(hosts) => hosts.iter().map(host).collect(),
@@ -215,17 +217,18 @@ fn host(address: &ServerAddress) -> String {
     }
 }
 
-fn invalid(role: Role, trouble: Trouble) -> Error {
+fn invalid(role: Role, trouble: Trouble, given: &str) -> Error {
     let message = format!("Invalid {} URI format", role.label());
     match trouble {
         Trouble::Option(what, todo) => Error::usage(format!("{message}: the option {what}")).hint(todo),
-        Trouble::Value(option) => Error::usage(message).hint(format!("the value of the option {option} is not possible{}", expected(&option))),
-        Trouble::Port => Error::usage(message)
+        Trouble::Value(option) => Error::usage(format!("{message}: the value of the option {option} is not possible"))
+            .hint(format!("the value of the option {option} is not possible{}", expected(&option))),
+        Trouble::Port => Error::usage(format!("{message}: mongodb+srv takes no port"))
             .hint("mongodb+srv takes no port: DNS tells the ports; take it out, or write mongodb:// to name a server itself"),
-        Trouble::Somewhere => Error::usage(message).hint(
-            "it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/?NAME=VALUE&NAME=VALUE; mongodb+srv takes one host and no \
-             port; in a user's name or a password the characters @ : / ? & # % are written %40 %3A %2F %3F %26 %23 %25",
-        ),
+        Trouble::Somewhere => match wrong::diagnose(given) {
+            Some(wrong) => Error::usage(format!("{message}: {}", wrong.what)).hint(wrong.todo),
+            None => Error::usage(message).hint(wrong::LOOKS_LIKE),
+        },
     }
 }
 
@@ -268,7 +271,7 @@ mod tests {
             "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN=secret",
         ] {
             let error = source(bad).unwrap_err();
-            assert_eq!(error.to_string(), "Invalid Atlas URI format");
+            assert!(error.to_string().starts_with("Invalid Atlas URI format: "), "{error}");
             assert!(!format!("{error:?}").contains("ret"), "{bad}: {error:?}");
         }
     }

@@ -142,7 +142,9 @@ impl Wanted {
         let buckets = if kind == CollectionKind::TimeSeries { BUCKETS_PREFIX.len() } else { 0 };
         let length = namespace.to_string().len() + buckets;
         (length > longest).then(|| {
-            format!("{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with --database)")
+            format!(
+                "{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with --as)"
+            )
         })
     }
 

@@ -7,9 +7,9 @@ use bson::{Bson, doc, rawdoc};
 use super::{Blueprint, Standing, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Topology};
-use crate::mongo::failure::describe;
+use crate::mongo::failure::{describe, without_login};
 use crate::mongo::rights::{Place, Rights};
-use crate::mongo::{catalog, command};
+use crate::mongo::{Role, catalog, command};
 use crate::names::{FILLING_PREFIX, IMPORT_COLLECTION, Namespace, STAGING_PREFIX};
 
 /// How many missing rights an error names.
@@ -58,6 +58,8 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeM
 #[derive(Debug)]
 pub struct Lacking {
     missing: Vec<String>,
+    /// Nobody is logged in.
+    nobody: bool,
     /// What it has is enough to fill collections under their final names: see [`in_place`](super::in_place).
     pub allows_filling: bool,
 }
@@ -66,6 +68,9 @@ impl Lacking {
     /// It as an error.
     #[must_use]
     pub fn error(&self) -> Error {
+        if self.nobody {
+            return without_login(Role::Target, "nothing was changed");
+        }
         let named = &self.missing[..self.missing.len().min(NAMED_RIGHTS)];
         let more = self.missing.len() - named.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -81,7 +86,8 @@ impl Lacking {
 pub async fn lacking(target: &Target, blueprints: &[Blueprint]) -> Result<Option<Lacking>> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
     let missing = missing_rights(&rights, blueprints);
-    Ok((!missing.is_empty()).then(|| Lacking { allows_filling: allows_filling(&rights, blueprints), missing }))
+    let nobody = rights.users.is_empty();
+    Ok((!missing.is_empty()).then(|| Lacking { nobody, allows_filling: allows_filling(&rights, blueprints), missing }))
 }
 
 /// Whether these may be filled under their final names.
@@ -150,7 +156,7 @@ fn missing_rights(rights: &Rights, blueprints: &[Blueprint]) -> Vec<String> {
 pub(super) fn lacking_rights(missing: &str) -> Error {
     Error::new(ErrorKind::Denied, format!("the login at the target lacks rights, and nothing was changed: {missing}")).hint(
         "grant it `readWrite` and `dbAdmin` on each database that is imported into, and for time series or all databases `readWriteAnyDatabase` and \
-         `dbAdminAnyDatabase`; `bsonvault check` shows what for",
+         `dbAdminAnyDatabase`, or a role of your own, for time series on {db: DATABASE, system_buckets: \"\"}; `bsonvault check` shows what for",
     )
 }
 

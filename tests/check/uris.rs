@@ -68,6 +68,24 @@ async fn what_other_clients_write_stops_nothing_and_is_said() {
     fails("mongodb+srv://user:hunter2@cluster0.invalid:27017/", 2, "Invalid Atlas URI format", "takes no port").await;
     fails("mongodb+srv://a.invalid,b.invalid/", 2, "Invalid Atlas URI format", "one host").await;
 
+    // Faults of the string itself are named, and so are those of the network.
+    fails("mongodb://u:hunter2@h:hunter2/", 2, "the port of a host", "%3A").await;
+    fails("u:hunter2@h", 2, "it has no scheme", "mongodb://").await;
+    fails("mongodb+srv://u:hunter2@h.example.net:27017/", 2, "mongodb+srv takes no port", "mongodb://").await;
+    let soon = "serverSelectionTimeoutMS=400";
+    fails(&format!("mongodb://127.0.0.1:1/?{soon}"), 1, "does not answer", "nothing listens there").await;
+    fails(&format!("mongodb://no-such-host.invalid/?{soon}"), 1, "does not answer", "cannot be resolved").await;
+
+    // A replica set of another name, or none.
+    fails(&format!("mongodb://{host}/?{soon}&replicaSet=rs7"), 1, "is of no replica set", "replicaSet").await;
+    fails(&format!("mongodb://{host}/?{soon}&replicaSet=rs7&directConnection=true"), 1, "is of no replica set", "replicaSet")
+        .await;
+
+    // A server that breaks off TLS as Atlas does for addresses that it does not know.
+    let alert = server_that_answers(&[0x15, 3, 3, 0, 2, 2, 80]).await;
+    let tls = "tls=true&tlsAllowInvalidCertificates=true";
+    fails(&format!("mongodb://127.0.0.1:{alert}/?{soon}&{tls}"), 1, "does not answer", "IP access list").await;
+
     // TLS where there is none.
     let tls = "serverSelectionTimeoutMS=400&tls=true&tlsAllowInvalidCertificates=true";
     fails(&format!("mongodb://{host}/?{tls}"), 1, "does not answer", &format!("{host} does not speak TLS")).await;
@@ -161,6 +179,22 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     fails(&plain, 1, "does not answer", &format!("localhost:{port} speaks TLS: add tls=true")).await;
 }
 
+/// Answers whatever it is asked with these bytes, and closes.
+async fn server_that_answers(bytes: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                let _client_may_go = stream.read(&mut asked).await;
+                let _client_may_go = stream.write_all(bytes).await;
+            });
+        }
+    });
+    port
+}
+
 /// Answers as a member of a replica set whose members have names that nobody else knows.
 async fn member_of_a_hidden_set() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -207,7 +241,7 @@ async fn a_set_whose_members_have_names_of_their_own_is_told_from_one_that_is_do
     let port = member_of_a_hidden_set().await;
     let uri = format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=600&replicaSet=rs0");
     fails(&uri, 1, "mongo-0.hidden.invalid:27017", "directConnection=true").await;
-    fails(&uri.replace("rs0", "rs1"), 1, "does not answer", "replicaSet").await;
+    fails(&uri.replace("rs0", "rs1"), 1, "is of the replica set \"rs0\", and the URI asks for \"rs1\"", "replicaSet").await;
     let nobody = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=200", free_port());
     fails(&nobody, 1, "does not answer", "check that it runs").await;
 }

@@ -75,7 +75,9 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
         actions: &["find"],
         at: buckets(databases),
         required: source.has(Kind::TimeSeries),
-        grant: "readAnyDatabase or backup on admin (read on one database does not have it)".to_owned(),
+        grant: "readAnyDatabase or backup on admin, or a role of your own with find on {db: DATABASE, system_buckets: \"\"} (read on one \
+                database does not have it)"
+            .to_owned(),
         without: Some("there is no time series now; a backup would fail once there is one"),
     });
     rows.push(Need {
@@ -199,7 +201,9 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
             actions: &["insert", "find"],
             at: any_collection(BUCKETS_PREFIX),
             required: all_of(source).any(|held| held.kind == Kind::TimeSeries),
-            grant: "readWriteAnyDatabase on admin (readWrite on one database does not have it)".to_owned(),
+            grant: "readWriteAnyDatabase on admin, or a role of your own with insert and find on {db: DATABASE, system_buckets: \"\"} \
+                    (readWrite on one database does not have it)"
+                .to_owned(),
             without: Some("an import of a time series fails"),
         },
     ]

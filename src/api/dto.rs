@@ -166,6 +166,10 @@ pub(super) struct Imported {
     pub(super) job_id: JobId,
     /// The backup.
     pub(super) name: Option<String>,
+    /// Where it was imported: scheme, hosts and database of the target's URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "mongodb://db2.example.net:27017/")]
+    pub(super) target: Option<String>,
     /// Every collection that was imported.
     pub(super) collections: Vec<ImportedCollection>,
     /// Documents.
@@ -197,6 +201,7 @@ impl Imported {
         Some(Self {
             job_id: job.id,
             name: job.backup.clone(),
+            target: import.target.clone(),
             collections: import.collections.clone(),
             documents: import.documents,
             bytes: import.bytes,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::Inner;
 use super::job::{BackupRequest, ImportRequest, Job, JobId, JobKind, Trigger};
 use super::jobs::Claims;
+use super::status::BackupState;
 use super::work::{self, Asked};
 use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names::BackupName;
+use crate::names::{BackupName, is_latest};
 
 impl Inner {
     pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
@@ -38,15 +39,20 @@ impl Inner {
         let claims = Claims { source: true, ..Claims::default() };
         let inner = self.clone();
         let work = move |context| inner.engine.clone().block_on(work::backup(inner, source, asked, context));
-        self.jobs.submit(job, claims, Box::new(work)).await
+        let begun = self.jobs.submit(job, claims, Box::new(work)).await?;
+        if trigger == Trigger::Manual {
+            self.scheduler.ran(begun, clock::now()).await;
+        }
+        Ok(begun)
     }
 
     pub(super) async fn begin_import(self: Arc<Self>, request: ImportRequest) -> Result<JobId> {
         let _entered = self.jobs.enter()?;
-        let import = work::Import::prepare(&self, &request).await?;
+        let name = self.resolve(&request.backup_path).await?;
+        let import = work::Import::prepare(&self, &name, &request).await?;
         let claims = Claims { databases: import.databases()?, ..Claims::default() };
         let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
-        job.backup = Some(self.resolve(&request.backup_path)?.to_string());
+        job.backup = Some(name.to_string());
         job.import = Some(request);
         let inner = self.clone();
         let work = move |context| inner.engine.clone().block_on(import.run(inner, context));
@@ -55,13 +61,14 @@ impl Inner {
 
     pub(super) async fn begin_verify(self: Arc<Self>, name: String, deep: bool) -> Result<JobId> {
         let _entered = self.jobs.enter()?;
-        let found = match self.find(&name).await {
+        let name = self.resolve(&name).await?;
+        let found = match self.find(name.as_str()).await {
             // A manifest that cannot be used is what a verification is there to find.
             Err(error) if error.kind() == ErrorKind::Damaged => Err(error),
             found => Ok(found?),
         };
         let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
-        job.backup = Some(self.resolve(&name)?.to_string());
+        job.backup = Some(name.to_string());
         let inner = self.clone();
         let work = move |context| match found {
             Ok(backup) => inner.engine.clone().block_on(work::verify(inner, backup, deep, context)),
@@ -74,14 +81,19 @@ impl Inner {
     }
 
     pub(super) async fn find(&self, name: &str) -> Result<Backup> {
-        let name = self.resolve(name)?;
+        let name = self.resolve(name).await?;
         // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
         self.catalog.find(name.as_str()).await.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })
     }
 
     /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
-    /// there: a link, and what leads out of the path.
-    pub(super) fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
+    /// there: a link, and what leads out of the path. `latest` is the newest complete one.
+    pub(super) async fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
+        if is_latest(name_or_path) {
+            let entries = self.listing.get().await?;
+            let newest = entries.iter().find(|entry| entry.state == BackupState::Complete).ok_or_else(missing)?;
+            return BackupName::parse(&newest.name);
+        }
         let root = self.catalog.store().directory();
         let path = Path::new(name_or_path);
         let name = match path.parent() {

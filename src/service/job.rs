@@ -242,7 +242,7 @@ impl BackupRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportRequest {
-    /// The backup: its name, or its path as the status gives it.
+    /// The backup: its name, its path as the status gives it, or `latest` for the newest complete one.
     #[schema(example = "atlas-backup-2026-11-22T21-45-00-000Z")]
     pub backup_path: String,
     /// The name that the one database gets which is imported.
@@ -364,6 +364,10 @@ pub struct JobResult {
     /// The backup that was taken. It is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupResult>,
+    /// Whether a backup was imported into the target; none if that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub imported: Option<bool>,
     /// The import that was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportResult>,
@@ -400,6 +404,10 @@ pub struct BackupResult {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportResult {
+    /// The target: scheme, hosts and database of its URI. None of jobs that were kept before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "mongodb://db2.example.net:27017/")]
+    pub target: Option<String>,
     /// Every collection that was imported.
     pub collections: Vec<ImportedCollection>,
     /// Documents.
@@ -448,6 +456,7 @@ fn documents() -> String {
 impl From<&RestoreReport> for ImportResult {
     fn from(report: &RestoreReport) -> Self {
         Self {
+            target: Some(report.target.clone()),
             collections: report
                 .collections
                 .iter()

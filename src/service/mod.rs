@@ -17,6 +17,7 @@ mod scheduler;
 mod shown;
 mod state;
 mod status;
+mod told;
 pub mod webhook;
 mod work;
 
@@ -54,6 +55,7 @@ use crate::config::{Config, ServiceSettings};
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
+use crate::names::{LATEST, is_latest};
 use crate::retention::Rule;
 use crate::store::Store;
 
@@ -217,6 +219,7 @@ impl MongoBackupService {
                 return Ok(plan.report());
             }
             let report = clean::execute(&inner.catalog, plan, &CancellationToken::new()).await;
+            told::cleaned(&report, "clean");
             inner.listing.forget();
             Ok(report)
         })
@@ -226,12 +229,21 @@ impl MongoBackupService {
     /// Removes one backup.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Storage`]; [`ErrorKind::Closing`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Usage`] for `latest`;
+    /// [`ErrorKind::Storage`]; [`ErrorKind::Closing`].
     pub async fn delete_backup(&self, name: &str) -> Result<()> {
-        let name = self.0.resolve(name)?;
+        let resolved = self.0.resolve(name).await?;
+        if is_latest(name) {
+            return Err(Error::usage(format!("{LATEST} is not deleted: it may be another one by now"))
+                .hint(format!("name the backup; the newest complete one is {resolved}")));
+        }
+        let name = resolved;
         self.on_engine(move |inner| async move {
             let _entered = inner.jobs.enter()?;
             let deleted = clean::delete_one(&inner.catalog, &name, clock::now()).await;
+            if deleted.is_ok() {
+                tracing::info!(backup = %name, "deleted the backup {name}, as asked for");
+            }
             inner.listing.forget();
             // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
             deleted.map(drop).map_err(|e| if e.kind() == ErrorKind::NotFound { begin::missing() } else { e })
@@ -252,7 +264,7 @@ impl MongoBackupService {
     /// # Errors
     /// As for [`find`](Self::find), and those of `write`; [`ErrorKind::Busy`] where the memory is taken by other answers.
     pub async fn show(&self, name: &str, segments: bool, write: impl FnOnce(Described) -> Result<Vec<u8>>) -> Result<Answered> {
-        let name = self.0.resolve(name)?;
+        let name = self.0.resolve(name).await?;
         self.0.shown.get(self.0.find(name.as_str()), &name, segments, write).await
     }
 
@@ -374,7 +386,9 @@ impl MongoBackupService {
                     }
                 })
             }))
-            .await
+            .await?;
+        told::start(&self.0);
+        Ok(())
     }
 
     /// When backups are taken.

@@ -250,7 +250,17 @@ impl Scheduler {
         if let Some(reason) = &reason {
             tracing::error!(outcome = ?outcome, "the backup of {} was not begun: {reason}", due.planned);
         }
-        kept.last = Some(LastRun { planned: due.planned, at: now, outcome, job_id: begun.ok(), reason });
+        kept.last =
+            Some(LastRun { planned: due.planned, at: now, outcome, job_id: begun.ok(), trigger: Some(due.trigger), reason });
+        self.replace(kept).await;
+    }
+
+    /// A backup began that somebody asked for.
+    pub(super) async fn ran(&self, id: JobId, now: DateTime<Utc>) {
+        let _changing = self.0.changing.lock().await;
+        let trigger = Some(Trigger::Manual);
+        let run = LastRun { planned: now, at: now, outcome: RunOutcome::Started, job_id: Some(id), trigger, reason: None };
+        let kept = Kept { last: Some(run), ..self.kept().clone() };
         self.replace(kept).await;
     }
 

@@ -40,7 +40,7 @@ pub struct BackupStatus {
     pub timezone: String,
     /// When the next backup is due; none where the scheduler does not run.
     pub next_run: Option<DateTime<Utc>>,
-    /// The last backup that the scheduler began, or skipped.
+    /// The last backup that the scheduler began, or skipped, or that was asked for.
     pub last_run: Option<LastRun>,
     /// Whether each backup is imported once it is complete.
     pub auto_import: bool,
@@ -52,11 +52,11 @@ pub struct BackupStatus {
     pub backups: Vec<BackupEntry>,
 }
 
-/// What became of a time of the schedule.
+/// What became of a time of the schedule, or of a backup that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastRun {
-    /// The time that it was planned for.
+    /// The time that it was planned for; of one that was asked for, when that was.
     pub planned: DateTime<Utc>,
     /// When it was looked at.
     pub at: DateTime<Utc>,
@@ -64,6 +64,10 @@ pub struct LastRun {
     pub outcome: RunOutcome,
     /// The job that it began.
     pub job_id: Option<JobId>,
+    /// Who asked for it; none of those that were kept before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub trigger: Option<Trigger>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -10,6 +10,7 @@ use super::job::{
 };
 use super::jobs::{Context, Failure};
 use super::keep::Keep;
+use super::told;
 use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
@@ -95,6 +96,7 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, asked: Asked, 
     let taken = take(&service, &source, options, &context).await;
     service.listing.forget();
     let report = taken.map_err(at(JobKind::Backup))?;
+    told::took(&report);
     context.update(|job| {
         job.backup = Some(report.name.to_string());
         job.result.backup = Some(result_of(&report));
@@ -106,14 +108,10 @@ pub(super) async fn backup(service: Arc<Inner>, source: MongoUri, asked: Asked, 
     // 2. Its import.
     let imported = match service.config.target() {
         _ if !import => Ok(()),
-        Ok(target) => import_what_was_taken(&service, &report, &target, &context).await,
-        Err(e) if e.kind() == ErrorKind::NotConfigured => {
-            context.progress.note(
-                "no target is configured, so the backup is not imported: set MONGO_URI_LOCAL, or AUTO_IMPORT_TO_LOCAL=false",
-            );
-            Ok(())
+        target => {
+            context.update(|job| job.result.imported = Some(false));
+            import_if_there_is_a_target(&service, target, &report, &context).await
         }
-        Err(e) => Err(e),
     };
 
     // 3. Retention: the backup is a success, whatever became of its import.
@@ -164,6 +162,25 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     }
 }
 
+/// Without a target there is nothing to do, which the job says.
+async fn import_if_there_is_a_target(
+    service: &Inner,
+    target: Result<MongoUri>,
+    report: &BackupReport,
+    context: &Context,
+) -> Result<()> {
+    match target {
+        Ok(target) => import_what_was_taken(service, report, &target, context).await,
+        Err(e) if e.kind() == ErrorKind::NotConfigured => {
+            context.progress.note(
+                "no target is configured, so the backup is not imported: set MONGO_URI_LOCAL, or AUTO_IMPORT_TO_LOCAL=false",
+            );
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
 async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &MongoUri, context: &Context) -> Result<()> {
     let backup = service.catalog.find(report.name.as_str()).await?;
     let options = RestoreOptions { tuning: service.config.tuning, ..RestoreOptions::default() };
@@ -184,7 +201,7 @@ impl Import {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
-    pub(super) async fn prepare(service: &Inner, request: &ImportRequest) -> Result<Self> {
+    pub(super) async fn prepare(service: &Inner, name: &BackupName, request: &ImportRequest) -> Result<Self> {
         let target = service.config.target()?;
         let options = RestoreOptions {
             database: request.database_name.clone(),
@@ -194,7 +211,7 @@ impl Import {
             tuning: service.config.tuning,
             ..RestoreOptions::default()
         };
-        let backup = service.find(&request.backup_path).await?;
+        let backup = service.find(name.as_str()).await?;
         Ok(Self { backup, target, options })
     }
 
@@ -223,8 +240,10 @@ async fn import(import: Import, service: &Inner, context: &Context) -> Result<()
     let source = service.config.configured_source()?;
     let plan = restore::plan(&backup, &target, source.as_ref(), &options, &context.stop).await?;
     let report = record::import(&backup, plan, &options, &context.progress, &context.stop).await?;
+    told::imported(&report);
     context.update(|job| {
         job.result.import = Some(ImportResult::from(&report));
+        job.result.imported = Some(true);
         let collections = report.collections.iter();
         job.progress = JobProgress::done(collections.map(|c| (c.namespace.clone(), c.documents, c.bytes)));
     });
@@ -250,6 +269,7 @@ pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, cont
     let report = record::verify(&backup, &VerifyOptions { deep }, &context.stop).await;
     service.listing.forget();
     let report = report.map_err(at(JobKind::Verify))?;
+    told::verified(&report);
     let failure = problems(&report);
     context.update(|job| job.result.verify = Some(report.into()));
     failure.map_or(Ok(()), |error| Err(at(JobKind::Verify)(error)))
@@ -288,6 +308,7 @@ async fn retain(service: &Inner, made: &BackupName, retention: &Retention, conte
         Retention::Newest(count) => clean::beside(catalog, made, *count, zone, clock::now()).await,
         _ => clean::after_backup(catalog, policy, zone, clock::now()).await?,
     };
+    told::cleaned(&retained.report, "retention");
     Some(RetentionResult {
         deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),
         freed_bytes: retained.report.freed_bytes,

@@ -84,3 +84,57 @@ async fn an_import_that_fails_leaves_a_backup_and_says_which_half_failed() {
     let status = service.get("/api/backups/status").await;
     assert_eq!(status.body["data"]["backups"][0]["complete"], true, "{status:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_what_was_done_and_the_last_run_is_whoever_asked_for_it() {
+    let pair = Pair::start().await;
+    let cli = pair.service().env("BACKUP_ENABLED", "true").env("BACKUP_KEEP_LAST", "1").env("AUTO_IMPORT_TO_LOCAL", "true");
+    let service = Service::start(&cli).await;
+    let first = service.ended(&service.begin_backup().await).await;
+    assert_eq!((&first["result"]["imported"], &first["trigger"]), (&json!(true), &json!("manual")), "{first}");
+    let target = pair.target.host();
+    assert!(first["result"]["import"]["target"].as_str().unwrap().contains(&target), "{first}");
+    let second = service.ended(&service.begin_backup().await).await;
+    let status = service.get("/api/backups/status").await;
+    let last = &status.body["data"]["lastRun"];
+    assert_eq!(
+        (&last["jobId"], &last["trigger"], &last["outcome"]),
+        (&second["id"], &json!("manual"), &json!("started")),
+        "{last}"
+    );
+
+    // `latest` is the backup that it stands for, everywhere but where that would be deleted.
+    let (old, new) = (first["backup"].as_str().unwrap(), second["backup"].as_str().unwrap());
+    let shown = service.get("/api/backups/latest").await;
+    assert_eq!((shown.status, &shown.body["data"]["name"]), (200, &json!(new)), "{shown:?}");
+    assert_eq!(
+        service.get("/api/backups/latest/download").await.headers["content-disposition"].to_str().unwrap().contains(new),
+        true
+    );
+    let verified = service.post("/api/backups/latest/verify", &json!({})).await;
+    assert_eq!((verified.status, &verified.body["data"]["name"]), (200, &json!(new)), "{verified:?}");
+    let imported = service.ended(&service.begin_import("latest").await).await;
+    assert_eq!((&imported["backup"], &imported["result"]["imported"]), (&json!(new), &json!(true)), "{imported}");
+    let kept = service.delete("/api/backups/latest").await;
+    assert!(kept.status == 422 && kept.body["error"]["hint"].as_str().unwrap().contains(new), "{kept:?}");
+
+    let log = service.log().join("\n");
+    for told in [
+        "the next backup is due at",
+        "every 6 hours",
+        "the last 1; others are deleted",
+        "in the state file",
+        &format!("took the backup {new}: 6,000 documents in 6 collections"),
+        &format!("retention deleted the backup {old}"),
+        &format!("imported the backup {new} into mongodb://{target}/"),
+        "shop.part0, shop.part1",
+        &format!("verified the backup {new}: it is sound"),
+    ] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+    // It is kept over a restart.
+    assert_eq!(service.stop().await.0, Some(0));
+    let again = Service::start(&cli).await;
+    let shown = again.get("/api/schedule").await;
+    assert_eq!(shown.body["data"]["lastRun"]["jobId"], second["id"], "{shown:?}");
+}

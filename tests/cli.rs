@@ -257,8 +257,25 @@ async fn sigterm_ends_it_as_interrupted() {
     assert!(kill.success());
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(finish(child).await.code, Some(130), "{rest:?}");
-    assert!(rest.iter().any(|l| l == "error: interrupted"), "{rest:?}");
+    assert!(rest.iter().any(|l| l == "error: interrupted; nothing of the backup is left"), "{rest:?}");
     assert_eq!(cli.json(&["list"]).await["backups"].as_array().map(Vec::len), Some(0));
+
+    // An import that has not begun to write, and a dump that has not begun to read, say so, too.
+    let backup = format!("{}/fixtures/v2/atlas-backup-2026-11-22T21-45-00-000Z", env!("CARGO_MANIFEST_DIR"));
+    for (args, told) in [
+        (&["import", &*backup, "--yes", "--target"][..], "nothing was changed"),
+        (&["dump", "--uri"], "nothing is left of the dump"),
+    ] {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=60000", silent.local_addr().unwrap());
+        let child = cli.spawn(&[args, &[&uri]].concat());
+        let (_connection, _) = silent.accept().unwrap();
+        let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = finish(child).await;
+        assert!(output.code == Some(130) && output.stderr.contains(&format!("error: interrupted; {told}")), "{output:?}");
+    }
+    assert!(!cli.dir().join("dump").exists());
 }
 
 #[tokio::test]

@@ -202,7 +202,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, s
         // Only if nothing came into it.
         let _is_not_empty = std::fs::remove_dir(destination.to_string());
     }
-    dumped.map_err(|e| tools::in_flags_of(&FLAGS, e))
+    dumped.map_err(|e| tools::in_flags_of(&FLAGS, e).reworded("nothing of the backup is left", "nothing is left of the dump"))
 }
 
 async fn dump(

@@ -59,10 +59,12 @@ impl Shown {
     pub fn start(progress: Progress, faces: Faces) -> Self {
         let stop = CancellationToken::new();
         let ended = stop.clone();
+        // What began before was shown by another one: `dump` shows a backup and then an export.
+        let told = progress.since(0).0.len();
         let task = tokio::spawn(async move {
             match faces {
                 Faces::Bars => draw(&progress, &ended).await,
-                Faces::Lines => write_lines(&progress, &ended).await,
+                Faces::Lines => write_lines(&progress, told, &ended).await,
                 Faces::Silent => {}
             }
         });
@@ -77,10 +79,10 @@ impl Shown {
     }
 }
 
-async fn write_lines(progress: &Progress, ended: &CancellationToken) {
+async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken) {
     let begin = Instant::now();
     let mut meter = Meter::default();
-    let (mut seen, mut written) = (0, Duration::ZERO);
+    let (mut seen, mut written) = (told, Duration::ZERO);
     loop {
         let over = ended.is_cancelled();
         for note in progress.take_notes() {

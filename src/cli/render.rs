@@ -227,29 +227,25 @@ fn held(overwrite: &PlannedOverwrite) -> Option<String> {
 /// What an import did.
 #[must_use]
 pub fn import(report: &RestoreReport) -> String {
-    let mut table = table(["namespace", "type", "documents", "size", "indexes", "reads back"]);
-    right_align(&mut table, &[2, 3, 4]);
-    for c in &report.collections {
-        table.add_row([
-            plain(&c.namespace),
-            c.kind.to_string(),
-            counted(c.kind, c.documents),
-            BinaryBytes(c.bytes).to_string(),
-            HumanCount(c.indexes).to_string(),
-            match (report.not_read_back, c.digest_matches) {
-                (true, _) => "not done".to_owned(),
-                (false, true) => "the same".to_owned(),
-                (false, false) => "DIFFERENT".to_owned(),
-            },
-        ]);
-    }
+    let table = if report.added.is_some() { added(report) } else { imported(report) };
+    let data = match report.added {
+        Some(added) => format!(
+            "{} added in {}, {} were there already",
+            documents(added, 0),
+            count(report.collections.len() as u64, "collection"),
+            HumanCount(report.not_added)
+        ),
+        None => format!(
+            "{} in {}, {}",
+            documents(report.documents, report.buckets),
+            count(report.collections.len() as u64, "collection"),
+            BinaryBytes(report.bytes)
+        ),
+    };
     let mut text = format!(
-        "backup       {}\ntarget       {}\ndata         {} in {}, {}\ntook         {:.1} s\n\n{table}\n",
+        "backup       {}\ntarget       {}\ndata         {data}\ntook         {:.1} s\n\n{table}\n",
         report.backup,
         report.target,
-        documents(report.documents, report.buckets),
-        count(report.collections.len() as u64, "collection"),
-        BinaryBytes(report.bytes),
         report.milliseconds as f64 / 1000.0,
     );
     if let Some(replayed) = &report.replayed {
@@ -299,6 +295,50 @@ pub fn import(report: &RestoreReport) -> String {
         text += &format!("failed: index {} of {}: {}\n", plain(&index.name), plain(&index.namespace), plain(reason));
     }
     text
+}
+
+/// Each namespace of an import, and whether it reads back.
+fn imported(report: &RestoreReport) -> Table {
+    let mut table = table(["namespace", "type", "documents", "size", "indexes", "reads back"]);
+    right_align(&mut table, &[2, 3, 4]);
+    for c in &report.collections {
+        table.add_row([
+            plain(&c.namespace),
+            c.kind.to_string(),
+            counted(c.kind, c.documents),
+            BinaryBytes(c.bytes).to_string(),
+            HumanCount(c.indexes).to_string(),
+            reads_back(report, c),
+        ]);
+    }
+    table
+}
+
+/// Each namespace that documents were added to, and how many. What stood there before is not part of what is read back.
+fn added(report: &RestoreReport) -> Table {
+    let mut table = table(["namespace", "type", "documents", "added", "there already", "indexes", "reads back"]);
+    right_align(&mut table, &[2, 3, 4, 5]);
+    for c in &report.collections {
+        let added = c.added.unwrap_or(c.documents);
+        table.add_row([
+            plain(&c.namespace),
+            c.kind.to_string(),
+            counted(c.kind, c.documents),
+            HumanCount(added).to_string(),
+            HumanCount(c.documents.saturating_sub(added)).to_string(),
+            HumanCount(c.indexes).to_string(),
+            if c.added.is_some() { "was there".to_owned() } else { reads_back(report, c) },
+        ]);
+    }
+    table
+}
+
+fn reads_back(report: &RestoreReport, c: &RestoredCollection) -> String {
+    match (report.not_read_back, c.digest_matches) {
+        (true, _) => "not done".to_owned(),
+        (false, true) => "the same".to_owned(),
+        (false, false) => "DIFFERENT".to_owned(),
+    }
 }
 
 /// What an import had to change in documents, as the server would have.

@@ -8,11 +8,12 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::import::{self, Found, How};
+use super::named;
 use super::output::Outcome;
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
 use crate::config::{Config, Flags};
-use crate::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
+use crate::engine::restore::{CANNOT_BE_ADDED_TO, IndexMode, RestoreMode, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::interop::Dump;
@@ -23,17 +24,19 @@ use crate::sink::Alterations;
 use crate::sink::users::{self, WantedAccounts};
 
 /// Its flags, and those of `import` that do the same.
-const FLAGS: [(&str, &str); 16] = [
+const FLAGS: [(&str, &str); 18] = [
     ("--oplogLimit", "--oplog-limit"),
     ("restore with --drop", "choose another --mode"),
     ("use `bsonvault import --allow-same`", "give --allow-same"),
     ("--noIndexRestore", "--indexes skip"),
     ("`bsonvault import --indexes only`", "--indexes only"),
     ("without it", "without --with-users"),
-    ("--nsFrom and --nsTo", "--database or --rename"),
-    ("--nsFrom and --nsTo", "--database, --rename"),
+    ("--nsFrom and --nsTo", "--as or --rename"),
+    ("--nsFrom and --nsTo", "--as, --rename"),
+    ("--nsFrom and --nsTo", "--rename or --as"),
     ("--nsFrom and --nsTo", "--rename"),
     ("--db", "--database"),
+    ("--nsFrom and --nsTo", "--as"),
     ("--drop", "--mode replace or merge"),
     ("--drop", "--mode replace"),
     ("--nsExclude", "--exclude"),
@@ -235,7 +238,9 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
-    restore(args, config, faces, stop).await.map_err(|e| tools::in_flags_of(&FLAGS, e))
+    restore(args, config, faces, stop)
+        .await
+        .map_err(|e| tools::in_flags_of(&FLAGS, e).reworded(CANNOT_BE_ADDED_TO, &format!("without --drop, {CANNOT_BE_ADDED_TO}")))
 }
 
 async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
@@ -247,6 +252,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
     args.refuse(database)?;
     args.tell_without_effect();
     let place = place::find(&args).await?;
+    named::refuse_for_a_dump(place.name(), "restore", config).await?;
     let progress = Progress::default();
     let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, &progress, stop).await?;
     let Found::Dump(dumped) = &found else {

@@ -387,6 +387,9 @@ async fn read_all(
 /// Removes what a failed backup wrote; what cannot be removed is named beside the failure.
 pub(super) async fn remove(place: &Store, error: Error) -> Error {
     match place.delete_all(key::MANIFEST).await {
+        Ok(()) if error.kind() == ErrorKind::Interrupted => {
+            Error::new(ErrorKind::Interrupted, "interrupted; nothing of the backup is left")
+        }
         Ok(()) => error,
         Err(left) => {
             tracing::error!("the unfinished backup could not be removed: {left}");

@@ -17,7 +17,7 @@ use self::describe::described;
 use self::slice::Slice;
 use super::{Tuning, record};
 use crate::catalog::Backup;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
 use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
@@ -143,7 +143,7 @@ pub async fn run(
         Ok(written) => written,
         Err(e) => {
             writer.abandon().await;
-            return Err(e);
+            return Err(if e.kind() == ErrorKind::Interrupted { interrupted(destination) } else { e });
         }
     };
 
@@ -163,6 +163,16 @@ pub async fn run(
         oplog: plan.slice.map(|slice| ExportedOplog { from: slice.listed_at, to: slice.to, entries }),
         milliseconds: record::millis(begun),
     })
+}
+
+/// What was written goes into its place at the end only, unless that is standard output, a device or a pipe.
+fn interrupted(destination: &Destination) -> Error {
+    match destination {
+        Destination::Path(path) if !path.exists() || path.is_file() || path.is_dir() => {
+            Error::new(ErrorKind::Interrupted, format!("interrupted; nothing was written to {}", path.display()))
+        }
+        _ => Error::interrupted(),
+    }
 }
 
 /// An export under way.

@@ -24,7 +24,7 @@ mod stage;
 mod turns;
 mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -36,9 +36,10 @@ use self::fill::Filled;
 use self::keeping::Keeping;
 pub use self::origin::Origin;
 pub use self::overwrites::{Overwriting, PlannedOverwrite};
-pub use self::plan::{Plan, PlannedNamespace, PlannedReplay, RestorePlan};
+pub use self::plan::{CANNOT_BE_ADDED_TO, Plan, PlannedNamespace, PlannedReplay, RestorePlan};
 use self::report::Staging;
 pub use self::report::{KeptNamespace, ReplayReport, RestoreReport, RestoredCollection, UnbuiltIndex};
+pub use self::select::passes;
 use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
 use crate::catalog::Backup;
@@ -70,6 +71,8 @@ const TIDYING: Duration = Duration::from_secs(30);
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
+    /// Only these databases of the backup; all where empty.
+    pub databases: Vec<String>,
     /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
     /// own.
     pub database: Option<String>,
@@ -376,7 +379,7 @@ async fn stage(
         proven,
         lost: Vec::new(),
         operations: 0,
-        not_added: 0,
+        not_added: BTreeMap::new(),
         replayed: None,
         kept: None,
     };

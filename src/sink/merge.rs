@@ -2,9 +2,10 @@
 
 mod kept;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bson::rawdoc;
@@ -37,7 +38,23 @@ pub(super) enum Merging<'a> {
     /// They are replaced.
     Replace,
     /// They stay, and the documents that would have replaced them are counted here.
-    Keep(&'a AtomicU64),
+    Keep(&'a PassedOver),
+}
+
+/// Documents that were to be added where others stand under their `_id`s or in the way of a unique index, by collection: every
+/// collection that is added to is in it.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver(Mutex<BTreeMap<Namespace, u64>>);
+
+impl PassedOver {
+    /// What each came to.
+    pub(super) fn into_counts(self) -> BTreeMap<Namespace, u64> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, to: &Namespace, documents: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(to.clone()).or_default() += documents;
+    }
 }
 
 /// Merges what is staged into what stands under its final name, or finds that it was done.
@@ -59,7 +76,7 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
             Merging::Keep(passed_over) => {
                 let counted = missing(target, staged, has_rules).await?;
                 if round == 0 {
-                    passed_over.fetch_add(counted, Ordering::Relaxed);
+                    passed_over.count(&staged.to, counted);
                 }
             }
         }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::ddl::{self, Standing};
 pub use super::kept::Keep;
 use super::lease::Former;
-use super::merge::Merging;
+use super::merge::{Merging, PassedOver};
 pub use super::record::{Staged, Step};
 use super::{Attempts, Problem, Target, kept, merge, record, series, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -47,8 +47,9 @@ pub struct Finished {
 pub struct Published {
     /// What was given up, because the target refuses it for good.
     pub given_up: Vec<Error>,
-    /// Documents that were to be added where others stand under their `_id`s or in the way of a unique index.
-    pub passed_over: u64,
+    /// Documents that were to be added where others stand under their `_id`s or in the way of a unique index, by each
+    /// collection that was added to.
+    pub passed_over: BTreeMap<Namespace, u64>,
 }
 
 /// Looks that everything that is about to be published is still under its staging name: whoever takes over a lease drops what it finds staged.
@@ -92,7 +93,7 @@ pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step], deci
 
 /// Does every step, makes it durable, looks that it is done, and removes the record.
 async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Published> {
-    let passed_over = AtomicU64::new(0);
+    let passed_over = PassedOver::default();
     for _ in 0..ROUNDS {
         let before = target.identity().await?;
         let given_up = Box::pin(forward(target, steps, &passed_over)).await?;
@@ -106,7 +107,7 @@ async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result
             }
             record::remove(target, home, id).await?;
             let given_up = given_up.into_iter().map(|(_, error)| error).collect();
-            return Ok(Published { given_up, passed_over: passed_over.into_inner() });
+            return Ok(Published { given_up, passed_over: passed_over.into_counts() });
         }
     }
     Err(Error::new(
@@ -201,7 +202,7 @@ async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str
 }
 
 /// Does every step. Gives those that were given up, by their namespaces, and counts documents that were passed over.
-async fn forward(target: &Target, steps: &[Step], passed_over: &AtomicU64) -> Result<Vec<(Namespace, Error)>> {
+async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> Result<Vec<(Namespace, Error)>> {
     // What an import keeps is written down before anything of it is moved.
     for step in steps {
         if let Step::Remember { record, id, backup, at } = step {

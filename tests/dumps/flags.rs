@@ -115,6 +115,7 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     assert_eq!(run(&[&names_only[..], &[dir.as_str()]].concat()).await.code, Some(0));
     let output = run(&[&dir]).await;
     assert!(output.stderr.contains("zoo.capped (capped)") && output.stderr.contains("--drop"), "{}", output.stderr);
+    assert!(output.stderr.contains("error: without --drop, documents cannot be added to what stands there"), "{}", output.stderr);
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
 }
 
@@ -276,9 +277,15 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
 
     // Documents that are not added are an error where that is asked for, and counted where not.
     let again = ["restore", &target, "--nsInclude", "shop.tm", "--excludeCollection", "nobody", "first"];
-    for _ in 0..2 {
-        succeed(&cli, &again).await;
-    }
+    succeed(&cli, &again).await;
+    let output = cli.run(&again).await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("0 documents added in 1 collection, 10 were there already"), "{}", output.stdout);
+    assert!(!output.stdout.contains("the same"), "nothing is compared with what stands there: {}", output.stdout);
+    // One that is gone meanwhile comes back, and no other is touched.
+    to.database("shop").collection::<Document>("tm").find_one_and_delete(doc! {}).await.unwrap();
+    let report = cli.json(&again).await;
+    assert_eq!((&report["added"], &report["notAdded"], &report["collections"][0]["added"]), (&1.into(), &9.into(), &1.into()));
     let output = cli.run(&[&again[..], &["--stopOnError"]].concat()).await;
     assert!(output.code == Some(1) && output.stderr.contains("10 documents were not added"), "{}", output.stderr);
 }

@@ -47,7 +47,8 @@ pub(super) async fn find(args: &Args) -> Result<Place> {
         }
         (None, ["-"]) => standard_input().await,
         (None, [place]) => Ok(Place::there((*place).to_owned())),
-        (Some(_), _) => Err(Error::usage("a directory or file and --archive were both given").hint("give only one of them")),
+        (Some(_), _) => Err(Error::usage("a directory or file and --archive were both given")
+            .hint("give only one of them; the file of an archive follows an equals sign: --archive=FILE")),
         (None, _) => Err(Error::usage("several directories or files were given").hint("give only one of them")),
     }
 }

@@ -1,5 +1,6 @@
 //! Filling under final names, where the login may neither read nor rename: what is not there yet, and nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -109,5 +110,5 @@ async fn fill(origin: Origin<'_>, plan: &Plan, options: &RestoreOptions, progres
     progress.begin("confirming");
     staging::set_expiry(&plan.target, &plan.blueprints).await?;
     let documents = proven.contents.iter().map(|c| c.documents).collect();
-    Ok(Staging { documents, proven, lost: Vec::new(), operations: 0, not_added: 0, replayed: None, kept: None })
+    Ok(Staging { documents, proven, lost: Vec::new(), operations: 0, not_added: BTreeMap::new(), replayed: None, kept: None })
 }

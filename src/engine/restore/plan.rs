@@ -307,6 +307,9 @@ pub(super) async fn make(
     Ok(plan)
 }
 
+/// How the refusal of mode `add` begins.
+pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to what stands there";
+
 /// A dump that lost the documents of a collection does not take away what stands there.
 fn refuse_emptying(plan: &Plan, dumped: &Dumped) -> Result<()> {
     let missing = dumped.dump().missing();
@@ -335,9 +338,8 @@ fn refuse_standing(plan: &Plan) -> Result<()> {
     if standing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing))).hint(
-        "import them under other names (--database, --rename), leave them out (--exclude), or choose --mode replace or merge",
-    ))
+    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing)))
+        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace or merge"))
 }
 
 /// Modes `merge` and `add`: refuses what cannot be merged into.
@@ -346,11 +348,14 @@ async fn refuse_conflicts(plan: &Plan) -> Result<()> {
     for blueprint in &plan.blueprints {
         let Some(there) = plan.stands(blueprint) else { continue };
         let name = &blueprint.namespace;
-        if blueprint.kind == CollectionKind::View || there.kind == "view" {
-            if there.kind != "view" || there.options != blueprint.all_options()? {
+        let kind = blueprint.kind.to_string();
+        if blueprint.kind == CollectionKind::View && there.kind == "view" {
+            if there.options != blueprint.all_options()? {
                 conflicts.push(format!("{name} (a view that is not the same)"));
             }
-        } else if blueprint.kind == CollectionKind::TimeSeries || there.kind != "collection" {
+        } else if there.kind != kind {
+            conflicts.push(format!("{name} (a {} stands there, and it is a {})", in_words(&there.kind), in_words(&kind)));
+        } else if blueprint.kind == CollectionKind::TimeSeries {
             conflicts.push(format!("{name} (a time series)"));
         } else if blueprint.capped || there.options.get_bool("capped").unwrap_or(false) {
             conflicts.push(format!("{name} (capped)"));
@@ -366,8 +371,13 @@ async fn refuse_conflicts(plan: &Plan) -> Result<()> {
     if conflicts.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Refused, format!("cannot be merged into, and nothing was changed: {}", listed(&conflicts)))
-        .hint("import them under other names (--database, --rename), leave them out (--exclude), or choose --mode replace"))
+    let what = if plan.mode == RestoreMode::Add { CANNOT_BE_ADDED_TO } else { "cannot be merged into" };
+    Err(Error::new(ErrorKind::Refused, format!("{what}, and nothing was changed: {}", listed(&conflicts)))
+        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace"))
+}
+
+fn in_words(kind: &str) -> &str {
+    if kind == "timeseries" { "time series" } else { kind }
 }
 
 /// The first option that one has and the other has not, or otherwise.

@@ -1,5 +1,6 @@
 //! What an import did.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::{IndexMode, RestoreMode};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, CollectionKind};
+use crate::names::Namespace;
 use crate::sink::Blueprint;
 use crate::sink::kept::{Kept, KeptSet};
 
@@ -50,6 +52,9 @@ pub struct RestoreReport {
     /// Documents whose `_id` was not their first field, and was moved there, as a server does.
     #[serde(skip_serializing_if = "is_zero")]
     pub moved_ids: u64,
+    /// Documents that were added, where adding is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
     /// Documents that were not added, because others stand under their `_id`s or in the way of a unique index, where adding is asked for.
     #[serde(skip_serializing_if = "is_zero")]
     pub not_added: u64,
@@ -152,6 +157,9 @@ pub struct RestoredCollection {
     pub bytes: u64,
     /// Whether what was read back from the target, before a replay, has the content digest of the backup.
     pub digest_matches: bool,
+    /// Those of its documents that were added to what stood in the target; none where it was not added to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
     /// The indexes that were built, beside the one on `_id`.
     pub indexes: u64,
     /// Its documents that had no `_id` and were given one.
@@ -173,8 +181,8 @@ pub(super) struct Staging {
     pub(super) lost: Vec<String>,
     /// The operations that were replayed.
     pub(super) operations: u64,
-    /// Documents that were not added to what stands in the target.
-    pub(super) not_added: u64,
+    /// Documents that were not added to what stands in the target, by each collection that was added to.
+    pub(super) not_added: BTreeMap<Namespace, u64>,
     /// What each collection holds after the replay, where that was read.
     pub(super) replayed: Option<Vec<Content>>,
     /// What was replaced and is kept.
@@ -196,6 +204,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
             counted_in: blueprint.kind.counted_in(),
             bytes: found.bytes,
             digest_matches: !plan.in_place && found == expected,
+            added: staged.not_added.get(&blueprint.namespace).map(|not_added| documents.saturating_sub(*not_added)),
             indexes: built(blueprint),
             given_ids: came.changes.given,
             moved_ids: came.changes.moved,
@@ -221,7 +230,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
         replayed,
         kept,
         passed_over,
-        not_added: staged.not_added,
+        not_added: staged.not_added.values().sum(),
         overwritten,
         users,
         roles,
@@ -257,6 +266,8 @@ fn report(
         given_ids: collections.iter().map(|c| c.given_ids).sum(),
         moved_ids: collections.iter().map(|c| c.moved_ids).sum(),
         not_added: 0,
+        added: (plan.mode == RestoreMode::Add && plan.indexes != IndexMode::Only)
+            .then(|| collections.iter().map(|c| c.added.unwrap_or(c.documents)).sum()),
         overwritten: 0,
         users: 0,
         roles: 0,

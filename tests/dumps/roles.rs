@@ -83,7 +83,7 @@ async fn the_built_in_roles_are_enough() {
 async fn leave(client: &Client) {
     let crm = client.database("crm");
     crm.run_command(doc! { "create": "people" }).await.unwrap();
-    let listed = crm.run_command(doc! { "listCollections": 1 }).await.unwrap();
+    let listed = crm.run_command(doc! { "listCollections": 1, "filter": { "name": "people" } }).await.unwrap();
     let listed = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].as_document().unwrap();
     let bson::Bson::Binary(uuid) = listed.get_document("info").unwrap().get("uuid").unwrap() else { panic!("{listed}") };
     let uuid = uuid::Uuid::from_slice(&uuid.bytes).unwrap().to_string();

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bson::{DateTime, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::backup::{self, BackupOptions};
+use bsonvault::engine::drill::{self, DrillOptions};
 use bsonvault::engine::restore::RestoreOptions;
 use bsonvault::error::ErrorKind;
+use bsonvault::format::checks::CheckKind;
 use bsonvault::format::digest::Content;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
@@ -155,6 +157,13 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
     assert_eq!(names().await, ["large", "report", "tmp.agg_out.mine"]);
     assert_eq!(content(&copy, "report").await, content(&database, "report").await);
+
+    // A drill looks for what there is at the end of the slice, and not for what was listed.
+    assert_ne!(backup.manifest.collections.len(), 3);
+    let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
+    let drilled = drill::run(&backup, &uri, None, &DrillOptions::default(), &vault.progress, &vault.stop).await.unwrap();
+    assert_eq!(drilled.collections.len(), 3);
+    assert!(backup.checks().await.of(CheckKind::Restore).is_some_and(|check| check.passed));
 }
 
 /// Changes names, indexes, views and options while a backup runs, and writes to all of them.

@@ -185,7 +185,7 @@ fn note(progress: &Progress, dropped: &[String]) {
 
 /// The report, if it is of everything.
 fn whole(backup: &Backup, report: RestoreReport) -> Result<RestoreReport> {
-    if record::is_whole(backup, &report) && report.failed_indexes.is_empty() {
+    if report.is_whole && report.failed_indexes.is_empty() {
         return Ok(report);
     }
     Err(Error::new(ErrorKind::Mismatch, format!("backup {} did not come back whole", backup.manifest.name)))

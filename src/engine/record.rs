@@ -48,18 +48,13 @@ pub async fn import(
     };
     let done = restore::execute(backup, plan, options, progress, stop).await;
     let problem = match &done {
-        Ok(report) if is_whole(backup, report) => None,
+        Ok(report) if report.is_whole => None,
         Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),
         // Of a part of the backup, or of the target.
         Ok(_) | Err(_) => return done,
     };
     backup.keep(Check::ended(CheckKind::Import, clock::now(), millis(begun), problem)).await;
     done
-}
-
-/// Whether everything that the backup holds was read back from the target as the backup holds it.
-pub(super) fn is_whole(backup: &Backup, report: &RestoreReport) -> bool {
-    report.collections.len() == backup.manifest.collections.len() && report.collections.iter().all(|c| c.digest_matches)
 }
 
 /// The time since then, in milliseconds.

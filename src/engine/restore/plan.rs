@@ -28,6 +28,8 @@ pub struct Plan {
     pub(super) selected: Vec<Selected>,
     /// One for each of what is selected, in that order.
     pub(super) blueprints: Vec<Blueprint>,
+    /// Whether these are all that the backup comes to: those of its listing, or those at the end of its slice.
+    pub(super) is_whole: bool,
     /// What stands in their databases.
     pub(super) standing: BTreeMap<String, Standing>,
     /// What `--prune` drops.
@@ -226,6 +228,7 @@ pub(super) async fn make(
     let (collections, slice) = slice::collections(origin, stop).await?;
     let (selected, naming) = select::select(&collections, &origin.backup.manifest.left_out, options, uri.database())?;
 
+    let is_whole = selected.len() == collections.iter().filter(|c| !c.is_temporary()).count();
     let mut beside = origin.dumped.map(Dumped::beside).unwrap_or_default();
     beside.extend(select::temporary(&collections, options));
 
@@ -265,6 +268,7 @@ pub(super) async fn make(
         target,
         selected,
         blueprints,
+        is_whole,
         standing,
         prunes: Vec::new(),
         slice,

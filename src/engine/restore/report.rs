@@ -70,6 +70,9 @@ pub struct RestoreReport {
     /// Nothing was read back, because the login may not: documents count that a majority acknowledged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_read_back: bool,
+    /// Everything that the backup holds was read back from the target as the backup holds it.
+    #[serde(skip)]
+    pub is_whole: bool,
     /// What stood in the target, was not in the backup, and was dropped.
     pub pruned: Vec<String>,
     /// What was replaced or pruned and is kept under another name, where that was asked for.
@@ -234,6 +237,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
         overwritten,
         users,
         roles,
+        is_whole: plan.is_whole && collections.iter().all(|c| c.digest_matches),
         ..report(origin, plan, collections, indexes, left_out, begun)
     }
 }
@@ -273,6 +277,7 @@ fn report(
         roles: 0,
         kept: None,
         not_read_back: plan.in_place,
+        is_whole: false,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -4,10 +4,12 @@ mod checks;
 mod description;
 mod hold;
 mod latest;
+mod looks;
 pub mod provenance;
 mod remove;
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
@@ -15,6 +17,7 @@ use futures::StreamExt as _;
 pub use self::description::{Described, verified};
 pub use self::hold::Hold;
 pub use self::latest::Latest;
+use self::looks::Looks;
 pub use self::provenance::Provenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;
@@ -33,6 +36,8 @@ const LOOKERS: usize = 4;
 const AT_ONCE: u64 = 8 * MIB;
 /// What a whole manifest may take of memory where nothing is said.
 const MEMORY: u64 = 256 * MIB;
+/// How long a place may take to answer where nothing is said: a disk that sleeps takes its time.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest `progress.json` that is read.
 const PROGRESS_LIMIT: u64 = 1024 * 1024;
 
@@ -43,6 +48,7 @@ pub struct Catalog {
     cpu: Cpu,
     /// The largest manifest that is read whole.
     memory: u64,
+    looks: Looks,
 }
 
 /// A complete backup, its manifest read and proven.
@@ -67,6 +73,14 @@ impl Backup {
 pub struct Stamp {
     manifest: (u64, DateTime<Utc>),
     checks: Option<(u64, DateTime<Utc>)>,
+}
+
+impl Stamp {
+    /// The size of the manifest.
+    #[must_use]
+    pub fn manifest_bytes(&self) -> u64 {
+        self.manifest.0
+    }
 }
 
 /// What is known of a backup without reading its data.
@@ -129,7 +143,13 @@ impl Catalog {
     /// The catalog of this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, cpu: Cpu::of_this_machine(), memory: MEMORY }
+        Self { store, cpu: Cpu::of_this_machine(), memory: MEMORY, looks: Looks::new(PATIENCE) }
+    }
+
+    /// The same where a place may take so long to answer what is asked of it.
+    #[must_use]
+    pub fn patient_for(self, limit: Duration) -> Self {
+        Self { looks: Looks::new(limit), ..self }
     }
 
     /// The same where what is read may take so many bytes of memory: a manifest that has more is not read whole.
@@ -145,7 +165,7 @@ impl Catalog {
     }
 
     /// The backups, newest first; those of unknown age last. Directories that could not be a backup's are left out. One that
-    /// cannot be read is listed as damaged, and hides no other.
+    /// cannot be read, or does not answer, is listed as damaged, and hides no other.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] where the store cannot be listed.
@@ -164,22 +184,38 @@ impl Catalog {
     /// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Refused`] for one that is not complete;
     /// [`ErrorKind::Damaged`] for one whose manifest cannot be used; [`ErrorKind::Storage`].
     pub async fn find(&self, name_or_path: &str) -> Result<Backup> {
+        let (catalog, asked) = (self.clone(), name_or_path.to_owned());
+        let place = self.place_of(name_or_path);
+        let (store, among) = self.looks.at(&place, 0, async move { catalog.locate(&asked).await }).await??;
+        self.load(store, name_or_path, &among).await
+    }
+
+    /// The directory that a name or a path must mean if it means any.
+    fn place_of(&self, name_or_path: &str) -> PathBuf {
+        match BackupName::parse(name_or_path) {
+            Ok(name) => self.store.directory().join(name.as_str()),
+            Err(_) => PathBuf::from(name_or_path),
+        }
+    }
+
+    /// The directory that is meant by a name or a path, and where it was looked for.
+    async fn locate(&self, name_or_path: &str) -> Result<(Store, String)> {
         let is_path = name_or_path.contains(['/', std::path::MAIN_SEPARATOR]);
         if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
             let store = self.store.below(name.as_str());
-            if store.exists().await || !Path::new(name_or_path).is_dir() {
-                return self.load(store, name_or_path, &self.store.location()).await;
+            if store.exists().await || !is_directory(name_or_path).await? {
+                return Ok((store.resolved().await?, self.store.location()));
             }
         }
-        if !is_path && !Path::new(name_or_path).is_dir() {
+        if !is_path && !is_directory(name_or_path).await? {
             return Err(not_found(name_or_path, &format!("in {}", self.store.location())));
         }
-        if std::fs::metadata(name_or_path).is_ok_and(|m| !m.is_dir()) {
+        if is_something_else(name_or_path).await? {
             return Err(not_found(name_or_path, "there: it is a file, not a backup's directory"));
         }
-        let store = Store::open(name_or_path)?;
+        let store = Store::open(name_or_path)?.resolved().await?;
         let place = store.location();
-        self.load(store, name_or_path, &place).await
+        Ok((store, place))
     }
 
     /// What is known of the backup of this name; nothing where there is none.
@@ -188,10 +224,18 @@ impl Catalog {
     /// [`ErrorKind::Storage`] where the store cannot be listed.
     pub async fn look(&self, name: &BackupName, now: DateTime<Utc>) -> Result<Option<Summary>> {
         // Not by its path: that could be a link to somewhere else.
-        if !self.store.prefixes().await?.iter().any(|found| found == name.as_str()) {
+        if !self.holds(name).await? {
             return Ok(None);
         }
         Ok(self.summary(name.clone(), now).await)
+    }
+
+    /// Whether there is a directory of this name, and no link.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn holds(&self, name: &BackupName) -> Result<bool> {
+        Ok(self.directories().await?.iter().any(|found| found == name.as_str()))
     }
 
     /// The backups that are being made, by name. Unlike [`list`](Self::list) it reads no manifest.
@@ -202,11 +246,15 @@ impl Catalog {
         let mut running = Vec::new();
         for name in self.names().await? {
             let place = self.store.below(name.as_str());
-            // What cannot be read is no sign of life, or comes again with the next heartbeat.
-            let Ok(progress) = read_progress(&place).await else { continue };
-            if is_at_work(&place, &progress, now).await && place.size(key::MANIFEST).await.is_err() {
-                running.push((name, progress));
-            }
+            let look = async move {
+                // What cannot be read is no sign of life, or comes again with the next heartbeat.
+                let progress = read_progress(&place).await.ok()?;
+                let is_running = is_at_work(&place, &progress, now).await && place.size(key::MANIFEST).await.is_err();
+                is_running.then_some(progress)
+            };
+            // Nor is what does not answer.
+            let found = self.looks.at(&self.store.directory().join(name.as_str()), 0, look).await;
+            running.extend(found.ok().flatten().map(|progress| (name, progress)));
         }
         Ok(running)
     }
@@ -216,18 +264,48 @@ impl Catalog {
     /// # Errors
     /// [`ErrorKind::Storage`] where the store cannot be listed.
     pub async fn names(&self) -> Result<Vec<BackupName>> {
-        Ok(self.store.prefixes().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
+        Ok(self.directories().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
+    }
+
+    async fn directories(&self) -> Result<Vec<String>> {
+        let store = self.store.clone();
+        self.looks.at(self.store.directory(), 0, async move { store.prefixes().await }).await?
     }
 
     /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.
     pub async fn stamp(&self, name: &BackupName) -> Option<Stamp> {
         let store = self.store.below(name.as_str());
-        let manifest = store.stamp(key::MANIFEST).await?;
-        Some(Stamp { manifest, checks: store.stamp(key::CHECKS).await })
+        let place = store.directory().to_owned();
+        let look = async move {
+            let manifest = store.stamp(key::MANIFEST).await?;
+            Some(Stamp { manifest, checks: store.stamp(key::CHECKS).await })
+        };
+        self.looks.at(&place, 0, look).await.ok().flatten()
     }
 
     /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
     pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
+        let store = self.store.below(name.as_str());
+        let bytes = self.bytes_to_read(&store).await;
+        let (catalog, place, own) = (self.clone(), store.directory().to_owned(), name.clone());
+        let looked = async {
+            let look = async move { catalog.look_through(own, now).await };
+            self.looks.at(&place, bytes?, look).await
+        };
+        looked.await.unwrap_or_else(|e: Error| {
+            let state = State::Damaged(e.to_string());
+            Some(Summary { name, location: store.location(), state, checks: None, resumable: false, lasting: false })
+        })
+    }
+
+    /// The size of the manifest, where there is one.
+    async fn bytes_to_read(&self, store: &Store) -> Result<u64> {
+        let (place, of) = (store.directory().to_owned(), store.clone());
+        let size = self.looks.at(&place, 0, async move { of.size(key::MANIFEST).await }).await?;
+        Ok(size.unwrap_or_default().min(manifest::LIMIT))
+    }
+
+    async fn look_through(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
         let store = self.store.below(name.as_str());
         let mut lasting = true;
         let state = match self.read_outline(&store).await {
@@ -257,12 +335,16 @@ impl Catalog {
     }
 
     async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
-        let manifest = match self.read_manifest(&store).await {
-            Ok(manifest) => manifest,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(without_manifest(&store, asked, place).await),
-            Err(e) => return Err(e.context(format!("backup {}", store.location()))),
+        let bytes = self.bytes_to_read(&store).await?;
+        let (catalog, directory, asked, among) = (self.clone(), store.directory().to_owned(), asked.to_owned(), place.to_owned());
+        let look = async move {
+            match catalog.read_manifest(&store).await {
+                Ok(manifest) => Ok(Backup { store, manifest }),
+                Err(e) if e.kind() == ErrorKind::NotFound => Err(without_manifest(&store, &asked, &among).await),
+                Err(e) => Err(e.context(format!("backup {}", store.location()))),
+            }
         };
-        Ok(Backup { store, manifest })
+        self.looks.at(&directory, bytes, look).await?
     }
 
     /// All of it.
@@ -301,8 +383,25 @@ impl Catalog {
     }
 }
 
+async fn is_directory(path: &str) -> Result<bool> {
+    let path = PathBuf::from(path);
+    store::blocking(&path.clone(), move || Ok(path.is_dir())).await
+}
+
+/// Whether there is something at a path that is no directory.
+async fn is_something_else(path: &str) -> Result<bool> {
+    let path = PathBuf::from(path);
+    store::blocking(&path.clone(), move || Ok(std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()))).await
+}
+
 async fn size_of_manifest(store: &Store) -> Result<u64> {
-    let size = store.size(key::MANIFEST).await?;
+    let size = match store.size(key::MANIFEST).await {
+        // That it is not what it should be does not mean that the backup was never completed.
+        Err(e) if e.kind() == ErrorKind::NotFound && store.prefixes().await?.iter().any(|name| name == key::MANIFEST) => {
+            return Err(Error::damaged(e.to_string()));
+        }
+        size => size?,
+    };
     match size > manifest::LIMIT {
         true => Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT))),
         false => Ok(size),

@@ -12,11 +12,14 @@ use std::sync::Arc;
 
 use bsonvault::catalog::{Backup, Catalog, State};
 use bsonvault::clock;
+use bsonvault::engine::clean;
 use bsonvault::engine::download::Download;
+use bsonvault::engine::export::{self, Destination, ExportOptions, Format};
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::names::BackupName;
+use bsonvault::pipeline::progress::Progress;
 use bsonvault::store::Store;
 use support::cli::{Cli, Output};
 use support::server::Server;
@@ -228,6 +231,108 @@ async fn what_is_no_plain_file_of_its_size_is_refused_before_the_first_byte() {
     let backup = Backup { store: Store::open(link.to_str().unwrap()).unwrap(), ..backup };
     let Err(error) = Download::open(backup, ()).await else { panic!("a link was taken for a backup") };
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}
+
+/// Puts something else in the place of a file, which stays beside it.
+fn put_instead(what: &str, path: &Path) {
+    let beside = path.with_extension("beside");
+    std::fs::rename(path, &beside).unwrap();
+    match what {
+        "a symbolic link" => std::os::unix::fs::symlink(&beside, path).unwrap(),
+        "a pipe" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        _ => std::fs::create_dir(path).unwrap(),
+    }
+}
+
+const OTHERS: [&str; 4] = ["a symbolic link", "a pipe", "a socket", "a directory"];
+
+/// Nobody may wait for what never comes.
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(20), what).await.unwrap()
+}
+
+#[tokio::test]
+async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it() {
+    let stop = CancellationToken::new();
+    let directories = [("shop", "a symbolic link")];
+    let files = [key::MANIFEST, key::SHA256SUMS, SEGMENT].into_iter().flat_map(|key| OTHERS.map(|what| (key, what)));
+    for (key, what) in directories.into_iter().chain(files) {
+        let (directory, backup) = fixture().await;
+        let place = directory.path().join(NAME).join(key);
+        put_instead(what, &place);
+        let told = format!("cannot read {}: it is {what}", place.display());
+
+        let verified = in_time(verify::run(&backup, &VerifyOptions { deep: false }, &stop)).await.unwrap();
+        let is_told = |message: &str| message.contains(&told) || (what == "a directory" && message.contains(key));
+        assert!(verified.problems.iter().any(|p| is_told(&p.message)), "{told}: {verified:?}");
+        let Err(error) = in_time(Download::open(backup.clone(), ())).await else { panic!("{told}") };
+        assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains(&told), "{error}");
+        if ["shop", SEGMENT].contains(&key) {
+            let to = Destination::Path(directory.path().join("export"));
+            let (options, progress) = (ExportOptions::of(Format::Archive), Progress::default());
+            let work = export::run(&backup, &options, &to, &progress, &stop);
+            let error = in_time(work).await.unwrap_err();
+            assert!(is_told(&error.to_string()), "{error}");
+        }
+        if key == key::MANIFEST {
+            let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+            let error = in_time(catalog.find(NAME)).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains(&told), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_and_hides_no_other() {
+    let reader = key::reader(uuid::Uuid::nil());
+    for key in [key::MANIFEST, key::PROGRESS, key::CHECKS, &reader, &key::journal(0)] {
+        for what in OTHERS {
+            let (directory, _) = fixture().await;
+            let (place, other) = (directory.path().join(NAME), directory.path().join("other"));
+            assert!(Command::new("cp").arg("-r").arg(&place).arg(&other).status().unwrap().success());
+            if key == key::PROGRESS {
+                // What it says counts where there is no manifest.
+                std::fs::remove_file(place.join(key::MANIFEST)).unwrap();
+            }
+            if key != key::MANIFEST {
+                std::fs::write(place.join(key), "{}").unwrap();
+            }
+            put_instead(what, &place.join(key));
+            let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+            let found = in_time(catalog.list(clock::now())).await.unwrap();
+            let label = |name: &str| found.iter().find(|s| s.name.as_str() == name).map(|s| s.state.label());
+            let expected = if key == key::MANIFEST {
+                "damaged"
+            } else if key == key::PROGRESS {
+                "incomplete"
+            } else {
+                "complete"
+            };
+            assert_eq!((label(NAME), label("other")), (Some(expected), Some("complete")), "{key} is {what}");
+            assert_eq!(in_time(catalog.running(clock::now())).await.unwrap().len(), 0);
+            in_time(clean::delete_one(&catalog, &BackupName::parse(NAME).unwrap(), clock::now())).await.unwrap();
+            assert!(!place.exists() && other.exists());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_backup_and_the_path_of_all_may_be_links() {
+    let (directory, _) = fixture().await;
+    let links = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(directory.path().join(NAME), links.path().join("mine")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), links.path().join("all")).unwrap();
+    let catalog = |path: &Path| Catalog::new(Store::open(path.to_str().unwrap()).unwrap());
+    let all = catalog(&links.path().join("all"));
+    assert_eq!(all.list(clock::now()).await.unwrap().len(), 1);
+    let by_path = links.path().join("mine");
+    for backup in [all.find(NAME).await, catalog(links.path()).find("mine").await, all.find(by_path.to_str().unwrap()).await] {
+        let backup = backup.unwrap();
+        let checked = verify::run(&backup, &VerifyOptions { deep: false }, &CancellationToken::new()).await.unwrap();
+        assert!(checked.is_sound(), "{checked:?}");
+        assert_eq!(files(untar(&tar_of(&backup).await).path()).len(), files(directory.path()).len());
+    }
 }
 
 /// A backup whose first segment takes several pieces.

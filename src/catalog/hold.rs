@@ -20,19 +20,34 @@ const ROUNDS: u32 = 15;
 /// From when on the note of a reader that died is removed by the next one.
 const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
 
+/// How long a hold lasts at most: what reads for longer has stopped, or is too slow to keep the disk from being freed for it.
+const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// How long the end of a hold waits for the disk.
+const LAST: Duration = Duration::from_secs(1);
+
 /// A backup that is not deleted as long as this is there. It may be dropped anywhere; the note is gone then.
 #[derive(Debug)]
 pub struct Hold {
     note: Arc<Note>,
     end: CancellationToken,
     /// Let go after the note is taken away.
-    _lock: Option<Lock>,
+    lock: Arc<Mutex<Option<Lock>>>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         self.end.cancel();
-        self.note.take_away();
+        // Not here: this may be any thread, and a mount that hangs would keep it. Not by the runtime: it may be ending.
+        let (note, lock) = (self.note.clone(), self.lock.clone());
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let going = std::thread::Builder::new().name("hold".to_owned()).spawn(move || {
+            let_go(&note, &lock);
+            drop(done);
+        });
+        if going.is_ok() {
+            let _gone_or_late = is_done.recv_timeout(LAST);
+        }
     }
 }
 
@@ -43,6 +58,18 @@ impl Backup {
     /// # Errors
     /// [`ErrorKind::NotFound`] where it was deleted since it was found; [`ErrorKind::Busy`] where it is being deleted.
     pub async fn hold(&self, purpose: &str) -> Result<Hold> {
+        self.hold_within(purpose, LONGEST, |_| {}).await
+    }
+
+    /// The same, and says what happens where the hold ends by itself: one that lasts for days gives way to whoever deletes backups.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold).
+    pub async fn hold_telling(&self, purpose: &str, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
+        self.hold_within(purpose, LONGEST, tell).await
+    }
+
+    async fn hold_within(&self, purpose: &str, longest: Duration, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
         // 1. The lock: while it is there, no process of this machine begins to delete.
         let lock = self.lock().await?;
 
@@ -57,13 +84,34 @@ impl Backup {
             heartbeat: now,
         };
         let note = Arc::new(Note { store: self.store.clone(), name: key::reader(id), reader, ended: Mutex::new(false) });
-        let hold = Hold { note: note.clone(), end: CancellationToken::new(), _lock: lock };
-        match renewed(&note).await {
-            Ok(()) => {
-                tokio::spawn(beat(note, hold.end.clone()));
+        let hold = Hold { note: note.clone(), end: CancellationToken::new(), lock: Arc::new(Mutex::new(lock)) };
+        let is_noted = match renewed(&note).await {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!("whoever deletes backups from another machine cannot know that this one is being read: {e}");
+                false
             }
-            Err(e) => tracing::warn!("whoever deletes backups from another machine cannot know that this one is being read: {e}"),
-        }
+        };
+        let (end, lock, location) = (hold.end.clone(), hold.lock.clone(), self.location());
+        let purpose = purpose.to_owned();
+        tokio::spawn(async move {
+            let kept = async {
+                match is_noted {
+                    true => beat(&note).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let until_late = async { tokio::time::timeout(longest, kept).await.is_err() };
+            if end.run_until_cancelled(until_late).await == Some(true) {
+                let said = format!(
+                    "the {purpose} has read the backup {location} for {} hours, and does not keep it from being deleted any more",
+                    longest.as_secs() / 3600
+                );
+                tracing::warn!("{said}");
+                tell(said);
+                let _its_end = tokio::task::spawn_blocking(move || let_go(&note, &lock)).await;
+            }
+        });
 
         // 3. One who deletes takes the manifest away and then looks for notes: so either it sees the note, or this sees that.
         match self.store.size(key::MANIFEST).await {
@@ -136,14 +184,18 @@ async fn renewed(note: &Arc<Note>) -> Result<()> {
     work.await.map_err(|e| Error::new(ErrorKind::Internal, "a reader's heartbeat died").cause(e))?
 }
 
-async fn beat(note: Arc<Note>, end: CancellationToken) {
+/// Ends a hold. Waits for the disk.
+fn let_go(note: &Note, lock: &Mutex<Option<Lock>>) {
+    note.take_away();
+    drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// Renews the note, for ever.
+async fn beat(note: &Arc<Note>) {
     let mut warned = false;
     loop {
-        let pause = tokio::time::sleep(Duration::from_secs(reader::HEARTBEAT_SECONDS));
-        if end.run_until_cancelled(pause).await.is_none() {
-            return;
-        }
-        if let Err(e) = renewed(&note).await
+        tokio::time::sleep(Duration::from_secs(reader::HEARTBEAT_SECONDS)).await;
+        if let Err(e) = renewed(note).await
             && !std::mem::replace(&mut warned, true)
         {
             tracing::warn!("the note of a reader could not be renewed: {e}");
@@ -175,5 +227,34 @@ async fn forget(store: &Store, now: DateTime<Utc>) {
         {
             tracing::debug!("{name} of a reader that died is left: {e}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    #[tokio::test]
+    async fn a_hold_that_lasts_too_long_gives_way_and_says_so() {
+        const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
+        let directory = tempfile::tempdir().unwrap();
+        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
+        assert!(std::process::Command::new("cp").arg("-r").arg(fixture).arg(directory.path()).status().unwrap().success());
+        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+        let backup = catalog.find(NAME).await.unwrap();
+        let found = catalog.list(clock::now()).await.unwrap().remove(0);
+
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let longest = Duration::from_millis(300);
+        let hold = backup.hold_within("import", longest, |said| tell.send(said).unwrap()).await.unwrap();
+        assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Busy);
+        let said = told.await.unwrap();
+        assert!(said.contains("the import has read the backup") && said.contains(NAME), "{said}");
+        while catalog.in_use(&found, clock::now()).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert!(catalog.delete(&found, clock::now()).await.unwrap().is_some());
+        drop(hold);
     }
 }

@@ -19,6 +19,7 @@ impl Catalog {
     /// [`ErrorKind::Storage`]: then it may be there in part, and is no backup any more.
     pub async fn delete(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<u64>> {
         let place = self.store.below(found.name.as_str());
+        self.looks.refuse_overdue(place.directory())?;
 
         // 1. Nobody of this machine works on it or reads it from here on, and nobody of another one does now.
         let lock = match lock(&place, now).await {
@@ -49,6 +50,7 @@ impl Catalog {
     /// [`ErrorKind::Storage`].
     pub async fn in_use(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<String>> {
         let place = self.store.below(found.name.as_str());
+        self.looks.refuse_overdue(place.directory())?;
         let looked = match lock(&place, now).await {
             Ok(lock) => refuse_readers(&place, &lock, now).await,
             Err(e) => Err(e),

@@ -39,7 +39,8 @@ pub async fn import(
     stop: &CancellationToken,
 ) -> Result<RestoreReport> {
     let begun = Instant::now();
-    let _hold = match backup.hold("import").await {
+    let notes = progress.clone();
+    let _hold = match backup.hold_telling("import", move |said| notes.note(said)).await {
         Ok(hold) => hold,
         Err(e) => {
             plan.close().await;

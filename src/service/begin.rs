@@ -83,7 +83,13 @@ impl Inner {
     pub(super) async fn find(&self, name: &str) -> Result<Backup> {
         let name = self.resolve(name).await?;
         // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
-        self.catalog.find(name.as_str()).await.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })
+        let found = self.catalog.find(name.as_str()).await;
+        let found = found.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })?;
+        // So is one that became a link meanwhile.
+        match found.store.directory() == self.catalog.store().below(name.as_str()).directory() {
+            true => Ok(found),
+            false => Err(missing()),
+        }
     }
 
     /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
@@ -101,10 +107,7 @@ impl Inner {
             _ => name_or_path,
         };
         let name = BackupName::parse(name).map_err(|_| missing())?;
-        match std::fs::symlink_metadata(root.join(name.as_str())) {
-            Ok(found) if found.is_dir() => Ok(name),
-            Ok(_) | Err(_) => Err(missing()),
-        }
+        if self.catalog.holds(&name).await? { Ok(name) } else { Err(missing()) }
     }
 }
 

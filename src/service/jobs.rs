@@ -27,6 +27,10 @@ use crate::pipeline::progress::Progress;
 const TICK: Duration = Duration::from_millis(500);
 /// After how many ticks it is kept, so that what was interrupted shows about how far it was.
 const TICKS_KEPT: u32 = 20;
+/// How long the end of the service waits for questions that are under way.
+const LAST_QUESTIONS: Duration = Duration::from_secs(10);
+/// How long it waits for jobs that were stopped to tidy up. Who runs services kills them soon after.
+const LAST_JOBS: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 /// Jobs that may wait or work at a time.
 pub(super) const UNFINISHED: usize = 100;
 /// Notes of a job that are kept.
@@ -199,6 +203,21 @@ impl Jobs {
         Ok(id)
     }
 
+    /// Keeps a job that could not begin as one that failed, and tells of it as of any that ended. Gives the error, with the job that tells of it. Where it cannot
+    /// be kept, the log says so, and others are told all the same.
+    pub(super) async fn fail(&self, mut job: Job, error: Error) -> Error {
+        (job.state, job.finished) = (JobState::Failed, Some(clock::now()));
+        job.error = Some(JobError::of(job.kind, &error));
+        if let Err(e) = self.0.state.put(&job).await {
+            tracing::error!("a job that failed cannot be kept: {e}");
+        }
+        let job = Arc::new(job);
+        if let Some(ended) = self.0.ended.get() {
+            ended(&job);
+        }
+        error.job(job.id.to_string())
+    }
+
     /// Goes through those that ended, newest first, one at a time.
     ///
     /// # Errors
@@ -330,17 +349,30 @@ impl Jobs {
         self.0.tracker.close();
     }
 
-    /// Ends: takes no more jobs, lets those that work go on for so long, then stops them, and returns when each of them has tidied up.
+    /// Ends: takes no more jobs, lets those that work go on for so long, then stops them, and returns when each of them has tidied up. What waits for
+    /// a disk that does not answer is left behind: jobs count as interrupted then when the service begins again.
     pub(super) async fn shut_down(&self, grace: Duration) {
         self.close();
         let waiting = self.unfinished().len();
         if waiting > 0 {
             tracing::info!("waiting up to {} s for {waiting} jobs to end", grace.as_secs());
         }
-        if tokio::time::timeout(grace, self.0.tracker.wait()).await.is_err() {
+        // Where there is no job, only short questions are under way.
+        let grace = if waiting > 0 { grace } else { grace.min(LAST_QUESTIONS) };
+        if tokio::time::timeout(grace, self.0.tracker.wait()).await.is_ok() {
+            return;
+        }
+        if waiting > 0 {
             tracing::warn!("stopping what has not ended within {} s", grace.as_secs());
-            self.0.stop.cancel();
-            self.0.tracker.wait().await;
+        }
+        self.0.stop.cancel();
+        let last = if waiting > 0 { LAST_JOBS } else { Duration::ZERO };
+        if tokio::time::timeout(last, self.0.tracker.wait()).await.is_err() {
+            tracing::error!(
+                "left behind what did not end when it was told to, {} jobs among it: the disk of the backups does not answer, or what \
+                 they had to tidy up takes too long",
+                self.unfinished().len()
+            );
         }
     }
 }

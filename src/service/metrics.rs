@@ -20,6 +20,7 @@ use super::Inner;
 use super::connections::DualState;
 use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
+use super::retry::NotTaken;
 use super::status::{BackupEntry, BackupState, own_group};
 use crate::clock;
 
@@ -64,6 +65,7 @@ pub(super) struct Seen {
     state_file_replaced: bool,
     schedule_enabled: bool,
     next_run: Option<DateTime<Utc>>,
+    not_taken: Option<NotTaken>,
     connections: Option<DualState>,
 }
 
@@ -211,6 +213,7 @@ impl Seen {
             state_file_replaced: inner.state.replaced().is_some(),
             schedule_enabled: schedule.plan.enabled,
             next_run: schedule.next,
+            not_taken: schedule.not_taken,
             connections: inner.prober.known(),
         }
     }
@@ -253,10 +256,15 @@ impl Page {
         self.each("backups", "Backups, by what they are like", None, counts);
         let complete = || backups.iter().filter(|backup| backup.complete);
         let stored: u64 = complete().map(|backup| backup.size).sum();
+        let ahead = complete().filter(|backup| backup.is_ahead(seen.now)).count();
+        let help = "Complete backups that are dated in the future: a clock is or was wrong. None of them counts as the newest";
+        self.one("backups_dated_ahead", help, None, Some(ahead as f64));
         self.one("backups_stored", "What the documents of all complete backups take", Some(Unit::Bytes), Some(stored as f64));
 
         // Another deployment's, or of a part only, stands in for none. Without a complete one none of the following is there.
         let own = complete().filter(|backup| seen.own.is_some() && backup.group == seen.own);
+        // One that a wrong clock dated ahead would be the newest for as long, and hide that no other is taken.
+        let own = own.filter(|backup| !backup.is_ahead(seen.now));
         let newest = own.max_by_key(|backup| (backup.created, &backup.name));
         let created = newest.and_then(|backup| backup.created);
         let age = created.map(|created| (unix(seen.now) - unix(created)).max(0.0));
@@ -292,6 +300,11 @@ impl Page {
         self.one("schedule_enabled", "Whether backups are taken by the schedule", None, Some(truth(seen.schedule_enabled)));
         let help = "When the schedule takes the next backup, in Unix time";
         self.one("schedule_next_run_timestamp", help, Some(Unit::Seconds), seen.next_run.map(unix));
+        let help = "How often the last scheduled backup failed: 0 once it was taken";
+        self.one("schedule_failed_attempts", help, None, Some(seen.not_taken.map_or(0.0, |not| f64::from(not.failed))));
+        let help = "When the last scheduled backup is tried again, in Unix time";
+        let next_try = seen.not_taken.and_then(|not| not.next_try);
+        self.one("schedule_next_try_timestamp", help, Some(Unit::Seconds), next_try.map(unix));
     }
 
     /// Nothing of a deployment that is not configured, or was not asked yet.

@@ -12,6 +12,7 @@ mod metrics;
 mod notices;
 mod prober;
 mod rates;
+mod retry;
 mod schedule;
 mod scheduler;
 mod shown;
@@ -42,6 +43,7 @@ use self::metrics::{Metrics, Seen};
 use self::notices::Notices;
 use self::prober::Prober;
 pub use self::prober::Readiness;
+pub use self::retry::NotTaken;
 pub use self::schedule::{Schedule, ScheduleChange};
 use self::scheduler::{Plan, Scheduler};
 pub use self::shown::Answered;
@@ -57,7 +59,14 @@ use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
 use crate::retention::Rule;
-use crate::store::Store;
+use crate::store::{self, Store};
+
+/// How long a place below the path of the backups may take to answer.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+/// How often somebody looks at the backups, whoever asks.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long the path itself may take when the service begins.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
 
 /// How long a download may keep its backup from being deleted.
 const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
@@ -106,10 +115,9 @@ impl MongoBackupService {
     /// [`ErrorKind::Busy`] where another service has the state file open.
     pub async fn open(config: Config) -> Result<Self> {
         let settings = config.service()?;
-        let store = Store::open(&config.path)?;
-        store.try_write().await?;
+        let store = open_path(&config.path).await?;
         let memory = config.tuning.memory_bytes;
-        let catalog = Catalog::new(store).within(memory);
+        let catalog = Catalog::new(store).within(memory).patient_for(PATIENCE);
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
@@ -310,10 +318,28 @@ impl MongoBackupService {
     /// [`start_automatic_backup`](Self::start_automatic_backup) on, every half minute, and by [`test_connections`](Self::test_connections).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let warning = self.0.state.replaced().map(|_| {
+        let replaced = self.0.state.replaced().map(|_| {
             "the state file was damaged, and a new one was begun: earlier jobs are not listed, and the schedule is the configured one"
+                .to_owned()
         });
-        Readiness { warning: warning.map(str::to_owned), ..self.0.prober.readiness(self.is_open()) }
+        let now = clock::now();
+        let ahead = self.0.listing.known().iter().filter(|backup| backup.complete && backup.is_ahead(now)).count();
+        let ahead = (ahead > 0).then(|| {
+            format!("{ahead} backups are dated in the future, and do not count as the newest: a clock is wrong, or was")
+        });
+        let mut readiness = self.0.prober.readiness(self.is_open());
+        let not_taken = self.0.scheduler.shown().not_taken;
+        let busy = not_taken
+            .filter(|not| not.busy)
+            .map(|_| "the last scheduled backup was not begun, because another one was running".to_owned());
+        if let Some(not) = not_taken.filter(|not| !not.busy && readiness.ready) {
+            let next = not.next_try.map(|next| format!(": it is tried again at {}", next.format("%Y-%m-%dT%H:%M:%SZ")));
+            let reason = format!("the last scheduled backup was not taken{}", next.unwrap_or_default());
+            (readiness.ready, readiness.reason) = (false, Some(reason));
+        }
+        let warnings: Vec<String> = [replaced, ahead, busy].into_iter().flatten().collect();
+        readiness.warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+        readiness
     }
 
     /// What those need to know who watch the service, in the text format of OpenMetrics ([`METRICS_TYPE`]). What cannot be looked up is not in it.
@@ -374,6 +400,7 @@ impl MongoBackupService {
     /// [`ErrorKind::Internal`].
     pub async fn start_automatic_backup(&self) -> Result<()> {
         self.0.prober.start();
+        self.watch_the_backups();
         let service = Arc::downgrade(&self.0);
         self.0
             .scheduler
@@ -381,7 +408,7 @@ impl MongoBackupService {
                 let service = service.upgrade().map(Self);
                 Box::pin(async move {
                     match service {
-                        Some(service) => service.begin_backup(trigger).await,
+                        Some(service) => service.begin_by_schedule(trigger).await,
                         None => Err(Error::new(ErrorKind::Closing, "the service has ended")),
                     }
                 })
@@ -389,6 +416,30 @@ impl MongoBackupService {
             .await?;
         told::start(&self.0);
         Ok(())
+    }
+
+    /// Begins a backup of the schedule. One that cannot be begun is a job that failed.
+    async fn begin_by_schedule(&self, trigger: Trigger) -> Result<JobId> {
+        match self.begin_backup(trigger).await {
+            Err(e) if e.kind() != ErrorKind::Closing => {
+                Err(self.0.jobs.fail(Job::new(JobKind::Backup, trigger, clock::now()), e).await)
+            }
+            begun => begun,
+        }
+    }
+
+    /// Looks at the backups every now and then, so that readiness knows of them.
+    fn watch_the_backups(&self) {
+        let service = Arc::downgrade(&self.0);
+        self.0.engine.spawn(async move {
+            while let Some(service) = service.upgrade().filter(|service| service.jobs.is_open()) {
+                if let Err(e) = service.listing.get().await {
+                    tracing::warn!("the backups cannot be listed: {e}");
+                }
+                drop(service);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
     }
 
     /// When backups are taken.
@@ -430,6 +481,8 @@ impl MongoBackupService {
         self.0.scheduler.stop().await;
         self.0.prober.stop().await;
         self.0.jobs.shut_down(self.0.settings.grace).await;
+        // What ended only now is tried again by the next process.
+        self.0.scheduler.keep_what_was_heard(clock::now()).await;
         self.0.notices.stop().await;
     }
 
@@ -459,7 +512,11 @@ impl Inner {
             }
         }));
         let service = self.clone();
-        self.jobs.visit_ended(move |job| service.metrics.kept(job)).await?;
+        let take = move |job: &Job| {
+            service.metrics.kept(job);
+            service.scheduler.hear(job);
+        };
+        self.jobs.visit_ended(take).await?;
         for job in interrupted {
             tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
             ended(self, job);
@@ -468,8 +525,27 @@ impl Inner {
     }
 }
 
+/// The path of the backups, which must be one that can be written to.
+async fn open_path(path: &str) -> Result<Store> {
+    let of = path.to_owned();
+    let opened = async move {
+        let store = store::blocking(path.as_ref(), move || Store::open(&of)).await?;
+        store.try_write().await?;
+        Ok(store)
+    };
+    tokio::time::timeout(PATIENCE_AT_FIRST, opened).await.unwrap_or_else(|_| {
+        let seconds = PATIENCE_AT_FIRST.as_secs();
+        Err(Error::new(ErrorKind::Storage, format!("the backup path {path} has not answered for {seconds} s"))
+            .hint("look after the disk or the network mount that it is on"))
+    })
+}
+
 /// What is done about every job that ended, before anyone who waits for it is told.
 fn ended(service: &Inner, job: &Job) {
     service.metrics.ended(job);
+    service.scheduler.hear(job);
     service.notices.tell(job);
 }
+
+#[cfg(test)]
+mod tests;

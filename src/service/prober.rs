@@ -22,7 +22,8 @@ const EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Readiness {
-    /// Whether it takes jobs, and the source answered when it was last asked; where no source is configured, the target.
+    /// Whether it takes jobs, the source answered when it was last asked (where none is configured, the target), and the last scheduled backup was
+    /// taken, or goes on for the first time.
     pub ready: bool,
     /// Whether it takes jobs: it does not where it shuts down.
     pub accepting: bool,

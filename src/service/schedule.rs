@@ -5,6 +5,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::retry::NotTaken;
 use super::scheduler::{Plan, Shown};
 use super::status::LastRun;
 use crate::error::{Error, Result};
@@ -28,6 +29,10 @@ pub struct Schedule {
     pub next_run: Option<DateTime<Utc>>,
     /// What became of the last time.
     pub last_run: Option<LastRun>,
+    /// That its backup was not taken, and when that is tried again; absent where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub not_taken: Option<NotTaken>,
 }
 
 /// What is to change of a [`Schedule`]; what is not given stays.
@@ -65,6 +70,7 @@ impl Schedule {
             timezone: timezone.name().to_owned(),
             next_run: shown.next,
             last_run: shown.last,
+            not_taken: shown.not_taken,
         }
     }
 }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio_cron_scheduler::{Job as Wake, JobScheduler};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::job::{JobId, Trigger};
+use super::job::{Job, JobId, Trigger};
+use super::retry::{Ended, Meaning, NotTaken, Retry};
 use super::state::State;
 use super::status::{LastRun, RunOutcome};
 use crate::clock;
@@ -49,6 +50,9 @@ struct Kept {
     /// The next time.
     next: Option<DateTime<Utc>>,
     last: Option<LastRun>,
+    /// The last one, until it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<Retry>,
 }
 
 /// A time that has come.
@@ -56,11 +60,13 @@ struct Kept {
 struct Due {
     planned: DateTime<Utc>,
     trigger: Trigger,
+    /// How often it was tried before.
+    failed: u32,
 }
 
 impl Kept {
     fn first(configured: Plan, now: DateTime<Utc>) -> Self {
-        let mut kept = Self { plan: configured.clone(), configured, anchor: now, next: None, last: None };
+        let mut kept = Self { plan: configured.clone(), configured, anchor: now, next: None, last: None, retry: None };
         kept.aim(now);
         kept
     }
@@ -85,6 +91,7 @@ impl Kept {
         self.plan = plan;
         if !keeps_time {
             self.aim(now);
+            self.retry = None;
         }
     }
 
@@ -95,10 +102,53 @@ impl Kept {
     /// What is due now, however many times have passed: it is made up once, and the next one lies ahead.
     fn due(&mut self, now: DateTime<Utc>) -> Option<Due> {
         self.heed_a_clock_that_was_set_back(now);
-        let planned = self.next.filter(|next| *next <= now && self.plan.enabled)?;
+        let Some(planned) = self.next.filter(|next| *next <= now && self.plan.enabled) else { return self.due_again(now) };
         self.aim(now);
         let trigger = if now - planned > LATE { Trigger::Missed } else { Trigger::Schedule };
-        Some(Due { planned, trigger })
+        Some(Due { planned, trigger, failed: 0 })
+    }
+
+    /// What failed before, and is to be tried again now.
+    fn due_again(&mut self, now: DateTime<Utc>) -> Option<Due> {
+        let retry = self.retry.as_mut().filter(|retry| retry.next.is_some_and(|next| next <= now))?;
+        retry.next = None;
+        self.plan.enabled.then_some(Due { planned: retry.planned, trigger: Trigger::Schedule, failed: retry.failed })
+    }
+
+    /// What became of one that was due.
+    fn tried(&mut self, due: Due, begun: &Result<JobId>, now: DateTime<Utc>) {
+        self.retry = match begun {
+            Ok(job) => Some(Retry::begun(due.planned, due.failed, *job)),
+            Err(e) => {
+                self.after_failure(due.planned, due.failed, now).map(|retry| Retry { busy: e.kind() == ErrorKind::Busy, ..retry })
+            }
+        };
+    }
+
+    /// A job ended.
+    fn hear(&mut self, ended: &Ended, now: DateTime<Utc>) {
+        let Some(retry) = &self.retry else { return };
+        let (planned, failed) = (retry.planned, retry.failed);
+        match retry.meaning(ended) {
+            Meaning::Done => self.retry = None,
+            Meaning::Failed => self.retry = self.after_failure(planned, failed, now),
+            Meaning::Nothing => {}
+        }
+    }
+
+    fn after_failure(&self, planned: DateTime<Utc>, failed: u32, now: DateTime<Utc>) -> Option<Retry> {
+        let retry = Retry::after_failure(planned, failed.saturating_add(1), now, self.next?, self.interval()?);
+        match retry.next {
+            Some(next) => tracing::warn!("the backup of {planned} is tried again at {next}"),
+            None => tracing::warn!("the backup of {planned} is not tried again before the next one"),
+        }
+        Some(retry)
+    }
+
+    /// The time between the next backup and the one after it.
+    fn interval(&self) -> Option<TimeDelta> {
+        let next = self.next?;
+        Some(self.plan.cadence.next_after(self.anchor, next)? - next)
     }
 }
 
@@ -111,6 +161,10 @@ impl Kept {
         if is_ahead || (self.plan.enabled && self.next > should_be) {
             tracing::warn!("the clock was set back: the next backup is due at {should_be:?}");
             self.aim(now);
+        }
+        let interval = self.interval();
+        if let (Some(retry), Some(interval)) = (&mut self.retry, interval) {
+            retry.at_most(now, interval);
         }
     }
 }
@@ -125,9 +179,18 @@ pub(super) struct Scheduler(Arc<Shared>);
 struct Shared {
     state: State,
     kept: Mutex<Kept>,
+    /// Backups that ended since it was last looked.
+    heard: Mutex<Vec<Ended>>,
     /// Of those that change what is kept, one at a time.
     changing: tokio::sync::Mutex<()>,
     waker: tokio::sync::Mutex<Option<(JobScheduler, DropGuard)>>,
+}
+
+impl Shared {
+    fn new(state: State, kept: Kept) -> Self {
+        let kept = Mutex::new(kept);
+        Self { state, kept, heard: Mutex::default(), changing: Default::default(), waker: Default::default() }
+    }
 }
 
 /// What the scheduler shows of itself.
@@ -136,6 +199,7 @@ pub(super) struct Shown {
     pub(super) plan: Plan,
     pub(super) next: Option<DateTime<Utc>>,
     pub(super) last: Option<LastRun>,
+    pub(super) not_taken: Option<NotTaken>,
 }
 
 impl Scheduler {
@@ -150,7 +214,7 @@ impl Scheduler {
             None => Kept::first(configured, now),
         };
         state.keep(KEY, &kept).await?;
-        let shared = Shared { state, kept: Mutex::new(kept), changing: Default::default(), waker: Default::default() };
+        let shared = Shared::new(state, kept);
         Ok(Self(Arc::new(shared)))
     }
 
@@ -204,7 +268,8 @@ impl Scheduler {
     /// When backups are taken.
     pub(super) fn shown(&self) -> Shown {
         let kept = self.kept();
-        Shown { plan: kept.plan.clone(), next: kept.next, last: kept.last.clone() }
+        let not_taken = kept.retry.as_ref().and_then(Retry::shown);
+        Shown { plan: kept.plan.clone(), next: kept.next, last: kept.last.clone(), not_taken }
     }
 
     /// Changes when backups are taken, and keeps it.
@@ -221,9 +286,26 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Takes note of a job that ended: one that failed is tried again. Jobs may be told again.
+    pub(super) fn hear(&self, job: &Job) {
+        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).extend(Ended::of(job));
+    }
+
+    /// Keeps what it has heard; others keep what is kept already.
+    pub(super) async fn keep_what_was_heard(&self, now: DateTime<Utc>) {
+        let heard = std::mem::take(&mut *self.0.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let before = self.kept().clone();
+        let mut kept = before.clone();
+        heard.iter().for_each(|ended| kept.hear(ended, now));
+        if kept != before {
+            self.replace(kept).await;
+        }
+    }
+
     /// Begins what is due. One that is under way already is not overtaken.
     async fn wake(&self, now: DateTime<Utc>, begin: &Begin) {
         let Ok(_changing) = self.0.changing.try_lock() else { return };
+        self.keep_what_was_heard(now).await;
         let before = self.kept().clone();
         let mut kept = before.clone();
         let Some(due) = kept.due(now) else {
@@ -250,8 +332,10 @@ impl Scheduler {
         if let Some(reason) = &reason {
             tracing::error!(outcome = ?outcome, "the backup of {} was not begun: {reason}", due.planned);
         }
-        kept.last =
-            Some(LastRun { planned: due.planned, at: now, outcome, job_id: begun.ok(), trigger: Some(due.trigger), reason });
+        kept.tried(due, &begun, now);
+        let failed = |e: &Error| e.job_id().and_then(|id| id.parse().ok());
+        let job_id = begun.as_ref().map_or_else(failed, |id| Some(*id));
+        kept.last = Some(LastRun { planned: due.planned, at: now, outcome, job_id, trigger: Some(due.trigger), reason });
         self.replace(kept).await;
     }
 
@@ -315,6 +399,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::service::job::{BackupRequest, JobError, JobKind, JobState};
 
     fn every(hours: u32) -> Plan {
         Plan { enabled: true, cadence: Cadence::Every(NonZeroU32::new(hours).unwrap()) }
@@ -401,9 +486,8 @@ mod tests {
         let mut seen = Vec::new();
         for time in wakes {
             // Each time as in a process of its own, which knows only what was written.
-            let kept = Mutex::new(state.kept::<Kept>(KEY).await.unwrap().unwrap());
-            let shared = Shared { state: state.clone(), kept, changing: Default::default(), waker: Default::default() };
-            let scheduler = Scheduler(Arc::new(shared));
+            let kept = state.kept::<Kept>(KEY).await.unwrap().unwrap();
+            let scheduler = Scheduler(Arc::new(Shared::new(state.clone(), kept)));
             scheduler.wake(at(time), &begin).await;
             seen.push((*begun.lock().unwrap(), scheduler.shown().next));
         }
@@ -428,6 +512,82 @@ mod tests {
             assert_eq!(seen.iter().map(|(begun, _)| *begun).collect::<Vec<_>>(), [1, 1]);
             assert!(seen[1].1 > Some(at("29T01:00:00")) && seen[1].1 <= Some(at("30T02:30:00")), "{seen:?}");
         }
+    }
+
+    /// What a scheduler does at each of these minutes: how often it began by then, how often the one that is due failed, and when it is tried again.
+    #[tokio::test]
+    async fn what_was_not_taken_is_tried_again_more_and_more_rarely_until_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(&directory.path().join("state")).await.unwrap();
+        let mut scheduler = Scheduler::open(state.clone(), every(6)).await.unwrap();
+        let anchor = scheduler.kept().anchor;
+        let after = |minutes: i64| anchor + TimeDelta::minutes(minutes);
+        let begun = Arc::new(Mutex::new(Vec::<(Trigger, Job)>::new()));
+        let fails = Arc::new(Mutex::new(true));
+        let begin: Begin = Box::new({
+            let (begun, fails) = (begun.clone(), fails.clone());
+            move |trigger| {
+                let job = Job::new(JobKind::Backup, trigger, clock::now());
+                let id = job.id;
+                begun.lock().unwrap().push((trigger, job));
+                let fails = *fails.lock().unwrap();
+                let failed = Error::new(ErrorKind::Storage, "no space").job(id.to_string());
+                Box::pin(async move { if fails { Err(failed) } else { Ok(id) } })
+            }
+        });
+        let seen = async |scheduler: &Scheduler, minutes: i64| {
+            scheduler.wake(after(minutes), &begin).await;
+            let shown = scheduler.shown().not_taken;
+            let next = shown.and_then(|not| not.next_try).map(|next| (next - anchor).num_minutes());
+            (begun.lock().unwrap().len(), shown.map_or(0, |not| not.failed), next)
+        };
+        assert_eq!(seen(&scheduler, 359).await, (0, 0, None));
+        assert_eq!(seen(&scheduler, 360).await, (1, 1, Some(361)));
+        assert_eq!(scheduler.shown().last.unwrap().job_id, Some(begun.lock().unwrap()[0].1.id), "no job tells of it");
+        assert_eq!(seen(&scheduler, 361).await, (2, 2, Some(363)));
+        assert_eq!(seen(&scheduler, 362).await, (2, 2, Some(363)));
+        // Over a restart.
+        scheduler = Scheduler::open(state.clone(), every(6)).await.unwrap();
+        assert_eq!(seen(&scheduler, 363).await, (3, 3, Some(367)));
+        for (minutes, next) in [(367, 375), (375, 391), (391, 423), (423, 487), (487, 577), (577, 667)] {
+            assert_eq!(seen(&scheduler, minutes).await.2, Some(next), "at most a quarter of the interval");
+        }
+        // The next regular time ends it, and begins anew.
+        assert_eq!(seen(&scheduler, 667).await, (10, 10, None));
+        assert_eq!(seen(&scheduler, 720).await, (11, 1, Some(721)));
+
+        // One that begins, and fails on its way.
+        *fails.lock().unwrap() = false;
+        assert_eq!(seen(&scheduler, 721).await, (12, 1, None));
+        let ended = |at: usize, state: JobState| {
+            let mut job = begun.lock().unwrap()[at].1.clone();
+            (job.state, job.finished) = (state, Some(clock::now()));
+            let error = Error::new(ErrorKind::Unreachable, "gone");
+            job.error = (state != JobState::Succeeded).then(|| JobError::of(JobKind::Backup, &error));
+            job
+        };
+        assert_eq!(seen(&scheduler, 730).await, (12, 1, None));
+        scheduler.hear(&ended(11, JobState::Interrupted));
+        assert_eq!(seen(&scheduler, 731).await, (12, 2, Some(733)));
+        assert_eq!(seen(&scheduler, 733).await, (13, 2, None));
+        let mut part = ended(12, JobState::Succeeded);
+        (part.id, part.create) = (JobId::new(), Some(BackupRequest { databases: Some(vec![]), ..BackupRequest::default() }));
+        scheduler.hear(&part);
+        assert_eq!(seen(&scheduler, 734).await, (13, 2, None));
+        scheduler.hear(&ended(12, JobState::Succeeded));
+        assert_eq!(seen(&scheduler, 735).await, (13, 0, None));
+
+        // Somebody else's success counts, and so does a change of mind.
+        *fails.lock().unwrap() = true;
+        assert_eq!(seen(&scheduler, 1080).await, (14, 1, Some(1081)));
+        let mut by_hand = ended(0, JobState::Succeeded);
+        (by_hand.id, by_hand.created) = (JobId::new(), after(1081));
+        scheduler.hear(&by_hand);
+        assert_eq!(seen(&scheduler, 1081).await, (14, 0, None));
+        assert_eq!(seen(&scheduler, 1440).await, (15, 1, Some(1441)));
+        scheduler.change(|plan| Ok(Plan { enabled: false, ..plan.clone() })).await.unwrap();
+        assert_eq!(seen(&scheduler, 1441).await, (15, 0, None));
+        assert!(begun.lock().unwrap().iter().all(|(trigger, _)| *trigger == Trigger::Schedule));
     }
 
     #[tokio::test]

@@ -4,11 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
-use crate::catalog::{Backup, Catalog, Described};
+use crate::catalog::{Backup, Catalog, Described, Stamp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key;
 use crate::names::BackupName;
 use crate::pipeline::budget::{Budget, Share};
 
@@ -28,7 +25,7 @@ impl AsRef<[u8]> for Answered {
 }
 
 /// What an answer was made of: equal ones, equal answers.
-type Made = (BackupName, bool, Option<[(u64, DateTime<Utc>); 2]>);
+type Made = (BackupName, bool, Option<Stamp>);
 
 /// An answer that may still be on its way.
 type Last = (Made, Weak<(Vec<u8>, Share)>);
@@ -57,14 +54,12 @@ impl Shown {
         segments: bool,
         write: impl FnOnce(Described) -> Result<Vec<u8>>,
     ) -> Result<Answered> {
-        let place = self.catalog.store().below(name.as_str());
-        let size = place.size(key::MANIFEST).await.unwrap_or_default();
+        let size = self.catalog.stamp(name).await.map_or(0, |stamp| stamp.manifest_bytes());
         let taken = tokio::time::timeout(PATIENCE, self.room.take(COPIES * size)).await;
         let mut share = taken.map_err(|_| {
             Error::new(ErrorKind::Busy, "the memory for answers is taken by others, which are being sent").hint("try again later")
         })?;
-        let stamps = (place.stamp(key::MANIFEST).await, place.stamp(key::CHECKS).await);
-        let made = (name.clone(), segments, stamps.0.map(|manifest| [manifest, stamps.1.unwrap_or_default()]));
+        let made = (name.clone(), segments, self.catalog.stamp(name).await);
         if let Some(answered) = self.again(&made) {
             return Ok(answered);
         }

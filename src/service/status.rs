@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,13 +62,13 @@ pub struct LastRun {
     pub at: DateTime<Utc>,
     /// What was done.
     pub outcome: RunOutcome,
-    /// The job that it began.
+    /// The job that it began, or the failed one that tells why none began.
     pub job_id: Option<JobId>,
     /// Who asked for it; none of those that were kept before this was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub trigger: Option<Trigger>,
-    /// Why there is none.
+    /// Why none began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -224,6 +224,16 @@ impl From<&Summary> for BackupEntry {
     }
 }
 
+/// How far a backup may be dated ahead: the clocks of two machines differ a little.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+impl BackupEntry {
+    /// Whether it is dated in the future: a clock is or was wrong, and its date says nothing of its age.
+    pub(super) fn is_ahead(&self, now: DateTime<Utc>) -> bool {
+        self.created.is_some_and(|created| created.signed_duration_since(now) > AHEAD)
+    }
+}
+
 /// The group of the service's own backups: of the configured source, as it was known last, and what the service asks it for. As long as
 /// nothing is known of the source, its URI tells. Where no source is configured, the newest backup of everything stands for it.
 pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, known: Option<&Source>) -> Option<usize> {
@@ -284,6 +294,11 @@ impl Listing {
             Some(entries) => Ok(entries),
             None => self.look().await,
         }
+    }
+
+    /// The backups as somebody saw them last, without a look.
+    pub(super) fn known(&self) -> Arc<Vec<BackupEntry>> {
+        self.seen().entries.clone()
     }
 
     /// The next who asks looks anew.

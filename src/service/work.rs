@@ -48,6 +48,7 @@ impl Asked {
     /// # Errors
     /// [`ErrorKind::Usage`]; [`ErrorKind::NotConfigured`] where it is to be imported, and there is no target.
     pub(super) fn read(service: &Inner, request: &BackupRequest) -> Result<Self> {
+        bounded([&request.databases, &request.include, &request.exclude])?;
         let databases = some("databases", &request.databases)?;
         for name in databases {
             names::check_database(name)?;
@@ -74,6 +75,24 @@ impl Asked {
         };
         Ok(Self { options, import: request.import.unwrap_or(service.settings.auto_import), retention })
     }
+}
+
+/// The most names and patterns that are taken with one request: each is kept in its job, and compared with every name.
+const MOST_NAMES: usize = 1000;
+/// And the most bytes of all of them.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// Refuses more names and patterns than a job is to keep.
+fn bounded<const N: usize>(lists: [&Option<Vec<String>>; N]) -> Result<()> {
+    let names = || lists.into_iter().flatten().flatten();
+    let (count, bytes) = (names().count(), names().map(String::len).sum::<usize>());
+    if count > MOST_NAMES || bytes > MOST_BYTES {
+        return Err(Error::usage(format!(
+            "{count} names and patterns of {bytes} bytes: a request takes {MOST_NAMES} at most, of {MOST_BYTES} bytes together"
+        ))
+        .hint("use fewer patterns: `*` stands for any characters"));
+    }
+    Ok(())
 }
 
 /// A list that is given. An empty one is refused: whoever made it may have meant nothing by it, and it would stand for all.
@@ -202,6 +221,8 @@ impl Import {
     /// # Errors
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
     pub(super) async fn prepare(service: &Inner, name: &BackupName, request: &ImportRequest) -> Result<Self> {
+        let database = request.database_name.clone().map(|name| vec![name]);
+        bounded([&database, &request.include, &request.exclude])?;
         let target = service.config.target()?;
         let options = RestoreOptions {
             database: request.database_name.clone(),
@@ -331,4 +352,23 @@ fn result_of(report: &BackupReport) -> BackupResult {
 
 fn at(stage: JobKind) -> impl Fn(Error) -> Failure {
     move |error| Failure { stage, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_takes_so_many_names_and_patterns_and_no_more() {
+        let names = |count: usize, length: usize| Some(vec!["x".repeat(length); count]);
+        for (first, second) in [(names(600, 5), names(400, 5)), (names(1, MOST_BYTES), None), (None, None)] {
+            bounded([&first, &second]).unwrap();
+        }
+        for (first, second) in [(names(600, 5), names(401, 5)), (names(1, MOST_BYTES), names(1, 1)), (names(2, 1_000_000), None)]
+        {
+            let error = bounded([&first, &second]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().contains("1000 at most, of 65536 bytes together"), "{error}");
+        }
+    }
 }

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
+use rustix::fs::{Mode, OFlags};
 use uuid::Uuid;
 
+use super::Entry;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to wait before a lock is asked for again.
@@ -50,7 +52,8 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Whether there is anything at the path; what cannot be looked at is an error, not an absence.
 pub(super) async fn is_there(path: &Path) -> Result<bool> {
-    tokio::fs::try_exists(path).await.map_err(|e| error("look at", path, e))
+    let path = path.to_owned();
+    blocking(&path.clone(), move || path.try_exists().map_err(|e| error("look at", &path, e))).await
 }
 
 /// Makes the directories above `path`, 0700, each one synced into its parent.
@@ -62,11 +65,11 @@ pub(super) async fn make_parent(path: &Path) -> Result<()> {
 }
 
 async fn make_directories(directory: &Path) -> Result<()> {
-    if tokio::fs::metadata(directory).await.is_ok_and(|m| m.is_dir()) {
-        return Ok(());
-    }
     let directory = directory.to_owned();
-    blocking(move || {
+    blocking(&directory.clone(), move || {
+        if directory.is_dir() {
+            return Ok(());
+        }
         let missing: Vec<_> = directory.ancestors().take_while(|d| !d.exists()).collect();
         for new in missing.into_iter().rev() {
             match builder().create(new) {
@@ -83,7 +86,7 @@ async fn make_directories(directory: &Path) -> Result<()> {
 pub(super) async fn claim(root: &Path) -> Result<()> {
     make_parent(root).await?;
     let root = root.to_owned();
-    blocking(move || match builder().create(&root) {
+    blocking(&root.clone(), move || match builder().create(&root) {
         Ok(()) => sync_directory_of(&root),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::new(ErrorKind::Refused, format!("{} exists already", root.display())))
@@ -105,7 +108,9 @@ pub(super) async fn restrict(path: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        tokio::fs::set_permissions(path, mode).await.map_err(|e| error("restrict", path, e))?;
+        let place = path.to_owned();
+        let restrict = move || std::fs::set_permissions(&place, mode).map_err(|e| error("restrict", &place, e));
+        blocking(path, restrict).await?;
     }
     Ok(())
 }
@@ -138,8 +143,8 @@ pub(super) enum Sharing {
 pub(super) async fn lock(root: &Path, sharing: Sharing, patience: Duration) -> Result<Option<Lock>> {
     let until = tokio::time::Instant::now() + patience;
     loop {
-        let root = root.to_owned();
-        if let Some(lock) = blocking(move || try_lock(&root, sharing)).await? {
+        let place = root.to_owned();
+        if let Some(lock) = blocking(root, move || try_lock(&place, sharing)).await? {
             return Ok(Some(lock));
         }
         if tokio::time::Instant::now() >= until {
@@ -150,7 +155,7 @@ pub(super) async fn lock(root: &Path, sharing: Sharing, patience: Duration) -> R
 }
 
 fn try_lock(root: &Path, sharing: Sharing) -> Result<Option<Lock>> {
-    let directory = std::fs::File::open(root).map_err(|e| match e.kind() {
+    let directory = open_directory(root).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{} does not exist", root.display())).cause(e),
         _ => error("open", root, e),
     })?;
@@ -168,10 +173,16 @@ fn try_lock(root: &Path, sharing: Sharing) -> Result<Option<Lock>> {
     }
 }
 
+/// Opens a directory, and nothing else: a pipe would be waited for.
+fn open_directory(path: &Path) -> io::Result<std::fs::File> {
+    let way = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, way, Mode::empty())?.into())
+}
+
 /// Whether a process of this machine has an exclusive lock on the directory; nothing where that cannot be told.
 pub(super) async fn is_locked(root: &Path) -> Option<bool> {
-    let root = root.to_owned();
-    match blocking(move || try_lock(&root, Sharing::Shared)).await {
+    let place = root.to_owned();
+    match blocking(root, move || try_lock(&place, Sharing::Shared)).await {
         Ok(Some(lock)) => lock.holds().then_some(false),
         Ok(None) => Some(true),
         Err(_) => None,
@@ -208,7 +219,7 @@ pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
 /// Names of the files right in `root`, sorted; none where it does not exist.
 pub(super) async fn files(root: &Path) -> Result<Vec<String>> {
     let root = root.to_owned();
-    blocking(move || {
+    blocking(&root.clone(), move || {
         let listing = match std::fs::read_dir(&root) {
             Ok(listing) => listing,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -229,7 +240,7 @@ pub(super) async fn files(root: &Path) -> Result<Vec<String>> {
 /// The bytes of all files below `root`, half written ones included, and when the newest was written. What vanishes meanwhile does not count.
 pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
     let root = root.to_owned();
-    blocking(move || {
+    blocking(&root.clone(), move || {
         let (mut directories, mut bytes, mut newest) = (vec![root], 0, None);
         while let Some(directory) = directories.pop() {
             let listing = match std::fs::read_dir(&directory) {
@@ -259,7 +270,7 @@ pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
 /// directories. Gives how many they were.
 pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
     let root = root.to_owned();
-    blocking(move || {
+    blocking(&root.clone(), move || {
         let (mut directories, mut swept) = (vec![root.clone()], 0);
         while let Some(directory) = directories.pop() {
             let before = swept;
@@ -274,7 +285,7 @@ pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
                 }
             }
             if swept > before {
-                std::fs::File::open(&directory).and_then(|d| d.sync_all()).map_err(|e| error("sync", &directory, e))?;
+                open_directory(&directory).and_then(|d| d.sync_all()).map_err(|e| error("sync", &directory, e))?;
             }
         }
         Ok(swept)
@@ -284,40 +295,93 @@ pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
 
 /// Names of the directories in `root`, sorted.
 pub(super) async fn directories(root: &Path) -> Result<Vec<String>> {
-    let mut listing = match tokio::fs::read_dir(root).await {
-        Ok(listing) => listing,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(error("list", root, e)),
-    };
-    let mut names = Vec::new();
-    while let Some(entry) = listing.next_entry().await.map_err(|e| error("list", root, e))? {
-        let is_directory = entry.file_type().await.is_ok_and(|t| t.is_dir());
-        if let (true, Ok(name)) = (is_directory, entry.file_name().into_string()) {
-            names.push(name);
+    let root = root.to_owned();
+    blocking(&root.clone(), move || {
+        let listing = match std::fs::read_dir(&root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listing => listing.map_err(|e| error("list", &root, e))?,
+        };
+        let mut names = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(|e| error("list", &root, e))?;
+            let is_directory = entry.file_type().is_ok_and(|t| t.is_dir());
+            names.extend(entry.file_name().into_string().ok().filter(|_| is_directory));
         }
-    }
-    names.sort();
-    Ok(names)
+        names.sort();
+        Ok(names)
+    })
+    .await
+}
+
+/// Everything below `root` that is no directory, by its path from there, with its bytes. No link is followed: links, and whatever else is
+/// no regular file, have no bytes. What a write was staged under is left out, and so is what vanishes meanwhile.
+pub(super) async fn everything(root: &Path) -> Result<Vec<Entry>> {
+    let root = root.to_owned();
+    blocking(&root.clone(), move || {
+        let (mut directories, mut entries) = (vec![(root, String::new())], Vec::new());
+        while let Some((directory, key)) = directories.pop() {
+            let listing = match std::fs::read_dir(&directory) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                listing => listing.map_err(|e| error("list", &directory, e))?,
+            };
+            for entry in listing {
+                let entry = entry.map_err(|e| error("list", &directory, e))?;
+                // A key is text.
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let key = format!("{key}{name}");
+                match entry.metadata() {
+                    Ok(found) if found.is_dir() => directories.push((entry.path(), format!("{key}/"))),
+                    Ok(_) if is_staged(&name) => {}
+                    Ok(found) => entries.push(Entry { key, size: if found.is_file() { found.len() } else { 0 } }),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(error("look at", &entry.path(), e)),
+                }
+            }
+        }
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    })
+    .await
+}
+
+/// Whether a file of this name is what `object_store` stages under.
+fn is_staged(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Removes what is at `path`, whatever it is, and syncs the directory that it was in. What is not there is no error.
+pub(super) async fn remove(path: &Path) -> Result<()> {
+    let path = path.to_owned();
+    blocking(&path.clone(), move || {
+        let removed = match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(e) => Err(e),
+        };
+        match removed {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error("delete", &path, e))
+            }
+            _ => sync_directory_of(&path),
+        }
+    })
+    .await
 }
 
 /// Removes a directory and all in it, and syncs its parent.
 pub(super) async fn remove_tree(root: &Path) -> Result<()> {
-    match tokio::fs::remove_dir_all(root).await {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error("delete", root, e)),
-        _ => {}
-    }
-    sync_parent(root).await
+    let root = root.to_owned();
+    blocking(&root.clone(), move || match std::fs::remove_dir_all(&root) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("delete", &root, e)),
+        _ => sync_directory_of(&root),
+    })
+    .await
 }
 
 /// Syncs the directory that `path` is in; one that is gone needs none.
-pub(super) async fn sync_parent(path: &Path) -> Result<()> {
-    let path = path.to_owned();
-    blocking(move || sync_directory_of(&path)).await
-}
-
 fn sync_directory_of(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
-    match std::fs::File::open(parent).and_then(|directory| directory.sync_all()) {
+    match open_directory(parent).and_then(|directory| directory.sync_all()) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("sync", parent, e)),
         _ => Ok(()),
     }
@@ -326,7 +390,7 @@ fn sync_directory_of(path: &Path) -> Result<()> {
 /// Writes a small file at `path`, or at the nearest parent that exists, and removes it.
 pub(super) async fn try_write(path: &Path) -> Result<()> {
     let path = path.to_owned();
-    blocking(move || {
+    blocking(&path.clone(), move || {
         let existing = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
         // A name that nobody can guess, and only if nothing stands there: a link that somebody planted is not followed.
         let probe = existing.join(format!(".bsonvault-check-{}", Uuid::new_v4()));
@@ -364,13 +428,6 @@ pub(super) fn store_error(what: &str, path: &Path, cause: object_store::Error) -
     Error::new(ErrorKind::Storage, format!("cannot {what} {}: {cause}", path.display())).cause(cause)
 }
 
-pub(super) fn open_to_read(path: &Path) -> Result<std::fs::File> {
-    std::fs::File::open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())).cause(e),
-        _ => error("read", path, e),
-    })
-}
-
 pub(super) fn error(what: &str, path: &Path, cause: io::Error) -> Error {
     describe(what, path, &cause).cause(cause)
 }
@@ -388,6 +445,14 @@ fn describe(what: &str, path: &Path, cause: &io::Error) -> Error {
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// Does what may wait for the disk, at a place on it, on a thread that may. Nothing else here waits for a disk.
+///
+/// # Errors
+/// Those of `work`; [`ErrorKind::Internal`].
+pub async fn blocking<T: Send + 'static>(place: &Path, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    #[cfg(test)]
+    let work = super::hang::before(place, work);
+    #[cfg(not(test))]
+    let _only_tests_look_at_it = place;
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a storage task died").cause(e))?
 }

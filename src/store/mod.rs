@@ -1,8 +1,10 @@
-//! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the store's root. Over `object_store`,
+//! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the store's root. Written over `object_store`,
 //! whose local file system stages, syncs and renames each object; what it leaves out on a local disk is added here: modes
-//! (0600 in directories of 0700), synced deletes, and no empty directories left behind.
+//! (0600 in directories of 0700), synced deletes, and reading what is a regular file, and nothing else, reached by no link (`file`).
 
 mod file;
+#[cfg(test)]
+pub(crate) mod hang;
 mod local;
 mod scratch;
 
@@ -12,13 +14,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt as _;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{ObjectStoreExt as _, PutPayload};
 
 pub use self::file::RegularFile;
-pub use self::local::Lock;
 use self::local::Sharing;
+pub use self::local::{Lock, blocking};
 pub use self::scratch::Scratch;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -74,6 +75,22 @@ impl Store {
         Ok(Self { inner: std::sync::Arc::new(local::file_system()), root })
     }
 
+    /// The same by the directory that its path leads to, where that is a link: somebody keeps a backup elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn resolved(self) -> Result<Self> {
+        let root = self.root.clone();
+        let real = blocking(&self.root, move || match std::fs::symlink_metadata(&root) {
+            Ok(found) if found.is_symlink() && root.exists() => {
+                std::fs::canonicalize(&root).map(Some).map_err(|e| local::error("open", &root, e))
+            }
+            _ => Ok(None),
+        });
+        let real = real.await?;
+        Ok(Self { root: real.unwrap_or_else(|| self.root.clone()), ..self })
+    }
+
     /// The part of this store below a prefix, as a store of its own.
     #[must_use]
     pub fn below(&self, prefix: &str) -> Self {
@@ -104,14 +121,13 @@ impl Store {
         local::restrict(&path).await
     }
 
-    /// An object's bytes.
+    /// An object's bytes. No link below the root is followed.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Damaged`] where it is anything but a regular file; [`ErrorKind::Storage`].
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        let (path, key) = self.place(key)?;
-        let found = self.inner.get(&key).await.map_err(|e| local::store_error("read", &path, e))?;
-        found.bytes().await.map_err(|e| local::store_error("read", &path, e))
+        self.place(key)?;
+        file::read(self.root.clone(), key).await
     }
 
     /// An object's size in bytes.
@@ -119,53 +135,41 @@ impl Store {
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn size(&self, key: &str) -> Result<u64> {
-        let (path, key) = self.place(key)?;
-        let found = self.inner.head(&key).await.map_err(|e| local::store_error("read", &path, e))?;
-        Ok(found.size)
+        self.place(key)?;
+        Ok(file::look(self.root.clone(), key).await?.size)
     }
 
-    /// Opens an object for a thread that may wait to read it piece by piece. Links are followed, as [`get`](Self::get) does.
+    /// Opens an object for a thread that may wait to read it piece by piece.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn open_to_read(&self, key: &str) -> Result<std::fs::File> {
-        let (path, _) = self.place(key)?;
-        local::blocking(move || local::open_to_read(&path)).await
+        self.place(key)?;
+        file::open_to_read(self.root.clone(), key).await
     }
 
-    /// Opens an object to read it piece by piece, as the regular file that it is: no link is followed, neither in its place nor on the way from the root, nor as the root.
+    /// Opens an object to read it piece by piece. The root may be no link either.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Damaged`] where it is anything but a regular file; [`ErrorKind::Storage`].
+    /// As for [`get`](Self::get).
     pub async fn open_file(&self, key: &str) -> Result<RegularFile> {
         self.place(key)?;
-        file::open(self.root.clone(), key).await
+        file::open(self.root.clone(), key, file::Root::Plain).await
     }
 
     /// An object's size in bytes and when it was last written, where it is there and can be looked at.
     pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
-        let (_, key) = self.place(key).ok()?;
-        self.inner.head(&key).await.ok().map(|found| (found.size, found.last_modified))
+        self.place(key).ok()?;
+        let found = file::look(self.root.clone(), key).await.ok()?;
+        Some((found.size, found.modified?.into()))
     }
 
-    /// Every object below the root, by key. Nothing where the root does not exist.
+    /// Everything below the root that is no directory, by key; what is no regular file has no bytes. Nothing where the root does not exist.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn list(&self) -> Result<Vec<Entry>> {
-        if !local::is_there(&self.root).await? {
-            return Ok(Vec::new());
-        }
-        let prefix = local::key(&self.root)?;
-        let mut entries = Vec::new();
-        let mut listing = self.inner.list(Some(&prefix));
-        while let Some(found) = listing.try_next().await.map_err(|e| local::store_error("list", &self.root, e))? {
-            if let Some(key) = found.location.as_ref().strip_prefix(prefix.as_ref()) {
-                entries.push(Entry { key: key.trim_start_matches('/').to_owned(), size: found.size });
-            }
-        }
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(entries)
+        local::everything(&self.root).await
     }
 
     /// The names right below the root that have objects below them: a directory listing. Nothing where the root does not exist.
@@ -254,17 +258,13 @@ impl Store {
         local::sweep(&self.root, keep).await
     }
 
-    /// Deletes one object; one that is not there is no error. When it returns, it will not come back.
+    /// Deletes one object, or whatever is in its place; one that is not there is no error. When it returns, it will not come back.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn delete(&self, key: &str) -> Result<()> {
-        let (path, key) = self.place(key)?;
-        match self.inner.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(local::store_error("delete", &path, e)),
-        }
-        local::sync_parent(&path).await
+        let (path, _) = self.place(key)?;
+        local::remove(&path).await
     }
 
     /// Deletes everything below the root, and the root. `first` goes before all else, so that what it commits is

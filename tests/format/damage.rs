@@ -132,7 +132,6 @@ async fn everything_that_is_wrong_is_reported_at_once() {
     // Something that cannot be read, and is not only missing.
     std::fs::remove_file(kept.path("e/b.metadata.json")).unwrap();
     std::os::unix::fs::symlink("b.metadata.json", kept.path("e/b.metadata.json")).unwrap();
-    let here = kept.directory.path().display().to_string();
     for deep in [false, true] {
         let report = kept.verify(deep).await;
         let wrong: Vec<_> = report.problems.iter().map(|p| (p.key.as_str(), p.message.as_str())).collect();
@@ -142,8 +141,6 @@ async fn everything_that_is_wrong_is_reported_at_once() {
             ("d/a.00002.bson.zst", "d/a.00002.bson.zst was changed: its SHA-256 is "),
             ("e/b.metadata.json", "e/b.metadata.json: cannot read "),
             ("e/b.00000.bson.zst", "e/b.00000.bson.zst is missing, "),
-            // The link that leads nowhere keeps the directory from being listed, too.
-            (here.as_str(), "cannot list "),
         ];
         assert_eq!(wrong.len(), expected.len(), "{wrong:#?}");
         for ((key, message), (expected_key, start)) in wrong.iter().zip(expected) {

@@ -307,6 +307,11 @@ impl Files {
             let (list, stem) = match kind(&name) {
                 Kind::Documents(stem) => (&mut files.documents, stem),
                 Kind::Metadata(stem) => (&mut files.metadata, stem),
+                // A pipe would be waited for.
+                Kind::Prelude if !found.as_ref().is_ok_and(std::fs::Metadata::is_file) => {
+                    files.others.push(name);
+                    continue;
+                }
                 Kind::Prelude => {
                     files.prelude = Some(path);
                     continue;

@@ -62,6 +62,7 @@ fn seen() -> Seen {
         state_file_replaced: false,
         schedule_enabled: true,
         next_run: Some(at(3600)),
+        not_taken: None,
         connections: Some(DualState { atlas: connection(true), local: connection(false) }),
     }
 }
@@ -167,6 +168,7 @@ fn what_is_not_known_is_not_there_and_never_not_a_number() {
         accepting: false,
         schedule_enabled: false,
         next_run: None,
+        not_taken: None,
         connections: None,
         ..seen()
     };
@@ -228,4 +230,24 @@ fn an_import_that_succeeded_is_counted() {
     let found = samples(&metrics.render(&seen()));
     assert_eq!((found["bsonvault_import_documents_total"], found["bsonvault_import_bytes_total"]), (5.0, 500.0));
     assert_eq!(found["bsonvault_job_duration_seconds_bucket{le=\"5.0\",kind=\"import\"}"], 1.0);
+}
+
+#[test]
+fn a_backup_that_a_wrong_clock_dated_ahead_is_told_and_is_not_the_newest() {
+    let ahead = entry("x", 40 * 86_400, BackupState::Complete);
+    let render =
+        |backups: Vec<BackupEntry>| samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(backups)), ..seen() }));
+    let found = render(vec![ahead.clone(), entry("a", -90, BackupState::Complete)]);
+    assert_eq!((found["bsonvault_newest_backup_age_seconds"], found["bsonvault_backups_dated_ahead"]), (90.0, 1.0));
+    assert!(!render(vec![ahead]).keys().any(|name| name.contains("newest")));
+}
+
+#[test]
+fn a_scheduled_backup_that_was_not_taken_is_told() {
+    let not_taken = Some(NotTaken { failed: 2, next_try: Some(at(120)), busy: false });
+    let found = samples(&Metrics::new(at(0)).render(&Seen { not_taken, ..seen() }));
+    assert_eq!(found["bsonvault_schedule_failed_attempts"], 2.0);
+    assert_eq!(found["bsonvault_schedule_next_try_timestamp_seconds"], 1_800_000_120.0);
+    let found = samples(&Metrics::new(at(0)).render(&Seen { not_taken: None, ..seen() }));
+    assert_eq!(found["bsonvault_schedule_failed_attempts"], 0.0);
 }

@@ -8,6 +8,7 @@ mod looks;
 pub mod provenance;
 mod remove;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ pub use self::latest::Latest;
 use self::looks::Looks;
 pub use self::provenance::Provenance;
 use crate::error::{Error, ErrorKind, Result};
+use crate::few;
 use crate::format::checks::Checks;
 use crate::format::key;
 use crate::format::manifest::{self, Manifest};
 use crate::format::progress::Progress;
 use crate::names::BackupName;
 use crate::pipeline::cpu::Cpu;
-use crate::store::{self, Store};
+use crate::store::{self, Entry, Store};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -312,7 +314,7 @@ impl Catalog {
             Ok(manifest) => State::Complete(Box::new(manifest)),
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 lasting = e.kind() == ErrorKind::Damaged;
-                State::Damaged(e.to_string())
+                State::Damaged(few::cut(&e))
             }
             Err(_) => match read_progress(&store).await {
                 Ok(progress) if is_at_work(&store, &progress, now).await => State::Running(progress),
@@ -321,7 +323,7 @@ impl Catalog {
                     (Ok(manifest), _) => State::Complete(Box::new(manifest)),
                     (_, Ok(true)) => State::Incomplete,
                     (_, Ok(false)) => return None,
-                    (_, Err(e)) => State::Damaged(e.to_string()),
+                    (_, Err(e)) => State::Damaged(few::cut(&e)),
                 },
             },
         };
@@ -460,12 +462,18 @@ fn time_in(name: &str) -> Option<DateTime<Utc>> {
 
 /// Whether there is anything there that only a backup writes. Metadata files are mongodump's, too: they count where the directory was named by a backup.
 async fn holds_parts(store: &Store) -> Result<bool> {
-    let entries = store.list().await?;
     let is_named = store.directory().file_name().and_then(|name| name.to_str()).is_some_and(|name| time_in(name).is_some());
-    Ok(entries.iter().any(|e| {
+    let is_part = |e: &Entry| {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
             || key::journal_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
             || (is_named && e.key.ends_with(".metadata.json"))
-    }))
+    };
+    let mut holds = false;
+    let look = |entry| {
+        holds = is_part(&entry);
+        if holds { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.each(look).await?;
+    Ok(holds)
 }

@@ -2,18 +2,35 @@
 
 /// How many are told.
 pub const TOLD: usize = 20;
+/// The longest that is told of one thing, in characters.
+const LONGEST: usize = 2_000;
+/// How many are told of what each is a loss that one may have to look into.
+pub const LISTED: usize = 1_000;
 
 /// Sentences, of which the first are kept.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Few {
+    most: usize,
     told: Vec<String>,
     more: usize,
 }
 
+impl Default for Few {
+    fn default() -> Self {
+        Self::up_to(TOLD)
+    }
+}
+
 impl Few {
+    /// So many of them.
+    #[must_use]
+    pub fn up_to(most: usize) -> Self {
+        Self { most, told: Vec::new(), more: 0 }
+    }
+
     /// Adds one, which is made only where it is kept.
     pub fn push(&mut self, sentence: impl FnOnce() -> String) {
-        if self.told.len() < TOLD {
+        if self.told.len() < self.most {
             self.told.push(sentence());
         } else {
             self.more += 1;
@@ -24,10 +41,41 @@ impl Few {
     #[must_use]
     pub fn into_sentences(mut self) -> Vec<String> {
         if self.more > 0 {
-            self.told.push(format!("and {} more", self.more));
+            self.told.push(and_more(self.more));
         }
         self.told
     }
+}
+
+/// What stands for those that are not told.
+#[must_use]
+pub fn and_more(count: usize) -> String {
+    format!("and {} more", with_commas(count))
+}
+
+/// What something says, cut where it is longer than anybody reads: a file may make an error of any length by what it quotes.
+#[must_use]
+pub fn cut(what: &impl std::fmt::Display) -> String {
+    let mut text = what.to_string();
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        let left = with_commas(text.len() - end);
+        text.truncate(end);
+        text += &format!("… (and {left} bytes more)");
+    }
+    text
+}
+
+/// A number as people write it: `1,234,567`.
+fn with_commas(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl Extend<String> for Few {
@@ -54,5 +102,11 @@ mod tests {
         assert_eq!(of(20).len(), 20);
         assert_eq!(of(1_000).last().unwrap(), "and 980 more");
         assert_eq!(of(1_000)[19], "19");
+        assert_eq!(of(1_234_587).last().unwrap(), "and 1,234,567 more");
+        assert_eq!(cut(&"ü".repeat(LONGEST)), "ü".repeat(LONGEST));
+        assert!(cut(&"ü".repeat(1_000_000)).ends_with("ü… (and 1,996,000 bytes more)"));
+        let mut listed = Few::up_to(LISTED);
+        listed.extend((0..LISTED).map(|n| n.to_string()));
+        assert_eq!(listed.into_sentences().len(), LISTED);
     }
 }

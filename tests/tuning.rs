@@ -82,6 +82,39 @@ async fn a_backup_ends_though_documents_come_faster_than_it_may_read() {
     tokio::join!(backup(&alone, "none"), backup(&set, "oplog"));
 }
 
+/// The same with `_id`s that come in the middle of what is read, before one that stays the last.
+async fn queue_in_the_middle(client: Client, stop: Arc<AtomicBool>) {
+    let queue = client.database("shop").collection::<Document>("queue");
+    let id = |number: i32| format!("b{number:09}");
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        queue.insert_one(doc! { "_id": id(number), "job": "x".repeat(40_000) }).await.unwrap();
+        queue.delete_one(doc! { "_id": id(number - 40) }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_ends_though_documents_come_just_before_its_cursor() {
+    let source = Server::standalone().await;
+    let client = source.client().await;
+    let ids = (0..20).map(|number| format!("a{number}")).chain(["z".to_owned()]);
+    let documents: Vec<Document> = ids.map(|id| doc! { "_id": id, "job": "x".repeat(40_000) }).collect();
+    client.database("shop").collection::<Document>("queue").insert_many(documents).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn(queue_in_the_middle(client, stop.clone()));
+    let cli = Cli::new().env("RUST_LOG", "bsonvault=warn");
+    let uri = source.uri();
+    let args = ["backup", "--source", &uri, "--max-mbit", "4"];
+    let taken = tokio::time::timeout(Duration::from_secs(30), cli.run(&args)).await;
+    stop.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    let taken = taken.expect("the backup follows what is written for ever");
+    assert_eq!(taken.code, Some(0), "{taken:?}");
+    assert!(taken.stderr.contains("grows faster than it may be read"), "{taken:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not() {
     let source = Server::standalone().await;

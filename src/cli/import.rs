@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use serde_json::Map;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -246,9 +247,9 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     if dry_run {
         let summary = plan.summary();
         plan.close().await;
-        let mut fields = output::fields(&summary)?;
-        fields.insert("dryRun".to_owned(), true.into());
-        return Ok(Outcome::done(render::restore_plan(&summary), fields));
+        let text = render::restore_plan(&summary);
+        let more = Map::from_iter([("dryRun".to_owned(), true.into())]);
+        return Ok(Outcome { text, long: output::long(summary, more), ..Outcome::default() });
     }
     if faces != Faces::Silent {
         output::to_stderr(&render::restore_plan(&plan.summary()));
@@ -275,7 +276,11 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
         many => Some(format!("{many} indexes could not be built")),
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
-    Ok(Outcome { text: render::import(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
+    let text = render::import(&report);
+    if failure.is_some() {
+        return Ok(Outcome { text, json: output::fields(&report)?, failure, ..Outcome::default() });
+    }
+    Ok(Outcome { text, long: output::long(report, Map::new()), ..Outcome::default() })
 }
 
 /// The error of what only looked: an interruption changed nothing.

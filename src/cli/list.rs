@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Result;
 
 /// What the columns and states of the table mean.
-pub const LEGEND: &str = "\
+pub(super) const LEGEND: &str = "\
 Columns:
   name         its name, which tells when it began (UTC)
   state        complete: it can be imported

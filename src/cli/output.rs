@@ -3,11 +3,41 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::render::plain;
-use crate::catalog::Described;
 use crate::error::{Error, ErrorKind};
+
+/// A JSON object that is written piece by piece: as one tree it would take many times its text.
+pub trait Long: std::fmt::Debug {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The writer's.
+    fn write(&self, to: &mut dyn io::Write) -> io::Result<()>;
+}
+
+impl<T: Serialize + std::fmt::Debug> Long for T {
+    fn write(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(to, self)?)
+    }
+}
+
+/// A value's fields, and some beside them.
+#[derive(Debug, Serialize)]
+struct With<T> {
+    #[serde(flatten)]
+    value: T,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// What succeeded and is long, with these fields beside its own.
+pub fn long(value: impl Serialize + std::fmt::Debug + 'static, mut more: Map<String, Value>) -> Option<Box<dyn Long>> {
+    more.insert("success".to_owned(), true.into());
+    Some(Box::new(With { value, more }))
+}
 
 /// What a verb has to say at its end.
 #[derive(Debug, Default)]
@@ -16,8 +46,8 @@ pub struct Outcome {
     pub text: String,
     /// For programs: an object's fields.
     pub json: Map<String, Value>,
-    /// For programs, in place of these fields: what is too long to be made before it is written.
-    pub long: Option<Described>,
+    /// For programs, in place of these fields where nothing failed: what is too long to be made before it is written.
+    pub long: Option<Box<dyn Long>>,
     /// Why it counts as failed all the same: a verification that found something.
     pub failure: Option<Error>,
 }
@@ -34,7 +64,7 @@ impl Outcome {
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] where it is not.
-pub fn fields(value: &impl serde::Serialize) -> Result<Map<String, Value>, Error> {
+pub fn fields(value: &impl Serialize) -> Result<Map<String, Value>, Error> {
     match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::new(ErrorKind::Internal, "the result is not an object")),
@@ -48,8 +78,8 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
     let Outcome { text, json: mut fields, long, failure } =
         ended.unwrap_or_else(|error| Outcome { failure: Some(error), ..Outcome::default() });
     let code = failure.as_ref().map_or(0, Error::exit_code);
-    let written = if let (true, Some(long)) = (json, long) {
-        long_to_stdout(long)
+    let written = if let (true, Some(long), None) = (json, &long, &failure) {
+        long_to_stdout(&**long)
     } else if json {
         fields.insert("success".to_owned(), failure.is_none().into());
         if let Some(error) = &failure {
@@ -95,10 +125,9 @@ pub fn to_stdout(text: &str) -> io::Result<()> {
 }
 
 /// Writes what succeeded and is long, piece by piece.
-fn long_to_stdout(mut long: Described) -> io::Result<()> {
-    long.insert("success", true.into());
+fn long_to_stdout(long: &dyn Long) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    serde_json::to_writer(&mut out, &long)?;
+    long.write(&mut out)?;
     out.write_all(b"\n")?;
     out.flush()
 }

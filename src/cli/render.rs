@@ -1,9 +1,12 @@
 //! Results as people read them. Pure: values in, whole lines out.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{BinaryBytes, HumanCount};
 
+use super::lined_up::lined_up;
 use super::{provenance, verified};
 use crate::catalog::{Provenance, State, Summary};
 use crate::engine::adopt::AdoptReport;
@@ -12,9 +15,10 @@ use crate::engine::check::{CheckReport, Status};
 use crate::engine::drill::DrillReport;
 use crate::engine::export::ExportReport;
 use crate::engine::restore::{
-    IndexMode, Overwriting, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport, RestoredCollection,
+    IndexMode, Overwriting, PlannedNamespace, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport, RestoredCollection,
 };
 use crate::engine::verify::VerifyReport;
+use crate::few::{self, LISTED};
 use crate::format::checks::Checks;
 use crate::format::manifest::{CollectionKind, Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
 
@@ -28,21 +32,22 @@ pub fn seconds(manifest: &Manifest) -> f64 {
 /// What a backup would be.
 #[must_use]
 pub fn plan(plan: &BackupPlan) -> String {
-    let mut table = table(["namespace", "type", "documents", "size", "ranges"]);
-    right_align(&mut table, &[2, 3, 4]);
-    for c in &plan.collections {
-        table.add_row([
-            plain(&format!("{}.{}", c.database, c.name)),
-            c.kind.to_string(),
-            counted(c.kind, c.documents),
-            BinaryBytes(c.bytes).to_string(),
-            if c.ranges_done > 0 {
-                format!("{} of {}", c.ranges - c.ranges_done.min(c.ranges), c.ranges)
-            } else {
-                c.ranges.to_string()
-            },
-        ]);
-    }
+    let rows = || {
+        plan.collections.iter().map(|c| {
+            [
+                plain(&format!("{}.{}", c.database, c.name)),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                BinaryBytes(c.bytes).to_string(),
+                if c.ranges_done > 0 {
+                    format!("{} of {}", c.ranges - c.ranges_done.min(c.ranges), c.ranges)
+                } else {
+                    c.ranges.to_string()
+                },
+            ]
+        })
+    };
+    let table = lined_up(["namespace", "type", "documents", "size", "ranges"], &[2, 3, 4], rows);
     let (documents, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
     let series = plan.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries);
     let buckets = series.map(|c| c.documents).sum();
@@ -96,19 +101,21 @@ pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
     text += &format!("written by   {} {}, format {}\n", manifest.tool.name, manifest.tool.version, manifest.format_version);
     text += &summary(manifest);
     text += &verified::lines(checks);
-    let mut table = table(["namespace", "type", "documents", "size", "stored", "indexes", "content digest"]);
-    right_align(&mut table, &[2, 3, 4, 5]);
-    for c in &manifest.collections {
-        table.add_row([
-            plain(&c.namespace().to_string()),
-            c.kind.to_string(),
-            counted(c.kind, c.documents),
-            BinaryBytes(c.bytes).to_string(),
-            BinaryBytes(c.stored_bytes()).to_string(),
-            c.indexes.len().to_string(),
-            c.digest.to_string(),
-        ]);
-    }
+    let rows = || {
+        manifest.collections.iter().map(|c| {
+            [
+                plain(&c.namespace().to_string()),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                BinaryBytes(c.bytes).to_string(),
+                BinaryBytes(c.stored_bytes()).to_string(),
+                c.indexes.len().to_string(),
+                c.digest.to_string(),
+            ]
+        })
+    };
+    let header = ["namespace", "type", "documents", "size", "stored", "indexes", "content digest"];
+    let table = lined_up(header, &[2, 3, 4, 5], rows);
     text += &format!("\n{table}\n");
     text + &warnings(manifest)
 }
@@ -156,31 +163,12 @@ pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
 /// What an import will do.
 #[must_use]
 pub fn restore_plan(plan: &RestorePlan) -> String {
-    let mut table = table(["namespace", "becomes", "type", "documents", "size", "indexes", "what stands there"]);
-    right_align(&mut table, &[3, 4, 5]);
-    for c in &plan.collections {
-        let standing = match (&c.replaces, plan.mode, plan.indexes) {
-            (None, ..) => "nothing".to_owned(),
-            (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
-            (Some(kind), RestoreMode::Merge, _) => format!("a {kind}, merged into"),
-            (Some(kind), RestoreMode::Add, _) => format!("a {kind}, added to"),
-            (Some(kind), ..) => format!("a {kind}, replaced"),
-        };
-        let overwritten = plan.overwrites.iter().flatten().find(|o| o.namespace.to_string() == c.to);
-        let standing = match overwritten.and_then(held) {
-            Some(held) => format!("{standing} ({held})"),
-            None => standing,
-        };
-        table.add_row([
-            plain(&c.from),
-            if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
-            c.kind.to_string(),
-            c.documents.map_or_else(String::new, |documents| counted(c.kind, documents)),
-            c.bytes.map_or_else(String::new, |bytes| BinaryBytes(bytes).to_string()),
-            HumanCount(c.indexes).to_string(),
-            standing,
-        ]);
-    }
+    let overwrites: HashMap<String, &PlannedOverwrite> =
+        plan.overwrites.iter().flatten().map(|o| (o.namespace.to_string(), o)).collect();
+    let held_by = |name: &String| overwrites.get(name).and_then(|overwritten| held(overwritten));
+    let rows = || plan.collections.iter().map(|c| planned(plan, c, held_by(&c.to)));
+    let header = ["namespace", "becomes", "type", "documents", "size", "indexes", "what stands there"];
+    let table = lined_up(header, &[3, 4, 5], rows);
     let mut text = format!("backup       {}\ntarget       {}\n\n{table}\n", plan.backup, plan.target);
     match plan.indexes {
         IndexMode::Now => {}
@@ -194,14 +182,33 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
     }
     for namespace in &plan.prunes {
-        let overwritten = plan.overwrites.iter().flatten().find(|o| o.namespace.to_string() == *namespace);
-        let held = overwritten.and_then(held).map(|held| format!(" ({held})")).unwrap_or_default();
+        let held = held_by(namespace).map(|held| format!(" ({held})")).unwrap_or_default();
         text += &format!("dropped: {} is not in the backup{held}\n", plain(namespace));
     }
     for left_out in &plan.left_out {
         text += &format!("warning: {}\n", plain(left_out));
     }
     text
+}
+
+/// What is to become of one namespace; `held` is how much what stands there holds, where that is overwritten.
+fn planned(plan: &RestorePlan, c: &PlannedNamespace, held: Option<String>) -> [String; 7] {
+    let standing = match (&c.replaces, plan.mode, plan.indexes) {
+        (None, ..) => "nothing".to_owned(),
+        (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
+        (Some(kind), RestoreMode::Merge, _) => format!("a {kind}, merged into"),
+        (Some(kind), RestoreMode::Add, _) => format!("a {kind}, added to"),
+        (Some(kind), ..) => format!("a {kind}, replaced"),
+    };
+    [
+        plain(&c.from),
+        if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
+        c.kind.to_string(),
+        c.documents.map_or_else(String::new, |documents| counted(c.kind, documents)),
+        c.bytes.map_or_else(String::new, |bytes| BinaryBytes(bytes).to_string()),
+        HumanCount(c.indexes).to_string(),
+        held.map_or_else(|| standing.clone(), |held| format!("{standing} ({held})")),
+    ]
 }
 
 /// Something that holds documents and is overwritten.
@@ -298,39 +305,40 @@ pub fn import(report: &RestoreReport) -> String {
 }
 
 /// Each namespace of an import, and whether it reads back.
-fn imported(report: &RestoreReport) -> Table {
-    let mut table = table(["namespace", "type", "documents", "size", "indexes", "reads back"]);
-    right_align(&mut table, &[2, 3, 4]);
-    for c in &report.collections {
-        table.add_row([
-            plain(&c.namespace),
-            c.kind.to_string(),
-            counted(c.kind, c.documents),
-            BinaryBytes(c.bytes).to_string(),
-            HumanCount(c.indexes).to_string(),
-            reads_back(report, c),
-        ]);
-    }
-    table
+fn imported(report: &RestoreReport) -> String {
+    let rows = || {
+        report.collections.iter().map(|c| {
+            [
+                plain(&c.namespace),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                BinaryBytes(c.bytes).to_string(),
+                HumanCount(c.indexes).to_string(),
+                reads_back(report, c),
+            ]
+        })
+    };
+    lined_up(["namespace", "type", "documents", "size", "indexes", "reads back"], &[2, 3, 4], rows)
 }
 
 /// Each namespace that documents were added to, and how many. What stood there before is not part of what is read back.
-fn added(report: &RestoreReport) -> Table {
-    let mut table = table(["namespace", "type", "documents", "added", "there already", "indexes", "reads back"]);
-    right_align(&mut table, &[2, 3, 4, 5]);
-    for c in &report.collections {
-        let added = c.added.unwrap_or(c.documents);
-        table.add_row([
-            plain(&c.namespace),
-            c.kind.to_string(),
-            counted(c.kind, c.documents),
-            HumanCount(added).to_string(),
-            HumanCount(c.documents.saturating_sub(added)).to_string(),
-            HumanCount(c.indexes).to_string(),
-            if c.added.is_some() { "was there".to_owned() } else { reads_back(report, c) },
-        ]);
-    }
-    table
+fn added(report: &RestoreReport) -> String {
+    let rows = || {
+        report.collections.iter().map(|c| {
+            let added = c.added.unwrap_or(c.documents);
+            [
+                plain(&c.namespace),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                HumanCount(added).to_string(),
+                HumanCount(c.documents.saturating_sub(added)).to_string(),
+                HumanCount(c.indexes).to_string(),
+                if c.added.is_some() { "was there".to_owned() } else { reads_back(report, c) },
+            ]
+        })
+    };
+    let header = ["namespace", "type", "documents", "added", "there already", "indexes", "reads back"];
+    lined_up(header, &[2, 3, 4, 5], rows)
 }
 
 fn reads_back(report: &RestoreReport, c: &RestoredCollection) -> String {
@@ -518,7 +526,11 @@ fn warnings(manifest: &Manifest) -> String {
 fn left_out(left_out: &[LeftOut]) -> String {
     let line =
         |l: &LeftOut| format!("warning: {} is left out: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
-    left_out.iter().map(line).collect()
+    let mut lines: String = left_out.iter().take(LISTED).map(line).collect();
+    if left_out.len() > LISTED {
+        lines += &format!("warning: {} left out\n", few::and_more(left_out.len() - LISTED));
+    }
+    lines
 }
 
 /// The kind of consistency, in words.
@@ -581,7 +593,9 @@ pub(super) fn count(number: u64, thing: &str) -> String {
 pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(header);
+    if N > 0 {
+        table.set_header(header);
+    }
     table
 }
 

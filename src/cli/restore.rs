@@ -13,7 +13,7 @@ use super::output::Outcome;
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
 use crate::config::{Config, Flags};
-use crate::engine::restore::{CANNOT_BE_ADDED_TO, IndexMode, RestoreMode, RestoreOptions};
+use crate::engine::restore::{CANNOT_BE_ADDED_TO, Dumped, IndexMode, RestoreMode, RestoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::interop::Dump;
@@ -265,7 +265,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
     }
 
     // 2. Which of it, and under which names.
-    let options = options(&args, database, dump, config)?;
+    let options = options(&args, database, dumped, config)?;
 
     // 3. An import like any other.
     // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
@@ -278,7 +278,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
 }
 
 /// What is restored of this dump, and how.
-fn options(args: &Args, database: Option<&str>, dump: &Dump, config: &Config) -> Result<RestoreOptions> {
+fn options(args: &Args, database: Option<&str>, dumped: &Dumped, config: &Config) -> Result<RestoreOptions> {
     let mut options = RestoreOptions {
         mode: if args.drop { RestoreMode::Replace } else { RestoreMode::Add },
         indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
@@ -295,24 +295,24 @@ fn options(args: &Args, database: Option<&str>, dump: &Dump, config: &Config) ->
         tuning: config.tuning,
         ..RestoreOptions::default()
     };
-    let databases: std::collections::BTreeSet<&str> = dump.collections().iter().map(|c| c.database.as_str()).collect();
+    let databases: std::collections::BTreeSet<&str> = dumped.collections().iter().map(|c| c.database.as_str()).collect();
     for database in databases {
         let left_out = tools::patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?;
         options.exclude.extend(left_out);
     }
-    options.users = accounts(args, database, &options, dump)?;
+    options.users = accounts(args, database, &options, dumped.dump())?;
     // What matches nothing is no error to scripts that leave out what may be there.
-    options.exclude.retain(|pattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace())));
+    options.exclude.retain(|pattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace())));
     // Neither is what is about users and roles beside other patterns.
     let is_of_accounts = |pattern: &NamespacePattern| {
         ["system.users", "system.roles"].iter().any(|name| pattern.matches(&Namespace::new(users::DATABASE, *name)))
     };
-    let matches = |pattern: &NamespacePattern| dump.collections().iter().any(|c| pattern.matches(&c.namespace()));
+    let matches = |pattern: &NamespacePattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace()));
     if options.include.iter().any(matches) {
         options.include.retain(|pattern| matches(pattern) || !is_of_accounts(pattern));
     }
     if let Some(database) = database {
-        choose(&mut options, dump, database, args.collection())?;
+        choose(&mut options, dumped, database, args.collection())?;
     }
     Ok(options)
 }
@@ -337,8 +337,9 @@ fn accounts(args: &Args, database: Option<&str>, options: &RestoreOptions, dump:
 
 /// `--db` and `--collection`: of an archive and of a whole dump, what is restored. The directory of one database and the file of one collection have the database's name
 /// already.
-fn choose(options: &mut RestoreOptions, dump: &Dump, database: &str, collection: Option<&str>) -> Result<()> {
-    match (collection, dump.collections()) {
+fn choose(options: &mut RestoreOptions, dumped: &Dumped, database: &str, collection: Option<&str>) -> Result<()> {
+    let dump = dumped.dump();
+    match (collection, dumped.collections()) {
         (Some(name), [only]) if dump.is_of_one_database() && !Path::new(&dump.location()).is_dir() => {
             options.renames.push(NamespaceRename::exactly(&only.namespace(), &Namespace::new(database, name))?);
         }

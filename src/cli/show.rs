@@ -1,7 +1,9 @@
 //! `show`: what a backup holds.
 
+use serde_json::Map;
+
 use super::named::{self, Asking};
-use super::output::Outcome;
+use super::output::{self, Outcome};
 use super::render;
 use crate::config::Config;
 use crate::error::Result;
@@ -20,7 +22,8 @@ pub struct Args {
 pub(super) async fn run(args: Args, config: &Config, json: bool) -> Result<Outcome> {
     let backup = named::find(&args.backup, Asking { verb: "show", silent: json }, config).await?;
     if json {
-        return Ok(Outcome { long: Some(backup.describe(args.segments).await?), ..Outcome::default() });
+        let described = backup.describe(args.segments).await?;
+        return Ok(Outcome { long: output::long(described, Map::new()), ..Outcome::default() });
     }
     let checks = backup.checks().await;
     Ok(Outcome { text: render::show(&backup.location(), &backup.manifest, &checks), ..Outcome::default() })

@@ -14,6 +14,7 @@ use super::unknown::Unknown;
 use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, Result};
 use crate::names::nearest;
+use crate::store;
 
 /// Variables of this prefix are the HTTP server's own.
 pub(super) const SERVER_PREFIX: &str = "ROCKET_";
@@ -237,7 +238,8 @@ fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>, Vec<Unkno
 }
 
 fn read_if_there(directory: &Path, name: &str) -> Result<Option<String>> {
-    match std::fs::read_to_string(directory.join(name)) {
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::new(IoKind::InvalidData, "it is not text in UTF-8"));
+    match store::small_file(&directory.join(name)).and_then(text) {
         Ok(content) => Ok(Some(content)),
         Err(e) if e.kind() == IoKind::NotFound => Ok(None),
         Err(e) => Err(Error::usage(format!("{name} in the working directory cannot be read: {e}")).cause(e)),

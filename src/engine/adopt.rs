@@ -16,7 +16,8 @@ use super::restore::select::passes;
 use super::{Tuning, replayed};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::arrival::{Arrivals, NotImportable};
+use crate::few::{Few, LISTED};
+use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::frame::{self, Compressors};
 use crate::format::key::{self, Stems};
@@ -35,6 +36,9 @@ use crate::store::{Lock, Store};
 
 /// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
 const LEVEL: i32 = 3;
+
+/// What buffers have where what the dump says of itself takes nearly all of the memory.
+const LEAST_BUFFERS: u64 = 16 * 1024 * 1024;
 
 /// About the least a segment has, stored.
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;
@@ -99,13 +103,15 @@ pub async fn run(
     let adopted = adopt(dump, collections, &name, (&place, &lock), options, progress, stop).await;
     match adopted {
         Ok((manifest, accounts, arrivals)) => {
-            let mut not_importable = Vec::new();
+            let (mut not_importable, mut told) = (NotImportables::default(), Few::up_to(LISTED));
             for (namespace, arrivals) in arrivals {
-                let told = arrivals.notes(&namespace.to_string());
-                told.iter().for_each(|note| progress.note(note.as_str()));
-                notes.extend(told);
+                told.extend(arrivals.notes(&namespace.to_string()));
                 not_importable.extend(arrivals.not_importable(&namespace.to_string()));
             }
+            let told = told.into_sentences();
+            told.iter().for_each(|note| progress.note(note.as_str()));
+            notes.extend(told);
+            let not_importable = not_importable.into_list();
             Ok(AdoptReport { location: place.location(), name, manifest, notes, not_importable, accounts })
         }
         Err(error) => Err(backup::remove(&place, error).await),
@@ -167,7 +173,7 @@ async fn execute(
     // 1. Read the dump, once, and store its documents.
     progress.begin("reading");
     let settings = settings(options);
-    let (budget, held) = memory(options);
+    let (budget, held) = memory(options, dump);
     let cpu = Cpu::of_this_machine();
     let writing = Writing {
         place,
@@ -268,8 +274,8 @@ fn settings(options: &AdoptOptions) -> Settings {
 
 /// How the memory is divided: a half for documents on their way, which is what a [`Part`] takes; a quarter for segments that are not full yet, of all collections together. The rest is
 /// for what reading takes and for segments on their way to the store.
-fn memory(options: &AdoptOptions) -> (Budget, usize) {
-    let bytes = options.tuning.memory_bytes.saturating_sub(READING_BYTES);
+fn memory(options: &AdoptOptions, dump: &Dump) -> (Budget, usize) {
+    let bytes = options.tuning.memory_bytes.saturating_sub(READING_BYTES + dump.taken()).max(LEAST_BUFFERS);
     (Budget::new(bytes / 2), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
 }
 

@@ -33,7 +33,7 @@ pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &Cancellatio
 /// Those of [`restore::execute`] and of [`Backup::hold`].
 pub async fn import(
     backup: &Backup,
-    plan: Plan,
+    plan: Plan<'_>,
     options: &RestoreOptions,
     progress: &Progress,
     stop: &CancellationToken,

@@ -24,6 +24,7 @@ mod stage;
 mod turns;
 mod views;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -113,10 +114,14 @@ impl RestoreOptions {
         if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
     }
 
-    /// The budget of what is filled: reading a dump takes a part of the memory.
+    /// The budget of what is filled: what is left of the memory beside reading a dump, and beside what is known of all collections. A quarter of it in any case.
     fn budget(&self, origin: Origin<'_>) -> Budget {
-        let reading = if origin.poured().is_some() { interop::READING_BYTES } else { 0 };
-        Budget::new(self.tuning.counted_bytes().saturating_sub(reading))
+        let counted = self.tuning.counted_bytes();
+        let taken = match origin.poured() {
+            Some(dumped) => interop::READING_BYTES + dumped.dump().taken(),
+            None => origin.backup.manifest.memory(),
+        };
+        Budget::new(counted.saturating_sub(taken).max(counted / 4))
     }
 }
 
@@ -153,13 +158,13 @@ pub enum IndexMode {
 /// # Errors
 /// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::NotFound`] for patterns that match nothing,
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
-pub async fn plan(
-    origin: impl Into<Origin<'_>>,
+pub async fn plan<'a>(
+    origin: impl Into<Origin<'a>>,
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &RestoreOptions,
     stop: &CancellationToken,
-) -> Result<Plan> {
+) -> Result<Plan<'a>> {
     plan::make(origin.into(), target, configured_source, options, stop).await
 }
 
@@ -169,7 +174,8 @@ pub async fn plan(
 /// # Errors
 /// As for [`plan()`], as far as they show without a connection.
 pub fn databases(backup: &Backup, target: &MongoUri, options: &RestoreOptions) -> Result<BTreeSet<String>> {
-    let (selected, _) = select::select(&backup.manifest.collections, &backup.manifest.left_out, options, target.database())?;
+    let (selected, _) =
+        select::select(Cow::Borrowed(&backup.manifest.collections), &backup.manifest.left_out, options, target.database())?;
     Ok(selected.into_iter().map(|s| s.to.database).collect())
 }
 
@@ -200,7 +206,7 @@ pub async fn run(
 /// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
 pub async fn execute(
     origin: impl Into<Origin<'_>>,
-    mut plan: Plan,
+    mut plan: Plan<'_>,
     options: &RestoreOptions,
     progress: &Progress,
     stop: &CancellationToken,
@@ -282,7 +288,7 @@ pub async fn execute(
 /// The phases that change the target. Gives what staging came to, and what was given up of publishing.
 async fn write(
     origin: Origin<'_>,
-    plan: &mut Plan,
+    plan: &mut Plan<'_>,
     lease: &Lease,
     decided: &AtomicBool,
     options: &RestoreOptions,
@@ -340,7 +346,7 @@ async fn write(
 /// Fills, proves and indexes everything under staging names, durably.
 async fn stage(
     origin: Origin<'_>,
-    plan: &mut Plan,
+    plan: &mut Plan<'_>,
     lease: &Lease,
     options: &RestoreOptions,
     progress: &Progress,
@@ -407,7 +413,7 @@ async fn stage(
 }
 
 /// What is published, in the plan's order, and what is pruned.
-fn steps(plan: &Plan, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
+fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = keeping.map(Keeping::remember).into_iter().collect();
     let replaces = plan.mode == RestoreMode::Replace;
     for (number, blueprint) in plan.blueprints.iter().enumerate() {

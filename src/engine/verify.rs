@@ -1,13 +1,15 @@
 //! Verify: proves that a backup is what its manifest says, and names everything that is not.
 
+use std::ops::ControlFlow;
+
 use futures::StreamExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::few::{Few, TOLD};
-use crate::format::arrival::{Arrivals, NotImportable};
+use crate::few::{self, Few, LISTED, TOLD};
+use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document;
 use crate::format::key;
@@ -17,7 +19,7 @@ use crate::format::{metadata, segment};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
-use crate::store::Store;
+use crate::store::{Entry, Store};
 
 /// How many objects are read at a time, so that some are read while others keep the processor busy: where they are hashed, and where they are decoded, too.
 const READERS: usize = 3;
@@ -85,7 +87,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(key: &str, message: impl std::fmt::Display) -> Self {
-        Self { key: key.to_owned(), message: message.to_string() }
+        Self { key: key.to_owned(), message: few::cut(&message) }
     }
 }
 
@@ -153,11 +155,13 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         }
     }
 
+    let (mut not_importable, mut notes) = (NotImportables::default(), Few::up_to(LISTED));
     for (collection, arrivals) in manifest.collections.iter().zip(&arrivals) {
         let name = collection.namespace().to_string();
-        report.notes.extend(arrivals.notes(&name));
-        report.not_importable.extend(arrivals.not_importable(&name));
+        notes.extend(arrivals.notes(&name));
+        not_importable.extend(arrivals.not_importable(&name));
     }
+    (report.notes, report.not_importable) = (notes.into_sentences(), not_importable.into_list());
 
     // 3. The oplog slice, in its order.
     if let Some(slice) = &manifest.oplog {
@@ -395,9 +399,22 @@ impl Order {
 async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
     known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
-    let found = store.list().await?;
     let is_own = |key: &str| known.contains(key) || key::journal_number(key).is_some() || key::is_reader(key);
-    let strays = found.iter().filter(|e| !is_own(&e.key));
-    let told = strays.map(|e| format!("{} ({} bytes) does not belong to the backup", e.key, e.size));
-    Ok(told.collect::<Few>().into_sentences())
+    // The first by their keys, of however many there are.
+    let (mut first, mut count) = (std::collections::BTreeMap::new(), 0_usize);
+    store
+        .each(|Entry { key, size }| {
+            if !is_own(&key) {
+                count += 1;
+                first.insert(key, size);
+                if first.len() > TOLD {
+                    first.pop_last();
+                }
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+    let told = first.len();
+    let strays = first.into_iter().map(|(key, size)| format!("{key} ({size} bytes) does not belong to the backup"));
+    Ok(strays.chain((count > told).then(|| few::and_more(count - told))).collect())
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::digest::Content;
 use super::document::{self, Documents, Elements, Shape, Writer};
 use crate::error::Result;
+use crate::few::{self, LISTED};
 
 /// The largest document that a server takes from a user. It sends, and dumps hold, slightly larger ones.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -102,6 +103,39 @@ pub struct NotImportable {
     pub reason: String,
     /// How many.
     pub documents: u64,
+}
+
+/// Those of many collections, of which the first are kept one by one.
+#[derive(Debug, Default)]
+pub struct NotImportables {
+    first: Vec<NotImportable>,
+    more: usize,
+    documents: u64,
+}
+
+impl Extend<NotImportable> for NotImportables {
+    fn extend<T: IntoIterator<Item = NotImportable>>(&mut self, others: T) {
+        for other in others {
+            if self.first.len() < LISTED {
+                self.first.push(other);
+            } else {
+                self.more += 1;
+                self.documents += other.documents;
+            }
+        }
+    }
+}
+
+impl NotImportables {
+    /// The first, and a last one without a namespace that counts the others.
+    #[must_use]
+    pub fn into_list(mut self) -> Vec<NotImportable> {
+        if self.more > 0 {
+            let reason = few::and_more(self.more);
+            self.first.push(NotImportable { namespace: String::new(), reason, documents: self.documents });
+        }
+        self.first
+    }
 }
 
 /// How the documents of a collection arrive in a server.
@@ -280,6 +314,19 @@ mod tests {
     use bson::{Bson, RawDocumentBuf, Regex, rawdoc};
 
     use super::*;
+
+    #[test]
+    fn of_very_many_collections_the_first_are_kept_and_the_others_counted() {
+        let one = |n: usize| NotImportable { namespace: format!("d.{n}"), reason: "odd".to_owned(), documents: 2 };
+        let list = |count: usize| {
+            let mut all = NotImportables::default();
+            all.extend((0..count).map(one));
+            all.into_list()
+        };
+        assert_eq!((list(LISTED).len(), list(LISTED).last()), (LISTED, Some(&one(LISTED - 1))));
+        let last = NotImportable { namespace: String::new(), reason: "and 1,500 more".to_owned(), documents: 3_000 };
+        assert_eq!(list(LISTED + 1_500).last(), Some(&last));
+    }
 
     fn digest<'a>(documents: impl IntoIterator<Item = &'a [u8]>) -> Content {
         let mut content = Content::default();

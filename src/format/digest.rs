@@ -1,5 +1,7 @@
 //! Digests: SHA-256 of stored bytes, and the content digest of documents, which does not depend on their order.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_128;
@@ -79,16 +81,16 @@ impl TryFrom<String> for ContentDigest {
     }
 }
 
-/// A SHA-256 as it is written: 64 lower-case hexadecimal digits.
+/// A SHA-256 as it is written: 64 lower-case hexadecimal digits. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Sha256Hex(String);
+pub struct Sha256Hex(Arc<str>);
 
 impl Sha256Hex {
     /// What stands in place of a digest over bytes that contain it.
     #[must_use]
     pub fn zero() -> Self {
-        Self("0".repeat(64))
+        Self("0".repeat(64).into())
     }
 
     /// The SHA-256 of these bytes.
@@ -122,7 +124,7 @@ impl std::fmt::Display for Sha256Hex {
 
 impl From<Sha256Hex> for String {
     fn from(digest: Sha256Hex) -> Self {
-        digest.0
+        digest.0.as_ref().to_owned()
     }
 }
 
@@ -130,7 +132,7 @@ impl TryFrom<String> for Sha256Hex {
     type Error = Error;
     fn try_from(text: String) -> Result<Self> {
         if text.len() == 64 && is_lower_hex(&text) {
-            Ok(Self(text))
+            Ok(Self(text.into()))
         } else {
             Err(Error::damaged(format!("{text:?} is not a SHA-256 of 64 lower-case hexadecimal digits")))
         }
@@ -156,7 +158,7 @@ impl Hasher {
                 text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
             }
         }
-        Sha256Hex(text)
+        Sha256Hex(text.into())
     }
 }
 

@@ -41,6 +41,8 @@ const KEPT: usize = 208;
 pub struct Stems {
     taken: HashSet<String>,
     databases: std::collections::HashMap<String, String>,
+    /// The directories of the databases, in lower case.
+    directories: HashSet<String>,
 }
 
 impl Stems {
@@ -50,11 +52,10 @@ impl Stems {
             Some(directory) => directory.clone(),
             None => {
                 let mut directory = escape_database(&namespace.database);
-                let meets =
-                    |d: &str| is_own_file(d) || self.databases.values().any(|other| other.to_lowercase() == d.to_lowercase());
-                if meets(&directory) {
+                if is_own_file(&directory) || self.directories.contains(&directory.to_lowercase()) {
                     directory = with_hash(&directory, &namespace.database);
                 }
+                self.directories.insert(directory.to_lowercase());
                 self.databases.insert(namespace.database.clone(), directory.clone());
                 directory
             }

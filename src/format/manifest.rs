@@ -401,6 +401,20 @@ impl Totals {
     }
 }
 
+/// Counts what is written.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Manifest {
     /// The manifest's bytes, with its own digest in place, read back as a proof that a reader takes them.
     ///
@@ -409,8 +423,8 @@ impl Manifest {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = self.to_json()?;
         read::seal(&mut bytes, &self.sha256);
-        match Self::from_bytes(&bytes) {
-            Ok(_) => Ok(bytes),
+        match self.prove(&bytes) {
+            Ok(()) => Ok(bytes),
             Err(e) => {
                 let message = format!("the manifest of {} cannot be read back: {e}", self.name);
                 Err(Error::new(crate::error::ErrorKind::Internal, message).cause(e))
@@ -419,10 +433,26 @@ impl Manifest {
     }
 
     fn to_json(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::new(crate::error::ErrorKind::Internal, "cannot write the manifest as JSON").cause(e))?;
+        let failed = |e| Error::new(crate::error::ErrorKind::Internal, "cannot write the manifest as JSON").cause(e);
+        // Counted first: a vector that grows takes up to three times its bytes.
+        let mut counted = Counted(0);
+        serde_json::to_writer_pretty(&mut counted, self).map_err(failed)?;
+        let mut bytes = Vec::with_capacity(counted.0 + 1);
+        serde_json::to_writer_pretty(&mut bytes, self).map_err(failed)?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+
+    /// About what it takes of the memory, and what an import works out of it.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        const COLLECTION: usize = 1024;
+        const SEGMENT: usize = 320;
+        let documents =
+            |c: &Collection| c.indexes.iter().chain([&c.options]).map(|d| 2 * d.bson.as_bytes().len() + 64).sum::<usize>();
+        let of = |c: &Collection| COLLECTION + documents(c) + SEGMENT * c.segments.len();
+        let slice = self.oplog.as_ref().map_or(0, |slice| SEGMENT * slice.segments.len());
+        (self.collections.iter().map(of).sum::<usize>() + slice) as u64
     }
 
     /// How many of its documents are buckets of time series.

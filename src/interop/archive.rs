@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use tokio_util::sync::CancellationToken;
 
-use super::contents::{Contents, Found, named, sort_out};
+use super::contents::{Contents, Found, is_of_all_users, named, sort_out};
 use super::feed::{Feed, Gather};
 use super::input::{Input, Reading, Trouble};
 use super::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
 use super::room::Room;
 use super::{Of, Wanted};
 use crate::error::{Error, Result};
+use crate::format::digest::{Content, ContentDigest};
 use crate::format::document;
-use crate::format::manifest::CollectionKind;
 use crate::format::metadata::read::Metadata;
 use crate::format::mongodump::read::{Event, Reader};
 use crate::format::mongodump::{Member, Prelude};
@@ -24,6 +24,8 @@ pub(super) struct Archive {
     trouble: Trouble,
     /// What messages call it.
     place: String,
+    /// What its prelude takes of the memory.
+    taken: u64,
 }
 
 impl Archive {
@@ -32,7 +34,7 @@ impl Archive {
         let Input { reading, trouble, .. } = input;
         let mut room = Room::of(memory);
         match Reader::open_within(reading, |bytes| room.namespace(bytes)) {
-            Ok(reader) => Ok(Self { reader, trouble, place }),
+            Ok(reader) => Ok(Self { reader, trouble, place, taken: room.taken() }),
             Err(e) => Err(trouble.explain(&place, e.context(&place))),
         }
     }
@@ -41,14 +43,28 @@ impl Archive {
         self.reader.prelude()
     }
 
-    pub(super) fn into_prelude(self) -> Prelude {
-        self.reader.into_prelude()
+    /// What an archive that was changed meanwhile does not have again, but for a chance of 2^-128.
+    pub(super) fn stamp(&self) -> ContentDigest {
+        let mut content = Content::default();
+        for (place, member) in self.prelude().namespaces.iter().enumerate() {
+            content.add(format!("{place} {member:?}").as_bytes());
+        }
+        content.digest()
+    }
+
+    /// The same without the metadata, once these are known.
+    pub(super) fn without_metadata(mut self) -> Self {
+        self.reader.forget_metadata();
+        self
     }
 
     /// What it holds.
     pub(super) fn contents(&self, old: OldIndexes) -> Result<Contents> {
-        let found = self.prelude().namespaces.iter().map(found).collect::<Result<_>>();
-        found.and_then(|found| sort_out(found, old)).map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))
+        let members = &self.prelude().namespaces;
+        let all_users = members.iter().any(|m| is_of_all_users(&m.database, &m.collection));
+        let contents = sort_out(members.iter().map(found), all_users, old);
+        let contents = contents.map_err(|e| self.trouble.explain(&self.place, e.context(&self.place)))?;
+        Ok(Contents { taken: self.taken, ..contents })
     }
 
     /// Whether it holds collections without metadata, and an old server's list of their database's indexes.
@@ -89,10 +105,6 @@ impl Archive {
     pub(super) fn read(mut self, contents: &Contents, wanted: &Wanted, feed: Feed) -> Result<()> {
         let namespaces: Vec<Namespace> =
             self.prelude().namespaces.iter().map(|m| Namespace::new(&*m.database, &*m.collection)).collect();
-        let is_view = |place: usize| match contents.places[place] {
-            Some(Of::Collection(number)) => contents.collections[number].kind == CollectionKind::View,
-            _ => false,
-        };
         let places: Vec<Option<Of>> = contents.places.iter().map(|place| place.filter(|of| wanted.has(*of))).collect();
         let (is_wanted, stop): (Vec<bool>, _) = (places.iter().map(Option::is_some).collect(), feed.stop.clone());
         let mut gather = Gather::new(feed, places);
@@ -100,7 +112,7 @@ impl Archive {
         while let Some(event) = self.reader.next().map_err(explained)? {
             match event {
                 _ if stop.is_cancelled() => return Err(Error::interrupted()),
-                Event::Document(place, _) if is_view(place) => {
+                Event::Document(place, _) if contents.is_view(place) => {
                     return Err(Error::damaged(format!("{}: the view {} has documents", self.place, named(&namespaces[place]))));
                 }
                 Event::Document(place, document) if is_wanted[place] => {

@@ -42,11 +42,20 @@ pub(super) struct Contents {
     pub(super) missing: Vec<Namespace>,
     /// What each that was found is; none of what is left out.
     pub(super) places: Vec<Option<Of>>,
+    /// What all of it takes of the memory.
+    pub(super) taken: u64,
+    /// Which collections are views, once these are taken, too.
+    pub(super) views: Vec<bool>,
 }
 
 impl Contents {
     pub(super) fn has_oplog(&self) -> bool {
         self.places.contains(&Some(Of::Oplog))
+    }
+
+    /// Whether this is the place of a view.
+    pub(super) fn is_view(&self, place: usize) -> bool {
+        matches!(self.places[place], Some(Of::Collection(number)) if self.views[number])
     }
 
     pub(super) fn has_users(&self) -> bool {
@@ -55,11 +64,17 @@ impl Contents {
 }
 
 /// Sorts out what was found. Where a collection has no metadata, the old server's list of its database's indexes tells those of it, as mongorestore has it.
-pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Contents> {
+/// `all_users` says that the users of all databases are among them.
+pub(super) fn sort_out(
+    found: impl ExactSizeIterator<Item = Result<Found>>,
+    all_users: bool,
+    mut old: OldIndexes,
+) -> Result<Contents> {
     let (mut contents, mut notes) = (Contents::default(), Few::default());
-    let all_users = found.iter().any(|f| f.database == "admin" && matches!(f.name.as_str(), "system.users" | "system.roles"));
-    let mut of_namespace = HashMap::new();
-    for (number, found) in found.into_iter().enumerate() {
+    contents.collections.reserve(found.len());
+    let mut of_namespace = HashMap::with_capacity(found.len());
+    for (number, found) in found.enumerate() {
+        let found = found?;
         let namespace = Namespace::new(&*found.database, &*found.name);
         if let Some(_twice) = of_namespace.insert(namespace.clone(), number) {
             return Err(Error::damaged(format!("the dump holds {} twice", named(&namespace))));
@@ -90,7 +105,8 @@ pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Content
     }
     notes.extend(old.of_nothing(|namespace| of_namespace.contains_key(namespace)));
     contents.notes = notes.into_sentences();
-    contents.collections.sort_by_key(Collection::namespace);
+    contents.collections.sort_by(|a, b| (&a.database, &a.name).cmp(&(&b.database, &b.name)));
+    contents.views = contents.collections.iter().map(|c| c.kind == CollectionKind::View).collect();
     for (number, collection) in contents.collections.iter().enumerate() {
         if let Some(found) = of_namespace.get(&collection.namespace()) {
             contents.places[*found] = Some(Of::Collection(number));
@@ -98,6 +114,11 @@ pub(super) fn sort_out(found: Vec<Found>, mut old: OldIndexes) -> Result<Content
     }
     contents.left_out.sort_by(|a, b| (&a.database, &a.collection).cmp(&(&b.database, &b.collection)));
     Ok(contents)
+}
+
+/// Whether this holds the users or roles of all databases.
+pub(super) fn is_of_all_users(database: &str, name: &str) -> bool {
+    database == "admin" && matches!(name, "system.users" | "system.roles")
 }
 
 /// Whether a namespace is for the server itself.

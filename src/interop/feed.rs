@@ -1,5 +1,7 @@
 //! The way from a thread that reads a dump to who takes its documents: frames, each with its share of the budget.
 
+use std::collections::HashMap;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -145,12 +147,16 @@ pub(super) struct Gather {
     places: Vec<Option<Of>>,
     waiting: Vec<Waiting>,
     bytes: usize,
+    /// How many namespaces of each have not ended.
+    left: HashMap<Of, usize>,
 }
 
 impl Gather {
     pub(super) fn new(feed: Feed, places: Vec<Option<Of>>) -> Self {
         let waiting = places.iter().map(|_| Waiting::default()).collect();
-        Self { feed, places, waiting, bytes: 0 }
+        let mut left = HashMap::new();
+        places.iter().flatten().for_each(|of| *left.entry(*of).or_default() += 1);
+        Self { feed, places, waiting, bytes: 0, left }
     }
 
     /// Takes a document of the namespace of this place.
@@ -158,9 +164,8 @@ impl Gather {
         if self.waiting[place].is_full_for(document.len()) {
             self.hand_on(place)?;
         }
-        while self.bytes > 0 && self.bytes + document.len() > PENDING {
-            let largest = (0..self.waiting.len()).max_by_key(|place| self.waiting[*place].len()).unwrap_or(place);
-            self.hand_on(largest)?;
+        if self.bytes > 0 && self.bytes + document.len() > PENDING {
+            self.make_room(document.len())?;
         }
         self.waiting[place].add(document, shape)?;
         self.bytes += document.len();
@@ -170,10 +175,30 @@ impl Gather {
     /// The namespace of this place has ended: hands on what is left of it, and, with the last namespace of whose it is, that this was all.
     pub(super) fn end(&mut self, place: usize) -> Result<()> {
         self.hand_on(place)?;
-        match self.places[place].take() {
-            Some(of) if !self.places.contains(&Some(of)) => self.feed.end(of),
-            _ => Ok(()),
+        let Some(of) = self.places[place].take() else { return Ok(()) };
+        match self.left.get_mut(&of) {
+            Some(left) if *left > 1 => {
+                *left -= 1;
+                Ok(())
+            }
+            _ => self.feed.end(of),
         }
+    }
+
+    /// Hands on the largest of what waits until there is room for so many bytes. Where very many small ones wait, half of them go at once: each look at all of
+    /// them must be worth it.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        let mut largest: Vec<usize> = (0..self.waiting.len()).filter(|place| self.waiting[*place].len() > 0).collect();
+        largest.sort_by_key(|place| std::cmp::Reverse(self.waiting[*place].len()));
+        let are_small = largest.first().is_some_and(|place| self.waiting[*place].len() < PENDING / 64);
+        let enough = if are_small { PENDING / 2 } else { PENDING.saturating_sub(bytes) };
+        for place in largest {
+            if self.bytes <= enough {
+                break;
+            }
+            self.hand_on(place)?;
+        }
+        Ok(())
     }
 
     fn hand_on(&mut self, place: usize) -> Result<()> {

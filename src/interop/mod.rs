@@ -27,10 +27,10 @@ use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 pub use self::packed::Packed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;
-use crate::format::digest::Content;
+use crate::format::digest::{Content, ContentDigest};
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
-use crate::format::mongodump::{self, Prelude};
+use crate::format::mongodump;
 use crate::names::Namespace;
 use crate::pipeline::budget::{Budget, Share};
 
@@ -60,7 +60,7 @@ enum Form {
     /// A directory, or a single file of one.
     Directory(Directory),
     /// An archive in a file, which can be read again.
-    Archive { path: PathBuf, prelude: Arc<Prelude>, contents: Arc<Contents> },
+    Archive { path: PathBuf, stamp: ContentDigest, contents: Arc<Contents> },
     /// An archive that comes once, until it is taken.
     Stream { archive: Mutex<Option<Box<Archive>>>, contents: Arc<Contents> },
 }
@@ -218,6 +218,22 @@ impl Dump {
         &self.contents().collections
     }
 
+    /// What it says of itself takes so many bytes of the memory: buffers have what is left.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.contents().taken
+    }
+
+    /// Takes what it holds out of it: from then on it is only read.
+    #[must_use]
+    pub fn take_collections(&mut self) -> Vec<Collection> {
+        let contents = match &mut self.form {
+            Form::Directory(directory) => &mut directory.contents,
+            Form::Archive { contents, .. } | Form::Stream { contents, .. } => Arc::make_mut(contents),
+        };
+        std::mem::take(&mut contents.collections)
+    }
+
     /// What is in it and cannot be part of an import, and why.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOut] {
@@ -279,15 +295,15 @@ impl Dump {
         let feed = Feed { budget: budget.clone(), parts, stop: ending.clone() };
         let read = match &self.form {
             Form::Directory(directory) => directory.read(wanted, feed).await,
-            Form::Archive { path, prelude, contents } => {
-                let (path, prelude, contents, wanted) = (path.clone(), prelude.clone(), contents.clone(), wanted.clone());
+            Form::Archive { path, stamp, contents } => {
+                let (path, stamp, contents, wanted) = (path.clone(), *stamp, contents.clone(), wanted.clone());
                 let memory = self.memory;
                 on_thread(move || {
                     let archive = Archive::open(Input::file(&path, &feed.stop)?, path.display().to_string(), memory)?;
-                    if *archive.prelude() != *prelude {
+                    if archive.stamp() != stamp {
                         return Err(Error::damaged(format!("{} was changed since it was looked at", path.display())));
                     }
-                    archive.read(&contents, &wanted, feed)
+                    archive.without_metadata().read(&contents, &wanted, feed)
                 })
                 .await
             }
@@ -343,10 +359,10 @@ fn open(path: &Path, database: Option<&str>, memory: u64, stop: &CancellationTok
             true => Archive::open(Input::file(&path, stop)?, location.clone(), memory)?.old_indexes(stop)?,
         };
         let contents = Arc::new(archive.contents(old)?);
-        let prelude = Arc::new(archive.into_prelude());
-        let source = source(&name, Some(&prelude.server_version), contents.has_oplog());
+        let stamp = archive.stamp();
+        let source = source(&name, Some(&archive.prelude().server_version), contents.has_oplog());
         let written = modified(&path);
-        return Ok(Dump { location, source, form: Form::Archive { path, prelude, contents }, written, memory });
+        return Ok(Dump { location, source, form: Form::Archive { path, stamp, contents }, written, memory });
     }
     if begins_a_document(&input.head) || (input.head.is_empty() && name.contains(".bson")) {
         return Ok(of_directory(directory::look_at_file(&path, database, memory, stop)?, &name, location));
@@ -380,7 +396,7 @@ fn stream(input: Input, name: &str, location: &str, memory: u64) -> Result<Dump>
     Ok(Dump {
         location: location.to_owned(),
         source,
-        form: Form::Stream { archive: Mutex::new(Some(Box::new(archive))), contents },
+        form: Form::Stream { archive: Mutex::new(Some(Box::new(archive.without_metadata()))), contents },
         written: None,
         memory,
     })

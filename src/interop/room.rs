@@ -3,14 +3,11 @@
 use crate::error::{Error, ErrorKind, Result};
 
 /// About what a namespace takes on its way through an import, beside its metadata.
-const NAMESPACE: u64 = 2048;
+const NAMESPACE: u64 = 1792;
 /// About what the name of a file takes.
 const FILE: u64 = 256;
 /// How often the metadata are in memory, as text or as what is made of them.
 const COPIES: u64 = 3;
-/// The least that is used of any memory: names are small, and a dump of 100,000 collections can be read whatever the buffers may take.
-const LEAST: u64 = 512 * MIB;
-
 const MIB: u64 = 1024 * 1024;
 
 /// What is left for what a dump says of itself.
@@ -24,8 +21,7 @@ pub(super) struct Room {
 impl Room {
     /// In so many bytes of memory.
     pub(super) fn of(memory: u64) -> Self {
-        let all = memory.max(LEAST);
-        Self { all, left: all, namespaces: 0 }
+        Self { all: memory, left: memory, namespaces: 0 }
     }
 
     /// Takes what one more namespace needs that so many bytes describe.
@@ -37,6 +33,11 @@ impl Room {
     /// Takes what the name of one more file needs.
     pub(super) fn file(&mut self) -> Result<()> {
         self.take(FILE)
+    }
+
+    /// What was taken of it.
+    pub(super) fn taken(&self) -> u64 {
+        self.all - self.left
     }
 
     /// The longest metadata that there is room for.
@@ -64,13 +65,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_thousand_collections_fit_into_the_least_memory_and_hostile_names_do_not() {
+    fn what_real_deployments_have_fits_and_hostile_names_do_not() {
         let mut room = Room::of(64 * MIB);
-        (0..100_000).for_each(|_| room.namespace(800).unwrap());
+        (0..20_000).for_each(|_| room.namespace(400).unwrap());
         let mut room = Room::of(256 * MIB);
+        (0..100_000).for_each(|_| room.namespace(256).unwrap());
         let error = (0..1_500_000).try_for_each(|_| room.namespace(60)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("set --memory-mb or BACKUP_MEMORY_MB to 1024 or more")));
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("set --memory-mb or BACKUP_MEMORY_MB to 512 or more")));
+        assert!(room.taken() <= 256 * MIB && room.taken() > 255 * MIB);
         let mut room = Room::of(256 * MIB);
         assert!((0..28).try_for_each(|_| room.namespace(16 << 20)).is_err());
         assert!(Room::of(4096 * MIB).namespace(16 << 20).is_ok());

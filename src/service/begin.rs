@@ -50,7 +50,7 @@ impl Inner {
         let _entered = self.jobs.enter()?;
         let name = self.resolve(&request.backup_path).await?;
         let import = work::Import::prepare(&self, &name, &request).await?;
-        let claims = Claims { databases: import.databases()?, ..Claims::default() };
+        let claims = Claims { databases: import.databases().clone(), ..Claims::default() };
         let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
         job.backup = Some(name.to_string());
         job.import = Some(request);
@@ -62,21 +62,15 @@ impl Inner {
     pub(super) async fn begin_verify(self: Arc<Self>, name: String, deep: bool) -> Result<JobId> {
         let _entered = self.jobs.enter()?;
         let name = self.resolve(&name).await?;
-        let found = match self.find(name.as_str()).await {
-            // A manifest that cannot be used is what a verification is there to find.
-            Err(error) if error.kind() == ErrorKind::Damaged => Err(error),
-            found => Ok(found?),
-        };
+        // A manifest that cannot be used is what a verification is there to find. One that can is read again when its turn comes: many may wait.
+        match self.find(name.as_str()).await {
+            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+            _ => {}
+        }
         let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
         job.backup = Some(name.to_string());
         let inner = self.clone();
-        let work = move |context| match found {
-            Ok(backup) => inner.engine.clone().block_on(work::verify(inner, backup, deep, context)),
-            Err(error) => {
-                inner.listing.forget();
-                work::unusable(error, deep, &context)
-            }
-        };
+        let work = move |context| inner.engine.clone().block_on(work::verify(inner, name, deep, context));
         self.jobs.submit(job, Claims::default(), Box::new(work)).await
     }
 

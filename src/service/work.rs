@@ -205,12 +205,13 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
     let options = RestoreOptions { tuning: service.config.tuning, ..RestoreOptions::default() };
     context.progress.begin("waiting for the target");
     context.claim_databases(&restore::databases(&backup, target, &options)?).await?;
-    import(Import { backup, target: target.clone(), options }, service, context).await
+    import(backup, target, &options, service, context).await
 }
 
-/// An import that may be done, as far as that can be told without a connection.
+/// An import that may be done, as far as that can be told without a connection. The manifest is read again when its turn comes: many may wait.
 pub(super) struct Import {
-    backup: Backup,
+    backup: BackupName,
+    databases: BTreeSet<String>,
     target: MongoUri,
     options: RestoreOptions,
 }
@@ -233,20 +234,19 @@ impl Import {
             ..RestoreOptions::default()
         };
         let backup = service.find(name.as_str()).await?;
-        Ok(Self { backup, target, options })
+        let databases = restore::databases(&backup, &target, &options)?;
+        Ok(Self { backup: name.clone(), databases, target, options })
     }
 
     /// The databases that it writes to.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`], [`ErrorKind::NotFound`] for a pattern that matches nothing.
-    pub(super) fn databases(&self) -> Result<BTreeSet<String>> {
-        restore::databases(&self.backup, &self.target, &self.options)
+    pub(super) fn databases(&self) -> &BTreeSet<String> {
+        &self.databases
     }
 
     /// Does it.
     pub(super) async fn run(self, service: Arc<Inner>, context: Context) -> Result<(), Failure> {
-        let done = import(self, &service, &context).await;
+        let Self { backup, target, options, .. } = self;
+        let done = async { import(service.find(backup.as_str()).await?, &target, &options, &service, &context).await }.await;
         if done.is_ok() {
             context.progress.begin(DONE);
         }
@@ -255,12 +255,11 @@ impl Import {
     }
 }
 
-async fn import(import: Import, service: &Inner, context: &Context) -> Result<()> {
-    let Import { backup, target, options } = import;
+async fn import(backup: Backup, target: &MongoUri, options: &RestoreOptions, service: &Inner, context: &Context) -> Result<()> {
     context.progress.begin("looking at the target");
     let source = service.config.configured_source()?;
-    let plan = restore::plan(&backup, &target, source.as_ref(), &options, &context.stop).await?;
-    let report = record::import(&backup, plan, &options, &context.progress, &context.stop).await?;
+    let plan = restore::plan(&backup, target, source.as_ref(), options, &context.stop).await?;
+    let report = record::import(&backup, plan, options, &context.progress, &context.stop).await?;
     told::imported(&report);
     context.update(|job| {
         job.result.import = Some(ImportResult::from(&report));
@@ -285,8 +284,18 @@ fn refuse_shortfall(report: &RestoreReport) -> Result<()> {
 }
 
 /// Verifies a backup.
-pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, context: Context) -> Result<(), Failure> {
+pub(super) async fn verify(service: Arc<Inner>, name: BackupName, deep: bool, context: Context) -> Result<(), Failure> {
     context.progress.begin("verifying");
+    let backup = match service.find(name.as_str()).await {
+        Ok(backup) => backup,
+        Err(error) => {
+            service.listing.forget();
+            return match error.kind() {
+                ErrorKind::Damaged => unusable(error, deep, &context),
+                _ => Err(at(JobKind::Verify)(error)),
+            };
+        }
+    };
     let report = record::verify(&backup, &VerifyOptions { deep }, &context.stop).await;
     service.listing.forget();
     let report = report.map_err(at(JobKind::Verify))?;
@@ -297,7 +306,7 @@ pub(super) async fn verify(service: Arc<Inner>, backup: Backup, deep: bool, cont
 }
 
 /// What verifying a backup comes to whose manifest cannot be used.
-pub(super) fn unusable(error: Error, deep: bool, context: &Context) -> Result<(), Failure> {
+fn unusable(error: Error, deep: bool, context: &Context) -> Result<(), Failure> {
     let problem = VerifyProblem { key: key::MANIFEST.to_owned(), message: error.to_string() };
     context.update(|job| {
         job.result.verify = Some(VerifyResult { deep, problems: vec![problem], ..VerifyResult::default() });

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Attempts, Blueprint, Index, Target, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{self, Few};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::command::patiently;
@@ -169,7 +170,10 @@ pub fn sum_up(failures: &[IndexFailure]) -> Option<Error> {
     reasons.sort();
     Some(match reasons.as_slice() {
         [one] => Error::new(kind, one.clone()),
-        many => Error::new(kind, format!("{} indexes could not be built: {}", many.len(), many.join("; "))),
+        many => {
+            let named = many.iter().map(few::cut).collect::<Few>().into_sentences();
+            Error::new(kind, format!("{} indexes could not be built: {}", many.len(), named.join("; ")))
+        }
     })
 }
 

@@ -136,6 +136,8 @@ struct Position {
     complete: bool,
     /// Where a range without an end ends, if it is not read at one moment.
     last: Option<Last>,
+    /// The bytes of the replies so far.
+    bytes: u64,
 }
 
 /// The largest `_id`s of a collection when reading began. Without a moment that is read, a cursor would follow what is written after it for ever
@@ -275,11 +277,13 @@ impl Scan {
         let batch = self.batch_documents().map(|documents| (documents >> halvings).max(least));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
+        let unlimited = Pace::default();
         let mut skip_id = position.last_id.clone().filter(|_| !self.skips(position));
         loop {
             // The driver holds a reply twice for a moment.
             let mut share = budget.take(2 * expected).await;
-            let asked = self.pace.ask(expected.min(self.reply_bytes)).await;
+            let pace = if self.chases(position) { &unlimited } else { &self.pace };
+            let asked = pace.ask(expected.min(self.reply_bytes)).await;
             let opening = cursor.is_none();
             let next = async {
                 match &mut cursor {
@@ -298,11 +302,16 @@ impl Scan {
             }
             let bytes = reply.as_raw_document().as_bytes().len() as u64;
             share.resize(bytes);
+            let chased = self.chases(position);
+            position.bytes += bytes;
+            if self.chases(position) && !chased && self.pace.is_held_back() {
+                tracing::warn!("{} grows faster than it may be read: the rest of it is read without the limit", self.what());
+            }
             let took = asked.came(bytes);
             expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
             if let Some(batch) = position.advance(reply, process, skip_id.take())? {
                 to.send(Event::Batch(batch, share)).await.map_err(|_| Ended::Stopped)?;
-                self.pace.pause_after(took).await;
+                pace.pause_after(took).await;
             }
             if position.complete {
                 return Ok(());
@@ -467,6 +476,13 @@ impl Scan {
             (None, _) => LARGEST_BATCH,
         };
         expected.clamp(SMALLEST_SHARE, LARGEST_BATCH)
+    }
+
+    /// Whether more came than all of the collection was when reading began. Without a moment that is read, a cursor meets what is written before its end, and where
+    /// that comes just before the cursor, faster than it may read, it would follow it for ever. So from here on it reads as fast as it can: like the oplog, which
+    /// has to keep up with what is written, too.
+    fn chases(&self, position: &Position) -> bool {
+        self.snapshot.is_none() && self.size.is_some_and(|size| position.bytes > size.bytes + size.bytes / 4 + LARGEST_BATCH / 64)
     }
 
     fn is_large(&self) -> bool {

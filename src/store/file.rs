@@ -70,6 +70,22 @@ pub(super) enum Root {
     Plain,
 }
 
+/// The largest file that is read whole because a person names it: settings, certificates, queries.
+const SMALL: u64 = 16 * 1024 * 1024;
+
+/// Reads a file that a person names, and that is small. Waits for the disk.
+///
+/// # Errors
+/// The operating system's; one of the kind `FileTooLarge` beyond 16 MiB.
+pub fn small_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(SMALL + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > SMALL {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", SMALL >> 20))),
+        false => Ok(bytes),
+    }
+}
+
 /// Opens the file that the parts of `key` lead to from `root`.
 pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<RegularFile> {
     let key = key.to_owned();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -313,35 +314,53 @@ pub(super) async fn directories(root: &Path) -> Result<Vec<String>> {
     .await
 }
 
-/// Everything below `root` that is no directory, by its path from there, with its bytes. No link is followed: links, and whatever else is
-/// no regular file, have no bytes. What a write was staged under is left out, and so is what vanishes meanwhile.
-pub(super) async fn everything(root: &Path) -> Result<Vec<Entry>> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || {
-        let (mut directories, mut entries) = (vec![(root, String::new())], Vec::new());
-        while let Some((directory, key)) = directories.pop() {
-            let listing = match std::fs::read_dir(&directory) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                listing => listing.map_err(|e| error("list", &directory, e))?,
-            };
-            for entry in listing {
-                let entry = entry.map_err(|e| error("list", &directory, e))?;
-                // A key is text.
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                let key = format!("{key}{name}");
-                match entry.metadata() {
-                    Ok(found) if found.is_dir() => directories.push((entry.path(), format!("{key}/"))),
-                    Ok(_) if is_staged(&name) => {}
-                    Ok(found) => entries.push(Entry { key, size: if found.is_file() { found.len() } else { 0 } }),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(error("look at", &entry.path(), e)),
-                }
+/// How many entries a directory's walk hands on at a time.
+const PART: usize = 1_000;
+
+/// Shows everything below `root` that is no directory, by its path from there, with its bytes, until `look` has seen enough. No link is followed:
+/// links, and whatever else is no regular file, have no bytes. What a write was staged under is left out, and so is what vanishes meanwhile.
+pub(super) async fn each(root: &Path, mut look: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+    let (send, mut parts) = tokio::sync::mpsc::channel(1);
+    let from = root.to_owned();
+    let walking = blocking(root, move || walk(from, &send));
+    let looking = async move {
+        while let Some(part) = parts.recv().await {
+            if Vec::into_iter(part).try_for_each(&mut look).is_break() {
+                return;
             }
         }
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(entries)
-    })
-    .await
+    };
+    let (walked, ()) = tokio::join!(walking, looking);
+    walked
+}
+
+fn walk(root: PathBuf, to: &tokio::sync::mpsc::Sender<Vec<Entry>>) -> Result<()> {
+    let (mut directories, mut part) = (vec![(root, String::new())], Vec::new());
+    while let Some((directory, key)) = directories.pop() {
+        let listing = match std::fs::read_dir(&directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            listing => listing.map_err(|e| error("list", &directory, e))?,
+        };
+        for entry in listing {
+            let entry = entry.map_err(|e| error("list", &directory, e))?;
+            // A key is text.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let key = format!("{key}{name}");
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => directories.push((entry.path(), format!("{key}/"))),
+                Ok(_) if is_staged(&name) => {}
+                Ok(found) => part.push(Entry { key, size: if found.is_file() { found.len() } else { 0 } }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(error("look at", &entry.path(), e)),
+            }
+            if part.len() == PART && to.blocking_send(std::mem::take(&mut part)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    // Nobody takes it where enough was seen.
+    let _enough = to.blocking_send(part);
+    Ok(())
 }
 
 /// Whether a file of this name is what `object_store` stages under.

@@ -9,6 +9,7 @@ mod local;
 mod scratch;
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use chrono::{DateTime, Utc};
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt as _, PutPayload};
 
-pub use self::file::RegularFile;
+pub use self::file::{RegularFile, small_file};
 use self::local::Sharing;
 pub use self::local::{Lock, blocking};
 pub use self::scratch::Scratch;
@@ -169,7 +170,22 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn list(&self) -> Result<Vec<Entry>> {
-        local::everything(&self.root).await
+        let mut entries = Vec::new();
+        self.each(|entry| {
+            entries.push(entry);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// Shows every object below the root, in no order, until it is told to stop: there may be more than memory holds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn each(&self, look: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+        local::each(&self.root, look).await
     }
 
     /// The names right below the root that have objects below them: a directory listing. Nothing where the root does not exist.

@@ -89,7 +89,7 @@ async fn the_oplog_makes_the_parts_of_a_dump_belong_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_is_known_by_what_it_holds() {
     let names = |dumped: &bsonvault::engine::restore::Dumped| -> Vec<Namespace> {
-        dumped.dump().collections().iter().map(|c| c.namespace()).collect()
+        dumped.collections().iter().map(|c| c.namespace()).collect()
     };
     // The directory of one database, and the file of one collection.
     let database = open(&sample("dir/zoo_bulk"), options()).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_dump_is_known_by_what_it_holds() {
     assert!(names(&database).iter().all(|n| n.database == "zoo_bulk"));
     let file = open(&sample("dir/zoo_names/slash%2Fand%5Cback.bson"), options()).await.unwrap();
     assert_eq!(names(&file), [Namespace::new("zoo_names", "slash/and\\back")]);
-    assert_eq!(file.dump().collections()[0].indexes.len(), 2);
+    assert_eq!(file.collections()[0].indexes.len(), 2);
     // Limits of an oplog that is not there, and what is no dump.
     let dump = DumpOptions { oplog_limit: Some(ClusterTime { t: 1, i: 0 }), ..options() };
     assert_eq!(open(&sample("dir"), dump).await.unwrap_err().exit_code(), 2);

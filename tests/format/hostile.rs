@@ -263,6 +263,15 @@ fn a_manifest_is_read_piece_by_piece_as_it_is_read_whole() {
 }
 
 #[test]
+fn a_manifest_that_no_reader_takes_is_not_written() {
+    let mut manifest = Manifest::from_bytes(stored().as_bytes()).unwrap();
+    let index = manifest.collections.iter().find_map(|c| c.indexes.first()).unwrap().clone();
+    manifest.collections[0].indexes = vec![index; 5_000];
+    let error = manifest.to_bytes().unwrap_err().to_string();
+    assert!(error.contains("cannot be read back") && error.contains("more than 4096 items"), "{error}");
+}
+
+#[test]
 fn a_list_of_a_manifest_that_is_too_long_is_refused() {
     let text = stored();
     let many = text.replacen("\"include\": []", &format!("\"include\": [{}\"\"]", "\"\",".repeat(100_000)), 1);

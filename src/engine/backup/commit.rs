@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,7 +18,15 @@ use crate::format::manifest::{
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
+use crate::pipeline::budget::Budget;
 use crate::store::Store;
+
+/// How many metadata files are stored at a time.
+const AT_A_TIME: usize = 32;
+/// What their documents may take meanwhile.
+const METADATA_BYTES: u64 = 16 * 1024 * 1024;
+/// About how often a document is in memory while it is made JSON.
+const TIMES_AS_JSON: u64 = 8;
 
 /// What a manifest says beside its collections.
 pub(in crate::engine) struct About {
@@ -83,16 +92,7 @@ pub(in crate::engine) async fn manifest(
     place: &Store,
     stop: &CancellationToken,
 ) -> Result<Manifest> {
-    for collection in &mut collections {
-        let indexes = collection.indexes.iter().map(|index| &*index.bson);
-        let bytes = metadata::write(&collection.name, collection.kind, collection.uuid, &collection.options.bson, indexes);
-        (collection.metadata.bytes, collection.metadata.sha256) = (bytes.len() as u64, Sha256Hex::of(&bytes));
-        // Between two puts, never in the middle of one: it would go on while the directory is removed.
-        if stop.is_cancelled() {
-            return Err(Error::interrupted());
-        }
-        place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await?;
-    }
+    put_metadata(&mut collections, place, stop).await?;
     let mut manifest = Manifest {
         format_version: about.settings.format_version(),
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
@@ -116,6 +116,31 @@ pub(in crate::engine) async fn manifest(
     }
     manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
     Ok(manifest)
+}
+
+/// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
+async fn put_metadata(collections: &mut [Collection], place: &Store, stop: &CancellationToken) -> Result<()> {
+    let (ending, budget) = (stop.child_token(), Budget::new(METADATA_BYTES));
+    let puts = collections.iter_mut().map(|collection| async {
+        let documents = collection.indexes.iter().chain([&collection.options]);
+        let about = TIMES_AS_JSON * documents.map(|document| document.bson.as_bytes().len() as u64).sum::<u64>();
+        let _share = budget.take(about).await;
+        // Between two puts, never in the middle of one: it would go on while the directory is removed.
+        if ending.is_cancelled() {
+            return Ok(());
+        }
+        let indexes = collection.indexes.iter().map(|index| &*index.bson);
+        let bytes = metadata::write(&collection.name, collection.kind, collection.uuid, &collection.options.bson, indexes);
+        (collection.metadata.bytes, collection.metadata.sha256) = (bytes.len() as u64, Sha256Hex::of(&bytes));
+        place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await.inspect_err(|_| ending.cancel())
+    });
+    // All to their ends, for the same reason.
+    let failed = stream::iter(puts).buffer_unordered(AT_A_TIME).filter_map(|put| async { put.err() }).collect::<Vec<_>>().await;
+    match failed.into_iter().next() {
+        Some(error) => Err(error),
+        None if stop.is_cancelled() => Err(Error::interrupted()),
+        None => Ok(()),
+    }
 }
 
 /// Takes the collections out of a manifest, and out of the store, that are still temporary at the end: of the slice of the oplog, of which

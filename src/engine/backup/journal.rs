@@ -1,6 +1,7 @@
 //! Writes down what became durable, so that a backup that is interrupted can be resumed. Nothing waits for it: a range that is not written down
 //! yet is read again.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::moment::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::{Head, OplogStep, RangeDone, Standing, Step};
 use crate::format::key;
-use crate::store::Store;
+use crate::store::{Entry, Store};
 
 /// How long to gather before the next object is written.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -159,10 +160,14 @@ async fn write(place: &Store, number: usize, step: &Step) -> Result<()> {
 /// [`ErrorKind::Storage`].
 pub(super) async fn remove(place: &Store) -> Result<()> {
     place.delete(&key::journal(0)).await?;
-    for entry in place.list().await? {
-        if key::journal_number(&entry.key).is_some() {
-            place.delete(&entry.key).await?;
-        }
+    let mut steps = Vec::new();
+    let look = |entry: Entry| {
+        steps.extend(Some(entry.key).filter(|key| key::journal_number(key).is_some()));
+        ControlFlow::Continue(())
+    };
+    place.each(look).await?;
+    for step in steps {
+        place.delete(&step).await?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Going on with a backup that a crash left: what its journal says, whether that is still there, and whether it is the same source.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
 
@@ -18,7 +19,7 @@ use crate::pipeline::progress::Progress;
 use crate::source::discover::{Found, Listing, Size};
 use crate::source::oplog::Start;
 use crate::source::ranges::{IdValue, Range};
-use crate::store::{self, Lock, Store};
+use crate::store::{self, Entry, Lock, Store};
 
 /// An unfinished backup that nobody else works on.
 pub(super) struct Unfinished {
@@ -170,9 +171,16 @@ impl Unfinished {
     /// What was durable is there with its size, or it does not count. (What it holds `verify` proves, and the read of all of it would
     /// take about as long as the backup.)
     async fn leave_out_what_is_lost(&mut self) -> Result<()> {
-        let found = self.place.list().await?;
-        let sizes: HashMap<&str, u64> = found.iter().map(|e| (e.key.as_str(), e.size)).collect();
-        let is_there = |s: &Segment| sizes.get(s.object.key.as_str()) == Some(&s.object.bytes);
+        let named = self.ranges.values().flat_map(|done| &done.segments).chain(self.oplog.iter().flat_map(|o| &o.segments));
+        let mut sizes: HashMap<String, Option<u64>> = named.map(|s| (s.object.key.clone(), None)).collect();
+        let look = |entry: Entry| {
+            if let Some(size) = sizes.get_mut(&entry.key) {
+                *size = Some(entry.size);
+            }
+            ControlFlow::Continue(())
+        };
+        self.place.each(look).await?;
+        let is_there = |s: &Segment| sizes.get(&s.object.key) == Some(&Some(s.object.bytes));
         let lost = &mut self.lost;
         let mut missing = |segments: &[Segment]| {
             let first = segments.iter().find(|s| !is_there(s)).map(|s| s.object.key.clone());

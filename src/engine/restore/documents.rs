@@ -25,7 +25,7 @@ const TAKES_DOLLARS: Version = Version(5, 0, 0);
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), naming each collection; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
 /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
-pub(super) async fn refuse(backup: &Backup, plan: &Plan, cpu: &Cpu, stop: &CancellationToken) -> Result<()> {
+pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cpu: &Cpu, stop: &CancellationToken) -> Result<()> {
     let connection = &plan.target.connection;
     let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let source = Version::parse(&backup.manifest.source.server_version);

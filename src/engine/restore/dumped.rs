@@ -17,6 +17,7 @@ use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
 use crate::format::digest::Sha256Hex;
 use crate::format::frame::{Codec, Compression, Compressors};
 use crate::format::manifest::{
@@ -85,14 +86,14 @@ impl Dumped {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub async fn of(dump: Dump, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
+    pub async fn of(mut dump: Dump, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
         if dump.has_oplog() {
             let kept = kept().await?;
             let store = Store::open(&kept.path().to_string_lossy())?;
             let looking = async {
                 match dump.can_be_read_again() {
-                    true => Self::with_oplog(&dump, &store, &options, progress, stop).await,
-                    false => Self::as_backup(&dump, &store, &options, progress, stop).await,
+                    true => Self::with_oplog(&mut dump, &store, &options, progress, stop).await,
+                    false => Self::as_backup(&mut dump, &store, &options, progress, stop).await,
                 }
             };
             let (backup, documents) = looking.await.map_err(|e| match e.kind() {
@@ -107,7 +108,7 @@ impl Dumped {
             return Err(Error::usage(format!("a limit of the oplog was given, and {} has none", dump.location()))
                 .hint("leave --oplog-limit out"));
         }
-        let mut collections = dump.collections().to_vec();
+        let mut collections = dump.take_collections();
         name_anew(&mut collections);
         let nowhere = Store::open(&std::env::temp_dir().to_string_lossy())?;
         let backup = Backup { store: nowhere, manifest: manifest(&dump, collections, (dump_oplog::none(), None)) };
@@ -116,15 +117,15 @@ impl Dumped {
 
     /// Keeps the oplog aside.
     async fn with_oplog(
-        dump: &Dump,
+        dump: &mut Dump,
         store: &Store,
         options: &DumpOptions,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(Backup, Documents)> {
         progress.begin("reading the oplog");
-        let mut collections = dump.collections().to_vec();
         let (slice, last_ids) = oplog(dump, store, options, progress, stop).await?;
+        let mut collections = dump.take_collections();
         let moment = slice.settle(&mut collections)?;
         // An oplog without entries says nothing of who is who.
         if moment.1.is_none() {
@@ -137,7 +138,7 @@ impl Dumped {
 
     /// Keeps all of it aside, compressed: what can be read once only is gone when its oplog comes.
     async fn as_backup(
-        dump: &Dump,
+        dump: &mut Dump,
         store: &Store,
         options: &DumpOptions,
         progress: &Progress,
@@ -146,6 +147,7 @@ impl Dumped {
         let tuning = Tuning { memory_bytes: options.memory_bytes, level: Some(LEVEL), ..Tuning::default() };
         let how = AdoptOptions { oplog_limit: options.oplog_limit, accounts: true, tuning, ..AdoptOptions::default() };
         let report = adopt::run(dump, store, &how, progress, stop).await?;
+        drop(dump.take_collections());
         Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
     }
 
@@ -155,6 +157,12 @@ impl Dumped {
         &self.dump
     }
 
+    /// What it holds.
+    #[must_use]
+    pub fn collections(&self) -> &[Collection] {
+        &self.backup.manifest.collections
+    }
+
     /// Where it is, as a person would name it.
     #[must_use]
     pub fn location(&self) -> String {
@@ -162,12 +170,14 @@ impl Dumped {
     }
 
     /// What it holds and is not imported, and what was taken for what, in words.
-    pub(super) fn beside(&self) -> Vec<String> {
+    pub(super) fn beside(&self) -> Few {
         // One that was kept aside has its temporary collections left out already.
         let temporary = self.backup.manifest.left_out.iter().filter(|l| l.reason == TEMPORARY);
         let left_out = self.dump.left_out().iter().chain(temporary);
         let left_out = left_out.map(|l| format!("{}: {}", Namespace::new(&*l.database, &*l.collection), l.reason));
-        left_out.chain(self.dump.notes().iter().cloned()).collect()
+        let mut beside = Few::up_to(LISTED);
+        beside.extend(left_out.chain(self.dump.notes().iter().cloned()));
+        beside
     }
 
     pub(super) fn backup(&self) -> &Backup {

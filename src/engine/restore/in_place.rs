@@ -21,7 +21,7 @@ use crate::sink::{prepare, staging, users};
 ///
 /// # Errors
 /// [`ErrorKind::Denied`], naming the rights that are missing, where it is not.
-pub(super) fn decide(plan: &Plan, options: &RestoreOptions, lacking: Option<prepare::Lacking>) -> Result<bool> {
+pub(super) fn decide(plan: &Plan<'_>, options: &RestoreOptions, lacking: Option<prepare::Lacking>) -> Result<bool> {
     let Some(lacking) = lacking else { return Ok(false) };
     if !options.in_place || !lacking.allows_filling || plan.slice.is_some() || options.indexes == IndexMode::Only {
         return Err(lacking.error());
@@ -55,7 +55,7 @@ pub(super) fn decide(plan: &Plan, options: &RestoreOptions, lacking: Option<prep
 /// As for [`execute`](super::execute).
 pub(super) async fn execute(
     origin: Origin<'_>,
-    mut plan: Plan,
+    mut plan: Plan<'_>,
     options: &RestoreOptions,
     progress: &Progress,
     begun: Instant,
@@ -93,7 +93,7 @@ pub(super) async fn execute(
     Ok(report)
 }
 
-async fn fill(origin: Origin<'_>, plan: &Plan, options: &RestoreOptions, progress: &Progress) -> Result<Staging> {
+async fn fill(origin: Origin<'_>, plan: &Plan<'_>, options: &RestoreOptions, progress: &Progress) -> Result<Staging> {
     let stage = Stage {
         origin,
         plan,

@@ -22,7 +22,7 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    pub(super) async fn of(origin: Origin<'_>, plan: &Plan, home: &str, lease: &Lease, staged: &Staging) -> Result<Self> {
+    pub(super) async fn of(origin: Origin<'_>, plan: &Plan<'_>, home: &str, lease: &Lease, staged: &Staging) -> Result<Self> {
         let contents = staged.replayed.as_ref().unwrap_or(&staged.proven.contents).clone();
         let at = kept::clock(&plan.target).await?;
         Ok(Self { id: lease.id().to_owned(), home: home.to_owned(), backup: origin.name(), at, contents })

@@ -8,7 +8,7 @@ use crate::sink::Blueprint;
 use crate::sink::indexes::{self, IndexBuilder, Which};
 
 /// Builds every index that is missing. One that the target refuses, and those of collections that are not there, are in the report.
-pub(super) async fn build(plan: &Plan, progress: &Progress) -> Result<Built> {
+pub(super) async fn build(plan: &Plan<'_>, progress: &Progress) -> Result<Built> {
     progress.begin("building indexes");
     let builder = IndexBuilder::new(plan.target.clone());
     let mut report = Built::default();

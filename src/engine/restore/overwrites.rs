@@ -50,7 +50,7 @@ fn as_text<S: serde::Serializer>(namespace: &Namespace, to: S) -> std::result::R
 }
 
 /// What holds documents and would be overwritten, in the plan's order; what is pruned last.
-pub(super) async fn look(plan: &Plan) -> Result<Vec<PlannedOverwrite>> {
+pub(super) async fn look(plan: &Plan<'_>) -> Result<Vec<PlannedOverwrite>> {
     let looking = candidates(plan).into_iter().map(|(found, there)| async move {
         let holdings = Holdings::of(&plan.target, &found.namespace.database, there).await?;
         let documents = holdings.documents();
@@ -61,7 +61,7 @@ pub(super) async fn look(plan: &Plan) -> Result<Vec<PlannedOverwrite>> {
 }
 
 /// Refuses where documents stand in the way that were not there when the import was allowed to go over what it found.
-pub(super) async fn refuse_others(plan: &Plan) -> Result<()> {
+pub(super) async fn refuse_others(plan: &Plan<'_>) -> Result<()> {
     let Some(allowed) = &plan.only_over else { return Ok(()) };
     let mut others = Vec::new();
     for (found, there) in candidates(plan).into_iter().filter(|(found, _)| !allowed.contains(&found.namespace)) {
@@ -80,7 +80,7 @@ pub(super) async fn refuse_others(plan: &Plan) -> Result<()> {
 }
 
 /// What stands there and would be overwritten if it holds anything.
-fn candidates(plan: &Plan) -> Vec<(PlannedOverwrite, &CollectionInfo)> {
+fn candidates<'p>(plan: &'p Plan<'_>) -> Vec<(PlannedOverwrite, &'p CollectionInfo)> {
     if plan.indexes == IndexMode::Only {
         return Vec::new();
     }

@@ -1,6 +1,6 @@
 //! What an import will do, and whether it may: reads only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bson::RawDocument;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
 use super::{Dumped, IndexMode, RestoreMode, RestoreOptions, guard, in_place, keeping};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
@@ -23,9 +24,9 @@ use crate::sink::{Blueprint, Standing, Target, indexes, kept, limits, prepare, r
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Plan<'a> {
     pub(super) target: Target,
-    pub(super) selected: Vec<Selected>,
+    pub(super) selected: Vec<Selected<'a>>,
     /// One for each of what is selected, in that order.
     pub(super) blueprints: Vec<Blueprint>,
     /// Whether these are all that the backup comes to: those of its listing, or those at the end of its slice.
@@ -117,7 +118,7 @@ pub struct PlannedNamespace {
     pub replaces: Option<String>,
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Announces a collection whose documents are about to be moved.
     pub(super) fn item(&self, progress: &Progress, blueprint: &Blueprint, doing: &str) -> Item {
         let name = if doing.is_empty() { blueprint.namespace.to_string() } else { format!("{} ({doing})", blueprint.namespace) };
@@ -176,8 +177,15 @@ impl Plan {
             oplog: self.slice.as_ref().map(|s| PlannedReplay { from: s.oplog.from, to: s.oplog.to, entries: s.oplog.documents }),
             prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
             overwrites: self.overwrites.clone(),
-            left_out: self.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(self.beside.clone()).collect(),
+            left_out: self.left_out(&[]),
         }
+    }
+
+    /// What the target cannot hold, what it did not keep, and what is left out, in words.
+    pub(super) fn left_out(&self, lost: &[String]) -> Vec<String> {
+        let mut left_out = Few::up_to(LISTED);
+        left_out.extend(self.blueprints.iter().flat_map(|b| &b.left_out).chain(lost).cloned());
+        left_out.into_sentences().into_iter().chain(self.beside.iter().cloned()).collect()
     }
 
     /// Counts what stands there and is overwritten, for the summary.
@@ -202,13 +210,13 @@ impl Plan {
 }
 
 /// Connects, and refuses what must not be done.
-pub(super) async fn make(
-    origin: Origin<'_>,
+pub(super) async fn make<'a>(
+    origin: Origin<'a>,
     uri: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &RestoreOptions,
     stop: &CancellationToken,
-) -> Result<Plan> {
+) -> Result<Plan<'a>> {
     keeping::refuse(options)?;
     if options.prune && options.indexes == IndexMode::Only {
         return Err(
@@ -226,11 +234,13 @@ pub(super) async fn make(
     }
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(origin, stop).await?;
-    let (selected, naming) = select::select(&collections, &origin.backup.manifest.left_out, options, uri.database())?;
+    let temporary = select::temporary(&collections, options);
+    let lasting = collections.iter().filter(|c| !c.is_temporary()).count();
+    let (selected, naming) = select::select(collections, &origin.backup.manifest.left_out, options, uri.database())?;
 
-    let is_whole = selected.len() == collections.iter().filter(|c| !c.is_temporary()).count();
-    let mut beside = origin.dumped.map(Dumped::beside).unwrap_or_default();
-    beside.extend(select::temporary(&collections, options));
+    let is_whole = selected.len() == lasting;
+    let mut beside = origin.dumped.map(Dumped::beside).map(Few::into_sentences).unwrap_or_default();
+    beside.extend(temporary.into_sentences());
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
@@ -252,7 +262,7 @@ pub(super) async fn make(
     limits::refuse(
         &target,
         &origin.backup.manifest.source,
-        selected.iter().map(|s| &s.collection),
+        selected.iter().map(|s| &*s.collection),
         &blueprints,
         version,
         differences,
@@ -315,9 +325,9 @@ pub(super) async fn make(
 pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to what stands there";
 
 /// A dump that lost the documents of a collection does not take away what stands there.
-fn refuse_emptying(plan: &Plan, dumped: &Dumped) -> Result<()> {
-    let missing = dumped.dump().missing();
-    let is_lost = |(selected, blueprint): &(&Selected, &Blueprint)| {
+fn refuse_emptying(plan: &Plan<'_>, dumped: &Dumped) -> Result<()> {
+    let missing: HashSet<&Namespace> = dumped.dump().missing().iter().collect();
+    let is_lost = |(selected, blueprint): &(&Selected<'_>, &Blueprint)| {
         missing.contains(&selected.collection.namespace()) && plan.stands(blueprint).is_some()
     };
     let replaces = plan.mode == RestoreMode::Replace && plan.indexes != IndexMode::Only;
@@ -336,7 +346,7 @@ fn refuse_emptying(plan: &Plan, dumped: &Dumped) -> Result<()> {
 }
 
 /// Mode `fail`: refuses where anything stands under one of the names.
-fn refuse_standing(plan: &Plan) -> Result<()> {
+fn refuse_standing(plan: &Plan<'_>) -> Result<()> {
     let standing: Vec<String> =
         plan.blueprints.iter().filter(|b| plan.stands(b).is_some()).map(|b| b.namespace.to_string()).collect();
     if standing.is_empty() {
@@ -347,7 +357,7 @@ fn refuse_standing(plan: &Plan) -> Result<()> {
 }
 
 /// Modes `merge` and `add`: refuses what cannot be merged into.
-async fn refuse_conflicts(plan: &Plan) -> Result<()> {
+async fn refuse_conflicts(plan: &Plan<'_>) -> Result<()> {
     let mut conflicts = Vec::new();
     for blueprint in &plan.blueprints {
         let Some(there) = plan.stands(blueprint) else { continue };
@@ -400,7 +410,7 @@ fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> 
 }
 
 /// What stands in the databases of the import, could have come with the backup, and is not in it.
-fn prunes(plan: &Plan, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
+fn prunes(plan: &Plan<'_>, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
     let imported: BTreeSet<&Namespace> = plan.blueprints.iter().map(|b| &b.namespace).collect();
     let asked_for = AskedFor::of(manifest)?;
     let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();

@@ -1,6 +1,6 @@
 //! A dump to collections: it is read once, in its own order, and what it gives is inserted by several writers as it comes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::dumped::Dumped;
 use super::fill::{Came, Filled, announce};
 use super::oldest::Oldest;
+use super::select::Selected;
 use super::stage::Stage;
 use super::turns::Turns;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,9 +58,10 @@ pub(super) struct Poured {
 /// # Errors
 /// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
 pub(super) async fn pour(stage: &Stage<'_>, dumped: &Dumped, filled: UnboundedSender<Filled>) -> Result<Poured> {
-    let mut collections = collections(stage, dumped);
+    let numbers = numbers(stage, dumped);
+    let mut collections = Pourings { stage, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
     let wanted = Wanted {
-        collections: (0..dumped.dump().collections().len()).map(|place| collections.contains_key(&place)).collect(),
+        collections: (0..dumped.collections().len()).map(|place| numbers.contains_key(&place)).collect(),
         oplog: false,
         users: stage.plan.users.is_some(),
     };
@@ -69,27 +71,70 @@ pub(super) async fn pour(stage: &Stage<'_>, dumped: &Dumped, filled: UnboundedSe
     let reading = dumped.dump().read(&wanted, &stage.budget, stop, sender);
     let writing = write(stage, &mut collections, &mut accounts, parts, &filled);
     let ((), ()) = tokio::try_join!(reading, writing)?;
-    if let Some(left) = collections.values().find(|c| !c.ended || c.under_way > 0) {
-        let name = &stage.plan.blueprints[left.number].namespace;
+    if collections.ended != numbers.len() {
+        let left = collections.open.values().next().map(|left| &stage.plan.blueprints[left.number].namespace);
+        let name = left.map_or_else(|| "a collection".to_owned(), ToString::to_string);
         return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
     }
-    Ok(Poured { passed_over: collections.values().map(|c| c.came.passed_over.documents).sum(), accounts })
+    Ok(Poured { passed_over: collections.passed_over, accounts })
 }
 
-/// Each collection that is filled, by its place in the dump. What the oplog made of the catalog is told by identity.
-fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
-    let Stage { plan, cpu, progress, .. } = stage;
-    let listed = &dumped.backup().manifest.collections;
-    let places: HashMap<Uuid, usize> = listed.iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
-    let mut collections = HashMap::new();
-    for (number, (selected, blueprint)) in plan.selected.iter().zip(&plan.blueprints).enumerate() {
-        // What the oplog creates has no documents before it.
-        let Some(place) = selected.collection.uuid.and_then(|uuid| places.get(&uuid)) else { continue };
+/// The number in the plan of each collection that is filled, and its progress, by its place in the dump. What the oplog made of the catalog is told by identity.
+fn numbers(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, (usize, Item)> {
+    let places: HashMap<Uuid, usize> =
+        dumped.collections().iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
+    // What the oplog creates has no documents before it.
+    let place = |selected: &Selected<'_>| selected.collection.uuid.and_then(|uuid| places.get(&uuid)).copied();
+    let item = |number: usize| stage.plan.item(stage.progress, &stage.plan.blueprints[number], "");
+    let selected = stage.plan.selected.iter().enumerate();
+    selected.filter_map(|(number, selected)| Some((place(selected)?, (number, item(number))))).collect()
+}
+
+/// The collections that are being filled: from the first that comes of them until they are full.
+struct Pourings<'a> {
+    stage: &'a Stage<'a>,
+    /// The number in the plan of each, and its progress, by its place in the dump.
+    numbers: &'a HashMap<usize, (usize, Item)>,
+    open: HashMap<usize, Pouring>,
+    /// Documents of those that are full that were passed over.
+    passed_over: u64,
+    /// How many are full.
+    ended: usize,
+}
+
+impl Pourings<'_> {
+    /// The collection of this place, where it is wanted.
+    fn get(&mut self, place: usize) -> Option<&mut Pouring> {
+        let (number, item) = self.numbers.get(&place)?;
+        Some(self.open.entry(place).or_insert_with(|| Pouring::begin(self.stage, *number, item.clone())))
+    }
+
+    /// Tells of a collection once it is full, and lets go of it.
+    fn tell_if_full(&mut self, place: usize, filled: &UnboundedSender<Filled>) {
+        if !self.open.get(&place).is_some_and(|collection| collection.ended && collection.under_way == 0) {
+            return;
+        }
+        if let Some(Pouring { number, item, oldest, content, came, .. }) = self.open.remove(&place) {
+            item.finish();
+            self.ended += 1;
+            self.passed_over += came.passed_over.documents;
+            announce(filled, Filled { number, content: came.left_of(&content), oldest, came });
+        }
+    }
+}
+
+/// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
+type Written = (usize, Came, Vec<u64>);
+
+impl Pouring {
+    fn begin(stage: &Stage<'_>, number: usize, item: Item) -> Self {
+        let Stage { plan, cpu, .. } = stage;
+        let blueprint = &plan.blueprints[number];
         let inserter = Inserter::new(plan.target.clone(), Arc::new(blueprint.clone()), cpu.clone()).with_repeats(stage.repeats);
-        let pouring = Pouring {
+        Self {
             number,
             inserter,
-            item: plan.item(progress, blueprint, ""),
+            item,
             keeps_order: blueprint.keeps_order(),
             is_capped: blueprint.capped,
             content: Content::default(),
@@ -98,16 +143,9 @@ fn collections(stage: &Stage<'_>, dumped: &Dumped) -> HashMap<usize, Pouring> {
             oldest: Arc::default(),
             under_way: 0,
             ended: false,
-        };
-        collections.insert(*place, pouring);
+        }
     }
-    collections
-}
 
-/// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
-type Written = (usize, Came, Vec<u64>);
-
-impl Pouring {
     /// Whether documents with these `_id`s must wait for what writers have.
     fn must_wait(&self, ids: &[u64]) -> bool {
         (self.keeps_order && self.under_way > 0) || self.turns.must_wait(ids)
@@ -116,7 +154,7 @@ impl Pouring {
 
 async fn write(
     stage: &Stage<'_>,
-    collections: &mut HashMap<usize, Pouring>,
+    collections: &mut Pourings<'_>,
     accounts: &mut Accounts,
     mut parts: mpsc::Receiver<Part>,
     filled: &UnboundedSender<Filled>,
@@ -128,13 +166,13 @@ async fn write(
         tokio::select! {
             part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
                 Some(Part::Documents { of: Of::Collection(place), frame, content, mut share, .. }) => {
-                    let Some(inserter) = collections.get(&place).map(|c| c.inserter.clone()) else { continue };
+                    let Some(inserter) = collections.get(place).map(|c| c.inserter.clone()) else { continue };
                     let arranged = inserter.arrange(frame).await?;
                     share.resize(COPIES * arranged.frame.len() as u64);
-                    while collections.get(&place).is_some_and(|c| c.must_wait(&arranged.ids)) {
+                    while collections.get(place).is_some_and(|c| c.must_wait(&arranged.ids)) {
                         settle(writers.join_next().await, collections, filled)?;
                     }
-                    let Some(collection) = collections.get_mut(&place) else { continue };
+                    let Some(collection) = collections.get(place) else { continue };
                     collection.content.merge(&content);
                     if collection.is_capped {
                         Arc::make_mut(&mut collection.oldest).take(&arranged.frame)?;
@@ -144,10 +182,10 @@ async fn write(
                     writers.spawn(insert(place, inserter, collection.item.clone(), arranged, share));
                 }
                 Some(Part::End(Of::Collection(place))) => {
-                    if let Some(collection) = collections.get_mut(&place) {
+                    if let Some(collection) = collections.get(place) {
                         collection.ended = true;
-                        tell_if_full(collection, filled);
                     }
+                    collections.tell_if_full(place, filled);
                 }
                 Some(Part::Documents { of: Of::Users, frame, .. }) => accounts.take_users(&frame)?,
                 Some(Part::Documents { of: Of::Roles, frame, .. }) => accounts.take_roles(&frame)?,
@@ -158,7 +196,7 @@ async fn write(
         }
     }
     // Those that the oplog creates, and the views, are full as they are.
-    let poured: Vec<usize> = collections.values().map(|c| c.number).collect();
+    let poured: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
     for (number, blueprint) in stage.plan.blueprints.iter().enumerate() {
         if blueprint.holds_documents() && !poured.contains(&number) {
             announce(filled, Filled { number, ..Filled::default() });
@@ -177,25 +215,16 @@ async fn insert(place: usize, inserter: Inserter, item: Item, arranged: Arranged
 /// Books what a writer did.
 fn settle(
     done: Option<Result<Result<Written>, tokio::task::JoinError>>,
-    collections: &mut HashMap<usize, Pouring>,
+    collections: &mut Pourings<'_>,
     filled: &UnboundedSender<Filled>,
 ) -> Result<()> {
     let Some(done) = done else { return Ok(()) };
     let (place, came, ids) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
-    if let Some(collection) = collections.get_mut(&place) {
+    if let Some(collection) = collections.open.get_mut(&place) {
         collection.under_way -= 1;
         collection.came.merge(&came);
         collection.turns.end(&ids);
-        tell_if_full(collection, filled);
     }
+    collections.tell_if_full(place, filled);
     Ok(())
-}
-
-fn tell_if_full(collection: &Pouring, filled: &UnboundedSender<Filled>) {
-    if collection.ended && collection.under_way == 0 {
-        collection.item.finish();
-        let oldest = collection.oldest.clone();
-        let content = collection.came.left_of(&collection.content);
-        announce(filled, Filled { number: collection.number, content, oldest, came: collection.came });
-    }
 }

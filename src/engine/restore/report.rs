@@ -192,7 +192,7 @@ pub(super) struct Staging {
     pub(super) kept: Option<KeptSet>,
 }
 
-pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instant) -> RestoreReport {
+pub(super) fn of(origin: Origin<'_>, plan: &Plan<'_>, staged: Staging, begun: Instant) -> RestoreReport {
     let builds = plan.indexes == IndexMode::Now;
     let built = |blueprint: &Blueprint| if builds { blueprint.indexes.len() as u64 } else { 0 };
     let collections: Vec<RestoredCollection> = plan
@@ -217,8 +217,7 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
         b.indexes.iter().map(|index| UnbuiltIndex { namespace: b.namespace.to_string(), name: index.name.clone(), reason: None })
     });
     let indexes = Built { built: collections.iter().map(|c| c.indexes).sum(), skipped: skipped.collect(), failed: Vec::new() };
-    let left_out =
-        plan.blueprints.iter().flat_map(|b| b.left_out.clone()).chain(staged.lost).chain(plan.beside.clone()).collect();
+    let left_out = plan.left_out(&staged.lost);
     let replayed = plan.slice.as_ref().map(|slice| ReplayReport {
         from: slice.oplog.from,
         to: slice.oplog.to,
@@ -243,13 +242,13 @@ pub(super) fn of(origin: Origin<'_>, plan: &Plan, staged: Staging, begun: Instan
 }
 
 /// Of an import that built indexes only.
-pub(super) fn of_indexes(origin: Origin<'_>, plan: &Plan, indexes: Built, begun: Instant) -> RestoreReport {
+pub(super) fn of_indexes(origin: Origin<'_>, plan: &Plan<'_>, indexes: Built, begun: Instant) -> RestoreReport {
     report(origin, plan, Vec::new(), indexes, Vec::new(), begun)
 }
 
 fn report(
     origin: Origin<'_>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     collections: Vec<RestoredCollection>,
     indexes: Built,
     left_out: Vec<String>,

@@ -1,16 +1,19 @@
 //! Which collections of a backup are imported, and under which names: pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{RestoreOptions, views};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
 use crate::format::manifest::{Collection, CollectionKind, LeftOut, Manifest, TEMPORARY};
 use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
 #[derive(Debug, Clone)]
-pub(super) struct Selected {
-    pub(super) collection: Collection,
+pub(super) struct Selected<'a> {
+    /// As the backup has it, where nothing of it changes.
+    pub(super) collection: Cow<'a, Collection>,
     pub(super) to: Namespace,
 }
 
@@ -24,28 +27,35 @@ pub(super) struct Naming<'a> {
 
 /// Selects and renames. A database that was asked for must have one to stand for; the one in the URI's path, which may be there for other
 /// programs, counts where one database is imported and says nothing where several are.
-pub(super) fn select<'a>(
-    collections: &[Collection],
+pub(super) fn select<'a, 'o>(
+    collections: Cow<'a, [Collection]>,
     left_out: &[LeftOut],
-    options: &'a RestoreOptions,
+    options: &'o RestoreOptions,
     in_path: Option<&str>,
-) -> Result<(Vec<Selected>, Naming<'a>)> {
-    let wanted = filter(collections, left_out, options)?;
+) -> Result<(Vec<Selected<'a>>, Naming<'o>)> {
+    refuse_idle(&collections, left_out, options)?;
+    let mut wanted: Vec<Cow<'a, Collection>> = match collections {
+        Cow::Borrowed(all) => all.iter().map(Cow::Borrowed).collect(),
+        Cow::Owned(all) => all.into_iter().map(Cow::Owned).collect(),
+    };
+    wanted.retain(|c| !c.is_temporary() && is_wanted(&c.namespace(), options));
     let naming = Naming { options, database: database(&wanted, options, in_path)? };
-    let mut selected = Vec::new();
+    let mut selected = Vec::with_capacity(wanted.len());
     for collection in wanted {
         let to = naming.of(&collection.namespace())?;
         check(&to)?;
-        selected.push(Selected { collection: collection.clone(), to });
+        selected.push(Selected { collection, to });
     }
     refuse_collisions(&selected)?;
     for Selected { collection, to } in selected.iter_mut().filter(|s| s.collection.kind == CollectionKind::View) {
-        collection.options = views::renamed(&collection.options, &collection.namespace(), to, |name| naming.of(name))?;
+        let renamed = views::renamed(&collection.options, &collection.namespace(), to, |name| naming.of(name))?;
+        collection.to_mut().options = renamed;
     }
     Ok((selected, naming))
 }
 
-fn filter<'a>(collections: &'a [Collection], left_out: &[LeftOut], options: &RestoreOptions) -> Result<Vec<&'a Collection>> {
+/// Refuses patterns and rules that match nothing, and those that leave nothing.
+fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &RestoreOptions) -> Result<()> {
     let is_idle = |p: &&NamespacePattern| !collections.iter().any(|c| p.matches(&c.namespace()));
     // What the backup left out need not be kept out again, and may be.
     let is_of_left_out =
@@ -73,19 +83,20 @@ fn filter<'a>(collections: &'a [Collection], left_out: &[LeftOut], options: &Res
         }
     }
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
-    let wanted: Vec<&Collection> = lasting().filter(|c| is_wanted(&c.namespace(), options)).collect();
-    if wanted.is_empty() && lasting().next().is_some() {
+    if !lasting().any(|c| is_wanted(&c.namespace(), options)) && lasting().next().is_some() {
         let error = Error::usage("--database, --include and --exclude leave nothing of the backup to import");
-        let left_out = temporary(collections, options);
+        let left_out = temporary(collections, options).into_sentences();
         return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
     }
-    Ok(wanted)
+    Ok(())
 }
 
 /// The temporary collections that are left out, in words.
-pub(super) fn temporary(collections: &[Collection], options: &RestoreOptions) -> Vec<String> {
+pub(super) fn temporary(collections: &[Collection], options: &RestoreOptions) -> Few {
     let left_out = collections.iter().filter(|c| c.is_temporary() && is_wanted(&c.namespace(), options));
-    left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())).collect()
+    let mut named = Few::up_to(LISTED);
+    named.extend(left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())));
+    named
 }
 
 fn is_wanted(namespace: &Namespace, options: &RestoreOptions) -> bool {
@@ -103,7 +114,7 @@ pub fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[Na
 /// What a backup was asked to hold, and could.
 #[derive(Debug)]
 pub(in crate::engine) struct AskedFor {
-    left_out: Vec<Namespace>,
+    left_out: HashSet<Namespace>,
     databases: Vec<String>,
     include: Vec<NamespacePattern>,
     exclude: Vec<NamespacePattern>,
@@ -133,7 +144,7 @@ impl AskedFor {
     }
 }
 
-fn database(wanted: &[&Collection], options: &RestoreOptions, in_path: Option<&str>) -> Result<Option<String>> {
+fn database(wanted: &[Cow<'_, Collection>], options: &RestoreOptions, in_path: Option<&str>) -> Result<Option<String>> {
     // What a rule renames goes where that says.
     let mut databases: BTreeSet<&str> = BTreeSet::new();
     for collection in wanted {
@@ -214,7 +225,7 @@ fn check(to: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn refuse_collisions(selected: &[Selected]) -> Result<()> {
+fn refuse_collisions(selected: &[Selected<'_>]) -> Result<()> {
     let mut seen: HashMap<&Namespace, Namespace> = HashMap::new();
     for Selected { collection, to } in selected {
         let from = collection.namespace();

@@ -1,5 +1,6 @@
 //! The oplog slice of a backup: first what it makes of the catalog, then its replay into what is staged.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use tokio_util::sync::CancellationToken;
@@ -33,13 +34,17 @@ pub(super) struct Slice {
 }
 
 /// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
-pub(super) async fn collections(origin: Origin<'_>, stop: &CancellationToken) -> Result<(Vec<Collection>, Option<Slice>)> {
+pub(super) async fn collections<'a>(
+    origin: Origin<'a>,
+    stop: &CancellationToken,
+) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
     let manifest = &origin.backup.manifest;
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
-        return Ok((manifest.collections.clone(), None));
+        return Ok((Cow::Borrowed(&manifest.collections), None));
     };
     let work = outline(origin, oplog, listed_at);
-    stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)?.map(|(collections, slice)| (collections, Some(slice)))
+    let (collections, slice) = stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)??;
+    Ok((Cow::Owned(collections), Some(slice)))
 }
 
 async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
@@ -69,7 +74,7 @@ async fn outline(origin: Origin<'_>, oplog: &OplogSlice, listed_at: ClusterTime)
 
 impl Slice {
     /// Where the documents of each of the source's collections are.
-    pub(super) fn places(&self, plan: &Plan) -> HashMap<Uuid, Place> {
+    pub(super) fn places(&self, plan: &Plan<'_>) -> HashMap<Uuid, Place> {
         let staged = plan.selected.iter().zip(&plan.blueprints);
         staged
             .filter_map(|(selected, blueprint)| {
@@ -104,7 +109,7 @@ impl Slice {
 }
 
 /// The error with the names that the collections will have instead of those of their staging.
-fn named(error: Error, plan: &Plan) -> Error {
+fn named(error: Error, plan: &Plan<'_>) -> Error {
     plan.blueprints.iter().fold(error, |error, blueprint| {
         let place = Namespace::new(&*blueprint.place.database, blueprint.data_collection());
         error.reworded(&format!("{place}:"), &format!("{}:", blueprint.namespace))

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::pour::Poured;
 use super::{IndexMode, fill, pour};
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::Few;
 use crate::format::digest::Content;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::{Cpu, cores};
@@ -48,7 +49,7 @@ const MOST_WRITERS: usize = 16;
 /// What the phases of staging share.
 pub(super) struct Stage<'a> {
     pub(super) origin: Origin<'a>,
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a Plan<'a>,
     pub(super) writers: Writers,
     pub(super) cpu: Cpu,
     pub(super) budget: Budget,
@@ -225,17 +226,18 @@ impl Stage<'_> {
     /// Gives them back where each holds what came; of a capped one that a dump brought more of than it holds, the last of that.
     fn refuse_differences(&self, found: impl IntoIterator<Item = Read>) -> Result<Vec<Read>> {
         let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
-        let (mut proven, mut differences) = (Vec::new(), Vec::new());
+        let (mut proven, mut differences) = (Vec::new(), Few::default());
         for read in found {
             let Read { filled, content, .. } = &read;
             let overwritten = filled.content.documents.saturating_sub(content.documents);
             let left = filled.oldest.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
             if left != *content {
                 let namespace = &self.plan.blueprints[filled.number].namespace;
-                differences.push(format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));
+                differences.push(|| format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));
             }
             proven.push(Read { expected: left, ..read });
         }
+        let differences = differences.into_sentences();
         if differences.is_empty() {
             return Ok(proven);
         }

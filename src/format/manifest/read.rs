@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::{
-    Collection, CollectionKind, Consistency, MOST_COLLECTIONS, Manifest, NEWEST_VERSION, OplogSlice, RawValue, Settings, Source,
-    StoredObject, Tool, Totals,
+    Collection, CollectionKind, Consistency, LIMIT, LeftOut, MOST_COLLECTIONS, MOST_LEFT_OUT, Manifest, NEWEST_VERSION,
+    OplogSlice, RawValue, Settings, Source, StoredObject, Tool, Totals,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Hasher, Sha256Hex};
@@ -62,6 +62,19 @@ impl Manifest {
         Ok(outline.into())
     }
 
+    /// Proves that readers take these bytes for this manifest. Nothing of its lists is kept, because they are there already.
+    pub(super) fn prove(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 > LIMIT {
+            return Err(Error::damaged(format!("it has {} bytes, more than the limit of {LIMIT}", bytes.len())));
+        }
+        let proof: Proof = serde_json::from_slice(bytes).map_err(|e| why(e, || serde_json::from_slice(bytes)))?;
+        known(proof.format_version)?;
+        if digest(bytes, &proof.sha256) != proof.sha256 {
+            return Err(changed());
+        }
+        self.check()
+    }
+
     /// Lets go of what [`outline`](Self::outline) passes over.
     #[must_use]
     pub fn without_lists(mut self) -> Self {
@@ -73,6 +86,35 @@ impl Manifest {
         }
         self
     }
+}
+
+/// Something that can be read, and is not kept.
+struct Readable<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Readable<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        T::deserialize(from).map(|_| Self(std::marker::PhantomData))
+    }
+}
+
+/// A manifest that can be read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Proof {
+    format_version: u32,
+    #[serde(rename = "source")]
+    _source: Readable<Source>,
+    #[serde(rename = "settings")]
+    _settings: Readable<Settings>,
+    #[serde(rename = "consistency")]
+    _consistency: Readable<Consistency>,
+    #[serde(rename = "collections", deserialize_with = "at_most::<_, _, MOST_COLLECTIONS>")]
+    _collections: Vec<Readable<Collection>>,
+    #[serde(rename = "leftOut", deserialize_with = "at_most::<_, _, MOST_LEFT_OUT>")]
+    _left_out: Vec<Readable<LeftOut>>,
+    #[serde(rename = "oplog", default)]
+    _oplog: Option<Readable<OplogSlice>>,
+    sha256: Sha256Hex,
 }
 
 /// A manifest without its lists.

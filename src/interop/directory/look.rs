@@ -11,7 +11,7 @@ use crate::few::Few;
 use crate::format::manifest::CollectionKind;
 use crate::format::metadata::read::{Metadata, Versions};
 use crate::format::{key, metadata, mongodump};
-use crate::interop::contents::{Found, kind_of, sort_out};
+use crate::interop::contents::{Found, is_of_all_users, kind_of, sort_out};
 use crate::interop::input::{self, Input};
 use crate::interop::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
 use crate::interop::room::Room;
@@ -166,8 +166,10 @@ struct Looking<'a> {
 
 impl Looking<'_> {
     fn finish(self, server_version: Option<String>, is_of_one_database: bool) -> Result<Directory> {
-        let mut contents = sort_out(self.found, self.old)?;
+        let all_users = self.found.iter().any(|f| is_of_all_users(&f.database, &f.name));
+        let mut contents = sort_out(self.found.into_iter().map(Ok), all_users, self.old)?;
         contents.notes.splice(0..0, self.notes.into_sentences());
+        contents.taken = self.room.taken();
         Ok(Directory { members: self.members, contents, is_of_one_database, server_version })
     }
 

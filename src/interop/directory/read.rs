@@ -52,7 +52,9 @@ impl Directory {
             let Some(of) = place.filter(|of| wanted.has(*of)) else { continue };
             let Member { namespace, file, stored } = member;
             let file = file.clone().map(|path| (namespace.clone(), path));
-            match work.iter_mut().find(|(_, (other, _))| *other == of && matches!(of, Of::Users | Of::Roles)) {
+            // Only users and roles are in several files, those of few databases: nothing else is looked for.
+            let same = |(_, (other, _)): &&mut (u64, Work)| *other == of;
+            match matches!(of, Of::Users | Of::Roles).then(|| work.iter_mut().find(same)).flatten() {
                 Some((bytes, (_, files))) => {
                     *bytes += stored;
                     files.extend(file);

@@ -314,7 +314,7 @@ impl Found {
     fn collections(&self) -> &[Collection] {
         match self {
             Self::Backup(backup) | Self::Unpacked(backup, _) => &backup.manifest.collections,
-            Self::Dump(dumped) => dumped.dump().collections(),
+            Self::Dump(dumped) => dumped.collections(),
         }
     }
 

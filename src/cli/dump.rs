@@ -94,7 +94,8 @@ pub struct Args {
     /// Dump what views show, as collections, and nothing else
     #[arg(long)]
     views_as_collections: bool,
-    #[arg(long, hide = true)]
+    /// Dump the users and roles of the database, too, with their hashed passwords
+    #[arg(long)]
     dump_db_users_and_roles: bool,
     #[arg(long, hide = true)]
     force_table_scan: bool,
@@ -146,20 +147,10 @@ impl Args {
     fn refuse(&self, database: Option<&str>) -> Result<()> {
         let collection = given(self.collection.as_deref());
         let excludes = !self.exclude_collection.is_empty() || !self.exclude_collections_with_prefix.is_empty();
-        tools::refuse(&[
-            (
-                self.dump_db_users_and_roles,
-                Refusal(
-                    "--dumpDbUsersAndRoles",
-                    "users and roles are not dumped",
-                    "leave it out, and create the users with createUser in the target, or use mongodump for them",
-                ),
-            ),
-            (
-                self.repair,
-                Refusal("--repair", "a damaged server is mended by the server", "start mongod with --repair, then dump"),
-            ),
-        ])?;
+        tools::refuse(&[(
+            self.repair,
+            Refusal("--repair", "a damaged server is mended by the server", "start mongod with --repair, then dump"),
+        )])?;
         let needs = |flag: &str, what: &str| Error::usage(format!("{flag} needs {what}")).hint("name it");
         if database.is_none() && (collection.is_some() || excludes) {
             let flag =
@@ -169,6 +160,13 @@ impl Args {
         if collection.is_some() && excludes {
             return Err(Error::usage("--collection is one collection: nothing can be left out of it")
                 .hint("leave --excludeCollection and --excludeCollectionsWithPrefix out"));
+        }
+        if self.dump_db_users_and_roles && database.is_none() {
+            return Err(needs("--dumpDbUsersAndRoles", "a database: --db, or one in the path of the URI"));
+        }
+        if self.dump_db_users_and_roles && collection.is_some() {
+            return Err(Error::usage("--dumpDbUsersAndRoles is about a database, and one collection is dumped")
+                .hint("leave --collection out, or --dumpDbUsersAndRoles"));
         }
         if self.is_to_stdout() && collection.is_none() {
             return Err(needs("--out -", "one collection: --collection").hint("--archive alone writes all to standard output"));
@@ -237,6 +235,10 @@ async fn dump(
     let progress = Progress::default();
     let taken = with_progress(faces, &progress, backup::run(&source, &store, &options, &progress, stop)).await?;
     refuse_inconsistent(&args, &taken.manifest)?;
+    let beside = match database.filter(|_| args.dump_db_users_and_roles) {
+        Some(database) => export::accounts(&source, database, stop).await?,
+        None => Vec::new(),
+    };
     let backup: Backup = Catalog::new(store).find(taken.name.as_str()).await?;
 
     // 3. The dump. Nothing of it is in its place before all of it is, but for what goes to standard output.
@@ -244,6 +246,7 @@ async fn dump(
         gzip: args.gzip.then_some(DEFAULT_LEVEL),
         force: true,
         oplog: args.oplog,
+        beside,
         tuning: config.tuning,
         ..ExportOptions::of(format)
     };

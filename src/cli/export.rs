@@ -68,6 +68,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, s
         path => Destination::Path(PathBuf::from(path)),
     };
     let options = ExportOptions {
+        beside: Vec::new(),
         format: format(args.format, &destination, json)?,
         gzip: gzip(&args)?,
         include: patterns(&args.include)?,

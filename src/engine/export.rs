@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::ahead::Ahead;
-use self::describe::described;
+use self::describe::{described, described_beside};
 use self::slice::Slice;
 use super::{Tuning, record};
 use crate::catalog::Backup;
@@ -22,10 +22,13 @@ use crate::format::digest::Content;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
 use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
 pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look};
+use crate::mongo::connect::ConnectOptions;
+use crate::mongo::{Connection, MongoUri};
 use crate::names::NamespacePattern;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::cpu::Cpu;
 use crate::pipeline::progress::Progress;
+use crate::source::accounts;
 
 /// What is exported, and how.
 #[derive(Debug, Clone)]
@@ -42,8 +45,38 @@ pub struct ExportOptions {
     pub force: bool,
     /// Whether there is an oplog in any case: an empty one where the backup needs none.
     pub oplog: bool,
+    /// What comes before the backup's collections and is no part of a backup.
+    pub beside: Vec<Beside>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
+}
+
+/// What an export has beside a backup's collections, such as users and roles.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// The database with whose collections it comes.
+    pub database: String,
+    /// Its name there.
+    pub name: String,
+    /// Its documents, one after the other.
+    pub documents: Vec<u8>,
+}
+
+/// The users and roles of this database, as an export of it has them.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), others of the
+/// server's; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+pub async fn accounts(uri: &MongoUri, database: &str, stop: &CancellationToken) -> Result<Vec<Beside>> {
+    let reading = async {
+        let connection = Connection::open(uri, ConnectOptions { pool: 2, selection_timeout: None }).await?;
+        let found = accounts::of(&connection, database).await;
+        connection.close().await;
+        found
+    };
+    let found = stop.run_until_cancelled(reading).await.ok_or_else(Error::interrupted)??;
+    let beside = |(name, documents)| Beside { database: database.to_owned(), name, documents };
+    Ok(found.into_iter().map(beside).collect())
 }
 
 impl ExportOptions {
@@ -57,6 +90,7 @@ impl ExportOptions {
             exclude: Vec::new(),
             force: false,
             oplog: false,
+            beside: Vec::new(),
             tuning: Tuning::default(),
         }
     }
@@ -215,10 +249,11 @@ impl<'a> Job<'a> {
             None => None,
         };
         let version = &manifest.source.server_version;
+        let beside = self.options.beside.iter().map(|beside| Ok(described_beside(beside)));
         let contents = Contents {
             server_version: version.clone(),
             tool_version: concat!("bsonvault ", env!("CARGO_PKG_VERSION")).to_owned(),
-            collections: collections.iter().map(|c| described(c, version)).collect::<Result<_>>()?,
+            collections: beside.chain(collections.iter().map(|c| described(c, version))).collect::<Result<_>>()?,
             oplog: slice.is_some() || self.options.oplog,
         };
         Ok(Plan { collections, contents, slice })
@@ -248,6 +283,12 @@ impl<'a> Job<'a> {
         let segments: Vec<Segment> = of_collections.chain(of_slice).collect();
         let mut ahead = Ahead::start(self.backup, segments, &self.budget, &self.cpu);
 
+        // mongorestore looks for users in an archive before it comes to any other collection.
+        for beside in &self.options.beside {
+            writer.begin().await?;
+            writer.documents(beside.documents.clone()).await?;
+            writer.end().await?;
+        }
         for (collection, item) in plan.collections.iter().zip(items) {
             writer.begin().await?;
             let mut written = Content::default();

@@ -370,6 +370,11 @@ fn open(path: &Path, database: Option<&str>, memory: u64, stop: &CancellationTok
     if let Some(foreign) = foreign::recognize(&input.head) {
         return Err(Error::damaged(format!("{location} is {}, and not a dump", foreign.what)).hint(foreign.hint));
     }
+    if input.head.is_empty() {
+        return Err(
+            Error::damaged(format!("{location} is empty")).hint("what was to write it may have failed: look at its output")
+        );
+    }
     let error =
         input.trouble.explain(&location, Error::damaged(format!("{location} is neither an archive nor a file of documents")));
     Err(if error.hint_text().is_none() { error.hint(directory::WHAT_A_DUMP_IS) } else { error })
@@ -379,6 +384,10 @@ fn stream(input: Input, name: &str, location: &str, memory: u64) -> Result<Dump>
     if !input.head.starts_with(&mongodump::MAGIC) {
         if let Some(foreign) = foreign::recognize(&input.head) {
             return Err(Error::damaged(format!("{location} is {}, and not an archive", foreign.what)).hint(foreign.hint));
+        }
+        if input.head.is_empty() {
+            return Err(Error::damaged(format!("{location} is empty"))
+                .hint("what writes to the pipe may have failed: look at its output"));
         }
         let error = input.trouble.explain(location, Error::damaged(format!("{location} does not hold an archive")));
         let hint = "only archives can be read so: name the file or the directory itself";

@@ -16,6 +16,7 @@ use self::directory::Directory;
 pub use self::gzip::{DEFAULT_LEVEL, LEVELS};
 use self::place::Place;
 use crate::error::{Error, Result};
+use crate::format::key::escape_collection;
 use crate::format::manifest::CollectionKind;
 use crate::pipeline::cpu::Cpu;
 
@@ -87,8 +88,13 @@ pub struct Described {
     pub data: String,
     /// What it is.
     pub kind: CollectionKind,
-    /// The text of its metadata file.
+    /// The text of its metadata file; nothing where it has none.
     pub metadata: String,
+}
+
+/// What the names of a collection's files begin with. Users and roles in the dump of their database keep their names, as with mongodump.
+fn stem(name: &str) -> String {
+    if name.starts_with("$admin.") { name.to_owned() } else { escape_collection(name) }
 }
 
 /// A dump being written: its parts one after the other, each begun, given its documents, and ended. One that is dropped leaves nothing.

@@ -262,6 +262,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_that_dns_does_not_have_is_named_as_it_is_asked_for() {
+        let of = |name: &str, kind: &str| {
+            format!("no records found for Query {{ name: Name(\"{name}\"), query_type: {kind}, query_class: IN }}")
+        };
+        assert_eq!(missing_record(&of("_mongodb._tcp.a.invalid.", "SRV")), Some("_mongodb._tcp.a.invalid"));
+        assert_eq!(missing_record(&of("a.invalid.", "A")), None);
+        assert_eq!(missing_record("proto error: io error: timed out"), None);
+    }
+
+    #[test]
     fn what_was_met_on_each_server_is_told_without_the_topology() {
         let message = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: a:1, Type: Unknown, \
                        Error: Kind: I/O error: Connection refused (os error 111), labels: {\"X\"}, source: None }, { Address: b:2, Type: Unknown, \

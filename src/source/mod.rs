@@ -1,5 +1,6 @@
 //! From MongoDB to batches: what there is, how it is divided, and how each part is read.
 
+pub mod accounts;
 pub mod discover;
 pub mod link;
 pub mod oplog;

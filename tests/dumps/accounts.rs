@@ -2,6 +2,7 @@
 
 use bson::{Document, doc};
 use bsonvault::engine::restore::RestoreOptions;
+use bsonvault::format::document::Documents;
 use bsonvault::sink::users::WantedAccounts;
 use futures::TryStreamExt as _;
 use mongodb::Client;
@@ -105,6 +106,43 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
             to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_roles_of_a_database_come_with_its_dump() {
+    let (source, target) = (Server::standalone().await, Server::standalone().await);
+    let (from, to, cli) = (source.client().await, target.client().await, Cli::new());
+    for (database, user) in [("shop", "ann"), ("other", "carl")] {
+        from.database(database).run_command(doc! { "createRole": "clerk", "privileges": [], "roles": ["read"] }).await.unwrap();
+        from.database(database).run_command(doc! { "createUser": user, "pwd": "x", "roles": ["clerk"] }).await.unwrap();
+        from.database(database).collection("c").insert_one(doc! { "_id": 1 }).await.unwrap();
+    }
+    let (source, target) = (source.uri(), target.uri());
+    let dump = ["dump", "--uri", &source, "-d", "shop", "--dumpDbUsersAndRoles"];
+    // Over one that is there, compressed otherwise, too.
+    for (into, of) in [("-od", "d/shop"), ("--archive=a", "--archive=a"), ("-od --gzip", "d")] {
+        let into: Vec<&str> = dump.into_iter().chain(into.split(' ')).collect();
+        assert_eq!(cli.run(&into).await.code, Some(0), "{into:?}");
+        for plain in ["users", "roles"].iter().filter(|_| of == "d/shop") {
+            let of_shop = std::fs::read(cli.dir().join(format!("d/shop/$admin.system.{plain}.bson"))).unwrap();
+            assert_eq!(Documents::of(&of_shop).count(), 1, "{plain}: no other database's");
+        }
+        let output = cli.run(&["restore", "--uri", &target, "--drop", "-d", "shop", "--restoreDbUsersAndRoles", of]).await;
+        assert_eq!(output.code, Some(0), "{of}: {}", output.stderr);
+        assert_eq!((names(&to, "users").await, names(&to, "roles").await), (vec!["ann".to_owned()], vec!["clerk".to_owned()]));
+        to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
+        to.database("shop").run_command(doc! { "dropRole": "clerk" }).await.unwrap();
+    }
+    // Users come before any other collection: mongorestore looks for them there.
+    let archive = std::fs::read(cli.dir().join("a")).unwrap();
+    let first = |name: &str| archive.windows(name.len()).position(|bytes| bytes == name.as_bytes()).unwrap();
+    assert!(first("$admin.system.version") < first("\0c\0"));
+    let mut files: Vec<_> = std::fs::read_dir(cli.dir().join("d/shop")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    let accounts = ["$admin.system.roles.bson.gz", "$admin.system.users.bson.gz", "$admin.system.version.bson.gz"];
+    assert_eq!((&files[..3], files.len()), (&accounts.map(Into::into)[..], 5));
+    let one = cli.run(&[&dump[..], &["-c", "c", "-oe"]].concat()).await;
+    assert!(one.code == Some(2) && one.stderr.contains("--collection"), "{one:?}");
 }
 
 /// What comes once, through a pipe, with an oplog behind the users.

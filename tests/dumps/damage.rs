@@ -237,6 +237,8 @@ async fn what_is_no_dump_is_named_with_what_to_do() {
     let mut inside = Maker::new(&[("d.c", "", "")]);
     inside.segment("d.c", &[doc! { "_id": 1, "a": "x\n" }]).end("d.c");
     assert_eq!(inside.bytes().iter().filter(|&&b| b == b'\n').count(), 1);
+    let packed = std::fs::read(sample("zoo.archive.gz")).unwrap();
+    let (two, padded) = ([whole.as_slice(), &whole].concat(), [whole.as_slice(), &[0; 512]].concat());
     let cut_after_all = [whole.as_slice(), &[100, 0, 0, 0, 2]].concat();
     for (name, bytes, what, hint) in [
         ("zip", b"PK\x03\x04and so on".to_vec(), "is a zip file, and not a dump", "unpack it"),
@@ -244,6 +246,11 @@ async fn what_is_no_dump_is_named_with_what_to_do() {
         ("text.archive", as_text(&whole), "", "transfer it again as binary"),
         ("inside.archive", as_text(&inside.bytes()), "d.c", "transfer it again as binary"),
         ("text.gz", as_text(&std::fs::read(sample("zoo.archive.gz")).unwrap()), "", "transfer it again as binary"),
+        ("two.archive", two, "after the end of all that it names: another archive begins", "a file of its own"),
+        ("two.archive.gz", [packed.as_slice(), &packed].concat(), "another archive begins", "a file of its own"),
+        ("padded.archive", padded, "after the end of all that it names: a document claims 0 bytes", ""),
+        ("cut.archive.gz", packed[..packed.len() - 3].to_vec(), "it ends early: the end of its compression is missing", ""),
+        ("none.archive", Vec::new(), "is empty", "may have failed"),
         ("more.archive", cut_after_all, "it ends early, inside of something that follows the end of all that it names", ""),
     ] {
         let path = root.path().join(name);

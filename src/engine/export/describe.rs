@@ -1,5 +1,6 @@
 //! How mongodump would describe a collection.
 
+use super::Beside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, RawValue};
 use crate::format::metadata::{self, text};
@@ -38,4 +39,10 @@ pub(super) fn described(collection: &Collection, server_version: &str) -> Result
     let metadata =
         String::from_utf8(metadata).map_err(|e| Error::new(ErrorKind::Internal, "metadata that are not text").cause(e))?;
     Ok(Described { database: collection.database.clone(), name, data, kind: collection.kind, metadata })
+}
+
+/// What is beside the collections has no metadata, as with mongodump.
+pub(super) fn described_beside(beside: &Beside) -> Described {
+    let (database, name) = (beside.database.clone(), beside.name.clone());
+    Described { database, data: name.clone(), name, kind: CollectionKind::Collection, metadata: String::new() }
 }

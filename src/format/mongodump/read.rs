@@ -12,7 +12,7 @@ use std::io::Read;
 use crc64fast::Digest;
 
 use super::{MAGIC, Member, Prelude};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use input::{Fault, Input, Item};
 use item::NamespaceHeader;
 
@@ -323,15 +323,20 @@ impl<R: Read> Reader<R> {
     fn place_fault(&self, fault: Fault) -> Error {
         let Fault { at, early, error } = fault;
         let namespace = self.open.map(|place| display(&self.prelude.namespaces[place]));
-        let error = if early && self.stage == Stage::Body && namespace.is_none() {
-            let what = if self.states.iter().all(|state| state.ended) {
-                format!("{}, inside of something that follows the end of all that it names", input::EARLY)
-            } else {
-                format!("{}: {}", input::EARLY, self.missing())
-            };
-            error.reworded(input::EARLY, &what)
-        } else {
-            error
+        let is_between = self.stage == Stage::Body && namespace.is_none();
+        let all_ended = self.states.iter().all(|state| state.ended);
+        let error = match (early, is_between, all_ended) {
+            (true, true, true) => {
+                // Nothing of an item was read: what ends is around the archive.
+                let what = match self.offset() == at {
+                    true => ": the end of its compression is missing, after the end of all that it names",
+                    false => ", inside of something that follows the end of all that it names",
+                };
+                error.reworded(input::EARLY, &format!("{}{what}", input::EARLY))
+            }
+            (true, true, false) => error.reworded(input::EARLY, &format!("{}: {}", input::EARLY, self.missing())),
+            (false, true, true) if error.kind() == ErrorKind::Damaged => error.context("after the end of all that it names"),
+            _ => error,
         };
         error.context(self.place(at, namespace))
     }

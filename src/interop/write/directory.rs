@@ -11,9 +11,8 @@ use tokio::task::JoinSet;
 
 use super::place::{self, Holds, Unfinished, blocking, failed};
 use super::sink::{Goal, Output, Room, small};
-use super::{Contents, Described, Destination, WriteOptions, not_to_stdout};
+use super::{Contents, Described, Destination, WriteOptions, not_to_stdout, stem};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key::escape_collection;
 use crate::format::manifest::CollectionKind;
 use crate::format::mongodump::write::prelude_json;
 use crate::pipeline::cpu::Cpu;
@@ -76,13 +75,15 @@ impl Directory {
         }
         let namespace = format!("{database}.{name}");
         let suffix = self.suffix();
-        let file = format!("{database}/{}.metadata.json{suffix}", escape_collection(&name));
-        let goal = self.create(file, &namespace).await?;
-        self.write_small(goal, metadata.into_bytes()).await?;
+        if !metadata.is_empty() {
+            let file = format!("{database}/{}.metadata.json{suffix}", stem(&name));
+            let goal = self.create(file, &namespace).await?;
+            self.write_small(goal, metadata.into_bytes()).await?;
+        }
         if kind == CollectionKind::View {
             return Ok(());
         }
-        self.open_data(format!("{database}/{}.bson{suffix}", escape_collection(&data)), &namespace).await
+        self.open_data(format!("{database}/{}.bson{suffix}", stem(&data)), &namespace).await
     }
 
     pub(super) async fn documents(&mut self, frame: Vec<u8>) -> Result<()> {

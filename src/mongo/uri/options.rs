@@ -303,6 +303,12 @@ impl Understood {
             };
         }
         match name {
+            // To other clients, as many as are wanted.
+            "maxPoolSize" if value == "0" => {
+                self.notes.push("maxPoolSize=0 is ignored: as many connections are made as are used".to_owned());
+                return Ok(());
+            }
+            "tlsCAFile" | "tlsCertificateKeyFile" if value.is_empty() => return Err(Trouble::Value(name.to_owned())),
             // What Compass writes where nothing was chosen: the server is asked.
             "authMechanism" if value.eq_ignore_ascii_case("DEFAULT") => return Ok(()),
             "compressors" => return self.keep_compressors(&value),
@@ -418,6 +424,7 @@ mod tests {
             "compressors=disabled",
             "compressors=none",
             "replicaSet=",
+            "maxPoolSize=0",
         ] {
             let found = read(query);
             assert_eq!((found.text.as_str(), found.notes.len()), ("mongodb://h/", 1), "{query}: {:?}", found.notes);
@@ -479,8 +486,16 @@ mod tests {
             ("retryWrites=true&connectTimeoutMS=soon&w=1", "connectTimeoutMS"),
             ("authMechanism=GSSAPI", "authMechanism"),
             ("tls=false&tlsCAFile=ca.pem", "tls"),
+            ("tlsCAFile=", "tlsCAFile"),
         ] {
             assert_eq!(understand(&format!("mongodb://u:p@h/?{query}")).unwrap_err(), Trouble::Value(name.to_owned()), "{query}");
+        }
+        for (text, trouble) in [
+            ("mongodb+srv://u:1@h.invalid:27017/?w=1", Trouble::Port),
+            ("mongodb+srv://h:1", Trouble::Port),
+            ("mongodb+srv://u:1@a,b/", Trouble::Somewhere),
+        ] {
+            assert_eq!(understand(text).unwrap_err(), trouble, "{text}");
         }
         for bad in [
             "mongodb://u:sec?ret=1@h/",

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crc64fast::Digest;
 
-use super::super::TERMINATOR;
+use super::super::{MAGIC, TERMINATOR};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::MAX_DOCUMENT;
 
@@ -95,6 +95,7 @@ impl<R: Read> Input<R> {
         let claimed = u32::from_le_bytes(four);
         let length = match usize::try_from(claimed) {
             Ok(length) if (5..=MAX_DOCUMENT).contains(&length) => length,
+            _ if four == MAGIC => return Err(self.another()),
             _ => return Err(self.wrong(format!("a document claims {claimed} bytes, and may have 5 to {MAX_DOCUMENT}"))),
         };
         if self.fill(length)? < length {
@@ -163,6 +164,12 @@ impl<R: Read> Input<R> {
 
     fn wrong(&self, what: String) -> Fault {
         Fault { at: self.offset(), early: false, error: Error::damaged(what) }
+    }
+
+    /// Archives that were put one behind the other, as files of text may be.
+    fn another(&self) -> Fault {
+        let Fault { at, early, error } = self.wrong("another archive begins".to_owned());
+        Fault { at, early, error: error.hint("one archive is read at a time: keep each in a file of its own") }
     }
 
     /// The stream ends where its bytes do, not where the item began.

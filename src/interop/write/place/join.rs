@@ -8,8 +8,7 @@ use std::path::Path;
 use super::look::{Kind, TOP_FILES, inside, kind, name};
 use super::{failed, sync};
 use crate::error::Result;
-use crate::format::key::escape_collection;
-use crate::interop::write::Described;
+use crate::interop::write::{Described, stem};
 use crate::names::BUCKETS_PREFIX;
 
 /// What a dump holds, by the names of its files.
@@ -26,7 +25,7 @@ impl Holds {
         let mut databases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for Described { database, name, .. } in collections {
             // The documents of a time series come under one or the other, by the server's version; and a collection may have become one.
-            let names = [escape_collection(name), escape_collection(&format!("{BUCKETS_PREFIX}{name}"))];
+            let names = [stem(name), stem(&format!("{BUCKETS_PREFIX}{name}"))];
             databases.entry(database.clone()).or_default().extend(names);
         }
         Self { databases, whole }

@@ -760,6 +760,20 @@ async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
     assert_eq!(plan["collections"][1]["countedIn"], "buckets");
 
     // Its own comes last, and displaces the first alone.
-    assert_eq!(names(&backup("").await["retention"]["deleted"]), [name]);
+    let last = backup("").await;
+    assert_eq!(names(&last["retention"]["deleted"]), [name]);
     assert_eq!(open(&cli.dir().join("backups")).list(clock::now()).await.unwrap().len(), 3);
+
+    // Whatever brings it somewhere counts buckets, too.
+    let name = last["name"].as_str().unwrap();
+    let target = by("127.0.0.1");
+    for of in [
+        &["export", name, "--format", "archive", "--out", "dump.archive"][..],
+        &["adopt", "dump.archive", "--path", "adopted"],
+        &["import", name, "--target", &target, "--yes"],
+    ] {
+        assert_eq!(cli.json(of).await["buckets"], 1, "{of:?}");
+    }
+    let text = cli.run(&["verify", name, "--deep"]).await.stdout;
+    assert!(text.contains("of them 1 bucket"), "{text}");
 }

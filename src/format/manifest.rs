@@ -280,7 +280,14 @@ impl Collection {
     /// Whether the server marked it as temporary: it holds what an operation has done so far, and is gone or renamed when that ends.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.options.bson.get_bool("temp").unwrap_or(false)
+        // Old tools write truths as numbers, too.
+        match self.options.bson.get("temp") {
+            Ok(Some(bson::RawBsonRef::Boolean(marked))) => marked,
+            Ok(Some(bson::RawBsonRef::Int32(number))) => number != 0,
+            Ok(Some(bson::RawBsonRef::Int64(number))) => number != 0,
+            Ok(Some(bson::RawBsonRef::Double(number))) => number != 0.0,
+            _ => false,
+        }
     }
 
     /// `database.collection`.

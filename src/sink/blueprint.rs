@@ -207,6 +207,8 @@ impl Blueprint {
                 // Says how one server numbers its records, and is no option of `create`.
                 b"recordIdsReplicated" => {}
                 // An index on `_id` can no longer be done without, and from 8.2 the option is unknown.
+                // No server takes it, and what is marked by it is no part of an import.
+                b"temp" => {}
                 b"autoIndexId" if version >= Version(8, 2, 0) => {}
                 b"autoIndexId" => options.bool("autoIndexId", true),
                 _ => options.element(kind, name, value),

@@ -39,7 +39,9 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
         }
         Ok::<_, Error>(())
     });
-    stream::iter(work).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
+    // Each comes to its end though another one fails: one that was let go of would be made after all was tidied up.
+    let created: Vec<Result<()>> = stream::iter(work).buffer_unordered(AT_A_TIME).collect().await;
+    created.into_iter().collect::<Result<()>>()?;
 
     // Their identities, by which everything after recognises them.
     let mut standing: HashMap<String, Standing> = HashMap::new();
@@ -72,7 +74,7 @@ pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
 pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<BTreeSet<Namespace>> {
-    sweep_those(target, databases, is_staging).await
+    sweep_those(target, databases, is_staging, 1).await
 }
 
 /// Drops the staging of the import with this id: what others staged may be decided, and all that is left of it.
@@ -81,7 +83,9 @@ pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<BTre
 /// As for [`sweep`].
 pub async fn sweep_own(target: &Target, databases: &BTreeSet<String>, id: &str) -> Result<()> {
     let own = format!("{STAGING_PREFIX}{id}.");
-    sweep_those(target, databases, |name| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own)).await.map(drop)
+    let is_own = |name: &str| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own);
+    // What was interrupted may be under way.
+    sweep_those(target, databases, is_own, 2).await.map(drop)
 }
 
 /// The staging among what stands in a database, time series by their own names.
@@ -94,15 +98,22 @@ async fn sweep_those(
     target: &Target,
     databases: &BTreeSet<String>,
     is_meant: impl Fn(&str) -> bool,
+    looks: u32,
 ) -> Result<BTreeSet<Namespace>> {
     let mut dropped = BTreeSet::new();
     for database in databases {
+        let mut nothing = 0;
         for round in 0..SWEEPS {
             let standing = Standing::of(target, database).await?;
             let left: Vec<Namespace> =
                 standing.iter().filter(|c| is_meant(&c.name)).map(|c| Namespace::new(&**database, &*c.name)).collect();
             if left.is_empty() {
-                break;
+                nothing += 1;
+                if nothing == looks {
+                    break;
+                }
+                target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
+                continue;
             }
             if round > 0 {
                 target.unless_stopped(tokio::time::sleep(PAUSE)).await?;

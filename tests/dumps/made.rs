@@ -319,9 +319,15 @@ async fn an_archive_that_says_nothing_of_a_namespace_is_no_archive_of_it() {
 /// A dump that was made while `$out` ran: what it had filled so far is no collection of anyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_collections_of_a_dump_are_left_out_and_named() {
-    let temporary = PLAIN.replacen('{', r#"{"options":{"temp":true},"#, 1);
-    let names =
-        [("d.a", PLAIN, "collection"), ("d.tmp.agg_out.x", &temporary, "collection"), ("d.tmp.mine", PLAIN, "collection")];
+    let marked = |temp: &str| PLAIN.replacen('{', &format!(r#"{{"options":{{"temp":{temp}}},"#), 1);
+    let (temporary, number, lasting) = (marked("true"), marked("1"), marked("false"));
+    let names = [
+        ("d.a", PLAIN, "collection"),
+        ("d.lasting", &lasting, "collection"),
+        ("d.tmp.agg_out.x", &temporary, "collection"),
+        ("d.tmp.agg_out.y", &number, "collection"),
+        ("d.tmp.mine", PLAIN, "collection"),
+    ];
     let mut maker = Maker::new(&names);
     for (name, _, _) in names {
         maker.segment(name, &[doc! { "_id": 1 }]).end(name);
@@ -332,7 +338,10 @@ async fn temporary_collections_of_a_dump_are_left_out_and_named() {
     let (uri, database, cli) = (server.uri(), server.client().await.database("d"), Cli::new());
     let is_named = |report: &serde_json::Value| {
         let left_out = report["leftOut"].to_string();
-        assert!(left_out.contains("tmp.agg_out.x") && left_out.contains("temporary"), "{report}");
+        assert!(
+            left_out.contains("tmp.agg_out.x") && left_out.contains("tmp.agg_out.y") && left_out.contains("temporary"),
+            "{report}"
+        );
     };
     // As a dump, and as the backup that is made of it; and where its pattern was excluded as a way around it.
     is_named(&cli.json(&["import", path, "--target", &uri, "--yes"]).await);
@@ -343,6 +352,26 @@ async fn temporary_collections_of_a_dump_are_left_out_and_named() {
         cli.json(&["import", name, "--target", &uri, "--yes"]).await;
         let mut there = database.list_collection_names().await.unwrap();
         there.sort();
-        assert_eq!(there, ["a", "tmp.mine"]);
+        assert_eq!(there, ["a", "lasting", "tmp.mine"]);
     }
+}
+
+/// Several are made at a time: one that is on its way when another one is refused is not made after all was tidied up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_cannot_be_made_leaves_none_of_the_others() {
+    let refused = PLAIN.replacen('{', r#"{"options":{"indexOptionDefaults":5},"#, 1);
+    let names = [("d.a", PLAIN, "collection"), ("d.b", refused.as_str(), "collection")];
+    let mut maker = Maker::new(&names);
+    for (name, _, _) in names {
+        maker.segment(name, &[doc! { "_id": 1 }]).end(name);
+    }
+    let (_directory, path) = stored(&maker);
+    let server = Server::standalone().await;
+    let slow = doc! { "failCommands": ["create"], "blockConnection": true, "blockTimeMS": 600, "appName": "bsonvault" };
+    server.fail_command(doc! { "times": 1 }, slow).await;
+    let output = Cli::new().run(&["import", path.to_str().unwrap(), "--target", &server.uri()]).await;
+    assert!(output.code == Some(1) && output.stderr.contains("the target is as it was"), "{}", output.stderr);
+    // By now the late one would be there.
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    assert_eq!(server.client().await.database("d").list_collection_names().await.unwrap(), [""; 0]);
 }

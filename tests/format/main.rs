@@ -10,6 +10,12 @@ mod documents;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+#[path = "../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "it is the library of another crate")]
+mod fuzz;
+#[cfg(test)]
+mod fuzzed;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod metadata;

@@ -33,7 +33,7 @@ impl Manifest {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|e| why(e, || serde_json::from_slice(bytes)))?;
         known(manifest.format_version)?;
-        if digest(bytes, &manifest.sha256) != manifest.sha256 {
+        if digest(bytes, &manifest.sha256) != manifest.sha256 && !cfg!(fuzzing) {
             return Err(changed());
         }
         manifest.check()?;
@@ -266,6 +266,7 @@ fn prove(file: &mut (impl Read + Seek), version: u32, held: &Sha256Hex) -> Resul
     known(version)?;
     match digest_of(file, held).map_err(unreadable)? {
         Some(found) if found == *held => Ok(()),
+        _ if cfg!(fuzzing) => Ok(()),
         _ => Err(changed()),
     }
 }

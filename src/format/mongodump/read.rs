@@ -286,7 +286,7 @@ impl<R: Read> Reader<R> {
         self.open = None;
         let state = &mut self.states[place];
         let found = state.digest.sum64();
-        if found != crc {
+        if found != crc && !cfg!(fuzzing) {
             return Err(self.fail(
                 at,
                 Some(place),

@@ -10,6 +10,7 @@ mod ending;
 #[path = "../../examples/service.rs"]
 #[allow(dead_code, unused_imports, reason = "its main function is the program's")]
 mod example;
+mod hostile;
 mod kills;
 mod notices;
 mod schedule;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 pub struct Cli {
     dir: TempDir,
     environment: Vec<(String, String)>,
+    files: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -21,11 +22,17 @@ pub struct Output {
 
 impl Cli {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new() }
+        Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new(), files: None }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The most files that it may have open at a time.
+    pub fn files(mut self, most: u32) -> Self {
+        self.files = Some(most);
         self
     }
 
@@ -35,7 +42,15 @@ impl Cli {
     }
 
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bsonvault"));
+        let program = env!("CARGO_BIN_EXE_bsonvault");
+        let mut command = match self.files {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.args(args.iter().map(AsRef::as_ref)).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env_clear().env("HOME", self.dir.path());
         command.envs(["PATH", "LLVM_PROFILE_FILE"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));

@@ -98,6 +98,13 @@ impl Service {
         }
     }
 
+    /// What the system says of the process in `/proc/PID/status`, in bytes: `VmRSS`, `VmHWM`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Every line that it has logged.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::archive(bytes));
+use bsonvault_fuzz::{archive, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("archive"), |bytes: &[u8]| archive(bytes));

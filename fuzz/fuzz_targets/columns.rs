@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::columns(bytes));
+use bsonvault_fuzz::{columns, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("columns"), |bytes: &[u8]| columns(bytes));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::documents(bytes));
+use bsonvault_fuzz::{documents, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("documents"), |bytes: &[u8]| documents(bytes));

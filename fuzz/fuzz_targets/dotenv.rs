@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::dotenv(bytes));
+use bsonvault_fuzz::{dotenv, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("dotenv"), |bytes: &[u8]| dotenv(bytes));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::frames(bytes));
+use bsonvault_fuzz::{frames, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("frames"), |bytes: &[u8]| frames(bytes));

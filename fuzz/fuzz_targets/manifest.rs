@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::manifest(bytes));
+use bsonvault_fuzz::{manifest, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("manifest"), |bytes: &[u8]| manifest(bytes));

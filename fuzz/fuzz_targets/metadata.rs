@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::metadata(bytes));
+use bsonvault_fuzz::{metadata, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("metadata"), |bytes: &[u8]| metadata(bytes));

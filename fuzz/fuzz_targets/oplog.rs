@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bsonvault_fuzz::oplog(bytes));
+use bsonvault_fuzz::{oplog, seeds};
+
+libfuzzer_sys::fuzz_target!(init: seeds::write("oplog"), |bytes: &[u8]| oplog(bytes));

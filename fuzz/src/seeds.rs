@@ -30,6 +30,19 @@ pub fn of(target: &str, root: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Writes the seeds of a target into the folder that `SEEDS` names, if it is set; a target does so before it reads them.
+///
+/// # Panics
+/// If they cannot be written.
+pub fn write(target: &str) {
+    let Some(folder) = std::env::var_os("SEEDS") else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (number, seed) in of(target, &root).iter().enumerate() {
+        let file = Path::new(&folder).join(format!("seed-{number:03}"));
+        std::fs::write(&file, seed).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
+}
+
 /// Documents cut into parts that are small enough, no document in two.
 fn parts(files: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();

@@ -11,7 +11,7 @@ mod documents;
 mod fixtures;
 #[cfg(test)]
 #[path = "../../fuzz/src/lib.rs"]
-#[expect(unreachable_pub, reason = "it is the library of another crate")]
+#[expect(dead_code, unreachable_pub, reason = "it is the library of another crate")]
 mod fuzz;
 #[cfg(test)]
 mod fuzzed;

@@ -524,9 +524,12 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let mut both = vec![first.clone(), "copy".to_owned()];
     both.sort();
     assert_eq!(there().await, both);
-    let old = cli.run(&["import", older["name"].as_str().unwrap(), "--database", "new"]).await;
+    let old = cli.run(&["import", older["name"].as_str().unwrap(), "--allow-same", "--database", "new"]).await;
     assert!(old.code == Some(0) && old.stderr.contains("--as new"), "{old:?}");
     assert!(there().await.contains(&"new".to_owned()));
+    // What latest holds nobody knows by heart.
+    let unknown = cli.run(&["import", "latest", "--database", "new", "--include", "a.*"]).await;
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("holds no database"), "{unknown:?}");
     let missing = cli.run(&["import", older["name"].as_str().unwrap(), "--database", "a", "--database", "b"]).await;
     assert!(missing.code == Some(2) && missing.stderr.contains("holds no database"), "{missing:?}");
     // The database in the URI's path is for programs that name none.

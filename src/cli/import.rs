@@ -212,7 +212,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             }
         },
     };
-    let options = of_databases(&args.database, options, &found, silent)?;
+    let options = of_databases(asked, &args.database, options, &found, silent)?;
     let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces, progress };
     bring(&found, how, config, stop).await
 }
@@ -339,8 +339,14 @@ fn dump_options(config: &Config) -> DumpOptions {
 }
 
 /// The options with the databases that are chosen. `--database` once gave the only database another name: it is still taken so if
-/// it cannot choose any.
-fn of_databases(asked: &[String], mut options: RestoreOptions, found: &Found, silent: bool) -> Result<RestoreOptions> {
+/// it cannot choose any. Never of `latest`, which may hold another database today.
+fn of_databases(
+    name: &str,
+    asked: &[String],
+    mut options: RestoreOptions,
+    found: &Found,
+    silent: bool,
+) -> Result<RestoreOptions> {
     let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
     let passing: BTreeSet<&str> = found
         .collections()
@@ -351,7 +357,7 @@ fn of_databases(asked: &[String], mut options: RestoreOptions, found: &Found, si
     let missing: Vec<&String> = asked.iter().filter(|name| !held.contains(name.as_str())).collect();
     match (asked, missing.as_slice(), passing.first()) {
         (_, [], _) => options.databases = asked.to_vec(),
-        ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() => {
+        ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() && !is_latest(name) => {
             if !silent {
                 output::to_stderr(&format!(
                     "note: there is no database {} in it, so the only one, {}, gets that name; say it with --as {} \

@@ -38,7 +38,7 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config) -> Result
         return catalog.find(latest.name.as_str()).await;
     }
     catalog.find(asked).await.map_err(|e| match e.kind() {
-        ErrorKind::NotFound if Path::new(asked).is_file() && asking.verb != "import" => {
+        ErrorKind::NotFound if Path::new(asked).exists() && asking.verb != "import" => {
             Error::new(ErrorKind::NotFound, e.to_string()).hint(
                 "a dump or a downloaded tar of a backup becomes a backup by `bsonvault adopt FILE`, and is imported by \
                  `bsonvault import FILE`",
@@ -93,6 +93,6 @@ pub(super) async fn refuse_for_a_dump(asked: &str, verb: &str, config: &Config) 
         (true, "adopt") => Err(Error::usage(format!("{asked} is a backup already, and no dump"))
             .hint("`bsonvault list` shows the backups; `bsonvault import NAME` imports one")),
         (true, _) => Err(Error::usage(format!("{asked} is a backup, and {verb} takes dumps of mongodump"))
-            .hint(format!("`bsonvault import {asked}` imports it, and --target URI says where"))),
+            .hint(format!("`bsonvault import {asked}` imports it into the target"))),
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn start(service: &Inner) {
     tracing::info!(
         "backups are in {}, jobs and the schedule in the state file {}",
         service.catalog.store().location(),
-        service.settings.state.display()
+        std::path::absolute(&service.settings.state).unwrap_or_else(|_| service.settings.state.clone()).display()
     );
 }
 
@@ -127,7 +127,7 @@ fn size(bytes: u64) -> String {
     let Some(unit) = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * (unit + 1)) > 0) else { return format!("{bytes} B") };
     // Hundredths, so that no float is needed.
     let one = 1_u128 << (10 * (unit + 1));
-    let hundredths = u128::from(bytes) * 100 / one;
+    let hundredths = (u128::from(bytes) * 100 + one / 2) / one;
     format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit])
 }
 
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(counted(2, "index"), "2 indexes");
         assert_eq!(
             [0, 1023, 1024, 1536, 7 << 30, u64::MAX].map(size),
-            ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "7.00 GiB", "16383.99 PiB"]
+            ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "7.00 GiB", "16384.00 PiB"]
         );
         let rules = Policy { last: NonZeroU32::new(3), weekly: NonZeroU32::new(4), ..Policy::default() };
         assert_eq!(policy(&rules).as_deref(), Some("the last 3, weekly 4"));

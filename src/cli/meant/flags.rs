@@ -72,7 +72,7 @@ const FLAGS: &[Meant] = &[
     (
         &["-v", "--verbose", "-vv", "-vvv", "--debug", "--trace", "--log-level", "--loglevel"],
         &[],
-        "RUST_LOG=debug shows more, as RUST_LOG=bsonvault=debug shows more of bsonvault alone",
+        "RUST_LOG=bsonvault=debug in the environment shows more of what it does",
     ),
     (&["--version", "-V"], &[], "`bsonvault --version` says it"),
     (

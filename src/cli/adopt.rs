@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let store = Store::open(&config.path)?;
     named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
     let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, stop).await? {
-        Opened::Dump(dump) => dump,
+        Opened::Dump(dump) => *dump,
         Opened::Backup(packed) => return unpacked(&args, packed, config, stop).await,
     };
     let progress = Progress::default();

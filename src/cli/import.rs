@@ -198,7 +198,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         None => match Opened::look(asked, config.tuning.memory_bytes, stop).await.map_err(before_any_change)? {
             Opened::Dump(dump) => {
                 let how = DumpOptions { oplog_limit, ..dump_options(config) };
-                let looking = Dumped::of(dump, how, &progress, stop);
+                let looking = Dumped::of(*dump, how, &progress, stop);
                 let looked = with_progress(faces, &progress, looking).await;
                 Found::Dump(Box::new(looked.map_err(before_any_change)?))
             }

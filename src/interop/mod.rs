@@ -133,7 +133,7 @@ impl Wanted {
 #[derive(Debug)]
 pub enum Opened {
     /// A dump.
-    Dump(Dump),
+    Dump(Box<Dump>),
     /// A backup in a tar file.
     Backup(Packed),
 }
@@ -148,11 +148,11 @@ impl Opened {
         let opened = on_thread(move || match asked.as_str() {
             "-" => Ok(match Packed::of_stdin(&ending)? {
                 Ok(packed) => Self::Backup(packed),
-                Err(input) => Self::Dump(stream(input, "-", STDIN, memory)?),
+                Err(input) => Self::Dump(Box::new(stream(input, "-", STDIN, memory)?)),
             }),
             path => Ok(match Packed::in_file(Path::new(path), &ending)? {
                 Some(packed) => Self::Backup(packed),
-                None => Self::Dump(open(Path::new(path), None, memory, &ending)?),
+                None => Self::Dump(Box::new(open(Path::new(path), None, memory, &ending)?)),
             }),
         });
         tokio::select! {

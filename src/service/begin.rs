@@ -48,11 +48,10 @@ impl Inner {
 
     pub(super) async fn begin_import(self: Arc<Self>, request: ImportRequest) -> Result<JobId> {
         let _entered = self.jobs.enter()?;
-        let name = self.resolve(&request.backup_path).await?;
-        let import = work::Import::prepare(&self, &name, &request).await?;
+        let import = work::Import::prepare(&self, &request).await?;
         let claims = Claims { databases: import.databases().clone(), ..Claims::default() };
         let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
-        job.backup = Some(name.to_string());
+        job.backup = Some(import.backup().to_string());
         job.import = Some(request);
         let inner = self.clone();
         let work = move |context| inner.engine.clone().block_on(import.run(inner, context));

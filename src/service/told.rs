@@ -80,7 +80,7 @@ pub(super) fn verified(report: &VerifyReport) {
     match report.problem_count {
         0 => tracing::info!(backup = %report.name, "verified the backup {}: it is sound ({how})", report.name),
         problems => {
-            tracing::error!(backup = %report.name, "verified the backup {}: {}", report.name, counted(problems as u64, "problem"));
+            tracing::error!(backup = %report.name, "verified the backup {}: {}", report.name, counted(problems, "problem"));
         }
     }
 }

@@ -221,7 +221,7 @@ impl Import {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`].
-    pub(super) async fn prepare(service: &Inner, name: &BackupName, request: &ImportRequest) -> Result<Self> {
+    pub(super) async fn prepare(service: &Inner, request: &ImportRequest) -> Result<Self> {
         let database = request.database_name.clone().map(|name| vec![name]);
         bounded([&database, &request.include, &request.exclude])?;
         let target = service.config.target()?;
@@ -233,9 +233,15 @@ impl Import {
             tuning: service.config.tuning,
             ..RestoreOptions::default()
         };
+        let name = service.resolve(&request.backup_path).await?;
         let backup = service.find(name.as_str()).await?;
         let databases = restore::databases(&backup, &target, &options)?;
-        Ok(Self { backup: name.clone(), databases, target, options })
+        Ok(Self { backup: name, databases, target, options })
+    }
+
+    /// The backup.
+    pub(super) fn backup(&self) -> &BackupName {
+        &self.backup
     }
 
     /// The databases that it writes to.

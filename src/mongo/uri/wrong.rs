@@ -100,9 +100,6 @@ fn of_hosts(rest: &str, is_srv: bool) -> Option<Wrong> {
         return wrong("it names no host", "write the host after the two slashes, as mongodb://HOST:PORT/");
     }
     let hosts: Vec<&str> = hosts.split(',').collect();
-    if hosts.iter().any(|host| host.is_empty() || host.starts_with(':')) {
-        return wrong("a host is missing beside a comma or a colon", "write HOST:PORT,HOST:PORT");
-    }
     if is_srv && hosts.len() > 1 {
         return wrong(
             "mongodb+srv takes one host, and there are several",
@@ -111,6 +108,9 @@ fn of_hosts(rest: &str, is_srv: bool) -> Option<Wrong> {
     }
     if hosts.iter().any(|host| !host.starts_with('[') && host.matches(':').count() > 1) {
         return wrong("a host has more than one colon", "an address of IPv6 stands in brackets, as [::1]:27017");
+    }
+    if hosts.iter().any(|host| host.is_empty() || host.starts_with(':')) {
+        return wrong("a host is missing beside a comma or a colon", "write HOST:PORT,HOST:PORT");
     }
     let ports: Vec<&str> = hosts.iter().filter_map(|host| port(host)).collect();
     if is_srv && !ports.is_empty() {
@@ -131,10 +131,10 @@ fn of_database(rest: &str) -> Option<Wrong> {
     let (before, _) = rest.split_once('?').unwrap_or((rest, ""));
     let after_login = before.rsplit_once('@').map_or(before, |(_, hosts)| hosts);
     let (_, database) = after_login.split_once('/')?;
-    match database.contains(['/', '\\', '.', '"', '$', ' ']) || !is_escaped(database) {
+    match database.contains(['/', '\\', '"', '$', ' ']) || !is_escaped(database) {
         true => wrong(
             "what stands after the host and a slash is no name of a database",
-            "it has none of / \\ . \" $; options come after a ?, as mongodb://HOST/DATABASE?NAME=VALUE",
+            "it has none of / \\ \" $; options come after a ?, as mongodb://HOST/DATABASE?NAME=VALUE",
         ),
         false => None,
     }
@@ -199,7 +199,6 @@ mod tests {
             ("mongodb://::1:27017/", "more than one colon"),
             ("mongodb+srv://u:hunter2@h.example.net:27017/", "takes no port"),
             ("mongodb+srv://u:hunter2@a.example.net,b.example.net/", "takes one host"),
-            ("mongodb://h/shop.hunter2", "name of a database"),
             ("mongodb://h/a/b", "name of a database"),
             ("mongodb://h/?w", "no name or no value"),
             ("mongodb://h/?=hunter2", "no name or no value"),

@@ -246,7 +246,7 @@ mod tests {
         let found = catalog.list(clock::now()).await.unwrap().remove(0);
 
         let (tell, told) = tokio::sync::oneshot::channel();
-        let longest = Duration::from_millis(300);
+        let longest = Duration::from_secs(2);
         let hold = backup.hold_within("import", longest, |said| tell.send(said).unwrap()).await.unwrap();
         assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Busy);
         let said = told.await.unwrap();

@@ -147,7 +147,7 @@ mod tests {
 
         // It is as any other once it answers.
         drop(hang);
-        while catalog.looks.overdue().len() > 0 {
+        while !catalog.looks.overdue().is_empty() {
             tokio::task::yield_now().await;
         }
         assert!(reasons().await[1].contains("manifest.json"));

@@ -395,7 +395,14 @@ fn open(path: &Path) -> Result<Database> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(|e| cannot("opened", &e))?;
+    let found = options.open(path).and_then(|file| file.metadata()).map_err(|e| cannot("opened", &e))?;
+    if !found.is_file() {
+        return Err(Error::new(
+            ErrorKind::Storage,
+            format!("the state file {} is a pipe or a device, and no file", path.display()),
+        )
+        .hint("move it away, and the service begins a new one; or set BACKUP_STATE to another file"));
+    }
     let created = catch_unwind(AssertUnwindSafe(|| Database::create(path)));
     let damaged = |why: &dyn std::fmt::Display| {
         Error::damaged(format!("{} cannot be used as a state file: {why}", path.display()))

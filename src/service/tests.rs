@@ -61,3 +61,49 @@ async fn a_backup_that_does_not_answer_is_told_and_keeps_neither_questions_nor_t
     assert_eq!(service.job(job).await.unwrap().state, JobState::Interrupted);
     drop(hang);
 }
+
+#[tokio::test]
+async fn a_scheduled_backup_that_cannot_be_begun_is_a_failed_job_that_is_told_and_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backups, path) = (directory.path().join("backups"), directory.path().join("state.redb"));
+    let given = [("BACKUP_PATH", backups.into_os_string()), ("BACKUP_STATE", path.clone().into_os_string())];
+    let given = given.into_iter().chain([("BACKUP_ENABLED", "true".into()), ("BACKUP_INTERVAL_HOURS", "6".into())]);
+    let environment: Vec<_> = given.map(|(name, value)| (OsString::from(name), value)).collect();
+    let config = || Config::load(directory.path(), environment.clone(), &Flags::default()).unwrap();
+    // As it would be kept by a service that ended hours ago. There is no source.
+    let plan = serde_json::json!({ "enabled": true, "cadence": { "hours": 6 } });
+    let (anchor, next) = (clock::now() - chrono::TimeDelta::hours(7), clock::now() - chrono::TimeDelta::hours(1));
+    let kept = serde_json::json!({ "plan": plan, "configured": plan, "anchor": anchor, "next": next, "last": null });
+    State::open(&path).await.unwrap().keep("schedule", &kept).await.unwrap();
+
+    let service = MongoBackupService::open(config()).await.unwrap();
+    service.start_automatic_backup().await.unwrap();
+    let begun = Instant::now();
+    while service.schedule().not_taken.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing was tried");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let failed = service.jobs(10, Some(JobKind::Backup), Some(JobState::Failed)).await.unwrap();
+    assert_eq!((failed.len(), failed[0].trigger), (1, Trigger::Missed));
+    assert_eq!(failed[0].error.as_ref().unwrap().kind, "usage");
+    let schedule = service.schedule();
+    assert_eq!(schedule.last_run.unwrap().job_id, Some(failed[0].id));
+    let not_taken = schedule.not_taken.unwrap();
+    assert_eq!((not_taken.failed, not_taken.busy), (1, false));
+    assert!(not_taken.next_try.unwrap() < clock::now() + chrono::TimeDelta::minutes(2));
+    let metrics = service.metrics().await;
+    for line in [
+        "bsonvault_jobs_ended_total{kind=\"backup\",state=\"failed\"} 1",
+        "bsonvault_last_succeeded{kind=\"backup\"} 0",
+        "bsonvault_schedule_failed_attempts 1",
+        "bsonvault_schedule_next_try_timestamp_seconds ",
+        "bsonvault_last_failure_timestamp_seconds{kind=\"backup\"} ",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    service.shut_down().await;
+    drop(service);
+    let again = MongoBackupService::open(config()).await.unwrap();
+    assert_eq!(again.schedule().not_taken, Some(not_taken));
+    assert!(!again.readiness().ready);
+}

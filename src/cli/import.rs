@@ -277,7 +277,8 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
     let text = render::import(&report);
-    if failure.is_some() {
+    // Who asked for every document makes a failure of those that were not added, and shows the report with it.
+    if failure.is_some() || report.not_added > 0 {
         return Ok(Outcome { text, json: output::fields(&report)?, failure, ..Outcome::default() });
     }
     Ok(Outcome { text, long: output::long(report, Map::new()), ..Outcome::default() })

@@ -120,6 +120,12 @@ impl<R: Read> Reader<R> {
         &self.prelude
     }
 
+    /// The same, and nothing else of the reader.
+    #[must_use]
+    pub fn into_prelude(self) -> Prelude {
+        self.prelude
+    }
+
     /// Lets go of the metadata in the prelude, which nothing here needs.
     pub fn forget_metadata(&mut self) {
         self.prelude.namespaces.iter_mut().for_each(|member| member.metadata = String::new());

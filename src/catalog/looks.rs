@@ -131,7 +131,7 @@ mod tests {
             });
             reasons.collect::<Vec<_>>()
         };
-        let first = reasons().await;
+        let first = tokio::time::timeout(100 * LIMIT, reasons()).await.unwrap();
         assert!(first[0].contains("manifest.json") && first[1].contains("hung has not answered for"), "{first:?}");
 
         // From now on nobody waits there, for whatever it is.
@@ -157,12 +157,13 @@ mod tests {
     async fn a_path_that_does_not_answer_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
-        let _hang = Hang::at(directory.path());
+        let hang = Hang::at(directory.path());
         for _ in 0..2 {
-            let error = catalog.list(clock::now()).await.unwrap_err();
+            let listed = tokio::time::timeout(100 * LIMIT, catalog.list(clock::now())).await.unwrap();
+            let error = listed.unwrap_err();
             assert!(error.to_string().contains("has not answered for"), "{error}");
         }
-        assert_eq!(catalog.looks.overdue().len(), 1, "a thread for each question");
+        assert_eq!((catalog.looks.overdue().len(), hang.waiting()), (1, 1), "a thread for each question");
     }
 
     #[tokio::test]

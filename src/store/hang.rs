@@ -5,22 +5,33 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 
-static HUNG: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static PLACES: Mutex<Places> = Mutex::new(Places { hung: Vec::new(), waiting: Vec::new() });
 static LET_GO: Condvar = Condvar::new();
+
+struct Places {
+    hung: Vec<PathBuf>,
+    /// One for each thread.
+    waiting: Vec<PathBuf>,
+}
 
 /// A place that hangs as long as this is there.
 pub(crate) struct Hang(PathBuf);
 
 impl Hang {
     pub(crate) fn at(place: &Path) -> Self {
-        hung().push(place.to_owned());
+        places().hung.push(place.to_owned());
         Self(place.to_owned())
+    }
+
+    /// How many threads wait there.
+    pub(crate) fn waiting(&self) -> usize {
+        places().waiting.iter().filter(|place| place.starts_with(&self.0)).count()
     }
 }
 
 impl Drop for Hang {
     fn drop(&mut self) {
-        hung().retain(|place| *place != self.0);
+        places().hung.retain(|place| *place != self.0);
         LET_GO.notify_all();
     }
 }
@@ -29,12 +40,18 @@ impl Drop for Hang {
 pub(super) fn before<T, W: FnOnce() -> Result<T>>(place: &Path, work: W) -> impl FnOnce() -> Result<T> + use<T, W> {
     let place = place.to_owned();
     move || {
-        let waits = |hung: &mut Vec<PathBuf>| hung.iter().any(|at| place.starts_with(at));
-        drop(LET_GO.wait_while(hung(), waits).unwrap_or_else(PoisonError::into_inner));
+        let mut places = places();
+        places.waiting.push(place.clone());
+        let hangs = |places: &mut Places| places.hung.iter().any(|at| place.starts_with(at));
+        let mut places = LET_GO.wait_while(places, hangs).unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = places.waiting.iter().position(|waiting| *waiting == place) {
+            places.waiting.swap_remove(at);
+        }
+        drop(places);
         work()
     }
 }
 
-fn hung() -> MutexGuard<'static, Vec<PathBuf>> {
-    HUNG.lock().unwrap_or_else(PoisonError::into_inner)
+fn places() -> MutexGuard<'static, Places> {
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }

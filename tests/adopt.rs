@@ -185,6 +185,20 @@ async fn only_what_is_wanted_is_adopted() {
 }
 
 #[tokio::test]
+async fn more_collections_than_the_memory_has_room_for_are_refused_and_adopted_in_parts() {
+    let stop = CancellationToken::new();
+    let taken = Dump::open(sample("dir-gzip").to_str().unwrap(), &stop).await.unwrap().taken();
+    let mut options = AdoptOptions::default();
+    options.tuning.memory_bytes = taken * 3 / 2;
+    let place = Place::new();
+    let error = place.adopt(&sample("dir-gzip"), &options).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.hint_text().unwrap().contains("in parts with --include"), "{error}");
+    assert_eq!(walk(place.0.path()), Vec::<PathBuf>::new());
+    options.include = vec![NamespacePattern::parse("zoo.people").unwrap()];
+    place.sound(&place.adopt(&sample("dir-gzip"), &options).await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn adopted_backups_are_imported_like_others() {
     let (one, other) = tokio::join!(Server::standalone(), Server::standalone());
     let cli = Cli::new();

@@ -30,7 +30,9 @@ impl Catalog {
     /// [`ErrorKind::Storage`].
     pub async fn latest(&self, now: DateTime<Utc>) -> Result<Latest> {
         let store = self.store();
-        if store.below(LATEST).size(key::MANIFEST).await.is_ok() {
+        let own = store.below(LATEST);
+        let place = own.directory().to_owned();
+        if let Ok(Ok(_)) = self.looks.at(&place, 0, async move { own.size(key::MANIFEST).await }).await {
             return Err(Error::usage(format!(
                 "{LATEST} stands for the newest backup, and a backup in {} is called so",
                 store.location()

@@ -37,6 +37,7 @@ use crate::store::{Lock, Store};
 /// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
 const LEVEL: i32 = 3;
 
+const MIB: u64 = 1024 * 1024;
 /// What buffers have where what the dump says of itself takes nearly all of the memory.
 const LEAST_BUFFERS: u64 = 16 * 1024 * 1024;
 
@@ -90,6 +91,7 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<AdoptReport> {
     let collections = select(dump, options)?;
+    refuse_too_many(dump, collections.len(), options)?;
     let mut notes = dump.notes().to_vec();
     if dump.has_users() {
         notes.push("users and roles are not part of a backup, and are left out".to_owned());
@@ -120,6 +122,21 @@ pub async fn run(
 
 /// How a server takes the documents of each collection.
 type ByNamespace = BTreeMap<Namespace, Arrivals>;
+
+/// Refuses to adopt so many collections of a dump, if what it says of itself and what adopting takes beside it go beyond the memory.
+fn refuse_too_many(dump: &Dump, wanted: usize, options: &AdoptOptions) -> Result<()> {
+    let (all, memory) = (dump.collections().len() as u64, options.tuning.memory_bytes);
+    let needed = dump.taken() + dump.taken() * wanted as u64 / all.max(1);
+    if needed <= memory {
+        return Ok(());
+    }
+    let (needed, memory) = (needed.div_ceil(MIB), memory / MIB);
+    let what = format!(
+        "to adopt {wanted} collections of a dump of {all} takes about {needed} MiB of memory, and {memory} MiB are given"
+    );
+    Err(Error::new(ErrorKind::Refused, what)
+        .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {needed} or more, or adopt it in parts with --include")))
+}
 
 /// What of the dump is wanted, by its place there.
 fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)>> {

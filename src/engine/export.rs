@@ -65,8 +65,8 @@ pub struct Beside {
 /// The users and roles of this database, as an export of it has them.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), others of the
-/// server's; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], others of the
+/// server's; [`ErrorKind::Interrupted`].
 pub async fn accounts(uri: &MongoUri, database: &str, stop: &CancellationToken) -> Result<Vec<Beside>> {
     let reading = async {
         let connection = Connection::open(uri, ConnectOptions { pool: 2, selection_timeout: None }).await?;
@@ -140,10 +140,10 @@ pub struct ExportedOplog {
 /// being replaced does an error leave it partly the new one, and says so.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where the destination is taken, or does not go with the format; [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound)
-/// for a pattern that matches nothing; [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) for what mongodump's formats, or mongorestore, cannot carry;
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the backup is; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
-/// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted) when `stop` is cancelled.
+/// [`ErrorKind::Usage`] where the destination is taken, or does not go with the format; [`ErrorKind::NotFound`]
+/// for a pattern that matches nothing; [`ErrorKind::Refused`] for what mongodump's formats, or mongorestore, cannot carry;
+/// [`ErrorKind::Damaged`] where the backup is; [`ErrorKind::Storage`];
+/// [`ErrorKind::Interrupted`] when `stop` is cancelled.
 pub async fn run(
     backup: &Backup,
     options: &ExportOptions,

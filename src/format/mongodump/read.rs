@@ -84,8 +84,8 @@ impl<R: Read> Reader<R> {
     /// Reads up to the first block.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), naming the offset;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where it cannot be read. An error of this crate that `inner`
+    /// [`ErrorKind::Damaged`], naming the offset;
+    /// [`ErrorKind::Storage`] where it cannot be read. An error of this crate that `inner`
     /// gives inside of its own keeps its kind.
     pub fn open(inner: R) -> Result<Self> {
         Self::open_within(inner, |_| Ok(()))
@@ -140,7 +140,7 @@ impl<R: Read> Reader<R> {
     /// What comes next; nothing once every namespace has ended and the archive with them.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), naming the namespace and the offset; otherwise as
+    /// [`ErrorKind::Damaged`], naming the namespace and the offset; otherwise as
     /// [`Reader::open`]. After one error there are only errors.
     #[expect(clippy::should_implement_trait, reason = "what it gives is borrowed from the reader")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>> {

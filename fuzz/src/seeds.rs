@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bson::rawdoc;
 use bsonvault::format::document::Documents;
 use bsonvault::format::frame::{Codec, Compression, Compressor};
 use bsonvault::format::mongodump::read::{Event, Reader};
@@ -20,7 +21,8 @@ pub fn of(target: &str, root: &Path) -> Vec<Vec<u8>> {
         "archive" => files(&fixtures.join("mongodump"), ".archive.gz").iter().flat_map(|file| small(file)).collect(),
         "metadata" => [files(&fixtures, ".metadata.json.gz"), files(&fixtures, "prelude.json.gz")].concat(),
         "manifest" => files(&fixtures, "manifest.json"),
-        "documents" | "frames" => parts(files(&fixtures.join("mongodump"), ".bson.gz")),
+        "documents" => [vec![odd_ids()], parts(files(&fixtures.join("mongodump"), ".bson.gz"))].concat(),
+        "frames" => parts(files(&fixtures.join("mongodump"), ".bson.gz")),
         "columns" => parts(files(&fixtures.join("mongodump"), ".bson.gz")).iter().filter_map(|part| in_columns(part)).collect(),
         "oplog" => parts(files(&fixtures.join("mongodump"), "oplog.bson")),
         "dotenv" => [files(root, ".env.example"), vec![b"BACKUP_LEVEL='3' # as it was\nX=\"a\nb\"\n".to_vec()]].concat(),
@@ -57,6 +59,17 @@ fn parts(files: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         parts.push(part);
     }
     parts
+}
+
+/// Documents as servers never give them: an `_id` in the middle, at the end, twice, and none.
+fn odd_ids() -> Vec<u8> {
+    let documents = [
+        rawdoc! { "a": 1, "_id": 2, "b": { "_id": 3 } },
+        rawdoc! { "a": "text", "_id": 4 },
+        rawdoc! { "a": { "b": [1, 2] } },
+        rawdoc! { "a": 1, "_id": 5, "c": 6, "_id": 7 },
+    ];
+    documents.iter().flat_map(|document| document.as_bytes()).copied().collect()
 }
 
 /// Archives of a few namespaces each, with the first documents of each.

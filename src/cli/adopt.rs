@@ -65,21 +65,10 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let work = adopt::run(&dump, &store, &options, &progress, stop);
     let report = with_progress(faces, &progress, work).await?;
     let manifest = &report.manifest;
-    let fields = json!({
-        "name": report.name,
-        "path": report.location,
-        "created": manifest.created,
-        "documents": manifest.totals.documents,
-        "buckets": manifest.buckets(),
-        "rawBytes": manifest.totals.raw_bytes,
-        "storedBytes": manifest.totals.stored_bytes,
-        "collections": manifest.totals.collections,
-        "consistency": manifest.consistency,
-        "leftOut": manifest.left_out,
-        "notes": report.notes,
-        "notImportable": report.not_importable,
-        "seconds": render::seconds(manifest),
-    });
+    let mut fields = output::made(&report.location, manifest);
+    fields["notes"] = json!(report.notes);
+    fields["notImportable"] = json!(report.not_importable);
+    fields["seconds"] = json!(render::seconds(manifest));
     Ok(Outcome::done(render::adopted(&report), output::fields(&fields)?))
 }
 
@@ -96,19 +85,8 @@ async fn unpacked(args: &Args, packed: Packed, config: &Config, stop: &Cancellat
     }
     let backup = unpack::into(packed, &catalog(config)?, stop).await?;
     let manifest = &backup.manifest;
-    let fields = json!({
-        "name": manifest.name,
-        "path": backup.location(),
-        "created": manifest.created,
-        "documents": manifest.totals.documents,
-        "buckets": manifest.buckets(),
-        "rawBytes": manifest.totals.raw_bytes,
-        "storedBytes": manifest.totals.stored_bytes,
-        "collections": manifest.totals.collections,
-        "consistency": manifest.consistency,
-        "leftOut": manifest.left_out,
-        "unpacked": true,
-    });
+    let mut fields = output::made(&backup.location(), manifest);
+    fields["unpacked"] = json!(true);
     Ok(Outcome::done(render::backup(&backup.location(), manifest), output::fields(&fields)?))
 }
 

@@ -133,19 +133,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     let report = with_progress(faces, &progress, work).await?;
     let retention = clean::after_backup(&Catalog::new(store), &config.retention, config.timezone, clock::now()).await;
     let manifest = &report.manifest;
-    let mut fields = json!({
-        "name": report.name,
-        "path": report.location,
-        "created": manifest.created,
-        "documents": manifest.totals.documents,
-        "buckets": manifest.buckets(),
-        "rawBytes": manifest.totals.raw_bytes,
-        "storedBytes": manifest.totals.stored_bytes,
-        "collections": manifest.totals.collections,
-        "consistency": manifest.consistency,
-        "leftOut": manifest.left_out,
-        "seconds": render::seconds(manifest),
-    });
+    let mut fields = output::made(&report.location, manifest);
+    fields["seconds"] = json!(render::seconds(manifest));
     let mut text = render::backup(&report.location, manifest);
     if let Some(retention) = retention {
         fields["retention"] = json!(retention);

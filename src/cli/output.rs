@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::render::plain;
 use crate::error::{Error, ErrorKind};
+use crate::format::manifest::Manifest;
 
 /// A JSON object that is written piece by piece: as one tree it would take many times its text.
 pub trait Long: std::fmt::Debug {
@@ -62,6 +63,22 @@ impl Outcome {
 
 /// The fields of a value that is written as a JSON object.
 ///
+/// What is told of a backup that was made, at this place.
+pub(super) fn made(location: &str, manifest: &Manifest) -> Value {
+    json!({
+        "name": manifest.name,
+        "path": location,
+        "created": manifest.created,
+        "documents": manifest.totals.documents,
+        "buckets": manifest.buckets(),
+        "rawBytes": manifest.totals.raw_bytes,
+        "storedBytes": manifest.totals.stored_bytes,
+        "collections": manifest.totals.collections,
+        "consistency": manifest.consistency,
+        "leftOut": manifest.left_out,
+    })
+}
+
 /// # Errors
 /// [`ErrorKind::Internal`] where it is not.
 pub fn fields(value: &impl Serialize) -> Result<Map<String, Value>, Error> {

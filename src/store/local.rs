@@ -1,6 +1,7 @@
 //! What a local disk needs beyond `object_store`.
 
 use std::collections::HashSet;
+use std::fs::FileType;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
@@ -219,18 +220,22 @@ pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
 
 /// Names of the files right in `root`, sorted; none where it does not exist.
 pub(super) async fn files(root: &Path) -> Result<Vec<String>> {
+    names(root, FileType::is_file).await
+}
+
+/// Names of what is right in `root` and of this kind, sorted.
+async fn names(root: &Path, is_wanted: fn(&FileType) -> bool) -> Result<Vec<String>> {
     let root = root.to_owned();
     blocking(&root.clone(), move || {
         let listing = match std::fs::read_dir(&root) {
-            Ok(listing) => listing,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(error("list", &root, e)),
+            listing => listing.map_err(|e| error("list", &root, e))?,
         };
         let mut names = Vec::new();
         for entry in listing {
             let entry = entry.map_err(|e| error("list", &root, e))?;
-            let is_file = entry.file_type().is_ok_and(|t| t.is_file());
-            names.extend(entry.file_name().into_string().ok().filter(|_| is_file));
+            let is_one = entry.file_type().is_ok_and(|kind| is_wanted(&kind));
+            names.extend(entry.file_name().into_string().ok().filter(|_| is_one));
         }
         names.sort();
         Ok(names)
@@ -294,24 +299,9 @@ pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
     .await
 }
 
-/// Names of the directories in `root`, sorted.
+/// Names of the directories in `root`, sorted; none where it does not exist.
 pub(super) async fn directories(root: &Path) -> Result<Vec<String>> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || {
-        let listing = match std::fs::read_dir(&root) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listing => listing.map_err(|e| error("list", &root, e))?,
-        };
-        let mut names = Vec::new();
-        for entry in listing {
-            let entry = entry.map_err(|e| error("list", &root, e))?;
-            let is_directory = entry.file_type().is_ok_and(|t| t.is_dir());
-            names.extend(entry.file_name().into_string().ok().filter(|_| is_directory));
-        }
-        names.sort();
-        Ok(names)
-    })
-    .await
+    names(root, FileType::is_dir).await
 }
 
 /// How many entries a directory's walk hands on at a time.

@@ -13,6 +13,7 @@ use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::engine::drill::{self, DrillOptions};
 use bsonvault::engine::restore::RestoreOptions;
+use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::checks::CheckKind;
 use bsonvault::format::digest::Content;
@@ -75,6 +76,10 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     let vault = Vault::new();
     let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large", 120.0).await;
     bank.wait_for(2, 2).await;
+    // Entries of the slice are no documents.
+    let verified = verify::run(&backup, &VerifyOptions { deep: true }, &vault.stop).await.unwrap();
+    assert!(verified.is_sound() && backup.manifest.oplog.as_ref().unwrap().content().documents > 50, "{verified:?}");
+    assert_eq!(verified.documents, backup.manifest.totals().documents);
     let report = vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
     let replayed = report.replayed.unwrap();
     assert!(replayed.operations > 50 && replayed.entries > 50, "{replayed:?}");

@@ -145,7 +145,8 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
             arrivals[number].merge(&arrived);
             checked
         });
-        let content = report.object(object, checked)?;
+        let (documents, content) = report.object(object, checked)?;
+        report.documents += documents;
         sums[number] = add(sums[number], content);
     }
     for (collection, sum) in manifest.collections.iter().zip(sums).filter(|_| options.deep) {
@@ -188,20 +189,19 @@ fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
 }
 
 impl VerifyReport {
-    /// Counts an object in; gives what was decoded of it, where nothing was wrong.
-    fn object(&mut self, object: &StoredObject, checked: Result<(Content, Broken)>) -> Result<Option<Content>> {
+    /// Counts an object in; gives how many documents or entries of it are sound, and what was decoded if nothing was wrong.
+    fn object(&mut self, object: &StoredObject, checked: Result<(Content, Broken)>) -> Result<(u64, Option<Content>)> {
         self.objects += 1;
         match checked {
             Ok((content, Broken { first, count })) => {
                 self.stored_bytes += object.bytes;
-                self.documents += content.documents - count;
                 self.problem_count += count - first.len() as u64;
                 first.into_iter().for_each(|problem| self.wrong(problem));
-                Ok((count == 0).then_some(content))
+                Ok((content.documents - count, (count == 0).then_some(content)))
             }
             Err(e) => {
                 self.problem(&object.key, e)?;
-                Ok(None)
+                Ok((0, None))
             }
         }
     }
@@ -212,7 +212,8 @@ impl VerifyReport {
         let mut order = Order { after: None, from: slice.from, to: slice.to };
         for segment in &slice.segments {
             let checked = check_entries(store, segment, &mut order, options, cpu).await;
-            let content = self.object(&segment.object, checked)?;
+            // Its entries are no documents of the backup.
+            let (_entries, content) = self.object(&segment.object, checked)?;
             sum = add(sum, content);
         }
         if let Some(sum) = sum.filter(|sum| options.deep && *sum != slice.content()) {

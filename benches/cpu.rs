@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{RawDocumentBuf, doc};
+use bsonvault::context::cpu::CpuPool;
+use bsonvault::context::memory::MemoryBudget;
+use bsonvault::context::progress::Progress;
 use bsonvault::error::Result;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements, Writer};
@@ -34,14 +37,11 @@ use bsonvault::interop::write::{DEFAULT_LEVEL, Destination, Format, WriteOptions
 use bsonvault::interop::{Dump, Part, Wanted};
 use bsonvault::mongo::Version;
 use bsonvault::names::Namespace;
-use bsonvault::pipeline::budget::Budget;
-use bsonvault::pipeline::cpu::Cpu;
-use bsonvault::pipeline::progress::Progress;
 use bsonvault::pipeline::read::SegmentReader;
 use bsonvault::pipeline::write::{self as pipeline, CollectionWriter, Sizes};
-use bsonvault::sink::Blueprint;
+use bsonvault::repository::backend::Store;
+use bsonvault::sink::CollectionSpec;
 use bsonvault::sink::insert;
-use bsonvault::store::Store;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use shop::data::Orders;
 use tempfile::TempDir;
@@ -106,9 +106,9 @@ fn of_documents(criterion: &mut Criterion) {
         assert!(!document::has_empty_timestamp(document).unwrap());
     });
     group.bench_function("digested", |b| b.iter(|| black_box(content(&frame))));
-    let blueprint = blueprint();
+    let spec = spec();
     group.bench_function("put into insert commands", |b| {
-        b.iter(|| black_box(insert::commands(&blueprint, Version(6, 0, 5), &frame).unwrap()));
+        b.iter(|| black_box(insert::commands(&spec, Version(6, 0, 5), &frame).unwrap()));
     });
     group.finish();
 }
@@ -176,7 +176,7 @@ async fn write_segments(batches: &[Batch], compressors: &Arc<Compressors>) -> Te
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
     let item = Progress::default().item("shop.orders", 0, 0);
     let sizes = Sizes::of_segments(bsonvault::format::segment::TARGET);
-    let writer = CollectionWriter::new(store, "shop/orders".to_owned(), compressors.clone(), sizes, Cpu::new(1), item);
+    let writer = CollectionWriter::new(store, "shop/orders".to_owned(), compressors.clone(), sizes, CpuPool::new(1), item);
     let mut range = writer.range();
     for batch in batches {
         range.write(batch.clone()).await.unwrap();
@@ -198,7 +198,7 @@ async fn stored(packed: &[(Vec<u8>, Content)]) -> (TempDir, Segment) {
 }
 
 async fn read_segment(store: &Store, segment: &Segment, checked: bool) {
-    let cpu = Cpu::new(1);
+    let cpu = CpuPool::new(1);
     let mut reader = SegmentReader::open(store, segment, &cpu).await.unwrap();
     while let Some(frame) = reader.next().await.unwrap() {
         if checked {
@@ -275,7 +275,7 @@ async fn write_archive(path: &Path, gzip: Option<u32>, frames: &[Vec<u8>]) {
         oplog: false,
     };
     let destination = Destination::Path(path.to_owned());
-    let mut writer = bsonvault::interop::write::Writer::open(&destination, options, contents, &Cpu::new(1)).await.unwrap();
+    let mut writer = bsonvault::interop::write::Writer::open(&destination, options, contents, &CpuPool::new(1)).await.unwrap();
     writer.begin().await.unwrap();
     for frame in frames {
         writer.documents(frame.clone()).await.unwrap();
@@ -291,7 +291,7 @@ async fn read_dump(path: &Path) -> u64 {
     let dump = Dump::open(path.to_str().unwrap(), &stop).await.unwrap();
     let wanted = Wanted { collections: vec![true; dump.collections().len()], oplog: false, users: false };
     let (parts, mut taken) = tokio::sync::mpsc::channel(1);
-    let budget = Budget::new(256 * 1024 * 1024);
+    let budget = MemoryBudget::new(256 * 1024 * 1024);
     let count = async {
         let mut documents = 0;
         while let Some(part) = taken.recv().await {
@@ -312,7 +312,7 @@ fn content(frame: &[u8]) -> Content {
     content
 }
 
-fn blueprint() -> Blueprint {
+fn spec() -> CollectionSpec {
     let object = StoredObject { key: "metadata.json".to_owned(), bytes: 0, sha256: Sha256Hex::zero() };
     let collection = Collection {
         database: "shop".to_owned(),
@@ -327,7 +327,7 @@ fn blueprint() -> Blueprint {
         digest: ContentDigest::default(),
         segments: Vec::new(),
     };
-    Blueprint::of(&collection, Namespace::new("shop", "orders"), Version(6, 0, 5)).unwrap()
+    CollectionSpec::of(&collection, Namespace::new("shop", "orders"), Version(6, 0, 5)).unwrap()
 }
 
 /// A group of what takes a tenth of a second and more.

@@ -23,12 +23,12 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use bson::{Binary, Document, Timestamp, doc, spec::BinarySubtype};
+use bsonvault::context::cpu::CpuPool;
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::format::oplog::{Committed, Transactions};
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role};
 use bsonvault::names::Namespace;
-use bsonvault::pipeline::cpu::Cpu;
 use bsonvault::sink::Target;
 use bsonvault::sink::replay::{Holds, Place, Replay};
 use shop::arguments::Arguments;
@@ -119,7 +119,7 @@ async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
     let behaves_as = connection.behaves_as().await;
     let target = Target::new(connection, behaves_as, CancellationToken::new());
     let places = HashMap::from([(COLLECTION, place)]);
-    let mut replay = Replay::with_lanes(target, places, committed, Cpu::of_this_machine(), lanes).await.unwrap();
+    let mut replay = Replay::with_lanes(target, places, committed, CpuPool::of_this_machine(), lanes).await.unwrap();
     for frame in frames {
         replay.take(frame).await.unwrap();
     }

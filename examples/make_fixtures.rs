@@ -21,7 +21,7 @@ use bsonvault::format::key;
 use bsonvault::format::manifest::{CollectionKind, Manifest, NEWEST_VERSION, StoredObject, Totals};
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::Namespace;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};

@@ -30,7 +30,7 @@ use crate::engine::Tuning;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Codec};
 use crate::mongo::{MongoUri, ReadPreference, Role};
-use crate::retention::Policy;
+use crate::repository::retention::Policy;
 use crate::schedule;
 
 pub use self::service::{ServiceSettings, WebhookSettings};

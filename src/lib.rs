@@ -2,17 +2,19 @@
 //!
 //! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
 //!
-//! - [`error`], [`few`], [`names`], [`clock`]: what everything uses.  [`retention`], [`schedule`]: which backups stay, and when the next is due.
-//! - [`mod@format`]: the bytes of a backup at rest; pure.  [`store`]: keys and bytes, durable.
-//! - [`pipeline`]: bounded stages between stores and servers.  [`catalog`]: which backups a store holds.
+//! - [`error`], [`few`], [`system`], [`names`], [`clock`], [`schedule`]: what everything uses.
+//! - [`mod@format`]: the bytes of a backup at rest; pure.
+//! - [`context`]: what an operation works with: processor, memory, progress.
+//! - [`repository`]: where backups live, and which of them stay.
+//! - [`mongo`], [`source`], [`sink`]: the driver, reading, writing.  [`pipeline`]: bounded stages between repositories and servers.
 //! - [`interop`]: dumps that mongodump made.
 //! - [`engine`]: one verb a file.
 //! - [`config`]: the settings, validated.  [`service`]: jobs, schedule, status.  [`api`]: REST.  [`cli`]: the command line.
 pub mod api;
-pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod engine;
 pub mod error;
 pub mod few;
@@ -21,9 +23,9 @@ pub mod interop;
 pub mod mongo;
 pub mod names;
 pub mod pipeline;
-pub mod retention;
+pub mod repository;
 pub mod schedule;
 pub mod service;
 pub mod sink;
 pub mod source;
-pub mod store;
+pub mod system;

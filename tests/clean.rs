@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bson::rawdoc;
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::clock;
 use bsonvault::engine::clean::{self, CleanOptions, CleanReport};
 use bsonvault::engine::record;
@@ -22,8 +21,9 @@ use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::names::BackupName;
-use bsonvault::retention::{Policy, Rule};
-use bsonvault::store::{self, Store};
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::retention::{Policy, Rule};
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use rand::{RngCore as _, SeedableRng as _};
@@ -277,7 +277,10 @@ async fn what_is_read_stays_and_the_rest_goes() {
     let [ref written] = readers(&made[1])[..] else { panic!("{:?}", readers(&made[1])) };
     let found: Value = serde_json::from_slice(&std::fs::read(written).unwrap()).unwrap();
     let me = std::process::id();
-    assert_eq!((&found["purpose"], &found["process"], &found["host"]), (&"download".into(), &me.into(), &store::host().into()));
+    assert_eq!(
+        (&found["purpose"], &found["process"], &found["host"]),
+        (&"download".into(), &me.into(), &bsonvault::system::host().into())
+    );
 
     // It is no part of the backup, and others read beside it.
     let report = record::verify(&made[1], &VerifyOptions::default(), &CancellationToken::new()).await.unwrap();
@@ -286,7 +289,10 @@ async fn what_is_read_stays_and_the_rest_goes() {
 
     let busy = clean::delete_one(&catalog, &made[1].manifest.name, clock::now()).await.unwrap_err();
     assert_eq!(busy.kind(), ErrorKind::Busy);
-    assert!(busy.to_string().contains(&format!("is being read: download by process {me} on {}", store::host())), "{busy}");
+    assert!(
+        busy.to_string().contains(&format!("is being read: download by process {me} on {}", bsonvault::system::host())),
+        "{busy}"
+    );
     assert!(busy.hint_text().unwrap().contains("wait"), "{busy:?}");
 
     let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
@@ -320,7 +326,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
 async fn a_note_of_another_machine_counts_while_it_is_fresh_and_one_of_a_dead_process_does_not() {
     let root = TempDir::new().unwrap();
     let catalog = open(root.path());
-    let here = store::host();
+    let here = bsonvault::system::host();
     for (host, age, stays) in
         [("elsewhere", 5, true), ("elsewhere", -5, true), ("elsewhere", 31, false), ("elsewhere", -300, false), (&here, 1, false)]
     {
@@ -533,7 +539,7 @@ async fn a_verify_that_hangs_keeps_its_backup_and_a_killed_one_does_not() {
     let child = stopped_verify(&cli, &backup).await;
     // Its heartbeat is long ago; the lock tells that it is there.
     for path in readers(&backup) {
-        file(path, note(&store::host(), 600));
+        file(path, note(&bsonvault::system::host(), 600));
     }
     let report = cli.json(&["clean", "--keep", "1"]).await;
     assert_eq!(names(&report["deleted"]), [""; 0], "{report}");
@@ -544,7 +550,7 @@ async fn a_verify_that_hangs_keeps_its_backup_and_a_killed_one_does_not() {
 
     let mut child = stopped_verify(&cli, &backup).await;
     let report = cli.json(&["clean", "--keep", "1"]).await;
-    let expected = format!("is being read: verify by process {} on {}", child.id(), store::host());
+    let expected = format!("is being read: verify by process {} on {}", child.id(), bsonvault::system::host());
     assert!(report["kept"][1]["reasons"][0].as_str().unwrap().contains(&expected), "{report}");
     child.kill().unwrap();
     child.wait().unwrap();

@@ -8,16 +8,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use bson::{Document, doc, rawdoc};
-use bsonvault::catalog::Backup;
-use bsonvault::engine::drill::{self, DrillOptions, DrillReport};
+use bsonvault::context::progress::Progress;
 use bsonvault::engine::record;
+use bsonvault::engine::test_restore::{self, TestRestoreOptions, TestRestoreReport};
 use bsonvault::engine::verify::VerifyOptions;
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::RawValue;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
+use bsonvault::repository::catalog::Backup;
 use mongodb::Client;
 use support::cli::{Cli, finish};
 use support::server::{Server, ServerOptions};
@@ -25,9 +25,9 @@ use support::vault::{Vault, insert, numbered, snapshot, with_manifest};
 use support::zoo::{self, ZooOptions};
 use tokio_util::sync::CancellationToken;
 
-async fn run(backup: &Backup, target: &Server, options: &DrillOptions) -> Result<DrillReport, Error> {
+async fn run(backup: &Backup, target: &Server, options: &TestRestoreOptions) -> Result<TestRestoreReport, Error> {
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-    drill::run(backup, &uri, None, options, &Progress::default(), &CancellationToken::new()).await
+    test_restore::run(backup, &uri, None, options, &Progress::default(), &CancellationToken::new()).await
 }
 
 async fn last(backup: &Backup, kind: CheckKind) -> Option<Check> {
@@ -121,7 +121,7 @@ async fn a_drill_of_everything_passes_leaves_nothing_and_is_listed() {
     assert_eq!(shown["verified"]["checks"].as_array().map(Vec::len), Some(2), "{shown}");
     let text = cli.run(&["show", "another"]).await.stdout;
     assert!(text.contains("drill: passed at ") && text.contains(", into MongoDB "), "{text}");
-    let moved = bsonvault::store::Store::open(&path).unwrap().below("another");
+    let moved = bsonvault::repository::backend::Store::open(&path).unwrap().below("another");
     moved.delete_all(key::MANIFEST).await.unwrap();
     assert!(!Path::new(&path).join("another").exists());
 }
@@ -135,10 +135,10 @@ async fn the_source_is_spared_unless_that_is_asked_for() {
     let before = snapshot(&client).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    let error = run(&backup, &source, &DrillOptions::default()).await.unwrap_err();
+    let error = run(&backup, &source, &TestRestoreOptions::default()).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("the backup came from"), "{error}");
     assert_eq!(last(&backup, CheckKind::Restore).await, None);
-    let report = run(&backup, &source, &DrillOptions { allow_same: true, ..DrillOptions::default() }).await.unwrap();
+    let report = run(&backup, &source, &TestRestoreOptions { allow_same: true, ..TestRestoreOptions::default() }).await.unwrap();
     assert_eq!(report.collections[0].namespace, "a=b*.c=*");
     assert_eq!(snapshot(&client).await, before);
 }
@@ -237,7 +237,7 @@ async fn an_index_that_cannot_be_built_fails_it_and_nothing_stays() {
         manifest.collections[0].indexes[1] = RawValue::of(&unique);
     })
     .await;
-    let error = run(&backup, &target, &DrillOptions::default()).await.unwrap_err();
+    let error = run(&backup, &target, &TestRestoreOptions::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), (ErrorKind::Server, 1), "{error}");
     assert!(error.to_string().contains("d.c") && !error.to_string().contains("bsonvault_drill"), "{error}");
     assert_eq!(snapshot(&b).await, before);
@@ -270,8 +270,8 @@ async fn a_login_that_could_not_drop_them_again_is_refused_before_anything_is_ma
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let uri = MongoUri::parse(Role::Target, &target.uri().replace("root:secret", "most:p")).unwrap();
-    let options = DrillOptions::default();
-    let tried = drill::run(&backup, &uri, None, &options, &Progress::default(), &CancellationToken::new()).await;
+    let options = TestRestoreOptions::default();
+    let tried = test_restore::run(&backup, &uri, None, &options, &Progress::default(), &CancellationToken::new()).await;
     let error = tried.unwrap_err();
     assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("dropDatabase on bsonvault_drill_"), "{error}");
     assert_eq!(scratch(&target.client().await).await, Vec::<String>::new());
@@ -319,8 +319,8 @@ async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
     // One that lives, and is slow.
     slow_inserts(&target, Some(15_000)).await;
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
-    let (options, progress, stop) = (DrillOptions::default(), Progress::default(), CancellationToken::new());
-    let live = drill::run(&backup, &uri, None, &options, &progress, &stop);
+    let (options, progress, stop) = (TestRestoreOptions::default(), Progress::default(), CancellationToken::new());
+    let live = test_restore::run(&backup, &uri, None, &options, &progress, &stop);
     let others = async {
         let of_the_live_one = until_scratch_appears(&b).await;
         // One that is killed, in the middle.
@@ -333,7 +333,7 @@ async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
         finish(child).await;
         assert_eq!(scratch(&b).await.len(), 2);
         // And one that comes after it.
-        run(&backup, &target, &DrillOptions::default()).await.unwrap();
+        run(&backup, &target, &TestRestoreOptions::default()).await.unwrap();
         assert_eq!(scratch(&b).await, of_the_live_one);
         slow_inserts(&target, None).await;
     };
@@ -357,8 +357,8 @@ async fn a_drill_that_lost_its_databases_ends_and_makes_nothing_anew() {
         b.database(&name).collection::<Document>("bsonvault.import").delete_one(doc! { "_id": "drill" }).await.unwrap();
     };
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
-    let (options, progress, stop) = (DrillOptions::default(), Progress::default(), CancellationToken::new());
-    let drill = drill::run(&backup, &uri, None, &options, &progress, &stop);
+    let (options, progress, stop) = (TestRestoreOptions::default(), Progress::default(), CancellationToken::new());
+    let drill = test_restore::run(&backup, &uri, None, &options, &progress, &stop);
     let (result, ()) = tokio::join!(drill, thief);
     let error = result.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("taken over"), "{error}");

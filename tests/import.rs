@@ -10,7 +10,7 @@ use std::time::Duration;
 use bson::spec::BinarySubtype;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, rawdoc};
 use bsonvault::engine::Tuning;
-use bsonvault::engine::restore::{IndexMode, RestoreOptions, RestoreReport};
+use bsonvault::engine::import::{ImportOptions, ImportReport, IndexMode};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::RawValue;
 use futures::TryStreamExt as _;
@@ -37,7 +37,7 @@ async fn one_of_everything_comes_back_and_replaces_what_stands_there() {
 
     // Over itself, with less memory than one frame takes.
     let tuning = Tuning { writers: Some(3), memory_bytes: 1, ..Tuning::default() };
-    let options = RestoreOptions { tuning, ..RestoreOptions::default() };
+    let options = ImportOptions { tuning, ..ImportOptions::default() };
     let second = vault.import_with(&backup, &target.uri(), None, &options).await.unwrap();
     assert_eq!(second.collections, first.collections);
     assert_same(&a, &b, CompareOptions::default()).await;
@@ -108,8 +108,8 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
     let vault = Vault::new();
     let both = vault.backup(&source, &[]).await;
     let one = vault.backup(&source, &["one"]).await;
-    let renamed = |name: &str| RestoreOptions { database: Some(name.to_owned()), ..RestoreOptions::default() };
-    let expect = |result: Result<RestoreReport, Error>, kind: ErrorKind, words: &str| {
+    let renamed = |name: &str| ImportOptions { database: Some(name.to_owned()), ..ImportOptions::default() };
+    let expect = |result: Result<ImportReport, Error>, kind: ErrorKind, words: &str| {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(words), "{words:?} is not in: {error}");
@@ -125,7 +125,7 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
     let behind = source.uri_through(link.port());
     expect(vault.import(&moved, &behind).await, ErrorKind::Refused, "the same id");
     // What is configured as the source: by its hosts, and behind another address by its process.
-    let options = RestoreOptions::default();
+    let options = ImportOptions::default();
     let result = vault.import_with(&both, &target.uri(), Some(&target.uri()), &options).await;
     expect(result, ErrorKind::Refused, "the configured source");
     let link = Link::to(target.port(), LinkOptions::default());
@@ -152,7 +152,7 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
 
     // And with nothing in the way, a source that does not answer keeps no one.
     vault.import_with(&one, &target.uri(), Some(&nobody), &renamed("fresh")).await.unwrap();
-    let allowed = RestoreOptions { allow_same: true, ..renamed("fresh") };
+    let allowed = ImportOptions { allow_same: true, ..renamed("fresh") };
     vault.import_with(&one, &source.uri(), Some(&source.uri()), &allowed).await.unwrap();
     assert_same(&a, &b, only("fresh")).await;
     assert_eq!(documents(&a.database("fresh"), "c").await.len(), 2000);
@@ -180,7 +180,7 @@ async fn one_database_may_get_another_name() {
     let backup = vault.backup(&source, &["zoo"]).await;
     let by_path = target.uri().replace("/?", "/by_path?");
     vault.import(&backup, &by_path).await.unwrap();
-    let options = RestoreOptions { database: Some("by_option".to_owned()), ..RestoreOptions::default() };
+    let options = ImportOptions { database: Some("by_option".to_owned()), ..ImportOptions::default() };
     vault.import_with(&backup, &by_path, None, &options).await.unwrap();
     for name in ["by_path", "by_option"] {
         let rename = [("zoo".to_owned(), name.to_owned())].into();
@@ -316,7 +316,7 @@ async fn a_capped_collection_keeps_its_order() {
     target
         .fail_command(doc! { "times": 2 }, doc! { "failCommands": ["insert"], "closeConnection": true, "appName": "bsonvault" })
         .await;
-    vault.import_with(&backup, &target.uri(), None, &RestoreOptions { tuning, ..RestoreOptions::default() }).await.unwrap();
+    vault.import_with(&backup, &target.uri(), None, &ImportOptions { tuning, ..ImportOptions::default() }).await.unwrap();
     assert_same(&a, &b, CompareOptions::default()).await;
 }
 
@@ -421,10 +421,10 @@ async fn indexes_that_cannot_be_built_fail_the_import_by_name() {
     assert!(b.database("ix").list_collection_names().await.unwrap().is_empty());
 
     // The documents without them, and then those that can be built.
-    let skip = RestoreOptions { indexes: IndexMode::Skip, ..RestoreOptions::default() };
+    let skip = ImportOptions { indexes: IndexMode::Skip, ..ImportOptions::default() };
     let report = vault.import_with(&backup, &target.uri(), None, &skip).await.unwrap();
     assert_eq!((report.indexes, report.skipped_indexes.len()), (0, 6));
-    let only = RestoreOptions { indexes: IndexMode::Only, ..RestoreOptions::default() };
+    let only = ImportOptions { indexes: IndexMode::Only, ..ImportOptions::default() };
     for built in [2, 0] {
         let plan = vault.run(&backup, &target.uri(), &only).await.unwrap();
         assert_eq!((plan.indexes, plan.failed_indexes.len()), (built, 4), "{plan:?}");

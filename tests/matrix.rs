@@ -18,16 +18,16 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::catalog::{Backup, Catalog};
+use bsonvault::context::progress::Progress;
 use bsonvault::engine::backup::{self, BackupOptions};
-use bsonvault::engine::restore::{self, RestoreOptions, RestoreReport};
+use bsonvault::engine::import::{self, ImportOptions, ImportReport};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespacePattern;
-use bsonvault::pipeline::progress::Progress;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
 use support::bank::{self, Bank, BankOptions};
@@ -128,9 +128,9 @@ impl Vault {
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }
 
-    async fn import(&self, backup: &Backup, target: &Server) -> Result<RestoreReport, Error> {
+    async fn import(&self, backup: &Backup, target: &Server) -> Result<ImportReport, Error> {
         let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-        let report = restore::run(backup, &uri, None, &RestoreOptions::default(), &Progress::default(), &self.stop).await?;
+        let report = import::run(backup, &uri, None, &ImportOptions::default(), &Progress::default(), &self.stop).await?;
         assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
         Ok(report)
     }

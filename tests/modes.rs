@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bson::raw::cstr;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
-use bsonvault::catalog::Backup;
-use bsonvault::engine::restore::{IndexMode, RestoreMode, RestoreOptions, RestoreReport};
+use bsonvault::engine::import::{ImportMode, ImportOptions, ImportReport, IndexMode};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::LeftOut;
 use bsonvault::names::{NamespacePattern, NamespaceRename};
+use bsonvault::repository::catalog::Backup;
 use mongodb::Database;
 use support::cli::Cli;
 use support::server::{Server, ServerOptions};
@@ -21,13 +21,13 @@ use support::vault::{Vault, documents, insert, numbered, snapshot, with_manifest
 
 const QUICK: Duration = Duration::from_millis(60);
 
-fn options(change: impl FnOnce(&mut RestoreOptions)) -> RestoreOptions {
-    let mut options = RestoreOptions { lease: Some(QUICK), ..RestoreOptions::default() };
+fn options(change: impl FnOnce(&mut ImportOptions)) -> ImportOptions {
+    let mut options = ImportOptions { lease: Some(QUICK), ..ImportOptions::default() };
     change(&mut options);
     options
 }
 
-fn mode(mode: RestoreMode) -> RestoreOptions {
+fn mode(mode: ImportMode) -> ImportOptions {
     options(|o| o.mode = mode)
 }
 
@@ -39,7 +39,7 @@ fn renames(texts: &[&str]) -> Vec<NamespaceRename> {
     texts.iter().map(|text| NamespaceRename::parse(text).unwrap()).collect()
 }
 
-fn refused(result: Result<RestoreReport, Error>, kind: ErrorKind, words: &[&str]) -> Error {
+fn refused(result: Result<ImportReport, Error>, kind: ErrorKind, words: &[&str]) -> Error {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     for word in words {
@@ -91,11 +91,11 @@ async fn fail_names_what_stands_and_writes_nothing() {
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let before = snapshot(&b).await;
-    let error = refused(vault.run(&backup, &target.uri(), &mode(RestoreMode::Fail)).await, ErrorKind::Refused, &["d.v"]);
+    let error = refused(vault.run(&backup, &target.uri(), &mode(ImportMode::Fail)).await, ErrorKind::Refused, &["d.v"]);
     assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("--rename"), "{error}");
     assert_eq!(snapshot(&b).await, before);
     // With nothing in the way it is an import like any other.
-    let without = options(|o| (o.mode, o.exclude) = (RestoreMode::Fail, patterns(&["d.v"])));
+    let without = options(|o| (o.mode, o.exclude) = (ImportMode::Fail, patterns(&["d.v"])));
     vault.run(&backup, &target.uri(), &without).await.unwrap();
     assert_eq!(names(&b.database("d")).await, ["c", "free", "other", "v"]);
     assert_eq!(documents(&b.database("d"), "v").await.len(), 1);
@@ -109,7 +109,7 @@ async fn what_is_made_while_an_import_runs_is_left_alone_where_nothing_may_be_re
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let uri = target.uri();
-    for (mode, words) in [(RestoreMode::Fail, "in the way"), (RestoreMode::Merge, "capped")] {
+    for (mode, words) in [(ImportMode::Fail, "in the way"), (ImportMode::Merge, "capped")] {
         let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 5000, "appName": "bsonvault" };
         target.fail_command(doc! { "times": 1 }, slow).await;
         let made = async {
@@ -198,7 +198,7 @@ async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
     let backup = vault.backup(&source, &[]).await;
     // The second time there is nothing left to change.
     for _ in 0..2 {
-        let report = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await.unwrap();
+        let report = vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await.unwrap();
         assert_eq!(report.documents, backup.manifest.totals.documents);
         assert_eq!(names(&b).await, ["c", "created", "large", "odd", "v"]);
         assert_eq!(indexes(&b, "large").await, ["_id_", "m", "n"]);
@@ -244,7 +244,7 @@ async fn merge_refuses_what_it_cannot_merge_into_before_it_writes() {
     let backup = vault.backup(&source, &[]).await;
     let before = snapshot(&b).await;
     let error = refused(
-        vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await,
+        vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await,
         ErrorKind::Refused,
         &[
             "d.options (option \"collation\" differs)",
@@ -274,7 +274,7 @@ async fn a_merge_that_a_unique_index_refuses_is_given_up_and_in_nobodys_way() {
     }
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    let result = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await;
+    let result = vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await;
     let error = refused(result, ErrorKind::Server, &["merging into d.c", "merging into d.dollar", "11000"]);
     assert!(error.hint_text().unwrap().contains("everything else is imported"), "{error:?}");
     assert_eq!(names(&b).await, ["c", "dollar", "fine"]);
@@ -392,7 +392,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
     let backup = vault.backup(&server, &[]).await;
     let (wanted, capped) = (documents(&d, "c").await, documents(&d, "capped").await);
     let of_mode =
-        |which: RestoreMode, of: &'static str| options(|o| (o.allow_same, o.mode, o.include) = (true, which, patterns(&[of])));
+        |which: ImportMode, of: &'static str| options(|o| (o.allow_same, o.mode, o.include) = (true, which, patterns(&[of])));
     d.drop().await.unwrap();
     let whole = options(|o| o.allow_same = true);
     vault.run(&backup, &server.uri(), &whole).await.unwrap();
@@ -409,7 +409,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
             server.fail_command(doc! { "times": 2 }, lost).await;
         }
         for _ in 0..2 {
-            vault.run(&backup, &server.uri(), &of_mode(RestoreMode::Merge, "d.c")).await.unwrap();
+            vault.run(&backup, &server.uri(), &of_mode(ImportMode::Merge, "d.c")).await.unwrap();
             let there = documents(&d, "c").await;
             assert!(wanted.iter().all(|document| there.contains(document)), "{command}");
             assert_eq!((there.len(), hidden().await), (wanted.len() + 4, 0), "{command}");
@@ -418,7 +418,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
     // Added beside others.
     d.collection::<Document>("c").drop().await.unwrap();
     insert(&d, "c", [doc! { "_id": 0, "side": "old" }, doc! { "_id": 7, "side": "old" }]).await;
-    let report = vault.run(&backup, &server.uri(), &of_mode(RestoreMode::Add, "d.c")).await.unwrap();
+    let report = vault.run(&backup, &server.uri(), &of_mode(ImportMode::Add, "d.c")).await.unwrap();
     assert_eq!((report.not_added, documents(&d, "c").await.len()), (2, wanted.len()));
 
     // Killed where the old ones are gone and the new ones not there yet; and then a new one is refused.
@@ -474,10 +474,10 @@ async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
     }
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    let report = vault.run(&backup, &target.uri(), &mode(RestoreMode::Add)).await.unwrap();
+    let report = vault.run(&backup, &target.uri(), &mode(ImportMode::Add)).await.unwrap();
     assert_eq!(report.not_added, 20);
     assert_eq!((documents(&b, "c").await.len(), documents(&b, "ids").await.len()), (40, 40));
-    let result = vault.run(&backup, &target.uri(), &mode(RestoreMode::Merge)).await;
+    let result = vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await;
     refused(result, ErrorKind::Server, &["merging into d.c", "11000", "\\x"]);
     // An index that cannot be built says so in such words, too: it fails, and what it fails by is the command.
     b.collection::<Document>("c").drop().await.unwrap();
@@ -802,7 +802,7 @@ async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_n
     );
     assert!(error.hint_text().unwrap().contains("`readWrite` and `dbAdmin`"), "{error:?}");
     assert_eq!(held().await, before);
-    for mode in [RestoreMode::Replace, RestoreMode::Merge] {
+    for mode in [ImportMode::Replace, ImportMode::Merge] {
         vault.run(&one, &uri, &options(|o| (o.mode, o.prune) = (mode, true))).await.unwrap();
         assert_eq!(names(&b.database("one")).await, ["c", "strict", "v"]);
         assert_eq!(documents(&b.database("one"), "c").await, documents(&a.database("one"), "c").await);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
-use bsonvault::engine::restore::outline::{Outline, Outlined};
+use bsonvault::engine::import::outline::{Outline, Outlined};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};

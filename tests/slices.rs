@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::{DateTime, Document, RawDocumentBuf, Timestamp, doc};
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::backup::{self, BackupOptions};
-use bsonvault::engine::drill::{self, DrillOptions};
-use bsonvault::engine::restore::RestoreOptions;
+use bsonvault::engine::import::ImportOptions;
+use bsonvault::engine::test_restore::{self, TestRestoreOptions};
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::checks::CheckKind;
@@ -20,7 +19,8 @@ use bsonvault::format::digest::Content;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::{NamespacePattern, NamespaceRename};
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::Database;
 use support::backups::{content, divided, fill_large, walk};
@@ -79,8 +79,8 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     // Entries of the slice are no documents.
     let verified = verify::run(&backup, &VerifyOptions { deep: true }, &vault.stop).await.unwrap();
     assert!(verified.is_sound() && backup.manifest.oplog.as_ref().unwrap().content().documents > 50, "{verified:?}");
-    assert_eq!(verified.documents, backup.manifest.totals().documents);
-    let report = vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    assert_eq!(verified.documents, backup.manifest.totals.documents);
+    let report = vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
     let replayed = report.replayed.unwrap();
     assert!(replayed.operations > 50 && replayed.entries > 50, "{replayed:?}");
     let copy = target.client().await;
@@ -95,10 +95,10 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     assert_eq!(bank::check(&copy, "moment").await, Vec::<String>::new());
 
     // A part of it, under other names, is of the same moment.
-    let options = RestoreOptions {
+    let options = ImportOptions {
         exclude: vec![NamespacePattern::parse("moment.large").unwrap()],
         renames: vec![NamespaceRename::parse("moment.*=part.*").unwrap()],
-        ..RestoreOptions::default()
+        ..ImportOptions::default()
     };
     vault.run(&backup, &target.uri(), &options).await.unwrap();
     assert_eq!(bank::check(&copy, "part").await, Vec::<String>::new());
@@ -159,14 +159,15 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
         BackupOptions { exclude: vec![NamespacePattern::parse("out.tmp.agg_out.*-*").unwrap()], ..divided("out", u64::MAX) };
     let (backup, ()) = tokio::join!(taken(&vault, &server, &options, "out.large", 40.0), finish);
     assert_eq!(left_out(&backup), [""; 0], "what is kept out by a pattern is not named");
-    vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!(names().await, ["large", "report", "tmp.agg_out.mine"]);
     assert_eq!(content(&copy, "report").await, content(&database, "report").await);
 
     // A drill looks for what there is at the end of the slice, and not for what was listed.
     assert_ne!(backup.manifest.collections.len(), 3);
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-    let drilled = drill::run(&backup, &uri, None, &DrillOptions::default(), &vault.progress, &vault.stop).await.unwrap();
+    let drilled =
+        test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.progress, &vault.stop).await.unwrap();
     assert_eq!(drilled.collections.len(), 3);
     assert!(backup.checks().await.of(CheckKind::Restore).is_some_and(|check| check.passed));
 }
@@ -241,7 +242,7 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
     let backup = taken(&vault, &server, &options, "ddl.large", 30.0).await;
     stop.store(true, Ordering::Relaxed);
     changing.await.unwrap();
-    let report = vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
     let to: Timestamp = report.replayed.unwrap().to.into();
 
     let copy = target.client().await.database("ddl");
@@ -287,10 +288,10 @@ async fn a_target_whose_login_may_not_replay_is_told_so_before_anything_is_writt
     let roles = [doc! { "role": "readWrite", "db": "rights" }, doc! { "role": "dbAdmin", "db": "rights" }];
     target.admin(doc! { "createUser": "one", "pwd": "p", "roles": roles.to_vec() }).await.unwrap();
     let uri = target.uri().replace("root:secret", "one:p");
-    let error = vault.run(&backup, &uri, &RestoreOptions::default()).await.unwrap_err();
+    let error = vault.run(&backup, &uri, &ImportOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert!(error.to_string().contains("lacks rights to replay it: applyOps on the cluster"), "{error}");
     assert!(target.client().await.database("rights").list_collection_names().await.unwrap().is_empty());
-    vault.run(&backup, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
     assert_same(&client, &target.client().await, CompareOptions::default()).await;
 }

@@ -10,11 +10,11 @@ use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use bson::{DateTime, Document, doc, rawdoc};
-use bsonvault::catalog::Backup;
-use bsonvault::engine::restore::{IndexMode, RestoreMode, RestoreOptions};
+use bsonvault::engine::import::{ImportMode, ImportOptions, IndexMode};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::manifest::RawValue;
 use bsonvault::names::NamespacePattern;
+use bsonvault::repository::catalog::Backup;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
 use rand::rngs::StdRng;
@@ -49,8 +49,8 @@ const COMMANDS: [&str; 17] = [
 /// So that what a dead import left can be taken over at once.
 const LEASE: Duration = Duration::from_millis(60);
 
-fn quick() -> RestoreOptions {
-    RestoreOptions { lease: Some(LEASE), ..RestoreOptions::default() }
+fn quick() -> ImportOptions {
+    ImportOptions { lease: Some(LEASE), ..ImportOptions::default() }
 }
 
 /// Each collection, time series and view of a database with everything in it, in a form that shows any change, but for identities.
@@ -561,7 +561,7 @@ async fn the_longest_names_have_room_beside_them() {
         assert_same(&a, &b, CompareOptions::default()).await;
     }
     // And a mode that refuses what stands there does so before anything is written.
-    let fail = RestoreOptions { mode: RestoreMode::Fail, ..RestoreOptions::default() };
+    let fail = ImportOptions { mode: ImportMode::Fail, ..ImportOptions::default() };
     let error = vault.run(&backup, &target.uri(), &fail).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains(&name), "{error}");
 }
@@ -577,7 +577,7 @@ async fn what_was_decided_is_finished_however_many_imports_fail_to() {
     }
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    let small = RestoreOptions { include: vec![NamespacePattern::parse("two.small").unwrap()], ..quick() };
+    let small = ImportOptions { include: vec![NamespacePattern::parse("two.small").unwrap()], ..quick() };
     let fail = doc! { "failCommands": ["renameCollection"], "errorCode": 8, "appName": "bsonvault" };
     target.fail_command("alwaysOn", fail).await;
     let error = vault.run(&backup, &target.uri(), &quick()).await.unwrap_err();
@@ -658,7 +658,7 @@ async fn an_index_that_refuses_a_document_is_named_and_everything_stays_as_it_wa
     assert_eq!(documents(&old, "orders").await.len(), 1);
     assert_eq!(old.list_collection_names().await.unwrap(), ["orders"]);
 
-    let options = RestoreOptions { indexes: IndexMode::Skip, ..RestoreOptions::default() };
+    let options = ImportOptions { indexes: IndexMode::Skip, ..ImportOptions::default() };
     assert_eq!(vault.run(&backup, &target.uri(), &options).await.unwrap().documents, 40);
     assert_eq!(documents(&old, "orders").await.len(), 40);
 }

@@ -10,13 +10,13 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bson::doc;
-use bsonvault::catalog::{Catalog, State};
 use bsonvault::clock;
+use bsonvault::context::progress::Progress;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
-use bsonvault::store::{self, Store};
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Catalog, State};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use support::backups::{Vault, fill, fill_large, on};
@@ -88,13 +88,13 @@ async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let mut first = cli.spawn(&["backup"]);
     let progress = decided(&cli, &mut first).await;
-    assert_eq!((&progress["process"], &progress["host"]), (&first.id().into(), &store::host().into()));
+    assert_eq!((&progress["process"], &progress["host"]), (&first.id().into(), &bsonvault::system::host().into()));
     assert_eq!((&progress["source"], &progress["locked"]), (&json!([server.host()]), &true.into()));
 
     let begin = Instant::now();
     let second = cli.run(&["backup"]).await;
     assert!(is_busy(&second), "{second:?}");
-    let who = format!("process {} on {}", first.id(), store::host());
+    let who = format!("process {} on {}", first.id(), bsonvault::system::host());
     assert!(second.stderr.contains(&who), "{second:?}");
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     let json = cli.run(&["backup", "--json"]).await;
@@ -236,7 +236,7 @@ async fn a_backup_of_another_machine_counts_by_its_heartbeat() {
     let hosts = ["db.example:27017".to_owned(), "localhost:27017".to_owned()];
     let source = json!({ "source": ["db.example:27017"], "job": "job-7", "locked": true });
     put("stale", "elsewhere", 31, source.clone());
-    put("dead", &store::host(), 1, source.clone());
+    put("dead", &bsonvault::system::host(), 1, source.clone());
     put("without-hosts", "elsewhere", 1, json!({}));
     put("own-name", "elsewhere", 1, json!({ "source": ["localhost:27017"] }));
     put("complete", "elsewhere", 1, source.clone());

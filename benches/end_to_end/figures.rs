@@ -82,7 +82,7 @@ impl Setting {
             runs: asked.runs,
             collections: asked.collections,
             standalone: asked.standalone,
-            cores: bsonvault::pipeline::cpu::cores(),
+            cores: bsonvault::context::cpu::cores(),
             processor: value(text("/proc/cpuinfo"), "model name"),
             memory_gib: (kib / 1024.0 / 1024.0).round(),
             system: text("/proc/sys/kernel/osrelease").trim().to_owned(),

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bson::oid::ObjectId;
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
-use bsonvault::catalog::{Backup, Catalog};
+use bsonvault::context::cpu::cores;
 use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Documents;
 use bsonvault::format::frame::Decompressor;
 use bsonvault::format::segment::SeekTable;
-use bsonvault::pipeline::cpu::cores;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::options::RunCursorCommandOptions;

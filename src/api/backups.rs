@@ -11,8 +11,8 @@ use super::body::{Body, Optional};
 use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
 use super::failure::Failure;
 use super::query::{Detail, Nothing, Query, Wait};
-use crate::catalog::Hold;
 use crate::engine::download::Download;
+use crate::repository::catalog::Hold;
 use crate::service::{BackupRequest, BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
 
 type Answered<T> = Result<Answer<T>, Failure>;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::body::Known;
-use crate::catalog::provenance::{BriefSource, Selection};
 use crate::engine::clean::{CleanReport, Group};
 use crate::error::{Error, Result};
+use crate::repository::catalog::provenance::{BriefSource, Selection};
 use crate::service::{
     BackupRequest, ImportRequest, ImportedCollection, Job, JobId, NotImportableResult, ScheduleChange, VerifyProblem,
 };

@@ -11,7 +11,7 @@ use rustls::{ServerConfig, SupportedCipherSuite};
 use tokio_rustls::TlsAcceptor;
 
 use crate::error::{Error, Result};
-use crate::store;
+use crate::system;
 
 /// What takes TLS connections.
 ///
@@ -54,7 +54,7 @@ fn refused(place: &str, why: &dyn std::fmt::Display) -> Error {
 fn read(setting: &str, path: Option<PathBuf>, bytes: Option<&[u8]>) -> Result<(String, Vec<u8>)> {
     let Some(path) = path else { return Ok((setting.to_owned(), bytes.unwrap_or_default().to_vec())) };
     let place = format!("{setting}, {},", path.display());
-    let bytes = store::small_file(&path).map_err(|e| {
+    let bytes = system::small_file(&path).map_err(|e| {
         Error::usage(format!("{place} cannot be read: {e}")).hint("let the user that runs the service read it").cause(e)
     })?;
     Ok((place, bytes))

@@ -9,13 +9,13 @@ use super::progress::Faces;
 use super::{catalog, named, render, with_progress};
 use crate::clock;
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::unpack;
 use crate::error::{Error, Result};
 use crate::interop::{Opened, Packed};
 use crate::names::NamespacePattern;
-use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// Flags of `adopt`.
 #[derive(Debug, clap::Args)]

@@ -8,10 +8,10 @@ use super::progress::Faces;
 use super::render::plain;
 use super::with_progress;
 use crate::config::Config;
+use crate::context::progress::Progress;
 use crate::engine::cleanup::{self, CleanupOptions, CleanupReport};
 use crate::engine::undo::{self, UndoOptions, UndoReport};
 use crate::error::Result;
-use crate::pipeline::progress::Progress;
 
 /// `import --cleanup`.
 pub(super) async fn cleanup(

@@ -6,15 +6,15 @@ use tokio_util::sync::CancellationToken;
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{cleaned, render, unless_stopped, with_progress};
-use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean;
 use crate::error::Result;
 use crate::names::{BackupName, NamespacePattern, is_latest};
-use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::repository::backend::Store;
+use crate::repository::catalog::Catalog;
 
 /// Flags of `backup`.
 #[derive(Debug, clap::Args)]

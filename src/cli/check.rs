@@ -5,7 +5,7 @@ use super::render;
 use crate::config::{Config, Flags};
 use crate::engine::check::{self, Setup};
 use crate::error::Result;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]

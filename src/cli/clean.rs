@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::engine::clean::{self, CleanOptions};
 use crate::error::{Error, Result};
-use crate::retention::{Policy, Rule};
+use crate::repository::retention::{Policy, Rule};
 
 /// The most backups that a rule may ask for: more is a slip of the hand.
 const MOST: u32 = 1_000_000;

@@ -12,16 +12,16 @@ use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given, patterns, patterns_of};
 use super::{render, with_progress};
-use crate::catalog::{Backup, Catalog};
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, Format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ConsistencyKind, Manifest};
 use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::names::{Namespace, NamespacePattern};
-use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::repository::backend::Store;
+use crate::repository::catalog::{Backup, Catalog};
 
 /// Its flags, and those of other verbs that do the same.
 const FLAGS: [(&str, &str); 13] = [

@@ -9,10 +9,10 @@ use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
 use crate::error::{Error, Result};
 use crate::names::NamespacePattern;
-use crate::pipeline::progress::Progress;
 
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]

@@ -13,9 +13,11 @@ use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render::{self, plain};
 use super::{afterwards, with_progress};
-use crate::catalog::Backup;
 use crate::config::{Config, Flags};
-use crate::engine::restore::{self, DumpOptions, Dumped, IndexMode, Origin, PlannedOverwrite, RestoreMode, RestoreOptions};
+use crate::context::progress::Progress;
+use crate::engine::import::{
+    self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite,
+};
 use crate::engine::{record, unpack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
@@ -23,7 +25,7 @@ use crate::format::manifest::{ClusterTime, Collection};
 use crate::interop::Opened;
 use crate::mongo::MongoUri;
 use crate::names::{NamespacePattern, NamespaceRename, is_latest};
-use crate::pipeline::progress::Progress;
+use crate::repository::catalog::Backup;
 use crate::sink::users::WantedAccounts;
 
 /// What says something of a backup that is imported, and nothing where none is.
@@ -161,16 +163,16 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         };
     };
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
-    let options = RestoreOptions {
+    let options = ImportOptions {
         include: patterns(&args.include)?,
         exclude: patterns(&args.exclude)?,
         renames: args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?,
         database: args.as_name.clone(),
         mode: match args.mode {
-            Mode::Replace => RestoreMode::Replace,
-            Mode::Fail => RestoreMode::Fail,
-            Mode::Merge => RestoreMode::Merge,
-            Mode::Add => RestoreMode::Add,
+            Mode::Replace => ImportMode::Replace,
+            Mode::Fail => ImportMode::Fail,
+            Mode::Merge => ImportMode::Merge,
+            Mode::Add => ImportMode::Add,
         },
         prune: args.prune,
         indexes: match args.indexes {
@@ -183,7 +185,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         keep_replaced: args.keep_replaced,
         allow_same: args.allow_same,
         tuning: config.tuning,
-        ..RestoreOptions::default()
+        ..ImportOptions::default()
     };
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
@@ -198,7 +200,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         None => match Opened::look(asked, config.tuning.memory_bytes, stop).await.map_err(before_any_change)? {
             Opened::Dump(dump) => {
                 let how = DumpOptions { oplog_limit, ..dump_options(config) };
-                let looking = Dumped::of(*dump, how, &progress, stop);
+                let looking = DumpSource::of(*dump, how, &progress, stop);
                 let looked = with_progress(faces, &progress, looking).await;
                 Found::Dump(Box::new(looked.map_err(before_any_change)?))
             }
@@ -220,7 +222,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
 /// How something is brought into the target.
 pub(super) struct How {
     pub(super) target: MongoUri,
-    pub(super) options: RestoreOptions,
+    pub(super) options: ImportOptions,
     pub(super) dry_run: bool,
     /// Whether what holds documents is overwritten without asking.
     pub(super) yes: bool,
@@ -233,10 +235,10 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     let How { target, options, dry_run, yes, faces, progress } = how;
     let source = config.configured_source()?;
     let origin = match found {
-        Found::Backup(backup) | Found::Unpacked(backup, _) => Origin::from(&**backup),
-        Found::Dump(dumped) => Origin::from(&**dumped),
+        Found::Backup(backup) | Found::Unpacked(backup, _) => DocumentSource::from(&**backup),
+        Found::Dump(dumped) => DocumentSource::from(&**dumped),
     };
-    let mut plan = restore::plan(origin, &target, source.as_ref(), &options, stop).await.map_err(before_any_change)?;
+    let mut plan = import::plan(origin, &target, source.as_ref(), &options, stop).await.map_err(before_any_change)?;
     let overwrites = match plan.look_at_overwrites().await {
         Ok(overwrites) => overwrites.to_vec(),
         Err(e) => {
@@ -266,7 +268,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     let work = async {
         match found {
             Found::Backup(backup) | Found::Unpacked(backup, _) => record::import(backup, plan, &options, &progress, stop).await,
-            Found::Dump(dumped) => restore::execute(&**dumped, plan, &options, &progress, stop).await,
+            Found::Dump(dumped) => import::execute(&**dumped, plan, &options, &progress, stop).await,
         }
     };
     let report = with_progress(faces, &progress, work).await?;
@@ -308,7 +310,7 @@ pub(super) enum Found {
     Backup(Box<Backup>),
     /// One that came in a tar file, and its directory, which is gone with this.
     Unpacked(Box<Backup>, #[expect(dead_code, reason = "it is removed with this")] TempDir),
-    Dump(Box<Dumped>),
+    Dump(Box<DumpSource>),
 }
 
 impl Found {
@@ -329,7 +331,7 @@ impl Found {
         stop: &CancellationToken,
     ) -> Result<Self> {
         let options = DumpOptions { database, oplog_limit, ..dump_options(config) };
-        let looking = Dumped::open(place, options, progress, stop);
+        let looking = DumpSource::open(place, options, progress, stop);
         let looked = with_progress(faces, progress, looking).await;
         Ok(Self::Dump(Box::new(looked.map_err(before_any_change)?)))
     }
@@ -341,18 +343,12 @@ fn dump_options(config: &Config) -> DumpOptions {
 
 /// The options with the databases that are chosen. `--database` once gave the only database another name: it is still taken so if
 /// it cannot choose any. Never of `latest`, which may hold another database today.
-fn of_databases(
-    name: &str,
-    asked: &[String],
-    mut options: RestoreOptions,
-    found: &Found,
-    silent: bool,
-) -> Result<RestoreOptions> {
+fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found: &Found, silent: bool) -> Result<ImportOptions> {
     let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
     let passing: BTreeSet<&str> = found
         .collections()
         .iter()
-        .filter(|c| restore::passes(&c.namespace(), &options.include, &options.exclude))
+        .filter(|c| import::passes(&c.namespace(), &options.include, &options.exclude))
         .map(|c| c.database.as_str())
         .collect();
     let missing: Vec<&String> = asked.iter().filter(|name| !held.contains(name.as_str())).collect();

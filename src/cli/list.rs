@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::output::{self, Outcome};
 use super::{catalog, refuse_missing, render};
-use crate::catalog::{State, Summary, provenance, verified};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Result;
+use crate::repository::catalog::{State, Summary, provenance, verified};
 
 /// What the columns and states of the table mean.
 pub(super) const LEGEND: &str = "\

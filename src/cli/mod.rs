@@ -38,11 +38,11 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Catalog;
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::repository::backend::Store;
+use crate::repository::catalog::Catalog;
 use output::Outcome;
 
 const AFTER_HELP: &str = "\

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::{catalog, meant, output, provenance};
-use crate::catalog::{Backup, Latest};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::names::{LATEST, is_latest};
+use crate::repository::catalog::{Backup, Latest};
 
 /// Who asks for a backup.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(super) struct Asking {
 /// The backup that is meant. What `latest` stands for is said.
 ///
 /// # Errors
-/// Those of [`Catalog::find`](crate::catalog::Catalog::find) and [`Catalog::latest`](crate::catalog::Catalog::latest);
+/// Those of [`Catalog::find`](crate::repository::catalog::Catalog::find) and [`Catalog::latest`](crate::repository::catalog::Catalog::latest);
 /// [`ErrorKind::Usage`] for a connection string.
 pub(super) async fn find(asked: &str, asking: Asking, config: &Config) -> Result<Backup> {
     if meant::is_uri(asked) {

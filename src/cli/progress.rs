@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::render::plain;
-use crate::pipeline::progress::{ItemView, Progress, View};
+use crate::context::progress::{ItemView, Progress, View};
 
 /// How often bars are drawn.
 const DRAW: Duration = Duration::from_millis(200);

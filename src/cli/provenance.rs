@@ -1,9 +1,9 @@
 //! Where a backup came from and what was asked for, in a few words.
 
 use super::render::plain;
-use crate::catalog::Provenance;
-use crate::catalog::provenance::{BriefSource, Selection};
 use crate::format::manifest::DUMP_SCHEME;
+use crate::repository::catalog::Provenance;
+use crate::repository::catalog::provenance::{BriefSource, Selection};
 
 /// The deployment by its replica set's name and a host: `rs0 at db1:27017 and 2 more`.
 #[must_use]

@@ -8,19 +8,19 @@ use indicatif::{BinaryBytes, HumanCount};
 
 use super::lined_up::lined_up;
 use super::{provenance, verified};
-use crate::catalog::{Provenance, State, Summary};
 use crate::engine::adopt::AdoptReport;
 use crate::engine::backup::BackupPlan;
 use crate::engine::check::{CheckReport, Status};
-use crate::engine::drill::DrillReport;
 use crate::engine::export::ExportReport;
-use crate::engine::restore::{
-    IndexMode, Overwriting, PlannedNamespace, PlannedOverwrite, RestoreMode, RestorePlan, RestoreReport, RestoredCollection,
+use crate::engine::import::{
+    ImportMode, ImportPlan, ImportReport, ImportedCollection, IndexMode, Overwriting, PlannedNamespace, PlannedOverwrite,
 };
+use crate::engine::test_restore::TestRestoreReport;
 use crate::engine::verify::VerifyReport;
 use crate::few::{self, LISTED};
 use crate::format::checks::Checks;
 use crate::format::manifest::{CollectionKind, Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice, Source};
+use crate::repository::catalog::{Provenance, State, Summary};
 
 /// How long a backup took, in seconds.
 #[must_use]
@@ -162,7 +162,7 @@ pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
 
 /// What an import will do.
 #[must_use]
-pub fn restore_plan(plan: &RestorePlan) -> String {
+pub fn restore_plan(plan: &ImportPlan) -> String {
     let overwrites: HashMap<String, &PlannedOverwrite> =
         plan.overwrites.iter().flatten().map(|o| (o.namespace.to_string(), o)).collect();
     let held_by = |name: &String| overwrites.get(name).and_then(|overwritten| held(overwritten));
@@ -178,7 +178,7 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
     if let Some(oplog) = &plan.oplog {
         text += &format!("the oplog is replayed up to {}: {} entries\n", oplog.to, HumanCount(oplog.entries));
     }
-    if matches!(plan.mode, RestoreMode::Merge | RestoreMode::Add) {
+    if matches!(plan.mode, ImportMode::Merge | ImportMode::Add) {
         text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
     }
     for namespace in &plan.prunes {
@@ -192,12 +192,12 @@ pub fn restore_plan(plan: &RestorePlan) -> String {
 }
 
 /// What is to become of one namespace; `held` is how much what stands there holds, where that is overwritten.
-fn planned(plan: &RestorePlan, c: &PlannedNamespace, held: Option<String>) -> [String; 7] {
+fn planned(plan: &ImportPlan, c: &PlannedNamespace, held: Option<String>) -> [String; 7] {
     let standing = match (&c.replaces, plan.mode, plan.indexes) {
         (None, ..) => "nothing".to_owned(),
         (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
-        (Some(kind), RestoreMode::Merge, _) => format!("a {kind}, merged into"),
-        (Some(kind), RestoreMode::Add, _) => format!("a {kind}, added to"),
+        (Some(kind), ImportMode::Merge, _) => format!("a {kind}, merged into"),
+        (Some(kind), ImportMode::Add, _) => format!("a {kind}, added to"),
         (Some(kind), ..) => format!("a {kind}, replaced"),
     };
     [
@@ -233,7 +233,7 @@ fn held(overwrite: &PlannedOverwrite) -> Option<String> {
 
 /// What an import did.
 #[must_use]
-pub fn import(report: &RestoreReport) -> String {
+pub fn import(report: &ImportReport) -> String {
     let table = if report.added.is_some() { added(report) } else { imported(report) };
     let data = match report.added {
         Some(added) => format!(
@@ -305,7 +305,7 @@ pub fn import(report: &RestoreReport) -> String {
 }
 
 /// Each namespace of an import, and whether it reads back.
-fn imported(report: &RestoreReport) -> String {
+fn imported(report: &ImportReport) -> String {
     let rows = || {
         report.collections.iter().map(|c| {
             [
@@ -322,7 +322,7 @@ fn imported(report: &RestoreReport) -> String {
 }
 
 /// Each namespace that documents were added to, and how many. What stood there before is not part of what is read back.
-fn added(report: &RestoreReport) -> String {
+fn added(report: &ImportReport) -> String {
     let rows = || {
         report.collections.iter().map(|c| {
             let added = c.added.unwrap_or(c.documents);
@@ -341,7 +341,7 @@ fn added(report: &RestoreReport) -> String {
     lined_up(header, &[2, 3, 4, 5], rows)
 }
 
-fn reads_back(report: &RestoreReport, c: &RestoredCollection) -> String {
+fn reads_back(report: &ImportReport, c: &ImportedCollection) -> String {
     match (report.not_read_back, c.digest_matches) {
         (true, _) => "not done".to_owned(),
         (false, true) => "the same".to_owned(),
@@ -350,7 +350,7 @@ fn reads_back(report: &RestoreReport, c: &RestoredCollection) -> String {
 }
 
 /// What an import had to change in documents, as the server would have.
-fn changed_ids(collections: &[RestoredCollection]) -> String {
+fn changed_ids(collections: &[ImportedCollection]) -> String {
     let mut text = String::new();
     for c in collections {
         let name = plain(&c.namespace);
@@ -430,7 +430,7 @@ pub fn verify(report: &VerifyReport) -> String {
 
 /// A drill that passed.
 #[must_use]
-pub fn drill(report: &DrillReport) -> String {
+pub fn drill(report: &TestRestoreReport) -> String {
     let mut text = format!(
         "backup       {}\npath         {}\ntarget       {} (MongoDB {})\n",
         report.name, report.path, report.target, report.server_version

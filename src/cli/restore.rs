@@ -13,13 +13,13 @@ use super::output::Outcome;
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
 use crate::config::{Config, Flags};
-use crate::engine::restore::{CANNOT_BE_ADDED_TO, Dumped, IndexMode, RestoreMode, RestoreOptions};
+use crate::context::progress::Progress;
+use crate::engine::import::{CANNOT_BE_ADDED_TO, DumpSource, ImportMode, ImportOptions, IndexMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::interop::Dump;
 use crate::mongo::{MongoUri, Role};
 use crate::names::{Namespace, NamespacePattern, NamespaceRename};
-use crate::pipeline::progress::Progress;
 use crate::sink::Alterations;
 use crate::sink::users::{self, WantedAccounts};
 
@@ -278,9 +278,9 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
 }
 
 /// What is restored of this dump, and how.
-fn options(args: &Args, database: Option<&str>, dumped: &Dumped, config: &Config) -> Result<RestoreOptions> {
-    let mut options = RestoreOptions {
-        mode: if args.drop { RestoreMode::Replace } else { RestoreMode::Add },
+fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Config) -> Result<ImportOptions> {
+    let mut options = ImportOptions {
+        mode: if args.drop { ImportMode::Replace } else { ImportMode::Add },
         indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
         allow_duplicates: !args.stops_on_error(),
         include: tools::patterns(&args.ns_include)?,
@@ -293,7 +293,7 @@ fn options(args: &Args, database: Option<&str>, dumped: &Dumped, config: &Config
         },
         in_place: true,
         tuning: config.tuning,
-        ..RestoreOptions::default()
+        ..ImportOptions::default()
     };
     let databases: std::collections::BTreeSet<&str> = dumped.collections().iter().map(|c| c.database.as_str()).collect();
     for database in databases {
@@ -318,7 +318,7 @@ fn options(args: &Args, database: Option<&str>, dumped: &Dumped, config: &Config
 }
 
 /// The users and roles that are restored: of a whole dump those that the patterns let through, of a database on request.
-fn accounts(args: &Args, database: Option<&str>, options: &RestoreOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
+fn accounts(args: &Args, database: Option<&str>, options: &ImportOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
     if args.restore_db_users_and_roles {
         if !dump.has_users() {
             return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
@@ -337,7 +337,7 @@ fn accounts(args: &Args, database: Option<&str>, options: &RestoreOptions, dump:
 
 /// `--db` and `--collection`: of an archive and of a whole dump, what is restored. The directory of one database and the file of one collection have the database's name
 /// already.
-fn choose(options: &mut RestoreOptions, dumped: &Dumped, database: &str, collection: Option<&str>) -> Result<()> {
+fn choose(options: &mut ImportOptions, dumped: &DumpSource, database: &str, collection: Option<&str>) -> Result<()> {
     let dump = dumped.dump();
     match (collection, dumped.collections()) {
         (Some(name), [only]) if dump.is_of_one_database() && !Path::new(&dump.location()).is_dir() => {

@@ -10,12 +10,12 @@ use super::progress::Faces;
 use super::{tuned, with_progress, working_directory};
 use crate::config::edit::{self, Target, Tuned};
 use crate::config::{Config, Flags};
+use crate::context::progress::Progress;
 use crate::engine::tune::{self, TuneOptions, TuneReport, Wanted};
 use crate::error::Result;
 use crate::format::frame;
 use crate::names::NamespacePattern;
-use crate::pipeline::progress::Progress;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// Flags of `tune`.
 #[derive(Debug, clap::Args)]

@@ -197,7 +197,7 @@ fn limit(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "the source",
         Limit::Rate => "BACKUP_MAX_MBIT",
-        Limit::Cpu => "compression",
+        Limit::CpuPool => "compression",
         Limit::Disk => "the disk",
     }
 }
@@ -238,7 +238,7 @@ mod tests {
                 bytes_per_second: 1e8,
                 seconds,
                 stored_bytes: 1 << 30,
-                limit: Limit::Cpu,
+                limit: Limit::CpuPool,
                 fits: true,
             },
             chosen,

@@ -7,15 +7,15 @@ use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
-use crate::catalog::Backup;
 use crate::config::{Config, Flags};
-use crate::engine::drill::{self, DrillOptions};
+use crate::context::progress::Progress;
 use crate::engine::record;
+use crate::engine::test_restore::{self, TestRestoreOptions};
 use crate::engine::verify::VerifyOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::mongo::MongoUri;
-use crate::pipeline::progress::Progress;
+use crate::repository::catalog::Backup;
 
 const HINT: &str = "do not rely on it: take a new backup, and look after the disk that it is on";
 
@@ -95,10 +95,10 @@ async fn drill(
     faces: Faces,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let options = DrillOptions { allow_same: args.allow_same, lease: None, tuning: config.tuning };
+    let options = TestRestoreOptions { allow_same: args.allow_same, lease: None, tuning: config.tuning };
     let source = config.configured_source()?;
     let progress = Progress::default();
-    let work = drill::run(backup, target, source.as_ref(), &options, &progress, stop);
+    let work = test_restore::run(backup, target, source.as_ref(), &options, &progress, stop);
     match with_progress(faces, &progress, work).await {
         Ok(report) => {
             let mut fields = output::fields(&report)?;

@@ -12,7 +12,7 @@ use super::places::{Origin, Places, find, place};
 use super::settings::{FRAME, Flags, LEVEL, LONG_DISTANCE, READERS, Setting};
 use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store;
+use crate::system;
 
 /// What measuring finds out, to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +159,7 @@ fn read(path: &Path) -> Result<(PathBuf, Option<(String, Metadata)>)> {
     if !found.is_file() {
         return Err(Error::usage(format!("{} is not a file", file.display())));
     }
-    match store::small_file(&file).map(String::from_utf8) {
+    match system::small_file(&file).map(String::from_utf8) {
         Ok(Ok(text)) => Ok((file, Some((text, found)))),
         Ok(Err(_)) => Err(Error::usage(format!("{} is not text in UTF-8: it is left as it is", file.display()))),
         Err(e) => Err(failed("read", &file, e)),

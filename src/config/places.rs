@@ -14,7 +14,7 @@ use super::unknown::Unknown;
 use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, Result};
 use crate::names::nearest;
-use crate::store;
+use crate::system;
 
 /// Variables of this prefix are the HTTP server's own.
 pub(super) const SERVER_PREFIX: &str = "ROCKET_";
@@ -239,7 +239,7 @@ fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>, Vec<Unkno
 
 fn read_if_there(directory: &Path, name: &str) -> Result<Option<String>> {
     let text = |bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::new(IoKind::InvalidData, "it is not text in UTF-8"));
-    match store::small_file(&directory.join(name)).and_then(text) {
+    match system::small_file(&directory.join(name)).and_then(text) {
         Ok(content) => Ok(Some(content)),
         Err(e) if e.kind() == IoKind::NotFound => Ok(None),
         Err(e) => Err(Error::usage(format!("{name} in the working directory cannot be read: {e}")).cause(e)),

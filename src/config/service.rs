@@ -15,7 +15,7 @@ use super::settings::{
 };
 use super::values::{count, parsed, text, truth, whole_number};
 use crate::error::{Error, Result};
-use crate::retention::Policy;
+use crate::repository::retention::Policy;
 use crate::schedule::{Cadence, Expression, HOURS};
 
 /// The file of the state where only its directory is known.

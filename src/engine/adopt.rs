@@ -12,9 +12,12 @@ use super::backup::commit::{self, About};
 use super::backup::pulse::{self, Pulse};
 use super::backup::{self, turn, unless_stopped};
 use super::dump_oplog::{Slice, none};
-use super::restore::select::passes;
+use super::import::select::passes;
 use super::{Tuning, replayed};
 use crate::clock;
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::{Item, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
 use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
@@ -27,12 +30,9 @@ use crate::format::manifest::{
 use crate::format::segment;
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace, NamespacePattern};
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::{Item, Progress};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
+use crate::repository::backend::{Lock, Store};
 use crate::sink::users::Accounts;
-use crate::store::{Lock, Store};
 
 /// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
 const LEVEL: i32 = 3;
@@ -191,7 +191,7 @@ async fn execute(
     progress.begin("reading");
     let settings = settings(options);
     let (budget, held) = memory(options, dump);
-    let cpu = Cpu::of_this_machine();
+    let cpu = CpuPool::of_this_machine();
     let writing = Writing {
         place,
         compressors: Arc::new(Compressors::new(settings.compression())),
@@ -291,9 +291,9 @@ fn settings(options: &AdoptOptions) -> Settings {
 
 /// How the memory is divided: a half for documents on their way, which is what a [`Part`] takes; a quarter for segments that are not full yet, of all collections together. The rest is
 /// for what reading takes and for segments on their way to the store.
-fn memory(options: &AdoptOptions, dump: &Dump) -> (Budget, usize) {
+fn memory(options: &AdoptOptions, dump: &Dump) -> (MemoryBudget, usize) {
     let bytes = options.tuning.memory_bytes.saturating_sub(READING_BYTES + dump.taken()).max(LEAST_BUFFERS);
-    (Budget::new(bytes / 2), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
+    (MemoryBudget::new(bytes / 2), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
 }
 
 /// Where documents go, and how.
@@ -301,7 +301,7 @@ struct Writing<'a> {
     place: &'a Store,
     compressors: Arc<Compressors>,
     segment_bytes: usize,
-    cpu: Cpu,
+    cpu: CpuPool,
     /// The stored bytes that may wait for their segments to be full.
     held: usize,
 }

@@ -1,8 +1,8 @@
 //! `backup`: from a deployment to a committed archive.
 
 pub(super) mod commit;
+mod consistency;
 mod journal;
-mod moment;
 mod plan;
 pub(super) mod pulse;
 mod range;
@@ -21,8 +21,8 @@ pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
 pub use turn::running;
 
+use self::consistency::ConsistencyPoint;
 use self::journal::{Journal, Record};
-use self::moment::Moment;
 use self::plan::Prepared;
 use self::pulse::{Pulse, State};
 use self::read::{Outcome, Read};
@@ -30,14 +30,14 @@ use self::resume::Unfinished;
 use self::slice::{Earlier, Slice};
 use super::{Tuning, replayed};
 use crate::clock;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespacePattern};
-use crate::pipeline::progress::Progress;
+use crate::repository::backend::{Lock, Store};
 pub use crate::source::discover::Documents;
-use crate::store::{Lock, Store};
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
 const RESTARTS: u32 = 5;
@@ -347,11 +347,11 @@ async fn read_all(
     started: DateTime<Utc>,
     run: &Run<'_>,
     journal: &mut Option<Journal>,
-) -> Result<(Read, Arc<Moment>)> {
+) -> Result<(Read, Arc<ConsistencyPoint>)> {
     let mut restarts = 0;
     loop {
         let standing = unfinished.as_ref().map(|u| u.standing).unwrap_or_default();
-        let moment = Arc::new(Moment::new(prepared, slice, standing, run.progress));
+        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, standing, run.progress));
         let stems = match &unfinished {
             Some(unfinished) => unfinished.head.collections.iter().map(|c| c.stem.clone()).collect(),
             None => read::stems(prepared),

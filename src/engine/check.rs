@@ -16,11 +16,11 @@ use crate::few::Few;
 use crate::format::manifest::Topology;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri, Role, Version};
+use crate::repository::backend::Store;
 use crate::sink::Target;
 use crate::sink::kept;
 use crate::sink::leftovers::{self, Leftovers};
 use crate::source::discover;
-use crate::store::Store;
 
 /// How long looking for what imports left may take.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);

@@ -7,11 +7,11 @@ use chrono_tz::Tz;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Provenance, State, Summary, provenance};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
-use crate::retention::{self, Candidate, Condition, Policy, Rule};
+use crate::repository::catalog::{Catalog, Provenance, State, Summary, provenance};
+use crate::repository::retention::{self, Candidate, Condition, Policy, Rule};
 
 /// What goes, and where.
 #[derive(Debug, Clone, Copy)]

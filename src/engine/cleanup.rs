@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::visit;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::mongo::MongoUri;
-use crate::pipeline::progress::Progress;
 use crate::sink::lease::{self, Seen};
 use crate::sink::leftovers::{self, Leftovers};
 use crate::sink::{Target, in_place, scratch};

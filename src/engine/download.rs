@@ -14,11 +14,11 @@ use futures::Stream;
 use tar::{EntryType, Header};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
-use crate::catalog::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{checks, key, manifest};
 use crate::names::BackupName;
-use crate::store::{RegularFile, Store};
+use crate::repository::backend::{RegularFile, Store};
+use crate::repository::catalog::Backup;
 
 /// A tar stream is made of blocks of so many bytes, and ends with two of zeros.
 const BLOCK: u64 = 512;

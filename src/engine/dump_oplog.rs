@@ -1,19 +1,19 @@
 //! The oplog of a dump, as a slice of a backup.
 
 use super::identity::Identities;
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, Collection, Consistency, ConsistencyKind, OplogSlice, Segment};
 use crate::format::oplog::Head;
 use crate::names::SYSTEM_DATABASES;
-use crate::pipeline::cpu::Cpu;
 use crate::pipeline::write::RangeWriter;
 
 /// A slice that is being adopted.
 pub(super) struct Slice {
     range: RangeWriter,
-    cpu: Cpu,
+    cpu: CpuPool,
     /// Absent while entries are looked at, and after a failure.
     seen: Option<Seen>,
     segments: Option<Vec<Segment>>,
@@ -30,7 +30,7 @@ struct Seen {
 
 impl Slice {
     /// Of a dump with these collections, up to the limit, if there is one, and without it.
-    pub(super) fn new(collections: &[Collection], limit: Option<ClusterTime>, range: RangeWriter, cpu: Cpu) -> Self {
+    pub(super) fn new(collections: &[Collection], limit: Option<ClusterTime>, range: RangeWriter, cpu: CpuPool) -> Self {
         let seen = Seen { identities: Identities::new(collections), ends: None, limit };
         Self { range, cpu, seen: Some(seen), segments: None }
     }

@@ -16,7 +16,9 @@ use self::ahead::Ahead;
 use self::describe::{described, described_beside};
 use self::slice::Slice;
 use super::{Tuning, record};
-use crate::catalog::Backup;
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
@@ -25,9 +27,7 @@ pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::NamespacePattern;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
+use crate::repository::catalog::Backup;
 use crate::source::accounts;
 
 /// What is exported, and how.
@@ -214,8 +214,8 @@ struct Job<'a> {
     backup: &'a Backup,
     options: &'a ExportOptions,
     progress: &'a Progress,
-    cpu: Cpu,
-    budget: Budget,
+    cpu: CpuPool,
+    budget: MemoryBudget,
 }
 
 /// What an export writes.
@@ -232,8 +232,8 @@ impl<'a> Job<'a> {
             backup,
             options,
             progress,
-            cpu: Cpu::of_this_machine(),
-            budget: Budget::new(memory - WRITING_BYTES.min(memory / 2)),
+            cpu: CpuPool::of_this_machine(),
+            budget: MemoryBudget::new(memory - WRITING_BYTES.min(memory / 2)),
         }
     }
 

@@ -6,13 +6,14 @@ pub mod check;
 pub mod clean;
 pub mod cleanup;
 pub mod download;
-pub mod drill;
 mod dump_oplog;
 pub mod export;
 mod identity;
+pub mod import;
 pub mod record;
 mod replayed;
-pub mod restore;
+pub mod test_restore;
+
 pub mod tune;
 pub mod undo;
 pub mod unpack;

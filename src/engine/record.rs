@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::restore::{self, Plan, RestoreOptions, RestoreReport};
+use super::import::{self, ImportOptions, ImportReport, Plan};
 use super::verify::{self, VerifyOptions, VerifyReport};
-use crate::catalog::Backup;
 use crate::clock;
+use crate::context::progress::Progress;
 use crate::error::{ErrorKind, Result};
 use crate::format::checks::{Check, CheckKind};
-use crate::pipeline::progress::Progress;
+use crate::repository::catalog::Backup;
 
 /// Verifies a backup and keeps the result beside it. Meanwhile it is not deleted.
 ///
@@ -26,18 +26,18 @@ pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &Cancellatio
     Ok(report)
 }
 
-/// Does what was planned, as [`restore::execute`] does. Where that brought the whole backup with every digest as it should be, or found the backup damaged, this is
+/// Does what was planned, as [`import::execute`] does. Where that brought the whole backup with every digest as it should be, or found the backup damaged, this is
 /// kept beside it. Meanwhile it is not deleted.
 ///
 /// # Errors
-/// Those of [`restore::execute`] and of [`Backup::hold`].
+/// Those of [`import::execute`] and of [`Backup::hold`].
 pub async fn import(
     backup: &Backup,
     plan: Plan<'_>,
-    options: &RestoreOptions,
+    options: &ImportOptions,
     progress: &Progress,
     stop: &CancellationToken,
-) -> Result<RestoreReport> {
+) -> Result<ImportReport> {
     let begun = Instant::now();
     let notes = progress.clone();
     let _hold = match backup.hold_telling("import", move |said| notes.note(said)).await {
@@ -47,7 +47,7 @@ pub async fn import(
             return Err(e);
         }
     };
-    let done = restore::execute(backup, plan, options, progress, stop).await;
+    let done = import::execute(backup, plan, options, progress, stop).await;
     let problem = match &done {
         Ok(report) if report.is_whole => None,
         Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),

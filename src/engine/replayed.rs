@@ -5,15 +5,15 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::restore::outline::{Outline, Outlined};
-use super::restore::select::AskedFor;
+use super::import::outline::{Outline, Outlined};
+use super::import::select::AskedFor;
+use crate::context::cpu::CpuPool;
 use crate::error::Result;
 use crate::format::document::{self, Documents};
 use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::SegmentReader;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// The `_id` of the last document that was read of each capped collection: type byte and value.
 pub(super) type LastRead = HashMap<Uuid, (u8, Vec<u8>)>;
@@ -46,7 +46,7 @@ pub(super) async fn follow_from(
     listed_at: ClusterTime,
     last_read: &LastRead,
 ) -> Result<Outlined> {
-    let cpu = Cpu::of_this_machine();
+    let cpu = CpuPool::of_this_machine();
     let asked_for = AskedFor::of(manifest)?;
     let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
     for (uuid, (kind, id)) in last_read {
@@ -65,7 +65,7 @@ pub(super) async fn follow_from(
 
 /// The last document of each capped collection of a backup.
 async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
-    let cpu = Cpu::of_this_machine();
+    let cpu = CpuPool::of_this_machine();
     let mut last_read = HashMap::new();
     for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
         if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, &cpu).await?) {
@@ -76,7 +76,7 @@ async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
 }
 
 /// The `_id` of the last document of a collection whose segments are in order.
-async fn last_id(store: &Store, collection: &Collection, cpu: &Cpu) -> Result<Option<(u8, Vec<u8>)>> {
+async fn last_id(store: &Store, collection: &Collection, cpu: &CpuPool) -> Result<Option<(u8, Vec<u8>)>> {
     let Some(segment) = collection.segments.last() else { return Ok(None) };
     let mut reader = SegmentReader::open(store, segment, cpu).await?;
     let mut last = None;

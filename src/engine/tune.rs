@@ -24,14 +24,14 @@ use self::look::Looked;
 use self::read::{MOST_READERS, Reader, Sweep};
 use super::Tuning;
 use super::backup::segment_bytes;
+use crate::context::cpu::{CpuPool, cores};
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, Compression};
 use crate::mongo::MongoUri;
 use crate::names::NamespacePattern;
-use crate::pipeline::cpu::{Cpu, cores};
-use crate::pipeline::progress::Progress;
+use crate::repository::backend::Store;
 use crate::source::sample::Taken;
-use crate::store::Store;
 
 /// When no further way of compressing is tried: what is under way then, and the path, end within a minute all the same.
 const CPU_UNTIL: Duration = Duration::from_secs(50);
@@ -283,7 +283,7 @@ fn sampled(looked: &Looked, taken: &Taken) -> SampleFacts {
 /// Tries all levels, then frames of other sizes and long-distance matching at the level that is best so far and at the one above. Gives what
 /// is to be known of it.
 async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted, until: Instant) -> Result<Vec<String>> {
-    let cpu = Cpu::new(1);
+    let cpu = CpuPool::new(1);
     let left = || until.saturating_duration_since(Instant::now());
     let mut notes = Vec::new();
     let yardstick = cpu::yardstick(&cpu, sample, frame::TARGET).await?;

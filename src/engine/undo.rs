@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::visit;
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 use crate::sink::holdings::Holdings;
 use crate::sink::kept::{self, Kept, KeptSet};
 use crate::sink::lease::{self, Lease};
@@ -313,7 +313,7 @@ async fn step(
 /// Whether what the import put there holds what it held then, byte for byte.
 async fn is_as_imported(target: &Target, kept: &Kept, kind: &str, progress: &Progress) -> Result<bool> {
     let item = progress.item(kept.namespace.to_string(), kept.imported.documents, kept.imported.bytes);
-    let (cpu, budget) = (Cpu::of_this_machine(), Budget::new(MEMORY));
+    let (cpu, budget) = (CpuPool::of_this_machine(), MemoryBudget::new(MEMORY));
     let found = check::content_of(target, &kept.namespace, kind == "timeseries", kept.imported, (&cpu, &budget), &item).await?;
     Ok(found == kept.imported)
 }

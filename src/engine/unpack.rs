@@ -4,10 +4,10 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::verify::{self, VerifyOptions};
-use crate::catalog::{Backup, Catalog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interop::Packed;
-use crate::store::{Scratch, Store};
+use crate::repository::backend::{Scratch, Store};
+use crate::repository::catalog::{Backup, Catalog};
 
 /// Unpacks a backup into a directory of its own, which goes with the second of what it gives.
 ///

@@ -6,7 +6,8 @@ use futures::StreamExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Backup;
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few, LISTED, TOLD};
 use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
@@ -16,10 +17,9 @@ use crate::format::key;
 use crate::format::manifest::{self, ClusterTime, Manifest, OplogSlice, Segment, StoredObject};
 use crate::format::oplog::Head;
 use crate::format::{metadata, segment};
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
 use crate::pipeline::read::{self, SegmentReader};
-use crate::store::{Entry, Store};
+use crate::repository::backend::{Entry, Store};
+use crate::repository::catalog::Backup;
 
 /// How many objects are read at a time, so that some are read while others keep the processor busy: where they are hashed, and where they are decoded, too.
 const READERS: usize = 3;
@@ -103,7 +103,7 @@ pub async fn run(backup: &Backup, options: &VerifyOptions, stop: &CancellationTo
 
 async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport> {
     let Backup { store, manifest } = backup;
-    let cpu = &Cpu::of_this_machine();
+    let cpu = &CpuPool::of_this_machine();
     let mut report = VerifyReport {
         name: manifest.name.to_string(),
         location: backup.location(),
@@ -127,7 +127,7 @@ async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport>
         let metadata = (number, &collection.metadata, None);
         std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
     });
-    let budget = &Budget::new(MEMORY_BYTES);
+    let budget = &MemoryBudget::new(MEMORY_BYTES);
     let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
         let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
         let checked = match segment {
@@ -207,7 +207,7 @@ impl VerifyReport {
     }
 
     /// Looks at every segment of the slice; decoded, its entries must follow each other in time, from its start to its end.
-    async fn slice(&mut self, store: &Store, slice: &OplogSlice, options: VerifyOptions, cpu: &Cpu) -> Result<()> {
+    async fn slice(&mut self, store: &Store, slice: &OplogSlice, options: VerifyOptions, cpu: &CpuPool) -> Result<()> {
         let mut sum = Some(Content::default());
         let mut order = Order { after: None, from: slice.from, to: slice.to };
         for segment in &slice.segments {
@@ -247,7 +247,7 @@ impl VerifyReport {
     }
 }
 
-async fn check_manifest(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()> {
+async fn check_manifest(store: &Store, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
     let size = store.size(key::MANIFEST).await?;
     if size > manifest::LIMIT {
         return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
@@ -270,7 +270,7 @@ fn replaced() -> Error {
     Error::damaged(format!("{} was replaced by another one since it was read", key::MANIFEST))
 }
 
-async fn check_sums(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()> {
+async fn check_sums(store: &Store, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
     let implied = manifest.sums();
     let sha256 = Sha256Hex::of(implied.as_bytes());
     if sha256 != manifest.checksums {
@@ -285,7 +285,12 @@ async fn check_sums(store: &Store, manifest: &Manifest, cpu: &Cpu) -> Result<()>
     read::object(store, &expected, expected.bytes, cpu).await.map(drop)
 }
 
-async fn check_metadata(store: &Store, object: &StoredObject, options: VerifyOptions, cpu: &Cpu) -> Result<(Content, Broken)> {
+async fn check_metadata(
+    store: &Store,
+    object: &StoredObject,
+    options: VerifyOptions,
+    cpu: &CpuPool,
+) -> Result<(Content, Broken)> {
     let bytes = read::object(store, object, metadata::LIMIT, cpu).await?;
     if options.deep {
         // Nothing is built, so that neither depth nor size matters.
@@ -317,7 +322,7 @@ async fn check_segment(
     store: &Store,
     segment: &Segment,
     options: VerifyOptions,
-    cpu: &Cpu,
+    cpu: &CpuPool,
 ) -> Result<((Content, Broken), Arrivals)> {
     let look = |arrivals: &mut Arrivals, document: &[u8]| {
         let shape = document::shape(document)?;
@@ -333,7 +338,7 @@ async fn check_entries(
     segment: &Segment,
     order: &mut Order,
     options: VerifyOptions,
-    cpu: &Cpu,
+    cpu: &CpuPool,
 ) -> Result<(Content, Broken)> {
     let (content, problems, after) =
         check_each(store, segment, options, cpu, *order, |order, entry| document::check(entry).and_then(|()| order.take(entry)))
@@ -347,7 +352,7 @@ async fn check_each<S: Send + 'static>(
     store: &Store,
     segment: &Segment,
     options: VerifyOptions,
-    cpu: &Cpu,
+    cpu: &CpuPool,
     state: S,
     check: impl Fn(&mut S, &[u8]) -> Result<()> + Send + 'static,
 ) -> Result<(Content, Broken, S)> {

@@ -5,10 +5,10 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::record;
+use crate::context::progress::Progress;
 use crate::error::{Error, Result};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
-use crate::pipeline::progress::Progress;
 use crate::sink::Target;
 
 /// Connections to the target.

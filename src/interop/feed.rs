@@ -6,12 +6,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{COPIES, Of, Part, READING_BYTES};
+use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;
 use crate::format::digest::Content;
 use crate::format::document::Shape;
 use crate::format::{document, frame};
-use crate::pipeline::budget::{Budget, Share};
 
 /// The most bytes that wait for their frames to be full, all namespaces together, the document that comes next included. Beside them there are that document where it is read,
 /// and nothing else.
@@ -29,7 +29,7 @@ pub(super) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T
 /// Hands parts on, from a thread.
 #[derive(Debug, Clone)]
 pub(super) struct Feed {
-    pub(super) budget: Budget,
+    pub(super) budget: MemoryBudget,
     pub(super) parts: mpsc::Sender<Part>,
     /// Also cancelled once nobody takes parts any more.
     pub(super) stop: CancellationToken,
@@ -51,7 +51,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
-    pub(super) fn share(&self, bytes: usize) -> Result<Share> {
+    pub(super) fn share(&self, bytes: usize) -> Result<MemoryPermit> {
         self.wait(self.budget.take(COPIES * bytes as u64))
     }
 
@@ -59,7 +59,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
-    pub(super) fn send(&self, of: Of, waiting: Waiting, share: Share) -> Result<()> {
+    pub(super) fn send(&self, of: Of, waiting: Waiting, share: MemoryPermit) -> Result<()> {
         let Waiting { frame, content, arrivals } = waiting;
         self.part(Part::Documents { of, frame, content, arrivals, share })
     }

@@ -25,6 +25,7 @@ use self::feed::{Feed, on_thread};
 use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 pub use self::packed::Packed;
+use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;
 use crate::format::digest::{Content, ContentDigest};
@@ -32,7 +33,6 @@ use crate::format::document::MAX_DOCUMENT;
 use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
 use crate::format::mongodump;
 use crate::names::Namespace;
-use crate::pipeline::budget::{Budget, Share};
 
 /// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
 pub const COPIES: u64 = 4;
@@ -102,7 +102,7 @@ pub enum Part {
         /// How a server takes them.
         arrivals: Arrivals,
         /// What they take of the budget.
-        share: Share,
+        share: MemoryPermit,
     },
     /// All of it was read, and is what the dump says it should be, as far as it says anything.
     End(Of),
@@ -285,7 +285,7 @@ impl Dump {
     pub async fn read(
         &self,
         wanted: &Wanted,
-        budget: &Budget,
+        budget: &MemoryBudget,
         stop: &CancellationToken,
         parts: mpsc::Sender<Part>,
     ) -> Result<()> {

@@ -15,10 +15,10 @@ use self::archive::Archive;
 use self::directory::Directory;
 pub use self::gzip::{DEFAULT_LEVEL, LEVELS};
 use self::place::Place;
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, Result};
 use crate::format::key::escape_collection;
 use crate::format::manifest::CollectionKind;
-use crate::pipeline::cpu::Cpu;
 
 /// The memory that writing takes beside the frames it is given, at most, unless a single one of them is larger.
 pub const WRITING_BYTES: u64 = (sink::ROOM + gzip::MEMBERS * 3 * gzip::MEMBER) as u64;
@@ -131,7 +131,7 @@ impl Writer {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something is in its place, or the destination does not take the format;
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
+    pub async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &CpuPool) -> Result<Self> {
         Ok(Self(match options.format {
             Format::Archive => Kind::Archive(Archive::open(destination, options, contents, cpu).await?),
             Format::Dir => Kind::Directory(Directory::open(destination, options, contents, cpu).await?),

@@ -14,7 +14,7 @@ use crate::format::readable;
 
 /// One entry of `listCollections`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CollectionInfo {
+pub struct ListedCollection {
     /// The collection's name.
     pub name: String,
     /// `collection`, `view` or `timeseries`.
@@ -50,7 +50,7 @@ pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// As for [`databases`].
-pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec<CollectionInfo>, Option<Timestamp>)> {
+pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec<ListedCollection>, Option<Timestamp>)> {
     let what = || format!("listing the collections of {database}");
     let (entries, time) = command::run_cursor(&connection.database(database), rawdoc! { "listCollections": 1, "cursor": {} })
         .await
@@ -74,13 +74,13 @@ pub fn name(entry: &RawDocument) -> Option<String> {
     Some(readable::text(bytes))
 }
 
-fn info(entry: &RawDocument) -> std::result::Result<CollectionInfo, DriverError> {
+fn info(entry: &RawDocument) -> std::result::Result<ListedCollection, DriverError> {
     let uuid = entry
         .get_document("info")
         .ok()
         .and_then(|info| info.get_binary("uuid").ok())
         .and_then(|binary| Uuid::from_slice(binary.bytes).ok());
-    Ok(CollectionInfo {
+    Ok(ListedCollection {
         is_text: entry.get_str("name").is_ok(),
         name: name(entry).ok_or_else(|| command::invalid("an entry of a listing has no name"))?,
         // Servers before 3.4 gave no type; those supported here always do.

@@ -14,7 +14,7 @@ use super::uri::is_own_name;
 use super::{MongoUri, Role, command, tls, unreached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
-use crate::store;
+use crate::system;
 
 /// How long to look for a server where the URI does not say.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -228,7 +228,7 @@ impl Connection {
     /// The names of the servers, with this machine's in place of `localhost`; of a server that is no member of a set, its own, too,
     /// where the login may ask.
     async fn known_as(&self) -> Vec<String> {
-        let machine = store::host().to_lowercase();
+        let machine = system::host().to_lowercase();
         let named = |host: &String| if is_own_name(host) { of_machine(&machine, host) } else { host.clone() };
         let mut names: Vec<String> = self.hosts.iter().map(named).collect();
         if self.topology != Topology::ReplicaSet {

@@ -13,7 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use super::{MongoUri, probe};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store;
+use crate::system;
 
 /// Looks at the files that the URI names, and settles what the driver cannot.
 ///
@@ -46,7 +46,7 @@ fn look_at_key(uri: &MongoUri, tls: &mut TlsOptions) -> Result<()> {
         }
         return Ok(());
     };
-    let content = store::small_file(&path).map_err(|e| refused(uri, option, &path, &format!("it cannot be read: {e}")))?;
+    let content = system::small_file(&path).map_err(|e| refused(uri, option, &path, &format!("it cannot be read: {e}")))?;
     let content = String::from_utf8_lossy(&content);
     let holds = |what: &str| content.contains(&format!("-----BEGIN {what}-----"));
     if !holds("CERTIFICATE") {
@@ -86,7 +86,7 @@ fn roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     match path {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
-            let content = store::small_file(path).map_err(|e| format!("it cannot be read: {e}"))?;
+            let content = system::small_file(path).map_err(|e| format!("it cannot be read: {e}"))?;
             roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&content).flatten());
         }
     }

@@ -23,7 +23,7 @@ const MOST_EASE: f64 = 15.0;
 
 /// The pace of all readers of one source. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub struct Pace(Arc<Shared>);
+pub struct RateLimiter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -35,7 +35,7 @@ struct Shared {
     ease: AtomicU32,
 }
 
-impl Pace {
+impl RateLimiter {
     /// A pace of at most so many bits a second.
     #[must_use]
     pub fn limited(bits: Option<u64>) -> Self {
@@ -107,7 +107,7 @@ impl Shared {
 /// What was asked for.
 #[derive(Debug)]
 pub struct Asked {
-    pace: Pace,
+    pace: RateLimiter,
     expected: u64,
     at: Instant,
 }
@@ -135,13 +135,13 @@ fn at_rate(bytes: u64, limit: u64) -> Duration {
 /// How much a source is to be eased, told from how late it answers: pauses double while it answers later than it did, and shrink
 /// step by step once it does not.
 #[derive(Debug, Clone)]
-pub struct Courtesy {
+pub struct LatencyThrottle {
     /// How late it answered before it was read.
     usual: Duration,
     ease: f64,
 }
 
-impl Courtesy {
+impl LatencyThrottle {
     /// The latency that is no reason to ease anything, however fast the source was.
     const SMALL: Duration = Duration::from_millis(2);
     /// How many times later than usual is late.
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_holds_over_all_readers() {
-        let pace = Pace::limited(Some(32_000_000));
+        let pace = RateLimiter::limited(Some(32_000_000));
         let begin = Instant::now();
         let readers = (0..4).map(|_| {
             let pace = pace.clone();
@@ -196,13 +196,13 @@ mod tests {
         let took = begin.elapsed();
         assert!(took >= Duration::from_millis(490) && took < Duration::from_secs(8), "{took:?}");
         assert_eq!(pace.reply_bytes(4_000_000), 1_000_000);
-        assert_eq!(Pace::limited(Some(1_000)).reply_bytes(4_000_000), SMALLEST_REPLY);
-        assert_eq!(Pace::default().reply_bytes(4_000_000), 4_000_000);
+        assert_eq!(RateLimiter::limited(Some(1_000)).reply_bytes(4_000_000), SMALLEST_REPLY);
+        assert_eq!(RateLimiter::default().reply_bytes(4_000_000), 4_000_000);
     }
 
     #[tokio::test]
     async fn an_eased_reader_pauses_in_proportion() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         pace.ease_by(3.0);
         let begin = Instant::now();
         let asked = pace.ask(1).await;
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn courtesy_backs_off_while_answers_are_late_and_comes_back_after() {
         let ms = Duration::from_millis;
-        let mut courtesy = Courtesy::new(&[ms(1), ms(50), ms(1)]);
+        let mut courtesy = LatencyThrottle::new(&[ms(1), ms(50), ms(1)]);
         assert_eq!(courtesy.take(&[ms(3), ms(3)]), 0.0);
         assert_eq!(courtesy.take(&[ms(9), ms(9), ms(1)]), 1.0);
         assert_eq!(courtesy.take(&[ms(9)]), 2.0);

@@ -3,21 +3,21 @@
 
 use bytes::Bytes;
 
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document::Documents;
 use crate::format::frame::Decompressor;
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{self, SeekTable};
-use crate::pipeline::cpu::Cpu;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// The bytes of a stored object, proven to be those that the manifest describes.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] where it is missing, [`ErrorKind::Damaged`] where it is larger than `limit` (nothing is read then), has another
 /// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`]. Each names the key.
-pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cpu) -> Result<Bytes> {
+pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &CpuPool) -> Result<Bytes> {
     let bytes = sized(store, expected, limit).await?;
     let hashed = bytes.clone();
     let sha256 = cpu.run(move || Ok(Sha256Hex::of(&hashed))).await?;
@@ -61,7 +61,7 @@ const AT_A_TIME: usize = 32 * 1024 * 1024;
 /// The proof is whole only once [`next`](Self::next) has returned `None`, or [`look_through`](Self::look_through) has returned.
 pub struct SegmentReader {
     expected: Segment,
-    cpu: Cpu,
+    cpu: CpuPool,
     /// What was read so far.
     content: Content,
     /// Absent while it works, and after a failure.
@@ -106,7 +106,7 @@ impl SegmentReader {
     ///
     /// # Errors
     /// As for [`object()`]; [`ErrorKind::Damaged`] where its table is broken or is not what the manifest says.
-    pub async fn open(store: &Store, expected: &Segment, cpu: &Cpu) -> Result<Self> {
+    pub async fn open(store: &Store, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let bytes = object(store, &expected.object, segment::LIMIT as u64, cpu).await?;
         Self::of(bytes, expected, cpu)
     }
@@ -115,12 +115,12 @@ impl SegmentReader {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub async fn open_again(store: &Store, expected: &Segment, cpu: &Cpu) -> Result<Self> {
+    pub async fn open_again(store: &Store, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let bytes = sized(store, &expected.object, segment::LIMIT as u64).await?;
         Self::of(bytes, expected, cpu)
     }
 
-    fn of(bytes: Bytes, expected: &Segment, cpu: &Cpu) -> Result<Self> {
+    fn of(bytes: Bytes, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let key = &expected.object.key;
         let table = SeekTable::read(&bytes).map_err(|e| e.context(key))?;
         let frames = table.frames().len() as u64;

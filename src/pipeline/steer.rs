@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::cpu::{Cpu, Machine};
-use super::progress::Progress;
+use crate::context::cpu::{CpuPool, Machine};
+use crate::context::progress::Progress;
 
 /// How often it is looked at what sets the pace.
 const EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub struct Sample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The cores of this machine.
-    Cpu,
+    CpuPool,
     /// What is read from: the source or the link to it.
     Source,
     /// What is written to.
@@ -52,7 +52,7 @@ impl Sample {
     #[must_use]
     pub fn limit(&self) -> Limit {
         match *self {
-            Self { busy, .. } if busy >= BUSY => Limit::Cpu,
+            Self { busy, .. } if busy >= BUSY => Limit::CpuPool,
             Self { starved, .. } if starved >= STARVED => Limit::Source,
             _ => Limit::Sink,
         }
@@ -67,7 +67,7 @@ impl Sample {
 /// What an operation does, looked at again and again.
 #[derive(Debug)]
 pub struct Watched {
-    cpu: Cpu,
+    cpu: CpuPool,
     progress: Progress,
     tick: Interval,
     at: Instant,
@@ -79,11 +79,11 @@ pub struct Watched {
 impl Watched {
     /// Looks at it from now on.
     #[must_use]
-    pub fn new(cpu: Cpu, progress: Progress) -> Self {
+    pub fn new(cpu: CpuPool, progress: Progress) -> Self {
         let mut tick = interval_at(Instant::now() + EVERY, EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (worked, bytes) = (cpu.worked(), progress.view().sums().1);
-        Self { cpu, progress, tick, at: Instant::now(), worked, machine: Cpu::machine(), bytes }
+        Self { cpu, progress, tick, at: Instant::now(), worked, machine: CpuPool::machine(), bytes }
     }
 
     /// Waits for about a second, and gives what happened in it. Who writes counts as never starved.
@@ -91,7 +91,7 @@ impl Watched {
         self.tick.tick().await;
         let (lasted, worked, bytes) = (self.at.elapsed(), self.cpu.worked(), self.progress.view().sums().1);
         let own = self.cpu.busy(worked.saturating_sub(self.worked), lasted);
-        let machine = Cpu::machine();
+        let machine = CpuPool::machine();
         // A source on this machine works on the same cores.
         let all = machine.zip(self.machine).map_or(0.0, |(now, before)| now.busy_since(before));
         let busy = own.max(all);
@@ -103,7 +103,7 @@ impl Watched {
 
 /// How many work at a time: one more is tried where the cores have time for it, and stays where it gave something.
 #[derive(Debug, Clone)]
-pub struct Crew {
+pub struct ConcurrencyController {
     now: usize,
     /// Fewer than this are not tried.
     least: usize,
@@ -113,7 +113,7 @@ pub struct Crew {
     rest: u32,
 }
 
-impl Crew {
+impl ConcurrencyController {
     /// So many, to begin with, and never more than `most`.
     #[must_use]
     pub fn new(now: usize, most: usize) -> Self {
@@ -137,7 +137,7 @@ impl Crew {
             return self.now;
         }
         self.rest = self.rest.saturating_sub(1);
-        if sample.limit() == Limit::Cpu {
+        if sample.limit() == Limit::CpuPool {
             // More only take memory.
             self.now = (self.now - 1).max(self.least);
         } else if self.rest == 0 && self.now < self.most && sample.bytes > 0 {
@@ -150,14 +150,14 @@ impl Crew {
 
 /// zstd's level: higher while the cores wait for something else, lower where they are waited for.
 #[derive(Debug, Clone)]
-pub struct Effort {
+pub struct LevelController {
     place: usize,
     /// The highest that was not too slow, as far as is known.
     ceiling: usize,
     rest: u32,
 }
 
-impl Effort {
+impl LevelController {
     /// The highest level that is ever chosen.
     pub const MOST: i32 = LEVELS[LEVELS.len() - 1];
 
@@ -174,7 +174,7 @@ impl Effort {
         if self.rest == 0 {
             self.ceiling = LEVELS.len() - 1;
         }
-        if sample.limit() == Limit::Cpu {
+        if sample.limit() == Limit::CpuPool {
             if self.place > 0 {
                 self.place -= 1;
                 (self.ceiling, self.rest) = (self.place, REST);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_sets_the_pace_is_told_apart() {
-        assert_eq!(sample(1, 0.9, 0.9).limit(), Limit::Cpu);
+        assert_eq!(sample(1, 0.9, 0.9).limit(), Limit::CpuPool);
         assert_eq!(sample(1, 0.4, 0.9).limit(), Limit::Source);
         assert_eq!(sample(1, 0.4, 0.1).limit(), Limit::Sink);
     }
@@ -204,22 +204,22 @@ mod tests {
     #[test]
     fn a_crew_grows_as_long_as_it_pays_and_never_beyond_its_most() {
         // Each gives ten more, up to five of them.
-        let mut crew = Crew::new(2, 8);
+        let mut crew = ConcurrencyController::new(2, 8);
         let mut seen = Vec::new();
         for _ in 0..12 {
             let bytes = 10 * crew.now().min(5) as u64;
             seen.push(crew.take(&sample(bytes, 0.3, 0.8)));
         }
         assert_eq!(seen, [3, 3, 4, 4, 5, 5, 6, 5, 5, 5, 5, 5]);
-        let mut bounded = Crew::new(2, 3);
+        let mut bounded = ConcurrencyController::new(2, 3);
         assert!((1..20).all(|n| bounded.take(&sample(100 << n, 0.3, 0.8)) <= 3));
-        let mut fixed = Crew::new(4, 4);
+        let mut fixed = ConcurrencyController::new(4, 4);
         assert!((1..20).all(|n| fixed.take(&sample(100 << n, 0.3, 0.8)) == 4));
     }
 
     #[test]
     fn a_crew_that_waits_for_the_cores_goes_back_to_what_it_began_with() {
-        let mut crew = Crew::new(2, 8);
+        let mut crew = ConcurrencyController::new(2, 8);
         crew.take(&sample(10, 0.3, 0.8));
         crew.take(&sample(20, 0.3, 0.8));
         assert_eq!(crew.now(), 3);
@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn effort_rises_while_the_cores_wait_and_falls_where_they_are_waited_for() {
-        let mut effort = Effort::new(1);
+        let mut effort = LevelController::new(1);
         assert_eq!([0; 4].map(|_| effort.take(&sample(1, 0.2, 0.9))), [2, 3, 4, 4]);
         assert_eq!(effort.take(&sample(1, 0.9, 0.1)), 3);
         // What was too slow is not tried again at once.
         assert_eq!([0; 5].map(|_| effort.take(&sample(1, 0.2, 0.9))), [3; 5]);
         assert_eq!((0..REST).map(|_| effort.take(&sample(1, 0.2, 0.9))).last(), Some(4));
-        assert_eq!(Effort::new(5).take(&sample(1, 0.7, 0.1)), 4);
-        assert_eq!(Effort::new(-5).take(&sample(1, 0.95, 0.1)), 1);
+        assert_eq!(LevelController::new(5).take(&sample(1, 0.7, 0.1)), 4);
+        assert_eq!(LevelController::new(-5).take(&sample(1, 0.95, 0.1)), 1);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::JoinHandle;
 
-use super::cpu::Cpu;
-use super::progress::Item;
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Elements, MAX_DOCUMENT};
@@ -14,7 +14,7 @@ use crate::format::frame::{Compressor, Compressors};
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{Builder, Finished};
 use crate::format::{frame, key};
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// Documents as a server gives them: the bytes of a BSON array whose elements they are.
 pub trait Documents: Send + 'static {
@@ -53,14 +53,14 @@ pub struct CollectionWriter {
     next: AtomicUsize,
     compressors: Arc<Compressors>,
     sizes: Sizes,
-    cpu: Cpu,
+    cpu: CpuPool,
     item: Item,
 }
 
 impl CollectionWriter {
     /// A writer of segments under this stem.
     #[must_use]
-    pub fn new(store: Store, stem: String, compressors: Arc<Compressors>, sizes: Sizes, cpu: Cpu, item: Item) -> Arc<Self> {
+    pub fn new(store: Store, stem: String, compressors: Arc<Compressors>, sizes: Sizes, cpu: CpuPool, item: Item) -> Arc<Self> {
         Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, sizes, cpu, item })
     }
 
@@ -312,9 +312,9 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::progress::Progress;
     use crate::format::document::Writer;
     use crate::format::frame::Compression;
-    use crate::pipeline::progress::Progress;
     use crate::pipeline::read::SegmentReader;
 
     /// A batch of documents with these numbers, the first of which does not count.
@@ -361,8 +361,14 @@ mod tests {
         let progress = Progress::default();
         let item = progress.item("d.c", 0, 0);
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
-        let writer =
-            CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, Sizes::of_segments(2_000_000), Cpu::new(1), item);
+        let writer = CollectionWriter::new(
+            store.clone(),
+            "d/c".to_owned(),
+            compressors,
+            Sizes::of_segments(2_000_000),
+            CpuPool::new(1),
+            item,
+        );
         let mut range = writer.range();
         range.write(Batch::of(0..9)).await.unwrap();
         range.write(Batch::of(8..17)).await.unwrap();
@@ -391,7 +397,7 @@ mod tests {
         let item = Progress::default().item("d.c", 0, 0);
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(2_000_000);
-        let mut range = CollectionWriter::new(store, "d/c".to_owned(), compressors, sizes, Cpu::new(1), item).range();
+        let mut range = CollectionWriter::new(store, "d/c".to_owned(), compressors, sizes, CpuPool::new(1), item).range();
         // Where the directory should be.
         let in_the_way = directory.path().join("d");
         std::fs::write(&in_the_way, "").unwrap();
@@ -410,7 +416,7 @@ mod tests {
     async fn documents_stay_in_order_from_batches_to_frames_and_segments() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
-        let (cpu, item) = (Cpu::new(2), Progress::default().item("d.c", 0, 0));
+        let (cpu, item) = (CpuPool::new(2), Progress::default().item("d.c", 0, 0));
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes { segment: 5_000_000, frame: 3_200_000 };
         let writer = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item);
@@ -449,7 +455,7 @@ mod tests {
     async fn a_segment_that_is_looked_through_in_several_jobs_is_seen_once_and_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
-        let (cpu, item) = (Cpu::new(1), Progress::default().item("d.c", 0, 0));
+        let (cpu, item) = (CpuPool::new(1), Progress::default().item("d.c", 0, 0));
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(100_000_000);
         let mut range = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item).range();

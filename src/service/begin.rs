@@ -8,11 +8,11 @@ use super::job::{BackupRequest, ImportRequest, Job, JobId, JobKind, Trigger};
 use super::jobs::Claims;
 use super::status::BackupState;
 use super::work::{self, Asked};
-use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{BackupName, is_latest};
+use crate::repository::catalog::Backup;
 
 impl Inner {
     pub(super) async fn begin(self: Arc<Self>, trigger: Trigger, request: BackupRequest) -> Result<JobId> {

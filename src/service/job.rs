@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::keep::Keep;
-use crate::engine::restore::{RestoreMode, RestoreReport};
+use crate::engine::import::{self, ImportReport};
 use crate::engine::verify::VerifyReport;
 use crate::error::Error;
 use crate::format::manifest::{CollectionKind, ConsistencyKind};
@@ -275,7 +275,7 @@ pub enum ImportMode {
     Merge,
 }
 
-impl From<ImportMode> for RestoreMode {
+impl From<ImportMode> for import::ImportMode {
     fn from(mode: ImportMode) -> Self {
         match mode {
             ImportMode::Replace => Self::Replace,
@@ -453,8 +453,8 @@ fn documents() -> String {
     CollectionKind::Collection.counted_in().to_owned()
 }
 
-impl From<&RestoreReport> for ImportResult {
-    fn from(report: &RestoreReport) -> Self {
+impl From<&ImportReport> for ImportResult {
+    fn from(report: &ImportReport) -> Self {
         Self {
             target: Some(report.target.clone()),
             collections: report

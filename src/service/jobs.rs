@@ -20,8 +20,8 @@ use super::job::{Job, JobError, JobId, JobKind, JobState};
 use super::rates::{self, Rates};
 use super::state::State;
 use crate::clock;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::progress::Progress;
 
 /// How often the progress of a job is taken.
 const TICK: Duration = Duration::from_millis(500);

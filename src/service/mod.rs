@@ -51,15 +51,15 @@ use self::shown::Shown;
 use self::state::State;
 use self::status::Listing;
 pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutcome, RunningJob};
-use crate::catalog::{Backup, Catalog, Described, Hold};
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
-use crate::retention::Rule;
-use crate::store::{self, Store};
+use crate::repository::backend::{self, Store};
+use crate::repository::catalog::{Backup, Catalog, Described, Hold};
+use crate::repository::retention::Rule;
 
 /// How long a place below the path of the backups may take to answer.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
@@ -529,7 +529,7 @@ impl Inner {
 async fn open_path(path: &str) -> Result<Store> {
     let of = path.to_owned();
     let opened = async move {
-        let store = store::blocking(path.as_ref(), move || Store::open(&of)).await?;
+        let store = backend::blocking(path.as_ref(), move || Store::open(&of)).await?;
         store.try_write().await?;
         Ok(store)
     };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::job::{CollectionProgress, Job, JobProgress};
-use crate::pipeline::progress::View;
+use crate::context::progress::View;
 
 /// Over how long a rate is taken.
 const WINDOW: Duration = Duration::from_secs(5);

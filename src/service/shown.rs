@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::catalog::{Backup, Catalog, Described, Stamp};
+use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
-use crate::pipeline::budget::{Budget, Share};
+use crate::repository::catalog::{Backup, Catalog, Described, Stamp};
 
 /// How long room is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -16,7 +16,7 @@ const COPIES: u64 = 2;
 
 /// An answer, which several may be taking. The last one that lets go of it gives its room back.
 #[derive(Debug, Clone)]
-pub struct Answered(Arc<(Vec<u8>, Share)>);
+pub struct Answered(Arc<(Vec<u8>, MemoryPermit)>);
 
 impl AsRef<[u8]> for Answered {
     fn as_ref(&self) -> &[u8] {
@@ -28,19 +28,19 @@ impl AsRef<[u8]> for Answered {
 type Made = (BackupName, bool, Option<Stamp>);
 
 /// An answer that may still be on its way.
-type Last = (Made, Weak<(Vec<u8>, Share)>);
+type Last = (Made, Weak<(Vec<u8>, MemoryPermit)>);
 
 /// Makes answers.
 pub(super) struct Shown {
     catalog: Catalog,
-    room: Budget,
+    room: MemoryBudget,
     /// The last one, as long as somebody takes it.
     last: Mutex<Option<Last>>,
 }
 
 impl Shown {
     pub(super) fn new(catalog: Catalog, memory: u64) -> Self {
-        Self { catalog, room: Budget::new(memory / 2), last: Mutex::default() }
+        Self { catalog, room: MemoryBudget::new(memory / 2), last: Mutex::default() }
     }
 
     /// What `write` makes of the description of a backup.

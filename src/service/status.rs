@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::job::{Job, JobId, JobKind, JobState, Trigger};
-use crate::catalog::provenance::{BriefSource, Selection, of_deployment};
-use crate::catalog::{Catalog, Stamp, State, Summary};
 use crate::clock;
 use crate::error::Result;
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
 use crate::names::BackupName;
-use crate::retention::group::{self, Origin};
+use crate::repository::catalog::provenance::{BriefSource, Selection, of_deployment};
+use crate::repository::catalog::{Catalog, Stamp, State, Summary};
+use crate::repository::retention::group::{self, Origin};
 
 /// For how long what was looked at is told without another look.
 const FRESH: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::Flags;
-use crate::store::hang::Hang;
+use crate::repository::backend::hang::Hang;
 
 const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
 

@@ -5,9 +5,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::Inner;
 use crate::engine::backup::BackupReport;
 use crate::engine::clean::CleanReport;
-use crate::engine::restore::{RestoreMode, RestoreReport};
+use crate::engine::import::{ImportMode, ImportReport};
 use crate::engine::verify::VerifyReport;
-use crate::retention::Policy;
+use crate::repository::retention::Policy;
 
 /// How many namespaces of an import are named.
 const NAMED: usize = 10;
@@ -48,7 +48,7 @@ pub(super) fn took(report: &BackupReport) {
 }
 
 /// A backup was imported.
-pub(super) fn imported(report: &RestoreReport) {
+pub(super) fn imported(report: &ImportReport) {
     let mut names: Vec<&str> = report.collections.iter().take(NAMED).map(|c| c.namespace.as_str()).collect();
     let more = report.collections.len().saturating_sub(NAMED);
     let more = format!("and {more} more");
@@ -56,10 +56,10 @@ pub(super) fn imported(report: &RestoreReport) {
         names.push(&more);
     }
     let how = match report.mode {
-        RestoreMode::Replace => "replacing what stood there",
-        RestoreMode::Fail => "where nothing stood",
-        RestoreMode::Merge => "merged into what stood there",
-        RestoreMode::Add => "added to what stood there",
+        ImportMode::Replace => "replacing what stood there",
+        ImportMode::Fail => "where nothing stood",
+        ImportMode::Merge => "merged into what stood there",
+        ImportMode::Add => "added to what stood there",
     };
     tracing::info!(
         backup = %report.backup,

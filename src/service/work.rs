@@ -11,16 +11,16 @@ use super::job::{
 use super::jobs::{Context, Failure};
 use super::keep::Keep;
 use super::told;
-use crate::catalog::Backup;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
-use crate::engine::restore::{self, RestoreOptions, RestoreReport};
+use crate::engine::import::{self, ImportOptions, ImportReport};
 use crate::engine::verify::{VerifyOptions, VerifyReport};
 use crate::engine::{clean, record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::mongo::MongoUri;
 use crate::names::{self, BackupName, NamespacePattern, SYSTEM_DATABASES};
+use crate::repository::catalog::Backup;
 
 /// The phase of a job that did all of its work.
 const DONE: &str = "done";
@@ -202,9 +202,9 @@ async fn import_if_there_is_a_target(
 
 async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &MongoUri, context: &Context) -> Result<()> {
     let backup = service.catalog.find(report.name.as_str()).await?;
-    let options = RestoreOptions { tuning: service.config.tuning, ..RestoreOptions::default() };
+    let options = ImportOptions { tuning: service.config.tuning, ..ImportOptions::default() };
     context.progress.begin("waiting for the target");
-    context.claim_databases(&restore::databases(&backup, target, &options)?).await?;
+    context.claim_databases(&import::databases(&backup, target, &options)?).await?;
     import(backup, target, &options, service, context).await
 }
 
@@ -213,7 +213,7 @@ pub(super) struct Import {
     backup: BackupName,
     databases: BTreeSet<String>,
     target: MongoUri,
-    options: RestoreOptions,
+    options: ImportOptions,
 }
 
 impl Import {
@@ -225,17 +225,17 @@ impl Import {
         let database = request.database_name.clone().map(|name| vec![name]);
         bounded([&database, &request.include, &request.exclude])?;
         let target = service.config.target()?;
-        let options = RestoreOptions {
+        let options = ImportOptions {
             database: request.database_name.clone(),
             include: patterns("include", &request.include)?,
             exclude: patterns("exclude", &request.exclude)?,
             mode: request.mode.map_or_else(Default::default, Into::into),
             tuning: service.config.tuning,
-            ..RestoreOptions::default()
+            ..ImportOptions::default()
         };
         let name = service.resolve(&request.backup_path).await?;
         let backup = service.find(name.as_str()).await?;
-        let databases = restore::databases(&backup, &target, &options)?;
+        let databases = import::databases(&backup, &target, &options)?;
         Ok(Self { backup: name, databases, target, options })
     }
 
@@ -261,10 +261,10 @@ impl Import {
     }
 }
 
-async fn import(backup: Backup, target: &MongoUri, options: &RestoreOptions, service: &Inner, context: &Context) -> Result<()> {
+async fn import(backup: Backup, target: &MongoUri, options: &ImportOptions, service: &Inner, context: &Context) -> Result<()> {
     context.progress.begin("looking at the target");
     let source = service.config.configured_source()?;
-    let plan = restore::plan(&backup, target, source.as_ref(), options, &context.stop).await?;
+    let plan = import::plan(&backup, target, source.as_ref(), options, &context.stop).await?;
     let report = record::import(&backup, plan, options, &context.progress, &context.stop).await?;
     told::imported(&report);
     context.update(|job| {
@@ -277,7 +277,7 @@ async fn import(backup: Backup, target: &MongoUri, options: &RestoreOptions, ser
 }
 
 /// What an import reports as lost is no success.
-fn refuse_shortfall(report: &RestoreReport) -> Result<()> {
+fn refuse_shortfall(report: &ImportReport) -> Result<()> {
     if let Some(wrong) = report.collections.iter().find(|c| !c.digest_matches) {
         return Err(Error::new(ErrorKind::Mismatch, format!("{} is not what the backup holds", wrong.namespace)));
     }

@@ -10,7 +10,10 @@ use mongodb::error::Error as DriverError;
 use mongodb::options::RunCursorCommandOptions;
 use mongodb::raw_batch_cursor::RawBatch;
 
-use super::{Attempts, Blueprint, Target};
+use super::{Attempts, CollectionSpec, Target};
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::Elements;
@@ -18,9 +21,6 @@ use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::command;
 use crate::mongo::failure::{describe, is_transient};
 use crate::names::Namespace;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Item;
 
 /// How long one reply of the cursor may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(90);
@@ -36,17 +36,23 @@ const SMALLEST_REPLY: u64 = 256 * 1024;
 /// The most documents of a collection that is asked for in one reply.
 const MOST_IN_ONE: u64 = 100_000;
 
-/// What the collection of this blueprint holds now, as a majority of the target's members has it. For a time series that is its
+/// What the collection of this spec holds now, as a majority of the target's members has it. For a time series that is its
 /// buckets.
 ///
 /// # Errors
 /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
-pub async fn content(target: &Target, blueprint: &Blueprint, cpu: &Cpu, budget: &Budget, item: &Item) -> Result<Content> {
-    let what = format!("reading back {}", blueprint.namespace);
+pub async fn content(
+    target: &Target,
+    spec: &CollectionSpec,
+    cpu: &CpuPool,
+    budget: &MemoryBudget,
+    item: &Item,
+) -> Result<Content> {
+    let what = format!("reading back {}", spec.namespace);
     let mut attempts = Attempts::new(target, &what);
     let mut restarts = 0;
     let _share = target.unless_stopped(budget.take(REPLIES)).await?;
-    let mut reading = Reading { target, blueprint, cpu, item, content: Content::default(), place: None, reply_bytes: None };
+    let mut reading = Reading { target, spec, cpu, item, content: Content::default(), place: None, reply_bytes: None };
     loop {
         let (before, resumed) = (reading.content, reading.place.is_some());
         let Err(e) = target.unless_stopped(reading.go_on()).await?? else {
@@ -83,22 +89,22 @@ pub async fn content_of(
     namespace: &Namespace,
     is_series: bool,
     about: Content,
-    (cpu, budget): (&Cpu, &Budget),
+    (cpu, budget): (&CpuPool, &MemoryBudget),
     item: &Item,
 ) -> Result<Content> {
     let kind = if is_series { CollectionKind::TimeSeries } else { CollectionKind::Collection };
-    let blueprint = Blueprint { kind, content: about, ..Blueprint::standing(namespace.clone()) };
-    content(target, &blueprint, cpu, budget, item).await
+    let spec = CollectionSpec { kind, content: about, ..CollectionSpec::standing(namespace.clone()) };
+    content(target, &spec, cpu, budget, item).await
 }
 
-/// How many documents the collection of this blueprint has, as the server counts them.
+/// How many documents the collection of this spec has, as the server counts them.
 ///
 /// # Errors
 /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
-pub async fn count(target: &Target, blueprint: &Blueprint) -> Result<u64> {
-    let what = format!("counting {}", blueprint.namespace);
-    let count = rawdoc! { "count": blueprint.data_collection() };
-    let reply = target.run(&what, &blueprint.place.database, count).await?;
+pub async fn count(target: &Target, spec: &CollectionSpec) -> Result<u64> {
+    let what = format!("counting {}", spec.namespace);
+    let count = rawdoc! { "count": spec.data_collection() };
+    let reply = target.run(&what, &spec.place.database, count).await?;
     crate::mongo::catalog::number(&reply, "n")
         .ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: the reply has no count")))
 }
@@ -106,8 +112,8 @@ pub async fn count(target: &Target, blueprint: &Blueprint) -> Result<u64> {
 /// A collection being read, and how far.
 struct Reading<'a> {
     target: &'a Target,
-    blueprint: &'a Blueprint,
-    cpu: &'a Cpu,
+    spec: &'a CollectionSpec,
+    cpu: &'a CpuPool,
     item: &'a Item,
     content: Content,
     /// From where to go on: the server's token, and the process that alone understands it.
@@ -119,7 +125,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads to the end, or to a driver's error.
     async fn go_on(&mut self) -> Result<Result<(), DriverError>> {
-        let database = self.target.connection.database(&self.blueprint.place.database);
+        let database = self.target.connection.database(&self.spec.place.database);
         let opened = async {
             // What comes in one reply need not be gone on with.
             let process = if self.is_one_reply() { None } else { self.process().await? };
@@ -162,7 +168,7 @@ impl Reading<'_> {
         // A standalone has no majority; what it wrote was made durable before.
         let level = if self.target.connection.topology == Topology::Standalone { "local" } else { "majority" };
         let mut find = rawdoc! {
-            "find": self.blueprint.data_collection(),
+            "find": self.spec.data_collection(),
             "hint": { "$natural": 1 },
             "readConcern": { "level": level },
         };
@@ -179,18 +185,16 @@ impl Reading<'_> {
     }
 
     fn batch_size(&self) -> Option<u32> {
-        let average = self.blueprint.content.bytes / self.blueprint.content.documents.max(1);
+        let average = self.spec.content.bytes / self.spec.content.documents.max(1);
         if self.is_one_reply() {
             // One more than there are, so that the server closes the cursor.
-            return Some(u32::try_from(self.blueprint.content.documents).unwrap_or(u32::MAX).saturating_add(1));
+            return Some(u32::try_from(self.spec.content.documents).unwrap_or(u32::MAX).saturating_add(1));
         }
         self.reply_bytes.map(|bytes| u32::try_from(bytes / average.max(1)).unwrap_or(u32::MAX).max(2))
     }
 
     fn is_one_reply(&self) -> bool {
-        self.reply_bytes.is_none()
-            && self.blueprint.content.bytes < SMALLEST_REPLY
-            && self.blueprint.content.documents < MOST_IN_ONE
+        self.reply_bytes.is_none() && self.spec.content.bytes < SMALLEST_REPLY && self.spec.content.documents < MOST_IN_ONE
     }
 
     fn forget(&mut self) {

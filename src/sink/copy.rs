@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use super::insert::Inserter;
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target};
+use super::{Attempts, CollectionSpec, Target};
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::mongo::{catalog, command};
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 
 /// How long one reply of the cursor may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(90);
@@ -92,9 +92,9 @@ async fn read<F: Future<Output = Result<()>>>(
 }
 
 /// Inserts every bucket of a staged time series into what `to` describes, which was just created.
-pub(super) async fn documents(target: &Target, staged: &Staged, to: &Blueprint) -> Result<()> {
+pub(super) async fn documents(target: &Target, staged: &Staged, to: &CollectionSpec) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
-    let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), Cpu::of_this_machine());
+    let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), CpuPool::of_this_machine());
     let what = format!("reading what was staged for {}", staged.to);
     each_batch(target, &what, &staged.place.buckets(), Some(staged.uuid), |frame| {
         let insertion = inserter.insert(frame, &item);

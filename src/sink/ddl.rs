@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::{Attempts, Problem, Target, write_concern_error};
 use crate::error::Result;
 use crate::format::document::{Elements, Writer};
-use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 
 /// What one database holds, by name.
 #[derive(Debug, Clone, Default)]
-pub struct Standing(BTreeMap<String, CollectionInfo>);
+pub struct Standing(BTreeMap<String, ListedCollection>);
 
 impl Standing {
     /// Lists a database, patiently.
@@ -30,19 +30,19 @@ impl Standing {
 
     /// What stands under this name: a collection, a view or a time series.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&CollectionInfo> {
+    pub fn get(&self, name: &str) -> Option<&ListedCollection> {
         self.0.get(name)
     }
 
     /// The collection of this identity.
     #[must_use]
-    pub fn by_uuid(&self, uuid: Uuid) -> Option<&CollectionInfo> {
+    pub fn by_uuid(&self, uuid: Uuid) -> Option<&ListedCollection> {
         self.0.values().find(|c| c.uuid == Some(uuid))
     }
 
     /// The identity of something that stands here: of a time series that of its buckets. Views have none.
     #[must_use]
-    pub fn identity(&self, info: &CollectionInfo) -> Option<Uuid> {
+    pub fn identity(&self, info: &ListedCollection) -> Option<Uuid> {
         match info.kind.as_str() {
             "timeseries" => self.get(&format!("{BUCKETS_PREFIX}{}", info.name))?.uuid,
             _ => info.uuid,
@@ -50,7 +50,7 @@ impl Standing {
     }
 
     /// Everything, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &CollectionInfo> {
+    pub fn iter(&self) -> impl Iterator<Item = &ListedCollection> {
         self.0.values()
     }
 }

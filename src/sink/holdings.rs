@@ -4,7 +4,7 @@ use bson::rawdoc;
 
 use super::Target;
 use crate::error::{ErrorKind, Result};
-use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::catalog::{self, ListedCollection};
 use crate::names::Namespace;
 
 /// The documents of something that stands in the target.
@@ -23,7 +23,7 @@ impl Holdings {
     ///
     /// # Errors
     /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
-    pub async fn of(target: &Target, database: &str, there: &CollectionInfo) -> Result<Self> {
+    pub async fn of(target: &Target, database: &str, there: &ListedCollection) -> Result<Self> {
         if there.kind == "view" {
             return Ok(Self::Nothing);
         }

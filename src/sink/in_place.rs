@@ -10,10 +10,10 @@ use std::time::Duration;
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use uuid::Uuid;
 
-use super::{Blueprint, MAJORITY_LIMIT, Standing, Target, command, ddl, staging, write_concern_error};
+use super::{CollectionSpec, MAJORITY_LIMIT, Standing, Target, command, ddl, staging, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
-use crate::mongo::catalog::CollectionInfo;
+use crate::mongo::catalog::ListedCollection;
 use crate::mongo::failure::{code, code_of, describe};
 use crate::names::{FILLING_PREFIX, Namespace};
 
@@ -44,19 +44,19 @@ pub fn left(database: &str, standing: &Standing) -> Vec<Namespace> {
 }
 
 /// The markers in what stands in a database.
-pub(super) fn markers(standing: &Standing) -> impl Iterator<Item = &CollectionInfo> {
+pub(super) fn markers(standing: &Standing) -> impl Iterator<Item = &ListedCollection> {
     standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX))
 }
 
 /// What a marker names and is still there.
-fn named(database: &str, marker: &CollectionInfo, standing: &Standing) -> Vec<Namespace> {
+fn named(database: &str, marker: &ListedCollection, standing: &Standing) -> Vec<Namespace> {
     let validator = marker.options.get_document("validator").ok().and_then(|v| Document::try_from(v).ok()).unwrap_or_default();
     let texts = |field: &str| -> BTreeSet<String> {
         let listed = validator.get_document(field).ok().and_then(|d| d.get_array("$in").ok());
         listed.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
     };
     let (uuids, views) = (texts("collections"), texts("views"));
-    let is_named = |there: &&CollectionInfo| {
+    let is_named = |there: &&ListedCollection| {
         let identity = standing.identity(there).map(|uuid| uuid.to_string());
         let is_of_buckets = there.name.starts_with(crate::names::BUCKETS_PREFIX);
         (!is_of_buckets && identity.is_some_and(|uuid| uuids.contains(&uuid)))
@@ -87,7 +87,7 @@ pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespac
     let mut dropped = Vec::new();
     for database in databases {
         let standing = Standing::of(target, database).await?;
-        let markers: Vec<CollectionInfo> = markers(&standing).cloned().collect();
+        let markers: Vec<ListedCollection> = markers(&standing).cloned().collect();
         dropped.extend(clean_one(target, database, &markers).await?);
     }
     Ok(dropped)
@@ -97,7 +97,7 @@ pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespac
 ///
 /// # Errors
 /// As for [`clean`].
-pub async fn clean_one(target: &Target, database: &str, markers: &[CollectionInfo]) -> Result<Vec<Namespace>> {
+pub async fn clean_one(target: &Target, database: &str, markers: &[ListedCollection]) -> Result<Vec<Namespace>> {
     let mut dropped = Vec::new();
     if markers.is_empty() {
         return Ok(dropped);
@@ -117,11 +117,11 @@ pub async fn clean_one(target: &Target, database: &str, markers: &[CollectionInf
 ///
 /// # Errors
 /// [`ErrorKind::Busy`] where one of these has changed; the server's; [`ErrorKind::Interrupted`].
-pub async fn refuse_beating(target: &Target, database: &str, markers: &[CollectionInfo]) -> Result<Standing> {
+pub async fn refuse_beating(target: &Target, database: &str, markers: &[ListedCollection]) -> Result<Standing> {
     let since = tokio::time::Instant::now();
     loop {
         let later = Standing::of(target, database).await?;
-        let beats = |marker: &CollectionInfo| later.get(&marker.name).is_some_and(|now| now.options != marker.options);
+        let beats = |marker: &ListedCollection| later.get(&marker.name).is_some_and(|now| now.options != marker.options);
         if markers.iter().any(beats) {
             return Err(Error::new(ErrorKind::Busy, format!("another restore fills collections of {database}"))
                 .hint("wait until it is done"));
@@ -138,14 +138,14 @@ impl Filling {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where one was made meanwhile; the server's. What was made is dropped again.
-    pub async fn begin(target: &Target, blueprints: &mut [Blueprint], id: &str) -> Result<Self> {
+    pub async fn begin(target: &Target, specs: &mut [CollectionSpec], id: &str) -> Result<Self> {
         let mut made: BTreeMap<String, Vec<(Namespace, Uuid)>> = BTreeMap::new();
-        let begun = Self::create(target, blueprints, &mut made).await;
-        let databases: BTreeSet<String> = blueprints.iter().map(|b| b.namespace.database.clone()).collect();
+        let begun = Self::create(target, specs, &mut made).await;
+        let databases: BTreeSet<String> = specs.iter().map(|b| b.namespace.database.clone()).collect();
         for database in databases {
             made.entry(database).or_default();
         }
-        let views: Vec<_> = blueprints.iter().filter(|b| !b.holds_documents()).map(|b| b.namespace.clone()).collect();
+        let views: Vec<_> = specs.iter().filter(|b| !b.holds_documents()).map(|b| b.namespace.clone()).collect();
         let beating = tokio::spawn(beat(target.unstoppable(), id.to_owned(), made.clone(), views.clone()));
         let filling = Self { target: target.clone(), id: id.to_owned(), made, views, beating };
         let marked = match begun {
@@ -160,21 +160,21 @@ impl Filling {
 
     async fn create(
         target: &Target,
-        blueprints: &mut [Blueprint],
+        specs: &mut [CollectionSpec],
         made: &mut BTreeMap<String, Vec<(Namespace, Uuid)>>,
     ) -> Result<()> {
-        for blueprint in blueprints.iter_mut().filter(|b| b.holds_documents()) {
-            let name = blueprint.namespace.clone();
-            create_new(target, &name, &blueprint.options).await?;
+        for spec in specs.iter_mut().filter(|b| b.holds_documents()) {
+            let name = spec.namespace.clone();
+            create_new(target, &name, &spec.options).await?;
             let standing = Standing::of(target, &name.database).await?;
             let identity = standing.get(&name.collection).and_then(|there| standing.identity(there));
             let identity = identity.ok_or_else(|| {
                 Error::new(ErrorKind::Refused, format!("{name} is gone right after it was made")).hint("stop what drops it")
             })?;
             made.entry(name.database.clone()).or_default().push((name, identity));
-            (blueprint.uuid, blueprint.unread) = (Some(identity), true);
-            if blueprint.mixed_schema {
-                staging::allow_mixed_schema(target, blueprint).await?;
+            (spec.uuid, spec.unread) = (Some(identity), true);
+            if spec.mixed_schema {
+                staging::allow_mixed_schema(target, spec).await?;
             }
         }
         Ok(())
@@ -193,9 +193,9 @@ impl Filling {
     ///
     /// # Errors
     /// The server's, naming the view.
-    pub async fn end(&self, blueprints: &[Blueprint]) -> Result<()> {
-        for blueprint in blueprints.iter().filter(|b| !b.holds_documents()) {
-            create_new(&self.target, &blueprint.namespace, &blueprint.all_options()?).await?;
+    pub async fn end(&self, specs: &[CollectionSpec]) -> Result<()> {
+        for spec in specs.iter().filter(|b| !b.holds_documents()) {
+            create_new(&self.target, &spec.namespace, &spec.all_options()?).await?;
         }
         self.beating.abort();
         // What was written before is on the disks of a majority once this is.

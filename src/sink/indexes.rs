@@ -11,7 +11,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use mongodb::error::Error as DriverError;
 use tokio::sync::{Semaphore, watch};
 
-use super::{Attempts, Blueprint, Index, Target, write_concern_error};
+use super::{Attempts, CollectionSpec, Index, Target, write_concern_error};
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few};
 use crate::format::document::{Elements, Writer};
@@ -20,7 +21,6 @@ use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
 use crate::mongo::{Version, catalog};
 use crate::names::Namespace;
-use crate::pipeline::progress::Item;
 
 /// Commands at a time. Servers build no more than three indexes of users at a time (`maxNumActiveUserIndexBuilds`), and several
 /// indexes of one collection are built faster by a command each than by one for all.
@@ -73,19 +73,19 @@ impl IndexBuilder {
     ///
     /// # Errors
     /// What stops all: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
-    pub async fn build_on_empty<'a>(&self, blueprints: impl IntoIterator<Item = &'a Blueprint>) -> Result<()> {
-        let fit = |b: &&Blueprint| b.kind == CollectionKind::Collection && b.content.documents < SMALL;
-        let work = blueprints.into_iter().filter(fit).map(|blueprint| async move {
-            let wanted: Vec<Index> = blueprint.indexes.iter().filter(|index| index.is_among(Which::Lasting)).cloned().collect();
-            blueprint.indexed.store(false, Ordering::Relaxed);
+    pub async fn build_on_empty<'a>(&self, specs: impl IntoIterator<Item = &'a CollectionSpec>) -> Result<()> {
+        let fit = |b: &&CollectionSpec| b.kind == CollectionKind::Collection && b.content.documents < SMALL;
+        let work = specs.into_iter().filter(fit).map(|spec| async move {
+            let wanted: Vec<Index> = spec.indexes.iter().filter(|index| index.is_among(Which::Lasting)).cloned().collect();
+            spec.indexed.store(false, Ordering::Relaxed);
             match wanted.as_slice() {
                 [] => Ok(()),
-                _ if build_some(&self.target, blueprint, &wanted).await?.is_empty() => {
-                    blueprint.indexed.store(true, Ordering::Relaxed);
+                _ if build_some(&self.target, spec, &wanted).await?.is_empty() => {
+                    spec.indexed.store(true, Ordering::Relaxed);
                     Ok(())
                 }
                 // All or none: what was refused is refused again, by name, once there are documents.
-                _ => take_back(&self.target, blueprint).await,
+                _ => take_back(&self.target, spec).await,
             }
         });
         stream::iter(work).buffer_unordered(EMPTY_AT_A_TIME).try_collect().await
@@ -95,8 +95,8 @@ impl IndexBuilder {
     ///
     /// # Errors
     /// What stops all: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`]. An index that the server refuses is among what it gives.
-    pub async fn build(&self, blueprint: &Blueprint, which: Which, item: &Item) -> Result<Vec<IndexFailure>> {
-        self.build_telling(blueprint, which, item, &watch::Sender::new(0)).await
+    pub async fn build(&self, spec: &CollectionSpec, which: Which, item: &Item) -> Result<Vec<IndexFailure>> {
+        self.build_telling(spec, which, item, &watch::Sender::new(0)).await
     }
 
     /// The same, telling how many commands are not done yet.
@@ -105,26 +105,25 @@ impl IndexBuilder {
     /// As for [`build`](Self::build).
     pub async fn build_telling(
         &self,
-        blueprint: &Blueprint,
+        spec: &CollectionSpec,
         which: Which,
         item: &Item,
         left: &watch::Sender<usize>,
     ) -> Result<Vec<IndexFailure>> {
-        let is_there = |index: &Index| blueprint.indexed.load(Ordering::Relaxed) && index.is_among(Which::Lasting);
-        let wanted: Vec<Index> =
-            blueprint.indexes.iter().filter(|index| index.is_among(which) && !is_there(index)).cloned().collect();
-        item.add(blueprint.indexes.iter().filter(|index| index.is_among(which) && is_there(index)).count() as u64, 0);
+        let is_there = |index: &Index| spec.indexed.load(Ordering::Relaxed) && index.is_among(Which::Lasting);
+        let wanted: Vec<Index> = spec.indexes.iter().filter(|index| index.is_among(which) && !is_there(index)).cloned().collect();
+        item.add(spec.indexes.iter().filter(|index| index.is_among(which) && is_there(index)).count() as u64, 0);
         if wanted.is_empty() {
             left.send_replace(0);
             return Ok(Vec::new());
         }
-        let together = if blueprint.content.documents < SMALL { wanted.len() } else { 1 };
+        let together = if spec.content.documents < SMALL { wanted.len() } else { 1 };
         let mut building: FuturesUnordered<_> = wanted
             .chunks(together)
             .map(|indexes| async move {
                 let permit = self.permits.acquire().await;
                 let _permit = permit.map_err(|e| Error::new(ErrorKind::Internal, "the index builder is closed").cause(e))?;
-                let failures = build_some(&self.target, blueprint, indexes).await?;
+                let failures = build_some(&self.target, spec, indexes).await?;
                 item.add((indexes.len() - failures.len()) as u64, 0);
                 Ok::<_, Error>(failures)
             })
@@ -141,11 +140,11 @@ impl IndexBuilder {
 
 /// Takes back what was made while the collection was empty, because a document was refused: without indexes it shows whether it was for one of them. They are built
 /// again in the end, and named if that fails.
-pub(super) async fn take_back(target: &Target, blueprint: &Blueprint) -> Result<()> {
-    let what = format!("dropping the indexes of {}", blueprint.namespace);
-    let drop = bson::rawdoc! { "dropIndexes": blueprint.place.collection.as_str(), "index": "*" };
-    target.run(&what, &blueprint.place.database, drop).await?;
-    blueprint.indexed.store(false, Ordering::Relaxed);
+pub(super) async fn take_back(target: &Target, spec: &CollectionSpec) -> Result<()> {
+    let what = format!("dropping the indexes of {}", spec.namespace);
+    let drop = bson::rawdoc! { "dropIndexes": spec.place.collection.as_str(), "index": "*" };
+    target.run(&what, &spec.place.database, drop).await?;
+    spec.indexed.store(false, Ordering::Relaxed);
     Ok(())
 }
 
@@ -178,23 +177,23 @@ pub fn sum_up(failures: &[IndexFailure]) -> Option<Error> {
 }
 
 /// Why any of these could not be built.
-async fn build_some(target: &Target, blueprint: &Blueprint, indexes: &[Index]) -> Result<Vec<IndexFailure>> {
+async fn build_some(target: &Target, spec: &CollectionSpec, indexes: &[Index]) -> Result<Vec<IndexFailure>> {
     let names: Vec<String> = indexes.iter().map(|i| format!("{:?}", i.name)).collect();
     let what = match names.as_slice() {
-        [name] => format!("building index {name} of {}", blueprint.namespace),
-        names => format!("building the indexes {} of {}", names.join(", "), blueprint.namespace),
+        [name] => format!("building index {name} of {}", spec.namespace),
+        names => format!("building the indexes {} of {}", names.join(", "), spec.namespace),
     };
     let mut attempts = Attempts::new(target, &what);
-    let command = command(target, &blueprint.place.collection, indexes.iter().map(|i| i.specification.as_bytes()))?;
+    let command = command(target, &spec.place.collection, indexes.iter().map(|i| i.specification.as_bytes()))?;
     loop {
         // Asked again for an index that is being built, a server waits for it; for one that is there, it does nothing.
-        match target.try_run(&blueprint.place.database, command.clone(), UNLIMITED).await? {
+        match target.try_run(&spec.place.database, command.clone(), UNLIMITED).await? {
             Ok(reply) => match write_concern_error(&reply) {
                 None => return Ok(Vec::new()),
                 Some(problem) => attempts.again_after(problem).await?,
             },
             Err(e) if is_transient(&e) => attempts.again(e).await?,
-            Err(e) => return one_by_one(target, blueprint, indexes, &what, e).await,
+            Err(e) => return one_by_one(target, spec, indexes, &what, e).await,
         }
     }
 }
@@ -202,19 +201,19 @@ async fn build_some(target: &Target, blueprint: &Blueprint, indexes: &[Index]) -
 /// A command for several fails as a whole and names one: each by itself shows which of them it was.
 async fn one_by_one(
     target: &Target,
-    blueprint: &Blueprint,
+    spec: &CollectionSpec,
     indexes: &[Index],
     what: &str,
     error: DriverError,
 ) -> Result<Vec<IndexFailure>> {
     if let [index] = indexes {
-        let (place, name) = (blueprint.place.to_string(), blueprint.namespace.to_string());
+        let (place, name) = (spec.place.to_string(), spec.namespace.to_string());
         let error = describe(target.connection.role(), what, error).reworded(&place, &name);
-        return Ok(vec![IndexFailure { namespace: blueprint.namespace.clone(), name: index.name.clone(), error }]);
+        return Ok(vec![IndexFailure { namespace: spec.namespace.clone(), name: index.name.clone(), error }]);
     }
     let mut failures = Vec::new();
     for index in indexes {
-        failures.extend(Box::pin(build_some(target, blueprint, std::slice::from_ref(index))).await?);
+        failures.extend(Box::pin(build_some(target, spec, std::slice::from_ref(index))).await?);
     }
     Ok(failures)
 }
@@ -242,15 +241,15 @@ pub(super) fn command<'a>(
 ///
 /// # Errors
 /// [`ErrorKind::Mismatch`] where one is missing; the server's; [`ErrorKind::Interrupted`].
-pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<String>> {
+pub async fn confirm(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<String>> {
     let mut lost = Vec::new();
-    for blueprint in blueprints.iter().filter(|b| !b.indexes.is_empty()) {
-        let Namespace { database, collection } = &blueprint.place;
+    for spec in specs.iter().filter(|b| !b.indexes.is_empty()) {
+        let Namespace { database, collection } = &spec.place;
         let listing = || catalog::indexes(&target.connection, target.connection.database(database), collection);
         let (standing, _) = target.unless_stopped(patiently(listing)).await??;
-        for index in &blueprint.indexes {
+        for index in &spec.indexes {
             let Some(there) = standing.iter().find(|i| catalog::name(i).is_some_and(|name| name == index.name)) else {
-                let what = format!("index {:?} of {} was built and is not there", index.name, blueprint.namespace);
+                let what = format!("index {:?} of {} was built and is not there", index.name, spec.namespace);
                 return Err(Error::new(ErrorKind::Mismatch, what).hint("something else may be writing to the target: stop it"));
             };
             let kept: Vec<&[u8]> = Elements::of(there.as_bytes())?.flatten().map(|e| e.name).collect();
@@ -262,7 +261,7 @@ pub async fn confirm(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<St
                     let option = String::from_utf8_lossy(element.name);
                     lost.push(format!(
                         "option {option:?} of index {:?} of {}: the target does not know it",
-                        index.name, blueprint.namespace
+                        index.name, spec.namespace
                     ));
                 }
             }
@@ -279,10 +278,10 @@ const ONLY_FOR_BUILDING: [&[u8]; 2] = [b"background", b"dropDups"];
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
-pub async fn conflicts(target: &Target, blueprint: &Blueprint) -> Result<Vec<String>> {
-    let standing = standing(target, &blueprint.namespace).await?;
+pub async fn conflicts(target: &Target, spec: &CollectionSpec) -> Result<Vec<String>> {
+    let standing = standing(target, &spec.namespace).await?;
     let apart = told_apart_by(target.connection.version);
-    let conflicting = blueprint.indexes.iter().filter(|index| conflict(&index.specification, &standing, apart));
+    let conflicting = spec.indexes.iter().filter(|index| conflict(&index.specification, &standing, apart));
     Ok(conflicting.map(|index| index.name.clone()).collect())
 }
 
@@ -323,10 +322,10 @@ pub(super) fn are_one(one: &RawDocument, other: &RawDocument, key_changed: bool,
 ///
 /// # Errors
 /// As for [`conflicts`].
-pub async fn missing(target: &Target, blueprint: &Blueprint) -> Result<Vec<Index>> {
-    let standing = standing(target, &blueprint.namespace).await?;
+pub async fn missing(target: &Target, spec: &CollectionSpec) -> Result<Vec<Index>> {
+    let standing = standing(target, &spec.namespace).await?;
     let is_there = |index: &&Index| !standing.iter().any(|there| catalog::name(there).is_some_and(|name| name == index.name));
-    Ok(blueprint.indexes.iter().filter(is_there).cloned().collect())
+    Ok(spec.indexes.iter().filter(is_there).cloned().collect())
 }
 
 async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {

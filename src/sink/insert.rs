@@ -13,7 +13,9 @@ use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
 use super::masked::NAMES_ARE_FREE;
-use super::{Attempts, Blueprint, Problem, Target, indexes, staging, write_concern_error, write_errors};
+use super::{Attempts, CollectionSpec, Problem, Target, indexes, staging, write_concern_error, write_errors};
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::{self, Changes, Refusal};
 use crate::format::digest::Content;
@@ -23,8 +25,6 @@ use crate::format::value::{self, Text};
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Item;
 
 /// The most bytes of documents in one command, unless a single document is larger: a command is a document itself, which may have
 /// 16 MiB and the 16 KiB that servers allow themselves beyond.
@@ -44,8 +44,8 @@ const INSERT_LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone)]
 pub struct Inserter {
     pub(super) target: Target,
-    pub(super) blueprint: Arc<Blueprint>,
-    cpu: Cpu,
+    pub(super) spec: Arc<CollectionSpec>,
+    cpu: CpuPool,
     pub(super) repeats: Repeats,
 }
 
@@ -73,8 +73,8 @@ pub struct Arranged {
 impl Inserter {
     /// One for this collection.
     #[must_use]
-    pub fn new(target: Target, blueprint: Arc<Blueprint>, cpu: Cpu) -> Self {
-        Self { target, blueprint, cpu, repeats: Repeats::Refuse }
+    pub fn new(target: Target, spec: Arc<CollectionSpec>, cpu: CpuPool) -> Self {
+        Self { target, spec, cpu, repeats: Repeats::Refuse }
     }
 
     /// The same with another rule for documents whose `_id` repeats.
@@ -89,15 +89,15 @@ impl Inserter {
     /// # Errors
     /// [`ErrorKind::Refused`] for a bucket of a time series without an `_id`, by which its measurements are found; [`ErrorKind::Damaged`].
     pub async fn arrange(&self, frame: Vec<u8>) -> Result<Arranged> {
-        let (text, repeats) = (self.blueprint.text(), self.repeats);
+        let (text, repeats) = (self.spec.text(), self.repeats);
         let work = move || {
             let (frame, changes) = arrival::arrange(frame, || ObjectId::new().bytes())?;
             let ids = if repeats == Repeats::PassOver { ids(&frame, text)? } else { Vec::new() };
             Ok(Arranged { frame, changes, ids })
         };
         let arranged = self.cpu.run(work).await?;
-        if self.blueprint.kind == CollectionKind::TimeSeries && arranged.changes.given > 0 {
-            let what = format!("{}: a bucket of the time series has no _id", self.blueprint.namespace);
+        if self.spec.kind == CollectionKind::TimeSeries && arranged.changes.given > 0 {
+            let what = format!("{}: a bucket of the time series has no _id", self.spec.namespace);
             return Err(Error::new(ErrorKind::Refused, what)
                 .hint("its _id says which time it is about: nothing can take its place; leave the collection out"));
         }
@@ -112,7 +112,7 @@ impl Inserter {
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
     /// documents.
     pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<Content> {
-        let (ordered, version, text) = (self.blueprint.keeps_order(), self.target.connection.version, self.blueprint.text());
+        let (ordered, version, text) = (self.spec.keeps_order(), self.target.connection.version, self.spec.text());
         let repeats = self.repeats;
         let frame = Arc::new(frame);
         let divided = frame.clone();
@@ -141,7 +141,7 @@ impl Inserter {
     /// already, what is there is read back first: an attempt whose reply was lost, or an import that was killed a moment ago, may have
     /// written it. After a failure less is sent at a time: over a link that breaks again and again, a small command may get through.
     async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch, passed_over: &mut Content) -> Result<()> {
-        let what = format!("inserting into {}", self.blueprint.namespace);
+        let what = format!("inserting into {}", self.spec.namespace);
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
         let mut halvings = 0;
@@ -153,15 +153,15 @@ impl Inserter {
             let command = self.command(frame, &left[..part], batch.way).await?;
             let mut duplicates: Vec<(Range<usize>, Problem)> = Vec::new();
             let (mut mixed, was_certain) = (false, is_certain);
-            match self.target.try_run(&self.blueprint.place.database, command, Some(INSERT_LIMIT)).await? {
+            match self.target.try_run(&self.spec.place.database, command, Some(INSERT_LIMIT)).await? {
                 Ok(reply) => {
                     let (mut problems, mut transient) = (write_errors(&reply), write_concern_error(&reply));
                     mixed = problems.iter().any(|p| p.code == code::MIXED_SCHEMA) && !told_of_mixed_schema;
-                    let early = self.blueprint.indexed.load(Ordering::Relaxed);
+                    let early = self.spec.indexed.load(Ordering::Relaxed);
                     let mut looks_again = false;
                     if let Some(problem) = problems.iter().find(|p| early && p.may_be_of_an_index()) {
                         // Without indexes it shows whether it was for one of them. What was written meanwhile is looked for below.
-                        match indexes::take_back(&self.target, &self.blueprint).await {
+                        match indexes::take_back(&self.target, &self.spec).await {
                             Err(e) if e.kind() == ErrorKind::Denied => {
                                 let document = left.get(problem.index).cloned().unwrap_or_default();
                                 return Err(self.refused(&what, problem, &frame[document]));
@@ -181,7 +181,7 @@ impl Inserter {
                         let document = left.get(problem.index).cloned().unwrap_or_default();
                         match problem.code {
                             code::DUPLICATE_KEY => duplicates.push((document, problem)),
-                            code::COLLECTION_UUID_MISMATCH => return Err(taken_away(&self.blueprint.namespace)),
+                            code::COLLECTION_UUID_MISMATCH => return Err(taken_away(&self.spec.namespace)),
                             code if is_transient_code(code) => transient = Some(problem),
                             // Sent again once the target has been told.
                             code::MIXED_SCHEMA if mixed => {}
@@ -189,7 +189,7 @@ impl Inserter {
                         }
                     }
                     if mixed {
-                        staging::allow_mixed_schema(&self.target, &self.blueprint).await?;
+                        staging::allow_mixed_schema(&self.target, &self.spec).await?;
                         told_of_mixed_schema = true;
                     }
                     if let Some(problem) = transient {
@@ -225,7 +225,7 @@ impl Inserter {
                 let repeated: HashSet<usize> = duplicates.drain(..).map(|(document, _)| document.start).collect();
                 tried.retain(|place| !repeated.contains(&place.start));
             }
-            if self.blueprint.unread {
+            if self.spec.unread {
                 // What an earlier attempt may have written and is said to be there, is there.
                 if let (true, Some((document, problem))) = (was_certain, duplicates.first()) {
                     return Err(self.refused(&what, problem, &frame[document.clone()]));
@@ -261,7 +261,7 @@ impl Inserter {
     }
 
     fn refused(&self, what: &str, problem: &Problem, document: &[u8]) -> Error {
-        let (place, name) = (self.blueprint.place.to_string(), self.blueprint.namespace.to_string());
+        let (place, name) = (self.spec.place.to_string(), self.spec.namespace.to_string());
         let error = refused(what, problem, document).reworded(&place, &name);
         if problem.code == code::DUPLICATE_KEY && self.is_staging() { error.hint(REPEATS) } else { error }
     }
@@ -271,7 +271,7 @@ impl Inserter {
         match documents.iter().find_map(|document| refusal(&frame[document.clone()])) {
             None => error,
             Some(refusal) => {
-                let what = format!("{}: a document with {refusal} was refused", self.blueprint.namespace);
+                let what = format!("{}: a document with {refusal} was refused", self.spec.namespace);
                 Error::new(error.kind(), what).hint(never_taken(refusal)).cause(error)
             }
         }
@@ -279,14 +279,14 @@ impl Inserter {
 
     /// Whether what is filled is this import's own.
     fn is_staging(&self) -> bool {
-        self.blueprint.place != self.blueprint.namespace
+        self.spec.place != self.spec.namespace
     }
 
     async fn command(&self, frame: &Arc<Vec<u8>>, documents: &[Range<usize>], way: Way) -> Result<RawDocumentBuf> {
-        let (frame, documents, blueprint) = (frame.clone(), documents.to_vec(), self.blueprint.clone());
-        let uuid = blueprint.uuid.filter(|_| self.target.checks_uuids);
+        let (frame, documents, spec) = (frame.clone(), documents.to_vec(), self.spec.clone());
+        let uuid = spec.uuid.filter(|_| self.target.checks_uuids);
         let repeats = self.repeats;
-        self.cpu.run(move || build(&blueprint, uuid, &frame, &documents, (way, repeats))).await
+        self.cpu.run(move || build(&spec, uuid, &frame, &documents, (way, repeats))).await
     }
 
     /// Those of the documents that are not there yet. One that stands there with other content is an error.
@@ -303,13 +303,13 @@ impl Inserter {
             }
         }
         let mut find = Writer::default();
-        find.string("find", &self.blueprint.data_collection());
+        find.string("find", &self.spec.data_collection());
         let mut within = Writer::default();
         within.element(0x04, "$in", &ids.finish());
         let mut filter = Writer::default();
         filter.document("_id", &within.finish());
         find.document("filter", &filter.finish());
-        let database = self.target.connection.database(&self.blueprint.place.database);
+        let database = self.target.connection.database(&self.spec.place.database);
         let found = match self.target.unless_stopped(command::run_cursor(&database, find.raw()?)).await? {
             Ok((found, _)) => found,
             Err(e) => return Ok(Err(e)),
@@ -419,15 +419,15 @@ fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version)
 /// # Errors
 /// [`ErrorKind::Damaged`] where the frame does not hold documents; [`ErrorKind::Refused`] where a document cannot be sent as it is.
 #[doc(hidden)]
-pub fn commands(blueprint: &Blueprint, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
-    let ordered = blueprint.keeps_order();
+pub fn commands(spec: &CollectionSpec, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
+    let ordered = spec.keeps_order();
     let batches = divide(frame, (ordered, ordered), version)?;
-    batches.iter().map(|b| build(blueprint, blueprint.uuid, frame, &b.documents, (b.way, Repeats::Refuse))).collect()
+    batches.iter().map(|b| build(spec, spec.uuid, frame, &b.documents, (b.way, Repeats::Refuse))).collect()
 }
 
 /// The command that writes these documents.
 fn build(
-    blueprint: &Blueprint,
+    spec: &CollectionSpec,
     uuid: Option<Uuid>,
     frame: &[u8],
     documents: &[Range<usize>],
@@ -440,19 +440,19 @@ fn build(
         Way::Upsert { ordered } => ("update", ordered),
         Way::Masked => return Err(Error::new(ErrorKind::Internal, "a document that takes several commands was put into one")),
     };
-    command.string(verb, &blueprint.data_collection());
+    command.string(verb, &spec.data_collection());
     // A command that comes late, after an import was stopped and its staging dropped, must not make the collection anew.
     if let Some(uuid) = uuid {
         command.uuid("collectionUUID", uuid.as_bytes());
     }
     command.bool("ordered", ordered);
-    let concern = match blueprint.unread {
+    let concern = match spec.unread {
         true => rawdoc! { "w": "majority", "j": true, "wtimeout": super::MAJORITY_LIMIT },
         false => rawdoc! { "w": 1, "j": false },
     };
     command.document("writeConcern", concern.as_bytes());
     // A right of its own, so it is asked for only where it is needed.
-    if blueprint.has_rules {
+    if spec.has_rules {
         command.bool("bypassDocumentValidation", true);
     }
     if matches!(way, Way::InsertEmptyTimestamps { .. }) {

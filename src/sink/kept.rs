@@ -18,7 +18,7 @@ use super::record::find;
 use super::{Attempts, MAJORITY_LIMIT, Target, series, write_concern_error, write_errors};
 use crate::error::{ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
-use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::command;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
@@ -176,7 +176,7 @@ pub(super) async fn was_free(target: &Target, namespace: &Namespace, keep: &Keep
 pub(super) async fn remember(
     target: &Target,
     namespace: &Namespace,
-    there: &CollectionInfo,
+    there: &ListedCollection,
     uuid: Option<Uuid>,
     keep: &Keep,
     new: Option<Uuid>,
@@ -198,7 +198,7 @@ pub(super) async fn remember(
 pub(super) async fn set_aside(
     target: &Target,
     namespace: &Namespace,
-    there: &CollectionInfo,
+    there: &ListedCollection,
     standing: &Standing,
     keep: &Keep,
     new: Option<Uuid>,

@@ -10,7 +10,7 @@ use super::lease::{self, Lease, Purpose, Seen};
 use super::publish::{self, Finished};
 use super::{Target, in_place, record, staging};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::catalog::{self, ListedCollection};
 use crate::names::{IMPORT_COLLECTION, Namespace};
 
 /// Databases that are looked at at a time.
@@ -32,7 +32,7 @@ pub struct Leftovers {
     /// The leases.
     pub leases: Vec<Seen>,
     /// What says what a restore fills under final names, as it was seen.
-    pub markers: Vec<CollectionInfo>,
+    pub markers: Vec<ListedCollection>,
     /// What these name, and is still there.
     pub half_filled: BTreeSet<Namespace>,
 }

@@ -7,7 +7,7 @@ mod queries;
 
 use bson::{RawBsonRef, RawDocument};
 
-use super::{Blueprint, Target, indexes};
+use super::{CollectionSpec, Target, indexes};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
@@ -25,7 +25,7 @@ pub async fn refuse<'a>(
     target: &Target,
     source: &Source,
     collections: impl IntoIterator<Item = &'a Collection>,
-    blueprints: &[Blueprint],
+    specs: &[CollectionSpec],
     version: Version,
     replays_differences: bool,
 ) -> Result<()> {
@@ -36,10 +36,10 @@ pub async fn refuse<'a>(
         now: clock::now().timestamp() as f64,
     };
     let mut reasons = Vec::new();
-    for (collection, blueprint) in collections.into_iter().zip(blueprints) {
-        reasons.extend(wanted.reasons(collection, &blueprint.namespace));
+    for (collection, spec) in collections.into_iter().zip(specs) {
+        reasons.extend(wanted.reasons(collection, &spec.namespace));
     }
-    reasons.extend(queries::not_understood(target, blueprints).await?);
+    reasons.extend(queries::not_understood(target, specs).await?);
     if replays_differences && version < Version(5, 0, 0) {
         reasons.push("the oplog slice has updates that are written as differences, which servers take from 5.0 on".to_owned());
     }

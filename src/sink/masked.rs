@@ -12,13 +12,13 @@ use bson::{RawDocumentBuf, rawdoc};
 use super::insert::{Inserter, Repeats, refused};
 use super::replay::Place;
 use super::settle::LIMIT;
-use super::{Attempts, Blueprint, Problem, Target, indexes, write_concern_error, write_errors};
+use super::{Attempts, CollectionSpec, Problem, Target, indexes, write_concern_error, write_errors};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{self, Element, Elements, TYPE_TIMESTAMP, Writer};
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
-use crate::pipeline::cpu::Cpu;
 
 /// From this version on servers do not look at names inside of what an update writes.
 pub(super) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
@@ -28,8 +28,8 @@ const TYPE_DATE: u8 = 0x09;
 
 /// Puts such a document where none has its `_id`.
 pub(super) async fn put(target: &Target, place: &Place, document: &[u8]) -> Result<()> {
-    let blueprint = Blueprint { has_rules: place.has_rules, ..Blueprint::standing(place.namespace.clone()) };
-    let inserter = Inserter::new(target.clone(), Arc::new(blueprint), Cpu::of_this_machine());
+    let spec = CollectionSpec { has_rules: place.has_rules, ..CollectionSpec::standing(place.namespace.clone()) };
+    let inserter = Inserter::new(target.clone(), Arc::new(spec), CpuPool::of_this_machine());
     inserter.insert_masked(document, &mut Content::default()).await
 }
 
@@ -39,7 +39,7 @@ impl Inserter {
     /// # Errors
     /// As for [`insert`](Self::insert); [`ErrorKind::Refused`] where a field cannot be set by its name.
     pub(super) async fn insert_masked(&self, document: &[u8], passed_over: &mut Content) -> Result<()> {
-        let what = format!("inserting into {}", self.blueprint.namespace);
+        let what = format!("inserting into {}", self.spec.namespace);
         let (masked, set) = mask(document).map_err(|e| e.context(what.clone()))?;
         let mut attempts = Attempts::new(&self.target, &what);
         let mut refusal: Option<Problem> = None;
@@ -66,7 +66,7 @@ impl Inserter {
                     return Ok(());
                 }
                 (_, Some(problem)) => {
-                    let (place, name) = (self.blueprint.place.to_string(), self.blueprint.namespace.to_string());
+                    let (place, name) = (self.spec.place.to_string(), self.spec.namespace.to_string());
                     return Err(refused(&what, &problem, document).reworded(&place, &name));
                 }
                 (Some(_), None) => {
@@ -78,13 +78,13 @@ impl Inserter {
                 }
                 (None, None) => self.statement("insert", "documents", &masked)?,
             };
-            match self.target.try_run(&self.blueprint.place.database, command, Some(LIMIT)).await? {
+            match self.target.try_run(&self.spec.place.database, command, Some(LIMIT)).await? {
                 Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
                     (None, None) => attempts.progress(),
                     (Some(problem), _) if !is_transient_code(problem.code) => {
                         // Without indexes it shows whether it was for one of them.
-                        if self.blueprint.indexed.load(Ordering::Relaxed) && problem.may_be_of_an_index() {
-                            indexes::take_back(&self.target, &self.blueprint).await?;
+                        if self.spec.indexed.load(Ordering::Relaxed) && problem.may_be_of_an_index() {
+                            indexes::take_back(&self.target, &self.spec).await?;
                         } else {
                             refusal = Some(problem);
                         }
@@ -98,20 +98,20 @@ impl Inserter {
 
     async fn find_equal(&self, document: &[u8]) -> Result<Result<Option<RawDocumentBuf>, mongodb::error::Error>> {
         let mut find = Writer::default();
-        find.string("find", &self.blueprint.data_collection());
+        find.string("find", &self.spec.data_collection());
         find.document("filter", &document::by_id(document)?);
-        let database = self.target.connection.database(&self.blueprint.place.database);
+        let database = self.target.connection.database(&self.spec.place.database);
         let found = self.target.unless_stopped(command::run_cursor(&database, find.raw()?)).await?;
         Ok(found.map(|(found, _)| found.into_iter().next()))
     }
 
     fn statement(&self, verb: &str, statements: &str, statement: &[u8]) -> Result<RawDocumentBuf> {
         let mut command = Writer::with_capacity(statement.len() + 256);
-        command.string(verb, &self.blueprint.data_collection());
+        command.string(verb, &self.spec.data_collection());
         command.documents(statements, [statement]);
         command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
         // A right of its own, so it is asked for only where it is needed.
-        if self.blueprint.has_rules {
+        if self.spec.has_rules {
             command.bool("bypassDocumentValidation", true);
         }
         command.raw()

@@ -15,13 +15,13 @@ use super::ddl::{self, Standing};
 use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
 use super::publish::in_the_way;
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target, check, copy, write_concern_error, write_errors};
+use super::{Attempts, CollectionSpec, Target, check, copy, write_concern_error, write_errors};
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Elements, Writer};
 use crate::mongo::failure::is_transient_code;
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 
 /// The most bytes of documents in one command, unless a single one is larger.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
@@ -118,7 +118,7 @@ async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<
 async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u64> {
     let item = Progress::default().item(staged.to.to_string(), 0, 0);
     let inserter = standing(target, &staged.to, has_rules).with_repeats(Repeats::PassOver);
-    let all = check::count(target, &Blueprint::standing(staged.place.clone())).await?;
+    let all = check::count(target, &CollectionSpec::standing(staged.place.clone())).await?;
     // Where reading begins again, what was added before stands there: so what is added counts, each once.
     let added = AtomicU64::new(0);
     let what = format!("reading what was staged for {}", staged.to);
@@ -137,8 +137,8 @@ async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u6
 
 /// What inserts into a collection that stands there.
 fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
-    let blueprint = Blueprint { has_rules, ..Blueprint::standing(to.clone()) };
-    Inserter::new(target.clone(), Arc::new(blueprint), Cpu::of_this_machine())
+    let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
+    Inserter::new(target.clone(), Arc::new(spec), CpuPool::of_this_machine())
 }
 
 async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_>) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Batches to MongoDB: what stands in the target is dropped, collections are created with their raw options, filled with raw
 //! documents, read back and proven, and given their indexes.
 
-mod blueprint;
 pub mod check;
+mod collection_spec;
 mod copy;
 mod ddl;
 pub mod holdings;
@@ -34,7 +34,7 @@ use mongodb::error::Error as DriverError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use blueprint::{Alterations, Blueprint, Index};
+pub use collection_spec::{Alterations, CollectionSpec, Index};
 pub use ddl::Standing;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, doc, rawdoc};
 
-use super::{Blueprint, Standing, Target};
+use super::{CollectionSpec, Standing, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::failure::{describe, without_login};
@@ -20,7 +20,7 @@ const NAMED_RIGHTS: usize = 5;
 /// # Errors
 /// [`ErrorKind::Refused`] where it is not a writable primary, where a collection of one of these names is sharded, where a database stands there
 /// whose name differs in case only; [`ErrorKind::Denied`], [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
-pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeMap<String, Standing>> {
+pub async fn inspect(target: &Target, specs: &[CollectionSpec]) -> Result<BTreeMap<String, Standing>> {
     let connection = &target.connection;
     let hello = target.run("looking at the target", "admin", rawdoc! { "hello": 1 }).await?;
     if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
@@ -31,7 +31,7 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeM
         )
         .hint("give the URI of the whole replica set, without directConnection"));
     }
-    let wanted: BTreeSet<&str> = blueprints.iter().map(|b| b.namespace.database.as_str()).collect();
+    let wanted: BTreeSet<&str> = specs.iter().map(|b| b.namespace.database.as_str()).collect();
     let standing = target.unless_stopped(catalog::databases(connection)).await??;
     for name in &wanted {
         if let Some(other) = standing.iter().find(|s| s.to_lowercase() == name.to_lowercase() && s != name) {
@@ -45,7 +45,7 @@ pub async fn inspect(target: &Target, blueprints: &[Blueprint]) -> Result<BTreeM
         }
     }
     if connection.topology == Topology::Sharded {
-        refuse_sharded(target, blueprints).await?;
+        refuse_sharded(target, specs).await?;
     }
     let mut found = BTreeMap::new();
     for database in wanted {
@@ -83,30 +83,30 @@ impl Lacking {
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
-pub async fn lacking(target: &Target, blueprints: &[Blueprint]) -> Result<Option<Lacking>> {
+pub async fn lacking(target: &Target, specs: &[CollectionSpec]) -> Result<Option<Lacking>> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
-    let missing = missing_rights(&rights, blueprints);
+    let missing = missing_rights(&rights, specs);
     let nobody = rights.users.is_empty();
-    Ok((!missing.is_empty()).then(|| Lacking { nobody, allows_filling: allows_filling(&rights, blueprints), missing }))
+    Ok((!missing.is_empty()).then(|| Lacking { nobody, allows_filling: allows_filling(&rights, specs), missing }))
 }
 
 /// Whether these may be filled under their final names.
-fn allows_filling(rights: &Rights, blueprints: &[Blueprint]) -> bool {
-    blueprints.iter().all(|blueprint| {
-        let marker = Namespace::new(&*blueprint.namespace.database, format!("{FILLING_PREFIX}0"));
-        let name = blueprint.namespace.clone();
-        let data = if blueprint.kind == CollectionKind::TimeSeries { name.buckets() } else { name.clone() };
+fn allows_filling(rights: &Rights, specs: &[CollectionSpec]) -> bool {
+    specs.iter().all(|spec| {
+        let marker = Namespace::new(&*spec.namespace.database, format!("{FILLING_PREFIX}0"));
+        let name = spec.namespace.clone();
+        let data = if spec.kind == CollectionKind::TimeSeries { name.buckets() } else { name.clone() };
         let (marker, name, data) = (Place::Collection(marker), Place::Collection(name), Place::Collection(data));
         let catalog = ["createCollection", "dropCollection", "collMod"];
-        let indexed = !blueprint.indexes.is_empty();
+        let indexed = !spec.indexes.is_empty();
         catalog.iter().all(|action| rights.allows(&marker, action) && rights.allows(&name, action))
-            && (!blueprint.holds_documents() || rights.allows(&data, "insert"))
+            && (!spec.holds_documents() || rights.allows(&data, "insert"))
             && (!indexed || rights.allows(&name, "createIndex"))
-            && (!blueprint.has_rules || rights.allows(&name, "bypassDocumentValidation"))
+            && (!spec.has_rules || rights.allows(&name, "bypassDocumentValidation"))
     })
 }
 
-fn missing_rights(rights: &Rights, blueprints: &[Blueprint]) -> Vec<String> {
+fn missing_rights(rights: &Rights, specs: &[CollectionSpec]) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     // The rights on `system.js` come with several roles in several ways; the server has the last word there.
     let mut need = |action: &str, place: &Place| {
@@ -119,33 +119,33 @@ fn missing_rights(rights: &Rights, blueprints: &[Blueprint]) -> Vec<String> {
             missing.push(words);
         }
     };
-    for database in blueprints.iter().map(|b| &b.namespace.database).collect::<BTreeSet<_>>() {
+    for database in specs.iter().map(|b| &b.namespace.database).collect::<BTreeSet<_>>() {
         let lease = Place::Collection(Namespace::new(&**database, IMPORT_COLLECTION));
         ["find", "insert", "update", "remove", "dropCollection"].iter().for_each(|action| need(action, &lease));
     }
-    for blueprint in blueprints.iter().filter(|b| !b.namespace.collection.starts_with("system.")) {
-        let name = Place::Collection(blueprint.namespace.clone());
+    for spec in specs.iter().filter(|b| !b.namespace.collection.starts_with("system.")) {
+        let name = Place::Collection(spec.namespace.clone());
         need("dropCollection", &name);
-        if !blueprint.holds_documents() {
+        if !spec.holds_documents() {
             need("createCollection", &name);
             continue;
         }
         // Where the documents are filled in: any name that staging may get.
-        let staging = Namespace::new(&*blueprint.namespace.database, format!("{STAGING_PREFIX}0"));
-        let data = match blueprint.kind {
+        let staging = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}0"));
+        let data = match spec.kind {
             CollectionKind::TimeSeries => staging.buckets(),
             CollectionKind::Collection | CollectionKind::View => staging.clone(),
         };
         let (staging, data) = (Place::Collection(staging), Place::Collection(data));
         ["createCollection", "dropCollection", "renameCollectionSameDB"].iter().for_each(|action| need(action, &staging));
         ["insert", "find"].iter().for_each(|action| need(action, &data));
-        if !blueprint.indexes.is_empty() {
+        if !spec.indexes.is_empty() {
             need("createIndex", &staging);
         }
-        if blueprint.has_rules {
+        if spec.has_rules {
             need("bypassDocumentValidation", &staging);
         }
-        if blueprint.expire_after.is_some() || blueprint.mixed_schema {
+        if spec.expire_after.is_some() || spec.mixed_schema {
             need("collMod", &staging);
         }
     }
@@ -160,9 +160,9 @@ pub(super) fn lacking_rights(missing: &str) -> Error {
     )
 }
 
-async fn refuse_sharded(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
+async fn refuse_sharded(target: &Target, specs: &[CollectionSpec]) -> Result<()> {
     let names: Vec<Bson> =
-        blueprints.iter().flat_map(|b| [b.namespace.to_string(), b.namespace.buckets().to_string()]).map(Bson::String).collect();
+        specs.iter().flat_map(|b| [b.namespace.to_string(), b.namespace.buckets().to_string()]).map(Bson::String).collect();
     let find = doc! { "find": "collections", "filter": { "_id": { "$in": names }, "dropped": { "$ne": true } } };
     let find = bson::RawDocumentBuf::try_from(&find)
         .map_err(|e| Error::new(ErrorKind::Internal, "a command was not put together as a document").cause(e))?;

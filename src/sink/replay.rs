@@ -19,11 +19,11 @@ pub use self::rights::refuse_without_rights;
 use self::plan::Planner;
 use self::send::Sender;
 use super::{Identity, Target, write_errors};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::format::oplog::Committed;
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
 
 /// How many commands are under way at a time. The operations on one document are always in the same lane.
 const LANES: usize = 2;
@@ -80,7 +80,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Replay {
     target: Target,
-    cpu: Cpu,
+    cpu: CpuPool,
     planner: Option<Planner>,
     senders: Vec<Sender>,
     databases: BTreeSet<Namespace>,
@@ -103,7 +103,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
-    pub async fn new(target: Target, places: HashMap<Uuid, Place>, committed: Committed, cpu: Cpu) -> Result<Self> {
+    pub async fn new(target: Target, places: HashMap<Uuid, Place>, committed: Committed, cpu: CpuPool) -> Result<Self> {
         Self::with_lanes(target, places, committed, cpu, LANES).await
     }
 
@@ -115,7 +115,7 @@ impl Replay {
         target: Target,
         places: HashMap<Uuid, Place>,
         committed: Committed,
-        cpu: Cpu,
+        cpu: CpuPool,
         lanes: usize,
     ) -> Result<Self> {
         let lanes = lanes.max(1);

@@ -7,16 +7,16 @@ use mongodb::error::Error as DriverError;
 use super::ddl::{self, Standing};
 use super::publish::{in_between, is_in_between};
 use super::record::Staged;
-use super::{Attempts, Blueprint, Target, check, copy, kept, write_concern_error};
+use super::{Attempts, CollectionSpec, Target, check, copy, kept, write_concern_error};
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::CollectionKind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
 use crate::names::Namespace;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 
 /// What reading buckets back may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -167,12 +167,12 @@ async fn copy_once(target: &Target, staged: &Staged, plain: &RawDocument) -> Res
         mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
         ddl::modify(target, &format!("allowing mixed buckets in {}", staged.to), &staged.to, mixed).await?;
     }
-    let to = Blueprint { kind: CollectionKind::TimeSeries, has_rules: false, ..Blueprint::standing(staged.to.clone()) };
-    let from = Blueprint { place: staged.place.clone(), ..to.clone() };
+    let to = CollectionSpec { kind: CollectionKind::TimeSeries, has_rules: false, ..CollectionSpec::standing(staged.to.clone()) };
+    let from = CollectionSpec { place: staged.place.clone(), ..to.clone() };
     copy::documents(target, staged, &to).await?;
     target.make_durable(&staged.to.database).await?;
     let (cpu, budget, item) =
-        (Cpu::of_this_machine(), Budget::new(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
+        (CpuPool::of_this_machine(), MemoryBudget::new(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
     let held = check::content(target, &from, &cpu, &budget, &item).await?;
     if check::content(target, &to, &cpu, &budget, &item).await? != held {
         return Err(Error::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::ddl::{self, Standing};
-use super::{Blueprint, Target};
+use super::{CollectionSpec, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::names::{BUCKETS_PREFIX, Namespace, STAGING_PREFIX};
@@ -27,15 +27,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
-pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> Result<()> {
-    for (number, blueprint) in blueprints.iter_mut().enumerate().filter(|(_, b)| b.holds_documents()) {
-        blueprint.place = Namespace::new(&*blueprint.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
+pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> Result<()> {
+    for (number, spec) in specs.iter_mut().enumerate().filter(|(_, b)| b.holds_documents()) {
+        spec.place = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
     }
-    let work = blueprints.iter().filter(|b| b.holds_documents()).map(|blueprint| async move {
-        let named = |e: Error| e.reworded(&blueprint.place.to_string(), &blueprint.namespace.to_string());
-        ddl::create(target, &blueprint.place, &blueprint.options).await.map_err(named)?;
-        if blueprint.mixed_schema {
-            allow_mixed_schema(target, blueprint).await?;
+    let work = specs.iter().filter(|b| b.holds_documents()).map(|spec| async move {
+        let named = |e: Error| e.reworded(&spec.place.to_string(), &spec.namespace.to_string());
+        ddl::create(target, &spec.place, &spec.options).await.map_err(named)?;
+        if spec.mixed_schema {
+            allow_mixed_schema(target, spec).await?;
         }
         Ok::<_, Error>(())
     });
@@ -45,15 +45,15 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
 
     // Their identities, by which everything after recognises them.
     let mut standing: HashMap<String, Standing> = HashMap::new();
-    for blueprint in blueprints.iter_mut().filter(|b| b.holds_documents()) {
-        let database = &blueprint.place.database;
+    for spec in specs.iter_mut().filter(|b| b.holds_documents()) {
+        let database = &spec.place.database;
         if !standing.contains_key(database) {
             standing.insert(database.clone(), Standing::of(target, database).await?);
         }
-        let found = standing.get(database).and_then(|s| s.get(&blueprint.data_collection()));
-        blueprint.uuid = found.and_then(|c| c.uuid);
-        if blueprint.uuid.is_none() {
-            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", blueprint.namespace))
+        let found = standing.get(database).and_then(|s| s.get(&spec.data_collection()));
+        spec.uuid = found.and_then(|c| c.uuid);
+        if spec.uuid.is_none() {
+            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", spec.namespace))
                 .hint("something else drops collections in the target: stop it, and run the import again"));
         }
     }
@@ -61,11 +61,11 @@ pub async fn create(target: &Target, blueprints: &mut [Blueprint], id: &str) -> 
 }
 
 /// Tells the target that buckets of this time series may hold measurements of several types.
-pub(super) async fn allow_mixed_schema(target: &Target, blueprint: &Blueprint) -> Result<()> {
+pub(super) async fn allow_mixed_schema(target: &Target, spec: &CollectionSpec) -> Result<()> {
     let mut mixed = Writer::default();
     mixed.bool("timeseriesBucketsMayHaveMixedSchemaData", true);
-    let what = format!("allowing mixed buckets in {}", blueprint.namespace);
-    ddl::modify(target, &what, &blueprint.place, mixed).await
+    let what = format!("allowing mixed buckets in {}", spec.namespace);
+    ddl::modify(target, &what, &spec.place, mixed).await
 }
 
 /// Drops all staging of these databases: that of this import, and what dead ones left. Only once nothing that is decided is left to be published
@@ -139,13 +139,13 @@ fn is_staging(name: &str) -> bool {
 ///
 /// # Errors
 /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
-pub async fn set_expiry(target: &Target, blueprints: &[Blueprint]) -> Result<()> {
-    for blueprint in blueprints {
-        let Some((kind, value)) = &blueprint.expire_after else { continue };
+pub async fn set_expiry(target: &Target, specs: &[CollectionSpec]) -> Result<()> {
+    for spec in specs {
+        let Some((kind, value)) = &spec.expire_after else { continue };
         let mut fields = Writer::default();
         fields.element(*kind, "expireAfterSeconds", value);
-        let what = format!("setting expireAfterSeconds of {}", blueprint.namespace);
-        ddl::modify(target, &what, &blueprint.place, fields).await?;
+        let what = format!("setting expireAfterSeconds of {}", spec.namespace);
+        ddl::modify(target, &what, &spec.place, fields).await?;
     }
     Ok(())
 }

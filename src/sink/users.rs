@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bson::{RawDocument, rawdoc};
 
 use super::insert::Inserter;
-use super::{Blueprint, Target, ddl};
+use super::{CollectionSpec, Target, ddl};
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;
 use crate::names::{Namespace, STAGING_PREFIX};
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 
 /// The most bytes of users, and of roles, that are kept in memory until they are added.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -153,8 +153,8 @@ async fn fill(target: &Target, place: &Namespace, documents: &[u8], unread: bool
     let item = Progress::default().item(place.to_string(), 0, 0);
     let inserter = Inserter::new(
         target.clone(),
-        Arc::new(Blueprint { unread, ..Blueprint::standing(place.clone()) }),
-        Cpu::of_this_machine(),
+        Arc::new(CollectionSpec { unread, ..CollectionSpec::standing(place.clone()) }),
+        CpuPool::of_this_machine(),
     );
     inserter.insert(documents.to_vec(), &item).await.map_err(|e: Error| e.context("users and roles"))?;
     Ok(())

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::oplog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, LeftOut, Topology};
-use crate::mongo::catalog::{self, CollectionInfo};
+use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::{Connection, Version, command};
 use crate::names::{BUCKETS_PREFIX, KEPT_PREFIX, Namespace, NamespacePattern, SYSTEM_DATABASES};
 
@@ -78,7 +78,7 @@ impl Documents {
     }
 
     /// What of this is read so.
-    fn of(&self, found: Vec<Found>) -> Result<Vec<Found>> {
+    fn of(&self, found: Vec<CollectionInfo>) -> Result<Vec<CollectionInfo>> {
         match (self, found.as_slice()) {
             (Self::All, _) => Ok(found),
             (Self::Matching(_), [one]) if one.kind == CollectionKind::Collection => Ok(found),
@@ -92,14 +92,16 @@ impl Documents {
                 Err(Error::usage(format!("a query is about one collection, and {} is not that: {what}", other.namespace))
                     .hint("name one collection, or leave the query out"))
             }
-            (Self::OfViews(_), _) => Ok(found.into_iter().filter(|f| f.kind == CollectionKind::View).map(Found::shown).collect()),
+            (Self::OfViews(_), _) => {
+                Ok(found.into_iter().filter(|f| f.kind == CollectionKind::View).map(CollectionInfo::shown).collect())
+            }
         }
     }
 }
 
 /// A collection, view or time series of the source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub struct CollectionInfo {
     /// Its name.
     pub namespace: Namespace,
     /// What it is.
@@ -112,7 +114,7 @@ pub struct Found {
     pub indexes: Vec<RawDocumentBuf>,
 }
 
-impl Found {
+impl CollectionInfo {
     /// What a view shows, as a collection.
     fn shown(self) -> Self {
         Self { kind: CollectionKind::Collection, options: RawDocumentBuf::new(), uuid: None, ..self }
@@ -160,7 +162,7 @@ impl Selection {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     /// What is wanted, by namespace.
-    pub collections: Vec<Found>,
+    pub collections: Vec<CollectionInfo>,
     /// What is there and cannot be part of a backup.
     pub left_out: Vec<LeftOut>,
     /// The operation time of the last reply; none from a standalone server.
@@ -182,7 +184,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         named => named.to_vec(),
     };
     let databases = databases.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.as_str()) && !d.starts_with("__mdb_internal"));
-    let listed: Vec<(String, Vec<CollectionInfo>, Option<Timestamp>)> = futures::stream::iter(databases)
+    let listed: Vec<(String, Vec<ListedCollection>, Option<Timestamp>)> = futures::stream::iter(databases)
         .map(|database| async move {
             let (collections, time) = catalog::collections(connection, &database).await?;
             Ok::<_, Error>((database, collections, time))
@@ -216,7 +218,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     let collections = select(found, &unnameable, selection)?;
     left_out.retain(|l| selection.wants(&Namespace::new(&*l.database, &*l.collection)));
 
-    let indexed: Vec<(Found, Option<Timestamp>)> = futures::stream::iter(collections)
+    let indexed: Vec<(CollectionInfo, Option<Timestamp>)> = futures::stream::iter(collections)
         .map(|mut collection| async move {
             let mut listed_at = None;
             if collection.kind != CollectionKind::View && !selection.documents.is_of_views() {
@@ -234,11 +236,11 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
 }
 
 /// Divides one database's entries into what can be backed up and what cannot.
-fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>, left_out: &mut Vec<LeftOut>) {
+fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<CollectionInfo>, left_out: &mut Vec<LeftOut>) {
     let mut buckets: HashMap<String, Option<Uuid>> =
         entries.iter().filter_map(|e| Some((e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned(), e.uuid))).collect();
     // Of a time series, its buckets alone are marked.
-    let is_marked = |e: &&CollectionInfo| e.options.get_bool("temp").unwrap_or(false);
+    let is_marked = |e: &&ListedCollection| e.options.get_bool("temp").unwrap_or(false);
     let temporary: HashSet<String> =
         entries.iter().filter(is_marked).filter_map(|e| Some(e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned())).collect();
     buckets.retain(|name, _| !Namespace::new(database, &**name).is_of_an_import());
@@ -272,7 +274,7 @@ fn sort_out(database: &str, entries: Vec<CollectionInfo>, found: &mut Vec<Found>
         if kind == CollectionKind::TimeSeries && temporary.contains(&entry.name) && !matches!(options.get("temp"), Ok(Some(_))) {
             options.append(cstr!("temp"), true);
         }
-        found.push(Found { namespace: Namespace::new(database, entry.name), kind, uuid, options, indexes: Vec::new() });
+        found.push(CollectionInfo { namespace: Namespace::new(database, entry.name), kind, uuid, options, indexes: Vec::new() });
     }
     for (name, uuid) in buckets.into_iter().collect::<BTreeMap<_, _>>() {
         reject(format!("{BUCKETS_PREFIX}{name}"), uuid, "buckets without their time series");
@@ -292,7 +294,7 @@ fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) 
     .hint("rename these collections or drop them, or leave them out by --exclude with a pattern, such as 'DATABASE.PREFIX*'"))
 }
 
-fn select(found: Vec<Found>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<Found>> {
+fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<CollectionInfo>> {
     if !selection.allow_empty {
         let excludes = selection.exclude.iter().filter(|_| !selection.idle_excludes);
         let names = found.iter().map(|f| &f.namespace).chain(unnameable);
@@ -305,12 +307,12 @@ fn select(found: Vec<Found>, unnameable: &[Namespace], selection: &Selection) ->
             .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass --allow-empty"));
         }
     }
-    let wanted: Vec<Found> = found.into_iter().filter(|f| f.is_temporary() || selection.wants(&f.namespace)).collect();
+    let wanted: Vec<CollectionInfo> = found.into_iter().filter(|f| f.is_temporary() || selection.wants(&f.namespace)).collect();
     let wanted = match &selection.documents {
         Documents::All => wanted,
         some => some.of(wanted.into_iter().filter(|f| !f.is_temporary()).collect())?,
     };
-    if wanted.iter().all(Found::is_temporary) && !selection.allow_empty {
+    if wanted.iter().all(CollectionInfo::is_temporary) && !selection.allow_empty {
         return Err(Error::new(ErrorKind::NotFound, "the source has nothing to back up").hint(
             "check that the URI leads to the right deployment and that the user may see its databases, or pass --allow-empty",
         ));
@@ -383,7 +385,7 @@ pub struct Size {
 }
 
 /// The sizes of these collections, in their order; none where the server does not tell. Planning rests on it, correctness does not.
-pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option<Size>> {
+pub async fn sizes(connection: &Connection, collections: &[CollectionInfo]) -> Vec<Option<Size>> {
     futures::stream::iter(collections)
         .map(|collection| async move {
             if collection.kind == CollectionKind::View {
@@ -404,7 +406,7 @@ pub async fn sizes(connection: &Connection, collections: &[Found]) -> Vec<Option
 
 /// What became of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum CollectionState {
     /// It exists no more, and nothing has its name.
     Dropped,
     /// It exists no more, and another collection has its name, as after `$out` or a rename over it.
@@ -419,24 +421,24 @@ pub enum Whereabouts {
 ///
 /// # Errors
 /// As for [`list`]; of other databases than its own, only where they can be listed.
-pub async fn whereabouts(connection: &Connection, collection: &Found, data: &Namespace) -> Result<Whereabouts> {
+pub async fn whereabouts(connection: &Connection, collection: &CollectionInfo, data: &Namespace) -> Result<CollectionState> {
     let own = &data.database;
-    let is_it = |entry: &CollectionInfo| entry.uuid.is_some() && entry.uuid == collection.uuid;
+    let is_it = |entry: &ListedCollection| entry.uuid.is_some() && entry.uuid == collection.uuid;
     let (here, _) = command::patiently(|| catalog::collections(connection, own)).await?;
     if let Some(entry) = here.iter().find(|e| is_it(e)) {
         let now = Namespace::new(own, &entry.name);
-        return Ok(if now == *data { Whereabouts::Unmoved } else { Whereabouts::Renamed(now) });
+        return Ok(if now == *data { CollectionState::Unmoved } else { CollectionState::Renamed(now) });
     }
     // Where the login sees no other databases, its own is all there is to see.
     let all = command::patiently(|| catalog::databases(connection)).await.unwrap_or_default();
     for database in all.iter().filter(|d| *d != own) {
         let Ok((entries, _)) = command::patiently(|| catalog::collections(connection, database)).await else { continue };
         if let Some(entry) = entries.into_iter().find(is_it) {
-            return Ok(Whereabouts::Renamed(Namespace::new(database, entry.name)));
+            return Ok(CollectionState::Renamed(Namespace::new(database, entry.name)));
         }
     }
     let replaced = here.iter().any(|e| e.name == data.collection);
-    Ok(if replaced { Whereabouts::Replaced } else { Whereabouts::Dropped })
+    Ok(if replaced { CollectionState::Replaced } else { CollectionState::Dropped })
 }
 
 /// How many seconds of history the source keeps, where the login may ask.

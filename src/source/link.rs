@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::rawdoc;
 
-use super::discover::{Found, Size};
+use super::discover::{CollectionInfo, Size};
 use crate::error::Result;
 use crate::mongo::{Connection, command};
 
@@ -30,7 +30,7 @@ pub enum Link {
 ///
 /// # Errors
 /// The first command's, as for [`Connection::open`].
-pub async fn measure(connection: &Connection, largest: Option<(&Found, Size)>) -> Result<Link> {
+pub async fn measure(connection: &Connection, largest: Option<(&CollectionInfo, Size)>) -> Result<Link> {
     if connection.round_trip().await? >= DISTANT {
         return Ok(Link::Far);
     }

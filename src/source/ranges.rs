@@ -7,7 +7,7 @@
 
 use bson::{RawDocumentBuf, rawdoc};
 
-use super::discover::{Found, Size};
+use super::discover::{CollectionInfo, Size};
 use crate::error::{Error, Result};
 use crate::format::document;
 use crate::format::manifest::Topology;
@@ -93,7 +93,7 @@ impl Range {
     /// meanwhile comes last, whatever its `_id`, so that a cursor that may not read as fast follows it for ever. Capped collections are
     /// left as they are: their order counts, and nothing is deleted from them. So is what comes from several shards, each in its own order.
     #[must_use]
-    pub fn in_order(&self, collection: &Found, topology: Topology) -> Self {
+    pub fn in_order(&self, collection: &CollectionInfo, topology: Topology) -> Self {
         match self {
             Self::Natural
                 if topology != Topology::Sharded
@@ -134,7 +134,7 @@ impl Division {
 }
 
 /// Divides a collection. Sampling that fails or finds too little gives one range: it is about speed alone.
-pub async fn divide(connection: &Connection, collection: &Found, size: Size, how: Division) -> Vec<Range> {
+pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: Size, how: Division) -> Vec<Range> {
     let whole = vec![Range::Natural];
     // Before 5.3 no hint leads a scan of a clustered collection, and there are no others than the buckets of time series.
     let by_cluster = collection.is_clustered() && connection.version >= Version(5, 3, 0);
@@ -186,7 +186,7 @@ fn places(samples: usize, parts: usize, last_parts: usize) -> impl Iterator<Item
 /// Bounds between `parts` parts of about the same size, ascending in the collection's own order, each different.
 async fn sample(
     connection: &Connection,
-    collection: &Found,
+    collection: &CollectionInfo,
     (parts, last_parts): (u64, usize),
     samples: u64,
 ) -> Option<Vec<IdValue>> {
@@ -209,7 +209,7 @@ async fn sample(
     Some(bounds)
 }
 
-fn has_id_index(collection: &Found) -> bool {
+fn has_id_index(collection: &CollectionInfo) -> bool {
     collection.indexes.iter().any(|index| {
         index.get_document("key").is_ok_and(|key| {
             let mut elements = key.iter();

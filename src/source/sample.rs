@@ -8,14 +8,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{Found, Size};
+use super::discover::{CollectionInfo, Size};
 use super::ranges::Range;
 use super::scan::{Batch, Event, Failure, Scan};
+use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::mongo::Connection;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::pace::Pace;
+use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::Documents as _;
 
 /// How much longer than it may take a source is waited for that has sent nothing yet.
@@ -31,7 +31,7 @@ const PASSES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Part {
     /// The collection.
-    pub collection: Found,
+    pub collection: CollectionInfo,
     /// About how much it holds in all.
     pub size: Size,
     /// The part of it.
@@ -99,8 +99,8 @@ struct Reading {
     parts: Vec<Part>,
     limits: Limits,
     keep: Keep,
-    budget: Budget,
-    pace: Pace,
+    budget: MemoryBudget,
+    pace: RateLimiter,
     begin: Instant,
     next: Mutex<usize>,
     taken: Mutex<Taken>,
@@ -121,7 +121,7 @@ pub async fn read(
     readers: usize,
     limits: Limits,
     keep: Keep,
-    budget: &Budget,
+    budget: &MemoryBudget,
     stop: &CancellationToken,
 ) -> Result<Taken> {
     let reading = Arc::new(Reading {
@@ -130,7 +130,7 @@ pub async fn read(
         limits,
         keep,
         budget: budget.clone(),
-        pace: Pace::limited(limits.bits),
+        pace: RateLimiter::limited(limits.bits),
         begin: Instant::now(),
         next: Mutex::default(),
         taken: Mutex::default(),

@@ -12,16 +12,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{Found, Size, Whereabouts, whereabouts};
+use super::discover::{CollectionInfo, CollectionState, Size, whereabouts};
 use super::ranges::{IdValue, Range};
+use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::{Elements, Writer};
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
 use crate::mongo::{Connection, Version, command};
 use crate::names::Namespace;
-use crate::pipeline::budget::{Budget, Share};
-use crate::pipeline::pace::Pace;
+use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
@@ -60,8 +60,8 @@ pub struct Scan {
     /// The source.
     pub connection: Connection,
     /// The collection.
-    pub collection: Found,
-    /// The namespace that holds its documents now; at the listing it was [`Found::data`].
+    pub collection: CollectionInfo,
+    /// The namespace that holds its documents now; at the listing it was [`CollectionInfo::data`].
     pub data: Namespace,
     /// About how much it holds, where that is known.
     pub size: Option<Size>,
@@ -76,14 +76,14 @@ pub struct Scan {
     /// About how many bytes to ask for at a time.
     pub reply_bytes: u64,
     /// How fast.
-    pub pace: Pace,
+    pub pace: RateLimiter,
 }
 
 /// What a scan hands on.
 #[derive(Debug)]
 pub enum Event {
     /// The next documents, and their share of the budget.
-    Batch(Batch, Share),
+    Batch(Batch, MemoryPermit),
     /// The range could not be resumed and begins again: what was handed on does not count.
     Restart,
 }
@@ -170,7 +170,7 @@ impl Scan {
     /// [`Failure`].
     pub async fn run(
         &self,
-        budget: &Budget,
+        budget: &MemoryBudget,
         to: &mpsc::Sender<Event>,
         stop: &CancellationToken,
     ) -> Result<Option<Timestamp>, Failure> {
@@ -180,7 +180,7 @@ impl Scan {
         }
     }
 
-    async fn read_all(&self, budget: &Budget, to: &mpsc::Sender<Event>) -> Result<Option<Timestamp>, Failure> {
+    async fn read_all(&self, budget: &MemoryBudget, to: &mpsc::Sender<Event>) -> Result<Option<Timestamp>, Failure> {
         let mut position = Position::default();
         let mut failing_since: Option<Instant> = None;
         let (mut pause, mut restarts, mut halvings) = (FIRST_PAUSE, 0, 0);
@@ -254,7 +254,7 @@ impl Scan {
         position: &mut Position,
         halvings: u32,
         by_uuid: bool,
-        budget: &Budget,
+        budget: &MemoryBudget,
         to: &mpsc::Sender<Event>,
     ) -> Result<(), Ended> {
         let with_token = self.range == Range::Natural
@@ -277,7 +277,7 @@ impl Scan {
         let batch = self.batch_documents().map(|documents| (documents >> halvings).max(least));
         let mut expected = self.expected_bytes();
         let mut cursor: Option<RawBatchCursor> = None;
-        let unlimited = Pace::default();
+        let unlimited = RateLimiter::default();
         let mut skip_id = position.last_id.clone().filter(|_| !self.skips(position));
         loop {
             // The driver holds a reply twice for a moment.
@@ -416,7 +416,7 @@ impl Scan {
             return Ok(());
         }
         match whereabouts(&self.connection, &self.collection, &self.data).await {
-            Ok(Whereabouts::Unmoved) => Ok(()),
+            Ok(CollectionState::Unmoved) => Ok(()),
             Ok(_) => Err(Ended::Moved),
             Err(e) => Err(command::broken(&e.to_string()).into()),
         }

@@ -1,7 +1,7 @@
 //! Users and roles of a dump, on request.
 
 use bson::{Document, doc};
-use bsonvault::engine::restore::RestoreOptions;
+use bsonvault::engine::import::ImportOptions;
 use bsonvault::format::document::Documents;
 use bsonvault::sink::users::WantedAccounts;
 use futures::TryStreamExt as _;
@@ -55,13 +55,12 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let target = Server::start(ServerOptions { auth: true, ..ServerOptions::default() }).await;
     let to = target.client().await;
     to.database("shop").run_command(doc! { "createUser": "bob", "pwd": "old", "roles": ["dbOwner"] }).await.unwrap();
-    let report = import(&path, &target.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = import(&path, &target.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!((report.users, names(&to, "users").await.contains(&"ann".to_owned())), (0, false));
 
-    let report =
-        import(&path, &target.uri(), &RestoreOptions { users: Some(WantedAccounts::all()), ..RestoreOptions::default() })
-            .await
-            .unwrap();
+    let report = import(&path, &target.uri(), &ImportOptions { users: Some(WantedAccounts::all()), ..ImportOptions::default() })
+        .await
+        .unwrap();
     assert_eq!((report.users, report.roles), (3, 1));
     let mut found = names(&to, "users").await;
     found.sort();
@@ -178,7 +177,7 @@ async fn users_come_by_standard_input_with_an_oplog() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_not_asked_of_a_dump_that_has_none() {
     let server = Server::standalone().await;
-    let options = RestoreOptions { users: Some(WantedAccounts::all()), ..RestoreOptions::default() };
+    let options = ImportOptions { users: Some(WantedAccounts::all()), ..ImportOptions::default() };
     let error = import(&sample("dir"), &server.uri(), &options).await.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("no users"), "{error}");

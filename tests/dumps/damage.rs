@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bson::{Document, doc};
-use bsonvault::engine::restore::{IndexMode, RestoreOptions};
+use bsonvault::context::memory::MemoryBudget;
+use bsonvault::engine::import::{ImportOptions, IndexMode};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::digest::Content;
 use bsonvault::format::document::Documents;
 use bsonvault::interop::{Dump, Part, Wanted};
-use bsonvault::pipeline::budget::Budget;
 use futures::TryStreamExt as _;
 use mongodb::Client;
 use rand::rngs::StdRng;
@@ -27,7 +27,7 @@ async fn read(place: &Path) -> Result<Content, Error> {
     let dump = Dump::open(place.to_str().unwrap(), &stop).await?;
     let wanted = Wanted { collections: vec![true; dump.collections().len()], oplog: true, users: true };
     let (sender, mut parts) = mpsc::channel(4);
-    let budget = Budget::new(64 << 20);
+    let budget = MemoryBudget::new(64 << 20);
     let reading = dump.read(&wanted, &budget, &stop, sender);
     let counting = async {
         let mut read = Content::default();
@@ -204,7 +204,7 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
     client.database("zoo").collection("people").insert_one(doc! { "_id": "mine" }).await.unwrap();
     let before = state(&client).await;
     let mut random = StdRng::seed_from_u64(7);
-    let quick = RestoreOptions { indexes: IndexMode::Skip, ..RestoreOptions::default() };
+    let quick = ImportOptions { indexes: IndexMode::Skip, ..ImportOptions::default() };
     for (name, cases) in [("oplog.archive.gz", 6), ("zoo.archive.gz", 6)] {
         let bytes = gunzip(&sample(name));
         for case in 0..cases {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bson::{Document, doc};
+use bsonvault::context::memory::MemoryBudget;
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::{CollectionKind, Topology};
 use bsonvault::interop::{COPIES, Dump, Of, Part, Wanted};
-use bsonvault::pipeline::budget::Budget;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -47,10 +47,10 @@ async fn look(path: &Path) -> Result<Dump, Error> {
 /// All that a dump gives, by whose it is.
 async fn read(dump: &Dump) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let wanted = Wanted { collections: vec![true; dump.collections().len()], oplog: true, users: true };
-    read_only(dump, &wanted, &Budget::new(64 << 20)).await
+    read_only(dump, &wanted, &MemoryBudget::new(64 << 20)).await
 }
 
-async fn read_only(dump: &Dump, wanted: &Wanted, budget: &Budget) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+async fn read_only(dump: &Dump, wanted: &Wanted, budget: &MemoryBudget) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let (parts, mut incoming) = mpsc::channel(1);
     let taken = async {
         let (mut all, mut ended) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
@@ -250,7 +250,7 @@ async fn users_and_roles_are_told_apart() {
     let all = read(&dump).await.unwrap();
     assert_eq!((all.get("Users"), all.get("Roles"), dump.left_out().len()), (Some(&b), None, 3));
     let wanted = Wanted { collections: vec![false], oplog: true, users: false };
-    assert_eq!(read_only(&dump, &wanted, &Budget::new(1 << 20)).await.unwrap(), BTreeMap::new());
+    assert_eq!(read_only(&dump, &wanted, &MemoryBudget::new(1 << 20)).await.unwrap(), BTreeMap::new());
 }
 
 /// Files, and the error that they must give.
@@ -346,16 +346,16 @@ async fn large_documents_and_small_budgets_do_not_stop_each_other() {
     let files = Files::new(&files);
     let dump = files.look().await.unwrap();
     let wanted = Wanted { collections: vec![true; 3], oplog: false, users: false };
-    let all = read_only(&dump, &wanted, &Budget::new(COPIES * 4096)).await.unwrap();
+    let all = read_only(&dump, &wanted, &MemoryBudget::new(COPIES * 4096)).await.unwrap();
     assert!(all["d.small"] == small && all["d.huge"] == huge && all["d.large"].len() > 15 << 20);
 
     // Whoever does not want any more ends it without an error.
     let (parts, incoming) = mpsc::channel(1);
     drop(incoming);
-    dump.read(&wanted, &Budget::new(1 << 30), &CancellationToken::new(), parts).await.unwrap();
+    dump.read(&wanted, &MemoryBudget::new(1 << 30), &CancellationToken::new(), parts).await.unwrap();
     let (parts, _waiting) = mpsc::channel(1);
     let stop = CancellationToken::new();
-    let budget = Budget::new(1 << 30);
+    let budget = MemoryBudget::new(1 << 30);
     let stopped = async {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         stop.cancel();

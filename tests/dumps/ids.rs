@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use bsonvault::engine::Tuning;
-use bsonvault::engine::restore::{RestoreMode, RestoreOptions};
+use bsonvault::engine::import::{ImportMode, ImportOptions};
 use bsonvault::format::document::Documents;
 use futures::TryStreamExt as _;
 use mongodb::Client;
@@ -67,7 +67,7 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     assert_eq!(without_ids(&found(&client, "ring").await), (2..6).map(|n| doc! { "a": n }).collect::<Vec<_>>());
 
     // A second time, merged: what has an `_id` is replaced, the others are new.
-    let merge = RestoreOptions { mode: RestoreMode::Merge, exclude: patterns("shop.ring"), ..RestoreOptions::default() };
+    let merge = ImportOptions { mode: ImportMode::Merge, exclude: patterns("shop.ring"), ..ImportOptions::default() };
     import(root.path(), &server.uri(), &merge).await.unwrap();
     let counts = (found(&client, "bare").await.len(), found(&client, "mixed").await.len());
     assert_eq!(counts, (10, 6));
@@ -97,7 +97,7 @@ async fn a_batch_that_is_sent_again_does_not_give_new_ids() {
     let server = Server::replica_set("target").await;
     let lost = doc! { "failCommands": ["insert"], "writeConcernError": { "code": 91, "errmsg": "shutting down" } };
     server.fail_command(doc! { "times": 3 }, lost).await;
-    let report = import(root.path(), &server.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = import(root.path(), &server.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!((report.documents, report.given_ids), (500, 500));
     assert_eq!(found(&server.client().await, "bare").await.len(), 500);
 }
@@ -127,7 +127,7 @@ async fn of_documents_with_one_id_the_first_of_the_dump_stays() {
     let server = Server::standalone().await;
     let client = server.client().await;
     let tuning = Tuning { memory_bytes: 256 << 20, writers: Some(8), ..Tuning::default() };
-    let options = RestoreOptions { allow_duplicates: true, tuning, ..RestoreOptions::default() };
+    let options = ImportOptions { allow_duplicates: true, tuning, ..ImportOptions::default() };
     let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
     let adopted = cli.json(&["adopt", root.path().to_str().unwrap(), "--memory-mb", "64"]).await;
     let name = adopted["name"].as_str().unwrap().to_owned();
@@ -140,7 +140,7 @@ async fn of_documents_with_one_id_the_first_of_the_dump_stays() {
             "add" => {
                 client.database("shop").collection::<Document>("numbers").delete_many(doc! {}).await.unwrap();
                 client.database("shop").collection::<Document>("texts").drop().await.unwrap();
-                let add = RestoreOptions { mode: RestoreMode::Add, ..options.clone() };
+                let add = ImportOptions { mode: ImportMode::Add, ..options.clone() };
                 assert_eq!(import(root.path(), &server.uri(), &add).await.unwrap().passed_over, 1200 + 300);
             }
             _ => assert_eq!(import(root.path(), &server.uri(), &options).await.unwrap().passed_over, 1500),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bson::oid::ObjectId;
 use bson::{Document, Timestamp, doc};
 use bsonvault::engine::Tuning;
-use bsonvault::engine::restore::{RestoreMode, RestoreOptions};
+use bsonvault::engine::import::{ImportMode, ImportOptions};
 use mongodb::Client;
 use tempfile::TempDir;
 
@@ -48,7 +48,7 @@ async fn however_an_archive_is_interleaved_it_comes_through() {
     let server = Server::standalone().await;
     // Both the whole budget and a part of one namespace's share.
     let tuning = Tuning { memory_bytes: 64 << 20, writers: Some(2), ..Tuning::default() };
-    let report = import(&path, &server.uri(), &RestoreOptions { tuning, ..RestoreOptions::default() }).await.unwrap();
+    let report = import(&path, &server.uri(), &ImportOptions { tuning, ..ImportOptions::default() }).await.unwrap();
     assert_eq!(report.documents, NAMESPACES as u64 * 12);
     assert_eq!(count(&server.client().await, "busy", "c149").await, 12);
 }
@@ -68,7 +68,7 @@ async fn a_capped_collection_keeps_its_order() {
     maker.end("d.other").end("d.log");
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
-    import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    import(&path, &server.uri(), &ImportOptions::default()).await.unwrap();
     let found: Vec<Document> = {
         use futures::TryStreamExt as _;
         let log = server.client().await.database("d").collection::<Document>("log");
@@ -88,10 +88,10 @@ async fn documents_that_repeat_are_refused_unless_that_is_allowed() {
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
     let client = server.client().await;
-    let refused = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    let refused = import(&path, &server.uri(), &ImportOptions::default()).await.unwrap_err();
     assert!(refused.to_string().contains("d.c") && refused.to_string().contains("duplicate key"), "{refused}");
     assert_eq!(client.database("d").list_collection_names().await.unwrap(), Vec::<String>::new());
-    let allowed = RestoreOptions { allow_duplicates: true, ..RestoreOptions::default() };
+    let allowed = ImportOptions { allow_duplicates: true, ..ImportOptions::default() };
     let report = import(&path, &server.uri(), &allowed).await.unwrap();
     assert_eq!((report.documents, report.passed_over), (3, 3));
     assert_eq!(count(&client, "d", "c").await, 3);
@@ -125,7 +125,7 @@ async fn documents_that_repeat_are_put_right_by_an_oplog() {
     maker.segment(".oplog", &entries).end(".oplog");
     let (_directory, path) = stored(&maker);
     let server = Server::replica_set("target").await;
-    let report = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = import(&path, &server.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!(report.passed_over, 1);
     let mut found: Vec<Document> = {
         use futures::TryStreamExt as _;
@@ -157,7 +157,7 @@ async fn metadata_of_every_age_are_understood() {
     write("v.metadata.json", br#"{"options":{"viewOn":"legacy","pipeline":[{"$match":{"at":1}}]},"indexes":[]}"#);
     let server = Server::standalone().await;
     let client = server.client().await;
-    let report = import(root.path(), &server.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = import(root.path(), &server.uri(), &ImportOptions::default()).await.unwrap();
     for (collection, expected) in [("legacy", 3), ("bare", 2), ("empty_metadata", 1), ("lost", 0), ("v", 1)] {
         assert_eq!(count(&client, "old", collection).await, expected, "{collection}");
     }
@@ -167,7 +167,7 @@ async fn metadata_of_every_age_are_understood() {
     let index = client.database("old").collection::<Document>("legacy").list_index_names().await.unwrap();
     assert_eq!(index, ["_id_", "at_-1"]);
     // Whose documents were lost does not take the place of one that has some.
-    let refused = import(root.path(), &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    let refused = import(root.path(), &server.uri(), &ImportOptions::default()).await.unwrap_err();
     assert!(refused.to_string().contains("old.lost would be replaced by an empty collection"), "{refused}");
 }
 
@@ -181,7 +181,7 @@ async fn of_a_capped_collection_the_last_documents_stay() {
     let (directory, path) = stored(&maker);
     let server = Server::standalone().await;
     let client = server.client().await;
-    let report = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    let report = import(&path, &server.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!((report.documents, report.overwritten), (50, 33));
     assert_eq!(client.database("d").collection::<Document>("log").find_one(doc! {}).await.unwrap(), Some(documents[33].clone()));
 
@@ -207,7 +207,7 @@ async fn two_collections_of_one_identity_are_refused_with_an_oplog() {
     maker.segment(".oplog", &[entry]).end(".oplog");
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
-    let error = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    let error = import(&path, &server.uri(), &ImportOptions::default()).await.unwrap_err();
     assert!(error.to_string().contains("d.copy") && error.to_string().contains("UUID"), "{error}");
 }
 
@@ -225,7 +225,7 @@ async fn a_collection_that_was_copied_comes_beside_an_oplog_without_entries() {
     maker.segment(".oplog", &[]).end(".oplog");
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
-    import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap();
+    import(&path, &server.uri(), &ImportOptions::default()).await.unwrap();
     let client = server.client().await;
     assert_eq!((count(&client, "d", "c").await, count(&client, "d", "copy").await), (1, 2));
 }
@@ -286,7 +286,7 @@ async fn documents_are_added_to_those_that_stand_there() {
         .insert_many([doc! { "_id": 1, "from": "before" }, doc! { "_id": 3, "from": "before" }, doc! { "_id": 9 }])
         .await
         .unwrap();
-    let add = RestoreOptions { mode: RestoreMode::Add, ..RestoreOptions::default() };
+    let add = ImportOptions { mode: ImportMode::Add, ..ImportOptions::default() };
     // Twice: the second time there is nothing to add.
     for not_added in [2, 4] {
         let report = import(&path, &server.uri(), &add).await.unwrap();
@@ -310,7 +310,7 @@ async fn an_archive_that_says_nothing_of_a_namespace_is_no_archive_of_it() {
     maker.segment("d.c", &[doc! { "_id": 1 }]).end("d.c");
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
-    let error = import(&path, &server.uri(), &RestoreOptions::default()).await.unwrap_err();
+    let error = import(&path, &server.uri(), &ImportOptions::default()).await.unwrap_err();
     assert!(error.to_string().contains("d.missing"), "{error}");
     assert_eq!(server.client().await.database("d").list_collection_names().await.unwrap(), Vec::<String>::new());
     assert_eq!(open(&path, options()).await.unwrap().collections().len(), 2);

@@ -20,10 +20,10 @@ mod samples;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use bsonvault::engine::restore::{self, DumpOptions, Dumped, RestoreOptions, RestoreReport};
+use bsonvault::context::progress::Progress;
+use bsonvault::engine::import::{self, DumpOptions, DumpSource, ImportOptions, ImportReport};
 use bsonvault::error::Error;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -43,18 +43,18 @@ fn options() -> DumpOptions {
     DumpOptions { memory_bytes: 256 << 20, ..DumpOptions::default() }
 }
 
-async fn open(place: &Path, options: DumpOptions) -> Result<Dumped, Error> {
-    Dumped::open(place.to_str().unwrap(), options, &Progress::default(), &CancellationToken::new()).await
+async fn open(place: &Path, options: DumpOptions) -> Result<DumpSource, Error> {
+    DumpSource::open(place.to_str().unwrap(), options, &Progress::default(), &CancellationToken::new()).await
 }
 
-async fn import(place: &Path, target: &str, options: &RestoreOptions) -> Result<RestoreReport, Error> {
+async fn import(place: &Path, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
     import_with(place, self::options(), target, options).await
 }
 
-async fn import_with(place: &Path, dump: DumpOptions, target: &str, options: &RestoreOptions) -> Result<RestoreReport, Error> {
+async fn import_with(place: &Path, dump: DumpOptions, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
     let dumped = open(place, dump).await?;
     let target = MongoUri::parse(Role::Target, target).unwrap();
-    restore::run(&dumped, &target, None, options, &Progress::default(), &CancellationToken::new()).await
+    import::run(&dumped, &target, None, options, &Progress::default(), &CancellationToken::new()).await
 }
 
 /// Drops everything but what belongs to the server.

@@ -1,6 +1,6 @@
 //! The samples, imported: compared with what is known of them, and the two that were taken while their source was written to by what must hold there.
 
-use bsonvault::engine::restore::{DumpOptions, RestoreMode, RestoreOptions};
+use bsonvault::engine::import::{DumpOptions, ImportMode, ImportOptions};
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::names::{Namespace, NamespacePattern};
 
@@ -19,14 +19,14 @@ async fn each_sample_comes_back_as_it_was() {
     std::fs::write(&archive, gunzip(&sample("all.archive.gz"))).unwrap();
     for place in [sample("dir"), sample("dir-gzip"), sample("all.archive.gz"), archive] {
         empty(&client).await;
-        let report = import(&place, &server.uri(), &RestoreOptions::default()).await.unwrap();
+        let report = import(&place, &server.uri(), &ImportOptions::default()).await.unwrap();
         assert_eq!(differences(&client, &[]).await, Vec::<String>::new(), "{}", place.display());
         assert_eq!((report.collections.len(), report.passed_over), (48, 0));
         // What belongs to the server is named.
         assert!(report.left_out.iter().any(|l| l.starts_with("admin.system.version: ")), "{:?}", report.left_out);
     }
     empty(&client).await;
-    import(&sample("zoo.archive.gz"), &server.uri(), &RestoreOptions::default()).await.unwrap();
+    import(&sample("zoo.archive.gz"), &server.uri(), &ImportOptions::default()).await.unwrap();
     assert_eq!(differences(&client, &["zoo"]).await, Vec::<String>::new());
     assert!(!client.list_database_names().await.unwrap().contains(&"zoo_bulk".to_owned()));
 }
@@ -38,14 +38,14 @@ async fn a_sample_replaces_what_stands_there_and_leaves_the_rest() {
     let uri = server.uri();
     client.database("zoo").collection("people").insert_one(bson::doc! { "_id": "old" }).await.unwrap();
     client.database("zoo").collection("mine").insert_one(bson::doc! { "_id": 1 }).await.unwrap();
-    let only = RestoreOptions { include: vec![NamespacePattern::parse("zoo.people").unwrap()], ..RestoreOptions::default() };
-    let refused = import(&sample("dir"), &uri, &RestoreOptions { mode: RestoreMode::Fail, ..only.clone() }).await.unwrap_err();
+    let only = ImportOptions { include: vec![NamespacePattern::parse("zoo.people").unwrap()], ..ImportOptions::default() };
+    let refused = import(&sample("dir"), &uri, &ImportOptions { mode: ImportMode::Fail, ..only.clone() }).await.unwrap_err();
     assert!(refused.to_string().contains("in the way"), "{refused}");
     let report = import(&sample("dir"), &uri, &only).await.unwrap();
     assert_eq!(report.collections.len(), 1);
     assert_eq!(client.database("zoo").collection::<bson::Document>("mine").count_documents(bson::doc! {}).await.unwrap(), 1);
     client.database("zoo").collection::<bson::Document>("mine").drop().await.unwrap();
-    let rest = RestoreOptions { exclude: vec![NamespacePattern::parse("zoo.people").unwrap()], ..RestoreOptions::default() };
+    let rest = ImportOptions { exclude: vec![NamespacePattern::parse("zoo.people").unwrap()], ..ImportOptions::default() };
     import(&sample("all.archive.gz"), &uri, &rest).await.unwrap();
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
 }
@@ -68,7 +68,7 @@ async fn the_oplog_makes_the_parts_of_a_dump_belong_together() {
     let client = server.client().await;
     for name in ["oplog.archive.gz", "oplog-dir-gzip"] {
         empty(&client).await;
-        let report = import(&sample(name), &server.uri(), &RestoreOptions::default()).await.unwrap();
+        let report = import(&sample(name), &server.uri(), &ImportOptions::default()).await.unwrap();
         assert_eq!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name}");
         let replayed = report.replayed.unwrap();
         assert!(replayed.entries > 0 && replayed.operations > 0, "{replayed:?}");
@@ -76,19 +76,19 @@ async fn the_oplog_makes_the_parts_of_a_dump_belong_together() {
         // The limit is exclusive. Without its end, or without any of it, the parts do not belong together: it is what the check sees.
         let dump = DumpOptions { oplog_limit: Some(ClusterTime { t: 1, i: 0 }), ..options() };
         empty(&client).await;
-        let report = import_with(&sample(name), dump, &server.uri(), &RestoreOptions::default()).await.unwrap();
+        let report = import_with(&sample(name), dump, &server.uri(), &ImportOptions::default()).await.unwrap();
         assert_eq!(report.replayed, None);
         assert_ne!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name} is right without its oplog");
         let dump = DumpOptions { oplog_limit: Some(replayed.to), ..options() };
         empty(&client).await;
-        let report = import_with(&sample(name), dump, &server.uri(), &RestoreOptions::default()).await.unwrap();
+        let report = import_with(&sample(name), dump, &server.uri(), &ImportOptions::default()).await.unwrap();
         assert_eq!(report.replayed.unwrap().entries, replayed.entries - 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_is_known_by_what_it_holds() {
-    let names = |dumped: &bsonvault::engine::restore::Dumped| -> Vec<Namespace> {
+    let names = |dumped: &bsonvault::engine::import::DumpSource| -> Vec<Namespace> {
         dumped.collections().iter().map(|c| c.namespace()).collect()
     };
     // The directory of one database, and the file of one collection.
@@ -127,7 +127,7 @@ async fn what_is_read_and_written_again_is_the_same() {
             .await;
         assert_eq!(exported["documents"], adopted["documents"], "{name}");
         empty(&client).await;
-        import(&out, &server.uri(), &RestoreOptions::default()).await.unwrap();
+        import(&out, &server.uri(), &ImportOptions::default()).await.unwrap();
         if name.starts_with("oplog") {
             assert!(exported["oplog"]["entries"].as_u64().unwrap() > 0, "{exported}");
             assert_eq!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name}");

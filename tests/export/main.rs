@@ -14,10 +14,10 @@ mod support;
 use std::path::Path;
 
 use bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, doc, spec::BinarySubtype};
-use bsonvault::catalog::Backup;
 use bsonvault::engine::export::{self, Destination, ExportOptions, ExportReport, Format};
 use bsonvault::error::Error;
 use bsonvault::format::manifest::{Collection, Segment};
+use bsonvault::repository::catalog::Backup;
 use support::server::Server;
 use support::vault::{Vault, insert};
 

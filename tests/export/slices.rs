@@ -1,7 +1,6 @@
 //! Backups that rest on a slice of the oplog: the export has that of it which is to be replayed by name.
 
 use bson::{Document, RawDocumentBuf, doc};
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::backup;
 use bsonvault::engine::export::{ExportOptions, Format};
 use bsonvault::error::ErrorKind;
@@ -9,7 +8,8 @@ use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ClusterTime, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespacePattern;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use mongodb::Database;
 
 use super::exported;

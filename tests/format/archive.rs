@@ -13,7 +13,7 @@ use bsonvault::format::manifest::{
 use bsonvault::format::metadata;
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::{BackupName, Namespace};
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;

@@ -1,11 +1,11 @@
 //! Which backups there are, and the way to one.
 
 use bson::rawdoc;
-use bsonvault::catalog::{Catalog, State};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::format::progress::Progress;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Catalog, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::{TempDir, tempdir};
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use bson::rawdoc;
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::verify::{self, VerifyOptions, VerifyReport};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

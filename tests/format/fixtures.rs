@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use bsonvault::catalog::{Backup, Catalog};
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use tokio_util::sync::CancellationToken;
 
 fn fixtures(part: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use bsonvault::format::frame::{self, Codec, Compression, Compressor, Decompresso
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
 use bsonvault::format::oplog::Head;
 use bsonvault::format::segment::{self, Builder, SeekTable};
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

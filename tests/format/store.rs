@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use bsonvault::error::ErrorKind;
-use bsonvault::store::{Entry, Store};
+use bsonvault::repository::backend::{Entry, Store};
 use bytes::Bytes;
 use tempfile::{TempDir, tempdir};
 

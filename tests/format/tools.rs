@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bson::rawdoc;
 use bsonvault::format::key;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
 
 use crate::archive::{self, Given, Shape};
 

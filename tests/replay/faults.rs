@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use bsonvault::context::cpu::CpuPool;
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::format::oplog::Transactions;
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role};
 use bsonvault::names::Namespace;
-use bsonvault::pipeline::cpu::Cpu;
 use bsonvault::sink::Target;
 use bsonvault::sink::replay::{Holds, Place, Replay, Replayed, refuse_without_rights};
 use mongodb::Client;
@@ -37,7 +37,7 @@ async fn target(uri: &str) -> Target {
 
 async fn replay(uri: &str, place: Place) -> Replay {
     let committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
-    Replay::with_lanes(target(uri).await, HashMap::from([(PLACE, place)]), committed, Cpu::new(2), 1).await.unwrap()
+    Replay::with_lanes(target(uri).await, HashMap::from([(PLACE, place)]), committed, CpuPool::new(2), 1).await.unwrap()
 }
 
 async fn replayed(uri: &str, place: Place, frames: Vec<Vec<u8>>) -> Result<Replayed, Error> {
@@ -330,9 +330,10 @@ async fn what_is_equal_in_different_types_stays_in_order() {
     create(&client, "c", doc! {}).await;
     let place = place("c", Holds::Documents);
     let committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
-    let mut replay = Replay::with_lanes(target(&server.uri()).await, HashMap::from([(PLACE, place)]), committed, Cpu::new(2), 4)
-        .await
-        .unwrap();
+    let mut replay =
+        Replay::with_lanes(target(&server.uri()).await, HashMap::from([(PLACE, place)]), committed, CpuPool::new(2), 4)
+            .await
+            .unwrap();
     let decimal = |n: i32| Bson::Decimal128(format!("{n}.00").parse().unwrap());
     let mut frame = Vec::new();
     for n in 0..300 {

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::catalog::Catalog;
+use bsonvault::context::progress::Progress;
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::Error;
 use bsonvault::format::digest::Content;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::Catalog;
 use futures::TryStreamExt as _;
 use mongodb::Database;
 use tokio_util::sync::CancellationToken;

@@ -1,15 +1,15 @@
 //! Backups and imports through the library, and what a server holds afterwards.
 
 use bson::{Document, RawDocumentBuf, doc};
-use bsonvault::catalog::{Backup, Catalog};
+use bsonvault::context::progress::Progress;
 use bsonvault::engine::backup::{self, BackupOptions};
-use bsonvault::engine::restore::{self, RestoreOptions, RestoreReport};
+use bsonvault::engine::import::{self, ImportOptions, ImportReport};
 use bsonvault::error::Error;
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::pipeline::progress::Progress;
-use bsonvault::store::Store;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
 use tokio_util::sync::CancellationToken;
@@ -37,13 +37,13 @@ impl Vault {
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }
 
-    pub async fn import(&self, backup: &Backup, target: &str) -> Result<RestoreReport, Error> {
-        self.import_with(backup, target, None, &RestoreOptions::default()).await
+    pub async fn import(&self, backup: &Backup, target: &str) -> Result<ImportReport, Error> {
+        self.import_with(backup, target, None, &ImportOptions::default()).await
     }
 
-    pub async fn run(&self, backup: &Backup, target: &str, options: &RestoreOptions) -> Result<RestoreReport, Error> {
+    pub async fn run(&self, backup: &Backup, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
-        restore::run(backup, &target, None, options, &self.progress, &self.stop).await
+        import::run(backup, &target, None, options, &self.progress, &self.stop).await
     }
 
     pub async fn import_with(
@@ -51,11 +51,11 @@ impl Vault {
         backup: &Backup,
         target: &str,
         source: Option<&str>,
-        options: &RestoreOptions,
-    ) -> Result<RestoreReport, Error> {
+        options: &ImportOptions,
+    ) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
         let source = source.map(|source| MongoUri::parse(Role::Source, source).unwrap());
-        let report = restore::run(backup, &target, source.as_ref(), options, &self.progress, &self.stop).await?;
+        let report = import::run(backup, &target, source.as_ref(), options, &self.progress, &self.stop).await?;
         assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
         assert_eq!(report.documents, backup.manifest.totals.documents);
         Ok(report)

@@ -7,7 +7,7 @@ use crate::cli::tools::given;
 use crate::engine::backup::Documents;
 use crate::error::{Error, Result};
 use crate::format::metadata::read;
-use crate::store;
+use crate::system;
 
 /// Which documents the flags ask for.
 ///
@@ -20,7 +20,7 @@ pub(super) fn documents(args: &Args) -> Result<Documents> {
         }
         (Some(text), None) => Some(parse("--query", text.as_bytes())?),
         (None, Some(file)) => {
-            let text = store::small_file(file)
+            let text = system::small_file(file)
                 .map_err(|e| Error::usage(format!("--queryFile {} cannot be read: {}", file.display(), e.kind())).cause(e))?;
             Some(parse("--queryFile", &text)?)
         }

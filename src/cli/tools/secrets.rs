@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store;
+use crate::system;
 
 /// What such a file says. It is never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Secrets {
 /// [`ErrorKind::Usage`] where it cannot be read or understood. Nothing of what it holds is quoted but names.
 pub(super) fn read(file: &Path) -> Result<Secrets> {
     let named = |e: Error| e.context(format!("--config {}", file.display()));
-    let bytes = store::small_file(file).map_err(|e| named(Error::usage(format!("cannot be read: {}", e.kind())).cause(e)))?;
+    let bytes = system::small_file(file).map_err(|e| named(Error::usage(format!("cannot be read: {}", e.kind())).cause(e)))?;
     let text = String::from_utf8(bytes).map_err(|_| named(Error::usage("it is not text in UTF-8")))?;
     parse(&text).map_err(named)
 }

@@ -10,7 +10,8 @@ use super::journal;
 use super::plan::Prepared;
 use super::read::Read;
 use crate::clock;
-use crate::engine::restore::select::AskedFor;
+use crate::context::memory::MemoryBudget;
+use crate::engine::import::select::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{
@@ -18,8 +19,7 @@ use crate::format::manifest::{
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
-use crate::pipeline::budget::Budget;
-use crate::store::Store;
+use crate::repository::backend::Store;
 
 /// How many metadata files are stored at a time.
 const AT_A_TIME: usize = 32;
@@ -120,7 +120,7 @@ pub(in crate::engine) async fn manifest(
 
 /// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
 async fn put_metadata(collections: &mut [Collection], place: &Store, stop: &CancellationToken) -> Result<()> {
-    let (ending, budget) = (stop.child_token(), Budget::new(METADATA_BYTES));
+    let (ending, budget) = (stop.child_token(), MemoryBudget::new(METADATA_BYTES));
     let puts = collections.iter_mut().map(|collection| async {
         let documents = collection.indexes.iter().chain([&collection.options]);
         let about = TIMES_AS_JSON * documents.map(|document| document.bson.as_bytes().len() as u64).sum::<u64>();

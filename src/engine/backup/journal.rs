@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::moment::Moment;
+use super::consistency::ConsistencyPoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::{Head, OplogStep, RangeDone, Standing, Step};
 use crate::format::key;
-use crate::store::{Entry, Store};
+use crate::repository::backend::{Entry, Store};
 
 /// How long to gather before the next object is written.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ impl Record {
     }
 
     /// What waits, where anything does. What the reading rests on is asked for once the ranges are taken: it stays true, so it holds for all of them.
-    fn take(&self, moment: &Moment) -> Option<Step> {
+    fn take(&self, moment: &ConsistencyPoint) -> Option<Step> {
         let mut waiting = self.lock();
         let standing = moment.standing();
         if waiting.ranges.is_empty() && waiting.oplog.is_none() && waiting.written == standing {
@@ -105,13 +105,13 @@ impl Journal {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub(super) async fn begin(place: &Store, head: &Head, record: Arc<Record>, moment: Arc<Moment>) -> Result<Self> {
+    pub(super) async fn begin(place: &Store, head: &Head, record: Arc<Record>, moment: Arc<ConsistencyPoint>) -> Result<Self> {
         place.put(&key::journal(0), vec![head.to_bytes()?.into()]).await?;
         Ok(Self::go_on(place, 1, record, moment))
     }
 
     /// Goes on with the object of this number.
-    pub(super) fn go_on(place: &Store, number: usize, record: Arc<Record>, moment: Arc<Moment>) -> Self {
+    pub(super) fn go_on(place: &Store, number: usize, record: Arc<Record>, moment: Arc<ConsistencyPoint>) -> Self {
         let end = CancellationToken::new();
         let task = tokio::spawn(keep(place.clone(), number, record, moment, end.clone()));
         Self { end, task }
@@ -127,7 +127,7 @@ impl Journal {
     }
 }
 
-async fn keep(place: Store, mut number: usize, record: Arc<Record>, moment: Arc<Moment>, end: CancellationToken) {
+async fn keep(place: Store, mut number: usize, record: Arc<Record>, moment: Arc<ConsistencyPoint>, end: CancellationToken) {
     loop {
         let pause = PAUSE + LONGER_EACH * u32::try_from(number).unwrap_or(u32::MAX / 1000).min(10_000);
         let last = end.run_until_cancelled(tokio::time::sleep(pause)).await.is_none();

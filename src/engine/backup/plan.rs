@@ -10,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{BackupOptions, steer};
+use crate::context::cpu::{self, CpuPool};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{Compression, Compressors};
 use crate::format::journal::Head;
@@ -18,10 +19,9 @@ use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
 use crate::names::{BackupName, Namespace, NamespacePattern};
-use crate::pipeline::cpu::{self, Cpu};
-use crate::pipeline::pace::Pace;
-use crate::pipeline::steer::Effort;
-use crate::source::discover::{self, Documents, Found, Listing, Selection, Size};
+use crate::pipeline::pace::RateLimiter;
+use crate::pipeline::steer::LevelController;
+use crate::source::discover::{self, CollectionInfo, Documents, Listing, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::oplog::{self, Start};
 use crate::source::ranges::{self, Division, Range};
@@ -99,12 +99,12 @@ pub(super) struct Prepared {
     pub(super) why_no_slice: Option<String>,
     pub(super) settings: Settings,
     pub(super) compressors: Arc<Compressors>,
-    pub(super) cpu: Cpu,
+    pub(super) cpu: CpuPool,
     /// The most cursors at a time.
     pub(super) most_readers: usize,
     /// Whether zstd's level follows what is the limit.
     pub(super) follows_level: bool,
-    pub(super) pace: Pace,
+    pub(super) pace: RateLimiter,
     /// How late the source answered before it was read, where the backup is to be polite.
     pub(super) usual: Option<Vec<Duration>>,
     /// For reading; what keeping the oplog takes is not in it.
@@ -125,7 +125,7 @@ impl Survey {
     }
 
     /// Of a collection: its size where it is known, and its ranges; none of a view.
-    pub(super) fn of(&self, collection: &Found) -> (Option<Size>, Vec<Range>) {
+    pub(super) fn of(&self, collection: &CollectionInfo) -> (Option<Size>, Vec<Range>) {
         if collection.kind == CollectionKind::View {
             return (Some(Size::default()), Vec::new());
         }
@@ -209,10 +209,10 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: Cpu::new(room.jobs),
+        cpu: CpuPool::new(room.jobs),
         most_readers: room.most_readers,
         follows_level: room.follows_level,
-        pace: Pace::limited(options.tuning.max_bits),
+        pace: RateLimiter::limited(options.tuning.max_bits),
         usual,
         settings,
         memory_bytes: room.memory_bytes,
@@ -265,11 +265,11 @@ pub(super) async fn prepare_again(
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: Cpu::new(room.jobs),
+        cpu: CpuPool::new(room.jobs),
         most_readers: room.most_readers,
         // As it was begun.
         follows_level: false,
-        pace: Pace::limited(options.tuning.max_bits),
+        pace: RateLimiter::limited(options.tuning.max_bits),
         usual,
         settings,
         memory_bytes: room.memory_bytes,
@@ -306,7 +306,7 @@ impl Room {
     ) -> Result<Self> {
         let all = options.tuning.counted_bytes();
         let follows_level = options.tuning.level.is_none() && all >= ROOMY;
-        let level = if follows_level { compression.level.max(Effort::MOST) } else { compression.level };
+        let level = if follows_level { compression.level.max(LevelController::MOST) } else { compression.level };
         let each = Compression { level, ..compression }.working_bytes(frame_bytes);
         if each > all / 2 {
             let mb = |bytes: u64| bytes >> 20;
@@ -343,7 +343,7 @@ impl Room {
 }
 
 /// How each collection is divided.
-async fn survey(connection: &Connection, collections: &[Found], sizes: &[Option<Size>], how: Division) -> Survey {
+async fn survey(connection: &Connection, collections: &[CollectionInfo], sizes: &[Option<Size>], how: Division) -> Survey {
     let parts = collections.iter().zip(sizes).filter_map(|(c, s)| Some((c.uuid?, c, *s)));
     let found = futures::stream::iter(parts).map(|(uuid, collection, size)| async move {
         (uuid, (size, ranges::divide(connection, collection, size.unwrap_or_default(), how).await))

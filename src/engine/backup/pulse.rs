@@ -9,12 +9,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::manifest::{ClusterTime, FORMAT_VERSION};
 use crate::format::progress::{HEARTBEAT_SECONDS, Progress as Heartbeat};
-use crate::pipeline::progress::Progress;
-use crate::store::{self, Store};
+use crate::repository::backend::Store;
+use crate::system;
 
 /// The heartbeat of one backup. It ends with [`Pulse::stop`], or soon after it is dropped.
 pub(in crate::engine) struct Pulse {
@@ -86,7 +87,7 @@ fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
 pub(in crate::engine) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
     Heartbeat {
         format_version: FORMAT_VERSION,
-        host: store::host(),
+        host: system::host(),
         process: std::process::id(),
         source,
         job,

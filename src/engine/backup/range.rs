@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::read::{Halt, Reading, Shared, Unit, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::write::RangeWriter;
-use crate::source::discover::{Whereabouts, whereabouts};
+use crate::source::discover::{CollectionState, whereabouts};
 use crate::source::scan::{Event, Failure, Scan};
 
 /// How often a range is begun again because its collection moved.
@@ -72,33 +72,33 @@ pub(super) async fn read_range(
 
 /// What follows from where a collection is now; true where there is nothing more to read of it. With the oplog slice the reading goes on,
 /// without it the backup begins again, except where the collection is simply gone.
-fn moved(shared: &Shared, reading: &Reading, found: Whereabouts) -> Result<bool, Halt> {
+fn moved(shared: &Shared, reading: &Reading, found: CollectionState) -> Result<bool, Halt> {
     let namespace = &reading.found.namespace;
     let bridged = shared.moment.rely();
     let again = |what: String| Err(Halt::Again(format!("{namespace} {what} while the backup ran")));
     match found {
-        Whereabouts::Dropped => {
+        CollectionState::Dropped => {
             lock(&reading.gone).get_or_insert_with(|| "dropped while the backup ran".to_owned());
             Ok(true)
         }
-        Whereabouts::Replaced if bridged => {
+        CollectionState::Replaced if bridged => {
             lock(&reading.gone)
                 .get_or_insert_with(|| "replaced by another collection of its name while the backup ran".to_owned());
             Ok(true)
         }
-        Whereabouts::Renamed(now) if bridged => {
+        CollectionState::Renamed(now) if bridged => {
             *lock(&reading.data) = now;
             reading.altered.store(true, Ordering::Relaxed);
             Ok(false)
         }
-        Whereabouts::Unmoved if bridged => {
+        CollectionState::Unmoved if bridged => {
             reading.altered.store(true, Ordering::Relaxed);
             Ok(false)
         }
         // Neither the one that is gone nor the one that came after the listing would be in the backup.
-        Whereabouts::Replaced => again("was replaced".to_owned()),
-        Whereabouts::Renamed(now) => again(format!("was renamed to {now}")),
-        Whereabouts::Unmoved => again("was altered (its options or indexes)".to_owned()),
+        CollectionState::Replaced => again("was replaced".to_owned()),
+        CollectionState::Renamed(now) => again(format!("was renamed to {now}")),
+        CollectionState::Unmoved => again("was altered (its options or indexes)".to_owned()),
     }
 }
 

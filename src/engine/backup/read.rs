@@ -11,13 +11,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
+use super::consistency::ConsistencyPoint;
 use super::journal::{self, Record};
-use super::moment::Moment;
 use super::plan::Prepared;
 use super::pulse::State;
 use super::range::read_range;
 use super::resume::Unfinished;
 use super::steer;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::frame;
@@ -25,13 +27,11 @@ use crate::format::journal::RangeDone;
 use crate::format::key::{self, Stems};
 use crate::format::manifest::{Segment, TEMPORARY};
 use crate::names::Namespace;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::pace::Pace;
-use crate::pipeline::progress::Item;
+use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::{CollectionWriter, Sizes};
-use crate::source::discover::{Found, Size};
+use crate::repository::backend::Store;
+use crate::source::discover::{CollectionInfo, Size};
 use crate::source::ranges::Range;
-use crate::store::Store;
 
 /// How reading ended.
 pub(super) enum Outcome {
@@ -81,7 +81,7 @@ pub(super) struct Unit {
 
 /// A collection while it is read.
 pub(super) struct Reading {
-    pub(super) found: Found,
+    pub(super) found: CollectionInfo,
     pub(super) size: Option<Size>,
     /// The namespace that holds its documents, as it was last found.
     pub(super) data: Mutex<Namespace>,
@@ -115,11 +115,11 @@ impl Done {
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) connection: crate::mongo::Connection,
-    pub(super) moment: Arc<Moment>,
-    pub(super) budget: Budget,
+    pub(super) moment: Arc<ConsistencyPoint>,
+    pub(super) budget: MemoryBudget,
     /// What documents must match to be read, if not all are.
     pub(super) filter: Option<RawDocumentBuf>,
-    pub(super) pace: Pace,
+    pub(super) pace: RateLimiter,
     /// About how many bytes to ask for at a time.
     pub(super) reply_bytes: u64,
     /// How many read now: those with a number below this.
@@ -139,7 +139,7 @@ pub(super) async fn read(
     prepared: &Prepared,
     stems: &[String],
     unfinished: Option<&Unfinished>,
-    moment: &Arc<Moment>,
+    moment: &Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Result<Outcome> {
     let Run { place, progress, stop, .. } = *run;
@@ -245,7 +245,7 @@ fn share_out(
     prepared: &Prepared,
     stems: &[String],
     unfinished: Option<&Unfinished>,
-    moment: Arc<Moment>,
+    moment: Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Shared {
     let (place, state, progress) = (run.place, run.state, run.progress);
@@ -303,7 +303,7 @@ fn share_out(
     Shared {
         connection: prepared.connection.clone(),
         moment,
-        budget: Budget::new(prepared.batch_bytes()),
+        budget: MemoryBudget::new(prepared.batch_bytes()),
         filter: prepared.selection.documents.filter(),
         pace: prepared.pace.clone(),
         reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),

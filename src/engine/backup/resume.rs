@@ -7,19 +7,20 @@ use chrono::{DateTime, Utc};
 
 use super::BackupOptions;
 use super::plan::{self, Prepared, Survey};
-use crate::catalog::{Catalog, State, Summary};
 use crate::clock;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::{Head, Listed, OplogStep, Part, RangeDone, Raw, Standing, Step};
 use crate::format::manifest::{Segment, Source};
 use crate::format::{key, manifest};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace};
-use crate::pipeline::progress::Progress;
-use crate::source::discover::{Found, Listing, Size};
+use crate::repository::backend::{Entry, Lock, Store};
+use crate::repository::catalog::{Catalog, State, Summary};
+use crate::source::discover::{CollectionInfo, Listing, Size};
 use crate::source::oplog::Start;
 use crate::source::ranges::{IdValue, Range};
-use crate::store::{self, Entry, Lock, Store};
+use crate::system;
 
 /// An unfinished backup that nobody else works on.
 pub(super) struct Unfinished {
@@ -87,7 +88,7 @@ async fn take(store: &Store, found: &Summary) -> Result<Unfinished> {
         }
         State::Damaged(reason) => return Err(Error::damaged(format!("backup {}: {reason}", found.location))),
         // Of this machine's processes the lock knows better.
-        State::Running(progress) => progress.host != store::host(),
+        State::Running(progress) => progress.host != system::host(),
         State::Incomplete => false,
     };
     let lock = place.lock().await?.filter(|_| !seen_alive).ok_or_else(running)?;
@@ -249,7 +250,7 @@ impl Unfinished {
                 let ranges = listed.ranges.iter().map(|p| range(p).ok_or_else(|| self.contradiction())).collect::<Result<_>>()?;
                 survey.insert(uuid, (size, ranges));
             }
-            collections.push(Found {
+            collections.push(CollectionInfo {
                 namespace: Namespace::new(&*listed.database, &*listed.name),
                 kind: listed.kind,
                 uuid: listed.uuid,

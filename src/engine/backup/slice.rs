@@ -13,12 +13,12 @@ use super::journal::Record;
 use super::plan::Prepared;
 use super::pulse::State;
 use super::{Run, is_resumable};
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::journal::OplogStep;
 use crate::format::key;
 use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
-use crate::pipeline::progress::Progress;
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::source::oplog::{Start, Tail};
 

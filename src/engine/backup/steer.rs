@@ -8,14 +8,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::plan::Prepared;
 use super::read::Shared;
+use crate::context::progress::Progress;
 use crate::format::frame::Compressors;
 use crate::format::manifest::CollectionKind;
 use crate::mongo::{Connection, command};
 use crate::names::Namespace;
-use crate::pipeline::pace::Courtesy;
-use crate::pipeline::progress::Progress;
-use crate::pipeline::steer::{Crew, Effort, Sample, Watched};
-use crate::source::discover::{Found, Listing};
+use crate::pipeline::pace::LatencyThrottle;
+use crate::pipeline::steer::{ConcurrencyController, LevelController, Sample, Watched};
+use crate::source::discover::{CollectionInfo, Listing};
 
 /// How many times a second a polite backup asks how late the source answers.
 const ASKED_A_SECOND: u32 = 5;
@@ -29,9 +29,9 @@ const USUAL: usize = 9;
 /// What the decisions rest on, and what they change.
 pub(super) struct Steering {
     shared: Arc<Shared>,
-    crew: Crew,
+    crew: ConcurrencyController,
     /// Absent where the level stays as it is.
-    effort: Option<Effort>,
+    effort: Option<LevelController>,
     compressors: Arc<Compressors>,
     watched: Watched,
     starved: Duration,
@@ -40,8 +40,8 @@ pub(super) struct Steering {
 impl Steering {
     pub(super) fn new(prepared: &Prepared, shared: Arc<Shared>, progress: Progress) -> Self {
         Self {
-            crew: Crew::new(prepared.settings.readers, prepared.most_readers),
-            effort: prepared.follows_level.then(|| Effort::new(prepared.settings.level)),
+            crew: ConcurrencyController::new(prepared.settings.readers, prepared.most_readers),
+            effort: prepared.follows_level.then(|| LevelController::new(prepared.settings.level)),
             compressors: prepared.compressors.clone(),
             watched: Watched::new(prepared.cpu.clone(), progress),
             starved: shared.starved(),
@@ -70,12 +70,12 @@ impl Steering {
 
 /// The collection that a polite backup asks the source about: the first that is no view.
 pub(super) fn place(listing: &Listing) -> Option<Namespace> {
-    listing.collections.iter().find(|found| found.kind != CollectionKind::View).map(Found::data)
+    listing.collections.iter().find(|found| found.kind != CollectionKind::View).map(CollectionInfo::data)
 }
 
 /// Asks the source again and again how late it answers, and eases it accordingly, until dropped. `place` is a collection to be asked of.
 pub(super) async fn be_polite(connection: &Connection, place: Option<&Namespace>, usual: Vec<Duration>, shared: &Shared) {
-    let mut courtesy = Courtesy::new(&usual);
+    let mut courtesy = LatencyThrottle::new(&usual);
     let mut tick = interval(Duration::from_secs(1) / ASKED_A_SECOND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answers = Vec::new();

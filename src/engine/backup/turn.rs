@@ -11,14 +11,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::{pulse, unless_stopped};
-use crate::catalog::Catalog;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::progress::Progress as Heartbeat;
 use crate::mongo::MongoUri;
 use crate::mongo::uri::is_own_name;
 use crate::names::BackupName;
-use crate::store::{self, Store};
+use crate::repository::backend::Store;
+use crate::repository::catalog::Catalog;
+use crate::system;
 
 /// How long to wait before looking again what another one decides.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -119,7 +120,7 @@ async fn others(
     hosts: &[String],
     now: DateTime<Utc>,
 ) -> Result<Vec<(BackupName, Heartbeat)>> {
-    let here = store::host();
+    let here = system::host();
     let mut running = catalog.running(now).await?;
     running.retain(|(name, heartbeat)| Some(name) != own && meets(heartbeat, hosts, &here));
     Ok(running)

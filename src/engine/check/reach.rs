@@ -103,7 +103,7 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
     Ok(Reached { connection, latency, rights, writable, databases })
 }
 
-fn held(entry: &catalog::CollectionInfo) -> Held {
+fn held(entry: &catalog::ListedCollection) -> Held {
     let has = |option: &str| matches!(entry.options.get(option), Ok(Some(_)));
     Held {
         name: entry.name.clone(),

@@ -3,15 +3,15 @@
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::catalog::Backup;
+use crate::context::cpu::{self, CpuPool};
+use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::manifest::Segment;
-use crate::pipeline::budget::{Budget, Share};
-use crate::pipeline::cpu::{self, Cpu};
 use crate::pipeline::read::SegmentReader;
-use crate::store::Store;
+use crate::repository::backend::Store;
+use crate::repository::catalog::Backup;
 
 /// How many frames of a segment are in memory: one that waits, one that is being made, and one with whoever takes them.
 const COPIES: u64 = 3;
@@ -37,7 +37,7 @@ pub(super) struct Frames {
 
 impl Ahead {
     /// Begins to read these segments, in this order.
-    pub(super) fn start(backup: &Backup, segments: Vec<Segment>, budget: &Budget, cpu: &Cpu) -> Self {
+    pub(super) fn start(backup: &Backup, segments: Vec<Segment>, budget: &MemoryBudget, cpu: &CpuPool) -> Self {
         let (store, budget, cpu) = (backup.store.clone(), budget.clone(), cpu.clone());
         // Beside the one that is taken from, and the one that waits for its share.
         let (handed_on, taken) = mpsc::channel(cpu::cores().clamp(1, SEGMENTS - 2));
@@ -92,14 +92,20 @@ impl Frames {
     }
 }
 
-async fn read(store: Store, segment: Segment, share: Share, cpu: Cpu, frames: mpsc::Sender<Frame>) {
+async fn read(store: Store, segment: Segment, share: MemoryPermit, cpu: CpuPool, frames: mpsc::Sender<Frame>) {
     if let Err(e) = hand_on(&store, &segment, share, &cpu, &frames).await {
         // Where nobody takes it any more, nobody asks why.
         let _taken = frames.send(Err(e)).await;
     }
 }
 
-async fn hand_on(store: &Store, segment: &Segment, mut share: Share, cpu: &Cpu, frames: &mpsc::Sender<Frame>) -> Result<()> {
+async fn hand_on(
+    store: &Store,
+    segment: &Segment,
+    mut share: MemoryPermit,
+    cpu: &CpuPool,
+    frames: &mpsc::Sender<Frame>,
+) -> Result<()> {
     let mut reader = SegmentReader::open(store, segment, cpu).await?;
     let mut largest = frame::TARGET;
     while let Some(frame) = reader.next().await? {

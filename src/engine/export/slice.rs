@@ -12,13 +12,13 @@ pub(super) use self::filter::Filter;
 use self::filter::{Known, Rules};
 use super::ExportOptions;
 use super::select::passes;
-use crate::catalog::Backup;
+use crate::engine::import::select::AskedFor;
 use crate::engine::replayed::{self, Followed};
-use crate::engine::restore::select::AskedFor;
 use crate::error::{Error, Result};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, OplogSlice};
 use crate::mongo::Version;
 use crate::names::{Namespace, SYSTEM_DATABASES};
+use crate::repository::catalog::Backup;
 
 /// From this version on servers apply deletes in capped collections.
 const DELETES_IN_CAPPED: Version = Version(6, 0, 0);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::choice::Candidate;
+use crate::context::cpu::CpuPool;
 use crate::error::Result;
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::frame::{Compression, Compressor, Decompressor};
-use crate::pipeline::cpu::Cpu;
 use crate::source::sample::Kept;
 
 /// The levels that are tried.
@@ -97,7 +97,7 @@ impl Sample {
 }
 
 /// Compresses all of the sample once, in frames of this size.
-pub(super) async fn yardstick(cpu: &Cpu, sample: &Arc<Sample>, frame_bytes: usize) -> Result<Yardstick> {
+pub(super) async fn yardstick(cpu: &CpuPool, sample: &Arc<Sample>, frame_bytes: usize) -> Result<Yardstick> {
     let sample = sample.clone();
     cpu.run(move || {
         let mut compressor = Compressor::new(Compression::of(YARDSTICK))?;
@@ -123,7 +123,7 @@ impl Yardstick {
     }
 
     /// Tries one way of compressing, on a core of its own.
-    pub(super) async fn measure(&self, cpu: &Cpu, sample: &Arc<Sample>, how: Compression) -> Result<Candidate> {
+    pub(super) async fn measure(&self, cpu: &CpuPool, sample: &Arc<Sample>, how: Compression) -> Result<Candidate> {
         let (yardstick, sample) = (self.clone(), sample.clone());
         cpu.run(move || yardstick.try_out(&sample, how)).await
     }
@@ -185,7 +185,7 @@ fn decompression(frames: &[(Vec<u8>, usize)]) -> Result<f64> {
 }
 
 /// Measures what every document and every segment is put through besides.
-pub(super) async fn hashes(cpu: &Cpu, sample: &Arc<Sample>) -> Result<Hashes> {
+pub(super) async fn hashes(cpu: &CpuPool, sample: &Arc<Sample>) -> Result<Hashes> {
     let sample = sample.clone();
     cpu.run(move || {
         let largest = sample.0.iter().max_by_key(|kept| kept.bytes.len());
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn levels_differ_as_they_should_and_say_what_they_take() {
-        let (cpu, sample) = (Cpu::new(1), sample(&[20_000]));
+        let (cpu, sample) = (CpuPool::new(1), sample(&[20_000]));
         let yardstick = yardstick(&cpu, &sample, 64 * 1024).await.unwrap();
         let fast = yardstick.measure(&cpu, &sample, Compression::of(-5)).await.unwrap();
         let good = yardstick.measure(&cpu, &sample, Compression::of(9)).await.unwrap();

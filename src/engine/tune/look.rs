@@ -10,11 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Source};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
-use crate::source::discover::{self, Found, Selection, Size};
+use crate::source::discover::{self, CollectionInfo, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::ranges::{self, Division, Range};
 use crate::source::sample::Part;
-use crate::store;
+use crate::system;
 
 /// How long to look for a server.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,7 +105,7 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
     };
     let listing = command::patiently(|| discover::list(&connection, &selection)).await?;
     let sizes = discover::sizes(&connection, &listing.collections).await;
-    let held: Vec<(&Found, Option<Size>)> =
+    let held: Vec<(&CollectionInfo, Option<Size>)> =
         listing.collections.iter().zip(sizes).filter(|(found, _)| found.kind != CollectionKind::View).collect();
     let views = listing.collections.len() - held.len();
     let unknown = held.iter().filter(|(_, size)| size.is_none()).count();
@@ -124,7 +124,7 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
             held.len()
         ));
     }
-    let mut filled: Vec<(&Found, Size)> =
+    let mut filled: Vec<(&CollectionInfo, Size)> =
         held.iter().map(|(found, size)| (*found, size.unwrap_or(UNKNOWN))).filter(|(_, size)| size.bytes > 0).collect();
     filled.sort_by(|a, b| b.1.bytes.cmp(&a.1.bytes).then_with(|| a.0.namespace.cmp(&b.0.namespace)));
     filled.truncate(COLLECTIONS);
@@ -162,7 +162,7 @@ fn empty(collections: usize, views: usize) -> Error {
 }
 
 /// Some ranges of each collection, as a backup would read them, the first of each, then the second, and so on.
-async fn parts(connection: &Connection, filled: &[(&Found, Size)], readers: usize) -> Vec<Part> {
+async fn parts(connection: &Connection, filled: &[(&CollectionInfo, Size)], readers: usize) -> Vec<Part> {
     let division = Division { readers, range_bytes: None, fine_end: false };
     let divided: Vec<Vec<Range>> = futures::stream::iter(filled)
         .map(|(found, size)| async move {
@@ -189,7 +189,7 @@ async fn parts(connection: &Connection, filled: &[(&Found, Size)], readers: usiz
 
 fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    name == "localhost" || name == "::1" || name.starts_with("127.") || name.starts_with('/') || name == store::host()
+    name == "localhost" || name == "::1" || name.starts_with("127.") || name.starts_with('/') || name == system::host()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::store::{Scratch, Store};
+use crate::repository::backend::{Scratch, Store};
 
 /// The first object, by which the size of the others is chosen.
 const FIRST: u64 = 4 * 1024 * 1024;

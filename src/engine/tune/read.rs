@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::choice::ReadSpeed;
 use super::look::Looked;
+use crate::context::memory::MemoryBudget;
 use crate::error::Result;
 use crate::mongo::{Connection, command};
-use crate::pipeline::budget::Budget;
 use crate::source::sample::{self, Keep, Limits, Part, Taken};
 
 /// The cursors that are tried.
@@ -75,7 +75,7 @@ pub(super) struct Sweep {
 /// How the source is read here.
 pub(super) struct Reader<'a> {
     looked: &'a Looked,
-    budget: Budget,
+    budget: MemoryBudget,
     bits: Option<u64>,
     reply: u64,
     stop: CancellationToken,
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         bits: Option<u64>,
         stop: &CancellationToken,
     ) -> Result<(Self, f64)> {
-        let mut reader = Self { looked, budget: Budget::new(memory_bytes), bits, reply: 512 * 1024, stop: stop.clone() };
+        let mut reader = Self { looked, budget: MemoryBudget::new(memory_bytes), bits, reply: 512 * 1024, stop: stop.clone() };
         let probe = reader.read(&looked.connection, &looked.parts, 1, PROBE, PROBE_TIME, Keep::Nothing).await?;
         let rate = probe.rate();
         reader.reply = (rate * REPLY_TIME).clamp(REPLIES.0, REPLIES.1) as u64;

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::place::{Opened, Unfinished, blocking};
 use super::sink::{Goal, Output, Room};
 use super::{Contents, Destination, WriteOptions};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;
 use crate::format::mongodump::write::{self, Crc, SEGMENT};
 use crate::format::mongodump::{Member, OPLOG, Prelude, TERMINATOR};
-use crate::pipeline::cpu::Cpu;
 
 /// An archive being written.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Archive {
     /// None of what has no place to come into: standard output, a device or a pipe.
     file: Option<Unfinished>,
     output: Output,
-    cpu: Cpu,
+    cpu: CpuPool,
     /// The databases and collections of the blocks that are still to come, the next one last.
     coming: Vec<(String, String)>,
     now: (String, String),
@@ -26,7 +26,12 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub(super) async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
+    pub(super) async fn open(
+        destination: &Destination,
+        options: WriteOptions,
+        contents: Contents,
+        cpu: &CpuPool,
+    ) -> Result<Self> {
         let mut coming: Vec<_> = contents.collections.iter().map(|c| (c.database.clone(), c.data.clone())).collect();
         let mut namespaces: Vec<Member> = (contents.collections.into_iter())
             .map(|c| Member { database: c.database, collection: c.name, metadata: c.metadata, kind: Some(c.kind.to_string()) })
@@ -212,7 +217,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let destination = Destination::Path(directory.path().join("x"));
         let options = WriteOptions { format: Format::Archive, gzip: None, force: false, whole: false };
-        let error = Archive::open(&destination, options, contents, &Cpu::of_this_machine()).await.unwrap_err();
+        let error = Archive::open(&destination, options, contents, &CpuPool::of_this_machine()).await.unwrap_err();
         assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use --format dir")));
         assert!(error.to_string().contains("the metadata of d.wide cannot be in an archive"), "{error}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);

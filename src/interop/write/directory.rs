@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use super::place::{self, Holds, Unfinished, blocking, failed};
 use super::sink::{Goal, Output, Room, small};
 use super::{Contents, Described, Destination, WriteOptions, not_to_stdout, stem};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
 use crate::format::mongodump::write::prelude_json;
-use crate::pipeline::cpu::Cpu;
 
 /// How many files are made durable at a time.
 const ENDING: usize = 8;
@@ -25,7 +25,7 @@ const ENDING: usize = 8;
 pub(super) struct Directory {
     root: Unfinished,
     gzip: Option<u32>,
-    cpu: Cpu,
+    cpu: CpuPool,
     /// Of all files together.
     room: Room,
     coming: IntoIter<Described>,
@@ -38,7 +38,12 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &Cpu) -> Result<Self> {
+    pub(super) async fn open(
+        destination: &Destination,
+        options: WriteOptions,
+        contents: Contents,
+        cpu: &CpuPool,
+    ) -> Result<Self> {
         let Destination::Path(path) = destination else {
             return Err(not_to_stdout());
         };

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::context::cpu::{self, CpuPool};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::cpu::{self, Cpu};
 
 /// The input of one member.
 pub(super) const MEMBER: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ pub const DEFAULT_LEVEL: u32 = 6;
 #[derive(Debug)]
 pub(super) struct Gzip {
     level: u32,
-    cpu: Cpu,
+    cpu: CpuPool,
     pending: Vec<u8>,
     members: VecDeque<AbortOnDropHandle<Result<Vec<u8>>>>,
     most: usize,
@@ -36,7 +36,7 @@ pub(super) struct Gzip {
 }
 
 impl Gzip {
-    pub(super) fn new(level: u32, cpu: &Cpu) -> Self {
+    pub(super) fn new(level: u32, cpu: &CpuPool) -> Self {
         let most = (2 * cpu::cores()).clamp(2, MEMBERS);
         Self { level, cpu: cpu.clone(), pending: Vec::new(), members: VecDeque::new(), most, empty: true }
     }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     async fn compressed(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut gzip = Gzip::new(6, &Cpu::of_this_machine());
+        let mut gzip = Gzip::new(6, &CpuPool::of_this_machine());
         let mut out = Vec::new();
         for piece in pieces {
             let mut rest = *piece;

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use super::gzip::Gzip;
 use super::place::{blocking, failed};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::cpu::Cpu;
 
 /// The most bytes that wait to be written, unless a single piece is larger.
 pub(super) const ROOM: usize = 12 * 1024 * 1024;
@@ -82,7 +82,7 @@ impl Goal {
 }
 
 impl Output {
-    pub(super) fn new(goal: Goal, gzip: Option<u32>, cpu: &Cpu, room: &Room) -> Self {
+    pub(super) fn new(goal: Goal, gzip: Option<u32>, cpu: &CpuPool, room: &Room) -> Self {
         Self { sink: Sink::start(goal, room.clone()), gzip: gzip.map(|level| Gzip::new(level, cpu)) }
     }
 
@@ -184,7 +184,7 @@ impl Sink {
 }
 
 /// Writes a small file whole and durably, in this room. Gives the bytes that it takes.
-pub(super) async fn small(goal: Goal, content: Vec<u8>, gzip: Option<u32>, cpu: &Cpu, room: &Room) -> Result<u64> {
+pub(super) async fn small(goal: Goal, content: Vec<u8>, gzip: Option<u32>, cpu: &CpuPool, room: &Room) -> Result<u64> {
     let _room = room.take(content.len()).await?;
     let Goal { mut file, name, .. } = goal;
     let content = match gzip {
@@ -208,7 +208,7 @@ mod tests {
 
     fn output(file: impl Into<OwnedFd>, room: &Room) -> Output {
         let goal = Goal { file: File::from(file.into()), name: "here".to_owned(), durable: false };
-        Output::new(goal, None, &Cpu::of_this_machine(), room)
+        Output::new(goal, None, &CpuPool::of_this_machine(), room)
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::error::ErrorKind as DriverKind;
 
-use super::super::{Attempts, Blueprint, Target};
+use super::super::{Attempts, CollectionSpec, Target};
 use crate::error::Result;
 use crate::format::document::Writer;
 use crate::format::manifest::CollectionKind;
@@ -22,28 +22,28 @@ const AT_A_TIME: usize = 4;
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
-pub(super) async fn not_understood(target: &Target, blueprints: &[Blueprint]) -> Result<Vec<String>> {
-    let questions = blueprints.iter().filter_map(|blueprint| {
-        let what = match blueprint.kind {
+pub(super) async fn not_understood(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<String>> {
+    let questions = specs.iter().filter_map(|spec| {
+        let what = match spec.kind {
             CollectionKind::View => "is a view whose pipeline",
             CollectionKind::Collection => "has a validator that",
             CollectionKind::TimeSeries => return None,
         };
-        Some((blueprint, what, question(blueprint)?))
+        Some((spec, what, question(spec)?))
     });
-    let answers = stream::iter(questions.map(|(blueprint, what, question)| async move {
-        let refused = ask(target, &blueprint.namespace.database, question?).await?;
-        Ok(refused.map(|why| format!("{} {what} it does not understand ({why})", blueprint.namespace)))
+    let answers = stream::iter(questions.map(|(spec, what, question)| async move {
+        let refused = ask(target, &spec.namespace.database, question?).await?;
+        Ok(refused.map(|why| format!("{} {what} it does not understand ({why})", spec.namespace)))
     }))
     .buffered(AT_A_TIME);
     answers.try_filter_map(|answer| async move { Ok(answer) }).try_collect().await
 }
 
 /// The command that explains a view's pipeline or a collection's validator, if it has one.
-fn question(blueprint: &Blueprint) -> Option<Result<RawDocumentBuf>> {
-    let options: &RawDocument = &blueprint.options;
+fn question(spec: &CollectionSpec) -> Option<Result<RawDocumentBuf>> {
+    let options: &RawDocument = &spec.options;
     let mut query = Writer::default();
-    if blueprint.kind == CollectionKind::View {
+    if spec.kind == CollectionKind::View {
         let pipeline = options.get_array("pipeline").ok()?;
         query.string("aggregate", NO_COLLECTION);
         query.element(0x04, "pipeline", pipeline.as_bytes());

@@ -15,15 +15,15 @@ use super::super::ddl::{self, Standing};
 use super::super::insert::{Inserter, Repeats};
 use super::super::record::Staged;
 use super::super::settle::Settled;
-use super::super::{Attempts, Blueprint, Target, copy};
+use super::super::{Attempts, CollectionSpec, Target, copy};
 use super::standing;
+use crate::context::cpu::CpuPool;
+use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer};
 use crate::mongo::failure::is_passing;
 use crate::mongo::{catalog, command};
 use crate::names::Namespace;
-use crate::pipeline::cpu::Cpu;
-use crate::pipeline::progress::Progress;
 
 /// The most documents that are replaced at a time.
 const AT_A_TIME: usize = 500;
@@ -188,8 +188,8 @@ impl<'a> Keeper<'a> {
     }
 
     fn keeper_of(&self, kept: &Namespace) -> Inserter {
-        let blueprint = Blueprint { has_rules: false, ..Blueprint::standing(kept.clone()) };
-        Inserter::new(self.target().clone(), Arc::new(blueprint), Cpu::of_this_machine())
+        let spec = CollectionSpec { has_rules: false, ..CollectionSpec::standing(kept.clone()) };
+        Inserter::new(self.target().clone(), Arc::new(spec), CpuPool::of_this_machine())
     }
 }
 

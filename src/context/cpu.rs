@@ -1,0 +1,137 @@
+//! CPU work (compression, hashing) on a pool of its own: as many jobs at a time as there are cores, never on the async workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::Decompressors;
+
+/// A bounded pool for CPU work. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct CpuPool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    permits: Arc<Semaphore>,
+    jobs: usize,
+    decompressors: Decompressors,
+    /// The nanoseconds that jobs have taken.
+    worked: AtomicU64,
+}
+
+impl CpuPool {
+    /// A pool for this many jobs at a time.
+    #[must_use]
+    pub fn new(jobs: usize) -> Self {
+        let jobs = jobs.max(1);
+        Self(Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(jobs)),
+            jobs,
+            decompressors: Decompressors::default(),
+            worked: AtomicU64::new(0),
+        }))
+    }
+
+    /// A pool for as many jobs as the machine has cores.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        Self::new(cores())
+    }
+
+    /// What jobs decompress with: no more of them than jobs work at a time.
+    #[must_use]
+    pub fn decompressors(&self) -> &Decompressors {
+        &self.0.decompressors
+    }
+
+    /// How long jobs have worked so far, all together.
+    #[must_use]
+    pub fn worked(&self) -> Duration {
+        Duration::from_nanos(self.0.worked.load(Ordering::Relaxed))
+    }
+
+    /// The share of what the pool can do within a time that so much work is, 0 to 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "jobs are few")]
+    pub fn busy(&self, worked: Duration, within: Duration) -> f64 {
+        (worked.as_secs_f64() / (within.as_secs_f64() * self.0.jobs as f64).max(1e-9)).min(1.0)
+    }
+
+    /// What the whole machine has done so far, where the system tells: whatever works on it beside this takes from the same cores.
+    #[must_use]
+    pub fn machine() -> Option<Machine> {
+        Machine::read(&std::fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// Runs one job and gives what it returns.
+    ///
+    /// # Errors
+    /// The job's own error; [`ErrorKind::Internal`] where the job panicked.
+    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let shared = self.0.clone();
+        let permit = shared
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, "the CPU pool is closed").cause(e))?;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let begun = Instant::now();
+            let done = job();
+            shared.worked.fetch_add(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            done
+        })
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "a CPU job died").cause(e))?
+    }
+}
+
+/// The time of all cores of a machine, in the system's own ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    idle: u64,
+    all: u64,
+}
+
+impl Machine {
+    /// What the first line of Linux's `/proc/stat` says: user, nice, system, idle, iowait, irq, softirq, steal, each since the start.
+    fn read(stat: &str) -> Option<Self> {
+        let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+        let ticks: Vec<u64> = fields.map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
+        Some(Self { idle: ticks.get(3)? + ticks.get(4)?, all: ticks.iter().sum() })
+    }
+
+    /// The share of the time since then in which the cores worked, 0 to 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+    pub fn busy_since(self, before: Self) -> f64 {
+        let (all, idle) = (self.all.saturating_sub(before.all), self.idle.saturating_sub(before.idle));
+        if all == 0 { 0.0 } else { 1.0 - (idle as f64 / all as f64).min(1.0) }
+    }
+}
+
+/// How many cores this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_does_is_read_from_the_first_line() {
+        let before = Machine::read("cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 1 1 1 1\n").unwrap();
+        let after = Machine::read("cpu  160 0 60 820 60 0 0 0 9 0\n").unwrap();
+        assert!((after.busy_since(before) - 0.7).abs() < 1e-9);
+        assert_eq!(before.busy_since(before), 0.0);
+        assert_eq!(Machine::read(""), None);
+        assert_eq!(Machine::read("cpu  1 2\n"), None);
+        assert_eq!(Machine::read("cpu  1 2 x 4 5\n"), None);
+    }
+}

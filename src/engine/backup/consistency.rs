@@ -1,0 +1,212 @@
+//! What moment a backup shows: one that the source can still be read at, or one that its oplog leads to, or none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bson::Timestamp;
+
+use super::plan::Prepared;
+use super::read::Read;
+use super::slice::{Reliance, Slice};
+use crate::context::progress::Progress;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::journal::Standing;
+use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+use crate::source::{discover, oplog};
+
+/// At what time the ranges are read, and what makes up for those that cannot be read at it.
+#[derive(Debug)]
+pub(super) struct ConsistencyPoint {
+    /// The time of the listing.
+    pub(super) time: Option<Timestamp>,
+    reliance: Option<Arc<Reliance>>,
+    why_no_slice: Option<String>,
+    allow_inconsistent: bool,
+    without_snapshot: AtomicBool,
+    inconsistent: AtomicBool,
+    progress: Progress,
+}
+
+impl ConsistencyPoint {
+    /// As it stands when reading begins, or went on with `standing`.
+    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, standing: Standing, progress: &Progress) -> Self {
+        // One that is needed and lost stays, and fails the backup.
+        let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
+        let has_moment = match prepared.kind {
+            ConsistencyKind::Snapshot => true,
+            ConsistencyKind::Oplog => reliance.is_some(),
+            ConsistencyKind::None => false,
+        };
+        Self {
+            time: prepared.time(),
+            reliance,
+            why_no_slice: prepared.why_no_slice.clone(),
+            allow_inconsistent: prepared.allow_inconsistent,
+            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || standing.without_snapshot),
+            inconsistent: AtomicBool::new(!has_moment || standing.inconsistent),
+            progress: progress.clone(),
+        }
+    }
+
+    /// What the reading rests on by now.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            without_snapshot: self.without_snapshot.load(Ordering::Relaxed),
+            needs_oplog: self.relies(),
+            inconsistent: self.inconsistent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The time to read at; none where the newest committed documents are read.
+    pub(super) fn snapshot(&self) -> Option<Timestamp> {
+        self.time.filter(|_| !self.without_snapshot.load(Ordering::Relaxed))
+    }
+
+    /// Has the oplog slice make up for what is not read at the snapshot time; false where there is none.
+    pub(super) fn rely(&self) -> bool {
+        self.reliance.as_ref().is_some_and(|reliance| reliance.rely())
+    }
+
+    /// Whether there is an oplog slice that could make up for what is not read at the snapshot time.
+    pub(super) fn may_rely(&self) -> bool {
+        self.reliance.is_some()
+    }
+
+    /// Whether the oplog slice makes up for what is not read at the snapshot time.
+    pub(super) fn relies(&self) -> bool {
+        self.reliance.as_ref().is_some_and(|reliance| reliance.is_needed())
+    }
+
+    /// Waits until reading on is of no use, because the slice that it rests on is lost.
+    pub(super) async fn failed(&self) -> Error {
+        match &self.reliance {
+            Some(reliance) if !self.allow_inconsistent => reliance.failed().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The source no longer has the history of the snapshot time: the rest is read without it, where that is possible.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SnapshotLost`].
+    pub(super) async fn give_up_snapshot(&self, cause: Error, connection: &crate::mongo::Connection) -> Result<()> {
+        if self.rely() {
+            if !self.without_snapshot.swap(true, Ordering::Relaxed) {
+                self.progress.note("the source no longer has the history of the snapshot time: reading on with its oplog");
+            }
+        } else if self.allow_inconsistent {
+            self.without_snapshot.store(true, Ordering::Relaxed);
+            self.inconsistent.store(true, Ordering::Relaxed);
+        } else {
+            return Err(self.too_old(cause, connection).await);
+        }
+        Ok(())
+    }
+
+    /// Error 239 in words, with what the source keeps, and why the oplog does not help.
+    async fn too_old(&self, cause: Error, connection: &crate::mongo::Connection) -> Error {
+        let time = self.time.map(|t| ClusterTime::from(t).to_string()).unwrap_or_default();
+        let kept = match discover::history_seconds(connection).await {
+            Some(seconds) => format!("it keeps {seconds} seconds (minSnapshotHistoryWindowInSeconds)"),
+            None => "it keeps minSnapshotHistoryWindowInSeconds, 300 by default".to_owned(),
+        };
+        let lost = self.reliance.as_ref().and_then(|reliance| reliance.why_lost());
+        let oplog = match lost.or_else(|| self.why_no_slice.clone()) {
+            Some(why) => format!("; its oplog, which could make up for it, cannot be kept: {why}"),
+            None => String::new(),
+        };
+        Error::new(
+            ErrorKind::SnapshotLost,
+            format!(
+                "the source no longer has the history of the snapshot time {time} (error 239, SnapshotTooOld): {kept}, and reading took \
+                 longer{oplog}"
+            ),
+        )
+        .hint(
+            "let the login read the oplog (the role backup, or clusterMonitor, on admin), with which a backup may take longer; or raise the \
+             history on the source, db.adminCommand({setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}); or read faster (nearer to the \
+             source, more --readers, fewer namespaces at a time); or pass --allow-inconsistent for a backup whose parts are of different moments",
+        )
+        .cause(cause)
+    }
+
+    /// Says what moment was read, once all of it is, and ends the slice: it is kept where the backup rests on it.
+    ///
+    /// Capped collections cannot be read at a snapshot time. They belong to it where the oplog shows no write to them between it and the end of
+    /// their read; others need the slice, or are exceptions.
+    ///
+    /// # Errors
+    /// Those of [`Slice::finish`] where the backup rests on the slice, and of [`Slice::discard`] where it does not.
+    pub(super) async fn settle(
+        &self,
+        read: &Read,
+        prepared: &Prepared,
+        slice: &mut Option<Slice>,
+    ) -> Result<(Consistency, Option<OplogSlice>)> {
+        let time = self.time.filter(|_| !self.inconsistent.load(Ordering::Relaxed));
+        let Some(time) = time else {
+            discard(slice).await?;
+            // With nothing to read there may be no time, and there is nothing that could disagree.
+            let nothing_read = self.time.is_none() && prepared.kind == ConsistencyKind::Snapshot;
+            return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
+        };
+        let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, prepared, time).await };
+        if !self.relies() {
+            discard(slice).await?;
+            let snapshot = plain(ConsistencyKind::Snapshot, Some(time));
+            return Ok((Consistency { exceptions, ..snapshot }, None));
+        }
+        let kept = slice.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
+        let now = oplog::now(&prepared.connection).await?;
+        let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
+        let kept = kept.finish(to, !self.allow_inconsistent).await;
+        *slice = None;
+        match kept {
+            Ok(slice) => {
+                let consistency = plain(ConsistencyKind::Oplog, Some(time));
+                Ok((Consistency { from: Some(slice.from), to: Some(slice.to), ..consistency }, Some(slice)))
+            }
+            Err(e) if self.allow_inconsistent && e.kind() != ErrorKind::Interrupted => {
+                self.progress.note(format!("the backup is not of one moment: {e}"));
+                Ok((plain(ConsistencyKind::None, None), None))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The capped collections that do not belong to the snapshot; none where the slice can make up for them.
+    async fn exceptions(&self, read: &Read, prepared: &Prepared, time: Timestamp) -> Vec<ConsistencyException> {
+        let mut exceptions = Vec::new();
+        for (found, read) in prepared.listing.collections.iter().zip(&read.collections) {
+            let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
+            let reason = match oplog::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
+                Ok(false) => continue,
+                _ if self.rely() => return Vec::new(),
+                Ok(true) => "capped, and written to while the backup ran".to_owned(),
+                Err(e) if e.kind() == ErrorKind::Denied => {
+                    "capped, and without a right to the oplog it cannot be proven that it was not written to while the backup ran"
+                        .to_owned()
+                }
+                Err(e) => format!("capped, and it cannot be proven that it was not written to while the backup ran: {e}"),
+            };
+            let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
+            exceptions.push(ConsistencyException { database, collection, reason });
+        }
+        exceptions
+    }
+}
+
+fn plain(kind: ConsistencyKind, time: Option<Timestamp>) -> Consistency {
+    Consistency { kind, cluster_time: time.map(Into::into), from: None, to: None, exceptions: Vec::new() }
+}
+
+/// Ends the slice, where there still is one, and removes it.
+///
+/// # Errors
+/// Those of [`Slice::discard`].
+pub(super) async fn discard(slice: &mut Option<Slice>) -> Result<()> {
+    match slice.take() {
+        Some(slice) => slice.discard().await,
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,487 @@
+//! `import`: from a committed archive into a deployment.
+//!
+//! Everything is filled, proven and indexed under staging names first. Only then does it take the place of what stands there, all of it: what dies before
+//! leaves the target as it was, what dies after is brought to its end by the next import. Nothing is reported as restored that was not read
+//! back and found to be what the backup holds.
+
+mod document_source;
+mod documents;
+mod dump_source;
+mod fill;
+mod guard;
+mod in_place;
+mod keeping;
+mod later;
+mod oldest;
+pub mod outline;
+mod overwrites;
+mod plan;
+mod pour;
+mod report;
+pub(super) mod select;
+mod slice;
+mod stage;
+mod turns;
+mod views;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub use self::document_source::DocumentSource;
+pub use self::dump_source::{DumpOptions, DumpSource};
+use self::fill::Filled;
+use self::keeping::Keeping;
+pub use self::overwrites::{Overwriting, PlannedOverwrite};
+pub use self::plan::{CANNOT_BE_ADDED_TO, ImportPlan, Plan, PlannedNamespace, PlannedReplay};
+use self::report::Staging;
+pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayReport, UnbuiltIndex};
+pub use self::select::passes;
+use self::stage::{Read, Stage, Writers};
+use super::{Tuning, verify};
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Progress;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::CollectionKind;
+use crate::interop;
+use crate::mongo::MongoUri;
+use crate::names::{NamespacePattern, NamespaceRename};
+use crate::repository::catalog::Backup;
+use crate::sink::in_place as filling;
+use crate::sink::indexes::{IndexBuilder, Which};
+use crate::sink::insert::Repeats;
+use crate::sink::lease::{self, Lease};
+use crate::sink::publish::{self, Published, Staged, Step};
+use crate::sink::users::WantedAccounts;
+use crate::sink::{Alterations, Target, indexes, kept, staging, users};
+
+/// How many problems of a damaged backup an error names.
+const NAMED_PROBLEMS: usize = 3;
+
+/// How often everything is filled anew because the target's primary changed meanwhile.
+const RESTARTS: u32 = 5;
+
+/// How long tidying up after a failure may take.
+const TIDYING: Duration = Duration::from_secs(30);
+
+/// What to import, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Only these databases of the backup; all where empty.
+    pub databases: Vec<String>,
+    /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
+    /// own.
+    pub database: Option<String>,
+    /// Namespaces that get another name; of several that match, the first counts.
+    pub renames: Vec<NamespaceRename>,
+    /// Of the backup, the namespaces that any of these match; all where empty.
+    pub include: Vec<NamespacePattern>,
+    /// Without those that any of these match.
+    pub exclude: Vec<NamespacePattern>,
+    /// What happens to what stands in the target.
+    pub mode: ImportMode,
+    /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.
+    pub prune: bool,
+    /// Whether indexes are built.
+    pub indexes: IndexMode,
+    /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.
+    pub allow_duplicates: bool,
+    /// The users and roles of a dump that are added to those of the target, once everything else is published.
+    pub users: Option<WantedAccounts>,
+    /// What is replaced or pruned stays in the target under another name, so that the import can be undone.
+    pub keep_replaced: bool,
+    /// Where the login may neither read nor rename, collections that are not there yet are filled under their final names.
+    pub in_place: bool,
+    /// What is to be otherwise than in the backup.
+    pub alterations: Alterations,
+    /// The target may be the deployment that the backup came from, or the configured source.
+    pub allow_same: bool,
+    /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.
+    pub lease: Option<Duration>,
+    /// How much of the machine it may use.
+    pub tuning: Tuning,
+}
+
+impl ImportOptions {
+    /// A dump that was taken while documents moved holds several versions of one; its oplog brings whichever is kept to the last.
+    fn repeats(&self, origin: DocumentSource<'_>) -> Repeats {
+        let makes_up = origin.is_of_a_dump() && origin.backup.manifest.oplog.is_some();
+        if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
+    }
+
+    /// The budget of what is filled: what is left of the memory beside reading a dump, and beside what is known of all collections. A quarter of it in any case.
+    fn budget(&self, origin: DocumentSource<'_>) -> MemoryBudget {
+        let counted = self.tuning.counted_bytes();
+        let taken = match origin.poured() {
+            Some(dumped) => interop::READING_BYTES + dumped.dump().taken(),
+            None => origin.backup.manifest.memory(),
+        };
+        MemoryBudget::new(counted.saturating_sub(taken).max(counted / 4))
+    }
+}
+
+/// What happens to collections that stand in the target under names of the backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImportMode {
+    /// Each is replaced, whole or not at all.
+    #[default]
+    Replace,
+    /// They refuse the import.
+    Fail,
+    /// Each gets the documents of the backup in place of those with the same `_id`s. This is not atomic.
+    Merge,
+    /// Each gets those documents of the backup whose `_id`s it does not have, and which its unique indexes take. This is not atomic.
+    Add,
+}
+
+/// Whether indexes are built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexMode {
+    /// All are, before anything is published.
+    #[default]
+    Now,
+    /// None is; each is reported.
+    Skip,
+    /// Nothing else is: those that are missing in the target are built there.
+    Only,
+}
+
+/// Works out what an import would do, and refuses what must not be done. Nothing is written.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::NotFound`] for patterns that match nothing,
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
+pub async fn plan<'a>(
+    origin: impl Into<DocumentSource<'a>>,
+    target: &MongoUri,
+    configured_source: Option<&MongoUri>,
+    options: &ImportOptions,
+    stop: &CancellationToken,
+) -> Result<Plan<'a>> {
+    plan::make(origin.into(), target, configured_source, options, stop).await
+}
+
+/// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in
+/// its slice of the oplog may lead to others.
+///
+/// # Errors
+/// As for [`plan()`], as far as they show without a connection.
+pub fn databases(backup: &Backup, target: &MongoUri, options: &ImportOptions) -> Result<BTreeSet<String>> {
+    let (selected, _) =
+        select::select(Cow::Borrowed(&backup.manifest.collections), &backup.manifest.left_out, options, target.database())?;
+    Ok(selected.into_iter().map(|s| s.to.database).collect())
+}
+
+/// Imports a backup or a dump into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
+///
+/// # Errors
+/// Those of [`plan()`] and of [`execute`].
+pub async fn run(
+    origin: impl Into<DocumentSource<'_>>,
+    target: &MongoUri,
+    configured_source: Option<&MongoUri>,
+    options: &ImportOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<ImportReport> {
+    progress.begin("looking at the target");
+    let origin = origin.into();
+    // Apart from each other and from whoever calls: all futures of an import together are more than a thread's stack takes.
+    let plan = Box::pin(plan(origin, target, configured_source, options, stop)).await?;
+    Box::pin(execute(origin, plan, options, progress, stop)).await
+}
+
+/// Does what was planned, whole or not at all.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where the backup is not whole, [`ErrorKind::Refused`] where another import writes to one of the databases, [`ErrorKind::Mismatch`] where what was
+/// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
+/// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
+pub async fn execute(
+    origin: impl Into<DocumentSource<'_>>,
+    mut plan: Plan<'_>,
+    options: &ImportOptions,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<ImportReport> {
+    let begun = Instant::now();
+    let origin = origin.into();
+    // 1. Prove the whole backup. A dump is proven while it is read, before anything is published.
+    if origin.poured().is_none() {
+        progress.begin("proving the backup");
+        prove(origin.backup, stop).await?;
+        documents::refuse(origin.backup, &plan, &CpuPool::of_this_machine(), stop).await?;
+    }
+
+    if plan.in_place {
+        return Box::pin(in_place::execute(origin, plan, options, progress, begun)).await;
+    }
+
+    // 2. Take the lease of every database, and with it what a dead import left.
+    progress.begin("taking the lease");
+    let mut databases = plan.databases();
+    if plan.users.is_some() {
+        databases.push(users::DATABASE.to_owned());
+    }
+    let expiry = options.lease.unwrap_or(lease::EXPIRY);
+    let (lease, formers) = Lease::take(&plan.target, &databases, &origin.name(), expiry).await?;
+    let decided = AtomicBool::new(false);
+    let work = Box::pin(async {
+        let set: BTreeSet<String> = databases.iter().cloned().collect();
+        let finished = Box::pin(publish::roll_forward(&plan.target, &set, &formers, lease.id())).await?;
+        lease.settle();
+        if !finished.published.is_empty() {
+            progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
+        }
+        for error in finished.given_up {
+            progress.note(format!("a part of what that import published was given up: {error}"));
+        }
+        staging::sweep(&plan.target, &lease.databases()).await?;
+        if options.indexes == IndexMode::Only {
+            return Box::pin(later::build(&plan, progress))
+                .await
+                .map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
+        }
+        // 3. Everything else, up to the last rename.
+        let (staged, given_up) = Box::pin(write(origin, &mut plan, &lease, &decided, options, progress)).await?;
+        staging::sweep(&plan.target.unstoppable(), &set).await?;
+        filling::forget(&plan.target.unstoppable(), &set).await?;
+        let accounts = &staged.proven.accounts;
+        let merged = if accounts.is_empty() {
+            Ok(())
+        } else if given_up.is_empty() {
+            progress.begin("adding users and roles");
+            let target = plan.target.unstoppable();
+            let merging = Box::pin(users::merge(&target, users::Through::Own(lease.id()), accounts)).await;
+            merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
+        } else {
+            progress.note("the users and roles were not added");
+            Ok(())
+        };
+        Ok(match publish::sum_up(given_up) {
+            None => merged.map(|()| report::of(origin, &plan, staged, begun)),
+            Some(error) => Err(error),
+        })
+    });
+    let done = tokio::select! {
+        done = work => done,
+        () = lease.lost() => Err(Lease::lost_error(&plan.target)),
+    };
+    let done = match done {
+        Ok(done) => {
+            lease.release().await;
+            done
+        }
+        Err(error) => Err(Box::pin(tidy_up(&plan.target, lease, &databases, decided.into_inner(), error)).await),
+    };
+    plan.close().await;
+    done
+}
+
+/// The phases that change the target. Gives what staging came to, and what was given up of publishing.
+async fn write(
+    origin: DocumentSource<'_>,
+    plan: &mut Plan<'_>,
+    lease: &Lease,
+    decided: &AtomicBool,
+    options: &ImportOptions,
+    progress: &Progress,
+) -> Result<(Staging, Vec<Error>)> {
+    plan.look_again().await?;
+    let target = plan.target.clone();
+    // 1. Stage everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
+    let mut restarts = 0;
+    let mut staged = loop {
+        let before = target.identity().await?;
+        let error = match Box::pin(stage(origin, plan, lease, options, progress)).await {
+            Ok(staged) if target.identity().await? == before => break staged,
+            Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
+            // Who did not answer for minutes is not asked for minutes more.
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable) => return Err(error),
+            Err(error) if target.identity().await.is_ok_and(|now| now != before) => error,
+            Err(error) => return Err(error),
+        };
+        restarts += 1;
+        if restarts > RESTARTS || lease.is_lost() {
+            return Err(error);
+        }
+        if origin.poured().is_some_and(|dumped| !dumped.dump().can_be_read_again()) {
+            let what = "the target's primary changed or was started anew, and what comes by standard input can be read once only";
+            return Err(Error::new(error.kind(), what).hint("put the archive into a file, and import that").cause(error));
+        }
+        progress
+            .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));
+        staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
+    };
+
+    // 2. Decide, and publish. From here on nothing stops it.
+    progress.begin("publishing");
+    plan.look_again().await?;
+    let home = plan.databases().into_iter().next().unwrap_or_default();
+    let mut keeping = None;
+    if options.keep_replaced {
+        keeping = Some(Box::pin(Keeping::of(origin, plan, &home, lease, &staged)).await?);
+    }
+    let steps = steps(plan, keeping.as_ref())?;
+    publish::ready(&target, &steps).await?;
+    lease.confirm().await?;
+    let mut published = Published::default();
+    if !steps.is_empty() {
+        published = Box::pin(publish::publish(&target.unstoppable(), &home, lease.id(), &steps, decided)).await?;
+    }
+    staged.not_added = published.passed_over;
+    if options.keep_replaced {
+        staged.kept = kept::set(&target.unstoppable(), &home, lease.id()).await?;
+    }
+    Ok((staged, published.given_up))
+}
+
+/// Fills, proves and indexes everything under staging names, durably.
+async fn stage(
+    origin: DocumentSource<'_>,
+    plan: &mut Plan<'_>,
+    lease: &Lease,
+    options: &ImportOptions,
+    progress: &Progress,
+) -> Result<Staging> {
+    // 1. Create every collection, without expiry and without indexes.
+    progress.begin("preparing the target");
+    let target = plan.target.clone();
+    staging::create(&target, &mut plan.specs, lease.id()).await?;
+
+    // 2. Those that one writer fills, and a small frame or few, get their indexes while they are empty.
+    let builder = IndexBuilder::new(target.clone());
+    let repeats = options.repeats(origin);
+    if plan.slice.is_none() && plan.indexes == IndexMode::Now && origin.poured().is_none() && repeats == Repeats::Refuse {
+        let filled_by_one = plan.selected.iter().zip(&plan.specs).filter(|(s, _)| s.collection.segments.len() <= 1);
+        builder.build_on_empty(filled_by_one.map(|(_, spec)| spec)).await?;
+    }
+
+    // 3. Fill them, prove them by reading back, and build their indexes.
+    let stage = Stage {
+        origin,
+        plan,
+        writers: Writers::of(options.tuning.writers),
+        cpu: CpuPool::of_this_machine(),
+        budget: options.budget(origin),
+        repeats,
+        progress,
+        builder,
+        target_cores: target.cores().await,
+        indexes_later: plan.slice.is_some(),
+    };
+    let proven = Box::pin(stage.fill_and_prove()).await?;
+
+    // 4. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
+    let mut staged = Staging {
+        documents: proven.contents.iter().map(|c| c.documents).collect(),
+        proven,
+        lost: Vec::new(),
+        operations: 0,
+        not_added: BTreeMap::new(),
+        replayed: None,
+        kept: None,
+    };
+    if let Some(slice) = &plan.slice {
+        staged.operations = Box::pin(slice.replay(&stage)).await?;
+        staged.documents = stage.count().await?;
+        progress.begin("building indexes");
+        let contents = staged.proven.contents.iter().copied().enumerate();
+        let all: Vec<Read> =
+            contents.map(|(number, content)| Read::of(Filled { number, ..Filled::default() }, content)).collect();
+        stage.build(&all, Which::All).await?;
+        if options.keep_replaced {
+            staged.replayed = Some(stage.read_all_back().await?);
+        }
+    }
+
+    // 5. Only now what makes documents expire.
+    progress.begin("confirming");
+    staging::set_expiry(&target, &plan.specs).await?;
+    stage.make_durable().await?;
+    if plan.indexes == IndexMode::Now {
+        staged.lost = indexes::confirm(&target, &plan.specs).await?;
+    }
+    Ok(staged)
+}
+
+/// What is published, in the plan's order, and what is pruned.
+fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
+    let mut steps: Vec<Step> = keeping.map(Keeping::remember).into_iter().collect();
+    let replaces = plan.mode == ImportMode::Replace;
+    for (number, spec) in plan.specs.iter().enumerate() {
+        let to = spec.namespace.clone();
+        let keep = keeping.map(|keeping| keeping.keep(number, &to));
+        let Some(uuid) = spec.uuid else {
+            steps.push(Step::View { to, options: spec.all_options()?, replaces, keep });
+            continue;
+        };
+        let staged = Staged { place: spec.place.clone(), to, uuid, replaces, keep };
+        let stands = plan.stands(spec).is_some();
+        steps.push(match spec.kind {
+            CollectionKind::TimeSeries => Step::Series { staged, options: spec.all_options()? },
+            _ if stands && plan.mode == ImportMode::Merge => Step::Merge(staged),
+            _ if stands && plan.mode == ImportMode::Add => Step::Add(staged),
+            _ => Step::Swap(staged),
+        });
+    }
+    steps.extend(plan.prunes.iter().zip(plan.specs.len()..).map(|((namespace, uuid), number)| {
+        let keep = keeping.map(|keeping| keeping.keep(number, namespace));
+        Step::Drop { namespace: namespace.clone(), uuid: *uuid, keep }
+    }));
+    Ok(steps)
+}
+
+async fn prove(backup: &Backup, stop: &CancellationToken) -> Result<()> {
+    let report = verify::run(backup, &verify::VerifyOptions::default(), stop).await?;
+    if report.is_sound() {
+        return Ok(());
+    }
+    let named: Vec<&str> = report.problems.iter().take(NAMED_PROBLEMS).map(|p| p.message.as_str()).collect();
+    let more = match report.problems.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Err(Error::damaged(format!("backup {} is damaged, and nothing was imported: {}{more}", report.name, named.join("; ")))
+        .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
+}
+
+/// After a failure: before the decision the staging goes and the target is as it was; after it the record and the lease stay, for the next import.
+async fn tidy_up(target: &Target, lease: Lease, databases: &[String], decided: bool, error: Error) -> Error {
+    let and = |error: Error, words: &str| {
+        let hint = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        error.hint(format!("{hint}{words}"))
+    };
+    if decided {
+        return and(
+            error,
+            "publishing had begun: every collection is either the old one or the new one, and the next import into these databases finishes it",
+        );
+    }
+    if lease.is_lost() {
+        return error;
+    }
+    let set: BTreeSet<String> = databases.iter().cloned().collect();
+    let tidying = async {
+        staging::sweep_own(&target.unstoppable(), &set, lease.id()).await?;
+        lease.release().await;
+        Ok::<_, Error>(())
+    };
+    match tokio::time::timeout(TIDYING, tidying).await {
+        Ok(Ok(())) if error.kind() == ErrorKind::Interrupted => {
+            Error::new(ErrorKind::Interrupted, "interrupted; the target is as it was")
+        }
+        Ok(Ok(())) => and(error, "the target is as it was"),
+        Ok(Err(_)) | Err(_) => and(
+            error,
+            "the target's collections are as they were; what was staged beside them could not be removed, and the next import does that",
+        ),
+    }
+}

@@ -1,0 +1,114 @@
+//! Documents that an older target refuses: found by reading the backup, before anything is written.
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::plan::Plan;
+use crate::context::cpu::CpuPool;
+use crate::error::{Error, Result};
+use crate::format::document::{self, Documents, Element, Elements};
+use crate::format::manifest::{Collection, CollectionKind, Segment};
+use crate::mongo::Version;
+use crate::pipeline::read::SegmentReader;
+use crate::repository::backend::Store;
+use crate::repository::catalog::Backup;
+use crate::sink::limits;
+
+/// How many segments are read at a time.
+const READERS: usize = 2;
+/// From here on servers take names that begin with `$` at the top of a document.
+const TAKES_DOLLARS: Version = Version(5, 0, 0);
+
+/// Refuses a backup with documents that the target does not take. Only a target older than what the backup was taken from can refuse any, and
+/// only then is the backup read for it.
+///
+/// # Errors
+/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), naming each collection; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
+/// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cpu: &CpuPool, stop: &CancellationToken) -> Result<()> {
+    let connection = &plan.target.connection;
+    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let source = Version::parse(&backup.manifest.source.server_version);
+    if version >= TAKES_DOLLARS || source.is_some_and(|source| source < TAKES_DOLLARS) {
+        return Ok(());
+    }
+    let mut reasons = Vec::new();
+    for (selected, spec) in plan.selected.iter().zip(&plan.specs) {
+        let counting = with_dollars(&backup.store, &selected.collection, cpu);
+        let count = stop.run_until_cancelled(counting).await.ok_or_else(Error::interrupted)??;
+        if count > 0 {
+            reasons.push(format!(
+                "{} holds {count} documents with a field name that begins with $, which servers take from {}.{} on",
+                spec.namespace, TAKES_DOLLARS.0, TAKES_DOLLARS.1
+            ));
+        }
+    }
+    limits::refusal(connection, version, &reasons).map_or(Ok(()), Err)
+}
+
+/// How many documents of a collection have such a name at their top.
+async fn with_dollars(store: &Store, collection: &Collection, cpu: &CpuPool) -> Result<u64> {
+    if collection.kind != CollectionKind::Collection {
+        return Ok(0);
+    }
+    let counts = collection.segments.iter().map(|segment| with_dollars_in(store, segment, cpu));
+    stream::iter(counts).buffer_unordered(READERS).try_fold(0, |sum, count| async move { Ok(sum + count) }).await
+}
+
+async fn with_dollars_in(store: &Store, segment: &Segment, cpu: &CpuPool) -> Result<u64> {
+    let mut reader = SegmentReader::open(store, segment, cpu).await?;
+    let mut count = 0;
+    while let Some(frame) = reader.next().await? {
+        count += cpu.run(move || count_dollars(&frame)).await?;
+    }
+    Ok(count)
+}
+
+fn count_dollars(frame: &[u8]) -> Result<u64> {
+    let mut count = 0;
+    for document in Documents::of(frame) {
+        let document = document?;
+        // `insert` looks at the names at the top; documents with an empty timestamp there go by `update`, which looks at all names.
+        count += u64::from(has_dollar(document, document::has_empty_timestamp(document)?)?);
+    }
+    Ok(count)
+}
+
+/// Whether a field's name begins with `$`, at the top or anywhere.
+fn has_dollar(document: &[u8], anywhere: bool) -> Result<bool> {
+    let mut left = vec![document];
+    while let Some(document) = left.pop() {
+        for element in Elements::of(document)? {
+            let Element { kind, name, value } = element?;
+            if name.starts_with(b"$") {
+                return Ok(true);
+            }
+            if anywhere && matches!(kind, 0x03 | 0x04) {
+                left.push(value);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+mod tests {
+    use bson::{Timestamp, rawdoc};
+
+    use super::*;
+
+    #[test]
+    fn names_count_at_the_top_and_beside_an_empty_timestamp_anywhere() {
+        let empty = Timestamp { time: 0, increment: 0 };
+        for (document, counts) in [
+            (rawdoc! { "_id": 1, "$x": 1 }, true),
+            (rawdoc! { "_id": 1, "x$": 1, "in": { "$x": 1 } }, false),
+            (rawdoc! { "_id": 1, "at": empty, "in": { "x": [{ "$x": 1 }] } }, true),
+            (rawdoc! { "_id": 1, "at": empty, "in": { "x$": 1, "at": empty } }, false),
+            (rawdoc! { "_id": 1, "in": { "at": empty, "$x": 1 } }, false),
+        ] {
+            assert_eq!(count_dollars(document.as_bytes()).unwrap(), u64::from(counts), "{document:?}");
+        }
+    }
+}

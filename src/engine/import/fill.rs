@@ -1,0 +1,267 @@
+//! Segments to collections: several writers that take the largest segment next.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::oldest::Oldest;
+use super::stage::Stage;
+use super::turns::Turns;
+use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::arrival::Changes;
+use crate::format::digest::Content;
+use crate::format::frame;
+use crate::format::manifest::Segment;
+use crate::pipeline::read::SegmentReader;
+use crate::pipeline::steer::{ConcurrencyController, Watched};
+use crate::repository::backend::Store;
+use crate::sink::Target;
+use crate::sink::insert::{Arranged, Inserter, Repeats};
+
+/// How often the documents of a frame are in memory while they are inserted: the frame, the command, and the driver's copies of it.
+const COPIES: u64 = 4;
+
+/// How many frames of a collection are on their way at a time where its documents come in their order, because an `_id` may repeat.
+const IN_TURN: usize = 4;
+
+/// What one writer does without a break: one segment, or all of a collection whose order counts.
+struct Job {
+    collection: Arc<Filling>,
+    inserter: Inserter,
+    item: Item,
+    segments: Vec<Segment>,
+    /// How many of its frames are on their way at a time.
+    at_a_time: usize,
+}
+
+impl Job {
+    fn stored_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.object.bytes).sum()
+    }
+}
+
+/// A collection that is being filled.
+struct Filling {
+    /// What it must hold, if nothing is passed over.
+    whole: Filled,
+    /// Jobs of it that are not done.
+    left: AtomicUsize,
+    came: Mutex<Came>,
+    /// Kept where it is capped and mongodump took it.
+    oldest: Option<Mutex<Oldest>>,
+}
+
+/// What the writers share.
+struct Shared {
+    store: Store,
+    target: Target,
+    cpu: CpuPool,
+    budget: MemoryBudget,
+    queue: Mutex<VecDeque<Job>>,
+    /// How many write now: those with a number below this.
+    allowed: watch::Sender<usize>,
+    filled: UnboundedSender<Filled>,
+}
+
+/// A collection that the target has taken every document of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Filled {
+    /// Which of the plan's collections.
+    pub(super) number: usize,
+    /// What it must hold now.
+    pub(super) content: Content,
+    /// Of a capped one that comes from a dump, what may have been overwritten.
+    pub(super) oldest: Arc<Oldest>,
+    /// What became of its documents on their way.
+    pub(super) came: Came,
+}
+
+/// What became of documents on their way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Came {
+    /// What was changed in them.
+    pub(super) changes: Changes,
+    /// Those that were passed over.
+    pub(super) passed_over: Content,
+}
+
+impl Came {
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.changes.merge(&other.changes);
+        self.passed_over.merge(&other.passed_over);
+    }
+
+    /// What the target must hold of this.
+    pub(super) fn left_of(&self, all: &Content) -> Content {
+        self.changes.applied_to(all).without(&self.passed_over)
+    }
+}
+
+/// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
+/// over.
+///
+/// # Errors
+/// The first that any writer met; the others are stopped.
+pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> Result<u64> {
+    let Stage { origin, plan, writers, cpu, budget, progress, .. } = stage;
+    let (mut jobs, mut items, mut collections) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (selected, spec)) in plan.selected.iter().zip(&plan.specs).enumerate() {
+        if !spec.holds_documents() {
+            continue;
+        }
+        let item = plan.item(progress, spec, "");
+        items.push(item.clone());
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone()), cpu.clone()).with_repeats(stage.repeats);
+        let segments = &selected.collection.segments;
+        // In their order where that counts, and where an `_id` may repeat.
+        let in_turn = stage.repeats == Repeats::PassOver && !spec.keeps_order();
+        let together = if spec.keeps_order() || in_turn { segments.len().max(1) } else { 1 };
+        let collection = Arc::new(Filling {
+            whole: Filled { number, content: spec.content, ..Filled::default() },
+            left: AtomicUsize::new(segments.chunks(together).len()),
+            came: Mutex::default(),
+            oldest: (spec.capped && origin.is_of_a_dump()).then(Mutex::default),
+        });
+        if segments.is_empty() {
+            announce(&filled, collection.whole.clone());
+        }
+        collections.push(collection.clone());
+        jobs.extend(segments.chunks(together).map(|segments| Job {
+            collection: collection.clone(),
+            inserter: inserter.clone(),
+            item: item.clone(),
+            segments: segments.to_vec(),
+            at_a_time: if in_turn { writers.now.clamp(1, IN_TURN) } else { 1 },
+        }));
+    }
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes()));
+    let shared = Arc::new(Shared {
+        store: origin.backup.store.clone(),
+        target: plan.target.clone(),
+        cpu: cpu.clone(),
+        budget: budget.clone(),
+        queue: Mutex::new(jobs.into()),
+        allowed: watch::Sender::new(writers.now),
+        filled,
+    });
+    // Dropped with a writer's error, the set stops the others.
+    let mut running = JoinSet::new();
+    for number in 0..writers.most {
+        running.spawn(work(number, shared.clone()));
+    }
+    let mut crew = ConcurrencyController::new(writers.now, writers.most);
+    let mut watched = Watched::new(cpu.clone(), (*progress).clone());
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                Some(ended) => ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??,
+                None => break,
+            },
+            sample = watched.next() => {
+                let now = crew.take(&sample);
+                // Where the queue is empty, nobody is to wait any more.
+                shared.allowed.send_if_modified(|allowed| *allowed != usize::MAX && std::mem::replace(allowed, now) != now);
+                tracing::debug!(writers = now, ?sample, "steered");
+            }
+        }
+    }
+    items.iter().for_each(Item::finish);
+    Ok(collections.iter().map(|collection| locked(&collection.came).passed_over.documents).sum())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
+    let mut allowed = shared.allowed.subscribe();
+    loop {
+        let told = async { allowed.wait_for(|writers| number < *writers).await.is_ok() };
+        // The sender is there as long as this is.
+        let _told = shared.target.unless_stopped(told).await?;
+        let next = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(job) = next else {
+            // Whoever waits finds that there is nothing left.
+            shared.allowed.send_replace(usize::MAX);
+            return Ok(());
+        };
+        for segment in &job.segments {
+            insert_segment(&shared, &job, segment).await?;
+        }
+        let collection = &job.collection;
+        if collection.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            job.item.finish();
+            let came = *locked(&collection.came);
+            let content = came.left_of(&collection.whole.content);
+            let oldest = collection.oldest.as_ref().map(|oldest| std::mem::take(&mut *locked(oldest)));
+            announce(
+                &shared.filled,
+                Filled { number: collection.whole.number, content, oldest: oldest.unwrap_or_default().into(), came },
+            );
+        }
+    }
+}
+
+/// Tells that a collection is full.
+pub(super) fn announce(filled: &UnboundedSender<Filled>, full: Filled) {
+    // Nobody listens any more where the other side has failed, and that is what counts then.
+    let _heard = filled.send(full);
+}
+
+/// Inserts a segment's frames in their order: each once those before it are there, or several at a time that share no `_id`.
+async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
+    // A frame with a large document is as large as that.
+    let frame_bytes = (segment.raw_bytes / segment.frames.max(1)).max(frame::TARGET as u64);
+    let at_least = segment.object.bytes + COPIES * frame_bytes * job.at_a_time as u64;
+    let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
+    let mut reader = shared.target.unless_stopped(SegmentReader::open_again(&shared.store, segment, &shared.cpu)).await??;
+    let mut turns = Turns::default();
+    let mut inserting = FuturesUnordered::new();
+    let mut bytes = 0;
+    while let Some(frame) = shared.target.unless_stopped(reader.next()).await?? {
+        let arranged = job.inserter.arrange(frame).await?;
+        while turns.must_wait(&arranged.ids) {
+            settle(inserting.next().await, &mut turns, &mut bytes)?;
+        }
+        turns.begin(&arranged.ids);
+        bytes += arranged.frame.len() as u64;
+        share.resize(segment.object.bytes + COPIES * bytes);
+        inserting.push(insert(job, arranged));
+        while inserting.len() >= job.at_a_time {
+            settle(inserting.next().await, &mut turns, &mut bytes)?;
+        }
+    }
+    while let Some(inserted) = inserting.next().await {
+        settle(Some(inserted), &mut turns, &mut bytes)?;
+    }
+    Ok(())
+}
+
+/// Inserts a frame; gives its bytes and its `_id`s back.
+async fn insert(job: &Job, arranged: Arranged) -> Result<(u64, Vec<u64>)> {
+    let Arranged { frame, changes, ids } = arranged;
+    let bytes = frame.len() as u64;
+    if let Some(oldest) = &job.collection.oldest {
+        locked(oldest).take(&frame)?;
+    }
+    let passed_over = job.inserter.insert(frame, &job.item).await?;
+    locked(&job.collection.came).merge(&Came { changes, passed_over });
+    Ok((bytes, ids))
+}
+
+fn settle(inserted: Option<Result<(u64, Vec<u64>)>>, turns: &mut Turns, bytes: &mut u64) -> Result<()> {
+    let Some(inserted) = inserted else { return Ok(()) };
+    let (arrived, ids) = inserted?;
+    *bytes -= arrived;
+    turns.end(&ids);
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What of the target an import keeps beside the new.
+
+use super::document_source::DocumentSource;
+use super::plan::Plan;
+use super::report::Staging;
+use super::{ImportMode, ImportOptions, IndexMode};
+use crate::error::{Error, Result};
+use crate::format::digest::Content;
+use crate::names::{IMPORT_COLLECTION, Namespace};
+use crate::sink::kept;
+use crate::sink::lease::Lease;
+use crate::sink::publish::{Keep, Step};
+
+/// How an import keeps what it replaces.
+pub(super) struct Keeping {
+    id: String,
+    home: String,
+    backup: String,
+    at: bson::DateTime,
+    /// What each collection of the plan holds.
+    contents: Vec<Content>,
+}
+
+impl Keeping {
+    pub(super) async fn of(
+        origin: DocumentSource<'_>,
+        plan: &Plan<'_>,
+        home: &str,
+        lease: &Lease,
+        staged: &Staging,
+    ) -> Result<Self> {
+        let contents = staged.replayed.as_ref().unwrap_or(&staged.proven.contents).clone();
+        let at = kept::clock(&plan.target).await?;
+        Ok(Self { id: lease.id().to_owned(), home: home.to_owned(), backup: origin.name(), at, contents })
+    }
+
+    /// The step that comes before all others.
+    pub(super) fn remember(&self) -> Step {
+        let record = Namespace::new(&*self.home, IMPORT_COLLECTION);
+        Step::Remember { record, id: self.id.clone(), backup: self.backup.clone(), at: self.at }
+    }
+
+    /// Where what stands under the name of a step is kept. Collections that are pruned come after those of the plan.
+    pub(super) fn keep(&self, number: usize, namespace: &Namespace) -> Keep {
+        let imported = self.contents.get(number).copied().unwrap_or_default();
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let place = kept::place(&self.id, number, namespace);
+        Keep { id: self.id.clone(), home: self.home.clone(), number, place, imported }
+    }
+}
+
+/// Refuses to keep where nothing is replaced whole.
+pub(super) fn refuse(options: &ImportOptions) -> Result<()> {
+    if !options.keep_replaced {
+        return Ok(());
+    }
+    if options.indexes == IndexMode::Only {
+        return Err(Error::usage("--keep-replaced keeps nothing where only indexes are built")
+            .hint("leave --keep-replaced out, or --indexes only"));
+    }
+    if matches!(options.mode, ImportMode::Merge | ImportMode::Add) {
+        return Err(Error::usage(
+            "--keep-replaced keeps collections that are replaced whole, and --mode merge and add change them where they are",
+        )
+        .hint("leave --keep-replaced out, or choose --mode replace"));
+    }
+    Ok(())
+}

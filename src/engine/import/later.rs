@@ -1,0 +1,42 @@
+//! Building the indexes of a backup on collections that stand in the target: after an import that skipped them.
+
+use super::plan::Plan;
+use super::report::{Built, UnbuiltIndex};
+use crate::context::progress::Progress;
+use crate::error::Result;
+use crate::sink::CollectionSpec;
+use crate::sink::indexes::{self, IndexBuilder, Which};
+
+/// Builds every index that is missing. One that the target refuses, and those of collections that are not there, are in the report.
+pub(super) async fn build(plan: &Plan<'_>, progress: &Progress) -> Result<Built> {
+    progress.begin("building indexes");
+    let builder = IndexBuilder::new(plan.target.clone());
+    let mut report = Built::default();
+    for spec in plan.specs.iter().filter(|b| !b.indexes.is_empty()) {
+        if plan.stands(spec).is_none() {
+            let reason = "there is no such collection in the target".to_owned();
+            report.failed.extend(spec.indexes.iter().map(|index| unbuilt(spec, &index.name, reason.clone())));
+            continue;
+        }
+        let conflicting = indexes::conflicts(&plan.target, spec).await?;
+        report.failed.extend(conflicting.iter().map(|name| {
+            unbuilt(spec, name, "another index with its name or its key stands there, and is not the same".to_owned())
+        }));
+        let mut indexes = indexes::missing(&plan.target, spec).await?;
+        indexes.retain(|index| !conflicting.contains(&index.name));
+        let missing = spec.in_place(indexes);
+        let item = progress.item(spec.namespace.to_string(), missing.indexes.len() as u64, 0);
+        let failures = builder.build(&missing, Which::All, &item).await?;
+        item.finish();
+        report.built += (missing.indexes.len() - failures.len()) as u64;
+        report.failed.extend(failures.into_iter().map(|f| unbuilt(spec, &f.name, f.error.to_string())));
+    }
+    if let Some(database) = plan.databases().first() {
+        plan.target.make_durable(database).await?;
+    }
+    Ok(report)
+}
+
+fn unbuilt(spec: &CollectionSpec, name: &str, reason: String) -> UnbuiltIndex {
+    UnbuiltIndex { namespace: spec.namespace.to_string(), name: name.to_owned(), reason: Some(reason) }
+}

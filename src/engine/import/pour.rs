@@ -1,0 +1,230 @@
+//! A dump to collections: it is read once, in its own order, and what it gives is inserted by several writers as it comes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::dump_source::DumpSource;
+use super::fill::{Came, Filled, announce};
+use super::oldest::Oldest;
+use super::select::Selected;
+use super::stage::Stage;
+use super::turns::Turns;
+use crate::context::memory::MemoryPermit;
+use crate::context::progress::Item;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::digest::Content;
+use crate::interop::{COPIES, Of, Part, Wanted};
+use crate::sink::insert::{Arranged, Inserter};
+use crate::sink::users::Accounts;
+
+/// How many parts wait for a writer. Their bytes are drawn from the budget before they come here.
+const WAITING: usize = 16;
+
+/// A collection that is being filled.
+struct Pouring {
+    number: usize,
+    inserter: Inserter,
+    item: Item,
+    keeps_order: bool,
+    is_capped: bool,
+    /// What came of it so far.
+    content: Content,
+    /// What became of that.
+    came: Came,
+    /// The `_id`s that writers have.
+    turns: Turns,
+    /// Where it is capped.
+    oldest: Arc<Oldest>,
+    /// Parts of it that writers have.
+    under_way: usize,
+    ended: bool,
+}
+
+/// What came of a dump beside the collections that were filled.
+#[derive(Debug, Default)]
+pub(super) struct Poured {
+    /// Documents that were passed over.
+    pub(super) passed_over: u64,
+    /// Users and roles, where they are wanted.
+    pub(super) accounts: Accounts,
+}
+
+/// Fills every collection of the plan from a dump, as [`fill`](super::fill::fill) does from a backup.
+///
+/// # Errors
+/// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
+pub(super) async fn pour(stage: &Stage<'_>, dumped: &DumpSource, filled: UnboundedSender<Filled>) -> Result<Poured> {
+    let numbers = numbers(stage, dumped);
+    let mut collections = Pourings { stage, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
+    let wanted = Wanted {
+        collections: (0..dumped.collections().len()).map(|place| numbers.contains_key(&place)).collect(),
+        oplog: false,
+        users: stage.plan.users.is_some(),
+    };
+    let mut accounts = Accounts::default();
+    let (sender, parts) = mpsc::channel(WAITING);
+    let stop = stage.plan.target.stop();
+    let reading = dumped.dump().read(&wanted, &stage.budget, stop, sender);
+    let writing = write(stage, &mut collections, &mut accounts, parts, &filled);
+    let ((), ()) = tokio::try_join!(reading, writing)?;
+    if collections.ended != numbers.len() {
+        let left = collections.open.values().next().map(|left| &stage.plan.specs[left.number].namespace);
+        let name = left.map_or_else(|| "a collection".to_owned(), ToString::to_string);
+        return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
+    }
+    Ok(Poured { passed_over: collections.passed_over, accounts })
+}
+
+/// The number in the plan of each collection that is filled, and its progress, by its place in the dump. What the oplog made of the catalog is told by identity.
+fn numbers(stage: &Stage<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Item)> {
+    let places: HashMap<Uuid, usize> =
+        dumped.collections().iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
+    // What the oplog creates has no documents before it.
+    let place = |selected: &Selected<'_>| selected.collection.uuid.and_then(|uuid| places.get(&uuid)).copied();
+    let item = |number: usize| stage.plan.item(stage.progress, &stage.plan.specs[number], "");
+    let selected = stage.plan.selected.iter().enumerate();
+    selected.filter_map(|(number, selected)| Some((place(selected)?, (number, item(number))))).collect()
+}
+
+/// The collections that are being filled: from the first that comes of them until they are full.
+struct Pourings<'a> {
+    stage: &'a Stage<'a>,
+    /// The number in the plan of each, and its progress, by its place in the dump.
+    numbers: &'a HashMap<usize, (usize, Item)>,
+    open: HashMap<usize, Pouring>,
+    /// Documents of those that are full that were passed over.
+    passed_over: u64,
+    /// How many are full.
+    ended: usize,
+}
+
+impl Pourings<'_> {
+    /// The collection of this place, where it is wanted.
+    fn get(&mut self, place: usize) -> Option<&mut Pouring> {
+        let (number, item) = self.numbers.get(&place)?;
+        Some(self.open.entry(place).or_insert_with(|| Pouring::begin(self.stage, *number, item.clone())))
+    }
+
+    /// Tells of a collection once it is full, and lets go of it.
+    fn tell_if_full(&mut self, place: usize, filled: &UnboundedSender<Filled>) {
+        if !self.open.get(&place).is_some_and(|collection| collection.ended && collection.under_way == 0) {
+            return;
+        }
+        if let Some(Pouring { number, item, oldest, content, came, .. }) = self.open.remove(&place) {
+            item.finish();
+            self.ended += 1;
+            self.passed_over += came.passed_over.documents;
+            announce(filled, Filled { number, content: came.left_of(&content), oldest, came });
+        }
+    }
+}
+
+/// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
+type Written = (usize, Came, Vec<u64>);
+
+impl Pouring {
+    fn begin(stage: &Stage<'_>, number: usize, item: Item) -> Self {
+        let Stage { plan, cpu, .. } = stage;
+        let spec = &plan.specs[number];
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone()), cpu.clone()).with_repeats(stage.repeats);
+        Self {
+            number,
+            inserter,
+            item,
+            keeps_order: spec.keeps_order(),
+            is_capped: spec.capped,
+            content: Content::default(),
+            came: Came::default(),
+            turns: Turns::default(),
+            oldest: Arc::default(),
+            under_way: 0,
+            ended: false,
+        }
+    }
+
+    /// Whether documents with these `_id`s must wait for what writers have.
+    fn must_wait(&self, ids: &[u64]) -> bool {
+        (self.keeps_order && self.under_way > 0) || self.turns.must_wait(ids)
+    }
+}
+
+async fn write(
+    stage: &Stage<'_>,
+    collections: &mut Pourings<'_>,
+    accounts: &mut Accounts,
+    mut parts: mpsc::Receiver<Part>,
+    filled: &UnboundedSender<Filled>,
+) -> Result<()> {
+    // Dropped with an error, the set stops the writers.
+    let mut writers: JoinSet<Result<Written>> = JoinSet::new();
+    let mut more = true;
+    while more || !writers.is_empty() {
+        tokio::select! {
+            part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
+                Some(Part::Documents { of: Of::Collection(place), frame, content, mut share, .. }) => {
+                    let Some(inserter) = collections.get(place).map(|c| c.inserter.clone()) else { continue };
+                    let arranged = inserter.arrange(frame).await?;
+                    share.resize(COPIES * arranged.frame.len() as u64);
+                    while collections.get(place).is_some_and(|c| c.must_wait(&arranged.ids)) {
+                        settle(writers.join_next().await, collections, filled)?;
+                    }
+                    let Some(collection) = collections.get(place) else { continue };
+                    collection.content.merge(&content);
+                    if collection.is_capped {
+                        Arc::make_mut(&mut collection.oldest).take(&arranged.frame)?;
+                    }
+                    collection.under_way += 1;
+                    collection.turns.begin(&arranged.ids);
+                    writers.spawn(insert(place, inserter, collection.item.clone(), arranged, share));
+                }
+                Some(Part::End(Of::Collection(place))) => {
+                    if let Some(collection) = collections.get(place) {
+                        collection.ended = true;
+                    }
+                    collections.tell_if_full(place, filled);
+                }
+                Some(Part::Documents { of: Of::Users, frame, .. }) => accounts.take_users(&frame)?,
+                Some(Part::Documents { of: Of::Roles, frame, .. }) => accounts.take_roles(&frame)?,
+                Some(_) => {}
+                None => more = false,
+            },
+            done = writers.join_next(), if !writers.is_empty() => settle(done, collections, filled)?,
+        }
+    }
+    // Those that the oplog creates, and the views, are full as they are.
+    let poured: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
+    for (number, spec) in stage.plan.specs.iter().enumerate() {
+        if spec.holds_documents() && !poured.contains(&number) {
+            announce(filled, Filled { number, ..Filled::default() });
+        }
+    }
+    Ok(())
+}
+
+async fn insert(place: usize, inserter: Inserter, item: Item, arranged: Arranged, share: MemoryPermit) -> Result<Written> {
+    let Arranged { frame, changes, ids } = arranged;
+    let passed_over = inserter.insert(frame, &item).await?;
+    drop(share);
+    Ok((place, Came { changes, passed_over }, ids))
+}
+
+/// Books what a writer did.
+fn settle(
+    done: Option<Result<Result<Written>, tokio::task::JoinError>>,
+    collections: &mut Pourings<'_>,
+    filled: &UnboundedSender<Filled>,
+) -> Result<()> {
+    let Some(done) = done else { return Ok(()) };
+    let (place, came, ids) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;
+    if let Some(collection) = collections.open.get_mut(&place) {
+        collection.under_way -= 1;
+        collection.came.merge(&came);
+        collection.turns.end(&ids);
+    }
+    collections.tell_if_full(place, filled);
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! What an import did.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::document_source::DocumentSource;
+use super::plan::Plan;
+use super::stage::Proven;
+use super::{ImportMode, IndexMode};
+use crate::format::digest::Content;
+use crate::format::document::Documents;
+use crate::format::manifest::{ClusterTime, CollectionKind};
+use crate::names::Namespace;
+use crate::sink::CollectionSpec;
+use crate::sink::kept::{Kept, KeptSet};
+
+/// A finished import: everything in it was read back from the target and found to be what the backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportReport {
+    /// The backup's name.
+    pub backup: String,
+    /// Scheme, hosts and database of the target.
+    pub target: String,
+    /// What happened to what stood there.
+    pub mode: ImportMode,
+    /// Every collection, time series and view, in the backup's order.
+    pub collections: Vec<ImportedCollection>,
+    /// The documents of all of them.
+    pub documents: u64,
+    /// How many of these are buckets of time series.
+    pub buckets: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// How many indexes were built, beside those on `_id`.
+    pub indexes: u64,
+    /// Those that were not built, because that was asked for.
+    pub skipped_indexes: Vec<UnbuiltIndex>,
+    /// Those that could not be built.
+    pub failed_indexes: Vec<UnbuiltIndex>,
+    /// The slice of the oplog that was replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<ReplayReport>,
+    /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
+    /// Documents that had no `_id` and were given one, as a server does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_ids: u64,
+    /// Documents whose `_id` was not their first field, and was moved there, as a server does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moved_ids: u64,
+    /// Documents that were added, where adding is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    /// Documents that were not added, because others stand under their `_id`s or in the way of a unique index, where adding is asked for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_added: u64,
+    /// Documents of capped collections that later ones have overwritten: a dump may hold more than the collection does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub overwritten: u64,
+    /// Users of a dump that were added to those of the target, where they were not there already.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub users: u64,
+    /// Roles of a dump that were added to those of the target, where they were not there already.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub roles: u64,
+    /// Nothing was read back, because the login may not: documents count that a majority acknowledged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_read_back: bool,
+    /// Everything that the backup holds was read back from the target as the backup holds it.
+    #[serde(skip)]
+    pub is_whole: bool,
+    /// What stood in the target, was not in the backup, and was dropped.
+    pub pruned: Vec<String>,
+    /// What was replaced or pruned and is kept under another name, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Vec<KeptNamespace>>,
+    /// What the target cannot hold and was left out, in words.
+    pub left_out: Vec<String>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// A slice of the oplog that was replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayReport {
+    /// Where it begins.
+    pub from: ClusterTime,
+    /// The moment that the target's data shows.
+    pub to: ClusterTime,
+    /// Its entries.
+    pub entries: u64,
+    /// The operations on documents that were applied.
+    pub operations: u64,
+}
+
+/// Something that an import replaced or pruned, and that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptNamespace {
+    /// Its name before the import.
+    pub namespace: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name since. Of a view, only its definition is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+    /// Its documents, as the server counted them; of a time series, its buckets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+}
+
+impl KeptNamespace {
+    fn of(kept: &Kept) -> Self {
+        let kept_as = Some(kept.place.to_string()).filter(|_| kept.holds_documents());
+        Self { namespace: kept.namespace.to_string(), kind: kept.kind.clone(), kept_as, documents: kept.documents }
+    }
+}
+
+/// The indexes of an import.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) built: u64,
+    pub(super) skipped: Vec<UnbuiltIndex>,
+    pub(super) failed: Vec<UnbuiltIndex>,
+}
+
+/// An index that was not built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnbuiltIndex {
+    /// Its collection in the target.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why, where it could not be built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One namespace of a finished import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedCollection {
+    /// Its namespace in the target.
+    pub namespace: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: CollectionKind,
+    /// Its documents (of a time series, its buckets), counted in the target.
+    pub documents: u64,
+    /// What these are: `documents` or `buckets`.
+    pub counted_in: &'static str,
+    /// Their bytes, uncompressed; where a slice of the oplog is replayed, those before that.
+    pub bytes: u64,
+    /// Whether what was read back from the target, before a replay, has the content digest of the backup.
+    pub digest_matches: bool,
+    /// Those of its documents that were added to what stood in the target; none where it was not added to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    /// The indexes that were built, beside the one on `_id`.
+    pub indexes: u64,
+    /// Its documents that had no `_id` and were given one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_ids: u64,
+    /// Its documents whose `_id` was moved to the front.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub moved_ids: u64,
+}
+
+/// What staging came to.
+#[derive(Debug)]
+pub(super) struct Staging {
+    /// What each collection was found to hold, before a replay.
+    pub(super) proven: Proven,
+    /// How many documents each has in the end.
+    pub(super) documents: Vec<u64>,
+    /// The options of indexes that the target did not keep, in words.
+    pub(super) lost: Vec<String>,
+    /// The operations that were replayed.
+    pub(super) operations: u64,
+    /// Documents that were not added to what stands in the target, by each collection that was added to.
+    pub(super) not_added: BTreeMap<Namespace, u64>,
+    /// What each collection holds after the replay, where that was read.
+    pub(super) replayed: Option<Vec<Content>>,
+    /// What was replaced and is kept.
+    pub(super) kept: Option<KeptSet>,
+}
+
+pub(super) fn of(origin: DocumentSource<'_>, plan: &Plan<'_>, staged: Staging, begun: Instant) -> ImportReport {
+    let builds = plan.indexes == IndexMode::Now;
+    let built = |spec: &CollectionSpec| if builds { spec.indexes.len() as u64 } else { 0 };
+    let collections: Vec<ImportedCollection> = plan
+        .specs
+        .iter()
+        .zip(staged.proven.contents.iter().zip(&staged.proven.expected))
+        .zip(staged.documents.iter().zip(&staged.proven.came))
+        .map(|((spec, (found, expected)), (documents, came))| ImportedCollection {
+            namespace: spec.namespace.to_string(),
+            kind: spec.kind,
+            documents: *documents,
+            counted_in: spec.kind.counted_in(),
+            bytes: found.bytes,
+            digest_matches: !plan.in_place && found == expected,
+            added: staged.not_added.get(&spec.namespace).map(|not_added| documents.saturating_sub(*not_added)),
+            indexes: built(spec),
+            given_ids: came.changes.given,
+            moved_ids: came.changes.moved,
+        })
+        .collect();
+    let skipped = plan.specs.iter().filter(|_| !builds).flat_map(|b| {
+        b.indexes.iter().map(|index| UnbuiltIndex { namespace: b.namespace.to_string(), name: index.name.clone(), reason: None })
+    });
+    let indexes = Built { built: collections.iter().map(|c| c.indexes).sum(), skipped: skipped.collect(), failed: Vec::new() };
+    let left_out = plan.left_out(&staged.lost);
+    let replayed = plan.slice.as_ref().map(|slice| ReplayReport {
+        from: slice.oplog.from,
+        to: slice.oplog.to,
+        entries: slice.oplog.documents,
+        operations: staged.operations,
+    });
+    let Proven { passed_over, overwritten, accounts, .. } = staged.proven;
+    let count = |documents: &[u8]| Documents::of(documents).count() as u64;
+    let (users, roles) = (count(&accounts.users), count(&accounts.roles));
+    let kept = staged.kept.map(|set| set.kept.iter().filter(|kept| !kept.was_nothing()).map(KeptNamespace::of).collect());
+    ImportReport {
+        replayed,
+        kept,
+        passed_over,
+        not_added: staged.not_added.values().sum(),
+        overwritten,
+        users,
+        roles,
+        is_whole: plan.is_whole && collections.iter().all(|c| c.digest_matches),
+        ..report(origin, plan, collections, indexes, left_out, begun)
+    }
+}
+
+/// Of an import that built indexes only.
+pub(super) fn of_indexes(origin: DocumentSource<'_>, plan: &Plan<'_>, indexes: Built, begun: Instant) -> ImportReport {
+    report(origin, plan, Vec::new(), indexes, Vec::new(), begun)
+}
+
+fn report(
+    origin: DocumentSource<'_>,
+    plan: &Plan<'_>,
+    collections: Vec<ImportedCollection>,
+    indexes: Built,
+    left_out: Vec<String>,
+    begun: Instant,
+) -> ImportReport {
+    ImportReport {
+        backup: origin.name(),
+        target: plan.target.connection.uri.to_string(),
+        mode: plan.mode,
+        documents: collections.iter().map(|c| c.documents).sum(),
+        buckets: collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries).map(|c| c.documents).sum(),
+        bytes: collections.iter().map(|c| c.bytes).sum(),
+        indexes: indexes.built,
+        skipped_indexes: indexes.skipped,
+        failed_indexes: indexes.failed,
+        replayed: None,
+        passed_over: 0,
+        given_ids: collections.iter().map(|c| c.given_ids).sum(),
+        moved_ids: collections.iter().map(|c| c.moved_ids).sum(),
+        not_added: 0,
+        added: (plan.mode == ImportMode::Add && plan.indexes != IndexMode::Only)
+            .then(|| collections.iter().map(|c| c.added.unwrap_or(c.documents)).sum()),
+        overwritten: 0,
+        users: 0,
+        roles: 0,
+        kept: None,
+        not_read_back: plan.in_place,
+        is_whole: false,
+        pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
+        left_out,
+        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        collections,
+    }
+}
+
+/// For serde, which gives a reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

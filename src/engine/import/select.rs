@@ -1,0 +1,241 @@
+//! Which collections of a backup are imported, and under which names: pure.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{ImportOptions, views};
+use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
+use crate::format::manifest::{Collection, CollectionKind, LeftOut, Manifest, TEMPORARY};
+use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
+
+/// A collection that is imported, and its name in the target. The options of a view speak of the new names.
+#[derive(Debug, Clone)]
+pub(super) struct Selected<'a> {
+    /// As the backup has it, where nothing of it changes.
+    pub(super) collection: Cow<'a, Collection>,
+    pub(super) to: Namespace,
+}
+
+/// How names change on the way.
+#[derive(Debug)]
+pub(super) struct Naming<'a> {
+    options: &'a ImportOptions,
+    /// The database that takes the place of the backup's one.
+    database: Option<String>,
+}
+
+/// Selects and renames. A database that was asked for must have one to stand for; the one in the URI's path, which may be there for other
+/// programs, counts where one database is imported and says nothing where several are.
+pub(super) fn select<'a, 'o>(
+    collections: Cow<'a, [Collection]>,
+    left_out: &[LeftOut],
+    options: &'o ImportOptions,
+    in_path: Option<&str>,
+) -> Result<(Vec<Selected<'a>>, Naming<'o>)> {
+    refuse_idle(&collections, left_out, options)?;
+    let mut wanted: Vec<Cow<'a, Collection>> = match collections {
+        Cow::Borrowed(all) => all.iter().map(Cow::Borrowed).collect(),
+        Cow::Owned(all) => all.into_iter().map(Cow::Owned).collect(),
+    };
+    wanted.retain(|c| !c.is_temporary() && is_wanted(&c.namespace(), options));
+    let naming = Naming { options, database: database(&wanted, options, in_path)? };
+    let mut selected = Vec::with_capacity(wanted.len());
+    for collection in wanted {
+        let to = naming.of(&collection.namespace())?;
+        check(&to)?;
+        selected.push(Selected { collection, to });
+    }
+    refuse_collisions(&selected)?;
+    for Selected { collection, to } in selected.iter_mut().filter(|s| s.collection.kind == CollectionKind::View) {
+        let renamed = views::renamed(&collection.options, &collection.namespace(), to, |name| naming.of(name))?;
+        collection.to_mut().options = renamed;
+    }
+    Ok((selected, naming))
+}
+
+/// Refuses patterns and rules that match nothing, and those that leave nothing.
+fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &ImportOptions) -> Result<()> {
+    let is_idle = |p: &&NamespacePattern| !collections.iter().any(|c| p.matches(&c.namespace()));
+    // What the backup left out need not be kept out again, and may be.
+    let is_of_left_out =
+        |p: &&NamespacePattern| left_out.iter().any(|l| p.matches(&Namespace::new(&*l.database, &*l.collection)));
+    let mut idle =
+        options.include.iter().filter(is_idle).chain(options.exclude.iter().filter(|p| is_idle(p) && !is_of_left_out(p)));
+    if let Some(idle) = idle.next() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the pattern {:?} matches no namespace of the backup", idle.as_str()),
+        )
+        .hint("`bsonvault show` lists them; case counts, '*' stands for any characters, quote it in the shell"));
+    }
+    for rename in &options.renames {
+        let mut matches = false;
+        for collection in collections {
+            matches |= rename.apply(&collection.namespace())?.is_some();
+        }
+        if !matches {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("--rename {:?} matches no namespace of the backup", rename.as_str()),
+            )
+            .hint("`bsonvault show` lists them; case counts"));
+        }
+    }
+    let lasting = || collections.iter().filter(|c| !c.is_temporary());
+    if !lasting().any(|c| is_wanted(&c.namespace(), options)) && lasting().next().is_some() {
+        let error = Error::usage("--database, --include and --exclude leave nothing of the backup to import");
+        let left_out = temporary(collections, options).into_sentences();
+        return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
+    }
+    Ok(())
+}
+
+/// The temporary collections that are left out, in words.
+pub(super) fn temporary(collections: &[Collection], options: &ImportOptions) -> Few {
+    let left_out = collections.iter().filter(|c| c.is_temporary() && is_wanted(&c.namespace(), options));
+    let mut named = Few::up_to(LISTED);
+    named.extend(left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())));
+    named
+}
+
+fn is_wanted(namespace: &Namespace, options: &ImportOptions) -> bool {
+    let of_database = options.databases.is_empty() || options.databases.contains(&namespace.database);
+    of_database && passes(namespace, &options.include, &options.exclude)
+}
+
+/// Whether these patterns let a namespace through.
+#[must_use]
+pub fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
+    let included = include.is_empty() || include.iter().any(|p| p.matches(namespace));
+    included && !exclude.iter().any(|p| p.matches(namespace))
+}
+
+/// What a backup was asked to hold, and could.
+#[derive(Debug)]
+pub(in crate::engine) struct AskedFor {
+    left_out: HashSet<Namespace>,
+    databases: Vec<String>,
+    include: Vec<NamespacePattern>,
+    exclude: Vec<NamespacePattern>,
+}
+
+impl AskedFor {
+    pub(in crate::engine) fn of(manifest: &Manifest) -> Result<Self> {
+        let settings = &manifest.settings;
+        let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
+        Ok(Self {
+            left_out: manifest.left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection)).collect(),
+            databases: settings.databases.clone(),
+            include: parse(&settings.include)?,
+            exclude: parse(&settings.exclude)?,
+        })
+    }
+
+    /// Whether it would have held this namespace, had it been on the source.
+    pub(in crate::engine) fn has(&self, namespace: &Namespace) -> bool {
+        let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
+        of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
+    }
+
+    /// The same, but for what was there and could not be part of it.
+    fn could_have(&self, namespace: &Namespace) -> bool {
+        self.has(namespace) && !self.left_out.contains(namespace)
+    }
+}
+
+fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Option<&str>) -> Result<Option<String>> {
+    // What a rule renames goes where that says.
+    let mut databases: BTreeSet<&str> = BTreeSet::new();
+    for collection in wanted {
+        let mut renamed = false;
+        for rename in &options.renames {
+            renamed |= rename.apply(&collection.namespace())?.is_some();
+        }
+        if !renamed {
+            databases.insert(&collection.database);
+        }
+    }
+    let asked = options.database.as_deref();
+    // Whoever chooses a database by its name does not mean another one.
+    let in_path = in_path.filter(|_| databases.len() == 1 && options.databases.is_empty());
+    let Some(new) = asked.or(in_path) else { return Ok(None) };
+    check_database(new)?;
+    if databases.len() > 1 {
+        let held: Vec<&str> = databases.iter().copied().collect();
+        return Err(Error::usage(format!(
+            "the database name {new:?} is for one database, and the backup holds {}: {}",
+            held.len(),
+            held.join(", ")
+        ))
+        .hint("leave it out, choose one with --database, or name each by --rename"));
+    }
+    Ok(Some(new.to_owned()))
+}
+
+impl Naming<'_> {
+    /// The name in the target of what has this name in the backup.
+    pub(super) fn of(&self, namespace: &Namespace) -> Result<Namespace> {
+        for rename in &self.options.renames {
+            if let Some(new) = rename.apply(namespace)? {
+                return Ok(new);
+            }
+        }
+        let database = self.database.as_deref().unwrap_or(&namespace.database);
+        Ok(Namespace::new(database, namespace.collection.as_str()))
+    }
+
+    /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--prune` goes no
+    /// further. `databases` are those of the backup.
+    pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, asked_for: &AskedFor) -> Result<bool> {
+        let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));
+        let by_database = match &self.database {
+            Some(new) if *new == standing.database => {
+                databases.iter().map(|old| Namespace::new(&**old, &*standing.collection)).collect()
+            }
+            Some(_) => Vec::new(),
+            None => vec![standing.clone()],
+        };
+        for name in renamed.chain(by_database) {
+            let comes_here = self.of(&name)? == *standing;
+            if comes_here && databases.contains(&name.database) && is_wanted(&name, self.options) && asked_for.could_have(&name) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn check(to: &Namespace) -> Result<()> {
+    if SYSTEM_DATABASES.contains(&to.database.as_str()) {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("{to} cannot be imported: the database belongs to the server itself"),
+        )
+        .hint("choose another database with --as or --rename"));
+    }
+    check_database(&to.database)?;
+    let reserved = to.collection.starts_with("system.") && to.collection != "system.js";
+    if to.is_of_an_import() || reserved || to.collection.contains(['$', '\0']) || to.collection.starts_with('.') {
+        return Err(Error::usage(format!(
+            "{to} cannot be the name of a collection: it is reserved, or has a character that no server takes"
+        ))
+        .hint("choose another with --rename"));
+    }
+    Ok(())
+}
+
+fn refuse_collisions(selected: &[Selected<'_>]) -> Result<()> {
+    let mut seen: HashMap<&Namespace, Namespace> = HashMap::new();
+    for Selected { collection, to } in selected {
+        let from = collection.namespace();
+        if let Some(other) = seen.insert(to, from.clone()) {
+            if other == from {
+                return Err(Error::damaged(format!("the manifest names {from} twice")));
+            }
+            return Err(Error::usage(format!("{other} and {from} would both be imported as {to}"))
+                .hint("change --rename or --as so that each has a name of its own"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The oplog slice of a backup: first what it makes of the catalog, then its replay into what is staged.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::document_source::DocumentSource;
+use super::dump_source::DumpSource;
+use super::plan::Plan;
+use super::stage::Stage;
+use crate::engine::replayed::{self, Followed};
+use crate::error::{Error, Result};
+use crate::format::frame;
+use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
+use crate::format::oplog::Committed;
+use crate::names::Namespace;
+use crate::pipeline::read::SegmentReader;
+use crate::repository::catalog::Backup;
+use crate::sink::replay::{Place, Replay};
+
+/// How often the entries of a frame are in memory while they are replayed.
+const COPIES: u64 = 4;
+
+/// What a replay has to know of a slice.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) oplog: OplogSlice,
+    pub(super) has_differences: bool,
+    committed: Committed,
+    /// The last document that was read of each capped collection, where the slice inserts it.
+    after: HashMap<Uuid, (u8, Vec<u8>)>,
+}
+
+/// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
+pub(super) async fn collections<'a>(
+    origin: DocumentSource<'a>,
+    stop: &CancellationToken,
+) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
+    let manifest = &origin.backup.manifest;
+    let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
+        return Ok((Cow::Borrowed(&manifest.collections), None));
+    };
+    let work = outline(origin, oplog, listed_at);
+    let (collections, slice) = stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)??;
+    Ok((Cow::Owned(collections), Some(slice)))
+}
+
+async fn outline(origin: DocumentSource<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
+    let Backup { store, manifest } = origin.backup;
+    let Followed { outlined, mut last_read } = match origin.dumped.and_then(DumpSource::last_read) {
+        None => replayed::follow(store, manifest, oplog, listed_at).await?,
+        Some(last_read) => {
+            let last_read = last_read.clone();
+            let outlined = replayed::follow_from(store, manifest, oplog, listed_at, &last_read).await?;
+            Followed { outlined, last_read }
+        }
+    };
+    // What stays temporary is listed for those who select: it is left out, and named.
+    let mut collections = outlined.collections;
+    let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
+    collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());
+    let within: HashSet<Uuid> = outlined.read_within;
+    last_read.retain(|uuid, _| within.contains(uuid));
+    let slice = Slice {
+        oplog: oplog.clone(),
+        has_differences: outlined.has_differences,
+        committed: outlined.committed,
+        after: last_read,
+    };
+    Ok((collections, slice))
+}
+
+impl Slice {
+    /// Where the documents of each of the source's collections are.
+    pub(super) fn places(&self, plan: &Plan<'_>) -> HashMap<Uuid, Place> {
+        let staged = plan.selected.iter().zip(&plan.specs);
+        staged
+            .filter_map(|(selected, spec)| {
+                let uuid = selected.collection.uuid?;
+                Some((uuid, Place::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned())))
+            })
+            .collect()
+    }
+
+    /// Replays it into what is staged, durably. Gives the number of operations that were applied.
+    pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
+        let Stage { origin, plan, cpu, budget, progress, .. } = stage;
+        progress.begin("replaying the oplog slice");
+        let item = progress.item("oplog", self.oplog.documents, self.oplog.bytes);
+        let target = &plan.target;
+        let mut replay = Replay::new(target.clone(), self.places(plan), self.committed.clone(), cpu.clone()).await?;
+        for segment in &self.oplog.segments {
+            let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
+            let mut reader = target.unless_stopped(SegmentReader::open(&origin.backup.store, segment, cpu)).await??;
+            let mut done = 0;
+            while let Some(frame) = target.unless_stopped(reader.next()).await?? {
+                share.resize(segment.object.bytes + COPIES * frame.len() as u64);
+                let bytes = frame.len() as u64;
+                replay.take(frame).await.map_err(|e| named(e, plan))?;
+                item.add(reader.content().documents - done, bytes);
+                done = reader.content().documents;
+            }
+        }
+        item.finish();
+        Ok(replay.finish().await?.operations)
+    }
+}
+
+/// The error with the names that the collections will have instead of those of their staging.
+fn named(error: Error, plan: &Plan<'_>) -> Error {
+    plan.specs.iter().fold(error, |error, spec| {
+        let place = Namespace::new(&*spec.place.database, spec.data_collection());
+        error.reworded(&format!("{place}:"), &format!("{}:", spec.namespace))
+    })
+}

@@ -1,0 +1,193 @@
+//! Stored objects as what they are on a local disk: regular files. Everything that reads a store reads through here: no link below its
+//! root is followed, and what is no regular file (a pipe, say, which would be waited for) is refused.
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::local;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A regular file of a store, open for reading from its start on. What it held when it was opened can be read to the end also where it is deleted meanwhile.
+#[derive(Debug)]
+pub struct RegularFile {
+    file: Arc<std::fs::File>,
+    path: PathBuf,
+    size: u64,
+}
+
+impl RegularFile {
+    /// Its bytes, when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The next bytes: `most`, or what there is up to the end of the file; nothing at its end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn read(&mut self, most: usize) -> Result<Bytes> {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        local::blocking(&self.path.clone(), move || {
+            let mut bytes = vec![0; most];
+            let mut filled = 0;
+            while filled < most {
+                match (&*file).read(&mut bytes[filled..]) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(local::error("read", &path, e)),
+                }
+            }
+            bytes.truncate(filled);
+            Ok(bytes.into())
+        })
+        .await
+    }
+}
+
+/// What is at a key, by the look of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) size: u64,
+    pub(super) modified: Option<SystemTime>,
+}
+
+/// Whether the root itself may be a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Root {
+    /// It may: somebody keeps a whole backup, or all of them, elsewhere.
+    Followed,
+    /// It may not.
+    Plain,
+}
+
+/// Opens the file that the parts of `key` lead to from `root`.
+pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<RegularFile> {
+    let key = key.to_owned();
+    local::blocking(&root.join(&key), move || match open_now(&root, &key, links) {
+        Ok((file, size, path)) => Ok(RegularFile { file: Arc::new(file), size, path }),
+        Err(e) if e.kind() == ErrorKind::NotFound && root.join(&key).is_dir() => Err(Error::damaged(e.to_string())),
+        Err(e) => Err(e),
+    })
+    .await
+}
+
+/// The same for a thread that may wait.
+pub(super) async fn open_to_read(root: PathBuf, key: &str) -> Result<std::fs::File> {
+    let key = key.to_owned();
+    local::blocking(&root.join(&key), move || Ok(open_now(&root, &key, Root::Followed)?.0)).await
+}
+
+/// All that the file holds which the parts of `key` lead to from `root`.
+pub(super) async fn read(root: PathBuf, key: &str) -> Result<Bytes> {
+    let key = key.to_owned();
+    local::blocking(&root.join(&key), move || {
+        let (file, size, path) = open_now(&root, &key, Root::Followed)?;
+        let mut bytes = Vec::new();
+        let room = usize::try_from(size).map_err(|_| Error::damaged(format!("{} is too large", path.display())))?;
+        bytes.try_reserve_exact(room).map_err(|e| {
+            Error::new(ErrorKind::Storage, format!("no memory for the {size} bytes of {}", path.display())).cause(e)
+        })?;
+        // What is added while it is read does not count.
+        file.take(size).read_to_end(&mut bytes).map_err(|e| local::error("read", &path, e))?;
+        Ok(bytes.into())
+    })
+    .await
+}
+
+/// Looks at the file that the parts of `key` lead to from `root`, without opening it.
+pub(super) async fn look(root: PathBuf, key: &str) -> Result<Found> {
+    let key = key.to_owned();
+    local::blocking(&root.join(&key), move || {
+        let (directory, name, path) = directory_of(&root, &key, Root::Followed)?;
+        let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(e, &path))?;
+        refuse_unless_regular(FileType::from_raw_mode(stat.st_mode), &path)?;
+        let modified = u64::try_from(stat.st_mtime)
+            .ok()
+            .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(stat.st_mtime_nsec));
+        Ok(Found { size: stat.st_size.unsigned_abs(), modified })
+    })
+    .await
+}
+
+fn open_now(root: &Path, key: &str, links: Root) -> Result<(std::fs::File, u64, PathBuf)> {
+    let (directory, name, path) = directory_of(root, key, links)?;
+    // A pipe would be waited for.
+    let file = match openat(&directory, name, WAY | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(e) => return Err(refused(e, &directory, name, &path)),
+    };
+    let found = fstat(&file).map_err(|e| local::error("look at", &path, e.into()))?;
+    refuse_unless_regular(FileType::from_raw_mode(found.st_mode), &path)?;
+    Ok((file, found.st_size.unsigned_abs(), path))
+}
+
+const WAY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The directory that holds the last part of `key`, and that part. Each part is opened on its own: the system would follow a link in the
+/// middle of a path.
+fn directory_of<'a>(root: &Path, key: &'a str, links: Root) -> Result<(OwnedFd, &'a str, PathBuf)> {
+    let (mut way, mut path) = (WAY | OFlags::DIRECTORY, root.to_owned());
+    if links == Root::Followed {
+        way -= OFlags::NOFOLLOW;
+    }
+    let mut directory = openat(CWD, root, way, Mode::empty()).map_err(|e| refused(e, CWD, root, root))?;
+    let (above, name) = key.rsplit_once('/').map_or((None, key), |(above, name)| (Some(above), name));
+    for part in above.into_iter().flat_map(|above| above.split('/')) {
+        path.push(part);
+        directory =
+            openat(&directory, part, WAY | OFlags::DIRECTORY, Mode::empty()).map_err(|e| refused(e, &directory, part, &path))?;
+    }
+    path.push(name);
+    Ok((directory, name, path))
+}
+
+/// What is wrong with something that cannot be opened as what it should be.
+fn refused(e: Errno, directory: impl AsFd, name: impl Arg, path: &Path) -> Error {
+    match e {
+        // A link; a link or a file in the place of a directory; a socket.
+        Errno::LOOP | Errno::MLINK | Errno::NOTDIR | Errno::NXIO => {
+            let kind = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
+            out_of_place(kind.unwrap_or(FileType::Unknown), path)
+        }
+        e => failed(e, path),
+    }
+}
+
+fn failed(e: Errno, path: &Path) -> Error {
+    match e {
+        Errno::NOENT => Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())),
+        e => local::error("open", path, e.into()),
+    }
+}
+
+fn refuse_unless_regular(kind: FileType, path: &Path) -> Result<()> {
+    if kind.is_file() { Ok(()) } else { Err(out_of_place(kind, path)) }
+}
+
+fn out_of_place(kind: FileType, path: &Path) -> Error {
+    let (what, error) = match kind {
+        // A directory is the way to keys, and no object.
+        FileType::Directory => ("a directory", ErrorKind::NotFound),
+        FileType::RegularFile => ("a file", ErrorKind::Storage),
+        FileType::Symlink => ("a symbolic link", ErrorKind::Damaged),
+        FileType::Fifo => ("a pipe", ErrorKind::Damaged),
+        FileType::Socket => ("a socket", ErrorKind::Damaged),
+        FileType::CharacterDevice | FileType::BlockDevice => ("a device", ErrorKind::Damaged),
+        _ => ("something else", ErrorKind::Damaged),
+    };
+    let message = format!("cannot read {}: it is {what}, where a backup holds plain files in plain directories", path.display());
+    Error::new(error, message).hint(match kind {
+        FileType::Symlink => "put what it leads to in its place; only the whole directory of a backup may be a link",
+        _ => "move it away, and put back what was there",
+    })
+}

@@ -1,0 +1,480 @@
+//! Which backups a store holds, and the way to one of them by its name or its path.
+
+mod checks;
+mod description;
+mod hold;
+mod latest;
+mod looks;
+pub mod provenance;
+mod remove;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use futures::StreamExt as _;
+
+pub use self::description::{Described, verified};
+pub use self::hold::Hold;
+pub use self::latest::Latest;
+use self::looks::Looks;
+pub use self::provenance::Provenance;
+use crate::context::cpu::CpuPool;
+use crate::error::{Error, ErrorKind, Result};
+use crate::few;
+use crate::format::checks::Checks;
+use crate::format::key;
+use crate::format::manifest::{self, Manifest};
+use crate::format::progress::Progress;
+use crate::names::BackupName;
+use crate::repository::backend::{self, Entry, Store};
+use crate::system;
+
+const MIB: u64 = 1024 * 1024;
+
+/// How many backups are looked at at a time.
+const LOOKERS: usize = 4;
+/// Manifests of more bytes are read piece by piece.
+const AT_ONCE: u64 = 8 * MIB;
+/// What a whole manifest may take of memory where nothing is said.
+const MEMORY: u64 = 256 * MIB;
+/// How long a place may take to answer where nothing is said: a disk that sleeps takes its time.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The largest `progress.json` that is read.
+const PROGRESS_LIMIT: u64 = 1024 * 1024;
+
+/// The backups of one store.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    store: Store,
+    cpu: CpuPool,
+    /// The largest manifest that is read whole.
+    memory: u64,
+    looks: Looks,
+}
+
+/// A complete backup, its manifest read and proven.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its directory.
+    pub store: Store,
+    /// Its manifest. The name in it is the one it was given when it was made; the directory's may be another since.
+    pub manifest: Manifest,
+}
+
+impl Backup {
+    /// Where it is, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.store.location()
+    }
+}
+
+/// The files that a summary is read from, as they were: equal stamps, equal summaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    manifest: (u64, DateTime<Utc>),
+    checks: Option<(u64, DateTime<Utc>)>,
+}
+
+impl Stamp {
+    /// The size of the manifest.
+    #[must_use]
+    pub fn manifest_bytes(&self) -> u64 {
+        self.manifest.0
+    }
+}
+
+/// What is known of a backup without reading its data.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Its name: that of its directory.
+    pub name: BackupName,
+    /// Where it is, as a person would name it.
+    pub location: String,
+    /// What it is like.
+    pub state: State,
+    /// How its last checks ended; none of those that are not complete.
+    pub checks: Option<Checks>,
+    /// Whether it was left unfinished and can be resumed.
+    pub resumable: bool,
+    /// Whether another look finds the same as long as its [`Stamp`] is the same: it was read, whole or damaged.
+    pub lasting: bool,
+}
+
+/// What a backup's directory is like.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It has its manifest, of which this is all but its lists: see [`Manifest::outline`].
+    Complete(Box<Manifest>),
+    /// It is being made, by a process that was alive just now.
+    Running(Progress),
+    /// It has no manifest and no one works on it: what a crash left.
+    Incomplete,
+    /// It has a manifest, or something by that name, that cannot be used, for this reason.
+    Damaged(String),
+}
+
+impl State {
+    /// The state in one word.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Complete(_) => "complete",
+            Self::Running(_) => "running",
+            Self::Incomplete => "incomplete",
+            Self::Damaged(_) => "damaged",
+        }
+    }
+}
+
+impl Summary {
+    /// The moment that a complete one shows; of others, when they were begun, where that is known: from the progress, or else from
+    /// the name.
+    #[must_use]
+    pub fn created(&self) -> Option<DateTime<Utc>> {
+        match &self.state {
+            State::Complete(manifest) => Some(manifest.created),
+            State::Running(progress) => Some(progress.started),
+            State::Incomplete | State::Damaged(_) => time_in(self.name.as_str()),
+        }
+    }
+}
+
+impl Catalog {
+    /// The catalog of this store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, cpu: CpuPool::of_this_machine(), memory: MEMORY, looks: Looks::new(PATIENCE) }
+    }
+
+    /// The same where a place may take so long to answer what is asked of it.
+    #[must_use]
+    pub fn patient_for(self, limit: Duration) -> Self {
+        Self { looks: Looks::new(limit), ..self }
+    }
+
+    /// The same where what is read may take so many bytes of memory: a manifest that has more is not read whole.
+    #[must_use]
+    pub fn within(self, memory: u64) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The backups, newest first; those of unknown age last. Directories that could not be a backup's are left out. One that
+    /// cannot be read, or does not answer, is listed as damaged, and hides no other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Summary>> {
+        let names = self.names().await?.into_iter();
+        let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
+        let mut found: Vec<Summary> = looks.filter_map(std::future::ready).collect().await;
+        found.sort_by(|a, b| (b.created(), &b.name).cmp(&(a.created(), &a.name)));
+        Ok(found)
+    }
+
+    /// The complete backup of this name, or at this path: what contains a `/`, or is a directory and no backup's name. `latest`
+    /// is none here: see [`latest`](Self::latest).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Refused`] for one that is not complete;
+    /// [`ErrorKind::Damaged`] for one whose manifest cannot be used; [`ErrorKind::Storage`].
+    pub async fn find(&self, name_or_path: &str) -> Result<Backup> {
+        let (catalog, asked) = (self.clone(), name_or_path.to_owned());
+        let place = self.place_of(name_or_path);
+        let (store, among) = self.looks.at(&place, 0, async move { catalog.locate(&asked).await }).await??;
+        self.load(store, name_or_path, &among).await
+    }
+
+    /// The directory that a name or a path must mean if it means any.
+    fn place_of(&self, name_or_path: &str) -> PathBuf {
+        match BackupName::parse(name_or_path) {
+            Ok(name) => self.store.directory().join(name.as_str()),
+            Err(_) => PathBuf::from(name_or_path),
+        }
+    }
+
+    /// The directory that is meant by a name or a path, and where it was looked for.
+    async fn locate(&self, name_or_path: &str) -> Result<(Store, String)> {
+        let is_path = name_or_path.contains(['/', std::path::MAIN_SEPARATOR]);
+        if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
+            let store = self.store.below(name.as_str());
+            if store.exists().await || !is_directory(name_or_path).await? {
+                return Ok((store.resolved().await?, self.store.location()));
+            }
+        }
+        if !is_path && !is_directory(name_or_path).await? {
+            return Err(not_found(name_or_path, &format!("in {}", self.store.location())));
+        }
+        if is_something_else(name_or_path).await? {
+            return Err(not_found(name_or_path, "there: it is a file, not a backup's directory"));
+        }
+        let store = Store::open(name_or_path)?.resolved().await?;
+        let place = store.location();
+        Ok((store, place))
+    }
+
+    /// What is known of the backup of this name; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn look(&self, name: &BackupName, now: DateTime<Utc>) -> Result<Option<Summary>> {
+        // Not by its path: that could be a link to somewhere else.
+        if !self.holds(name).await? {
+            return Ok(None);
+        }
+        Ok(self.summary(name.clone(), now).await)
+    }
+
+    /// Whether there is a directory of this name, and no link.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn holds(&self, name: &BackupName) -> Result<bool> {
+        Ok(self.directories().await?.iter().any(|found| found == name.as_str()))
+    }
+
+    /// The backups that are being made, by name. Unlike [`list`](Self::list) it reads no manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Progress)>> {
+        let mut running = Vec::new();
+        for name in self.names().await? {
+            let place = self.store.below(name.as_str());
+            let look = async move {
+                // What cannot be read is no sign of life, or comes again with the next heartbeat.
+                let progress = read_progress(&place).await.ok()?;
+                let is_running = is_at_work(&place, &progress, now).await && place.size(key::MANIFEST).await.is_err();
+                is_running.then_some(progress)
+            };
+            // Nor is what does not answer.
+            let found = self.looks.at(&self.store.directory().join(name.as_str()), 0, look).await;
+            running.extend(found.ok().flatten().map(|progress| (name, progress)));
+        }
+        Ok(running)
+    }
+
+    /// The names of all directories that could be backups.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    pub async fn names(&self) -> Result<Vec<BackupName>> {
+        Ok(self.directories().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
+    }
+
+    async fn directories(&self) -> Result<Vec<String>> {
+        let store = self.store.clone();
+        self.looks.at(self.store.directory(), 0, async move { store.prefixes().await }).await?
+    }
+
+    /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.
+    pub async fn stamp(&self, name: &BackupName) -> Option<Stamp> {
+        let store = self.store.below(name.as_str());
+        let place = store.directory().to_owned();
+        let look = async move {
+            let manifest = store.stamp(key::MANIFEST).await?;
+            Some(Stamp { manifest, checks: store.stamp(key::CHECKS).await })
+        };
+        self.looks.at(&place, 0, look).await.ok().flatten()
+    }
+
+    /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
+    pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
+        let store = self.store.below(name.as_str());
+        let bytes = self.bytes_to_read(&store).await;
+        let (catalog, place, own) = (self.clone(), store.directory().to_owned(), name.clone());
+        let looked = async {
+            let look = async move { catalog.look_through(own, now).await };
+            self.looks.at(&place, bytes?, look).await
+        };
+        looked.await.unwrap_or_else(|e: Error| {
+            let state = State::Damaged(e.to_string());
+            Some(Summary { name, location: store.location(), state, checks: None, resumable: false, lasting: false })
+        })
+    }
+
+    /// The size of the manifest, where there is one.
+    async fn bytes_to_read(&self, store: &Store) -> Result<u64> {
+        let (place, of) = (store.directory().to_owned(), store.clone());
+        let size = self.looks.at(&place, 0, async move { of.size(key::MANIFEST).await }).await?;
+        Ok(size.unwrap_or_default().min(manifest::LIMIT))
+    }
+
+    async fn look_through(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
+        let store = self.store.below(name.as_str());
+        let mut lasting = true;
+        let state = match self.read_outline(&store).await {
+            Ok(manifest) => State::Complete(Box::new(manifest)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                lasting = e.kind() == ErrorKind::Damaged;
+                State::Damaged(few::cut(&e))
+            }
+            Err(_) => match read_progress(&store).await {
+                Ok(progress) if is_at_work(&store, &progress, now).await => State::Running(progress),
+                // It may have been finished between the two looks.
+                _ => match (self.read_outline(&store).await, holds_parts(&store).await) {
+                    (Ok(manifest), _) => State::Complete(Box::new(manifest)),
+                    (_, Ok(true)) => State::Incomplete,
+                    (_, Ok(false)) => return None,
+                    (_, Err(e)) => State::Damaged(few::cut(&e)),
+                },
+            },
+        };
+        let checks = match &state {
+            State::Complete(manifest) => Some(checks::read(&store, manifest).await),
+            State::Running(_) | State::Incomplete | State::Damaged(_) => None,
+        };
+        let resumable = matches!(state, State::Incomplete) && store.size(&key::journal(0)).await.is_ok();
+        lasting &= matches!(state, State::Complete(_) | State::Damaged(_));
+        Some(Summary { location: store.location(), name, state, checks, resumable, lasting })
+    }
+
+    async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
+        let bytes = self.bytes_to_read(&store).await?;
+        let (catalog, directory, asked, among) = (self.clone(), store.directory().to_owned(), asked.to_owned(), place.to_owned());
+        let look = async move {
+            match catalog.read_manifest(&store).await {
+                Ok(manifest) => Ok(Backup { store, manifest }),
+                Err(e) if e.kind() == ErrorKind::NotFound => Err(without_manifest(&store, &asked, &among).await),
+                Err(e) => Err(e.context(format!("backup {}", store.location()))),
+            }
+        };
+        self.looks.at(&directory, bytes, look).await?
+    }
+
+    /// All of it.
+    async fn read_manifest(&self, store: &Store) -> Result<Manifest> {
+        let size = size_of_manifest(store).await?;
+        if size > self.memory {
+            let (is, may) = (size.div_ceil(MIB), self.memory / MIB);
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", key::MANIFEST),
+            )
+            .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {is} or more")));
+        }
+        if size > AT_ONCE {
+            return self.read(store, Manifest::from_file).await;
+        }
+        let bytes = store.get(key::MANIFEST).await?;
+        self.cpu.run(move || Manifest::from_bytes(&bytes)).await
+    }
+
+    /// What lists show of it. Of a long one nothing else is looked at.
+    async fn read_outline(&self, store: &Store) -> Result<Manifest> {
+        if size_of_manifest(store).await? > AT_ONCE {
+            return self.read(store, Manifest::outline).await;
+        }
+        self.read_manifest(store).await.map(Manifest::without_lists)
+    }
+
+    async fn read(
+        &self,
+        store: &Store,
+        read: impl FnOnce(&mut std::fs::File) -> Result<Manifest> + Send + 'static,
+    ) -> Result<Manifest> {
+        let mut file = store.open_to_read(key::MANIFEST).await?;
+        self.cpu.run(move || read(&mut file)).await
+    }
+}
+
+async fn is_directory(path: &str) -> Result<bool> {
+    let path = PathBuf::from(path);
+    backend::blocking(&path.clone(), move || Ok(path.is_dir())).await
+}
+
+/// Whether there is something at a path that is no directory.
+async fn is_something_else(path: &str) -> Result<bool> {
+    let path = PathBuf::from(path);
+    backend::blocking(&path.clone(), move || Ok(std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()))).await
+}
+
+async fn size_of_manifest(store: &Store) -> Result<u64> {
+    let size = match store.size(key::MANIFEST).await {
+        // That it is not what it should be does not mean that the backup was never completed.
+        Err(e) if e.kind() == ErrorKind::NotFound && store.prefixes().await?.iter().any(|name| name == key::MANIFEST) => {
+            return Err(Error::damaged(e.to_string()));
+        }
+        size => size?,
+    };
+    match size > manifest::LIMIT {
+        true => Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT))),
+        false => Ok(size),
+    }
+}
+
+/// Why there is no manifest.
+async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
+    match holds_parts(store).await {
+        Ok(true) => {}
+        Ok(false) => return not_found(asked, &format!("in {place}")),
+        Err(e) => return e.context(format!("backup {}", store.location())),
+    }
+    let seen = match read_progress(store).await {
+        Ok(p) => {
+            format!("; process {} on {} was last seen at it at {}", p.process, p.host, p.heartbeat.format("%Y-%m-%dT%H:%M:%SZ"))
+        }
+        Err(_) => String::new(),
+    };
+    Error::new(
+        ErrorKind::Refused,
+        format!(
+            "backup {} has no {}, so it was never completed: it is still running, or a crash left it{seen}",
+            store.location(),
+            key::MANIFEST
+        ),
+    )
+    .hint("choose a complete backup; `bsonvault list` shows which are, and which can be resumed")
+}
+
+fn not_found(asked: &str, place: &str) -> Error {
+    // The words are those that users of the REST interface match on.
+    Error::new(ErrorKind::NotFound, format!("Database backup not found: {asked:?} {place}"))
+        .hint("`bsonvault list` shows the backups that there are; --path or BACKUP_PATH says where to look")
+}
+
+async fn read_progress(store: &Store) -> Result<Progress> {
+    if store.size(key::PROGRESS).await? > PROGRESS_LIMIT {
+        return Err(Error::damaged(format!("{} is too large to be one", key::PROGRESS)));
+    }
+    let bytes = store.get(key::PROGRESS).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", key::PROGRESS)).cause(e))
+}
+
+/// Whether the process that wrote this can be taken to be alive. The lock of a process of this machine ends with it, and its heartbeat half a minute
+/// later.
+async fn is_at_work(store: &Store, progress: &Progress, now: DateTime<Utc>) -> bool {
+    let lock_tells = progress.locked && progress.host == system::host();
+    progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
+}
+
+/// The time in a name that a backup gave itself.
+fn time_in(name: &str) -> Option<DateTime<Utc>> {
+    NaiveDateTime::parse_from_str(name, "atlas-backup-%Y-%m-%dT%H-%M-%S-%3fZ").ok().map(|t| t.and_utc())
+}
+
+/// Whether there is anything there that only a backup writes. Metadata files are mongodump's, too: they count where the directory was named by a backup.
+async fn holds_parts(store: &Store) -> Result<bool> {
+    let is_named = store.directory().file_name().and_then(|name| name.to_str()).is_some_and(|name| time_in(name).is_some());
+    let is_part = |e: &Entry| {
+        [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
+            || key::journal_number(&e.key).is_some()
+            || e.key.ends_with(".bson.zst")
+            || (is_named && e.key.ends_with(".metadata.json"))
+    };
+    let mut holds = false;
+    let look = |entry| {
+        holds = is_part(&entry);
+        if holds { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.each(look).await?;
+    Ok(holds)
+}

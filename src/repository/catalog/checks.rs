@@ -1,0 +1,51 @@
+//! Reading and keeping how the checks of a backup ended, beside it.
+
+use super::Backup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::checks::{self, Check, Checks};
+use crate::format::key;
+use crate::format::manifest::Manifest;
+use crate::repository::backend::Store;
+
+impl Backup {
+    /// How its last checks ended. What cannot be used of that counts as nothing, with a warning: it is no part of the backup.
+    pub async fn checks(&self) -> Checks {
+        read(&self.store, &self.manifest).await
+    }
+
+    /// Keeps how a check ended, in place of the last one of its kind. Of two that write at a time, the last one wins. Where it cannot be kept, a warning
+    /// says so: a directory that is not written to any more is no reason for a check to fail.
+    pub async fn keep(&self, check: Check) {
+        if let Err(e) = self.try_to_keep(check).await {
+            tracing::warn!("the result of the check is not kept beside the backup {}: {e}", self.location());
+        }
+    }
+
+    async fn try_to_keep(&self, check: Check) -> Result<()> {
+        // A put would make a directory again that was deleted meanwhile.
+        self.store.size(key::MANIFEST).await?;
+        let mut checks = self.checks().await;
+        checks.put(check);
+        self.store.put(key::CHECKS, vec![checks.to_bytes()?.into()]).await
+    }
+}
+
+pub(super) async fn read(store: &Store, manifest: &Manifest) -> Checks {
+    match try_to_read(store, manifest).await {
+        Ok(checks) => checks,
+        Err(e) => {
+            if e.kind() != ErrorKind::NotFound {
+                tracing::warn!("what is known of checks of the backup {} is ignored: {e}", store.location());
+            }
+            Checks::none(manifest.id)
+        }
+    }
+}
+
+async fn try_to_read(store: &Store, manifest: &Manifest) -> Result<Checks> {
+    let size = store.size(key::CHECKS).await?;
+    if size > checks::LIMIT {
+        return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::CHECKS, checks::LIMIT)));
+    }
+    Checks::from_bytes(&store.get(key::CHECKS).await?, manifest.id)
+}

@@ -1,0 +1,261 @@
+//! Keeping a backup from being deleted while it is read: a lock for this machine, and a note with a heartbeat for others.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Backup;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::format::reader::{self, Reader};
+use crate::repository::backend::{Lock, Store};
+use crate::system;
+
+/// How often a lock that is in the way is waited for: a backup has one until a moment after its commit.
+const ROUNDS: u32 = 15;
+
+/// From when on the note of a reader that died is removed by the next one.
+const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
+
+/// How long a hold lasts at most: what reads for longer has stopped, or is too slow to keep the disk from being freed for it.
+const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// How long the end of a hold waits for the disk.
+const LAST: Duration = Duration::from_secs(1);
+
+/// A backup that is not deleted as long as this is there. It may be dropped anywhere; the note is gone then.
+#[derive(Debug)]
+pub struct Hold {
+    note: Arc<Note>,
+    end: CancellationToken,
+    /// Let go after the note is taken away.
+    lock: Arc<Mutex<Option<Lock>>>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end.cancel();
+        // Not here: this may be any thread, and a mount that hangs would keep it. Not by the runtime: it may be ending.
+        let (note, lock) = (self.note.clone(), self.lock.clone());
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let going = std::thread::Builder::new().name("hold".to_owned()).spawn(move || {
+            let_go(&note, &lock);
+            drop(done);
+        });
+        if going.is_ok() {
+            let _gone_or_late = is_done.recv_timeout(LAST);
+        }
+    }
+}
+
+impl Backup {
+    /// Keeps the backup from being deleted until what it gives is dropped. `purpose` is told to those who would delete it, in one word. Where the directory cannot be written
+    /// to, a warning says so: then only processes of this machine are kept from it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where it was deleted since it was found; [`ErrorKind::Busy`] where it is being deleted.
+    pub async fn hold(&self, purpose: &str) -> Result<Hold> {
+        self.hold_within(purpose, LONGEST, |_| {}).await
+    }
+
+    /// The same, and says what happens where the hold ends by itself: one that lasts for days gives way to whoever deletes backups.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold).
+    pub async fn hold_telling(&self, purpose: &str, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
+        self.hold_within(purpose, LONGEST, tell).await
+    }
+
+    async fn hold_within(&self, purpose: &str, longest: Duration, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
+        // 1. The lock: while it is there, no process of this machine begins to delete.
+        let lock = self.lock().await?;
+
+        // 2. The note, for other machines.
+        let (id, now) = (Uuid::new_v4(), clock::now());
+        let reader = Reader {
+            host: system::host(),
+            process: std::process::id(),
+            purpose: purpose.to_owned(),
+            locked: lock.as_ref().is_some_and(Lock::holds),
+            since: now,
+            heartbeat: now,
+        };
+        let note = Arc::new(Note { store: self.store.clone(), name: key::reader(id), reader, ended: Mutex::new(false) });
+        let hold = Hold { note: note.clone(), end: CancellationToken::new(), lock: Arc::new(Mutex::new(lock)) };
+        let is_noted = match renewed(&note).await {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!("whoever deletes backups from another machine cannot know that this one is being read: {e}");
+                false
+            }
+        };
+        let (end, lock, location) = (hold.end.clone(), hold.lock.clone(), self.location());
+        let purpose = purpose.to_owned();
+        tokio::spawn(async move {
+            let kept = async {
+                match is_noted {
+                    true => beat(&note).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let until_late = async { tokio::time::timeout(longest, kept).await.is_err() };
+            if end.run_until_cancelled(until_late).await == Some(true) {
+                let said = format!(
+                    "the {purpose} has read the backup {location} for {} hours, and does not keep it from being deleted any more",
+                    longest.as_secs() / 3600
+                );
+                tracing::warn!("{said}");
+                tell(said);
+                let _its_end = tokio::task::spawn_blocking(move || let_go(&note, &lock)).await;
+            }
+        });
+
+        // 3. One who deletes takes the manifest away and then looks for notes: so either it sees the note, or this sees that.
+        match self.store.size(key::MANIFEST).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
+            _ => {}
+        }
+        forget(&self.store, now).await;
+        Ok(hold)
+    }
+
+    async fn lock(&self) -> Result<Option<Lock>> {
+        for _ in 0..ROUNDS {
+            match self.store.lock_shared().await {
+                Ok(Some(lock)) => return Ok(Some(lock)),
+                Ok(None) if self.store.size(key::MANIFEST).await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                    return Err(self.gone());
+                }
+                Ok(None) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
+                Err(e) => {
+                    tracing::warn!("whoever deletes backups cannot know that this one is being read: {e}");
+                    return Ok(None);
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, format!("backup {} is locked by another process", self.location()))
+            .hint("it may be about to be deleted: look again with `bsonvault list`"))
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(ErrorKind::NotFound, format!("Database backup not found: {} was deleted meanwhile", self.location()))
+            .hint("`bsonvault list` shows the backups that there are")
+    }
+}
+
+/// A reader's file.
+#[derive(Debug)]
+struct Note {
+    store: Store,
+    name: String,
+    reader: Reader,
+    /// Held while it is written, so that it does not come back after its end.
+    ended: Mutex<bool>,
+}
+
+impl Note {
+    fn renew(&self, now: DateTime<Utc>) -> Result<()> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return Ok(());
+        }
+        let reader = Reader { heartbeat: now, ..self.reader.clone() };
+        let bytes = serde_json::to_vec_pretty(&reader)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", self.name)).cause(e))?;
+        self.store.leave_note(&self.name, &bytes)
+    }
+
+    fn take_away(&self) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        *ended = true;
+        if let Err(e) = self.store.take_note_away(&self.name) {
+            tracing::debug!("{} is left behind, and counts for nothing soon: {e}", self.name);
+        }
+    }
+}
+
+async fn renewed(note: &Arc<Note>) -> Result<()> {
+    let note = note.clone();
+    let work = tokio::task::spawn_blocking(move || note.renew(clock::now()));
+    work.await.map_err(|e| Error::new(ErrorKind::Internal, "a reader's heartbeat died").cause(e))?
+}
+
+/// Ends a hold. Waits for the disk.
+fn let_go(note: &Note, lock: &Mutex<Option<Lock>>) {
+    note.take_away();
+    drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// Renews the note, for ever.
+async fn beat(note: &Arc<Note>) {
+    let mut warned = false;
+    loop {
+        tokio::time::sleep(Duration::from_secs(reader::HEARTBEAT_SECONDS)).await;
+        if let Err(e) = renewed(note).await
+            && !std::mem::replace(&mut warned, true)
+        {
+            tracing::warn!("the note of a reader could not be renewed: {e}");
+        }
+    }
+}
+
+/// What readers left in a backup's directory, with the names of the files. What cannot be read counts as none: it is renewed where its reader lives.
+pub(super) async fn readers(store: &Store) -> Result<Vec<(String, Reader)>> {
+    let mut readers = Vec::new();
+    for name in store.files().await?.into_iter().filter(|name| key::is_reader(name)) {
+        if store.size(&name).await.is_ok_and(|size| size <= reader::LIMIT)
+            && let Ok(bytes) = store.get(&name).await
+        {
+            match serde_json::from_slice(&bytes) {
+                Ok(reader) => readers.push((name, reader)),
+                Err(e) => tracing::warn!("{name} in {} cannot be read, and counts for nothing: {e}", store.location()),
+            }
+        }
+    }
+    Ok(readers)
+}
+
+/// Removes the notes of readers that died long ago.
+async fn forget(store: &Store, now: DateTime<Utc>) {
+    for (name, reader) in readers(store).await.unwrap_or_default() {
+        if now.signed_duration_since(reader.heartbeat).abs() > FORGOTTEN
+            && let Err(e) = store.delete(&name).await
+        {
+            tracing::debug!("{name} of a reader that died is left: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::catalog::Catalog;
+
+    #[tokio::test]
+    async fn a_hold_that_lasts_too_long_gives_way_and_says_so() {
+        const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
+        let directory = tempfile::tempdir().unwrap();
+        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
+        assert!(std::process::Command::new("cp").arg("-r").arg(fixture).arg(directory.path()).status().unwrap().success());
+        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+        let backup = catalog.find(NAME).await.unwrap();
+        let found = catalog.list(clock::now()).await.unwrap().remove(0);
+
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let longest = Duration::from_secs(2);
+        let hold = backup.hold_within("import", longest, |said| tell.send(said).unwrap()).await.unwrap();
+        assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Busy);
+        let said = told.await.unwrap();
+        assert!(said.contains("the import has read the backup") && said.contains(NAME), "{said}");
+        while catalog.in_use(&found, clock::now()).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert!(catalog.delete(&found, clock::now()).await.unwrap().is_some());
+        drop(hold);
+    }
+}

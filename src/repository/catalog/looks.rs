@@ -1,0 +1,179 @@
+//! Looks at places that may not answer: a network mount whose server is gone. Each has a time limit, and where one is overdue, nobody else
+//! waits there until it came back. So a mount that hangs takes few threads, however often it is looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Looks that may be overdue at a time: each has a thread of its own.
+const MOST: usize = 32;
+/// How many must be overdue until others get less time.
+const FEW: usize = 4;
+/// How much that is.
+const HASTE: Duration = Duration::from_secs(1);
+/// What a slow disk, or a machine that has other work, reads in a second.
+const SLOWEST: u64 = 1024 * 1024;
+
+/// The looks at one store. Cloning shares them.
+#[derive(Debug, Clone)]
+pub(super) struct Looks {
+    limit: Duration,
+    overdue: Arc<Mutex<BTreeMap<PathBuf, Instant>>>,
+}
+
+impl Looks {
+    /// Looks of which each may take so long.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, overdue: Arc::default() }
+    }
+
+    /// What a look at `place` finds, which reads so many bytes. It goes on when whoever asked does not wait any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] if there is no answer in time; then at once, until there is one.
+    pub(super) async fn at<T: Send + 'static>(
+        &self,
+        place: &Path,
+        bytes: u64,
+        look: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        let limit = self.limit_at(place)? + Duration::from_secs(bytes / SLOWEST);
+        let (looks, place) = (self.clone(), place.to_owned());
+        let watched = async move {
+            let begun = Instant::now();
+            let mut look = tokio::spawn(look);
+            if let Ok(found) = tokio::time::timeout(limit, &mut look).await {
+                return found.map_err(died);
+            }
+            looks.overdue().insert(place.clone(), begun);
+            let error = no_answer(&place, begun);
+            tokio::spawn(async move {
+                let _found_too_late = look.await;
+                looks.overdue().remove(&place);
+            });
+            Err(error)
+        };
+        tokio::spawn(watched).await.map_err(died)?
+    }
+
+    /// Goes on only where no look is overdue.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub(super) fn refuse_overdue(&self, place: &Path) -> Result<()> {
+        self.limit_at(place).map(drop)
+    }
+
+    fn limit_at(&self, place: &Path) -> Result<Duration> {
+        let overdue = self.overdue();
+        if let Some(since) = overdue.get(place) {
+            return Err(no_answer(place, *since));
+        }
+        match overdue.len() {
+            MOST.. => Err(Error::new(
+                ErrorKind::Storage,
+                format!("{} was not looked at: {MOST} other places beside it do not answer", place.display()),
+            )
+            .hint(HINT)),
+            FEW.. => Ok(HASTE.min(self.limit)),
+            _ => Ok(self.limit),
+        }
+    }
+
+    fn overdue(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Instant>> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const HINT: &str = "look after the disk or the network mount that it is on";
+
+fn no_answer(place: &Path, since: Instant) -> Error {
+    let seconds = since.elapsed().as_secs();
+    Error::new(ErrorKind::Storage, format!("{} has not answered for {seconds} s", place.display())).hint(HINT)
+}
+
+fn died(e: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a look at the backups died").cause(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::format::key;
+    use crate::names::BackupName;
+    use crate::repository::backend::Store;
+    use crate::repository::backend::hang::Hang;
+    use crate::repository::catalog::{Catalog, State};
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn a_place_that_does_not_answer_is_named_hides_no_other_and_is_not_waited_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["good", "hung"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+            std::fs::write(directory.path().join(name).join(key::MANIFEST), "{").unwrap();
+        }
+        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let hang = Hang::at(&directory.path().join("hung"));
+        let reasons = async || {
+            let mut found = catalog.list(clock::now()).await.unwrap();
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            let reasons = found.into_iter().map(|summary| match summary.state {
+                State::Damaged(reason) => reason,
+                other => panic!("{other:?}"),
+            });
+            reasons.collect::<Vec<_>>()
+        };
+        let first = tokio::time::timeout(100 * LIMIT, reasons()).await.unwrap();
+        assert!(first[0].contains("manifest.json") && first[1].contains("hung has not answered for"), "{first:?}");
+
+        // From now on nobody waits there, for whatever it is.
+        let begun = Instant::now();
+        let name = BackupName::parse("hung").unwrap();
+        assert_eq!(reasons().await.len(), 2);
+        assert!(catalog.stamp(&name).await.is_none());
+        assert_eq!(catalog.find("hung").await.unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(catalog.running(clock::now()).await.unwrap().len(), 0);
+        let found = catalog.look(&name, clock::now()).await.unwrap().unwrap();
+        assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Storage);
+        assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+
+        // It is as any other once it answers.
+        drop(hang);
+        while !catalog.looks.overdue().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(reasons().await[1].contains("manifest.json"));
+    }
+
+    #[tokio::test]
+    async fn a_path_that_does_not_answer_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let hang = Hang::at(directory.path());
+        for _ in 0..2 {
+            let listed = tokio::time::timeout(100 * LIMIT, catalog.list(clock::now())).await.unwrap();
+            let error = listed.unwrap_err();
+            assert!(error.to_string().contains("has not answered for"), "{error}");
+        }
+        assert_eq!((catalog.looks.overdue().len(), hang.waiting()), (1, 1), "a thread for each question");
+    }
+
+    #[tokio::test]
+    async fn what_reads_much_gets_more_time_and_only_so_many_may_hang() {
+        let looks = Looks::new(LIMIT);
+        looks.at(Path::new("/large"), SLOWEST, tokio::time::sleep(2 * LIMIT)).await.unwrap();
+        for number in 0..MOST {
+            looks.refuse_overdue(Path::new("/other")).unwrap();
+            looks.overdue().insert(PathBuf::from(format!("/{number}")), Instant::now());
+        }
+        assert!(looks.refuse_overdue(Path::new("/other")).unwrap_err().to_string().contains("was not looked at"));
+    }
+}

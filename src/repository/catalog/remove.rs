@@ -1,0 +1,159 @@
+//! Deleting a backup: never one that is being made, never under a reader, and the manifest first.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::hold::readers;
+use super::{Catalog, State, Summary, is_at_work, read_progress};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::format::progress::Progress;
+use crate::format::reader::Reader;
+use crate::repository::backend::{Lock, Store};
+use crate::system;
+
+impl Catalog {
+    /// Deletes a backup, or what a crash left of one, and gives the bytes that it took; nothing where it is gone already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] where it is being made or read, with who does it; [`ErrorKind::Refused`] where it is not what it was when it was looked at;
+    /// [`ErrorKind::Storage`]: then it may be there in part, and is no backup any more.
+    pub async fn delete(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<u64>> {
+        let place = self.store.below(found.name.as_str());
+        self.looks.refuse_overdue(place.directory())?;
+
+        // 1. Nobody of this machine works on it or reads it from here on, and nobody of another one does now.
+        let lock = match lock(&place, now).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            lock => lock?,
+        };
+        if !self.is_still(found, &place, &lock, now).await? {
+            return Ok(None);
+        }
+        refuse_readers(&place, &lock, now).await?;
+        let (bytes, _) = place.measure().await?;
+
+        // 2. The manifest first: from here on there is no backup.
+        let manifest = place.get(key::MANIFEST).await.ok();
+        place.delete(key::MANIFEST).await?;
+
+        // 3. One that came to read before that has left its note; one that comes now finds no manifest.
+        if let Err(busy) = refuse_readers(&place, &lock, now).await {
+            return Err(put_back(&place, manifest, busy).await);
+        }
+        place.delete_all(key::MANIFEST).await?;
+        Ok(Some(bytes))
+    }
+
+    /// Why a backup could not be deleted now, in words.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn in_use(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<String>> {
+        let place = self.store.below(found.name.as_str());
+        self.looks.refuse_overdue(place.directory())?;
+        let looked = match lock(&place, now).await {
+            Ok(lock) => refuse_readers(&place, &lock, now).await,
+            Err(e) => Err(e),
+        };
+        match looked {
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(Some(e.to_string())),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether it is there, and what it was found to be.
+    async fn is_still(&self, found: &Summary, place: &Store, lock: &Lock, now: DateTime<Utc>) -> Result<bool> {
+        let changed = |what: &str| Error::new(ErrorKind::Refused, format!("backup {} {what} meanwhile", found.location));
+        match &found.state {
+            State::Running(progress) => Err(running(place, progress)),
+            State::Damaged(_) => Ok(place.exists().await),
+            State::Complete(manifest) => match self.read_outline(place).await {
+                Ok(now) if now.id == manifest.id => Ok(true),
+                Ok(_) => Err(changed("was replaced by another one")),
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(e),
+            },
+            State::Incomplete => {
+                if place.size(key::MANIFEST).await.is_ok() {
+                    return Err(changed("was completed"));
+                }
+                match read_progress(place).await {
+                    // The lock proves that no process of this machine is at it, where there are locks.
+                    Ok(progress) if progress.is_alive(now) && !(lock.holds() && is_of_this_machine(&progress)) => {
+                        Err(running(place, &progress))
+                    }
+                    _ => Ok(place.exists().await),
+                }
+            }
+        }
+    }
+}
+
+fn is_of_this_machine(progress: &Progress) -> bool {
+    progress.locked && progress.host == system::host()
+}
+
+async fn lock(place: &Store, now: DateTime<Utc>) -> Result<Lock> {
+    match place.lock().await? {
+        Some(lock) => Ok(lock),
+        None => Err(who(place, now).await),
+    }
+}
+
+/// The error that names who is at work on a directory that is locked.
+async fn who(place: &Store, now: DateTime<Utc>) -> Error {
+    if let Ok(progress) = read_progress(place).await
+        && is_at_work(place, &progress, now).await
+    {
+        return running(place, &progress);
+    }
+    let readers = readers(place).await.unwrap_or_default();
+    match readers.into_iter().map(|(_, reader)| reader).filter(|reader| reader.is_alive(now)).max_by_key(|r| r.heartbeat) {
+        Some(reader) => being_read(place, &reader),
+        None => Error::new(ErrorKind::Busy, format!("backup {} is locked by another process of this machine", place.location()))
+            .hint("it is being read, resumed or deleted: try again when that is done"),
+    }
+}
+
+/// Notes of this machine's readers count only where there are no locks: they may have outlived their processes.
+async fn refuse_readers(place: &Store, lock: &Lock, now: DateTime<Utc>) -> Result<()> {
+    let here = system::host();
+    let readers = readers(place).await?.into_iter().map(|(_, reader)| reader);
+    match readers.into_iter().find(|r| r.is_alive(now) && !(lock.holds() && r.locked && r.host == here)) {
+        Some(reader) => Err(being_read(place, &reader)),
+        None => Ok(()),
+    }
+}
+
+fn being_read(place: &Store, reader: &Reader) -> Error {
+    let since = reader.since.format("%Y-%m-%dT%H:%M:%SZ");
+    Error::new(ErrorKind::Busy, format!("backup {} is being read: {reader}, since {since}", place.location()))
+        .hint("wait until that is done, or stop that process; one that died on another machine counts for half a minute more")
+}
+
+fn running(place: &Store, progress: &Progress) -> Error {
+    let error = Error::new(
+        ErrorKind::Busy,
+        format!("backup {} is being made by process {} on {}", place.location(), progress.process, progress.host),
+    )
+    .hint("wait until it is done, or stop that process");
+    match &progress.job {
+        Some(job) => error.job(job),
+        None => error,
+    }
+}
+
+/// Undoes the first step of a deletion.
+async fn put_back(place: &Store, manifest: Option<Bytes>, error: Error) -> Error {
+    let Some(manifest) = manifest else { return error };
+    match place.put(key::MANIFEST, vec![manifest]).await {
+        Ok(()) => error,
+        Err(e) => Error::new(
+            ErrorKind::Storage,
+            format!("{error}; its {} was removed already, and could not be put back: {e}", key::MANIFEST),
+        )
+        .cause(e),
+    }
+}

@@ -1,0 +1,26 @@
+//! What the operating system tells: the machine's name, and small files that a person names.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The largest file that is read whole because a person names it: settings, certificates, queries.
+const SMALL: u64 = 16 * 1024 * 1024;
+
+/// The name of this machine: locks are known to its processes alone.
+#[must_use]
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Reads a file that a person names, and that is small. Waits for the disk.
+///
+/// # Errors
+/// The operating system's; one of the kind `FileTooLarge` beyond 16 MiB.
+pub fn small_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(SMALL + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > SMALL {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", SMALL >> 20))),
+        false => Ok(bytes),
+    }
+}

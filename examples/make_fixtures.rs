@@ -3,7 +3,7 @@
 //! The same seed, times and UUIDs give the same bytes, as long as zstd does.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-#[path = "../tests/format/archive.rs"]
+#[path = "../tests/support/archive.rs"]
 mod archive;
 
 use std::path::Path;

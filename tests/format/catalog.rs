@@ -9,7 +9,7 @@ use bsonvault::repository::catalog::{Catalog, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::{TempDir, tempdir};
 
-use crate::archive::{self, Given, Shape, started};
+use crate::support::archive::{self, Given, Shape, started};
 
 async fn write(root: &TempDir, name: &str) {
     let store = Store::open(root.path().join(name).to_str().unwrap()).unwrap();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{self, Given, Shape};
+use crate::support::archive::{self, Given, Shape};
 
 struct Kept {
     directory: TempDir,

@@ -9,7 +9,7 @@ use bsonvault::format::segment::SeekTable;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::archive::{Shape, segments};
+use crate::support::archive::{Shape, segments};
 
 /// A type byte and a value as BSON lays it out.
 type Value = (u8, Vec<u8>);

@@ -11,8 +11,8 @@ use bsonvault::repository::backend::Store;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::archive::{self, Given, Shape};
 use crate::documents::any_document;
+use crate::support::archive::{self, Given, Shape};
 
 fn feed(bytes: &[u8]) {
     if let Ok(elements) = Elements::of(bytes) {

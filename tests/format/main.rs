@@ -1,29 +1,23 @@
-//! The format's proofs: what is written comes back, any damage is found, and no bytes make a reader panic.
+//! What needs no server: that bytes which are written come back, that any damage is found, that no bytes make a reader panic, and that the
+//! code and the packages are as they are meant to be.
 
-mod archive;
-#[cfg(test)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod arrows;
 mod catalog;
-#[cfg(test)]
 mod damage;
-#[cfg(test)]
 mod documents;
-#[cfg(test)]
 mod fixtures;
-#[cfg(test)]
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is the library of another crate")]
 mod fuzz;
-#[cfg(test)]
 mod fuzzed;
-#[cfg(test)]
 mod hostile;
-#[cfg(test)]
 mod metadata;
-#[cfg(test)]
 mod mongodump;
-#[cfg(test)]
 mod mongodump_damage;
-#[cfg(test)]
+mod packaging;
 mod store;
-#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
 mod tools;

@@ -6,7 +6,7 @@ use bson::rawdoc;
 use bsonvault::format::key;
 use bsonvault::repository::backend::Store;
 
-use crate::archive::{self, Given, Shape};
+use crate::support::archive::{self, Given, Shape};
 
 #[tokio::test]
 async fn sha256sum_and_zstd_read_a_backup() {

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and which of these a part uses differs"
 )]
 
+pub mod archive;
 pub mod backups;
 pub mod bank;
 pub mod cli;

@@ -1,0 +1,139 @@
+//! SIGTERM: no new work, a grace for what runs, and an end in order.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Pair, full_speed, is_reading, slow_down};
+use crate::support::backups::fill_large;
+use crate::support::service::{Service, answer, client};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_may_end_and_nothing_new_begins() {
+    let pair = Pair::start().await;
+    let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "100");
+    let mut service = Service::start(&cli).await;
+    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    let id = service.begin_backup().await;
+    service.job_when(&id, "reading", is_reading).await;
+    service.signal("TERM");
+    // It is told of, and ends.
+    loop {
+        let refused = service.post("/api/backups/create?wait=false", &Value::Null).await;
+        if refused.status == 503 {
+            assert_eq!(refused.body["error"]["kind"], "closing", "{refused:?}");
+            break;
+        }
+        // As long as the signal is on its way, the other backup is what keeps it.
+        assert_eq!(refused.status, 409, "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(service.job(&id).await["state"], "running");
+    let ready = answer(client().get(service.url("/readyz"))).await;
+    assert_eq!(ready.status, 503, "{ready:?}");
+    full_speed(&pair.source).await;
+    assert_eq!(service.wait().await, Some(0), "{}", service.log().join("\n"));
+
+    let service = Service::start(&cli).await;
+    let job = service.job(&id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_its_grace_is_stopped_in_order() {
+    let pair = Pair::start().await;
+    let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0");
+    let service = Service::start(&cli).await;
+    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    let id = service.begin_backup().await;
+    service.job_when(&id, "reading", is_reading).await;
+    let (code, log) = service.stop().await;
+    assert_eq!(code, Some(0), "{}", log.join("\n"));
+    full_speed(&pair.source).await;
+
+    let service = Service::start(&cli).await;
+    let job = service.job(&id).await;
+    assert_eq!(job["state"], "interrupted", "{job}");
+    let status = service.get("/api/backups/status").await;
+    assert_eq!(status.body["data"]["backups"], Value::Array(vec![]), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leaves_goes_on() {
+    let pair = Pair::start().await;
+    let cli = pair.service();
+    let service = Service::start(&cli).await;
+    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+
+    // Cancelled: the backup is gone, whatever was stored of it.
+    let id = service.begin_backup().await;
+    service.job_when(&id, "reading", is_reading).await;
+    let cancelled = service.delete(&format!("/api/jobs/{id}")).await;
+    assert!([200, 202].contains(&cancelled.status), "{cancelled:?}");
+    let job = service.ended(&id).await;
+    assert_eq!(job["state"], "cancelled", "{job}");
+    let left: Vec<_> =
+        std::fs::read_dir(cli.dir().join("backups")).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let again = service.delete(&format!("/api/jobs/{id}")).await;
+    assert_eq!(again.status, 409, "{again:?}");
+
+    // Left: the client goes away in the middle, and the backup is made.
+    let request = service.request(reqwest::Method::POST, "/api/backups/create").timeout(Duration::from_millis(3000));
+    assert!(request.send().await.unwrap_err().is_timeout());
+    full_speed(&pair.source).await;
+    let jobs = service.get("/api/jobs?kind=backup&limit=1").await;
+    let id = jobs.body["data"]["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let job = service.ended(&id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+
+    // An import that is cancelled leaves the target as it was.
+    slow_down(&pair.target, &["insert"], 2000).await;
+    let name = job["result"]["backup"]["name"].as_str().unwrap();
+    let id = service.begin_import(name).await;
+    service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
+    service.delete(&format!("/api/jobs/{id}")).await;
+    let job = service.ended(&id).await;
+    full_speed(&pair.target).await;
+    assert_eq!(job["state"], "cancelled", "{job}");
+    let databases = pair.target.client().await.list_database_names().await.unwrap();
+    assert!(!databases.contains(&"shop".to_owned()), "{databases:?}");
+}
+
+/// Of much that was read, what is cancelled leaves nothing, and what the end of the service stops can be gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_service_ended() {
+    let pair = Pair::start().await;
+    let shop = pair.source.client().await.database("shop");
+    for number in 0..12 {
+        fill_large(&shop, &format!("large{number}"), 10_000).await;
+    }
+    // Few readers: what they are in the middle of is not stored, and would be most of it if there were as many as a slow source asks for.
+    let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0").env("BACKUP_READERS", "2");
+    let service = Service::start(&cli).await;
+    slow_down(&pair.source, &["find", "getMore"], 500).await;
+    let much = |job: &Value| job["progress"]["phase"] == "reading" && job["progress"]["bytes"].as_u64().unwrap() > 90_000_000;
+    let directories = || {
+        let entries = std::fs::read_dir(cli.dir().join("backups")).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+
+    let id = service.begin_backup().await;
+    service.job_when(&id, "far on", much).await;
+    assert_eq!(directories().len(), 1);
+    service.delete(&format!("/api/jobs/{id}")).await;
+    assert_eq!(service.ended(&id).await["state"], "cancelled");
+    assert_eq!(directories(), Vec::<std::path::PathBuf>::new());
+
+    let id = service.begin_backup().await;
+    service.job_when(&id, "far on", much).await;
+    let (code, log) = service.stop().await;
+    assert_eq!(code, Some(0), "{}", log.join("\n"));
+    full_speed(&pair.source).await;
+    let service = Service::start(&cli).await;
+    let job = service.job(&id).await;
+    assert_eq!(job["state"], "interrupted", "{job}");
+    assert!(job["error"]["hint"].as_str().unwrap().contains("--resume"), "{job}");
+    let resumed = cli.json(&["backup", "--resume"]).await;
+    assert_eq!((&resumed["name"], resumed["documents"].as_u64()), (&job["backup"], Some(126_000)), "{resumed}");
+}

@@ -1,0 +1,477 @@
+//! Servers of different versions: a backup comes back on the same and on every newer version without a difference, and for an older one
+//! everything that it cannot hold is named before anything is written.
+//!
+//! `BSONVAULT_MATRIX` says how much of it runs: `part`, which is the default, `all`, or `none` where the servers cannot be had.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::time::Instant;
+
+use crate::support::bank::{self, Bank, BankOptions};
+use crate::support::compare::{CompareOptions, Comparison, compare};
+use crate::support::server::{Server, ServerOptions};
+use crate::support::zoo::{self, ZooOptions};
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use bsonvault::context::progress::Progress;
+use bsonvault::engine::backup::{self, BackupOptions};
+use bsonvault::engine::import::{self, ImportOptions, ImportReport};
+use bsonvault::error::{Error, ErrorKind};
+use bsonvault::format::key;
+use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
+use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::names::NamespacePattern;
+use bsonvault::repository::backend::Store;
+use bsonvault::repository::catalog::{Backup, Catalog};
+use futures::TryStreamExt as _;
+use mongodb::{Client, Database};
+use tokio_util::sync::CancellationToken;
+
+/// Oldest first.
+const VERSIONS: [&str; 4] = ["4.4.2", "5.0.4", "6.0.5", "6.0.27"];
+/// What the default run goes through: from where, to where.
+const PART: [(&str, &str); 3] = [("4.4.2", "6.0.5"), ("5.0.4", "6.0.5"), ("6.0.5", "5.0.4")];
+
+/// How much of the matrix runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    None,
+    Part,
+    All,
+}
+
+impl Extent {
+    fn asked() -> Self {
+        match std::env::var("BSONVAULT_MATRIX").as_deref() {
+            Ok("all") => Self::All,
+            Ok("part" | "") | Err(_) => Self::Part,
+            Ok("none") => {
+                // Past the harness, which keeps what a test prints to itself.
+                let skipped = b"SKIPPED: BSONVAULT_MATRIX=none, so nothing is tested between servers of different versions\n";
+                std::io::stderr().write_all(skipped).unwrap();
+                Self::None
+            }
+            Ok(other) => panic!("BSONVAULT_MATRIX is {other:?}: it may be `part`, `all` or `none`"),
+        }
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Part => PART.to_vec(),
+            Self::All => VERSIONS.iter().flat_map(|from| VERSIONS.map(|to| (*from, to))).collect(),
+        }
+    }
+}
+
+/// Something in the zoo that not every server holds: what an error must say of it, and the first of the versions that holds it.
+struct Kept {
+    namespace: &'static str,
+    words: &'static str,
+    by: &'static str,
+    /// The first of the versions on which the zoo has it.
+    since: &'static str,
+}
+
+const fn kept(namespace: &'static str, words: &'static str, by: &'static str) -> Kept {
+    Kept { namespace, words, by, since: by }
+}
+
+/// In the order of the manifest, which is that of the names.
+const KEPT: [Kept; 15] = [
+    kept("zoo.clustered", "zoo.clustered is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
+    kept("zoo.clustered_ends", "zoo.clustered_ends is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
+    kept("zoo.clustered_strings", "zoo.clustered_strings is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
+    kept("zoo.clustered_ttl", "zoo.clustered_ttl is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
+    kept("zoo.indexed", "index \"double key\" of zoo.indexed has the key and the collation of another index", "5.0.4"),
+    kept("zoo.indexed", "index \"unique sparse\" of zoo.indexed has the key and the collation of another index", "5.0.4"),
+    kept("zoo.indexed", "index \"prepared\" of zoo.indexed is to become unique (prepareUnique)", "6.0.5"),
+    Kept {
+        since: "6.0.5",
+        ..kept("zoo.indexed", "index \"either\" of zoo.indexed has the key and the collation of another index", "5.0.4")
+    },
+    kept("zoo.indexed", "index \"either\" of zoo.indexed has a partial filter with $or", "6.0.5"),
+    kept("zoo.preimages", "zoo.preimages keeps pre-images for change streams, which servers hold from 6.0 on", "6.0.5"),
+    kept("zoo.weather", "zoo.weather is a time series", "5.0.4"),
+    kept("zoo.weather2", "zoo.weather2 is a time series", "5.0.4"),
+    kept("zoo.weather_empty", "zoo.weather_empty is a time series", "5.0.4"),
+    kept("zoo.weather_hours", "zoo.weather_hours is a time series", "5.0.4"),
+    kept("zoo.types", "zoo.types holds 2 documents with a field name that begins with $", "5.0.4"),
+];
+
+/// A place for backups, and how to bring them back.
+struct Vault {
+    directory: tempfile::TempDir,
+    stop: CancellationToken,
+}
+
+impl Vault {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), stop: CancellationToken::new() }
+    }
+
+    async fn backup(&self, source: &Server, without: &BTreeSet<&str>) -> Backup {
+        let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
+        let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
+        let exclude = without.iter().map(|name| NamespacePattern::parse(name).unwrap()).collect();
+        let options = BackupOptions { exclude, ..BackupOptions::default() };
+        let report = backup::run(&uri, &store, &options, &Progress::default(), &self.stop).await.unwrap();
+        Catalog::new(store).find(report.name.as_str()).await.unwrap()
+    }
+
+    async fn import(&self, backup: &Backup, target: &Server) -> Result<ImportReport, Error> {
+        let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
+        let report = import::run(backup, &uri, None, &ImportOptions::default(), &Progress::default(), &self.stop).await?;
+        assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
+        Ok(report)
+    }
+}
+
+fn place(version: &str) -> usize {
+    VERSIONS.iter().position(|known| *known == version).unwrap()
+}
+
+async fn compared(a: &Client, b: &Client) -> Comparison {
+    let found = compare(a, b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
+    assert!(found.namespaces > 60 && found.documents > 2000, "{found:?}");
+    found
+}
+
+/// The things that an error names.
+fn named(error: &Error) -> Vec<String> {
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.hint_text().unwrap().contains("nothing has been changed"), "{error:?}");
+    let (_, things) =
+        error.to_string().split_once("cannot hold what the backup holds: ").map(|(a, b)| (a.len(), b.to_owned())).unwrap();
+    things.split("; ").map(str::to_owned).collect()
+}
+
+/// Everything that a target holds, for an import that must not change it.
+async fn standing(client: &Client) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in client.list_database_names().await.unwrap() {
+        if !["admin", "config", "local"].contains(&name.as_str()) {
+            for collection in client.database(&name).list_collection_names().await.unwrap() {
+                let documents = client.database(&name).collection::<Document>(&collection).find(doc! {}).await.unwrap();
+                found.push(format!("{name}.{collection} {:?}", documents.try_collect::<Vec<_>>().await.unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// Imports what must be refused because of `expected`, and nothing else.
+async fn assert_refused(vault: &Vault, backup: &Backup, target: &Server, expected: &[&str]) {
+    let client = target.client().await;
+    client.database("zoo").collection("people").insert_one(doc! { "_id": "stays" }).await.unwrap();
+    let before = standing(&client).await;
+    let things = named(&vault.import(backup, target).await.unwrap_err());
+    assert_eq!(things.len(), expected.len(), "{things:#?}");
+    for (thing, expected) in things.iter().zip(expected) {
+        assert!(thing.starts_with(expected), "{thing:?} does not say {expected:?}");
+    }
+    assert!(!before.is_empty() && standing(&client).await == before, "a refused import wrote something");
+    client.database("zoo").drop().await.unwrap();
+}
+
+/// From a filled source to one target; gives what the table says of it.
+async fn go(vault: &Vault, source: &Server, whole: &Backup, from: &str, to: &str) -> String {
+    let target = Server::of_version(to).await;
+    let (a, b) = (source.client().await, target.client().await);
+    let lacks: Vec<&Kept> = KEPT.iter().filter(|k| place(k.by) > place(to) && place(from) >= place(k.since)).collect();
+    // Its buckets are compressed, which 5.0 takes and cannot read.
+    let compressed = KEPT.iter().filter(|k| k.words.contains("time series") && to == "5.0.4" && place(from) > place(to));
+    let mut lacks: Vec<&Kept> = lacks.into_iter().chain(compressed).collect();
+    lacks.sort_by_key(|k| (k.namespace == "zoo.types", k.namespace));
+    if lacks.is_empty() {
+        vault.import(whole, &target).await.unwrap();
+        let found = compared(&a, &b).await;
+        assert_eq!(found.differences, Vec::<String>::new(), "{from} -> {to}");
+        return format!("{} namespaces, {} documents, 0 differences", found.namespaces, found.documents);
+    }
+    let (documents, catalog): (Vec<&Kept>, Vec<&Kept>) = lacks.iter().partition(|k| k.namespace == "zoo.types");
+    let words = |of: &[&Kept]| of.iter().map(|k| k.words).collect::<Vec<_>>();
+    assert_refused(vault, whole, &target, &words(&catalog)).await;
+    let mut without: BTreeSet<&str> = catalog.iter().map(|k| k.namespace).collect();
+    if !documents.is_empty() {
+        let backup = vault.backup(source, &without).await;
+        assert_refused(vault, &backup, &target, &words(&documents)).await;
+        without.insert("zoo.types");
+    }
+    // Everything else comes back there, too.
+    let backup = vault.backup(source, &without).await;
+    vault.import(&backup, &target).await.unwrap();
+    let found = compared(&a, &b).await;
+    let missing: Vec<String> = without.iter().map(|name| format!("missing {name}")).collect();
+    assert_eq!(found.differences, missing, "{from} -> {to}");
+    format!(
+        "{} things refused by name; without them {} namespaces, 0 differences",
+        lacks.len(),
+        found.namespaces as usize - without.len()
+    )
+}
+
+#[tokio::test]
+async fn every_version_holds_what_it_can_of_every_other() {
+    let pairs = Extent::asked().pairs();
+    let mut table = Vec::new();
+    for from in VERSIONS {
+        let targets: Vec<&str> = pairs.iter().filter(|(source, _)| *source == from).map(|(_, to)| *to).collect();
+        if targets.is_empty() {
+            continue;
+        }
+        let source = Server::of_version(from).await;
+        zoo::fill(&source.client().await, &ZooOptions { seed: 4, docs: 200, large: false, false_column: false }).await;
+        let vault = Vault::new();
+        let whole = vault.backup(&source, &BTreeSet::new()).await;
+        for to in targets {
+            let begun = Instant::now();
+            let outcome = go(&vault, &source, &whole, from, to).await;
+            let line = format!("{from:>6} -> {to:<6}  {outcome} ({:.1} s)", begun.elapsed().as_secs_f64());
+            eprintln!("{line}");
+            table.push(line);
+        }
+    }
+    if Extent::asked() == Extent::All {
+        mixed_buckets_go_from_server_to_server().await;
+        a_document_that_only_a_newer_server_refuses_fails_the_import().await;
+    }
+    eprintln!("\nmatrix of server versions, {} pairs:\n{}", table.len(), table.join("\n"));
+    assert_eq!(table.len(), pairs.len());
+}
+
+async fn run(database: &Database, command: Document) {
+    database.run_command(command.clone()).await.unwrap_or_else(|e| panic!("{command}: {e}"));
+}
+
+async fn indexes(database: &Database, collection: &str) -> Vec<Document> {
+    let listed = database.run_cursor_command(doc! { "listIndexes": collection }).await.unwrap();
+    listed.try_collect().await.unwrap()
+}
+
+/// Upwards, too, there are things that only the older server takes.
+#[tokio::test]
+async fn what_newer_servers_no_longer_take_is_left_out_and_told() {
+    let targets: &[&str] = match Extent::asked() {
+        Extent::None => return,
+        Extent::Part => &["6.0.5"],
+        Extent::All => &["4.4.2", "5.0.4", "6.0.5", "6.0.27"],
+    };
+    let source = Server::of_version("4.4.2").await;
+    let database = source.client().await.database("old");
+    run(&database, doc! { "create": "capped", "capped": true, "size": 4096 }).await;
+    run(
+        &database,
+        doc! { "createIndexes": "capped", "indexes": [{ "key": { "t": 1 }, "name": "ttl", "expireAfterSeconds": 100 }] },
+    )
+    .await;
+    let indexes_of_c = [
+        doc! { "key": { "t": 1 }, "name": "never", "expireAfterSeconds": f64::NAN },
+        doc! { "key": { "a": "geoHaystack", "b": 1 }, "name": "hay", "bucketSize": 1 },
+    ];
+    run(&database, doc! { "createIndexes": "c", "indexes": &indexes_of_c[..] }).await;
+    let old = bson::DateTime::from_millis(1_000_000_000_000);
+    database.collection::<Document>("c").insert_one(doc! { "_id": 1, "t": old }).await.unwrap();
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &BTreeSet::new()).await;
+    for to in targets {
+        let target = Server::of_version(to).await;
+        let report = vault.import(&backup, &target).await.unwrap();
+        let database = target.client().await.database("old");
+        let (capped, c) = (indexes(&database, "capped").await, indexes(&database, "c").await);
+        let expiry = |index: &Document| index.get("expireAfterSeconds").cloned();
+        assert!(capped.len() == 2 && capped[1].get_str("name").unwrap() == "ttl", "{to}: {capped:?}");
+        let told: Vec<&str> = report.left_out.iter().map(String::as_str).collect();
+        let says = |words: &str| told.iter().any(|line| line.contains(words));
+        let newer = place(to) > 0;
+        assert_eq!(c.len(), if newer { 2 } else { 3 }, "{to}: {c:?}");
+        assert_eq!(says("\"hay\" of old.c"), newer, "{to}: {told:?}");
+        assert_eq!(says("\"never\" of old.c: it is not a number"), newer, "{to}: {told:?}");
+        // 5.0.4 would list, and follow, 0.
+        assert_eq!(expiry(&c[1]).is_some(), !newer, "{to}: {c:?}");
+        let refuses = place(to) >= place("6.0.5");
+        assert_eq!(says("\"ttl\" of old.capped: the target takes none on a capped"), refuses, "{to}: {told:?}");
+        assert_eq!(expiry(&capped[1]), (!refuses).then_some(Bson::Int32(100)), "{to}");
+        assert_eq!(told.len(), if newer { 2 } else { 0 } + usize::from(refuses), "{to}: {told:?}");
+    }
+}
+
+/// 5.0 puts measurements of several types into one bucket. Later patches of 6.0 mark a time series that has such, as an option that others keep.
+async fn mixed_buckets_go_from_server_to_server() {
+    let (first, marking) = tokio::join!(Server::of_version("5.0.4"), Server::of_version("6.0.27"));
+    let (third, fourth) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
+    let database = first.client().await.database("mixed");
+    run(&database, doc! { "create": "c", "timeseries": { "timeField": "t" } }).await;
+    let values = [Bson::Int32(1), Bson::String("one".to_owned()), Bson::Null];
+    let measurements = (0_i64..).zip(values).map(|(i, v)| doc! { "_id": i, "t": bson::DateTime::from_millis(i), "v": v });
+    database.collection::<Document>("c").insert_many(measurements).await.unwrap();
+    let mut source = first;
+    for target in [marking, third, fourth] {
+        let vault = Vault::new();
+        vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap();
+        let (a, b) = (source.client().await, target.client().await);
+        let found = compare(&a, &b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
+        assert_eq!((found.differences, found.documents), (Vec::new(), 3));
+        source = target;
+    }
+}
+
+/// What is refused in a document upwards is not known beforehand: the server tells when it meets it.
+async fn a_document_that_only_a_newer_server_refuses_fails_the_import() {
+    let (source, target) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
+    let false_column = Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Column, bytes: b"no column".to_vec() });
+    let database = source.client().await.database("columns");
+    database.collection::<Document>("c").insert_one(doc! { "_id": 1, "v": false_column }).await.unwrap();
+    let vault = Vault::new();
+    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+    assert!(error.to_string().contains("inserting into columns.c: Invalid BSON column"), "{error}");
+}
+
+/// Whether an older server understands a view or a validator it is asked itself.
+#[tokio::test]
+async fn what_the_target_does_not_understand_is_refused() {
+    let targets: &[(&str, usize)] = match Extent::asked() {
+        Extent::None => return,
+        Extent::Part => &[("5.0.4", 4), ("6.0.5", 1)],
+        Extent::All => &[("4.4.2", 8), ("5.0.4", 4), ("6.0.5", 1), ("6.0.27", 1)],
+    };
+    let source = Server::of_version("6.0.5").await;
+    let database = source.client().await.database("asked");
+    let view = |name: &str, stage: Document| doc! { "create": name, "viewOn": "nothing", "pipeline": [stage] };
+    let expression = |operator: Document| doc! { "$expr": { "$eq": [operator, "$other"] } };
+    run(&database, view("a_fill", doc! { "$densify": { "field": "a", "range": { "step": 1, "bounds": "full" } } })).await;
+    run(&database, view("b_sorted", doc! { "$project": { "x": { "$sortArray": { "input": "$a", "sortBy": 1 } } } })).await;
+    let window = doc! { "$setWindowFields": { "sortBy": { "a": 1 }, "output": {} } };
+    run(&database, view("c_windows", window)).await;
+    let joined = doc! { "from": "d", "localField": "a", "foreignField": "b", "pipeline": [], "as": "c" };
+    run(&database, view("d_joined", doc! { "$lookup": joined })).await;
+    let truncated = expression(doc! { "$dateTrunc": { "date": "$d", "unit": "day" } });
+    run(&database, doc! { "create": "e_ruled", "validator": truncated }).await;
+    run(&database, doc! { "create": "f_ruled", "validator": expression(doc! { "$getField": "a.b" }) }).await;
+    // Refused nowhere: what such a view needs to run is not needed for it to stand there.
+    run(&database, doc! { "create": "g_plain", "validator": { "a": { "$type": "int" } } }).await;
+    run(&database, view("h_text", doc! { "$match": { "$text": { "$search": "word" } } })).await;
+    run(&database, view("i_near", doc! { "$geoNear": { "near": [0, 0], "distanceField": "d", "key": "k" } })).await;
+    run(&database, view("z_later", doc! { "$limit": 1 })).await;
+    // Longer ago than time is counted from; older servers take no such expiry.
+    let ages = doc! { "key": { "t": 1 }, "name": "ages", "expireAfterSeconds": i32::MAX };
+    run(&database, doc! { "createIndexes": "g_plain", "indexes": [ages] }).await;
+    let vault = Vault::new();
+    let whole = vault.backup(&source, &BTreeSet::new()).await;
+    // One that no server understands, as a newer one's would be.
+    let backup = with_pipeline(whole, doc! { "$laterStage": {} }).await;
+    for (to, refused) in targets {
+        let target = Server::of_version(to).await;
+        let things = named(&vault.import(&backup, &target).await.unwrap_err());
+        assert_eq!(things.len(), *refused, "{to}: {things:#?}");
+        let all = things.join("\n");
+        for (name, since) in
+            [("a_fill", 2), ("b_sorted", 2), ("c_windows", 1), ("d_joined", 1), ("e_ruled", 1), ("f_ruled", 1), ("z_later", 9)]
+        {
+            assert_eq!(all.contains(&format!("asked.{name} ")), place(to) < since, "{to}: {things:#?}");
+        }
+        assert_eq!(all.contains("index \"ages\" of asked.g_plain expires after"), place(to) < 2, "{to}: {things:#?}");
+        assert!(all.contains("asked.z_later is a view whose pipeline it does not understand"), "{to}: {all}");
+        assert_eq!(standing(&target.client().await).await, Vec::<String>::new());
+    }
+}
+
+/// The backup with another pipeline of its view `asked.z_later`.
+async fn with_pipeline(backup: Backup, stage: Document) -> Backup {
+    let Backup { store, mut manifest } = backup;
+    let view = manifest.collections.iter_mut().find(|c| c.name == "z_later").unwrap();
+    let options = doc! { "viewOn": "nothing", "pipeline": [stage] };
+    view.options = RawValue::of(&RawDocumentBuf::try_from(&options).unwrap());
+    let bytes = manifest.to_bytes().unwrap();
+    let manifest = Manifest::from_bytes(&bytes).unwrap();
+    store.put(key::MANIFEST, vec![bytes.into()]).await.unwrap();
+    Backup { store, manifest }
+}
+
+/// A server that was told to behave as an older version holds what that version does.
+#[tokio::test]
+async fn a_lower_feature_compatibility_version_counts() {
+    if Extent::asked() == Extent::None {
+        return;
+    }
+    let (source, target) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.5"));
+    let database = source.client().await.database("fcv");
+    run(&database, doc! { "create": "images", "changeStreamPreAndPostImages": { "enabled": true } }).await;
+    run(&database, doc! { "create": "series", "timeseries": { "timeField": "t" } }).await;
+    target.admin(doc! { "setFeatureCompatibilityVersion": "5.0" }).await.unwrap();
+    let vault = Vault::new();
+    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap_err();
+    assert!(error.to_string().contains("MongoDB 6.0.5 with the feature compatibility version 5.0, cannot hold"), "{error}");
+    assert_eq!(named(&error).len(), 2, "{error}");
+
+    let old = Server::of_version("4.4.2").await;
+    old.admin(doc! { "setFeatureCompatibilityVersion": "4.2" }).await.unwrap();
+    database.drop().await.unwrap();
+    run(&database, doc! { "create": "n".repeat(117) }).await; // 121 bytes
+    run(&database, doc! { "create": "n".repeat(116) }).await;
+    let new = [
+        doc! { "key": { "a": 1 }, "name": "hidden", "hidden": true },
+        doc! { "key": { "a": "hashed", "b": 1 }, "name": "compound" },
+        doc! { "key": { "a": "hashed" }, "name": "hashed" },
+        doc! { "key": { "b": 1 }, "name": "shown", "hidden": false },
+    ];
+    run(&database, doc! { "createIndexes": "z", "indexes": &new[..] }).await;
+    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap_err();
+    let things = named(&error);
+    let long = format!("fcv.{} is longer than the 120 bytes", "n".repeat(117));
+    let expected = [long.as_str(), "index \"hidden\" of fcv.z is hidden", "index \"compound\" of fcv.z is compound and hashed"];
+    assert_eq!(things.len(), 3, "{things:#?}");
+    assert!(things.iter().zip(expected).all(|(thing, expected)| thing.starts_with(expected)), "{things:#?}");
+
+    // Without these it comes back, and of many the first are named.
+    database.collection::<Document>("z").drop_index("hidden").await.unwrap();
+    database.collection::<Document>("z").drop_index("compound").await.unwrap();
+    database.collection::<Document>(&"n".repeat(117)).drop().await.unwrap();
+    vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap();
+    let (a, b) = (source.client().await, old.client().await);
+    let found = compare(&a, &b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
+    assert_eq!(found.differences, Vec::<String>::new());
+    for number in 0..23 {
+        let by_id = doc! { "key": { "_id": 1 }, "unique": true };
+        run(&database, doc! { "create": format!("clustered{number:02}"), "clusteredIndex": by_id }).await;
+    }
+    let things = named(&vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap_err());
+    assert_eq!((things.len(), things[20].as_str()), (21, "and 3 more"), "{things:#?}");
+}
+
+/// Replica sets of versions that cannot be read at one moment, or not for long, are brought to one by the slice of their oplog.
+#[tokio::test]
+async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
+    if Extent::asked() == Extent::None {
+        return;
+    }
+    for (from, to) in [("4.4.2", "4.4.2"), ("4.4.2", "6.0.5"), ("5.0.4", "6.0.5"), ("5.0.4", "4.4.2")] {
+        let options =
+            ServerOptions { version: Some(from.to_owned()), repl_set: Some("older".to_owned()), ..ServerOptions::default() };
+        let (source, target) = tokio::join!(Server::start(options), Server::of_version(to));
+        let (a, b) = (source.client().await, target.client().await);
+        let bank = Bank::start(&a, BankOptions { ddl: true, ..BankOptions::default() }).await;
+        bank.wait_for(20, 20).await;
+        // As if the history were over as soon as reading begins, where there is any.
+        let lost = doc! { "failCommands": ["find"], "namespace": "bank.left", "errorCode": 239, "appName": "bsonvault" };
+        if from != "4.4.2" {
+            source.fail_command(doc! { "times": 1 }, lost).await;
+        }
+        let vault = Vault::new();
+        let backup = vault.backup(&source, &BTreeSet::new()).await;
+        assert_eq!(backup.manifest.consistency.kind, ConsistencyKind::Oplog, "{from}");
+        bank.stop().await;
+        if from == "5.0.4" && to == "4.4.2" {
+            let error = vault.import(&backup, &target).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert_eq!(
+                named(&error),
+                ["the oplog slice has updates that are written as differences, which servers take from 5.0 on"]
+            );
+            assert!(b.database("bank").list_collection_names().await.unwrap().is_empty());
+            continue;
+        }
+        vault.import(&backup, &target).await.unwrap();
+        assert_eq!(bank::check(&b, "bank").await, Vec::<String>::new(), "{from} -> {to}");
+    }
+}

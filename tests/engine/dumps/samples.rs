@@ -1,6 +1,6 @@
 //! The samples, imported: compared with what is known of them, and the two that were taken while their source was written to by what must hold there.
 
-use bsonvault::engine::import::{DumpOptions, ImportMode, ImportOptions};
+use bsonvault::engine::import::{DumpOptions, DumpSource, ImportMode, ImportOptions};
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::names::{Namespace, NamespacePattern};
 
@@ -88,9 +88,7 @@ async fn the_oplog_makes_the_parts_of_a_dump_belong_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_is_known_by_what_it_holds() {
-    let names = |dumped: &bsonvault::engine::import::DumpSource| -> Vec<Namespace> {
-        dumped.collections().iter().map(|c| c.namespace()).collect()
-    };
+    let names = |dumped: &DumpSource| -> Vec<Namespace> { dumped.collections().iter().map(|c| c.namespace()).collect() };
     // The directory of one database, and the file of one collection.
     let database = open(&sample("dir/zoo_bulk"), options()).await.unwrap();
     assert_eq!(names(&database).len(), 8);

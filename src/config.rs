@@ -1,7 +1,6 @@
 //! Configuration: flags beat the environment, which beats `.env`, which beats `rocket.toml`, which beats the defaults. Raw text
 //! first, layered by where it came from; then validated once, into a [`Config`] that cannot be wrong.
 
-pub mod edit;
 mod http;
 mod places;
 mod service;

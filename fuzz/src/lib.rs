@@ -9,8 +9,6 @@ pub mod seeds;
 use std::io::{Cursor, Read};
 
 use bson::RawDocumentBuf;
-use bsonvault::config::Flags;
-use bsonvault::config::edit::{self, Target, Tuned};
 use bsonvault::error::Result;
 use bsonvault::format::arrival;
 use bsonvault::format::document::{self, Documents, Elements};
@@ -163,32 +161,4 @@ pub fn oplog(bytes: &[u8]) {
         let _any = transactions.take(&entry, vec![operations]);
     }
     let _any = transactions.finish();
-}
-
-/// A `.env` into which settings are written: they count afterwards, and everything else is as it was; or the file is left alone.
-pub fn dotenv(bytes: &[u8]) {
-    let Ok(directory) = tempfile::tempdir() else { return };
-    let file = directory.path().join(".env");
-    if std::fs::write(&file, bytes).is_err() {
-        return;
-    }
-    let before = pairs(bytes);
-    let tuned = Tuned { readers: 3, level: 7, frame_mb: 2, long_distance: true };
-    let written = edit::write(directory.path(), Target::Dotenv, tuned, [], &Flags::default());
-    let after = std::fs::read(&file).unwrap_or_default();
-    if written.is_err() && before.is_none() {
-        assert!(after == bytes, "the file was changed although it could not be read");
-        return;
-    }
-    if written.is_ok() {
-        let ours = ["BACKUP_READERS", "BACKUP_LEVEL", "BACKUP_FRAME_MB", "BACKUP_LONG_DISTANCE"];
-        let others = |pairs: Option<Vec<(String, String)>>| {
-            pairs.map(|pairs| pairs.into_iter().filter(|(name, _)| !ours.contains(&name.as_str())).collect::<Vec<_>>())
-        };
-        assert_eq!(others(before), others(pairs(&after)), "something else was changed");
-    }
-}
-
-fn pairs(text: &[u8]) -> Option<Vec<(String, String)>> {
-    dotenvy::from_read_iter(text).collect::<std::result::Result<_, _>>().ok()
 }

@@ -12,9 +12,6 @@ use super::CommandLine;
 use crate::error::Error;
 use crate::names::nearest;
 
-/// Verbs that are planned and not built.
-const LATER_VERBS: [&str; 1] = ["sync"];
-
 /// How a connection string begins.
 const SCHEMES: [&str; 2] = ["mongodb://", "mongodb+srv://"];
 
@@ -40,10 +37,6 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
 }
 
 fn verb(asked: &str) -> Error {
-    if LATER_VERBS.contains(&asked) {
-        return Error::usage(format!("{asked} is not supported yet"))
-            .hint("`bsonvault --help` and `bsonvault VERB --help` show what is");
-    }
     if is_uri(asked) {
         return Error::usage("a connection string stands in place of a verb")
             .hint("begin with a verb, such as `bsonvault backup --source URI`; `bsonvault --help` lists the verbs");

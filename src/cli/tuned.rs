@@ -5,46 +5,29 @@ use std::time::Duration;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::render::{count, plain, right_align, source, table};
-use crate::config::edit::Written;
-use crate::engine::tune::{Limit, Row, TuneReport, slack};
+use crate::engine::tune::{Choice, Limit, Row, TuneReport, slack};
 use crate::format::frame;
 
 /// How wide the longest bar is.
 const BAR: f64 = 30.0;
 
-/// All of it, but for what is written where.
+/// All of it.
 #[must_use]
 pub fn text(report: &TuneReport) -> String {
     let mut text = facts(report);
     text += &readers(report);
     text += &rows(report);
     text += &chart(report);
-    text + &choice(report)
+    let [frame, long] = lines(report.choice);
+    text += &choice(report);
+    text += &format!("paste        {frame}\n             {long}\n");
+    text + "             into .env; readers and level need no setting: unless one is set, they follow what is the limit\n"
 }
 
-/// The lines, and how to have them written.
+/// What of the choice is to stand in `.env`, a line each. Not readers and level: once set, they no longer adapt.
 #[must_use]
-pub fn lines(lines: &[String], file: &str) -> String {
-    format!("{}nothing was written: --apply writes this into {file}\n", indented(lines))
-}
-
-/// The lines, and what became of the file.
-#[must_use]
-pub fn written(lines: &[String], written: &Written) -> String {
-    let file = plain(&written.file.display().to_string());
-    let mut text = indented(lines);
-    text += &match written.changed {
-        true => format!("applied      written to {file}\n"),
-        false => format!("applied      {file} said so already\n"),
-    };
-    for place in &written.overridden {
-        text += &format!("warning: {place} counts more than what was written: take it away there, or change it\n");
-    }
-    text
-}
-
-fn indented(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("             {line}\n")).collect()
+pub fn lines(choice: Choice) -> [String; 2] {
+    [format!("BACKUP_FRAME_MB={}", choice.frame_mb), format!("BACKUP_LONG_DISTANCE={}", choice.long_distance)]
 }
 
 fn facts(report: &TuneReport) -> String {

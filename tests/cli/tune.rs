@@ -1,13 +1,11 @@
-//! `tune`: what it measures, chooses and writes down, and that it leaves nothing.
+//! `tune`: what it measures and chooses, and that it leaves nothing.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::cli::{Cli, Output, finish};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions, free_port};
-use bsonvault::config::{Config, Flags};
 use mongodb::bson::{Document, doc};
 
 /// What it does after it has looked and read a little.
@@ -25,13 +23,6 @@ async fn fill(server: &Server, documents: u32) {
         });
         orders.insert_many(made).await.unwrap();
     }
-}
-
-fn number(file: &Path, key: &str) -> i64 {
-    let text = std::fs::read_to_string(file).unwrap();
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(key)).collect();
-    assert_eq!(lines.len(), 1, "{key} in {text}");
-    lines[0].trim_start_matches([' ', '=']).parse().unwrap()
 }
 
 /// That it failed so, having written nothing.
@@ -69,8 +60,10 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
         assert_eq!(chosen[0][of_row], json["choice"][of_choice]);
     }
     assert_eq!(chosen[0]["prediction"]["readers"], json["choice"]["readers"]);
-    assert!(json["reasons"][0].is_string() && json["lines"][0].as_str().unwrap().starts_with("BACKUP_LEVEL="), "{json}");
-    assert!(json.get("applied").is_none());
+    assert!(json["reasons"][0].is_string(), "{json}");
+    let choice = &json["choice"];
+    let lines = [format!("BACKUP_FRAME_MB={}", choice["frameMb"]), format!("BACKUP_LONG_DISTANCE={}", choice["longDistance"])];
+    assert_eq!(json["lines"], serde_json::json!(lines), "and nothing that would keep readers and level from adapting");
 
     // What it predicts to be stored is about what a backup stores.
     let level = format!("--level={}", json["choice"]["level"]);
@@ -93,67 +86,26 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     // One that takes seconds is told again.
     told.dedup();
     assert_eq!(told, phases, "each is told, however short it was");
-    assert!(text.stdout.ends_with("nothing was written: --apply writes this into .env\n"), "{}", text.stdout);
+    let (_, paste) = text.stdout.split_once("\npaste        BACKUP_FRAME_MB=").unwrap();
+    assert!(paste.contains("\n             BACKUP_LONG_DISTANCE=") && !text.stdout.contains("BACKUP_LEVEL="), "{}", text.stdout);
     assert_eq!(std::fs::read_dir(cli.dir()).unwrap().count(), 1, "only the backup that was made elsewhere");
-}
-
-#[tokio::test]
-async fn the_choice_is_written_where_it_belongs_and_counts() {
-    let server = Server::standalone().await;
-    fill(&server, 300).await;
-    let cli = Cli::new();
-    let (dotenv, toml) = (cli.dir().join(".env"), cli.dir().join("rocket.toml"));
-    let uri = format!("MONGO_URI_ATLAS='{}'", server.uri());
-    std::fs::write(&dotenv, format!("# ours\r\n{uri}\r\nexport BACKUP_LEVEL=1 # why\r\nLAST=x")).unwrap();
-    let said = cli.run(&["tune", "--level", "7", "--apply"]).await;
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stdout.contains("\napplied      written to ") && said.stdout.contains("KiB only"), "{}", said.stdout);
-    let text = std::fs::read_to_string(&dotenv).unwrap();
-    assert!(text.starts_with(&format!("# ours\r\n{uri}\r\nexport BACKUP_LEVEL=7 # why\r\nLAST=x\r\nBACKUP_READERS=")), "{text}");
-    assert!(text.ends_with("\r\nBACKUP_LONG_DISTANCE=false\r\n"), "{text}");
-    let tuning = || Config::load(cli.dir(), [], &Flags::default()).unwrap().tuning;
-    assert_eq!((tuning().level, tuning().long_distance), (Some(7), Some(false)));
-    assert!(tuning().readers.is_some() && tuning().frame_bytes.is_some());
-
-    // They stand in .env: there they are changed.
-    let json = cli.json(&["tune", "--level", "-3", "--long-distance", "--apply"]).await;
-    assert!(json["applied"]["file"].as_str().unwrap().ends_with("/.env"), "{json}");
-    assert_eq!((&json["applied"]["changed"], json["applied"]["overridden"].as_array().map(Vec::len)), (&true.into(), Some(0)));
-    assert_eq!(
-        (number(&dotenv, "BACKUP_FRAME_MB"), tuning().level, tuning().long_distance),
-        (json["choice"]["frameMb"].as_i64().unwrap(), Some(-3), Some(true))
-    );
-
-    // In rocket.toml they count less, and that is said.
-    std::fs::write(&toml, "[default]\nport = 8000 # ours\n\n[release]\nport = 80\n").unwrap();
-    let json = cli.json(&["tune", "--level", "5", "--apply=rocket.toml"]).await;
-    let text = std::fs::read_to_string(&toml).unwrap();
-    assert!(text.starts_with("[default]\nport = 8000 # ours\n\n[release]\nport = 80\n\n[default.backup]\nlevel = 5\n"), "{text}");
-    assert!(json["applied"]["overridden"].as_array().unwrap().contains(&"BACKUP_LEVEL in .env".into()), "{json}");
-    assert_eq!(tuning().level, Some(-3));
-    std::fs::write(&dotenv, format!("{uri}\n")).unwrap();
-    let warned = Cli::env(cli, "BACKUP_LEVEL", "2");
-    let said = warned.run(&["tune", "--level", "9", "--apply"]).await;
-    assert!(said.stdout.contains("warning: BACKUP_LEVEL in the environment counts more"), "{said:?}");
-    assert_eq!((number(&toml, "level"), std::fs::read_to_string(&dotenv).unwrap()), (9, format!("{uri}\n")), "where they stand");
 }
 
 #[tokio::test]
 async fn what_cannot_be_is_told_and_changes_nothing() {
     let server = Server::standalone().await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    refused(&cli, &cli.run(&["tune", "--apply"]).await, 1, "the source has nothing to back up");
+    refused(&cli, &cli.run(&["tune"]).await, 1, "the source has nothing to back up");
     let shop = server.client().await.database("shop");
     shop.run_command(doc! { "create": "empty" }).await.unwrap();
     shop.run_command(doc! { "create": "seen", "viewOn": "empty" }).await.unwrap();
     refused(
         &cli,
-        &cli.run(&["tune", "--apply"]).await,
+        &cli.run(&["tune"]).await,
         1,
         "no documents to measure: every collection that a backup would take (1) is empty",
     );
-    refused(&cli, &cli.run(&["tune", "--include", "shop.seen", "--apply"]).await, 1, "only views (1), which hold no documents");
-    refused(&cli, &cli.run(&["tune", "--apply=settings.ini"]).await, 2, "expected .env or rocket.toml");
+    refused(&cli, &cli.run(&["tune", "--include", "shop.seen"]).await, 1, "only views (1), which hold no documents");
     refused(&cli, &cli.run(&["tune", "--level", "20"]).await, 2, "expected a whole number from -7 to 19");
     std::fs::write(cli.dir().join("file"), "").unwrap();
     refused(&cli, &cli.run(&["tune", "--path", "file/below"]).await, 1, "file");
@@ -161,14 +113,7 @@ async fn what_cannot_be_is_told_and_changes_nothing() {
     let begin = Instant::now();
     refused(&cli, &cli.run(&["tune", "--source", &nobody]).await, 1, "the source does not answer");
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
-    // What was measured is told, also where the file cannot be edited.
-    shop.run_command(doc! { "insert": "empty", "documents": [{ "_id": 1 }] }).await.unwrap();
-    let inline = "default.backup = { path = \"backups\" }\n";
-    std::fs::write(cli.dir().join("rocket.toml"), inline).unwrap();
-    let output = cli.run(&["tune", "--apply=rocket.toml"]).await;
-    assert_eq!(output.code, Some(2), "{output:?}");
-    assert!(output.stdout.contains("\nchoice  ") && output.stderr.contains("in a way that cannot be edited"), "{output:?}");
-    assert_eq!(std::fs::read_to_string(cli.dir().join("rocket.toml")).unwrap(), inline);
+    refused(&cli, &cli.run(&["tune", "--apply"]).await, 2, "tune writes nothing; paste the two lines that it prints into .env");
 }
 
 #[tokio::test]
@@ -192,7 +137,7 @@ async fn a_stop_in_the_middle_leaves_nothing() {
     fill(&server, 12_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     for phase in PHASES {
-        let mut child = cli.spawn(&["tune", "--apply"]);
+        let mut child = cli.spawn(&["tune"]);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap() == phase), "{phase}");
         let begin = Instant::now();

@@ -12,11 +12,10 @@ const CHANGED: usize = 8;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 7] = [
     ("archive", fuzz::archive),
     ("columns", fuzz::columns),
     ("documents", fuzz::documents),
-    ("dotenv", fuzz::dotenv),
     ("frames", fuzz::frames),
     ("manifest", fuzz::manifest),
     ("metadata", fuzz::metadata),

@@ -270,6 +270,7 @@ const OTHERS: &[Meant] = &[
         &["serve", "backup"],
         "BACKUP_CRON or BACKUP_INTERVAL_HOURS say when `bsonvault serve` takes backups",
     ),
+    (&["--apply", "--write"], &["tune"], "leave it out: tune writes nothing; paste the two lines that it prints into .env"),
     (&["--token", "--admin-token"], &["serve"], "ADMIN_TOKEN_SHA256 holds the hash of a token, which `bsonvault token` makes"),
     (&["--bind", "--listen", "--bind-ip", "--bindip"], &["serve"], "--address IP and --port PORT say where to listen"),
 ];

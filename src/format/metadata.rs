@@ -4,7 +4,7 @@
 pub mod read;
 pub mod text;
 
-use bson::{Bson, Document, RawDocument};
+use bson::RawDocument;
 use serde_json::Value;
 
 use super::manifest::CollectionKind;
@@ -14,22 +14,6 @@ pub const LIMIT: u64 = 256 * 1024 * 1024;
 
 /// The deepest JSON that is written. Readers refuse deeper ones: `serde_json` at 128 levels, some of which the file around it takes.
 const MAX_DEPTH: usize = 100;
-
-/// The document in canonical Extended JSON, or `None` where it holds what JSON cannot: text that is not UTF-8, or more levels
-/// than readers take.
-#[must_use]
-pub fn canonical_json(document: &RawDocument) -> Option<Value> {
-    let json = Document::try_from(document).ok().map(|d| Bson::Document(d).into_canonical_extjson())?;
-    (depth(&json) <= MAX_DEPTH).then_some(json)
-}
-
-fn depth(json: &Value) -> usize {
-    match json {
-        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
 
 /// The content of a metadata file: `options` (left out when empty), `indexes`, `uuid` (left out when there is none),
 /// `collectionName` and `type`, in this order. What JSON cannot hold is left out.

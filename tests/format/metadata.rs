@@ -7,7 +7,7 @@ use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::format::manifest::CollectionKind;
 use bsonvault::format::metadata::read::{Metadata, Versions};
-use bsonvault::format::metadata::{self, canonical_json};
+use bsonvault::format::metadata::{self, text::canonical};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -202,10 +202,10 @@ proptest! {
         let [document, index] = [document, index].map(|d| RawDocumentBuf::from_bytes(d).unwrap());
         let text = metadata::write("c", CollectionKind::Collection, None, &document, [index.as_ref()]);
         // Text is only lost where JSON has none for it.
-        if let (Some(options), Some(index)) = (canonical_json(&document), canonical_json(&index)) {
+        if let (Some(options), Some(index)) = (canonical(&document), canonical(&index)) {
             let read = Metadata::parse(&text).unwrap();
-            prop_assert_eq!(canonical_json(&read.options), Some(options));
-            prop_assert_eq!(canonical_json(&read.indexes[0]), Some(index));
+            prop_assert_eq!(canonical(&read.options), Some(options));
+            prop_assert_eq!(canonical(&read.indexes[0]), Some(index));
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::format::metadata;
+use crate::format::metadata::text;
 
 /// A BSON document. A manifest holds its bytes, which count, and JSON for people, which does not keep every value. The JSON is made when it is
 /// written and not kept: as a tree it takes twenty times the bytes.
@@ -27,7 +27,7 @@ impl RawValue {
     /// Canonical Extended JSON, or null where the document cannot be shown in it.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        metadata::canonical_json(&self.bson).unwrap_or(serde_json::Value::Null)
+        text::canonical(&self.bson).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 }
 

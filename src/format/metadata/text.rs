@@ -1,6 +1,6 @@
 //! Canonical Extended JSON as text, with the order of fields that the document has: the order of an index's keys counts.
 
-use bson::{Document, RawDocument};
+use bson::{Bson, Document, RawDocument};
 
 use super::MAX_DEPTH;
 use crate::format::document::{Element, Elements, Writer};
@@ -88,7 +88,11 @@ fn value(element: Element<'_>, depth: usize, text: &mut String) -> Option<()> {
             let mut alone = Writer::with_capacity(bytes.len() + 8);
             alone.element(kind, "v", bytes);
             let alone = alone.raw().ok()?;
-            let value = Document::try_from(&*alone).ok()?.remove("v")?;
+            let value = match Document::try_from(&*alone).ok()?.remove("v")? {
+                // One with a sign would be written as no reader reads it.
+                Bson::Double(number) if number.is_nan() => Bson::Double(f64::NAN),
+                value => value,
+            };
             text.push_str(&value.into_canonical_extjson().to_string());
             Some(())
         }
@@ -119,7 +123,7 @@ fn is_plain(document: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use bson::spec::BinarySubtype;
-    use bson::{Binary, Bson, RawDocumentBuf, Regex, Timestamp, doc, rawdoc};
+    use bson::{Binary, RawDocumentBuf, Regex, Timestamp, doc, rawdoc};
 
     use super::*;
 

@@ -8,6 +8,7 @@
 //! - [`repository`]: where backups live, and which of them stay.
 //! - [`mongo`], [`source`], [`sink`]: the driver, reading, writing.  [`pipeline`]: bounded stages between repositories and servers.
 //! - [`interop`]: dumps that mongodump made.
+//! - [`oplog`]: its entries, followed from a source, to a catalog and into a target.
 //! - [`engine`]: one verb a file.
 //! - [`config`]: the settings, validated.  [`service`]: jobs, schedule, status.  [`api`]: REST.  [`cli`]: the command line.
 pub mod api;
@@ -22,6 +23,7 @@ pub mod format;
 pub mod interop;
 pub mod mongo;
 pub mod names;
+pub mod oplog;
 pub mod pipeline;
 pub mod repository;
 pub mod schedule;

@@ -17,8 +17,8 @@ use bsonvault::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use bsonvault::format::metadata::read::{Metadata, Versions, extended};
 use bsonvault::format::metadata::{self, text};
 use bsonvault::format::mongodump::read::{Event, Reader};
-use bsonvault::format::oplog::{Entry, Head, Transactions};
 use bsonvault::format::readable;
+use bsonvault::oplog::{Entry, Head, Transactions};
 
 /// The largest frame that is decoded: a claim of more is a matter of the limit, which other tests have.
 const LARGEST: usize = 4 * 1024 * 1024;

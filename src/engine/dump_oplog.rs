@@ -1,13 +1,13 @@
 //! The oplog of a dump, as a slice of a backup.
 
-use super::identity::Identities;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, Collection, Consistency, ConsistencyKind, OplogSlice, Segment};
-use crate::format::oplog::Head;
 use crate::names::SYSTEM_DATABASES;
+use crate::oplog::Head;
+use crate::oplog::catalog::resolver::Identities;
 use crate::pipeline::write::RangeWriter;
 
 /// A slice that is being adopted.

@@ -13,7 +13,6 @@ mod in_place;
 mod keeping;
 mod later;
 mod oldest;
-pub mod outline;
 mod overwrites;
 mod plan;
 mod pour;

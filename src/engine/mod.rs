@@ -8,7 +8,6 @@ pub mod cleanup;
 pub mod download;
 mod dump_oplog;
 pub mod export;
-mod identity;
 pub mod import;
 pub mod record;
 mod replayed;

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::import::outline::{Outline, Outlined};
 use super::import::select::AskedFor;
 use crate::context::cpu::CpuPool;
 use crate::error::Result;
 use crate::format::document::{self, Documents};
 use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
 use crate::names::Namespace;
+use crate::oplog::catalog::{Outline, Outlined};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Store;
 

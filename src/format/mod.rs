@@ -11,7 +11,6 @@ pub mod key;
 pub mod manifest;
 pub mod metadata;
 pub mod mongodump;
-pub mod oplog;
 pub mod progress;
 pub mod readable;
 pub mod reader;

@@ -469,7 +469,7 @@ fn build(
 
 /// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`. Where what stands there must stay, the query matches nothing, and the server
 /// finds the `_id` taken.
-pub(super) fn upsert(document: &[u8], repeats: Repeats) -> Result<Vec<u8>> {
+pub(crate) fn upsert(document: &[u8], repeats: Repeats) -> Result<Vec<u8>> {
     let (kind, id) = document::id(document)?.ok_or_else(|| {
         Error::new(ErrorKind::Refused, "a document without _id holds Timestamp(0, 0), which this server would replace")
             .hint("import into a newer server: 8.0, or the newest patch of 5.0, 6.0 or 7.0")

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use bson::{RawDocumentBuf, rawdoc};
 
 use super::insert::{Inserter, Repeats, refused};
-use super::replay::Place;
 use super::settle::LIMIT;
 use super::{Attempts, CollectionSpec, Problem, Target, indexes, write_concern_error, write_errors};
 use crate::context::cpu::CpuPool;
@@ -19,16 +18,17 @@ use crate::format::digest::Content;
 use crate::format::document::{self, Element, Elements, TYPE_TIMESTAMP, Writer};
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
+use crate::names::Namespace;
 
 /// From this version on servers do not look at names inside of what an update writes.
-pub(super) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
+pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
 
 /// The type byte of a date, which is as long as a timestamp.
 const TYPE_DATE: u8 = 0x09;
 
 /// Puts such a document where none has its `_id`.
-pub(super) async fn put(target: &Target, place: &Place, document: &[u8]) -> Result<()> {
-    let spec = CollectionSpec { has_rules: place.has_rules, ..CollectionSpec::standing(place.namespace.clone()) };
+pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool, document: &[u8]) -> Result<()> {
+    let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(collection.clone()) };
     let inserter = Inserter::new(target.clone(), Arc::new(spec), CpuPool::of_this_machine());
     inserter.insert_masked(document, &mut Content::default()).await
 }

@@ -13,15 +13,14 @@ pub mod kept;
 pub mod lease;
 pub mod leftovers;
 pub mod limits;
-mod masked;
+pub(crate) mod masked;
 mod merge;
 pub mod prepare;
 pub mod publish;
 mod record;
-pub mod replay;
 pub mod scratch;
 mod series;
-mod settle;
+pub(crate) mod settle;
 mod specification;
 pub mod staging;
 pub mod users;
@@ -104,7 +103,7 @@ impl Target {
     }
 
     /// The reply of a command that takes no longer than `limit`; a write concern that was not met is an error of the server's.
-    async fn try_run(
+    pub(crate) async fn try_run(
         &self,
         database: &str,
         command: RawDocumentBuf,
@@ -115,7 +114,7 @@ impl Target {
     }
 
     /// A command that may be repeated without harm, until it succeeds or fails for good.
-    async fn run(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
+    pub(crate) async fn run(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(self, what);
         loop {
             match self.try_run(database, command.clone(), Some(command::COMMAND_LIMIT)).await? {
@@ -168,7 +167,7 @@ impl Target {
 }
 
 /// The patience with one step.
-struct Attempts<'a> {
+pub(crate) struct Attempts<'a> {
     target: &'a Target,
     what: &'a str,
     tried: u32,
@@ -177,7 +176,7 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(target: &'a Target, what: &'a str) -> Self {
+    pub(crate) fn new(target: &'a Target, what: &'a str) -> Self {
         Self { target, what, tried: 1, failing_since: None, pause: FIRST_PAUSE }
     }
 
@@ -187,7 +186,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Returns when it is time to try again after this error, or gives the error where that is of no use.
-    async fn again(&mut self, error: DriverError) -> Result<()> {
+    pub(crate) async fn again(&mut self, error: DriverError) -> Result<()> {
         if !is_transient(&error) {
             return Err(describe(self.target.connection.role(), self.what, error));
         }
@@ -195,7 +194,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The same after a problem that a reply named.
-    async fn again_after(&mut self, problem: Problem) -> Result<()> {
+    pub(crate) async fn again_after(&mut self, problem: Problem) -> Result<()> {
         let is_late = problem.code == code::WRITE_CONCERN_FAILED;
         if !is_transient_code(problem.code) && !is_late {
             return Err(problem.error(self.what));
@@ -225,7 +224,7 @@ impl<'a> Attempts<'a> {
 
 /// Something that a reply which says `ok: 1` names as failed.
 #[derive(Debug, Clone)]
-struct Problem {
+pub(crate) struct Problem {
     /// Which statement of the command; 0 for a write concern.
     index: usize,
     code: i32,
@@ -246,17 +245,17 @@ impl Problem {
         !is_transient_code(self.code) && !matches!(self.code, code::MIXED_SCHEMA | code::COLLECTION_UUID_MISMATCH)
     }
 
-    fn error(&self, what: &str) -> Error {
+    pub(crate) fn error(&self, what: &str) -> Error {
         let kind = if self.code == code::UNAUTHORIZED { ErrorKind::Denied } else { ErrorKind::Server };
         Error::new(kind, format!("{what}: {} (code {})", self.message, self.code))
     }
 }
 
-fn write_errors(reply: &Document) -> Vec<Problem> {
+pub(crate) fn write_errors(reply: &Document) -> Vec<Problem> {
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     errors.iter().filter_map(|e| e.as_document().map(Problem::of)).collect()
 }
 
-fn write_concern_error(reply: &Document) -> Option<Problem> {
+pub(crate) fn write_concern_error(reply: &Document) -> Option<Problem> {
     reply.get_document("writeConcernError").ok().map(Problem::of)
 }

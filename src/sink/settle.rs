@@ -11,25 +11,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::command;
 
 /// How long one command may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// The pause before it is asked again whether a command whose reply was lost is still at work.
 const SETTLING: Duration = Duration::from_millis(50);
 
 /// Sends writes that carry a comment of their own, by which the server is asked whether one of them is still at work.
 #[derive(Debug)]
-pub(super) struct Settled {
-    pub(super) target: Target,
+pub(crate) struct Settled {
+    pub(crate) target: Target,
     /// What its commands are known by on the server.
-    pub(super) comment: String,
+    pub(crate) comment: String,
 }
 
 impl Settled {
-    pub(super) fn new(target: Target, what: &str) -> Self {
+    pub(crate) fn new(target: Target, what: &str) -> Self {
         Self { target, comment: format!("bsonvault {what} {}", Uuid::new_v4()) }
     }
 
     /// A write that may be repeated, and that has the comment.
-    pub(super) async fn write(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
+    pub(crate) async fn write(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(&self.target, what);
         loop {
             match self.target.try_run(database, command.clone(), Some(LIMIT)).await? {
@@ -44,7 +44,7 @@ impl Settled {
     }
 
     /// Waits until no command with the comment is at work any more.
-    pub(super) async fn settle(&self, what: &str) -> Result<()> {
+    pub(crate) async fn settle(&self, what: &str) -> Result<()> {
         let mut attempts = Attempts::new(&self.target, what);
         let waiting = Instant::now();
         loop {

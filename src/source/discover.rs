@@ -8,7 +8,7 @@ use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
-use super::oplog;
+use super::optime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, LeftOut, Topology};
 use crate::mongo::catalog::{self, ListedCollection};
@@ -363,7 +363,7 @@ async fn confirmed(connection: &Connection, time: Option<Timestamp>) -> Result<O
     let Some(time) = time.filter(|_| !connection.writable && connection.topology == Topology::ReplicaSet) else {
         return Ok(time);
     };
-    let committed = match oplog::now(connection).await {
+    let committed = match optime::now(connection).await {
         Ok(committed) => committed,
         // It must not be read; then the listing's own time has to do.
         Err(e) if e.kind() == ErrorKind::Denied => return Ok(Some(time)),
@@ -372,7 +372,7 @@ async fn confirmed(connection: &Connection, time: Option<Timestamp>) -> Result<O
     if committed >= time {
         return Ok(Some(time));
     }
-    Ok((!oplog::changes_catalog_after(connection, committed).await?).then_some(committed))
+    Ok((!optime::changes_catalog_after(connection, committed).await?).then_some(committed))
 }
 
 /// About how much a collection holds, as the server's own counters say.

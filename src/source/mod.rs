@@ -3,7 +3,7 @@
 pub mod accounts;
 pub mod discover;
 pub mod link;
-pub mod oplog;
+pub mod optime;
 pub mod ranges;
 pub mod sample;
 pub mod scan;

@@ -25,16 +25,16 @@ use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
-pub(super) const BATCH_LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const BATCH_LIMIT: Duration = Duration::from_secs(90);
 
 /// How long to keep trying while nothing comes: longer than an election, and than the restart of a member.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first wait between two tries; each further one is twice as long.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest wait between two tries.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often batches are halved while none arrives: over a link that breaks again and again, a small one may get through.
 const HALVINGS: u32 = 6;

@@ -1,11 +1,11 @@
 //! What stands at the end of an oplog slice, from entries as servers of 4.4 to 6.0 write them.
 
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
-use bsonvault::engine::import::outline::{Outline, Outlined};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
-use bsonvault::format::oplog::Entry;
+use bsonvault::oplog::Entry;
+use bsonvault::oplog::catalog::{Outline, Outlined};
 use uuid::Uuid;
 
 /// The listing's time; entries of [`Oplog`] come after it unless they are dated otherwise.

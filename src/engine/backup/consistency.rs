@@ -12,7 +12,8 @@ use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::Standing;
 use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
-use crate::source::{discover, oplog};
+use crate::oplog::tail;
+use crate::source::{discover, optime};
 
 /// At what time the ranges are read, and what makes up for those that cannot be read at it.
 #[derive(Debug)]
@@ -157,7 +158,7 @@ impl ConsistencyPoint {
             return Ok((Consistency { exceptions, ..snapshot }, None));
         }
         let kept = slice.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
-        let now = oplog::now(&prepared.connection).await?;
+        let now = optime::now(&prepared.connection).await?;
         let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
         let kept = kept.finish(to, !self.allow_inconsistent).await;
         *slice = None;
@@ -179,7 +180,7 @@ impl ConsistencyPoint {
         let mut exceptions = Vec::new();
         for (found, read) in prepared.listing.collections.iter().zip(&read.collections) {
             let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
-            let reason = match oplog::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
+            let reason = match tail::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
                 Ok(false) => continue,
                 _ if self.rely() => return Vec::new(),
                 Ok(true) => "capped, and written to while the backup ran".to_owned(),

@@ -19,11 +19,11 @@ use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
 use crate::names::{BackupName, Namespace, NamespacePattern};
+use crate::oplog::tail::{self, Start};
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::steer::LevelController;
 use crate::source::discover::{self, CollectionInfo, Documents, Listing, Selection, Size};
 use crate::source::link::{self, Link};
-use crate::source::oplog::{self, Start};
 use crate::source::ranges::{self, Division, Range};
 
 /// Cursors at a time over a distant link, where most of each one's time is waiting.
@@ -410,7 +410,7 @@ impl Prepared {
             _ if self.selection.documents != Documents::All => {
                 Err(Error::new(ErrorKind::Refused, "it is about all documents, and not all are read"))
             }
-            Topology::ReplicaSet => oplog::start(connection).await.map(Some),
+            Topology::ReplicaSet => tail::start(connection).await.map(Some),
             Topology::Standalone | Topology::Sharded => Ok(None),
         };
         let start = match start {

@@ -15,10 +15,10 @@ use crate::format::manifest::{Segment, Source};
 use crate::format::{key, manifest};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace};
+use crate::oplog::tail::Start;
 use crate::repository::backend::{Entry, Lock, Store};
 use crate::repository::catalog::{Catalog, State, Summary};
 use crate::source::discover::{CollectionInfo, Listing, Size};
-use crate::source::oplog::Start;
 use crate::source::ranges::{IdValue, Range};
 use crate::system;
 

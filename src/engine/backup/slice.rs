@@ -19,8 +19,8 @@ use crate::format::digest::Content;
 use crate::format::journal::OplogStep;
 use crate::format::key;
 use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
+use crate::oplog::tail::{Start, Tail};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
-use crate::source::oplog::{Start, Tail};
 
 /// How long to wait between two pieces.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -3,13 +3,9 @@
 //! mongorestore applies every entry of an oplog, by the names in it, where an import applies what counts, by identity. So of the slice only that is left
 //! which is about the documents that are exported and which they may not have seen yet; and where names and identities part, the export is refused.
 
-mod filter;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-pub(super) use self::filter::Filter;
-use self::filter::{Known, Rules};
 use super::ExportOptions;
 use super::select::passes;
 use crate::engine::import::select::AskedFor;
@@ -18,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, OplogSlice};
 use crate::mongo::Version;
 use crate::names::{Namespace, SYSTEM_DATABASES};
+use crate::oplog::filter::{Filter, Known, Rules};
 use crate::repository::catalog::Backup;
 
 /// From this version on servers apply deletes in capped collections.

@@ -19,8 +19,9 @@ use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::names::{BUCKETS_PREFIX, Namespace};
+use crate::oplog::apply;
 use crate::sink::users::WantedAccounts;
-use crate::sink::{CollectionSpec, Standing, Target, indexes, kept, limits, prepare, replay};
+use crate::sink::{CollectionSpec, Standing, Target, indexes, kept, limits, prepare};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -298,7 +299,7 @@ pub(super) async fn make<'a>(
         return Ok(plan);
     }
     if let Some(slice) = &plan.slice {
-        replay::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
+        apply::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
     }
 
     // 4. What the mode forbids, what would be emptied, and what goes beside.

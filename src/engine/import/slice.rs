@@ -14,11 +14,11 @@ use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
 use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
-use crate::format::oplog::Committed;
 use crate::names::Namespace;
+use crate::oplog::Committed;
+use crate::oplog::apply::{Place, Replay};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::catalog::Backup;
-use crate::sink::replay::{Place, Replay};
 
 /// How often the entries of a frame are in memory while they are replayed.
 const COPIES: u64 = 4;

@@ -132,7 +132,7 @@ async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have
     let bytes = std::fs::read(part.join("oplog.bson")).unwrap();
     let mut operations = 0;
     for entry in Documents::of(&bytes) {
-        bsonvault::format::oplog::Entry::parse(entry.unwrap())
+        bsonvault::oplog::Entry::parse(entry.unwrap())
             .unwrap()
             .each(&mut |operation| {
                 assert!(["d.journal", "d.left"].contains(&operation.namespace), "{}", operation.namespace);

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bsonvault::context::cpu::CpuPool;
-use bsonvault::engine::import::outline::{Outline, Outlined};
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document;
 use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role, catalog};
 use bsonvault::names::{Namespace, SYSTEM_DATABASES};
+use bsonvault::oplog::apply::{Place, Replay, Replayed};
+use bsonvault::oplog::catalog::{Outline, Outlined};
 use bsonvault::sink::Target;
-use bsonvault::sink::replay::{Place, Replay, Replayed};
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -122,7 +122,7 @@ impl Slice {
         }
         let behaves_as = connection.behaves_as().await;
         let target = Target::new(connection, behaves_as, CancellationToken::new());
-        bsonvault::sink::replay::refuse_without_rights(&target, places.values()).await.unwrap();
+        bsonvault::oplog::apply::refuse_without_rights(&target, places.values()).await.unwrap();
         let mut replay = Replay::with_lanes(target, places, outlined.committed.clone(), CpuPool::new(2), lanes).await.unwrap();
         for frame in frames {
             replay.take(frame.clone()).await.unwrap();

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use crate::error::Result;
 use crate::format::document::{Element, Elements, Writer};
-use crate::format::oplog::text;
+use crate::oplog::text;
 
 const MINIMUM: &[u8] = b"control.min.";
 const MAXIMUM: &[u8] = b"control.max.";

@@ -6,6 +6,7 @@
 mod fields;
 mod indexes;
 mod options;
+pub mod resolver;
 mod series;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,8 +19,8 @@ use self::indexes::Indexes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Sha256Hex};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
-use crate::format::oplog::{Committed, Entry, Operation, OperationKind, Transactions, text, uuid};
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
+use crate::oplog::{Committed, Entry, Operation, OperationKind, Transactions, text, uuid};
 
 const VIEWS: &str = "system.views";
 

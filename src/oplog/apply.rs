@@ -18,12 +18,12 @@ pub use self::rights::refuse_without_rights;
 
 use self::plan::Planner;
 use self::send::Sender;
-use super::{Identity, Target, write_errors};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind};
-use crate::format::oplog::Committed;
 use crate::names::Namespace;
+use crate::oplog::Committed;
+use crate::sink::{Identity, Target, write_errors};
 
 /// How many commands are under way at a time. The operations on one document are always in the same lane.
 const LANES: usize = 2;

@@ -4,7 +4,7 @@ use super::fields::{Fields, is_true};
 use super::series;
 use crate::error::{Error, Result};
 use crate::format::document::{Element, Elements};
-use crate::format::oplog::text;
+use crate::oplog::text;
 
 /// The indexes of a collection as `listIndexes` gives them.
 #[derive(Debug, Clone, Default)]

@@ -9,9 +9,9 @@ use super::plan::{Change, Work};
 use super::{Holds, Place};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Writer, type_name};
-use crate::format::oplog::OperationKind;
 use crate::mongo::failure::{code_of, describe};
 use crate::mongo::{Version, command};
+use crate::oplog::OperationKind;
 use crate::sink::insert::{Repeats, upsert};
 use crate::sink::masked::{self, NAMES_ARE_FREE};
 use crate::sink::settle::{LIMIT, Settled};
@@ -162,7 +162,7 @@ impl Sender {
                 .await?;
         }
         if self.target.connection.version < NAMES_ARE_FREE && document::has_operator_names(document)? {
-            return masked::put(&self.target, place, document).await;
+            return masked::put(&self.target, &place.namespace, place.has_rules, document).await;
         }
         let update = command("update", place, "updates", &upsert(document, Repeats::Refuse)?, &self.settled.comment)?;
         self.settled.write(&what, &place.namespace.database, update).await.map(|_| ())

@@ -4,7 +4,7 @@ use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 
 use super::*;
 use crate::format::manifest::ClusterTime;
-use crate::format::oplog::Transactions;
+use crate::oplog::Transactions;
 
 const LISTED: u32 = 100;
 

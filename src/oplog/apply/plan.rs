@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::{Holds, Place, Shared};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Writer};
-use crate::format::oplog::{Committed, Entry, Operation, OperationKind};
 use crate::format::value::{self, Text};
+use crate::oplog::{Committed, Entry, Operation, OperationKind};
 
 /// What is to be done to the target, in this order.
 #[derive(Debug)]

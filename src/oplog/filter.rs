@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Element, Elements, Writer};
 use crate::format::manifest::{Collection, CollectionKind};
-use crate::format::oplog::{Committed, Entry, Operation, OperationKind, Part, Step, text, uuid};
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
+use crate::oplog::{Committed, Entry, Operation, OperationKind, Part, Step, text, uuid};
 
 const VIEWS: &str = "system.views";
 
@@ -17,18 +17,18 @@ const VIEWS: &str = "system.views";
 const MAX_DEPTH: usize = 10;
 
 /// What does not change on the way.
-pub(super) struct Rules {
+pub struct Rules {
     /// Which entries count.
-    pub(super) committed: Committed,
+    pub committed: Committed,
     /// Whether the export would hold what has this name.
-    pub(super) wanted: Box<dyn Fn(&Namespace) -> bool + Send + Sync>,
+    pub wanted: Box<dyn Fn(&Namespace) -> bool + Send + Sync>,
     /// Whether the source's version applies deletes in capped collections.
-    pub(super) deletes_in_capped: bool,
+    pub deletes_in_capped: bool,
 }
 
 /// A collection that is exported, or that the slice creates.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub struct Known {
     /// Where its documents are: of a time series, in its buckets.
     place: Namespace,
     name: Namespace,
@@ -42,7 +42,7 @@ pub(super) struct Known {
 
 impl Known {
     /// One of the backup's; of a capped one with the last document that was read, where the slice inserts that.
-    pub(super) fn listed(collection: &Collection, after: Option<(u8, Vec<u8>)>) -> Self {
+    pub fn listed(collection: &Collection, after: Option<(u8, Vec<u8>)>) -> Self {
         let name = collection.namespace();
         let is_series = collection.kind == CollectionKind::TimeSeries;
         let is_capped = collection.options.bson.get_bool("capped").unwrap_or(false);
@@ -53,7 +53,7 @@ impl Known {
 
 /// Follows a slice from its first entry to its last.
 #[derive(Clone)]
-pub(in crate::engine::export) struct Filter {
+pub struct Filter {
     rules: Arc<Rules>,
     known: HashMap<Uuid, Known>,
     /// The names that collections have or had.
@@ -74,17 +74,14 @@ enum Left {
 }
 
 impl Filter {
-    pub(super) fn new(
-        rules: Arc<Rules>,
-        known: HashMap<Uuid, Known>,
-        names: HashSet<Namespace>,
-        views: HashSet<Namespace>,
-    ) -> Self {
+    /// From the first entry on, by the collections known by their UUIDs, the names that they have, and those that are views or time series.
+    #[must_use]
+    pub fn new(rules: Arc<Rules>, known: HashMap<Uuid, Known>, names: HashSet<Namespace>, views: HashSet<Namespace>) -> Self {
         Self { rules, known, names, views, open: HashSet::new(), entries: 0 }
     }
 
     /// How many entries were left so far.
-    pub(in crate::engine::export) fn entries(&self) -> u64 {
+    pub fn entries(&self) -> u64 {
         self.entries
     }
 
@@ -92,7 +89,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] for what mongorestore cannot replay; [`ErrorKind::Damaged`].
-    pub(in crate::engine::export) fn kept(mut self, frame: &[u8]) -> Result<(Self, Vec<u8>)> {
+    pub fn kept(mut self, frame: &[u8]) -> Result<(Self, Vec<u8>)> {
         let mut kept = Vec::with_capacity(frame.len());
         for entry in Documents::of(frame) {
             self.take(entry?, &mut kept)?;
@@ -104,7 +101,7 @@ impl Filter {
     ///
     /// # Errors
     /// As for [`kept`](Self::kept).
-    pub(in crate::engine::export) fn screened(self, frame: &[u8]) -> Result<Self> {
+    pub fn screened(self, frame: &[u8]) -> Result<Self> {
         self.kept(frame).map(|(filter, _)| filter)
     }
 
@@ -379,5 +376,4 @@ fn refused(what: &str) -> Error {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

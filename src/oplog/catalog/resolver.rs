@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::format::manifest::{Collection, CollectionKind};
-use crate::format::oplog::{Entry, Operation, OperationKind, text, uuid};
 use crate::names::{Namespace, SYSTEM_DATABASES};
+use crate::oplog::{Entry, Operation, OperationKind, text, uuid};
 
 /// Takes a dump's oplog, and settles the identities of the dump's collections.
 #[derive(Debug)]
-pub(super) struct Identities {
+pub struct Identities {
     /// For each namespace that may hold documents of the dump, who bears the name.
     names: HashMap<Namespace, Bearers>,
     seen: HashSet<Uuid>,
@@ -31,7 +31,9 @@ struct Bearers {
 }
 
 impl Identities {
-    pub(super) fn new(collections: &[Collection]) -> Self {
+    /// Of a dump with these collections.
+    #[must_use]
+    pub fn new(collections: &[Collection]) -> Self {
         let names = collections.iter().filter(|c| c.kind != CollectionKind::View).flat_map(names_of);
         Self { names: names.map(|name| (name, Bearers::default())).collect(), seen: HashSet::new() }
     }
@@ -40,7 +42,7 @@ impl Identities {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where it writes to a collection without saying which, as servers before 3.6 do; [`ErrorKind::Damaged`].
-    pub(super) fn take(&mut self, entry: &[u8]) -> Result<()> {
+    pub fn take(&mut self, entry: &[u8]) -> Result<()> {
         let entry = Entry::parse(entry)?;
         entry.each(&mut |operation| match operation.kind {
             OperationKind::Nothing => Ok(()),
@@ -68,7 +70,7 @@ impl Identities {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where two have the same.
-    pub(super) fn settle(self, collections: &mut [Collection]) -> Result<()> {
+    pub fn settle(self, collections: &mut [Collection]) -> Result<()> {
         let mut taken: HashSet<Uuid> = HashSet::new();
         for collection in collections.iter() {
             if let Some(uuid) = collection.uuid.filter(|uuid| self.seen.contains(uuid))

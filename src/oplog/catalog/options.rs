@@ -5,7 +5,7 @@ use super::unsupported;
 use crate::error::Result;
 use crate::format::document::{Element, Writer};
 use crate::format::manifest::CollectionKind;
-use crate::format::oplog::text;
+use crate::oplog::text;
 
 /// How many seconds a bucket spans at most, by granularity.
 const SPANS: [(&str, i32); 3] = [("seconds", 3_600), ("minutes", 86_400), ("hours", 2_592_000)];

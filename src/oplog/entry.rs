@@ -3,17 +3,11 @@
 //! An entry is one operation, or an `applyOps` that holds several: those of a transaction, or of a batch that a client or the server put
 //! together. The bytes may be hostile: whatever is not as expected is an error.
 
-mod head;
-mod transactions;
-
 use uuid::Uuid;
 
-pub use head::Head;
-pub use transactions::{Committed, Transactions};
-
-use super::document::{self, Element, Elements};
-use super::manifest::ClusterTime;
 use crate::error::{Error, Result};
+use crate::format::document::{self, Element, Elements};
+use crate::format::manifest::ClusterTime;
 use crate::names::Namespace;
 
 /// How deep an `applyOps` inside an `applyOps` is looked into.

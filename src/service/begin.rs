@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Inner;
-use super::job::{BackupRequest, ImportRequest, Job, JobId, JobKind, Trigger};
+use super::job::{Job, JobId, JobKind, Trigger};
 use super::jobs::Claims;
+use super::requests::{BackupRequest, ImportRequest};
 use super::status::BackupState;
 use super::work::{self, Asked};
 use crate::clock;

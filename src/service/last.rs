@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::job::{BackupRequest, Job, JobKind, JobState};
+use super::job::{Job, JobKind, JobState};
+use super::requests::BackupRequest;
 
 /// How the last work of a kind ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,7 +76,8 @@ mod tests {
     use super::*;
     use crate::error::{Error, ErrorKind};
     use crate::format::manifest::ConsistencyKind;
-    use crate::service::job::{BackupResult, ImportResult, JobError, Trigger};
+    use crate::service::job::{JobError, Trigger};
+    use crate::service::results::{BackupResult, ImportResult};
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()

@@ -11,7 +11,10 @@ mod last;
 mod metrics;
 mod notices;
 mod prober;
+mod progress;
 mod rates;
+mod requests;
+mod results;
 mod retry;
 mod schedule;
 mod scheduler;
@@ -31,10 +34,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
-pub use self::job::{
-    BackupRequest, BackupResult, CollectionProgress, ImportMode, ImportRequest, ImportResult, ImportedCollection, Job, JobError,
-    JobId, JobKind, JobProgress, JobResult, JobState, NotImportableResult, RetentionResult, Trigger, VerifyProblem, VerifyResult,
-};
+pub use self::job::{Job, JobError, JobId, JobKind, JobState, Trigger};
 pub use self::jobs::JobView;
 use self::jobs::Jobs;
 pub use self::keep::Keep;
@@ -43,6 +43,11 @@ use self::metrics::{Metrics, Seen};
 use self::notices::Notices;
 use self::prober::Prober;
 pub use self::prober::Readiness;
+pub use self::progress::{CollectionProgress, JobProgress};
+pub use self::requests::{BackupRequest, ImportMode, ImportRequest};
+pub use self::results::{
+    BackupResult, ImportResult, ImportedCollection, JobResult, NotImportableResult, RetentionResult, VerifyProblem, VerifyResult,
+};
 pub use self::retry::NotTaken;
 pub use self::schedule::{Schedule, ScheduleChange};
 use self::scheduler::{Plan, Scheduler};

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::job::{CollectionProgress, Job, JobProgress};
+use super::job::Job;
+use super::progress::{CollectionProgress, JobProgress};
 use crate::context::progress::View;
 
 /// Over how long a rate is taken.

@@ -4,8 +4,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::job::{BackupRequest, Job, JobId, JobKind};
+use super::job::{Job, JobId, JobKind};
 use super::last::outcome;
+use super::requests::BackupRequest;
 
 /// How long after its first failure it is tried again. It is twice as long after each further one.
 const FIRST: TimeDelta = TimeDelta::minutes(1);

@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Inner;
-use super::job::{
-    BackupRequest, BackupResult, ImportRequest, ImportResult, JobKind, JobProgress, RetentionResult, VerifyProblem, VerifyResult,
-};
+use super::job::JobKind;
 use super::jobs::{Context, Failure};
 use super::keep::Keep;
+use super::progress::JobProgress;
+use super::requests::{BackupRequest, ImportRequest};
+use super::results::{BackupResult, ImportResult, RetentionResult, VerifyProblem, VerifyResult};
 use super::told;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};

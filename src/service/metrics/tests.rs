@@ -4,7 +4,8 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::ConsistencyKind;
 use crate::service::connections::{ConnectionError, ConnectionState};
-use crate::service::job::{BackupResult, ImportResult, JobError, Trigger};
+use crate::service::job::{JobError, Trigger};
+use crate::service::results::{BackupResult, ImportResult};
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()

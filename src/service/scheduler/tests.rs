@@ -1,7 +1,8 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::service::job::{BackupRequest, JobError, JobKind, JobState};
+use crate::service::job::{JobError, JobKind, JobState};
+use crate::service::requests::BackupRequest;
 
 fn every(hours: u32) -> Plan {
     Plan { enabled: true, cadence: Cadence::Every(NonZeroU32::new(hours).unwrap()) }

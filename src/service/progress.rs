@@ -1,0 +1,76 @@
+//! How far a job is, as it is kept and as programs read it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How far a job is; of one that did its work, all of that.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobProgress {
+    /// What it is doing, as a short phrase: `reading`.
+    pub phase: String,
+    /// Documents done in this phase.
+    pub documents: u64,
+    /// About how many there are; 0 where that is not known.
+    pub expected_documents: u64,
+    /// Bytes done in this phase, uncompressed.
+    pub bytes: u64,
+    /// About how many there are; 0 where that is not known.
+    pub expected_bytes: u64,
+    /// Documents a second, over the last few seconds.
+    pub documents_per_second: u64,
+    /// Bytes a second, over the last few seconds.
+    pub bytes_per_second: u64,
+    /// Collections that are done.
+    pub collections_done: u64,
+    /// Collections of this phase.
+    pub collections_total: u64,
+    /// Each collection of this phase; in events those that are being worked on, fifty at most.
+    pub collections: Vec<CollectionProgress>,
+}
+
+impl JobProgress {
+    /// That of work that is done: namespaces with their documents and bytes.
+    pub(super) fn done(collections: impl Iterator<Item = (String, u64, u64)>) -> Self {
+        let collections: Vec<CollectionProgress> = collections
+            .map(|(namespace, documents, bytes)| CollectionProgress {
+                namespace,
+                documents,
+                expected_documents: documents,
+                bytes,
+                expected_bytes: bytes,
+                finished: true,
+            })
+            .collect();
+        let documents = collections.iter().map(|c| c.documents).sum();
+        let bytes = collections.iter().map(|c| c.bytes).sum();
+        Self {
+            documents,
+            expected_documents: documents,
+            bytes,
+            expected_bytes: bytes,
+            collections_done: collections.len() as u64,
+            collections_total: collections.len() as u64,
+            collections,
+            ..Self::default()
+        }
+    }
+}
+
+/// How far a collection is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectionProgress {
+    /// Its namespace.
+    pub namespace: String,
+    /// Documents done.
+    pub documents: u64,
+    /// About how many there are; 0 where that is not known.
+    pub expected_documents: u64,
+    /// Bytes done, uncompressed.
+    pub bytes: u64,
+    /// About how many there are; 0 where that is not known.
+    pub expected_bytes: u64,
+    /// Whether all of it is done.
+    pub finished: bool,
+}

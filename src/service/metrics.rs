@@ -5,7 +5,6 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text;
@@ -16,21 +15,17 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Inner;
 use super::connections::DualState;
 use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
 use super::retry::NotTaken;
-use super::status::{BackupEntry, BackupState, own_group};
-use crate::clock;
+use super::status::{BackupEntry, BackupState};
 
 /// The media type of what [`MongoBackupService::metrics`](super::MongoBackupService::metrics) gives.
 pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the names of all metrics begin with.
 const PREFIX: &str = "bsonvault";
-/// How long the path of the backups may take to answer. Prometheus waits ten seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Upper bounds of the durations that are told apart, in seconds: from one to a day.
 const DURATIONS: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0];
 
@@ -49,24 +44,24 @@ pub(super) struct Metrics {
     import_documents: Counter,
     import_bytes: Counter,
     /// One looks at the path at a time: where a network file system hangs, so does one look, and not one more with each scrape.
-    looking: Arc<tokio::sync::Mutex<()>>,
+    pub(super) looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is looked up when it is asked for.
 pub(super) struct Seen {
-    now: DateTime<Utc>,
+    pub(super) now: DateTime<Utc>,
     /// None where they cannot be listed.
-    backups: Option<Arc<Vec<BackupEntry>>>,
+    pub(super) backups: Option<Arc<Vec<BackupEntry>>>,
     /// The group of the service's own.
-    own: Option<usize>,
-    free_bytes: Option<u64>,
-    jobs: Vec<(JobKind, JobState, u64)>,
-    accepting: bool,
-    state_file_replaced: bool,
-    schedule_enabled: bool,
-    next_run: Option<DateTime<Utc>>,
-    not_taken: Option<NotTaken>,
-    connections: Option<DualState>,
+    pub(super) own: Option<usize>,
+    pub(super) free_bytes: Option<u64>,
+    pub(super) jobs: Vec<(JobKind, JobState, u64)>,
+    pub(super) accepting: bool,
+    pub(super) state_file_replaced: bool,
+    pub(super) schedule_enabled: bool,
+    pub(super) next_run: Option<DateTime<Utc>>,
+    pub(super) not_taken: Option<NotTaken>,
+    pub(super) connections: Option<DualState>,
 }
 
 impl Metrics {
@@ -186,57 +181,6 @@ impl Metrics {
             page.register(name, help, unit, counter.clone());
         }
     }
-}
-
-impl Seen {
-    /// Looks everything up.
-    pub(super) async fn look(inner: &Arc<Inner>) -> Self {
-        let schedule = inner.scheduler.shown();
-        let (backups, free_bytes) = match tokio::time::timeout(PATIENCE, look_at_path(inner.clone())).await {
-            Ok(found) => found,
-            Err(_) => {
-                tracing::warn!("the path of the backups does not answer within {} s", PATIENCE.as_secs());
-                (None, None)
-            }
-        };
-        // One that cannot be used is as none; what is wrong with it is told where it is used.
-        let configured = inner.config.configured_source().ok().flatten();
-        let known = inner.prober.source();
-        let own = backups.as_ref().and_then(|found| own_group(found, configured.as_ref(), known.as_ref()));
-        Self {
-            now: clock::now(),
-            backups,
-            own,
-            free_bytes,
-            jobs: inner.jobs.count(),
-            accepting: inner.jobs.is_open(),
-            state_file_replaced: inner.state.replaced().is_some(),
-            schedule_enabled: schedule.plan.enabled,
-            next_run: schedule.next,
-            not_taken: schedule.not_taken,
-            connections: inner.prober.known(),
-        }
-    }
-}
-
-/// The backups and the free bytes. It goes on where whoever asked has given up, and keeps the next from piling up behind it.
-async fn look_at_path(inner: Arc<Inner>) -> (Option<Arc<Vec<BackupEntry>>>, Option<u64>) {
-    let turn = inner.metrics.looking.clone().lock_owned().await;
-    let engine = inner.engine.clone();
-    let look = engine.spawn(async move {
-        let _turn = turn;
-        let backups = match inner.listing.get().await {
-            Ok(backups) => Some(backups),
-            Err(e) => {
-                tracing::warn!("the backups cannot be listed: {e}");
-                None
-            }
-        };
-        let store = inner.catalog.store().clone();
-        let free = tokio::task::spawn_blocking(move || store.free_space()).await;
-        (backups, free.ok().flatten())
-    });
-    look.await.unwrap_or_default()
 }
 
 /// A page that is being written.

@@ -2,11 +2,12 @@
 //!
 //! It runs on the runtime that it was opened on. Jobs belong to it, not to whoever asked for them.
 
-mod begin;
 mod connections;
+mod inner;
 mod job;
 mod jobs;
 mod keep;
+mod kinds;
 mod last;
 mod metrics;
 mod notices;
@@ -18,30 +19,28 @@ mod results;
 mod retry;
 mod schedule;
 mod scheduler;
+mod seen;
 mod shown;
 mod state;
 mod status;
+mod task;
 mod told;
 pub mod webhook;
-mod work;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
+use self::inner::{Inner, missing};
 pub use self::job::{Job, JobError, JobId, JobKind, JobState, Trigger};
 pub use self::jobs::JobView;
-use self::jobs::Jobs;
 pub use self::keep::Keep;
 pub use self::metrics::METRICS_TYPE;
-use self::metrics::{Metrics, Seen};
-use self::notices::Notices;
-use self::prober::Prober;
+use self::metrics::Seen;
 pub use self::prober::Readiness;
 pub use self::progress::{CollectionProgress, JobProgress};
 pub use self::requests::{BackupRequest, ImportMode, ImportRequest};
@@ -50,28 +49,19 @@ pub use self::results::{
 };
 pub use self::retry::NotTaken;
 pub use self::schedule::{Schedule, ScheduleChange};
-use self::scheduler::{Plan, Scheduler};
 pub use self::shown::Answered;
-use self::shown::Shown;
-use self::state::State;
-use self::status::Listing;
 pub use self::status::{BackupEntry, BackupState, BackupStatus, LastRun, RunOutcome, RunningJob};
 use crate::clock;
-use crate::config::{Config, ServiceSettings};
+use crate::config::Config;
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
-use crate::repository::backend::{self, Store};
-use crate::repository::catalog::{Backup, Catalog, Described, Hold};
+use crate::repository::catalog::{Backup, Described, Hold};
 use crate::repository::retention::Rule;
 
-/// How long a place below the path of the backups may take to answer.
-const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 /// How often somebody looks at the backups, whoever asks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How long the path itself may take when the service begins.
-const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
 
 /// How long a download may keep its backup from being deleted.
 const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
@@ -97,21 +87,6 @@ const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub struct MongoBackupService(Arc<Inner>);
 
-struct Inner {
-    config: Config,
-    settings: ServiceSettings,
-    catalog: Catalog,
-    listing: Listing,
-    shown: Shown,
-    state: State,
-    jobs: Jobs,
-    scheduler: Scheduler,
-    prober: Prober,
-    metrics: Metrics,
-    notices: Notices,
-    engine: Handle,
-}
-
 impl MongoBackupService {
     /// Opens the service on the runtime that this is called on: its path, its state file, what is known of former jobs. Neither deployment is asked anything yet.
     ///
@@ -119,35 +94,19 @@ impl MongoBackupService {
     /// [`ErrorKind::Usage`] for settings that cannot be used; [`ErrorKind::Storage`] where path or state file cannot be written;
     /// [`ErrorKind::Busy`] where another service has the state file open.
     pub async fn open(config: Config) -> Result<Self> {
-        let settings = config.service()?;
-        let store = open_path(&config.path).await?;
-        let memory = config.tuning.memory_bytes;
-        let catalog = Catalog::new(store).within(memory).patient_for(PATIENCE);
-        let state = State::open(&settings.state).await?;
-        let engine = Handle::current();
-        let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
-        let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
-        let scheduler = Scheduler::open(state.clone(), plan).await?;
-        let listing = Listing::new(catalog.clone());
-        let shown = Shown::new(catalog.clone(), memory);
-        let prober = Prober::new(config.clone(), engine.clone());
-        let metrics = Metrics::new(clock::now());
-        let notices = Notices::new(settings.webhook.as_ref(), engine.clone())?;
-        let inner = Arc::new(Inner {
-            config,
-            settings,
-            catalog,
-            listing,
-            shown,
-            state,
-            jobs,
-            scheduler,
-            prober,
-            metrics,
-            notices,
-            engine,
-        });
-        inner.take_up(&interrupted).await?;
+        let (inner, interrupted) = Inner::open(config).await?;
+        let worker: Weak<Inner> = Arc::downgrade(&inner);
+        inner.jobs.served_by(worker);
+        let service = inner.clone();
+        let take = move |job: &Job| {
+            service.metrics.kept(job);
+            service.scheduler.hear(job);
+        };
+        inner.jobs.visit_ended(take).await?;
+        for job in &interrupted {
+            tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
+            inner.tell(job);
+        }
         Ok(Self(inner))
     }
 
@@ -188,7 +147,7 @@ impl MongoBackupService {
     /// Those of [`begin_backup`](Self::begin_backup); [`ErrorKind::Usage`] for what cannot be asked; [`ErrorKind::NotConfigured`] where
     /// it is to be imported and no target is configured. Nothing was done then.
     pub async fn begin_backup_of(&self, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
-        self.on_engine(move |inner| inner.begin(trigger, request)).await
+        self.on_engine(move |inner| kinds::backup::begin(inner, trigger, request)).await
     }
 
     /// Imports a backup into the target, and waits for it.
@@ -206,7 +165,7 @@ impl MongoBackupService {
     /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::Refused`] for one that is not complete, [`ErrorKind::Damaged`];
     /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] where another import writes to one of the databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {
-        self.on_engine(|inner| inner.begin_import(request)).await
+        self.on_engine(|inner| kinds::import::begin(inner, request)).await
     }
 
     /// Begins to verify a backup, and gives its job.
@@ -215,7 +174,7 @@ impl MongoBackupService {
     /// As for [`find`](Self::find); [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_verify(&self, name: &str, deep: bool) -> Result<JobId> {
         let name = name.to_owned();
-        self.on_engine(move |inner| inner.begin_verify(name, deep)).await
+        self.on_engine(move |inner| kinds::verify::begin(inner, name, deep)).await
     }
 
     /// Removes all but the newest `keep` complete backups, whatever else retention would keep, and what a crash left more than a day ago. What could
@@ -259,7 +218,7 @@ impl MongoBackupService {
             }
             inner.listing.forget();
             // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
-            deleted.map(drop).map_err(|e| if e.kind() == ErrorKind::NotFound { begin::missing() } else { e })
+            deleted.map(drop).map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })
         })
         .await
     }
@@ -505,51 +464,6 @@ impl MongoBackupService {
             Error::new(kind, message).cause(e)
         })?
     }
-}
-
-impl Inner {
-    /// Takes up what was before: how former jobs ended, and those that ended with the process. From now on every end is told.
-    async fn take_up(self: &Arc<Self>, interrupted: &[Job]) -> Result<()> {
-        let service = Arc::downgrade(self);
-        self.jobs.on_end(Box::new(move |job| {
-            if let Some(service) = service.upgrade() {
-                ended(&service, job);
-            }
-        }));
-        let service = self.clone();
-        let take = move |job: &Job| {
-            service.metrics.kept(job);
-            service.scheduler.hear(job);
-        };
-        self.jobs.visit_ended(take).await?;
-        for job in interrupted {
-            tracing::warn!(job = %job.id, kind = job.kind.name(), "was interrupted when the service ended");
-            ended(self, job);
-        }
-        Ok(())
-    }
-}
-
-/// The path of the backups, which must be one that can be written to.
-async fn open_path(path: &str) -> Result<Store> {
-    let of = path.to_owned();
-    let opened = async move {
-        let store = backend::blocking(path.as_ref(), move || Store::open(&of)).await?;
-        store.try_write().await?;
-        Ok(store)
-    };
-    tokio::time::timeout(PATIENCE_AT_FIRST, opened).await.unwrap_or_else(|_| {
-        let seconds = PATIENCE_AT_FIRST.as_secs();
-        Err(Error::new(ErrorKind::Storage, format!("the backup path {path} has not answered for {seconds} s"))
-            .hint("look after the disk or the network mount that it is on"))
-    })
-}
-
-/// What is done about every job that ended, before anyone who waits for it is told.
-fn ended(service: &Inner, job: &Job) {
-    service.metrics.ended(job);
-    service.scheduler.hear(job);
-    service.notices.tell(job);
 }
 
 #[cfg(test)]

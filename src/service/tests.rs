@@ -3,6 +3,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use super::state::State;
 use super::*;
 use crate::config::Flags;
 use crate::repository::backend::hang::Hang;

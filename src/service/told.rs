@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::Inner;
+use super::inner::Inner;
 use crate::engine::backup::BackupReport;
 use crate::engine::clean::CleanReport;
 use crate::engine::import::{ImportMode, ImportReport};

@@ -38,7 +38,7 @@ const ONLY: [(&str, &[&str]); 25] = [
     ("utoipa_swagger_ui", &["api/"]),
     ("governor", &["api/"]),
     ("subtle", &["api/"]),
-    ("redb", &["service/state.rs"]),
+    ("redb", &["service/state/"]),
     ("reqwest", &["service/webhook.rs"]),
     ("prometheus_client", &["service/metrics.rs"]),
     ("tokio_cron_scheduler", &["service/scheduler.rs"]),

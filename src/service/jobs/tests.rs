@@ -1,20 +1,55 @@
+use std::collections::HashMap;
 use std::sync::mpsc;
 
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+
+use super::live::UNFINISHED;
 use super::*;
 use crate::service::job::Trigger;
+use crate::service::state::Memory;
+
+type Work = Box<dyn FnOnce(JobContext) -> LocalBoxFuture<'static, Result<()>> + Send>;
+
+/// Does the work that a test gives it under a number, which is the parameter of its task.
+#[derive(Default)]
+struct Works {
+    given: Mutex<HashMap<usize, Work>>,
+    ended: Mutex<Vec<(JobId, JobState)>>,
+}
+
+impl Worker for Works {
+    fn work(self: Arc<Self>, task: Task, context: JobContext) -> LocalBoxFuture<'static, Result<(), Failure>> {
+        let stage = task.kind;
+        let work = lock(&self.given).remove(&task.parameters().unwrap()).unwrap();
+        async move { work(context).await.map_err(Failure::at(stage)) }.boxed_local()
+    }
+
+    fn ended(&self, job: &Arc<Job>) {
+        lock(&self.ended).push((job.id, job.state));
+    }
+}
 
 struct Bench {
     directory: tempfile::TempDir,
     jobs: Jobs,
+    works: Arc<Works>,
 }
 
 impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(&directory.path().join("state")).await.unwrap();
+        Self::over(state, directory).await
+    }
+
+    async fn over(state: State, directory: tempfile::TempDir) -> Self {
         let (jobs, interrupted) = Jobs::open(state, Handle::current()).await.unwrap();
         assert!(interrupted.is_empty());
-        Self { directory, jobs }
+        let works = Arc::new(Works::default());
+        let worker: Weak<Works> = Arc::downgrade(&works);
+        jobs.served_by(worker);
+        Self { directory, jobs, works }
     }
 
     /// What stays when the process is killed now.
@@ -24,21 +59,27 @@ impl Bench {
         Jobs::open(State::open(&copy).await.unwrap(), Handle::current()).await.unwrap()
     }
 
-    async fn submit(
+    async fn submit<F: Future<Output = Result<()>> + 'static>(
         &self,
         kind: JobKind,
-        claims: Claims,
-        work: impl FnOnce(Context) -> Result<()> + Send + 'static,
+        claims: BTreeSet<Claim>,
+        work: impl FnOnce(JobContext) -> F + Send + 'static,
     ) -> Result<JobId> {
-        let job = Job::new(kind, Trigger::Manual, clock::now());
-        let work = move |context| work(context).map_err(|error| Failure { stage: kind, error });
-        self.jobs.submit(job, claims, Box::new(work)).await
+        let number = {
+            let mut given = lock(&self.works.given);
+            let number = given.len();
+            given.insert(number, Box::new(|context| work(context).boxed_local()));
+            number
+        };
+        let submitted =
+            self.jobs.submit(Job::new(kind, Trigger::Manual, clock::now()), Task::new(kind, &number).unwrap(), claims).await;
+        submitted.inspect_err(|_| drop(lock(&self.works.given).remove(&number)))
     }
 
     /// A job that works until it is told to end, or stopped.
-    async fn hold(&self, kind: JobKind, claims: Claims) -> (JobId, mpsc::Sender<()>) {
+    async fn hold(&self, kind: JobKind, claims: BTreeSet<Claim>) -> (JobId, mpsc::Sender<()>) {
         let (end, ended) = mpsc::channel();
-        let work = move |context: Context| loop {
+        let work = async move |context: JobContext| loop {
             match ended.recv_timeout(Duration::from_millis(5)) {
                 Err(mpsc::RecvTimeoutError::Timeout) if context.stop.is_cancelled() => return Err(Error::interrupted()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -54,19 +95,17 @@ impl Bench {
     }
 }
 
-fn source() -> Claims {
-    Claims { source: true, ..Claims::default() }
+fn source() -> BTreeSet<Claim> {
+    BTreeSet::from([Claim::Source])
 }
 
-fn into(databases: &[&str]) -> Claims {
-    Claims { source: false, databases: databases.iter().map(|&d| d.to_owned()).collect() }
+fn into(databases: &[&str]) -> BTreeSet<Claim> {
+    databases.iter().map(|&d| Claim::Database(d.to_owned())).collect()
 }
 
 #[tokio::test]
 async fn a_job_is_known_before_during_and_after_its_work() {
     let bench = Bench::new().await;
-    let (told, ended) = mpsc::channel();
-    bench.jobs.on_end(Box::new(move |job| told.send((job.id, job.state)).unwrap()));
     let (id, end) = bench.hold(JobKind::Backup, source()).await;
     bench.is(id, JobState::Running).await;
     assert_eq!(bench.jobs.unfinished().len(), 1);
@@ -77,7 +116,7 @@ async fn a_job_is_known_before_during_and_after_its_work() {
         (JobState::Succeeded, None, true, true)
     );
     // Who waits is told when all is done: its claim is free, its end is kept, and others know.
-    assert_eq!(ended.try_recv().unwrap(), (id, JobState::Succeeded));
+    assert_eq!(*lock(&bench.works.ended), [(id, JobState::Succeeded)]);
     let (killed_now, interrupted) = bench.copy().await;
     assert_eq!((killed_now.job(id).await.unwrap().state, interrupted), (JobState::Succeeded, vec![]));
     let (again, _end) = bench.hold(JobKind::Backup, source()).await;
@@ -92,22 +131,22 @@ async fn what_is_claimed_refuses_others_with_the_holders_id() {
     let bench = Bench::new().await;
     let (backup, _one) = bench.hold(JobKind::Backup, source()).await;
     let (import, _other) = bench.hold(JobKind::Import, into(&["a", "b"])).await;
-    let refused = async |claims: Claims| bench.submit(JobKind::Import, claims, |_| Ok(())).await.unwrap_err();
+    let refused = async |claims| bench.submit(JobKind::Import, claims, async |_| Ok(())).await.unwrap_err();
     let error = refused(source()).await;
     assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*backup.to_string())));
     let error = refused(into(&["c", "b"])).await;
     assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*import.to_string())), "{error}");
-    assert!(bench.submit(JobKind::Import, into(&["c"]), |_| Ok(())).await.is_ok());
+    assert!(bench.submit(JobKind::Import, into(&["c"]), async |_| Ok(())).await.is_ok());
     assert_eq!(bench.jobs.list(10, |_| true).await.unwrap().len(), 3, "what was refused is no job");
 }
 
 #[tokio::test]
 async fn one_of_a_kind_works_at_a_time_and_one_that_waits_can_be_cancelled() {
     let bench = Bench::new().await;
-    let (first, end) = bench.hold(JobKind::Verify, Claims::default()).await;
+    let (first, end) = bench.hold(JobKind::Verify, BTreeSet::new()).await;
     bench.is(first, JobState::Running).await;
-    let (second, _second) = bench.hold(JobKind::Verify, Claims::default()).await;
-    let (third, third_end) = bench.hold(JobKind::Verify, Claims::default()).await;
+    let (second, _second) = bench.hold(JobKind::Verify, BTreeSet::new()).await;
+    let (third, third_end) = bench.hold(JobKind::Verify, BTreeSet::new()).await;
     assert_eq!(bench.jobs.job(second).await.unwrap().state, JobState::Queued);
     bench.jobs.cancel(second).await.unwrap();
     let job = bench.jobs.wait(second).await.unwrap();
@@ -125,9 +164,9 @@ async fn only_so_many_wait_and_a_backup_is_never_kept_out_by_them() {
     let bench = Bench::new().await;
     let mut ends = Vec::new();
     for _ in 0..UNFINISHED {
-        ends.push(bench.hold(JobKind::Verify, Claims::default()).await);
+        ends.push(bench.hold(JobKind::Verify, BTreeSet::new()).await);
     }
-    let error = bench.submit(JobKind::Verify, Claims::default(), |_| Ok(())).await.unwrap_err();
+    let error = bench.submit(JobKind::Verify, BTreeSet::new(), async |_| Ok(())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooMany, "{error}");
     let (backup, end) = bench.hold(JobKind::Backup, source()).await;
     end.send(()).unwrap();
@@ -137,13 +176,14 @@ async fn only_so_many_wait_and_a_backup_is_never_kept_out_by_them() {
     let (first, end) = ends.remove(0);
     end.send(()).unwrap();
     bench.jobs.wait(first).await.unwrap();
-    assert!(bench.submit(JobKind::Verify, Claims::default(), |_| Ok(())).await.is_ok());
+    assert!(bench.submit(JobKind::Verify, BTreeSet::new(), async |_| Ok(())).await.is_ok());
 }
 
 #[tokio::test]
 async fn how_it_ends_tells_failed_cancelled_and_interrupted_apart() {
     let bench = Bench::new().await;
-    let failing = bench.submit(JobKind::Import, Claims::default(), |_| Err(Error::damaged("it is").hint("look"))).await.unwrap();
+    let failing =
+        bench.submit(JobKind::Import, BTreeSet::new(), async |_| Err(Error::damaged("it is").hint("look"))).await.unwrap();
     let job = bench.jobs.wait(failing).await.unwrap();
     let error = job.error.clone().unwrap();
     assert_eq!(
@@ -151,7 +191,7 @@ async fn how_it_ends_tells_failed_cancelled_and_interrupted_apart() {
         (JobState::Failed, JobKind::Import, "damaged", Some("look"))
     );
 
-    let dying = bench.submit(JobKind::Import, Claims::default(), |_| panic!("of a defect")).await.unwrap();
+    let dying = bench.submit(JobKind::Import, BTreeSet::new(), async |_| panic!("of a defect")).await.unwrap();
     let job = bench.jobs.wait(dying).await.unwrap();
     assert_eq!((job.state, &*job.error.clone().unwrap().kind), (JobState::Failed, "internal"));
 
@@ -167,7 +207,7 @@ async fn how_it_ends_tells_failed_cancelled_and_interrupted_apart() {
     for id in [running, waiting] {
         assert_eq!(bench.jobs.job(id).await.unwrap().state, JobState::Interrupted);
     }
-    let error = bench.submit(JobKind::Import, Claims::default(), |_| Ok(())).await.unwrap_err();
+    let error = bench.submit(JobKind::Import, BTreeSet::new(), async |_| Ok(())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closing);
 }
 
@@ -193,14 +233,14 @@ async fn what_a_kill_leaves_is_interrupted_and_keeps_how_far_it_was() {
     let bench = Bench::new().await;
     let (told, begun) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
-    let work = move |context: Context| {
+    let work = async move |context: JobContext| {
         context.update(|job| job.backup = Some("a-name".to_owned()));
         told.send(()).unwrap();
         let _until_the_test_ends = ended.recv();
         Ok(())
     };
     let id = bench.submit(JobKind::Backup, source(), work).await.unwrap();
-    let (queued, _end) = bench.hold(JobKind::Backup, Claims::default()).await;
+    let (queued, _end) = bench.hold(JobKind::Backup, BTreeSet::new()).await;
     tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
     let (jobs, interrupted) = bench.copy().await;
     assert_eq!(
@@ -221,9 +261,8 @@ async fn databases_that_are_claimed_later_are_waited_for() {
     let bench = Bench::new().await;
     let (holder, end) = bench.hold(JobKind::Import, into(&["a"])).await;
     let (told, order) = mpsc::channel();
-    let work = move |context: Context| {
-        let databases = BTreeSet::from(["a".to_owned()]);
-        let claimed = Handle::current().block_on(context.claim_databases(&databases));
+    let work = async move |context: JobContext| {
+        let claimed = context.claim(into(&["a"])).await;
         told.send(()).unwrap();
         claimed
     };
@@ -235,4 +274,33 @@ async fn databases_that_are_claimed_later_are_waited_for() {
     assert_eq!(bench.jobs.job(holder).await.unwrap().state, JobState::Succeeded);
     let error = bench.jobs.job(JobId::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_another_instance_claims_is_refused_with_its_job_and_waited_for() {
+    let memory = Memory::default();
+    let one = Bench::over(State::over(memory.clone()), tempfile::tempdir().unwrap()).await;
+    let other = Bench::over(State::over(memory.clone()), tempfile::tempdir().unwrap()).await;
+    let (backup, end_of_backup) = one.hold(JobKind::Backup, source()).await;
+    let (import, end_of_import) = one.hold(JobKind::Import, into(&["a"])).await;
+    let error = other.submit(JobKind::Backup, source(), async |_| Ok(())).await.unwrap_err();
+    assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*backup.to_string())));
+    assert_eq!(other.jobs.list(10, |_| true).await.unwrap().len(), 2, "what was refused is no job");
+    // One that is begun while the first lives finds nothing to interrupt.
+    let third = Bench::over(State::over(memory), tempfile::tempdir().unwrap()).await;
+    assert_eq!(third.jobs.job(import).await.unwrap().id, import);
+
+    end_of_backup.send(()).unwrap();
+    one.jobs.wait(backup).await.unwrap();
+    let (told, order) = mpsc::channel();
+    let work = async move |context: JobContext| {
+        let claimed = context.claim(into(&["a"])).await;
+        told.send(()).unwrap();
+        claimed
+    };
+    let waiter = other.submit(JobKind::Backup, source(), work).await.unwrap();
+    other.is(waiter, JobState::Running).await;
+    assert!(order.try_recv().is_err());
+    end_of_import.send(()).unwrap();
+    assert_eq!(other.jobs.wait(waiter).await.unwrap().state, JobState::Succeeded);
 }

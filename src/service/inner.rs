@@ -1,0 +1,138 @@
+//! What a service is made of, and which backup is meant. All of it runs on the runtime of the service, to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::job::Job;
+use super::jobs::Jobs;
+use super::metrics::Metrics;
+use super::notices::Notices;
+use super::prober::Prober;
+use super::scheduler::{Plan, Scheduler};
+use super::shown::Shown;
+use super::state::State;
+use super::status::{BackupState, Listing};
+use crate::clock;
+use crate::config::{Config, ServiceSettings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{BackupName, is_latest};
+use crate::repository::backend::{self, Store};
+use crate::repository::catalog::{Backup, Catalog};
+
+/// How long a place below the path of the backups may take to answer.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+/// How long the path itself may take when the service begins.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
+
+/// The parts of a service.
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) settings: ServiceSettings,
+    pub(super) catalog: Catalog,
+    pub(super) listing: Listing,
+    pub(super) shown: Shown,
+    pub(super) state: State,
+    pub(super) jobs: Jobs,
+    pub(super) scheduler: Scheduler,
+    pub(super) prober: Prober,
+    pub(super) metrics: Metrics,
+    pub(super) notices: Notices,
+    pub(super) engine: Handle,
+}
+
+impl Inner {
+    /// Opens the path and the state file. Gives the jobs, too, that were interrupted when the service last ended.
+    ///
+    /// # Errors
+    /// Those of [`MongoBackupService::open`](super::MongoBackupService::open).
+    pub(super) async fn open(config: Config) -> Result<(Arc<Self>, Vec<Job>)> {
+        let settings = config.service()?;
+        let store = open_path(&config.path).await?;
+        let memory = config.tuning.memory_bytes;
+        let catalog = Catalog::new(store).within(memory).patient_for(PATIENCE);
+        let state = State::open(&settings.state).await?;
+        let engine = Handle::current();
+        let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
+        let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
+        let inner = Self {
+            scheduler: Scheduler::open(state.clone(), plan).await?,
+            listing: Listing::new(catalog.clone()),
+            shown: Shown::new(catalog.clone(), memory),
+            prober: Prober::new(config.clone(), engine.clone()),
+            metrics: Metrics::new(clock::now()),
+            notices: Notices::new(settings.webhook.as_ref(), engine.clone())?,
+            config,
+            settings,
+            catalog,
+            state,
+            jobs,
+            engine,
+        };
+        Ok((Arc::new(inner), interrupted))
+    }
+
+    /// What is done about every job that ended, before anyone who waits for it is told.
+    pub(super) fn tell(&self, job: &Job) {
+        self.metrics.ended(job);
+        self.scheduler.hear(job);
+        self.notices.tell(job);
+    }
+
+    /// A complete backup, by its name or its path as the status gives it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    pub(super) async fn find(&self, name: &str) -> Result<Backup> {
+        let name = self.resolve(name).await?;
+        // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
+        let found = self.catalog.find(name.as_str()).await;
+        let found = found.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })?;
+        // So is one that became a link meanwhile.
+        match found.store.directory() == self.catalog.store().below(name.as_str()).directory() {
+            true => Ok(found),
+            false => Err(missing()),
+        }
+    }
+
+    /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
+    /// there: a link, and what leads out of the path. `latest` is the newest complete one.
+    pub(super) async fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
+        if is_latest(name_or_path) {
+            let entries = self.listing.get().await?;
+            let newest = entries.iter().find(|entry| entry.state == BackupState::Complete).ok_or_else(missing)?;
+            return BackupName::parse(&newest.name);
+        }
+        let root = self.catalog.store().directory();
+        let path = Path::new(name_or_path);
+        let name = match path.parent() {
+            Some(parent) if parent == root => path.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?,
+            _ => name_or_path,
+        };
+        let name = BackupName::parse(name).map_err(|_| missing())?;
+        if self.catalog.holds(&name).await? { Ok(name) } else { Err(missing()) }
+    }
+}
+
+/// The words are those that users of the REST interface match on.
+pub(super) fn missing() -> Error {
+    Error::new(ErrorKind::NotFound, "Database backup not found")
+        .hint("the status lists the backups that there are, by name and path")
+}
+
+/// The path of the backups, which must be one that can be written to.
+async fn open_path(path: &str) -> Result<Store> {
+    let of = path.to_owned();
+    let opened = async move {
+        let store = backend::blocking(path.as_ref(), move || Store::open(&of)).await?;
+        store.try_write().await?;
+        Ok(store)
+    };
+    tokio::time::timeout(PATIENCE_AT_FIRST, opened).await.unwrap_or_else(|_| {
+        let seconds = PATIENCE_AT_FIRST.as_secs();
+        Err(Error::new(ErrorKind::Storage, format!("the backup path {path} has not answered for {seconds} s"))
+            .hint("look after the disk or the network mount that it is on"))
+    })
+}

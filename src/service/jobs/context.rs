@@ -1,0 +1,155 @@
+//! What the work of a job is given, and what whoever does it is asked.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::live::{JobView, Live, LiveJobs, lock};
+use crate::clock;
+use crate::context::progress::Progress;
+use crate::error::{Error, ErrorKind, Result};
+use crate::service::job::{Job, JobId, JobKind};
+use crate::service::state::{Claim, Lease, Owner, State};
+use crate::service::task::Task;
+
+/// How often it is asked again for what a job of another instance has.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The phase of a job that did all of its work.
+const DONE: &str = "done";
+
+/// Does the work of jobs.
+pub(in crate::service) trait Worker: Send + Sync {
+    /// Does a task. What this gives is driven to its end on one thread.
+    fn work(self: Arc<Self>, task: Task, context: JobContext) -> LocalBoxFuture<'static, Result<(), Failure>>;
+
+    /// Is told of every job that ended, before anyone who waits for it.
+    fn ended(&self, job: &Arc<Job>);
+}
+
+/// Why a job did not do all of its work, and which part failed.
+#[derive(Debug)]
+pub(in crate::service) struct Failure {
+    pub(in crate::service) stage: JobKind,
+    pub(in crate::service) error: Error,
+}
+
+impl Failure {
+    /// Makes failures of this part of errors.
+    pub(in crate::service) fn at(stage: JobKind) -> impl Fn(Error) -> Self {
+        move |error| Self { stage, error }
+    }
+}
+
+/// What all jobs of an instance share.
+pub(super) struct Shared {
+    pub(super) state: State,
+    pub(super) owner: Owner,
+    pub(super) live: Mutex<LiveJobs>,
+    /// One of each kind works at a time.
+    pub(super) lanes: [Semaphore; JobKind::ALL.len()],
+    pub(super) tracker: TaskTracker,
+    pub(super) closing: CancellationToken,
+    pub(super) stop: CancellationToken,
+    pub(super) engine: Handle,
+}
+
+impl Shared {
+    /// # Errors
+    /// [`ErrorKind::Closing`] where no more work is taken.
+    pub(super) fn refuse_if_closing(&self) -> Result<()> {
+        if !self.closing.is_cancelled() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Closing, "the service is shutting down and takes no more work")
+            .hint("ask again when it runs again"))
+    }
+}
+
+/// What the work of a job is given.
+#[derive(Clone)]
+pub(in crate::service) struct JobContext {
+    /// The job's id.
+    pub(in crate::service) id: JobId,
+    /// What it counts in.
+    pub(in crate::service) progress: Progress,
+    /// What ends it.
+    pub(in crate::service) stop: CancellationToken,
+    pub(super) live: Arc<Live>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl JobContext {
+    /// Changes what is known of the job.
+    pub(in crate::service) fn update(&self, change: impl FnOnce(&mut Job)) {
+        let job = {
+            let mut job = lock(&self.live.job);
+            change(&mut job);
+            job.clone()
+        };
+        self.live.view.send_replace(JobView::new(job));
+    }
+
+    /// Keeps what is known of the job now, so that a kill does not lose it, and that this instance is at it. Where that fails it is only less well known how
+    /// far it was.
+    pub(in crate::service) async fn keep(&self) {
+        let (job, lease) = (lock(&self.live.job).clone(), Lease::from(self.shared.owner, clock::now()));
+        if let Err(e) = self.shared.state.put(vec![job], Some(lease)).await {
+            tracing::warn!("how far the job is cannot be kept: {e}");
+        }
+    }
+
+    /// All of the work is done.
+    pub(in crate::service) fn done(&self) {
+        self.progress.begin(DONE);
+    }
+
+    /// Whether somebody asked for it to be stopped, rather than the service's end.
+    pub(in crate::service) fn is_cancelled(&self) -> bool {
+        self.live.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Claims more, and waits for those that have it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] where it is stopped meanwhile.
+    pub(in crate::service) async fn claim(&self, more: BTreeSet<Claim>) -> Result<()> {
+        loop {
+            let holder = lock(&self.shared.live).claim(self.id, &more);
+            let Some(holder) = holder else { break };
+            let mut view = holder.view.subscribe();
+            let ended = view.wait_for(|view| view.job().state.is_final());
+            if self.stop.run_until_cancelled(ended).await.is_none() {
+                return Err(Error::interrupted());
+            }
+        }
+        let assignment = {
+            let mut assignment = lock(&self.live.assignment);
+            assignment.claims.extend(more);
+            assignment.clone()
+        };
+        loop {
+            let job = lock(&self.live.job).clone();
+            match self.shared.state.admit(job, assignment.clone()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) => {
+                    if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                        return Err(Error::interrupted());
+                    }
+                }
+                // Within this instance it is claimed.
+                Err(e) => {
+                    tracing::warn!("what the job claims cannot be kept: {e}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Runs a job: from its queue over its work to its end, with somebody beside it who tells how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Failure, JobContext, Worker};
+use super::live::{JobView, lock};
+use crate::clock;
+use crate::error::{Error, ErrorKind};
+use crate::service::job::{JobError, JobState};
+use crate::service::rates::{self, Rates};
+use crate::service::task::Task;
+
+/// How often the progress of a job is taken.
+const TICK: Duration = Duration::from_millis(500);
+/// After how many ticks it is kept, so that what was interrupted shows about how far it was, and its owner's lease does not expire.
+const TICKS_KEPT: u32 = 20;
+/// Notes of a job that are kept.
+const NOTES: usize = 100;
+/// Collections whose progress is kept of a job that ended.
+const COLLECTIONS_KEPT: usize = 200;
+
+/// A job, from its queue to its end.
+pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>) {
+    let (shared, kind) = (context.shared.clone(), task.kind);
+    // 1. Wait for its turn.
+    let lane = &shared.lanes[kind as usize];
+    let turn = tokio::select! {
+        biased;
+        () = context.stop.cancelled() => None,
+        () = shared.closing.cancelled() => None,
+        turn = lane.acquire() => turn.ok(),
+    };
+    // 2. Do it.
+    let done = match &turn {
+        None => Err(Failure { stage: kind, error: Error::interrupted() }),
+        Some(_) => {
+            context.update(|job| {
+                job.state = JobState::Running;
+                job.started = Some(clock::now());
+            });
+            context.keep().await;
+            tracing::info!("began");
+            work_on(&context, task, &worker).await
+        }
+    };
+    drop(turn);
+
+    // 3. Say how it ended: first on the disk, then to others.
+    tick(&context, &mut Rates::default());
+    let job = {
+        let mut job = lock(&context.live.job);
+        job.finished = Some(clock::now());
+        rates::average(&mut job);
+        job.state = match &done {
+            Ok(()) => JobState::Succeeded,
+            Err(failure) if failure.error.kind() != ErrorKind::Interrupted => JobState::Failed,
+            Err(_) if context.is_cancelled() => JobState::Cancelled,
+            Err(_) => JobState::Interrupted,
+        };
+        job.error = done.as_ref().err().map(|failure| JobError::of(failure.stage, &failure.error));
+        // A thousand jobs of thousands of collections each would be too much to keep.
+        job.progress.collections.truncate(COLLECTIONS_KEPT);
+        job.clone()
+    };
+    match &job.error {
+        None => tracing::info!("succeeded after {:.1} s", job.seconds().unwrap_or_default()),
+        Some(error) => tracing::error!(state = job.state.name(), stage = error.stage.name(), "ended: {}", error.message),
+    }
+    let kept = shared.state.put(vec![job.clone()], None).await;
+    lock(&shared.live).release(context.id);
+    let view = JobView::new(job);
+    worker.ended(view.job());
+    context.live.view.send_replace(view);
+    match kept {
+        Ok(()) => {
+            lock(&shared.live).jobs.remove(&context.id);
+        }
+        // As long as the service runs it is told from memory.
+        Err(e) => tracing::error!("how the job ended cannot be kept: {e}"),
+    }
+}
+
+/// The work, with somebody beside it who tells how far it is.
+async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> Result<(), Failure> {
+    let kind = task.kind;
+    let ends = CancellationToken::new();
+    let teller = tokio::spawn({
+        let (context, ends) = (context.clone(), ends.clone());
+        async move {
+            let (mut rates, mut ticks) = (Rates::default(), 0_u32);
+            while ends.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
+                tick(&context, &mut rates);
+                ticks += 1;
+                if ticks.is_multiple_of(TICKS_KEPT) {
+                    context.keep().await;
+                }
+            }
+        }
+    });
+    let (worker, given) = (worker.clone(), context.clone());
+    let done = drive(move || worker.work(task, given)).await;
+    ends.cancel();
+    let told = teller.await;
+    if let Err(e) = told {
+        tracing::error!("what tells the progress of the job died: {e}");
+    }
+    done.unwrap_or_else(|e| {
+        Err(Failure { stage: kind, error: Error::new(ErrorKind::Internal, "the job died of a defect of this program").cause(e) })
+    })
+}
+
+/// The one place that says where work is done: on a thread of its own, because not every future of the engine may move to another one.
+fn drive(
+    work: impl FnOnce() -> LocalBoxFuture<'static, Result<(), Failure>> + Send + 'static,
+) -> JoinHandle<Result<(), Failure>> {
+    let (span, engine) = (tracing::Span::current(), Handle::current());
+    tokio::task::spawn_blocking(move || span.in_scope(|| engine.block_on(work())))
+}
+
+/// Takes how far the work is over into the job.
+fn tick(context: &JobContext, rates: &mut Rates) {
+    let (view, notes) = (context.progress.view(), context.progress.take_notes());
+    for note in &notes {
+        tracing::info!("{note}");
+    }
+    context.update(|job| {
+        job.notes.extend(notes);
+        let surplus = job.notes.len().saturating_sub(NOTES);
+        job.notes.drain(..surplus);
+        rates.take(view, &mut job.progress);
+    });
+}

@@ -1,0 +1,54 @@
+//! Names and patterns that a request asks for: how many are taken, and what of them makes sense.
+
+use crate::error::{Error, Result};
+use crate::names::NamespacePattern;
+
+/// The most names and patterns that are taken with one request: each is kept in its job, and compared with every name.
+const MOST_NAMES: usize = 1000;
+/// And the most bytes of all of them.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// Refuses more names and patterns than a job is to keep.
+pub(super) fn bounded<const N: usize>(lists: [&Option<Vec<String>>; N]) -> Result<()> {
+    let names = || lists.into_iter().flatten().flatten();
+    let (count, bytes) = (names().count(), names().map(String::len).sum::<usize>());
+    if count > MOST_NAMES || bytes > MOST_BYTES {
+        return Err(Error::usage(format!(
+            "{count} names and patterns of {bytes} bytes: a request takes {MOST_NAMES} at most, of {MOST_BYTES} bytes together"
+        ))
+        .hint("use fewer patterns: `*` stands for any characters"));
+    }
+    Ok(())
+}
+
+/// A list that is given. An empty one is refused: whoever made it may have meant nothing by it, and it would stand for all.
+pub(super) fn some<'r>(what: &str, given: &'r Option<Vec<String>>) -> Result<&'r [String]> {
+    match given.as_deref() {
+        Some([]) => Err(Error::usage(format!("{what} is empty")).hint(format!("leave {what} out, or name at least one"))),
+        given => Ok(given.unwrap_or_default()),
+    }
+}
+
+pub(super) fn patterns(what: &str, given: &Option<Vec<String>>) -> Result<Vec<NamespacePattern>> {
+    some(what, given)?.iter().map(|text| NamespacePattern::parse(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_request_takes_so_many_names_and_patterns_and_no_more() {
+        let names = |count: usize, length: usize| Some(vec!["x".repeat(length); count]);
+        for (first, second) in [(names(600, 5), names(400, 5)), (names(1, MOST_BYTES), None), (None, None)] {
+            bounded([&first, &second]).unwrap();
+        }
+        for (first, second) in [(names(600, 5), names(401, 5)), (names(1, MOST_BYTES), names(1, 1)), (names(2, 1_000_000), None)]
+        {
+            let error = bounded([&first, &second]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().contains("1000 at most, of 65536 bytes together"), "{error}");
+        }
+    }
+}

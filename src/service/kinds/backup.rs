@@ -1,0 +1,247 @@
+//! A backup: taken, imported where that is asked for, and old ones removed by retention.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::asked::{bounded, patterns, some};
+use super::import;
+use crate::clock;
+use crate::engine::backup::{self, BackupOptions, BackupReport};
+use crate::engine::clean;
+use crate::engine::import::{self as engine, ImportOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::mongo::MongoUri;
+use crate::names::{self, BackupName, SYSTEM_DATABASES};
+use crate::service::inner::Inner;
+use crate::service::job::{Job, JobId, JobKind, Trigger};
+use crate::service::jobs::{Failure, JobContext};
+use crate::service::keep::Keep;
+use crate::service::progress::JobProgress;
+use crate::service::requests::BackupRequest;
+use crate::service::results::{BackupResult, RetentionResult};
+use crate::service::state::Claim;
+use crate::service::task::Task;
+use crate::service::told;
+
+/// What is asked of a backup, valid.
+struct Asked {
+    options: BackupOptions,
+    import: bool,
+    retention: Retention,
+}
+
+/// Which backups stay after one was taken.
+enum Retention {
+    /// All.
+    All,
+    /// What is configured.
+    Configured,
+    /// The newest so many of its own group.
+    Newest(NonZeroU32),
+}
+
+impl Asked {
+    /// Reads what is asked for over what is configured.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`]; [`ErrorKind::NotConfigured`] where it is to be imported, and there is no target.
+    fn read(service: &Inner, request: &BackupRequest) -> Result<Self> {
+        bounded([&request.databases, &request.include, &request.exclude])?;
+        let databases = some("databases", &request.databases)?;
+        for name in databases {
+            names::check_database(name)?;
+            if SYSTEM_DATABASES.contains(&name.as_str()) {
+                return Err(Error::usage(format!("{name} belongs to the deployment and is never part of a backup"))
+                    .hint("name databases of your own"));
+            }
+        }
+        let options = BackupOptions {
+            databases: databases.to_vec(),
+            include: patterns("include", &request.include)?,
+            exclude: patterns("exclude", &request.exclude)?,
+            tuning: service.config.tuning,
+            ..BackupOptions::default()
+        };
+        if request.import == Some(true) {
+            service.config.target()?;
+        }
+        let keep = request.keep.unwrap_or(Keep::Configured);
+        let retention = match keep.newest()? {
+            Some(count) => Retention::Newest(count),
+            None if keep == Keep::All => Retention::All,
+            None => Retention::Configured,
+        };
+        Ok(Self { options, import: request.import.unwrap_or(service.settings.auto_import), retention })
+    }
+}
+
+/// Begins one.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for what cannot be asked; [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] if one of this source is running; those of
+/// [`Jobs::submit`](crate::service::jobs::Jobs::submit).
+pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
+    // Who asks while the service ends is told that, and not what runs still.
+    let _entered = service.jobs.enter()?;
+    let source = service.config.source()?;
+    Asked::read(&service, &request)?;
+    if let Some((name, progress)) = backup::running(&service.catalog, source.hosts(), clock::now()).await? {
+        let error = Error::new(
+            ErrorKind::Busy,
+            format!("a backup of this source is running already: {name}, by process {} on {}", progress.process, progress.host),
+        )
+        .hint("wait until it ends, or stop it");
+        return Err(match progress.job {
+            Some(job) => error.job(job),
+            None => error,
+        });
+    }
+    let task = Task::new(JobKind::Backup, &request)?;
+    let mut job = Job::new(JobKind::Backup, trigger, clock::now());
+    job.create = Some(request).filter(|request| *request != BackupRequest::default());
+    let begun = service.jobs.submit(job, task, BTreeSet::from([Claim::Source])).await?;
+    if trigger == Trigger::Manual {
+        service.scheduler.ran(begun, clock::now()).await;
+    }
+    Ok(begun)
+}
+
+/// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
+pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
+    let asked = task.parameters().and_then(|request| Ok((service.config.source()?, Asked::read(&service, &request)?)));
+    let (source, Asked { options, import, retention }) = asked.map_err(Failure::at(JobKind::Backup))?;
+
+    // 1. The backup.
+    let taken = take(&service, &source, options, &context).await;
+    service.listing.forget();
+    let report = taken.map_err(Failure::at(JobKind::Backup))?;
+    told::took(&report);
+    context.update(|job| {
+        job.backup = Some(report.name.to_string());
+        job.result.backup = Some(result_of(&report));
+        let collections = report.manifest.collections.iter();
+        job.progress = JobProgress::done(collections.map(|c| (c.namespace().to_string(), c.documents, c.bytes)));
+    });
+    context.keep().await;
+
+    // 2. Its import.
+    let imported = match service.config.target() {
+        _ if !import => Ok(()),
+        target => {
+            context.update(|job| job.result.imported = Some(false));
+            import_if_there_is_a_target(&service, target, &report, &context).await
+        }
+    };
+
+    // 3. Retention: the backup is a success, whatever became of its import.
+    if !context.stop.is_cancelled()
+        && let Some(retained) = retain(&service, &report.name, &retention, &context).await
+    {
+        if let Some(error) = &retained.error {
+            context.progress.note(format!("old backups could not be removed: {error}"));
+        }
+        context.update(|job| job.result.retention = Some(retained));
+        service.listing.forget();
+    }
+    if imported.is_ok() {
+        context.done();
+    }
+    imported.map_err(Failure::at(JobKind::Import))
+}
+
+async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, context: &JobContext) -> Result<BackupReport> {
+    let options = BackupOptions { job: Some(context.id.to_string()), ..options };
+    let claimed = options.claimed.clone();
+    let taken = {
+        let run = backup::run(source, service.catalog.store(), &options, &context.progress, &context.stop);
+        tokio::pin!(run);
+        // Its name, as soon as it has one.
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                taken = &mut run => break taken,
+                _ = look.tick(), if claimed.get().is_none() => {}
+            }
+            if let Some(name) = claimed.get() {
+                context.update(|job| job.backup = Some(name.to_string()));
+                break run.await;
+            }
+        }
+    };
+    match (taken, claimed.get()) {
+        // What was cancelled leaves nothing behind; what the service's end stopped may be resumed.
+        (Err(error), Some(name)) if context.is_cancelled() && error.kind() == ErrorKind::Interrupted => {
+            let place = service.catalog.store().below(name.as_str());
+            match place.delete_all(key::MANIFEST).await {
+                Ok(()) => Err(Error::new(ErrorKind::Interrupted, "cancelled; nothing of the backup is left")),
+                Err(left) => Err(error.hint(format!("remove what is left in {}: {left}", place.location()))),
+            }
+        }
+        (taken, _) => taken,
+    }
+}
+
+/// Without a target there is nothing to do, which the job says.
+async fn import_if_there_is_a_target(
+    service: &Inner,
+    target: Result<MongoUri>,
+    report: &BackupReport,
+    context: &JobContext,
+) -> Result<()> {
+    match target {
+        Ok(target) => import_what_was_taken(service, report, &target, context).await,
+        Err(e) if e.kind() == ErrorKind::NotConfigured => {
+            context.progress.note(
+                "no target is configured, so the backup is not imported: set MONGO_URI_LOCAL, or AUTO_IMPORT_TO_LOCAL=false",
+            );
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &MongoUri, context: &JobContext) -> Result<()> {
+    let backup = service.catalog.find(report.name.as_str()).await?;
+    let options = ImportOptions { tuning: service.config.tuning, ..ImportOptions::default() };
+    context.progress.begin("waiting for the target");
+    context.claim(import::claims(engine::databases(&backup, target, &options)?)).await?;
+    import::import(backup, target, &options, service, context).await
+}
+
+/// None where nothing is to be removed.
+async fn retain(service: &Inner, made: &BackupName, retention: &Retention, context: &JobContext) -> Option<RetentionResult> {
+    let (catalog, policy, zone) = (&service.catalog, &service.config.retention, service.config.timezone);
+    let says_something = match retention {
+        Retention::All => return None,
+        Retention::Configured => !policy.is_empty(),
+        Retention::Newest(_) => true,
+    };
+    if says_something {
+        context.progress.begin("removing old backups");
+    }
+    let retained = match retention {
+        Retention::Newest(count) => clean::beside(catalog, made, *count, zone, clock::now()).await,
+        _ => clean::after_backup(catalog, policy, zone, clock::now()).await?,
+    };
+    told::cleaned(&retained.report, "retention");
+    Some(RetentionResult {
+        deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),
+        freed_bytes: retained.report.freed_bytes,
+        error: retained.error,
+    })
+}
+
+fn result_of(report: &BackupReport) -> BackupResult {
+    let manifest = &report.manifest;
+    BackupResult {
+        name: report.name.to_string(),
+        path: report.location.clone(),
+        collections: manifest.collections.len() as u64,
+        documents: manifest.totals.documents,
+        raw_bytes: manifest.totals.raw_bytes,
+        stored_bytes: manifest.totals.stored_bytes,
+        consistency: manifest.consistency.kind,
+    }
+}

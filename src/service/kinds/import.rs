@@ -1,0 +1,117 @@
+//! An import: of a backup into the target.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::asked::{bounded, patterns};
+use crate::clock;
+use crate::engine::import::{self, ImportOptions, ImportReport};
+use crate::engine::record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::MongoUri;
+use crate::names::BackupName;
+use crate::repository::catalog::Backup;
+use crate::service::inner::Inner;
+use crate::service::job::{Job, JobId, JobKind, Trigger};
+use crate::service::jobs::{Failure, JobContext};
+use crate::service::progress::JobProgress;
+use crate::service::requests::ImportRequest;
+use crate::service::results::ImportResult;
+use crate::service::state::Claim;
+use crate::service::task::Task;
+use crate::service::told;
+
+/// What is to be imported. The manifest is read again when it begins to work: many may wait.
+#[derive(Serialize, Deserialize)]
+struct Parameters {
+    backup: BackupName,
+    request: ImportRequest,
+}
+
+/// Begins one that may be done, as far as that can be told without a connection.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`]; those of
+/// [`Jobs::submit`](crate::service::jobs::Jobs::submit).
+pub(in crate::service) async fn begin(service: Arc<Inner>, request: ImportRequest) -> Result<JobId> {
+    let _entered = service.jobs.enter()?;
+    let database = request.database_name.clone().map(|name| vec![name]);
+    bounded([&database, &request.include, &request.exclude])?;
+    let target = service.config.target()?;
+    let options = options(&service, &request)?;
+    let name = service.resolve(&request.backup_path).await?;
+    let backup = service.find(name.as_str()).await?;
+    let claims = claims(import::databases(&backup, &target, &options)?);
+    let mut job = Job::new(JobKind::Import, Trigger::Manual, clock::now());
+    (job.backup, job.import) = (Some(name.to_string()), Some(request.clone()));
+    let task = Task::new(JobKind::Import, &Parameters { backup: name, request })?;
+    service.jobs.submit(job, task, claims).await
+}
+
+/// Databases of the target that are written to.
+pub(super) fn claims(databases: BTreeSet<String>) -> BTreeSet<Claim> {
+    databases.into_iter().map(Claim::Database).collect()
+}
+
+fn options(service: &Inner, request: &ImportRequest) -> Result<ImportOptions> {
+    Ok(ImportOptions {
+        database: request.database_name.clone(),
+        include: patterns("include", &request.include)?,
+        exclude: patterns("exclude", &request.exclude)?,
+        mode: request.mode.map_or_else(Default::default, Into::into),
+        tuning: service.config.tuning,
+        ..ImportOptions::default()
+    })
+}
+
+/// Does it.
+pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
+    let done = async {
+        let Parameters { backup, request } = task.parameters()?;
+        let (target, options) = (service.config.target()?, options(&service, &request)?);
+        import(service.find(backup.as_str()).await?, &target, &options, &service, &context).await
+    }
+    .await;
+    if done.is_ok() {
+        context.done();
+    }
+    service.listing.forget();
+    done.map_err(Failure::at(JobKind::Import))
+}
+
+/// Imports a backup, and keeps in the job what came of it.
+pub(super) async fn import(
+    backup: Backup,
+    target: &MongoUri,
+    options: &ImportOptions,
+    service: &Inner,
+    context: &JobContext,
+) -> Result<()> {
+    context.progress.begin("looking at the target");
+    let source = service.config.configured_source()?;
+    let plan = import::plan(&backup, target, source.as_ref(), options, &context.stop).await?;
+    let report = record::import(&backup, plan, options, &context.progress, &context.stop).await?;
+    told::imported(&report);
+    context.update(|job| {
+        job.result.import = Some(ImportResult::from(&report));
+        job.result.imported = Some(true);
+        let collections = report.collections.iter();
+        job.progress = JobProgress::done(collections.map(|c| (c.namespace.clone(), c.documents, c.bytes)));
+    });
+    refuse_shortfall(&report)
+}
+
+/// What an import reports as lost is no success.
+fn refuse_shortfall(report: &ImportReport) -> Result<()> {
+    if let Some(wrong) = report.collections.iter().find(|c| !c.digest_matches) {
+        return Err(Error::new(ErrorKind::Mismatch, format!("{} is not what the backup holds", wrong.namespace)));
+    }
+    match report.failed_indexes.first() {
+        None => Ok(()),
+        Some(index) => {
+            Err(Error::new(ErrorKind::Server, format!("the index {} of {} could not be built", index.name, index.namespace)))
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A verification: whether a backup is as it was written.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::engine::record;
+use crate::engine::verify::{VerifyOptions, VerifyReport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::key;
+use crate::names::BackupName;
+use crate::service::inner::Inner;
+use crate::service::job::{Job, JobId, JobKind, Trigger};
+use crate::service::jobs::{Failure, JobContext};
+use crate::service::results::{VerifyProblem, VerifyResult};
+use crate::service::task::Task;
+use crate::service::told;
+
+/// What is to be verified, and how. The manifest is read again when it begins to work: many may wait.
+#[derive(Serialize, Deserialize)]
+struct Parameters {
+    backup: BackupName,
+    deep: bool,
+}
+
+/// Begins one.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for a backup that is not complete; those of [`Jobs::submit`](crate::service::jobs::Jobs::submit).
+pub(in crate::service) async fn begin(service: Arc<Inner>, name: String, deep: bool) -> Result<JobId> {
+    let _entered = service.jobs.enter()?;
+    let name = service.resolve(&name).await?;
+    // A manifest that cannot be used is what a verification is there to find.
+    match service.find(name.as_str()).await {
+        Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+        _ => {}
+    }
+    let mut job = Job::new(JobKind::Verify, Trigger::Manual, clock::now());
+    job.backup = Some(name.to_string());
+    let task = Task::new(JobKind::Verify, &Parameters { backup: name, deep })?;
+    service.jobs.submit(job, task, BTreeSet::new()).await
+}
+
+/// Does it.
+pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
+    let Parameters { backup: name, deep } = task.parameters().map_err(Failure::at(JobKind::Verify))?;
+    context.progress.begin("verifying");
+    let backup = match service.find(name.as_str()).await {
+        Ok(backup) => backup,
+        Err(error) => {
+            service.listing.forget();
+            return match error.kind() {
+                ErrorKind::Damaged => unusable(error, deep, &context),
+                _ => Err(Failure::at(JobKind::Verify)(error)),
+            };
+        }
+    };
+    let report = record::verify(&backup, &VerifyOptions { deep }, &context.stop).await;
+    service.listing.forget();
+    let report = report.map_err(Failure::at(JobKind::Verify))?;
+    told::verified(&report);
+    let failure = problems(&report);
+    context.update(|job| job.result.verify = Some(report.into()));
+    failure.map_or(Ok(()), |error| Err(Failure::at(JobKind::Verify)(error)))
+}
+
+/// What verifying a backup comes to whose manifest cannot be used.
+fn unusable(error: Error, deep: bool, context: &JobContext) -> Result<(), Failure> {
+    let problem = VerifyProblem { key: key::MANIFEST.to_owned(), message: error.to_string() };
+    context.update(|job| {
+        job.result.verify = Some(VerifyResult { deep, problems: vec![problem], ..VerifyResult::default() });
+    });
+    Err(Failure::at(JobKind::Verify)(error))
+}
+
+fn problems(report: &VerifyReport) -> Option<Error> {
+    let first = report.problems.first()?;
+    let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
+    Some(
+        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}: {}", report.name, first.message))
+            .hint("do not rely on it: take a new backup, and look after the disk that it is on"),
+    )
+}

@@ -10,14 +10,12 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::attempts::Attempts;
 use super::failure::{Failure, turn_away};
-use super::request::client;
+use super::request::{bearer, client, token};
 use crate::error::{Error, Result};
 use crate::format::digest::Sha256Hex;
 
 /// Downloads at a time with one token. Each keeps its backup from being deleted.
 const DOWNLOADS: usize = 3;
-/// The longest token that is looked at.
-const LONGEST_TOKEN: usize = 1024;
 
 /// The SHA-256 of the tokens that are known.
 #[derive(Clone, Default)]
@@ -106,17 +104,12 @@ pub(super) fn is_known(rocket: &Rocket<Orbit>, authorization: Option<&str>) -> b
     gate.zip(authorization.and_then(bearer)).is_some_and(|(gate, token)| gate.right(token).is_some())
 }
 
-/// Whether a request brings any token at all.
-pub(super) fn brings_token(request: &Request<'_>) -> bool {
-    request.headers().get_one("Authorization").and_then(bearer).is_some()
-}
-
 /// Looks at the token of a request. Failures count against the client; a good token is never kept waiting.
 pub(super) fn admit(request: &Request<'_>) -> Result<Right, Failure> {
     let Some(gate) = request.rocket().state::<Gate>() else {
         return Err(Failure::from(Error::new(crate::error::ErrorKind::Internal, "no tokens are known")));
     };
-    let token = request.headers().get_one("Authorization").and_then(bearer);
+    let token = token(request);
     if let Some(right) = token.and_then(|token| gate.right(token)) {
         return Ok(right);
     }
@@ -133,12 +126,6 @@ pub(super) fn admit(request: &Request<'_>) -> Result<Right, Failure> {
                 .header("Retry-After", seconds.to_string())
         }
     })
-}
-
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && (1..=LONGEST_TOKEN).contains(&token.len())).then_some(token)
 }
 
 /// A request of somebody who may read.
@@ -181,7 +168,7 @@ impl<'r> FromRequest<'r> for Downloader {
             let failure = Failure::new(Status::Forbidden, "forbidden", "this token may read, and not download backups");
             return turn_away(request, failure.hint("use a token of DOWNLOAD_TOKEN_SHA256, or an admin token"));
         }
-        let token = request.headers().get_one("Authorization").and_then(bearer).unwrap_or_default();
+        let token = token(request).unwrap_or_default();
         match request.rocket().state::<Gate>().and_then(|gate| gate.download(token)) {
             Some(place) => Outcome::Success(Self(place)),
             None => {
@@ -225,15 +212,6 @@ impl<'r> FromRequest<'r> for Admin {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_scheme_is_bearer_in_any_case_and_nothing_else() {
-        assert_eq!((bearer("Bearer a"), bearer("bearer  a ")), (Some("a"), Some("a")));
-        for bad in ["", "Bearer", "Bearer ", "Basic a", "a", "Bearera"] {
-            assert_eq!(bearer(bad), None, "{bad}");
-        }
-        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(LONGEST_TOKEN + 1))), None);
-    }
 
     #[test]
     fn every_hash_counts_and_admin_beats_read() {

@@ -7,8 +7,9 @@ use rocket::{State, delete, get, post};
 
 use super::access::{Admin, DownloadPlace, Downloader, Reader};
 use super::answer::{Answer, Text, text};
+use super::bodies::{CleanRequest, VerifyRequest};
 use super::body::{Body, Optional};
-use super::dto::{Begun, CleanRequest, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified, VerifyRequest};
+use super::dto::{Begun, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified};
 use super::failure::Failure;
 use super::query::{Detail, Nothing, Query, Wait};
 use crate::engine::download::Download;

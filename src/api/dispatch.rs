@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::access;
 use super::dto::{FailureBody, FailureError};
-use super::listen::{Busy, Seat};
 use super::request::ID_HEADER;
+use super::seats::{Busy, Seat};
 
 /// How long a body may take to come.
 const ALL_OF_IT: Duration = Duration::from_secs(30);

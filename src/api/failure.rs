@@ -1,14 +1,12 @@
-//! What is answered where something is wrong: of the service, of a job, of the request, of Rocket's own.
+//! What is answered if something is wrong: of the service, of a job, of the request, of Rocket's own.
 
 use std::sync::{Mutex, PoisonError};
 
-use rocket::catch;
-use rocket::http::{Method, Status};
+use rocket::http::Status;
 use rocket::outcome::Outcome;
 use rocket::request::Request;
-use rocket::response::{self, Responder, Response};
+use rocket::response::{self, Responder};
 
-use super::access;
 use super::answer::json;
 use super::dto::{FailureBody, FailureError};
 use super::request::{Arrival, ID_HEADER};
@@ -66,7 +64,7 @@ impl Failure {
     }
 
     /// What Rocket found wrong, or whatever gave a status and no more.
-    fn of_status(status: Status) -> Self {
+    pub(super) fn of_status(status: Status) -> Self {
         let (kind, message) = match status.code {
             400 => ("badRequest", "the request cannot be understood"),
             401 => ("unauthorized", "a token is needed: Authorization: Bearer TOKEN"),
@@ -132,73 +130,16 @@ impl<'r> Responder<'r, 'static> for Failure {
 /// Why a guard turned a request away, for the catcher.
 struct TurnedAway(Mutex<Option<Failure>>);
 
+/// Why a guard turned this request away, if one did.
+pub(super) fn turned_away(request: &Request<'_>) -> Option<Failure> {
+    let kept = request.local_cache(|| TurnedAway(Mutex::default()));
+    kept.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// Ends a request before its handler.
 pub(super) fn turn_away<S, F>(request: &Request<'_>, failure: Failure) -> Outcome<S, (Status, ()), F> {
     let status = failure.0.status;
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));
     *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     Outcome::Error((status, ()))
-}
-
-/// Whatever did not come to a handler, and what a handler died of.
-#[catch(default)]
-pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
-    let kept = request.local_cache(|| TurnedAway(Mutex::default()));
-    let turned_away = kept.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(failure) = turned_away {
-        return Caught::Failure(failure);
-    }
-    if status != Status::NotFound {
-        return Caught::Failure(Failure::of_status(status));
-    }
-    // Without a token not even that is told which paths there are.
-    let path: String = request.uri().path().segments().flat_map(|segment| ["/", segment]).collect();
-    if access::is_guarded(&path)
-        && let Err(failure) = access::admit(request)
-    {
-        return Caught::Failure(failure);
-    }
-    match methods(request) {
-        methods if methods.is_empty() => Caught::Failure(Failure::of_status(status)),
-        methods if request.method() == Method::Options => Caught::Methods(methods),
-        methods => Caught::Failure(Failure::of_status(Status::MethodNotAllowed).header("Allow", methods)),
-    }
-}
-
-/// What a catcher answers.
-pub(super) enum Caught {
-    Failure(Failure),
-    /// What a path takes, for who asked just that.
-    Methods(String),
-}
-
-impl<'r> Responder<'r, 'static> for Caught {
-    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
-        match self {
-            Self::Failure(failure) => failure.respond_to(request),
-            Self::Methods(methods) => Response::build().status(Status::NoContent).raw_header("Allow", methods).ok(),
-        }
-    }
-}
-
-/// The methods that this path takes.
-fn methods(request: &Request<'_>) -> String {
-    let asked: Vec<&str> = request.uri().path().segments().collect();
-    let fits = |path: &str| {
-        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-        segments.len() == asked.len()
-            && segments.iter().zip(&asked).all(|(route, asked)| route.starts_with('<') || route == asked)
-    };
-    let mut routes: Vec<_> = request.rocket().routes().filter(|route| fits(route.uri.path())).collect();
-    // A path that is named as it is stands for itself, though one with a parameter would fit it, too.
-    if routes.iter().any(|route| !route.uri.path().contains('<')) {
-        routes.retain(|route| !route.uri.path().contains('<'));
-    }
-    let mut methods: Vec<&str> = routes.into_iter().map(|route| route.method.as_str()).collect();
-    if methods.contains(&"GET") {
-        methods.push("HEAD");
-    }
-    methods.sort_unstable();
-    methods.dedup();
-    methods.join(", ")
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rocket::error::ErrorKind as RocketKind;
 use rocket::{Build, Rocket};
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
@@ -83,20 +82,4 @@ async fn finish(server: JoinHandle<Result<()>>) -> Result<()> {
 
 fn flatten<T>(ended: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     ended.map_err(|e| Error::new(ErrorKind::Internal, "the server died of a defect of this program").cause(e))?
-}
-
-/// The server's own error. To look at its kind is what keeps it from panicking when it is dropped.
-pub(super) fn describe(error: rocket::Error) -> Error {
-    match error.kind() {
-        RocketKind::Bind(e) => Error::usage(format!("the server cannot listen: {e}")).hint(
-            "another program may listen on this port: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml; \
-             with TLS, look at tls.certs and tls.key",
-        ),
-        RocketKind::Io(e) => Error::new(ErrorKind::Internal, format!("the server failed: {e}")),
-        RocketKind::Config(e) => Error::usage(format!("the server's settings cannot be used: {e}"))
-            .hint("they are in rocket.toml and in variables that begin with ROCKET_"),
-        RocketKind::Shutdown(_, None) => Error::new(ErrorKind::Internal, "the server did not end in order"),
-        RocketKind::Shutdown(_, Some(e)) => Error::new(ErrorKind::Internal, format!("the server did not end in order: {e}")),
-        kind => Error::new(ErrorKind::Internal, format!("the server cannot be started: {kind}")),
-    }
 }

@@ -3,36 +3,36 @@
 //! Rocket's own listener has no limit of connections and no timeout for headers, handshakes or readers that stall. So hyper's
 //! HTTP/1 server listens here, and hands whole requests to Rocket in memory (`dispatch`). HTTP/2 is not spoken: a proxy can.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rocket::error::ErrorKind as RocketKind;
 use rocket::local::asynchronous::Client;
 use rocket::{Build, Rocket};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch;
-use super::launch::describe;
+use super::seats::{Open, Seat};
 use super::stall::Watched;
 use super::tls;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The most connections at a time, if the system allows enough open files.
 const CONNECTIONS: usize = 1024;
 /// The share of the files that this process may open that is left to clients: backups need the others.
 const SHARE_OF_FILES: u64 = 4;
-/// How long to wait before the next connection is accepted if the system refuses one, and between looks for one that is idle.
+/// How long to wait before the next connection is accepted if the system refuses one.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What clients may take.
@@ -80,8 +80,7 @@ impl Server {
     /// Listens as the configuration says. Nothing is answered before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if address, port, certificate or key cannot be used;
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
+    /// [`ErrorKind::Usage`] if address, port, certificate or key cannot be used; [`ErrorKind::Internal`].
     pub async fn bind(rocket: Rocket<Build>, bounds: Bounds) -> Result<Self> {
         let client = Client::untracked(rocket).await.map_err(describe)?;
         let config = client.rocket().config();
@@ -146,109 +145,6 @@ impl Server {
     }
 }
 
-/// The connections that are open, and which of them answer nothing now.
-struct Open {
-    places: Arc<Semaphore>,
-    idle: Mutex<Idle>,
-}
-
-/// Those that answer nothing, the one that has done so for the longest time first.
-#[derive(Default)]
-struct Idle {
-    closers: BTreeMap<u64, CancellationToken>,
-    next: u64,
-}
-
-impl Open {
-    fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { places: Arc::new(Semaphore::new(most)), idle: Mutex::default() })
-    }
-
-    /// A place. If there is none, the connection that has been idle for the longest time is closed: clients that never ask
-    /// anything keep nobody out.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        loop {
-            if let Ok(place) = self.places.clone().try_acquire_owned() {
-                return place;
-            }
-            if let Some((_, closer)) = self.idle().closers.pop_first() {
-                closer.cancel();
-            }
-            // What is never closed: somebody else may become idle meanwhile.
-            if let Ok(Ok(place)) = timeout(PAUSE, self.places.clone().acquire_owned()).await {
-                return place;
-            }
-        }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The place of one connection. It is free again once this is dropped.
-pub(super) struct Seat {
-    open: Arc<Open>,
-    /// Under which number it is idle, if it is.
-    number: Mutex<Option<u64>>,
-    closer: CancellationToken,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn take(open: Arc<Open>, place: OwnedSemaphorePermit) -> Arc<Self> {
-        let seat = Self { open, number: Mutex::default(), closer: CancellationToken::new(), _place: place };
-        seat.rest();
-        Arc::new(seat)
-    }
-
-    /// It answers nothing from now on.
-    fn rest(&self) {
-        let mut idle = self.open.idle();
-        idle.next += 1;
-        let number = idle.next;
-        idle.closers.insert(number, self.closer.clone());
-        *self.number() = Some(number);
-    }
-
-    /// It answers a request.
-    fn wake(&self) {
-        if let Some(number) = self.number().take() {
-            self.open.idle().closers.remove(&number);
-        }
-    }
-
-    /// Whether it answers nothing now.
-    fn is_idle(&self) -> bool {
-        self.number().is_some()
-    }
-
-    /// Keeps it from being idle.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.wake();
-        Busy(self.clone())
-    }
-
-    fn number(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.number.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.wake();
-    }
-}
-
-/// A connection answers a request as long as this lives.
-pub(super) struct Busy(Arc<Seat>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.rest();
-    }
-}
-
 /// One connection of a client.
 struct Connection {
     client: Arc<Client>,
@@ -307,41 +203,18 @@ impl Connection {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOON: Duration = Duration::from_secs(20);
-
-    #[tokio::test]
-    async fn the_one_that_is_idle_for_the_longest_time_makes_room() {
-        let open = Open::new(3);
-        let mut seats = Vec::new();
-        for _ in 0..3 {
-            seats.push(Seat::take(open.clone(), open.place().await));
-        }
-        let answering = seats[0].busy();
-        // Nobody leaves while nobody waits.
-        assert!(seats.iter().all(|seat| !seat.closer.is_cancelled()));
-        let waiting = tokio::spawn({
-            let open = open.clone();
-            async move { open.place().await }
-        });
-        timeout(SOON, seats[1].closer.cancelled()).await.expect("it is not closed");
-        assert!(!seats[0].closer.is_cancelled() && !seats[2].closer.is_cancelled());
-        drop(seats.remove(1));
-        let place = waiting.await.unwrap();
-        drop(answering);
-        // The first one became idle last.
-        let waiting = tokio::spawn({
-            let open = open.clone();
-            async move { open.place().await }
-        });
-        timeout(SOON, seats[1].closer.cancelled()).await.expect("it is not closed");
-        assert!(!seats[0].closer.is_cancelled());
-        drop(seats.remove(1));
-        drop((place, waiting.await.unwrap(), seats));
-        assert!(open.idle().closers.is_empty(), "who left is not looked for");
-        assert_eq!(open.places.available_permits(), 3);
+/// The server's own error. To look at its kind is what keeps it from panicking when it is dropped.
+fn describe(error: rocket::Error) -> Error {
+    match error.kind() {
+        RocketKind::Bind(e) => Error::usage(format!("the server cannot listen: {e}")).hint(
+            "another program may listen on this port: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml; \
+             with TLS, look at tls.certs and tls.key",
+        ),
+        RocketKind::Io(e) => Error::new(ErrorKind::Internal, format!("the server failed: {e}")),
+        RocketKind::Config(e) => Error::usage(format!("the server's settings cannot be used: {e}"))
+            .hint("they are in rocket.toml and in variables that begin with ROCKET_"),
+        RocketKind::Shutdown(_, None) => Error::new(ErrorKind::Internal, "the server did not end in order"),
+        RocketKind::Shutdown(_, Some(e)) => Error::new(ErrorKind::Internal, format!("the server did not end in order: {e}")),
+        kind => Error::new(ErrorKind::Internal, format!("the server cannot be started: {kind}")),
     }
 }

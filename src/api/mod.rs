@@ -7,7 +7,9 @@ pub mod access;
 mod answer;
 mod attempts;
 mod backups;
+mod bodies;
 mod body;
+mod caught;
 mod dispatch;
 mod docs;
 mod dto;
@@ -22,6 +24,7 @@ mod metrics;
 mod query;
 mod request;
 mod schedule;
+mod seats;
 mod stall;
 mod tls;
 
@@ -91,5 +94,5 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
                 schedule::change,
             ],
         )
-        .register("/", catchers![failure::caught]))
+        .register("/", catchers![caught::caught]))
 }

@@ -7,12 +7,12 @@ use rocket::fairing::{Fairing, Info, Kind};
 use rocket::{Data, Request, Response};
 use uuid::Uuid;
 
-use super::access::brings_token;
-
 /// The header that a request's id comes and goes in.
 pub(super) const ID_HEADER: &str = "X-Request-Id";
 /// The longest id that is taken from a client.
 const LONGEST_ID: usize = 64;
+/// The longest token that is looked at.
+const LONGEST_TOKEN: usize = 1024;
 
 /// What is known of a request from its beginning.
 pub(super) struct Arrival {
@@ -41,6 +41,18 @@ pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
     request.client_ip()
 }
 
+/// The token that a request brings.
+pub(super) fn token<'r>(request: &'r Request<'_>) -> Option<&'r str> {
+    request.headers().get_one("Authorization").and_then(bearer)
+}
+
+/// The token in a header `Authorization`.
+pub(super) fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && (1..=LONGEST_TOKEN).contains(&token.len())).then_some(token)
+}
+
 /// Gives every request its id, and writes a line about each when it is answered: of a stream, when that begins.
 pub(super) struct Requests;
 
@@ -65,7 +77,7 @@ impl Fairing for Requests {
         match status {
             // A guess is told louder, and once.
             401 => {
-                let what = if brings_token(request) { "a token that is not known" } else { "no token" };
+                let what = if token(request).is_some() { "a token that is not known" } else { "no token" };
                 tracing::warn!(requestId = id, %method, %path, status, ms, client, "turned away: {what}");
             }
             _ => tracing::info!(requestId = id, %method, %path, status, ms, client, "answered"),
@@ -76,6 +88,15 @@ impl Fairing for Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case_and_nothing_else() {
+        assert_eq!((bearer("Bearer a"), bearer("bearer  a ")), (Some("a"), Some("a")));
+        for bad in ["", "Bearer", "Bearer ", "Basic a", "a", "Bearera"] {
+            assert_eq!(bearer(bad), None, "{bad}");
+        }
+        assert_eq!(bearer(&format!("Bearer {}", "x".repeat(LONGEST_TOKEN + 1))), None);
+    }
 
     #[test]
     fn only_ids_that_are_short_and_plain_are_taken() {

@@ -1,0 +1,78 @@
+//! What calls take in their bodies, and which fields each has.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+use super::body::Known;
+use crate::error::{Error, Result};
+use crate::service::{BackupRequest, ImportRequest, ScheduleChange};
+
+/// The most backups that can be asked to be kept.
+const MOST_KEPT: u32 = 1_000_000;
+
+impl Known for BackupRequest {
+    const FIELDS: &'static [&'static str] = &["databases", "include", "exclude", "import", "keep"];
+}
+
+impl Known for ImportRequest {
+    const FIELDS: &'static [&'static str] = &["backupPath", "databaseName", "include", "exclude", "mode"];
+}
+
+impl Known for VerifyRequest {
+    const FIELDS: &'static [&'static str] = &["deep"];
+}
+
+impl Known for CleanRequest {
+    const FIELDS: &'static [&'static str] = &["keepCount", "dryRun"];
+}
+
+impl Known for ScheduleChange {
+    const FIELDS: &'static [&'static str] = &["enabled", "interval", "cron", "timezone"];
+    /// The schedule is shown with them, and may be sent back so.
+    const NULLS: bool = true;
+}
+
+/// How a backup is to be verified.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct VerifyRequest {
+    /// Decompress everything, and decode every document, too.
+    #[serde(default)]
+    pub(super) deep: bool,
+}
+
+/// Which backups are to go.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CleanRequest {
+    /// How many of the newest complete backups of each source and selection stay.
+    #[serde(deserialize_with = "whole_number")]
+    #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 5)]
+    keep_count: f64,
+    /// Only tell what would be done.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+}
+
+impl CleanRequest {
+    /// How many stay.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the range.
+    pub(super) fn keep(&self) -> Result<NonZeroU32> {
+        // What is out of range, or no number, ends up as one that is not equal to what was given.
+        let keep = NonZeroU32::new(self.keep_count as u32).filter(|keep| f64::from(keep.get()) == self.keep_count);
+        keep.filter(|keep| keep.get() <= MOST_KEPT).ok_or_else(|| {
+            Error::usage(format!("keepCount is {}, expected a whole number from 1 to {MOST_KEPT}", self.keep_count))
+                .hint("give how many of the newest complete backups are to stay")
+        })
+    }
+}
+
+/// Any number without a fraction, however it is written; what of it makes sense is told by its range.
+fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(from).map_err(|_| serde::de::Error::custom("keepCount is no number, expected a whole one"))?;
+    if number.fract() == 0.0 { Ok(number) } else { Err(serde::de::Error::custom(format!("{number} is not a whole number"))) }
+}

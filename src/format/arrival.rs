@@ -12,6 +12,7 @@ use super::digest::Content;
 use super::document::{self, Documents, Elements, Shape, Writer};
 use crate::error::Result;
 use crate::few::{self, LISTED};
+use crate::format::kind;
 
 /// The largest document that a server takes from a user. It sends, and dumps hold, slightly larger ones.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -21,9 +22,6 @@ const MOST_LEVELS: usize = 180;
 
 /// What an `_id` that this program makes adds to a document: type, name, value.
 const GIVEN_ID: usize = 1 + 4 + 12;
-
-/// The type byte of an ObjectId.
-const OBJECT_ID: u8 = 0x07;
 
 /// Why no server takes a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,10 +53,10 @@ impl Refusal {
             _ if stored > MOST_BYTES => Some(Self::TooLong),
             _ if shape.depth > MOST_LEVELS => Some(Self::TooDeep),
             _ if shape.ids > 1 => Some(Self::SeveralIds),
-            Some((0x04, _)) => Some(Self::ArrayId),
-            Some((0x06, _)) => Some(Self::UndefinedId),
-            Some((0x0B, _)) => Some(Self::RegexId),
-            Some((0x03, value)) if has_dollars(value, true)? => Some(Self::DollarId),
+            Some((kind::ARRAY, _)) => Some(Self::ArrayId),
+            Some((kind::UNDEFINED, _)) => Some(Self::UndefinedId),
+            Some((kind::REGEX, _)) => Some(Self::RegexId),
+            Some((kind::DOCUMENT, value)) if has_dollars(value, true)? => Some(Self::DollarId),
             _ => None,
         })
     }
@@ -82,10 +80,11 @@ impl fmt::Display for Refusal {
 fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
     let elements = Elements::of(value)?.collect::<Result<Vec<_>>>()?;
     let is_reference = is_document
-        && matches!(elements.as_slice(), [reference, id, ..] if reference.name == b"$ref" && reference.kind == 0x02 && id.name == b"$id");
+        && matches!(elements.as_slice(), [reference, id, ..] if reference.name == b"$ref" && reference.kind == kind::STRING && id.name == b"$id");
     for (number, element) in elements.iter().enumerate() {
         let belongs = is_reference && (number < 2 || (number == 2 && element.name == b"$db"));
-        let inside = matches!(element.kind, 0x03 | 0x04) && has_dollars(element.value, element.kind == 0x03)?;
+        let inside =
+            matches!(element.kind, kind::DOCUMENT | kind::ARRAY) && has_dollars(element.value, element.kind == kind::DOCUMENT)?;
         if inside || (element.name.starts_with(b"$") && !belongs) {
             return Ok(true);
         }
@@ -268,7 +267,7 @@ pub fn arrange(frame: Vec<u8>, mut new_id: impl FnMut() -> [u8; 12]) -> Result<(
             (false, 0) => {
                 let length = (document.len() + GIVEN_ID) as u32;
                 arranged.extend(length.to_le_bytes());
-                arranged.push(OBJECT_ID);
+                arranged.push(kind::OBJECT_ID);
                 arranged.extend(b"_id\0");
                 arranged.extend(new_id());
                 arranged.extend(&document[4..]);
@@ -369,7 +368,7 @@ mod tests {
 
     #[test]
     fn what_no_server_takes_is_known_by_its_shape() {
-        let two = Writer::default().with(0x0A, "_id", &[]).with(0x0A, "_id", &[]).raw().unwrap();
+        let two = Writer::default().with(kind::NULL, "_id", &[]).with(kind::NULL, "_id", &[]).raw().unwrap();
         let deep = |levels: usize| (0..levels).fold(rawdoc! { "_id": 1 }, |inner, _| rawdoc! { "_id": 1, "d": inner });
         let long = |bytes: usize| {
             let mut blob = rawdoc! { "_id": 1 };
@@ -381,7 +380,7 @@ mod tests {
         let cases: Vec<(RawDocumentBuf, Option<Refusal>)> = vec![
             (rawdoc! { "a": 1, "_id": [1] }, Some(Refusal::ArrayId)),
             (RawDocumentBuf::try_from(&bson::doc! { "_id": regex }).unwrap(), Some(Refusal::RegexId)),
-            (Writer::default().with(0x06, "_id", &[]).raw().unwrap(), Some(Refusal::UndefinedId)),
+            (Writer::default().with(kind::UNDEFINED, "_id", &[]).raw().unwrap(), Some(Refusal::UndefinedId)),
             (rawdoc! { "_id": { "$a": 1 } }, Some(Refusal::DollarId)),
             (rawdoc! { "_id": { "x": [{ "$a": 1 }] } }, Some(Refusal::DollarId)),
             (rawdoc! { "_id": { "$id": 1 } }, Some(Refusal::DollarId)),

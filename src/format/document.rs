@@ -6,15 +6,13 @@
 use bson::RawDocumentBuf;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::kind;
 
 /// The largest document that a server sends: 16 MiB for users, and the 16 KiB it allows itself beyond.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024 + 16 * 1024;
 
 /// The deepest nesting looked into. Servers stop at 200 levels.
 const MAX_DEPTH: usize = 256;
-
-/// The type byte of a timestamp.
-pub const TYPE_TIMESTAMP: u8 = 0x11;
 
 /// One element of a document: type byte, name without its NUL, and the bytes of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +126,19 @@ const OTHER: u8 = u8::MAX;
 /// How long every value of a type is, of types all of whose values are allowed.
 static FIXED_LENGTHS: [u8; 256] = {
     let mut lengths = [OTHER; 256];
-    let groups: [(&[usize], u8); 5] =
-        [(&[0x06, 0x0A, 0x7F, 0xFF], 0), (&[0x10], 4), (&[0x01, 0x09, 0x11, 0x12], 8), (&[0x07], 12), (&[0x13], 16)];
+    let groups: [(&[u8], u8); 5] = [
+        (&[kind::UNDEFINED, kind::NULL, kind::MAX_KEY, kind::MIN_KEY], 0),
+        (&[kind::INT32], 4),
+        (&[kind::DOUBLE, kind::DATE, kind::TIMESTAMP, kind::INT64], 8),
+        (&[kind::OBJECT_ID], 12),
+        (&[kind::DECIMAL128], 16),
+    ];
     let mut group = 0;
     while group < groups.len() {
         let (kinds, length) = groups[group];
         let mut kind = 0;
         while kind < kinds.len() {
-            lengths[kinds[kind]] = length;
+            lengths[kinds[kind] as usize] = length;
             kind += 1;
         }
         group += 1;
@@ -156,25 +159,25 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
         return Ok(usize::from(fixed));
     }
     Ok(match kind {
-        0x08 => 1,
-        0x02 | 0x0D | 0x0E => match int32(0)? {
+        kind::BOOLEAN => 1,
+        kind::STRING | kind::CODE | kind::SYMBOL => match int32(0)? {
             0 => return Err(Flaw::Says("has a string without its NUL")),
             n => 4 + n,
         },
-        0x0C => match int32(0)? {
+        kind::DB_POINTER => match int32(0)? {
             0 => return Err(Flaw::Says("has a string without its NUL")),
             n => 4 + n + 12,
         },
-        0x05 => 4 + 1 + int32(0)?,
-        0x03 | 0x04 => match int32(0)? {
+        kind::BINARY => 4 + 1 + int32(0)?,
+        kind::DOCUMENT | kind::ARRAY => match int32(0)? {
             n if n < 5 => return Err(Flaw::Says("has a sub-document shorter than five bytes")),
             n => n,
         },
-        0x0F => match int32(0)? {
+        kind::SCOPED_CODE => match int32(0)? {
             n if n < 14 => return Err(Flaw::Says("has a code with scope shorter than 14 bytes")),
             n => n,
         },
-        0x0B => {
+        kind::REGEX => {
             let (_, options) = split_cstring(rest)?;
             let (_, after) = split_cstring(options)?;
             rest.len() - after.len()
@@ -237,8 +240,8 @@ fn check_at<'a>(document: &'a [u8], depth: usize, shape: &mut Shape<'a>) -> Resu
         let (value, left) = split_value(kind, after)?;
         rest = left;
         match kind {
-            0x03 | 0x04 => check_at(value, depth + 1, shape)?,
-            0x0F => {
+            kind::DOCUMENT | kind::ARRAY => check_at(value, depth + 1, shape)?,
+            kind::SCOPED_CODE => {
                 // int32 total, string (int32 length, bytes, NUL), document
                 let code = first_length(&value[4..]).ok_or(Flaw::Says("has a code with scope that ends early"))?;
                 let scope = value.get(8 + code..).ok_or(Flaw::Says("has a code with scope that ends early"))?;
@@ -247,10 +250,12 @@ fn check_at<'a>(document: &'a [u8], depth: usize, shape: &mut Shape<'a>) -> Resu
                 }
                 check_at(scope, depth + 1, shape)?;
             }
-            0x02 | 0x0D | 0x0E if value.last() != Some(&0) => return Err(Flaw::Says("has a string without its NUL")),
+            kind::STRING | kind::CODE | kind::SYMBOL if value.last() != Some(&0) => {
+                return Err(Flaw::Says("has a string without its NUL"));
+            }
             // int32 length, string, NUL, ObjectId
-            0x0C if value[value.len() - 13] != 0 => return Err(Flaw::Says("has a string without its NUL")),
-            0x08 if value[0] > 1 => return Err(Flaw::Says("has a boolean that is neither 0 nor 1")),
+            kind::DB_POINTER if value[value.len() - 13] != 0 => return Err(Flaw::Says("has a string without its NUL")),
+            kind::BOOLEAN if value[0] > 1 => return Err(Flaw::Says("has a boolean that is neither 0 nor 1")),
             _ => {}
         }
     }
@@ -327,7 +332,7 @@ pub fn by_id(document: &[u8]) -> Result<Vec<u8>> {
 pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     for element in Elements::of(document)? {
         let element = element?;
-        if element.kind == TYPE_TIMESTAMP && element.value == [0; 8] && element.name != b"_id" {
+        if element.kind == kind::TIMESTAMP && element.value == [0; 8] && element.name != b"_id" {
             return Ok(true);
         }
     }
@@ -348,7 +353,7 @@ fn has_operator_names_at(document: &[u8], depth: usize) -> Result<bool> {
     }
     for element in Elements::of(document)? {
         let element = element?;
-        let is_nested = matches!(element.kind, 0x03 | 0x04);
+        let is_nested = matches!(element.kind, kind::DOCUMENT | kind::ARRAY);
         if element.name.starts_with(b"$") || (is_nested && has_operator_names_at(element.value, depth + 1)?) {
             return Ok(true);
         }
@@ -402,38 +407,38 @@ impl Writer {
     /// Adds a string.
     pub fn string(&mut self, name: &str, value: &str) {
         let length = value.len() as u32 + 1;
-        self.element(0x02, name, &length.to_le_bytes());
+        self.element(kind::STRING, name, &length.to_le_bytes());
         self.0.extend(value.as_bytes());
         self.0.push(0);
     }
 
     /// Adds a boolean.
     pub fn bool(&mut self, name: &str, value: bool) {
-        self.element(0x08, name, &[u8::from(value)]);
+        self.element(kind::BOOLEAN, name, &[u8::from(value)]);
     }
 
     /// Adds a UUID: binary data of subtype 4.
     pub fn uuid(&mut self, name: &str, uuid: &[u8; 16]) {
-        self.element(0x05, name, &[16, 0, 0, 0, 4]);
+        self.element(kind::BINARY, name, &[16, 0, 0, 0, 4]);
         self.0.extend(uuid);
     }
 
     /// Adds binary data of the generic subtype.
     pub fn binary(&mut self, name: &str, bytes: &[u8]) {
         let length = bytes.len() as u32;
-        self.element(0x05, name, &length.to_le_bytes());
+        self.element(kind::BINARY, name, &length.to_le_bytes());
         self.0.push(0);
         self.0.extend(bytes);
     }
 
     /// Adds a sub-document.
     pub fn document(&mut self, name: impl AsRef<[u8]>, document: &[u8]) {
-        self.element(0x03, name, document);
+        self.element(kind::DOCUMENT, name, document);
     }
 
     /// Adds an array of documents.
     pub fn documents<'a>(&mut self, name: &str, documents: impl IntoIterator<Item = &'a [u8]>) {
-        self.element(0x04, name, &[]);
+        self.element(kind::ARRAY, name, &[]);
         let start = self.0.len();
         self.0.extend([0; 4]);
         for (number, document) in documents.into_iter().enumerate() {
@@ -470,27 +475,27 @@ impl Writer {
 #[must_use]
 pub fn type_name(kind: u8) -> &'static str {
     match kind {
-        0x01 => "double",
-        0x02 => "string",
-        0x03 => "document",
-        0x04 => "array",
-        0x05 => "binary",
-        0x06 => "undefined",
-        0x07 => "ObjectId",
-        0x08 => "boolean",
-        0x09 => "date",
-        0x0A => "null",
-        0x0B => "regular expression",
-        0x0C => "DBPointer",
-        0x0D => "code",
-        0x0E => "symbol",
-        0x0F => "code with scope",
-        0x10 => "int32",
-        0x11 => "timestamp",
-        0x12 => "int64",
-        0x13 => "decimal128",
-        0xFF => "MinKey",
-        0x7F => "MaxKey",
+        kind::DOUBLE => "double",
+        kind::STRING => "string",
+        kind::DOCUMENT => "document",
+        kind::ARRAY => "array",
+        kind::BINARY => "binary",
+        kind::UNDEFINED => "undefined",
+        kind::OBJECT_ID => "ObjectId",
+        kind::BOOLEAN => "boolean",
+        kind::DATE => "date",
+        kind::NULL => "null",
+        kind::REGEX => "regular expression",
+        kind::DB_POINTER => "DBPointer",
+        kind::CODE => "code",
+        kind::SYMBOL => "symbol",
+        kind::SCOPED_CODE => "code with scope",
+        kind::INT32 => "int32",
+        kind::TIMESTAMP => "timestamp",
+        kind::INT64 => "int64",
+        kind::DECIMAL128 => "decimal128",
+        kind::MIN_KEY => "MinKey",
+        kind::MAX_KEY => "MaxKey",
         _ => "unknown type",
     }
 }

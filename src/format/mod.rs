@@ -8,6 +8,7 @@ pub mod document;
 pub mod frame;
 pub mod journal;
 pub mod key;
+pub mod kind;
 pub mod manifest;
 pub mod metadata;
 pub mod mongodump;

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::document::{Element, Elements, Writer};
 use crate::error::{Error, Result};
+use crate::format::kind;
 
 /// The deepest nesting looked into. Servers stop at 200 levels.
 const MAX_DEPTH: usize = 256;
@@ -43,10 +44,10 @@ fn at(document: &[u8], depth: usize) -> Result<Vec<u8>> {
         let name = text(name);
         match kind {
             // Text, code and symbols: a length, the bytes and a NUL.
-            0x02 | 0x0D | 0x0E => readable.element(kind, name, &with_length(&text(strip(value)))),
-            0x03 | 0x04 => readable.element(kind, name, &at(value, depth + 1)?),
+            kind::STRING | kind::CODE | kind::SYMBOL => readable.element(kind, name, &with_length(&text(strip(value)))),
+            kind::DOCUMENT | kind::ARRAY => readable.element(kind, name, &at(value, depth + 1)?),
             // A regular expression: two texts that end with a NUL each.
-            0x0B => readable.element(kind, name, text(value).as_bytes()),
+            kind::REGEX => readable.element(kind, name, text(value).as_bytes()),
             _ => readable.element(kind, name, value),
         }
     }

@@ -4,6 +4,7 @@ use std::hash::{Hash as _, Hasher};
 
 use super::document::{Element, Elements};
 use crate::error::Result;
+use crate::format::kind;
 
 /// Whether text counts in a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,22 +21,22 @@ pub enum Text {
 /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is broken.
 pub fn hash(kind: u8, value: &[u8], text: Text, hasher: &mut impl Hasher) -> Result<()> {
     let number = match kind {
-        0x01 => value.try_into().ok().map(f64::from_le_bytes),
-        0x10 => value.try_into().ok().map(|v| i32::from_le_bytes(v).into()),
+        kind::DOUBLE => value.try_into().ok().map(f64::from_le_bytes),
+        kind::INT32 => value.try_into().ok().map(|v| i32::from_le_bytes(v).into()),
         // Equal numbers are rounded equally.
         #[expect(clippy::cast_precision_loss, reason = "as is said above")]
-        0x12 => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
-        0x13 => value.try_into().ok().and_then(|v| bson::Decimal128::from_bytes(v).to_string().parse().ok()),
+        kind::INT64 => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
+        kind::DECIMAL128 => value.try_into().ok().and_then(|v| bson::Decimal128::from_bytes(v).to_string().parse().ok()),
         _ => None,
     };
     match (kind, number) {
         (_, Some(number)) => {
             let number = if number.is_nan() { f64::NAN } else { number + 0.0 };
-            (0x01u8, number.to_bits()).hash(hasher);
+            (kind::DOUBLE, number.to_bits()).hash(hasher);
         }
-        (0x02 | 0x0E, _) if text == Text::IsAlike => 0x02u8.hash(hasher),
-        (0x02 | 0x0E, _) => (0x02u8, value).hash(hasher),
-        (0x03 | 0x04, _) => {
+        (kind::STRING | kind::SYMBOL, _) if text == Text::IsAlike => kind::STRING.hash(hasher),
+        (kind::STRING | kind::SYMBOL, _) => (kind::STRING, value).hash(hasher),
+        (kind::DOCUMENT | kind::ARRAY, _) => {
             kind.hash(hasher);
             for element in Elements::of(value)? {
                 let Element { kind, name, value } = element?;

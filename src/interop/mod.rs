@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;
 use crate::format::digest::{Content, ContentDigest};
 use crate::format::document::MAX_DOCUMENT;
+use crate::format::kind;
 use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
 use crate::format::mongodump;
 use crate::names::Namespace;
@@ -459,7 +460,7 @@ fn begins_a_document(head: &[u8]) -> bool {
     let Some([a, b, c, d, first]) = head.first_chunk().copied() else { return false };
     match usize::try_from(i32::from_le_bytes([a, b, c, d])) {
         Ok(5) => first == 0,
-        Ok(6..=MAX_DOCUMENT) => matches!(first, 0x01..=0x13 | 0x7F | 0xFF),
+        Ok(6..=MAX_DOCUMENT) => matches!(first, kind::DOUBLE..=kind::DECIMAL128 | kind::MAX_KEY | kind::MIN_KEY),
         _ => false,
     }
 }

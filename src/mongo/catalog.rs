@@ -10,6 +10,7 @@ use super::command;
 use super::failure::{code, code_of, describe};
 use crate::error::Result;
 use crate::format::document::Elements;
+use crate::format::kind;
 use crate::format::readable;
 
 /// One entry of `listCollections`.
@@ -70,7 +71,7 @@ pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec
 pub fn name(entry: &RawDocument) -> Option<String> {
     let element = Elements::of(entry.as_bytes()).ok()?.flatten().find(|element| element.name == b"name")?;
     // A length, the bytes, and a NUL.
-    let bytes = element.value.get(4..element.value.len().checked_sub(1)?).filter(|_| element.kind == 0x02)?;
+    let bytes = element.value.get(4..element.value.len().checked_sub(1)?).filter(|_| element.kind == kind::STRING)?;
     Some(readable::text(bytes))
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::format::document::{self, Element, Elements};
+use crate::format::kind;
 use crate::format::manifest::ClusterTime;
 use crate::names::Namespace;
 
@@ -254,7 +255,7 @@ pub fn uuid(element: Element<'_>) -> Option<Uuid> {
 }
 
 fn timestamp(element: Element<'_>) -> Result<ClusterTime> {
-    let value = (element.kind == document::TYPE_TIMESTAMP).then(|| <[u8; 8]>::try_from(element.value).ok()).flatten();
+    let value = (element.kind == kind::TIMESTAMP).then(|| <[u8; 8]>::try_from(element.value).ok()).flatten();
     let value = u64::from_le_bytes(value.ok_or_else(|| broken("has a ts that is not a timestamp"))?);
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the ordinal")]
     Ok(ClusterTime { t: (value >> 32) as u32, i: value as u32 })

@@ -1,7 +1,8 @@
 //! The head of an oplog entry: what keeping and proving a slice needs to know (`src/mongo/db/repl/oplog_entry.idl` of mongodb/mongo).
 
 use crate::error::{Error, Result};
-use crate::format::document::{Element, Elements, TYPE_TIMESTAMP};
+use crate::format::document::{Element, Elements};
+use crate::format::kind;
 use crate::format::manifest::ClusterTime;
 
 /// The head of one entry, its parts as they stand in it.
@@ -27,7 +28,7 @@ impl<'a> Head<'a> {
         for element in Elements::of(document)? {
             let Element { kind, name, value } = element?;
             match (name, kind) {
-                (b"ts", TYPE_TIMESTAMP) => time = timestamp(value),
+                (b"ts", kind::TIMESTAMP) => time = timestamp(value),
                 (b"op", 0x02) => operation = text(value),
                 (b"ns", 0x02) => namespace = text(value).unwrap_or_default(),
                 (b"o", 0x03) => object = value,

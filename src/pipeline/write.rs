@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Elements, MAX_DOCUMENT};
 use crate::format::frame::{Compressor, Compressors};
+use crate::format::kind;
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{Builder, Finished};
 use crate::format::{frame, key};
@@ -256,7 +257,7 @@ impl Packer {
                 continue;
             }
             let document = element.value;
-            if element.kind != 0x03 || document.len() > MAX_DOCUMENT {
+            if element.kind != kind::DOCUMENT || document.len() > MAX_DOCUMENT {
                 return Err(Error::damaged("a batch of the source holds something that is not a document"));
             }
             if self.pending.len() + document.len() > self.sizes.frame && !self.pending.is_empty() {

@@ -14,6 +14,7 @@ use super::specification::{self, How, Specification, has_kind, is_id_index};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::format::value::Text;
 use crate::mongo::{Version, catalog};
@@ -320,8 +321,8 @@ fn minds_mixed_schema(version: Version) -> bool {
 
 fn is_true(kind: u8, value: &[u8]) -> bool {
     match kind {
-        0x08 | 0x10 | 0x12 => value.iter().any(|&b| b != 0),
-        0x01 => value != 0f64.to_le_bytes(),
+        kind::BOOLEAN | kind::INT32 | kind::INT64 => value.iter().any(|&b| b != 0),
+        kind::DOUBLE => value != 0f64.to_le_bytes(),
         _ => false,
     }
 }

@@ -16,6 +16,7 @@ use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few};
 use crate::format::document::{Elements, Writer};
+use crate::format::kind;
 use crate::format::manifest::{CollectionKind, Topology};
 use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
@@ -367,12 +368,12 @@ fn comparable(specification: &RawDocument) -> BTreeMap<Vec<u8>, Vec<u8>> {
 #[expect(clippy::cast_precision_loss, reason = "numbers of indexes are small: directions, seconds, bits")]
 fn uniform(kind: u8, value: &[u8]) -> Vec<u8> {
     let number = match (kind, value.len()) {
-        (0x10, 4) => value.try_into().ok().map(|v| f64::from(i32::from_le_bytes(v))),
-        (0x12, 8) => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
+        (kind::INT32, 4) => value.try_into().ok().map(|v| f64::from(i32::from_le_bytes(v))),
+        (kind::INT64, 8) => value.try_into().ok().map(|v| i64::from_le_bytes(v) as f64),
         _ => None,
     };
     match number {
-        Some(number) => [&[0x01], number.to_le_bytes().as_slice()].concat(),
+        Some(number) => [&[kind::DOUBLE], number.to_le_bytes().as_slice()].concat(),
         None => [&[kind], value].concat(),
     }
 }

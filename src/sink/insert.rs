@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::{self, Changes, Refusal};
 use crate::format::digest::Content;
 use crate::format::document::{self, Documents, Writer, type_name};
+use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 use crate::format::value::{self, Text};
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
@@ -305,7 +306,7 @@ impl Inserter {
         let mut find = Writer::default();
         find.string("find", &self.spec.data_collection());
         let mut within = Writer::default();
-        within.element(0x04, "$in", &ids.finish());
+        within.element(kind::ARRAY, "$in", &ids.finish());
         let mut filter = Writer::default();
         filter.document("_id", &within.finish());
         find.document("filter", &filter.finish());
@@ -479,7 +480,7 @@ pub(crate) fn upsert(document: &[u8], repeats: Repeats) -> Result<Vec<u8>> {
     let mut query = Writer::default();
     query.document("_id", &equal.finish());
     if repeats == Repeats::PassOver {
-        query.element(0x10, "$alwaysFalse", &1i32.to_le_bytes());
+        query.element(kind::INT32, "$alwaysFalse", &1i32.to_le_bytes());
     }
     let mut literal = Writer::with_capacity(document.len() + 32);
     literal.document("$literal", document);

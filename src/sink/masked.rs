@@ -15,16 +15,14 @@ use super::{Attempts, CollectionSpec, Problem, Target, indexes, write_concern_er
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
-use crate::format::document::{self, Element, Elements, TYPE_TIMESTAMP, Writer};
+use crate::format::document::{self, Element, Elements, Writer};
+use crate::format::kind;
 use crate::mongo::failure::{code, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::names::Namespace;
 
 /// From this version on servers do not look at names inside of what an update writes.
 pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
-
-/// The type byte of a date, which is as long as a timestamp.
-const TYPE_DATE: u8 = 0x09;
 
 /// Puts such a document where none has its `_id`.
 pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool, document: &[u8]) -> Result<()> {
@@ -123,7 +121,7 @@ fn mask(document: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
     let (mut masked, mut set) = (Writer::with_capacity(document.len()), Writer::default());
     for element in Elements::of(document)? {
         let Element { kind, name, value } = element?;
-        if kind != TYPE_TIMESTAMP || value != [0; 8] || name == b"_id" {
+        if kind != kind::TIMESTAMP || value != [0; 8] || name == b"_id" {
             masked.element(kind, name, value);
             continue;
         }
@@ -135,8 +133,8 @@ fn mask(document: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
             )
             .hint("import into a server of 5.0 or later"));
         }
-        masked.element(TYPE_DATE, name, &[0; 8]);
-        set.element(TYPE_TIMESTAMP, name, &[0; 8]);
+        masked.element(kind::DATE, name, &[0; 8]);
+        set.element(kind::TIMESTAMP, name, &[0; 8]);
     }
     let mut update = Writer::default();
     update.document("$set", &set.finish());

@@ -18,15 +18,13 @@ use super::{Attempts, MAJORITY_LIMIT, Target, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::format::document::Writer;
+use crate::format::kind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, describe};
 use crate::names::{IMPORT_COLLECTION, Namespace};
 
 /// The most bytes of steps in one command.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-
-/// The BSON type of dates.
-const DATE: u8 = 0x09;
 
 /// One namespace that is put in its place. Each step can be repeated, by another process too, and changes nothing where it was done before.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,7 +160,7 @@ impl Step {
                 step.string("to", &record.collection);
                 step.string("of", id);
                 step.string("backup", backup);
-                step.element(DATE, "at", &at.timestamp_millis().to_le_bytes());
+                step.element(kind::DATE, "at", &at.timestamp_millis().to_le_bytes());
             }
             Self::Forget { record, id } => {
                 step.string("kind", "forget");

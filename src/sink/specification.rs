@@ -7,6 +7,7 @@ use bson::{RawDocument, RawDocumentBuf};
 
 use crate::error::{Error, Result};
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 use crate::mongo::catalog;
 
 /// Options that are true or false.
@@ -77,13 +78,13 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
                     continue;
                 }
             },
-            _ if TRUTHS.contains(&option) && !is_number(kind) && kind != 0x08 => {
-                let holds = !matches!(kind, 0x0A | 0x06);
+            _ if TRUTHS.contains(&option) && !is_number(kind) && kind != kind::BOOLEAN => {
+                let holds = !matches!(kind, kind::NULL | kind::UNDEFINED);
                 if !TELLS_NOTHING.contains(&option) {
                     changes.push(format!("{} is of type {}, and taken for {holds}", shown(option), type_of(kind)));
                 }
                 if holds {
-                    specification.element(0x08, option, &[1]);
+                    specification.element(kind::BOOLEAN, option, &[1]);
                 }
                 continue;
             }
@@ -114,7 +115,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
     // Those of version 1 do not name it. Those on measurements of a time series do not either, whatever their version, and no
     // server makes one of version 1 there.
     if has_kind(key, "2dsphere") && !has_sphere_version && !how.is_of_series {
-        specification.element(0x10, "2dsphereIndexVersion", &1i32.to_le_bytes());
+        specification.element(kind::INT32, "2dsphereIndexVersion", &1i32.to_le_bytes());
     }
     let key_changed = modern != key.as_bytes();
     Ok(Specification { name, bson: specification.raw()?, key_changed, changes })
@@ -130,7 +131,7 @@ pub(super) fn id_index(listed: &RawDocument, is_collated: bool) -> Result<(RawDo
             b"v" if version(kind, value).is_some() => specification.element(kind, name, value),
             b"v" => changes.push("its version is one that servers no longer make: it gets theirs".to_owned()),
             b"key" => specification.document("key", bson::rawdoc! { "_id": 1 }.as_bytes()),
-            b"collation" if kind == 0x03 && is_collated => specification.element(kind, name, value),
+            b"collation" if kind == kind::DOCUMENT && is_collated => specification.element(kind, name, value),
             b"name" | b"ns" | b"background" | b"dropDups" => {}
             // It always is.
             b"unique" => {}
@@ -163,16 +164,18 @@ fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
     for element in Elements::of(key.as_bytes())? {
         let Element { kind, name, value } = element?;
         let taken = match kind {
-            0x01 => f64::from_le_bytes(fixed(value)?).abs() > 0.0,
-            0x02 => value.len() > 5,
-            0x10 | 0x12 => value.iter().any(|&b| b != 0),
-            0x13 => bson::Decimal128::from_bytes(fixed(value)?).to_string().parse::<f64>().is_ok_and(|number| number.abs() > 0.0),
+            kind::DOUBLE => f64::from_le_bytes(fixed(value)?).abs() > 0.0,
+            kind::STRING => value.len() > 5,
+            kind::INT32 | kind::INT64 => value.iter().any(|&b| b != 0),
+            kind::DECIMAL128 => {
+                bson::Decimal128::from_bytes(fixed(value)?).to_string().parse::<f64>().is_ok_and(|number| number.abs() > 0.0)
+            }
             _ => false,
         };
         if taken {
             modern.element(kind, name, value);
         } else {
-            modern.element(0x10, name, &1i32.to_le_bytes());
+            modern.element(kind::INT32, name, &1i32.to_le_bytes());
         }
     }
     Ok(modern.finish())
@@ -184,10 +187,10 @@ fn name_of(key: &[u8]) -> Result<String> {
     for element in Elements::of(key)? {
         let Element { kind, name, value } = element?;
         let direction = match kind {
-            0x01 => f64::from_le_bytes(fixed(value)?).to_string(),
-            0x10 => i32::from_le_bytes(fixed(value)?).to_string(),
-            0x12 => i64::from_le_bytes(fixed(value)?).to_string(),
-            0x13 => bson::Decimal128::from_bytes(fixed(value)?).to_string(),
+            kind::DOUBLE => f64::from_le_bytes(fixed(value)?).to_string(),
+            kind::INT32 => i32::from_le_bytes(fixed(value)?).to_string(),
+            kind::INT64 => i64::from_le_bytes(fixed(value)?).to_string(),
+            kind::DECIMAL128 => bson::Decimal128::from_bytes(fixed(value)?).to_string(),
             _ => text(kind, value).unwrap_or_default(),
         };
         parts.push(format!("{}_{direction}", String::from_utf8_lossy(name)));
@@ -198,10 +201,10 @@ fn name_of(key: &[u8]) -> Result<String> {
 /// The versions that servers make.
 fn version(kind: u8, value: &[u8]) -> Option<u8> {
     let number = match kind {
-        0x01 => f64::from_le_bytes(value.try_into().ok()?),
-        0x10 => f64::from(i32::from_le_bytes(value.try_into().ok()?)),
+        kind::DOUBLE => f64::from_le_bytes(value.try_into().ok()?),
+        kind::INT32 => f64::from(i32::from_le_bytes(value.try_into().ok()?)),
         #[expect(clippy::cast_precision_loss, reason = "1 and 2 are what counts")]
-        0x12 => i64::from_le_bytes(value.try_into().ok()?) as f64,
+        kind::INT64 => i64::from_le_bytes(value.try_into().ok()?) as f64,
         _ => return None,
     };
     [1u8, 2].into_iter().find(|version| f64::from(*version) == number)
@@ -212,23 +215,23 @@ fn fits(option: &[u8], kind: u8, value: &[u8]) -> bool {
     if DOCUMENTS.contains(&option) {
         // An empty one, too, is refused of these.
         let may_be_empty = matches!(option, b"partialFilterExpression" | b"weights");
-        return kind == 0x03 && (may_be_empty || value.len() > 5);
+        return kind == kind::DOCUMENT && (may_be_empty || value.len() > 5);
     }
     if NUMBERS.contains(&option) {
         return is_number(kind);
     }
     if TEXTS.contains(&option) {
-        return kind == 0x02;
+        return kind == kind::STRING;
     }
-    !matches!(kind, 0x0A | 0x06)
+    !matches!(kind, kind::NULL | kind::UNDEFINED)
 }
 
 fn is_number(kind: u8) -> bool {
-    matches!(kind, 0x01 | 0x10 | 0x12 | 0x13)
+    matches!(kind, kind::DOUBLE | kind::INT32 | kind::INT64 | kind::DECIMAL128)
 }
 
 fn text(kind: u8, value: &[u8]) -> Option<String> {
-    let bytes = if kind == 0x02 { value.get(4..)?.strip_suffix(&[0])? } else { return None };
+    let bytes = if kind == kind::STRING { value.get(4..)?.strip_suffix(&[0])? } else { return None };
     String::from_utf8(bytes.to_vec()).ok()
 }
 

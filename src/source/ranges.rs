@@ -10,6 +10,7 @@ use bson::{RawDocumentBuf, rawdoc};
 use super::discover::{CollectionInfo, Size};
 use crate::error::{Error, Result};
 use crate::format::document;
+use crate::format::kind;
 use crate::format::manifest::Topology;
 use crate::mongo::{Connection, Version, command};
 
@@ -54,7 +55,7 @@ impl IdValue {
     /// Whether it can be part of a command: the driver cannot send text that is not UTF-8.
     #[must_use]
     pub fn can_be_sent(&self) -> bool {
-        self.kind != 0x02 || self.value.get(4..).is_some_and(|text| std::str::from_utf8(text).is_ok())
+        self.kind != kind::STRING || self.value.get(4..).is_some_and(|text| std::str::from_utf8(text).is_ok())
     }
 
     /// The `_id` of a document, where it has one.
@@ -205,7 +206,7 @@ async fn sample(
         places(documents.len(), parts, last_parts).filter_map(|at| IdValue::of(documents[at].as_bytes())).collect();
     bounds.dedup();
     // MinKey and MaxKey bound nothing.
-    bounds.retain(|b| !matches!(b.kind, 0xFF | 0x7F) && b.can_be_sent());
+    bounds.retain(|b| !matches!(b.kind, kind::MIN_KEY | kind::MAX_KEY) && b.can_be_sent());
     Some(bounds)
 }
 

@@ -17,6 +17,7 @@ use super::ranges::{IdValue, Range};
 use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::{Elements, Writer};
+use crate::format::kind;
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
 use crate::mongo::{Connection, Version, command};
@@ -47,9 +48,6 @@ const LARGEST_BATCH: u64 = 16 * 1024 * 1024;
 
 /// Documents a batch where small replies are wanted and it is not known how large documents are.
 const CAREFUL_DOCUMENTS: u32 = 500;
-
-/// The type byte of MaxKey.
-const MAX_KEY: u8 = 0x7F;
 
 /// How often a range that can only be read from its start is begun again.
 const RESTARTS: u32 = 20;
@@ -334,7 +332,7 @@ impl Scan {
             (_, Some(filter)) => {
                 let bound = position.last.as_ref().map(|last| all_of(&[last.expression()]));
                 let parts: Vec<_> = [filter.as_bytes().to_vec()].into_iter().chain(bound).collect();
-                find.append(cstr!("filter"), raw(Writer::default().with(0x04, b"$and", &array(&parts)).finish())?);
+                find.append(cstr!("filter"), raw(Writer::default().with(kind::ARRAY, b"$and", &array(&parts)).finish())?);
             }
             (Range::Natural, None) => {
                 find.append(cstr!("hint"), rawdoc! { "$natural": 1 });
@@ -445,7 +443,7 @@ impl Scan {
             "readConcern": self.read_concern(),
         };
         let (found, _) = command::run_cursor(&self.connection.documents(&self.data.database), find).await?;
-        let id = found.iter().filter_map(|document| IdValue::of(document.as_bytes())).find(|id| id.kind != MAX_KEY);
+        let id = found.iter().filter_map(|document| IdValue::of(document.as_bytes())).find(|id| id.kind != kind::MAX_KEY);
         Ok(id.as_ref().is_none_or(IdValue::can_be_sent).then_some(Last { id }))
     }
 
@@ -545,30 +543,30 @@ impl Position {
 impl Last {
     /// Up to it, and the one that is larger than all.
     fn expression(&self) -> Vec<u8> {
-        let largest = comparison(b"$eq", &IdValue { kind: MAX_KEY, value: Vec::new() });
+        let largest = comparison(b"$eq", &IdValue { kind: kind::MAX_KEY, value: Vec::new() });
         let upto = self.id.as_ref().map(|id| comparison(b"$lte", id));
         let either = array(&upto.into_iter().chain([largest]).collect::<Vec<_>>());
-        Writer::default().with(0x04, b"$or", &either).finish()
+        Writer::default().with(kind::ARRAY, b"$or", &either).finish()
     }
 }
 
 /// `{$lt: ["$_id", {$literal: id}]}`
 fn comparison(operator: &[u8], id: &IdValue) -> Vec<u8> {
     let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
-    let sides = Writer::default().with(0x02, b"0", b"\x05\0\0\0$_id\0").with(0x03, b"1", &literal).finish();
-    Writer::default().with(0x04, operator, &sides).finish()
+    let sides = Writer::default().with(kind::STRING, b"0", b"\x05\0\0\0$_id\0").with(kind::DOCUMENT, b"1", &literal).finish();
+    Writer::default().with(kind::ARRAY, operator, &sides).finish()
 }
 
 /// `{$expr: {$and: [..]}}`, which compares as the collection is ordered, across types.
 fn all_of(expressions: &[Vec<u8>]) -> Vec<u8> {
-    let and = Writer::default().with(0x04, b"$and", &array(expressions)).finish();
-    Writer::default().with(0x03, b"$expr", &and).finish()
+    let and = Writer::default().with(kind::ARRAY, b"$and", &array(expressions)).finish();
+    Writer::default().with(kind::DOCUMENT, b"$expr", &and).finish()
 }
 
 fn array(documents: &[Vec<u8>]) -> Vec<u8> {
     let mut all = Writer::default();
     for (place, document) in documents.iter().enumerate() {
-        all = all.with(0x03, place.to_string().as_bytes(), document);
+        all = all.with(kind::DOCUMENT, place.to_string().as_bytes(), document);
     }
     all.finish()
 }

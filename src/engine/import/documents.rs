@@ -7,6 +7,7 @@ use super::plan::Plan;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Element, Elements};
+use crate::format::kind;
 use crate::format::manifest::{Collection, CollectionKind, Segment};
 use crate::mongo::Version;
 use crate::pipeline::read::SegmentReader;
@@ -83,7 +84,7 @@ fn has_dollar(document: &[u8], anywhere: bool) -> Result<bool> {
             if name.starts_with(b"$") {
                 return Ok(true);
             }
-            if anywhere && matches!(kind, 0x03 | 0x04) {
+            if anywhere && matches!(kind, kind::DOCUMENT | kind::ARRAY) {
                 left.push(value);
             }
         }

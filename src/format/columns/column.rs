@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::bytes::{Damaged, Read, Reader, word};
-use super::kind::{DATE, DOUBLE, INT64};
 use super::{decimal, dictionary};
+use crate::format::kind;
 
 /// One value, which all others equal.
 pub(super) const CONSTANT: u8 = 0;
@@ -82,8 +82,8 @@ impl Writer {
         match width {
             8 => {
                 words.extend(values.chunks_exact(8).map(word));
-                if kind != DOUBLE {
-                    self.integers(&mut words, 8, kind == DATE || kind == INT64);
+                if kind != kind::DOUBLE {
+                    self.integers(&mut words, 8, kind == kind::DATE || kind == kind::INT64);
                 } else if let Some(exponent) = decimal::whole(&mut words) {
                     self.directory.extend([DECIMAL, exponent]);
                     self.integers(&mut words, 8, false);

@@ -1,7 +1,8 @@
 //! The fields of a frame, as they are found while it is split: a type and a name within a container.
 
 use super::bytes::{MAX_POSITION, nul, position_key, wide_word, word};
-use super::kind::{ARRAY, COUNTED, DOCUMENT, Form, bson_type, form};
+use super::form::{COUNTED, Form, bson_type, form};
+use crate::format::kind;
 
 /// Not a field: the end of a container.
 pub(super) const END: u32 = 0;
@@ -77,7 +78,7 @@ impl Fields {
         self.table.clear();
         self.table.resize(2 * MAX_FIELDS, 0);
         for _ in 0..=ROOT {
-            self.add(0, DOCUMENT, Form::Document, NAMED, &[]);
+            self.add(0, kind::DOCUMENT, Form::Document, NAMED, &[]);
         }
     }
 
@@ -97,7 +98,7 @@ impl Fields {
         if bson == COUNTED {
             return None;
         }
-        let kind = if bson == DOCUMENT && starts_counting(data, at + 2 + length) { COUNTED } else { bson };
+        let kind = if bson == kind::DOCUMENT && starts_counting(data, at + 2 + length) { COUNTED } else { bson };
         let form = if kind == COUNTED { Form::Array } else { form };
         if place.array {
             let (key, key_length) = position_key(place.position.min(MAX_POSITION));
@@ -198,7 +199,7 @@ pub(super) fn starts_counting(data: &[u8], at: usize) -> bool {
 /// Whether this element, met where `field` was expected, is one of a document that counts exactly if the field is.
 #[inline]
 pub(super) fn counts_alike(field: &Field, data: &[u8], value: usize) -> bool {
-    field.kind == ARRAY || starts_counting(data, value) == (field.kind == COUNTED)
+    field.kind == kind::ARRAY || starts_counting(data, value) == (field.kind == COUNTED)
 }
 
 fn hash(container: u32, kind: u8, name: &[u8]) -> u32 {

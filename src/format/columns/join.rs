@@ -2,8 +2,9 @@
 
 use super::bytes::{Damaged, MAX_POSITION, Read, Reader, position_key, u32_at};
 use super::fields::{ABORT, END, MAX_FIELDS, NAMED, NUMBERED, ROOT, WILD};
-use super::kind::{DOCUMENT, Form, OBJECT_ID, bson_type, form, width};
+use super::form::{Form, bson_type, form, width};
 use super::split::MAX_DEPTH;
+use crate::format::kind;
 
 /// A field, as it is defined in a frame.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Definitions {
         let mut all = Self::default();
         for _ in 0..=ROOT {
             all.list.push(Defined {
-                kind: DOCUMENT,
+                kind: kind::DOCUMENT,
                 flags: NAMED,
                 form: Form::Document,
                 header_length: 0,
@@ -260,7 +261,7 @@ fn put_value(out: &mut Output, field: &Defined, columns: &mut Columns) -> Read<(
         Form::Eight => out.put(&values.array::<8>()?),
         Form::Four => out.put(&values.array::<4>()?),
         // Copying a number of bytes that is known is faster.
-        Form::Fixed if field.kind == OBJECT_ID => out.put(&values.array::<12>()?),
+        Form::Fixed if field.kind == kind::OBJECT_ID => out.put(&values.array::<12>()?),
         Form::Fixed => out.put_slice(values.take(width(field.kind))?),
         Form::Text => {
             let text = values.text()?;

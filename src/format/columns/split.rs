@@ -3,7 +3,7 @@
 
 use super::bytes::{MAX_POSITION, nul, position_key, put_varint, u32_at, wide_word};
 use super::fields::{ABORT, END, Field, Fields, Place, ROOT, WILD, counts_alike};
-use super::kind::{Form, width};
+use super::form::{Form, width};
 
 /// How deep containers may be within each other.
 pub(super) const MAX_DEPTH: usize = 128;

@@ -4,6 +4,7 @@ use bson::{Bson, Document, RawDocument};
 
 use super::MAX_DEPTH;
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 
 /// What makes an object of JSON stand for a value of another type, to this or an older version of Extended JSON.
 const MARKS: [&[u8]; 17] = [
@@ -61,8 +62,8 @@ fn value(element: Element<'_>, depth: usize, text: &mut String) -> Option<()> {
     }
     let Element { kind, value: bytes, .. } = element;
     match kind {
-        0x03 => object(bytes, depth + 1, text),
-        0x04 => {
+        kind::DOCUMENT => object(bytes, depth + 1, text),
+        kind::ARRAY => {
             text.push('[');
             for (number, element) in Elements::of(bytes).ok()?.enumerate() {
                 if number > 0 {
@@ -74,7 +75,7 @@ fn value(element: Element<'_>, depth: usize, text: &mut String) -> Option<()> {
             Some(())
         }
         // int32 total, string (int32 length, bytes, NUL), document
-        0x0F => {
+        kind::SCOPED_CODE => {
             let length = usize::try_from(i32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?)).ok()?;
             let code = bytes.get(8..8 + length.checked_sub(1)?)?;
             text.push_str("{\"$code\":");
@@ -109,8 +110,10 @@ fn is_plain(document: &[u8]) -> Option<bool> {
     for element in Elements::of(document).ok()? {
         let Element { kind, name, value } = element.ok()?;
         let inside = match kind {
-            0x03 | 0x04 => is_plain(value)?,
-            0x0F => is_plain(value.get(8 + usize::try_from(i32::from_le_bytes(value.get(4..8)?.try_into().ok()?)).ok()?..)?)?,
+            kind::DOCUMENT | kind::ARRAY => is_plain(value)?,
+            kind::SCOPED_CODE => {
+                is_plain(value.get(8 + usize::try_from(i32::from_le_bytes(value.get(4..8)?.try_into().ok()?)).ok()?..)?)?
+            }
             _ => true,
         };
         if !inside || MARKS.contains(&name) || !names.insert(name) {

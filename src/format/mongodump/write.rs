@@ -2,6 +2,7 @@
 
 use super::{Prelude, TERMINATOR};
 use crate::format::document::Writer;
+use crate::format::kind;
 
 /// The version of the format.
 const VERSION: &str = "0.1";
@@ -38,7 +39,7 @@ impl Prelude {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = super::MAGIC.to_vec();
         let mut header = Writer::default();
-        header.element(0x10, "concurrent_collections", &self.concurrent.to_le_bytes());
+        header.element(kind::INT32, "concurrent_collections", &self.concurrent.to_le_bytes());
         header.string("version", VERSION);
         header.string("server_version", &self.server_version);
         header.string("tool_version", &self.tool_version);
@@ -49,7 +50,7 @@ impl Prelude {
             document.string("collection", &member.collection);
             document.string("metadata", &member.metadata);
             // mongodump writes it, and never anything else into it.
-            document.element(0x10, "size", &0i32.to_le_bytes());
+            document.element(kind::INT32, "size", &0i32.to_le_bytes());
             if let Some(kind) = &member.kind {
                 document.string("type", kind);
             }
@@ -80,7 +81,7 @@ fn namespace(database: &str, collection: &str, end: bool, crc: u64) -> Vec<u8> {
     header.string("collection", collection);
     header.bool("EOF", end);
     // An int64 with the bits of the CRC.
-    header.element(0x12, "CRC", &crc.to_le_bytes());
+    header.element(kind::INT64, "CRC", &crc.to_le_bytes());
     header.finish()
 }
 

@@ -5,6 +5,7 @@ use bson::RawDocumentBuf;
 use super::{CollectionSpec, is_id_index};
 use crate::error::Result;
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 
 /// What is to be otherwise.
@@ -62,7 +63,7 @@ fn without_dotted_hashes(specification: &RawDocumentBuf) -> Result<RawDocumentBu
     for element in Elements::of(key.as_bytes())? {
         let Element { kind, name, value } = element?;
         match name.contains(&b'.') && key.get_str(String::from_utf8_lossy(name)).is_ok_and(|kind| kind == "hashed") {
-            true => ascending.element(0x10, name, &1i32.to_le_bytes()),
+            true => ascending.element(kind::INT32, name, &1i32.to_le_bytes()),
             false => ascending.element(kind, name, value),
         }
     }

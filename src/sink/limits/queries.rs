@@ -8,6 +8,7 @@ use mongodb::error::ErrorKind as DriverKind;
 use super::super::{Attempts, CollectionSpec, Target};
 use crate::error::Result;
 use crate::format::document::Writer;
+use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 use crate::mongo::command::COMMAND_LIMIT;
 use crate::mongo::failure::is_transient;
@@ -46,7 +47,7 @@ fn question(spec: &CollectionSpec) -> Option<Result<RawDocumentBuf>> {
     if spec.kind == CollectionKind::View {
         let pipeline = options.get_array("pipeline").ok()?;
         query.string("aggregate", NO_COLLECTION);
-        query.element(0x04, "pipeline", pipeline.as_bytes());
+        query.element(kind::ARRAY, "pipeline", pipeline.as_bytes());
         query.document("cursor", bson::rawdoc! {}.as_bytes());
     } else {
         let validator = options.get_document("validator").ok()?;

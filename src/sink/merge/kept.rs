@@ -21,6 +21,7 @@ use crate::context::cpu::CpuPool;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer};
+use crate::format::kind;
 use crate::mongo::failure::is_passing;
 use crate::mongo::{catalog, command};
 use crate::names::Namespace;
@@ -143,7 +144,7 @@ impl<'a> Keeper<'a> {
         let mut find = Writer::default();
         find.string("find", &self.staged.to.collection);
         find.document("filter", &with_ids(documents)?);
-        find.element(0x10, "batchSize", &1000i32.to_le_bytes());
+        find.element(kind::INT32, "batchSize", &1000i32.to_le_bytes());
         find.bool("singleBatch", true);
         let find = find.raw()?;
         let what = format!("merging into {}", self.staged.to);
@@ -161,7 +162,7 @@ impl<'a> Keeper<'a> {
     async fn delete(&self, documents: &[&[u8]]) -> Result<()> {
         let mut delete = Writer::default();
         delete.document("q", &with_ids(documents)?);
-        delete.element(0x10, "limit", &0i32.to_le_bytes());
+        delete.element(kind::INT32, "limit", &0i32.to_le_bytes());
         let delete = delete.finish();
         let mut command = Writer::default();
         command.string("delete", &self.staged.to.collection);
@@ -202,7 +203,7 @@ fn with_ids(documents: &[&[u8]]) -> Result<Vec<u8>> {
         ids.element(kind, number.to_string(), value);
     }
     let mut within = Writer::default();
-    within.element(0x04, "$in", &ids.finish());
+    within.element(kind::ARRAY, "$in", &ids.finish());
     let mut query = Writer::default();
     query.document("_id", &within.finish());
     Ok(query.finish())

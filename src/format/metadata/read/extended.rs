@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::json::{Json, Member, is_number, shown};
 use crate::format::document::MAX_DOCUMENT;
+use crate::format::kind;
 
 /// Which words a file uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,20 +198,20 @@ impl Encoder {
             self.out.push(subtype);
         }
         self.out.extend(bytes);
-        Ok(0x05)
+        Ok(kind::BINARY)
     }
 
     /// Writes a value; gives its type byte.
     fn value(&mut self, json: &Json<'_>) -> Result<u8> {
         match json {
-            Json::Null => Ok(0x0A),
-            Json::Bool(value) => self.fixed(0x08, &[u8::from(*value)]),
+            Json::Null => Ok(kind::NULL),
+            Json::Bool(value) => self.fixed(kind::BOOLEAN, &[u8::from(*value)]),
             Json::Number(text) => self.number(text),
-            Json::String(text) => self.string(text).map(|()| 0x02),
-            Json::Array(values) => self.array(values).map(|()| 0x04),
+            Json::String(text) => self.string(text).map(|()| kind::STRING),
+            Json::Array(values) => self.array(values).map(|()| kind::ARRAY),
             Json::Object(members) => match self.wrapper(members)? {
                 Some(kind) => Ok(kind),
-                None => self.document(members).map(|()| 0x03),
+                None => self.document(members).map(|()| kind::DOCUMENT),
             },
         }
     }
@@ -223,9 +224,9 @@ impl Encoder {
     /// A number without a wrapper: the smallest type that holds it as it is written.
     fn number(&mut self, text: &str) -> Result<u8> {
         if let Ok(value) = text.parse::<i32>() {
-            self.fixed(0x10, &value.to_le_bytes())
+            self.fixed(kind::INT32, &value.to_le_bytes())
         } else if let Ok(value) = text.parse::<i64>() {
-            self.fixed(0x12, &value.to_le_bytes())
+            self.fixed(kind::INT64, &value.to_le_bytes())
         } else {
             self.double(text)
         }
@@ -240,7 +241,7 @@ impl Encoder {
             text if is_number(text) => text.parse().ok(),
             _ => None,
         };
-        self.fixed(0x01, &parsed(value, text, "a double")?.to_le_bytes())
+        self.fixed(kind::DOUBLE, &parsed(value, text, "a double")?.to_le_bytes())
     }
 
     /// Writes the value that the object stands for, where it is a wrapper; gives its type byte.
@@ -264,30 +265,31 @@ impl Encoder {
             Json::String(text) => self.of_text(key, text),
             Json::Object(body) => self.of_object(key, body),
             Json::Number(text) => match key {
-                "$minKey" if *text == "1" => Some(Ok(0xFF)),
-                "$maxKey" if *text == "1" => Some(Ok(0x7F)),
-                "$date" if self.era == Era::Legacy => Some(self.int64(0x09, text)),
-                "$numberLong" if self.era == Era::Legacy => Some(self.int64(0x12, text)),
+                "$minKey" if *text == "1" => Some(Ok(kind::MIN_KEY)),
+                "$maxKey" if *text == "1" => Some(Ok(kind::MAX_KEY)),
+                "$date" if self.era == Era::Legacy => Some(self.int64(kind::DATE, text)),
+                "$numberLong" if self.era == Era::Legacy => Some(self.int64(kind::INT64, text)),
                 _ => None,
             },
-            Json::Bool(true) if key == "$undefined" => Some(Ok(0x06)),
+            Json::Bool(true) if key == "$undefined" => Some(Ok(kind::UNDEFINED)),
             _ => None,
         }
     }
 
     fn of_text(&mut self, key: &str, text: &str) -> Option<Result<u8>> {
         Some(match key {
-            "$oid" => self.object_id(text).map(|()| 0x07),
-            "$numberInt" => parsed(integer(text), text, "an int32").and_then(|value: i32| self.fixed(0x10, &value.to_le_bytes())),
-            "$numberLong" => self.int64(0x12, text),
-            "$numberDouble" => self.double(text),
-            "$numberDecimal" => {
-                parsed(text.parse::<Decimal128>().ok(), text, "a decimal128").and_then(|value| self.fixed(0x13, &value.bytes()))
+            "$oid" => self.object_id(text).map(|()| kind::OBJECT_ID),
+            "$numberInt" => {
+                parsed(integer(text), text, "an int32").and_then(|value: i32| self.fixed(kind::INT32, &value.to_le_bytes()))
             }
-            "$date" => parsed(milliseconds(text), text, "a date").and_then(|value| self.fixed(0x09, &value.to_le_bytes())),
+            "$numberLong" => self.int64(kind::INT64, text),
+            "$numberDouble" => self.double(text),
+            "$numberDecimal" => parsed(text.parse::<Decimal128>().ok(), text, "a decimal128")
+                .and_then(|value| self.fixed(kind::DECIMAL128, &value.bytes())),
+            "$date" => parsed(milliseconds(text), text, "a date").and_then(|value| self.fixed(kind::DATE, &value.to_le_bytes())),
             "$uuid" => parsed(Uuid::try_parse(text).ok(), text, "a UUID").and_then(|id| self.bytes(0x04, id.as_bytes())),
-            "$code" => self.string(text).map(|()| 0x0D),
-            "$symbol" => self.string(text).map(|()| 0x0E),
+            "$code" => self.string(text).map(|()| kind::CODE),
+            "$symbol" => self.string(text).map(|()| kind::SYMBOL),
             _ => return None,
         })
     }
@@ -296,7 +298,7 @@ impl Encoder {
         Some(match key {
             "$date" => {
                 let [milliseconds] = strings(body, ["$numberLong"])?;
-                self.int64(0x09, milliseconds)
+                self.int64(kind::DATE, milliseconds)
             }
             "$timestamp" => match pair(body, ["t", "i"])? {
                 [Json::Number(time), Json::Number(increment)] => self.timestamp(time, increment),
@@ -313,7 +315,7 @@ impl Encoder {
             "$dbPointer" => match pair(body, ["$ref", "$id"])? {
                 [Json::String(namespace), Json::Object(id)] => {
                     let [id] = strings(id, ["$oid"])?;
-                    self.string(namespace).and_then(|()| self.object_id(id)).map(|()| 0x0C)
+                    self.string(namespace).and_then(|()| self.object_id(id)).map(|()| kind::DB_POINTER)
                 }
                 _ => return None,
             },
@@ -350,13 +352,13 @@ impl Encoder {
         let time: u32 = parsed(integer(time), time, "a number of 32 bits")?;
         let increment: u32 = parsed(integer(increment), increment, "a number of 32 bits")?;
         self.out.extend(increment.to_le_bytes());
-        self.fixed(0x11, &time.to_le_bytes())
+        self.fixed(kind::TIMESTAMP, &time.to_le_bytes())
     }
 
     fn regex(&mut self, pattern: &str, options: &str) -> Result<u8> {
         self.cstring(pattern)?;
         self.cstring(options)?;
-        Ok(0x0B)
+        Ok(kind::REGEX)
     }
 
     fn scoped(&mut self, code: &str, scope: &[Member<'_>]) -> Result<u8> {
@@ -364,7 +366,7 @@ impl Encoder {
         self.string(code)?;
         self.document(scope).map_err(|fault| fault.within_key("$scope"))?;
         self.set_length(start)?;
-        Ok(0x0F)
+        Ok(kind::SCOPED_CODE)
     }
 }
 

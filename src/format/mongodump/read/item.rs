@@ -4,6 +4,7 @@
 
 use super::super::{Member, OPLOG, Prelude};
 use crate::format::document::{Element, Elements, type_name};
+use crate::format::kind;
 
 /// The only version of the format that there is.
 const VERSION: &str = "0.1";
@@ -135,21 +136,21 @@ fn value(element: Element<'_>, wanted: u8) -> Result<&[u8], String> {
 }
 
 fn text(element: Element<'_>) -> Result<&str, String> {
-    let bytes = value(element, 0x02)?.get(4..).and_then(|bytes| bytes.strip_suffix(&[0]));
+    let bytes = value(element, kind::STRING)?.get(4..).and_then(|bytes| bytes.strip_suffix(&[0]));
     let bytes = bytes.ok_or_else(|| format!("the field {} is a string without its NUL", name(element)))?;
     str::from_utf8(bytes).map_err(|_| format!("the field {} is not UTF-8", name(element)))
 }
 
 fn int32(element: Element<'_>) -> Result<i32, String> {
-    value(element, 0x10)?.try_into().map(i32::from_le_bytes).map_err(|_| wrong_type(element, 0x10))
+    value(element, kind::INT32)?.try_into().map(i32::from_le_bytes).map_err(|_| wrong_type(element, kind::INT32))
 }
 
 fn int64(element: Element<'_>) -> Result<i64, String> {
-    value(element, 0x12)?.try_into().map(i64::from_le_bytes).map_err(|_| wrong_type(element, 0x12))
+    value(element, kind::INT64)?.try_into().map(i64::from_le_bytes).map_err(|_| wrong_type(element, kind::INT64))
 }
 
 fn boolean(element: Element<'_>) -> Result<bool, String> {
-    match value(element, 0x08)? {
+    match value(element, kind::BOOLEAN)? {
         [0] => Ok(false),
         [1] => Ok(true),
         _ => Err(format!("the field {} is a boolean that is neither 0 nor 1", name(element))),

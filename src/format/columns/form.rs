@@ -1,14 +1,9 @@
 //! How the values of each BSON type are kept.
 
+use crate::format::kind;
+
 /// A document whose first key is `0`: its keys are expected to count up, as an array's do. It is written as a document.
 pub(super) const COUNTED: u8 = 0x33;
-
-pub(super) const DOUBLE: u8 = 0x01;
-pub(super) const DOCUMENT: u8 = 0x03;
-pub(super) const ARRAY: u8 = 0x04;
-pub(super) const OBJECT_ID: u8 = 0x07;
-pub(super) const DATE: u8 = 0x09;
-pub(super) const INT64: u8 = 0x12;
 
 /// What a value consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +38,15 @@ impl Form {
 /// The form of this type's values; none where the type is not kept in columns.
 pub(super) const fn form(kind: u8) -> Option<Form> {
     Some(match kind {
-        DOUBLE | DATE | 0x11 | INT64 => Form::Eight,
-        0x10 => Form::Four,
-        OBJECT_ID | 0x08 | 0x13 => Form::Fixed,
-        0x02 | 0x0d | 0x0e => Form::Text,
-        0x0b => Form::Regex,
-        0x05 => Form::Binary,
-        0x06 | 0x0a | 0x7f | 0xff => Form::Nothing,
-        DOCUMENT => Form::Document,
-        ARRAY | COUNTED => Form::Array,
+        kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => Form::Eight,
+        kind::INT32 => Form::Four,
+        kind::OBJECT_ID | kind::BOOLEAN | kind::DECIMAL128 => Form::Fixed,
+        kind::STRING | kind::CODE | kind::SYMBOL => Form::Text,
+        kind::REGEX => Form::Regex,
+        kind::BINARY => Form::Binary,
+        kind::UNDEFINED | kind::NULL | kind::MAX_KEY | kind::MIN_KEY => Form::Nothing,
+        kind::DOCUMENT => Form::Document,
+        kind::ARRAY | COUNTED => Form::Array,
         _ => return None,
     })
 }
@@ -59,15 +54,15 @@ pub(super) const fn form(kind: u8) -> Option<Form> {
 /// How many bytes each value of a type of fixed width takes.
 pub(super) const fn width(kind: u8) -> usize {
     match kind {
-        0x10 => 4,
-        OBJECT_ID => 12,
-        0x08 => 1,
-        0x13 => 16,
+        kind::INT32 => 4,
+        kind::OBJECT_ID => 12,
+        kind::BOOLEAN => 1,
+        kind::DECIMAL128 => 16,
         _ => 8,
     }
 }
 
 /// The type as BSON knows it.
 pub(super) const fn bson_type(kind: u8) -> u8 {
-    if kind == COUNTED { DOCUMENT } else { kind }
+    if kind == COUNTED { kind::DOCUMENT } else { kind }
 }

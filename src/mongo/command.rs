@@ -9,16 +9,11 @@ use mongodb::error::{CommandError, Error as DriverError, ErrorKind as DriverKind
 use mongodb::options::{RunCommandOptions, RunCursorCommandOptions};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
+use super::{failure, retry};
 use crate::format::readable;
 
 /// How long any one command may take that does no work in proportion to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long one that a verb begins with is asked again where its connection breaks; less than what the service waits for an answer.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// How long a small question is asked again.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is. What the server says of
 /// a failure is told as that, also if it is not UTF-8.
@@ -96,18 +91,7 @@ fn is_one(ok: &Bson) -> bool {
 /// # Errors
 /// The last try's, as for [`run`].
 pub async fn ask(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
-    let since = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match run(database, command.clone()).await {
-            Err(e) if super::failure::is_break(&e) && since.elapsed() < ASK_AGAIN => {
-                tracing::debug!("asking again: {e}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-            done => return done,
-        }
-    }
+    retry::ask(retry::OPENING, failure::is_break, || run(database, command.clone())).await
 }
 
 /// Runs a command that answers with a cursor of batches of so many documents, where that is said.
@@ -155,18 +139,7 @@ pub async fn run_cursor(
 /// # Errors
 /// The last try's.
 pub async fn patiently<T, F: Future<Output = crate::error::Result<T>>>(ask: impl Fn() -> F) -> crate::error::Result<T> {
-    let since = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match ask().await {
-            Err(e) if super::failure::is_passing(&e) && since.elapsed() < PATIENCE => {
-                tracing::info!("asking again: {e}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-            done => return done,
-        }
-    }
+    retry::ask(retry::QUESTION, failure::is_passing, ask).await
 }
 
 /// The bytes of a batch's array of documents: a BSON array whose elements are the documents.

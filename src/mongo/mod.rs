@@ -7,6 +7,7 @@ pub mod connect;
 pub mod failure;
 pub mod members;
 mod probe;
+pub mod retry;
 pub mod rights;
 pub mod survey;
 mod tls;

@@ -11,7 +11,6 @@ use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, rawdoc, spec:
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
 use mongodb::raw_batch_cursor::RawBatch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,10 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::format::manifest::ClusterTime;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
+use crate::mongo::retry::{self, Retry};
 use crate::mongo::{Connection, command};
 use crate::names::SYSTEM_DATABASES;
 use crate::pipeline::write::{Documents, RangeWriter};
-use crate::source::scan::{BATCH_LIMIT, FIRST_PAUSE, LONGEST_PAUSE, PATIENCE};
+use crate::source::scan::BATCH_LIMIT;
 
 /// How long the search for writes to one collection may take.
 const SEARCH_LIMIT: Duration = Duration::from_secs(120);
@@ -132,8 +132,7 @@ impl Tail {
     /// [`ErrorKind::SnapshotLost`] where the oplog no longer reaches back to the last entry; [`ErrorKind::Interrupted`]; what the source
     /// or the writer fails with.
     pub async fn read_to(&mut self, goal: Timestamp, writer: &mut RangeWriter, stop: &CancellationToken) -> Result<Timestamp> {
-        let mut failing_since: Option<Instant> = None;
-        let mut pause = FIRST_PAUSE;
+        let mut retry = Retry::within(retry::STEP);
         let mut nobody = None;
         loop {
             let before = self.position;
@@ -143,18 +142,16 @@ impl Tail {
                 Err(Ended::Driver(failed)) => failed,
             };
             if self.position != before {
-                (failing_since, pause) = (None, FIRST_PAUSE);
+                retry.progress();
             }
-            let patient = failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
             let lost_position = code_of(&failed) == Some(code::CAPPED_POSITION_LOST);
-            if !(is_transient(&failed) || lost_position) || !patient {
+            let Some(pause) = retry.pause().filter(|_| is_transient(&failed) || lost_position) else {
                 return Err(nobody.unwrap_or_else(|| describe(self.connection.role(), "reading the oplog", failed)));
-            }
+            };
             tracing::info!("reading the oplog was interrupted and goes on: {failed}");
             stop.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or_else(Error::interrupted)?;
             let again = stop.run_until_cancelled(self.connection.reconsider()).await.ok_or_else(Error::interrupted)?;
             nobody = again.err().map(|e| e.context("reading the oplog"));
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -30,7 +30,6 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use collection_spec::{Alterations, CollectionSpec, Index};
@@ -39,14 +38,8 @@ pub use ddl::Standing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
+use crate::mongo::retry::{self, Retry};
 use crate::mongo::{Connection, Version, command};
-
-/// How long one step is tried again after transient failures: longer than an election, and than the restart of a server.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The first pause before a step is tried again; each further one is twice as long, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest one: a short one meets the moments in which a bad link holds.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a majority may take to confirm one command, in milliseconds: less than the command itself may, so that the reply says what is missing.
 const MAJORITY_LIMIT: i32 = 50_000;
@@ -170,19 +163,17 @@ impl Target {
 pub(crate) struct Attempts<'a> {
     target: &'a Target,
     what: &'a str,
-    tried: u32,
-    failing_since: Option<Instant>,
-    pause: Duration,
+    retry: Retry,
 }
 
 impl<'a> Attempts<'a> {
     pub(crate) fn new(target: &'a Target, what: &'a str) -> Self {
-        Self { target, what, tried: 1, failing_since: None, pause: FIRST_PAUSE }
+        Self { target, what, retry: Retry::within(retry::STEP) }
     }
 
     /// A part of the step succeeded: patience begins anew.
     fn progress(&mut self) {
-        *self = Self::new(self.target, self.what);
+        self.retry.progress();
     }
 
     /// Returns when it is time to try again after this error, or gives the error where that is of no use.
@@ -210,15 +201,10 @@ impl<'a> Attempts<'a> {
     }
 
     async fn wait(&mut self, give_up: impl FnOnce(&str) -> Error) -> Result<()> {
-        // From the first failure on: a step that worked for hours before has all of it.
-        if self.failing_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Err(give_up(&format!("{} (tried {} times)", self.what, self.tried)));
-        }
-        tracing::debug!(what = self.what, tried = self.tried, "trying again after a transient failure");
-        self.tried += 1;
-        self.target.unless_stopped(tokio::time::sleep(self.pause)).await?;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Ok(())
+        let tried = self.retry.tried();
+        let Some(pause) = self.retry.pause() else { return Err(give_up(&format!("{} (tried {tried} times)", self.what))) };
+        tracing::debug!(what = self.what, tried, "trying again after a transient failure");
+        self.target.unless_stopped(tokio::time::sleep(pause)).await
     }
 }
 

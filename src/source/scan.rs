@@ -9,7 +9,6 @@ use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{CollectionInfo, CollectionState, Size, whereabouts};
@@ -20,6 +19,7 @@ use crate::format::document::{Elements, Writer};
 use crate::format::kind;
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, code_of, describe, is_transient};
+use crate::mongo::retry::{self, Retry};
 use crate::mongo::{Connection, Version, command};
 use crate::names::Namespace;
 use crate::pipeline::pace::RateLimiter;
@@ -27,15 +27,6 @@ use crate::pipeline::write::Documents;
 
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
 pub(crate) const BATCH_LIMIT: Duration = Duration::from_secs(90);
-
-/// How long to keep trying while nothing comes: longer than an election, and than the restart of a member.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The first wait between two tries; each further one is twice as long.
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest wait between two tries.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often batches are halved while none arrives: over a link that breaks again and again, a small one may get through.
 const HALVINGS: u32 = 6;
@@ -180,8 +171,8 @@ impl Scan {
 
     async fn read_all(&self, budget: &MemoryBudget, to: &mpsc::Sender<Event>) -> Result<Option<Timestamp>, Failure> {
         let mut position = Position::default();
-        let mut failing_since: Option<Instant> = None;
-        let (mut pause, mut restarts, mut halvings) = (FIRST_PAUSE, 0, 0);
+        let mut retry = Retry::within(retry::STEP);
+        let (mut restarts, mut halvings) = (0, 0);
         let mut by_uuid = self.can_name_uuid();
         // Why no member can be read from, when that is so.
         let mut nobody = None;
@@ -212,15 +203,13 @@ impl Scan {
             if position == before {
                 halvings = (halvings + 1).min(HALVINGS);
             } else {
-                (failing_since, pause) = (None, FIRST_PAUSE);
+                retry.progress();
             }
-            let patient = failing_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
-            if !(is_transient(&failed) || lost_position) || !patient {
+            let Some(pause) = retry.pause().filter(|_| is_transient(&failed) || lost_position) else {
                 return Err(Failure::Other(nobody.unwrap_or_else(|| self.describe(failed))));
-            }
+            };
             tracing::info!("{} was interrupted and goes on: {failed}", self.what());
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
             nobody = self.connection.reconsider().await.err().map(|e| e.context(self.what()));
             if position.handed_on && (lost_position || !self.can_resume(&position).await) {
                 restarts += 1;

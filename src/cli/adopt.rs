@@ -2,14 +2,13 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{catalog, named, render, with_progress};
 use crate::clock;
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::unpack;
 use crate::error::{Error, Result};
@@ -50,20 +49,19 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let (include, exclude) = (patterns(&args.include)?, patterns(&args.exclude)?);
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
     let options = AdoptOptions { include, exclude, created, tuning: config.tuning, ..AdoptOptions::default() };
     let store = Store::open(&config.path)?;
     named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
-    let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, stop).await? {
+    let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, &cx.cancel).await? {
         Opened::Dump(dump) => *dump,
-        Opened::Backup(packed) => return unpacked(&args, packed, config, stop).await,
+        Opened::Backup(packed) => return unpacked(&args, packed, config, cx).await,
     };
-    let progress = Progress::default();
-    let work = adopt::run(&dump, &store, &options, &progress, stop);
-    let report = with_progress(faces, &progress, work).await?;
+    let work = adopt::run(&dump, &store, &options, cx);
+    let report = with_progress(faces, cx, work).await?;
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);
     fields["notes"] = json!(report.notes);
@@ -73,7 +71,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
 }
 
 /// A backup in a tar file becomes one of the path as it is.
-async fn unpacked(args: &Args, packed: Packed, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+async fn unpacked(args: &Args, packed: Packed, config: &Config, cx: &Context) -> Result<Outcome> {
     let is_asked_for_more = !args.include.is_empty()
         || !args.exclude.is_empty()
         || args.created.is_some()
@@ -83,7 +81,7 @@ async fn unpacked(args: &Args, packed: Packed, config: &Config, stop: &Cancellat
         return Err(Error::usage(format!("{} is a backup already, and stays as it is", packed.location()))
             .hint("leave out the flags that say how a dump becomes one"));
     }
-    let backup = unpack::into(packed, &catalog(config)?, stop).await?;
+    let backup = unpack::into(packed, &catalog(config)?, cx).await?;
     let manifest = &backup.manifest;
     let mut fields = output::made(&backup.location(), manifest);
     fields["unpacked"] = json!(true);

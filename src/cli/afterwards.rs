@@ -1,59 +1,44 @@
 //! What `import` does where it imports nothing: it looks after what earlier imports left in the target.
 
-use tokio_util::sync::CancellationToken;
-
 use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::render::plain;
 use super::with_progress;
 use crate::config::Config;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::cleanup::{self, CleanupOptions, CleanupReport};
 use crate::engine::undo::{self, UndoOptions, UndoReport};
 use crate::error::Result;
 
 /// `import --cleanup`.
-pub(super) async fn cleanup(
-    (dry_run, yes): (bool, bool),
-    config: &Config,
-    faces: Faces,
-    stop: &CancellationToken,
-) -> Result<Outcome> {
+pub(super) async fn cleanup((dry_run, yes): (bool, bool), config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = config.target()?;
-    let progress = Progress::default();
     let options = CleanupOptions { dry_run, half_filled: yes, lease: None };
-    let report = with_progress(faces, &progress, cleanup::run(&target, options, &progress, stop)).await?;
+    let report = with_progress(faces, cx, cleanup::run(&target, options, cx)).await?;
     Ok(Outcome { text: cleaned_up(&report), json: output::fields(&report)?, failure: report.failure(), ..Outcome::default() })
 }
 
 /// `import --undo-last`.
-pub(super) async fn undo_last(
-    (dry_run, yes): (bool, bool),
-    config: &Config,
-    faces: Faces,
-    stop: &CancellationToken,
-) -> Result<Outcome> {
+pub(super) async fn undo_last((dry_run, yes): (bool, bool), config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = config.target()?;
-    let progress = Progress::default();
     let ask = async |lost: &[String]| {
         let hint = "give --yes to undo the import all the same, --dry-run to see what would be put back, or --drop-replaced to give up what was kept";
         let what = "undoing the import loses something".to_owned();
-        confirm(Loss { what, each: lost.iter().map(|lost| plain(lost)).collect(), hint: hint.to_owned() }, yes, stop).await
+        confirm(Loss { what, each: lost.iter().map(|lost| plain(lost)).collect(), hint: hint.to_owned() }, yes, cx).await
     };
     let options = UndoOptions { dry_run, lease: None };
     // Not beside lines that are drawn anew: it may ask.
     let faces = if faces == Faces::Silent { faces } else { Faces::Lines };
-    let report = with_progress(faces, &progress, undo::undo_last(&target, options, ask, &progress, stop)).await?;
+    let report = with_progress(faces, cx, undo::undo_last(&target, options, ask, cx)).await?;
     Ok(Outcome::done(undone(&report), output::fields(&report)?))
 }
 
 /// `import --drop-replaced`.
-pub(super) async fn drop_replaced(dry_run: bool, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn drop_replaced(dry_run: bool, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = config.target()?;
-    let progress = Progress::default();
     let options = UndoOptions { dry_run, lease: None };
-    let report = with_progress(faces, &progress, undo::drop_replaced(&target, options, &progress, stop)).await?;
+    let report = with_progress(faces, cx, undo::drop_replaced(&target, options, cx)).await?;
     Ok(Outcome::done(undone(&report), output::fields(&report)?))
 }
 

@@ -1,14 +1,13 @@
 //! `backup`: take one, or with `--dry-run` say what would be taken.
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{cleaned, render, unless_stopped, with_progress};
+use super::{cleaned, render, with_progress};
 use crate::clock;
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean;
 use crate::error::Result;
@@ -93,7 +92,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = BackupOptions {
         include: patterns(&args.include)?,
@@ -116,21 +115,20 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     };
     if args.dry_run {
         let plan = match &resumed {
-            Some(name) => unless_stopped(stop, backup::plan_resume(&source, &store, name.as_ref(), &options)).await?,
-            None => unless_stopped(stop, backup::plan(&source, &options)).await?,
+            Some(name) => cx.unless_cancelled(backup::plan_resume(&source, &store, name.as_ref(), &options)).await?,
+            None => cx.unless_cancelled(backup::plan(&source, &options)).await?,
         };
         let mut fields = output::fields(&plan)?;
         fields.insert("dryRun".to_owned(), true.into());
         return Ok(Outcome::done(render::plan(&plan), fields));
     }
-    let progress = Progress::default();
     let work = async {
         match &resumed {
-            Some(name) => backup::resume(&source, &store, name.as_ref(), &options, &progress, stop).await,
-            None => backup::run(&source, &store, &options, &progress, stop).await,
+            Some(name) => backup::resume(&source, &store, name.as_ref(), &options, cx).await,
+            None => backup::run(&source, &store, &options, cx).await,
         }
     };
-    let report = with_progress(faces, &progress, work).await?;
+    let report = with_progress(faces, cx, work).await?;
     let retention = clean::after_backup(&Catalog::new(store), &config.retention, config.timezone, clock::now()).await;
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);

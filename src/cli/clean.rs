@@ -2,12 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use tokio_util::sync::CancellationToken;
-
 use super::output::{self, Outcome};
-use super::{catalog, cleaned, refuse_missing, unless_stopped};
+use super::{catalog, cleaned, refuse_missing};
 use crate::clock;
 use crate::config::Config;
+use crate::context::Context;
 use crate::engine::clean::{self, CleanOptions};
 use crate::error::{Error, Result};
 use crate::repository::retention::{Policy, Rule};
@@ -71,12 +70,12 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
     number.map(Some).ok_or_else(|| Error::usage(format!("{flag} is {text:?}: expected a whole number from 1 to {MOST}")))
 }
 
-pub(super) async fn run(args: Args, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Outcome> {
     let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
     let catalog = catalog(config)?;
-    unless_stopped(stop, refuse_missing(&catalog)).await?;
-    let plan = unless_stopped(stop, clean::plan(&catalog, &options, clock::now())).await?;
-    let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, stop).await };
-    let failure = if stop.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
+    cx.unless_cancelled(refuse_missing(&catalog)).await?;
+    let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;
+    let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, &cx.cancel).await };
+    let failure = if cx.cancel.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
     Ok(Outcome { text: cleaned::text(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }

@@ -3,9 +3,9 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::output;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many lines of what would be lost are shown.
@@ -26,7 +26,7 @@ pub(super) struct Loss {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] where there is nobody to ask; [`ErrorKind::Refused`] where the answer is no; [`ErrorKind::Interrupted`].
-pub(super) async fn confirm(loss: Loss, yes: bool, stop: &CancellationToken) -> Result<()> {
+pub(super) async fn confirm(loss: Loss, yes: bool, cx: &Context) -> Result<()> {
     if yes {
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) async fn confirm(loss: Loss, yes: bool, stop: &CancellationToken) -> 
         question += &format!("  and {more} more\n");
     }
     output::to_stderr(&format!("{question}Go on? [y/N] "));
-    match stop.run_until_cancelled(answer()).await {
+    match cx.cancel.run_until_cancelled(answer()).await {
         Some(answer) if is_yes(&answer) => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Refused, "it was not confirmed, and nothing was written")),
         None => Err(Error::interrupted()),

@@ -6,14 +6,13 @@ mod query;
 use std::path::PathBuf;
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given, patterns, patterns_of};
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, Format};
 use crate::error::{Error, ErrorKind, Result};
@@ -189,13 +188,13 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, cx: &Context) -> Result<Outcome> {
     let source = args.source(config)?;
     let database = tools::database(given(args.db.as_deref()), &source)?.map(str::to_owned);
     args.refuse(database.as_deref())?;
     tools::tell_without_effect(&args.deployment, &[("--forceTableScan", args.force_table_scan)]);
     let (destination, made) = place::destination(&args, json)?;
-    let dumped = dump(args, (source, database), &destination, config, faces, stop).await;
+    let dumped = dump(args, (source, database), &destination, config, faces, cx).await;
     if dumped.is_err() && made {
         // Only if nothing came into it.
         let _is_not_empty = std::fs::remove_dir(destination.to_string());
@@ -209,7 +208,7 @@ async fn dump(
     destination: &Destination,
     config: &Config,
     faces: Faces,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Outcome> {
     // 1. What, and whether it can go where it is to go.
     let database = database.as_deref();
@@ -232,11 +231,10 @@ async fn dump(
     // 2. A backup, compressed, beside where the dump will be.
     let place = place::scratch(destination)?;
     let store = Store::open(&place.path().to_string_lossy())?;
-    let progress = Progress::default();
-    let taken = with_progress(faces, &progress, backup::run(&source, &store, &options, &progress, stop)).await?;
+    let taken = with_progress(faces, cx, backup::run(&source, &store, &options, cx)).await?;
     refuse_inconsistent(&args, &taken.manifest)?;
     let beside = match database.filter(|_| args.dump_db_users_and_roles) {
-        Some(database) => export::accounts(&source, database, stop).await?,
+        Some(database) => export::accounts(&source, database, cx).await?,
         None => Vec::new(),
     };
     let backup: Backup = Catalog::new(store).find(taken.name.as_str()).await?;
@@ -252,8 +250,8 @@ async fn dump(
     };
     let aside = args.is_to_stdout().then(|| place::scratch(destination)).transpose()?;
     let into = aside.as_ref().map_or_else(|| destination.clone(), |aside| Destination::Path(aside.path().to_owned()));
-    let work = export::run(&backup, &how, &into, &progress, stop);
-    let mut report = with_progress(faces, &progress, work).await?;
+    let work = export::run(&backup, &how, &into, cx);
+    let mut report = with_progress(faces, cx, work).await?;
     if let Some(aside) = &aside {
         place::pour_out(aside.path()).await?;
         report.location = destination.to_string();

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use tokio_util::sync::CancellationToken;
-
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
 use crate::error::{Error, Result};
 use crate::names::NamespacePattern;
@@ -61,7 +59,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, cx: &Context) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let destination = match args.out.as_str() {
         "-" => Destination::Stdout,
@@ -78,9 +76,8 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, s
         tuning: config.tuning,
     };
     let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config).await?;
-    let progress = Progress::default();
-    let work = export::run(&backup, &options, &destination, &progress, stop);
-    let report = with_progress(faces, &progress, work).await?;
+    let work = export::run(&backup, &options, &destination, cx);
+    let report = with_progress(faces, cx, work).await?;
     let text = render::export(&report);
     if destination == Destination::Stdout {
         // What is on standard output is the archive, and nothing else.

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::Map;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::confirm::{Loss, confirm};
 use super::named::{self, Asking};
@@ -14,7 +13,7 @@ use super::progress::Faces;
 use super::render::{self, plain};
 use super::{afterwards, with_progress};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::import::{
     self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite,
 };
@@ -154,12 +153,12 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let Some(asked) = args.backup.as_deref() else {
         return match (args.undo_last, args.drop_replaced) {
-            (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, stop).await,
-            (_, true) => afterwards::drop_replaced(args.dry_run, config, faces, stop).await,
-            _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, stop).await,
+            (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, cx).await,
+            (_, true) => afterwards::drop_replaced(args.dry_run, config, faces, cx).await,
+            _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, cx).await,
         };
     };
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
@@ -189,7 +188,6 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     };
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
-    let progress = Progress::default();
     let silent = faces == Faces::Silent;
     let found = match found(asked, silent, config).await? {
         Some(backup) if oplog_limit.is_some() => {
@@ -197,11 +195,11 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
         }
         Some(backup) => Found::Backup(Box::new(backup)),
-        None => match Opened::look(asked, config.tuning.memory_bytes, stop).await.map_err(before_any_change)? {
+        None => match Opened::look(asked, config.tuning.memory_bytes, &cx.cancel).await.map_err(before_any_change)? {
             Opened::Dump(dump) => {
                 let how = DumpOptions { oplog_limit, ..dump_options(config) };
-                let looking = DumpSource::of(*dump, how, &progress, stop);
-                let looked = with_progress(faces, &progress, looking).await;
+                let looking = DumpSource::of(*dump, how, cx);
+                let looked = with_progress(faces, cx, looking).await;
                 Found::Dump(Box::new(looked.map_err(before_any_change)?))
             }
             Opened::Backup(_) if oplog_limit.is_some() => {
@@ -209,14 +207,14 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
             }
             Opened::Backup(packed) => {
                 let (backup, directory) =
-                    unpack::aside(packed, config.tuning.memory_bytes, stop).await.map_err(before_any_change)?;
+                    unpack::aside(packed, config.tuning.memory_bytes, cx).await.map_err(before_any_change)?;
                 Found::Unpacked(Box::new(backup), directory)
             }
         },
     };
     let options = of_databases(asked, &args.database, options, &found, silent)?;
-    let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces, progress };
-    bring(&found, how, config, stop).await
+    let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces };
+    bring(&found, how, config, cx).await
 }
 
 /// How something is brought into the target.
@@ -227,18 +225,17 @@ pub(super) struct How {
     /// Whether what holds documents is overwritten without asking.
     pub(super) yes: bool,
     pub(super) faces: Faces,
-    pub(super) progress: Progress,
 }
 
 /// Plans, shows the plan, and does it, unless that is all that is wanted.
-pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &CancellationToken) -> Result<Outcome> {
-    let How { target, options, dry_run, yes, faces, progress } = how;
+pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context) -> Result<Outcome> {
+    let How { target, options, dry_run, yes, faces } = how;
     let source = config.configured_source()?;
     let origin = match found {
         Found::Backup(backup) | Found::Unpacked(backup, _) => DocumentSource::from(&**backup),
         Found::Dump(dumped) => DocumentSource::from(&**dumped),
     };
-    let mut plan = import::plan(origin, &target, source.as_ref(), &options, stop).await.map_err(before_any_change)?;
+    let mut plan = import::plan(origin, &target, source.as_ref(), &options, cx).await.map_err(before_any_change)?;
     let overwrites = match plan.look_at_overwrites().await {
         Ok(overwrites) => overwrites.to_vec(),
         Err(e) => {
@@ -258,7 +255,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     }
     if !yes {
         if !overwrites.is_empty()
-            && let Err(e) = confirm(loss(&overwrites), yes, stop).await
+            && let Err(e) = confirm(loss(&overwrites), yes, cx).await
         {
             plan.close().await;
             return Err(before_any_change(e));
@@ -267,11 +264,11 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, stop: &Cance
     }
     let work = async {
         match found {
-            Found::Backup(backup) | Found::Unpacked(backup, _) => record::import(backup, plan, &options, &progress, stop).await,
-            Found::Dump(dumped) => import::execute(&**dumped, plan, &options, &progress, stop).await,
+            Found::Backup(backup) | Found::Unpacked(backup, _) => record::import(backup, plan, &options, cx).await,
+            Found::Dump(dumped) => import::execute(&**dumped, plan, &options, cx).await,
         }
     };
-    let report = with_progress(faces, &progress, work).await?;
+    let report = with_progress(faces, cx, work).await?;
     let failure = match report.failed_indexes.len() {
         0 => None,
         1 => Some("an index could not be built".to_owned()),
@@ -327,12 +324,11 @@ impl Found {
         (database, oplog_limit): (Option<String>, Option<ClusterTime>),
         config: &Config,
         faces: Faces,
-        progress: &Progress,
-        stop: &CancellationToken,
+        cx: &Context,
     ) -> Result<Self> {
         let options = DumpOptions { database, oplog_limit, ..dump_options(config) };
-        let looking = DumpSource::open(place, options, progress, stop);
-        let looked = with_progress(faces, progress, looking).await;
+        let looking = DumpSource::open(place, options, cx);
+        let looked = with_progress(faces, cx, looking).await;
         Ok(Self::Dump(Box::new(looked.map_err(before_any_change)?)))
     }
 }

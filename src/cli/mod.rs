@@ -39,7 +39,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::backend::Store;
 use crate::repository::catalog::Catalog;
@@ -184,15 +184,15 @@ impl Ready {
 /// Runs the verb, writes what came of it, and gives the exit code.
 pub async fn run(ready: Ready) -> ExitCode {
     let json = ready.json();
-    let stop = CancellationToken::new();
-    let ended = match watch_signals(stop.clone()) {
-        Ok(()) => dispatch(ready, &stop).await,
+    let cx = Context::new(ready.config.tuning.memory_bytes);
+    let ended = match watch_signals(cx.cancel.clone()) {
+        Ok(()) => dispatch(ready, &cx).await,
         Err(error) => Err(error),
     };
     output::finish(ended, json)
 }
 
-async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
+async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
     let Ready { command_line: CommandLine { json, verb, .. }, config } = ready;
     let faces = progress::Faces::of_this_process(json || verb.is_quiet());
     match &verb {
@@ -201,19 +201,19 @@ async fn dispatch(ready: Ready, stop: &CancellationToken) -> Result<Outcome> {
         _ => config.refuse_slips()?,
     }
     match verb {
-        Verb::Backup(args) => backup::run(args, &config, faces, stop).await,
-        Verb::Import(args) => import::run(args, &config, faces, stop).await,
-        Verb::Dump(args) => dump::run(args, &config, json, faces, stop).await,
-        Verb::Restore(args) => restore::run(args, &config, faces, stop).await,
-        Verb::Export(args) => export::run(args, &config, json, faces, stop).await,
-        Verb::Adopt(args) => adopt::run(args, &config, faces, stop).await,
-        Verb::List => unless_stopped(stop, list::run(&config)).await,
-        Verb::Show(args) => unless_stopped(stop, show::run(args, &config, json)).await,
-        Verb::Verify(args) => verify::run(args, &config, faces, stop).await,
-        Verb::Clean(args) => clean::run(args, &config, stop).await,
-        Verb::Check(_) => unless_stopped(stop, check::run(&config)).await,
-        Verb::Tune(args) => tune::run(args, &config, faces, stop).await,
-        Verb::Serve(_) => serve::run(config, stop).await,
+        Verb::Backup(args) => backup::run(args, &config, faces, cx).await,
+        Verb::Import(args) => import::run(args, &config, faces, cx).await,
+        Verb::Dump(args) => dump::run(args, &config, json, faces, cx).await,
+        Verb::Restore(args) => restore::run(args, &config, faces, cx).await,
+        Verb::Export(args) => export::run(args, &config, json, faces, cx).await,
+        Verb::Adopt(args) => adopt::run(args, &config, faces, cx).await,
+        Verb::List => cx.unless_cancelled(list::run(&config)).await,
+        Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json)).await,
+        Verb::Verify(args) => verify::run(args, &config, faces, cx).await,
+        Verb::Clean(args) => clean::run(args, &config, cx).await,
+        Verb::Check(_) => cx.unless_cancelled(check::run(&config)).await,
+        Verb::Tune(args) => tune::run(args, &config, faces, cx).await,
+        Verb::Serve(_) => serve::run(config, cx).await,
         Verb::Token(args) => token::run(&args),
     }
 }
@@ -291,17 +291,9 @@ async fn refuse_missing(catalog: &Catalog) -> Result<()> {
         .hint("set BACKUP_PATH or --path to the directory that holds the backups; `bsonvault backup` makes it"))
 }
 
-/// Runs what changes nothing, and lets go of it when it is to stop.
-async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Err(Error::interrupted()),
-    }
-}
-
 /// Runs what reports progress, and shows it meanwhile.
-async fn with_progress<T>(faces: progress::Faces, progress: &Progress, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let shown = progress::Shown::start(progress.clone(), faces);
+async fn with_progress<T>(faces: progress::Faces, cx: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let shown = progress::Shown::start(cx.progress.clone(), faces);
     let done = work.await;
     shown.end().await;
     done

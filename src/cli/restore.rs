@@ -5,15 +5,13 @@ mod promise;
 
 use std::path::Path;
 
-use tokio_util::sync::CancellationToken;
-
 use super::import::{self, Found, How};
 use super::named;
 use super::output::Outcome;
 use super::progress::Faces;
 use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::import::{CANNOT_BE_ADDED_TO, DumpSource, ImportMode, ImportOptions, IndexMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
@@ -237,13 +235,13 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
-    restore(args, config, faces, stop)
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
+    restore(args, config, faces, cx)
         .await
         .map_err(|e| tools::in_flags_of(&FLAGS, e).reworded(CANNOT_BE_ADDED_TO, &format!("without --drop, {CANNOT_BE_ADDED_TO}")))
 }
 
-async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     // 1. What is to be restored.
     let target = args.target(config)?;
     let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
@@ -253,8 +251,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
     args.tell_without_effect();
     let place = place::find(&args).await?;
     named::refuse_for_a_dump(place.name(), "restore", config).await?;
-    let progress = Progress::default();
-    let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, &progress, stop).await?;
+    let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, cx).await?;
     let Found::Dump(dumped) = &found else {
         return Err(Error::new(ErrorKind::Internal, "what was found is no dump"));
     };
@@ -269,8 +266,8 @@ async fn restore(args: Args, config: &Config, faces: Faces, stop: &CancellationT
 
     // 3. An import like any other.
     // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
-    let how = How { target, options, dry_run: args.dry_run, yes: true, faces, progress };
-    let mut outcome = import::bring(&found, how, config, stop).await?;
+    let how = How { target, options, dry_run: args.dry_run, yes: true, faces };
+    let mut outcome = import::bring(&found, how, config, cx).await?;
     if args.stops_on_error() && outcome.failure.is_none() {
         outcome.failure = promise::not_added(&outcome);
     }

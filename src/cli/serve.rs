@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Map;
-use tokio_util::sync::CancellationToken;
 
 use super::output::Outcome;
 use crate::api::{self, Access};
 use crate::config::{Config, Flags};
+use crate::context::Context;
 use crate::error::Result;
 use crate::service::MongoBackupService;
 
@@ -44,7 +44,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(config: Config, cx: &Context) -> Result<Outcome> {
     // 1. Everything that can be wrong with the settings, before anything is begun.
     let settings = config.service()?;
     let rocket = config.rocket();
@@ -60,7 +60,7 @@ pub(super) async fn run(config: Config, stop: &CancellationToken) -> Result<Outc
     let server = api::rocket(service.clone(), rocket, access)?;
 
     // 4. Until it is told to stop.
-    api::serve(server, &service, stop).await?;
+    api::serve(server, &service, &cx.cancel).await?;
     Ok(Outcome::done(String::new(), Map::new()))
 }
 

@@ -1,13 +1,12 @@
 //! `tune`: measure, and say with which settings a backup is fast and small.
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{tuned, with_progress};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::tune::{self, TuneOptions, Wanted};
 use crate::error::Result;
 use crate::format::frame;
@@ -52,7 +51,7 @@ fn level(text: &str) -> Result<i32, String> {
     level.ok_or_else(|| format!("expected a whole number from {from} to {to}"))
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = TuneOptions {
         include: patterns(&args.include)?,
@@ -62,8 +61,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         tuning: config.tuning,
     };
     let (store, source) = (Store::open(&config.path)?, config.source()?);
-    let progress = Progress::default();
-    let report = with_progress(faces, &progress, tune::run(&source, &store, &options, &progress, stop)).await?;
+    let report = with_progress(faces, cx, tune::run(&source, &store, &options, cx)).await?;
     let mut fields = output::fields(&report)?;
     fields.insert("lines".to_owned(), json!(tuned::lines(report.choice)));
     Ok(Outcome::done(tuned::text(&report), fields))

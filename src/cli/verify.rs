@@ -1,14 +1,13 @@
 //! `verify`: whether a backup is whole, and whether it comes back.
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::engine::record;
 use crate::engine::test_restore::{self, TestRestoreOptions};
 use crate::engine::verify::VerifyOptions;
@@ -56,7 +55,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &CancellationToken) -> Result<Outcome> {
+pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = if args.restore { Some(config.target()?) } else { None };
     let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config).await {
         // A manifest that cannot be used is what a verification is there to find.
@@ -64,9 +63,9 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
         found => found?,
     };
     if let Some(target) = target {
-        return drill(&args, config, &backup, &target, faces, stop).await;
+        return drill(&args, config, &backup, &target, faces, cx).await;
     }
-    let report = record::verify(&backup, &VerifyOptions { deep: args.deep }, stop).await?;
+    let report = record::verify(&backup, &VerifyOptions { deep: args.deep }, cx).await?;
     let problems: Vec<_> = report.problems.iter().map(|p| json!({ "key": p.key, "message": p.message })).collect();
     let fields = json!({
         "name": report.name,
@@ -87,19 +86,11 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, stop: &Cancel
     Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
 }
 
-async fn drill(
-    args: &Args,
-    config: &Config,
-    backup: &Backup,
-    target: &MongoUri,
-    faces: Faces,
-    stop: &CancellationToken,
-) -> Result<Outcome> {
+async fn drill(args: &Args, config: &Config, backup: &Backup, target: &MongoUri, faces: Faces, cx: &Context) -> Result<Outcome> {
     let options = TestRestoreOptions { allow_same: args.allow_same, lease: None, tuning: config.tuning };
     let source = config.configured_source()?;
-    let progress = Progress::default();
-    let work = test_restore::run(backup, target, source.as_ref(), &options, &progress, stop);
-    match with_progress(faces, &progress, work).await {
+    let work = test_restore::run(backup, target, source.as_ref(), &options, cx);
+    match with_progress(faces, cx, work).await {
         Ok(report) => {
             let mut fields = output::fields(&report)?;
             fields.insert("restore".to_owned(), true.into());

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::backup::commit::{self, About};
 use super::backup::pulse::{self, Pulse};
-use super::backup::{self, turn, unless_stopped};
+use super::backup::{self, turn};
 use super::dump_oplog::{Slice, none};
 use super::import::select::passes;
 use super::{Tuning, replayed};
 use crate::clock;
+use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::{Item, Progress};
@@ -83,26 +83,20 @@ pub struct AdoptReport {
 /// # Errors
 /// [`ErrorKind::Damaged`], [`ErrorKind::Storage`], [`ErrorKind::NotFound`] where a pattern matches nothing or nothing is left, [`ErrorKind::Refused`] where the dump's
 /// oplog cannot be replayed, [`ErrorKind::Interrupted`].
-pub async fn run(
-    dump: &Dump,
-    store: &Store,
-    options: &AdoptOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<AdoptReport> {
+pub async fn run(dump: &Dump, store: &Store, options: &AdoptOptions, cx: &Context) -> Result<AdoptReport> {
     let collections = select(dump, options)?;
     refuse_too_many(dump, collections.len(), options)?;
     let mut notes = dump.notes().to_vec();
     if dump.has_users() {
         notes.push("users and roles are not part of a backup, and are left out".to_owned());
     }
-    notes.iter().for_each(|note| progress.note(note.as_str()));
+    notes.iter().for_each(|note| cx.progress.note(note.as_str()));
     let (name, place) = turn::claim(store).await?;
     let lock = match place.lock().await {
         Ok(lock) => lock.ok_or_else(|| turn::taken(&place))?,
         Err(error) => return Err(backup::remove(&place, error).await),
     };
-    let adopted = adopt(dump, collections, &name, (&place, &lock), options, progress, stop).await;
+    let adopted = adopt(dump, collections, &name, (&place, &lock), options, cx).await;
     match adopted {
         Ok((manifest, accounts, arrivals)) => {
             let (mut not_importable, mut told) = (NotImportables::default(), Few::up_to(LISTED));
@@ -111,7 +105,7 @@ pub async fn run(
                 not_importable.extend(arrivals.not_importable(&namespace.to_string()));
             }
             let told = told.into_sentences();
-            told.iter().for_each(|note| progress.note(note.as_str()));
+            told.iter().for_each(|note| cx.progress.note(note.as_str()));
             notes.extend(told);
             let not_importable = not_importable.into_list();
             Ok(AdoptReport { location: place.location(), name, manifest, notes, not_importable, accounts })
@@ -161,14 +155,13 @@ async fn adopt(
     name: &BackupName,
     (place, lock): (&Store, &Lock),
     options: &AdoptOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
     let started = clock::now();
     let first = pulse::first(started, Vec::new(), None, lock.holds());
     pulse::write(&first, place).await?;
-    let pulse = Pulse::start(place.clone(), progress.clone(), first);
-    let manifest = execute(dump, collections, name, started, options, place, progress, stop).await;
+    let pulse = Pulse::start(place.clone(), cx.progress.clone(), first);
+    let manifest = execute(dump, collections, name, started, options, place, cx).await;
     pulse.stop().await?;
     let (manifest, accounts, arrivals) = manifest?;
     commit::commit(&manifest, place).await?;
@@ -176,7 +169,6 @@ async fn adopt(
 }
 
 /// The phases up to the commit.
-#[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
 async fn execute(
     dump: &Dump,
     collections: Vec<(usize, Collection)>,
@@ -184,14 +176,13 @@ async fn execute(
     started: DateTime<Utc>,
     options: &AdoptOptions,
     place: &Store,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
     // 1. Read the dump, once, and store its documents.
-    progress.begin("reading");
+    cx.progress.begin("reading");
     let settings = settings(options);
     let (budget, held) = memory(options, dump);
-    let cpu = CpuPool::of_this_machine();
+    let cpu = cx.cpu.clone();
     let writing = Writing {
         place,
         compressors: Arc::new(Compressors::new(settings.compression())),
@@ -199,17 +190,17 @@ async fn execute(
         cpu: cpu.clone(),
         held,
     };
-    let mut adopted = writing.begin(dump, collections, options, progress);
+    let mut adopted = writing.begin(dump, collections, options, cx);
     let wanted = adopted.wanted(dump);
     let (parts, mut incoming) = mpsc::channel(1);
     let taken = async {
-        let taken = adopted.take_all(&mut incoming, stop).await;
+        let taken = adopted.take_all(&mut incoming, cx).await;
         // Whoever reads stops where nothing takes its parts any more.
         incoming.close();
         while incoming.recv().await.is_some() {}
         taken
     };
-    let (read, taken) = tokio::join!(dump.read(&wanted, &budget, stop, parts), taken);
+    let (read, taken) = tokio::join!(dump.read(&wanted, &budget, &cx.cancel, parts), taken);
     let stored = match (read, taken) {
         (Ok(()), Ok(())) => adopted.finish(),
         (Err(e), _) | (_, Err(e)) => {
@@ -221,7 +212,7 @@ async fn execute(
     let finished = clock::now();
 
     // 2. Say what moment it shows, and which collections its oplog is about.
-    progress.begin("committing");
+    cx.progress.begin("committing");
     let (consistency, oplog) = match slice {
         Some(slice) => slice.settle(&mut collections)?,
         None => (none(), None),
@@ -245,13 +236,13 @@ async fn execute(
     let created = created(dump, options, &consistency, finished);
     let (name, source) = (name.clone(), source(dump, tells));
     let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
-    let mut manifest = commit::manifest(about, collections, place, stop).await?;
+    let mut manifest = commit::manifest(about, collections, place, cx).await?;
 
     // 4. An oplog that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(place, &manifest, oplog, listed_at);
-        let followed = unless_stopped(stop, follow).await.map_err(|e| e.context("the oplog of the dump"))?;
+        let followed = cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog of the dump"))?;
         at_the_end = followed.outlined.collections;
     }
     commit::leave_out_temporary(&mut manifest, &at_the_end, place).await?;
@@ -330,13 +321,7 @@ struct Adopting {
 }
 
 impl<'a> Writing<'a> {
-    fn begin(
-        self,
-        dump: &Dump,
-        collections: Vec<(usize, Collection)>,
-        options: &AdoptOptions,
-        progress: &Progress,
-    ) -> Adopted<'a> {
+    fn begin(self, dump: &Dump, collections: Vec<(usize, Collection)>, options: &AdoptOptions, cx: &Context) -> Adopted<'a> {
         let slice = dump.has_oplog().then(|| {
             let of_dump: Vec<Collection> = collections.iter().map(|(_, c)| c.clone()).collect();
             // It is no part of what the progress is measured by.
@@ -350,7 +335,7 @@ impl<'a> Writing<'a> {
         let mut stems = Stems::default();
         let adopting = |(number, mut collection): (usize, Collection)| {
             let stem = stems.assign(&collection.namespace());
-            let item = progress.item(collection.namespace().to_string(), 0, collection.bytes);
+            let item = cx.progress.item(collection.namespace().to_string(), 0, collection.bytes);
             collection.metadata = StoredObject { key: key::metadata(&stem), bytes: 0, sha256: Sha256Hex::zero() };
             let writer = self.writer(&stem, item.clone());
             (number, Adopting { collection, arrivals: Arrivals::default(), item, writer, range: None, segments: None })
@@ -380,10 +365,10 @@ impl Adopted<'_> {
     }
 
     /// Takes all that is read. A stop counts between two parts: what is on its way to the store would go on while the directory is removed.
-    async fn take_all(&mut self, incoming: &mut mpsc::Receiver<Part>, stop: &CancellationToken) -> Result<()> {
+    async fn take_all(&mut self, incoming: &mut mpsc::Receiver<Part>, cx: &Context) -> Result<()> {
         loop {
             let part = tokio::select! {
-                () = stop.cancelled() => return Err(Error::interrupted()),
+                () = cx.cancel.cancelled() => return Err(Error::interrupted()),
                 part = incoming.recv() => part,
             };
             match part {

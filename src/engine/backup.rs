@@ -15,7 +15,6 @@ pub(super) mod turn;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
-use tokio_util::sync::CancellationToken;
 
 pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
@@ -30,7 +29,7 @@ use self::resume::Unfinished;
 use self::slice::{Earlier, Slice};
 use super::{Tuning, replayed};
 use crate::clock;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::manifest::{Consistency, Manifest, OplogSlice};
@@ -134,13 +133,7 @@ pub async fn plan_resume(
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`], [`ErrorKind::Storage`], [`ErrorKind::SnapshotLost`] where the
 /// source no longer has the history of the moment that is read, [`ErrorKind::Refused`] where it cannot be read at one moment at all
 /// and that is not allowed, [`ErrorKind::Busy`] where another backup of the same source runs into this store and that is not allowed, [`ErrorKind::Interrupted`].
-pub async fn run(
-    source: &MongoUri,
-    store: &Store,
-    options: &BackupOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<BackupReport> {
+pub async fn run(source: &MongoUri, store: &Store, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
     // What is there to be seen is seen before anything is made; `backup` makes sure.
     if !options.allow_concurrent {
         turn::look(store, source.hosts()).await?;
@@ -152,7 +145,7 @@ pub async fn run(
         Err(error) => return Err(remove(&place, error).await),
     };
     let record = Arc::new(Record::default());
-    match backup(source, store, &name, (&place, &lock), None, options, &record, progress, stop).await {
+    match backup(source, store, &name, (&place, &lock), None, options, &record, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if options.may_be_resumed() && is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
@@ -171,14 +164,13 @@ pub async fn resume(
     store: &Store,
     name: Option<&BackupName>,
     options: &BackupOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<BackupReport> {
     let mut unfinished = resume::open(store, name, source).await?;
     let (name, place) = (unfinished.name.clone(), unfinished.place.clone());
     let lock = unfinished.lock.take().ok_or_else(|| turn::taken(&place))?;
     let record = Arc::new(Record::default());
-    match backup(source, store, &name, (&place, &lock), Some(unfinished), options, &record, progress, stop).await {
+    match backup(source, store, &name, (&place, &lock), Some(unfinished), options, &record, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if error.kind() == ErrorKind::Busy => {
             // It is as it was, and nobody works on it.
@@ -203,8 +195,7 @@ struct Run<'a> {
     place: &'a Store,
     state: &'a Arc<State>,
     record: &'a Arc<Record>,
-    progress: &'a Progress,
-    stop: &'a CancellationToken,
+    cx: &'a Context,
 }
 
 /// Connects, reads and commits, and closes the connection however it ends: cursors that were left open are killed.
@@ -217,26 +208,25 @@ async fn backup(
     unfinished: Option<Unfinished>,
     options: &BackupOptions,
     record: &Arc<Record>,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Manifest> {
-    progress.begin("looking at the source");
+    cx.progress.begin("looking at the source");
     let (mut prepared, started) = match &unfinished {
-        None => (unless_stopped(stop, plan::prepare(source, options)).await?, clock::now()),
-        Some(unfinished) => (unless_stopped(stop, resume::prepare(source, options, unfinished)).await?, unfinished.started()),
+        None => (cx.unless_cancelled(plan::prepare(source, options)).await?, clock::now()),
+        Some(unfinished) => (cx.unless_cancelled(resume::prepare(source, options, unfinished)).await?, unfinished.started()),
     };
     if let Some((member, is_primary, preference)) = prepared.connection.chosen() {
         let state = if is_primary { "the primary" } else { "a secondary" };
-        progress.note(format!("documents are read from {member}, {state} ({preference})"));
+        cx.progress.note(format!("documents are read from {member}, {state} ({preference})"));
     }
     let first = pulse::first(started, turn::hosts(source, &prepared.connection.hosts), options.job.clone(), lock.holds());
     let ready = async {
         match options.allow_concurrent {
             true => pulse::write(&first, place).await?,
-            false => turn::take(store, name, place, &first, stop).await?,
+            false => turn::take(store, name, place, &first, cx).await?,
         }
         match &unfinished {
-            Some(unfinished) => unfinished.tidy_up(progress).await,
+            Some(unfinished) => unfinished.tidy_up(cx).await,
             None => Ok(()),
         }
     };
@@ -244,8 +234,8 @@ async fn backup(
         prepared.connection.close().await;
         return Err(e);
     }
-    let pulse = Pulse::start(place.clone(), progress.clone(), first);
-    let run = Run { place, state: pulse.state(), record, progress, stop };
+    let pulse = Pulse::start(place.clone(), cx.progress.clone(), first);
+    let run = Run { place, state: pulse.state(), record, cx };
     let result = execute(&mut prepared, name, unfinished, started, &run).await;
     pulse.stop().await?;
     prepared.connection.close().await;
@@ -264,11 +254,12 @@ async fn execute(
 ) -> Result<Manifest> {
     // 1. Begin to keep the oplog, where there is one, before the moment that is read.
     let start = match &unfinished {
-        None => unless_stopped(run.stop, prepared.aim()).await?,
+        None => run.cx.unless_cancelled(prepared.aim()).await?,
         Some(unfinished) => unfinished.start(),
     };
     if let Some(why) = &prepared.why_no_slice {
-        run.progress
+        run.cx
+            .progress
             .note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
     }
     let earlier = unfinished
@@ -290,13 +281,13 @@ async fn execute(
     ended?;
 
     // 5. Describe it: metadata files, checksums, the manifest.
-    let mut manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.stop).await?;
+    let mut manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.cx).await?;
 
     // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
-        let followed = unless_stopped(run.stop, follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
+        let followed = run.cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
         at_the_end = followed.outlined.collections;
     }
     commit::leave_out_temporary(&mut manifest, &at_the_end, run.place).await?;
@@ -317,7 +308,7 @@ async fn read_of_one_moment(
 ) -> Result<ReadOfOneMoment> {
     // 2. Settle what is read and at which moment.
     if unfinished.is_none() {
-        unless_stopped(run.stop, prepared.settle()).await?;
+        run.cx.unless_cancelled(prepared.settle()).await?;
     }
     if let (Some(slice), Some(time)) = (&slice, prepared.time())
         && time < slice.since()
@@ -334,8 +325,8 @@ async fn read_of_one_moment(
     let finished = clock::now();
 
     // 4. Say what moment that shows, with the oplog up to it where it takes that.
-    run.progress.begin("committing");
-    let shown = unless_stopped(run.stop, moment.settle(&read, prepared, slice)).await?;
+    run.cx.progress.begin("committing");
+    let shown = run.cx.unless_cancelled(moment.settle(&read, prepared, slice)).await?;
     Ok((read, finished, shown))
 }
 
@@ -351,7 +342,7 @@ async fn read_all(
     let mut restarts = 0;
     loop {
         let standing = unfinished.as_ref().map(|u| u.standing).unwrap_or_default();
-        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, standing, run.progress));
+        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, standing, run.cx));
         let stems = match &unfinished {
             Some(unfinished) => unfinished.head.collections.iter().map(|c| c.stem.clone()).collect(),
             None => read::stems(prepared),
@@ -371,14 +362,14 @@ async fn read_all(
             }
             Outcome::Again(why) => {
                 restarts += 1;
-                run.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
+                run.cx.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
                 if let Some(journal) = journal.take() {
                     journal.stop().await?;
                 }
                 run.record.forget_ranges();
                 unfinished = None;
                 read::clear(run.place).await?;
-                unless_stopped(run.stop, prepared.settle()).await?;
+                run.cx.unless_cancelled(prepared.settle()).await?;
             }
         }
     }
@@ -418,11 +409,4 @@ async fn keep(name: &BackupName, place: &Store, error: Error) -> Error {
     }
     let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
     error.hint(format!("{hint}what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
-}
-
-pub(super) async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        () = stop.cancelled() => Err(Error::interrupted()),
-        done = work => done,
-    }
 }

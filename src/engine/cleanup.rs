@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use super::visit;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::mongo::MongoUri;
@@ -120,18 +119,13 @@ impl CleanupReport {
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Server`] where the target cannot be looked at; [`ErrorKind::Interrupted`]. What fails in one
 /// database is in the report.
-pub async fn run(
-    uri: &MongoUri,
-    options: CleanupOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<CleanupReport> {
-    let work = async |target: &Target| clean(target, options, progress).await;
-    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+pub async fn run(uri: &MongoUri, options: CleanupOptions, cx: &Context) -> Result<CleanupReport> {
+    let work = async |target: &Target| clean(target, options, cx).await;
+    let (report, milliseconds) = visit::target(uri, cx, work).await?;
     Ok(CleanupReport { target: uri.to_string(), milliseconds, ..report })
 }
 
-async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) -> Result<CleanupReport> {
+async fn clean(target: &Target, options: CleanupOptions, cx: &Context) -> Result<CleanupReport> {
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
     let mut report = CleanupReport { dry_run: options.dry_run, ..CleanupReport::default() };
     let (found, unseen) = leftovers::look(target).await?;
@@ -143,7 +137,7 @@ async fn clean(target: &Target, options: CleanupOptions, progress: &Progress) ->
     }
 
     // 1. The databases of dead drills, whole.
-    progress.begin("cleaning up");
+    cx.progress.begin("cleaning up");
     let (mut dropped, held) = scratch::drop_dead(target, expiry).await?;
     dropped.extend(scratch::drop_unrenewed(target, held, expiry).await?);
     report.scratch_databases = dropped;

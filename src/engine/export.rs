@@ -10,15 +10,14 @@ mod slice;
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use self::ahead::Ahead;
 use self::describe::{described, described_beside};
 use self::slice::Slice;
 use super::{Tuning, record};
+use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
-use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
@@ -67,14 +66,14 @@ pub struct Beside {
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], others of the
 /// server's; [`ErrorKind::Interrupted`].
-pub async fn accounts(uri: &MongoUri, database: &str, stop: &CancellationToken) -> Result<Vec<Beside>> {
+pub async fn accounts(uri: &MongoUri, database: &str, cx: &Context) -> Result<Vec<Beside>> {
     let reading = async {
         let connection = Connection::open(uri, ConnectOptions { pool: 2, selection_timeout: None }).await?;
         let found = accounts::of(&connection, database).await;
         connection.close().await;
         found
     };
-    let found = stop.run_until_cancelled(reading).await.ok_or_else(Error::interrupted)??;
+    let found = cx.unless_cancelled(reading).await?;
     let beside = |(name, documents)| Beside { database: database.to_owned(), name, documents };
     Ok(found.into_iter().map(beside).collect())
 }
@@ -144,35 +143,29 @@ pub struct ExportedOplog {
 /// for a pattern that matches nothing; [`ErrorKind::Refused`] for what mongodump's formats, or mongorestore, cannot carry;
 /// [`ErrorKind::Damaged`] where the backup is; [`ErrorKind::Storage`];
 /// [`ErrorKind::Interrupted`] when `stop` is cancelled.
-pub async fn run(
-    backup: &Backup,
-    options: &ExportOptions,
-    destination: &Destination,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<ExportReport> {
+pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destination, cx: &Context) -> Result<ExportReport> {
     let begun = Instant::now();
     let _hold = backup.hold("export").await?;
-    let job = Job::new(backup, options, progress);
+    let job = Job::new(backup, options, cx);
 
     // 1. What is written: names and metadata, and of the oplog what mongorestore is to replay. Reads only.
-    progress.begin("looking at the backup");
+    cx.progress.begin("looking at the backup");
     refuse_inside(backup, destination)?;
     look(destination, options.format, options.force)?;
     let planning = job.plan();
-    let plan = stop.run_until_cancelled(planning).await.ok_or_else(Error::interrupted)??;
+    let plan = cx.unless_cancelled(planning).await?;
 
     // 2. Under another name.
     let (format, gzip, force) = (options.format, options.gzip, options.force);
     let write = WriteOptions { format, gzip, force, whole: is_whole(backup, options) };
     let opening = Writer::open(destination, write, plan.contents.clone(), &job.cpu);
-    let mut writer = stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)??;
+    let mut writer = cx.unless_cancelled(opening).await?;
     let writing = async {
         let entries = job.write(&plan, &mut writer).await?;
-        progress.begin("finishing");
+        cx.progress.begin("finishing");
         Ok((entries, writer.finish().await?))
     };
-    let written = stop.run_until_cancelled(writing).await.unwrap_or_else(|| Err(Error::interrupted()));
+    let written = cx.cancel.run_until_cancelled(writing).await.unwrap_or_else(|| Err(Error::interrupted()));
     let (entries, written_bytes) = match written {
         Ok(written) => written,
         Err(e) => {
@@ -213,7 +206,7 @@ fn interrupted(destination: &Destination) -> Error {
 struct Job<'a> {
     backup: &'a Backup,
     options: &'a ExportOptions,
-    progress: &'a Progress,
+    cx: &'a Context,
     cpu: CpuPool,
     budget: MemoryBudget,
 }
@@ -226,15 +219,9 @@ struct Plan<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(backup: &'a Backup, options: &'a ExportOptions, progress: &'a Progress) -> Self {
+    fn new(backup: &'a Backup, options: &'a ExportOptions, cx: &'a Context) -> Self {
         let memory = options.tuning.memory_bytes;
-        Self {
-            backup,
-            options,
-            progress,
-            cpu: CpuPool::of_this_machine(),
-            budget: MemoryBudget::new(memory - WRITING_BYTES.min(memory / 2)),
-        }
+        Self { backup, options, cx, cpu: cx.cpu.clone(), budget: MemoryBudget::new(memory - WRITING_BYTES.min(memory / 2)) }
     }
 
     async fn plan(&self) -> Result<Plan<'a>> {
@@ -242,7 +229,7 @@ impl<'a> Job<'a> {
         let collections = select::select(&manifest.collections, self.options)?;
         for collection in manifest.collections.iter().filter(|c| c.is_temporary() && select::passes(&c.namespace(), self.options))
         {
-            self.progress.note(format!("{} is left out, {TEMPORARY}", collection.namespace()));
+            self.cx.progress.note(format!("{} is left out, {TEMPORARY}", collection.namespace()));
         }
         let slice = match &manifest.oplog {
             Some(oplog) => Some(self.slice(oplog, &collections).await?),
@@ -274,10 +261,10 @@ impl<'a> Job<'a> {
 
     /// Writes everything. Gives the number of entries of the oplog.
     async fn write(&self, plan: &Plan<'a>, writer: &mut Writer) -> Result<u64> {
-        self.progress.begin("writing");
+        self.cx.progress.begin("writing");
         let items: Vec<_> =
-            plan.collections.iter().map(|c| self.progress.item(c.namespace().to_string(), c.documents, c.bytes)).collect();
-        let of_oplog = plan.slice.as_ref().map(|slice| self.progress.item("oplog", slice.oplog.documents, slice.oplog.bytes));
+            plan.collections.iter().map(|c| self.cx.progress.item(c.namespace().to_string(), c.documents, c.bytes)).collect();
+        let of_oplog = plan.slice.as_ref().map(|slice| self.cx.progress.item("oplog", slice.oplog.documents, slice.oplog.bytes));
         let of_collections = plan.collections.iter().flat_map(|c| c.segments.iter().cloned());
         let of_slice = plan.slice.iter().flat_map(|slice| slice.oplog.segments.iter().cloned());
         let segments: Vec<Segment> = of_collections.chain(of_slice).collect();

@@ -29,7 +29,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 pub use self::document_source::DocumentSource;
 pub use self::dump_source::{DumpOptions, DumpSource};
@@ -42,9 +41,8 @@ pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayRe
 pub use self::select::passes;
 use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
-use crate::context::cpu::CpuPool;
+use crate::context::Context;
 use crate::context::memory::MemoryBudget;
-use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
 use crate::interop;
@@ -162,9 +160,9 @@ pub async fn plan<'a>(
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &ImportOptions,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Plan<'a>> {
-    plan::make(origin.into(), target, configured_source, options, stop).await
+    plan::make(origin.into(), target, configured_source, options, cx).await
 }
 
 /// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in
@@ -187,14 +185,13 @@ pub async fn run(
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &ImportOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<ImportReport> {
-    progress.begin("looking at the target");
+    cx.progress.begin("looking at the target");
     let origin = origin.into();
     // Apart from each other and from whoever calls: all futures of an import together are more than a thread's stack takes.
-    let plan = Box::pin(plan(origin, target, configured_source, options, stop)).await?;
-    Box::pin(execute(origin, plan, options, progress, stop)).await
+    let plan = Box::pin(plan(origin, target, configured_source, options, cx)).await?;
+    Box::pin(execute(origin, plan, options, cx)).await
 }
 
 /// Does what was planned, whole or not at all.
@@ -207,24 +204,23 @@ pub async fn execute(
     origin: impl Into<DocumentSource<'_>>,
     mut plan: Plan<'_>,
     options: &ImportOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<ImportReport> {
     let begun = Instant::now();
     let origin = origin.into();
     // 1. Prove the whole backup. A dump is proven while it is read, before anything is published.
     if origin.poured().is_none() {
-        progress.begin("proving the backup");
-        prove(origin.backup, stop).await?;
-        documents::refuse(origin.backup, &plan, &CpuPool::of_this_machine(), stop).await?;
+        cx.progress.begin("proving the backup");
+        prove(origin.backup, cx).await?;
+        documents::refuse(origin.backup, &plan, cx).await?;
     }
 
     if plan.in_place {
-        return Box::pin(in_place::execute(origin, plan, options, progress, begun)).await;
+        return Box::pin(in_place::execute(origin, plan, options, cx, begun)).await;
     }
 
     // 2. Take the lease of every database, and with it what a dead import left.
-    progress.begin("taking the lease");
+    cx.progress.begin("taking the lease");
     let mut databases = plan.databases();
     if plan.users.is_some() {
         databases.push(users::DATABASE.to_owned());
@@ -237,31 +233,30 @@ pub async fn execute(
         let finished = Box::pin(publish::roll_forward(&plan.target, &set, &formers, lease.id())).await?;
         lease.settle();
         if !finished.published.is_empty() {
-            progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
+            cx.progress
+                .note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
         }
         for error in finished.given_up {
-            progress.note(format!("a part of what that import published was given up: {error}"));
+            cx.progress.note(format!("a part of what that import published was given up: {error}"));
         }
         staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
-            return Box::pin(later::build(&plan, progress))
-                .await
-                .map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
+            return Box::pin(later::build(&plan, cx)).await.map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
         }
         // 3. Everything else, up to the last rename.
-        let (staged, given_up) = Box::pin(write(origin, &mut plan, &lease, &decided, options, progress)).await?;
+        let (staged, given_up) = Box::pin(write(origin, &mut plan, &lease, &decided, options, cx)).await?;
         staging::sweep(&plan.target.unstoppable(), &set).await?;
         filling::forget(&plan.target.unstoppable(), &set).await?;
         let accounts = &staged.proven.accounts;
         let merged = if accounts.is_empty() {
             Ok(())
         } else if given_up.is_empty() {
-            progress.begin("adding users and roles");
+            cx.progress.begin("adding users and roles");
             let target = plan.target.unstoppable();
             let merging = Box::pin(users::merge(&target, users::Through::Own(lease.id()), accounts)).await;
             merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
         } else {
-            progress.note("the users and roles were not added");
+            cx.progress.note("the users and roles were not added");
             Ok(())
         };
         Ok(match publish::sum_up(given_up) {
@@ -291,7 +286,7 @@ async fn write(
     lease: &Lease,
     decided: &AtomicBool,
     options: &ImportOptions,
-    progress: &Progress,
+    cx: &Context,
 ) -> Result<(Staging, Vec<Error>)> {
     plan.look_again().await?;
     let target = plan.target.clone();
@@ -299,7 +294,7 @@ async fn write(
     let mut restarts = 0;
     let mut staged = loop {
         let before = target.identity().await?;
-        let error = match Box::pin(stage(origin, plan, lease, options, progress)).await {
+        let error = match Box::pin(stage(origin, plan, lease, options, cx)).await {
             Ok(staged) if target.identity().await? == before => break staged,
             Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
             // Who did not answer for minutes is not asked for minutes more.
@@ -315,13 +310,13 @@ async fn write(
             let what = "the target's primary changed or was started anew, and what comes by standard input can be read once only";
             return Err(Error::new(error.kind(), what).hint("put the archive into a file, and import that").cause(error));
         }
-        progress
+        cx.progress
             .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));
         staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
     };
 
     // 2. Decide, and publish. From here on nothing stops it.
-    progress.begin("publishing");
+    cx.progress.begin("publishing");
     plan.look_again().await?;
     let home = plan.databases().into_iter().next().unwrap_or_default();
     let mut keeping = None;
@@ -348,10 +343,10 @@ async fn stage(
     plan: &mut Plan<'_>,
     lease: &Lease,
     options: &ImportOptions,
-    progress: &Progress,
+    cx: &Context,
 ) -> Result<Staging> {
     // 1. Create every collection, without expiry and without indexes.
-    progress.begin("preparing the target");
+    cx.progress.begin("preparing the target");
     let target = plan.target.clone();
     staging::create(&target, &mut plan.specs, lease.id()).await?;
 
@@ -368,10 +363,10 @@ async fn stage(
         origin,
         plan,
         writers: Writers::of(options.tuning.writers),
-        cpu: CpuPool::of_this_machine(),
+        cpu: cx.cpu.clone(),
         budget: options.budget(origin),
         repeats,
-        progress,
+        cx,
         builder,
         target_cores: target.cores().await,
         indexes_later: plan.slice.is_some(),
@@ -391,7 +386,7 @@ async fn stage(
     if let Some(slice) = &plan.slice {
         staged.operations = Box::pin(slice.replay(&stage)).await?;
         staged.documents = stage.count().await?;
-        progress.begin("building indexes");
+        cx.progress.begin("building indexes");
         let contents = staged.proven.contents.iter().copied().enumerate();
         let all: Vec<Read> =
             contents.map(|(number, content)| Read::of(Filled { number, ..Filled::default() }, content)).collect();
@@ -402,7 +397,7 @@ async fn stage(
     }
 
     // 5. Only now what makes documents expire.
-    progress.begin("confirming");
+    cx.progress.begin("confirming");
     staging::set_expiry(&target, &plan.specs).await?;
     stage.make_durable().await?;
     if plan.indexes == IndexMode::Now {
@@ -438,8 +433,8 @@ fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-async fn prove(backup: &Backup, stop: &CancellationToken) -> Result<()> {
-    let report = verify::run(backup, &verify::VerifyOptions::default(), stop).await?;
+async fn prove(backup: &Backup, cx: &Context) -> Result<()> {
+    let report = verify::run(backup, &verify::VerifyOptions::default(), cx).await?;
     if report.is_sound() {
         return Ok(());
     }

@@ -2,12 +2,10 @@
 
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
 use super::import::{self, ImportOptions, ImportReport, Plan};
 use super::verify::{self, VerifyOptions, VerifyReport};
 use crate::clock;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{ErrorKind, Result};
 use crate::format::checks::{Check, CheckKind};
 use crate::repository::catalog::Backup;
@@ -16,10 +14,10 @@ use crate::repository::catalog::Backup;
 ///
 /// # Errors
 /// Those of [`verify::run`] and of [`Backup::hold`]; nothing is kept then.
-pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &CancellationToken) -> Result<VerifyReport> {
+pub async fn verify(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     let begun = Instant::now();
     let _hold = backup.hold("verify").await?;
-    let report = verify::run(backup, options, stop).await?;
+    let report = verify::run(backup, options, cx).await?;
     let kind = if options.deep { CheckKind::Deep } else { CheckKind::Verify };
     let problem = report.problems.first().map(|p| p.message.clone());
     backup.keep(Check::ended(kind, clock::now(), millis(begun), problem)).await;
@@ -31,15 +29,9 @@ pub async fn verify(backup: &Backup, options: &VerifyOptions, stop: &Cancellatio
 ///
 /// # Errors
 /// Those of [`import::execute`] and of [`Backup::hold`].
-pub async fn import(
-    backup: &Backup,
-    plan: Plan<'_>,
-    options: &ImportOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<ImportReport> {
+pub async fn import(backup: &Backup, plan: Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<ImportReport> {
     let begun = Instant::now();
-    let notes = progress.clone();
+    let notes = cx.progress.clone();
     let _hold = match backup.hold_telling("import", move |said| notes.note(said)).await {
         Ok(hold) => hold,
         Err(e) => {
@@ -47,7 +39,7 @@ pub async fn import(
             return Err(e);
         }
     };
-    let done = import::execute(backup, plan, options, progress, stop).await;
+    let done = import::execute(backup, plan, options, cx).await;
     let problem = match &done {
         Ok(report) if report.is_whole => None,
         Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),

@@ -5,14 +5,13 @@ mod names;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::names::ScratchNames;
 use super::import::{self, ImportMode, ImportOptions, ImportReport, ImportedCollection};
 use super::{Tuning, record};
 use crate::clock;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::{Check, CheckKind};
 use crate::mongo::connect::ConnectOptions;
@@ -74,16 +73,15 @@ pub async fn run(
     target: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &TestRestoreOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<TestRestoreReport> {
     let begun = Instant::now();
-    let stop = &stop.child_token();
+    let cx = &cx.cancelled_by(cx.cancel.child_token());
     let _hold = backup.hold("drill").await?;
 
     // 1. Names that are free there, and the plan, which refuses what must not be done. Reads only.
-    progress.begin("looking at the target");
-    let own = stop.run_until_cancelled(connect(target, stop)).await.ok_or_else(Error::interrupted)??;
+    cx.progress.begin("looking at the target");
+    let own = cx.unless_cancelled(connect(target, cx)).await?;
     let standing = own.unless_stopped(catalog::databases(&own.connection)).await??;
     let longest = limits::longest_namespace(own.unless_stopped(own.connection.behaves_as()).await?);
     let names = ScratchNames::choose(&backup.manifest.collections, &standing, longest, random())?;
@@ -95,12 +93,12 @@ pub async fn run(
         tuning: options.tuning,
         ..ImportOptions::default()
     };
-    let planning = Box::pin(import::plan(backup, target, configured_source, &import, stop));
+    let planning = Box::pin(import::plan(backup, target, configured_source, &import, cx));
     let plan = planning.await.map_err(|e| names.in_words(e))?;
 
     // 2. What dead drills left goes; then the scratch databases are this one's.
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
-    let (scratch, held) = match Box::pin(claim(backup, &own, &names, expiry, progress)).await {
+    let (scratch, held) = match Box::pin(claim(backup, &own, &names, expiry, cx)).await {
         Ok(claimed) => claimed,
         Err(e) => {
             plan.close().await;
@@ -109,11 +107,11 @@ pub async fn run(
     };
 
     // 3. The import, which proves the backup first and compares what it reads back.
-    let mut importing = Box::pin(import::execute(backup, plan, &import, progress, stop));
+    let mut importing = Box::pin(import::execute(backup, plan, &import, cx));
     let imported = tokio::select! {
         imported = &mut importing => imported,
         () = scratch.lost() => {
-            stop.cancel();
+            cx.cancel.cancel();
             let _interrupted = importing.await;
             Err(Lease::lost_error(&own))
         }
@@ -122,7 +120,7 @@ pub async fn run(
     let milliseconds = record::millis(begun);
 
     // 4. Whatever came of it, nothing stays, and the result is kept.
-    progress.begin("dropping the scratch databases");
+    cx.progress.begin("dropping the scratch databases");
     let dropped = tokio::time::timeout(DROPPING, scratch.drop()).await.unwrap_or_else(|_| Err(too_slow()));
     keep(backup, &own, &imported, milliseconds).await;
     let report = match (imported, dropped) {
@@ -136,7 +134,7 @@ pub async fn run(
 
     // 5. A drill that seemed to live may have been dead for a moment.
     match scratch::drop_unrenewed(&own, held, expiry).await {
-        Ok(dropped) => note(progress, &dropped),
+        Ok(dropped) => note(cx, &dropped),
         Err(e) => tracing::warn!("what a drill that died may have left is not looked after: {e}"),
     }
     own.connection.close().await;
@@ -158,10 +156,10 @@ pub async fn run(
 }
 
 /// A connection of the drill's own: that of the import ends with it.
-async fn connect(target: &MongoUri, stop: &CancellationToken) -> Result<Target> {
+async fn connect(target: &MongoUri, cx: &Context) -> Result<Target> {
     let connection = Connection::open(target, ConnectOptions { pool: 8, selection_timeout: None }).await?;
     let version = connection.version;
-    Ok(Target::new(connection, version, stop.clone()))
+    Ok(Target::new(connection, version, cx.cancel.clone()))
 }
 
 async fn claim(
@@ -169,17 +167,17 @@ async fn claim(
     own: &Target,
     names: &ScratchNames,
     expiry: Duration,
-    progress: &Progress,
+    cx: &Context,
 ) -> Result<(Scratch, Vec<Held>)> {
     let (dropped, held) = scratch::drop_dead(own, expiry).await?;
-    note(progress, &dropped);
+    note(cx, &dropped);
     let scratch = Scratch::claim(own, names.databases(), backup.manifest.name.as_str(), expiry).await?;
     Ok((scratch, held))
 }
 
-fn note(progress: &Progress, dropped: &[String]) {
+fn note(cx: &Context, dropped: &[String]) {
     if !dropped.is_empty() {
-        progress.note(format!("what a drill that died had left is dropped: {}", dropped.join(", ")));
+        cx.progress.note(format!("what a drill that died had left is dropped: {}", dropped.join(", ")));
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 pub use self::choice::{Candidate, Limit, Prediction, ReadSpeed, Wanted, slack};
 pub use self::look::SourceFacts;
@@ -24,8 +23,8 @@ use self::look::Looked;
 use self::read::{MOST_READERS, Reader, Sweep};
 use super::Tuning;
 use super::backup::segment_bytes;
+use crate::context::Context;
 use crate::context::cpu::{CpuPool, cores};
-use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, Compression};
 use crate::mongo::MongoUri;
@@ -155,31 +154,25 @@ impl TuneReport {
 /// # Errors
 /// [`ErrorKind::NotFound`] where the source has nothing to measure; [`ErrorKind::Unreachable`], also where it sends nothing within some seconds;
 /// [`ErrorKind::Denied`], [`ErrorKind::Server`], [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-pub async fn run(
-    source: &MongoUri,
-    store: &Store,
-    options: &TuneOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<TuneReport> {
+pub async fn run(source: &MongoUri, store: &Store, options: &TuneOptions, cx: &Context) -> Result<TuneReport> {
     let begin = Instant::now();
     // 1. A path that cannot be written would make all else vain.
     store.try_write().await?;
 
     // 2. The source: what it holds, some of it, and how fast it comes.
-    progress.begin("looking at the source");
-    let looked = unless_stopped(stop, look::look(source, options, MOST_READERS)).await?;
-    let read = read_source(&looked, options, progress, stop).await;
+    cx.progress.begin("looking at the source");
+    let looked = cx.unless_cancelled(look::look(source, options, MOST_READERS)).await?;
+    let read = read_source(&looked, options, cx).await;
     looked.close().await;
     let (taken, sweep) = read?;
 
     // 3. The path. It is not let go of before it is clean again.
-    progress.begin("writing to the path");
+    cx.progress.begin("writing to the path");
     let readers = sweep.best().map_or(1, |read| read.readers);
-    let path = path::measure(store, segment_bytes(options.tuning.memory_bytes, readers), stop).await?;
+    let path = path::measure(store, segment_bytes(options.tuning.memory_bytes, readers), cx).await?;
 
     // 4. The processor.
-    progress.begin("compressing the sample");
+    cx.progress.begin("compressing the sample");
     let mut notes = looked.notes.clone();
     if taken.bytes < LITTLE {
         notes.push(format!("the sample holds {} KiB only: what it says of speed and ratio is rough", taken.bytes.div_ceil(1024)));
@@ -200,7 +193,7 @@ pub async fn run(
         candidates: Vec::new(),
     };
     let compressed = compress(&mut measured, &sample, options.wanted, begin + CPU_UNTIL);
-    notes.extend(unless_stopped(stop, compressed).await?);
+    notes.extend(cx.unless_cancelled(compressed).await?);
     drop(sample);
 
     // 5. The choice.
@@ -246,22 +239,17 @@ pub async fn run(
     })
 }
 
-async fn read_source(
-    looked: &Looked,
-    options: &TuneOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<(Taken, Sweep)> {
+async fn read_source(looked: &Looked, options: &TuneOptions, cx: &Context) -> Result<(Taken, Sweep)> {
     // A quarter of the budget is the sample's, a quarter what comes in, and the rest is what compressing takes.
     let quarter = options.tuning.memory_bytes / 4;
-    progress.begin("reading a sample");
-    let (reader, rate) = Reader::new(looked, quarter, options.tuning.max_bits, stop).await?;
+    cx.progress.begin("reading a sample");
+    let (reader, rate) = Reader::new(looked, quarter, options.tuning.max_bits, cx).await?;
     let taken = reader.sample(quarter, rate).await?;
     if taken.bytes == 0 {
         return Err(Error::new(ErrorKind::NotFound, "the source has no documents to measure")
             .hint("run tune once it is filled; the defaults need no tuning"));
     }
-    progress.begin("reading with more and more cursors");
+    cx.progress.begin("reading with more and more cursors");
     let sweep = reader.sweep().await?;
     Ok((taken, sweep))
 }
@@ -335,11 +323,4 @@ async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted,
         }
     }
     Ok(notes)
-}
-
-async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        () = stop.cancelled() => Err(Error::interrupted()),
-        done = work => done,
-    }
 }

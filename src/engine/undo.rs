@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::visit;
-use crate::context::cpu::CpuPool;
+use crate::context::Context;
 use crate::context::memory::MemoryBudget;
-use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
@@ -69,14 +67,13 @@ pub async fn undo_last(
     uri: &MongoUri,
     options: UndoOptions,
     ask: impl AsyncFnOnce(&[String]) -> Result<()>,
-    progress: &Progress,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<UndoReport> {
     let work = async |target: &Target| {
         let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
         let mut report = UndoReport { backups: vec![set.backup.clone()], dry_run: options.dry_run, ..UndoReport::default() };
         if options.dry_run {
-            plan(target, &set, &mut report, progress).await?;
+            plan(target, &set, &mut report, cx).await?;
             return Ok(report);
         }
         let databases = set.databases();
@@ -87,18 +84,18 @@ pub async fn undo_last(
                 return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
                     .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
             }
-            let mut steps = plan(target, &last, &mut report, progress).await?;
+            let mut steps = plan(target, &last, &mut report, cx).await?;
             if !report.lost.is_empty() {
                 ask(&report.lost).await?;
             }
             steps.push(forget(&last));
-            finish(target, lease, &last.home, &steps, progress).await?;
+            finish(target, lease, &last.home, &steps, cx).await?;
             staging::sweep(&target.unstoppable(), &databases.iter().cloned().collect()).await.map(drop)
         })
         .await?;
         Ok(report)
     };
-    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+    let (report, milliseconds) = visit::target(uri, cx, work).await?;
     Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
 }
 
@@ -106,12 +103,7 @@ pub async fn undo_last(
 ///
 /// # Errors
 /// As for [`undo_last`].
-pub async fn drop_replaced(
-    uri: &MongoUri,
-    options: UndoOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<UndoReport> {
+pub async fn drop_replaced(uri: &MongoUri, options: UndoOptions, cx: &Context) -> Result<UndoReport> {
     let work = async |target: &Target| {
         let mut report = UndoReport { dry_run: options.dry_run, ..UndoReport::default() };
         let sets = kept::sets(target).await?;
@@ -129,13 +121,13 @@ pub async fn drop_replaced(
                 let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
                 let mut steps = drops(target, &set, &mut report).await?;
                 steps.push(forget(&set));
-                finish(target, lease, &set.home, &steps, progress).await
+                finish(target, lease, &set.home, &steps, cx).await
             })
             .await?;
         }
         Ok(report)
     };
-    let (report, milliseconds) = visit::target(uri, progress, stop, work).await?;
+    let (report, milliseconds) = visit::target(uri, cx, work).await?;
     Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
 }
 
@@ -174,8 +166,8 @@ async fn under_lease(
 const FINISHES: &str = "`bsonvault import --cleanup` finishes it";
 
 /// Decides these steps, and does them.
-async fn finish(target: &Target, lease: &Lease, home: &str, steps: &[Step], progress: &Progress) -> Result<()> {
-    progress.begin("putting it in place");
+async fn finish(target: &Target, lease: &Lease, home: &str, steps: &[Step], cx: &Context) -> Result<()> {
+    cx.progress.begin("putting it in place");
     lease.confirm().await?;
     let decided = AtomicBool::new(false);
     let published = publish::publish(&target.unstoppable(), home, lease.id(), steps, &decided).await;
@@ -209,8 +201,8 @@ async fn drops(target: &Target, set: &KeptSet, report: &mut UndoReport) -> Resul
 }
 
 /// The steps that put back what an import replaced, and what is lost by that.
-async fn plan(target: &Target, set: &KeptSet, report: &mut UndoReport, progress: &Progress) -> Result<Vec<Step>> {
-    progress.begin("comparing what was imported with what is there");
+async fn plan(target: &Target, set: &KeptSet, report: &mut UndoReport, cx: &Context) -> Result<Vec<Step>> {
+    cx.progress.begin("comparing what was imported with what is there");
     let mut steps = Vec::new();
     let mut standing: Option<(String, Standing)> = None;
     // Views last: they may be on what comes back.
@@ -220,20 +212,14 @@ async fn plan(target: &Target, set: &KeptSet, report: &mut UndoReport, progress:
             standing = Some((database.clone(), Standing::of(target, database).await?));
         }
         let Some((_, standing)) = &standing else { continue };
-        if let Some(step) = step(target, kept, standing, report, progress).await? {
+        if let Some(step) = step(target, kept, standing, report, cx).await? {
             steps.push(step);
         }
     }
     Ok(steps)
 }
 
-async fn step(
-    target: &Target,
-    kept: &Kept,
-    standing: &Standing,
-    report: &mut UndoReport,
-    progress: &Progress,
-) -> Result<Option<Step>> {
+async fn step(target: &Target, kept: &Kept, standing: &Standing, report: &mut UndoReport, cx: &Context) -> Result<Option<Step>> {
     let name = &kept.namespace;
     let there = standing.get(&name.collection);
     let identity = there.and_then(|there| standing.identity(there));
@@ -282,7 +268,7 @@ async fn step(
                         words(now.documents())
                     ));
                 }
-            } else if now.documents() != imported || !is_as_imported(target, kept, &there.kind, progress).await? {
+            } else if now.documents() != imported || !is_as_imported(target, kept, &there.kind, cx).await? {
                 report.lost.push(format!(
                     "{name} was written to since the import, which would be lost: {} then, {} now",
                     words(imported),
@@ -311,10 +297,10 @@ async fn step(
 }
 
 /// Whether what the import put there holds what it held then, byte for byte.
-async fn is_as_imported(target: &Target, kept: &Kept, kind: &str, progress: &Progress) -> Result<bool> {
-    let item = progress.item(kept.namespace.to_string(), kept.imported.documents, kept.imported.bytes);
-    let (cpu, budget) = (CpuPool::of_this_machine(), MemoryBudget::new(MEMORY));
-    let found = check::content_of(target, &kept.namespace, kind == "timeseries", kept.imported, (&cpu, &budget), &item).await?;
+async fn is_as_imported(target: &Target, kept: &Kept, kind: &str, cx: &Context) -> Result<bool> {
+    let item = cx.progress.item(kept.namespace.to_string(), kept.imported.documents, kept.imported.bytes);
+    let (cpu, budget) = (&cx.cpu, MemoryBudget::new(MEMORY));
+    let found = check::content_of(target, &kept.namespace, kind == "timeseries", kept.imported, (cpu, &budget), &item).await?;
     Ok(found == kept.imported)
 }
 

@@ -1,9 +1,9 @@
 //! Unpack: a backup in a tar file, as the service's download makes it, beside for an import or into a store to stay.
 
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::verify::{self, VerifyOptions};
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interop::Packed;
 use crate::repository::backend::{Scratch, Store};
@@ -13,9 +13,9 @@ use crate::repository::catalog::{Backup, Catalog};
 ///
 /// # Errors
 /// Those of [`Packed::unpack`]; [`ErrorKind::Damaged`] for a manifest that cannot be used.
-pub async fn aside(packed: Packed, memory: u64, stop: &CancellationToken) -> Result<(Backup, TempDir)> {
+pub async fn aside(packed: Packed, memory: u64, cx: &Context) -> Result<(Backup, TempDir)> {
     let directory = tempfile::Builder::new().prefix("bsonvault-tar-").tempdir().map_err(|e| no_room(&e))?;
-    let name = packed.unpack(directory.path(), stop).await?;
+    let name = packed.unpack(directory.path(), &cx.cancel).await?;
     let store = Store::open(&directory.path().to_string_lossy())?;
     let backup = Catalog::new(store).within(memory).find(name.as_str()).await?;
     Ok((backup, directory))
@@ -26,14 +26,14 @@ pub async fn aside(packed: Packed, memory: u64, stop: &CancellationToken) -> Res
 /// # Errors
 /// As for [`aside`]; [`ErrorKind::Mismatch`] for files that are not as they were written; [`ErrorKind::Refused`] for a backup
 /// that is there already.
-pub async fn into(packed: Packed, catalog: &Catalog, stop: &CancellationToken) -> Result<Backup> {
+pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Backup> {
     let (place, store) = (packed.location().to_owned(), catalog.store());
     let aside = Scratch::make(store).await?;
 
     // 1. All of it, beside.
-    let name = packed.unpack(aside.store().directory(), stop).await?;
+    let name = packed.unpack(aside.store().directory(), &cx.cancel).await?;
     let backup = Catalog::new(aside.store().clone()).find(name.as_str()).await?;
-    let report = verify::run(&backup, &VerifyOptions { deep: false }, stop).await?;
+    let report = verify::run(&backup, &VerifyOptions { deep: false }, cx).await?;
     if let Some(problem) = report.problems.first() {
         return Err(Error::new(ErrorKind::Mismatch, format!("the backup in {place} is damaged: {}", problem.message))
             .hint("download it again, and verify the original with `bsonvault verify`"));

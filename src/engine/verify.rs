@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use futures::StreamExt as _;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
@@ -97,13 +97,13 @@ impl Problem {
 /// # Errors
 /// [`ErrorKind::Interrupted`] when `stop` is cancelled; [`ErrorKind::Internal`]. What is wrong with the backup or its storage is a problem in the
 /// report, not an error.
-pub async fn run(backup: &Backup, options: &VerifyOptions, stop: &CancellationToken) -> Result<VerifyReport> {
-    stop.run_until_cancelled(verify(backup, *options)).await.ok_or_else(Error::interrupted)?
+pub async fn run(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
+    cx.cancel.run_until_cancelled(verify(backup, *options, cx)).await.ok_or_else(Error::interrupted)?
 }
 
-async fn verify(backup: &Backup, options: VerifyOptions) -> Result<VerifyReport> {
+async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     let Backup { store, manifest } = backup;
-    let cpu = &CpuPool::of_this_machine();
+    let cpu = &cx.cpu;
     let mut report = VerifyReport {
         name: manifest.name.to_string(),
         location: backup.location(),

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
 use super::record;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
@@ -20,18 +18,13 @@ const POOL: u32 = 8;
 /// # Errors
 /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Denied`](crate::error::ErrorKind::Denied); the work's;
 /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
-pub(super) async fn target<T>(
-    uri: &MongoUri,
-    progress: &Progress,
-    stop: &CancellationToken,
-    work: impl AsyncFnOnce(&Target) -> Result<T>,
-) -> Result<(T, u64)> {
+pub(super) async fn target<T>(uri: &MongoUri, cx: &Context, work: impl AsyncFnOnce(&Target) -> Result<T>) -> Result<(T, u64)> {
     let begun = Instant::now();
-    progress.begin("looking at the target");
+    cx.progress.begin("looking at the target");
     let how = ConnectOptions { pool: POOL, selection_timeout: None };
-    let connection = stop.run_until_cancelled(Connection::open(uri, how)).await.ok_or_else(Error::interrupted)??;
-    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let target = Target::new(connection, version, stop.clone());
+    let connection = cx.unless_cancelled(Connection::open(uri, how)).await?;
+    let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let target = Target::new(connection, version, cx.cancel.clone());
     let done = work(&target).await;
     target.connection.close().await;
     Ok((done?, record::millis(begun)))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::job::Job;
-use super::jobs::Jobs;
+use super::jobs::{JobContext, Jobs};
 use super::metrics::Metrics;
 use super::notices::Notices;
 use super::prober::Prober;
@@ -17,6 +17,7 @@ use super::state::State;
 use super::status::{BackupState, Listing};
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{BackupName, is_latest};
 use crate::repository::backend::{self, Store};
@@ -41,6 +42,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     pub(super) notices: Notices,
     pub(super) engine: Handle,
+    cx: Context,
 }
 
 impl Inner {
@@ -70,8 +72,14 @@ impl Inner {
             state,
             jobs,
             engine,
+            cx: Context::new(memory),
         };
         Ok((Arc::new(inner), interrupted))
+    }
+
+    /// What the engine works with for a job.
+    pub(super) fn works_with(&self, job: &JobContext) -> Context {
+        Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.clone() }
     }
 
     /// What is done about every job that ended, before anyone who waits for it is told.

@@ -11,7 +11,7 @@ use crate::support::cli::{Cli, finish};
 use crate::support::compare::{CompareOptions, compare};
 use crate::support::server::Server;
 use bson::{Bson, Document, RawDocument, doc};
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::adopt::{self, AdoptOptions, AdoptReport};
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::{Error, ErrorKind};
@@ -41,15 +41,15 @@ impl Place {
     }
 
     async fn adopt(&self, dump: &Path, options: &AdoptOptions) -> Result<AdoptReport, Error> {
-        let stop = CancellationToken::new();
-        let dump = Dump::open(dump.to_str().unwrap(), &stop).await?;
-        adopt::run(&dump, &self.store(), options, &Progress::default(), &stop).await
+        let cx = Context::default();
+        let dump = Dump::open(dump.to_str().unwrap(), &cx.cancel).await?;
+        adopt::run(&dump, &self.store(), options, &cx).await
     }
 
     /// The backup, after it was found sound to the last document.
     async fn sound(&self, report: &AdoptReport) -> Backup {
         let backup = Catalog::new(self.store()).find(report.name.as_str()).await.unwrap();
-        let verified = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+        let verified = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
         assert!(verified.is_sound(), "{:?}", verified.problems);
         backup
     }

@@ -201,7 +201,7 @@ async fn without_the_oplog_a_collection_renamed_or_altered_while_it_is_read_begi
         .unwrap();
         let contents = vault.contents(&report).await;
         assert_eq!(contents.into_iter().collect::<Vec<_>>(), [(format!("{}.new", database.name()), expected)], "{moment}");
-        assert!(vault.progress.take_notes().iter().any(|n| n.contains("was renamed to") && n.contains("1 of 5")));
+        assert!(vault.cx.progress.take_notes().iter().any(|n| n.contains("was renamed to") && n.contains("1 of 5")));
     }
 
     let database = client.database("altered");
@@ -448,7 +448,7 @@ async fn a_primary_that_steps_down_or_dies_is_waited_for() {
         let options = divided("failover", 10_000_000);
         let backup = vault.backup(&uri, &options);
         let fail = async {
-            while vault.progress.view().sums().0 == 0 {
+            while vault.cx.progress.view().sums().0 == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             if kill {
@@ -651,10 +651,10 @@ async fn a_stop_ends_it_soon_and_leaves_nothing() {
     let options = divided("stop", u64::MAX);
     let backup = vault.backup(&uri, &options);
     let stop = async {
-        while vault.progress.view().sums().0 == 0 {
+        while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        vault.stop.cancel();
+        vault.cx.cancel.cancel();
     };
     let both = async { tokio::join!(backup, stop) };
     let (result, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();

@@ -9,6 +9,7 @@ use crate::support::server::Server;
 use crate::support::vault::{insert, numbered};
 use bson::rawdoc;
 use bsonvault::clock;
+use bsonvault::context::Context;
 use bsonvault::engine::clean::{self, CleanOptions, CleanReport};
 use bsonvault::engine::record;
 use bsonvault::engine::verify::VerifyOptions;
@@ -276,7 +277,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     );
 
     // It is no part of the backup, and others read beside it.
-    let report = record::verify(&made[1], &VerifyOptions::default(), &CancellationToken::new()).await.unwrap();
+    let report = record::verify(&made[1], &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound() && report.notes.is_empty(), "{report:?}");
     assert_eq!(readers(&made[1]).len(), 1);
 
@@ -384,7 +385,7 @@ async fn a_reader_that_cannot_write_there_reads_all_the_same() {
     let busy = clean::delete_one(&open(&deep), &backup.manifest.name, clock::now()).await.unwrap_err();
     assert!(busy.to_string().ends_with("is locked by another process of this machine"), "{busy}");
     drop(hold);
-    let report = record::verify(&backup, &VerifyOptions::default(), &CancellationToken::new()).await.unwrap();
+    let report = record::verify(&backup, &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound());
     clean::delete_one(&open(&deep), &backup.manifest.name, clock::now()).await.unwrap();
 }

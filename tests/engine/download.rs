@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::support::cli::{Cli, Output};
 use crate::support::server::Server;
 use bsonvault::clock;
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::clean;
 use bsonvault::engine::download::Download;
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format};
@@ -21,7 +21,6 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
 const SEGMENT: &str = "shop/orders.00000.bson.zst";
@@ -98,9 +97,9 @@ fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[tokio::test]
 async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
     let (directory, backup) = fixture().await;
-    let stop = CancellationToken::new();
+    let cx = Context::default();
     std::fs::write(directory.path().join(NAME).join("stray.txt"), "not the backup's").unwrap();
-    let checked = verify::run(&backup, &VerifyOptions { deep: true }, &stop).await.unwrap();
+    let checked = verify::run(&backup, &VerifyOptions { deep: true }, &cx).await.unwrap();
     assert!(checked.is_sound(), "{checked:?}");
     std::fs::write(directory.path().join(NAME).join(key::CHECKS), "{\"formatVersion\": 1}").unwrap();
 
@@ -114,7 +113,7 @@ async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
     let mut expected = files(directory.path());
     expected.retain(|(path, _)| !path.ends_with("stray.txt"));
     assert_eq!(files(unpacked.path()), expected);
-    let report = verify::run(&find(unpacked.path()).await, &VerifyOptions { deep: true }, &stop).await.unwrap();
+    let report = verify::run(&find(unpacked.path()).await, &VerifyOptions { deep: true }, &cx).await.unwrap();
     assert!(report.is_sound() && report.documents > 0, "{report:?}");
     assert_eq!(report.notes, ["shop.odd/näme #1 100%: 1 document without an _id: each is given one by an import"]);
 
@@ -250,7 +249,7 @@ async fn in_time<T>(what: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it() {
-    let stop = CancellationToken::new();
+    let cx = Context::default();
     let directories = [("shop", "a symbolic link")];
     let files = [key::MANIFEST, key::SHA256SUMS, SEGMENT].into_iter().flat_map(|key| OTHERS.map(|what| (key, what)));
     for (key, what) in directories.into_iter().chain(files) {
@@ -259,15 +258,15 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
         put_instead(what, &place);
         let told = format!("cannot read {}: it is {what}", place.display());
 
-        let verified = in_time(verify::run(&backup, &VerifyOptions { deep: false }, &stop)).await.unwrap();
+        let verified = in_time(verify::run(&backup, &VerifyOptions { deep: false }, &cx)).await.unwrap();
         let is_told = |message: &str| message.contains(&told) || (what == "a directory" && message.contains(key));
         assert!(verified.problems.iter().any(|p| is_told(&p.message)), "{told}: {verified:?}");
         let Err(error) = in_time(Download::open(backup.clone(), ())).await else { panic!("{told}") };
         assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains(&told), "{error}");
         if ["shop", SEGMENT].contains(&key) {
             let to = Destination::Path(directory.path().join("export"));
-            let (options, progress) = (ExportOptions::of(Format::Archive), Progress::default());
-            let work = export::run(&backup, &options, &to, &progress, &stop);
+            let options = ExportOptions::of(Format::Archive);
+            let work = export::run(&backup, &options, &to, &cx);
             let error = in_time(work).await.unwrap_err();
             assert!(is_told(&error.to_string()), "{error}");
         }
@@ -325,7 +324,7 @@ async fn a_whole_backup_and_the_path_of_all_may_be_links() {
     let by_path = links.path().join("mine");
     for backup in [all.find(NAME).await, catalog(links.path()).find("mine").await, all.find(by_path.to_str().unwrap()).await] {
         let backup = backup.unwrap();
-        let checked = verify::run(&backup, &VerifyOptions { deep: false }, &CancellationToken::new()).await.unwrap();
+        let checked = verify::run(&backup, &VerifyOptions { deep: false }, &Context::default()).await.unwrap();
         assert!(checked.is_sound(), "{checked:?}");
         assert_eq!(files(untar(&tar_of(&backup).await).path()).len(), files(directory.path()).len());
     }

@@ -8,7 +8,7 @@ use crate::support::server::{Server, ServerOptions};
 use crate::support::vault::{Vault, insert, numbered, snapshot, with_manifest};
 use crate::support::zoo::{self, ZooOptions};
 use bson::{Document, doc, rawdoc};
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::record;
 use bsonvault::engine::test_restore::{self, TestRestoreOptions, TestRestoreReport};
 use bsonvault::engine::verify::VerifyOptions;
@@ -19,11 +19,10 @@ use bsonvault::format::manifest::RawValue;
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::repository::catalog::Backup;
 use mongodb::Client;
-use tokio_util::sync::CancellationToken;
 
 async fn run(backup: &Backup, target: &Server, options: &TestRestoreOptions) -> Result<TestRestoreReport, Error> {
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-    test_restore::run(backup, &uri, None, options, &Progress::default(), &CancellationToken::new()).await
+    test_restore::run(backup, &uri, None, options, &Context::default()).await
 }
 
 async fn last(backup: &Backup, kind: CheckKind) -> Option<Check> {
@@ -189,7 +188,7 @@ async fn a_file_of_checks_that_cannot_be_used_is_no_failure() {
     let name = backup.manifest.name.as_str();
     let file = backup.store.directory().join(key::CHECKS);
     let cli = Cli::new().env("BACKUP_PATH", vault.directory.path().to_str().unwrap());
-    let verify = async |deep| record::verify(&backup, &VerifyOptions { deep }, &CancellationToken::new()).await.unwrap();
+    let verify = async |deep| record::verify(&backup, &VerifyOptions { deep }, &Context::default()).await.unwrap();
     verify(true).await;
     let kept = std::fs::read_to_string(&file).unwrap();
     let id = backup.manifest.id.to_string();
@@ -267,7 +266,7 @@ async fn a_login_that_could_not_drop_them_again_is_refused_before_anything_is_ma
     let backup = vault.backup(&source, &[]).await;
     let uri = MongoUri::parse(Role::Target, &target.uri().replace("root:secret", "most:p")).unwrap();
     let options = TestRestoreOptions::default();
-    let tried = test_restore::run(&backup, &uri, None, &options, &Progress::default(), &CancellationToken::new()).await;
+    let tried = test_restore::run(&backup, &uri, None, &options, &Context::default()).await;
     let error = tried.unwrap_err();
     assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("dropDatabase on bsonvault_drill_"), "{error}");
     assert_eq!(scratch(&target.client().await).await, Vec::<String>::new());
@@ -315,8 +314,8 @@ async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
     // One that lives, and is slow.
     slow_inserts(&target, Some(15_000)).await;
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
-    let (options, progress, stop) = (TestRestoreOptions::default(), Progress::default(), CancellationToken::new());
-    let live = test_restore::run(&backup, &uri, None, &options, &progress, &stop);
+    let (options, cx) = (TestRestoreOptions::default(), Context::default());
+    let live = test_restore::run(&backup, &uri, None, &options, &cx);
     let others = async {
         let of_the_live_one = until_scratch_appears(&b).await;
         // One that is killed, in the middle.
@@ -353,8 +352,8 @@ async fn a_drill_that_lost_its_databases_ends_and_makes_nothing_anew() {
         b.database(&name).collection::<Document>("bsonvault.import").delete_one(doc! { "_id": "drill" }).await.unwrap();
     };
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
-    let (options, progress, stop) = (TestRestoreOptions::default(), Progress::default(), CancellationToken::new());
-    let drill = test_restore::run(&backup, &uri, None, &options, &progress, &stop);
+    let (options, cx) = (TestRestoreOptions::default(), Context::default());
+    let drill = test_restore::run(&backup, &uri, None, &options, &cx);
     let (result, ()) = tokio::join!(drill, thief);
     let error = result.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("taken over"), "{error}");

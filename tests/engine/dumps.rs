@@ -15,12 +15,11 @@ mod samples;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::import::{self, DumpOptions, DumpSource, ImportOptions, ImportReport};
 use bsonvault::error::Error;
 use bsonvault::mongo::{MongoUri, Role};
 use mongodb::Client;
-use tokio_util::sync::CancellationToken;
 
 /// A dump that the real mongodump made.
 fn sample(name: &str) -> PathBuf {
@@ -39,7 +38,7 @@ fn options() -> DumpOptions {
 }
 
 async fn open(place: &Path, options: DumpOptions) -> Result<DumpSource, Error> {
-    DumpSource::open(place.to_str().unwrap(), options, &Progress::default(), &CancellationToken::new()).await
+    DumpSource::open(place.to_str().unwrap(), options, &Context::default()).await
 }
 
 async fn import(place: &Path, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
@@ -49,7 +48,7 @@ async fn import(place: &Path, target: &str, options: &ImportOptions) -> Result<I
 async fn import_with(place: &Path, dump: DumpOptions, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
     let dumped = open(place, dump).await?;
     let target = MongoUri::parse(Role::Target, target).unwrap();
-    import::run(&dumped, &target, None, options, &Progress::default(), &CancellationToken::new()).await
+    import::run(&dumped, &target, None, options, &Context::default()).await
 }
 
 /// Drops everything but what belongs to the server.

@@ -102,7 +102,7 @@ fn check_metadata(text: &str, collection: &Collection, has_uuid: bool) {
 }
 
 async fn exported(vault: &Vault, backup: &Backup, options: &ExportOptions, to: &Path) -> Result<ExportReport, Error> {
-    export::run(backup, options, &Destination::Path(to.to_owned()), &vault.progress, &vault.stop).await
+    export::run(backup, options, &Destination::Path(to.to_owned()), &vault.cx).await
 }
 
 fn gzip(format: Format) -> ExportOptions {

@@ -585,7 +585,7 @@ async fn another_writer_is_found_out_of(documents: i32, phase: &str, filled: u64
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 2000, "appName": "bsonvault" };
     target.fail_command("alwaysOn", slow).await;
     let other = async {
-        while vault.progress.view().phase != phase || vault.progress.view().sums().0 < filled {
+        while vault.cx.progress.view().phase != phase || vault.cx.progress.view().sums().0 < filled {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let database = target.client().await.database("d");
@@ -625,12 +625,12 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
         target.fail_command("alwaysOn", hang).await;
         let vault = Vault::new();
         let stop = async {
-            while vault.progress.view().phase != phase || vault.progress.view().sums().0 < documents {
+            while vault.cx.progress.view().phase != phase || vault.cx.progress.view().sums().0 < documents {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             // Let it reach what hangs.
             tokio::time::sleep(Duration::from_millis(100)).await;
-            vault.stop.cancel();
+            vault.cx.cancel.cancel();
             std::time::Instant::now()
         };
         let uri = target.uri();

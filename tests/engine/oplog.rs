@@ -98,7 +98,7 @@ async fn a_quick_backup_keeps_no_slice() {
     vault.contents(&report).await;
     let stored = walk(&vault.directory.path().join(report.name.as_str()));
     assert!(!stored.iter().any(|f| f.to_string_lossy().contains("oplog")), "{stored:?}");
-    assert!(vault.progress.take_notes().is_empty());
+    assert!(vault.cx.progress.take_notes().is_empty());
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_history_that_is_too_short_is_made_up_for_by_the_oplog() {
     for collection in ["left", "right", "journal", "counters", "churn"] {
         ids(&vault, &report, &format!("short.{collection}")).await;
     }
-    let notes = vault.progress.take_notes();
+    let notes = vault.cx.progress.take_notes();
     assert_eq!(notes.iter().filter(|n| n.contains("reading on with its oplog")).count(), 1, "{notes:?}");
     let totals = report.manifest.totals;
     assert_eq!(totals.documents, report.manifest.collections.iter().map(|c| c.documents).sum::<u64>());
@@ -151,7 +151,7 @@ async fn a_collection_renamed_and_made_anew_while_it_is_read_is_read_on() {
         let of = |entry: &RawDocumentBuf| entry.get_document("o").unwrap().iter().next().unwrap().unwrap().0.to_string();
         let kinds: Vec<String> = kept.iter().filter(|e| e.get_str("op").ok() == Some("c")).map(of).collect();
         assert_eq!(kinds, ["renameCollection", "create"], "{moment}");
-        assert!(vault.progress.take_notes().iter().all(|n| !n.contains("beginning again")));
+        assert!(vault.cx.progress.take_notes().iter().all(|n| !n.contains("beginning again")));
     }
 }
 
@@ -309,7 +309,7 @@ async fn a_piece_of_the_slice_that_breaks_in_the_middle_goes_on_where_it_was() {
     let (uri, options) = (server.uri_through(link.port()), divided("piece", u64::MAX));
     let backup = vault.backup(&uri, &options);
     let change = async {
-        while vault.progress.view().sums().0 == 0 {
+        while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let rename = doc! { "renameCollection": "piece.large", "to": "piece.renamed" };
@@ -348,7 +348,7 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
     server.fail_command(doc! { "times": 1 }, lost).await;
     let backup = vault.backup(&uri, &options);
     let change = async {
-        while !vault.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog")) {
+        while !vault.cx.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // The slice cannot be read on until the oplog is written over.
@@ -378,7 +378,7 @@ async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
     let (uri, options) = (server.uri_through(link.port()), divided("unneeded", u64::MAX));
     let backup = vault.backup(&uri, &options);
     let change = async {
-        while vault.progress.view().sums().0 == 0 {
+        while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // Not one that may pass.
@@ -388,7 +388,7 @@ async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
     let (report, ()) = tokio::join!(backup, change);
     let report = report.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
-    let notes = vault.progress.take_notes();
+    let notes = vault.cx.progress.take_notes();
     assert!(notes.iter().any(|n| n.contains("the oplog is not kept any more")), "{notes:?}");
     vault.contents(&report).await;
 }
@@ -464,7 +464,7 @@ async fn a_login_without_the_right_to_the_oplog_is_told_so() {
     let vault = Vault::new();
     let report = vault.backup(&uri, &on("denied")).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
-    let notes = vault.progress.take_notes();
+    let notes = vault.cx.progress.take_notes();
     assert!(notes.len() == 1 && notes[0].contains("the oplog cannot be kept"), "{notes:?}");
 }
 
@@ -492,7 +492,7 @@ async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
     let backup = vault.backup(&uri, &options);
     let change = async {
         // The small collection is read by then.
-        while vault.progress.view().sums().0 < 300 {
+        while vault.cx.progress.view().sums().0 < 300 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         database.run_command(doc! { "collMod": "capped", "cappedMax": 100 }).await.unwrap();

@@ -33,7 +33,7 @@ async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &
     let link = Link::to(server.port(), LinkOptions { mbit: Some(mbit), ..LinkOptions::default() });
     let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri_through(link.port())).unwrap();
-    let report = backup::run(&uri, &store, options, &vault.progress, &vault.stop).await.unwrap();
+    let report = backup::run(&uri, &store, options, &vault.cx).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);
     Catalog::new(store).find(report.name.as_str()).await.unwrap()
 }
@@ -73,7 +73,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large", 120.0).await;
     bank.wait_for(2, 2).await;
     // Entries of the slice are no documents.
-    let verified = verify::run(&backup, &VerifyOptions { deep: true }, &vault.stop).await.unwrap();
+    let verified = verify::run(&backup, &VerifyOptions { deep: true }, &vault.cx).await.unwrap();
     assert!(verified.is_sound() && backup.manifest.oplog.as_ref().unwrap().content().documents > 50, "{verified:?}");
     assert_eq!(verified.documents, backup.manifest.totals.documents);
     let report = vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
@@ -162,8 +162,7 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     // A drill looks for what there is at the end of the slice, and not for what was listed.
     assert_ne!(backup.manifest.collections.len(), 3);
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-    let drilled =
-        test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.progress, &vault.stop).await.unwrap();
+    let drilled = test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.cx).await.unwrap();
     assert_eq!(drilled.collections.len(), 3);
     assert!(backup.checks().await.of(CheckKind::Restore).is_some_and(|check| check.passed));
 }
@@ -223,7 +222,7 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
     let vault = Vault::new();
     let stop = Arc::new(AtomicBool::new(false));
     let changing = tokio::spawn({
-        let (database, stop, progress) = (database.clone(), stop.clone(), vault.progress.clone());
+        let (database, stop, progress) = (database.clone(), stop.clone(), vault.cx.progress.clone());
         async move {
             while progress.view().phase != "reading" {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -10,7 +10,7 @@ use crate::support::cli::{Cli, Output, finish};
 use crate::support::server::Server;
 use bson::doc;
 use bsonvault::clock;
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::mongo::{MongoUri, Role};
@@ -18,7 +18,6 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Catalog, State};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 /// A source whose backup takes so many milliseconds, at least.
 async fn slow_source(server: &Server, milliseconds: i32) {
@@ -143,8 +142,8 @@ async fn of_many_that_begin_at_once_one_goes_on() {
             let uri = MongoUri::parse(Role::Source, &uris[n % 2]).unwrap();
             let (store, options) = (vault.store(), BackupOptions { job: Some(format!("job-{n}")), ..on("d") });
             tokio::task::spawn_blocking(move || {
-                let (progress, stop) = (Progress::default(), CancellationToken::new());
-                tokio::runtime::Handle::current().block_on(backup::run(&uri, &store, &options, &progress, &stop))
+                let cx = Context::default();
+                tokio::runtime::Handle::current().block_on(backup::run(&uri, &store, &options, &cx))
             })
         });
         let ended: Vec<_> = futures::future::join_all(all).await.into_iter().map(Result::unwrap).collect();

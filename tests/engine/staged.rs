@@ -431,7 +431,7 @@ async fn two_imports_never_write_to_one_database() {
     target.fail_command(doc! { "times": 1 }, slow).await;
     let uri = target.uri();
     let later = async {
-        while first.progress.view().phase != "filling" {
+        while first.cx.progress.view().phase != "filling" {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         second.import(&two, &uri).await
@@ -460,7 +460,7 @@ async fn an_import_that_lost_its_lease_changes_nothing() {
     let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
     target.fail_command(doc! { "times": 1 }, slow).await;
     let thief = async {
-        while vault.progress.view().phase != "filling" {
+        while vault.cx.progress.view().phase != "filling" {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let far = DateTime::from_millis(DateTime::now().timestamp_millis() + 600_000);
@@ -513,7 +513,7 @@ async fn a_primary_that_dies_in_the_middle_loses_nothing() {
     let primary = set.primary().await;
     let member = &mut set.members[primary];
     let killer = async {
-        while vault.progress.view().phase != "filling" || vault.progress.view().sums().0 < 5000 {
+        while vault.cx.progress.view().phase != "filling" || vault.cx.progress.view().sums().0 < 5000 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         member.kill();
@@ -618,7 +618,7 @@ async fn an_import_whose_staging_is_gone_does_not_report_success() {
     let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
     target.fail_command("alwaysOn", slow).await;
     let thief = async {
-        while vault.progress.view().phase != "confirming" {
+        while vault.cx.progress.view().phase != "confirming" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         for name in to.list_collection_names().await.unwrap().iter().filter(|name| name.starts_with("bsonvault.staging")) {

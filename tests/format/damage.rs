@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bson::rawdoc;
+use bsonvault::context::Context;
 use bsonvault::engine::verify::{self, VerifyOptions, VerifyReport};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
@@ -12,7 +13,6 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::archive::{self, Given, Shape};
 
@@ -30,7 +30,7 @@ impl Kept {
     }
 
     async fn verify(&self, deep: bool) -> VerifyReport {
-        verify::run(&self.backup, &VerifyOptions { deep }, &CancellationToken::new()).await.unwrap()
+        verify::run(&self.backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
     }
 
     fn path(&self, key: &str) -> std::path::PathBuf {
@@ -278,9 +278,9 @@ async fn a_manifest_that_was_replaced_since_it_was_read_is_found() {
 #[tokio::test]
 async fn a_verification_stops_when_it_is_told_to() {
     let kept = small().await;
-    let stop = CancellationToken::new();
-    stop.cancel();
-    let error = verify::run(&kept.backup, &VerifyOptions { deep: true }, &stop).await.unwrap_err();
+    let cx = Context::default();
+    cx.cancel.cancel();
+    let error = verify::run(&kept.backup, &VerifyOptions { deep: true }, &cx).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }
 
@@ -291,7 +291,7 @@ async fn a_renamed_backup_is_sound_under_its_new_name() {
     archive::write(&store.below("one"), &[Given::new("d", "c", documents(3))], Shape::of(60, 1000)).await.unwrap();
     std::fs::rename(root.path().join("one"), root.path().join("two")).unwrap();
     let backup = Catalog::new(store).find("two").await.unwrap();
-    let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+    let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
     assert!(report.is_sound());
     assert!(Path::new(&report.location).ends_with("two") && report.name.starts_with("atlas-backup-"));
 }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use bsonvault::context::Context;
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
-use tokio_util::sync::CancellationToken;
 
 fn fixtures(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(part)
@@ -52,7 +52,7 @@ async fn a_backup_of_version_3_with_frames_in_columns_is_read_and_proven() {
     let starts: Vec<_> = in_columns.map(|path| std::fs::read(path).unwrap()[..4].to_vec()).collect();
     assert_eq!(starts, [b"bvC\x01".to_vec()]);
     assert_eq!((past.documents, past.bytes, past.digest.to_string().as_str()), (206, 67_702, PAST_DIGEST));
-    let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+    let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!(report.notes, [ODD, "shop.past orders: 1 document without an _id: each is given one by an import"]);
     assert_eq!(report.documents, backup.manifest.totals.documents);
@@ -79,7 +79,7 @@ async fn proven(backup: &Backup) {
     });
     assert_eq!(found, expected);
     for deep in [false, true] {
-        let report = verify::run(backup, &VerifyOptions { deep }, &CancellationToken::new()).await.unwrap();
+        let report = verify::run(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap();
         assert!(report.is_sound(), "{report:#?}");
         // Every document is looked at only by the deep one: one of them has no `_id`.
         let notes: &[&str] = if deep { &[ODD] } else { &[] };
@@ -112,7 +112,7 @@ async fn every_damaged_backup_gives_its_message() {
         let given = match catalog(&directory).find("backup").await {
             Err(e) => format!("{e}\n"),
             Ok(backup) => {
-                let report = verify::run(&backup, &VerifyOptions { deep: true }, &CancellationToken::new()).await.unwrap();
+                let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
                 report.problems.iter().map(|p| format!("{}\n", p.message)).collect()
             }
         };

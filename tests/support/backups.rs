@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::engine::verify::{self, VerifyOptions};
@@ -16,20 +16,18 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::Catalog;
 use futures::TryStreamExt as _;
 use mongodb::Database;
-use tokio_util::sync::CancellationToken;
 
 use super::server::{Server, ServerOptions};
 
 /// A place for backups, and how to take one.
 pub struct Vault {
     pub directory: tempfile::TempDir,
-    pub progress: Progress,
-    pub stop: CancellationToken,
+    pub cx: Context,
 }
 
 impl Vault {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), progress: Progress::default(), stop: CancellationToken::new() }
+        Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
     }
 
     pub fn store(&self) -> Store {
@@ -38,13 +36,13 @@ impl Vault {
 
     pub async fn backup(&self, uri: &str, options: &BackupOptions) -> Result<BackupReport, Error> {
         let uri = MongoUri::parse(Role::Source, uri).unwrap();
-        backup::run(&uri, &self.store(), options, &self.progress, &self.stop).await
+        backup::run(&uri, &self.store(), options, &self.cx).await
     }
 
     /// The documents' digest of each collection, after the backup was found sound to the last document.
     pub async fn contents(&self, report: &BackupReport) -> BTreeMap<String, Content> {
         let backup = Catalog::new(self.store()).find(report.name.as_str()).await.unwrap();
-        let verified = verify::run(&backup, &VerifyOptions { deep: true }, &self.stop).await.unwrap();
+        let verified = verify::run(&backup, &VerifyOptions { deep: true }, &self.cx).await.unwrap();
         assert!(verified.is_sound(), "{:?}", verified.problems);
         backup.manifest.collections.iter().map(|c| (c.namespace().to_string(), c.content())).collect()
     }

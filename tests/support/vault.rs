@@ -1,7 +1,7 @@
 //! Backups and imports through the library, and what a server holds afterwards.
 
 use bson::{Document, RawDocumentBuf, doc};
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::engine::import::{self, ImportOptions, ImportReport};
 use bsonvault::error::Error;
@@ -12,7 +12,6 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
-use tokio_util::sync::CancellationToken;
 
 use super::compare::{CompareOptions, compare};
 use super::server::Server;
@@ -20,20 +19,19 @@ use super::server::Server;
 /// A place for backups, and how to bring them back.
 pub struct Vault {
     pub directory: tempfile::TempDir,
-    pub progress: Progress,
-    pub stop: CancellationToken,
+    pub cx: Context,
 }
 
 impl Vault {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), progress: Progress::default(), stop: CancellationToken::new() }
+        Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
     }
 
     pub async fn backup(&self, source: &Server, databases: &[&str]) -> Backup {
         let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
         let options = BackupOptions { databases: databases.iter().map(|&d| d.to_owned()).collect(), ..BackupOptions::default() };
-        let report = backup::run(&uri, &store, &options, &self.progress, &self.stop).await.unwrap();
+        let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }
 
@@ -43,7 +41,7 @@ impl Vault {
 
     pub async fn run(&self, backup: &Backup, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
-        import::run(backup, &target, None, options, &self.progress, &self.stop).await
+        import::run(backup, &target, None, options, &self.cx).await
     }
 
     pub async fn import_with(
@@ -55,7 +53,7 @@ impl Vault {
     ) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
         let source = source.map(|source| MongoUri::parse(Role::Source, source).unwrap());
-        let report = import::run(backup, &target, source.as_ref(), options, &self.progress, &self.stop).await?;
+        let report = import::run(backup, &target, source.as_ref(), options, &self.cx).await?;
         assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
         assert_eq!(report.documents, backup.manifest.totals.documents);
         Ok(report)

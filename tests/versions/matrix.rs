@@ -12,7 +12,7 @@ use crate::support::compare::{CompareOptions, Comparison, compare};
 use crate::support::server::{Server, ServerOptions};
 use crate::support::zoo::{self, ZooOptions};
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::context::progress::Progress;
+use bsonvault::context::Context;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::engine::import::{self, ImportOptions, ImportReport};
 use bsonvault::error::{Error, ErrorKind};
@@ -24,7 +24,6 @@ use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
-use tokio_util::sync::CancellationToken;
 
 /// Oldest first.
 const VERSIONS: [&str; 4] = ["4.4.2", "5.0.4", "6.0.5", "6.0.27"];
@@ -101,12 +100,12 @@ const KEPT: [Kept; 15] = [
 /// A place for backups, and how to bring them back.
 struct Vault {
     directory: tempfile::TempDir,
-    stop: CancellationToken,
+    cx: Context,
 }
 
 impl Vault {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), stop: CancellationToken::new() }
+        Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
     }
 
     async fn backup(&self, source: &Server, without: &BTreeSet<&str>) -> Backup {
@@ -114,13 +113,13 @@ impl Vault {
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
         let exclude = without.iter().map(|name| NamespacePattern::parse(name).unwrap()).collect();
         let options = BackupOptions { exclude, ..BackupOptions::default() };
-        let report = backup::run(&uri, &store, &options, &Progress::default(), &self.stop).await.unwrap();
+        let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }
 
     async fn import(&self, backup: &Backup, target: &Server) -> Result<ImportReport, Error> {
         let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-        let report = import::run(backup, &uri, None, &ImportOptions::default(), &Progress::default(), &self.stop).await?;
+        let report = import::run(backup, &uri, None, &ImportOptions::default(), &self.cx).await?;
         assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
         Ok(report)
     }

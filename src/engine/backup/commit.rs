@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::journal;
 use super::plan::Prepared;
 use super::read::Read;
 use crate::clock;
+use crate::context::Context;
 use crate::context::memory::MemoryBudget;
 use crate::engine::import::select::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,7 +50,7 @@ pub(super) async fn describe(
     (consistency, oplog): (Consistency, Option<OplogSlice>),
     (started, finished): (DateTime<Utc>, DateTime<Utc>),
     place: &Store,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Manifest> {
     let mut left_out = prepared.listing.left_out.clone();
     let mut collections = Vec::new();
@@ -82,7 +82,7 @@ pub(super) async fn describe(
     let source = prepared.connection.describe().await;
     let created = consistency.moment().unwrap_or(finished);
     let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
-    manifest(about, collections, place, stop).await
+    manifest(about, collections, place, cx).await
 }
 
 /// Stores the metadata files of these collections, under the keys that they have, and gives the manifest, not stored yet.
@@ -90,9 +90,9 @@ pub(in crate::engine) async fn manifest(
     about: About,
     mut collections: Vec<Collection>,
     place: &Store,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Manifest> {
-    put_metadata(&mut collections, place, stop).await?;
+    put_metadata(&mut collections, place, cx).await?;
     let mut manifest = Manifest {
         format_version: about.settings.format_version(),
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
@@ -111,7 +111,7 @@ pub(in crate::engine) async fn manifest(
         checksums: Sha256Hex::zero(),
         sha256: Sha256Hex::zero(),
     };
-    if stop.is_cancelled() {
+    if cx.cancel.is_cancelled() {
         return Err(Error::interrupted());
     }
     manifest.checksums = Sha256Hex::of(manifest.sums().as_bytes());
@@ -119,8 +119,8 @@ pub(in crate::engine) async fn manifest(
 }
 
 /// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
-async fn put_metadata(collections: &mut [Collection], place: &Store, stop: &CancellationToken) -> Result<()> {
-    let (ending, budget) = (stop.child_token(), MemoryBudget::new(METADATA_BYTES));
+async fn put_metadata(collections: &mut [Collection], place: &Store, cx: &Context) -> Result<()> {
+    let (ending, budget) = (cx.cancel.child_token(), MemoryBudget::new(METADATA_BYTES));
     let puts = collections.iter_mut().map(|collection| async {
         let documents = collection.indexes.iter().chain([&collection.options]);
         let about = TIMES_AS_JSON * documents.map(|document| document.bson.as_bytes().len() as u64).sum::<u64>();
@@ -138,7 +138,7 @@ async fn put_metadata(collections: &mut [Collection], place: &Store, stop: &Canc
     let failed = stream::iter(puts).buffer_unordered(AT_A_TIME).filter_map(|put| async { put.err() }).collect::<Vec<_>>().await;
     match failed.into_iter().next() {
         Some(error) => Err(error),
-        None if stop.is_cancelled() => Err(Error::interrupted()),
+        None if cx.cancel.is_cancelled() => Err(Error::interrupted()),
         None => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use bson::Timestamp;
 use super::plan::Prepared;
 use super::read::Read;
 use super::slice::{Reliance, Slice};
+use crate::context::Context;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::Standing;
@@ -30,7 +31,7 @@ pub(super) struct ConsistencyPoint {
 
 impl ConsistencyPoint {
     /// As it stands when reading begins, or went on with `standing`.
-    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, standing: Standing, progress: &Progress) -> Self {
+    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, standing: Standing, cx: &Context) -> Self {
         // One that is needed and lost stays, and fails the backup.
         let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
         let has_moment = match prepared.kind {
@@ -45,7 +46,7 @@ impl ConsistencyPoint {
             allow_inconsistent: prepared.allow_inconsistent,
             without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || standing.without_snapshot),
             inconsistent: AtomicBool::new(!has_moment || standing.inconsistent),
-            progress: progress.clone(),
+            progress: cx.progress.clone(),
         }
     }
 

@@ -55,7 +55,10 @@ pub(super) async fn read_range(
             Failure::Moved(cause) => {
                 writer.restart().await?;
                 moves += 1;
-                let found = super::unless_stopped(halt, whereabouts(&shared.connection, &reading.found, &data)).await?;
+                let found = halt
+                    .run_until_cancelled(whereabouts(&shared.connection, &reading.found, &data))
+                    .await
+                    .ok_or_else(Error::interrupted)??;
                 tracing::info!(?found, "{cause}");
                 if moves > MOVES {
                     return Err(restless(reading, cause).into());

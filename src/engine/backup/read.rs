@@ -142,11 +142,11 @@ pub(super) async fn read(
     moment: &Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Result<Outcome> {
-    let Run { place, progress, stop, .. } = *run;
-    progress.begin("reading");
+    let Run { place, cx, .. } = *run;
+    cx.progress.begin("reading");
     let shared = Arc::new(share_out(prepared, stems, unfinished, moment.clone(), run));
 
-    let halt = stop.child_token();
+    let halt = cx.cancel.child_token();
     let mut workers = JoinSet::new();
     let begin = |workers: &mut JoinSet<_>| {
         for number in 0..prepared.most_readers {
@@ -154,7 +154,7 @@ pub(super) async fn read(
         }
     };
     begin(&mut workers);
-    let mut steering = steer::Steering::new(prepared, shared.clone(), progress.clone());
+    let mut steering = steer::Steering::new(prepared, shared.clone(), cx.progress.clone());
     let asked_of = steer::place(&prepared.listing);
     let politeness = async {
         match &prepared.usual {
@@ -184,7 +184,7 @@ pub(super) async fn read(
             first.get_or_insert(why);
         }
     }
-    if stop.is_cancelled() {
+    if cx.cancel.is_cancelled() {
         return Err(Error::interrupted());
     }
     match first {
@@ -248,7 +248,7 @@ fn share_out(
     moment: Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Shared {
-    let (place, state, progress) = (run.place, run.state, run.progress);
+    let (place, state, cx) = (run.place, run.state, run.cx);
     let mut units: Vec<Unit> = Vec::new();
     let mut collections: Vec<Reading> = Vec::new();
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -257,7 +257,7 @@ fn share_out(
     for (index, (found, stem)) in prepared.listing.collections.iter().zip(stems).enumerate() {
         let (size, ranges) = prepared.survey.of(found);
         let about = size.unwrap_or_default();
-        let item = progress.item(found.namespace.to_string(), about.documents, about.bytes);
+        let item = cx.progress.item(found.namespace.to_string(), about.documents, about.bytes);
         let writer = CollectionWriter::new(
             place.clone(),
             stem.clone(),

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::BackupOptions;
 use super::plan::{self, Prepared, Survey};
 use crate::clock;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::journal::{Head, Listed, OplogStep, Part, RangeDone, Raw, Standing, Step};
 use crate::format::manifest::{Segment, Source};
@@ -221,7 +221,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub(super) async fn tidy_up(&self, progress: &Progress) -> Result<()> {
+    pub(super) async fn tidy_up(&self, cx: &Context) -> Result<()> {
         let segments = self.ranges.iter().filter(|((collection, _), _)| !self.gone.contains_key(collection));
         let mut keep: HashSet<String> = segments
             .flat_map(|(_, done)| &done.segments)
@@ -233,10 +233,10 @@ impl Unfinished {
         let swept = self.place.sweep(keep).await?;
         tracing::info!(swept, "objects of the interrupted attempt removed");
         for key in &self.lost {
-            progress.note(format!("{key} is not as it was written: its range is read again"));
+            cx.progress.note(format!("{key} is not as it was written: its range is read again"));
         }
         let (done, all) = self.ranges();
-        progress.note(format!("resuming {}: {done} of {all} ranges are stored already", self.name));
+        cx.progress.note(format!("resuming {}: {done} of {all} ranges are stored already", self.name));
         Ok(())
     }
 

@@ -119,7 +119,7 @@ impl Reliance {
 impl Slice {
     /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
     pub(super) fn begin(start: Start, earlier: Earlier, prepared: &Prepared, run: &Run<'_>) -> Self {
-        let Run { place, state, record, progress, stop } = *run;
+        let Run { place, state, record, cx } = *run;
         let writer = CollectionWriter::new(
             place.clone(),
             key::OPLOG.to_owned(),
@@ -129,7 +129,7 @@ impl Slice {
             // It is no part of what the progress is measured by.
             Progress::default().item(key::OPLOG, 0, 0),
         );
-        let (until, end, reliance) = (watch::Sender::new(None), stop.child_token(), Arc::new(Reliance::default()));
+        let (until, end, reliance) = (watch::Sender::new(None), cx.cancel.child_token(), Arc::new(Reliance::default()));
         if earlier.is_needed || prepared.kind == ConsistencyKind::Oplog {
             reliance.rely();
         }
@@ -152,7 +152,7 @@ impl Slice {
             until: until.subscribe(),
             reliance: reliance.clone(),
             state: state.clone(),
-            progress: progress.clone(),
+            progress: cx.progress.clone(),
             end: end.clone(),
         };
         let task = tokio::spawn(keeping.run(start.since));

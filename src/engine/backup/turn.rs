@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio_util::sync::CancellationToken;
 
-use super::{pulse, unless_stopped};
+use super::pulse;
 use crate::clock;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::progress::Progress as Heartbeat;
 use crate::mongo::MongoUri;
@@ -67,13 +67,7 @@ pub(super) async fn look(store: &Store, hosts: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-pub(super) async fn take(
-    store: &Store,
-    name: &BackupName,
-    place: &Store,
-    first: &Heartbeat,
-    stop: &CancellationToken,
-) -> Result<()> {
+pub(super) async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heartbeat, cx: &Context) -> Result<()> {
     let catalog = Catalog::new(store.clone());
     loop {
         let now = clock::now();
@@ -87,7 +81,7 @@ pub(super) async fn take(
             tokio::time::sleep(PAUSE).await;
             Ok(())
         };
-        unless_stopped(stop, pause).await?;
+        cx.unless_cancelled(pause).await?;
     }
 }
 

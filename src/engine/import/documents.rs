@@ -1,9 +1,9 @@
 //! Documents that an older target refuses: found by reading the backup, before anything is written.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio_util::sync::CancellationToken;
 
 use super::plan::Plan;
+use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Element, Elements};
@@ -26,17 +26,17 @@ const TAKES_DOLLARS: Version = Version(5, 0, 0);
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), naming each collection; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
 /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
-pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cpu: &CpuPool, stop: &CancellationToken) -> Result<()> {
+pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cx: &Context) -> Result<()> {
     let connection = &plan.target.connection;
-    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let source = Version::parse(&backup.manifest.source.server_version);
     if version >= TAKES_DOLLARS || source.is_some_and(|source| source < TAKES_DOLLARS) {
         return Ok(());
     }
     let mut reasons = Vec::new();
     for (selected, spec) in plan.selected.iter().zip(&plan.specs) {
-        let counting = with_dollars(&backup.store, &selected.collection, cpu);
-        let count = stop.run_until_cancelled(counting).await.ok_or_else(Error::interrupted)??;
+        let counting = with_dollars(&backup.store, &selected.collection, &cx.cpu);
+        let count = cx.unless_cancelled(counting).await?;
         if count > 0 {
             reasons.push(format!(
                 "{} holds {count} documents with a field name that begins with $, which servers take from {}.{} on",

@@ -8,13 +8,11 @@ use std::collections::HashMap;
 
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock;
-use crate::context::cpu::CpuPool;
+use crate::context::Context;
 use crate::context::memory::MemoryBudget;
-use crate::context::progress::Progress;
 use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
@@ -77,23 +75,23 @@ impl DumpSource {
     ///
     /// # Errors
     /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
-    pub async fn open(location: &str, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
-        let dump = Dump::open_as(location, options.database.as_deref(), options.memory_bytes, stop).await?;
-        Self::of(dump, options, progress, stop).await
+    pub async fn open(location: &str, options: DumpOptions, cx: &Context) -> Result<Self> {
+        let dump = Dump::open_as(location, options.database.as_deref(), options.memory_bytes, &cx.cancel).await?;
+        Self::of(dump, options, cx).await
     }
 
     /// The same of a dump that was looked at already.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub async fn of(mut dump: Dump, options: DumpOptions, progress: &Progress, stop: &CancellationToken) -> Result<Self> {
+    pub async fn of(mut dump: Dump, options: DumpOptions, cx: &Context) -> Result<Self> {
         if dump.has_oplog() {
             let kept = kept().await?;
             let store = Store::open(&kept.path().to_string_lossy())?;
             let looking = async {
                 match dump.can_be_read_again() {
-                    true => Self::with_oplog(&mut dump, &store, &options, progress, stop).await,
-                    false => Self::as_backup(&mut dump, &store, &options, progress, stop).await,
+                    true => Self::with_oplog(&mut dump, &store, &options, cx).await,
+                    false => Self::as_backup(&mut dump, &store, &options, cx).await,
                 }
             };
             let (backup, documents) = looking.await.map_err(|e| match e.kind() {
@@ -116,15 +114,9 @@ impl DumpSource {
     }
 
     /// Keeps the oplog aside.
-    async fn with_oplog(
-        dump: &mut Dump,
-        store: &Store,
-        options: &DumpOptions,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(Backup, Documents)> {
-        progress.begin("reading the oplog");
-        let (slice, last_ids) = oplog(dump, store, options, progress, stop).await?;
+    async fn with_oplog(dump: &mut Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
+        cx.progress.begin("reading the oplog");
+        let (slice, last_ids) = oplog(dump, store, options, cx).await?;
         let mut collections = dump.take_collections();
         let moment = slice.settle(&mut collections)?;
         // An oplog without entries says nothing of who is who.
@@ -137,16 +129,10 @@ impl DumpSource {
     }
 
     /// Keeps all of it aside, compressed: what can be read once only is gone when its oplog comes.
-    async fn as_backup(
-        dump: &mut Dump,
-        store: &Store,
-        options: &DumpOptions,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(Backup, Documents)> {
+    async fn as_backup(dump: &mut Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
         let tuning = Tuning { memory_bytes: options.memory_bytes, level: Some(LEVEL), ..Tuning::default() };
         let how = AdoptOptions { oplog_limit: options.oplog_limit, accounts: true, tuning, ..AdoptOptions::default() };
-        let report = adopt::run(dump, store, &how, progress, stop).await?;
+        let report = adopt::run(dump, store, &how, cx).await?;
         drop(dump.take_collections());
         Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
     }
@@ -222,15 +208,9 @@ async fn kept() -> Result<TempDir> {
 type LastIds = HashMap<usize, (u8, Vec<u8>)>;
 
 /// Reads a dump for its oplog and for the ends of its capped collections.
-async fn oplog(
-    dump: &Dump,
-    store: &Store,
-    options: &DumpOptions,
-    progress: &Progress,
-    stop: &CancellationToken,
-) -> Result<(Slice, LastIds)> {
-    let cpu = CpuPool::of_this_machine();
-    let item = progress.item(key::OPLOG, 0, 0);
+async fn oplog(dump: &Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Slice, LastIds)> {
+    let cpu = cx.cpu.clone();
+    let item = cx.progress.item(key::OPLOG, 0, 0);
     let compressors = Compressors::new(Compression::of(LEVEL)).into();
     let writer = CollectionWriter::new(
         store.clone(),
@@ -268,7 +248,7 @@ async fn oplog(
         Ok::<_, Error>(())
     };
     // Both to their ends: what is on its way to the directory would go on while that is removed.
-    let (read, kept) = tokio::join!(dump.read(&wanted, &budget, stop, sender), keeping);
+    let (read, kept) = tokio::join!(dump.read(&wanted, &budget, &cx.cancel, sender), keeping);
     if let Err(e) = read.and(kept) {
         slice.abandon().await;
         return Err(e);

@@ -112,13 +112,13 @@ impl Came {
 /// # Errors
 /// The first that any writer met; the others are stopped.
 pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> Result<u64> {
-    let Stage { origin, plan, writers, cpu, budget, progress, .. } = stage;
+    let Stage { origin, plan, writers, cpu, budget, cx, .. } = stage;
     let (mut jobs, mut items, mut collections) = (Vec::new(), Vec::new(), Vec::new());
     for (number, (selected, spec)) in plan.selected.iter().zip(&plan.specs).enumerate() {
         if !spec.holds_documents() {
             continue;
         }
-        let item = plan.item(progress, spec, "");
+        let item = plan.item(cx, spec, "");
         items.push(item.clone());
         let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone()), cpu.clone()).with_repeats(stage.repeats);
         let segments = &selected.collection.segments;
@@ -159,7 +159,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         running.spawn(work(number, shared.clone()));
     }
     let mut crew = ConcurrencyController::new(writers.now, writers.most);
-    let mut watched = Watched::new(cpu.clone(), (*progress).clone());
+    let mut watched = Watched::new(cpu.clone(), cx.progress.clone());
     loop {
         tokio::select! {
             ended = running.join_next() => match ended {

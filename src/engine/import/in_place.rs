@@ -10,8 +10,7 @@ use super::plan::Plan;
 use super::report::{self, Staging};
 use super::stage::{Stage, Writers};
 use super::{ImportOptions, ImportReport, IndexMode};
-use crate::context::cpu::CpuPool;
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::in_place::{self, Filling};
 use crate::sink::indexes::IndexBuilder;
@@ -57,19 +56,19 @@ pub(super) async fn execute(
     origin: DocumentSource<'_>,
     mut plan: Plan<'_>,
     options: &ImportOptions,
-    progress: &Progress,
+    cx: &Context,
     begun: Instant,
 ) -> Result<ImportReport> {
     let target = plan.target.clone();
-    progress.begin("preparing the target");
+    cx.progress.begin("preparing the target");
     let dropped = in_place::clean(&target, &plan.databases()).await?;
     if !dropped.is_empty() {
         let names: Vec<String> = dropped.iter().map(ToString::to_string).collect();
-        progress.note(format!("a restore that died had left these half filled, and they were dropped: {}", names.join(", ")));
+        cx.progress.note(format!("a restore that died had left these half filled, and they were dropped: {}", names.join(", ")));
     }
     let filling = Filling::begin(&target, &mut plan.specs, &Uuid::new_v4().simple().to_string()).await?;
     let filled = async {
-        let staged = fill(origin, &plan, options, progress).await?;
+        let staged = fill(origin, &plan, options, cx).await?;
         filling.end(&plan.specs).await?;
         Ok(staged)
     };
@@ -83,7 +82,7 @@ pub(super) async fn execute(
     };
     let accounts = &staged.proven.accounts;
     if !accounts.is_empty() {
-        progress.begin("adding users and roles");
+        cx.progress.begin("adding users and roles");
         let merging = users::merge(&target.unstoppable(), users::Through::OfTools, accounts).await;
         merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))?;
     }
@@ -93,21 +92,21 @@ pub(super) async fn execute(
     Ok(report)
 }
 
-async fn fill(origin: DocumentSource<'_>, plan: &Plan<'_>, options: &ImportOptions, progress: &Progress) -> Result<Staging> {
+async fn fill(origin: DocumentSource<'_>, plan: &Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<Staging> {
     let stage = Stage {
         origin,
         plan,
         writers: Writers::of(options.tuning.writers),
-        cpu: CpuPool::of_this_machine(),
+        cpu: cx.cpu.clone(),
         budget: options.budget(origin),
         repeats: options.repeats(origin),
-        progress,
+        cx,
         builder: IndexBuilder::new(plan.target.clone()),
         target_cores: None,
         indexes_later: false,
     };
     let proven = stage.fill_and_prove().await?;
-    progress.begin("confirming");
+    cx.progress.begin("confirming");
     staging::set_expiry(&plan.target, &plan.specs).await?;
     let documents = proven.contents.iter().map(|c| c.documents).collect();
     Ok(Staging { documents, proven, lost: Vec::new(), operations: 0, not_added: BTreeMap::new(), replayed: None, kept: None })

@@ -2,14 +2,14 @@
 
 use super::plan::Plan;
 use super::report::{Built, UnbuiltIndex};
-use crate::context::progress::Progress;
+use crate::context::Context;
 use crate::error::Result;
 use crate::sink::CollectionSpec;
 use crate::sink::indexes::{self, IndexBuilder, Which};
 
 /// Builds every index that is missing. One that the target refuses, and those of collections that are not there, are in the report.
-pub(super) async fn build(plan: &Plan<'_>, progress: &Progress) -> Result<Built> {
-    progress.begin("building indexes");
+pub(super) async fn build(plan: &Plan<'_>, cx: &Context) -> Result<Built> {
+    cx.progress.begin("building indexes");
     let builder = IndexBuilder::new(plan.target.clone());
     let mut report = Built::default();
     for spec in plan.specs.iter().filter(|b| !b.indexes.is_empty()) {
@@ -25,7 +25,7 @@ pub(super) async fn build(plan: &Plan<'_>, progress: &Progress) -> Result<Built>
         let mut indexes = indexes::missing(&plan.target, spec).await?;
         indexes.retain(|index| !conflicting.contains(&index.name));
         let missing = spec.in_place(indexes);
-        let item = progress.item(spec.namespace.to_string(), missing.indexes.len() as u64, 0);
+        let item = cx.progress.item(spec.namespace.to_string(), missing.indexes.len() as u64, 0);
         let failures = builder.build(&missing, Which::All, &item).await?;
         item.finish();
         report.built += (missing.indexes.len() - failures.len()) as u64;

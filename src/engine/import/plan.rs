@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bson::RawDocument;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
@@ -12,7 +11,8 @@ use super::overwrites::{self, PlannedOverwrite};
 use super::select::{self, AskedFor, Naming, Selected};
 use super::slice::{self, Slice};
 use super::{DumpSource, ImportMode, ImportOptions, IndexMode, guard, in_place, keeping};
-use crate::context::progress::{Item, Progress};
+use crate::context::Context;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
@@ -121,9 +121,9 @@ pub struct PlannedNamespace {
 
 impl Plan<'_> {
     /// Announces a collection whose documents are about to be moved.
-    pub(super) fn item(&self, progress: &Progress, spec: &CollectionSpec, doing: &str) -> Item {
+    pub(super) fn item(&self, cx: &Context, spec: &CollectionSpec, doing: &str) -> Item {
         let name = if doing.is_empty() { spec.namespace.to_string() } else { format!("{} ({doing})", spec.namespace) };
-        progress.item(name, spec.content.documents, spec.content.bytes)
+        cx.progress.item(name, spec.content.documents, spec.content.bytes)
     }
 
     /// The databases that are written to, sorted.
@@ -216,7 +216,7 @@ pub(super) async fn make<'a>(
     uri: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &ImportOptions,
-    stop: &CancellationToken,
+    cx: &Context,
 ) -> Result<Plan<'a>> {
     keeping::refuse(options)?;
     if options.prune && options.indexes == IndexMode::Only {
@@ -234,7 +234,7 @@ pub(super) async fn make<'a>(
         ));
     }
     // 1. What the backup holds and under which names, which needs no connection.
-    let (collections, slice) = slice::collections(origin, stop).await?;
+    let (collections, slice) = slice::collections(origin, cx).await?;
     let temporary = select::temporary(&collections, options);
     let lasting = collections.iter().filter(|c| !c.is_temporary()).count();
     let (selected, naming) = select::select(collections, &origin.backup.manifest.left_out, options, uri.database())?;
@@ -245,20 +245,18 @@ pub(super) async fn make<'a>(
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
-    let connection = stop.run_until_cancelled(Connection::open(uri, pool)).await.ok_or_else(Error::interrupted)??;
+    let connection = cx.unless_cancelled(Connection::open(uri, pool)).await?;
     if !options.allow_same {
-        stop.run_until_cancelled(guard::refuse_source(&connection, &origin.backup.manifest.source, configured_source))
-            .await
-            .ok_or_else(Error::interrupted)??;
+        cx.unless_cancelled(guard::refuse_source(&connection, &origin.backup.manifest.source, configured_source)).await?;
     }
 
     // 3. What the target's version can hold, and what stands there.
-    let version = stop.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let specs: Vec<CollectionSpec> = selected
         .iter()
         .map(|s| CollectionSpec::of(&s.collection, s.to.clone(), version)?.altered(options.alterations))
         .collect::<Result<_>>()?;
-    let target = Target::new(connection, version, stop.clone());
+    let target = Target::new(connection, version, cx.cancel.clone());
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
     limits::refuse(
         &target,

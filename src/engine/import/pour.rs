@@ -85,7 +85,7 @@ fn numbers(stage: &Stage<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Ite
         dumped.collections().iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
     // What the oplog creates has no documents before it.
     let place = |selected: &Selected<'_>| selected.collection.uuid.and_then(|uuid| places.get(&uuid)).copied();
-    let item = |number: usize| stage.plan.item(stage.progress, &stage.plan.specs[number], "");
+    let item = |number: usize| stage.plan.item(stage.cx, &stage.plan.specs[number], "");
     let selected = stage.plan.selected.iter().enumerate();
     selected.filter_map(|(number, selected)| Some((place(selected)?, (number, item(number))))).collect()
 }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
 use super::dump_source::DumpSource;
 use super::plan::Plan;
 use super::stage::Stage;
+use crate::context::Context;
 use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
 use crate::format::frame;
@@ -34,16 +34,13 @@ pub(super) struct Slice {
 }
 
 /// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
-pub(super) async fn collections<'a>(
-    origin: DocumentSource<'a>,
-    stop: &CancellationToken,
-) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
+pub(super) async fn collections<'a>(origin: DocumentSource<'a>, cx: &Context) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
     let manifest = &origin.backup.manifest;
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
         return Ok((Cow::Borrowed(&manifest.collections), None));
     };
     let work = outline(origin, oplog, listed_at);
-    let (collections, slice) = stop.run_until_cancelled(work).await.ok_or_else(Error::interrupted)??;
+    let (collections, slice) = cx.unless_cancelled(work).await?;
     Ok((Cow::Owned(collections), Some(slice)))
 }
 
@@ -86,9 +83,9 @@ impl Slice {
 
     /// Replays it into what is staged, durably. Gives the number of operations that were applied.
     pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
-        let Stage { origin, plan, cpu, budget, progress, .. } = stage;
-        progress.begin("replaying the oplog slice");
-        let item = progress.item("oplog", self.oplog.documents, self.oplog.bytes);
+        let Stage { origin, plan, cpu, budget, cx, .. } = stage;
+        cx.progress.begin("replaying the oplog slice");
+        let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
         let mut replay = Replay::new(target.clone(), self.places(plan), self.committed.clone(), cpu.clone()).await?;
         for segment in &self.oplog.segments {

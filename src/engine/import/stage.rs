@@ -10,9 +10,9 @@ use super::fill::{Came, Filled};
 use super::plan::Plan;
 use super::pour::Poured;
 use super::{IndexMode, fill, pour};
+use crate::context::Context;
 use crate::context::cpu::{CpuPool, cores};
 use crate::context::memory::MemoryBudget;
-use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::digest::Content;
@@ -53,7 +53,7 @@ pub(super) struct Stage<'a> {
     pub(super) writers: Writers,
     pub(super) cpu: CpuPool,
     pub(super) budget: MemoryBudget,
-    pub(super) progress: &'a Progress,
+    pub(super) cx: &'a Context,
     pub(super) builder: IndexBuilder,
     /// The cores of the target, where it tells.
     pub(super) target_cores: Option<u64>,
@@ -104,7 +104,7 @@ impl Stage<'_> {
     /// [`ErrorKind::Mismatch`] where one does not hold what the backup holds; [`ErrorKind::Server`] where a document or an index is refused; others
     /// of the server's; [`ErrorKind::Damaged`]; [`ErrorKind::Interrupted`].
     pub(super) async fn fill_and_prove(&self) -> Result<Proven> {
-        self.progress.begin("filling");
+        self.cx.progress.begin("filling");
         let (filled, full) = unbounded_channel();
         let filling = async {
             match self.origin.poured() {
@@ -118,11 +118,11 @@ impl Stage<'_> {
         let ((mut proven, small), Poured { passed_over, accounts }) =
             tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
 
-        self.progress.begin("checking");
+        self.cx.progress.begin("checking");
         self.make_durable().await?;
         let small = Box::pin(self.prove(small)).await?;
         if !self.indexes_later {
-            self.progress.begin("building indexes");
+            self.cx.progress.begin("building indexes");
             self.build(&small, Which::All).await?;
         }
         proven.extend(small);
@@ -219,7 +219,7 @@ impl Stage<'_> {
         }
         // What it holds was not known before where it came from a dump.
         let spec = self.plan.specs[filled.number].holding(filled.content);
-        let item = self.plan.item(self.progress, &spec, "reading back");
+        let item = self.plan.item(self.cx, &spec, "reading back");
         check::content(&self.plan.target, &spec, &self.cpu, &self.budget, &item).await
     }
 
@@ -254,7 +254,7 @@ impl Stage<'_> {
             if !spec.holds_documents() {
                 return Ok(Content::default());
             }
-            let item = self.plan.item(self.progress, spec, "reading back");
+            let item = self.plan.item(self.cx, spec, "reading back");
             check::content(&self.plan.target, spec, &self.cpu, &self.budget, &item).await
         });
         stream::iter(reading).buffered(self.writers.now).try_collect().await
@@ -283,7 +283,7 @@ impl Stage<'_> {
         let builds = collections.iter().map(|Read { filled, content, .. }| async move {
             // How many at a time depends on what there is.
             let spec = &self.plan.specs[filled.number].holding(*content);
-            let item = self.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
+            let item = self.cx.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
             let failures = self.builder.build_telling(spec, which, &item, left).await;
             item.finish();
             failures

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::repository::backend::{Scratch, Store};
 
@@ -38,10 +38,10 @@ pub struct PathSpeed {
 }
 
 /// Writes a few objects of at most `segment` bytes, reads them back, and deletes them.
-pub(super) async fn measure(store: &Store, segment: u64, stop: &CancellationToken) -> Result<PathSpeed> {
+pub(super) async fn measure(store: &Store, segment: u64, cx: &Context) -> Result<PathSpeed> {
     let free = store.free_space();
     let scratch = Scratch::make(store).await?;
-    let measured = write_and_read(&scratch, segment, free, stop).await;
+    let measured = write_and_read(&scratch, segment, free, cx).await;
     scratch.remove().await?;
     let (object_bytes, write, read) = measured?;
     Ok(PathSpeed {
@@ -53,7 +53,7 @@ pub(super) async fn measure(store: &Store, segment: u64, stop: &CancellationToke
     })
 }
 
-async fn write_and_read(scratch: &Scratch, segment: u64, free: Option<u64>, stop: &CancellationToken) -> Result<(u64, f64, f64)> {
+async fn write_and_read(scratch: &Scratch, segment: u64, free: Option<u64>, cx: &Context) -> Result<(u64, f64, f64)> {
     let most = free.map_or(u64::MAX, |free| free / OF_FREE_SPACE / (OBJECTS as u64 + 1));
     let first = noise(FIRST.min(segment).min(most).max(1));
     let took = write(scratch, 0, &first).await?;
@@ -62,7 +62,7 @@ async fn write_and_read(scratch: &Scratch, segment: u64, free: Option<u64>, stop
     let object = noise(segment.min(affordable).min(most).max(first.len() as u64));
     let (mut bytes, mut time, mut objects) = (0u64, Duration::ZERO, 0);
     while objects < OBJECTS && time < TIME {
-        if stop.is_cancelled() {
+        if cx.cancel.is_cancelled() {
             return Err(Error::interrupted());
         }
         objects += 1;
@@ -113,12 +113,12 @@ mod tests {
     async fn it_measures_and_leaves_nothing_also_where_it_is_stopped() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("new/backups").to_str().unwrap()).unwrap();
-        let stop = CancellationToken::new();
-        let speed = measure(&store, 1 << 20, &stop).await.unwrap();
+        let cx = Context::default();
+        let speed = measure(&store, 1 << 20, &cx).await.unwrap();
         assert!(speed.write_bytes_per_second > 1e3 && speed.read_bytes_per_second > 1e3, "{speed:?}");
         assert!(speed.object_bytes == 1 << 20 && speed.free_bytes.is_some(), "{speed:?}");
-        stop.cancel();
-        let stopped = measure(&store, 1 << 20, &stop).await.unwrap_err();
+        cx.cancel.cancel();
+        let stopped = measure(&store, 1 << 20, &cx).await.unwrap_err();
         assert_eq!(stopped.exit_code(), 130);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::choice::ReadSpeed;
 use super::look::Looked;
+use crate::context::Context;
 use crate::context::memory::MemoryBudget;
 use crate::error::Result;
 use crate::mongo::{Connection, command};
@@ -83,13 +84,9 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads a little to know how large replies may be.
-    pub(super) async fn new(
-        looked: &'a Looked,
-        memory_bytes: u64,
-        bits: Option<u64>,
-        stop: &CancellationToken,
-    ) -> Result<(Self, f64)> {
-        let mut reader = Self { looked, budget: MemoryBudget::new(memory_bytes), bits, reply: 512 * 1024, stop: stop.clone() };
+    pub(super) async fn new(looked: &'a Looked, memory_bytes: u64, bits: Option<u64>, cx: &Context) -> Result<(Self, f64)> {
+        let mut reader =
+            Self { looked, budget: MemoryBudget::new(memory_bytes), bits, reply: 512 * 1024, stop: cx.cancel.clone() };
         let probe = reader.read(&looked.connection, &looked.parts, 1, PROBE, PROBE_TIME, Keep::Nothing).await?;
         let rate = probe.rate();
         reader.reply = (rate * REPLY_TIME).clamp(REPLIES.0, REPLIES.1) as u64;

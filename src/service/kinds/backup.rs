@@ -155,7 +155,8 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     let options = BackupOptions { job: Some(context.id.to_string()), ..options };
     let claimed = options.claimed.clone();
     let taken = {
-        let run = backup::run(source, service.catalog.store(), &options, &context.progress, &context.stop);
+        let cx = service.works_with(context);
+        let run = backup::run(source, service.catalog.store(), &options, &cx);
         tokio::pin!(run);
         // Its name, as soon as it has one.
         let mut look = tokio::time::interval(std::time::Duration::from_millis(100));

@@ -91,8 +91,9 @@ pub(super) async fn import(
 ) -> Result<()> {
     context.progress.begin("looking at the target");
     let source = service.config.configured_source()?;
-    let plan = import::plan(&backup, target, source.as_ref(), options, &context.stop).await?;
-    let report = record::import(&backup, plan, options, &context.progress, &context.stop).await?;
+    let cx = &service.works_with(context);
+    let plan = import::plan(&backup, target, source.as_ref(), options, cx).await?;
+    let report = record::import(&backup, plan, options, cx).await?;
     told::imported(&report);
     context.update(|job| {
         job.result.import = Some(ImportResult::from(&report));

@@ -57,7 +57,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
             };
         }
     };
-    let report = record::verify(&backup, &VerifyOptions { deep }, &context.stop).await;
+    let report = record::verify(&backup, &VerifyOptions { deep }, &service.works_with(&context)).await;
     service.listing.forget();
     let report = report.map_err(Failure::at(JobKind::Verify))?;
     told::verified(&report);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format};
 use bsonvault::error::ErrorKind;
-use tokio_util::sync::CancellationToken;
 
 use super::{collection, exported, taken};
 use crate::support::cli::{Cli, Output, finish};
@@ -111,21 +110,20 @@ async fn what_is_stopped_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let to = Destination::Path(directory.path().join("x"));
     for format in [Format::Archive, Format::Dir] {
-        let stop = CancellationToken::new();
+        let cx = vault.cx.operation();
         let options = ExportOptions { gzip: Some(9), ..ExportOptions::of(format) };
-        let work = export::run(&backup, &options, &to, &vault.progress, &stop);
+        let work = export::run(&backup, &options, &to, &cx);
         let stopping = async {
             // In the middle: something is written.
-            while !(vault.progress.view().phase == "writing" && vault.progress.view().sums().1 > 10_000_000) {
+            while !(cx.progress.view().phase == "writing" && cx.progress.view().sums().1 > 10_000_000) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(names(directory.path()).len(), 1);
-            stop.cancel();
+            cx.cancel.cancel();
         };
         let (ended, ()) = tokio::join!(work, stopping);
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::Interrupted);
         assert_eq!(names(directory.path()), [""; 0]);
-        vault.progress.begin("");
     }
 
     // By a signal, as a process.

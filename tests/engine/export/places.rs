@@ -9,7 +9,6 @@ use std::time::Duration;
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format, look};
 use bsonvault::error::ErrorKind;
 use bsonvault::names::NamespacePattern;
-use tokio_util::sync::CancellationToken;
 
 use super::reader::{gunzip, read};
 use super::{collection, exported, gzip, raw, taken};
@@ -189,28 +188,25 @@ async fn a_directory_that_is_there_is_filled_from_inside() {
     std::fs::set_permissions(&above, std::fs::Permissions::from_mode(0o500)).unwrap();
     let to = Destination::Path(root.clone());
     look(&to, Format::Dir, false).unwrap();
-    let stop = CancellationToken::new();
+    let cx = vault.cx.operation();
     let options = ExportOptions { gzip: Some(9), ..ExportOptions::of(Format::Dir) };
-    let work = export::run(&backup, &options, &to, &vault.progress, &stop);
+    let work = export::run(&backup, &options, &to, &cx);
     let stopping = async {
-        while !(vault.progress.view().phase == "writing" && vault.progress.view().sums().1 > 10_000_000) {
+        while !(cx.progress.view().phase == "writing" && cx.progress.view().sums().1 > 10_000_000) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(inside(&above), ["root"]);
         assert!(inside(&root)[0].starts_with(".bsonvault-export-"));
-        stop.cancel();
+        cx.cancel.cancel();
     };
     let (ended, ()) = tokio::join!(work, stopping);
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(inside(&root), [""; 0]);
-    vault.progress.begin("");
     // Stopped after a dump was there: that stays as it is.
     exported(&vault, &backup, &ExportOptions::of(Format::Dir), &root).await.unwrap();
     let found = files(&root);
-    let stopped = CancellationToken::new();
-    stopped.cancel();
     let options = over(options, &[]);
-    assert_eq!(export::run(&backup, &options, &to, &vault.progress, &stopped).await.unwrap_err().kind(), ErrorKind::Interrupted);
+    assert_eq!(export::run(&backup, &options, &to, &cx).await.unwrap_err().kind(), ErrorKind::Interrupted);
     assert!(files(&root) == found, "other bytes");
     std::fs::set_permissions(&above, std::fs::Permissions::from_mode(0o700)).unwrap();
 }

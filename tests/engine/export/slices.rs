@@ -25,14 +25,14 @@ async fn taken(vault: &Vault, server: &Server) -> Backup {
     server.fail_command("alwaysOn", late).await;
     let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri()).unwrap();
-    let report = backup::run(&uri, &store, &divided("d", u64::MAX), &vault.progress, &vault.stop).await.unwrap();
+    let report = backup::run(&uri, &store, &divided("d", u64::MAX), &vault.cx).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);
     Catalog::new(store).find(report.name.as_str()).await.unwrap()
 }
 
 /// Runs this once documents are read, over and over until it is aborted.
 fn meanwhile(vault: &Vault, database: &Database, rename: bool) -> tokio::task::JoinHandle<()> {
-    let (progress, database) = (vault.progress.clone(), database.clone());
+    let (progress, database) = (vault.cx.progress.clone(), database.clone());
     tokio::spawn(async move {
         while progress.view().phase != "reading" {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -12,6 +12,13 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Whether every machine has this name for itself: `localhost` and the like, or a socket's path; `host:port` or the host alone.
+#[must_use]
+pub fn is_own_name(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name == "localhost" || name.starts_with("127.") || matches!(name, "::1" | "[::1]") || name.starts_with('/')
+}
+
 /// Reads a file that a person names, and that is small. Waits for the disk.
 ///
 /// # Errors

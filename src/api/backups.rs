@@ -13,7 +13,7 @@ use super::dto::{Begun, Cleaned, Created, Deleted, Done, FailureBody, Imported, 
 use super::failure::Failure;
 use super::query::{Detail, Nothing, Query, Wait};
 use crate::engine::download::Download;
-use crate::repository::catalog::Hold;
+use crate::repository::lock::read::ReadLock;
 use crate::service::{BackupRequest, BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
 
 type Answered<T> = Result<Answer<T>, Failure>;
@@ -242,7 +242,7 @@ pub(super) async fn download(
 }
 
 /// A tar stream of known length.
-pub(super) struct Tar(Download<(Hold, DownloadPlace)>);
+pub(super) struct Tar(Download<(ReadLock, DownloadPlace)>);
 
 impl<'r> Responder<'r, 'static> for Tar {
     fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {

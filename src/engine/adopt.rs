@@ -7,9 +7,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::backup;
 use super::backup::commit::{self, About};
-use super::backup::pulse::{self, Pulse};
-use super::backup::{self, turn};
 use super::dump_oplog::{Slice, none};
 use super::import::select::passes;
 use super::{Tuning, replayed};
@@ -32,6 +31,8 @@ use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace, NamespacePattern};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::repository::backend::{Lock, Store};
+use crate::repository::lock::heartbeat::{self, HeartbeatWriter};
+use crate::repository::lock::source as source_lock;
 use crate::sink::users::Accounts;
 
 /// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
@@ -91,9 +92,9 @@ pub async fn run(dump: &Dump, store: &Store, options: &AdoptOptions, cx: &Contex
         notes.push("users and roles are not part of a backup, and are left out".to_owned());
     }
     notes.iter().for_each(|note| cx.progress.note(note.as_str()));
-    let (name, place) = turn::claim(store).await?;
+    let (name, place) = source_lock::claim(store).await?;
     let lock = match place.lock().await {
-        Ok(lock) => lock.ok_or_else(|| turn::taken(&place))?,
+        Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(backup::remove(&place, error).await),
     };
     let adopted = adopt(dump, collections, &name, (&place, &lock), options, cx).await;
@@ -158,11 +159,11 @@ async fn adopt(
     cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
     let started = clock::now();
-    let first = pulse::first(started, Vec::new(), None, lock.holds());
-    pulse::write(&first, place).await?;
-    let pulse = Pulse::start(place.clone(), cx.progress.clone(), first);
+    let first = heartbeat::first(started, Vec::new(), None, lock.holds());
+    heartbeat::write(&first, place).await?;
+    let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
     let manifest = execute(dump, collections, name, started, options, place, cx).await;
-    pulse.stop().await?;
+    heartbeat.stop().await?;
     let (manifest, accounts, arrivals) = manifest?;
     commit::commit(&manifest, place).await?;
     Ok((manifest, accounts, arrivals))

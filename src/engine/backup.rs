@@ -2,15 +2,12 @@
 
 pub(super) mod commit;
 mod consistency;
-mod journal;
 mod plan;
-pub(super) mod pulse;
 mod range;
 mod read;
 mod resume;
 mod slice;
 mod steer;
-pub(super) mod turn;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,14 +15,10 @@ use chrono::{DateTime, Utc};
 
 pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
-pub use turn::running;
 
 use self::consistency::ConsistencyPoint;
-use self::journal::{Journal, Record};
 use self::plan::Prepared;
-use self::pulse::{Pulse, State};
 use self::read::{Outcome, Read};
-use self::resume::Unfinished;
 use self::slice::{Earlier, Slice};
 use super::{Tuning, replayed};
 use crate::clock;
@@ -36,6 +29,10 @@ use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespacePattern};
 use crate::repository::backend::{Lock, Store};
+use crate::repository::checkpoint::{Checkpoint, CheckpointWriter, Durable, ResumeStateOf};
+use crate::repository::lock::heartbeat::{self, HeartbeatState, HeartbeatWriter};
+use crate::repository::lock::source as source_lock;
+pub use crate::repository::lock::source::running;
 pub use crate::source::discover::Documents;
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
@@ -114,13 +111,13 @@ pub async fn plan_resume(
     name: Option<&BackupName>,
     options: &BackupOptions,
 ) -> Result<BackupPlan> {
-    let unfinished = resume::open(store, name, source).await?;
-    let prepared = resume::prepare(source, options, &unfinished).await?;
+    let checkpoint = resume::open(store, name, source).await?;
+    let prepared = resume::prepare(source, options, &checkpoint).await?;
     let mut plan = prepared.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
-        collection.ranges_done = unfinished.ranges_of(place);
+        collection.ranges_done = checkpoint.ranges_of(place);
     }
-    plan.resumes = Some(unfinished.name);
+    plan.resumes = Some(checkpoint.name);
     let plan = plan.without_temporary(&prepared);
     prepared.connection.close().await;
     Ok(plan)
@@ -136,18 +133,18 @@ pub async fn plan_resume(
 pub async fn run(source: &MongoUri, store: &Store, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
     // What is there to be seen is seen before anything is made; `backup` makes sure.
     if !options.allow_concurrent {
-        turn::look(store, source.hosts()).await?;
+        source_lock::look(store, source.hosts()).await?;
     }
-    let (name, place) = turn::claim(store).await?;
+    let (name, place) = source_lock::claim(store).await?;
     let _first_is_kept = options.claimed.set(name.clone());
     let lock = match place.lock().await {
-        Ok(lock) => lock.ok_or_else(|| turn::taken(&place))?,
+        Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(remove(&place, error).await),
     };
-    let record = Arc::new(Record::default());
-    match backup(source, store, &name, (&place, &lock), None, options, &record, cx).await {
+    let durable = Arc::new(Durable::default());
+    match backup(source, store, &name, (&place, &lock), None, options, &durable, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
-        Err(error) if options.may_be_resumed() && is_worth_keeping(&error, &record) => Err(keep(&name, &place, error).await),
+        Err(error) if options.may_be_resumed() && is_worth_keeping(&error, &durable) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
     }
 }
@@ -166,11 +163,11 @@ pub async fn resume(
     options: &BackupOptions,
     cx: &Context,
 ) -> Result<BackupReport> {
-    let mut unfinished = resume::open(store, name, source).await?;
-    let (name, place) = (unfinished.name.clone(), unfinished.place.clone());
-    let lock = unfinished.lock.take().ok_or_else(|| turn::taken(&place))?;
-    let record = Arc::new(Record::default());
-    match backup(source, store, &name, (&place, &lock), Some(unfinished), options, &record, cx).await {
+    let mut checkpoint = resume::open(store, name, source).await?;
+    let (name, place) = (checkpoint.name.clone(), checkpoint.place.clone());
+    let lock = checkpoint.lock.take().ok_or_else(|| source_lock::taken(&place))?;
+    let durable = Arc::new(Durable::default());
+    match backup(source, store, &name, (&place, &lock), Some(checkpoint), options, &durable, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if error.kind() == ErrorKind::Busy => {
             // It is as it was, and nobody works on it.
@@ -193,8 +190,8 @@ pub async fn resume(
 #[derive(Clone, Copy)]
 struct Run<'a> {
     place: &'a Store,
-    state: &'a Arc<State>,
-    record: &'a Arc<Record>,
+    state: &'a Arc<HeartbeatState>,
+    durable: &'a Arc<Durable>,
     cx: &'a Context,
 }
 
@@ -205,28 +202,33 @@ async fn backup(
     store: &Store,
     name: &BackupName,
     (place, lock): (&Store, &Lock),
-    unfinished: Option<Unfinished>,
+    checkpoint: Option<Checkpoint>,
     options: &BackupOptions,
-    record: &Arc<Record>,
+    durable: &Arc<Durable>,
     cx: &Context,
 ) -> Result<Manifest> {
     cx.progress.begin("looking at the source");
-    let (mut prepared, started) = match &unfinished {
+    let (mut prepared, started) = match &checkpoint {
         None => (cx.unless_cancelled(plan::prepare(source, options)).await?, clock::now()),
-        Some(unfinished) => (cx.unless_cancelled(resume::prepare(source, options, unfinished)).await?, unfinished.started()),
+        Some(checkpoint) => (cx.unless_cancelled(resume::prepare(source, options, checkpoint)).await?, checkpoint.started()),
     };
     if let Some((member, is_primary, preference)) = prepared.connection.chosen() {
         let state = if is_primary { "the primary" } else { "a secondary" };
         cx.progress.note(format!("documents are read from {member}, {state} ({preference})"));
     }
-    let first = pulse::first(started, turn::hosts(source, &prepared.connection.hosts), options.job.clone(), lock.holds());
+    let first = heartbeat::first(
+        started,
+        source_lock::hosts(source.hosts(), &prepared.connection.hosts),
+        options.job.clone(),
+        lock.holds(),
+    );
     let ready = async {
         match options.allow_concurrent {
-            true => pulse::write(&first, place).await?,
-            false => turn::take(store, name, place, &first, cx).await?,
+            true => heartbeat::write(&first, place).await?,
+            false => source_lock::take(store, name, place, &first, cx).await?,
         }
-        match &unfinished {
-            Some(unfinished) => unfinished.tidy_up(cx).await,
+        match &checkpoint {
+            Some(checkpoint) => checkpoint.tidy_up(cx).await,
             None => Ok(()),
         }
     };
@@ -234,10 +236,10 @@ async fn backup(
         prepared.connection.close().await;
         return Err(e);
     }
-    let pulse = Pulse::start(place.clone(), cx.progress.clone(), first);
-    let run = Run { place, state: pulse.state(), record, cx };
-    let result = execute(&mut prepared, name, unfinished, started, &run).await;
-    pulse.stop().await?;
+    let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
+    let run = Run { place, state: heartbeat.state(), durable, cx };
+    let result = execute(&mut prepared, name, checkpoint, started, &run).await;
+    heartbeat.stop().await?;
     prepared.connection.close().await;
     let manifest = result?;
     commit::commit(&manifest, place).await?;
@@ -248,34 +250,33 @@ async fn backup(
 async fn execute(
     prepared: &mut Prepared,
     name: &BackupName,
-    mut unfinished: Option<Unfinished>,
+    mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
     run: &Run<'_>,
 ) -> Result<Manifest> {
     // 1. Begin to keep the oplog, where there is one, before the moment that is read.
-    let start = match &unfinished {
+    let start = match &checkpoint {
         None => run.cx.unless_cancelled(prepared.aim()).await?,
-        Some(unfinished) => unfinished.start(),
+        Some(checkpoint) => resume::start(checkpoint),
     };
     if let Some(why) = &prepared.why_no_slice {
         run.cx
             .progress
             .note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
     }
-    let earlier = unfinished
-        .as_mut()
-        .map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.standing.needs_oplog });
+    let earlier =
+        checkpoint.as_mut().map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.state.needs_oplog });
     let mut slice = start.map(|start| Slice::begin(start, earlier, prepared, run));
-    let mut journal = None;
-    let read = read_of_one_moment(prepared, &mut slice, unfinished, started, run, &mut journal).await;
+    let mut writer = None;
+    let read = read_of_one_moment(prepared, &mut slice, checkpoint, started, run, &mut writer).await;
     // Where that failed, nothing may be writing any more when the directory is removed.
     let ended = match (&read, slice.take()) {
         (Err(e), Some(slice)) if is_resumable(e) => slice.leave().await,
         (_, Some(slice)) => slice.discard().await,
         (_, None) => Ok(()),
     };
-    if let Some(journal) = journal {
-        journal.stop().await?;
+    if let Some(writer) = writer {
+        writer.stop().await?;
     }
     let (read, finished, moment) = read?;
     ended?;
@@ -301,13 +302,13 @@ type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
 async fn read_of_one_moment(
     prepared: &mut Prepared,
     slice: &mut Option<Slice>,
-    unfinished: Option<Unfinished>,
+    checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
     run: &Run<'_>,
-    journal: &mut Option<Journal>,
+    writer: &mut Option<CheckpointWriter>,
 ) -> Result<ReadOfOneMoment> {
     // 2. Settle what is read and at which moment.
-    if unfinished.is_none() {
+    if checkpoint.is_none() {
         run.cx.unless_cancelled(prepared.settle()).await?;
     }
     if let (Some(slice), Some(time)) = (&slice, prepared.time())
@@ -321,7 +322,7 @@ async fn read_of_one_moment(
     }
 
     // 3. Read and store every range.
-    let (read, moment) = read_all(prepared, slice.as_ref(), unfinished, started, run, journal).await?;
+    let (read, moment) = read_all(prepared, slice.as_ref(), checkpoint, started, run, writer).await?;
     let finished = clock::now();
 
     // 4. Say what moment that shows, with the oplog up to it where it takes that.
@@ -334,27 +335,29 @@ async fn read_of_one_moment(
 async fn read_all(
     prepared: &mut Prepared,
     slice: Option<&Slice>,
-    mut unfinished: Option<Unfinished>,
+    mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
     run: &Run<'_>,
-    journal: &mut Option<Journal>,
+    writer: &mut Option<CheckpointWriter>,
 ) -> Result<(Read, Arc<ConsistencyPoint>)> {
     let mut restarts = 0;
     loop {
-        let standing = unfinished.as_ref().map(|u| u.standing).unwrap_or_default();
-        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, standing, run.cx));
-        let stems = match &unfinished {
-            Some(unfinished) => unfinished.head.collections.iter().map(|c| c.stem.clone()).collect(),
+        let state = checkpoint.as_ref().map(|u| u.state).unwrap_or_default();
+        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, state, run.cx));
+        let stems = match &checkpoint {
+            Some(checkpoint) => checkpoint.head.collections.iter().map(|c| c.stem.clone()).collect(),
             None => read::stems(prepared),
         };
-        *journal = Some(match &unfinished {
-            Some(unfinished) => Journal::go_on(run.place, unfinished.next, run.record.clone(), moment.clone()),
+        let resting = moment.clone();
+        let rests_on: ResumeStateOf = Arc::new(move || resting.resume_state());
+        *writer = Some(match &checkpoint {
+            Some(checkpoint) => CheckpointWriter::go_on(run.place, checkpoint.next, run.durable.clone(), rests_on),
             None => {
                 let head = resume::head(prepared, slice.map(Slice::start), &stems, started).await?;
-                Journal::begin(run.place, &head, run.record.clone(), moment.clone()).await?
+                CheckpointWriter::begin(run.place, &head, run.durable.clone(), rests_on).await?
             }
         });
-        match read::read(prepared, &stems, unfinished.as_ref(), &moment, run).await? {
+        match read::read(prepared, &stems, checkpoint.as_ref(), &moment, run).await? {
             Outcome::Read(read) => return Ok((read, moment)),
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
@@ -363,11 +366,11 @@ async fn read_all(
             Outcome::Again(why) => {
                 restarts += 1;
                 run.cx.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
-                if let Some(journal) = journal.take() {
-                    journal.stop().await?;
+                if let Some(writer) = writer.take() {
+                    writer.stop().await?;
                 }
-                run.record.forget_ranges();
-                unfinished = None;
+                run.durable.forget_ranges();
+                checkpoint = None;
                 read::clear(run.place).await?;
                 run.cx.unless_cancelled(prepared.settle()).await?;
             }
@@ -396,8 +399,8 @@ fn is_resumable(error: &Error) -> bool {
 }
 
 /// Whether what a failed backup stored is worth more than the trouble of removing it.
-fn is_worth_keeping(error: &Error, record: &Record) -> bool {
-    is_resumable(error) && record.durable_bytes() >= WORTH_KEEPING
+fn is_worth_keeping(error: &Error, durable: &Durable) -> bool {
+    is_resumable(error) && durable.bytes() >= WORTH_KEEPING
 }
 
 /// Keeps what a failed backup stored, and says how it goes on.

@@ -32,8 +32,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 
 /// A backup as a tar stream, read with [`AsyncRead`]. The same backup gives the same bytes.
 ///
-/// `Hold` is whatever keeps the backup from being deleted; it is dropped with the stream. An error ends the stream, and is given again to whoever goes on reading.
-pub struct Download<Hold = ()> {
+/// `Lock` is whatever keeps the backup from being deleted; it is dropped with the stream. An error ends the stream, and is given again to whoever goes on reading.
+pub struct Download<Lock = ()> {
     name: String,
     length: u64,
     sent: u64,
@@ -42,7 +42,7 @@ pub struct Download<Hold = ()> {
     failed: Option<(io::ErrorKind, String)>,
     /// When it has to be at its end.
     until: Option<Instant>,
-    hold: Hold,
+    lock: Lock,
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -65,13 +65,13 @@ enum Content {
     File(String),
 }
 
-impl<Hold> Download<Hold> {
-    /// Looks at every file of the backup, and gives the stream at its start. `hold` must keep the backup from being deleted since before this is called.
+impl<Lock> Download<Lock> {
+    /// Looks at every file of the backup, and gives the stream at its start. `lock` must keep the backup from being deleted since before this is called.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] for a file that is not a regular one, is reached by a link, or has another size than the manifest says; [`ErrorKind::NotFound`] for one
     /// that is missing; [`ErrorKind::Storage`].
-    pub async fn open(backup: Backup, hold: Hold) -> Result<Self> {
+    pub async fn open(backup: Backup, lock: Lock) -> Result<Self> {
         let Backup { store, manifest } = backup;
         // Its directory may be renamed.
         let directory = store.directory().file_name().and_then(|name| name.to_str());
@@ -94,7 +94,7 @@ impl<Hold> Download<Hold> {
         let entries = with_directories(&name, files);
         let length = entries.iter().map(Entry::length).sum::<u64>() + 2 * BLOCK;
         let chunks = Box::pin(chunks(store, entries, mtime));
-        Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, until: None, hold })
+        Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, until: None, lock })
     }
 
     /// The same, which breaks off after this time: a reader that never ends must not keep a backup for ever.
@@ -105,9 +105,9 @@ impl<Hold> Download<Hold> {
 
     /// The same, which keeps something more until it is dropped.
     #[must_use]
-    pub fn keeping<More>(self, more: More) -> Download<(Hold, More)> {
-        let Self { name, length, sent, chunk, chunks, failed, until, hold } = self;
-        Download { name, length, sent, chunk, chunks, failed, until, hold: (hold, more) }
+    pub fn keeping<More>(self, more: More) -> Download<(Lock, More)> {
+        let Self { name, length, sent, chunk, chunks, failed, until, lock } = self;
+        Download { name, length, sent, chunk, chunks, failed, until, lock: (lock, more) }
     }
 
     /// The bytes of the whole stream.
@@ -128,7 +128,7 @@ impl<Hold> Download<Hold> {
     }
 }
 
-impl<Hold: Unpin> AsyncRead for Download<Hold> {
+impl<Lock: Unpin> AsyncRead for Download<Lock> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some((kind, message)) = &self.failed {
             return Poll::Ready(Err(io::Error::new(*kind, message.clone())));
@@ -161,7 +161,7 @@ impl<Hold: Unpin> AsyncRead for Download<Hold> {
 }
 
 /// It cannot be sought: every attempt is an error. It is here for web servers that take only what can be sought as a body of known length, and are told the length.
-impl<Hold: Unpin> AsyncSeek for Download<Hold> {
+impl<Lock: Unpin> AsyncSeek for Download<Lock> {
     fn start_seek(self: Pin<&mut Self>, _: io::SeekFrom) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::NotSeekable, "a download is read from its start to its end"))
     }

@@ -145,7 +145,7 @@ pub struct ExportedOplog {
 /// [`ErrorKind::Interrupted`] when `stop` is cancelled.
 pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destination, cx: &Context) -> Result<ExportReport> {
     let begun = Instant::now();
-    let _hold = backup.hold("export").await?;
+    let _lock = backup.read_lock("export").await?;
     let job = Job::new(backup, options, cx);
 
     // 1. What is written: names and metadata, and of the oplog what mongorestore is to replay. Reads only.

@@ -13,10 +13,10 @@ use crate::repository::catalog::Backup;
 /// Verifies a backup and keeps the result beside it. Meanwhile it is not deleted.
 ///
 /// # Errors
-/// Those of [`verify::run`] and of [`Backup::hold`]; nothing is kept then.
+/// Those of [`verify::run`] and of [`Backup::read_lock`]; nothing is kept then.
 pub async fn verify(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     let begun = Instant::now();
-    let _hold = backup.hold("verify").await?;
+    let _lock = backup.read_lock("verify").await?;
     let report = verify::run(backup, options, cx).await?;
     let kind = if options.deep { CheckKind::Deep } else { CheckKind::Verify };
     let problem = report.problems.first().map(|p| p.message.clone());
@@ -28,12 +28,12 @@ pub async fn verify(backup: &Backup, options: &VerifyOptions, cx: &Context) -> R
 /// kept beside it. Meanwhile it is not deleted.
 ///
 /// # Errors
-/// Those of [`import::execute`] and of [`Backup::hold`].
+/// Those of [`import::execute`] and of [`Backup::read_lock`].
 pub async fn import(backup: &Backup, plan: Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<ImportReport> {
     let begun = Instant::now();
     let notes = cx.progress.clone();
-    let _hold = match backup.hold_telling("import", move |said| notes.note(said)).await {
-        Ok(hold) => hold,
+    let _lock = match backup.read_lock_telling("import", move |said| notes.note(said)).await {
+        Ok(lock) => lock,
         Err(e) => {
             plan.close().await;
             return Err(e);

@@ -67,7 +67,7 @@ pub struct TestRestoreReport {
 /// left that died is dropped, too. The result is kept beside the backup, which is not deleted meanwhile.
 ///
 /// # Errors
-/// Those of [`import::run`] and of [`Backup::hold`]. One that says nothing of the backup, such as [`ErrorKind::Unreachable`] and [`ErrorKind::Interrupted`], is not kept as a result.
+/// Those of [`import::run`] and of [`Backup::read_lock`]. One that says nothing of the backup, such as [`ErrorKind::Unreachable`] and [`ErrorKind::Interrupted`], is not kept as a result.
 pub async fn run(
     backup: &Backup,
     target: &MongoUri,
@@ -77,7 +77,7 @@ pub async fn run(
 ) -> Result<TestRestoreReport> {
     let begun = Instant::now();
     let cx = &cx.cancelled_by(cx.cancel.child_token());
-    let _hold = backup.hold("drill").await?;
+    let _lock = backup.read_lock("drill").await?;
 
     // 1. Names that are free there, and the plan, which refuses what must not be done. Reads only.
     cx.progress.begin("looking at the target");

@@ -405,7 +405,7 @@ impl Order {
 async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
     known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
-    let is_own = |key: &str| known.contains(key) || key::journal_number(key).is_some() || key::is_reader(key);
+    let is_own = |key: &str| known.contains(key) || key::checkpoint_number(key).is_some() || key::is_reader(key);
     // The first by their keys, of however many there are.
     let (mut first, mut count) = (std::collections::BTreeMap::new(), 0_usize);
     store

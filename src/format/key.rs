@@ -21,8 +21,8 @@ pub const OPLOG: &str = "oplog";
 
 /// How the last checks of a backup ended: written after the manifest, and no part of what that commits.
 pub const CHECKS: &str = "checks.json";
-/// The stem of an unfinished backup's journal, at its top; removed at its end.
-const JOURNAL: &str = "resume";
+/// The stem of an unfinished backup's checkpoint, at its top; removed at its end.
+const CHECKPOINT: &str = "resume";
 /// What the names begin with of what readers leave at the top while they read.
 const READER: &str = "reader";
 
@@ -77,7 +77,7 @@ fn is_own_file(name: &str) -> bool {
     let name = name.to_lowercase();
     let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
     let plain = [MANIFEST, SHA256SUMS, PROGRESS, CHECKS].iter().any(|own| own.to_lowercase() == name);
-    slice || plain || journal_number(&name).is_some() || is_reader(&name)
+    slice || plain || checkpoint_number(&name).is_some() || is_reader(&name)
 }
 
 /// The key of a collection's metadata file.
@@ -99,17 +99,17 @@ pub fn segment_number(stem: &str, key: &str) -> Option<usize> {
     digits.parse().ok().filter(|number| segment(stem, *number) == key)
 }
 
-/// The key of an object of an unfinished backup's journal, numbered from 0.
+/// The key of an object of an unfinished backup's checkpoint, numbered from 0.
 #[must_use]
-pub fn journal(number: usize) -> String {
-    format!("{JOURNAL}.{number:05}.json")
+pub fn checkpoint(number: usize) -> String {
+    format!("{CHECKPOINT}.{number:05}.json")
 }
 
-/// The number of an object of a journal, where this is the key of one.
+/// The number of an object of a checkpoint, where this is the key of one.
 #[must_use]
-pub fn journal_number(key: &str) -> Option<usize> {
-    let digits = key.strip_prefix(JOURNAL)?.strip_prefix('.')?.strip_suffix(".json")?;
-    digits.parse().ok().filter(|number| journal(*number) == key)
+pub fn checkpoint_number(key: &str) -> Option<usize> {
+    let digits = key.strip_prefix(CHECKPOINT)?.strip_prefix('.')?.strip_suffix(".json")?;
+    digits.parse().ok().filter(|number| checkpoint(*number) == key)
 }
 
 /// The key of what a reader leaves while it reads.
@@ -255,7 +255,7 @@ mod tests {
         assert!(stem(&mut stems, "sha256sums", "c").starts_with("sha256sums%24"));
         assert_eq!(stem(&mut stems, "oplog", "c"), "oplog/c");
         assert!(stem(&mut stems, "Resume.00012.json", "c").starts_with("Resume.00012.json%24"));
-        assert_eq!((journal_number("resume.00012.json"), journal_number("resume.12.json")), (Some(12), None));
+        assert_eq!((checkpoint_number("resume.00012.json"), checkpoint_number("resume.12.json")), (Some(12), None));
         let reader = reader(Uuid::from_u128(0xabc));
         assert!(
             is_reader(&reader) && !is_reader(&reader.to_uppercase()) && !is_reader("reader.json") && !is_reader("reader.x.json")

@@ -10,7 +10,6 @@ use mongodb::{Client, Database};
 
 use super::failure::describe;
 use super::members::{Members, ReadPreference};
-use super::uri::is_own_name;
 use super::{MongoUri, Role, command, tls, unreached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
@@ -229,7 +228,7 @@ impl Connection {
     /// where the login may ask.
     async fn known_as(&self) -> Vec<String> {
         let machine = system::host().to_lowercase();
-        let named = |host: &String| if is_own_name(host) { of_machine(&machine, host) } else { host.clone() };
+        let named = |host: &String| if system::is_own_name(host) { of_machine(&machine, host) } else { host.clone() };
         let mut names: Vec<String> = self.hosts.iter().map(named).collect();
         if self.topology != Topology::ReplicaSet {
             let ask = rawdoc! { "serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0, "wiredTiger": 0, "tcmalloc": 0 };

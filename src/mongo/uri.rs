@@ -56,13 +56,6 @@ impl Role {
     }
 }
 
-/// Whether every machine has this name for itself: `localhost` and the like, or a socket's path; `host:port` or the host alone.
-#[must_use]
-pub fn is_own_name(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.starts_with("127.") || matches!(name, "::1" | "[::1]") || name.starts_with('/')
-}
-
 /// A connection string that parses. `Display` and `Debug` show scheme, hosts and database only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MongoUri {

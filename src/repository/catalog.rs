@@ -2,11 +2,9 @@
 
 mod checks;
 mod description;
-mod hold;
 mod latest;
 mod looks;
 pub mod provenance;
-mod remove;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -16,7 +14,6 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
 pub use self::description::{Described, verified};
-pub use self::hold::Hold;
 pub use self::latest::Latest;
 use self::looks::Looks;
 pub use self::provenance::Provenance;
@@ -24,9 +21,9 @@ use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few;
 use crate::format::checks::Checks;
+use crate::format::heartbeat::Heartbeat;
 use crate::format::key;
 use crate::format::manifest::{self, Manifest};
-use crate::format::progress::Progress;
 use crate::names::BackupName;
 use crate::repository::backend::{self, Entry, Store};
 use crate::system;
@@ -47,11 +44,11 @@ const PROGRESS_LIMIT: u64 = 1024 * 1024;
 /// The backups of one store.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    store: Store,
+    pub(super) store: Store,
     cpu: CpuPool,
     /// The largest manifest that is read whole.
     memory: u64,
-    looks: Looks,
+    pub(super) looks: Looks,
 }
 
 /// A complete backup, its manifest read and proven.
@@ -109,7 +106,7 @@ pub enum State {
     /// It has its manifest, of which this is all but its lists: see [`Manifest::outline`].
     Complete(Box<Manifest>),
     /// It is being made, by a process that was alive just now.
-    Running(Progress),
+    Running(Heartbeat),
     /// It has no manifest and no one works on it: what a crash left.
     Incomplete,
     /// It has a manifest, or something by that name, that cannot be used, for this reason.
@@ -245,7 +242,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] where the store cannot be listed.
-    pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Progress)>> {
+    pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Heartbeat)>> {
         let mut running = Vec::new();
         for name in self.names().await? {
             let place = self.store.below(name.as_str());
@@ -332,7 +329,7 @@ impl Catalog {
             State::Complete(manifest) => Some(checks::read(&store, manifest).await),
             State::Running(_) | State::Incomplete | State::Damaged(_) => None,
         };
-        let resumable = matches!(state, State::Incomplete) && store.size(&key::journal(0)).await.is_ok();
+        let resumable = matches!(state, State::Incomplete) && store.size(&key::checkpoint(0)).await.is_ok();
         lasting &= matches!(state, State::Complete(_) | State::Damaged(_));
         Some(Summary { location: store.location(), name, state, checks, resumable, lasting })
     }
@@ -369,7 +366,7 @@ impl Catalog {
     }
 
     /// What lists show of it. Of a long one nothing else is looked at.
-    async fn read_outline(&self, store: &Store) -> Result<Manifest> {
+    pub(super) async fn read_outline(&self, store: &Store) -> Result<Manifest> {
         if size_of_manifest(store).await? > AT_ONCE {
             return self.read(store, Manifest::outline).await;
         }
@@ -441,7 +438,7 @@ fn not_found(asked: &str, place: &str) -> Error {
         .hint("`bsonvault list` shows the backups that there are; --path or BACKUP_PATH says where to look")
 }
 
-async fn read_progress(store: &Store) -> Result<Progress> {
+pub(super) async fn read_progress(store: &Store) -> Result<Heartbeat> {
     if store.size(key::PROGRESS).await? > PROGRESS_LIMIT {
         return Err(Error::damaged(format!("{} is too large to be one", key::PROGRESS)));
     }
@@ -451,7 +448,7 @@ async fn read_progress(store: &Store) -> Result<Progress> {
 
 /// Whether the process that wrote this can be taken to be alive. The lock of a process of this machine ends with it, and its heartbeat half a minute
 /// later.
-async fn is_at_work(store: &Store, progress: &Progress, now: DateTime<Utc>) -> bool {
+pub(super) async fn is_at_work(store: &Store, progress: &Heartbeat, now: DateTime<Utc>) -> bool {
     let lock_tells = progress.locked && progress.host == system::host();
     progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
 }
@@ -466,7 +463,7 @@ async fn holds_parts(store: &Store) -> Result<bool> {
     let is_named = store.directory().file_name().and_then(|name| name.to_str()).is_some_and(|name| time_in(name).is_some());
     let is_part = |e: &Entry| {
         [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
-            || key::journal_number(&e.key).is_some()
+            || key::checkpoint_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
             || (is_named && e.key.ends_with(".metadata.json"))
     };

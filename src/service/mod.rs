@@ -57,7 +57,8 @@ use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
-use crate::repository::catalog::{Backup, Described, Hold};
+use crate::repository::catalog::{Backup, Described};
+use crate::repository::lock::read::ReadLock;
 use crate::repository::retention::Rule;
 
 /// How often somebody looks at the backups, whoever asks.
@@ -243,11 +244,11 @@ impl MongoBackupService {
     /// A complete backup as one tar stream. It is not deleted as long as the stream is there, which is for a day at most.
     ///
     /// # Errors
-    /// As for [`find`](Self::find), [`Backup::hold`] and [`Download::open`].
-    pub async fn download(&self, name: &str) -> Result<Download<Hold>> {
+    /// As for [`find`](Self::find), [`Backup::read_lock`] and [`Download::open`].
+    pub async fn download(&self, name: &str) -> Result<Download<ReadLock>> {
         let backup = self.find(name).await?;
-        let hold = backup.hold("download").await?;
-        Ok(Download::open(backup, hold).await?.within(LONGEST_DOWNLOAD))
+        let lock = backup.read_lock("download").await?;
+        Ok(Download::open(backup, lock).await?.within(LONGEST_DOWNLOAD))
     }
 
     // ---- status ----

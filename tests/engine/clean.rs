@@ -267,7 +267,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     for hours in [50, 40, 30] {
         made.push(write(root.path(), ago(hours)).await);
     }
-    let hold = made[1].hold("download").await.unwrap();
+    let hold = made[1].read_lock("download").await.unwrap();
     let [ref written] = readers(&made[1])[..] else { panic!("{:?}", readers(&made[1])) };
     let found: Value = serde_json::from_slice(&std::fs::read(written).unwrap()).unwrap();
     let me = std::process::id();
@@ -302,7 +302,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     assert_eq!(readers(&made[1]), Vec::<PathBuf>::new());
     let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
     assert_eq!(plan.report().deleted.len(), 2);
-    let hold = oldest.hold("verify").await.unwrap();
+    let hold = oldest.read_lock("verify").await.unwrap();
     clean::delete_one(&catalog, &made[1].manifest.name, clock::now()).await.unwrap();
     let report = clean::execute(&catalog, plan, &CancellationToken::new()).await;
     assert_eq!((report.deleted.len(), report.freed_bytes, report.failed.len()), (0, 0, 0), "{report:?}");
@@ -311,7 +311,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     assert_eq!(clean(&catalog, &by_count(1)).await.deleted.len(), 1);
 
     // Who comes too late is told so.
-    let late = oldest.hold("verify").await.unwrap_err();
+    let late = oldest.read_lock("verify").await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::NotFound, "{late}");
     assert!(!oldest.store.directory().exists());
 }
@@ -337,7 +337,7 @@ async fn a_note_of_another_machine_counts_while_it_is_fresh_and_one_of_a_dead_pr
     // What died long ago is tidied up by the next reader.
     let backup = write(root.path(), ago(4)).await;
     file(backup.store.directory().join(key::reader(Uuid::new_v4())), note("elsewhere", 4000));
-    drop(backup.hold("verify").await.unwrap());
+    drop(backup.read_lock("verify").await.unwrap());
     assert_eq!(readers(&backup), Vec::<PathBuf>::new());
 }
 
@@ -345,7 +345,7 @@ async fn a_note_of_another_machine_counts_while_it_is_fresh_and_one_of_a_dead_pr
 async fn a_heartbeat_is_renewed_and_does_not_bring_a_directory_back() {
     let root = TempDir::new().unwrap();
     let backup = write(root.path(), ago(5)).await;
-    let hold = backup.hold("download").await.unwrap();
+    let hold = backup.read_lock("download").await.unwrap();
     let path = readers(&backup)[0].clone();
     let beat = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok().map(|v| v["heartbeat"].to_string());
     let first = beat(&path);
@@ -380,7 +380,7 @@ async fn a_reader_that_cannot_write_there_reads_all_the_same() {
         deep.push("x".repeat(room.min(200)));
     }
     let backup = write(&deep, ago(5)).await;
-    let hold = backup.hold("verify").await.unwrap();
+    let hold = backup.read_lock("verify").await.unwrap();
     assert_eq!(readers(&backup), Vec::<PathBuf>::new());
     let busy = clean::delete_one(&open(&deep), &backup.manifest.name, clock::now()).await.unwrap_err();
     assert!(busy.to_string().ends_with("is locked by another process of this machine"), "{busy}");
@@ -407,7 +407,7 @@ async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
             let backup = backup.clone();
             async move {
                 tokio::time::sleep(pause).await;
-                let hold = backup.hold("verify").await;
+                let hold = backup.read_lock("verify").await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 let whole =
                     backup.store.size(key::MANIFEST).await.is_ok() && backup.store.size("d/c.00000.bson.zst").await.is_ok();

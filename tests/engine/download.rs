@@ -281,7 +281,7 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
 #[tokio::test]
 async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_and_hides_no_other() {
     let reader = key::reader(uuid::Uuid::nil());
-    for key in [key::MANIFEST, key::PROGRESS, key::CHECKS, &reader, &key::journal(0)] {
+    for key in [key::MANIFEST, key::PROGRESS, key::CHECKS, &reader, &key::checkpoint(0)] {
         for what in OTHERS {
             let (directory, _) = fixture().await;
             let (place, other) = (directory.path().join(NAME), directory.path().join("other"));

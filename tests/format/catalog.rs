@@ -2,8 +2,8 @@
 
 use bson::rawdoc;
 use bsonvault::error::ErrorKind;
+use bsonvault::format::heartbeat::Heartbeat;
 use bsonvault::format::key;
-use bsonvault::format::progress::Progress;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Catalog, State};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -28,7 +28,7 @@ fn file(root: &TempDir, path: &str, bytes: impl AsRef<[u8]>) {
 }
 
 fn progress(heartbeat: DateTime<Utc>) -> Vec<u8> {
-    let progress = Progress {
+    let progress = Heartbeat {
         format_version: 1,
         host: "db1".to_owned(),
         process: 77,

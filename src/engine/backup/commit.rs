@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use uuid::Uuid;
 
-use super::journal;
 use super::plan::Prepared;
 use super::read::Read;
 use crate::clock;
@@ -20,6 +19,7 @@ use crate::format::manifest::{
 use crate::format::{key, metadata};
 use crate::names::BackupName;
 use crate::repository::backend::Store;
+use crate::repository::checkpoint;
 
 /// How many metadata files are stored at a time.
 const AT_A_TIME: usize = 32;
@@ -187,8 +187,8 @@ pub(in crate::engine) async fn commit(manifest: &Manifest, place: &Store) -> Res
     place.put(key::SHA256SUMS, vec![Bytes::from(manifest.sums())]).await?;
     place.put(key::MANIFEST, vec![Bytes::from(manifest.to_bytes()?)]).await?;
     // From here on there is a backup; what cannot be tidied up does not undo it.
-    if let Err(e) = journal::remove(place).await {
-        tracing::warn!("its journal is left beside a complete backup: {e}");
+    if let Err(e) = checkpoint::remove(place).await {
+        tracing::warn!("its checkpoint is left beside a complete backup: {e}");
     }
     if let Err(e) = place.delete(key::PROGRESS).await {
         tracing::warn!("{} is left beside a complete backup: {e}", key::PROGRESS);

@@ -11,7 +11,7 @@ use super::slice::{Reliance, Slice};
 use crate::context::Context;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::journal::Standing;
+use crate::format::checkpoint::ResumeState;
 use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
 use crate::oplog::tail;
 use crate::source::{discover, optime};
@@ -30,8 +30,8 @@ pub(super) struct ConsistencyPoint {
 }
 
 impl ConsistencyPoint {
-    /// As it stands when reading begins, or went on with `standing`.
-    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, standing: Standing, cx: &Context) -> Self {
+    /// As it stands when reading begins, or went on with `resumed`.
+    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
         // One that is needed and lost stays, and fails the backup.
         let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
         let has_moment = match prepared.kind {
@@ -44,15 +44,15 @@ impl ConsistencyPoint {
             reliance,
             why_no_slice: prepared.why_no_slice.clone(),
             allow_inconsistent: prepared.allow_inconsistent,
-            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || standing.without_snapshot),
-            inconsistent: AtomicBool::new(!has_moment || standing.inconsistent),
+            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || resumed.without_snapshot),
+            inconsistent: AtomicBool::new(!has_moment || resumed.inconsistent),
             progress: cx.progress.clone(),
         }
     }
 
     /// What the reading rests on by now.
-    pub(super) fn standing(&self) -> Standing {
-        Standing {
+    pub(super) fn resume_state(&self) -> ResumeState {
+        ResumeState {
             without_snapshot: self.without_snapshot.load(Ordering::Relaxed),
             needs_oplog: self.relies(),
             inconsistent: self.inconsistent.load(Ordering::Relaxed),

@@ -12,24 +12,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use super::consistency::ConsistencyPoint;
-use super::journal::{self, Record};
 use super::plan::Prepared;
-use super::pulse::State;
 use super::range::read_range;
-use super::resume::Unfinished;
 use super::steer;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::checkpoint::RangeDone;
 use crate::format::digest::Content;
 use crate::format::frame;
-use crate::format::journal::RangeDone;
 use crate::format::key::{self, Stems};
 use crate::format::manifest::{Segment, TEMPORARY};
 use crate::names::Namespace;
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::{CollectionWriter, Sizes};
 use crate::repository::backend::Store;
+use crate::repository::checkpoint::{self, Checkpoint, Durable};
+use crate::repository::lock::heartbeat::HeartbeatState;
 use crate::source::discover::{CollectionInfo, Size};
 use crate::source::ranges::Range;
 
@@ -126,8 +125,8 @@ pub(super) struct Shared {
     pub(super) allowed: watch::Sender<usize>,
     /// The nanoseconds that those who write have waited for something to write.
     starved: AtomicU64,
-    state: Arc<State>,
-    record: Arc<Record>,
+    state: Arc<HeartbeatState>,
+    durable: Arc<Durable>,
     collections: Vec<Reading>,
     queue: Mutex<VecDeque<Unit>>,
     /// Those of temporary collections, which are read last, if at all.
@@ -138,13 +137,13 @@ pub(super) struct Shared {
 pub(super) async fn read(
     prepared: &Prepared,
     stems: &[String],
-    unfinished: Option<&Unfinished>,
+    resumed: Option<&Checkpoint>,
     moment: &Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Result<Outcome> {
     let Run { place, cx, .. } = *run;
     cx.progress.begin("reading");
-    let shared = Arc::new(share_out(prepared, stems, unfinished, moment.clone(), run));
+    let shared = Arc::new(share_out(prepared, stems, resumed, moment.clone(), run));
 
     let halt = cx.cancel.child_token();
     let mut workers = JoinSet::new();
@@ -226,7 +225,7 @@ impl Shared {
 
 /// Removes what an attempt stored, before the next one.
 pub(super) async fn clear(place: &Store) -> Result<()> {
-    journal::remove(place).await?;
+    checkpoint::remove(place).await?;
     for entry in place.list().await? {
         if entry.key != key::PROGRESS {
             place.delete(&entry.key).await?;
@@ -244,7 +243,7 @@ pub(super) fn stems(prepared: &Prepared) -> Vec<String> {
 fn share_out(
     prepared: &Prepared,
     stems: &[String],
-    unfinished: Option<&Unfinished>,
+    resumed: Option<&Checkpoint>,
     moment: Arc<ConsistencyPoint>,
     run: &Run<'_>,
 ) -> Shared {
@@ -267,13 +266,13 @@ fn share_out(
             item.clone(),
         );
         let mut done = Done::default();
-        let is_done = |number: usize| unfinished.and_then(|unfinished| unfinished.ranges.get(&(index, number)));
+        let is_done = |number: usize| resumed.and_then(|resumed| resumed.ranges.get(&(index, number)));
         for earlier in (0..ranges.len()).filter_map(is_done) {
             done.take(stem, earlier);
             item.add(earlier.segments.iter().map(|s| s.documents).sum(), earlier.segments.iter().map(|s| s.raw_bytes).sum());
         }
         writer.number_from(done.segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
-        let gone = unfinished.and_then(|unfinished| unfinished.gone.get(&index).cloned());
+        let gone = resumed.and_then(|resumed| resumed.gone.get(&index).cloned());
         let each = about.bytes / (ranges.len() as u64).max(1);
         all += ranges.len();
         let to_read = ranges.into_iter().enumerate().filter(|(number, _)| is_done(*number).is_none());
@@ -310,7 +309,7 @@ fn share_out(
         allowed: watch::Sender::new(prepared.settings.readers),
         starved: AtomicU64::new(0),
         state: state.clone(),
-        record: run.record.clone(),
+        durable: run.durable.clone(),
         collections,
         queue: Mutex::new(units.into()),
         temporary: Mutex::new(temporary),
@@ -340,7 +339,7 @@ async fn work(number: usize, shared: Arc<Shared>, halt: CancellationToken) -> Re
             };
             match read {
                 Ok((segments, end)) => {
-                    shared.record.range(RangeDone {
+                    shared.durable.range(RangeDone {
                         collection: unit.collection,
                         range: unit.number,
                         segments: segments.iter().map(|(_, segment)| segment.clone()).collect(),

@@ -9,18 +9,18 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::Record;
 use super::plan::Prepared;
-use super::pulse::State;
 use super::{Run, is_resumable};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::checkpoint::OplogStep;
 use crate::format::digest::Content;
-use crate::format::journal::OplogStep;
 use crate::format::key;
 use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use crate::oplog::tail::{Start, Tail};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
+use crate::repository::checkpoint::Durable;
+use crate::repository::lock::heartbeat::HeartbeatState;
 
 /// How long to wait between two pieces.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ impl Reliance {
 impl Slice {
     /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
     pub(super) fn begin(start: Start, earlier: Earlier, prepared: &Prepared, run: &Run<'_>) -> Self {
-        let Run { place, state, record, cx } = *run;
+        let Run { place, state, durable, cx } = *run;
         let writer = CollectionWriter::new(
             place.clone(),
             key::OPLOG.to_owned(),
@@ -148,7 +148,7 @@ impl Slice {
             tail,
             writer: writing,
             recorded,
-            record: record.clone(),
+            durable: durable.clone(),
             until: until.subscribe(),
             reliance: reliance.clone(),
             state: state.clone(),
@@ -231,12 +231,12 @@ impl Slice {
 struct Keeping {
     tail: Tail,
     writer: RangeWriter,
-    /// How many of its segments are in the record.
+    /// How many of its segments are in the checkpoint.
     recorded: usize,
-    record: Arc<Record>,
+    durable: Arc<Durable>,
     until: watch::Receiver<Option<Timestamp>>,
     reliance: Arc<Reliance>,
-    state: Arc<State>,
+    state: Arc<HeartbeatState>,
     progress: Progress,
     end: CancellationToken,
 }
@@ -265,7 +265,7 @@ impl Keeping {
     async fn note(&mut self) -> Result<()> {
         let segments = self.writer.flush(self.recorded).await?;
         self.recorded += segments.len();
-        self.record.oplog(OplogStep { position: self.tail.position().into(), seen: self.tail.has_seen(), segments });
+        self.durable.oplog(OplogStep { position: self.tail.position().into(), seen: self.tail.has_seen(), segments });
         Ok(())
     }
 

@@ -19,7 +19,7 @@ impl Manifest {
             }
             // `SHA256SUMS` has a line for each, and `sha256sum` writes names with these in another way.
             let plain = !object.key.contains(|c: char| c.is_control() || c == '\\');
-            let own = key::journal_number(&object.key).is_some();
+            let own = key::checkpoint_number(&object.key).is_some();
             if !plain || own || [key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS].contains(&object.key.as_str()) {
                 return Err(contradiction(format!("the key {:?} cannot be that of a collection's object", object.key)));
             }

@@ -21,7 +21,7 @@ const SLOWEST: u64 = 1024 * 1024;
 
 /// The looks at one store. Cloning shares them.
 #[derive(Debug, Clone)]
-pub(super) struct Looks {
+pub(in crate::repository) struct Looks {
     limit: Duration,
     overdue: Arc<Mutex<BTreeMap<PathBuf, Instant>>>,
 }
@@ -65,7 +65,7 @@ impl Looks {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub(super) fn refuse_overdue(&self, place: &Path) -> Result<()> {
+    pub(in crate::repository) fn refuse_overdue(&self, place: &Path) -> Result<()> {
         self.limit_at(place).map(drop)
     }
 

@@ -1,4 +1,4 @@
-//! One backup of a source at a time: how those that begin together settle which of them goes on.
+//! The source lock: one backup of a source at a time. This is how those that begin together settle which of them goes on.
 //!
 //! Each writes a heartbeat with its source's hosts that says *undecided*, looks at all others of these hosts, and then either gives way, or writes that it is decided. It
 //! gives way to whoever is decided, and to one that is undecided and has an earlier name; for one with a later name it waits. Of two, let A be the one that wrote *undecided* later:
@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::pulse;
+use super::heartbeat;
 use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::progress::Progress as Heartbeat;
-use crate::mongo::MongoUri;
-use crate::mongo::uri::is_own_name;
+use crate::format::heartbeat::Heartbeat;
 use crate::names::BackupName;
 use crate::repository::backend::Store;
 use crate::repository::catalog::Catalog;
@@ -33,7 +31,7 @@ pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) ->
 }
 
 /// Takes a new name, from the time, and its directory.
-pub(in crate::engine) async fn claim(store: &Store) -> Result<(BackupName, Store)> {
+pub async fn claim(store: &Store) -> Result<(BackupName, Store)> {
     let mut time = clock::now();
     loop {
         let name = BackupName::at(time);
@@ -48,15 +46,15 @@ pub(in crate::engine) async fn claim(store: &Store) -> Result<(BackupName, Store
 }
 
 /// The hosts of a source: as its URI names them, and as it does itself.
-pub(super) fn hosts(uri: &MongoUri, members: &[String]) -> Vec<String> {
-    let mut hosts: Vec<String> = uri.hosts().iter().chain(members).map(|host| host.to_lowercase()).collect();
+pub fn hosts(uri: &[String], members: &[String]) -> Vec<String> {
+    let mut hosts: Vec<String> = uri.iter().chain(members).map(|host| host.to_lowercase()).collect();
     hosts.sort();
     hosts.dedup();
     hosts
 }
 
 /// Fails where a backup of these hosts runs already.
-pub(super) async fn look(store: &Store, hosts: &[String]) -> Result<()> {
+pub async fn look(store: &Store, hosts: &[String]) -> Result<()> {
     match running(&Catalog::new(store.clone()), hosts, clock::now()).await? {
         Some((name, heartbeat)) => Err(busy(&name, &heartbeat)),
         None => Ok(()),
@@ -67,26 +65,22 @@ pub(super) async fn look(store: &Store, hosts: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-pub(super) async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heartbeat, cx: &Context) -> Result<()> {
+pub async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heartbeat, cx: &Context) -> Result<()> {
     let catalog = Catalog::new(store.clone());
     loop {
         let now = clock::now();
-        pulse::write(&Heartbeat { heartbeat: now, undecided: true, ..first.clone() }, place).await?;
+        heartbeat::write(&Heartbeat { heartbeat: now, undecided: true, ..first.clone() }, place).await?;
         match verdict(name, &others(&catalog, Some(name), &first.source, now).await?) {
-            Verdict::GoOn => return pulse::write(&Heartbeat { heartbeat: clock::now(), ..first.clone() }, place).await,
+            Verdict::GoOn => return heartbeat::write(&Heartbeat { heartbeat: clock::now(), ..first.clone() }, place).await,
             Verdict::GiveWay((other, heartbeat)) => return Err(busy(other, heartbeat)),
             Verdict::Wait => {}
         }
-        let pause = async {
-            tokio::time::sleep(PAUSE).await;
-            Ok(())
-        };
-        cx.unless_cancelled(pause).await?;
+        cx.unless_cancelled(async { Ok(tokio::time::sleep(PAUSE).await) }).await?;
     }
 }
 
 /// The error of a directory that another process got hold of as soon as it was made.
-pub(in crate::engine) fn taken(place: &Store) -> Error {
+pub fn taken(place: &Store) -> Error {
     Error::new(ErrorKind::Busy, format!("{} is locked by another process", place.location())).hint("run it again")
 }
 
@@ -122,7 +116,7 @@ async fn others(
 
 /// Whether it is of a source with one of these hosts. A name that every machine has for itself means another source on each.
 fn meets(heartbeat: &Heartbeat, hosts: &[String], here: &str) -> bool {
-    heartbeat.source.iter().any(|host| hosts.contains(host) && (heartbeat.host == here || !is_own_name(host)))
+    heartbeat.source.iter().any(|host| hosts.contains(host) && (heartbeat.host == here || !system::is_own_name(host)))
 }
 
 fn busy(name: &BackupName, heartbeat: &Heartbeat) -> Error {
@@ -142,7 +136,7 @@ mod tests {
     use super::*;
 
     fn other(name: &str, undecided: bool) -> (BackupName, Heartbeat) {
-        let heartbeat = pulse::first(DateTime::UNIX_EPOCH, vec!["db:1".to_owned(), "localhost:2".to_owned()], None, true);
+        let heartbeat = heartbeat::first(DateTime::UNIX_EPOCH, vec!["db:1".to_owned(), "localhost:2".to_owned()], None, true);
         (BackupName::parse(name).unwrap(), Heartbeat { undecided, ..heartbeat })
     }
 

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::hold::readers;
-use super::{Catalog, State, Summary, is_at_work, read_progress};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::heartbeat::Heartbeat;
 use crate::format::key;
-use crate::format::progress::Progress;
 use crate::format::reader::Reader;
 use crate::repository::backend::{Lock, Store};
+use crate::repository::catalog::{Catalog, State, Summary, is_at_work, read_progress};
+use crate::repository::lock::read::readers;
 use crate::system;
 
 impl Catalog {
@@ -91,7 +91,7 @@ impl Catalog {
     }
 }
 
-fn is_of_this_machine(progress: &Progress) -> bool {
+fn is_of_this_machine(progress: &Heartbeat) -> bool {
     progress.locked && progress.host == system::host()
 }
 
@@ -133,7 +133,7 @@ fn being_read(place: &Store, reader: &Reader) -> Error {
         .hint("wait until that is done, or stop that process; one that died on another machine counts for half a minute more")
 }
 
-fn running(place: &Store, progress: &Progress) -> Error {
+fn running(place: &Store, progress: &Heartbeat) -> Error {
     let error = Error::new(
         ErrorKind::Busy,
         format!("backup {} is being made by process {} on {}", place.location(), progress.process, progress.host),

@@ -15,7 +15,7 @@ const STALE: TimeDelta = TimeDelta::seconds(30);
 /// A running backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Progress {
+pub struct Heartbeat {
     /// The version of the format being written.
     pub format_version: u32,
     /// The host it runs on.
@@ -53,7 +53,7 @@ pub struct Progress {
     pub raw_bytes: u64,
 }
 
-impl Progress {
+impl Heartbeat {
     /// Whether the process that wrote it can be taken to be alive, by the heartbeat alone.
     #[must_use]
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {

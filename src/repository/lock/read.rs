@@ -1,4 +1,4 @@
-//! Keeping a backup from being deleted while it is read: a lock for this machine, and a note with a heartbeat for others.
+//! The read lock: it keeps a backup from being deleted while it is read: a lock for this machine, and a note with a heartbeat for others.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Backup;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::reader::{self, Reader};
 use crate::repository::backend::{Lock, Store};
+use crate::repository::catalog::Backup;
 use crate::system;
 
 /// How often a lock that is in the way is waited for: a backup has one until a moment after its commit.
@@ -21,28 +21,28 @@ const ROUNDS: u32 = 15;
 /// From when on the note of a reader that died is removed by the next one.
 const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
 
-/// How long a hold lasts at most: what reads for longer has stopped, or is too slow to keep the disk from being freed for it.
+/// How long a read lock lasts at most: what reads for longer has stopped, or is too slow to keep the disk from being freed for it.
 const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
 
-/// How long the end of a hold waits for the disk.
+/// How long the end of a read lock waits for the disk.
 const LAST: Duration = Duration::from_secs(1);
 
 /// A backup that is not deleted as long as this is there. It may be dropped anywhere; the note is gone then.
 #[derive(Debug)]
-pub struct Hold {
+pub struct ReadLock {
     note: Arc<Note>,
     end: CancellationToken,
     /// Let go after the note is taken away.
     lock: Arc<Mutex<Option<Lock>>>,
 }
 
-impl Drop for Hold {
+impl Drop for ReadLock {
     fn drop(&mut self) {
         self.end.cancel();
         // Not here: this may be any thread, and a mount that hangs would keep it. Not by the runtime: it may be ending.
         let (note, lock) = (self.note.clone(), self.lock.clone());
         let (done, is_done) = std::sync::mpsc::channel::<()>();
-        let going = std::thread::Builder::new().name("hold".to_owned()).spawn(move || {
+        let going = std::thread::Builder::new().name("read-lock".to_owned()).spawn(move || {
             let_go(&note, &lock);
             drop(done);
         });
@@ -58,21 +58,26 @@ impl Backup {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] where it was deleted since it was found; [`ErrorKind::Busy`] where it is being deleted.
-    pub async fn hold(&self, purpose: &str) -> Result<Hold> {
-        self.hold_within(purpose, LONGEST, |_| {}).await
+    pub async fn read_lock(&self, purpose: &str) -> Result<ReadLock> {
+        self.read_lock_within(purpose, LONGEST, |_| {}).await
     }
 
-    /// The same, and says what happens where the hold ends by itself: one that lasts for days gives way to whoever deletes backups.
+    /// The same, and says what happens where the lock ends by itself: one that lasts for days gives way to whoever deletes backups.
     ///
     /// # Errors
-    /// As for [`hold`](Self::hold).
-    pub async fn hold_telling(&self, purpose: &str, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
-        self.hold_within(purpose, LONGEST, tell).await
+    /// As for [`read_lock`](Self::read_lock).
+    pub async fn read_lock_telling(&self, purpose: &str, tell: impl FnOnce(String) + Send + 'static) -> Result<ReadLock> {
+        self.read_lock_within(purpose, LONGEST, tell).await
     }
 
-    async fn hold_within(&self, purpose: &str, longest: Duration, tell: impl FnOnce(String) + Send + 'static) -> Result<Hold> {
+    async fn read_lock_within(
+        &self,
+        purpose: &str,
+        longest: Duration,
+        tell: impl FnOnce(String) + Send + 'static,
+    ) -> Result<ReadLock> {
         // 1. The lock: while it is there, no process of this machine begins to delete.
-        let lock = self.lock().await?;
+        let lock = self.shared_lock().await?;
 
         // 2. The note, for other machines.
         let (id, now) = (Uuid::new_v4(), clock::now());
@@ -85,7 +90,7 @@ impl Backup {
             heartbeat: now,
         };
         let note = Arc::new(Note { store: self.store.clone(), name: key::reader(id), reader, ended: Mutex::new(false) });
-        let hold = Hold { note: note.clone(), end: CancellationToken::new(), lock: Arc::new(Mutex::new(lock)) };
+        let read_lock = ReadLock { note: note.clone(), end: CancellationToken::new(), lock: Arc::new(Mutex::new(lock)) };
         let is_noted = match renewed(&note).await {
             Ok(()) => true,
             Err(e) => {
@@ -93,7 +98,7 @@ impl Backup {
                 false
             }
         };
-        let (end, lock, location) = (hold.end.clone(), hold.lock.clone(), self.location());
+        let (end, lock, location) = (read_lock.end.clone(), read_lock.lock.clone(), self.location());
         let purpose = purpose.to_owned();
         tokio::spawn(async move {
             let kept = async {
@@ -120,10 +125,10 @@ impl Backup {
             _ => {}
         }
         forget(&self.store, now).await;
-        Ok(hold)
+        Ok(read_lock)
     }
 
-    async fn lock(&self) -> Result<Option<Lock>> {
+    async fn shared_lock(&self) -> Result<Option<Lock>> {
         for _ in 0..ROUNDS {
             match self.store.lock_shared().await {
                 Ok(Some(lock)) => return Ok(Some(lock)),
@@ -185,7 +190,7 @@ async fn renewed(note: &Arc<Note>) -> Result<()> {
     work.await.map_err(|e| Error::new(ErrorKind::Internal, "a reader's heartbeat died").cause(e))?
 }
 
-/// Ends a hold. Waits for the disk.
+/// Ends a read lock. Waits for the disk.
 fn let_go(note: &Note, lock: &Mutex<Option<Lock>>) {
     note.take_away();
     drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -205,7 +210,7 @@ async fn beat(note: &Arc<Note>) {
 }
 
 /// What readers left in a backup's directory, with the names of the files. What cannot be read counts as none: it is renewed where its reader lives.
-pub(super) async fn readers(store: &Store) -> Result<Vec<(String, Reader)>> {
+pub(in crate::repository) async fn readers(store: &Store) -> Result<Vec<(String, Reader)>> {
     let mut readers = Vec::new();
     for name in store.files().await?.into_iter().filter(|name| key::is_reader(name)) {
         if store.size(&name).await.is_ok_and(|size| size <= reader::LIMIT)
@@ -237,7 +242,7 @@ mod tests {
     use crate::repository::catalog::Catalog;
 
     #[tokio::test]
-    async fn a_hold_that_lasts_too_long_gives_way_and_says_so() {
+    async fn a_read_lock_that_lasts_too_long_gives_way_and_says_so() {
         const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
         let directory = tempfile::tempdir().unwrap();
         let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
@@ -248,7 +253,7 @@ mod tests {
 
         let (tell, told) = tokio::sync::oneshot::channel();
         let longest = Duration::from_secs(2);
-        let hold = backup.hold_within("import", longest, |said| tell.send(said).unwrap()).await.unwrap();
+        let read_lock = backup.read_lock_within("import", longest, |said| tell.send(said).unwrap()).await.unwrap();
         assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Busy);
         let said = told.await.unwrap();
         assert!(said.contains("the import has read the backup") && said.contains(NAME), "{said}");
@@ -256,6 +261,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(catalog.delete(&found, clock::now()).await.unwrap().is_some());
-        drop(hold);
+        drop(read_lock);
     }
 }

@@ -13,7 +13,7 @@ use super::manifest::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a backup is to hold: the journal's first object, durable before the first document is read.
+/// What a backup is to hold: the checkpoint's first object, durable before the first document is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
@@ -107,7 +107,7 @@ pub enum Part {
     MaxKey,
 }
 
-/// What became durable since the object before: each further object of the journal.
+/// What became durable since the object before: each further object of the checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
@@ -117,13 +117,14 @@ pub struct Step {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oplog: Option<OplogStep>,
     /// What the reading rests on by now.
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub state: ResumeState,
 }
 
 /// What the reading of a backup rests on. What is true once stays true.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub struct ResumeState {
     /// Ranges are read without the snapshot.
     pub without_snapshot: bool,
     /// The oplog slice is needed.
@@ -192,7 +193,7 @@ impl Head {
 }
 
 impl Step {
-    /// Reads the journal's object of this number.
+    /// Reads the checkpoint's object of this number.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where it is none.
@@ -209,7 +210,7 @@ impl Step {
     }
 }
 
-impl Standing {
+impl ResumeState {
     /// What either rests on.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -223,12 +224,12 @@ impl Standing {
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], number: usize) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
-        Error::damaged(format!("{} cannot be read: {e}", key::journal(number)))
+        Error::damaged(format!("{} cannot be read: {e}", key::checkpoint(number)))
             .hint("the unfinished backup cannot be resumed: take a new one without --resume")
             .cause(e)
     })
 }
 
 fn write<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::new(ErrorKind::Internal, "cannot write the journal as JSON").cause(e))
+    serde_json::to_vec(value).map_err(|e| Error::new(ErrorKind::Internal, "cannot write the checkpoint as JSON").cause(e))
 }

@@ -11,57 +11,57 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::heartbeat::{HEARTBEAT_SECONDS, Heartbeat};
 use crate::format::key;
 use crate::format::manifest::{ClusterTime, FORMAT_VERSION};
-use crate::format::progress::{HEARTBEAT_SECONDS, Progress as Heartbeat};
 use crate::repository::backend::Store;
 use crate::system;
 
-/// The heartbeat of one backup. It ends with [`Pulse::stop`], or soon after it is dropped.
-pub(in crate::engine) struct Pulse {
-    state: Arc<State>,
+/// The heartbeat of one backup. It ends with [`HeartbeatWriter::stop`], or soon after it is dropped.
+pub struct HeartbeatWriter {
+    state: Arc<HeartbeatState>,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
 
 /// What a heartbeat says beside the counters of [`Progress`].
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub struct HeartbeatState {
     snapshot_time: Mutex<Option<ClusterTime>>,
     oplog_time: Mutex<Option<ClusterTime>>,
     ranges: AtomicU64,
     ranges_done: AtomicU64,
 }
 
-impl State {
+impl HeartbeatState {
     /// An attempt begins: so many ranges at this time, of which some are stored already.
-    pub(super) fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64, done: u64) {
+    pub fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64, done: u64) {
         set(&self.snapshot_time, snapshot_time);
         self.ranges.store(ranges, Ordering::Relaxed);
         self.ranges_done.store(done, Ordering::Relaxed);
     }
 
     /// The oplog is kept up to this time; none where it is not kept any more.
-    pub(super) fn oplog_at(&self, time: Option<ClusterTime>) {
+    pub fn oplog_at(&self, time: Option<ClusterTime>) {
         set(&self.oplog_time, time);
     }
 
     /// All documents of one more range are stored.
-    pub(super) fn range_done(&self) {
+    pub fn range_done(&self) {
         self.ranges_done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl Pulse {
+impl HeartbeatWriter {
     /// Begins to beat, after what was said [first].
-    pub(in crate::engine) fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
-        let (state, end) = (Arc::new(State::default()), CancellationToken::new());
+    pub fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
+        let (state, end) = (Arc::new(HeartbeatState::default()), CancellationToken::new());
         let task = tokio::spawn(beat(state.clone(), place, progress, first, end.clone()));
         Self { state, end, task }
     }
 
     /// What the heartbeat says; the attempts keep it true.
-    pub(super) fn state(&self) -> &Arc<State> {
+    pub fn state(&self) -> &Arc<HeartbeatState> {
         &self.state
     }
 
@@ -69,7 +69,7 @@ impl Pulse {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] where it had died.
-    pub(in crate::engine) async fn stop(self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
         self.end.cancel();
         self.task.await.map_err(|e| Error::new(ErrorKind::Internal, "the heartbeat died").cause(e))
     }
@@ -84,7 +84,7 @@ fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
 }
 
 /// A heartbeat of this process, of nothing read yet.
-pub(in crate::engine) fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
+pub fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
     Heartbeat {
         format_version: FORMAT_VERSION,
         host: system::host(),
@@ -108,13 +108,13 @@ pub(in crate::engine) fn first(started: DateTime<Utc>, source: Vec<String>, job:
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].
-pub(in crate::engine) async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
+pub async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(heartbeat)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", key::PROGRESS)).cause(e))?;
     place.put(key::PROGRESS, vec![bytes.into()]).await
 }
 
-async fn beat(state: Arc<State>, place: Store, progress: Progress, first: Heartbeat, end: CancellationToken) {
+async fn beat(state: Arc<HeartbeatState>, place: Store, progress: Progress, first: Heartbeat, end: CancellationToken) {
     loop {
         let (documents, raw_bytes, ..) = progress.view().sums();
         let heartbeat = Heartbeat {

@@ -1,0 +1,238 @@
+//! What makes an unfinished backup resumable: what it was to hold, what of that became durable, and what the reading rests on by
+//! then. [`CheckpointWriter`] writes it down while a backup runs, [`Checkpoint`] is what is read of it again.
+
+mod writer;
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, Utc};
+
+pub use self::writer::{CheckpointWriter, Durable, ResumeStateOf, remove};
+use crate::clock;
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::checkpoint::{Head, OplogStep, RangeDone, ResumeState, Step};
+use crate::format::manifest::{self, Segment, Source};
+use crate::names::BackupName;
+use crate::repository::backend::{Entry, Lock, Store};
+use crate::repository::catalog::{Catalog, State, Summary};
+use crate::repository::layout;
+use crate::system;
+
+/// An unfinished backup that nobody else works on.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its name.
+    pub name: BackupName,
+    /// Where it is.
+    pub place: Store,
+    /// What it is to hold.
+    pub head: Head,
+    /// What is durable of each range, by the places of collection and range.
+    pub ranges: HashMap<(usize, usize), RangeDone>,
+    /// Why nothing is kept of these collections.
+    pub gone: HashMap<usize, String>,
+    /// What is durable of its oplog slice.
+    pub oplog: Option<OplogStep>,
+    /// What the reading rests on.
+    pub state: ResumeState,
+    /// The number of the checkpoint's next object.
+    pub next: usize,
+    /// What was written down and is not there any more.
+    lost: Vec<String>,
+    /// Held until the backup is complete, or given up.
+    pub lock: Option<Lock>,
+}
+
+/// Finds the unfinished backup of this name, or the newest one of this source, and reads what is durable of it. Where none is of this
+/// source as far as `is_of` tells, it is the newest of all: what the deployment says of itself tells then.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs or is complete, or a crash came before its checkpoint was begun;
+/// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+pub async fn open(store: &Store, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
+    let backups = Catalog::new(store.clone()).list(clock::now()).await?;
+    if let Some(name) = name {
+        let found = backups.iter().find(|b| b.name == *name).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("Database backup not found: {:?} in {}", name.as_str(), store.location()))
+                .hint("`bsonvault list` shows the backups that there are")
+        })?;
+        return take(store, found).await;
+    }
+    let (mut refused, mut other) = (None, None);
+    for found in backups.iter().filter(|b| matches!(b.state, State::Incomplete | State::Running(_))) {
+        match take(store, found).await {
+            Err(e) if e.kind() == ErrorKind::Refused => refused = refused.or(Some(e)),
+            Ok(checkpoint) if !is_of(&checkpoint.head.source) => other = other.or(Some(checkpoint)),
+            done => return done,
+        }
+    }
+    if let Some(other) = other {
+        return Ok(other);
+    }
+    Err(refused.unwrap_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", store.location()))
+            .hint("take a new backup without --resume; `bsonvault list` shows what there is")
+    }))
+}
+
+async fn take(store: &Store, found: &Summary) -> Result<Checkpoint> {
+    let (name, place) = (found.name.clone(), store.below(found.name.as_str()));
+    let refused = |what: String| Error::new(ErrorKind::Refused, format!("backup {} {what}", found.location));
+    let running = || refused("is running".to_owned()).hint("wait for it, or stop it; `bsonvault list` shows how far it is");
+    let seen_alive = match &found.state {
+        State::Complete(_) => {
+            return Err(refused("is complete".to_owned()).hint("there is nothing to resume; take a new one without --resume"));
+        }
+        State::Damaged(reason) => return Err(Error::damaged(format!("backup {}: {reason}", found.location))),
+        // Of this machine's processes the lock knows better.
+        State::Running(progress) => progress.host != system::host(),
+        State::Incomplete => false,
+    };
+    let lock = place.lock().await?.filter(|_| !seen_alive).ok_or_else(running)?;
+    if matches!(found.state, State::Running(_)) && !lock.holds() {
+        return Err(running()
+            .hint("where the file system knows no locks, it counts as running for half a minute after its last sign of life"));
+    }
+    let head = match read(&place, 0).await {
+        Ok(bytes) => Head::from_bytes(&bytes)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(refused("cannot be resumed: it was interrupted before anything of it was read".to_owned())
+                .hint(format!("take a new one without --resume, and remove {}", found.location)));
+        }
+        Err(e) => return Err(e),
+    };
+    let mut checkpoint = Checkpoint {
+        name,
+        place,
+        head,
+        ranges: HashMap::new(),
+        gone: HashMap::new(),
+        oplog: None,
+        state: ResumeState::default(),
+        next: 1,
+        lost: Vec::new(),
+        lock: Some(lock),
+    };
+    checkpoint.read_steps().await?;
+    checkpoint.leave_out_what_is_lost().await?;
+    Ok(checkpoint)
+}
+
+async fn read(place: &Store, number: usize) -> Result<Vec<u8>> {
+    let key = layout::checkpoint(number);
+    let size = place.size(&key).await?;
+    if size > manifest::LIMIT {
+        return Err(Error::damaged(format!("{key} has {size} bytes, more than the limit of {}", manifest::LIMIT)));
+    }
+    Ok(place.get(&key).await?.to_vec())
+}
+
+impl Checkpoint {
+    async fn read_steps(&mut self) -> Result<()> {
+        loop {
+            let step = match read(&self.place, self.next).await {
+                Ok(bytes) => Step::from_bytes(&bytes, self.next)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            self.next += 1;
+            self.state = self.state.or(step.state);
+            for done in step.ranges {
+                let listed = self.head.collections.get(done.collection).filter(|c| done.range < c.ranges.len());
+                let stem = listed.map(|c| c.stem.as_str()).ok_or_else(|| self.contradiction())?;
+                if done.segments.iter().any(|s| layout::segment_number(stem, &s.object.key).is_none()) {
+                    return Err(self.contradiction());
+                }
+                if let Some(why) = &done.gone {
+                    self.gone.insert(done.collection, why.clone());
+                }
+                self.ranges.insert((done.collection, done.range), done);
+            }
+            if let Some(more) = step.oplog {
+                if self.head.oplog.is_none()
+                    || more.segments.iter().any(|s| layout::segment_number(layout::OPLOG, &s.object.key).is_none())
+                {
+                    return Err(self.contradiction());
+                }
+                let mut segments = self.oplog.take().map(|before| before.segments).unwrap_or_default();
+                segments.extend(more.segments);
+                self.oplog = Some(OplogStep { segments, ..more });
+            }
+        }
+    }
+
+    /// The error of a checkpoint that contradicts itself.
+    #[must_use]
+    pub fn contradiction(&self) -> Error {
+        Error::damaged(format!("{} contradicts what the checkpoint began with", layout::checkpoint(self.next - 1)))
+            .hint(format!("take a new backup without --resume, and remove {}", self.place.location()))
+    }
+
+    /// What was durable is there with its size, or it does not count. (What it holds `verify` proves, and the read of all of it would
+    /// take about as long as the backup.)
+    async fn leave_out_what_is_lost(&mut self) -> Result<()> {
+        let named = self.ranges.values().flat_map(|done| &done.segments).chain(self.oplog.iter().flat_map(|o| &o.segments));
+        let mut sizes: HashMap<String, Option<u64>> = named.map(|s| (s.object.key.clone(), None)).collect();
+        let look = |entry: Entry| {
+            if let Some(size) = sizes.get_mut(&entry.key) {
+                *size = Some(entry.size);
+            }
+            ControlFlow::Continue(())
+        };
+        self.place.each(look).await?;
+        let is_there = |s: &Segment| sizes.get(&s.object.key) == Some(&Some(s.object.bytes));
+        let lost = &mut self.lost;
+        let mut missing = |segments: &[Segment]| {
+            let first = segments.iter().find(|s| !is_there(s)).map(|s| s.object.key.clone());
+            lost.extend(first.clone());
+            first.is_some()
+        };
+        let gone = &self.gone;
+        self.ranges.retain(|(collection, _), done| gone.contains_key(collection) || !missing(&done.segments));
+        // The slice is removed before the commit where it is not needed.
+        if self.oplog.as_ref().is_some_and(|oplog| oplog.segments.iter().any(|s| !is_there(s))) {
+            self.oplog = None;
+        }
+        Ok(())
+    }
+
+    /// When the backup began.
+    pub fn started(&self) -> DateTime<Utc> {
+        self.head.started
+    }
+
+    /// How many ranges are durable, of how many.
+    pub fn ranges(&self) -> (usize, usize) {
+        (self.ranges.len(), self.head.collections.iter().map(|c| c.ranges.len()).sum())
+    }
+
+    /// How many ranges of this collection are durable.
+    pub fn ranges_of(&self, collection: usize) -> usize {
+        self.ranges.keys().filter(|(of, _)| *of == collection).count()
+    }
+
+    /// Removes what does not count: what was half written, segments of ranges that were not finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn tidy_up(&self, cx: &Context) -> Result<()> {
+        let segments = self.ranges.iter().filter(|((collection, _), _)| !self.gone.contains_key(collection));
+        let mut keep: HashSet<String> = segments
+            .flat_map(|(_, done)| &done.segments)
+            .chain(self.oplog.iter().flat_map(|o| &o.segments))
+            .map(|s| s.object.key.clone())
+            .collect();
+        keep.extend((0..self.next).map(layout::checkpoint));
+        keep.insert(layout::PROGRESS.to_owned());
+        let swept = self.place.sweep(keep).await?;
+        tracing::info!(swept, "objects of the interrupted attempt removed");
+        for key in &self.lost {
+            cx.progress.note(format!("{key} is not as it was written: its range is read again"));
+        }
+        let (done, all) = self.ranges();
+        cx.progress.note(format!("resuming {}: {done} of {all} ranges are stored already", self.name));
+        Ok(())
+    }
+}

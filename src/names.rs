@@ -5,10 +5,12 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::filter::NamespaceFilter;
 pub use self::nearest::{closest, nearest};
 pub use self::rename::NamespaceRename;
 use crate::error::{Error, Result};
 
+mod filter;
 mod nearest;
 mod rename;
 
@@ -225,6 +227,12 @@ impl NamespacePattern {
     /// As for [`exactly`](Self::exactly).
     pub fn of_database(database: &str) -> Result<Self> {
         Self::beginning_with(&Namespace::new(database, ""))
+    }
+
+    /// The texts of patterns, as they were given.
+    #[must_use]
+    pub fn texts(patterns: &[Self]) -> Vec<String> {
+        patterns.iter().map(ToString::to_string).collect()
     }
 
     /// The pattern as it was given.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
 
+use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{catalog, named, render, with_progress};
@@ -13,7 +14,6 @@ use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::unpack;
 use crate::error::{Error, Result};
 use crate::interop::{Opened, Packed};
-use crate::names::NamespacePattern;
 use crate::repository::backend::Store;
 
 /// Flags of `adopt`.
@@ -22,12 +22,8 @@ pub struct Args {
     /// The dump: a directory, an archive or a .bson file that mongodump wrote, compressed or not, or the tar file of a backup that a service sent; `-` for standard input
     #[arg(value_name = "DUMP")]
     dump: String,
-    /// Adopt only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// When the dump was made (2026-11-22, 2026-11-22T21:45:00Z, or seconds since 1970), where neither its oplog nor the times of its
     /// files tell: retention counts it by that
     #[arg(long, value_name = "TIME")]
@@ -50,10 +46,9 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
-    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
-    let (include, exclude) = (patterns(&args.include)?, patterns(&args.exclude)?);
+    let filter = args.filter.of(&[])?;
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
-    let options = AdoptOptions { include, exclude, created, tuning: config.tuning, ..AdoptOptions::default() };
+    let options = AdoptOptions { filter, created, tuning: config.tuning, ..AdoptOptions::default() };
     let store = Store::open(&config.path)?;
     named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
     let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, &cx.cancel).await? {
@@ -72,11 +67,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
 
 /// A backup in a tar file becomes one of the path as it is.
 async fn unpacked(args: &Args, packed: Packed, config: &Config, cx: &Context) -> Result<Outcome> {
-    let is_asked_for_more = !args.include.is_empty()
-        || !args.exclude.is_empty()
-        || args.created.is_some()
-        || args.level.is_some()
-        || args.codec.is_some();
+    let is_asked_for_more = !args.filter.is_empty() || args.created.is_some() || args.level.is_some() || args.codec.is_some();
     if is_asked_for_more {
         return Err(Error::usage(format!("{} is a backup already, and stays as it is", packed.location()))
             .hint("leave out the flags that say how a dump becomes one"));

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{cleaned, render, with_progress};
@@ -11,7 +12,7 @@ use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean;
 use crate::error::Result;
-use crate::names::{BackupName, NamespacePattern, is_latest};
+use crate::names::{BackupName, is_latest};
 use crate::repository::backend::Store;
 use crate::repository::catalog::Catalog;
 
@@ -24,12 +25,8 @@ pub struct Args {
     /// Back up this database only; may be given more than once
     #[arg(long, value_name = "DB")]
     database: Vec<String>,
-    /// Back up only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Go on with a backup that was interrupted, this one or else the newest of this source: what it stored is not read again
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     resume: Option<Option<String>>,
@@ -93,11 +90,8 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
-    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = BackupOptions {
-        include: patterns(&args.include)?,
-        exclude: patterns(&args.exclude)?,
-        databases: args.database,
+        filter: args.filter.of(&args.database)?,
         allow_empty: args.allow_empty,
         allow_inconsistent: args.allow_inconsistent,
         allow_concurrent: args.allow_concurrent,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given, patterns, patterns_of};
+use super::tools::{self, DEFAULT_URI, Deployment, Refusal, given, patterns_of};
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -18,7 +18,7 @@ use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, For
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ConsistencyKind, Manifest};
 use crate::mongo::{MongoUri, ReadPreference, Role};
-use crate::names::{Namespace, NamespacePattern};
+use crate::names::{Namespace, NamespaceFilter, NamespacePattern};
 use crate::repository::backend::Store;
 use crate::repository::catalog::{Backup, Catalog};
 
@@ -213,9 +213,7 @@ async fn dump(
     // 1. What, and whether it can go where it is to go.
     let database = database.as_deref();
     let options = BackupOptions {
-        databases: database.map(str::to_owned).into_iter().collect(),
-        include: included(&args, database)?,
-        exclude: excluded(&args, database)?,
+        filter: filter(&args, database)?,
         idle_excludes: true,
         documents: query::documents(&args)?,
         discard_unfinished: true,
@@ -288,18 +286,14 @@ fn refuse_inconsistent(args: &Args, manifest: &Manifest) -> Result<()> {
         .hint("leave --oplog out, and stop what writes meanwhile"))
 }
 
-fn included(args: &Args, database: Option<&str>) -> Result<Vec<NamespacePattern>> {
-    let mut include = patterns(&args.ns_include)?;
-    if let (Some(database), Some(collection)) = (database, given(args.collection.as_deref())) {
-        include.push(NamespacePattern::exactly(&Namespace::new(database, collection))?);
+/// What `--db`, `--collection`, `--nsInclude` and those that leave out want.
+fn filter(args: &Args, database: Option<&str>) -> Result<NamespaceFilter> {
+    let databases: Vec<String> = database.map(str::to_owned).into_iter().collect();
+    let mut filter = NamespaceFilter::parse(&databases, &args.ns_include, &args.ns_exclude)?;
+    let Some(database) = database else { return Ok(filter) };
+    if let Some(collection) = given(args.collection.as_deref()) {
+        filter.include.push(NamespacePattern::exactly(&Namespace::new(database, collection))?);
     }
-    Ok(include)
-}
-
-fn excluded(args: &Args, database: Option<&str>) -> Result<Vec<NamespacePattern>> {
-    let mut exclude = patterns(&args.ns_exclude)?;
-    if let Some(database) = database {
-        exclude.extend(patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?);
-    }
-    Ok(exclude)
+    filter.exclude.extend(patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?);
+    Ok(filter)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::filter::Filter;
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
@@ -10,7 +11,6 @@ use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
 use crate::error::{Error, Result};
-use crate::names::NamespacePattern;
 
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
@@ -30,12 +30,8 @@ pub struct Args {
     /// The level of gzip, 1 to 9 [default: 6]
     #[arg(long, value_name = "N", requires = "gzip", allow_negative_numbers = true)]
     level: Option<String>,
-    /// Export only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Replace the file that an archive is written to (or write to a device or pipe), or, file by file, what is dumped again in a directory
     #[arg(long)]
     force: bool,
@@ -60,7 +56,6 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, cx: &Context) -> Result<Outcome> {
-    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let destination = match args.out.as_str() {
         "-" => Destination::Stdout,
         path => Destination::Path(PathBuf::from(path)),
@@ -69,8 +64,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
         beside: Vec::new(),
         format: format(args.format, &destination, json)?,
         gzip: gzip(&args)?,
-        include: patterns(&args.include)?,
-        exclude: patterns(&args.exclude)?,
+        filter: args.filter.of(&[])?,
         force: args.force,
         oplog: false,
         tuning: config.tuning,

@@ -7,6 +7,7 @@ use serde_json::Map;
 use tempfile::TempDir;
 
 use super::confirm::{Loss, confirm};
+use super::filter::Filter;
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::Faces;
@@ -23,7 +24,7 @@ use crate::few::Few;
 use crate::format::manifest::{ClusterTime, Collection};
 use crate::interop::Opened;
 use crate::mongo::MongoUri;
-use crate::names::{NamespacePattern, NamespaceRename, is_latest};
+use crate::names::{NamespaceRename, is_latest};
 use crate::repository::catalog::Backup;
 use crate::sink::users::WantedAccounts;
 
@@ -74,12 +75,8 @@ pub struct Args {
     /// Import a namespace under another name, views and what they read included; `*` carries over what it stands for; may be given more than once
     #[arg(long, value_name = "FROM=TO")]
     rename: Vec<String>,
-    /// Import only namespaces (DB.COLLECTION of the backup, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// What happens to what stands in the target under the same names
     #[arg(long, value_enum, default_value_t = Mode::Replace, value_name = "MODE")]
     mode: Mode,
@@ -161,10 +158,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
             _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, cx).await,
         };
     };
-    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = ImportOptions {
-        include: patterns(&args.include)?,
-        exclude: patterns(&args.exclude)?,
+        filter: args.filter.of(&[])?,
         renames: args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?,
         database: args.as_name.clone(),
         mode: match args.mode {
@@ -341,15 +336,11 @@ fn dump_options(config: &Config) -> DumpOptions {
 /// it cannot choose any. Never of `latest`, which may hold another database today.
 fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found: &Found, silent: bool) -> Result<ImportOptions> {
     let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
-    let passing: BTreeSet<&str> = found
-        .collections()
-        .iter()
-        .filter(|c| import::passes(&c.namespace(), &options.include, &options.exclude))
-        .map(|c| c.database.as_str())
-        .collect();
+    let passing: BTreeSet<&str> =
+        found.collections().iter().filter(|c| options.filter.takes(&c.namespace())).map(|c| c.database.as_str()).collect();
     let missing: Vec<&String> = asked.iter().filter(|name| !held.contains(name.as_str())).collect();
     match (asked, missing.as_slice(), passing.first()) {
-        (_, [], _) => options.databases = asked.to_vec(),
+        (_, [], _) => options.filter.databases = asked.to_vec(),
         ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() && !is_latest(name) => {
             if !silent {
                 output::to_stderr(&format!(

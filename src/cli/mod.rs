@@ -9,6 +9,7 @@ pub mod cleaned;
 mod confirm;
 pub mod dump;
 pub mod export;
+mod filter;
 pub mod import;
 pub mod lined_up;
 mod list;

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::interop::Dump;
 use crate::mongo::{MongoUri, Role};
-use crate::names::{Namespace, NamespacePattern, NamespaceRename};
+use crate::names::{Namespace, NamespaceFilter, NamespacePattern, NamespaceRename};
 use crate::sink::Alterations;
 use crate::sink::users::{self, WantedAccounts};
 
@@ -280,8 +280,7 @@ fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Co
         mode: if args.drop { ImportMode::Replace } else { ImportMode::Add },
         indexes: if args.no_index_restore { IndexMode::Skip } else { IndexMode::Now },
         allow_duplicates: !args.stops_on_error(),
-        include: tools::patterns(&args.ns_include)?,
-        exclude: tools::patterns(&args.ns_exclude)?,
+        filter: NamespaceFilter::parse(&[], &args.ns_include, &args.ns_exclude)?,
         renames: renames(&args.ns_from, &args.ns_to)?,
         alterations: Alterations {
             without_options: args.no_options_restore,
@@ -295,18 +294,18 @@ fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Co
     let databases: std::collections::BTreeSet<&str> = dumped.collections().iter().map(|c| c.database.as_str()).collect();
     for database in databases {
         let left_out = tools::patterns_of(database, &args.exclude_collection, &args.exclude_collections_with_prefix)?;
-        options.exclude.extend(left_out);
+        options.filter.exclude.extend(left_out);
     }
     options.users = accounts(args, database, &options, dumped.dump())?;
     // What matches nothing is no error to scripts that leave out what may be there.
-    options.exclude.retain(|pattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace())));
+    options.filter.exclude.retain(|pattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace())));
     // Neither is what is about users and roles beside other patterns.
     let is_of_accounts = |pattern: &NamespacePattern| {
         ["system.users", "system.roles"].iter().any(|name| pattern.matches(&Namespace::new(users::DATABASE, *name)))
     };
     let matches = |pattern: &NamespacePattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace()));
-    if options.include.iter().any(matches) {
-        options.include.retain(|pattern| matches(pattern) || !is_of_accounts(pattern));
+    if options.filter.include.iter().any(matches) {
+        options.filter.include.retain(|pattern| matches(pattern) || !is_of_accounts(pattern));
     }
     if let Some(database) = database {
         choose(&mut options, dumped, database, args.collection())?;
@@ -323,11 +322,7 @@ fn accounts(args: &Args, database: Option<&str>, options: &ImportOptions, dump: 
         }
         return Ok(Some(WantedAccounts { database: database.map(str::to_owned), ..WantedAccounts::all() }));
     }
-    let passes = |collection: &str| {
-        let namespace = Namespace::new(users::DATABASE, collection);
-        let included = options.include.is_empty() || options.include.iter().any(|p| p.matches(&namespace));
-        included && !options.exclude.iter().any(|p| p.matches(&namespace))
-    };
+    let passes = |collection: &str| options.filter.takes(&Namespace::new(users::DATABASE, collection));
     let wanted = WantedAccounts { users: passes("system.users"), roles: passes("system.roles"), database: None };
     Ok(Some(wanted).filter(|wanted| database.is_none() && dump.has_users() && (wanted.users || wanted.roles)))
 }
@@ -340,9 +335,9 @@ fn choose(options: &mut ImportOptions, dumped: &DumpSource, database: &str, coll
         (Some(name), [only]) if dump.is_of_one_database() && !Path::new(&dump.location()).is_dir() => {
             options.renames.push(NamespaceRename::exactly(&only.namespace(), &Namespace::new(database, name))?);
         }
-        (Some(name), _) => options.include.push(NamespacePattern::exactly(&Namespace::new(database, name))?),
+        (Some(name), _) => options.filter.include.push(NamespacePattern::exactly(&Namespace::new(database, name))?),
         (None, _) if dump.is_of_one_database() => {}
-        (None, _) => options.include.push(NamespacePattern::of_database(database)?),
+        (None, _) => options.filter.include.push(NamespacePattern::of_database(database)?),
     }
     Ok(())
 }

@@ -59,11 +59,6 @@ pub(super) fn given(value: Option<&str>) -> Option<&str> {
     value.filter(|value| !value.is_empty())
 }
 
-/// The patterns of these texts.
-pub(super) fn patterns(texts: &[String]) -> Result<Vec<NamespacePattern>> {
-    texts.iter().map(|text| NamespacePattern::parse(text)).collect()
-}
-
 /// The patterns of collections of this database: of these names, and of names that begin so.
 pub(super) fn patterns_of(database: &str, names: &[String], prefixes: &[String]) -> Result<Vec<NamespacePattern>> {
     let names = names.iter().map(|name| NamespacePattern::exactly(&Namespace::new(database, &**name)));

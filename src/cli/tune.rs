@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{tuned, with_progress};
@@ -10,7 +11,6 @@ use crate::context::Context;
 use crate::engine::tune::{self, TuneOptions, Wanted};
 use crate::error::Result;
 use crate::format::frame;
-use crate::names::NamespacePattern;
 use crate::repository::backend::Store;
 
 /// Flags of `tune`.
@@ -22,12 +22,8 @@ pub struct Args {
     /// Measure this database only; may be given more than once
     #[arg(long, value_name = "DB")]
     database: Vec<String>,
-    /// Measure only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Choose this level of zstd's, -7 (fastest) to 19 (smallest), and tune the rest
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = level)]
     level: Option<i32>,
@@ -52,11 +48,8 @@ fn level(text: &str) -> Result<i32, String> {
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
-    let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<Vec<_>>>();
     let options = TuneOptions {
-        include: patterns(&args.include)?,
-        exclude: patterns(&args.exclude)?,
-        databases: args.database,
+        filter: args.filter.of(&args.database)?,
         wanted: Wanted { level: args.level, long_distance: args.long_distance, codec: config.tuning.codec.unwrap_or_default() },
         tuning: config.tuning,
     };

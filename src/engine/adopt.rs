@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::backup;
 use super::backup::commit::{self, About};
 use super::dump_oplog::{Slice, none};
-use super::import::select::passes;
 use super::{Tuning, replayed};
 use crate::clock;
 use crate::context::Context;
@@ -28,7 +27,7 @@ use crate::format::manifest::{
 };
 use crate::format::segment;
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
-use crate::names::{BackupName, Namespace, NamespacePattern};
+use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::repository::backend::{Lock, Store};
 use crate::repository::lock::heartbeat::{self, HeartbeatWriter};
@@ -48,10 +47,8 @@ const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 /// What of a dump to adopt, and how.
 #[derive(Debug, Clone, Default)]
 pub struct AdoptOptions {
-    /// The namespaces that any of these match; all where empty.
-    pub include: Vec<NamespacePattern>,
-    /// Without those that any of these match.
-    pub exclude: Vec<NamespacePattern>,
+    /// Of the dump, these namespaces.
+    pub filter: NamespaceFilter,
     /// Of the dump's oplog, only entries before this time are kept.
     pub oplog_limit: Option<ClusterTime>,
     /// When the dump was made; where that is not given, its oplog tells, or else its files do.
@@ -136,13 +133,11 @@ fn refuse_too_many(dump: &Dump, wanted: usize, options: &AdoptOptions) -> Result
 /// What of the dump is wanted, by its place there.
 fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)>> {
     let all = dump.collections();
-    let patterns = options.include.iter().chain(&options.exclude);
-    if let Some(idle) = patterns.into_iter().find(|p| !all.iter().any(|c| p.matches(&c.namespace()))) {
+    if let Some(idle) = options.filter.patterns().find(|p| !all.iter().any(|c| p.matches(&c.namespace()))) {
         return Err(Error::new(ErrorKind::NotFound, format!("the pattern {:?} matches no namespace of the dump", idle.as_str()))
             .hint("check it: case counts, '*' stands for any characters, quote it in the shell"));
     }
-    let is_wanted = |namespace: &Namespace| passes(namespace, &options.include, &options.exclude);
-    let wanted: Vec<_> = all.iter().cloned().enumerate().filter(|(_, c)| is_wanted(&c.namespace())).collect();
+    let wanted: Vec<_> = all.iter().cloned().enumerate().filter(|(_, c)| options.filter.takes(&c.namespace())).collect();
     match wanted.is_empty() {
         true => Err(Error::new(ErrorKind::NotFound, format!("{} has nothing to keep", dump.location()))),
         false => Ok(wanted),
@@ -265,7 +260,6 @@ fn source(dump: &Dump, tells: bool) -> Source {
 }
 
 fn settings(options: &AdoptOptions) -> Settings {
-    let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
     Settings {
         codec: options.tuning.codec.unwrap_or_default(),
         level: options.tuning.level.unwrap_or(LEVEL),
@@ -274,8 +268,8 @@ fn settings(options: &AdoptOptions) -> Settings {
         frame_bytes: frame::TARGET as u64,
         segment_bytes: (options.tuning.memory_bytes / 16).clamp(SMALLEST_SEGMENT, segment::TARGET as u64),
         databases: Vec::new(),
-        include: patterns(&options.include),
-        exclude: patterns(&options.exclude),
+        include: NamespacePattern::texts(&options.filter.include),
+        exclude: NamespacePattern::texts(&options.filter.exclude),
         query: None,
         views_as_collections: false,
     }

@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
-use crate::names::{BackupName, NamespacePattern};
+use crate::names::{BackupName, NamespaceFilter};
 use crate::repository::backend::{Lock, Store};
 use crate::repository::checkpoint::{Checkpoint, CheckpointWriter, Durable, ResumeStateOf};
 use crate::repository::lock::heartbeat::{self, HeartbeatState, HeartbeatWriter};
@@ -44,12 +44,8 @@ const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
 /// What to back up, and how.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// These databases; where empty, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
-    pub databases: Vec<String>,
-    /// Of those, the namespaces that any of these match; all where empty.
-    pub include: Vec<NamespacePattern>,
-    /// Without those that any of these match.
-    pub exclude: Vec<NamespacePattern>,
+    /// Where it names no database, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
+    pub filter: NamespaceFilter,
     /// A name or a pattern that matches nothing, and nothing at all, are no errors.
     pub allow_empty: bool,
     /// A pattern that keeps out what is not there is no error.

@@ -25,7 +25,7 @@ use crate::interop::write::{Contents, WRITING_BYTES, WriteOptions, Writer};
 pub use crate::interop::write::{DEFAULT_LEVEL, Destination, Format, LEVELS, look};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
-use crate::names::NamespacePattern;
+use crate::names::NamespaceFilter;
 use crate::repository::catalog::Backup;
 use crate::source::accounts;
 
@@ -36,10 +36,8 @@ pub struct ExportOptions {
     pub format: Format,
     /// The level of gzip, one of [`LEVELS`]; not compressed without.
     pub gzip: Option<u32>,
-    /// Only namespaces that match one of these; all where there is none.
-    pub include: Vec<NamespacePattern>,
-    /// No namespaces that match one of these.
-    pub exclude: Vec<NamespacePattern>,
+    /// Of the backup, these namespaces.
+    pub filter: NamespaceFilter,
     /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
     pub force: bool,
     /// Whether there is an oplog in any case: an empty one where the backup needs none.
@@ -85,8 +83,7 @@ impl ExportOptions {
         Self {
             format,
             gzip: None,
-            include: Vec::new(),
-            exclude: Vec::new(),
+            filter: NamespaceFilter::default(),
             force: false,
             oplog: false,
             beside: Vec::new(),
@@ -227,8 +224,7 @@ impl<'a> Job<'a> {
     async fn plan(&self) -> Result<Plan<'a>> {
         let manifest = &self.backup.manifest;
         let collections = select::select(&manifest.collections, self.options)?;
-        for collection in manifest.collections.iter().filter(|c| c.is_temporary() && select::passes(&c.namespace(), self.options))
-        {
+        for collection in manifest.collections.iter().filter(|c| c.is_temporary() && self.options.filter.takes(&c.namespace())) {
             self.cx.progress.note(format!("{} is left out, {TEMPORARY}", collection.namespace()));
         }
         let slice = match &manifest.oplog {
@@ -337,9 +333,8 @@ fn is_whole(backup: &Backup, options: &ExportOptions) -> bool {
     let chosen = [&settings.include, &settings.exclude].iter().any(|patterns| !patterns.is_empty())
         || settings.query.is_some()
         || settings.views_as_collections;
-    let narrowed = !options.include.is_empty() || !options.exclude.is_empty();
     // A dump that was adopted may have been of a part.
-    !chosen && !narrowed && left_out.is_empty() && !source.uri.starts_with("dump:")
+    !chosen && options.filter == NamespaceFilter::default() && left_out.is_empty() && !source.uri.starts_with("dump:")
 }
 
 fn total(collections: &[&Collection]) -> Content {

@@ -38,7 +38,6 @@ pub use self::overwrites::{Overwriting, PlannedOverwrite};
 pub use self::plan::{CANNOT_BE_ADDED_TO, ImportPlan, Plan, PlannedNamespace, PlannedReplay};
 use self::report::Staging;
 pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayReport, UnbuiltIndex};
-pub use self::select::passes;
 use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
 use crate::context::Context;
@@ -47,7 +46,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
 use crate::interop;
 use crate::mongo::MongoUri;
-use crate::names::{NamespacePattern, NamespaceRename};
+use crate::names::{NamespaceFilter, NamespaceRename};
 use crate::repository::catalog::Backup;
 use crate::sink::in_place as filling;
 use crate::sink::indexes::{IndexBuilder, Which};
@@ -69,17 +68,13 @@ const TIDYING: Duration = Duration::from_secs(30);
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Only these databases of the backup; all where empty.
-    pub databases: Vec<String>,
     /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
     /// own.
     pub database: Option<String>,
     /// Namespaces that get another name; of several that match, the first counts.
     pub renames: Vec<NamespaceRename>,
-    /// Of the backup, the namespaces that any of these match; all where empty.
-    pub include: Vec<NamespacePattern>,
-    /// Without those that any of these match.
-    pub exclude: Vec<NamespacePattern>,
+    /// Of the backup, these namespaces, by the names that they have there.
+    pub filter: NamespaceFilter,
     /// What happens to what stands in the target.
     pub mode: ImportMode,
     /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.

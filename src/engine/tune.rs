@@ -28,7 +28,7 @@ use crate::context::cpu::{CpuPool, cores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, Compression};
 use crate::mongo::MongoUri;
-use crate::names::NamespacePattern;
+use crate::names::NamespaceFilter;
 use crate::repository::backend::Store;
 use crate::source::sample::Taken;
 
@@ -47,12 +47,8 @@ const LITTLE: u64 = 1024 * 1024;
 /// What to tune for.
 #[derive(Debug, Clone, Default)]
 pub struct TuneOptions {
-    /// These databases; where empty, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
-    pub databases: Vec<String>,
-    /// Of those, the namespaces that any of these match; all where empty.
-    pub include: Vec<NamespacePattern>,
-    /// Without those that any of these match.
-    pub exclude: Vec<NamespacePattern>,
+    /// Where it names no database, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
+    pub filter: NamespaceFilter,
     /// What is not to be chosen because it is fixed.
     pub wanted: Wanted,
     /// The memory budget and the rate; what it says of readers, level and frames is what is looked for.

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, LeftOut, Topology};
 use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::{Connection, Version, command};
-use crate::names::{BUCKETS_PREFIX, KEPT_PREFIX, Namespace, NamespacePattern, SYSTEM_DATABASES};
+use crate::names::{BUCKETS_PREFIX, KEPT_PREFIX, Namespace, NamespaceFilter, SYSTEM_DATABASES};
 
 /// How many small commands are under way at a time.
 const CONCURRENCY: usize = 16;
@@ -24,12 +24,8 @@ const LISTINGS: u32 = 40;
 /// What of a source is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// These databases; all users' databases where empty.
-    pub databases: Vec<String>,
-    /// Of those, the namespaces that any of these match; all where empty.
-    pub include: Vec<NamespacePattern>,
-    /// Without those that any of these match.
-    pub exclude: Vec<NamespacePattern>,
+    /// Of the databases of its users, these namespaces.
+    pub filter: NamespaceFilter,
     /// A name or a pattern that matches nothing, and nothing at all, are no errors.
     pub allow_empty: bool,
     /// A pattern that keeps out what is not there is no error.
@@ -149,15 +145,6 @@ impl CollectionInfo {
     }
 }
 
-impl Selection {
-    /// Whether the patterns let a namespace through.
-    #[must_use]
-    pub fn wants(&self, namespace: &Namespace) -> bool {
-        let included = self.include.is_empty() || self.include.iter().any(|p| p.matches(namespace));
-        included && !self.exclude.iter().any(|p| p.matches(namespace))
-    }
-}
-
 /// All that was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
@@ -175,11 +162,11 @@ pub struct Listing {
 /// [`ErrorKind::NotFound`] where a database or a pattern matches nothing, or where nothing is left, unless that is allowed;
 /// [`ErrorKind::Denied`], [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
 pub async fn list(connection: &Connection, selection: &Selection) -> Result<Listing> {
-    if let Some(system) = selection.databases.iter().find(|d| SYSTEM_DATABASES.contains(&d.as_str())) {
+    if let Some(system) = selection.filter.databases.iter().find(|d| SYSTEM_DATABASES.contains(&d.as_str())) {
         return Err(Error::usage(format!("the database {system} belongs to the deployment and is not part of a backup"))
             .hint("name a database of your own"));
     }
-    let databases = match selection.databases.as_slice() {
+    let databases = match selection.filter.databases.as_slice() {
         [] => catalog::databases(connection).await?,
         named => named.to_vec(),
     };
@@ -206,7 +193,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         unnameable.extend(others.into_iter().map(|other| Namespace::new(&*database, other.name)));
         sort_out(&database, named, &mut found, &mut left_out);
     }
-    let named_but_empty = selection.databases.iter().find(|d| empty.contains(d));
+    let named_but_empty = selection.filter.databases.iter().find(|d| empty.contains(d));
     if let (Some(database), false) = (named_but_empty, selection.allow_empty) {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -216,7 +203,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     }
     refuse_names_of_other_bytes(&unnameable, selection)?;
     let collections = select(found, &unnameable, selection)?;
-    left_out.retain(|l| selection.wants(&Namespace::new(&*l.database, &*l.collection)));
+    left_out.retain(|l| selection.filter.takes(&Namespace::new(&*l.database, &*l.collection)));
 
     let indexed: Vec<(CollectionInfo, Option<Timestamp>)> = futures::stream::iter(collections)
         .map(|mut collection| async move {
@@ -283,7 +270,7 @@ fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<Coll
 
 /// Servers take names of any bytes. A backup names its collections in text, so it cannot hold these.
 fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) -> Result<()> {
-    let wanted: Vec<String> = unnameable.iter().filter(|name| selection.wants(name)).map(ToString::to_string).collect();
+    let wanted: Vec<String> = unnameable.iter().filter(|name| selection.filter.takes(name)).map(ToString::to_string).collect();
     if wanted.is_empty() {
         return Ok(());
     }
@@ -296,9 +283,9 @@ fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) 
 
 fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<CollectionInfo>> {
     if !selection.allow_empty {
-        let excludes = selection.exclude.iter().filter(|_| !selection.idle_excludes);
+        let excludes = selection.filter.exclude.iter().filter(|_| !selection.idle_excludes);
         let names = found.iter().map(|f| &f.namespace).chain(unnameable);
-        let idle = selection.include.iter().chain(excludes).find(|p| !names.clone().any(|name| p.matches(name)));
+        let idle = selection.filter.include.iter().chain(excludes).find(|p| !names.clone().any(|name| p.matches(name)));
         if let Some(pattern) = idle {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -307,7 +294,8 @@ fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Sele
             .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass --allow-empty"));
         }
     }
-    let wanted: Vec<CollectionInfo> = found.into_iter().filter(|f| f.is_temporary() || selection.wants(&f.namespace)).collect();
+    let wanted: Vec<CollectionInfo> =
+        found.into_iter().filter(|f| f.is_temporary() || selection.filter.takes(&f.namespace)).collect();
     let wanted = match &selection.documents {
         Documents::All => wanted,
         some => some.of(wanted.into_iter().filter(|f| !f.is_temporary()).collect())?,

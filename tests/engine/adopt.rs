@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::backups::walk;
+use crate::support::backups::{filter, matching, walk, without};
 use crate::support::bank;
 use crate::support::cli::{Cli, finish};
 use crate::support::compare::{CompareOptions, compare};
@@ -18,7 +18,6 @@ use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind};
 use bsonvault::interop::Dump;
-use bsonvault::names::NamespacePattern;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use sha2::{Digest as _, Sha256};
@@ -153,12 +152,7 @@ async fn what_was_dumped_is_what_the_backup_holds() {
 
 #[tokio::test]
 async fn only_what_is_wanted_is_adopted() {
-    let patterns = |texts: &[&str]| texts.iter().map(|t| NamespacePattern::parse(t).unwrap()).collect();
-    let options = AdoptOptions {
-        include: patterns(&["zoo.*", "Zoo2.c"]),
-        exclude: patterns(&["zoo.w*", "*.people"]),
-        ..AdoptOptions::default()
-    };
+    let options = AdoptOptions { filter: filter(&["zoo.*", "Zoo2.c"], &["zoo.w*", "*.people"]), ..AdoptOptions::default() };
     let place = Place::new();
     for name in ["dir-gzip", "all.archive.gz"] {
         let report = place.adopt(&sample(name), &options).await.unwrap();
@@ -170,12 +164,12 @@ async fn only_what_is_wanted_is_adopted() {
     }
     let nowhere = Place::new();
     for pattern in ["nothing.*", "zoo.nothing"] {
-        let options = AdoptOptions { exclude: patterns(&[pattern]), ..AdoptOptions::default() };
+        let options = AdoptOptions { filter: without(&[pattern]), ..AdoptOptions::default() };
         let error = nowhere.adopt(&sample("dir"), &options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains(pattern), "{error}");
     }
-    let options = AdoptOptions { exclude: patterns(&["*"]), ..AdoptOptions::default() };
+    let options = AdoptOptions { filter: without(&["*"]), ..AdoptOptions::default() };
     assert_eq!(nowhere.adopt(&sample("dir"), &options).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(walk(nowhere.0.path()), Vec::<PathBuf>::new());
 }
@@ -190,7 +184,7 @@ async fn more_collections_than_the_memory_has_room_for_are_refused_and_adopted_i
     let error = place.adopt(&sample("dir-gzip"), &options).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.hint_text().unwrap().contains("in parts with --include"), "{error}");
     assert_eq!(walk(place.0.path()), Vec::<PathBuf>::new());
-    options.include = vec![NamespacePattern::parse("zoo.people").unwrap()];
+    options.filter = matching(&["zoo.people"]);
     place.sound(&place.adopt(&sample("dir-gzip"), &options).await.unwrap()).await;
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::backups::{Vault, at, content, divided, entries, fill, fill_large, on, walk, without_oplog};
+use crate::support::backups::{
+    Vault, at, content, divided, entries, fill, fill_large, filter, matching, of_databases, on, walk, without, without_oplog,
+};
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
@@ -12,7 +14,6 @@ use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::names::NamespacePattern;
 use mongodb::Client;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
@@ -407,7 +408,7 @@ async fn a_broken_cursor_goes_on_where_it_was() {
             let before = entries(&server.admin(set).await.unwrap());
             let vault = Vault::new();
             let options = BackupOptions {
-                include: vec![NamespacePattern::parse(&format!("broken.{collection}")).unwrap()],
+                filter: matching(&[&format!("broken.{collection}")]),
                 tuning: Tuning { memory_bytes: 48 << 20, ..divided("broken", range_bytes).tuning },
                 ..divided("broken", range_bytes)
             };
@@ -585,7 +586,6 @@ async fn what_is_asked_for_is_what_is_in_it() {
     client.database("shop").collection::<Document>("orders").find_one(doc! {}).await.unwrap();
     client.database("shop").run_command(doc! { "profile": 0 }).await.unwrap();
     let vault = Vault::new();
-    let pattern = |p: &str| NamespacePattern::parse(p).unwrap();
     let names = |report: &BackupReport| report.manifest.collections.iter().map(|c| c.namespace().to_string()).collect::<Vec<_>>();
 
     let all = vault.backup(&server.uri(), &BackupOptions::default()).await.unwrap();
@@ -594,15 +594,11 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let left: Vec<_> = all.manifest.left_out.iter().map(|l| l.collection.as_str()).collect();
     assert_eq!(left, ["system.profile"]);
 
-    let options = BackupOptions {
-        include: vec![pattern("shop.*"), pattern("*.orders")],
-        exclude: vec![pattern("*tmp*")],
-        ..BackupOptions::default()
-    };
+    let options = BackupOptions { filter: filter(&["shop.*", "*.orders"], &["*tmp*"]), ..BackupOptions::default() };
     let some = vault.backup(&server.uri(), &options).await.unwrap();
     assert_eq!(names(&some), ["blog.orders", "shop.a_view", "shop.orders", "shop.orders.2026"]);
 
-    let twice = BackupOptions { databases: vec!["blog".to_owned(), "blog".to_owned()], ..BackupOptions::default() };
+    let twice = BackupOptions { filter: of_databases(&["blog", "blog"]), ..BackupOptions::default() };
     assert_eq!(names(&vault.backup(&server.uri(), &twice).await.unwrap()).len(), 3);
 
     // The path of the URI selects a database, but `admin` none.
@@ -614,9 +610,9 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let before = walk(vault.directory.path()).len();
     for (options, names) in [
         (on("shopp"), "\"shopp\""),
-        (BackupOptions { include: vec![pattern("shop.order")], ..BackupOptions::default() }, "shop.order"),
-        (BackupOptions { exclude: vec![pattern("nothing.*")], ..BackupOptions::default() }, "nothing.*"),
-        (BackupOptions { exclude: vec![pattern("*")], ..BackupOptions::default() }, "nothing to back up"),
+        (BackupOptions { filter: matching(&["shop.order"]), ..BackupOptions::default() }, "shop.order"),
+        (BackupOptions { filter: without(&["nothing.*"]), ..BackupOptions::default() }, "nothing.*"),
+        (BackupOptions { filter: without(&["*"]), ..BackupOptions::default() }, "nothing to back up"),
         (on("admin"), "admin"),
     ] {
         let error = vault.backup(&server.uri(), &options).await.unwrap_err();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::support::backups::{matching, without};
 use crate::support::cli::Cli;
 use crate::support::server::{Server, ServerOptions};
 use crate::support::vault::{Vault, documents, insert, numbered, snapshot, with_manifest};
@@ -11,7 +12,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::engine::import::{ImportMode, ImportOptions, ImportReport, IndexMode};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::LeftOut;
-use bsonvault::names::{NamespacePattern, NamespaceRename};
+use bsonvault::names::NamespaceRename;
 use bsonvault::repository::catalog::Backup;
 use mongodb::Database;
 
@@ -25,10 +26,6 @@ fn options(change: impl FnOnce(&mut ImportOptions)) -> ImportOptions {
 
 fn mode(mode: ImportMode) -> ImportOptions {
     options(|o| o.mode = mode)
-}
-
-fn patterns(texts: &[&str]) -> Vec<NamespacePattern> {
-    texts.iter().map(|text| NamespacePattern::parse(text).unwrap()).collect()
 }
 
 fn renames(texts: &[&str]) -> Vec<NamespaceRename> {
@@ -91,7 +88,7 @@ async fn fail_names_what_stands_and_writes_nothing() {
     assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("--rename"), "{error}");
     assert_eq!(snapshot(&b).await, before);
     // With nothing in the way it is an import like any other.
-    let without = options(|o| (o.mode, o.exclude) = (ImportMode::Fail, patterns(&["d.v"])));
+    let without = options(|o| (o.mode, o.filter) = (ImportMode::Fail, without(&["d.v"])));
     vault.run(&backup, &target.uri(), &without).await.unwrap();
     assert_eq!(names(&b.database("d")).await, ["c", "free", "other", "v"]);
     assert_eq!(documents(&b.database("d"), "v").await.len(), 1);
@@ -307,7 +304,7 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
     assert!(merged().await < 30_000);
     // Any import into that database finishes it, whatever else it does.
-    let other = options(|o| (o.include, o.lease) = (patterns(&["d.other"]), None));
+    let other = options(|o| (o.filter, o.lease) = (matching(&["d.other"]), None));
     vault.run(&backup, &uri, &other).await.unwrap();
     assert_eq!(merged().await, 30_000);
     assert_eq!(documents(&b, "c").await.len(), 30_010);
@@ -388,7 +385,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
     let backup = vault.backup(&server, &[]).await;
     let (wanted, capped) = (documents(&d, "c").await, documents(&d, "capped").await);
     let of_mode =
-        |which: ImportMode, of: &'static str| options(|o| (o.allow_same, o.mode, o.include) = (true, which, patterns(&[of])));
+        |which: ImportMode, of: &'static str| options(|o| (o.allow_same, o.mode, o.filter) = (true, which, matching(&[of])));
     d.drop().await.unwrap();
     let whole = options(|o| o.allow_same = true);
     vault.run(&backup, &server.uri(), &whole).await.unwrap();
@@ -440,7 +437,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
             insert(&d, "u", [doc! { "_id": "other", "u": 2 }]).await;
         }
         server.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
-        let next = options(|o| (o.allow_same, o.include, o.lease) = (true, patterns(&["d.other"]), None));
+        let next = options(|o| (o.allow_same, o.filter, o.lease) = (true, matching(&["d.other"]), None));
         vault.run(&backup, &server.uri(), &next).await.unwrap();
         let mut there: Vec<Document> =
             documents(&d, "u").await.iter().map(|found| Document::try_from(found.clone()).unwrap()).collect();
@@ -478,7 +475,7 @@ async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
     // An index that cannot be built says so in such words, too: it fails, and what it fails by is the command.
     b.collection::<Document>("c").drop().await.unwrap();
     insert(&b, "c", [1, 2].map(|i| doc! { "_id": i, "t": title(3) })).await;
-    let only = options(|o| (o.indexes, o.include) = (IndexMode::Only, patterns(&["d.c"])));
+    let only = options(|o| (o.indexes, o.filter) = (IndexMode::Only, matching(&["d.c"])));
     let report = vault.run(&backup, &target.uri(), &only).await.unwrap();
     let reason = report.failed_indexes[0].reason.clone().unwrap();
     assert!(reason.contains("11000") && reason.contains("\\x"), "{reason}");
@@ -585,7 +582,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
         manifest.left_out = vec![LeftOut { database: "shop".to_owned(), collection: "kept".to_owned(), uuid: None, reason }];
     })
     .await;
-    let without_logs = options(|o| (o.prune, o.exclude) = (true, patterns(&["shop.log_*"])));
+    let without_logs = options(|o| (o.prune, o.filter) = (true, without(&["shop.log_*"])));
     let report = vault.run(&asked, &target.uri(), &without_logs).await.unwrap();
     assert_eq!(report.pruned, Vec::<String>::new());
     assert_eq!(names(&shop).await, ["c", "gone", "gone_series", "gone_view", "kept", "log_2"]);
@@ -611,7 +608,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     // Under another name, what stands there counts, and only there.
     insert(&b.database("copy"), "gone", [doc! { "_id": 1 }]).await;
     insert(&shop, "gone", [doc! { "_id": 1 }]).await;
-    let renamed = options(|o| (o.prune, o.renames, o.include) = (true, renames(&["shop.*=copy.*"]), patterns(&["shop.*"])));
+    let renamed = options(|o| (o.prune, o.renames, o.filter) = (true, renames(&["shop.*=copy.*"]), matching(&["shop.*"])));
     let report = vault.run(&all, &target.uri(), &renamed).await.unwrap();
     assert_eq!(report.pruned, ["copy.gone"]);
     assert_eq!(names(&b.database("copy")).await, ["c", "log_1"]);

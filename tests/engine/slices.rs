@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::backups::{content, divided, fill_large, walk};
+use crate::support::backups::{content, divided, fill_large, walk, without};
 use crate::support::bank::{self, Bank, BankOptions};
 use crate::support::compare::CompareOptions;
 use crate::support::link::{Link, LinkOptions};
@@ -20,7 +20,7 @@ use bsonvault::format::checks::CheckKind;
 use bsonvault::format::digest::Content;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::names::{NamespacePattern, NamespaceRename};
+use bsonvault::names::NamespaceRename;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
@@ -92,7 +92,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
 
     // A part of it, under other names, is of the same moment.
     let options = ImportOptions {
-        exclude: vec![NamespacePattern::parse("moment.large").unwrap()],
+        filter: without(&["moment.large"]),
         renames: vec![NamespaceRename::parse("moment.*=part.*").unwrap()],
         ..ImportOptions::default()
     };
@@ -151,8 +151,8 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
         server.admin(rename).await.unwrap();
         temporary(&database, "tmp.agg_out.later", 0..10).await;
     };
-    let options =
-        BackupOptions { exclude: vec![NamespacePattern::parse("out.tmp.agg_out.*-*").unwrap()], ..divided("out", u64::MAX) };
+    let mut options = divided("out", u64::MAX);
+    options.filter.exclude = without(&["out.tmp.agg_out.*-*"]).exclude;
     let (backup, ()) = tokio::join!(taken(&vault, &server, &options, "out.large", 40.0), finish);
     assert_eq!(left_out(&backup), [""; 0], "what is kept out by a pattern is not named");
     vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();

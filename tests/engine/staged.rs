@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
+use crate::support::backups::matching;
 use crate::support::cli::Cli;
 use crate::support::compare::CompareOptions;
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
@@ -14,7 +15,6 @@ use bson::{DateTime, Document, doc, rawdoc};
 use bsonvault::engine::import::{ImportMode, ImportOptions, IndexMode};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::manifest::RawValue;
-use bsonvault::names::NamespacePattern;
 use bsonvault::repository::catalog::Backup;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
@@ -573,7 +573,7 @@ async fn what_was_decided_is_finished_however_many_imports_fail_to() {
     }
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    let small = ImportOptions { include: vec![NamespacePattern::parse("two.small").unwrap()], ..quick() };
+    let small = ImportOptions { filter: matching(&["two.small"]), ..quick() };
     let fail = doc! { "failCommands": ["renameCollection"], "errorCode": 8, "appName": "bsonvault" };
     target.fail_command("alwaysOn", fail).await;
     let error = vault.run(&backup, &target.uri(), &quick()).await.unwrap_err();

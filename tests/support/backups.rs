@@ -12,6 +12,7 @@ use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::Error;
 use bsonvault::format::digest::Content;
 use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::names::NamespaceFilter;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::Catalog;
 use futures::TryStreamExt as _;
@@ -57,8 +58,32 @@ pub fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
     std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect()
 }
 
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+/// What these patterns let through.
+pub fn filter(include: &[&str], exclude: &[&str]) -> NamespaceFilter {
+    NamespaceFilter::parse(&[], &texts(include), &texts(exclude)).unwrap()
+}
+
+/// What any of these patterns matches.
+pub fn matching(include: &[&str]) -> NamespaceFilter {
+    filter(include, &[])
+}
+
+/// All but what any of these patterns matches.
+pub fn without(exclude: &[&str]) -> NamespaceFilter {
+    filter(&[], exclude)
+}
+
+/// All of these databases.
+pub fn of_databases(databases: &[&str]) -> NamespaceFilter {
+    NamespaceFilter::parse(&texts(databases), &[], &[]).unwrap()
+}
+
 pub fn on(database: &str) -> BackupOptions {
-    BackupOptions { databases: vec![database.to_owned()], ..BackupOptions::default() }
+    BackupOptions { filter: of_databases(&[database]), ..BackupOptions::default() }
 }
 
 /// Small ranges, so that small collections are divided.

@@ -30,7 +30,7 @@ impl Vault {
     pub async fn backup(&self, source: &Server, databases: &[&str]) -> Backup {
         let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
-        let options = BackupOptions { databases: databases.iter().map(|&d| d.to_owned()).collect(), ..BackupOptions::default() };
+        let options = BackupOptions { filter: super::backups::of_databases(databases), ..BackupOptions::default() };
         let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }

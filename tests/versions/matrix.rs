@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Instant;
 
+use crate::support::backups;
 use crate::support::bank::{self, Bank, BankOptions};
 use crate::support::compare::{CompareOptions, Comparison, compare};
 use crate::support::server::{Server, ServerOptions};
@@ -19,7 +20,6 @@ use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::names::NamespacePattern;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
@@ -111,8 +111,8 @@ impl Vault {
     async fn backup(&self, source: &Server, without: &BTreeSet<&str>) -> Backup {
         let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
-        let exclude = without.iter().map(|name| NamespacePattern::parse(name).unwrap()).collect();
-        let options = BackupOptions { exclude, ..BackupOptions::default() };
+        let without: Vec<&str> = without.iter().copied().collect();
+        let options = BackupOptions { filter: backups::without(&without), ..BackupOptions::default() };
         let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
         Catalog::new(store).find(report.name.as_str()).await.unwrap()
     }

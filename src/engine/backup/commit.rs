@@ -58,7 +58,7 @@ pub(super) async fn describe(
         let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
         if let Some(why) = read.gone {
             let reason = if found.is_temporary() { TEMPORARY.to_owned() } else { why };
-            if prepared.selection.wants(&found.namespace) {
+            if prepared.selection.filter.takes(&found.namespace) {
                 left_out.push(LeftOut { database, collection, uuid: found.uuid, reason });
             }
             continue;

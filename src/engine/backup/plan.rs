@@ -18,7 +18,7 @@ use crate::format::manifest::{CollectionKind, ConsistencyKind, LeftOut, Settings
 use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
-use crate::names::{BackupName, Namespace, NamespacePattern};
+use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::oplog::tail::{self, Start};
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::steer::LevelController;
@@ -139,16 +139,8 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
     let most_readers = options.tuning.readers.unwrap_or(MOST_READERS);
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
-    let mut databases = match (options.databases.as_slice(), source.database()) {
-        ([], Some(named)) => vec![named.to_owned()],
-        (given, _) => given.to_vec(),
-    };
-    databases.sort();
-    databases.dedup();
     let selection = Selection {
-        databases: databases.clone(),
-        include: options.include.clone(),
-        exclude: options.exclude.clone(),
+        filter: options.filter.clone().or_in(source.database()),
         allow_empty: options.allow_empty,
         idle_excludes: options.idle_excludes,
         documents: options.documents.clone(),
@@ -172,7 +164,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         long_distance: options.tuning.long_distance.unwrap_or_default(),
     };
     let room = Room::of(&connection, options, compression, readers, frame_bytes)?;
-    let patterns = |patterns: &[NamespacePattern]| patterns.iter().map(ToString::to_string).collect();
+    let NamespaceFilter { databases, include, exclude } = &selection.filter;
     let settings = Settings {
         codec: compression.codec,
         level: compression.level,
@@ -180,9 +172,9 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         readers: room.readers,
         frame_bytes: frame_bytes as u64,
         segment_bytes: room.segment_bytes(),
-        databases,
-        include: patterns(&options.include),
-        exclude: patterns(&options.exclude),
+        databases: databases.clone(),
+        include: NamespacePattern::texts(include),
+        exclude: NamespacePattern::texts(exclude),
         query: options.documents.query().and_then(crate::format::metadata::text::canonical),
         views_as_collections: options.documents.is_of_views(),
     };
@@ -248,11 +240,8 @@ pub(super) async fn prepare_again(
     let segment_bytes = head.settings.segment_bytes.min(room.segment_bytes());
     let settings = Settings { readers: room.readers, segment_bytes, ..head.settings.clone() };
     let usual = usual(&connection, options, &listing).await;
-    let patterns = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
     let selection = Selection {
-        databases: settings.databases.clone(),
-        include: patterns(&settings.include)?,
-        exclude: patterns(&settings.exclude)?,
+        filter: NamespaceFilter::parse(&settings.databases, &settings.include, &settings.exclude)?,
         // What it named was there when it began.
         allow_empty: true,
         idle_excludes: true,
@@ -390,7 +379,7 @@ impl BackupPlan {
         for found in prepared.listing.collections.iter().filter(|found| found.is_temporary()) {
             let Namespace { database, collection } = found.namespace.clone();
             self.collections.retain(|planned| (&planned.database, &planned.name) != (&database, &collection));
-            if prepared.selection.wants(&found.namespace) {
+            if prepared.selection.filter.takes(&found.namespace) {
                 self.left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: TEMPORARY.to_owned() });
             }
         }

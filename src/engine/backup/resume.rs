@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, Listed, OplogStart, Part, Raw};
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
-use crate::names::{BackupName, Namespace};
+use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::oplog::tail::Start;
 use crate::repository::backend::Store;
 use crate::repository::checkpoint::{self, Checkpoint};
@@ -93,18 +93,15 @@ fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) ->
         Error::usage(format!("{flag} is {now}, and backup {} was begun {then}", checkpoint.name))
             .hint("leave it out to go on with what the backup was begun with, or take a new one without --resume")
     };
-    let mut databases = match (options.databases.as_slice(), source.database()) {
-        ([], Some(named)) => vec![named.to_owned()],
-        (given, _) => given.to_vec(),
-    };
-    databases.sort();
-    databases.dedup();
+    let NamespaceFilter { databases, include, exclude } = options.filter.clone().or_in(source.database());
     if !databases.is_empty() && databases != was.databases {
-        let flag = if options.databases.is_empty() { "the database in the source's URI" } else { "--database" };
+        let flag = if options.filter.databases.is_empty() { "the database in the source's URI" } else { "--database" };
         return Err(contradiction(flag, databases.join(", "), was.databases.join(", ")));
     }
-    for (flag, now, then) in [("--include", &options.include, &was.include), ("--exclude", &options.exclude, &was.exclude)] {
-        let now: Vec<String> = now.iter().map(ToString::to_string).collect();
+    for (flag, now, then) in [
+        ("--include", NamespacePattern::texts(&include), &was.include),
+        ("--exclude", NamespacePattern::texts(&exclude), &was.exclude),
+    ] {
         if !now.is_empty() && now != *then {
             return Err(contradiction(flag, now.join(", "), then.join(", ")));
         }

@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ExportOptions;
-use super::select::passes;
 use crate::engine::import::select::AskedFor;
 use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
@@ -49,10 +48,10 @@ impl<'a> Slice<'a> {
                 known.insert(uuid, Known::listed(collection, last_read.remove(&uuid)));
             }
         }
-        let (asked_for, options) = (AskedFor::of(manifest)?, options.clone());
+        let (asked_for, filter) = (AskedFor::of(manifest)?, options.filter.clone());
         let rules = Rules {
             committed: outlined.committed,
-            wanted: Box::new(move |namespace| !is_internal(namespace) && asked_for.has(namespace) && passes(namespace, &options)),
+            wanted: Box::new(move |namespace| !is_internal(namespace) && asked_for.has(namespace) && filter.takes(namespace)),
             deletes_in_capped: Version::parse(&manifest.source.server_version).is_none_or(|v| v >= DELETES_IN_CAPPED),
         };
         let names = selected.iter().map(|c| c.namespace()).collect();

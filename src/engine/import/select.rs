@@ -7,7 +7,7 @@ use super::{ImportOptions, views};
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
 use crate::format::manifest::{Collection, CollectionKind, LeftOut, Manifest, TEMPORARY};
-use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
+use crate::names::{Namespace, NamespaceFilter, NamespacePattern, SYSTEM_DATABASES, check_database};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub(super) fn select<'a, 'o>(
         Cow::Borrowed(all) => all.iter().map(Cow::Borrowed).collect(),
         Cow::Owned(all) => all.into_iter().map(Cow::Owned).collect(),
     };
-    wanted.retain(|c| !c.is_temporary() && is_wanted(&c.namespace(), options));
+    wanted.retain(|c| !c.is_temporary() && options.filter.takes(&c.namespace()));
     let naming = Naming { options, database: database(&wanted, options, in_path)? };
     let mut selected = Vec::with_capacity(wanted.len());
     for collection in wanted {
@@ -56,12 +56,13 @@ pub(super) fn select<'a, 'o>(
 
 /// Refuses patterns and rules that match nothing, and those that leave nothing.
 fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &ImportOptions) -> Result<()> {
+    let filter = &options.filter;
     let is_idle = |p: &&NamespacePattern| !collections.iter().any(|c| p.matches(&c.namespace()));
     // What the backup left out need not be kept out again, and may be.
     let is_of_left_out =
         |p: &&NamespacePattern| left_out.iter().any(|l| p.matches(&Namespace::new(&*l.database, &*l.collection)));
     let mut idle =
-        options.include.iter().filter(is_idle).chain(options.exclude.iter().filter(|p| is_idle(p) && !is_of_left_out(p)));
+        filter.include.iter().filter(is_idle).chain(filter.exclude.iter().filter(|p| is_idle(p) && !is_of_left_out(p)));
     if let Some(idle) = idle.next() {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -83,7 +84,7 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
         }
     }
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
-    if !lasting().any(|c| is_wanted(&c.namespace(), options)) && lasting().next().is_some() {
+    if !lasting().any(|c| options.filter.takes(&c.namespace())) && lasting().next().is_some() {
         let error = Error::usage("--database, --include and --exclude leave nothing of the backup to import");
         let left_out = temporary(collections, options).into_sentences();
         return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
@@ -93,49 +94,31 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
 
 /// The temporary collections that are left out, in words.
 pub(super) fn temporary(collections: &[Collection], options: &ImportOptions) -> Few {
-    let left_out = collections.iter().filter(|c| c.is_temporary() && is_wanted(&c.namespace(), options));
+    let left_out = collections.iter().filter(|c| c.is_temporary() && options.filter.takes(&c.namespace()));
     let mut named = Few::up_to(LISTED);
     named.extend(left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())));
     named
-}
-
-fn is_wanted(namespace: &Namespace, options: &ImportOptions) -> bool {
-    let of_database = options.databases.is_empty() || options.databases.contains(&namespace.database);
-    of_database && passes(namespace, &options.include, &options.exclude)
-}
-
-/// Whether these patterns let a namespace through.
-#[must_use]
-pub fn passes(namespace: &Namespace, include: &[NamespacePattern], exclude: &[NamespacePattern]) -> bool {
-    let included = include.is_empty() || include.iter().any(|p| p.matches(namespace));
-    included && !exclude.iter().any(|p| p.matches(namespace))
 }
 
 /// What a backup was asked to hold, and could.
 #[derive(Debug)]
 pub(in crate::engine) struct AskedFor {
     left_out: HashSet<Namespace>,
-    databases: Vec<String>,
-    include: Vec<NamespacePattern>,
-    exclude: Vec<NamespacePattern>,
+    filter: NamespaceFilter,
 }
 
 impl AskedFor {
     pub(in crate::engine) fn of(manifest: &Manifest) -> Result<Self> {
         let settings = &manifest.settings;
-        let parse = |texts: &[String]| texts.iter().map(|t| NamespacePattern::parse(t)).collect::<Result<Vec<_>>>();
         Ok(Self {
             left_out: manifest.left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection)).collect(),
-            databases: settings.databases.clone(),
-            include: parse(&settings.include)?,
-            exclude: parse(&settings.exclude)?,
+            filter: NamespaceFilter::parse(&settings.databases, &settings.include, &settings.exclude)?,
         })
     }
 
     /// Whether it would have held this namespace, had it been on the source.
     pub(in crate::engine) fn has(&self, namespace: &Namespace) -> bool {
-        let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
-        of_database && passes(namespace, &self.include, &self.exclude) && !namespace.is_of_an_import()
+        self.filter.takes(namespace) && !namespace.is_of_an_import()
     }
 
     /// The same, but for what was there and could not be part of it.
@@ -158,7 +141,7 @@ fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Op
     }
     let asked = options.database.as_deref();
     // Whoever chooses a database by its name does not mean another one.
-    let in_path = in_path.filter(|_| databases.len() == 1 && options.databases.is_empty());
+    let in_path = in_path.filter(|_| databases.len() == 1 && options.filter.databases.is_empty());
     let Some(new) = asked.or(in_path) else { return Ok(None) };
     check_database(new)?;
     if databases.len() > 1 {
@@ -198,7 +181,8 @@ impl Naming<'_> {
         };
         for name in renamed.chain(by_database) {
             let comes_here = self.of(&name)? == *standing;
-            if comes_here && databases.contains(&name.database) && is_wanted(&name, self.options) && asked_for.could_have(&name) {
+            if comes_here && databases.contains(&name.database) && self.options.filter.takes(&name) && asked_for.could_have(&name)
+            {
                 return Ok(true);
             }
         }

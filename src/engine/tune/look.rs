@@ -91,14 +91,8 @@ pub(super) async fn look(uri: &MongoUri, options: &TuneOptions, most_readers: us
 async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> Result<Looked> {
     let how = ConnectOptions { pool: u32::try_from(most_readers).unwrap_or(8), selection_timeout: Some(SELECTION_TIMEOUT) };
     let mut connection = Connection::open(uri, how).await?;
-    let databases = match (options.databases.as_slice(), uri.database()) {
-        ([], Some(named)) => vec![named.to_owned()],
-        (given, _) => given.to_vec(),
-    };
     let selection = Selection {
-        databases,
-        include: options.include.clone(),
-        exclude: options.exclude.clone(),
+        filter: options.filter.clone().or_in(uri.database()),
         allow_empty: false,
         idle_excludes: false,
         documents: discover::Documents::All,

@@ -1,7 +1,6 @@
 //! Names and patterns that a request asks for: how many are taken, and what of them makes sense.
 
 use crate::error::{Error, Result};
-use crate::names::NamespacePattern;
 
 /// The most names and patterns that are taken with one request: each is kept in its job, and compared with every name.
 const MOST_NAMES: usize = 1000;
@@ -27,10 +26,6 @@ pub(super) fn some<'r>(what: &str, given: &'r Option<Vec<String>>) -> Result<&'r
         Some([]) => Err(Error::usage(format!("{what} is empty")).hint(format!("leave {what} out, or name at least one"))),
         given => Ok(given.unwrap_or_default()),
     }
-}
-
-pub(super) fn patterns(what: &str, given: &Option<Vec<String>>) -> Result<Vec<NamespacePattern>> {
-    some(what, given)?.iter().map(|text| NamespacePattern::parse(text)).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::asked::{bounded, patterns, some};
+use super::asked::{bounded, some};
 use super::import;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
@@ -13,7 +13,7 @@ use crate::engine::import::{self as engine, ImportOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::mongo::MongoUri;
-use crate::names::{self, BackupName, SYSTEM_DATABASES};
+use crate::names::{self, BackupName, NamespaceFilter, SYSTEM_DATABASES};
 use crate::service::inner::Inner;
 use crate::service::job::{Job, JobId, JobKind, Trigger};
 use crate::service::jobs::{Failure, JobContext};
@@ -58,9 +58,7 @@ impl Asked {
             }
         }
         let options = BackupOptions {
-            databases: databases.to_vec(),
-            include: patterns("include", &request.include)?,
-            exclude: patterns("exclude", &request.exclude)?,
+            filter: NamespaceFilter::parse(databases, some("include", &request.include)?, some("exclude", &request.exclude)?)?,
             tuning: service.config.tuning,
             ..BackupOptions::default()
         };

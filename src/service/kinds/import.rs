@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::{bounded, patterns};
+use super::asked::{bounded, some};
 use crate::clock;
 use crate::engine::import::{self, ImportOptions, ImportReport};
 use crate::engine::record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::MongoUri;
-use crate::names::BackupName;
+use crate::names::{BackupName, NamespaceFilter};
 use crate::repository::catalog::Backup;
 use crate::service::inner::Inner;
 use crate::service::job::{Job, JobId, JobKind, Trigger};
@@ -58,8 +58,7 @@ pub(super) fn claims(databases: BTreeSet<String>) -> BTreeSet<Claim> {
 fn options(service: &Inner, request: &ImportRequest) -> Result<ImportOptions> {
     Ok(ImportOptions {
         database: request.database_name.clone(),
-        include: patterns("include", &request.include)?,
-        exclude: patterns("exclude", &request.exclude)?,
+        filter: NamespaceFilter::parse(&[], some("include", &request.include)?, some("exclude", &request.exclude)?)?,
         mode: request.mode.map_or_else(Default::default, Into::into),
         tuning: service.config.tuning,
         ..ImportOptions::default()

@@ -11,6 +11,7 @@ use mongodb::Client;
 use serde_json::Value;
 
 use super::import;
+use crate::support::backups::without;
 use crate::support::cli::Cli;
 use crate::support::server::Server;
 
@@ -67,7 +68,7 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     assert_eq!(without_ids(&found(&client, "ring").await), (2..6).map(|n| doc! { "a": n }).collect::<Vec<_>>());
 
     // A second time, merged: what has an `_id` is replaced, the others are new.
-    let merge = ImportOptions { mode: ImportMode::Merge, exclude: patterns("shop.ring"), ..ImportOptions::default() };
+    let merge = ImportOptions { mode: ImportMode::Merge, filter: without(&["shop.ring"]), ..ImportOptions::default() };
     import(root.path(), &server.uri(), &merge).await.unwrap();
     let counts = (found(&client, "bare").await.len(), found(&client, "mixed").await.len());
     assert_eq!(counts, (10, 6));
@@ -83,10 +84,6 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     let out = root.path().join("out");
     cli.json(&["export", name, "--format", "dir", "--out", out.to_str().unwrap()]).await;
     assert_eq!(std::fs::read(out.join("shop/bare.bson")).unwrap(), bytes);
-}
-
-fn patterns(text: &str) -> Vec<bsonvault::names::NamespacePattern> {
-    vec![bsonvault::names::NamespacePattern::parse(text).unwrap()]
 }
 
 /// The server writes what it is sent, and its reply is lost.

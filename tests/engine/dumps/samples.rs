@@ -2,10 +2,11 @@
 
 use bsonvault::engine::import::{DumpOptions, DumpSource, ImportMode, ImportOptions};
 use bsonvault::format::manifest::ClusterTime;
-use bsonvault::names::{Namespace, NamespacePattern};
+use bsonvault::names::Namespace;
 
 use super::expected::differences;
 use super::{empty, gunzip, import, import_with, open, options, sample};
+use crate::support::backups::{matching, without};
 use crate::support::bank;
 use crate::support::cli::Cli;
 use crate::support::server::Server;
@@ -38,14 +39,14 @@ async fn a_sample_replaces_what_stands_there_and_leaves_the_rest() {
     let uri = server.uri();
     client.database("zoo").collection("people").insert_one(bson::doc! { "_id": "old" }).await.unwrap();
     client.database("zoo").collection("mine").insert_one(bson::doc! { "_id": 1 }).await.unwrap();
-    let only = ImportOptions { include: vec![NamespacePattern::parse("zoo.people").unwrap()], ..ImportOptions::default() };
+    let only = ImportOptions { filter: matching(&["zoo.people"]), ..ImportOptions::default() };
     let refused = import(&sample("dir"), &uri, &ImportOptions { mode: ImportMode::Fail, ..only.clone() }).await.unwrap_err();
     assert!(refused.to_string().contains("in the way"), "{refused}");
     let report = import(&sample("dir"), &uri, &only).await.unwrap();
     assert_eq!(report.collections.len(), 1);
     assert_eq!(client.database("zoo").collection::<bson::Document>("mine").count_documents(bson::doc! {}).await.unwrap(), 1);
     client.database("zoo").collection::<bson::Document>("mine").drop().await.unwrap();
-    let rest = ImportOptions { exclude: vec![NamespacePattern::parse("zoo.people").unwrap()], ..ImportOptions::default() };
+    let rest = ImportOptions { filter: without(&["zoo.people"]), ..ImportOptions::default() };
     import(&sample("all.archive.gz"), &uri, &rest).await.unwrap();
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use bson::{Document, doc};
 use bsonvault::engine::export::{ExportOptions, Format};
 use bsonvault::format::manifest::CollectionKind;
-use bsonvault::names::NamespacePattern;
 
 use super::reader::{gunzip, read};
 use super::{TWICE, check_metadata, collection, exported, gzip, raw, taken};
+use crate::support::backups::filter;
 use crate::support::cli::{Cli, finish};
 use crate::support::vault::Vault;
 
@@ -91,10 +91,8 @@ async fn a_part_holds_what_its_patterns_let_through() {
     let backup = taken(&vault, false).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("part");
-    let patterns = |texts: &[&str]| texts.iter().map(|text| NamespacePattern::parse(text).unwrap()).collect();
     let part = |include: &[&str], exclude: &[&str]| ExportOptions {
-        include: patterns(include),
-        exclude: patterns(exclude),
+        filter: filter(include, exclude),
         ..ExportOptions::of(Format::Archive)
     };
     let report = exported(&vault, &backup, &part(&["kinds.*", "oplog.*"], &["*.p*a*n*"]), &file).await.unwrap();

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format, look};
 use bsonvault::error::ErrorKind;
-use bsonvault::names::NamespacePattern;
 
 use super::reader::{gunzip, read};
 use super::{collection, exported, gzip, raw, taken};
+use crate::support::backups::matching;
 use crate::support::vault::{Vault, with_manifest};
 
 /// Every file below a directory, by its path.
@@ -42,8 +42,7 @@ fn inside(directory: &Path) -> Vec<String> {
 }
 
 fn over(options: ExportOptions, include: &[&str]) -> ExportOptions {
-    let include = include.iter().map(|text| NamespacePattern::parse(text).unwrap()).collect();
-    ExportOptions { force: true, include, ..options }
+    ExportOptions { force: true, filter: matching(include), ..options }
 }
 
 #[tokio::test]

@@ -7,14 +7,13 @@ use bsonvault::error::ErrorKind;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ClusterTime, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::names::NamespacePattern;
 use bsonvault::repository::backend::Store;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use mongodb::Database;
 
 use super::exported;
 use super::reader::read;
-use crate::support::backups::{divided, fill_large};
+use crate::support::backups::{divided, fill_large, matching};
 use crate::support::bank::{Bank, BankOptions};
 use crate::support::server::Server;
 use crate::support::vault::{Vault, insert};
@@ -127,8 +126,8 @@ async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have
 
     // A part: nothing about others is left in it, also inside of transactions.
     let part = directory.path().join("part");
-    let include = vec![NamespacePattern::parse("d.journal").unwrap(), NamespacePattern::parse("d.left").unwrap()];
-    exported(&vault, &backup, &ExportOptions { include, ..ExportOptions::of(Format::Dir) }, &part).await.unwrap();
+    let filter = matching(&["d.journal", "d.left"]);
+    exported(&vault, &backup, &ExportOptions { filter, ..ExportOptions::of(Format::Dir) }, &part).await.unwrap();
     let bytes = std::fs::read(part.join("oplog.bson")).unwrap();
     let mut operations = 0;
     for entry in Documents::of(&bytes) {
@@ -159,7 +158,7 @@ async fn a_slice_that_renames_is_refused_and_what_it_is_not_about_is_exported() 
     assert!(error.to_string().contains("d.other was renamed to d.renamed"), "{error}");
     assert!(error.hint_text().unwrap().contains("import it into a server, back that up"), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    let include = vec![NamespacePattern::parse("d.large").unwrap()];
-    let report = exported(&vault, &backup, &ExportOptions { include, ..ExportOptions::of(Format::Dir) }, &to).await.unwrap();
+    let filter = matching(&["d.large"]);
+    let report = exported(&vault, &backup, &ExportOptions { filter, ..ExportOptions::of(Format::Dir) }, &to).await.unwrap();
     assert!(report.oplog.unwrap().entries > 10, "{report:?}");
 }

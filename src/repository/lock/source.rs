@@ -75,7 +75,11 @@ pub async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heart
             Verdict::GiveWay((other, heartbeat)) => return Err(busy(other, heartbeat)),
             Verdict::Wait => {}
         }
-        cx.unless_cancelled(async { Ok(tokio::time::sleep(PAUSE).await) }).await?;
+        let pause = async {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
+        };
+        cx.unless_cancelled(pause).await?;
     }
 }
 

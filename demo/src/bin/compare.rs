@@ -4,7 +4,7 @@
 //! where they differ.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
-#[path = "../tests/support/compare.rs"]
+#[path = "../../../tests/support/compare.rs"]
 #[expect(clippy::unwrap_used, unreachable_pub, reason = "it is made for tests, which fail by panicking")]
 mod compare;
 

@@ -180,7 +180,7 @@ fn limit(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "the source",
         Limit::Rate => "BACKUP_MAX_MBIT",
-        Limit::CpuPool => "compression",
+        Limit::Cpu => "compression",
         Limit::Disk => "the disk",
     }
 }
@@ -221,7 +221,7 @@ mod tests {
                 bytes_per_second: 1e8,
                 seconds,
                 stored_bytes: 1 << 30,
-                limit: Limit::CpuPool,
+                limit: Limit::Cpu,
                 fits: true,
             },
             chosen,

@@ -40,7 +40,7 @@ pub struct Sample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The cores of this machine.
-    CpuPool,
+    Cpu,
     /// What is read from: the source or the link to it.
     Source,
     /// What is written to.
@@ -52,7 +52,7 @@ impl Sample {
     #[must_use]
     pub fn limit(&self) -> Limit {
         match *self {
-            Self { busy, .. } if busy >= BUSY => Limit::CpuPool,
+            Self { busy, .. } if busy >= BUSY => Limit::Cpu,
             Self { starved, .. } if starved >= STARVED => Limit::Source,
             _ => Limit::Sink,
         }
@@ -137,7 +137,7 @@ impl ConcurrencyController {
             return self.now;
         }
         self.rest = self.rest.saturating_sub(1);
-        if sample.limit() == Limit::CpuPool {
+        if sample.limit() == Limit::Cpu {
             // More only take memory.
             self.now = (self.now - 1).max(self.least);
         } else if self.rest == 0 && self.now < self.most && sample.bytes > 0 {
@@ -174,7 +174,7 @@ impl LevelController {
         if self.rest == 0 {
             self.ceiling = LEVELS.len() - 1;
         }
-        if sample.limit() == Limit::CpuPool {
+        if sample.limit() == Limit::Cpu {
             if self.place > 0 {
                 self.place -= 1;
                 (self.ceiling, self.rest) = (self.place, REST);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_sets_the_pace_is_told_apart() {
-        assert_eq!(sample(1, 0.9, 0.9).limit(), Limit::CpuPool);
+        assert_eq!(sample(1, 0.9, 0.9).limit(), Limit::Cpu);
         assert_eq!(sample(1, 0.4, 0.9).limit(), Limit::Source);
         assert_eq!(sample(1, 0.4, 0.1).limit(), Limit::Sink);
     }

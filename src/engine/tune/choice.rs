@@ -108,7 +108,7 @@ pub enum Limit {
     /// The rate that was asked for.
     Rate,
     /// Compressing and hashing.
-    CpuPool,
+    Cpu,
     /// The disk that is written to.
     Disk,
 }
@@ -243,10 +243,10 @@ fn reasons(
         }
         Limit::Source => "the source, or the way from it, is what limits a backup".to_owned(),
         Limit::Rate => "BACKUP_MAX_MBIT is what limits a backup".to_owned(),
-        Limit::CpuPool if measured.shares_cores => {
+        Limit::Cpu if measured.shares_cores => {
             format!("compressing is what limits a backup, on {} that the source's server works on, too", cores(measured.cores))
         }
-        Limit::CpuPool => format!("compressing on {} is what limits a backup", cores(measured.cores)),
+        Limit::Cpu => format!("compressing on {} is what limits a backup", cores(measured.cores)),
         Limit::Disk => "the disk that is written to is what limits a backup".to_owned(),
     }];
     let slower = (fastest.2.bytes_per_second / prediction.bytes_per_second.max(1.0) - 1.0) * 100.0;
@@ -322,7 +322,7 @@ fn pace(measured: &Measured, candidate: &Candidate, readers: usize) -> (f64, Lim
     let mut slowest = (read, Limit::Source);
     for stage in [
         (measured.most.unwrap_or(f64::INFINITY), Limit::Rate),
-        (cpu, Limit::CpuPool),
+        (cpu, Limit::Cpu),
         (measured.write * candidate.ratio, Limit::Disk),
     ] {
         if stage.0 < slowest.0 {
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn a_fast_link_and_few_cores_ask_for_a_fast_level() {
         let (chosen, limit) = level(&machine(5000.0, 1));
-        assert_eq!((chosen, limit), (-1, Limit::CpuPool));
+        assert_eq!((chosen, limit), (-1, Limit::Cpu));
     }
 
     #[test]
@@ -412,7 +412,7 @@ mod tests {
     fn a_slow_disk_asks_for_smaller_segments() {
         let measured = Measured { write: 10.0 * MB, ..machine(5000.0, 4) };
         assert_eq!(level(&measured), (7, Limit::Disk));
-        assert_eq!(level(&Measured { write: 2000.0 * MB, ..measured }), (-1, Limit::CpuPool));
+        assert_eq!(level(&Measured { write: 2000.0 * MB, ..measured }), (-1, Limit::Cpu));
     }
 
     #[test]

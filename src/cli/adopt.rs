@@ -61,8 +61,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let mut fields = output::made(&report.location, manifest);
     fields["notes"] = json!(report.notes);
     fields["notImportable"] = json!(report.not_importable);
-    fields["seconds"] = json!(render::seconds(manifest));
-    Ok(Outcome::done(render::adopted(&report), output::fields(&fields)?))
+    fields["seconds"] = json!(render::backup::seconds(manifest));
+    Ok(Outcome::done(render::backup::adopted(&report), output::fields(&fields)?))
 }
 
 /// A backup in a tar file becomes one of the path as it is.
@@ -76,7 +76,7 @@ async fn unpacked(args: &Args, packed: Packed, config: &Config, cx: &Context) ->
     let manifest = &backup.manifest;
     let mut fields = output::made(&backup.location(), manifest);
     fields["unpacked"] = json!(true);
-    Ok(Outcome::done(render::backup(&backup.location(), manifest), output::fields(&fields)?))
+    Ok(Outcome::done(render::backup::taken(&backup.location(), manifest), output::fields(&fields)?))
 }
 
 /// A time in the past.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{cleaned, render, with_progress};
+use super::{render, with_progress};
 use crate::clock;
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -114,7 +114,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         };
         let mut fields = output::fields(&plan)?;
         fields.insert("dryRun".to_owned(), true.into());
-        return Ok(Outcome::done(render::plan(&plan), fields));
+        return Ok(Outcome::done(render::backup::plan(&plan), fields));
     }
     let work = async {
         match &resumed {
@@ -126,11 +126,11 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let retention = clean::after_backup(&Catalog::new(store), &config.retention, config.timezone, clock::now()).await;
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);
-    fields["seconds"] = json!(render::seconds(manifest));
-    let mut text = render::backup(&report.location, manifest);
+    fields["seconds"] = json!(render::backup::seconds(manifest));
+    let mut text = render::backup::taken(&report.location, manifest);
     if let Some(retention) = retention {
         fields["retention"] = json!(retention);
-        text += &cleaned::after_backup(&retention);
+        text += &render::clean::after_backup(&retention);
     }
     Ok(Outcome::done(text, output::fields(&fields)?))
 }

@@ -32,5 +32,10 @@ pub(super) async fn run(config: &Config) -> Result<Outcome> {
         store: Store::open(&config.path),
     };
     let report = check::run(setup).await;
-    Ok(Outcome { text: render::check(&report), json: output::fields(&report)?, failure: report.failure(), ..Outcome::default() })
+    Ok(Outcome {
+        text: render::check::check(&report),
+        json: output::fields(&report)?,
+        failure: report.failure(),
+        ..Outcome::default()
+    })
 }

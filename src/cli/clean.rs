@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::output::{self, Outcome};
-use super::{catalog, cleaned, refuse_missing};
+use super::{catalog, refuse_missing, render};
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
@@ -77,5 +77,5 @@ pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Out
     let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;
     let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, &cx.cancel).await };
     let failure = if cx.cancel.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
-    Ok(Outcome { text: cleaned::text(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
+    Ok(Outcome { text: render::clean::text(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }

@@ -260,7 +260,7 @@ async fn dump(
     fields.insert("leftOut".to_owned(), json!(manifest.left_out));
     // It is gone now.
     fields.remove("backup");
-    let text = render::dump(&report, manifest);
+    let text = render::export::dump(&report, manifest);
     Ok(match (args.is_quiet(), destination) {
         (true, _) => Outcome::done(String::new(), fields),
         (false, Destination::Stdout) => {

@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
     let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config).await?;
     let work = export::run(&backup, &options, &destination, cx);
     let report = with_progress(faces, cx, work).await?;
-    let text = render::export(&report);
+    let text = render::export::export(&report);
     if destination == Destination::Stdout {
         // What is on standard output is the archive, and nothing else.
         output::to_stderr(&text);

@@ -241,12 +241,12 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
     if dry_run {
         let summary = plan.summary();
         plan.close().await;
-        let text = render::restore_plan(&summary);
+        let text = render::import::plan(&summary);
         let more = Map::from_iter([("dryRun".to_owned(), true.into())]);
         return Ok(Outcome { text, long: output::long(summary, more), ..Outcome::default() });
     }
     if faces != Faces::Silent {
-        output::to_stderr(&render::restore_plan(&plan.summary()));
+        output::to_stderr(&render::import::plan(&plan.summary()));
     }
     if !yes {
         if !overwrites.is_empty()
@@ -270,7 +270,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
         many => Some(format!("{many} indexes could not be built")),
     };
     let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
-    let text = render::import(&report);
+    let text = render::import::done(&report);
     // Who asked for every document makes a failure of those that were not added, and shows the report with it.
     if failure.is_some() || report.not_added > 0 {
         return Ok(Outcome { text, json: output::fields(&report)?, failure, ..Outcome::default() });
@@ -294,7 +294,7 @@ fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
     };
     let hint = "give --yes to do it, with --keep-replaced so that it can be undone, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--as, \
                 --rename), nothing is overwritten";
-    Loss { what, each: overwrites.iter().map(render::overwrite).collect(), hint: hint.to_owned() }
+    Loss { what, each: overwrites.iter().map(render::import::overwrite).collect(), hint: hint.to_owned() }
 }
 
 /// What is imported.

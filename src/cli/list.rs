@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config) -> Result<Outcome> {
     }
     let entries: Vec<Value> = backups.iter().zip(provenance::groups(&backups)).map(|(s, group)| entry(s, group)).collect();
     let fields = json!({ "path": location, "backups": entries });
-    let mut text = render::list(&location, &backups, now);
+    let mut text = render::backup::list(&location, &backups, now);
     // For a person, and not for a program that reads a pipe.
     if !backups.is_empty() && std::io::stdout().is_terminal() {
         text += &format!("\n{LEGEND}");

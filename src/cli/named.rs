@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{catalog, meant, output, provenance};
+use super::{catalog, meant, output, render};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -58,7 +58,7 @@ fn refuse_two(asked: &str) -> Result<()> {
 }
 
 fn said(latest: &Latest) -> String {
-    let of = provenance::line(&latest.provenance);
+    let of = render::provenance::line(&latest.provenance);
     let others = match latest.groups {
         0 | 1 => String::new(),
         many => format!("; there are backups of {many} sources or selections here, and this is the newest of all"),

@@ -26,5 +26,5 @@ pub(super) async fn run(args: Args, config: &Config, json: bool) -> Result<Outco
         return Ok(Outcome { long: output::long(described, Map::new()), ..Outcome::default() });
     }
     let checks = backup.checks().await;
-    Ok(Outcome { text: render::show(&backup.location(), &backup.manifest, &checks), ..Outcome::default() })
+    Ok(Outcome { text: render::backup::show(&backup.location(), &backup.manifest, &checks), ..Outcome::default() })
 }

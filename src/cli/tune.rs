@@ -5,7 +5,7 @@ use serde_json::json;
 use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
-use super::{tuned, with_progress};
+use super::{render, with_progress};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::tune::{self, TuneOptions, Wanted};
@@ -56,6 +56,6 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let (store, source) = (Store::open(&config.path)?, config.source()?);
     let report = with_progress(faces, cx, tune::run(&source, &store, &options, cx)).await?;
     let mut fields = output::fields(&report)?;
-    fields.insert("lines".to_owned(), json!(tuned::lines(report.choice)));
-    Ok(Outcome::done(tuned::text(&report), fields))
+    fields.insert("lines".to_owned(), json!(render::tune::lines(report.choice)));
+    Ok(Outcome::done(render::tune::text(&report), fields))
 }

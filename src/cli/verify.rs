@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
         Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name)).hint(HINT)
     });
-    Ok(Outcome { text: render::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
+    Ok(Outcome { text: render::check::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
 }
 
 async fn drill(args: &Args, config: &Config, backup: &Backup, target: &MongoUri, faces: Faces, cx: &Context) -> Result<Outcome> {
@@ -94,7 +94,7 @@ async fn drill(args: &Args, config: &Config, backup: &Backup, target: &MongoUri,
         Ok(report) => {
             let mut fields = output::fields(&report)?;
             fields.insert("restore".to_owned(), true.into());
-            Ok(Outcome::done(render::drill(&report), fields))
+            Ok(Outcome::done(render::import::test_restore(&report), fields))
         }
         // As without a drill: something does not match.
         Err(e) if e.kind() == ErrorKind::Damaged => {

@@ -2,13 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 use crate::format::manifest::RawValue;
 use crate::names::Namespace;
-
-/// BSON's type bytes that matter here.
-const STRING: u8 = 0x02;
-const DOCUMENT: u8 = 0x03;
-const ARRAY: u8 = 0x04;
 
 /// How deep pipelines are nested at most: servers stop at 20 views and at 200 levels.
 const DEEPEST: usize = 200;
@@ -29,8 +25,8 @@ pub(super) fn renamed(
     for element in Elements::of(options.bson.as_bytes())? {
         let Element { kind, name, value } = element?;
         match (name, kind) {
-            (b"viewOn", STRING) => renaming.name(&mut renamed, "viewOn", value, &mut changed)?,
-            (b"pipeline", ARRAY) => renamed.element(ARRAY, name, &renaming.pipeline(value, DEEPEST, &mut changed)?),
+            (b"viewOn", kind::STRING) => renaming.name(&mut renamed, "viewOn", value, &mut changed)?,
+            (b"pipeline", kind::ARRAY) => renamed.element(kind::ARRAY, name, &renaming.pipeline(value, DEEPEST, &mut changed)?),
             _ => renamed.element(kind, name, value),
         }
     }
@@ -48,7 +44,7 @@ impl Renaming<'_> {
     fn name(&self, to: &mut Writer, field: &str, value: &[u8], changed: &mut bool) -> Result<()> {
         let text = value.get(4..value.len().saturating_sub(1)).and_then(|text| std::str::from_utf8(text).ok());
         let Some(text) = text else {
-            to.element(STRING, field, value);
+            to.element(kind::STRING, field, value);
             return Ok(());
         };
         let new = (self.rename)(&Namespace::new(&*self.from.database, text))?;
@@ -73,7 +69,7 @@ impl Renaming<'_> {
         for element in Elements::of(array)? {
             let Element { kind, name, value } = element?;
             match kind {
-                DOCUMENT if depth > 0 => renamed.element(kind, name, &self.stage(value, depth - 1, changed)?),
+                kind::DOCUMENT if depth > 0 => renamed.element(kind, name, &self.stage(value, depth - 1, changed)?),
                 _ => renamed.element(kind, name, value),
             }
         }
@@ -85,11 +81,11 @@ impl Renaming<'_> {
         for element in Elements::of(stage)? {
             let Element { kind, name, value } = element?;
             match (name, kind) {
-                (b"$unionWith", STRING) => self.name(&mut renamed, "$unionWith", value, changed)?,
-                (b"$lookup" | b"$graphLookup" | b"$unionWith", DOCUMENT) => {
+                (b"$unionWith", kind::STRING) => self.name(&mut renamed, "$unionWith", value, changed)?,
+                (b"$lookup" | b"$graphLookup" | b"$unionWith", kind::DOCUMENT) => {
                     renamed.element(kind, name, &self.reading(value, depth, changed)?);
                 }
-                (b"$facet", DOCUMENT) => renamed.element(kind, name, &self.facet(value, depth, changed)?),
+                (b"$facet", kind::DOCUMENT) => renamed.element(kind, name, &self.facet(value, depth, changed)?),
                 _ => renamed.element(kind, name, value),
             }
         }
@@ -102,9 +98,9 @@ impl Renaming<'_> {
         for element in Elements::of(specification)? {
             let Element { kind, name, value } = element?;
             match (name, kind) {
-                (b"from", STRING) => self.name(&mut renamed, "from", value, changed)?,
-                (b"coll", STRING) => self.name(&mut renamed, "coll", value, changed)?,
-                (b"pipeline", ARRAY) => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
+                (b"from", kind::STRING) => self.name(&mut renamed, "from", value, changed)?,
+                (b"coll", kind::STRING) => self.name(&mut renamed, "coll", value, changed)?,
+                (b"pipeline", kind::ARRAY) => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
                 _ => renamed.element(kind, name, value),
             }
         }
@@ -116,7 +112,7 @@ impl Renaming<'_> {
         for element in Elements::of(facets)? {
             let Element { kind, name, value } = element?;
             match kind {
-                ARRAY => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
+                kind::ARRAY => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
                 _ => renamed.element(kind, name, value),
             }
         }

@@ -2,8 +2,7 @@
 
 use indicatif::BinaryBytes;
 
-use super::provenance;
-use super::render::plain;
+use super::{plain, provenance};
 use crate::engine::clean::{CleanReport, Group, Retention};
 
 /// Every backup that there was, a line each, those that count together below one heading; and the sum.

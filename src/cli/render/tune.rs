@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
-use super::render::{count, plain, right_align, source, table};
+use super::{count, plain, right_align, source, table};
 use crate::engine::tune::{Choice, Limit, Row, TuneReport, slack};
 use crate::format::frame;
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::render::plain;
+use super::plain;
 use crate::format::checks::{Check, CheckKind, Checks};
 
 /// In one cell: `never`, or the check that decides, and the drill where that is another one.

@@ -1,6 +1,6 @@
 //! Where a backup came from and what was asked for, in a few words.
 
-use super::render::plain;
+use super::plain;
 use crate::format::manifest::DUMP_SCHEME;
 use crate::repository::catalog::Provenance;
 use crate::repository::catalog::provenance::{BriefSource, Selection};

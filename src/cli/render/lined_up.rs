@@ -2,7 +2,7 @@
 
 use comfy_table::{ColumnConstraint, Row, Table, Width};
 
-use super::render::{right_align, table};
+use super::{right_align, table};
 
 /// The rows of a part.
 const PART: usize = 1_000;

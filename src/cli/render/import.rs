@@ -1,0 +1,239 @@
+//! Imports: what one will do, what it did, and a test restore that passed.
+
+use std::collections::HashMap;
+
+use indicatif::{BinaryBytes, HumanCount};
+
+use super::lined_up::lined_up;
+use super::{count, counted, documents, plain};
+use crate::engine::import::{
+    ImportMode, ImportPlan, ImportReport, ImportedCollection, IndexMode, Overwriting, PlannedNamespace, PlannedOverwrite,
+};
+use crate::engine::test_restore::TestRestoreReport;
+
+/// What an import will do.
+#[must_use]
+pub fn plan(plan: &ImportPlan) -> String {
+    let overwrites: HashMap<String, &PlannedOverwrite> =
+        plan.overwrites.iter().flatten().map(|o| (o.namespace.to_string(), o)).collect();
+    let held_by = |name: &String| overwrites.get(name).and_then(|overwritten| held(overwritten));
+    let rows = || plan.collections.iter().map(|c| planned(plan, c, held_by(&c.to)));
+    let header = ["namespace", "becomes", "type", "documents", "size", "indexes", "what stands there"];
+    let table = lined_up(header, &[3, 4, 5], rows);
+    let mut text = format!("backup       {}\ntarget       {}\n\n{table}\n", plan.backup, plan.target);
+    match plan.indexes {
+        IndexMode::Now => {}
+        IndexMode::Skip => text += "indexes are not built\n",
+        IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
+    }
+    if let Some(oplog) = &plan.oplog {
+        text += &format!("the oplog is replayed up to {}: {} entries\n", oplog.to, HumanCount(oplog.entries));
+    }
+    if matches!(plan.mode, ImportMode::Merge | ImportMode::Add) {
+        text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
+    }
+    for namespace in &plan.prunes {
+        let held = held_by(namespace).map(|held| format!(" ({held})")).unwrap_or_default();
+        text += &format!("dropped: {} is not in the backup{held}\n", plain(namespace));
+    }
+    for left_out in &plan.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    text
+}
+
+/// What is to become of one namespace; `held` is how much what stands there holds, where that is overwritten.
+fn planned(plan: &ImportPlan, c: &PlannedNamespace, held: Option<String>) -> [String; 7] {
+    let standing = match (&c.replaces, plan.mode, plan.indexes) {
+        (None, ..) => "nothing".to_owned(),
+        (Some(kind), _, IndexMode::Only) => format!("a {kind}"),
+        (Some(kind), ImportMode::Merge, _) => format!("a {kind}, merged into"),
+        (Some(kind), ImportMode::Add, _) => format!("a {kind}, added to"),
+        (Some(kind), ..) => format!("a {kind}, replaced"),
+    };
+    [
+        plain(&c.from),
+        if c.to == c.from { "the same".to_owned() } else { plain(&c.to) },
+        c.kind.to_string(),
+        c.documents.map_or_else(String::new, |documents| counted(c.kind, documents)),
+        c.bytes.map_or_else(String::new, |bytes| BinaryBytes(bytes).to_string()),
+        HumanCount(c.indexes).to_string(),
+        held.map_or_else(|| standing.clone(), |held| format!("{standing} ({held})")),
+    ]
+}
+
+/// Something that holds documents and is overwritten.
+#[must_use]
+pub fn overwrite(overwrite: &PlannedOverwrite) -> String {
+    let held = held(overwrite).unwrap_or_else(|| "documents that cannot be counted".to_owned());
+    let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
+    let backup = overwrite.backup_documents.map(|documents| format!("{} of the backup", count(documents, unit)));
+    let fate = match overwrite.action {
+        Overwriting::Replaced => format!("replaced by {}", backup.as_deref().unwrap_or("the dump's")),
+        Overwriting::Merged => format!("merged with {}", backup.as_deref().unwrap_or("the dump's")),
+        Overwriting::Dropped => "not in the backup, dropped".to_owned(),
+    };
+    format!("{} ({held}; {fate})", plain(&overwrite.namespace.to_string()))
+}
+
+/// How much it holds, where that is known.
+fn held(overwrite: &PlannedOverwrite) -> Option<String> {
+    let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
+    overwrite.documents.map(|documents| count(documents, unit))
+}
+
+/// What an import did.
+#[must_use]
+pub fn done(report: &ImportReport) -> String {
+    let table = if report.added.is_some() { added(report) } else { imported(report) };
+    let data = match report.added {
+        Some(added) => format!(
+            "{} added in {}, {} were there already",
+            documents(added, 0),
+            count(report.collections.len() as u64, "collection"),
+            HumanCount(report.not_added)
+        ),
+        None => format!(
+            "{} in {}, {}",
+            documents(report.documents, report.buckets),
+            count(report.collections.len() as u64, "collection"),
+            BinaryBytes(report.bytes)
+        ),
+    };
+    let mut text = format!(
+        "backup       {}\ntarget       {}\ndata         {data}\ntook         {:.1} s\n\n{table}\n",
+        report.backup,
+        report.target,
+        report.milliseconds as f64 / 1000.0,
+    );
+    if let Some(replayed) = &report.replayed {
+        text += &format!("replayed     {} operations of the oplog, up to {}\n", HumanCount(replayed.operations), replayed.to);
+    }
+    if report.passed_over > 0 {
+        text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
+    }
+    text += &changed_ids(&report.collections);
+    if report.not_added > 0 {
+        text += &format!("not added    {}: others stand in the target in their places\n", count(report.not_added, "document"));
+    }
+    if report.overwritten > 0 {
+        text += &format!(
+            "overwritten  {}, of which the dump holds more than its capped collection\n",
+            count(report.overwritten, "document")
+        );
+    }
+    if report.users + report.roles > 0 {
+        text += &format!(
+            "added        {}, {}, but for those that are there already\n",
+            count(report.users, "user"),
+            count(report.roles, "role")
+        );
+    }
+    for namespace in &report.pruned {
+        text += &format!("dropped: {} is not in the backup\n", plain(namespace));
+    }
+    for kept in report.kept.iter().flatten() {
+        let place = kept.kept_as.as_deref().map_or_else(|| "its definition".to_owned(), |place| format!("as {}", plain(place)));
+        text += &format!("kept: {}, {place}\n", plain(&kept.namespace));
+    }
+    if report.kept.is_some() {
+        text += "to undo the import: bsonvault import --undo-last; to drop what was kept: bsonvault import --drop-replaced\n";
+    }
+    for left_out in &report.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    for index in &report.skipped_indexes {
+        text += &format!("skipped: index {} of {}\n", plain(&index.name), plain(&index.namespace));
+    }
+    if !report.skipped_indexes.is_empty() {
+        text += &format!("to build them: bsonvault import {} --indexes only, with the same choices\n", report.backup);
+    }
+    for index in &report.failed_indexes {
+        let reason = index.reason.as_deref().unwrap_or_default();
+        text += &format!("failed: index {} of {}: {}\n", plain(&index.name), plain(&index.namespace), plain(reason));
+    }
+    text
+}
+
+/// A test restore that passed.
+#[must_use]
+pub fn test_restore(report: &TestRestoreReport) -> String {
+    let mut text = format!(
+        "backup       {}\npath         {}\ntarget       {} (MongoDB {})\n",
+        report.name, report.path, report.target, report.server_version
+    );
+    text += &format!(
+        "imported     {} in {}, {}, {}\ntook         {:.1} s\n",
+        documents(report.documents, report.buckets),
+        count(report.collections.len() as u64, "collection"),
+        BinaryBytes(report.bytes),
+        if report.indexes == 1 { "1 index".to_owned() } else { format!("{} indexes", HumanCount(report.indexes)) },
+        report.milliseconds as f64 / 1000.0,
+    );
+    for left_out in &report.left_out {
+        text += &format!("warning: {}\n", plain(left_out));
+    }
+    text += &changed_ids(&report.collections);
+    text + "sound: all of it came back, and what was read back is what the backup holds; the scratch databases are dropped\n"
+}
+
+/// Each namespace of an import, and whether it reads back.
+fn imported(report: &ImportReport) -> String {
+    let rows = || {
+        report.collections.iter().map(|c| {
+            [
+                plain(&c.namespace),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                BinaryBytes(c.bytes).to_string(),
+                HumanCount(c.indexes).to_string(),
+                reads_back(report, c),
+            ]
+        })
+    };
+    lined_up(["namespace", "type", "documents", "size", "indexes", "reads back"], &[2, 3, 4], rows)
+}
+
+/// Each namespace that documents were added to, and how many. What stood there before is not part of what is read back.
+fn added(report: &ImportReport) -> String {
+    let rows = || {
+        report.collections.iter().map(|c| {
+            let added = c.added.unwrap_or(c.documents);
+            [
+                plain(&c.namespace),
+                c.kind.to_string(),
+                counted(c.kind, c.documents),
+                HumanCount(added).to_string(),
+                HumanCount(c.documents.saturating_sub(added)).to_string(),
+                HumanCount(c.indexes).to_string(),
+                if c.added.is_some() { "was there".to_owned() } else { reads_back(report, c) },
+            ]
+        })
+    };
+    let header = ["namespace", "type", "documents", "added", "there already", "indexes", "reads back"];
+    lined_up(header, &[2, 3, 4, 5], rows)
+}
+
+fn reads_back(report: &ImportReport, c: &ImportedCollection) -> String {
+    match (report.not_read_back, c.digest_matches) {
+        (true, _) => "not done".to_owned(),
+        (false, true) => "the same".to_owned(),
+        (false, false) => "DIFFERENT".to_owned(),
+    }
+}
+
+/// What an import had to change in documents, as the server would have.
+fn changed_ids(collections: &[ImportedCollection]) -> String {
+    let mut text = String::new();
+    for c in collections {
+        let name = plain(&c.namespace);
+        if c.given_ids > 0 {
+            text += &format!("note: {} of {name} had no _id; each was given one\n", count(c.given_ids, "document"));
+        }
+        if c.moved_ids > 0 {
+            let documents = count(c.moved_ids, "document");
+            text += &format!("note: {documents} of {name} had an _id that was not the first field; it was moved there\n");
+        }
+    }
+    text
+}

@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "CODEC")]
     codec: Option<String>,
     /// Let zstd look for repetitions far apart in a frame, too [env: BACKUP_LONG_DISTANCE]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_distance: Option<String>,
     /// MiB of documents in a frame, 1 to 16: larger ones compress better and take more memory [env: BACKUP_FRAME_MB] [default: 4]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -61,8 +61,8 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_mbit: Option<String>,
     /// Read more slowly while the source answers later than it did [env: BACKUP_POLITE]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    polite: Option<String>,
+    #[arg(long, alias = "polite", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    adaptive_throttle: Option<String>,
     /// Read from this member of a replica set: primary, primaryPreferred, secondary, secondaryPreferred, nearest, or a document with mode, tagSets and maxStalenessSeconds [env: BACKUP_READ_PREFERENCE] [default: the URI's, else primary]
     #[arg(long, value_name = "MODE")]
     read_preference: Option<String>,
@@ -81,7 +81,7 @@ impl Args {
             long_distance: self.long_distance.clone(),
             frame_mb: self.frame_mb.clone(),
             max_mbit: self.max_mbit.clone(),
-            polite: self.polite.clone(),
+            adaptive_throttle: self.adaptive_throttle.clone(),
             read_preference: self.read_preference.clone(),
             memory_mb: self.memory_mb.clone(),
             ..Flags::default()

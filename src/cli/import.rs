@@ -38,7 +38,7 @@ const OF_AN_IMPORT: [&str; 16] = [
     "include",
     "exclude",
     "mode",
-    "prune",
+    "drop_extra",
     "indexes",
     "oplog_limit",
     "with_users",
@@ -81,8 +81,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Mode::Replace, value_name = "MODE")]
     mode: Mode,
     /// Drop collections, time series and views of the target's databases that could have come with the backup and are not in it
-    #[arg(long)]
-    prune: bool,
+    #[arg(long, alias = "prune")]
+    drop_extra: bool,
     /// Whether indexes are built
     #[arg(long, value_enum, default_value_t = Indexes::Now, value_name = "WHEN")]
     indexes: Indexes,
@@ -168,7 +168,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
             Mode::Merge => ImportMode::Merge,
             Mode::Add => ImportMode::Add,
         },
-        prune: args.prune,
+        drop_extra: args.drop_extra,
         indexes: match args.indexes {
             Indexes::Now => IndexMode::Now,
             Indexes::Skip => IndexMode::Skip,

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = level)]
     level: Option<i32>,
     /// Choose with long-distance matching, or with `=false` without
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_distance: Option<bool>,
     /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]

@@ -22,10 +22,10 @@ pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "--read
 pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "--writers");
 pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "--level");
 pub(super) const CODEC: Setting = flagged("codec", "BACKUP_CODEC", "--codec");
-pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "--long-distance");
+pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "--long");
 pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "--frame-mb");
 pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
-pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "--polite");
+pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "--adaptive-throttle");
 pub(super) const READ_PREFERENCE: Setting = flagged("read_preference", "BACKUP_READ_PREFERENCE", "--read-preference");
 pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "--memory-mb");
 pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
@@ -99,14 +99,14 @@ pub struct Flags {
     pub level: Option<String>,
     /// `--codec`
     pub codec: Option<String>,
-    /// `--long-distance`
+    /// `--long`
     pub long_distance: Option<String>,
     /// `--frame-mb`
     pub frame_mb: Option<String>,
     /// `--max-mbit`
     pub max_mbit: Option<String>,
-    /// `--polite`
-    pub polite: Option<String>,
+    /// `--adaptive-throttle`
+    pub adaptive_throttle: Option<String>,
     /// `--read-preference`
     pub read_preference: Option<String>,
     /// `--memory-mb`
@@ -131,7 +131,7 @@ impl Flags {
             (&LONG_DISTANCE, &self.long_distance),
             (&FRAME, &self.frame_mb),
             (&MAX_MBIT, &self.max_mbit),
-            (&POLITE, &self.polite),
+            (&POLITE, &self.adaptive_throttle),
             (&READ_PREFERENCE, &self.read_preference),
             (&MEMORY, &self.memory_mb),
         ]

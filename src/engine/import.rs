@@ -78,7 +78,7 @@ pub struct ImportOptions {
     /// What happens to what stands in the target.
     pub mode: ImportMode,
     /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.
-    pub prune: bool,
+    pub drop_extra: bool,
     /// Whether indexes are built.
     pub indexes: IndexMode,
     /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.

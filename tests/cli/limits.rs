@@ -121,7 +121,7 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     let uri = source.uri_through(link.port());
     // Small batches, so that it pauses often.
     let began = Instant::now();
-    let backup = cli.spawn(&["backup", "--source", &uri, "--polite", "--max-mbit", "40", "--json"]);
+    let backup = cli.spawn(&["backup", "--source", &uri, "--adaptive-throttle", "--max-mbit", "40", "--json"]);
     let path = cli.dir().join("backups");
     let is_reading =
         || std::fs::read_dir(&path).is_ok_and(|mut found| found.any(|e| e.unwrap().path().join("resume.00000.json").exists()));
@@ -161,7 +161,7 @@ async fn frames_are_as_large_as_asked_for_and_far_repetitions_are_found() {
         (taken, serde_json::from_slice::<serde_json::Value>(&manifest).unwrap())
     };
     let (plain, _) = take(&[]).await;
-    let (long, manifest) = take(&["--frame-mb", "16", "--long-distance"]).await;
+    let (long, manifest) = take(&["--frame-mb", "16", "--long"]).await;
     let stored = |taken: &serde_json::Value| taken["storedBytes"].as_u64().unwrap();
     assert!(stored(&long) * 3 < stored(&plain) * 2, "{} is not much less than {}", stored(&long), stored(&plain));
     let settings = &manifest["settings"];

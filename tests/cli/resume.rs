@@ -236,7 +236,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     failed(&cli.run(&["backup", "--resume"]).await, "there is no unfinished backup");
     slow_down(&server, 1500).await;
-    let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2", "--long-distance"]);
+    let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2", "--long"]);
     let place = wait_durable(&cli, &mut child, 1).await;
     failed(&cli.run(&["backup", "--resume"]).await, "is running");
     failed(&cli.run(&["backup", "--resume", &name(&place)]).await, "is running");
@@ -248,7 +248,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
         (["--exclude", "agreed.steady2"], "was begun with agreed.steady1*"),
         (["--level", "3"], "the level (--level, BACKUP_LEVEL) is 3"),
         (["--codec", "columns"], "the codec (--codec, BACKUP_CODEC) is columns"),
-        (["--long-distance=false", "--level=2"], "BACKUP_LONG_DISTANCE) is false, and backup"),
+        (["--long=false", "--level=2"], "BACKUP_LONG_DISTANCE) is false, and backup"),
         (["--source", &other.uri()], "is another deployment"),
     ] {
         failed(&cli.run(&["backup", "--resume", args[0], args[1]]).await, message);

@@ -78,7 +78,7 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     // What it predicts to be stored is about what a backup stores.
     let level = format!("--level={}", json["choice"]["level"]);
     let frame = format!("--frame-mb={}", json["choice"]["frameMb"]);
-    let long = format!("--long-distance={}", json["choice"]["longDistance"]);
+    let long = format!("--long={}", json["choice"]["longDistance"]);
     let made = cli.json(&["backup", "--path", "made", &level, &frame, &long]).await;
     let (predicted, stored) = (&chosen[0]["prediction"]["storedBytes"], &made["storedBytes"]);
     let off = predicted.as_f64().unwrap() / stored.as_f64().unwrap();

@@ -46,6 +46,15 @@ async fn a_verb_that_is_not_there_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn flags_are_taken_by_their_old_names() {
+    let cli = Cli::new();
+    for (old, name) in [("--polite=perhaps", "--adaptive-throttle"), ("--long-distance=perhaps", "--long")] {
+        refused(&cli.run(&["backup", old]).await, 2, name);
+    }
+    refused(&cli.run(&["import", "--cleanup", "--prune"]).await, 2, "--drop-extra");
+}
+
+#[tokio::test]
 async fn wrong_usage_is_one_json_object_too() {
     let cli = Cli::new();
     refused(&cli.run::<&str>(&[]).await, 2, "Usage:");

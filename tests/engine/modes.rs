@@ -582,7 +582,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
         manifest.left_out = vec![LeftOut { database: "shop".to_owned(), collection: "kept".to_owned(), uuid: None, reason }];
     })
     .await;
-    let without_logs = options(|o| (o.prune, o.filter) = (true, without(&["shop.log_*"])));
+    let without_logs = options(|o| (o.drop_extra, o.filter) = (true, without(&["shop.log_*"])));
     let report = vault.run(&asked, &target.uri(), &without_logs).await.unwrap();
     assert_eq!(report.pruned, Vec::<String>::new());
     assert_eq!(names(&shop).await, ["c", "gone", "gone_series", "gone_view", "kept", "log_2"]);
@@ -590,7 +590,8 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     // The plan names it first, and a dry run does no more.
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&all));
     let before = snapshot(&b).await;
-    let arguments = ["import", &path, "--yes", "--target", &uri, "--prune", "--include", "shop.*", "--exclude", "shop.log_*"];
+    let arguments =
+        ["import", &path, "--yes", "--target", &uri, "--drop-extra", "--include", "shop.*", "--exclude", "shop.log_*"];
     let plan = cli.json(&[&arguments[..], &["--dry-run"]].concat()).await;
     let named = ["shop.gone", "shop.gone_series", "shop.gone_view", "shop.kept"];
     assert_eq!(plan["prunes"], serde_json::json!(named));
@@ -608,14 +609,14 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     // Under another name, what stands there counts, and only there.
     insert(&b.database("copy"), "gone", [doc! { "_id": 1 }]).await;
     insert(&shop, "gone", [doc! { "_id": 1 }]).await;
-    let renamed = options(|o| (o.prune, o.renames, o.filter) = (true, renames(&["shop.*=copy.*"]), matching(&["shop.*"])));
+    let renamed = options(|o| (o.drop_extra, o.renames, o.filter) = (true, renames(&["shop.*=copy.*"]), matching(&["shop.*"])));
     let report = vault.run(&all, &target.uri(), &renamed).await.unwrap();
     assert_eq!(report.pruned, ["copy.gone"]);
     assert_eq!(names(&b.database("copy")).await, ["c", "log_1"]);
     assert_eq!(names(&shop).await, ["c", "gone", "log_2"]);
     // Where only indexes are built, nothing can be pruned.
-    let both = options(|o| (o.prune, o.indexes) = (true, IndexMode::Only));
-    refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["--prune"]);
+    let both = options(|o| (o.drop_extra, o.indexes) = (true, IndexMode::Only));
+    refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["--drop-extra"]);
 }
 
 #[tokio::test]
@@ -796,7 +797,7 @@ async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_n
     assert!(error.hint_text().unwrap().contains("`readWrite` and `dbAdmin`"), "{error:?}");
     assert_eq!(held().await, before);
     for mode in [ImportMode::Replace, ImportMode::Merge] {
-        vault.run(&one, &uri, &options(|o| (o.mode, o.prune) = (mode, true))).await.unwrap();
+        vault.run(&one, &uri, &options(|o| (o.mode, o.drop_extra) = (mode, true))).await.unwrap();
         assert_eq!(names(&b.database("one")).await, ["c", "strict", "v"]);
         assert_eq!(documents(&b.database("one"), "c").await, documents(&a.database("one"), "c").await);
     }
@@ -833,7 +834,7 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     let cases: [(&[&str], &[&str]); 3] = [
         (&[], &["d.c (6 documents; replaced by 5 documents", "d.e (2 documents"]),
         (&["--mode", "merge"], &["d.c (6 documents; merged with 5 documents"]),
-        (&["--prune", "--mode", "add"], &["d.gone (1 document; not in the backup, dropped)"]),
+        (&["--drop-extra", "--mode", "add"], &["d.gone (1 document; not in the backup, dropped)"]),
     ];
     for (more, named) in cases {
         let refused = cli.run(&[&["import", path.as_str()], more].concat()).await;
@@ -842,7 +843,7 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
         assert!(["--yes", "--mode", "--dry-run"].iter().all(|flag| refused.stderr.contains(flag)), "{}", refused.stderr);
         assert_eq!(snapshot(&b).await, before, "{more:?}");
     }
-    let plan = cli.json(&["import", &path, "--prune", "--dry-run"]).await;
+    let plan = cli.json(&["import", &path, "--drop-extra", "--dry-run"]).await;
     let gone = serde_json::json!({ "namespace": "d.gone", "type": "collection", "action": "dropped", "documents": 1 });
     assert_eq!((plan["overwrites"].as_array().unwrap().len(), &plan["overwrites"][2]), (3, &gone), "{plan}");
 
@@ -871,7 +872,7 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
 
     // And `--yes` says so; adding takes nothing away.
     cli.json(&["import", &path, "--mode", "add"]).await;
-    cli.json(&["import", &path, "-y", "--prune"]).await;
+    cli.json(&["import", &path, "-y", "--drop-extra"]).await;
     assert_eq!(names(&d).await, ["c", "e", "v"]);
 
     // Documents that come after it was looked at are not lost.
@@ -940,7 +941,7 @@ async fn what_was_kept_is_put_back_whole() {
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
     let (cli, path) = (Cli::new().env("MONGO_URI_LOCAL", target.uri()), path(&backup));
-    let import = ["import", &path, "--prune", "--keep-replaced", "--yes"];
+    let import = ["import", &path, "--drop-extra", "--keep-replaced", "--yes"];
     let undo = ["import", "--undo-last"];
     let before = shown(&b).await;
 

@@ -383,7 +383,7 @@ async fn what_dead_imports_and_drills_left_is_cleaned_up() {
     }
     // What it has no use for is refused.
     assert_eq!(cli.run(&["import", "--cleanup", &path]).await.code, Some(2));
-    assert_eq!(cli.run(&["import", "--cleanup", "--prune"]).await.code, Some(2));
+    assert_eq!(cli.run(&["import", "--cleanup", "--drop-extra"]).await.code, Some(2));
 }
 
 fn series() -> mongodb::options::TimeseriesOptions {

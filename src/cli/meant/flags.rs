@@ -200,7 +200,7 @@ const FLAGS: &[Meant] = &[
     (
         &["--drop", "--overwrite", "--replace"],
         &["import"],
-        "leave it out: --mode replace, the default, replaces each collection whole; --prune drops those that are not in the backup",
+        "leave it out: --mode replace, the default, replaces each collection whole; --drop-extra drops those that are not in the backup",
     ),
     (&["--force", "-f"], &["import"], "--yes overwrites what holds documents without asking"),
     (
@@ -263,7 +263,7 @@ const OTHERS: &[Meant] = &[
     (
         &["--rate-limit", "--limit-upload", "--limit-download", "--throttle", "--max-rate", "--bandwidth"],
         &["backup"],
-        "--max-mbit N limits what is read from the source, and --polite reads more slowly while it is busy",
+        "--max-mbit N limits what is read from the source, and --adaptive-throttle reads more slowly while it is busy",
     ),
     (
         &["--cron", "--interval", "--schedule"],

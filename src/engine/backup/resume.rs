@@ -118,7 +118,7 @@ fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) ->
         return Err(contradiction("the frame size (--frame-mb, BACKUP_FRAME_MB)", mb(bytes as u64), mb(was.frame_bytes)));
     }
     if let Some(long) = tuning.long_distance.filter(|long| *long != was.long_distance) {
-        let flag = "long-distance matching (--long-distance, BACKUP_LONG_DISTANCE)";
+        let flag = "long-distance matching (--long, BACKUP_LONG_DISTANCE)";
         return Err(contradiction(flag, long.to_string(), was.long_distance.to_string()));
     }
     Ok(())

@@ -34,7 +34,7 @@ pub struct Plan<'a> {
     pub(super) is_whole: bool,
     /// What stands in their databases.
     pub(super) standing: BTreeMap<String, Standing>,
-    /// What `--prune` drops.
+    /// What `--drop-extra` drops.
     pub(super) prunes: Vec<(Namespace, Option<Uuid>)>,
     /// What is to be replayed.
     pub(super) slice: Option<Slice>,
@@ -219,10 +219,9 @@ pub(super) async fn make<'a>(
     cx: &Context,
 ) -> Result<Plan<'a>> {
     keeping::refuse(options)?;
-    if options.prune && options.indexes == IndexMode::Only {
-        return Err(
-            Error::usage("--prune drops nothing where only indexes are built").hint("leave --prune out, or --indexes only")
-        );
+    if options.drop_extra && options.indexes == IndexMode::Only {
+        return Err(Error::usage("--drop-extra drops nothing where only indexes are built")
+            .hint("leave --drop-extra out, or --indexes only"));
     }
     if options.users.is_some() && options.indexes == IndexMode::Only {
         return Err(Error::usage("--with-users merges nothing where only indexes are built")
@@ -310,7 +309,7 @@ pub(super) async fn make<'a>(
         ImportMode::Fail => refuse_standing(&plan)?,
         ImportMode::Merge | ImportMode::Add => refuse_conflicts(&plan).await?,
     }
-    if options.prune {
+    if options.drop_extra {
         plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
     }
     if options.keep_replaced {

@@ -168,7 +168,7 @@ impl Naming<'_> {
         Ok(Namespace::new(database, namespace.collection.as_str()))
     }
 
-    /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--prune` goes no
+    /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--drop-extra` goes no
     /// further. `databases` are those of the backup.
     pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, asked_for: &AskedFor) -> Result<bool> {
         let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));

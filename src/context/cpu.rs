@@ -22,6 +22,12 @@ struct Shared {
     worked: AtomicU64,
 }
 
+impl Default for CpuPool {
+    fn default() -> Self {
+        Self::of_this_machine()
+    }
+}
+
 impl CpuPool {
     /// A pool for this many jobs at a time.
     #[must_use]

@@ -72,7 +72,7 @@ impl Inner {
             state,
             jobs,
             engine,
-            cx: Context::new(memory),
+            cx: Context::default(),
         };
         Ok((Arc::new(inner), interrupted))
     }

@@ -39,7 +39,7 @@ use bsonvault::mongo::Version;
 use bsonvault::names::Namespace;
 use bsonvault::pipeline::read::SegmentReader;
 use bsonvault::pipeline::write::{self as pipeline, CollectionWriter, Sizes};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::backend::Objects;
 use bsonvault::sink::CollectionSpec;
 use bsonvault::sink::insert;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -164,7 +164,7 @@ fn of_segments(criterion: &mut Criterion) {
         });
     }
     let (directory, segment) = runtime.block_on(stored(&packed));
-    let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
     for (name, checked) in [("read and proven", false), ("read and proven, documents checked", true)] {
         group.bench_function(name, |b| b.iter(|| runtime.block_on(read_segment(&store, &segment, checked))));
     }
@@ -173,7 +173,7 @@ fn of_segments(criterion: &mut Criterion) {
 
 async fn write_segments(batches: &[Batch], compressors: &Arc<Compressors>) -> TempDir {
     let directory = directory();
-    let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
     let item = Progress::default().item("shop.orders", 0, 0);
     let sizes = Sizes::of_segments(bsonvault::format::segment::TARGET);
     let writer = CollectionWriter::new(store, "shop/orders".to_owned(), compressors.clone(), sizes, CpuPool::new(1), item);
@@ -192,12 +192,12 @@ async fn stored(packed: &[(Vec<u8>, Content)]) -> (TempDir, Segment) {
     packed.iter().for_each(|(frame, content)| builder.push(frame.clone(), content));
     let finished = builder.finish();
     let object = StoredObject { key: "segment.zst".to_owned(), bytes: finished.stored_bytes, sha256: finished.sha256 };
-    Store::open(directory.path().to_str().unwrap()).unwrap().put(&object.key, finished.chunks).await.unwrap();
+    Objects::open(directory.path().to_str().unwrap()).unwrap().put(&object.key, finished.chunks).await.unwrap();
     let (documents, digest) = (finished.content.documents, finished.content.digest());
     (directory, Segment { object, raw_bytes: finished.raw_bytes, documents, digest, frames: finished.frames })
 }
 
-async fn read_segment(store: &Store, segment: &Segment, checked: bool) {
+async fn read_segment(store: &Objects, segment: &Segment, checked: bool) {
     let cpu = CpuPool::new(1);
     let mut reader = SegmentReader::open(store, segment, &cpu).await.unwrap();
     while let Some(frame) = reader.next().await.unwrap() {

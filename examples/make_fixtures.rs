@@ -21,7 +21,7 @@ use bsonvault::format::key;
 use bsonvault::format::manifest::{CollectionKind, Manifest, NEWEST_VERSION, StoredObject, Totals};
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::Namespace;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::backend::Objects;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
@@ -35,7 +35,7 @@ const SHAPE: Shape = Shape::of(700, 1500);
 async fn main() -> Result<()> {
     let directory = std::env::args().nth(1).ok_or_else(|| Error::usage("give the directory to write to: fixtures"))?;
     let root = Path::new(&directory);
-    let store = Store::open(&directory)?;
+    let store = Objects::open(&directory)?;
     for part in ["v1", "damaged", "v2", "damaged-v2", "v3"] {
         if root.join(part).exists() {
             println!("{} exists: fixtures are never written again once they are committed", root.join(part).display());
@@ -186,7 +186,7 @@ const FIRST: &str = "shop/orders.00000.bson.zst";
 const SECOND: &str = "shop/orders.00001.bson.zst";
 
 /// One sound backup of two segments, for damage.
-async fn small(store: &Store) -> Result<Manifest> {
+async fn small(store: &Objects) -> Result<Manifest> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
     archive::write_as(store, &[Given::new("shop", "orders", documents)], None, 1, Shape::of(80, 100)).await
 }
@@ -231,11 +231,11 @@ fn slice() -> Vec<Vec<u8>> {
 const SLICE: &str = "oplog.00000.bson.zst";
 
 /// Backups with a slice that is not what it should be.
-async fn damaged_slices(root: &Store) -> Result<()> {
+async fn damaged_slices(root: &Objects) -> Result<()> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
     let given = [Given::new("shop", "orders", documents)];
     let shape = Shape::of(80, 100);
-    let case = async |name: &str, entries: &[Vec<u8>]| -> Result<(Store, Manifest)> {
+    let case = async |name: &str, entries: &[Vec<u8>]| -> Result<(Objects, Manifest)> {
         let store = root.below(name).below("backup");
         let manifest = archive::write_with_oplog(&store, &given, entries, shape).await?;
         Ok((store, manifest))
@@ -289,9 +289,9 @@ fn resealed(text: &str) -> Vec<u8> {
     format!("{}{digest}{}", &text[..at], &text[end..]).into_bytes()
 }
 
-async fn damaged(root: &Store) -> Result<()> {
+async fn damaged(root: &Objects) -> Result<()> {
     // Each is made sound, then damaged, and stands beside the message it must give, with its own place written as BACKUP.
-    let case = async |name: &str| -> Result<(Store, Manifest)> {
+    let case = async |name: &str| -> Result<(Objects, Manifest)> {
         let store = root.below(name).below("backup");
         let manifest = small(&store).await?;
         Ok((store, manifest))
@@ -364,12 +364,12 @@ async fn damaged(root: &Store) -> Result<()> {
     expect("broken-document", &format!("document 0 of {FIRST}: a BSON document has a string without its NUL")).await
 }
 
-async fn put(store: &Store, key: &str, bytes: Vec<u8>) -> Result<()> {
+async fn put(store: &Objects, key: &str, bytes: Vec<u8>) -> Result<()> {
     store.put(key, vec![Bytes::from(bytes)]).await
 }
 
 /// Flips a bit of this byte; gives the SHA-256 after and before.
-async fn flip(store: &Store, key: &str, at: usize) -> Result<(Sha256Hex, Sha256Hex)> {
+async fn flip(store: &Objects, key: &str, at: usize) -> Result<(Sha256Hex, Sha256Hex)> {
     let whole = store.get(key).await?;
     let mut changed = whole.to_vec();
     changed[at] ^= 1;
@@ -378,7 +378,7 @@ async fn flip(store: &Store, key: &str, at: usize) -> Result<(Sha256Hex, Sha256H
     Ok(digests)
 }
 
-async fn edit(store: &Store, change: impl FnOnce(String) -> String) -> Result<()> {
+async fn edit(store: &Objects, change: impl FnOnce(String) -> String) -> Result<()> {
     let text = String::from_utf8_lossy(&store.get(key::MANIFEST).await?).into_owned();
     put(store, key::MANIFEST, change(text).into_bytes()).await
 }
@@ -390,7 +390,7 @@ fn segment_of(frame: Vec<u8>, claimed: u64) -> Finished {
 }
 
 /// Puts another first segment into a backup, with all its checksums and this claim of raw bytes. Gives the segment's stored bytes.
-async fn replace_first(store: &Store, mut manifest: Manifest, segment: Finished, raw: u64) -> Result<u64> {
+async fn replace_first(store: &Objects, mut manifest: Manifest, segment: Finished, raw: u64) -> Result<u64> {
     let collection = &mut manifest.collections[0];
     let first = &mut collection.segments[0];
     first.object = StoredObject { key: FIRST.to_owned(), bytes: segment.stored_bytes, sha256: segment.sha256 };

@@ -11,7 +11,7 @@ use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Documents;
 use bsonvault::format::frame::Decompressor;
 use bsonvault::format::segment::SeekTable;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::Client;
@@ -85,7 +85,7 @@ pub struct Segments(Vec<Vec<u8>>);
 
 impl Segments {
     pub async fn of(backup: &str) -> Self {
-        let Backup { store, manifest } = Catalog::new(Store::open(backup).unwrap()).find(backup).await.unwrap();
+        let Backup { store, manifest } = Catalog::new(Repository::open(backup).unwrap()).find(backup).await.unwrap();
         let mut all = Vec::new();
         for segment in manifest.collections.iter().flat_map(|collection| &collection.segments) {
             all.push(store.get(&segment.object.key).await.unwrap().to_vec());

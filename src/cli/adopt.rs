@@ -14,7 +14,7 @@ use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::unpack;
 use crate::error::{Error, Result};
 use crate::interop::{Opened, Packed};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 
 /// Flags of `adopt`.
 #[derive(Debug, clap::Args)]
@@ -49,13 +49,13 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let filter = args.filter.of(&[])?;
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
     let options = AdoptOptions { filter, created, tuning: config.tuning, ..AdoptOptions::default() };
-    let store = Store::open(&config.path)?;
+    let repository = Repository::open(&config.path)?;
     named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
     let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, &cx.cancel).await? {
         Opened::Dump(dump) => *dump,
         Opened::Backup(packed) => return unpacked(&args, packed, config, cx).await,
     };
-    let work = adopt::run(&dump, &store, &options, cx);
+    let work = adopt::run(&dump, &repository, &options, cx);
     let report = with_progress(faces, cx, work).await?;
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);

@@ -13,7 +13,7 @@ use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean;
 use crate::error::Result;
 use crate::names::{BackupName, is_latest};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::repository::catalog::Catalog;
 
 /// Flags of `backup`.
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         tuning: config.tuning,
         ..BackupOptions::default()
     };
-    let store = Store::open(&config.path)?;
+    let repository = Repository::open(&config.path)?;
     let source = config.source()?;
     let resumed = match &args.resume {
         // The newest of this source is what is taken without a name, too.
@@ -109,7 +109,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     };
     if args.dry_run {
         let plan = match &resumed {
-            Some(name) => cx.unless_cancelled(backup::plan_resume(&source, &store, name.as_ref(), &options)).await?,
+            Some(name) => cx.unless_cancelled(backup::plan_resume(&source, &repository, name.as_ref(), &options)).await?,
             None => cx.unless_cancelled(backup::plan(&source, &options)).await?,
         };
         let mut fields = output::fields(&plan)?;
@@ -118,12 +118,12 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     }
     let work = async {
         match &resumed {
-            Some(name) => backup::resume(&source, &store, name.as_ref(), &options, cx).await,
-            None => backup::run(&source, &store, &options, cx).await,
+            Some(name) => backup::resume(&source, &repository, name.as_ref(), &options, cx).await,
+            None => backup::run(&source, &repository, &options, cx).await,
         }
     };
     let report = with_progress(faces, cx, work).await?;
-    let retention = clean::after_backup(&Catalog::new(store), &config.retention, config.timezone, clock::now()).await;
+    let retention = clean::after_backup(&Catalog::new(repository), &config.retention, config.timezone, clock::now()).await;
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);
     fields["seconds"] = json!(render::backup::seconds(manifest));

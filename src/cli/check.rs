@@ -5,7 +5,7 @@ use super::render;
 use crate::config::{Config, Flags};
 use crate::engine::check::{self, Setup};
 use crate::error::Result;
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) async fn run(config: &Config) -> Result<Outcome> {
         settings: config.refuse_unknown(),
         source: config.configured_source(),
         target: config.configured_target(),
-        store: Store::open(&config.path),
+        repository: Repository::open(&config.path),
     };
     let report = check::run(setup).await;
     Ok(Outcome {

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ConsistencyKind, Manifest};
 use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::names::{Namespace, NamespaceFilter, NamespacePattern};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::repository::catalog::{Backup, Catalog};
 
 /// Its flags, and those of other verbs that do the same.
@@ -228,14 +228,14 @@ async fn dump(
 
     // 2. A backup, compressed, beside where the dump will be.
     let place = place::scratch(destination)?;
-    let store = Store::open(&place.path().to_string_lossy())?;
-    let taken = with_progress(faces, cx, backup::run(&source, &store, &options, cx)).await?;
+    let repository = Repository::open(&place.path().to_string_lossy())?;
+    let taken = with_progress(faces, cx, backup::run(&source, &repository, &options, cx)).await?;
     refuse_inconsistent(&args, &taken.manifest)?;
     let beside = match database.filter(|_| args.dump_db_users_and_roles) {
         Some(database) => export::accounts(&source, database, cx).await?,
         None => Vec::new(),
     };
-    let backup: Backup = Catalog::new(store).find(taken.name.as_str()).await?;
+    let backup: Backup = Catalog::new(repository).find(taken.name.as_str()).await?;
 
     // 3. The dump. Nothing of it is in its place before all of it is, but for what goes to standard output.
     let how = ExportOptions {

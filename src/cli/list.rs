@@ -37,7 +37,7 @@ backup takes their place.
 
 pub(super) async fn run(config: &Config) -> Result<Outcome> {
     let catalog = catalog(config)?;
-    let location = catalog.store().location();
+    let location = catalog.repository().location();
     let now = clock::now();
     let backups = catalog.list(now).await?;
     if backups.is_empty() {

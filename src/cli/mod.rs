@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::repository::catalog::Catalog;
 use output::Outcome;
 
@@ -274,15 +274,15 @@ fn working_directory() -> Result<PathBuf> {
 
 /// The catalog of the configured path.
 fn catalog(config: &Config) -> Result<Catalog> {
-    Ok(Catalog::new(Store::open(&config.path)?).within(config.tuning.memory_bytes))
+    Ok(Catalog::new(Repository::open(&config.path)?).within(config.tuning.memory_bytes))
 }
 
 /// Refuses a path that is not there: it is likely a slip, and nothing would be found in it.
 async fn refuse_missing(catalog: &Catalog) -> Result<()> {
-    if catalog.store().exists().await {
+    if catalog.repository().objects().exists().await {
         return Ok(());
     }
-    let location = catalog.store().location();
+    let location = catalog.repository().location();
     Err(Error::new(ErrorKind::NotFound, format!("backup path {location} does not exist"))
         .hint("set BACKUP_PATH or --path to the directory that holds the backups; `bsonvault backup` makes it"))
 }

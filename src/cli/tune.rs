@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::engine::tune::{self, TuneOptions, Wanted};
 use crate::error::Result;
 use crate::format::frame;
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 
 /// Flags of `tune`.
 #[derive(Debug, clap::Args)]
@@ -53,8 +53,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         wanted: Wanted { level: args.level, long_distance: args.long_distance, codec: config.tuning.codec.unwrap_or_default() },
         tuning: config.tuning,
     };
-    let (store, source) = (Store::open(&config.path)?, config.source()?);
-    let report = with_progress(faces, cx, tune::run(&source, &store, &options, cx)).await?;
+    let (repository, source) = (Repository::open(&config.path)?, config.source()?);
+    let report = with_progress(faces, cx, tune::run(&source, &repository, &options, cx)).await?;
     let mut fields = output::fields(&report)?;
     fields.insert("lines".to_owned(), json!(render::tune::lines(report.choice)));
     Ok(Outcome::done(render::tune::text(&report), fields))

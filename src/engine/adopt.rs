@@ -29,7 +29,8 @@ use crate::format::segment;
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
-use crate::repository::backend::{Lock, Store};
+use crate::repository::Repository;
+use crate::repository::backend::{Lock, Objects};
 use crate::repository::lock::heartbeat::{self, HeartbeatWriter};
 use crate::repository::lock::source as source_lock;
 use crate::sink::users::Accounts;
@@ -76,12 +77,12 @@ pub struct AdoptReport {
     pub accounts: Accounts,
 }
 
-/// Makes a backup of a dump in a new directory of `store`. It is committed whole, or nothing of it stays.
+/// Makes a backup of a dump in a new place of `repository`. It is committed whole, or nothing of it stays.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`], [`ErrorKind::Storage`], [`ErrorKind::NotFound`] where a pattern matches nothing or nothing is left, [`ErrorKind::Refused`] where the dump's
 /// oplog cannot be replayed, [`ErrorKind::Interrupted`].
-pub async fn run(dump: &Dump, store: &Store, options: &AdoptOptions, cx: &Context) -> Result<AdoptReport> {
+pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, cx: &Context) -> Result<AdoptReport> {
     let collections = select(dump, options)?;
     refuse_too_many(dump, collections.len(), options)?;
     let mut notes = dump.notes().to_vec();
@@ -89,7 +90,7 @@ pub async fn run(dump: &Dump, store: &Store, options: &AdoptOptions, cx: &Contex
         notes.push("users and roles are not part of a backup, and are left out".to_owned());
     }
     notes.iter().for_each(|note| cx.progress.note(note.as_str()));
-    let (name, place) = source_lock::claim(store).await?;
+    let (name, place) = source_lock::claim(repository).await?;
     let lock = match place.lock().await {
         Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(backup::remove(&place, error).await),
@@ -149,7 +150,7 @@ async fn adopt(
     dump: &Dump,
     collections: Vec<(usize, Collection)>,
     name: &BackupName,
-    (place, lock): (&Store, &Lock),
+    (place, lock): (&Objects, &Lock),
     options: &AdoptOptions,
     cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
@@ -171,7 +172,7 @@ async fn execute(
     name: &BackupName,
     started: DateTime<Utc>,
     options: &AdoptOptions,
-    place: &Store,
+    place: &Objects,
     cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
     // 1. Read the dump, once, and store its documents.
@@ -284,7 +285,7 @@ fn memory(options: &AdoptOptions, dump: &Dump) -> (MemoryBudget, usize) {
 
 /// Where documents go, and how.
 struct Writing<'a> {
-    place: &'a Store,
+    place: &'a Objects,
     compressors: Arc<Compressors>,
     segment_bytes: usize,
     cpu: CpuPool,

@@ -28,7 +28,8 @@ use crate::format::key;
 use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespaceFilter};
-use crate::repository::backend::{Lock, Store};
+use crate::repository::Repository;
+use crate::repository::backend::{Lock, Objects};
 use crate::repository::checkpoint::{Checkpoint, CheckpointWriter, Durable, ResumeStateOf};
 use crate::repository::lock::heartbeat::{self, HeartbeatState, HeartbeatWriter};
 use crate::repository::lock::source as source_lock;
@@ -103,11 +104,11 @@ pub async fn plan(source: &MongoUri, options: &BackupOptions) -> Result<BackupPl
 /// As for [`resume`], as far as they show before the first document is read.
 pub async fn plan_resume(
     source: &MongoUri,
-    store: &Store,
+    repository: &Repository,
     name: Option<&BackupName>,
     options: &BackupOptions,
 ) -> Result<BackupPlan> {
-    let checkpoint = resume::open(store, name, source).await?;
+    let checkpoint = resume::open(repository, name, source).await?;
     let prepared = resume::prepare(source, options, &checkpoint).await?;
     let mut plan = prepared.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
@@ -119,33 +120,33 @@ pub async fn plan_resume(
     Ok(plan)
 }
 
-/// Takes a backup of `source` into a new directory of `store`. It is committed whole; where it fails, nothing of it stays, but where the source
+/// Takes a backup of `source` into a new place of `repository`. It is committed whole; where it fails, nothing of it stays, but where the source
 /// could not be reached any more, the store is full, or a stop was asked for, and much was read already: that can be [resumed](resume).
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`], [`ErrorKind::Storage`], [`ErrorKind::SnapshotLost`] where the
 /// source no longer has the history of the moment that is read, [`ErrorKind::Refused`] where it cannot be read at one moment at all
-/// and that is not allowed, [`ErrorKind::Busy`] where another backup of the same source runs into this store and that is not allowed, [`ErrorKind::Interrupted`].
-pub async fn run(source: &MongoUri, store: &Store, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
+/// and that is not allowed, [`ErrorKind::Busy`] where another backup of the same source runs into this repository and that is not allowed, [`ErrorKind::Interrupted`].
+pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
     // What is there to be seen is seen before anything is made; `backup` makes sure.
     if !options.allow_concurrent {
-        source_lock::look(store, source.hosts()).await?;
+        source_lock::look(repository, source.hosts()).await?;
     }
-    let (name, place) = source_lock::claim(store).await?;
+    let (name, place) = source_lock::claim(repository).await?;
     let _first_is_kept = options.claimed.set(name.clone());
     let lock = match place.lock().await {
         Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(remove(&place, error).await),
     };
     let durable = Arc::new(Durable::default());
-    match backup(source, store, &name, (&place, &lock), None, options, &durable, cx).await {
+    match backup(source, repository, &name, (&place, &lock), None, options, &durable, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if options.may_be_resumed() && is_worth_keeping(&error, &durable) => Err(keep(&name, &place, error).await),
         Err(error) => Err(remove(&place, error).await),
     }
 }
 
-/// Goes on with an unfinished backup of `store`, the one of this name or the newest of this source: only the ranges that were not durable are read, at the same
+/// Goes on with an unfinished backup of `repository`, the one of this name or the newest of this source: only the ranges that were not durable are read, at the same
 /// snapshot time where the source still has that history, and else with its oplog, where that still reaches back. Where it fails, all
 /// that is durable stays.
 ///
@@ -154,16 +155,16 @@ pub async fn run(source: &MongoUri, store: &Store, options: &BackupOptions, cx: 
 /// [`ErrorKind::Usage`] where the options are not those that it was begun with; [`ErrorKind::SnapshotLost`] where neither history nor oplog reach back.
 pub async fn resume(
     source: &MongoUri,
-    store: &Store,
+    repository: &Repository,
     name: Option<&BackupName>,
     options: &BackupOptions,
     cx: &Context,
 ) -> Result<BackupReport> {
-    let mut checkpoint = resume::open(store, name, source).await?;
+    let mut checkpoint = resume::open(repository, name, source).await?;
     let (name, place) = (checkpoint.name.clone(), checkpoint.place.clone());
     let lock = checkpoint.lock.take().ok_or_else(|| source_lock::taken(&place))?;
     let durable = Arc::new(Durable::default());
-    match backup(source, store, &name, (&place, &lock), Some(checkpoint), options, &durable, cx).await {
+    match backup(source, repository, &name, (&place, &lock), Some(checkpoint), options, &durable, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if error.kind() == ErrorKind::Busy => {
             // It is as it was, and nobody works on it.
@@ -185,7 +186,7 @@ pub async fn resume(
 /// What the parts of one run share.
 #[derive(Clone, Copy)]
 struct Run<'a> {
-    place: &'a Store,
+    place: &'a Objects,
     state: &'a Arc<HeartbeatState>,
     durable: &'a Arc<Durable>,
     cx: &'a Context,
@@ -195,9 +196,9 @@ struct Run<'a> {
 #[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
 async fn backup(
     source: &MongoUri,
-    store: &Store,
+    repository: &Repository,
     name: &BackupName,
-    (place, lock): (&Store, &Lock),
+    (place, lock): (&Objects, &Lock),
     checkpoint: Option<Checkpoint>,
     options: &BackupOptions,
     durable: &Arc<Durable>,
@@ -221,7 +222,7 @@ async fn backup(
     let ready = async {
         match options.allow_concurrent {
             true => heartbeat::write(&first, place).await?,
-            false => source_lock::take(store, name, place, &first, cx).await?,
+            false => source_lock::take(repository, name, place, &first, cx).await?,
         }
         match &checkpoint {
             Some(checkpoint) => checkpoint.tidy_up(cx).await,
@@ -375,7 +376,7 @@ async fn read_all(
 }
 
 /// Removes what a failed backup wrote; what cannot be removed is named beside the failure.
-pub(super) async fn remove(place: &Store, error: Error) -> Error {
+pub(super) async fn remove(place: &Objects, error: Error) -> Error {
     match place.delete_all(key::MANIFEST).await {
         Ok(()) if error.kind() == ErrorKind::Interrupted => {
             Error::new(ErrorKind::Interrupted, "interrupted; nothing of the backup is left")
@@ -400,7 +401,7 @@ fn is_worth_keeping(error: &Error, durable: &Durable) -> bool {
 }
 
 /// Keeps what a failed backup stored, and says how it goes on.
-async fn keep(name: &BackupName, place: &Store, error: Error) -> Error {
+async fn keep(name: &BackupName, place: &Objects, error: Error) -> Error {
     for key in [key::MANIFEST, key::SHA256SUMS, key::PROGRESS] {
         if let Err(e) = place.delete(key).await {
             tracing::warn!("{key} of the unfinished backup could not be removed: {e}");

@@ -16,7 +16,7 @@ use crate::few::Few;
 use crate::format::manifest::Topology;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri, Role, Version};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::sink::Target;
 use crate::sink::kept;
 use crate::sink::leftovers::{self, Leftovers};
@@ -35,7 +35,7 @@ pub struct Setup {
     /// The target's URI, none where it is not configured.
     pub target: Result<Option<MongoUri>>,
     /// Where backups are kept.
-    pub store: Result<Store>,
+    pub repository: Result<Repository>,
 }
 
 /// What was found.
@@ -185,7 +185,7 @@ pub async fn run(setup: Setup) -> CheckReport {
 
     // 5. The path.
     let needed = source.as_ref().and_then(Reached::on_disk);
-    judge_path(&mut report, setup.store, needed).await;
+    judge_path(&mut report, setup.repository, needed).await;
 
     for reached in [source, target].into_iter().flatten() {
         reached.connection.close().await;
@@ -402,18 +402,18 @@ fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: 
     report.rights.extend(rows);
 }
 
-async fn judge_path(report: &mut CheckReport, store: Result<Store>, needed: Option<u64>) {
+async fn judge_path(report: &mut CheckReport, repository: Result<Repository>, needed: Option<u64>) {
     let subject = "path";
-    let store = match store {
-        Ok(store) => store,
+    let repository = match repository {
+        Ok(repository) => repository,
         Err(error) => return report.fail(subject, &error),
     };
-    if let Err(error) = store.try_write().await {
+    if let Err(error) = repository.try_write().await {
         return report.fail(subject, &error);
     }
-    let location = store.location();
+    let location = repository.location();
     let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
-    match (store.free_space(), needed) {
+    match (repository.free_space(), needed) {
         (None, _) => report.add(
             subject,
             Status::Warning,

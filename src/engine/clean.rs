@@ -202,7 +202,7 @@ async fn plan_among(
         match catalog.in_use(summary, now).await? {
             Some(why) => plan.kept.push(kept(summary, [why], group)),
             None => {
-                let (bytes, _) = catalog.store().below(summary.name.as_str()).measure().await?;
+                let (bytes, _) = catalog.repository().place(&summary.name).measure().await?;
                 plan.delete.push(Going { found: summary.clone(), reason: remove.reason, bytes, group });
             }
         }
@@ -250,7 +250,7 @@ pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>
     let not_found = || {
         Error::new(
             ErrorKind::NotFound,
-            format!("Database backup not found: {:?} in {}", name.as_str(), catalog.store().location()),
+            format!("Database backup not found: {:?} in {}", name.as_str(), catalog.repository().location()),
         )
         .hint("`bsonvault list` shows the backups that there are")
     };
@@ -315,7 +315,7 @@ async fn last_touched(catalog: &Catalog, summary: &Summary) -> Result<Option<Dat
     if started.is_some() && !summary.resumable {
         return Ok(started);
     }
-    let (_, written) = catalog.store().below(summary.name.as_str()).measure().await?;
+    let (_, written) = catalog.repository().place(&summary.name).measure().await?;
     let written = written.and_then(|written| written.duration_since(std::time::UNIX_EPOCH).ok());
     let written =
         written.and_then(|since| TimeDelta::from_std(since).ok()).and_then(|d| DateTime::UNIX_EPOCH.checked_add_signed(d));

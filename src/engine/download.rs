@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{checks, key, manifest};
 use crate::names::BackupName;
-use crate::repository::backend::{RegularFile, Store};
+use crate::repository::backend::{ObjectReader, Objects};
 use crate::repository::catalog::Backup;
 
 /// A tar stream is made of blocks of so many bytes, and ends with two of zeros.
@@ -73,9 +73,9 @@ impl<Lock> Download<Lock> {
     /// that is missing; [`ErrorKind::Storage`].
     pub async fn open(backup: Backup, lock: Lock) -> Result<Self> {
         let Backup { store, manifest } = backup;
+        let store = store.strict();
         // Its directory may be renamed.
-        let directory = store.directory().file_name().and_then(|name| name.to_str());
-        let name = directory.and_then(|name| BackupName::parse(name).ok()).unwrap_or_else(|| manifest.name.clone());
+        let name = store.name().and_then(|name| BackupName::parse(&name).ok()).unwrap_or_else(|| manifest.name.clone());
         let mut files = Vec::new();
 
         // 1. What the manifest commits, as it commits it.
@@ -214,13 +214,13 @@ fn header(path: &[u8], kind: EntryType, size: u64, mode: u32, mtime: u64) -> [u8
 }
 
 /// A file that is there, is a regular one, and has the size that it should.
-async fn checked(store: &Store, key: &str, expected: u64) -> Result<Entry> {
+async fn checked(store: &Objects, key: &str, expected: u64) -> Result<Entry> {
     open(store, key, expected).await?;
     Ok(Entry::file(key, expected, Content::File(key.to_owned())))
 }
 
-async fn open(store: &Store, key: &str, expected: u64) -> Result<RegularFile> {
-    let file = store.open_file(key).await?;
+async fn open(store: &Objects, key: &str, expected: u64) -> Result<ObjectReader> {
+    let file = store.open_object(key).await?;
     if file.size() != expected {
         return Err(Error::damaged(format!("{key} has {} bytes, expected {expected}", file.size()))
             .hint("`bsonvault verify` tells all that is wrong with the backup"));
@@ -229,8 +229,8 @@ async fn open(store: &Store, key: &str, expected: u64) -> Result<RegularFile> {
 }
 
 /// How the last checks ended, where that is known. The file is replaced whole by whoever checks, so it is taken whole.
-async fn checks_of(store: &Store) -> Result<Option<Entry>> {
-    let mut file = match store.open_file(key::CHECKS).await {
+async fn checks_of(store: &Objects) -> Result<Option<Entry>> {
+    let mut file = match store.open_object(key::CHECKS).await {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -241,8 +241,8 @@ async fn checks_of(store: &Store) -> Result<Option<Entry>> {
     Ok((content.len() <= limit).then(|| Entry::file(key::CHECKS, content.len() as u64, Content::Memory(content))))
 }
 
-async fn manifest_of(store: &Store) -> Result<Entry> {
-    let size = store.open_file(key::MANIFEST).await?.size();
+async fn manifest_of(store: &Objects) -> Result<Entry> {
+    let size = store.open_object(key::MANIFEST).await?.size();
     if size > manifest::LIMIT {
         return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
     }
@@ -268,7 +268,7 @@ fn with_directories(name: &BackupName, files: Vec<Entry>) -> Vec<Entry> {
 
 /// What is left to be read.
 struct Reading {
-    store: Store,
+    store: Objects,
     entries: VecDeque<Entry>,
     mtime: u64,
     /// What follows the header that was given last.
@@ -277,7 +277,7 @@ struct Reading {
 }
 
 /// All of it, piece by piece.
-fn chunks(store: Store, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item = Result<Bytes>> + Send {
+fn chunks(store: Objects, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item = Result<Bytes>> + Send {
     let reading = Reading { store, entries: entries.into(), mtime, body: None, ended: false };
     futures::stream::try_unfold(reading, |mut reading| async move {
         let chunk = reading.next().await?;
@@ -288,7 +288,7 @@ fn chunks(store: Store, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item = R
 /// What is left of an entry after its header.
 enum Body {
     Memory(Bytes),
-    File { file: RegularFile, key: String, left: u64 },
+    File { file: ObjectReader, key: String, left: u64 },
 }
 
 impl Reading {

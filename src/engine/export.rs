@@ -350,9 +350,7 @@ fn refuse_inside(backup: &Backup, destination: &Destination) -> Result<()> {
     let Destination::Path(path) = destination else { return Ok(()) };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let room = if path.is_dir() { path } else { above };
-    // One that does not exist is told later.
-    let (Ok(room), Ok(own)) = (room.canonicalize(), backup.store.directory().canonicalize()) else { return Ok(()) };
-    if room.starts_with(own) {
+    if backup.store.covers(room) {
         return Err(
             Error::usage(format!("{} would be inside the backup", path.display())).hint("choose another place with --out")
         );

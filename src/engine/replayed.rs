@@ -13,7 +13,7 @@ use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
 use crate::names::Namespace;
 use crate::oplog::catalog::{Outline, Outlined};
 use crate::pipeline::read::SegmentReader;
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 
 /// The `_id` of the last document that was read of each capped collection: type byte and value.
 pub(super) type LastRead = HashMap<Uuid, (u8, Vec<u8>)>;
@@ -29,7 +29,7 @@ pub(super) struct Followed {
 ///
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
-pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
+pub(super) async fn follow(store: &Objects, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
     let last_read = last_read(store, manifest).await?;
     let outlined = follow_from(store, manifest, oplog, listed_at, &last_read).await?;
     Ok(Followed { outlined, last_read })
@@ -40,7 +40,7 @@ pub(super) async fn follow(store: &Store, manifest: &Manifest, oplog: &OplogSlic
 /// # Errors
 /// As for [`follow`].
 pub(super) async fn follow_from(
-    store: &Store,
+    store: &Objects,
     manifest: &Manifest,
     oplog: &OplogSlice,
     listed_at: ClusterTime,
@@ -64,7 +64,7 @@ pub(super) async fn follow_from(
 }
 
 /// The last document of each capped collection of a backup.
-async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
+async fn last_read(store: &Objects, manifest: &Manifest) -> Result<LastRead> {
     let cpu = CpuPool::of_this_machine();
     let mut last_read = HashMap::new();
     for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
@@ -76,7 +76,7 @@ async fn last_read(store: &Store, manifest: &Manifest) -> Result<LastRead> {
 }
 
 /// The `_id` of the last document of a collection whose segments are in order.
-async fn last_id(store: &Store, collection: &Collection, cpu: &CpuPool) -> Result<Option<(u8, Vec<u8>)>> {
+async fn last_id(store: &Objects, collection: &Collection, cpu: &CpuPool) -> Result<Option<(u8, Vec<u8>)>> {
     let Some(segment) = collection.segments.last() else { return Ok(None) };
     let mut reader = SegmentReader::open(store, segment, cpu).await?;
     let mut last = None;

@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, Compression};
 use crate::mongo::MongoUri;
 use crate::names::NamespaceFilter;
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::source::sample::Taken;
 
 /// When no further way of compressing is tried: what is under way then, and the path, end within a minute all the same.
@@ -150,10 +150,10 @@ impl TuneReport {
 /// # Errors
 /// [`ErrorKind::NotFound`] where the source has nothing to measure; [`ErrorKind::Unreachable`], also where it sends nothing within some seconds;
 /// [`ErrorKind::Denied`], [`ErrorKind::Server`], [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-pub async fn run(source: &MongoUri, store: &Store, options: &TuneOptions, cx: &Context) -> Result<TuneReport> {
+pub async fn run(source: &MongoUri, repository: &Repository, options: &TuneOptions, cx: &Context) -> Result<TuneReport> {
     let begin = Instant::now();
     // 1. A path that cannot be written would make all else vain.
-    store.try_write().await?;
+    repository.try_write().await?;
 
     // 2. The source: what it holds, some of it, and how fast it comes.
     cx.progress.begin("looking at the source");
@@ -165,7 +165,7 @@ pub async fn run(source: &MongoUri, store: &Store, options: &TuneOptions, cx: &C
     // 3. The path. It is not let go of before it is clean again.
     cx.progress.begin("writing to the path");
     let readers = sweep.best().map_or(1, |read| read.readers);
-    let path = path::measure(store, segment_bytes(options.tuning.memory_bytes, readers), cx).await?;
+    let path = path::measure(repository, segment_bytes(options.tuning.memory_bytes, readers), cx).await?;
 
     // 4. The processor.
     cx.progress.begin("compressing the sample");

@@ -18,7 +18,7 @@ use crate::format::manifest::{self, ClusterTime, Manifest, OplogSlice, Segment, 
 use crate::format::{metadata, segment};
 use crate::oplog::Head;
 use crate::pipeline::read::{self, SegmentReader};
-use crate::repository::backend::{Entry, Store};
+use crate::repository::backend::{Entry, Objects};
 use crate::repository::catalog::Backup;
 
 /// How many objects are read at a time, so that some are read while others keep the processor busy: where they are hashed, and where they are decoded, too.
@@ -207,7 +207,7 @@ impl VerifyReport {
     }
 
     /// Looks at every segment of the slice; decoded, its entries must follow each other in time, from its start to its end.
-    async fn slice(&mut self, store: &Store, slice: &OplogSlice, options: VerifyOptions, cpu: &CpuPool) -> Result<()> {
+    async fn slice(&mut self, store: &Objects, slice: &OplogSlice, options: VerifyOptions, cpu: &CpuPool) -> Result<()> {
         let mut sum = Some(Content::default());
         let mut order = Order { after: None, from: slice.from, to: slice.to };
         for segment in &slice.segments {
@@ -247,7 +247,7 @@ impl VerifyReport {
     }
 }
 
-async fn check_manifest(store: &Store, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
+async fn check_manifest(store: &Objects, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
     let size = store.size(key::MANIFEST).await?;
     if size > manifest::LIMIT {
         return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
@@ -270,7 +270,7 @@ fn replaced() -> Error {
     Error::damaged(format!("{} was replaced by another one since it was read", key::MANIFEST))
 }
 
-async fn check_sums(store: &Store, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
+async fn check_sums(store: &Objects, manifest: &Manifest, cpu: &CpuPool) -> Result<()> {
     let implied = manifest.sums();
     let sha256 = Sha256Hex::of(implied.as_bytes());
     if sha256 != manifest.checksums {
@@ -286,7 +286,7 @@ async fn check_sums(store: &Store, manifest: &Manifest, cpu: &CpuPool) -> Result
 }
 
 async fn check_metadata(
-    store: &Store,
+    store: &Objects,
     object: &StoredObject,
     options: VerifyOptions,
     cpu: &CpuPool,
@@ -319,7 +319,7 @@ fn add(sum: Option<Content>, part: Option<Content>) -> Option<Content> {
 
 /// What was decoded, which documents are broken, and how a server takes them.
 async fn check_segment(
-    store: &Store,
+    store: &Objects,
     segment: &Segment,
     options: VerifyOptions,
     cpu: &CpuPool,
@@ -334,7 +334,7 @@ async fn check_segment(
 
 /// The same of a segment of the oplog slice, after those before it.
 async fn check_entries(
-    store: &Store,
+    store: &Objects,
     segment: &Segment,
     order: &mut Order,
     options: VerifyOptions,
@@ -349,7 +349,7 @@ async fn check_entries(
 
 /// Decodes a segment, where that is wanted, and runs `check` on every document, in order; gives what it made of `state`, too.
 async fn check_each<S: Send + 'static>(
-    store: &Store,
+    store: &Objects,
     segment: &Segment,
     options: VerifyOptions,
     cpu: &CpuPool,
@@ -402,7 +402,7 @@ impl Order {
     }
 }
 
-async fn strays(store: &Store, manifest: &Manifest) -> Result<Vec<String>> {
+async fn strays(store: &Objects, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
     known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
     let is_own = |key: &str| known.contains(key) || key::checkpoint_number(key).is_some() || key::is_reader(key);

@@ -1,10 +1,8 @@
-//! A backup in a tar file, as the service's download makes it, taken apart into a directory. The file may come from anywhere, so
-//! nothing in it leads out of that directory: only directories and regular files are taken, all of them below one directory.
+//! A backup in a tar file, as the service's download makes it, taken apart into objects. The file may come from anywhere, so
+//! nothing in it leads elsewhere: only directories and regular files are taken, all of them below one directory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use tar::{Archive, EntryType};
 use tokio_util::sync::CancellationToken;
@@ -15,13 +13,7 @@ use super::input::{Input, STDIN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::names::BackupName;
-
-/// Modes of files and directories, those that a backup has.
-const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
-
-/// The manifest until all else is there: with it, the backup is whole.
-const LAST: &str = "manifest.json.part";
+use crate::repository::backend::{Created, Objects};
 
 /// A tar file of a backup, at its beginning.
 pub struct Packed {
@@ -66,8 +58,8 @@ impl Packed {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] for what is cut or is no backup; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-    pub async fn unpack(self, into: &Path, stop: &CancellationToken) -> Result<BackupName> {
-        let into = into.to_owned();
+    pub async fn unpack(self, into: &Objects, stop: &CancellationToken) -> Result<BackupName> {
+        let into = into.clone();
         let unpacking = on_thread(move || {
             let Self { input: Input { reading, trouble, .. }, place } = self;
             unpack(reading, &place, &into).map_err(|e| trouble.explain(&place, e))
@@ -80,9 +72,9 @@ impl Packed {
     }
 }
 
-fn unpack(reading: impl io::Read, place: &str, into: &Path) -> Result<BackupName> {
+fn unpack(reading: impl io::Read, place: &str, into: &Objects) -> Result<BackupName> {
     let mut archive = Archive::new(reading);
-    let mut name: Option<BackupName> = None;
+    let (mut name, mut manifest): (Option<BackupName>, Option<Box<dyn Created>>) = (None, None);
     let entries = archive.entries().map_err(|e| broken(place, &e))?;
     for entry in entries {
         let mut entry = entry.map_err(|e| broken(place, &e))?;
@@ -99,63 +91,54 @@ fn unpack(reading: impl io::Read, place: &str, into: &Path) -> Result<BackupName
         if *name.get_or_insert_with(|| top.clone()) != top {
             return Err(no_backup(place, "it holds more than one directory"));
         }
-        let at = into.join(top.as_str()).join(&below);
         match kind {
-            EntryType::Directory => make(&at, place)?,
-            EntryType::Regular | EntryType::Continuous if !below.as_os_str().is_empty() => {
-                let is_manifest = below == Path::new(key::MANIFEST);
-                let at = if is_manifest { at.with_file_name(LAST) } else { at };
-                make(at.parent().unwrap_or(into), place)?;
-                let size = entry.size();
-                let written = write(&mut entry, &at, place)?;
+            // Keys need no directories.
+            EntryType::Directory => {}
+            EntryType::Regular | EntryType::Continuous if !below.is_empty() => {
+                let (size, key) = (entry.size(), format!("{top}/{below}"));
+                let is_manifest = below == key::MANIFEST;
+                if is_manifest && manifest.is_some() {
+                    return Err(twice(place));
+                }
+                let (object, written) = write(&mut entry, into, &key, place)?;
                 if written != size {
                     return Err(cut(place));
+                }
+                // With the manifest the backup is whole: it is there when all else is.
+                match is_manifest {
+                    true => manifest = Some(object),
+                    false => object.finish().map_err(no_room)?,
                 }
             }
             _ => return Err(no_backup(place, &format!("{} is neither a directory nor a regular file", path.display()))),
         }
     }
     let name = name.ok_or_else(|| no_backup(place, "nothing is in it"))?;
-    let directory = into.join(name.as_str());
     // A download ends with the manifest: without it, something is missing.
-    match std::fs::rename(directory.join(LAST), directory.join(key::MANIFEST)) {
-        Ok(()) => Ok(name),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(cut(place)),
-        Err(e) => Err(storage(&directory, &e)),
-    }
+    manifest.ok_or_else(|| cut(place))?.finish().map_err(no_room)?;
+    Ok(name)
 }
 
 /// The first part of a path and the rest, if all of it lies inside. There is no first part in `./`.
-fn inside(path: &Path) -> Option<(Option<String>, PathBuf)> {
+fn inside(path: &Path) -> Option<(Option<String>, String)> {
     let mut parts = path.components().filter(|part| *part != Component::CurDir).map(|part| match part {
         Component::Normal(name) => name.to_str().map(str::to_owned),
         _ => None,
     });
     let first = match parts.next() {
-        None => return Some((None, PathBuf::new())),
+        None => return Some((None, String::new())),
         Some(first) => first?,
     };
     let rest = parts.collect::<Option<Vec<String>>>()?;
-    Some((Some(first), rest.iter().collect()))
+    Some((Some(first), rest.join("/")))
 }
 
-fn make(directory: &Path, place: &str) -> Result<()> {
-    match DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists || e.kind() == io::ErrorKind::NotADirectory => {
-            Err(no_backup(place, "a file and a directory in it have one name"))
-        }
-        Err(e) => Err(storage(directory, &e)),
-    }
-}
-
-fn write(content: &mut impl io::Read, path: &Path, place: &str) -> Result<u64> {
-    let mut file: File = match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(no_backup(place, "a file is in it twice")),
-        Err(e) => return Err(storage(path, &e)),
-    };
-    // What fails is either side: the file's own errors are told apart by writing in pieces.
+fn write(content: &mut impl io::Read, into: &Objects, key: &str, place: &str) -> Result<(Box<dyn Created>, u64)> {
+    let mut object = into.create(key).map_err(|e| match e.kind() {
+        ErrorKind::Refused => twice(place),
+        _ => no_room(e),
+    })?;
+    // What fails is either side: the object's own errors are told apart by writing in pieces.
     let mut buffer = vec![0; 256 * 1024];
     let mut written = 0;
     loop {
@@ -165,11 +148,12 @@ fn write(content: &mut impl io::Read, path: &Path, place: &str) -> Result<u64> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(broken(place, &e)),
         };
-        io::Write::write_all(&mut file, &buffer[..count]).map_err(|e| storage(path, &e))?;
+        object.write_all(&buffer[..count]).map_err(|e| {
+            no_room(Error::new(ErrorKind::Storage, format!("{key} cannot be written in {}: {e}", into.location())).cause(e))
+        })?;
         written += count as u64;
     }
-    file.sync_all().map_err(|e| storage(path, &e))?;
-    Ok(written)
+    Ok((object, written))
 }
 
 fn broken(place: &str, error: &io::Error) -> Error {
@@ -188,9 +172,12 @@ fn no_backup(place: &str, why: &str) -> Error {
         .hint("a download of the service holds one backup; unpack other files yourself, and name the directory of the backup")
 }
 
-fn storage(path: &Path, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("{} cannot be written: {error}", path.display()))
-        .hint("set TMPDIR, or --path, to a directory with room")
+fn twice(place: &str) -> Error {
+    no_backup(place, "a file is in it twice, or a file and a directory have one name")
+}
+
+fn no_room(error: Error) -> Error {
+    error.hint("set TMPDIR, or --path, to a directory with room")
 }
 
 impl Packed {
@@ -225,7 +212,7 @@ mod tests {
 
     fn unpacked(bytes: &[u8]) -> (Result<BackupName>, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        (unpack(bytes, "x.tar", directory.path()), directory)
+        (unpack(bytes, "x.tar", &Objects::open(directory.path().to_str().unwrap()).unwrap()), directory)
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crate::format::document::Documents;
 use crate::format::frame::Decompressor;
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{self, SeekTable};
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 
 /// The bytes of a stored object, proven to be those that the manifest describes.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] where it is missing, [`ErrorKind::Damaged`] where it is larger than `limit` (nothing is read then), has another
 /// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`]. Each names the key.
-pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &CpuPool) -> Result<Bytes> {
+pub async fn object(store: &Objects, expected: &StoredObject, limit: u64, cpu: &CpuPool) -> Result<Bytes> {
     let bytes = sized(store, expected, limit).await?;
     let hashed = bytes.clone();
     let sha256 = cpu.run(move || Ok(Sha256Hex::of(&hashed))).await?;
@@ -29,7 +29,7 @@ pub async fn object(store: &Store, expected: &StoredObject, limit: u64, cpu: &Cp
 }
 
 /// The bytes of a stored object of the size that the manifest says.
-async fn sized(store: &Store, expected: &StoredObject, limit: u64) -> Result<Bytes> {
+async fn sized(store: &Objects, expected: &StoredObject, limit: u64) -> Result<Bytes> {
     let key = &expected.key;
     if expected.bytes > limit {
         return Err(Error::damaged(format!(
@@ -106,7 +106,7 @@ impl SegmentReader {
     ///
     /// # Errors
     /// As for [`object()`]; [`ErrorKind::Damaged`] where its table is broken or is not what the manifest says.
-    pub async fn open(store: &Store, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
+    pub async fn open(store: &Objects, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let bytes = object(store, &expected.object, segment::LIMIT as u64, cpu).await?;
         Self::of(bytes, expected, cpu)
     }
@@ -115,7 +115,7 @@ impl SegmentReader {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub async fn open_again(store: &Store, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
+    pub async fn open_again(store: &Objects, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let bytes = sized(store, &expected.object, segment::LIMIT as u64).await?;
         Self::of(bytes, expected, cpu)
     }

@@ -15,7 +15,7 @@ use crate::format::kind;
 use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{Builder, Finished};
 use crate::format::{frame, key};
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 
 /// Documents as a server gives them: the bytes of a BSON array whose elements they are.
 pub trait Documents: Send + 'static {
@@ -49,7 +49,7 @@ impl Sizes {
 /// Where the segments of one collection go. Its ranges share it.
 #[derive(Debug)]
 pub struct CollectionWriter {
-    store: Store,
+    store: Objects,
     stem: String,
     next: AtomicUsize,
     compressors: Arc<Compressors>,
@@ -61,7 +61,7 @@ pub struct CollectionWriter {
 impl CollectionWriter {
     /// A writer of segments under this stem.
     #[must_use]
-    pub fn new(store: Store, stem: String, compressors: Arc<Compressors>, sizes: Sizes, cpu: CpuPool, item: Item) -> Arc<Self> {
+    pub fn new(store: Objects, stem: String, compressors: Arc<Compressors>, sizes: Sizes, cpu: CpuPool, item: Item) -> Arc<Self> {
         Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, sizes, cpu, item })
     }
 
@@ -358,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn a_range_that_begins_again_leaves_nothing_of_its_first_attempt() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
         let progress = Progress::default();
         let item = progress.item("d.c", 0, 0);
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
@@ -394,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_range_with_a_segment_that_could_not_be_stored_goes_on_only_from_its_start() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
         let item = Progress::default().item("d.c", 0, 0);
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(2_000_000);
@@ -416,7 +416,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn documents_stay_in_order_from_batches_to_frames_and_segments() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
         let (cpu, item) = (CpuPool::new(2), Progress::default().item("d.c", 0, 0));
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes { segment: 5_000_000, frame: 3_200_000 };
@@ -455,7 +455,7 @@ mod tests {
     #[tokio::test]
     async fn a_segment_that_is_looked_through_in_several_jobs_is_seen_once_and_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
         let (cpu, item) = (CpuPool::new(1), Progress::default().item("d.c", 0, 0));
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(100_000_000);

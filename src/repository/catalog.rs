@@ -1,4 +1,4 @@
-//! Which backups a store holds, and the way to one of them by its name or its path.
+//! Which backups a repository holds, and the way to one of them by its name or its path.
 
 mod checks;
 mod description;
@@ -7,7 +7,6 @@ mod looks;
 pub mod provenance;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -22,10 +21,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::few;
 use crate::format::checks::Checks;
 use crate::format::heartbeat::Heartbeat;
-use crate::format::key;
 use crate::format::manifest::{self, Manifest};
 use crate::names::BackupName;
-use crate::repository::backend::{self, Entry, Store};
+use crate::repository::Repository;
+use crate::repository::backend::{Entry, Objects, Reading, There};
+use crate::repository::layout;
 use crate::system;
 
 const MIB: u64 = 1024 * 1024;
@@ -41,10 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest `progress.json` that is read.
 const PROGRESS_LIMIT: u64 = 1024 * 1024;
 
-/// The backups of one store.
+/// The backups of one repository.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    pub(super) store: Store,
+    pub(super) repository: Repository,
     cpu: CpuPool,
     /// The largest manifest that is read whole.
     memory: u64,
@@ -55,7 +55,7 @@ pub struct Catalog {
 #[derive(Debug, Clone)]
 pub struct Backup {
     /// Its directory.
-    pub store: Store,
+    pub store: Objects,
     /// Its manifest. The name in it is the one it was given when it was made; the directory's may be another since.
     pub manifest: Manifest,
 }
@@ -140,10 +140,10 @@ impl Summary {
 }
 
 impl Catalog {
-    /// The catalog of this store.
+    /// The catalog of this repository.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, cpu: CpuPool::of_this_machine(), memory: MEMORY, looks: Looks::new(PATIENCE) }
+    pub fn new(repository: Repository) -> Self {
+        Self { repository, cpu: CpuPool::of_this_machine(), memory: MEMORY, looks: Looks::new(PATIENCE) }
     }
 
     /// The same where a place may take so long to answer what is asked of it.
@@ -158,17 +158,17 @@ impl Catalog {
         Self { memory, ..self }
     }
 
-    /// The store.
+    /// The repository.
     #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// The backups, newest first; those of unknown age last. Directories that could not be a backup's are left out. One that
     /// cannot be read, or does not answer, is listed as damaged, and hides no other.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    /// [`ErrorKind::Storage`] where the repository cannot be listed.
     pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Summary>> {
         let names = self.names().await?.into_iter();
         let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
@@ -191,29 +191,29 @@ impl Catalog {
     }
 
     /// The directory that a name or a path must mean if it means any.
-    fn place_of(&self, name_or_path: &str) -> PathBuf {
+    fn place_of(&self, name_or_path: &str) -> String {
         match BackupName::parse(name_or_path) {
-            Ok(name) => self.store.directory().join(name.as_str()),
-            Err(_) => PathBuf::from(name_or_path),
+            Ok(name) => self.repository.place(&name).location(),
+            Err(_) => name_or_path.to_owned(),
         }
     }
 
     /// The directory that is meant by a name or a path, and where it was looked for.
-    async fn locate(&self, name_or_path: &str) -> Result<(Store, String)> {
-        let is_path = name_or_path.contains(['/', std::path::MAIN_SEPARATOR]);
+    async fn locate(&self, name_or_path: &str) -> Result<(Objects, String)> {
+        let is_path = name_or_path.contains('/');
         if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
-            let store = self.store.below(name.as_str());
-            if store.exists().await || !is_directory(name_or_path).await? {
-                return Ok((store.resolved().await?, self.store.location()));
+            let store = self.repository.place(&name);
+            if store.exists().await || Objects::there(name_or_path).await? != There::Place {
+                return Ok((store.resolved().await?, self.repository.location()));
             }
         }
-        if !is_path && !is_directory(name_or_path).await? {
-            return Err(not_found(name_or_path, &format!("in {}", self.store.location())));
+        if !is_path && Objects::there(name_or_path).await? != There::Place {
+            return Err(not_found(name_or_path, &format!("in {}", self.repository.location())));
         }
-        if is_something_else(name_or_path).await? {
+        if Objects::there(name_or_path).await? == There::SomethingElse {
             return Err(not_found(name_or_path, "there: it is a file, not a backup's directory"));
         }
-        let store = Store::open(name_or_path)?.resolved().await?;
+        let store = Objects::open(name_or_path)?.resolved().await?;
         let place = store.location();
         Ok((store, place))
     }
@@ -221,7 +221,7 @@ impl Catalog {
     /// What is known of the backup of this name; nothing where there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    /// [`ErrorKind::Storage`] where the repository cannot be listed.
     pub async fn look(&self, name: &BackupName, now: DateTime<Utc>) -> Result<Option<Summary>> {
         // Not by its path: that could be a link to somewhere else.
         if !self.holds(name).await? {
@@ -233,7 +233,7 @@ impl Catalog {
     /// Whether there is a directory of this name, and no link.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    /// [`ErrorKind::Storage`] where the repository cannot be listed.
     pub async fn holds(&self, name: &BackupName) -> Result<bool> {
         Ok(self.directories().await?.iter().any(|found| found == name.as_str()))
     }
@@ -241,19 +241,19 @@ impl Catalog {
     /// The backups that are being made, by name. Unlike [`list`](Self::list) it reads no manifest.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    /// [`ErrorKind::Storage`] where the repository cannot be listed.
     pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Heartbeat)>> {
         let mut running = Vec::new();
         for name in self.names().await? {
-            let place = self.store.below(name.as_str());
+            let place = self.repository.place(&name);
             let look = async move {
                 // What cannot be read is no sign of life, or comes again with the next heartbeat.
                 let progress = read_progress(&place).await.ok()?;
-                let is_running = is_at_work(&place, &progress, now).await && place.size(key::MANIFEST).await.is_err();
+                let is_running = is_at_work(&place, &progress, now).await && place.size(layout::MANIFEST).await.is_err();
                 is_running.then_some(progress)
             };
             // Nor is what does not answer.
-            let found = self.looks.at(&self.store.directory().join(name.as_str()), 0, look).await;
+            let found = self.looks.at(&self.repository.place(&name).location(), 0, look).await;
             running.extend(found.ok().flatten().map(|progress| (name, progress)));
         }
         Ok(running)
@@ -262,32 +262,32 @@ impl Catalog {
     /// The names of all directories that could be backups.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the store cannot be listed.
+    /// [`ErrorKind::Storage`] where the repository cannot be listed.
     pub async fn names(&self) -> Result<Vec<BackupName>> {
         Ok(self.directories().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
     }
 
     async fn directories(&self) -> Result<Vec<String>> {
-        let store = self.store.clone();
-        self.looks.at(self.store.directory(), 0, async move { store.prefixes().await }).await?
+        let store = self.repository.objects().clone();
+        self.looks.at(&self.repository.location(), 0, async move { store.prefixes().await }).await?
     }
 
     /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.
     pub async fn stamp(&self, name: &BackupName) -> Option<Stamp> {
-        let store = self.store.below(name.as_str());
-        let place = store.directory().to_owned();
+        let store = self.repository.place(name);
+        let place = store.location();
         let look = async move {
-            let manifest = store.stamp(key::MANIFEST).await?;
-            Some(Stamp { manifest, checks: store.stamp(key::CHECKS).await })
+            let manifest = store.stamp(layout::MANIFEST).await?;
+            Some(Stamp { manifest, checks: store.stamp(layout::CHECKS).await })
         };
         self.looks.at(&place, 0, look).await.ok().flatten()
     }
 
     /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
     pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
-        let store = self.store.below(name.as_str());
+        let store = self.repository.place(&name);
         let bytes = self.bytes_to_read(&store).await;
-        let (catalog, place, own) = (self.clone(), store.directory().to_owned(), name.clone());
+        let (catalog, place, own) = (self.clone(), store.location(), name.clone());
         let looked = async {
             let look = async move { catalog.look_through(own, now).await };
             self.looks.at(&place, bytes?, look).await
@@ -299,14 +299,14 @@ impl Catalog {
     }
 
     /// The size of the manifest, where there is one.
-    async fn bytes_to_read(&self, store: &Store) -> Result<u64> {
-        let (place, of) = (store.directory().to_owned(), store.clone());
-        let size = self.looks.at(&place, 0, async move { of.size(key::MANIFEST).await }).await?;
+    async fn bytes_to_read(&self, store: &Objects) -> Result<u64> {
+        let (place, of) = (store.location(), store.clone());
+        let size = self.looks.at(&place, 0, async move { of.size(layout::MANIFEST).await }).await?;
         Ok(size.unwrap_or_default().min(manifest::LIMIT))
     }
 
     async fn look_through(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
-        let store = self.store.below(name.as_str());
+        let store = self.repository.place(&name);
         let mut lasting = true;
         let state = match self.read_outline(&store).await {
             Ok(manifest) => State::Complete(Box::new(manifest)),
@@ -329,14 +329,14 @@ impl Catalog {
             State::Complete(manifest) => Some(checks::read(&store, manifest).await),
             State::Running(_) | State::Incomplete | State::Damaged(_) => None,
         };
-        let resumable = matches!(state, State::Incomplete) && store.size(&key::checkpoint(0)).await.is_ok();
+        let resumable = matches!(state, State::Incomplete) && store.size(&layout::checkpoint(0)).await.is_ok();
         lasting &= matches!(state, State::Complete(_) | State::Damaged(_));
         Some(Summary { location: store.location(), name, state, checks, resumable, lasting })
     }
 
-    async fn load(&self, store: Store, asked: &str, place: &str) -> Result<Backup> {
+    async fn load(&self, store: Objects, asked: &str, place: &str) -> Result<Backup> {
         let bytes = self.bytes_to_read(&store).await?;
-        let (catalog, directory, asked, among) = (self.clone(), store.directory().to_owned(), asked.to_owned(), place.to_owned());
+        let (catalog, directory, asked, among) = (self.clone(), store.location(), asked.to_owned(), place.to_owned());
         let look = async move {
             match catalog.read_manifest(&store).await {
                 Ok(manifest) => Ok(Backup { store, manifest }),
@@ -348,25 +348,25 @@ impl Catalog {
     }
 
     /// All of it.
-    async fn read_manifest(&self, store: &Store) -> Result<Manifest> {
+    async fn read_manifest(&self, store: &Objects) -> Result<Manifest> {
         let size = size_of_manifest(store).await?;
         if size > self.memory {
             let (is, may) = (size.div_ceil(MIB), self.memory / MIB);
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", key::MANIFEST),
+                format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", layout::MANIFEST),
             )
             .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {is} or more")));
         }
         if size > AT_ONCE {
             return self.read(store, Manifest::from_file).await;
         }
-        let bytes = store.get(key::MANIFEST).await?;
+        let bytes = store.get(layout::MANIFEST).await?;
         self.cpu.run(move || Manifest::from_bytes(&bytes)).await
     }
 
     /// What lists show of it. Of a long one nothing else is looked at.
-    pub(super) async fn read_outline(&self, store: &Store) -> Result<Manifest> {
+    pub(super) async fn read_outline(&self, store: &Objects) -> Result<Manifest> {
         if size_of_manifest(store).await? > AT_ONCE {
             return self.read(store, Manifest::outline).await;
         }
@@ -375,41 +375,30 @@ impl Catalog {
 
     async fn read(
         &self,
-        store: &Store,
-        read: impl FnOnce(&mut std::fs::File) -> Result<Manifest> + Send + 'static,
+        store: &Objects,
+        read: impl FnOnce(&mut Reading) -> Result<Manifest> + Send + 'static,
     ) -> Result<Manifest> {
-        let mut file = store.open_to_read(key::MANIFEST).await?;
+        let mut file = store.open_to_read(layout::MANIFEST).await?;
         self.cpu.run(move || read(&mut file)).await
     }
 }
 
-async fn is_directory(path: &str) -> Result<bool> {
-    let path = PathBuf::from(path);
-    backend::blocking(&path.clone(), move || Ok(path.is_dir())).await
-}
-
-/// Whether there is something at a path that is no directory.
-async fn is_something_else(path: &str) -> Result<bool> {
-    let path = PathBuf::from(path);
-    backend::blocking(&path.clone(), move || Ok(std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()))).await
-}
-
-async fn size_of_manifest(store: &Store) -> Result<u64> {
-    let size = match store.size(key::MANIFEST).await {
+async fn size_of_manifest(store: &Objects) -> Result<u64> {
+    let size = match store.size(layout::MANIFEST).await {
         // That it is not what it should be does not mean that the backup was never completed.
-        Err(e) if e.kind() == ErrorKind::NotFound && store.prefixes().await?.iter().any(|name| name == key::MANIFEST) => {
+        Err(e) if e.kind() == ErrorKind::NotFound && store.prefixes().await?.iter().any(|name| name == layout::MANIFEST) => {
             return Err(Error::damaged(e.to_string()));
         }
         size => size?,
     };
     match size > manifest::LIMIT {
-        true => Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT))),
+        true => Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", layout::MANIFEST, manifest::LIMIT))),
         false => Ok(size),
     }
 }
 
 /// Why there is no manifest.
-async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
+async fn without_manifest(store: &Objects, asked: &str, place: &str) -> Error {
     match holds_parts(store).await {
         Ok(true) => {}
         Ok(false) => return not_found(asked, &format!("in {place}")),
@@ -426,7 +415,7 @@ async fn without_manifest(store: &Store, asked: &str, place: &str) -> Error {
         format!(
             "backup {} has no {}, so it was never completed: it is still running, or a crash left it{seen}",
             store.location(),
-            key::MANIFEST
+            layout::MANIFEST
         ),
     )
     .hint("choose a complete backup; `bsonvault list` shows which are, and which can be resumed")
@@ -438,17 +427,17 @@ fn not_found(asked: &str, place: &str) -> Error {
         .hint("`bsonvault list` shows the backups that there are; --path or BACKUP_PATH says where to look")
 }
 
-pub(super) async fn read_progress(store: &Store) -> Result<Heartbeat> {
-    if store.size(key::PROGRESS).await? > PROGRESS_LIMIT {
-        return Err(Error::damaged(format!("{} is too large to be one", key::PROGRESS)));
+pub(super) async fn read_progress(store: &Objects) -> Result<Heartbeat> {
+    if store.size(layout::PROGRESS).await? > PROGRESS_LIMIT {
+        return Err(Error::damaged(format!("{} is too large to be one", layout::PROGRESS)));
     }
-    let bytes = store.get(key::PROGRESS).await?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", key::PROGRESS)).cause(e))
+    let bytes = store.get(layout::PROGRESS).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", layout::PROGRESS)).cause(e))
 }
 
 /// Whether the process that wrote this can be taken to be alive. The lock of a process of this machine ends with it, and its heartbeat half a minute
 /// later.
-pub(super) async fn is_at_work(store: &Store, progress: &Heartbeat, now: DateTime<Utc>) -> bool {
+pub(super) async fn is_at_work(store: &Objects, progress: &Heartbeat, now: DateTime<Utc>) -> bool {
     let lock_tells = progress.locked && progress.host == system::host();
     progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
 }
@@ -459,11 +448,11 @@ fn time_in(name: &str) -> Option<DateTime<Utc>> {
 }
 
 /// Whether there is anything there that only a backup writes. Metadata files are mongodump's, too: they count where the directory was named by a backup.
-async fn holds_parts(store: &Store) -> Result<bool> {
-    let is_named = store.directory().file_name().and_then(|name| name.to_str()).is_some_and(|name| time_in(name).is_some());
+async fn holds_parts(store: &Objects) -> Result<bool> {
+    let is_named = store.name().is_some_and(|name| time_in(&name).is_some());
     let is_part = |e: &Entry| {
-        [key::MANIFEST, key::PROGRESS, key::SHA256SUMS, key::CHECKS].contains(&e.key.as_str())
-            || key::checkpoint_number(&e.key).is_some()
+        [layout::MANIFEST, layout::PROGRESS, layout::SHA256SUMS, layout::CHECKS].contains(&e.key.as_str())
+            || layout::checkpoint_number(&e.key).is_some()
             || e.key.ends_with(".bson.zst")
             || (is_named && e.key.ends_with(".metadata.json"))
     };

@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, OplogStep, RangeDone, ResumeState, Step};
 use crate::format::manifest::{self, Segment, Source};
 use crate::names::BackupName;
-use crate::repository::backend::{Entry, Lock, Store};
+use crate::repository::Repository;
+use crate::repository::backend::{Entry, Lock, Objects};
 use crate::repository::catalog::{Catalog, State, Summary};
 use crate::repository::layout;
 use crate::system;
@@ -26,7 +27,7 @@ pub struct Checkpoint {
     /// Its name.
     pub name: BackupName,
     /// Where it is.
-    pub place: Store,
+    pub place: Objects,
     /// What it is to hold.
     pub head: Head,
     /// What is durable of each range, by the places of collection and range.
@@ -51,18 +52,21 @@ pub struct Checkpoint {
 /// # Errors
 /// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs or is complete, or a crash came before its checkpoint was begun;
 /// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
-pub async fn open(store: &Store, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
-    let backups = Catalog::new(store.clone()).list(clock::now()).await?;
+pub async fn open(repository: &Repository, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
+    let backups = Catalog::new(repository.clone()).list(clock::now()).await?;
     if let Some(name) = name {
         let found = backups.iter().find(|b| b.name == *name).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("Database backup not found: {:?} in {}", name.as_str(), store.location()))
-                .hint("`bsonvault list` shows the backups that there are")
+            Error::new(
+                ErrorKind::NotFound,
+                format!("Database backup not found: {:?} in {}", name.as_str(), repository.location()),
+            )
+            .hint("`bsonvault list` shows the backups that there are")
         })?;
-        return take(store, found).await;
+        return take(repository, found).await;
     }
     let (mut refused, mut other) = (None, None);
     for found in backups.iter().filter(|b| matches!(b.state, State::Incomplete | State::Running(_))) {
-        match take(store, found).await {
+        match take(repository, found).await {
             Err(e) if e.kind() == ErrorKind::Refused => refused = refused.or(Some(e)),
             Ok(checkpoint) if !is_of(&checkpoint.head.source) => other = other.or(Some(checkpoint)),
             done => return done,
@@ -72,13 +76,13 @@ pub async fn open(store: &Store, name: Option<&BackupName>, is_of: impl Fn(&Sour
         return Ok(other);
     }
     Err(refused.unwrap_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", store.location()))
+        Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", repository.location()))
             .hint("take a new backup without --resume; `bsonvault list` shows what there is")
     }))
 }
 
-async fn take(store: &Store, found: &Summary) -> Result<Checkpoint> {
-    let (name, place) = (found.name.clone(), store.below(found.name.as_str()));
+async fn take(repository: &Repository, found: &Summary) -> Result<Checkpoint> {
+    let (name, place) = (found.name.clone(), repository.place(&found.name));
     let refused = |what: String| Error::new(ErrorKind::Refused, format!("backup {} {what}", found.location));
     let running = || refused("is running".to_owned()).hint("wait for it, or stop it; `bsonvault list` shows how far it is");
     let seen_alive = match &found.state {
@@ -120,7 +124,7 @@ async fn take(store: &Store, found: &Summary) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-async fn read(place: &Store, number: usize) -> Result<Vec<u8>> {
+async fn read(place: &Objects, number: usize) -> Result<Vec<u8>> {
     let key = layout::checkpoint(number);
     let size = place.size(&key).await?;
     if size > manifest::LIMIT {

@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::heartbeat::Heartbeat;
-use crate::format::key;
 use crate::format::reader::Reader;
-use crate::repository::backend::{Lock, Store};
+use crate::repository::backend::{Lock, Objects};
 use crate::repository::catalog::{Catalog, State, Summary, is_at_work, read_progress};
+use crate::repository::layout;
 use crate::repository::lock::read::readers;
 use crate::system;
 
@@ -19,8 +19,8 @@ impl Catalog {
     /// [`ErrorKind::Busy`] where it is being made or read, with who does it; [`ErrorKind::Refused`] where it is not what it was when it was looked at;
     /// [`ErrorKind::Storage`]: then it may be there in part, and is no backup any more.
     pub async fn delete(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<u64>> {
-        let place = self.store.below(found.name.as_str());
-        self.looks.refuse_overdue(place.directory())?;
+        let place = self.repository.place(&found.name);
+        self.looks.refuse_overdue(&place.location())?;
 
         // 1. Nobody of this machine works on it or reads it from here on, and nobody of another one does now.
         let lock = match lock(&place, now).await {
@@ -34,14 +34,14 @@ impl Catalog {
         let (bytes, _) = place.measure().await?;
 
         // 2. The manifest first: from here on there is no backup.
-        let manifest = place.get(key::MANIFEST).await.ok();
-        place.delete(key::MANIFEST).await?;
+        let manifest = place.get(layout::MANIFEST).await.ok();
+        place.delete(layout::MANIFEST).await?;
 
         // 3. One that came to read before that has left its note; one that comes now finds no manifest.
         if let Err(busy) = refuse_readers(&place, &lock, now).await {
             return Err(put_back(&place, manifest, busy).await);
         }
-        place.delete_all(key::MANIFEST).await?;
+        place.delete_all(layout::MANIFEST).await?;
         Ok(Some(bytes))
     }
 
@@ -50,8 +50,8 @@ impl Catalog {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn in_use(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<String>> {
-        let place = self.store.below(found.name.as_str());
-        self.looks.refuse_overdue(place.directory())?;
+        let place = self.repository.place(&found.name);
+        self.looks.refuse_overdue(&place.location())?;
         let looked = match lock(&place, now).await {
             Ok(lock) => refuse_readers(&place, &lock, now).await,
             Err(e) => Err(e),
@@ -64,7 +64,7 @@ impl Catalog {
     }
 
     /// Whether it is there, and what it was found to be.
-    async fn is_still(&self, found: &Summary, place: &Store, lock: &Lock, now: DateTime<Utc>) -> Result<bool> {
+    async fn is_still(&self, found: &Summary, place: &Objects, lock: &Lock, now: DateTime<Utc>) -> Result<bool> {
         let changed = |what: &str| Error::new(ErrorKind::Refused, format!("backup {} {what} meanwhile", found.location));
         match &found.state {
             State::Running(progress) => Err(running(place, progress)),
@@ -76,7 +76,7 @@ impl Catalog {
                 Err(e) => Err(e),
             },
             State::Incomplete => {
-                if place.size(key::MANIFEST).await.is_ok() {
+                if place.size(layout::MANIFEST).await.is_ok() {
                     return Err(changed("was completed"));
                 }
                 match read_progress(place).await {
@@ -95,7 +95,7 @@ fn is_of_this_machine(progress: &Heartbeat) -> bool {
     progress.locked && progress.host == system::host()
 }
 
-async fn lock(place: &Store, now: DateTime<Utc>) -> Result<Lock> {
+async fn lock(place: &Objects, now: DateTime<Utc>) -> Result<Lock> {
     match place.lock().await? {
         Some(lock) => Ok(lock),
         None => Err(who(place, now).await),
@@ -103,7 +103,7 @@ async fn lock(place: &Store, now: DateTime<Utc>) -> Result<Lock> {
 }
 
 /// The error that names who is at work on a directory that is locked.
-async fn who(place: &Store, now: DateTime<Utc>) -> Error {
+async fn who(place: &Objects, now: DateTime<Utc>) -> Error {
     if let Ok(progress) = read_progress(place).await
         && is_at_work(place, &progress, now).await
     {
@@ -118,7 +118,7 @@ async fn who(place: &Store, now: DateTime<Utc>) -> Error {
 }
 
 /// Notes of this machine's readers count only where there are no locks: they may have outlived their processes.
-async fn refuse_readers(place: &Store, lock: &Lock, now: DateTime<Utc>) -> Result<()> {
+async fn refuse_readers(place: &Objects, lock: &Lock, now: DateTime<Utc>) -> Result<()> {
     let here = system::host();
     let readers = readers(place).await?.into_iter().map(|(_, reader)| reader);
     match readers.into_iter().find(|r| r.is_alive(now) && !(lock.holds() && r.locked && r.host == here)) {
@@ -127,13 +127,13 @@ async fn refuse_readers(place: &Store, lock: &Lock, now: DateTime<Utc>) -> Resul
     }
 }
 
-fn being_read(place: &Store, reader: &Reader) -> Error {
+fn being_read(place: &Objects, reader: &Reader) -> Error {
     let since = reader.since.format("%Y-%m-%dT%H:%M:%SZ");
     Error::new(ErrorKind::Busy, format!("backup {} is being read: {reader}, since {since}", place.location()))
         .hint("wait until that is done, or stop that process; one that died on another machine counts for half a minute more")
 }
 
-fn running(place: &Store, progress: &Heartbeat) -> Error {
+fn running(place: &Objects, progress: &Heartbeat) -> Error {
     let error = Error::new(
         ErrorKind::Busy,
         format!("backup {} is being made by process {} on {}", place.location(), progress.process, progress.host),
@@ -146,13 +146,13 @@ fn running(place: &Store, progress: &Heartbeat) -> Error {
 }
 
 /// Undoes the first step of a deletion.
-async fn put_back(place: &Store, manifest: Option<Bytes>, error: Error) -> Error {
+async fn put_back(place: &Objects, manifest: Option<Bytes>, error: Error) -> Error {
     let Some(manifest) = manifest else { return error };
-    match place.put(key::MANIFEST, vec![manifest]).await {
+    match place.put(layout::MANIFEST, vec![manifest]).await {
         Ok(()) => error,
         Err(e) => Error::new(
             ErrorKind::Storage,
-            format!("{error}; its {} was removed already, and could not be put back: {e}", key::MANIFEST),
+            format!("{error}; its {} was removed already, and could not be put back: {e}", layout::MANIFEST),
         )
         .cause(e),
     }

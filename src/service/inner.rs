@@ -1,6 +1,5 @@
 //! What a service is made of, and which backup is meant. All of it runs on the runtime of the service, to its end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::config::{Config, ServiceSettings};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{BackupName, is_latest};
-use crate::repository::backend::{self, Store};
+use crate::repository::Repository;
 use crate::repository::catalog::{Backup, Catalog};
 
 /// How long a place below the path of the backups may take to answer.
@@ -52,9 +51,9 @@ impl Inner {
     /// Those of [`MongoBackupService::open`](super::MongoBackupService::open).
     pub(super) async fn open(config: Config) -> Result<(Arc<Self>, Vec<Job>)> {
         let settings = config.service()?;
-        let store = open_path(&config.path).await?;
+        let repository = open_path(&config.path).await?;
         let memory = config.tuning.memory_bytes;
-        let catalog = Catalog::new(store).within(memory).patient_for(PATIENCE);
+        let catalog = Catalog::new(repository).within(memory).patient_for(PATIENCE);
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
@@ -99,7 +98,7 @@ impl Inner {
         let found = self.catalog.find(name.as_str()).await;
         let found = found.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })?;
         // So is one that became a link meanwhile.
-        match found.store.directory() == self.catalog.store().below(name.as_str()).directory() {
+        match found.store.is(&self.catalog.repository().place(&name)) {
             true => Ok(found),
             false => Err(missing()),
         }
@@ -113,12 +112,7 @@ impl Inner {
             let newest = entries.iter().find(|entry| entry.state == BackupState::Complete).ok_or_else(missing)?;
             return BackupName::parse(&newest.name);
         }
-        let root = self.catalog.store().directory();
-        let path = Path::new(name_or_path);
-        let name = match path.parent() {
-            Some(parent) if parent == root => path.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?,
-            _ => name_or_path,
-        };
+        let name = self.catalog.repository().name_in(name_or_path).unwrap_or(name_or_path);
         let name = BackupName::parse(name).map_err(|_| missing())?;
         if self.catalog.holds(&name).await? { Ok(name) } else { Err(missing()) }
     }
@@ -131,12 +125,11 @@ pub(super) fn missing() -> Error {
 }
 
 /// The path of the backups, which must be one that can be written to.
-async fn open_path(path: &str) -> Result<Store> {
-    let of = path.to_owned();
+async fn open_path(path: &str) -> Result<Repository> {
     let opened = async move {
-        let store = backend::blocking(path.as_ref(), move || Store::open(&of)).await?;
-        store.try_write().await?;
-        Ok(store)
+        let repository = Repository::open_apart(path).await?;
+        repository.try_write().await?;
+        Ok(repository)
     };
     tokio::time::timeout(PATIENCE_AT_FIRST, opened).await.unwrap_or_else(|_| {
         let seconds = PATIENCE_AT_FIRST.as_secs();

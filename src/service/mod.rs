@@ -268,7 +268,7 @@ impl MongoBackupService {
             next_run: schedule.next_run,
             last_run: schedule.last_run,
             auto_import: self.0.settings.auto_import,
-            backup_path: self.0.catalog.store().location(),
+            backup_path: self.0.catalog.repository().location(),
             running: self.0.jobs.unfinished().iter().map(|job| RunningJob::from(&**job)).collect(),
             backups: backups.to_vec(),
         })

@@ -55,8 +55,8 @@ async fn look_at_path(inner: Arc<Inner>) -> (Option<Arc<Vec<BackupEntry>>>, Opti
                 None
             }
         };
-        let store = inner.catalog.store().clone();
-        let free = tokio::task::spawn_blocking(move || store.free_space()).await;
+        let repository = inner.catalog.repository().clone();
+        let free = tokio::task::spawn_blocking(move || repository.free_space()).await;
         (backups, free.ok().flatten())
     });
     look.await.unwrap_or_default()

@@ -27,7 +27,7 @@ pub(super) fn start(service: &Inner) {
     }
     tracing::info!(
         "backups are in {}, jobs and the schedule in the state file {}",
-        service.catalog.store().location(),
+        service.catalog.repository().location(),
         std::path::absolute(&service.settings.state).unwrap_or_else(|_| service.settings.state.clone()).display()
     );
 }

@@ -18,7 +18,7 @@ use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind};
 use bsonvault::interop::Dump;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ impl Place {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn store(&self) -> Store {
-        Store::open(self.0.path().to_str().unwrap()).unwrap()
+    fn store(&self) -> Repository {
+        Repository::open(self.0.path().to_str().unwrap()).unwrap()
     }
 
     async fn adopt(&self, dump: &Path, options: &AdoptOptions) -> Result<AdoptReport, Error> {

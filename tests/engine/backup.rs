@@ -142,7 +142,7 @@ async fn balances(vault: &Vault, report: &BackupReport) -> (i64, usize) {
     let (mut total, mut documents) = (0, 0);
     for collection in &report.manifest.collections {
         for segment in &collection.segments {
-            let bytes = vault.store().below(report.name.as_str()).get(&segment.object.key).await.unwrap();
+            let bytes = vault.store().place(&report.name).get(&segment.object.key).await.unwrap();
             let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
             for document in bsonvault::format::document::Documents::of(&raw) {
                 let document = RawDocumentBuf::from_bytes(document.unwrap().to_vec()).unwrap();
@@ -544,7 +544,7 @@ async fn without_the_oplog_capped_collections_keep_their_order_and_are_exception
     assert!(exceptions[0].reason.contains("without a right to the oplog"));
     let quiet = report.manifest.collections.iter().find(|c| c.name == "quiet").unwrap();
     assert_eq!(quiet.segments.len(), 1);
-    let bytes = vault.store().below(report.name.as_str()).get(&quiet.segments[0].object.key).await.unwrap();
+    let bytes = vault.store().place(&report.name).get(&quiet.segments[0].object.key).await.unwrap();
     let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
     let ids: Vec<i32> = bsonvault::format::document::Documents::of(&raw)
         .map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap().get_i32("_id").unwrap())

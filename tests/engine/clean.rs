@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::cli::{Cli, Output, finish};
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::Server;
 use crate::support::vault::{insert, numbered};
 use bson::rawdoc;
@@ -18,7 +19,7 @@ use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::names::BackupName;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use bsonvault::repository::retention::{Policy, Rule};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -33,13 +34,13 @@ use uuid::Uuid;
 use crate::support::archive::{self, Given, Shape};
 
 fn open(root: &Path) -> Catalog {
-    Catalog::new(Store::open(root.to_str().unwrap()).unwrap())
+    Catalog::new(Repository::open(root.to_str().unwrap()).unwrap())
 }
 
 /// A complete backup of this time with `documents`, by its name.
 async fn write_with(root: &Path, created: DateTime<Utc>, documents: Vec<Vec<u8>>) -> Backup {
     let name = BackupName::at(created);
-    let store = open(root).store().below(name.as_str());
+    let store = open(root).repository().place(&name);
     let given = [Given::new("d", "c", documents)];
     let mut manifest = archive::write(&store, &given, Shape::of(4 << 20, 8 << 20)).await.unwrap();
     (manifest.name, manifest.created, manifest.started, manifest.finished) = (name, created, created, created);
@@ -124,16 +125,16 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
     file(root.join(&running).join("progress.json"), heartbeat("elsewhere", 1, json!({})));
     file(root.join("broken/manifest.json"), "{");
     file(root.join("photos/holiday.jpg"), "x");
-    let before = open(&root).store().measure().await.unwrap().0;
+    let before = open(&root).repository().objects().measure().await.unwrap().0;
 
     let plan = cli.json(&["clean", "--keep", "2", "--dry-run"]).await;
     assert_eq!((&plan["dryRun"], names(&plan["deleted"])), (&true.into(), vec![&*old, &made[1], &made[0]]));
-    assert_eq!(open(&root).store().measure().await.unwrap().0, before);
+    assert_eq!(open(&root).repository().objects().measure().await.unwrap().0, before);
 
     let done = cli.json(&["clean", "--keep", "2"]).await;
     assert_eq!(done["deleted"], plan["deleted"]);
     assert_eq!((&done["dryRun"], &done["kept"], &done["freedBytes"]), (&false.into(), &plan["kept"], &plan["freedBytes"]));
-    assert_eq!(done["freedBytes"], before - open(&root).store().measure().await.unwrap().0);
+    assert_eq!(done["freedBytes"], before - open(&root).repository().objects().measure().await.unwrap().0);
     let reasons: Vec<_> = done["kept"].as_array().unwrap().iter().map(|k| (k["name"].as_str().unwrap(), &k["reasons"])).collect();
     assert_eq!(
         reasons,

@@ -17,7 +17,8 @@ use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::names::BackupName;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
+use bsonvault::repository::backend::Objects;
 use bsonvault::repository::catalog::{Backup, Catalog, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -36,7 +37,7 @@ async fn fixture() -> (TempDir, Backup) {
 }
 
 async fn find(directory: &Path) -> Backup {
-    Catalog::new(Store::open(directory.to_str().unwrap()).unwrap()).find(NAME).await.unwrap()
+    Catalog::new(Repository::open(directory.to_str().unwrap()).unwrap()).find(NAME).await.unwrap()
 }
 
 /// Reads all of it, a piece of odd size at a time.
@@ -140,7 +141,7 @@ async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
         let directory = tempfile::tempdir().unwrap();
         // Tar does not even complain about all of these.
         tar(&bytes[..cut], &["-xf", "-", "-C", directory.path().to_str().unwrap()]);
-        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
         for summary in catalog.list(clock::now()).await.unwrap() {
             assert!(!matches!(summary.state, State::Complete(_)), "whole after {cut} of {} bytes", bytes.len());
         }
@@ -159,7 +160,7 @@ async fn its_length_is_exact_for_every_size_and_name() {
     let (_fixture, fixture) = fixture().await;
     for (number, (key, size)) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))).enumerate() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().join(NAME).to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().join(NAME).to_str().unwrap()).unwrap();
         let mut manifest = fixture.manifest.clone();
         manifest.oplog = None;
         manifest.collections.truncate(1);
@@ -223,7 +224,7 @@ async fn what_is_no_plain_file_of_its_size_is_refused_before_the_first_byte() {
     let (directory, backup) = fixture().await;
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(NAME, &link).unwrap();
-    let backup = Backup { store: Store::open(link.to_str().unwrap()).unwrap(), ..backup };
+    let backup = Backup { store: Objects::open(link.to_str().unwrap()).unwrap(), ..backup };
     let Err(error) = Download::open(backup, ()).await else { panic!("a link was taken for a backup") };
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }
@@ -271,7 +272,7 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
             assert!(is_told(&error.to_string()), "{error}");
         }
         if key == key::MANIFEST {
-            let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+            let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
             let error = in_time(catalog.find(NAME)).await.unwrap_err();
             assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains(&told), "{error}");
         }
@@ -294,7 +295,7 @@ async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_an
                 std::fs::write(place.join(key), "{}").unwrap();
             }
             put_instead(what, &place.join(key));
-            let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+            let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
             let found = in_time(catalog.list(clock::now())).await.unwrap();
             let label = |name: &str| found.iter().find(|s| s.name.as_str() == name).map(|s| s.state.label());
             let expected = if key == key::MANIFEST {
@@ -318,7 +319,7 @@ async fn a_whole_backup_and_the_path_of_all_may_be_links() {
     let links = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(directory.path().join(NAME), links.path().join("mine")).unwrap();
     std::os::unix::fs::symlink(directory.path(), links.path().join("all")).unwrap();
-    let catalog = |path: &Path| Catalog::new(Store::open(path.to_str().unwrap()).unwrap());
+    let catalog = |path: &Path| Catalog::new(Repository::open(path.to_str().unwrap()).unwrap());
     let all = catalog(&links.path().join("all"));
     assert_eq!(all.list(clock::now()).await.unwrap().len(), 1);
     let by_path = links.path().join("mine");
@@ -375,7 +376,7 @@ async fn a_file_that_shrinks_or_goes_while_it_streams_breaks_the_stream_off() {
         assert!(again.is_err(), "{what}: an error became an end");
         let unpacked = tempfile::tempdir().unwrap();
         tar(&received, &["-xf", "-", "-C", unpacked.path().to_str().unwrap()]);
-        let catalog = Catalog::new(Store::open(unpacked.path().to_str().unwrap()).unwrap());
+        let catalog = Catalog::new(Repository::open(unpacked.path().to_str().unwrap()).unwrap());
         let state = catalog.summary(BackupName::parse(NAME).unwrap(), clock::now()).await.unwrap().state;
         assert!(matches!(state, State::Incomplete), "{what}: {state:?}");
     }
@@ -454,7 +455,7 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let taken = cli.json(&["backup"]).await;
     let name = taken["name"].as_str().unwrap();
     std::fs::rename(cli.dir().join("backups"), cli.dir().join("taken")).unwrap();
-    let taken = Catalog::new(Store::open(cli.dir().join("taken").to_str().unwrap()).unwrap());
+    let taken = Catalog::new(Repository::open(cli.dir().join("taken").to_str().unwrap()).unwrap());
     let backup = taken.find(name).await.unwrap();
     let held: std::collections::BTreeSet<String> = backup.manifest.collections.iter().map(|c| c.database.clone()).collect();
     let count = |database: &str| backup.manifest.collections.iter().filter(|c| c.database == database).count();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::cli::{Cli, finish};
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::{Server, ServerOptions};
 use crate::support::vault::{Vault, insert, numbered, snapshot, with_manifest};
 use crate::support::zoo::{self, ZooOptions};
@@ -116,7 +117,7 @@ async fn a_drill_of_everything_passes_leaves_nothing_and_is_listed() {
     assert_eq!(shown["verified"]["checks"].as_array().map(Vec::len), Some(2), "{shown}");
     let text = cli.run(&["show", "another"]).await.stdout;
     assert!(text.contains("drill: passed at ") && text.contains(", into MongoDB "), "{text}");
-    let moved = bsonvault::repository::backend::Store::open(&path).unwrap().below("another");
+    let moved = bsonvault::repository::backend::Objects::open(&path).unwrap().below("another");
     moved.delete_all(key::MANIFEST).await.unwrap();
     assert!(!Path::new(&path).join("another").exists());
 }
@@ -150,7 +151,7 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     let path = vault.directory.path().to_str().unwrap().to_owned();
     let cli = Cli::new().env("MONGO_URI_LOCAL", target.uri()).env("BACKUP_PATH", &path);
     let name = backup.manifest.name.as_str();
-    damage(backup.store.directory());
+    damage(&backup.store.directory());
     let output = cli.run(&["verify", name, "--restore", "--json"]).await;
     assert_eq!((output.code, &output.json()["error"]["kind"]), (Some(3), &"mismatch".into()), "{output:?}");
     assert_eq!(snapshot(&b).await, before);
@@ -164,7 +165,7 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     assert_eq!(cli.run(&["verify", name]).await.code, Some(3));
     assert!(!last(&backup, CheckKind::Verify).await.unwrap().passed);
     // What says nothing of the backup is no result.
-    damage(backup.store.directory());
+    damage(&backup.store.directory());
     cli.json(&["import", name, "--yes"]).await;
     let nowhere = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=300", crate::support::server::free_port());
     assert_eq!(cli.run(&["verify", name, "--restore", "--target", &nowhere]).await.code, Some(1));

@@ -9,6 +9,7 @@ mod slices;
 
 use std::path::Path;
 
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::Server;
 use crate::support::vault::{Vault, insert};
 use bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, doc, spec::BinarySubtype};

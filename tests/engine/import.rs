@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::compare::{CompareOptions, compare};
 use crate::support::link::{Link, LinkOptions};
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use crate::support::vault::{Vault, assert_same, documents, insert, numbered, only, snapshot, with_manifest};
 use crate::support::zoo::raw::{Raw, string};

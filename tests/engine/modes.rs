@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::backups::{matching, without};
 use crate::support::cli::Cli;
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::{Server, ServerOptions};
 use crate::support::vault::{Vault, documents, insert, numbered, snapshot, with_manifest};
 use bson::raw::cstr;

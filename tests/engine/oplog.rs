@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 async fn documents(vault: &Vault, report: &BackupReport, segments: &[Segment]) -> Vec<RawDocumentBuf> {
     let mut documents = Vec::new();
     for segment in segments {
-        let bytes = vault.store().below(report.name.as_str()).get(&segment.object.key).await.unwrap();
+        let bytes = vault.store().place(&report.name).get(&segment.object.key).await.unwrap();
         let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
         documents.extend(Documents::of(&raw).map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap()));
     }

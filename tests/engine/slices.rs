@@ -21,7 +21,7 @@ use bsonvault::format::digest::Content;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespaceRename;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::Database;
@@ -31,7 +31,7 @@ async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &
     let lost = doc! { "failCommands": ["find"], "namespace": large, "errorCode": 239 };
     server.fail_command(doc! { "times": 1 }, lost).await;
     let link = Link::to(server.port(), LinkOptions { mbit: Some(mbit), ..LinkOptions::default() });
-    let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
+    let store = Repository::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri_through(link.port())).unwrap();
     let report = backup::run(&uri, &store, options, &vault.cx).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);

@@ -14,7 +14,7 @@ use bsonvault::context::Context;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Catalog, State};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     let server = Server::replica_set("killed").await;
     slow_source(&server, 10_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    let catalog = Catalog::new(Store::open(cli.dir().join("backups").to_str().unwrap()).unwrap());
+    let catalog = Catalog::new(Repository::open(cli.dir().join("backups").to_str().unwrap()).unwrap());
     let mut child = cli.spawn(&["backup"]);
     decided(&cli, &mut child).await;
     let hosts = [server.host()];
@@ -216,7 +216,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
 #[tokio::test]
 async fn a_backup_of_another_machine_counts_by_its_heartbeat() {
     let root = tempfile::tempdir().unwrap();
-    let catalog = Catalog::new(Store::open(root.path().to_str().unwrap()).unwrap());
+    let catalog = Catalog::new(Repository::open(root.path().to_str().unwrap()).unwrap());
     let now = clock::now();
     let put = |name: &str, host: &str, age: i64, more: Value| {
         let at = now - TimeDelta::seconds(age);

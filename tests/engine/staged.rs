@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::support::backups::matching;
 use crate::support::cli::Cli;
 use crate::support::compare::CompareOptions;
+use crate::support::on_disk::OnDisk as _;
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use crate::support::vault::{Vault, assert_same, documents, insert, numbered, only, with_manifest};
 use crate::support::zoo::{self, ZooOptions};

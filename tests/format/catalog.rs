@@ -4,7 +4,8 @@ use bson::rawdoc;
 use bsonvault::error::ErrorKind;
 use bsonvault::format::heartbeat::Heartbeat;
 use bsonvault::format::key;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
+use bsonvault::repository::backend::Objects;
 use bsonvault::repository::catalog::{Catalog, State};
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::{TempDir, tempdir};
@@ -12,13 +13,13 @@ use tempfile::{TempDir, tempdir};
 use crate::support::archive::{self, Given, Shape, started};
 
 async fn write(root: &TempDir, name: &str) {
-    let store = Store::open(root.path().join(name).to_str().unwrap()).unwrap();
+    let store = Objects::open(root.path().join(name).to_str().unwrap()).unwrap();
     let documents = vec![rawdoc! { "_id": 1 }.into_bytes()];
     archive::write(&store, &[Given::new("d", "c", documents)], Shape::of(60, 1000)).await.unwrap();
 }
 
 fn catalog(root: &TempDir) -> Catalog {
-    Catalog::new(Store::open(root.path().to_str().unwrap()).unwrap())
+    Catalog::new(Repository::open(root.path().to_str().unwrap()).unwrap())
 }
 
 fn file(root: &TempDir, path: &str, bytes: impl AsRef<[u8]>) {
@@ -95,7 +96,7 @@ async fn each_directory_is_listed_as_what_it_is_newest_first() {
 #[tokio::test]
 async fn a_store_that_does_not_exist_yet_has_no_backups() {
     let root = tempdir().unwrap();
-    let catalog = Catalog::new(Store::open(root.path().join("later").to_str().unwrap()).unwrap());
+    let catalog = Catalog::new(Repository::open(root.path().join("later").to_str().unwrap()).unwrap());
     assert!(catalog.list(started()).await.unwrap().is_empty());
 }
 

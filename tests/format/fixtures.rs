@@ -6,7 +6,7 @@ use bsonvault::context::Context;
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 
 fn fixtures(part: &str) -> PathBuf {
@@ -14,7 +14,7 @@ fn fixtures(part: &str) -> PathBuf {
 }
 
 fn catalog(directory: &Path) -> Catalog {
-    Catalog::new(Store::open(directory.to_str().unwrap()).unwrap())
+    Catalog::new(Repository::open(directory.to_str().unwrap()).unwrap())
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bsonvault::format::frame::{self, Codec, Compression, Compressor, Decompresso
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
 use bsonvault::format::segment::{self, Builder, SeekTable};
 use bsonvault::oplog::Head;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::backend::Objects;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -119,7 +119,7 @@ async fn forged(change: impl FnOnce(&mut Collection)) -> String {
 /// The same of one with an oplog slice.
 async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
     let document = rawdoc! { "_id": 1 }.into_bytes();
     let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) };
     let shape = Shape::of(100, 100);

@@ -1,16 +1,17 @@
 //! The store on a local disk.
 
+use crate::support::on_disk::OnDisk as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use bsonvault::error::ErrorKind;
-use bsonvault::repository::backend::{Entry, Store};
+use bsonvault::repository::backend::{Entry, Objects};
 use bytes::Bytes;
 use tempfile::{TempDir, tempdir};
 
-fn temporary() -> (TempDir, Store) {
+fn temporary() -> (TempDir, Objects) {
     let directory = tempdir().unwrap();
-    let store = Store::open(directory.path().join("a/b").to_str().unwrap()).unwrap();
+    let store = Objects::open(directory.path().join("a/b").to_str().unwrap()).unwrap();
     (directory, store)
 }
 
@@ -18,7 +19,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-async fn put(store: &Store, key: &str, bytes: &'static [u8]) -> bsonvault::error::Result<()> {
+async fn put(store: &Objects, key: &str, bytes: &'static [u8]) -> bsonvault::error::Result<()> {
     store.put(key, vec![Bytes::from_static(bytes)]).await
 }
 
@@ -99,7 +100,7 @@ async fn keys_are_kept_as_they_are() {
 async fn roots_of_any_name_are_kept_as_they_are() {
     let directory = tempdir().unwrap();
     for root in ["100%", "a%20b", "with space", "über", "c#1", "#2"] {
-        let store = Store::open(directory.path().join(root).to_str().unwrap()).unwrap();
+        let store = Objects::open(directory.path().join(root).to_str().unwrap()).unwrap();
         put(&store, "d/f", b"x").await.unwrap();
         assert!(directory.path().join(root).join("d/f").is_file());
         assert_eq!(store.list().await.unwrap(), [Entry { key: "d/f".to_owned(), size: 1 }], "{root}");
@@ -134,7 +135,7 @@ async fn a_path_with_dots_means_what_the_system_means() {
     let real = directory.path().join("real/inner");
     std::fs::create_dir_all(&real).unwrap();
     std::os::unix::fs::symlink(&real, directory.path().join("link")).unwrap();
-    let open = |path: &str| Store::open(&format!("{}/{path}", directory.path().display())).unwrap();
+    let open = |path: &str| Objects::open(&format!("{}/{path}", directory.path().display())).unwrap();
     let there = std::fs::canonicalize(directory.path()).unwrap();
     for (given, meant) in [
         ("x/../y", there.join("y")),
@@ -148,22 +149,22 @@ async fn a_path_with_dots_means_what_the_system_means() {
         assert_eq!(store.list().await.unwrap().len(), 1, "{given}");
         assert!(meant.join("k").is_file(), "{given}");
     }
-    let relative = Store::open("../somewhere").unwrap();
+    let relative = Objects::open("../somewhere").unwrap();
     assert_eq!(relative.directory(), std::env::current_dir().unwrap().parent().unwrap().join("somewhere"));
 }
 
 #[test]
 fn what_cannot_be_a_store_is_refused() {
     for url in ["s3://bucket/prefix", "gs://bucket", "az://container", "https://example.net/x"] {
-        let error = Store::open(url).unwrap_err();
+        let error = Objects::open(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.to_string().contains("is not yet supported"), "{error}");
     }
-    assert_eq!(Store::open("").unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(Objects::open("").unwrap_err().kind(), ErrorKind::Usage);
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    assert!(Store::open(path).unwrap_err().to_string().contains("is not a directory"));
-    let below = Store::open(&format!("{path}/below")).unwrap_err();
+    assert!(Objects::open(path).unwrap_err().to_string().contains("is not a directory"));
+    let below = Objects::open(&format!("{path}/below")).unwrap_err();
     assert_eq!(below.kind(), ErrorKind::Storage);
 }
 
@@ -236,7 +237,7 @@ async fn a_full_disk_is_named_and_leaves_nothing_half_written() {
         println!("skipped: a small file system cannot be mounted here (it takes root)");
         return;
     };
-    let store = Store::open(mount.0.path().to_str().unwrap()).unwrap();
+    let store = Objects::open(mount.0.path().to_str().unwrap()).unwrap();
     assert!(store.free_space().unwrap() <= 256 * 1024);
     put(&store, "d/kept", b"kept").await.unwrap();
     let error = store.put("d/large", vec![Bytes::from(vec![7; 1024 * 1024])]).await.unwrap_err();

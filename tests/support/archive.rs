@@ -13,7 +13,7 @@ use bsonvault::format::manifest::{
 use bsonvault::format::metadata;
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::{BackupName, Namespace};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::backend::Objects;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -89,18 +89,18 @@ pub(crate) const LISTED: ClusterTime = ClusterTime { t: 1_795_383_900, i: 7 };
 
 /// Writes a complete backup into the store, in the order in which a backup is written, and gives its manifest. The same input gives the
 /// same bytes.
-pub(crate) async fn write(store: &Store, given: &[Given], shape: Shape) -> Result<Manifest> {
+pub(crate) async fn write(store: &Objects, given: &[Given], shape: Shape) -> Result<Manifest> {
     write_as(store, given, None, FORMAT_VERSION, shape).await
 }
 
 /// The same as a backup with an oplog slice of these entries, from a second before the listing to one after it.
-pub(crate) async fn write_with_oplog(store: &Store, given: &[Given], entries: &[Vec<u8>], shape: Shape) -> Result<Manifest> {
+pub(crate) async fn write_with_oplog(store: &Objects, given: &[Given], entries: &[Vec<u8>], shape: Shape) -> Result<Manifest> {
     write_as(store, given, Some(entries), FORMAT_VERSION, shape).await
 }
 
 /// The same in this version of the format.
 pub(crate) async fn write_as(
-    store: &Store,
+    store: &Objects,
     given: &[Given],
     entries: Option<&[Vec<u8>]>,
     format_version: u32,
@@ -131,7 +131,7 @@ pub(crate) async fn write_as(
 }
 
 /// Stores these documents under the stem, and gives what they are and where.
-async fn write_segments(store: &Store, stem: &str, documents: &[Vec<u8>], shape: Shape) -> Result<(Content, Vec<Segment>)> {
+async fn write_segments(store: &Objects, stem: &str, documents: &[Vec<u8>], shape: Shape) -> Result<(Content, Vec<Segment>)> {
     let mut content = Content::default();
     let mut stored = Vec::new();
     for (n, segment) in segments(documents, shape)?.into_iter().enumerate() {
@@ -149,7 +149,7 @@ async fn write_segments(store: &Store, stem: &str, documents: &[Vec<u8>], shape:
     Ok((content, stored))
 }
 
-async fn write_collection(store: &Store, given: &Given, stem: &str, number: u128, shape: Shape) -> Result<Collection> {
+async fn write_collection(store: &Objects, given: &Given, stem: &str, number: u128, shape: Shape) -> Result<Collection> {
     let (content, stored) = write_segments(store, stem, &given.documents, shape).await?;
     let uuid = (given.kind != CollectionKind::View).then(|| Uuid::from_u128(0xb50f_0000_0000_4000_8000_0000_0000_0000 + number));
     let indexes = given.indexes.iter().map(|i| &**i);

@@ -13,7 +13,7 @@ use bsonvault::error::Error;
 use bsonvault::format::digest::Content;
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespaceFilter;
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::Catalog;
 use futures::TryStreamExt as _;
 use mongodb::Database;
@@ -31,8 +31,8 @@ impl Vault {
         Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
     }
 
-    pub fn store(&self) -> Store {
-        Store::open(self.directory.path().to_str().unwrap()).unwrap()
+    pub fn store(&self) -> Repository {
+        Repository::open(self.directory.path().to_str().unwrap()).unwrap()
     }
 
     pub async fn backup(&self, uri: &str, options: &BackupOptions) -> Result<BackupReport, Error> {

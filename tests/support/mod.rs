@@ -17,6 +17,7 @@ pub mod bank;
 pub mod cli;
 pub mod compare;
 pub mod link;
+pub mod on_disk;
 pub mod server;
 pub mod service;
 pub mod vault;

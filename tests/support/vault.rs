@@ -8,7 +8,7 @@ use bsonvault::error::Error;
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
@@ -28,7 +28,7 @@ impl Vault {
     }
 
     pub async fn backup(&self, source: &Server, databases: &[&str]) -> Backup {
-        let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
+        let store = Repository::open(self.directory.path().to_str().unwrap()).unwrap();
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
         let options = BackupOptions { filter: super::backups::of_databases(databases), ..BackupOptions::default() };
         let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();

@@ -20,7 +20,7 @@ use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
@@ -109,7 +109,7 @@ impl Vault {
     }
 
     async fn backup(&self, source: &Server, without: &BTreeSet<&str>) -> Backup {
-        let store = Store::open(self.directory.path().to_str().unwrap()).unwrap();
+        let store = Repository::open(self.directory.path().to_str().unwrap()).unwrap();
         let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
         let without: Vec<&str> = without.iter().copied().collect();
         let options = BackupOptions { filter: backups::without(&without), ..BackupOptions::default() };

@@ -18,7 +18,7 @@ use crate::format::manifest::{
 };
 use crate::format::{key, metadata};
 use crate::names::BackupName;
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 use crate::repository::checkpoint;
 
 /// How many metadata files are stored at a time.
@@ -49,7 +49,7 @@ pub(super) async fn describe(
     read: Read,
     (consistency, oplog): (Consistency, Option<OplogSlice>),
     (started, finished): (DateTime<Utc>, DateTime<Utc>),
-    place: &Store,
+    place: &Objects,
     cx: &Context,
 ) -> Result<Manifest> {
     let mut left_out = prepared.listing.left_out.clone();
@@ -89,7 +89,7 @@ pub(super) async fn describe(
 pub(in crate::engine) async fn manifest(
     about: About,
     mut collections: Vec<Collection>,
-    place: &Store,
+    place: &Objects,
     cx: &Context,
 ) -> Result<Manifest> {
     put_metadata(&mut collections, place, cx).await?;
@@ -119,7 +119,7 @@ pub(in crate::engine) async fn manifest(
 }
 
 /// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
-async fn put_metadata(collections: &mut [Collection], place: &Store, cx: &Context) -> Result<()> {
+async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Context) -> Result<()> {
     let (ending, budget) = (cx.cancel.child_token(), MemoryBudget::new(METADATA_BYTES));
     let puts = collections.iter_mut().map(|collection| async {
         let documents = collection.indexes.iter().chain([&collection.options]);
@@ -151,7 +151,7 @@ async fn put_metadata(collections: &mut [Collection], place: &Store, cx: &Contex
 pub(in crate::engine) async fn leave_out_temporary(
     manifest: &mut Manifest,
     at_the_end: &[Collection],
-    place: &Store,
+    place: &Objects,
 ) -> Result<()> {
     let asked_for = AskedFor::of(manifest)?;
     let stays = |c: &Collection| !c.is_temporary() || at_the_end.iter().any(|end| end.uuid.is_some() && end.uuid == c.uuid);
@@ -173,7 +173,7 @@ pub(in crate::engine) async fn leave_out_temporary(
 }
 
 /// Looks once more that every object is there, and commits.
-pub(in crate::engine) async fn commit(manifest: &Manifest, place: &Store) -> Result<()> {
+pub(in crate::engine) async fn commit(manifest: &Manifest, place: &Objects) -> Result<()> {
     for object in manifest.objects() {
         let size = place.size(&object.key).await?;
         if size != object.bytes {

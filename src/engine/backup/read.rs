@@ -26,7 +26,7 @@ use crate::format::manifest::{Segment, TEMPORARY};
 use crate::names::Namespace;
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::{CollectionWriter, Sizes};
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 use crate::repository::checkpoint::{self, Checkpoint, Durable};
 use crate::repository::lock::heartbeat::HeartbeatState;
 use crate::source::discover::{CollectionInfo, Size};
@@ -224,7 +224,7 @@ impl Shared {
 }
 
 /// Removes what an attempt stored, before the next one.
-pub(super) async fn clear(place: &Store) -> Result<()> {
+pub(super) async fn clear(place: &Objects) -> Result<()> {
     checkpoint::remove(place).await?;
     for entry in place.list().await? {
         if entry.key != key::PROGRESS {
@@ -364,7 +364,7 @@ async fn work(number: usize, shared: Arc<Shared>, halt: CancellationToken) -> Re
 }
 
 /// Puts the results of all ranges in order.
-async fn gather(shared: &Shared, place: &Store) -> Result<Read> {
+async fn gather(shared: &Shared, place: &Objects) -> Result<Read> {
     let mut collections = Vec::with_capacity(shared.collections.len());
     for reading in &shared.collections {
         let Done { mut segments, end } = std::mem::take(&mut *lock(&reading.done));

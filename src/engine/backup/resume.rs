@@ -12,7 +12,7 @@ use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::oplog::tail::Start;
-use crate::repository::backend::Store;
+use crate::repository::Repository;
 use crate::repository::checkpoint::{self, Checkpoint};
 use crate::source::discover::{CollectionInfo, Listing, Size};
 use crate::source::ranges::{IdValue, Range};
@@ -21,8 +21,8 @@ use crate::source::ranges::{IdValue, Range};
 ///
 /// # Errors
 /// Those of [`checkpoint::open`].
-pub(super) async fn open(store: &Store, name: Option<&BackupName>, source: &MongoUri) -> Result<Checkpoint> {
-    checkpoint::open(store, name, |begun| is_of(begun, source)).await
+pub(super) async fn open(repository: &Repository, name: Option<&BackupName>, source: &MongoUri) -> Result<Checkpoint> {
+    checkpoint::open(repository, name, |begun| is_of(begun, source)).await
 }
 
 /// Whether a backup was begun of this source, as far as its URI tells.

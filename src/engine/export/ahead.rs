@@ -10,7 +10,7 @@ use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::manifest::Segment;
 use crate::pipeline::read::SegmentReader;
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 use crate::repository::catalog::Backup;
 
 /// How many frames of a segment are in memory: one that waits, one that is being made, and one with whoever takes them.
@@ -92,7 +92,7 @@ impl Frames {
     }
 }
 
-async fn read(store: Store, segment: Segment, share: MemoryPermit, cpu: CpuPool, frames: mpsc::Sender<Frame>) {
+async fn read(store: Objects, segment: Segment, share: MemoryPermit, cpu: CpuPool, frames: mpsc::Sender<Frame>) {
     if let Err(e) = hand_on(&store, &segment, share, &cpu, &frames).await {
         // Where nobody takes it any more, nobody asks why.
         let _taken = frames.send(Err(e)).await;
@@ -100,7 +100,7 @@ async fn read(store: Store, segment: Segment, share: MemoryPermit, cpu: CpuPool,
 }
 
 async fn hand_on(
-    store: &Store,
+    store: &Objects,
     segment: &Segment,
     mut share: MemoryPermit,
     cpu: &CpuPool,

@@ -11,7 +11,7 @@ use crate::format::kind;
 use crate::format::manifest::{Collection, CollectionKind, Segment};
 use crate::mongo::Version;
 use crate::pipeline::read::SegmentReader;
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 use crate::repository::catalog::Backup;
 use crate::sink::limits;
 
@@ -48,7 +48,7 @@ pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cx: &Context) -> Re
 }
 
 /// How many documents of a collection have such a name at their top.
-async fn with_dollars(store: &Store, collection: &Collection, cpu: &CpuPool) -> Result<u64> {
+async fn with_dollars(store: &Objects, collection: &Collection, cpu: &CpuPool) -> Result<u64> {
     if collection.kind != CollectionKind::Collection {
         return Ok(0);
     }
@@ -56,7 +56,7 @@ async fn with_dollars(store: &Store, collection: &Collection, cpu: &CpuPool) -> 
     stream::iter(counts).buffer_unordered(READERS).try_fold(0, |sum, count| async move { Ok(sum + count) }).await
 }
 
-async fn with_dollars_in(store: &Store, segment: &Segment, cpu: &CpuPool) -> Result<u64> {
+async fn with_dollars_in(store: &Objects, segment: &Segment, cpu: &CpuPool) -> Result<u64> {
     let mut reader = SegmentReader::open(store, segment, cpu).await?;
     let mut count = 0;
     while let Some(frame) = reader.next().await? {

@@ -27,7 +27,8 @@ use crate::format::{document, frame, key, segment};
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
 use crate::names::{BackupName, Namespace};
 use crate::pipeline::write::{CollectionWriter, Sizes};
-use crate::repository::backend::Store;
+use crate::repository::Repository;
+use crate::repository::backend::Objects;
 use crate::repository::catalog::{Backup, Catalog};
 use crate::sink::users::Accounts;
 
@@ -87,11 +88,11 @@ impl DumpSource {
     pub async fn of(mut dump: Dump, options: DumpOptions, cx: &Context) -> Result<Self> {
         if dump.has_oplog() {
             let kept = kept().await?;
-            let store = Store::open(&kept.path().to_string_lossy())?;
+            let repository = Repository::open(&kept.path().to_string_lossy())?;
             let looking = async {
                 match dump.can_be_read_again() {
-                    true => Self::with_oplog(&mut dump, &store, &options, cx).await,
-                    false => Self::as_backup(&mut dump, &store, &options, cx).await,
+                    true => Self::with_oplog(&mut dump, repository.objects(), &options, cx).await,
+                    false => Self::as_backup(&mut dump, &repository, &options, cx).await,
                 }
             };
             let (backup, documents) = looking.await.map_err(|e| match e.kind() {
@@ -108,13 +109,12 @@ impl DumpSource {
         }
         let mut collections = dump.take_collections();
         name_anew(&mut collections);
-        let nowhere = Store::open(&std::env::temp_dir().to_string_lossy())?;
-        let backup = Backup { store: nowhere, manifest: manifest(&dump, collections, (dump_oplog::none(), None)) };
+        let backup = Backup { store: Objects::in_memory(), manifest: manifest(&dump, collections, (dump_oplog::none(), None)) };
         Ok(Self { dump, backup, documents: Documents::InDump(LastRead::new()), _kept: None })
     }
 
     /// Keeps the oplog aside.
-    async fn with_oplog(dump: &mut Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
+    async fn with_oplog(dump: &mut Dump, store: &Objects, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
         cx.progress.begin("reading the oplog");
         let (slice, last_ids) = oplog(dump, store, options, cx).await?;
         let mut collections = dump.take_collections();
@@ -129,12 +129,17 @@ impl DumpSource {
     }
 
     /// Keeps all of it aside, compressed: what can be read once only is gone when its oplog comes.
-    async fn as_backup(dump: &mut Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
+    async fn as_backup(
+        dump: &mut Dump,
+        repository: &Repository,
+        options: &DumpOptions,
+        cx: &Context,
+    ) -> Result<(Backup, Documents)> {
         let tuning = Tuning { memory_bytes: options.memory_bytes, level: Some(LEVEL), ..Tuning::default() };
         let how = AdoptOptions { oplog_limit: options.oplog_limit, accounts: true, tuning, ..AdoptOptions::default() };
-        let report = adopt::run(dump, store, &how, cx).await?;
+        let report = adopt::run(dump, repository, &how, cx).await?;
         drop(dump.take_collections());
-        Ok((Catalog::new(store.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
+        Ok((Catalog::new(repository.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
     }
 
     /// The dump.
@@ -208,7 +213,7 @@ async fn kept() -> Result<TempDir> {
 type LastIds = HashMap<usize, (u8, Vec<u8>)>;
 
 /// Reads a dump for its oplog and for the ends of its capped collections.
-async fn oplog(dump: &Dump, store: &Store, options: &DumpOptions, cx: &Context) -> Result<(Slice, LastIds)> {
+async fn oplog(dump: &Dump, store: &Objects, options: &DumpOptions, cx: &Context) -> Result<(Slice, LastIds)> {
     let cpu = cx.cpu.clone();
     let item = cx.progress.item(key::OPLOG, 0, 0);
     let compressors = Compressors::new(Compression::of(LEVEL)).into();

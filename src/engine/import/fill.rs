@@ -23,7 +23,7 @@ use crate::format::frame;
 use crate::format::manifest::Segment;
 use crate::pipeline::read::SegmentReader;
 use crate::pipeline::steer::{ConcurrencyController, Watched};
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
 use crate::sink::Target;
 use crate::sink::insert::{Arranged, Inserter, Repeats};
 
@@ -62,7 +62,7 @@ struct Filling {
 
 /// What the writers share.
 struct Shared {
-    store: Store,
+    store: Objects,
     target: Target,
     cpu: CpuPool,
     budget: MemoryBudget,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::repository::backend::{Scratch, Store};
+use crate::repository::{Repository, Scratch};
 
 /// The first object, by which the size of the others is chosen.
 const FIRST: u64 = 4 * 1024 * 1024;
@@ -38,14 +38,14 @@ pub struct PathSpeed {
 }
 
 /// Writes a few objects of at most `segment` bytes, reads them back, and deletes them.
-pub(super) async fn measure(store: &Store, segment: u64, cx: &Context) -> Result<PathSpeed> {
-    let free = store.free_space();
-    let scratch = Scratch::make(store).await?;
+pub(super) async fn measure(repository: &Repository, segment: u64, cx: &Context) -> Result<PathSpeed> {
+    let free = repository.free_space();
+    let scratch = Scratch::make(repository).await?;
     let measured = write_and_read(&scratch, segment, free, cx).await;
     scratch.remove().await?;
     let (object_bytes, write, read) = measured?;
     Ok(PathSpeed {
-        location: store.location(),
+        location: repository.location(),
         write_bytes_per_second: write,
         read_bytes_per_second: read,
         object_bytes,
@@ -72,14 +72,14 @@ async fn write_and_read(scratch: &Scratch, segment: u64, free: Option<u64>, cx: 
     let begin = Instant::now();
     let mut back = 0u64;
     for number in 1..=objects {
-        back += scratch.store().get(&key(number)).await?.len() as u64;
+        back += scratch.objects().get(&key(number)).await?.len() as u64;
     }
     Ok((object.len() as u64, rate(bytes, time), rate(back, begin.elapsed())))
 }
 
 async fn write(scratch: &Scratch, number: usize, object: &Bytes) -> Result<Duration> {
     let begin = Instant::now();
-    scratch.store().put(&key(number), vec![object.clone()]).await?;
+    scratch.objects().put(&key(number), vec![object.clone()]).await?;
     Ok(begin.elapsed())
 }
 
@@ -112,13 +112,13 @@ mod tests {
     #[tokio::test]
     async fn it_measures_and_leaves_nothing_also_where_it_is_stopped() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().join("new/backups").to_str().unwrap()).unwrap();
+        let repository = Repository::open(directory.path().join("new/backups").to_str().unwrap()).unwrap();
         let cx = Context::default();
-        let speed = measure(&store, 1 << 20, &cx).await.unwrap();
+        let speed = measure(&repository, 1 << 20, &cx).await.unwrap();
         assert!(speed.write_bytes_per_second > 1e3 && speed.read_bytes_per_second > 1e3, "{speed:?}");
         assert!(speed.object_bytes == 1 << 20 && speed.free_bytes.is_some(), "{speed:?}");
         cx.cancel.cancel();
-        let stopped = measure(&store, 1 << 20, &cx).await.unwrap_err();
+        let stopped = measure(&repository, 1 << 20, &cx).await.unwrap_err();
         assert_eq!(stopped.exit_code(), 130);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }

@@ -1,467 +1,210 @@
-//! What a local disk needs beyond `object_store`.
+//! A directory of this machine, over `object_store`, whose local file system stages, syncs and renames each object. What that
+//! leaves out is added: modes (0600 in directories of 0700), synced deletes, locks, and reading what is a regular file, and
+//! nothing else, reached by no link. Nothing outside of here knows that there is a file system.
+
+mod disk;
+mod file;
+#[cfg(test)]
+pub(crate) mod hang;
 
 use std::collections::HashSet;
-use std::fs::FileType;
-use std::io;
-use std::ops::ControlFlow;
-use std::path::{Component, Path, PathBuf};
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use rustix::fs::{Mode, OFlags};
-use uuid::Uuid;
+use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 
-use super::Entry;
+use self::file::Root;
+use super::{Backend, Created, Entry, Found, Lock, Opened, Sharing, There, Top};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long to wait before a lock is asked for again.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a lock is waited for: longer than one that only looks whether there is one keeps it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
-/// The whole file system, every write synced with its parent directory. One instance serves every root: keys are absolute paths,
-/// so that a root need not exist before it is written to.
-pub(super) fn file_system() -> LocalFileSystem {
-    LocalFileSystem::new().with_fsync(true)
+/// The objects of a directory.
+#[derive(Debug, Clone)]
+pub(super) struct Local {
+    inner: Arc<LocalFileSystem>,
+    root: PathBuf,
+    links: Root,
 }
 
-/// The key of an absolute path. `Path::parse` keeps `%` as it is, where `Path::from` would encode it again.
-pub(super) fn key(path: &Path) -> Result<Key> {
-    path.to_str().and_then(|text| Key::parse(text).ok()).ok_or_else(|| {
-        Error::new(ErrorKind::Storage, format!("path {} cannot be used as it is", path.display()))
-            .hint("use a path of plain text without control characters")
-    })
-}
-
-/// The path from the root of the file system on, without `.`, `..` and a slash at the end: keys have none of these. A `..` means what
-/// it means to the operating system, the parent of where a link leads.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
-    let whole = std::path::absolute(path).map_err(|e| error("open", path, e))?;
-    let mut plain = PathBuf::new();
-    for part in whole.components() {
-        if part == Component::ParentDir {
-            plain = match std::fs::canonicalize(&plain) {
-                Ok(real) => real,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => plain,
-                Err(e) => return Err(error("open", path, e)),
-            };
-            plain.pop();
-        } else {
-            plain.push(part);
-        }
-    }
-    Ok(plain)
-}
-
-/// Whether there is anything at the path; what cannot be looked at is an error, not an absence.
-pub(super) async fn is_there(path: &Path) -> Result<bool> {
-    let path = path.to_owned();
-    blocking(&path.clone(), move || path.try_exists().map_err(|e| error("look at", &path, e))).await
-}
-
-/// Makes the directories above `path`, 0700, each one synced into its parent.
-pub(super) async fn make_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(parent) => make_directories(parent).await,
-        None => Ok(()),
-    }
-}
-
-async fn make_directories(directory: &Path) -> Result<()> {
-    let directory = directory.to_owned();
-    blocking(&directory.clone(), move || {
-        if directory.is_dir() {
-            return Ok(());
-        }
-        let missing: Vec<_> = directory.ancestors().take_while(|d| !d.exists()).collect();
-        for new in missing.into_iter().rev() {
-            match builder().create(new) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(error("create", new, e)),
-                _ => sync_directory_of(new)?,
+impl Local {
+    /// Those of this directory, which need not exist yet.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let root = disk::absolute(path)?;
+        match std::fs::metadata(&root) {
+            Ok(found) if !found.is_dir() => {
+                return Err(Error::new(ErrorKind::Storage, format!("{} is not a directory", root.display()))
+                    .hint("set BACKUP_PATH or --path to a directory"));
             }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(disk::error("open", &root, e)),
         }
-        Ok(())
-    })
-    .await
-}
-
-/// Makes the directory `root`, which must not exist.
-pub(super) async fn claim(root: &Path) -> Result<()> {
-    make_parent(root).await?;
-    let root = root.to_owned();
-    blocking(&root.clone(), move || match builder().create(&root) {
-        Ok(()) => sync_directory_of(&root),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Error::new(ErrorKind::Refused, format!("{} exists already", root.display())))
-        }
-        Err(e) => Err(error("create", &root, e)),
-    })
-    .await
-}
-
-fn builder() -> std::fs::DirBuilder {
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-}
-
-/// Takes the rights of others off a file. Until then its directory keeps them out.
-pub(super) async fn restrict(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        let place = path.to_owned();
-        let restrict = move || std::fs::set_permissions(&place, mode).map_err(|e| error("restrict", &place, e));
-        blocking(path, restrict).await?;
+        Ok(Self { inner: Arc::new(disk::file_system()), root, links: Root::Followed })
     }
-    Ok(())
-}
 
-/// A lock on a directory: let go when it is dropped, or its process ends.
-#[derive(Debug)]
-pub struct Lock {
-    directory: Option<std::fs::File>,
-}
+    /// Does what may wait for a place, on a thread that may.
+    pub(super) async fn apart<T: Send + 'static>(place: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        disk::blocking(Path::new(place), work).await
+    }
 
-impl Lock {
-    /// Whether it keeps anyone out: not where the file system knows no locks.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.directory.is_some()
+    /// What is at a path.
+    pub(super) async fn there(path: &str) -> Result<There> {
+        disk::there(Path::new(path)).await
+    }
+
+    fn at(&self, root: PathBuf) -> Self {
+        Self { inner: self.inner.clone(), root, links: Root::Followed }
+    }
+
+    fn place(&self, key: &str) -> Result<(PathBuf, Key)> {
+        let path = self.root.join(key);
+        let key = disk::key(&path)?;
+        Ok((path, key))
     }
 }
 
-/// How a lock goes with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sharing {
-    /// It is the only one.
-    Exclusive,
-    /// Others of this kind are beside it.
-    Shared,
-}
-
-/// Locks the directory `root`, as far as its file system knows locks; nothing where another lock is in the way for `patience`. One that only looks
-/// whether there is a lock has one for a moment.
-pub(super) async fn lock(root: &Path, sharing: Sharing, patience: Duration) -> Result<Option<Lock>> {
-    let until = tokio::time::Instant::now() + patience;
-    loop {
-        let place = root.to_owned();
-        if let Some(lock) = blocking(root, move || try_lock(&place, sharing)).await? {
-            return Ok(Some(lock));
-        }
-        if tokio::time::Instant::now() >= until {
-            return Ok(None);
-        }
-        tokio::time::sleep(LOCK_PAUSE).await;
+impl Backend for Local {
+    fn location(&self) -> String {
+        self.root.display().to_string()
     }
-}
 
-fn try_lock(root: &Path, sharing: Sharing) -> Result<Option<Lock>> {
-    let directory = open_directory(root).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{} does not exist", root.display())).cause(e),
-        _ => error("open", root, e),
-    })?;
-    let operation = match sharing {
-        Sharing::Exclusive => rustix::fs::FlockOperation::NonBlockingLockExclusive,
-        Sharing::Shared => rustix::fs::FlockOperation::NonBlockingLockShared,
-    };
-    match rustix::fs::flock(&directory, operation) {
-        Ok(()) => Ok(Some(Lock { directory: Some(directory) })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => {
-            tracing::debug!("{} cannot be locked: {e}", root.display());
-            Ok(Some(Lock { directory: None }))
+    fn below(&self, prefix: &str) -> Arc<dyn Backend> {
+        Arc::new(self.at(self.root.join(prefix)))
+    }
+
+    fn put<'a>(&'a self, key: &'a str, chunks: Vec<Bytes>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let (path, key) = self.place(key)?;
+            disk::make_parent(&path).await?;
+            self.inner.put(&key, PutPayload::from_iter(chunks)).await.map_err(|e| disk::store_error("write", &path, e))?;
+            disk::restrict(&path).await
         }
+        .boxed()
     }
-}
 
-/// Opens a directory, and nothing else: a pipe would be waited for.
-fn open_directory(path: &Path) -> io::Result<std::fs::File> {
-    let way = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, way, Mode::empty())?.into())
-}
-
-/// Whether a process of this machine has an exclusive lock on the directory; nothing where that cannot be told.
-pub(super) async fn is_locked(root: &Path) -> Option<bool> {
-    let place = root.to_owned();
-    match blocking(root, move || try_lock(&place, Sharing::Shared)).await {
-        Ok(Some(lock)) => lock.holds().then_some(false),
-        Ok(None) => Some(true),
-        Err(_) => None,
-    }
-}
-
-/// Puts a small file into the directory `root`, whole or not at all, in place of the one of that name. It makes no directory, and what it writes need
-/// not outlive a crash of the machine.
-pub(super) fn leave_note(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = root.join(name);
-    // Listings pass over names that end so: they are what the store stages under. Nobody can guess the number and put a link there.
-    let staged = root.join(format!("{name}#{}", Uuid::new_v4().as_u64_pair().0));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&staged).and_then(|mut file| io::Write::write_all(&mut file, bytes));
-    let done = written.and_then(|()| std::fs::rename(&staged, &path));
-    done.map_err(|e| {
-        let _may_not_be_there = std::fs::remove_file(&staged);
-        error("write", &path, e)
-    })
-}
-
-/// Removes a file that [`leave_note`] put; one that is gone is no error.
-pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
-    let path = root.join(name);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("delete", &path, e)),
-        _ => Ok(()),
-    }
-}
-
-/// Names of the files right in `root`, sorted; none where it does not exist.
-pub(super) async fn files(root: &Path) -> Result<Vec<String>> {
-    names(root, FileType::is_file).await
-}
-
-/// Names of what is right in `root` and of this kind, sorted.
-async fn names(root: &Path, is_wanted: fn(&FileType) -> bool) -> Result<Vec<String>> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || {
-        let listing = match std::fs::read_dir(&root) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listing => listing.map_err(|e| error("list", &root, e))?,
-        };
-        let mut names = Vec::new();
-        for entry in listing {
-            let entry = entry.map_err(|e| error("list", &root, e))?;
-            let is_one = entry.file_type().is_ok_and(|kind| is_wanted(&kind));
-            names.extend(entry.file_name().into_string().ok().filter(|_| is_one));
-        }
-        names.sort();
-        Ok(names)
-    })
-    .await
-}
-
-/// The bytes of all files below `root`, half written ones included, and when the newest was written. What vanishes meanwhile does not count.
-pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || {
-        let (mut directories, mut bytes, mut newest) = (vec![root], 0, None);
-        while let Some(directory) = directories.pop() {
-            let listing = match std::fs::read_dir(&directory) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                listing => listing.map_err(|e| error("list", &directory, e))?,
-            };
-            for entry in listing {
-                let entry = entry.map_err(|e| error("list", &directory, e))?;
-                // Of a link, that is the link's own.
-                match entry.metadata() {
-                    Ok(found) if found.is_dir() => directories.push(entry.path()),
-                    Ok(found) => {
-                        bytes += found.len();
-                        newest = newest.max(found.modified().ok());
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(error("look at", &entry.path(), e)),
+    fn put_if_absent<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let (path, key) = self.place(key)?;
+            disk::make_parent(&path).await?;
+            match self.inner.put_opts(&key, bytes.clone().into(), PutMode::Create.into()).await {
+                Ok(_) => {}
+                Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
+                // A file system without hard links: those who come in the same moment are not told apart there.
+                Err(_) if !disk::is_there(&path).await? => {
+                    self.inner.put(&key, bytes.into()).await.map_err(|e| disk::store_error("write", &path, e))?;
                 }
+                Err(_) => return Ok(false),
             }
+            disk::restrict(&path).await?;
+            Ok(true)
         }
-        Ok((bytes, newest))
-    })
-    .await
-}
-
-/// Deletes every file below `root` whose path from there is not to be kept, those that writes were staged under included, and syncs their
-/// directories. Gives how many they were.
-pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || {
-        let (mut directories, mut swept) = (vec![root.clone()], 0);
-        while let Some(directory) = directories.pop() {
-            let before = swept;
-            for entry in std::fs::read_dir(&directory).map_err(|e| error("list", &directory, e))? {
-                let entry = entry.map_err(|e| error("list", &directory, e))?;
-                let path = entry.path();
-                if entry.file_type().map_err(|e| error("look at", &path, e))?.is_dir() {
-                    directories.push(path);
-                } else if !path.strip_prefix(&root).ok().and_then(Path::to_str).is_some_and(|key| keep.contains(key)) {
-                    std::fs::remove_file(&path).map_err(|e| error("delete", &path, e))?;
-                    swept += 1;
-                }
-            }
-            if swept > before {
-                open_directory(&directory).and_then(|d| d.sync_all()).map_err(|e| error("sync", &directory, e))?;
-            }
-        }
-        Ok(swept)
-    })
-    .await
-}
-
-/// Names of the directories in `root`, sorted; none where it does not exist.
-pub(super) async fn directories(root: &Path) -> Result<Vec<String>> {
-    names(root, FileType::is_dir).await
-}
-
-/// How many entries a directory's walk hands on at a time.
-const PART: usize = 1_000;
-
-/// Shows everything below `root` that is no directory, by its path from there, with its bytes, until `look` has seen enough. No link is followed:
-/// links, and whatever else is no regular file, have no bytes. What a write was staged under is left out, and so is what vanishes meanwhile.
-pub(super) async fn each(root: &Path, mut look: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
-    let (send, mut parts) = tokio::sync::mpsc::channel(1);
-    let from = root.to_owned();
-    let walking = blocking(root, move || walk(from, &send));
-    let looking = async move {
-        while let Some(part) = parts.recv().await {
-            if Vec::into_iter(part).try_for_each(&mut look).is_break() {
-                return;
-            }
-        }
-    };
-    let (walked, ()) = tokio::join!(walking, looking);
-    walked
-}
-
-fn walk(root: PathBuf, to: &tokio::sync::mpsc::Sender<Vec<Entry>>) -> Result<()> {
-    let (mut directories, mut part) = (vec![(root, String::new())], Vec::new());
-    while let Some((directory, key)) = directories.pop() {
-        let listing = match std::fs::read_dir(&directory) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            listing => listing.map_err(|e| error("list", &directory, e))?,
-        };
-        for entry in listing {
-            let entry = entry.map_err(|e| error("list", &directory, e))?;
-            // A key is text.
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let key = format!("{key}{name}");
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => directories.push((entry.path(), format!("{key}/"))),
-                Ok(_) if is_staged(&name) => {}
-                Ok(found) => part.push(Entry { key, size: if found.is_file() { found.len() } else { 0 } }),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(error("look at", &entry.path(), e)),
-            }
-            if part.len() == PART && to.blocking_send(std::mem::take(&mut part)).is_err() {
-                return Ok(());
-            }
-        }
+        .boxed()
     }
-    // Nobody takes it where enough was seen.
-    let _enough = to.blocking_send(part);
-    Ok(())
-}
 
-/// Whether a file of this name is what `object_store` stages under.
-fn is_staged(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Removes what is at `path`, whatever it is, and syncs the directory that it was in. What is not there is no error.
-pub(super) async fn remove(path: &Path) -> Result<()> {
-    let path = path.to_owned();
-    blocking(&path.clone(), move || {
-        let removed = match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-            Err(e) => Err(e),
-        };
-        match removed {
-            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Err(error("delete", &path, e))
-            }
-            _ => sync_directory_of(&path),
-        }
-    })
-    .await
-}
-
-/// Removes a directory and all in it, and syncs its parent.
-pub(super) async fn remove_tree(root: &Path) -> Result<()> {
-    let root = root.to_owned();
-    blocking(&root.clone(), move || match std::fs::remove_dir_all(&root) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("delete", &root, e)),
-        _ => sync_directory_of(&root),
-    })
-    .await
-}
-
-/// Syncs the directory that `path` is in; one that is gone needs none.
-fn sync_directory_of(path: &Path) -> Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    match open_directory(parent).and_then(|directory| directory.sync_all()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("sync", parent, e)),
-        _ => Ok(()),
+    fn create(&self, key: &str) -> Result<Box<dyn Created>> {
+        disk::create(self.root.join(key))
     }
-}
 
-/// Writes a small file at `path`, or at the nearest parent that exists, and removes it.
-pub(super) async fn try_write(path: &Path) -> Result<()> {
-    let path = path.to_owned();
-    blocking(&path.clone(), move || {
-        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
-        // A name that nobody can guess, and only if nothing stands there: a link that somebody planted is not followed.
-        let probe = existing.join(format!(".bsonvault-check-{}", Uuid::new_v4()));
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        let made = options.open(&probe).and_then(|mut file| io::Write::write_all(&mut file, b"can this be written?"));
-        made.map_err(|e| {
-            let _may_not_be_there = std::fs::remove_file(&probe);
-            error("write in", existing, e)
-        })?;
-        std::fs::remove_file(&probe).map_err(|e| error("delete", &probe, e))
-    })
-    .await
-}
-
-/// Bytes that an ordinary user can still write below `path`, or below the nearest parent that exists.
-pub(super) fn free_space(path: &Path) -> Option<u64> {
-    let existing: PathBuf = path.ancestors().find(|p| p.exists())?.to_owned();
-    let found = rustix::fs::statvfs(&existing).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-pub(super) fn store_error(what: &str, path: &Path, cause: object_store::Error) -> Error {
-    if matches!(cause, object_store::Error::NotFound { .. }) {
-        return Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())).cause(cause);
+    fn open<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Opened>>> {
+        async move { Ok(Box::new(file::open(self.root.clone(), key, self.links).await?) as Box<dyn Opened>) }.boxed()
     }
-    // The operating system's own error is somewhere down the chain, and decides the hint.
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&cause);
-    while let Some(link) = next {
-        if let Some(io) = link.downcast_ref::<io::Error>() {
-            return describe(what, path, io).cause(cause);
-        }
-        next = link.source();
+
+    fn look<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Found>> {
+        file::look(self.root.clone(), key, self.links).boxed()
     }
-    Error::new(ErrorKind::Storage, format!("cannot {what} {}: {cause}", path.display())).cause(cause)
-}
 
-pub(super) fn error(what: &str, path: &Path, cause: io::Error) -> Error {
-    describe(what, path, &cause).cause(cause)
-}
-
-fn describe(what: &str, path: &Path, cause: &io::Error) -> Error {
-    let error = Error::new(ErrorKind::Storage, format!("cannot {what} {}: {cause}", path.display()));
-    match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            error.hint("make space there, or set BACKUP_PATH or --path to a disk with more")
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            error.hint("let this user write there, or set BACKUP_PATH or --path to a directory it may write to")
-        }
-        _ => error,
+    fn list(&self) -> BoxStream<'_, Result<Entry>> {
+        disk::list(&self.root)
     }
-}
 
-/// Does what may wait for the disk, at a place on it, on a thread that may. Nothing else here waits for a disk.
-///
-/// # Errors
-/// Those of `work`; [`ErrorKind::Internal`].
-pub async fn blocking<T: Send + 'static>(place: &Path, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    #[cfg(test)]
-    let work = super::hang::before(place, work);
-    #[cfg(not(test))]
-    let _only_tests_look_at_it = place;
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a storage task died").cause(e))?
+    fn top(&self) -> BoxFuture<'_, Result<Top>> {
+        disk::top(&self.root).boxed()
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move { disk::remove(&self.root.join(key)).await }.boxed()
+    }
+
+    fn claim(&self) -> BoxFuture<'_, Result<()>> {
+        disk::claim(&self.root).boxed()
+    }
+
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>> {
+        disk::rename(self.root.join(from), self.root.join(to)).boxed()
+    }
+
+    fn leave_note(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        disk::leave_note(&self.root, key, bytes)
+    }
+
+    fn take_note_away(&self, key: &str) -> Result<()> {
+        disk::take_note_away(&self.root, key)
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        file::read(self.root.clone(), key, self.links).boxed()
+    }
+
+    fn resolved(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Backend>>>> {
+        async move {
+            let real = disk::resolved(&self.root).await?;
+            Ok(real.map(|root| Arc::new(self.at(root)) as Arc<dyn Backend>))
+        }
+        .boxed()
+    }
+
+    fn strict(&self) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(Self { links: Root::Plain, ..self.clone() }))
+    }
+
+    fn exists(&self) -> BoxFuture<'_, Result<bool>> {
+        disk::is_there(&self.root).boxed()
+    }
+
+    fn delete_all(&self) -> BoxFuture<'_, Result<()>> {
+        disk::remove_tree(&self.root).boxed()
+    }
+
+    fn sweep(&self, keep: HashSet<String>) -> BoxFuture<'_, Result<usize>> {
+        disk::sweep(&self.root, keep).boxed()
+    }
+
+    fn measure(&self) -> BoxFuture<'_, Result<(u64, Option<SystemTime>)>> {
+        disk::measure(&self.root).boxed()
+    }
+
+    fn try_write(&self) -> BoxFuture<'_, Result<()>> {
+        disk::try_write(&self.root).boxed()
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        disk::free_space(&self.root)
+    }
+
+    fn lock(&self, sharing: Sharing) -> BoxFuture<'_, Result<Option<Lock>>> {
+        disk::lock(&self.root, sharing, LOCK_PATIENCE).boxed()
+    }
+
+    fn is_locked(&self) -> BoxFuture<'_, Option<bool>> {
+        disk::is_locked(&self.root).boxed()
+    }
+
+    fn until_dropped(&self) -> Box<dyn Debug + Send + Sync> {
+        Box::new(disk::Passing::at(&self.root))
+    }
+
+    fn covers(&self, path: &Path) -> bool {
+        // One that does not exist is told later.
+        matches!((path.canonicalize(), self.root.canonicalize()), (Ok(path), Ok(own)) if path.starts_with(&own))
+    }
 }

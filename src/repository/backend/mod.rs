@@ -1,40 +1,203 @@
-//! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the store's root. Written over `object_store`,
-//! whose local file system stages, syncs and renames each object; what it leaves out on a local disk is added here: modes
-//! (0600 in directories of 0700), synced deletes, and reading what is a regular file, and nothing else, reached by no link (`file`).
+//! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the place of its objects.
+//!
+//! [`Backend`] is what any store has to be able to do, [`Objects`] what the rest of the program uses of one. There are two
+//! backends: [a directory of this machine](local), and [memory](memory). `tests/format/backends.rs` holds for every one.
 
-mod file;
-#[cfg(test)]
-pub(crate) mod hang;
 mod local;
-mod scratch;
+mod memory;
+mod objects;
 
+use std::any::Any;
 use std::collections::HashSet;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::fmt::Debug;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use object_store::path::Path as Key;
-use object_store::{ObjectStoreExt as _, PutPayload};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, TryStreamExt as _};
+use uuid::Uuid;
 
-pub use self::file::RegularFile;
-use self::local::Sharing;
-pub use self::local::{Lock, blocking};
-pub use self::scratch::Scratch;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(test)]
+pub(crate) use self::local::hang;
+pub use self::memory::Memory;
+pub use self::objects::{ObjectReader, Objects, Reading};
+use crate::error::Result;
 
-/// How long a lock is waited for: longer than one that only looks whether there is one keeps it.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// A place that keeps objects: all keys are below it.
+///
+/// What a store need not be able to do has a default, which is right for one that keeps whole objects and nothing else.
+pub trait Backend: Debug + Send + Sync {
+    /// Where it is, as a person would name it. Two of one location are one place.
+    fn location(&self) -> String;
 
-/// A place that keeps objects.
-#[derive(Debug, Clone)]
-pub struct Store {
-    inner: std::sync::Arc<object_store::local::LocalFileSystem>,
-    root: PathBuf,
+    /// The part of it below a prefix.
+    fn below(&self, prefix: &str) -> Arc<dyn Backend>;
+
+    /// Stores an object, whole or not at all, replacing what the key held. When it returns, the object outlives a power cut.
+    fn put<'a>(&'a self, key: &'a str, chunks: Vec<Bytes>) -> BoxFuture<'a, Result<()>>;
+
+    /// The same only where the key holds nothing, and whether it did: of several that try, one succeeds.
+    fn put_if_absent<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>>;
+
+    /// Begins an object whose length is not known, on a thread that may wait. There is none before [`Created::finish`]; a key
+    /// that holds something is [`Refused`](crate::error::ErrorKind::Refused).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused); [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    fn create(&self, key: &str) -> Result<Box<dyn Created>>;
+
+    /// Opens an object. What it held then is read, also if it is replaced or deleted meanwhile.
+    fn open<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Opened>>>;
+
+    /// An object's size, and when it was written.
+    fn look<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Found>>;
+
+    /// All objects, in no order, as they come: there may be more than memory holds.
+    fn list(&self) -> BoxStream<'_, Result<Entry>>;
+
+    /// What is right at the top.
+    fn top(&self) -> BoxFuture<'_, Result<Top>>;
+
+    /// Deletes an object; one that is not there is no error. When it returns, it does not come back.
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Takes the place for one writer: of several that try, one succeeds, and nobody where something is there.
+    fn claim(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Moves all that is below one prefix to another one, where nothing is.
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Puts a small object that says a process lives, whole or not at all, and need not outlive a power cut. Makes no way to
+    /// it. Waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    fn leave_note(&self, key: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Removes what [`leave_note`](Self::leave_note) put; one that is not there is no error. Waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    fn take_note_away(&self, key: &str) -> Result<()>;
+
+    /// All that an object holds.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Bytes>> {
+        async move {
+            let opened = self.open(key).await?;
+            opened.read(0..opened.size()).await
+        }
+        .boxed()
+    }
+
+    /// The place that this one leads to, where it only leads somewhere.
+    fn resolved(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Backend>>>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    /// The same place where it may not lead elsewhere, if it could.
+    fn strict(&self) -> Option<Arc<dyn Backend>> {
+        None
+    }
+
+    /// Whether there is anything at the place.
+    fn exists(&self) -> BoxFuture<'_, Result<bool>> {
+        async move { Ok(self.list().try_next().await?.is_some()) }.boxed()
+    }
+
+    /// Deletes everything below the place, and the place.
+    fn delete_all(&self) -> BoxFuture<'_, Result<()>> {
+        async move { self.sweep(HashSet::new()).await.map(drop) }.boxed()
+    }
+
+    /// Deletes everything but these keys, what was half written included, and gives how many they were.
+    fn sweep(&self, keep: HashSet<String>) -> BoxFuture<'_, Result<usize>> {
+        async move {
+            let entries: Vec<Entry> = self.list().try_collect().await?;
+            let mut swept = 0;
+            for entry in entries.iter().filter(|entry| !keep.contains(&entry.key)) {
+                self.delete(&entry.key).await?;
+                swept += 1;
+            }
+            Ok(swept)
+        }
+        .boxed()
+    }
+
+    /// The bytes of everything below the place, what is half written included, and when the newest of it was written.
+    fn measure(&self) -> BoxFuture<'_, Result<(u64, Option<SystemTime>)>> {
+        async move {
+            let (mut bytes, mut newest) = (0, None);
+            let mut entries = self.list();
+            while let Some(entry) = entries.try_next().await? {
+                let found = self.look(&entry.key).await?;
+                (bytes, newest) = (bytes + found.size, newest.max(found.modified));
+            }
+            Ok((bytes, newest))
+        }
+        .boxed()
+    }
+
+    /// Proves that something can be written, and leaves nothing behind.
+    fn try_write(&self) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let key = format!(".bsonvault-check-{}", Uuid::new_v4());
+            self.put(&key, vec![Bytes::from_static(b"can this be written?")]).await?;
+            self.delete(&key).await
+        }
+        .boxed()
+    }
+
+    /// Bytes that can still be written, where that is known.
+    fn free_space(&self) -> Option<u64> {
+        None
+    }
+
+    /// Keeps other processes of this machine out of the place until what it gives is dropped; nothing where another one does.
+    /// Where there are no such locks, it [keeps nobody out](Lock::holds).
+    fn lock(&self, sharing: Sharing) -> BoxFuture<'_, Result<Option<Lock>>> {
+        let _nobody_is_kept_out = sharing;
+        std::future::ready(Ok(Some(Lock::none()))).boxed()
+    }
+
+    /// Whether a process of this machine has an exclusive [`lock`](Self::lock); nothing where that cannot be told.
+    fn is_locked(&self) -> BoxFuture<'_, Option<bool>> {
+        std::future::ready(None).boxed()
+    }
+
+    /// Removes the place when it is dropped, with all in it and what is made of the way to it from now on.
+    fn until_dropped(&self) -> Box<dyn Debug + Send + Sync>;
+
+    /// Whether a path of this machine leads into the place.
+    fn covers(&self, path: &Path) -> bool {
+        let _of_this_machine = path;
+        false
+    }
 }
 
-/// An object in a store.
+/// An object that is open.
+pub trait Opened: Debug + Send + Sync {
+    /// Its bytes, when it was opened.
+    fn size(&self) -> u64;
+
+    /// Some of its bytes; fewer where it ends before.
+    fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>>;
+}
+
+/// An object that is being written, by a thread that may wait. Where it is dropped before its end, there may be a part of it.
+pub trait Created: Write + Send {
+    /// All of it is written. When it returns, the object outlives a power cut.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// An object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its key.
@@ -43,274 +206,66 @@ pub struct Entry {
     pub size: u64,
 }
 
-impl Store {
-    /// Opens a store at a directory, which need not exist yet.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] for a URL: object storage is not supported yet. [`ErrorKind::Storage`] where the path is not a
-    /// directory or cannot be looked at.
-    pub fn open(location: &str) -> Result<Self> {
-        if let Some((scheme, _)) = location.split_once("://") {
-            return Err(Error::usage(format!("backup path {scheme}://…: {scheme}:// is not yet supported"))
-                .hint("give a directory on this machine"));
-        }
-        if location.is_empty() {
-            return Err(Error::usage("the backup path is empty").hint("set BACKUP_PATH or --path to a directory"));
-        }
-        let root = local::absolute(Path::new(location))?;
-        match std::fs::metadata(&root) {
-            Ok(found) if !found.is_dir() => {
-                return Err(Error::new(ErrorKind::Storage, format!("backup path {} is not a directory", root.display()))
-                    .hint("set BACKUP_PATH or --path to a directory"));
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(local::error("open", &root, e)),
-        }
-        Ok(Self { inner: std::sync::Arc::new(local::file_system()), root })
+/// What is at a key, by the look of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written, where that is known.
+    pub modified: Option<SystemTime>,
+}
+
+/// What is right at the top of a place, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Top {
+    /// The names that have objects below them.
+    pub prefixes: Vec<String>,
+    /// The names of objects.
+    pub objects: Vec<String>,
+}
+
+/// A lock on a place: let go when it is dropped, or its process ends.
+#[derive(Debug)]
+pub struct Lock(Option<Box<dyn Held>>);
+
+/// What is held as long as a [`Lock`] is there.
+trait Held: Any + Debug + Send + Sync {}
+
+impl<T: Any + Debug + Send + Sync> Held for T {}
+
+impl Lock {
+    /// One that keeps nobody out.
+    pub(super) fn none() -> Self {
+        Self(None)
     }
 
-    /// The same by the directory that its path leads to, where that is a link: somebody keeps a backup elsewhere.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn resolved(self) -> Result<Self> {
-        let root = self.root.clone();
-        let real = blocking(&self.root, move || match std::fs::symlink_metadata(&root) {
-            Ok(found) if found.is_symlink() && root.exists() => {
-                std::fs::canonicalize(&root).map(Some).map_err(|e| local::error("open", &root, e))
-            }
-            _ => Ok(None),
-        });
-        let real = real.await?;
-        Ok(Self { root: real.unwrap_or_else(|| self.root.clone()), ..self })
+    fn of(held: impl Any + Debug + Send + Sync) -> Self {
+        Self(Some(Box::new(held)))
     }
 
-    /// The part of this store below a prefix, as a store of its own.
+    /// Whether it keeps anyone out: not where the backend knows no locks.
     #[must_use]
-    pub fn below(&self, prefix: &str) -> Self {
-        Self { inner: self.inner.clone(), root: self.root.join(prefix) }
+    pub fn holds(&self) -> bool {
+        self.0.is_some()
     }
+}
 
-    /// Where it is, as a person would name it.
-    #[must_use]
-    pub fn location(&self) -> String {
-        self.root.display().to_string()
-    }
+/// How a lock goes with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It is the only one.
+    Exclusive,
+    /// Others of this kind are beside it.
+    Shared,
+}
 
-    /// The directory of a store on this machine.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.root
-    }
-
-    /// Stores an object, whole or not at all, replacing what the key held. When it returns, the object and the way to it are
-    /// on the disk.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`], with what to do where the disk is full or the path cannot be written.
-    pub async fn put(&self, key: &str, chunks: Vec<Bytes>) -> Result<()> {
-        let (path, key) = self.place(key)?;
-        local::make_parent(&path).await?;
-        self.inner.put(&key, PutPayload::from_iter(chunks)).await.map_err(|e| local::store_error("write", &path, e))?;
-        local::restrict(&path).await
-    }
-
-    /// An object's bytes. No link below the root is followed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where the key holds nothing; [`ErrorKind::Damaged`] where it is anything but a regular file; [`ErrorKind::Storage`].
-    pub async fn get(&self, key: &str) -> Result<Bytes> {
-        self.place(key)?;
-        file::read(self.root.clone(), key).await
-    }
-
-    /// An object's size in bytes.
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    pub async fn size(&self, key: &str) -> Result<u64> {
-        self.place(key)?;
-        Ok(file::look(self.root.clone(), key).await?.size)
-    }
-
-    /// Opens an object for a thread that may wait to read it piece by piece.
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    pub async fn open_to_read(&self, key: &str) -> Result<std::fs::File> {
-        self.place(key)?;
-        file::open_to_read(self.root.clone(), key).await
-    }
-
-    /// Opens an object to read it piece by piece. The root may be no link either.
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    pub async fn open_file(&self, key: &str) -> Result<RegularFile> {
-        self.place(key)?;
-        file::open(self.root.clone(), key, file::Root::Plain).await
-    }
-
-    /// An object's size in bytes and when it was last written, where it is there and can be looked at.
-    pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
-        self.place(key).ok()?;
-        let found = file::look(self.root.clone(), key).await.ok()?;
-        Some((found.size, found.modified?.into()))
-    }
-
-    /// Everything below the root that is no directory, by key; what is no regular file has no bytes. Nothing where the root does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn list(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        self.each(|entry| {
-            entries.push(entry);
-            ControlFlow::Continue(())
-        })
-        .await?;
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(entries)
-    }
-
-    /// Shows every object below the root, in no order, until it is told to stop: there may be more than memory holds.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn each(&self, look: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
-        local::each(&self.root, look).await
-    }
-
-    /// The names right below the root that have objects below them: a directory listing. Nothing where the root does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn prefixes(&self) -> Result<Vec<String>> {
-        local::directories(&self.root).await
-    }
-
-    /// Whether there is anything at the root that can be looked at.
-    pub async fn exists(&self) -> bool {
-        local::is_there(&self.root).await.unwrap_or(false)
-    }
-
-    /// Claims the root for one writer: makes the directory, and fails where it exists already.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`] where it exists; [`ErrorKind::Storage`].
-    pub async fn claim(&self) -> Result<()> {
-        local::claim(&self.root).await
-    }
-
-    /// Keeps other processes of this machine from working on what is at the root, and from reading it, until what it gives is dropped. Nothing where another one
-    /// does. Where the file system knows no locks, nothing is kept from anyone.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no root; [`ErrorKind::Storage`].
-    pub async fn lock(&self) -> Result<Option<Lock>> {
-        local::lock(&self.root, Sharing::Exclusive, LOCK_PATIENCE).await
-    }
-
-    /// The same beside others that take it so, too: readers. Nothing where a [`lock`](Self::lock) is in the way.
-    ///
-    /// # Errors
-    /// As for [`lock`](Self::lock).
-    pub async fn lock_shared(&self) -> Result<Option<Lock>> {
-        local::lock(&self.root, Sharing::Shared, LOCK_PATIENCE).await
-    }
-
-    /// Whether a process of this machine has the [`lock`](Self::lock); nothing where that cannot be told.
-    pub async fn is_locked(&self) -> Option<bool> {
-        local::is_locked(&self.root).await
-    }
-
-    /// Puts a small file right at the root, whole or not at all, replacing one of that name. It does not make the root, and it is not on the disk for good
-    /// when this returns: it is for what says that a process lives. Waits for the disk.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub fn leave_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.place(name)?;
-        local::leave_note(&self.root, name, bytes)
-    }
-
-    /// Removes what [`leave_note`](Self::leave_note) put; one that is not there is no error. Waits for the disk.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub fn take_note_away(&self, name: &str) -> Result<()> {
-        self.place(name)?;
-        local::take_note_away(&self.root, name)
-    }
-
-    /// Names of the objects right at the root. Nothing where the root does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn files(&self) -> Result<Vec<String>> {
-        local::files(&self.root).await
-    }
-
-    /// The bytes of everything below the root, what is half written included, and when the newest of it was written.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn measure(&self) -> Result<(u64, Option<SystemTime>)> {
-        local::measure(&self.root).await
-    }
-
-    /// Deletes everything but these keys, what was half written included, and gives how many they were.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn sweep(&self, keep: HashSet<String>) -> Result<usize> {
-        local::sweep(&self.root, keep).await
-    }
-
-    /// Deletes one object, or whatever is in its place; one that is not there is no error. When it returns, it will not come back.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        let (path, _) = self.place(key)?;
-        local::remove(&path).await
-    }
-
-    /// Deletes everything below the root, and the root. `first` goes before all else, so that what it commits is
-    /// never seen half deleted.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn delete_all(&self, first: &str) -> Result<()> {
-        if !local::is_there(&self.root).await? {
-            return Ok(());
-        }
-        self.delete(first).await?;
-        local::remove_tree(&self.root).await
-    }
-
-    /// Proves that something can be written at the root, or where the root would be made, and leaves nothing behind.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`], with what to do about it.
-    pub async fn try_write(&self) -> Result<()> {
-        local::try_write(&self.root).await
-    }
-
-    /// Bytes that can still be written, where the system tells.
-    #[must_use]
-    pub fn free_space(&self) -> Option<u64> {
-        local::free_space(&self.root)
-    }
-
-    fn place(&self, key: &str) -> Result<(PathBuf, Key)> {
-        let inside = !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if !inside {
-            return Err(Error::damaged(format!("the key {key:?} leads outside of its backup")));
-        }
-        let path = self.root.join(key);
-        let key = local::key(&path)?;
-        Ok((path, key))
-    }
+/// What is at a path that a person gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum There {
+    /// Nothing.
+    Nothing,
+    /// A place of objects.
+    Place,
+    /// Something else: a file, say.
+    SomethingElse,
 }

@@ -3,9 +3,9 @@
 use super::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::{self, Check, Checks};
-use crate::format::key;
 use crate::format::manifest::Manifest;
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
+use crate::repository::layout;
 
 impl Backup {
     /// How its last checks ended. What cannot be used of that counts as nothing, with a warning: it is no part of the backup.
@@ -23,14 +23,14 @@ impl Backup {
 
     async fn try_to_keep(&self, check: Check) -> Result<()> {
         // A put would make a directory again that was deleted meanwhile.
-        self.store.size(key::MANIFEST).await?;
+        self.store.size(layout::MANIFEST).await?;
         let mut checks = self.checks().await;
         checks.put(check);
-        self.store.put(key::CHECKS, vec![checks.to_bytes()?.into()]).await
+        self.store.put(layout::CHECKS, vec![checks.to_bytes()?.into()]).await
     }
 }
 
-pub(super) async fn read(store: &Store, manifest: &Manifest) -> Checks {
+pub(super) async fn read(store: &Objects, manifest: &Manifest) -> Checks {
     match try_to_read(store, manifest).await {
         Ok(checks) => checks,
         Err(e) => {
@@ -42,10 +42,10 @@ pub(super) async fn read(store: &Store, manifest: &Manifest) -> Checks {
     }
 }
 
-async fn try_to_read(store: &Store, manifest: &Manifest) -> Result<Checks> {
-    let size = store.size(key::CHECKS).await?;
+async fn try_to_read(store: &Objects, manifest: &Manifest) -> Result<Checks> {
+    let size = store.size(layout::CHECKS).await?;
     if size > checks::LIMIT {
-        return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::CHECKS, checks::LIMIT)));
+        return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", layout::CHECKS, checks::LIMIT)));
     }
-    Checks::from_bytes(&store.get(key::CHECKS).await?, manifest.id)
+    Checks::from_bytes(&store.get(layout::CHECKS).await?, manifest.id)
 }

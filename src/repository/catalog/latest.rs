@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use super::provenance::Provenance;
 use super::{Catalog, State, Summary};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key;
 use crate::names::{BackupName, LATEST};
+use crate::repository::layout;
 use crate::repository::retention::group;
 
 /// The newest complete backup, and what was passed over for it.
@@ -29,13 +29,13 @@ impl Catalog {
     /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Usage`] if a directory has that name itself;
     /// [`ErrorKind::Storage`].
     pub async fn latest(&self, now: DateTime<Utc>) -> Result<Latest> {
-        let store = self.store();
-        let own = store.below(LATEST);
-        let place = own.directory().to_owned();
-        if let Ok(Ok(_)) = self.looks.at(&place, 0, async move { own.size(key::MANIFEST).await }).await {
+        let repository = self.repository();
+        let own = repository.objects().below(LATEST);
+        let place = own.location();
+        if let Ok(Ok(_)) = self.looks.at(&place, 0, async move { own.size(layout::MANIFEST).await }).await {
             return Err(Error::usage(format!(
                 "{LATEST} stands for the newest backup, and a backup in {} is called so",
-                store.location()
+                repository.location()
             ))
             .hint("give that one another name, or name the backup that is meant by its name or path"));
         }
@@ -45,7 +45,7 @@ impl Catalog {
             State::Complete(manifest) => Some((newest, manifest)),
             _ => None,
         }) else {
-            let message = format!("Database backup not found: {} has no complete backup", store.location());
+            let message = format!("Database backup not found: {} has no complete backup", repository.location());
             return Err(Error::new(ErrorKind::NotFound, message)
                 .hint("`bsonvault backup` takes one; --path or BACKUP_PATH says where to look"));
         };

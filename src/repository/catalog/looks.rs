@@ -2,7 +2,6 @@
 //! waits there until it came back. So a mount that hangs takes few threads, however often it is looked at.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +18,11 @@ const HASTE: Duration = Duration::from_secs(1);
 /// What a slow disk, or a machine that has other work, reads in a second.
 const SLOWEST: u64 = 1024 * 1024;
 
-/// The looks at one store. Cloning shares them.
+/// The looks at one repository. Cloning shares them.
 #[derive(Debug, Clone)]
 pub(in crate::repository) struct Looks {
     limit: Duration,
-    overdue: Arc<Mutex<BTreeMap<PathBuf, Instant>>>,
+    overdue: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl Looks {
@@ -38,7 +37,7 @@ impl Looks {
     /// [`ErrorKind::Storage`] if there is no answer in time; then at once, until there is one.
     pub(super) async fn at<T: Send + 'static>(
         &self,
-        place: &Path,
+        place: &str,
         bytes: u64,
         look: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
@@ -65,11 +64,11 @@ impl Looks {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub(in crate::repository) fn refuse_overdue(&self, place: &Path) -> Result<()> {
+    pub(in crate::repository) fn refuse_overdue(&self, place: &str) -> Result<()> {
         self.limit_at(place).map(drop)
     }
 
-    fn limit_at(&self, place: &Path) -> Result<Duration> {
+    fn limit_at(&self, place: &str) -> Result<Duration> {
         let overdue = self.overdue();
         if let Some(since) = overdue.get(place) {
             return Err(no_answer(place, *since));
@@ -77,7 +76,7 @@ impl Looks {
         match overdue.len() {
             MOST.. => Err(Error::new(
                 ErrorKind::Storage,
-                format!("{} was not looked at: {MOST} other places beside it do not answer", place.display()),
+                format!("{place} was not looked at: {MOST} other places beside it do not answer"),
             )
             .hint(HINT)),
             FEW.. => Ok(HASTE.min(self.limit)),
@@ -85,16 +84,16 @@ impl Looks {
         }
     }
 
-    fn overdue(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Instant>> {
+    fn overdue(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
         self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 const HINT: &str = "look after the disk or the network mount that it is on";
 
-fn no_answer(place: &Path, since: Instant) -> Error {
+fn no_answer(place: &str, since: Instant) -> Error {
     let seconds = since.elapsed().as_secs();
-    Error::new(ErrorKind::Storage, format!("{} has not answered for {seconds} s", place.display())).hint(HINT)
+    Error::new(ErrorKind::Storage, format!("{place} has not answered for {seconds} s")).hint(HINT)
 }
 
 fn died(e: tokio::task::JoinError) -> Error {
@@ -107,7 +106,7 @@ mod tests {
     use crate::clock;
     use crate::format::key;
     use crate::names::BackupName;
-    use crate::repository::backend::Store;
+    use crate::repository::Repository;
     use crate::repository::backend::hang::Hang;
     use crate::repository::catalog::{Catalog, State};
 
@@ -120,7 +119,7 @@ mod tests {
             std::fs::create_dir(directory.path().join(name)).unwrap();
             std::fs::write(directory.path().join(name).join(key::MANIFEST), "{").unwrap();
         }
-        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
         let hang = Hang::at(&directory.path().join("hung"));
         let reasons = async || {
             let mut found = catalog.list(clock::now()).await.unwrap();
@@ -156,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_does_not_answer_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
         let hang = Hang::at(directory.path());
         for _ in 0..2 {
             let listed = tokio::time::timeout(100 * LIMIT, catalog.list(clock::now())).await.unwrap();
@@ -169,11 +168,11 @@ mod tests {
     #[tokio::test]
     async fn what_reads_much_gets_more_time_and_only_so_many_may_hang() {
         let looks = Looks::new(LIMIT);
-        looks.at(Path::new("/large"), SLOWEST, tokio::time::sleep(2 * LIMIT)).await.unwrap();
+        looks.at("/large", SLOWEST, tokio::time::sleep(2 * LIMIT)).await.unwrap();
         for number in 0..MOST {
-            looks.refuse_overdue(Path::new("/other")).unwrap();
-            looks.overdue().insert(PathBuf::from(format!("/{number}")), Instant::now());
+            looks.refuse_overdue("/other").unwrap();
+            looks.overdue().insert(format!("/{number}"), Instant::now());
         }
-        assert!(looks.refuse_overdue(Path::new("/other")).unwrap_err().to_string().contains("was not looked at"));
+        assert!(looks.refuse_overdue("/other").unwrap_err().to_string().contains("was not looked at"));
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, OplogStep, RangeDone, ResumeState, Step};
-use crate::repository::backend::{Entry, Store};
+use crate::repository::backend::{Entry, Objects};
 use crate::repository::layout;
 
 /// How long to gather before the next object is written.
@@ -107,13 +107,13 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub async fn begin(place: &Store, head: &Head, durable: Arc<Durable>, state: ResumeStateOf) -> Result<Self> {
+    pub async fn begin(place: &Objects, head: &Head, durable: Arc<Durable>, state: ResumeStateOf) -> Result<Self> {
         place.put(&layout::checkpoint(0), vec![head.to_bytes()?.into()]).await?;
         Ok(Self::go_on(place, 1, durable, state))
     }
 
     /// Goes on with the object of this number.
-    pub fn go_on(place: &Store, number: usize, durable: Arc<Durable>, state: ResumeStateOf) -> Self {
+    pub fn go_on(place: &Objects, number: usize, durable: Arc<Durable>, state: ResumeStateOf) -> Self {
         let end = CancellationToken::new();
         let task = tokio::spawn(keep(place.clone(), number, durable, state, end.clone()));
         Self { end, task }
@@ -129,7 +129,7 @@ impl CheckpointWriter {
     }
 }
 
-async fn keep(place: Store, mut number: usize, durable: Arc<Durable>, state: ResumeStateOf, end: CancellationToken) {
+async fn keep(place: Objects, mut number: usize, durable: Arc<Durable>, state: ResumeStateOf, end: CancellationToken) {
     loop {
         let pause = PAUSE + LONGER_EACH * u32::try_from(number).unwrap_or(u32::MAX / 1000).min(10_000);
         let last = end.run_until_cancelled(tokio::time::sleep(pause)).await.is_none();
@@ -152,7 +152,7 @@ async fn keep(place: Store, mut number: usize, durable: Arc<Durable>, state: Res
     }
 }
 
-async fn write(place: &Store, number: usize, step: &Step) -> Result<()> {
+async fn write(place: &Objects, number: usize, step: &Step) -> Result<()> {
     place.put(&layout::checkpoint(number), vec![step.to_bytes()?.into()]).await
 }
 
@@ -160,7 +160,7 @@ async fn write(place: &Store, number: usize, step: &Step) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].
-pub async fn remove(place: &Store) -> Result<()> {
+pub async fn remove(place: &Objects) -> Result<()> {
     place.delete(&layout::checkpoint(0)).await?;
     let mut steps = Vec::new();
     let look = |entry: Entry| {

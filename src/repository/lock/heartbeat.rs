@@ -12,9 +12,9 @@ use crate::clock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::heartbeat::{HEARTBEAT_SECONDS, Heartbeat};
-use crate::format::key;
 use crate::format::manifest::{ClusterTime, FORMAT_VERSION};
-use crate::repository::backend::Store;
+use crate::repository::backend::Objects;
+use crate::repository::layout;
 use crate::system;
 
 /// The heartbeat of one backup. It ends with [`HeartbeatWriter::stop`], or soon after it is dropped.
@@ -54,7 +54,7 @@ impl HeartbeatState {
 
 impl HeartbeatWriter {
     /// Begins to beat, after what was said [first].
-    pub fn start(place: Store, progress: Progress, first: Heartbeat) -> Self {
+    pub fn start(place: Objects, progress: Progress, first: Heartbeat) -> Self {
         let (state, end) = (Arc::new(HeartbeatState::default()), CancellationToken::new());
         let task = tokio::spawn(beat(state.clone(), place, progress, first, end.clone()));
         Self { state, end, task }
@@ -108,13 +108,13 @@ pub fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, l
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].
-pub async fn write(heartbeat: &Heartbeat, place: &Store) -> Result<()> {
+pub async fn write(heartbeat: &Heartbeat, place: &Objects) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(heartbeat)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", key::PROGRESS)).cause(e))?;
-    place.put(key::PROGRESS, vec![bytes.into()]).await
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", layout::PROGRESS)).cause(e))?;
+    place.put(layout::PROGRESS, vec![bytes.into()]).await
 }
 
-async fn beat(state: Arc<HeartbeatState>, place: Store, progress: Progress, first: Heartbeat, end: CancellationToken) {
+async fn beat(state: Arc<HeartbeatState>, place: Objects, progress: Progress, first: Heartbeat, end: CancellationToken) {
     loop {
         let (documents, raw_bytes, ..) = progress.view().sums();
         let heartbeat = Heartbeat {

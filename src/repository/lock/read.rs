@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key;
 use crate::format::reader::{self, Reader};
-use crate::repository::backend::{Lock, Store};
+use crate::repository::backend::{Lock, Objects};
 use crate::repository::catalog::Backup;
+use crate::repository::layout;
 use crate::system;
 
 /// How often a lock that is in the way is waited for: a backup has one until a moment after its commit.
@@ -89,7 +89,7 @@ impl Backup {
             since: now,
             heartbeat: now,
         };
-        let note = Arc::new(Note { store: self.store.clone(), name: key::reader(id), reader, ended: Mutex::new(false) });
+        let note = Arc::new(Note { store: self.store.clone(), name: layout::reader(id), reader, ended: Mutex::new(false) });
         let read_lock = ReadLock { note: note.clone(), end: CancellationToken::new(), lock: Arc::new(Mutex::new(lock)) };
         let is_noted = match renewed(&note).await {
             Ok(()) => true,
@@ -120,7 +120,7 @@ impl Backup {
         });
 
         // 3. One who deletes takes the manifest away and then looks for notes: so either it sees the note, or this sees that.
-        match self.store.size(key::MANIFEST).await {
+        match self.store.size(layout::MANIFEST).await {
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
             _ => {}
         }
@@ -132,7 +132,7 @@ impl Backup {
         for _ in 0..ROUNDS {
             match self.store.lock_shared().await {
                 Ok(Some(lock)) => return Ok(Some(lock)),
-                Ok(None) if self.store.size(key::MANIFEST).await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                Ok(None) if self.store.size(layout::MANIFEST).await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
                     return Err(self.gone());
                 }
                 Ok(None) => {}
@@ -156,7 +156,7 @@ impl Backup {
 /// A reader's file.
 #[derive(Debug)]
 struct Note {
-    store: Store,
+    store: Objects,
     name: String,
     reader: Reader,
     /// Held while it is written, so that it does not come back after its end.
@@ -210,9 +210,9 @@ async fn beat(note: &Arc<Note>) {
 }
 
 /// What readers left in a backup's directory, with the names of the files. What cannot be read counts as none: it is renewed where its reader lives.
-pub(in crate::repository) async fn readers(store: &Store) -> Result<Vec<(String, Reader)>> {
+pub(in crate::repository) async fn readers(store: &Objects) -> Result<Vec<(String, Reader)>> {
     let mut readers = Vec::new();
-    for name in store.files().await?.into_iter().filter(|name| key::is_reader(name)) {
+    for name in store.files().await?.into_iter().filter(|name| layout::is_reader(name)) {
         if store.size(&name).await.is_ok_and(|size| size <= reader::LIMIT)
             && let Ok(bytes) = store.get(&name).await
         {
@@ -226,7 +226,7 @@ pub(in crate::repository) async fn readers(store: &Store) -> Result<Vec<(String,
 }
 
 /// Removes the notes of readers that died long ago.
-async fn forget(store: &Store, now: DateTime<Utc>) {
+async fn forget(store: &Objects, now: DateTime<Utc>) {
     for (name, reader) in readers(store).await.unwrap_or_default() {
         if now.signed_duration_since(reader.heartbeat).abs() > FORGOTTEN
             && let Err(e) = store.delete(&name).await
@@ -247,7 +247,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
         assert!(std::process::Command::new("cp").arg("-r").arg(fixture).arg(directory.path()).status().unwrap().success());
-        let catalog = Catalog::new(Store::open(directory.path().to_str().unwrap()).unwrap());
+        let catalog = Catalog::new(crate::repository::Repository::open(directory.path().to_str().unwrap()).unwrap());
         let backup = catalog.find(NAME).await.unwrap();
         let found = catalog.list(clock::now()).await.unwrap().remove(0);
 

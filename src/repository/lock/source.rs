@@ -15,27 +15,28 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::heartbeat::Heartbeat;
 use crate::names::BackupName;
-use crate::repository::backend::Store;
+use crate::repository::Repository;
+use crate::repository::backend::Objects;
 use crate::repository::catalog::Catalog;
 use crate::system;
 
 /// How long to wait before looking again what another one decides.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A backup of a source with one of these hosts (`host:port` in lower case, or the name of an SRV string) that runs into this store, with what it says of itself.
+/// A backup of a source with one of these hosts (`host:port` in lower case, or the name of an SRV string) that runs into this repository, with what it says of itself.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`] where the store cannot be listed.
+/// [`ErrorKind::Storage`] where the repository cannot be listed.
 pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) -> Result<Option<(BackupName, Heartbeat)>> {
     Ok(others(catalog, None, hosts, now).await?.into_iter().min_by_key(|(_, heartbeat)| heartbeat.undecided))
 }
 
 /// Takes a new name, from the time, and its directory.
-pub async fn claim(store: &Store) -> Result<(BackupName, Store)> {
+pub async fn claim(repository: &Repository) -> Result<(BackupName, Objects)> {
     let mut time = clock::now();
     loop {
         let name = BackupName::at(time);
-        let place = store.below(name.as_str());
+        let place = repository.place(&name);
         match place.claim().await {
             Ok(()) => return Ok((name, place)),
             // Another backup began in the same millisecond.
@@ -54,8 +55,8 @@ pub fn hosts(uri: &[String], members: &[String]) -> Vec<String> {
 }
 
 /// Fails where a backup of these hosts runs already.
-pub async fn look(store: &Store, hosts: &[String]) -> Result<()> {
-    match running(&Catalog::new(store.clone()), hosts, clock::now()).await? {
+pub async fn look(repository: &Repository, hosts: &[String]) -> Result<()> {
+    match running(&Catalog::new(repository.clone()), hosts, clock::now()).await? {
         Some((name, heartbeat)) => Err(busy(&name, &heartbeat)),
         None => Ok(()),
     }
@@ -65,8 +66,8 @@ pub async fn look(store: &Store, hosts: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
-pub async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heartbeat, cx: &Context) -> Result<()> {
-    let catalog = Catalog::new(store.clone());
+pub async fn take(repository: &Repository, name: &BackupName, place: &Objects, first: &Heartbeat, cx: &Context) -> Result<()> {
+    let catalog = Catalog::new(repository.clone());
     loop {
         let now = clock::now();
         heartbeat::write(&Heartbeat { heartbeat: now, undecided: true, ..first.clone() }, place).await?;
@@ -84,7 +85,7 @@ pub async fn take(store: &Store, name: &BackupName, place: &Store, first: &Heart
 }
 
 /// The error of a directory that another process got hold of as soon as it was made.
-pub fn taken(place: &Store) -> Error {
+pub fn taken(place: &Objects) -> Error {
     Error::new(ErrorKind::Busy, format!("{} is locked by another process", place.location())).hint("run it again")
 }
 

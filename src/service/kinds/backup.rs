@@ -154,7 +154,7 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     let claimed = options.claimed.clone();
     let taken = {
         let cx = service.works_with(context);
-        let run = backup::run(source, service.catalog.store(), &options, &cx);
+        let run = backup::run(source, service.catalog.repository(), &options, &cx);
         tokio::pin!(run);
         // Its name, as soon as it has one.
         let mut look = tokio::time::interval(std::time::Duration::from_millis(100));
@@ -172,7 +172,7 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     match (taken, claimed.get()) {
         // What was cancelled leaves nothing behind; what the service's end stopped may be resumed.
         (Err(error), Some(name)) if context.is_cancelled() && error.kind() == ErrorKind::Interrupted => {
-            let place = service.catalog.store().below(name.as_str());
+            let place = service.catalog.repository().place(name);
             match place.delete_all(key::MANIFEST).await {
                 Ok(()) => Err(Error::new(ErrorKind::Interrupted, "cancelled; nothing of the backup is left")),
                 Err(left) => Err(error.hint(format!("remove what is left in {}: {left}", place.location()))),

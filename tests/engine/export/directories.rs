@@ -10,6 +10,7 @@ use bsonvault::format::manifest::CollectionKind;
 
 use super::reader::gunzip;
 use super::{check_metadata, collection, exported, gzip, raw, taken};
+use crate::support::on_disk::OnDisk as _;
 use crate::support::vault::Vault;
 
 /// Every file below a directory by its path, after its mode and those of the directories were looked at.

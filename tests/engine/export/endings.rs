@@ -9,6 +9,7 @@ use bsonvault::error::ErrorKind;
 
 use super::{collection, exported, taken};
 use crate::support::cli::{Cli, Output, finish};
+use crate::support::on_disk::OnDisk as _;
 use crate::support::vault::Vault;
 
 fn names(directory: &Path) -> Vec<String> {
@@ -69,7 +70,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
     assert!(names(&cli.dir().join("directory")).contains(&"prelude.json".to_owned()));
     assert_eq!(names(cli.dir()), ["directory", "file"]);
     // Nobody reads the backup any more.
-    assert!(!names(backup.store.directory()).iter().any(|name| name.starts_with("reader.")));
+    assert!(!names(&backup.store.directory()).iter().any(|name| name.starts_with("reader.")));
 }
 
 #[tokio::test]
@@ -166,5 +167,5 @@ async fn a_reader_that_goes_away_or_does_not_read_is_no_reason_to_hang() {
     let output = finish(child).await;
     assert_eq!(output.code, Some(130), "{output:?}");
     drop(stdout);
-    assert!(!names(backup.store.directory()).iter().any(|name| name.starts_with("reader.")));
+    assert!(!names(&backup.store.directory()).iter().any(|name| name.starts_with("reader.")));
 }

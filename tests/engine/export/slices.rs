@@ -7,7 +7,7 @@ use bsonvault::error::ErrorKind;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ClusterTime, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::backend::Store;
+use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use mongodb::Database;
 
@@ -22,7 +22,7 @@ use crate::support::vault::{Vault, insert};
 async fn taken(vault: &Vault, server: &Server) -> Backup {
     let late = doc! { "failCommands": ["find"], "namespace": "d.events", "blockConnection": true, "blockTimeMS": 2500 };
     server.fail_command("alwaysOn", late).await;
-    let store = Store::open(vault.directory.path().to_str().unwrap()).unwrap();
+    let store = Repository::open(vault.directory.path().to_str().unwrap()).unwrap();
     let uri = MongoUri::parse(Role::Source, &server.uri()).unwrap();
     let report = backup::run(&uri, &store, &divided("d", u64::MAX), &vault.cx).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);

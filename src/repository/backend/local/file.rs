@@ -2,63 +2,56 @@
 //! root is followed, and what is no regular file (a pipe, say, which would be waited for) is refused.
 
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::local;
+use super::disk;
 use crate::error::{Error, ErrorKind, Result};
+use crate::repository::backend::{Found, Opened};
 
 /// A regular file of a store, open for reading from its start on. What it held when it was opened can be read to the end also where it is deleted meanwhile.
 #[derive(Debug)]
-pub struct RegularFile {
+pub(super) struct RegularFile {
     file: Arc<std::fs::File>,
     path: PathBuf,
     size: u64,
 }
 
-impl RegularFile {
-    /// Its bytes, when it was opened.
-    #[must_use]
-    pub fn size(&self) -> u64 {
+impl Opened for RegularFile {
+    fn size(&self) -> u64 {
         self.size
     }
 
-    /// The next bytes: `most`, or what there is up to the end of the file; nothing at its end.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub async fn read(&mut self, most: usize) -> Result<Bytes> {
+    fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         let (file, path) = (self.file.clone(), self.path.clone());
-        local::blocking(&self.path.clone(), move || {
-            let mut bytes = vec![0; most];
+        let length = range.end.min(self.size).saturating_sub(range.start);
+        let work = move || {
+            let mut bytes = vec![0; usize::try_from(length).map_err(|_| too_large(&path))?];
             let mut filled = 0;
-            while filled < most {
-                match (&*file).read(&mut bytes[filled..]) {
+            while filled < bytes.len() {
+                match file.read_at(&mut bytes[filled..], range.start + filled as u64) {
                     Ok(0) => break,
                     Ok(count) => filled += count,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(local::error("read", &path, e)),
+                    Err(e) => return Err(disk::error("read", &path, e)),
                 }
             }
             bytes.truncate(filled);
             Ok(bytes.into())
-        })
-        .await
+        };
+        disk::blocking(&self.path, work).boxed()
     }
-}
-
-/// What is at a key, by the look of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) size: u64,
-    pub(super) modified: Option<SystemTime>,
 }
 
 /// Whether the root itself may be a link.
@@ -73,7 +66,7 @@ pub(super) enum Root {
 /// Opens the file that the parts of `key` lead to from `root`.
 pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<RegularFile> {
     let key = key.to_owned();
-    local::blocking(&root.join(&key), move || match open_now(&root, &key, links) {
+    disk::blocking(&root.join(&key), move || match open_now(&root, &key, links) {
         Ok((file, size, path)) => Ok(RegularFile { file: Arc::new(file), size, path }),
         Err(e) if e.kind() == ErrorKind::NotFound && root.join(&key).is_dir() => Err(Error::damaged(e.to_string())),
         Err(e) => Err(e),
@@ -81,34 +74,28 @@ pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<Regula
     .await
 }
 
-/// The same for a thread that may wait.
-pub(super) async fn open_to_read(root: PathBuf, key: &str) -> Result<std::fs::File> {
-    let key = key.to_owned();
-    local::blocking(&root.join(&key), move || Ok(open_now(&root, &key, Root::Followed)?.0)).await
-}
-
 /// All that the file holds which the parts of `key` lead to from `root`.
-pub(super) async fn read(root: PathBuf, key: &str) -> Result<Bytes> {
+pub(super) async fn read(root: PathBuf, key: &str, links: Root) -> Result<Bytes> {
     let key = key.to_owned();
-    local::blocking(&root.join(&key), move || {
-        let (file, size, path) = open_now(&root, &key, Root::Followed)?;
+    disk::blocking(&root.join(&key), move || {
+        let (file, size, path) = open_now(&root, &key, links)?;
         let mut bytes = Vec::new();
-        let room = usize::try_from(size).map_err(|_| Error::damaged(format!("{} is too large", path.display())))?;
+        let room = usize::try_from(size).map_err(|_| too_large(&path))?;
         bytes.try_reserve_exact(room).map_err(|e| {
             Error::new(ErrorKind::Storage, format!("no memory for the {size} bytes of {}", path.display())).cause(e)
         })?;
         // What is added while it is read does not count.
-        file.take(size).read_to_end(&mut bytes).map_err(|e| local::error("read", &path, e))?;
+        file.take(size).read_to_end(&mut bytes).map_err(|e| disk::error("read", &path, e))?;
         Ok(bytes.into())
     })
     .await
 }
 
 /// Looks at the file that the parts of `key` lead to from `root`, without opening it.
-pub(super) async fn look(root: PathBuf, key: &str) -> Result<Found> {
+pub(super) async fn look(root: PathBuf, key: &str, links: Root) -> Result<Found> {
     let key = key.to_owned();
-    local::blocking(&root.join(&key), move || {
-        let (directory, name, path) = directory_of(&root, &key, Root::Followed)?;
+    disk::blocking(&root.join(&key), move || {
+        let (directory, name, path) = directory_of(&root, &key, links)?;
         let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(e, &path))?;
         refuse_unless_regular(FileType::from_raw_mode(stat.st_mode), &path)?;
         let modified = u64::try_from(stat.st_mtime)
@@ -126,9 +113,13 @@ fn open_now(root: &Path, key: &str, links: Root) -> Result<(std::fs::File, u64, 
         Ok(file) => std::fs::File::from(file),
         Err(e) => return Err(refused(e, &directory, name, &path)),
     };
-    let found = fstat(&file).map_err(|e| local::error("look at", &path, e.into()))?;
+    let found = fstat(&file).map_err(|e| disk::error("look at", &path, e.into()))?;
     refuse_unless_regular(FileType::from_raw_mode(found.st_mode), &path)?;
     Ok((file, found.st_size.unsigned_abs(), path))
+}
+
+fn too_large(path: &Path) -> Error {
+    Error::damaged(format!("{} is too large", path.display()))
 }
 
 const WAY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -166,7 +157,7 @@ fn refused(e: Errno, directory: impl AsFd, name: impl Arg, path: &Path) -> Error
 fn failed(e: Errno, path: &Path) -> Error {
     match e {
         Errno::NOENT => Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())),
-        e => local::error("open", path, e.into()),
+        e => disk::error("open", path, e.into()),
     }
 }
 

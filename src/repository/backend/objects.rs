@@ -1,0 +1,412 @@
+//! The objects of a place, whatever keeps them.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
+use tokio::runtime::Handle;
+
+use super::local::Local;
+use super::memory::Memory;
+use super::{Backend, Created, Entry, Lock, Opened, Sharing, There};
+use crate::error::{Error, Result};
+
+/// How much of an object a thread reads at a time.
+const PIECE: u64 = 1024 * 1024;
+
+/// The objects below a place. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Objects(Arc<dyn Backend>);
+
+impl Objects {
+    /// Those of a directory of this machine, which need not exist yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a URL: object storage is not supported yet;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where the path is not a directory or cannot be looked at.
+    pub fn open(location: &str) -> Result<Self> {
+        if let Some((scheme, _)) = location.split_once("://") {
+            return Err(Error::usage(format!("backup path {scheme}://…: {scheme}:// is not yet supported"))
+                .hint("give a directory on this machine"));
+        }
+        if location.is_empty() {
+            return Err(Error::usage("the backup path is empty").hint("set BACKUP_PATH or --path to a directory"));
+        }
+        Ok(Self(Arc::new(Local::open(Path::new(location))?)))
+    }
+
+    /// The same on a thread that may wait, because the place may not answer.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_apart(location: &str) -> Result<Self> {
+        let of = location.to_owned();
+        Local::apart(location, move || Self::open(&of)).await
+    }
+
+    /// None yet, in memory.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::of(Arc::new(Memory::default()))
+    }
+
+    /// Those of any backend.
+    #[must_use]
+    pub fn of(backend: Arc<dyn Backend>) -> Self {
+        Self(backend)
+    }
+
+    /// What is at a path that a person gave.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
+    pub async fn there(path: &str) -> Result<There> {
+        Local::there(path).await
+    }
+
+    /// The same by the place that this one leads to, where it is a link: somebody keeps a backup elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn resolved(self) -> Result<Self> {
+        Ok(self.0.resolved().await?.map_or(self, Self))
+    }
+
+    /// The same where the place itself may be no link either.
+    #[must_use]
+    pub fn strict(&self) -> Self {
+        self.0.strict().map_or_else(|| self.clone(), Self)
+    }
+
+    /// The part below a prefix, as objects of its own.
+    #[must_use]
+    pub fn below(&self, prefix: &str) -> Self {
+        Self(self.0.below(prefix))
+    }
+
+    /// Where they are, as a person would name it.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.0.location()
+    }
+
+    /// The last part of their place: of a backup, its name.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let location = self.location();
+        location.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+    }
+
+    /// Whether these are the same objects.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.location() == other.location()
+    }
+
+    /// Whether a path of this machine leads into their place.
+    #[must_use]
+    pub fn covers(&self, path: &Path) -> bool {
+        self.0.covers(path)
+    }
+
+    /// Stores an object, whole or not at all, replacing what the key held. When it returns, the object and the way to it are
+    /// durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do where the disk is full or the path cannot be
+    /// written.
+    pub async fn put(&self, key: &str, chunks: Vec<Bytes>) -> Result<()> {
+        self.0.put(inside(key)?, chunks).await
+    }
+
+    /// The same only where the key holds nothing, and whether it did.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        self.0.put_if_absent(inside(key)?, bytes).await
+    }
+
+    /// Begins an object, on a thread that may wait: see [`Backend::create`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where the key holds something;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub fn create(&self, key: &str) -> Result<Box<dyn Created>> {
+        self.0.create(inside(key)?)
+    }
+
+    /// An object's bytes. No link below the place is followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where the key holds nothing;
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is anything but a plain object;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn get(&self, key: &str) -> Result<Bytes> {
+        self.0.get(inside(key)?).await
+    }
+
+    /// An object's size in bytes.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn size(&self, key: &str) -> Result<u64> {
+        Ok(self.0.look(inside(key)?).await?.size)
+    }
+
+    /// Opens an object to read it piece by piece.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn open_object(&self, key: &str) -> Result<ObjectReader> {
+        Ok(ObjectReader { opened: self.0.open(inside(key)?).await?, at: 0 })
+    }
+
+    /// The same for a thread that may wait, and is none of the runtime's workers.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn open_to_read(&self, key: &str) -> Result<Reading> {
+        let opened = self.0.open(inside(key)?).await?;
+        Ok(Reading { opened, runtime: Handle::current(), at: 0, piece: Bytes::new() })
+    }
+
+    /// An object's size in bytes and when it was last written, where it is there and can be looked at.
+    pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
+        let found = self.0.look(inside(key).ok()?).await.ok()?;
+        Some((found.size, found.modified?.into()))
+    }
+
+    /// All objects, by key; what is no plain one has no bytes. Nothing where the place does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn list(&self) -> Result<Vec<Entry>> {
+        let mut entries: Vec<Entry> = self.0.list().try_collect().await?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// Shows every object, in no order, until it is told to stop: there may be more than memory holds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn each(&self, mut look: impl FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+        let mut entries = self.0.list();
+        while let Some(entry) = entries.try_next().await? {
+            if look(entry).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The names right at the top that have objects below them. Nothing where the place does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn prefixes(&self) -> Result<Vec<String>> {
+        Ok(self.0.top().await?.prefixes)
+    }
+
+    /// Names of the objects right at the top. Nothing where the place does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn files(&self) -> Result<Vec<String>> {
+        Ok(self.0.top().await?.objects)
+    }
+
+    /// Whether there is anything at the place that can be looked at.
+    pub async fn exists(&self) -> bool {
+        self.0.exists().await.unwrap_or(false)
+    }
+
+    /// Takes the place for one writer, and fails where something is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it exists;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn claim(&self) -> Result<()> {
+        self.0.claim().await
+    }
+
+    /// Moves all that is below one prefix to another one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where something is there;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.0.rename(inside(from)?, inside(to)?).await
+    }
+
+    /// Keeps other processes of this machine from working on what is there, and from reading it, until what it gives is
+    /// dropped. Nothing where another one does. Where there are no such locks, nothing is kept from anyone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where there is no such place;
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn lock(&self) -> Result<Option<Lock>> {
+        self.0.lock(Sharing::Exclusive).await
+    }
+
+    /// The same beside others that take it so, too: readers. Nothing where a [`lock`](Self::lock) is in the way.
+    ///
+    /// # Errors
+    /// As for [`lock`](Self::lock).
+    pub async fn lock_shared(&self) -> Result<Option<Lock>> {
+        self.0.lock(Sharing::Shared).await
+    }
+
+    /// Whether a process of this machine has the [`lock`](Self::lock); nothing where that cannot be told.
+    pub async fn is_locked(&self) -> Option<bool> {
+        self.0.is_locked().await
+    }
+
+    /// Puts a small object right at the top that says that a process lives: see [`Backend::leave_note`]. Waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub fn leave_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.0.leave_note(inside(name)?, bytes)
+    }
+
+    /// Removes what [`leave_note`](Self::leave_note) put; one that is not there is no error. Waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub fn take_note_away(&self, name: &str) -> Result<()> {
+        self.0.take_note_away(inside(name)?)
+    }
+
+    /// The bytes of everything, what is half written included, and when the newest of it was written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn measure(&self) -> Result<(u64, Option<SystemTime>)> {
+        self.0.measure().await
+    }
+
+    /// Deletes everything but these keys, what was half written included, and gives how many they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn sweep(&self, keep: HashSet<String>) -> Result<usize> {
+        self.0.sweep(keep).await
+    }
+
+    /// Deletes one object, or whatever is in its place; one that is not there is no error. When it returns, it will not come
+    /// back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        self.0.delete(inside(key)?).await
+    }
+
+    /// Deletes everything, and the place. `first` goes before all else, so that what it commits is never seen half deleted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn delete_all(&self, first: &str) -> Result<()> {
+        if !self.0.exists().await? {
+            return Ok(());
+        }
+        self.delete(first).await?;
+        self.0.delete_all().await
+    }
+
+    /// Proves that something can be written, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do about it.
+    pub async fn try_write(&self) -> Result<()> {
+        self.0.try_write().await
+    }
+
+    /// Bytes that can still be written, where that is known.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        self.0.free_space()
+    }
+
+    pub(in crate::repository) fn backend(&self) -> &dyn Backend {
+        &*self.0
+    }
+}
+
+/// The key, where it stays below its place.
+fn inside(key: &str) -> Result<&str> {
+    match !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        true => Ok(key),
+        false => Err(Error::damaged(format!("the key {key:?} leads outside of its backup"))),
+    }
+}
+
+/// An object, open for reading from its start on. What it held when it was opened can be read to the end also where it is
+/// deleted meanwhile.
+#[derive(Debug)]
+pub struct ObjectReader {
+    opened: Box<dyn Opened>,
+    at: u64,
+}
+
+impl ObjectReader {
+    /// Its bytes, when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.opened.size()
+    }
+
+    /// The next bytes: `most`, or what there is up to its end; nothing at its end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
+    pub async fn read(&mut self, most: usize) -> Result<Bytes> {
+        let bytes = self.opened.read(self.at..self.at.saturating_add(most as u64)).await?;
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+}
+
+/// An object that a thread reads which may wait.
+#[derive(Debug)]
+pub struct Reading {
+    opened: Box<dyn Opened>,
+    runtime: Handle,
+    /// Where `piece` ends.
+    at: u64,
+    piece: Bytes,
+}
+
+impl Read for Reading {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            let range = self.at..self.at.saturating_add(PIECE);
+            self.piece = self.runtime.block_on(self.opened.read(range)).map_err(io::Error::other)?;
+            self.at += self.piece.len() as u64;
+        }
+        let count = into.len().min(self.piece.len());
+        into[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+impl Seek for Reading {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.opened.size().checked_add_signed(by),
+            SeekFrom::Current(by) => (self.at - self.piece.len() as u64).checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        self.piece = Bytes::new();
+        Ok(self.at)
+    }
+}

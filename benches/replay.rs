@@ -19,7 +19,6 @@ mod support;
 
 mod shop;
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use bson::{Binary, Document, Timestamp, doc, spec::BinarySubtype};
@@ -28,8 +27,8 @@ use bsonvault::format::manifest::ClusterTime;
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role};
 use bsonvault::names::Namespace;
-use bsonvault::oplog::apply::{Holds, Place, Replay};
-use bsonvault::oplog::{Committed, Transactions};
+use bsonvault::oplog::Committed;
+use bsonvault::oplog::apply::{Applier, Commits, Destination, Holds};
 use bsonvault::sink::Target;
 use shop::arguments::Arguments;
 use shop::median;
@@ -113,16 +112,17 @@ async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
     }
     let uri = MongoUri::parse(Role::Target, &server.uri()).unwrap();
     let connection = Connection::open(&uri, ConnectOptions { pool: 16, selection_timeout: None }).await.unwrap();
-    let place = Place { namespace: Namespace::new("bench", "c"), holds: Holds::Documents, has_rules: false, collated: false };
-    let committed: Committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
+    let destination =
+        Destination { namespace: Namespace::new("bench", "c"), holds: Holds::Documents, has_rules: false, collated: false };
+    let commits = Commits::Known(Committed::new(ClusterTime { t: 1, i: 1 }));
     let begin = Instant::now();
     let behaves_as = connection.behaves_as().await;
     let target = Target::new(connection, behaves_as, CancellationToken::new());
-    let places = HashMap::from([(COLLECTION, place)]);
-    let mut replay = Replay::with_lanes(target, places, committed, CpuPool::of_this_machine(), lanes).await.unwrap();
+    let mut applier = Applier::with_lanes(target, commits, CpuPool::of_this_machine(), lanes).await.unwrap();
+    applier.direct(COLLECTION, destination).unwrap();
     for frame in frames {
-        replay.take(frame).await.unwrap();
+        applier.take(frame).await.unwrap();
     }
-    assert_eq!(replay.finish().await.unwrap().operations, operations as u64);
+    assert_eq!(applier.make_durable().await.unwrap().operations, operations as u64);
     operations as f64 / begin.elapsed().as_secs_f64()
 }

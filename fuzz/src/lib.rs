@@ -160,5 +160,5 @@ pub fn oplog(bytes: &[u8]) {
         }
         let _any = transactions.take(&entry, vec![operations]);
     }
-    let _any = transactions.finish();
+    let _any = transactions.open_from();
 }

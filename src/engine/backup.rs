@@ -284,9 +284,9 @@ async fn execute(
     // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = replayed::follow(run.place, &manifest, oplog, listed_at);
+        let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None);
         let followed = run.cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
-        at_the_end = followed.outlined.collections;
+        at_the_end = followed.catalog.collections;
     }
     commit::leave_out_temporary(&mut manifest, &at_the_end, run.place).await?;
     Ok(manifest)

@@ -5,9 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, Collection, Consistency, ConsistencyKind, OplogSlice, Segment};
-use crate::names::SYSTEM_DATABASES;
 use crate::oplog::Head;
-use crate::oplog::catalog::resolver::Identities;
+use crate::oplog::catalog::resolver::UuidResolver;
+use crate::oplog::filter::Databases;
 use crate::pipeline::write::RangeWriter;
 
 /// A slice that is being adopted.
@@ -21,7 +21,7 @@ pub(super) struct Slice {
 
 /// What was seen of the entries.
 struct Seen {
-    identities: Identities,
+    resolver: UuidResolver,
     /// The times of the first entry and of the last.
     ends: Option<(ClusterTime, ClusterTime)>,
     /// Entries of this time and later are left out.
@@ -31,7 +31,7 @@ struct Seen {
 impl Slice {
     /// Of a dump with these collections, up to the limit, if there is one, and without it.
     pub(super) fn new(collections: &[Collection], limit: Option<ClusterTime>, range: RangeWriter, cpu: CpuPool) -> Self {
-        let seen = Seen { identities: Identities::new(collections), ends: None, limit };
+        let seen = Seen { resolver: UuidResolver::new(collections), ends: None, limit };
         Self { range, cpu, seen: Some(seen), segments: None }
     }
 
@@ -61,13 +61,13 @@ impl Slice {
         self.range.abandon().await;
     }
 
-    /// What moment a dump shows with it, and the identities that its entries have for the dump's collections. An oplog without any entry says nothing.
+    /// What moment a dump shows with it, and the UUIDs that its entries have for the dump's collections. An oplog without any entry says nothing.
     pub(super) fn settle(self, collections: &mut [Collection]) -> Result<(Consistency, Option<OplogSlice>)> {
         let (Some(segments), Some(seen)) = (self.segments, self.seen) else {
             return Err(Error::new(ErrorKind::Internal, "the oplog of the dump was not read to its end"));
         };
         let Some((first, to)) = seen.ends else { return Ok((none(), None)) };
-        seen.identities.settle(collections)?;
+        seen.resolver.resolve(collections)?;
         // Where mongodump's listing stands among the entries is told nowhere: before all of them.
         let from = before(first);
         let mut content = Content::default();
@@ -102,13 +102,11 @@ impl Seen {
                 )));
             }
             self.ends = Some((first, head.time));
-            let of_system = SYSTEM_DATABASES.iter().any(|system| system.as_bytes() == head.database());
-            if head.operation == b"n" || (of_system && !head.is_grouped()) {
-                continue;
+            if Databases::default().want(&head) {
+                self.resolver.take(entry)?;
+                content.add(entry);
+                kept.extend_from_slice(entry);
             }
-            self.identities.take(entry)?;
-            content.add(entry);
-            kept.extend_from_slice(entry);
         }
         Ok((kept, content))
     }

@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::format::document::{self, Documents};
 use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
 use crate::names::Namespace;
-use crate::oplog::catalog::{Outline, Outlined};
+use crate::oplog::Committed;
+use crate::oplog::catalog::{Catalog, CatalogTracker};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Objects;
 
@@ -21,54 +22,54 @@ pub(super) type LastRead = HashMap<Uuid, (u8, Vec<u8>)>;
 /// A slice that was read from its start to its end.
 #[derive(Debug)]
 pub(super) struct Followed {
-    pub(super) outlined: Outlined,
+    pub(super) catalog: Catalog,
+    /// Which of its entries are to be applied.
+    pub(super) committed: Committed,
+    /// Of the capped collections whose last document that was read the slice inserts.
     pub(super) last_read: LastRead,
 }
 
-/// Follows the slice of a backup, whether its manifest is stored yet or not.
+/// Follows the slice of a backup, whether its manifest is stored yet or not. The last document of each capped collection is read where it is not known.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
-pub(super) async fn follow(store: &Objects, manifest: &Manifest, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<Followed> {
-    let last_read = last_read(store, manifest).await?;
-    let outlined = follow_from(store, manifest, oplog, listed_at, &last_read).await?;
-    Ok(Followed { outlined, last_read })
-}
-
-/// The same where the last document of each capped collection is known.
-///
-/// # Errors
-/// As for [`follow`].
-pub(super) async fn follow_from(
+pub(super) async fn follow(
     store: &Objects,
     manifest: &Manifest,
     oplog: &OplogSlice,
     listed_at: ClusterTime,
-    last_read: &LastRead,
-) -> Result<Outlined> {
+    last_read: Option<LastRead>,
+) -> Result<Followed> {
     let cpu = CpuPool::of_this_machine();
+    let mut last_read = match last_read {
+        Some(known) => known,
+        None => self::last_read(store, manifest, &cpu).await?,
+    };
     let asked_for = AskedFor::of(manifest)?;
-    let mut outline = Outline::new(&manifest.collections, listed_at, move |namespace: &Namespace| asked_for.has(namespace))?;
-    for (uuid, (kind, id)) in last_read {
-        outline.last_read(*uuid, *kind, id);
+    let wanted = move |namespace: &Namespace| asked_for.has(namespace);
+    let mut tracker = CatalogTracker::new(&manifest.collections, listed_at, wanted)?;
+    for (uuid, (kind, id)) in &last_read {
+        tracker.last_read(*uuid, *kind, id);
     }
+    let mut committed = Committed::new(listed_at);
     for segment in &oplog.segments {
         let mut reader = SegmentReader::open(store, segment, &cpu).await?;
         while let Some(frame) = reader.next().await? {
             for entry in Documents::of(&frame) {
-                outline.take(entry?)?;
+                committed.add(tracker.take(entry?)?);
             }
         }
     }
-    outline.finish()
+    let catalog = tracker.catalog()?;
+    last_read.retain(|uuid, _| catalog.read_within.contains(uuid));
+    Ok(Followed { catalog, committed, last_read })
 }
 
 /// The last document of each capped collection of a backup.
-async fn last_read(store: &Objects, manifest: &Manifest) -> Result<LastRead> {
-    let cpu = CpuPool::of_this_machine();
+async fn last_read(store: &Objects, manifest: &Manifest, cpu: &CpuPool) -> Result<LastRead> {
     let mut last_read = HashMap::new();
     for collection in manifest.collections.iter().filter(|c| c.options.bson.get_bool("capped").unwrap_or(false)) {
-        if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, &cpu).await?) {
+        if let (Some(uuid), Some(id)) = (collection.uuid, last_id(store, collection, cpu).await?) {
             last_read.insert(uuid, id);
         }
     }

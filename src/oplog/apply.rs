@@ -1,13 +1,13 @@
-//! Replays an oplog slice: what its entries did to documents is done to the collections that hold them in the target.
+//! Applies entries to a target: what they did to documents is done to the collections that hold them there.
 //!
-//! The documents were read at some time after the slice began, each at another, so many of the entries have had their effect already. Applied again,
-//! in order, they come to the same documents in the end: an oplog is made for that. For the same reason any part may be sent again.
+//! If the documents were read after the first entry, each at another time, many of the entries have had their effect already. Applied
+//! again, in order, they come to the same documents in the end: an oplog is made for that. For the same reason any part may be sent again.
 
 mod plan;
 mod rights;
 mod send;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bson::rawdoc;
@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 pub use self::rights::refuse_without_rights;
 
+pub use self::plan::Commits;
 use self::plan::Planner;
 use self::send::Sender;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::Namespace;
-use crate::oplog::Committed;
 use crate::sink::{Identity, Target, write_errors};
 
 /// How many commands are under way at a time. The operations on one document are always in the same lane.
@@ -30,7 +30,7 @@ const LANES: usize = 2;
 
 /// Where the documents of one of the source's collections are in the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Destination {
     /// The collection there; of a time series, that of its buckets.
     pub namespace: Namespace,
     /// What is to be minded.
@@ -50,12 +50,12 @@ pub enum Holds {
     Buckets,
     /// Documents in order.
     Capped {
-        /// The `_id` of the last document that was read, by type byte and value, where the slice inserts it: inserts up to it have been read.
+        /// The `_id` of the last document that was read, by type byte and value, if an entry inserts it: inserts up to it have been read.
         after: Option<(u8, Vec<u8>)>,
     },
 }
 
-impl Place {
+impl Destination {
     /// The place of a collection that is filled under this name.
     #[must_use]
     pub fn of(collection: &Collection, name: &Namespace, after: Option<(u8, Vec<u8>)>) -> Self {
@@ -76,76 +76,83 @@ impl Place {
     }
 }
 
-/// A replay under way.
+/// Applies entries as they come, piece by piece.
 #[derive(Debug)]
-pub struct Replay {
+pub struct Applier {
     target: Target,
     cpu: CpuPool,
+    /// Absent after a failure.
     planner: Option<Planner>,
     senders: Vec<Sender>,
-    databases: BTreeSet<Namespace>,
+    /// A collection of each database.
+    databases: BTreeMap<String, Namespace>,
     begun: Identity,
     operations: u64,
 }
 
-/// A replay that came to its end.
+/// What was applied so far, and is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replayed {
-    /// The operations that were applied.
+pub struct Applied {
+    /// The operations.
     pub operations: u64,
-    /// Whether another server became the target's primary meanwhile, or it was started anew: then some of the replay may be lost, and the whole slice is to be replayed
-    /// once more, to what is there now.
+    /// Whether another server became the target's primary meanwhile, or it was started anew: then some of it may be lost, and all entries are to be
+    /// applied once more, to what is there now.
     pub again: bool,
 }
 
-impl Replay {
-    /// Begins a replay into these places, by the identity of the source's collections. Entries about other collections are passed over.
+impl Applier {
+    /// Of entries from the first one on that `commits` speaks of. They are passed over until it is told where a collection is:
+    /// [`direct`](Self::direct).
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
-    pub async fn new(target: Target, places: HashMap<Uuid, Place>, committed: Committed, cpu: CpuPool) -> Result<Self> {
-        Self::with_lanes(target, places, committed, cpu, LANES).await
+    pub async fn new(target: Target, commits: Commits, cpu: CpuPool) -> Result<Self> {
+        Self::with_lanes(target, commits, cpu, LANES).await
     }
 
     /// The same with this many commands under way at a time.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
-    pub async fn with_lanes(
-        target: Target,
-        places: HashMap<Uuid, Place>,
-        committed: Committed,
-        cpu: CpuPool,
-        lanes: usize,
-    ) -> Result<Self> {
+    pub async fn with_lanes(target: Target, commits: Commits, cpu: CpuPool, lanes: usize) -> Result<Self> {
         let lanes = lanes.max(1);
-        let begun = target.identity().await?;
-        let mut databases: BTreeSet<Namespace> = BTreeSet::new();
-        for place in places.values() {
-            if !databases.iter().any(|n| n.database == place.namespace.database) {
-                databases.insert(place.namespace.clone());
-            }
-        }
         Ok(Self {
+            begun: target.identity().await?,
             senders: (0..lanes).map(|_| Sender::new(target.clone())).collect(),
-            planner: Some(Planner::new(places, committed, lanes)),
+            planner: Some(Planner::new(commits, lanes)),
             target,
             cpu,
-            databases,
-            begun,
+            databases: BTreeMap::new(),
             operations: 0,
         })
     }
 
-    /// Applies the next entries of the slice: a frame of whole ones, in their order. Returns once the target has all of them.
+    /// From the next entry on, the documents of this collection of the source are there in the target.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] after a failure.
+    pub fn direct(&mut self, collection: Uuid, to: Destination) -> Result<()> {
+        self.databases.entry(to.namespace.database.clone()).or_insert_with(|| to.namespace.clone());
+        self.planner.as_mut().ok_or_else(failed)?.direct(collection, to);
+        Ok(())
+    }
+
+    /// From the next entry on, what is about this collection of the source is passed over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] after a failure.
+    pub fn pass_over(&mut self, collection: Uuid) -> Result<()> {
+        self.planner.as_mut().ok_or_else(failed)?.pass_over(collection);
+        Ok(())
+    }
+
+    /// Applies the next entries: a frame of whole ones, in their order. Returns once the target has all of them that count by then.
     ///
     /// # Errors
     /// [`ErrorKind::Server`] where the target refuses an operation, naming the collection, the operation and the type of the `_id`;
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold entries.
     pub async fn take(&mut self, frame: Vec<u8>) -> Result<()> {
-        let planner = self.planner.take();
-        let mut planner =
-            planner.ok_or_else(|| Error::new(ErrorKind::Internal, "a replay was used again after it had failed"))?;
+        let mut planner = self.planner.take().ok_or_else(failed)?;
         let (planner, lanes) = self
             .cpu
             .run(move || {
@@ -159,12 +166,12 @@ impl Replay {
         Ok(())
     }
 
-    /// Makes everything durable, and says whether it is sure to be there.
+    /// Makes everything that was applied so far durable, and says whether it is sure to be there.
     ///
     /// # Errors
     /// The server's; [`ErrorKind::Interrupted`].
-    pub async fn finish(self) -> Result<Replayed> {
-        for namespace in &self.databases {
+    pub async fn make_durable(&self) -> Result<Applied> {
+        for namespace in self.databases.values() {
             let command = rawdoc! {
                 "update": namespace.collection.as_str(),
                 "updates": [{ "q": { "$alwaysFalse": 1 }, "u": { "$set": { "durable": true } } }],
@@ -177,9 +184,13 @@ impl Replay {
             }
         }
         let again = self.target.identity().await? != self.begun;
-        Ok(Replayed { operations: self.operations, again })
+        Ok(Applied { operations: self.operations, again })
     }
 }
 
+fn failed() -> Error {
+    Error::new(ErrorKind::Internal, "entries were to be applied after that had failed")
+}
+
 /// What a lane shares with the operations in it.
-type Shared = Arc<Place>;
+type Shared = Arc<Destination>;

@@ -1,7 +1,7 @@
-//! What stands at the end of an oplog slice, worked out from what was listed at its beginning and from its entries: pure.
+//! Which collections, views and indexes there are after each entry, worked out from what was listed once and from the entries: pure.
 //!
 //! Everything that changes the catalog is resolved here (collections, views and indexes that come, go, change and are renamed), so that
-//! replaying the slice is a matter of documents alone, into collections that exist at its end.
+//! replaying is a matter of documents alone, into collections that exist at the entry up to which one replays.
 
 mod fields;
 mod indexes;
@@ -9,6 +9,7 @@ mod options;
 pub mod resolver;
 mod series;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bson::RawDocumentBuf;
@@ -16,22 +17,23 @@ use uuid::Uuid;
 
 use self::fields::{Fields, is_true};
 use self::indexes::Indexes;
+use super::{Effect, Entry, Operation, OperationKind, Transactions, text, uuid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Sha256Hex};
+use crate::format::kind;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
-use crate::oplog::{Committed, Entry, Operation, OperationKind, Transactions, text, uuid};
 
 const VIEWS: &str = "system.views";
 
-/// Follows the catalog through a slice.
-pub struct Outline<'a> {
+/// Follows the catalog entry by entry. It can be asked after each of them what stands there, and goes on.
+pub struct CatalogTracker<'a> {
     listed_at: ClusterTime,
     wanted: Box<dyn Fn(&Namespace) -> bool + Send + 'a>,
-    listed: &'a [Collection],
+    listed: Cow<'a, [Collection]>,
     collections: HashMap<Uuid, State>,
     views: BTreeMap<Namespace, View>,
-    /// Collections that were there before the slice and are not in the backup, where the slice renames them.
+    /// Collections that were there before the first entry and are not listed, once they are renamed.
     strangers: HashMap<Uuid, Namespace>,
     transactions: Transactions<Command>,
     last_read: HashMap<Uuid, (u8, Vec<u8>)>,
@@ -39,30 +41,28 @@ pub struct Outline<'a> {
     has_differences: bool,
 }
 
-/// What stands at the end of a slice.
-#[derive(Debug, Clone)]
-pub struct Outlined {
-    /// The collections, time series and views of the backup as they are at the slice's end, by namespace. Those of the backup keep their segments,
-    /// documents, bytes and digest, which are those before the replay; those that the slice creates have none.
+/// What stands after an entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Catalog {
+    /// The collections, time series and views as they are then, by namespace. Those that were listed keep their segments, documents, bytes
+    /// and digest, which are those before the replay; those that entries create have none.
     pub collections: Vec<Collection>,
-    /// Which entries are to be applied.
-    pub committed: Committed,
-    /// It has updates that are written as differences (`$v: 2`), which servers write and take from 5.0 on.
+    /// There are updates among the entries that are written as differences (`$v: 2`), which servers write and take from 5.0 on.
     pub has_differences: bool,
-    /// The capped collections whose last document that was read is inserted within the slice: what is inserted up to there has been read.
+    /// The capped collections whose last document that was read is inserted by an entry: what is inserted up to there has been read.
     pub read_within: HashSet<Uuid>,
 }
 
-/// A collection on its way through the slice.
+/// A collection on its way.
 #[derive(Debug, Clone)]
 struct State {
     namespace: Namespace,
     kind: CollectionKind,
     options: Fields,
     indexes: Indexes,
-    /// Its place in the backup's list.
+    /// Its place in the list.
     listed: Option<usize>,
-    /// What of it the slice changes: options and indexes are otherwise those of the backup, to the byte.
+    /// Entries changed it: otherwise options and indexes are those that were listed, to the byte.
     changed: bool,
 }
 
@@ -80,40 +80,30 @@ struct Command {
     o: Vec<u8>,
 }
 
-impl std::fmt::Debug for Outline<'_> {
+impl std::fmt::Debug for CatalogTracker<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outline").field("listed_at", &self.listed_at).finish_non_exhaustive()
+        f.debug_struct("CatalogTracker").field("listed_at", &self.listed_at).finish_non_exhaustive()
     }
 }
 
-impl<'a> Outline<'a> {
-    /// From a backup's collections, listed at this time. Collections that the slice creates belong to it where they are `wanted` under the name that
-    /// they have at its end; those of the backup do in any case.
+impl<'a> CatalogTracker<'a> {
+    /// From what was listed at this time. Collections that entries create belong to it if they are `wanted` under the name that they have
+    /// when one asks; those that were listed do in any case.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where options or indexes are not documents.
     pub fn new(
-        listed: &'a [Collection],
+        listed: impl Into<Cow<'a, [Collection]>>,
         listed_at: ClusterTime,
         wanted: impl Fn(&Namespace) -> bool + Send + 'a,
     ) -> Result<Self> {
-        let mut outline = Self {
-            listed_at,
-            wanted: Box::new(wanted),
-            listed,
-            collections: HashMap::new(),
-            views: BTreeMap::new(),
-            strangers: HashMap::new(),
-            transactions: Transactions::new(listed_at),
-            last_read: HashMap::new(),
-            rewritten: HashSet::new(),
-            has_differences: false,
-        };
+        let listed = listed.into();
+        let (mut collections, mut views) = (HashMap::new(), BTreeMap::new());
         for (number, collection) in listed.iter().enumerate() {
             let namespace = collection.namespace();
             let Some(uuid) = collection.uuid else {
                 let view = View { options: collection.options.bson.clone(), listed: Some(number) };
-                outline.views.insert(namespace, view);
+                views.insert(namespace, view);
                 continue;
             };
             let options = Fields::of(collection.options.bson.as_bytes())?;
@@ -122,9 +112,20 @@ impl<'a> Outline<'a> {
                 series: (collection.kind == CollectionKind::TimeSeries).then(|| options.clone()),
             };
             let state = State { options, indexes, kind: collection.kind, listed: Some(number), changed: false, namespace };
-            outline.collections.insert(uuid, state);
+            collections.insert(uuid, state);
         }
-        Ok(outline)
+        Ok(Self {
+            listed_at,
+            wanted: Box::new(wanted),
+            listed,
+            collections,
+            views,
+            strangers: HashMap::new(),
+            transactions: Transactions::new(listed_at),
+            last_read: HashMap::new(),
+            rewritten: HashSet::new(),
+            has_differences: false,
+        })
     }
 
     /// Says which document of a capped collection was the last to be read, by the type byte and the value of its `_id`.
@@ -132,11 +133,12 @@ impl<'a> Outline<'a> {
         self.last_read.insert(collection, (kind, id.to_vec()));
     }
 
-    /// Takes the next entry, a document of the oplog.
+    /// Takes the next entry, a document of the oplog. Gives the times of the earlier entries that come to count with it, and its own: the parts
+    /// of the transaction that it commits.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] for an entry that cannot be replayed, by its name; [`ErrorKind::Damaged`] for one that is not an oplog's.
-    pub fn take(&mut self, entry: &[u8]) -> Result<()> {
+    pub fn take(&mut self, entry: &[u8]) -> Result<Vec<ClusterTime>> {
         let entry = Entry::parse(entry)?;
         let place = |e: Error| e.context(format!("oplog entry at {}", entry.time));
         let mut commands = Vec::new();
@@ -155,18 +157,19 @@ impl<'a> Outline<'a> {
             }
             Ok(())
         })?;
-        for command in self.transactions.take(&entry, commands)? {
+        let Effect { kept, parts } = self.transactions.take(&entry, commands)?;
+        for command in kept {
             self.take_command(&command).map_err(place)?;
         }
-        Ok(())
+        Ok(parts)
     }
 
-    /// What stands at the end.
+    /// What stands after the last entry that was taken.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where the slice gives a wanted name to a collection whose documents the backup does not hold;
-    /// [`ErrorKind::Damaged`] where two have the same name.
-    pub fn finish(self) -> Result<Outlined> {
+    /// [`ErrorKind::Refused`] if a collection that was not listed, whose documents nobody has, got a wanted name; [`ErrorKind::Damaged`] if
+    /// two have the same name.
+    pub fn catalog(&self) -> Result<Catalog> {
         if let Some(stranger) = self.strangers.values().find(|name| self.is_wanted(name)) {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -180,24 +183,19 @@ impl<'a> Outline<'a> {
             // A temporary one is listed whatever it is called, and counts by the name that it gets.
             let is_held = state.listed.is_some_and(|number| !self.listed[number].is_temporary());
             if !temporary && (is_held || self.is_wanted(&state.namespace)) {
-                collections.push(state.collection(*uuid, self.listed)?);
+                collections.push(state.collection(*uuid, &self.listed)?);
             }
         }
         for (namespace, view) in &self.views {
             if view.listed.is_some() || self.is_wanted(namespace) {
-                collections.push(view.collection(namespace, self.listed));
+                collections.push(view.collection(namespace, &self.listed));
             }
         }
         collections.sort_by_key(Collection::namespace);
         if let Some(twice) = collections.windows(2).find(|pair| pair[0].namespace() == pair[1].namespace()) {
             return Err(Error::damaged(format!("at the end of the oplog slice there are two of {}", twice[0].namespace())));
         }
-        Ok(Outlined {
-            collections,
-            committed: self.transactions.finish(),
-            has_differences: self.has_differences,
-            read_within: self.rewritten,
-        })
+        Ok(Catalog { collections, has_differences: self.has_differences, read_within: self.rewritten.clone() })
     }
 
     fn is_wanted(&self, namespace: &Namespace) -> bool {
@@ -213,7 +211,7 @@ impl<'a> Outline<'a> {
         if operation.kind == OperationKind::Update && operation.collection.is_some_and(|c| self.collections.contains_key(&c)) {
             self.has_differences |= Fields::of(operation.o)?.get("$v").is_some_and(|v| v.value.first() == Some(&2));
         }
-        // Which documents the backup has of a capped collection is told by the last of them.
+        // Which documents were read of a capped collection is told by the last of them.
         if let Some(uuid) = operation.collection
             && operation.kind == OperationKind::Insert
             && let Some((kind, id)) = self.last_read.get(&uuid)
@@ -315,7 +313,7 @@ impl<'a> Outline<'a> {
             CollectionKind::TimeSeries => Indexes { list: Vec::new(), series: Some(options.clone()) },
             _ => Indexes::of_created(create)?,
         };
-        // The oplog of a dump may begin before its listing. Then all that came to the collection from here on is told once more.
+        // Entries may begin before the listing, as a dump's do. Then all that came to the collection from here on is told once more.
         let listed = self.collections.get(&uuid).and_then(|known| known.listed);
         let state = State { namespace, kind, options, indexes, listed, changed: true };
         self.collections.insert(uuid, state);
@@ -341,7 +339,7 @@ impl<'a> Outline<'a> {
         let series = name.strip_prefix(BUCKETS_PREFIX);
         let namespace = Namespace::new(database, series.unwrap_or(name));
         match rename.get("dropTarget") {
-            Some(target) if target.kind == 0x05 => {
+            Some(target) if target.kind == kind::BINARY => {
                 if let Some(target) = uuid(target) {
                     self.collections.remove(&target);
                     self.strangers.remove(&target);
@@ -403,7 +401,7 @@ impl View {
     }
 }
 
-/// A collection that the backup does not hold: its name, options and indexes are still to be set.
+/// A collection that was not listed: its name, options and indexes are still to be set.
 fn empty(kind: CollectionKind, uuid: Option<Uuid>) -> Collection {
     Collection {
         database: String::new(),
@@ -424,7 +422,7 @@ fn named<'f>(fields: &'f Fields, field: &str) -> Result<&'f str> {
     text(fields.get(field).ok_or_else(|| Error::damaged(format!("a command lacks {field:?}")))?)
 }
 
-/// Something in a slice that cannot be replayed.
+/// An entry that cannot be replayed.
 fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Refused, format!("the oplog slice cannot be replayed: {what}")).hint("take a new backup")
 }

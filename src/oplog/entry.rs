@@ -97,7 +97,7 @@ impl<'a> Entry<'a> {
                 b"txnNumber" => number = integer(element),
                 // 1 and 2: inserts and other operations that were put into one entry without being a transaction.
                 b"multiOpType" => several = integer(element).is_some_and(|n| n != 0),
-                b"prevOpTime" if element.kind == 0x03 => {
+                b"prevOpTime" if element.kind == kind::DOCUMENT => {
                     for inner in Elements::of(element.value)? {
                         let inner = inner?;
                         if inner.name == b"ts" {
@@ -142,7 +142,7 @@ impl<'a> Operation<'a> {
                 b"ns" => namespace = text(element)?,
                 b"ui" => collection = Some(uuid(element).ok_or_else(|| broken("has a ui that is not a UUID"))?),
                 b"o" => o = Some(sub_document(element)?),
-                b"o2" if element.kind == 0x03 => o2 = Some(element.value),
+                b"o2" if element.kind == kind::DOCUMENT => o2 = Some(element.value),
                 _ => {}
             }
         }
@@ -192,8 +192,12 @@ impl<'a> Operation<'a> {
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is empty or not text.
     pub fn command(&self) -> Result<&'a str> {
-        let first = Elements::of(self.o)?.next().ok_or_else(|| broken("is an empty command"))??;
-        std::str::from_utf8(first.name).map_err(|e| broken("is a command whose name is not text").cause(e))
+        std::str::from_utf8(self.first()?.name).map_err(|e| broken("is a command whose name is not text").cause(e))
+    }
+
+    /// The first field of `o`: of a command its name, with what it is about.
+    pub(super) fn first(&self) -> Result<Element<'a>> {
+        Elements::of(self.o)?.next().ok_or_else(|| broken("is an empty command"))?
     }
 
     /// The step of a transaction that this command is, if it is one.
@@ -211,21 +215,102 @@ impl<'a> Operation<'a> {
         })
     }
 
-    fn each(&self, depth: usize, visit: &mut dyn FnMut(Self) -> Result<()>) -> Result<()> {
+    /// The operations in its `applyOps`, each with its own document, in order; none where it is something else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), also of each operation; where one is in more than ten others.
+    pub(super) fn inner(&self, depth: usize) -> Result<Option<Inner<'a>>> {
         if self.kind != OperationKind::Command || self.command()? != "applyOps" {
-            return visit(*self);
+            return Ok(None);
         }
         if depth == MAX_DEPTH {
             return Err(broken("is nested too deeply"));
         }
-        let first = Elements::of(self.o)?.next().ok_or_else(|| broken("is an empty command"))??;
-        if first.kind != 0x04 {
+        let first = self.first()?;
+        if first.kind != kind::ARRAY {
             return Err(broken("has an applyOps that is not an array"));
         }
-        for operation in Elements::of(first.value)? {
-            Self::parse(sub_document(operation?)?)?.each(depth + 1, visit)?;
+        Ok(Some(Inner(Elements::of(first.value)?)))
+    }
+
+    fn each(&self, depth: usize, visit: &mut dyn FnMut(Self) -> Result<()>) -> Result<()> {
+        match self.inner(depth)? {
+            None => visit(*self),
+            Some(mut inner) => inner.try_for_each(|operation| operation?.1.each(depth + 1, visit)),
         }
-        Ok(())
+    }
+}
+
+/// The operations of an `applyOps`, each with its own document.
+pub(super) struct Inner<'a>(Elements<'a>);
+
+impl<'a> Iterator for Inner<'a> {
+    type Item = Result<(&'a [u8], Operation<'a>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let document = self.0.next()?.and_then(sub_document);
+        Some(document.and_then(|document| Ok((document, Operation::parse(document)?))))
+    }
+}
+
+/// The head of an entry, its parts as they stand in it: what one needs who keeps entries, and does not replay them. Operations that later
+/// servers add are none of its business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// `ts`: when it was written; no two entries have the same.
+    pub time: ClusterTime,
+    /// `t`: the term of the primary that wrote it.
+    pub term: Option<i64>,
+    /// `op`: `i`, `u`, `d`, `c`, `n`, or what later servers add.
+    pub operation: &'a [u8],
+    /// `ns`: the namespace; of a command `DATABASE.$cmd`.
+    pub namespace: &'a [u8],
+    /// `o`: the document of what was done; empty where there is none.
+    object: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is no document, or has no `ts` or `op`.
+    pub fn of(document: &'a [u8]) -> Result<Self> {
+        let (mut time, mut term, mut operation, mut namespace, mut object) = (None, None, None, &[][..], &[][..]);
+        for element in Elements::of(document)? {
+            let element = element?;
+            match element.name {
+                b"ts" => time = timestamp(element).ok(),
+                b"t" => term = integer(element),
+                b"op" => operation = text_bytes(element),
+                b"ns" => namespace = text_bytes(element).unwrap_or_default(),
+                b"o" if element.kind == kind::DOCUMENT => object = element.value,
+                _ => {}
+            }
+        }
+        match (time, operation) {
+            (Some(time), Some(operation)) => Ok(Self { time, term, operation, namespace, object }),
+            _ => Err(broken("has no `ts` or no `op`")),
+        }
+    }
+
+    /// The database it is about, without the collection.
+    #[must_use]
+    pub fn database(&self) -> &'a [u8] {
+        let dot = self.namespace.iter().position(|b| *b == b'.').unwrap_or(self.namespace.len());
+        &self.namespace[..dot]
+    }
+
+    /// The command of an entry of `op: "c"`: the name of the first field of `o`.
+    #[must_use]
+    pub fn command(&self) -> Option<&'a [u8]> {
+        let is_command = self.operation == b"c";
+        is_command.then(|| Elements::of(self.object).ok()?.next()?.ok().map(|first| first.name)).flatten()
+    }
+
+    /// Whether it is part of a transaction's way, or a batch of operations of its own: those may be on any namespace.
+    #[must_use]
+    pub fn is_grouped(&self) -> bool {
+        matches!(self.command(), Some(b"applyOps" | b"commitTransaction" | b"abortTransaction"))
     }
 }
 
@@ -235,13 +320,13 @@ impl<'a> Operation<'a> {
 /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is none.
 pub fn text(element: Element<'_>) -> Result<&str> {
     let name = || String::from_utf8_lossy(element.name).into_owned();
-    // int32 length, bytes, NUL; the lengths are those of the element.
-    let bytes = match element.kind {
-        0x02 => element.value.get(4..element.value.len().saturating_sub(1)),
-        _ => None,
-    };
-    let bytes = bytes.ok_or_else(|| broken(&format!("has a field {:?} that is not text", name())))?;
+    let bytes = text_bytes(element).ok_or_else(|| broken(&format!("has a field {:?} that is not text", name())))?;
     std::str::from_utf8(bytes).map_err(|e| broken(&format!("has a field {:?} that is not UTF-8", name())).cause(e))
+}
+
+/// A string's bytes, where the element is one: int32 length, bytes, NUL; the lengths are those of the element.
+fn text_bytes(element: Element<'_>) -> Option<&[u8]> {
+    (element.kind == kind::STRING).then(|| element.value.get(4..element.value.len().saturating_sub(1))).flatten()
 }
 
 /// A UUID's value, where the element is one.
@@ -249,7 +334,7 @@ pub fn text(element: Element<'_>) -> Result<&str> {
 pub fn uuid(element: Element<'_>) -> Option<Uuid> {
     // int32 length, subtype, bytes
     match (element.kind, element.value.split_at_checked(5)?) {
-        (0x05, (head, bytes)) if head[4] == 4 => Uuid::from_slice(bytes).ok(),
+        (kind::BINARY, (head, bytes)) if head[4] == 4 => Uuid::from_slice(bytes).ok(),
         _ => None,
     }
 }
@@ -263,14 +348,14 @@ fn timestamp(element: Element<'_>) -> Result<ClusterTime> {
 
 fn integer(element: Element<'_>) -> Option<i64> {
     match element.kind {
-        0x10 => Some(i32::from_le_bytes(element.value.try_into().ok()?).into()),
-        0x12 => Some(i64::from_le_bytes(element.value.try_into().ok()?)),
+        kind::INT32 => Some(i32::from_le_bytes(element.value.try_into().ok()?).into()),
+        kind::INT64 => Some(i64::from_le_bytes(element.value.try_into().ok()?)),
         _ => None,
     }
 }
 
 fn sub_document(element: Element<'_>) -> Result<&[u8]> {
-    if element.kind == 0x03 {
+    if element.kind == kind::DOCUMENT {
         Ok(element.value)
     } else {
         Err(broken(&format!("has a field {:?} that is not a document", String::from_utf8_lossy(element.name))))
@@ -279,4 +364,36 @@ fn sub_document(element: Element<'_>) -> Result<&[u8]> {
 
 fn broken(what: &str) -> Error {
     Error::damaged(format!("an oplog entry {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Timestamp, rawdoc};
+
+    use super::*;
+
+    #[test]
+    fn the_parts_of_an_entry_are_read_from_its_bytes() {
+        let time = Timestamp { time: 1_795_383_900, increment: 7 };
+        let insert = rawdoc! { "op": "i", "ns": "shop.a.b", "o": { "_id": 1 }, "ts": time, "t": 3_i64 };
+        let entry = Head::of(insert.as_bytes()).unwrap();
+        assert_eq!((entry.time, entry.term), (ClusterTime { t: 1_795_383_900, i: 7 }, Some(3)));
+        assert_eq!((entry.operation, entry.namespace, entry.database()), (&b"i"[..], &b"shop.a.b"[..], &b"shop"[..]));
+        assert_eq!((entry.command(), entry.is_grouped()), (None, false));
+
+        let commit = rawdoc! { "ts": time, "op": "c", "ns": "admin.$cmd", "o": { "commitTransaction": 1 } };
+        assert!(Head::of(commit.as_bytes()).unwrap().is_grouped());
+        let noop = rawdoc! { "ts": time, "op": "n", "ns": "", "o": {} };
+        assert_eq!(Head::of(noop.as_bytes()).unwrap().database(), b"");
+    }
+
+    #[test]
+    fn what_is_no_entry_is_an_error() {
+        for document in [rawdoc! {}, rawdoc! { "ts": 5, "op": "i" }, rawdoc! { "ts": Timestamp { time: 1, increment: 1 } }] {
+            assert!(Head::of(document.as_bytes()).unwrap_err().to_string().contains("has no `ts` or no `op`"));
+        }
+        assert!(Head::of(b"").is_err());
+        let broken = rawdoc! { "ts": Timestamp { time: 1, increment: 1 }, "op": "c" }.into_bytes();
+        assert_eq!(Head::of(&broken).unwrap().command(), None);
+    }
 }

@@ -1,379 +1,66 @@
-//! Which entries of a slice are exported, and what is left of those of which a part is: pure.
+//! What of an oplog counts for a selection.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+pub mod by_name;
 
-use uuid::Uuid;
+use bson::{Bson, Document, doc};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{self, Documents, Element, Elements, Writer};
-use crate::format::manifest::{Collection, CollectionKind};
-use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
-use crate::oplog::{Committed, Entry, Operation, OperationKind, Part, Step, text, uuid};
+use super::Head;
+use crate::names::SYSTEM_DATABASES;
 
-const VIEWS: &str = "system.views";
+/// The databases whose entries are kept: these, or those of all users if none is named.
+#[derive(Debug, Clone, Default)]
+pub struct Databases(pub Vec<String>);
 
-/// How deep an `applyOps` inside an `applyOps` is looked into.
-const MAX_DEPTH: usize = 10;
-
-/// What does not change on the way.
-pub struct Rules {
-    /// Which entries count.
-    pub committed: Committed,
-    /// Whether the export would hold what has this name.
-    pub wanted: Box<dyn Fn(&Namespace) -> bool + Send + Sync>,
-    /// Whether the source's version applies deletes in capped collections.
-    pub deletes_in_capped: bool,
-}
-
-/// A collection that is exported, or that the slice creates.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// Where its documents are: of a time series, in its buckets.
-    place: Namespace,
-    name: Namespace,
-    is_series: bool,
-    /// A capped one whose documents were read while others came.
-    is_read_capped: bool,
-    is_capped: bool,
-    /// The `_id` of the last document that was read, where the slice inserts it: inserts up to it have been read.
-    after: Option<(u8, Vec<u8>)>,
-}
-
-impl Known {
-    /// One of the backup's; of a capped one with the last document that was read, where the slice inserts that.
-    pub fn listed(collection: &Collection, after: Option<(u8, Vec<u8>)>) -> Self {
-        let name = collection.namespace();
-        let is_series = collection.kind == CollectionKind::TimeSeries;
-        let is_capped = collection.options.bson.get_bool("capped").unwrap_or(false);
-        let place = if is_series { name.buckets() } else { name.clone() };
-        Self { place, name, is_series, is_read_capped: is_capped, is_capped, after }
-    }
-}
-
-/// Follows a slice from its first entry to its last.
-#[derive(Clone)]
-pub struct Filter {
-    rules: Arc<Rules>,
-    known: HashMap<Uuid, Known>,
-    /// The names that collections have or had.
-    names: HashSet<Namespace>,
-    /// The views and time series that are exported.
-    views: HashSet<Namespace>,
-    /// The transactions of which parts were kept and which are not committed yet.
-    open: HashSet<(Vec<u8>, i64)>,
-    entries: u64,
-}
-
-/// What is left of an operation.
-#[derive(Debug, PartialEq, Eq)]
-enum Left {
-    Whole,
-    Changed(Vec<u8>),
-    Nothing,
-}
-
-impl Filter {
-    /// From the first entry on, by the collections known by their UUIDs, the names that they have, and those that are views or time series.
+impl Databases {
+    /// Whether an entry is kept. Those that may be about several databases always are; no-ops and those about the deployment's own
+    /// databases never.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, known: HashMap<Uuid, Known>, names: HashSet<Namespace>, views: HashSet<Namespace>) -> Self {
-        Self { rules, known, names, views, open: HashSet::new(), entries: 0 }
+    pub fn want(&self, entry: &Head<'_>) -> bool {
+        let is = |name: &str| name.as_bytes() == entry.database();
+        let is_ours = || !SYSTEM_DATABASES.iter().any(|d| is(d)) && (self.0.is_empty() || self.0.iter().any(|d| is(d)));
+        entry.operation != b"n" && (entry.is_grouped() || is_ours())
     }
 
-    /// How many entries were left so far.
-    pub fn entries(&self) -> u64 {
-        self.entries
+    /// What of this a server can tell, so that the rest need not be carried: a filter on its oplog that lets all through that is wanted.
+    #[must_use]
+    pub fn query(&self) -> Document {
+        let mut wanted = doc! { "op": { "$ne": "n" } };
+        if !self.0.is_empty() {
+            // From `shop.` to before `shop/`, the next byte.
+            let about = |d: &String| doc! { "ns": { "$gte": format!("{d}."), "$lt": format!("{d}/") } };
+            let mut about: Vec<Bson> = self.0.iter().map(|d| about(d).into()).collect();
+            about.push(doc! { "ns": "admin.$cmd" }.into());
+            about.push(doc! { "op": "c", "o.applyOps": { "$exists": true } }.into());
+            wanted.insert("$or", about);
+        }
+        wanted
     }
-
-    /// What is left of the next entries.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`] for what mongorestore cannot replay; [`ErrorKind::Damaged`].
-    pub fn kept(mut self, frame: &[u8]) -> Result<(Self, Vec<u8>)> {
-        let mut kept = Vec::with_capacity(frame.len());
-        for entry in Documents::of(frame) {
-            self.take(entry?, &mut kept)?;
-        }
-        Ok((self, kept))
-    }
-
-    /// Looks at the next entries.
-    ///
-    /// # Errors
-    /// As for [`kept`](Self::kept).
-    pub fn screened(self, frame: &[u8]) -> Result<Self> {
-        self.kept(frame).map(|(filter, _)| filter)
-    }
-
-    fn take(&mut self, raw: &[u8], kept: &mut Vec<u8>) -> Result<()> {
-        let entry = Entry::parse(raw)?;
-        let left = match &entry.part {
-            // It has no operations: it stays where those that it commits did.
-            Some(part) if part.step == Step::Commit => match self.open.remove(&chain(part)) {
-                true => Left::Whole,
-                false => Left::Nothing,
-            },
-            // Of what comes to nothing no part was kept.
-            Some(part) if part.step == Step::Abort => Left::Nothing,
-            _ if !self.rules.committed.counts(&entry) => Left::Nothing,
-            part => {
-                match part {
-                    Some(part) if part.step == Step::Operations => drop(self.open.insert(chain(part))),
-                    Some(part) => drop(self.open.remove(&chain(part))),
-                    None => {}
-                }
-                let place = |e: Error| e.context(format!("oplog entry at {}", entry.time));
-                self.operation(&entry.operation, raw, part.is_some(), 0).map_err(place)?
-            }
-        };
-        match left {
-            Left::Nothing => return Ok(()),
-            Left::Whole => kept.extend_from_slice(raw),
-            Left::Changed(changed) => kept.extend_from_slice(&changed),
-        }
-        self.entries += 1;
-        Ok(())
-    }
-
-    /// What is left of an operation, whose own document is `raw`. An `applyOps` of which nothing is left stays where it must.
-    fn operation(&mut self, operation: &Operation<'_>, raw: &[u8], must_stay: bool, depth: usize) -> Result<Left> {
-        match operation.kind {
-            OperationKind::Nothing => Ok(Left::Nothing),
-            OperationKind::Command if operation.command()? == "applyOps" => self.several(operation, raw, must_stay, depth),
-            OperationKind::Command => self.command(operation).map(Left::of),
-            _ => self.document(operation).map(Left::of),
-        }
-    }
-
-    fn several(&mut self, operation: &Operation<'_>, raw: &[u8], must_stay: bool, depth: usize) -> Result<Left> {
-        let first = Elements::of(operation.o)?.next().ok_or_else(|| Error::damaged("an empty command"))??;
-        if first.kind != 0x04 || depth == MAX_DEPTH {
-            return Err(Error::damaged("an applyOps that is not an array, or nested too deeply"));
-        }
-        let (mut left, mut changed) = (Vec::new(), false);
-        for inner in Elements::of(first.value)? {
-            let Element { kind, value, .. } = inner?;
-            if kind != 0x03 {
-                return Err(Error::damaged("an applyOps that holds something other than operations"));
-            }
-            match self.operation(&Operation::parse(value)?, value, false, depth + 1)? {
-                Left::Whole => left.push(value.to_vec()),
-                Left::Changed(rebuilt) => {
-                    left.push(rebuilt);
-                    changed = true;
-                }
-                Left::Nothing => changed = true,
-            }
-        }
-        if left.is_empty() && !must_stay {
-            return Ok(Left::Nothing);
-        }
-        if changed { rebuilt(raw, operation.o, &left).map(Left::Changed) } else { Ok(Left::Whole) }
-    }
-
-    /// Whether an insert, update or delete stays.
-    fn document(&mut self, operation: &Operation<'_>) -> Result<bool> {
-        if SYSTEM_DATABASES.contains(&operation.database()) {
-            return Ok(false);
-        }
-        if operation.target().is_some_and(|target| target.collection == VIEWS) {
-            let (kind, id) = operation.id()?;
-            let view = text(Element { kind, name: b"_id", value: id })?;
-            let view = view.split_once('.').map(|(database, name)| Namespace::new(database, name));
-            return match view.filter(|view| self.is_ours(view)) {
-                Some(view) => Err(refused(&format!("the view or time series {view} was created, changed or dropped"))),
-                None => Ok(false),
-            };
-        }
-        let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!(
-                "an operation on {} does not say the collection's identity",
-                operation.namespace
-            )));
-        };
-        let Some(known) = self.known.get_mut(&uuid) else { return Ok(false) };
-        if operation.namespace != known.place.to_string() {
-            return Err(refused(&format!("{} was written to under the name {}", known.place, operation.namespace)));
-        }
-        match operation.kind {
-            OperationKind::Insert => {
-                let Some(last) = &known.after else { return Ok(true) };
-                if operation.id()? == (last.0, last.1.as_slice()) {
-                    known.after = None;
-                }
-                Ok(false)
-            }
-            // Where the document was overwritten before it was read, mongorestore would make a new one of the change, the newest of all.
-            OperationKind::Update if known.is_read_capped => {
-                Err(refused(&format!("a document of the capped collection {} was changed", known.name)))
-            }
-            // What was overwritten is overwritten in the copy, too.
-            OperationKind::Delete if known.is_capped => Ok(self.rules.deletes_in_capped),
-            _ => Ok(true),
-        }
-    }
-
-    /// Whether a command stays.
-    fn command(&mut self, operation: &Operation<'_>) -> Result<bool> {
-        let (name, database) = (operation.command()?, operation.database());
-        if SYSTEM_DATABASES.contains(&database) && name != "renameCollection" {
-            return Ok(false);
-        }
-        let known = operation.collection.and_then(|uuid| self.known.get(&uuid));
-        match (name, known) {
-            ("create", _) => self.create(operation),
-            ("drop", _) => self.drop(operation),
-            ("dropDatabase", _) => match self.known.values().find(|known| known.name.database == database) {
-                Some(known) => Err(refused(&format!("{} was dropped with its database", known.name))),
-                // Everything in it was dropped one by one, and a database without anything is none.
-                None => Ok(false),
-            },
-            ("renameCollection", _) => self.rename(operation),
-            // They have their effect when they are done, or on the source alone.
-            ("startIndexBuild" | "abortIndexBuild" | "dbCheck" | "setMultikeyMetadata" | "dropIdent", _) => Ok(false),
-            (_, None) if operation.collection.is_some() => Ok(false),
-            (_, Some(known)) if known.is_series => {
-                Err(refused(&format!("the time series {} was changed by the command {name:?}", known.name)))
-            }
-            // What was emptied before the last document was written was empty before it was read.
-            ("emptycapped", Some(known)) => Ok(known.after.is_none()),
-            ("createIndexes" | "commitIndexBuild" | "dropIndexes" | "deleteIndex" | "deleteIndexes" | "collMod", Some(known)) => {
-                match first(operation)? == known.name.collection {
-                    true => Ok(true),
-                    false => Err(refused(&format!("{} was changed under another name", known.name))),
-                }
-            }
-            (other, _) => Err(refused(&format!("it has the command {other:?} in {database}"))),
-        }
-    }
-
-    fn create(&mut self, operation: &Operation<'_>) -> Result<bool> {
-        let name = first(operation)?;
-        let series = name.strip_prefix(BUCKETS_PREFIX);
-        let namespace = Namespace::new(operation.database(), series.unwrap_or(name));
-        // What is temporary is nothing before it is renamed.
-        let (mut is_temporary, mut is_series, mut is_capped) = (false, series.is_some(), false);
-        for element in Elements::of(operation.o)? {
-            let element = element?;
-            let is_true = element.value.iter().any(|b| *b != 0);
-            match element.name {
-                b"temp" => is_temporary = is_true,
-                b"capped" => is_capped = is_true,
-                b"timeseries" => is_series = true,
-                _ => {}
-            }
-        }
-        if is_temporary || !(self.rules.wanted)(&namespace) {
-            return Ok(false);
-        }
-        // Of a listed collection: the listing of an adopted dump is newer than the first entries.
-        let known = operation.collection.and_then(|uuid| self.known.get(&uuid));
-        if known.is_some_and(|known| known.name == namespace) {
-            return Ok(false);
-        }
-        if is_series {
-            return Err(refused(&format!("the time series {namespace} was created")));
-        }
-        if !self.names.insert(namespace.clone()) {
-            return Err(refused(&format!("{namespace} was dropped and made anew")));
-        }
-        let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!("{namespace} is created without an identity")));
-        };
-        let (place, name) = (namespace.clone(), namespace);
-        self.known.insert(uuid, Known { place, name, is_series: false, is_read_capped: false, is_capped, after: None });
-        Ok(true)
-    }
-
-    fn drop(&mut self, operation: &Operation<'_>) -> Result<bool> {
-        if first(operation)? == VIEWS {
-            return match self.views.iter().find(|view| view.database == operation.database()) {
-                Some(view) => Err(refused(&format!("the view or time series {view} was dropped"))),
-                None => Ok(false),
-            };
-        }
-        let Some(known) = operation.collection.and_then(|uuid| self.known.remove(&uuid)) else { return Ok(false) };
-        if known.is_series {
-            return Err(refused(&format!("the time series {} was dropped", known.name)));
-        }
-        if first(operation)? != known.name.collection {
-            return Err(refused(&format!("{} was dropped under another name", known.name)));
-        }
-        Ok(true)
-    }
-
-    fn rename(&self, operation: &Operation<'_>) -> Result<bool> {
-        let (mut to, mut over) = (None, None);
-        for element in Elements::of(operation.o)? {
-            let element = element?;
-            match element.name {
-                b"to" => to = Some(text(element)?),
-                b"dropTarget" => over = uuid(element).and_then(|uuid| self.known.get(&uuid)),
-                _ => {}
-            }
-        }
-        let to = to.and_then(|to| to.split_once('.')).ok_or_else(|| Error::damaged("renameCollection to no namespace"))?;
-        let to = Namespace::new(to.0, to.1.strip_prefix(BUCKETS_PREFIX).unwrap_or(to.1));
-        if let Some(known) = operation.collection.and_then(|uuid| self.known.get(&uuid)) {
-            return Err(refused(&format!("{} was renamed to {to}", known.name)));
-        }
-        if over.is_some() || self.is_ours(&to) {
-            return Err(refused(&format!("another collection was renamed to {to}")));
-        }
-        Ok(false)
-    }
-
-    /// Whether the export holds, held or would hold what has this name.
-    fn is_ours(&self, namespace: &Namespace) -> bool {
-        self.names.contains(namespace) || (self.rules.wanted)(namespace)
-    }
-}
-
-impl Left {
-    fn of(stays: bool) -> Self {
-        if stays { Self::Whole } else { Self::Nothing }
-    }
-}
-
-fn chain(part: &Part<'_>) -> (Vec<u8>, i64) {
-    (part.session.to_vec(), part.number)
-}
-
-/// The value of a command's first field: the collection's name.
-fn first<'a>(operation: &Operation<'a>) -> Result<&'a str> {
-    text(Elements::of(operation.o)?.next().ok_or_else(|| Error::damaged("an empty command"))??)
-}
-
-/// The entry or operation with these operations in its `applyOps`, and everything else as it was.
-fn rebuilt(raw: &[u8], o: &[u8], operations: &[Vec<u8>]) -> Result<Vec<u8>> {
-    let mut command = Writer::with_capacity(o.len());
-    for (number, element) in Elements::of(o)?.enumerate() {
-        let Element { kind, name, value } = element?;
-        if number == 0 {
-            command.documents("applyOps", operations.iter().map(Vec::as_slice));
-        } else {
-            command.element(kind, name, value);
-        }
-    }
-    let command = command.finish();
-    let mut entry = Writer::with_capacity(raw.len());
-    for element in Elements::of(raw)? {
-        let Element { kind, name, value } = element?;
-        let value = if name == b"o" { &command } else { value };
-        entry.element(kind, name, value);
-    }
-    let entry = entry.finish();
-    document::check(&entry)?;
-    Ok(entry)
-}
-
-fn refused(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Refused,
-        format!("while the backup was taken, {what}: mongorestore replays an oplog by names and would not come to the same"),
-    )
-    .hint("import it into a server, back that up, and export that backup; or leave it out with --exclude")
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use bson::{Timestamp, doc};
+
+    use super::*;
+
+    #[test]
+    fn entries_about_several_databases_are_wanted_and_those_of_the_deployment_are_not() {
+        let shop = Databases(vec!["shop".to_owned()]);
+        let several = doc! { "applyOps": [] };
+        for (op, ns, o, of_all, of_shop) in [
+            ("i", "shop.a", doc! {}, true, true),
+            ("i", "shop2.a", doc! {}, true, false),
+            ("c", "shop.$cmd", doc! { "create": "a" }, true, true),
+            ("c", "other.$cmd", doc! { "create": "a" }, true, false),
+            ("c", "admin.$cmd", several.clone(), true, true),
+            ("c", "other.$cmd", several, true, true),
+            ("c", "admin.$cmd", doc! { "commitTransaction": 1 }, true, true),
+            ("i", "config.transactions", doc! {}, false, false),
+            ("n", "", doc! {}, false, false),
+        ] {
+            let entry = doc! { "op": op, "ns": ns, "o": o, "ts": Timestamp { time: 1, increment: 1 } }.to_vec().unwrap();
+            let head = Head::of(&entry).unwrap();
+            assert_eq!((Databases::default().want(&head), shop.want(&head)), (of_all, of_shop), "{op} {ns}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Which transactions of a slice are committed, told from the chains of their entries.
+//! Which operations count, and from which entry on: a fold over the entries, which need not know what comes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,77 +6,73 @@ use super::{Entry, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 
-/// What of a slice counts: entries after the listing, and of transactions those parts whose transaction was committed after the listing
-/// and within the slice.
+/// Follows the transactions of an oplog. Keeps `T`s of their parts until they are committed.
 ///
-/// A part counts where it stands, which may be before its transaction's commit, and even before the listing. For the documents this comes to the same as
-/// counting it at the commit: from the moment at which a transaction writes to a document until it ends, nothing else can write to that document, so no
-/// entry about it stands between the part and the commit. Nothing has to be kept until then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    listed_at: ClusterTime,
-    parts: HashSet<ClusterTime>,
-}
-
-impl Committed {
-    /// Whether the operations of this entry are to be applied.
-    #[must_use]
-    pub fn counts(&self, entry: &Entry<'_>) -> bool {
-        match &entry.part {
-            None => entry.time > self.listed_at,
-            Some(part) if part.step == Step::LastOperations && is_first(part.previous) => entry.time > self.listed_at,
-            Some(_) => self.parts.contains(&entry.time),
-        }
-    }
-}
-
-/// Follows the chains of the transactions of a slice. Keeps `T`s of their parts until they are committed.
+/// What counts are entries after a time (that of a listing, where data were read from then on), and of transactions those parts whose
+/// transaction was committed after it.
 #[derive(Debug)]
 pub struct Transactions<T> {
-    open: HashMap<(Vec<u8>, i64), Chain<T>>,
-    committed: Committed,
+    since: ClusterTime,
+    /// The one of each session: it has one at a time, and numbers them upwards.
+    open: HashMap<Vec<u8>, Chain<T>>,
 }
 
 #[derive(Debug)]
 struct Chain<T> {
+    number: i64,
     last: ClusterTime,
     parts: Vec<ClusterTime>,
     kept: Vec<T>,
 }
 
-impl<T> Transactions<T> {
-    /// For a slice whose collections were listed at this time.
-    #[must_use]
-    pub fn new(listed_at: ClusterTime) -> Self {
-        Self { open: HashMap::new(), committed: Committed { listed_at, parts: HashSet::new() } }
+/// What comes to count with an entry: all of what it commits.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Effect<T> {
+    /// What was kept of it and of all earlier parts of its transaction, in order.
+    pub kept: Vec<T>,
+    /// The times of these parts; none of an entry that needs no others.
+    pub parts: Vec<ClusterTime>,
+}
+
+impl<T> Effect<T> {
+    fn of_one(kept: Vec<T>) -> Self {
+        Self { kept, parts: Vec::new() }
     }
 
-    /// Takes the next entry and what is to be kept of it. Gives what is kept of all parts of the transaction that it commits after the
-    /// listing.
+    fn none() -> Self {
+        Self::of_one(Vec::new())
+    }
+}
+
+impl<T> Transactions<T> {
+    /// Of which nothing counts up to this time.
+    #[must_use]
+    pub fn new(since: ClusterTime) -> Self {
+        Self { since, open: HashMap::new() }
+    }
+
+    /// Takes the next entry and what is to be kept of it, and gives what comes to count with it.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where the slice lacks a part of a transaction that counts.
-    pub fn take(&mut self, entry: &Entry<'_>, keep: Vec<T>) -> Result<Vec<T>> {
-        let Some(part) = &entry.part else { return Ok(keep) };
-        let key = (part.session.to_vec(), part.number);
-        let counts = entry.time > self.committed.listed_at;
-        if is_first(part.previous) {
-            // An earlier attempt under the same number has come to nothing.
-            self.open.remove(&key);
-            if part.step == Step::LastOperations {
-                return Ok(if counts { keep } else { Vec::new() });
-            }
+    /// [`ErrorKind::Damaged`] where a part of a transaction that counts did not come.
+    pub fn take(&mut self, entry: &Entry<'_>, keep: Vec<T>) -> Result<Effect<T>> {
+        let counts = self.counts(entry);
+        let Some(part) = &entry.part else { return Ok(if counts { Effect::of_one(keep) } else { Effect::none() }) };
+        // A later transaction of a session, or a new attempt under the same number, says that the one before came to nothing.
+        let before = self.open.remove(part.session);
+        if is_first(part.previous) && part.step == Step::LastOperations {
+            return Ok(if counts { Effect::of_one(keep) } else { Effect::none() });
         }
         if part.step == Step::Abort {
-            self.open.remove(&key);
-            return Ok(Vec::new());
+            return Ok(Effect::none());
         }
-        let known = self.open.remove(&key).filter(|chain| chain.last == part.previous);
-        let mut chain = match known {
+        let mut chain = match before.filter(|chain| chain.number == part.number && chain.last == part.previous) {
             Some(chain) => chain,
-            None if is_first(part.previous) => Chain { last: entry.time, parts: Vec::new(), kept: Vec::new() },
-            // Begun before the slice: of no account where it was also committed before the listing.
-            None if matches!(part.step, Step::Operations) || !counts => return Ok(Vec::new()),
+            None if is_first(part.previous) => {
+                Chain { number: part.number, last: entry.time, parts: Vec::new(), kept: Vec::new() }
+            }
+            // Begun before the first entry: of no account where it was also committed before the time.
+            None if part.step == Step::Operations || !counts => return Ok(Effect::none()),
             None => {
                 return Err(Error::new(
                     ErrorKind::Damaged,
@@ -93,23 +89,57 @@ impl<T> Transactions<T> {
         if part.step != Step::Commit {
             chain.parts.push(entry.time);
         }
-        match part.step {
-            Step::Operations => {
-                self.open.insert(key, chain);
-                Ok(Vec::new())
-            }
-            _ if counts => {
-                self.committed.parts.extend(chain.parts);
-                Ok(chain.kept)
-            }
-            _ => Ok(Vec::new()),
+        if part.step == Step::Operations {
+            self.open.insert(part.session.to_vec(), chain);
+            return Ok(Effect::none());
         }
+        Ok(if counts { Effect { kept: chain.kept, parts: chain.parts } } else { Effect::none() })
     }
 
-    /// What counts, once every entry was taken.
+    /// Whether an entry counts that needs no others.
     #[must_use]
-    pub fn finish(self) -> Committed {
-        self.committed
+    pub fn counts(&self, entry: &Entry<'_>) -> bool {
+        entry.time > self.since
+    }
+
+    /// The first part of the oldest transaction that is open: who goes on later has to begin there.
+    #[must_use]
+    pub fn open_from(&self) -> Option<ClusterTime> {
+        self.open.values().filter_map(|chain| chain.parts.first()).min().copied()
+    }
+}
+
+/// Which entries count of those that were looked at before, so that nothing need be kept until a commit.
+///
+/// A part counts where it stands, which may be before its transaction's commit, and even before the time from which entries count. For
+/// documents this comes to the same as counting it at the commit: from the moment at which a transaction writes to a document until it
+/// ends, nothing else can write to that document, so no entry about it stands between the part and the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    since: ClusterTime,
+    parts: HashSet<ClusterTime>,
+}
+
+impl Committed {
+    /// Before any transaction was committed; nothing counts up to this time.
+    #[must_use]
+    pub fn new(since: ClusterTime) -> Self {
+        Self { since, parts: HashSet::new() }
+    }
+
+    /// These parts of a transaction were committed: [`Effect::parts`].
+    pub fn add(&mut self, parts: impl IntoIterator<Item = ClusterTime>) {
+        self.parts.extend(parts);
+    }
+
+    /// Whether the operations of this entry are to be applied.
+    #[must_use]
+    pub fn counts(&self, entry: &Entry<'_>) -> bool {
+        match &entry.part {
+            None => entry.time > self.since,
+            Some(part) if part.step == Step::LastOperations && is_first(part.previous) => entry.time > self.since,
+            Some(_) => self.parts.contains(&entry.time),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod backup;
+mod catalog_tracker;
 mod clean;
 mod download;
 mod drill;
@@ -12,7 +13,6 @@ mod export;
 mod import;
 mod modes;
 mod oplog;
-mod outline;
 mod replay;
 mod slices;
 mod source_lock;

@@ -26,10 +26,10 @@ async fn all_that_can_be_done_to_collections_and_documents_is_followed() {
     }
     changes::meanwhile(&client).await;
     let frames = slice.frames().await;
-    let outlined = slice.outline(&frames, |_| true).unwrap();
-    let replayed = slice.bring(&frames, &outlined, &target, 4).await;
+    let end = slice.follow(&frames, |_| true).unwrap();
+    let replayed = slice.bring(&frames, &end, end.known(), &target).await;
     assert!(!replayed.again && replayed.operations > 10, "{replayed:?}");
-    assert_same(&slice.differences(&outlined, &target).await);
+    assert_same(&slice.differences(&end, &target).await);
 }
 
 #[tokio::test]
@@ -40,10 +40,10 @@ async fn one_of_everything_comes_through_a_slice() {
     let slice = Slice::list(&source, from).await;
     zoo::fill(&client, &ZooOptions { seed: 3, docs: 600, large: true, false_column: true }).await;
     let frames = slice.frames().await;
-    let outlined = slice.outline(&frames, |_| true).unwrap();
-    let replayed = slice.bring(&frames, &outlined, &target, 4).await;
-    assert!(outlined.collections.len() > 50 && replayed.operations > 3000, "{replayed:?}");
-    assert_same(&slice.differences(&outlined, &target).await);
+    let end = slice.follow(&frames, |_| true).unwrap();
+    let replayed = slice.bring(&frames, &end, end.known(), &target).await;
+    assert!(end.catalog.collections.len() > 50 && replayed.operations > 3000, "{replayed:?}");
+    assert_same(&slice.differences(&end, &target).await);
 }
 
 #[tokio::test]
@@ -73,11 +73,12 @@ async fn what_is_read_at_odd_moments_while_anything_is_written_comes_to_the_end_
         work.a_large_transaction().await;
         work.prepare_a_transaction().await;
         let frames = slice.frames().await;
-        let outlined = slice.outline(&frames, |n| n.database == "work").unwrap();
-        let replayed = slice.bring(&frames, &outlined, &target, 4).await;
+        let end = slice.follow(&frames, |n| n.database == "work").unwrap();
+        let commits = if seed == 2 { end.known() } else { slice.awaited() };
+        let replayed = slice.bring(&frames, &end, commits, &target).await;
         work.give_up_the_prepared_one().await;
         assert!(!replayed.again && replayed.operations > 100, "{replayed:?}");
-        assert_same(&slice.differences(&outlined, &target).await);
+        assert_same(&slice.differences(&end, &target).await);
     }
 }
 
@@ -101,9 +102,9 @@ async fn an_id_meets_an_equal_one_that_was_read_later() {
         slice.read_part(uuid, 0, 1).await;
     }
     let frames = slice.frames().await;
-    let outlined = slice.outline(&frames, |_| true).unwrap();
-    slice.bring(&frames, &outlined, &target, 4).await;
-    assert_same(&slice.differences(&outlined, &target).await);
+    let end = slice.follow(&frames, |_| true).unwrap();
+    slice.bring(&frames, &end, end.known(), &target).await;
+    assert_same(&slice.differences(&end, &target).await);
 }
 
 /// Servers of 4.4 take such names in inserts, and in nothing that an update writes.
@@ -132,9 +133,9 @@ async fn names_of_operators_inside_of_documents_come_through_a_slice_of_old_serv
     c.delete_one(doc! { "_id": 30 }).await.unwrap();
     c.insert_one(of(30)).await.unwrap();
     let frames = slice.frames().await;
-    let outlined = slice.outline(&frames, |_| true).unwrap();
-    slice.bring(&frames, &outlined, &target, 4).await;
-    assert_same(&slice.differences(&outlined, &target).await);
+    let end = slice.follow(&frames, |_| true).unwrap();
+    slice.bring(&frames, &end, end.known(), &target).await;
+    assert_same(&slice.differences(&end, &target).await);
 }
 
 fn assert_same(differences: &[String]) {

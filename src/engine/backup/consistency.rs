@@ -13,7 +13,7 @@ use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::ResumeState;
 use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
-use crate::oplog::tail;
+use crate::oplog::window;
 use crate::source::{discover, optime};
 
 /// At what time the ranges are read, and what makes up for those that cannot be read at it.
@@ -181,7 +181,7 @@ impl ConsistencyPoint {
         let mut exceptions = Vec::new();
         for (found, read) in prepared.listing.collections.iter().zip(&read.collections) {
             let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
-            let reason = match tail::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
+            let reason = match window::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
                 Ok(false) => continue,
                 _ if self.rely() => return Vec::new(),
                 Ok(true) => "capped, and written to while the backup ran".to_owned(),

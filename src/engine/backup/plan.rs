@@ -19,7 +19,7 @@ use crate::format::{frame, segment};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, command};
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
-use crate::oplog::tail::{self, Start};
+use crate::oplog::window::{self, Start};
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::steer::LevelController;
 use crate::source::discover::{self, CollectionInfo, Documents, Listing, Selection, Size};
@@ -399,7 +399,7 @@ impl Prepared {
             _ if self.selection.documents != Documents::All => {
                 Err(Error::new(ErrorKind::Refused, "it is about all documents, and not all are read"))
             }
-            Topology::ReplicaSet => tail::start(connection).await.map(Some),
+            Topology::ReplicaSet => window::start(connection).await.map(Some),
             Topology::Standalone | Topology::Sharded => Ok(None),
         };
         let start = match start {

@@ -11,7 +11,7 @@ use crate::format::checkpoint::{Head, Listed, OplogStart, Part, Raw};
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
-use crate::oplog::tail::Start;
+use crate::oplog::window::Start;
 use crate::repository::Repository;
 use crate::repository::checkpoint::{self, Checkpoint};
 use crate::source::discover::{CollectionInfo, Listing, Size};

@@ -17,7 +17,10 @@ use crate::format::checkpoint::OplogStep;
 use crate::format::digest::Content;
 use crate::format::key;
 use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
-use crate::oplog::tail::{Start, Tail};
+use crate::oplog::Position;
+use crate::oplog::filter::Databases;
+use crate::oplog::tail::{Next, Tail};
+use crate::oplog::window::Start;
 use crate::pipeline::write::{CollectionWriter, RangeWriter, Sizes};
 use crate::repository::checkpoint::Durable;
 use crate::repository::lock::heartbeat::HeartbeatState;
@@ -133,19 +136,21 @@ impl Slice {
         if earlier.is_needed || prepared.kind == ConsistencyKind::Oplog {
             reliance.rely();
         }
-        let mut tail = Tail::new(prepared.connection.clone(), start.from, prepared.settings.databases.clone());
+        let mut position = Position::before(start.from.into());
         let mut writing = writer.range();
         let mut recorded = 0;
-        if let Some(OplogStep { position, seen, segments }) = earlier.step {
+        if let Some(OplogStep { position: at, seen, segments }) = earlier.step {
             let numbered = |s: Segment| Some((key::segment_number(key::OPLOG, &s.object.key)?, s));
             let segments: Vec<_> = segments.into_iter().filter_map(numbered).collect();
-            tail = tail.going_on(position.into(), seen);
+            position = if seen { Position::at(at) } else { Position::before(at) };
             recorded = segments.len();
             writer.number_from(segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
             writing.adopt(segments);
         }
+        let databases = Databases(prepared.settings.databases.clone());
         let keeping = Keeping {
-            tail,
+            tail: Tail::new(prepared.connection.clone(), databases, position, start.since),
+            position,
             writer: writing,
             recorded,
             durable: durable.clone(),
@@ -155,7 +160,7 @@ impl Slice {
             progress: cx.progress.clone(),
             end: end.clone(),
         };
-        let task = tokio::spawn(keeping.run(start.since));
+        let task = tokio::spawn(keeping.run());
         Self { start, reliance, until, end, task }
     }
 
@@ -177,7 +182,7 @@ impl Slice {
     /// Reads on to `to` or a little later, and gives all of it, durable. Where that fails, what is stored may be left for a backup that is resumed.
     ///
     /// # Errors
-    /// Those of [`Tail::read_to`], also where they came up earlier.
+    /// Those of [`Tail::next`], also where they came up earlier.
     pub(super) async fn finish(&mut self, to: Timestamp, may_leave: bool) -> Result<OplogSlice> {
         self.until.send_replace(Some(to));
         let Kept { segments, to } = match (&mut self.task).await.map_err(died)?? {
@@ -230,6 +235,8 @@ impl Slice {
 /// The work of the task.
 struct Keeping {
     tail: Tail,
+    /// Up to where it was handed to the writer.
+    position: Position,
     writer: RangeWriter,
     /// How many of its segments are in the checkpoint.
     recorded: usize,
@@ -242,8 +249,8 @@ struct Keeping {
 }
 
 impl Keeping {
-    async fn run(mut self, since: Timestamp) -> Result<Ending> {
-        let error = match self.keep(since).await {
+    async fn run(mut self) -> Result<Ending> {
+        let error = match self.keep().await {
             Ok(kept) => return Ok(Ending::Kept(kept)),
             Err(error) => error,
         };
@@ -265,19 +272,32 @@ impl Keeping {
     async fn note(&mut self) -> Result<()> {
         let segments = self.writer.flush(self.recorded).await?;
         self.recorded += segments.len();
-        self.durable.oplog(OplogStep { position: self.tail.position().into(), seen: self.tail.has_seen(), segments });
+        self.durable.oplog(OplogStep { position: self.position.time, seen: self.position.has_entry(), segments });
         Ok(())
     }
 
-    async fn keep(&mut self, since: Timestamp) -> Result<Kept> {
-        let mut goal = since;
+    /// Writes the entries of the next piece: up to `until`, or as far as the source told that it is. Gives the time up to which that was.
+    async fn piece(&mut self, until: Option<Timestamp>) -> Result<Timestamp> {
+        loop {
+            match self.tail.next(until, &self.end).await? {
+                Next::Through(time) => return Ok(time),
+                Next::Entries(entries) => {
+                    let position = entries.position;
+                    if !entries.is_empty() {
+                        self.writer.write(entries).await?;
+                    }
+                    self.position = position;
+                }
+            }
+        }
+    }
+
+    async fn keep(&mut self) -> Result<Kept> {
         let (begun, mut noted) = (Instant::now(), Instant::now());
         loop {
             let until = *self.until.borrow_and_update();
-            // What was read beyond the end is part of it: the end moves with it.
-            goal = until.unwrap_or(goal).max(self.tail.position());
-            let time = self.tail.read_to(goal, &mut self.writer, &self.end).await?;
-            self.state.oplog_at(Some(goal.into()));
+            let to = self.piece(until).await?;
+            self.state.oplog_at(Some(to.into()));
             // Rarer the longer it takes, or a slice of many hours would be in thousands of pieces.
             if until.is_some() || noted.elapsed() > (begun.elapsed() / 20).clamp(SHORTEST_NOTE, LONGEST_NOTE) {
                 self.note().await?;
@@ -285,9 +305,8 @@ impl Keeping {
             }
             if until.is_some() {
                 let segments = self.writer.finish().await?.into_iter().map(|(_, segment)| segment).collect();
-                return Ok(Kept { segments, to: goal });
+                return Ok(Kept { segments, to });
             }
-            goal = time;
             tokio::select! {
                 () = self.end.cancelled() => return Err(Error::interrupted()),
                 // Where nobody can say any more when it ends, it is over.

@@ -3,7 +3,7 @@
 //! mongorestore applies every entry of an oplog, by the names in it, where an import applies what counts, by identity. So of the slice only that is left
 //! which is about the documents that are exported and which they may not have seen yet; and where names and identities part, the export is refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ExportOptions;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, OplogSlice};
 use crate::mongo::Version;
 use crate::names::{Namespace, SYSTEM_DATABASES};
-use crate::oplog::filter::{Filter, Known, Rules};
+use crate::oplog::filter::by_name::{Filter, Known, Rules};
 use crate::repository::catalog::Backup;
 
 /// From this version on servers apply deletes in capped collections.
@@ -38,10 +38,7 @@ impl<'a> Slice<'a> {
         let manifest = &backup.manifest;
         let listed_at = manifest.consistency.cluster_time;
         let listed_at = listed_at.ok_or_else(|| Error::damaged("the backup has an oplog slice, and no time of its listing"))?;
-        let Followed { outlined, mut last_read } = replayed::follow(&backup.store, manifest, oplog, listed_at).await?;
-        let within: HashSet<_> = outlined.read_within;
-        last_read.retain(|uuid, _| within.contains(uuid));
-
+        let Followed { committed, mut last_read, .. } = replayed::follow(&backup.store, manifest, oplog, listed_at, None).await?;
         let mut known = HashMap::new();
         for collection in selected {
             if let Some(uuid) = collection.uuid {
@@ -50,7 +47,7 @@ impl<'a> Slice<'a> {
         }
         let (asked_for, filter) = (AskedFor::of(manifest)?, options.filter.clone());
         let rules = Rules {
-            committed: outlined.committed,
+            committed,
             wanted: Box::new(move |namespace| !is_internal(namespace) && asked_for.has(namespace) && filter.takes(namespace)),
             deletes_in_capped: Version::parse(&manifest.source.server_version).is_none_or(|v| v >= DELETES_IN_CAPPED),
         };

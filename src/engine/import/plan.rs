@@ -296,7 +296,7 @@ pub(super) async fn make<'a>(
         return Ok(plan);
     }
     if let Some(slice) = &plan.slice {
-        apply::refuse_without_rights(&plan.target, slice.places(&plan).values()).await?;
+        apply::refuse_without_rights(&plan.target, slice.destinations(&plan).values()).await?;
     }
 
     // 4. What the mode forbids, what would be emptied, and what goes beside.

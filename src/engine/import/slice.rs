@@ -16,7 +16,7 @@ use crate::format::frame;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
 use crate::names::Namespace;
 use crate::oplog::Committed;
-use crate::oplog::apply::{Place, Replay};
+use crate::oplog::apply::{Applier, Commits, Destination};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::catalog::Backup;
 
@@ -39,44 +39,31 @@ pub(super) async fn collections<'a>(origin: DocumentSource<'a>, cx: &Context) ->
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
         return Ok((Cow::Borrowed(&manifest.collections), None));
     };
-    let work = outline(origin, oplog, listed_at);
+    let work = follow(origin, oplog, listed_at);
     let (collections, slice) = cx.unless_cancelled(work).await?;
     Ok((Cow::Owned(collections), Some(slice)))
 }
 
-async fn outline(origin: DocumentSource<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
+async fn follow(origin: DocumentSource<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
     let Backup { store, manifest } = origin.backup;
-    let Followed { outlined, mut last_read } = match origin.dumped.and_then(DumpSource::last_read) {
-        None => replayed::follow(store, manifest, oplog, listed_at).await?,
-        Some(last_read) => {
-            let last_read = last_read.clone();
-            let outlined = replayed::follow_from(store, manifest, oplog, listed_at, &last_read).await?;
-            Followed { outlined, last_read }
-        }
-    };
+    let known = origin.dumped.and_then(DumpSource::last_read).cloned();
+    let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known).await?;
     // What stays temporary is listed for those who select: it is left out, and named.
-    let mut collections = outlined.collections;
+    let mut collections = catalog.collections;
     let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
     collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());
-    let within: HashSet<Uuid> = outlined.read_within;
-    last_read.retain(|uuid, _| within.contains(uuid));
-    let slice = Slice {
-        oplog: oplog.clone(),
-        has_differences: outlined.has_differences,
-        committed: outlined.committed,
-        after: last_read,
-    };
+    let slice = Slice { oplog: oplog.clone(), has_differences: catalog.has_differences, committed, after: last_read };
     Ok((collections, slice))
 }
 
 impl Slice {
     /// Where the documents of each of the source's collections are.
-    pub(super) fn places(&self, plan: &Plan<'_>) -> HashMap<Uuid, Place> {
+    pub(super) fn destinations(&self, plan: &Plan<'_>) -> HashMap<Uuid, Destination> {
         let staged = plan.selected.iter().zip(&plan.specs);
         staged
             .filter_map(|(selected, spec)| {
                 let uuid = selected.collection.uuid?;
-                Some((uuid, Place::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned())))
+                Some((uuid, Destination::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned())))
             })
             .collect()
     }
@@ -87,7 +74,10 @@ impl Slice {
         cx.progress.begin("replaying the oplog slice");
         let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
-        let mut replay = Replay::new(target.clone(), self.places(plan), self.committed.clone(), cpu.clone()).await?;
+        let mut applier = Applier::new(target.clone(), Commits::Known(self.committed.clone()), cpu.clone()).await?;
+        for (uuid, destination) in self.destinations(plan) {
+            applier.direct(uuid, destination)?;
+        }
         for segment in &self.oplog.segments {
             let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
             let mut reader = target.unless_stopped(SegmentReader::open(&origin.backup.store, segment, cpu)).await??;
@@ -95,13 +85,13 @@ impl Slice {
             while let Some(frame) = target.unless_stopped(reader.next()).await?? {
                 share.resize(segment.object.bytes + COPIES * frame.len() as u64);
                 let bytes = frame.len() as u64;
-                replay.take(frame).await.map_err(|e| named(e, plan))?;
+                applier.take(frame).await.map_err(|e| named(e, plan))?;
                 item.add(reader.content().documents - done, bytes);
                 done = reader.content().documents;
             }
         }
         item.finish();
-        Ok(replay.finish().await?.operations)
+        Ok(applier.make_durable().await?.operations)
     }
 }
 

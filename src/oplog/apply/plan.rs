@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Holds, Place, Shared};
+use super::{Destination, Holds, Shared};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Writer};
 use crate::format::value::{self, Text};
-use crate::oplog::{Committed, Entry, Operation, OperationKind};
+use crate::oplog::{Committed, Entry, Operation, OperationKind, Transactions};
 
 /// What is to be done to the target, in this order.
 #[derive(Debug)]
@@ -43,8 +43,17 @@ pub(super) struct Change {
 #[derive(Debug)]
 pub(super) struct Planner {
     places: HashMap<Uuid, Slot>,
-    committed: Committed,
+    commits: Commits,
     lanes: usize,
+}
+
+/// How it is known which transactions are committed.
+#[derive(Debug)]
+pub enum Commits {
+    /// All entries were looked at before: parts are applied where they stand, and none is kept.
+    Known(Committed),
+    /// Nobody knows what comes: parts are kept in memory, and applied with the entry that commits them.
+    Awaited(Transactions<Vec<u8>>),
 }
 
 #[derive(Debug)]
@@ -55,23 +64,39 @@ struct Slot {
 }
 
 impl Planner {
-    pub(super) fn new(places: HashMap<Uuid, Place>, committed: Committed, lanes: usize) -> Self {
-        let slot = |place: Place| {
-            let after = match &place.holds {
-                Holds::Capped { after } => after.clone(),
-                Holds::Documents | Holds::Buckets => None,
-            };
-            Slot { after, place: Arc::new(place) }
+    pub(super) fn new(commits: Commits, lanes: usize) -> Self {
+        Self { places: HashMap::new(), commits, lanes }
+    }
+
+    pub(super) fn direct(&mut self, collection: Uuid, place: Destination) {
+        let after = match &place.holds {
+            Holds::Capped { after } => after.clone(),
+            Holds::Documents | Holds::Buckets => None,
         };
-        Self { places: places.into_iter().map(|(uuid, place)| (uuid, slot(place))).collect(), committed, lanes }
+        self.places.insert(collection, Slot { after, place: Arc::new(place) });
+    }
+
+    pub(super) fn pass_over(&mut self, collection: Uuid) {
+        self.places.remove(&collection);
     }
 
     /// The work of one frame, by lane.
     pub(super) fn plan(&mut self, frame: &[u8]) -> Result<Vec<Vec<Work>>> {
         let mut lanes: Vec<Vec<Work>> = (0..self.lanes).map(|_| Vec::new()).collect();
-        for entry in Documents::of(frame) {
-            let entry = Entry::parse(entry?)?;
-            if self.committed.counts(&entry) {
+        for document in Documents::of(frame) {
+            let document = document?;
+            let entry = Entry::parse(document)?;
+            let counts = match &mut self.commits {
+                Commits::Known(committed) => committed.counts(&entry),
+                Commits::Awaited(transactions) if entry.part.is_some() => {
+                    for part in transactions.take(&entry, vec![document.to_vec()])?.kept {
+                        Entry::parse(&part)?.each(&mut |operation| self.add(&operation, &mut lanes))?;
+                    }
+                    false
+                }
+                Commits::Awaited(transactions) => transactions.counts(&entry),
+            };
+            if counts {
                 entry.each(&mut |operation| self.add(&operation, &mut lanes))?;
             }
         }
@@ -145,7 +170,7 @@ impl Planner {
 }
 
 /// The operation without what belongs to the source: its collection is found by name, under the name that it has in the target.
-fn rewritten(operation: &Operation<'_>, place: &Place) -> Vec<u8> {
+fn rewritten(operation: &Operation<'_>, place: &Destination) -> Vec<u8> {
     let o2 = operation.o2.filter(|_| operation.kind == OperationKind::Update);
     let mut rewritten = Writer::with_capacity(operation.o.len() + o2.map_or(0, <[u8]>::len) + 320);
     rewritten.string(
@@ -167,7 +192,7 @@ fn rewritten(operation: &Operation<'_>, place: &Place) -> Vec<u8> {
 }
 
 /// A deletion of whatever has an equal `_id`, and an insertion of the whole document that the operation holds.
-fn instead(operation: &Operation<'_>, place: &Place, kind: u8, id: &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn instead(operation: &Operation<'_>, place: &Destination, kind: u8, id: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut of_id = Writer::default();
     of_id.element(kind, "_id", id);
     let (of_id, o) = (of_id.finish(), operation.o);
@@ -175,3 +200,6 @@ fn instead(operation: &Operation<'_>, place: &Place, kind: u8, id: &[u8]) -> (Ve
     let insertion = Operation { kind: OperationKind::Insert, o, o2: None, ..*operation };
     (rewritten(&deletion, place), rewritten(&insertion, place))
 }
+
+#[cfg(test)]
+mod tests;

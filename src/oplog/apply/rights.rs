@@ -1,6 +1,6 @@
 //! Whether the login at the target may replay.
 
-use super::Place;
+use super::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::Version;
 use crate::mongo::rights::{Place as On, Rights};
@@ -13,9 +13,9 @@ const NAMED_RIGHTS: usize = 5;
 ///
 /// # Errors
 /// [`ErrorKind::Denied`], naming the rights; [`ErrorKind::Unreachable`], [`ErrorKind::Server`], [`ErrorKind::Interrupted`].
-pub async fn refuse_without_rights<'a>(target: &Target, places: impl IntoIterator<Item = &'a Place>) -> Result<()> {
+pub async fn refuse_without_rights<'a>(target: &Target, places: impl IntoIterator<Item = &'a Destination>) -> Result<()> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
-    let places: Vec<&Place> = places.into_iter().collect();
+    let places: Vec<&Destination> = places.into_iter().collect();
     let missing = missing(&rights, &places, target.connection.version);
     if missing.is_empty() {
         return Ok(());
@@ -30,7 +30,7 @@ pub async fn refuse_without_rights<'a>(target: &Target, places: impl IntoIterato
     .hint("grant it `readWriteAnyDatabase` and `dbAdminAnyDatabase`; `restore` alone is not enough"))
 }
 
-fn missing(rights: &Rights, places: &[&Place], version: Version) -> Vec<String> {
+fn missing(rights: &Rights, places: &[&Destination], version: Version) -> Vec<String> {
     let mut missing = Vec::new();
     let mut need = |action: &str, on: On| {
         if !rights.allows(&on, action) {

@@ -6,9 +6,10 @@ use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
 use super::plan::{Change, Work};
-use super::{Holds, Place};
+use super::{Destination, Holds};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Writer, type_name};
+use crate::format::kind;
 use crate::mongo::failure::{code_of, describe};
 use crate::mongo::{Version, command};
 use crate::oplog::OperationKind;
@@ -120,7 +121,7 @@ impl Sender {
 
     /// Which of the documents that changes need are there, where a change must not make up a document: by namespace, the `_id`s.
     async fn present(&self, batch: &[Change], what: &str) -> Result<Present> {
-        let mut asked: HashMap<String, (&Place, Vec<&Change>)> = HashMap::new();
+        let mut asked: HashMap<String, (&Destination, Vec<&Change>)> = HashMap::new();
         for change in batch.iter().filter(|c| c.kind == OperationKind::Update && needs_its_document(&c.place)) {
             asked.entry(change.place.namespace.to_string()).or_insert_with(|| (&change.place, Vec::new())).1.push(change);
         }
@@ -148,14 +149,14 @@ impl Sender {
 
     /// Puts a document in the place of whatever has its `_id`. Servers replace a `Timestamp(0, 0)` at the top of a document in inserts and
     /// replacements, through `applyOps` too, but not in what a pipeline makes of a document that is not there.
-    async fn put(&self, place: &Place, document: &[u8]) -> Result<()> {
+    async fn put(&self, place: &Destination, document: &[u8]) -> Result<()> {
         let what = format!("replaying into {}", place.namespace);
         if !matches!(place.holds, Holds::Capped { .. }) {
             let (kind, id) =
                 document::id(document)?.ok_or_else(|| Error::damaged(format!("{what}: a document without an _id")))?;
             let mut delete = Writer::default();
             delete.document("q", &by_id(kind, id));
-            delete.element(0x10, "limit", &1i32.to_le_bytes());
+            delete.element(kind::INT32, "limit", &1i32.to_le_bytes());
             let delete = delete.finish();
             self.settled
                 .write(&what, &place.namespace.database, command("delete", place, "deletes", &delete, &self.settled.comment)?)
@@ -171,7 +172,7 @@ impl Sender {
 
 /// Where an update of a document that is not there must not make one up: among buckets, which servers refuse, and in capped collections, where it would
 /// be the newest.
-fn needs_its_document(place: &Place) -> bool {
+fn needs_its_document(place: &Destination) -> bool {
     matches!(place.holds, Holds::Buckets | Holds::Capped { .. })
 }
 
@@ -209,13 +210,13 @@ fn applicable<'a>(batch: &'a [Change], present: &Present, version: Version) -> V
         .collect()
 }
 
-fn find_ids(place: &Place, changes: &[&Change]) -> Result<RawDocumentBuf> {
+fn find_ids(place: &Destination, changes: &[&Change]) -> Result<RawDocumentBuf> {
     let mut ids = Writer::with_capacity(changes.len() * 24);
     for (number, change) in changes.iter().enumerate() {
         ids.element(change.id.0, number.to_string(), &change.id.1);
     }
     let mut within = Writer::default();
-    within.element(0x04, "$in", &ids.finish());
+    within.element(kind::ARRAY, "$in", &ids.finish());
     let mut filter = Writer::default();
     filter.document("_id", &within.finish());
     let mut find = Writer::default();
@@ -226,7 +227,7 @@ fn find_ids(place: &Place, changes: &[&Change]) -> Result<RawDocumentBuf> {
 }
 
 /// A command with one statement.
-fn command(verb: &str, place: &Place, statements: &str, statement: &[u8], comment: &str) -> Result<RawDocumentBuf> {
+fn command(verb: &str, place: &Destination, statements: &str, statement: &[u8], comment: &str) -> Result<RawDocumentBuf> {
     let mut command = Writer::with_capacity(statement.len() + 256);
     command.string(verb, &place.namespace.collection);
     command.documents(statements, [statement]);

@@ -4,6 +4,7 @@ use bson::RawDocumentBuf;
 
 use crate::error::Result;
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 
 /// The fields of one document, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Fields {
     pub(super) fn set_text(&mut self, name: &str, value: &str) {
         // int32 length with the NUL, bytes, NUL
         let length = value.len() as u32 + 1;
-        self.set(name, 0x02, &[&length.to_le_bytes(), value.as_bytes(), &[0]].concat());
+        self.set(name, kind::STRING, &[&length.to_le_bytes(), value.as_bytes(), &[0]].concat());
     }
 
     pub(super) fn remove(&mut self, name: &str) {
@@ -68,8 +69,8 @@ impl Fields {
 /// Whether the value counts as true: numbers other than 0, and `true`.
 pub(super) fn is_true(element: Element<'_>) -> bool {
     match element.kind {
-        0x08 | 0x10 | 0x12 => element.value.iter().any(|&b| b != 0),
-        0x01 => element.value != 0f64.to_le_bytes(),
+        kind::BOOLEAN | kind::INT32 | kind::INT64 => element.value.iter().any(|&b| b != 0),
+        kind::DOUBLE => element.value != 0f64.to_le_bytes(),
         _ => false,
     }
 }

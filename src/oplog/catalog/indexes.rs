@@ -1,9 +1,10 @@
-//! What a slice's entries do to the indexes of one collection.
+//! What entries do to the indexes of one collection.
 
 use super::fields::{Fields, is_true};
 use super::series;
 use crate::error::{Error, Result};
 use crate::format::document::{Element, Elements};
+use crate::format::kind;
 use crate::oplog::text;
 
 /// The indexes of a collection as `listIndexes` gives them.
@@ -23,14 +24,14 @@ impl Indexes {
 
     fn first(create: &Fields) -> Result<Vec<Fields>> {
         if let Some(clustered) = create.get("clusteredIndex") {
-            if clustered.kind != 0x03 {
+            if clustered.kind != kind::DOCUMENT {
                 return Ok(Vec::new());
             }
             let mut index = Fields::of(clustered.value)?;
-            index.set("clustered", 0x08, &[1]);
+            index.set("clustered", kind::BOOLEAN, &[1]);
             return Ok(vec![index]);
         }
-        if let Some(id) = create.get("idIndex").filter(|i| i.kind == 0x03) {
+        if let Some(id) = create.get("idIndex").filter(|i| i.kind == kind::DOCUMENT) {
             return Ok(vec![Fields::of(id.value)?]);
         }
         if create.get("autoIndexId").is_some_and(|auto| !is_true(auto)) {
@@ -84,13 +85,13 @@ impl Indexes {
     pub(super) fn drop(&mut self, command: &Fields) -> Result<()> {
         let which = command.get("index").ok_or_else(|| Error::damaged("dropIndexes names no index"))?;
         match which.kind {
-            0x02 if text(which)? == "*" => self.list.retain(is_id),
-            0x02 => {
+            kind::STRING if text(which)? == "*" => self.list.retain(is_id),
+            kind::STRING => {
                 let dropped = text(which)?;
                 self.list.retain(|index| name(index).ok() != Some(dropped));
             }
-            0x03 => self.list.retain(|index| index.get("key").is_none_or(|key| key.value != which.value)),
-            0x04 => {
+            kind::DOCUMENT => self.list.retain(|index| index.get("key").is_none_or(|key| key.value != which.value)),
+            kind::ARRAY => {
                 for dropped in Elements::of(which.value)? {
                     let dropped = text(dropped?)?;
                     self.list.retain(|index| name(index).ok() != Some(dropped));
@@ -103,7 +104,7 @@ impl Indexes {
 
     /// The `index` part of `collMod`.
     pub(super) fn modify(&mut self, change: Element<'_>) -> Result<()> {
-        if change.kind != 0x03 {
+        if change.kind != kind::DOCUMENT {
             return Err(Error::damaged("collMod has an index that is not a document"));
         }
         let change = Fields::of(change.value)?;
@@ -119,12 +120,12 @@ impl Indexes {
             match name {
                 b"name" | b"keyPattern" => {}
                 b"expireAfterSeconds" => index.set("expireAfterSeconds", kind, value),
-                b"hidden" if flag => index.set("hidden", 0x08, &[1]),
+                b"hidden" if flag => index.set("hidden", kind::BOOLEAN, &[1]),
                 b"hidden" => index.remove("hidden"),
-                b"prepareUnique" if flag => index.set("prepareUnique", 0x08, &[1]),
+                b"prepareUnique" if flag => index.set("prepareUnique", kind::BOOLEAN, &[1]),
                 b"prepareUnique" => index.remove("prepareUnique"),
                 b"unique" if flag => {
-                    index.set("unique", 0x08, &[1]);
+                    index.set("unique", kind::BOOLEAN, &[1]);
                     index.remove("prepareUnique");
                 }
                 b"forceNonUnique" if flag => index.remove("unique"),
@@ -151,11 +152,11 @@ impl Indexes {
 }
 
 fn each_index(command: &Fields, mut work: impl FnMut(Fields) -> Result<()>) -> Result<()> {
-    let indexes = command.get("indexes").filter(|i| i.kind == 0x04);
+    let indexes = command.get("indexes").filter(|i| i.kind == kind::ARRAY);
     let indexes = indexes.ok_or_else(|| Error::damaged("an index build names no indexes"))?;
     for index in Elements::of(indexes.value)? {
         let index = index?;
-        if index.kind != 0x03 {
+        if index.kind != kind::DOCUMENT {
             return Err(Error::damaged("an index build has an index that is not a document"));
         }
         work(Fields::of(index.value)?)?;

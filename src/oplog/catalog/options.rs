@@ -1,9 +1,10 @@
-//! What a slice's entries do to the options of one collection.
+//! What entries do to the options of one collection.
 
 use super::fields::{Fields, is_true};
 use super::unsupported;
 use crate::error::Result;
 use crate::format::document::{Element, Writer};
+use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 use crate::oplog::text;
 
@@ -42,7 +43,7 @@ pub(super) fn modify(options: &mut Fields, command: &Fields, was_read: Option<(u
             b"validationAction" => options.set("validationAction", kind, value),
             b"cappedSize" => resize(options, "size", element, was_read.map(|(_, bytes)| bytes))?,
             b"cappedMax" => resize(options, "max", element, was_read.map(|(documents, _)| documents))?,
-            b"expireAfterSeconds" if kind == 0x02 => options.remove("expireAfterSeconds"),
+            b"expireAfterSeconds" if kind == kind::STRING => options.remove("expireAfterSeconds"),
             b"expireAfterSeconds" => options.set("expireAfterSeconds", kind, value),
             b"timeseries" => modify_series(options, &Fields::of(value)?)?,
             b"timeseriesBucketsMayHaveMixedSchemaData" => options.set("timeseriesBucketsMayHaveMixedSchemaData", kind, value),
@@ -81,10 +82,10 @@ fn resize(options: &mut Fields, limit: &str, to: Element<'_>, was_read: Option<u
 
 fn number(element: Element<'_>) -> Option<f64> {
     match element.kind {
-        0x01 => Some(f64::from_le_bytes(element.value.try_into().ok()?)),
-        0x10 => Some(f64::from(i32::from_le_bytes(element.value.try_into().ok()?))),
+        kind::DOUBLE => Some(f64::from_le_bytes(element.value.try_into().ok()?)),
+        kind::INT32 => Some(f64::from(i32::from_le_bytes(element.value.try_into().ok()?))),
         // Limits are far below 2^53, up to which this is exact.
-        0x12 => Some(i64::from_le_bytes(element.value.try_into().ok()?) as f64),
+        kind::INT64 => Some(i64::from_le_bytes(element.value.try_into().ok()?) as f64),
         _ => None,
     }
 }
@@ -92,7 +93,7 @@ fn number(element: Element<'_>) -> Option<f64> {
 /// The `timeseries` part: the granularity, or the span and rounding of buckets instead.
 fn modify_series(options: &mut Fields, change: &Fields) -> Result<()> {
     let mut series = match options.get("timeseries") {
-        Some(series) if series.kind == 0x03 => Fields::of(series.value)?,
+        Some(series) if series.kind == kind::DOCUMENT => Fields::of(series.value)?,
         _ => Fields::default(),
     };
     for element in change.iter() {
@@ -102,7 +103,7 @@ fn modify_series(options: &mut Fields, change: &Fields) -> Result<()> {
                 series.set("granularity", kind, value);
                 let granularity = text(element)?;
                 if let Some((_, span)) = SPANS.iter().find(|(name, _)| *name == granularity) {
-                    series.set("bucketMaxSpanSeconds", 0x10, &span.to_le_bytes());
+                    series.set("bucketMaxSpanSeconds", kind::INT32, &span.to_le_bytes());
                 }
                 series.remove("bucketRoundingSeconds");
             }
@@ -118,6 +119,6 @@ fn modify_series(options: &mut Fields, change: &Fields) -> Result<()> {
     for Element { kind, name, value } in series.iter() {
         document.element(kind, name, value);
     }
-    options.set("timeseries", 0x03, &document.finish());
+    options.set("timeseries", kind::DOCUMENT, &document.finish());
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Which identity each collection of a dump has in its oplog: pure.
+//! Which UUID each collection of a dump has in its oplog: pure.
 //!
-//! Entries are told apart by the identity of their collection (`ui`), and dumps do not always say it: metadata of time series never does, that of old tools does not either, and a
+//! Entries are told apart by the UUID of their collection (`ui`), and dumps do not always say it: metadata of time series never does, that of old tools does not either, and a
 //! collection may have been replaced between mongodump's listing and the beginning of its oplog. Then the entries themselves tell.
 
 use std::collections::{HashMap, HashSet};
@@ -13,15 +13,15 @@ use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::{Namespace, SYSTEM_DATABASES};
 use crate::oplog::{Entry, Operation, OperationKind, text, uuid};
 
-/// Takes a dump's oplog, and settles the identities of the dump's collections.
+/// Takes a dump's oplog, and can be asked after each entry which UUIDs the dump's collections have in it.
 #[derive(Debug)]
-pub struct Identities {
+pub struct UuidResolver {
     /// For each namespace that may hold documents of the dump, who bears the name.
     names: HashMap<Namespace, Bearers>,
     seen: HashSet<Uuid>,
 }
 
-/// The first identities that have a name, by the first entry about each.
+/// The first collections that have a name, by the first entry about each.
 #[derive(Debug, Default)]
 struct Bearers {
     /// Had it when the oplog began.
@@ -30,7 +30,7 @@ struct Bearers {
     created: Option<Uuid>,
 }
 
-impl Identities {
+impl UuidResolver {
     /// Of a dump with these collections.
     #[must_use]
     pub fn new(collections: &[Collection]) -> Self {
@@ -65,12 +65,12 @@ impl Identities {
         })
     }
 
-    /// Gives each collection the identity that the oplog's entries have for it: its own, where any is about that; else the one that had its name when the oplog began,
-    /// or that was created under it; else a new one, where it has none.
+    /// Gives each collection the UUID that the entries so far have for it: its own, if any is about that; else the one that had its name
+    /// when the oplog began, or that was created under it; else a new one, if it has none.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where two have the same.
-    pub fn settle(self, collections: &mut [Collection]) -> Result<()> {
+    pub fn resolve(&self, collections: &mut [Collection]) -> Result<()> {
         let mut taken: HashSet<Uuid> = HashSet::new();
         for collection in collections.iter() {
             if let Some(uuid) = collection.uuid.filter(|uuid| self.seen.contains(uuid))
@@ -186,13 +186,13 @@ mod tests {
         doc! { "op": "c", "ns": "d.$cmd", "ui": binary(uuid), "o": o }
     }
 
-    /// The identities of these collections after these entries.
-    fn settled(mut collections: Vec<Collection>, entries: &[Document]) -> Vec<Option<u128>> {
-        let mut identities = Identities::new(&collections);
+    /// The UUIDs of these collections after these entries.
+    fn resolved(mut collections: Vec<Collection>, entries: &[Document]) -> Vec<Option<u128>> {
+        let mut resolver = UuidResolver::new(&collections);
         for entry in entries {
-            identities.take(&with_time(entry)).unwrap();
+            resolver.take(&with_time(entry)).unwrap();
         }
-        identities.settle(&mut collections).unwrap();
+        resolver.resolve(&mut collections).unwrap();
         collections.iter().map(|c| c.uuid.map(|u| u.as_u128())).collect()
     }
 
@@ -209,18 +209,18 @@ mod tests {
     #[test]
     fn the_identity_of_the_metadata_counts_where_any_entry_is_about_it() {
         let renamed = command(1, doc! { "renameCollection": "d.a", "to": "d.b" });
-        assert_eq!(settled(plain("a", Some(1)), &[insert("a", 2), renamed]), [Some(1)]);
-        assert_eq!(settled(plain("a", Some(1)), &[]), [Some(1)]);
-        assert_eq!(settled(plain("a", Some(1)), &[insert("b", 2)]), [Some(1)]);
+        assert_eq!(resolved(plain("a", Some(1)), &[insert("a", 2), renamed]), [Some(1)]);
+        assert_eq!(resolved(plain("a", Some(1)), &[]), [Some(1)]);
+        assert_eq!(resolved(plain("a", Some(1)), &[insert("b", 2)]), [Some(1)]);
     }
 
     #[test]
     fn one_that_was_replaced_before_the_oplog_began_has_the_identity_of_its_entries() {
-        assert_eq!(settled(plain("a", Some(1)), &[insert("a", 2), insert("a", 2)]), [Some(2)]);
+        assert_eq!(resolved(plain("a", Some(1)), &[insert("a", 2), insert("a", 2)]), [Some(2)]);
         let batch = doc! { "op": "c", "ns": "admin.$cmd", "o": { "applyOps": [insert("a", 2)] } };
-        assert_eq!(settled(plain("a", Some(1)), &[batch]), [Some(2)]);
+        assert_eq!(resolved(plain("a", Some(1)), &[batch]), [Some(2)]);
         assert_eq!(
-            settled(plain("a", Some(1)), &[command(2, doc! { "drop": "a" }), command(3, doc! { "create": "a" })]),
+            resolved(plain("a", Some(1)), &[command(2, doc! { "drop": "a" }), command(3, doc! { "create": "a" })]),
             [Some(2)]
         );
     }
@@ -229,28 +229,28 @@ mod tests {
     fn one_that_came_to_the_name_within_the_oplog_is_another() {
         let renamed = command(2, doc! { "renameCollection": "d.b", "to": "d.a" });
         let both = [plain("a", Some(1)), plain("b", None)].concat();
-        assert_eq!(settled(both, &[renamed.clone(), insert("a", 2)]), [Some(1), Some(2)]);
+        assert_eq!(resolved(both, &[renamed.clone(), insert("a", 2)]), [Some(1), Some(2)]);
         let over = command(2, doc! { "renameCollection": "d.b", "to": "d.a", "dropTarget": binary(3) });
-        assert_eq!(settled(plain("a", None), &[over]), [Some(3)]);
+        assert_eq!(resolved(plain("a", None), &[over]), [Some(3)]);
     }
 
     #[test]
     fn one_without_an_identity_gets_that_of_its_entries_or_a_new_one() {
         let series = vec![collection("s", CollectionKind::TimeSeries, None), collection("v", CollectionKind::View, None)];
-        assert_eq!(settled(series.clone(), &[insert("system.buckets.s", 4), insert("v", 5)]), [Some(4), None]);
-        assert_eq!(settled(series, &[insert("s", 6)])[0], Some(6));
-        assert_eq!(settled(plain("a", None), &[command(2, doc! { "create": "a" }), insert("a", 2)]), [Some(2)]);
-        let new = settled([plain("a", None), plain("b", None)].concat(), &[]);
+        assert_eq!(resolved(series.clone(), &[insert("system.buckets.s", 4), insert("v", 5)]), [Some(4), None]);
+        assert_eq!(resolved(series, &[insert("s", 6)])[0], Some(6));
+        assert_eq!(resolved(plain("a", None), &[command(2, doc! { "create": "a" }), insert("a", 2)]), [Some(2)]);
+        let new = resolved([plain("a", None), plain("b", None)].concat(), &[]);
         assert!(new[0].is_some() && new[1].is_some() && new[0] != new[1], "{new:?}");
     }
 
     #[test]
     fn writes_that_do_not_say_which_collection_are_refused_by_name() {
-        let mut identities = Identities::new(&plain("a", Some(1)));
-        let error = identities.take(&with_time(&doc! { "op": "u", "ns": "d.a", "o": {}, "o2": { "_id": 1 } })).unwrap_err();
+        let mut resolver = UuidResolver::new(&plain("a", Some(1)));
+        let error = resolver.take(&with_time(&doc! { "op": "u", "ns": "d.a", "o": {}, "o2": { "_id": 1 } })).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("d.a"), "{error}");
-        identities.take(&with_time(&doc! { "op": "u", "ns": "config.x", "o": {}, "o2": { "_id": 1 } })).unwrap();
-        identities.take(&with_time(&doc! { "op": "n", "ns": "", "o": {} })).unwrap();
+        resolver.take(&with_time(&doc! { "op": "u", "ns": "config.x", "o": {}, "o2": { "_id": 1 } })).unwrap();
+        resolver.take(&with_time(&doc! { "op": "n", "ns": "", "o": {} })).unwrap();
     }
 }

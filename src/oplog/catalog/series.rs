@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use crate::error::Result;
 use crate::format::document::{Element, Elements, Writer};
+use crate::format::kind;
 use crate::oplog::text;
 
 const MINIMUM: &[u8] = b"control.min.";
@@ -11,13 +12,13 @@ const MAXIMUM: &[u8] = b"control.max.";
 /// The index that a user sees for this one of the buckets of a time series with these options.
 pub(super) fn user_index(index: &Fields, options: &Fields) -> Result<Fields> {
     // Where it cannot be told from that of the buckets, servers keep it.
-    if let Some(original) = index.get("originalSpec").filter(|o| o.kind == 0x03) {
+    if let Some(original) = index.get("originalSpec").filter(|o| o.kind == kind::DOCUMENT) {
         return Fields::of(original.value);
     }
     let meta = meta_field(options)?;
-    let Some(key) = index.get("key").filter(|k| k.kind == 0x03) else { return Ok(index.clone()) };
+    let Some(key) = index.get("key").filter(|k| k.kind == kind::DOCUMENT) else { return Ok(index.clone()) };
     let mut user = index.clone();
-    user.set("key", 0x03, &user_key(key.value, meta.as_deref())?);
+    user.set("key", kind::DOCUMENT, &user_key(key.value, meta.as_deref())?);
     Ok(user)
 }
 
@@ -28,7 +29,7 @@ fn user_key(key: &[u8], meta: Option<&str>) -> Result<Vec<u8>> {
     for element in Elements::of(key)? {
         let Element { kind, name, value } = element?;
         let measured = name.strip_prefix(MINIMUM).or_else(|| name.strip_prefix(MAXIMUM));
-        let geographic = name.strip_prefix(b"data.").filter(|_| kind == 0x02);
+        let geographic = name.strip_prefix(b"data.").filter(|_| kind == kind::STRING);
         match (measured, geographic, meta) {
             // The second bound of a field.
             (Some(field), ..) if bound == Some(field) => bound = None,
@@ -51,7 +52,7 @@ fn user_key(key: &[u8], meta: Option<&str>) -> Result<Vec<u8>> {
 }
 
 fn meta_field(options: &Fields) -> Result<Option<String>> {
-    let Some(series) = options.get("timeseries").filter(|s| s.kind == 0x03) else { return Ok(None) };
+    let Some(series) = options.get("timeseries").filter(|s| s.kind == kind::DOCUMENT) else { return Ok(None) };
     let series = Fields::of(series.value)?;
     series.get("metaField").map(|meta| text(meta).map(str::to_owned)).transpose()
 }

@@ -1,6 +1,5 @@
 //! What a target, a network or a login does to a replay; with entries made for it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
@@ -11,7 +10,7 @@ use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role};
 use bsonvault::names::Namespace;
 use bsonvault::oplog::Transactions;
-use bsonvault::oplog::apply::{Holds, Place, Replay, Replayed, refuse_without_rights};
+use bsonvault::oplog::apply::{Applied, Applier, Commits, Destination, Holds, refuse_without_rights};
 use bsonvault::sink::Target;
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +21,10 @@ use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions};
 use crate::support::zoo::raw::{self, Raw};
 
-const PLACE: Uuid = Uuid::from_u128(1);
+const COLLECTION: Uuid = Uuid::from_u128(1);
 
-fn place(name: &str, holds: Holds) -> Place {
-    Place { namespace: Namespace::new("r", name), holds, has_rules: false, collated: false }
+fn place(name: &str, holds: Holds) -> Destination {
+    Destination { namespace: Namespace::new("r", name), holds, has_rules: false, collated: false }
 }
 
 async fn target(uri: &str) -> Target {
@@ -35,24 +34,26 @@ async fn target(uri: &str) -> Target {
     Target::new(connection, behaves_as, CancellationToken::new())
 }
 
-async fn replay(uri: &str, place: Place) -> Replay {
-    let committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
-    Replay::with_lanes(target(uri).await, HashMap::from([(PLACE, place)]), committed, CpuPool::new(2), 1).await.unwrap()
+async fn applier(uri: &str, destination: Destination, lanes: usize) -> Applier {
+    let commits = Commits::Awaited(Transactions::new(ClusterTime { t: 1, i: 1 }));
+    let mut applier = Applier::with_lanes(target(uri).await, commits, CpuPool::new(2), lanes).await.unwrap();
+    applier.direct(COLLECTION, destination).unwrap();
+    applier
 }
 
-async fn replayed(uri: &str, place: Place, frames: Vec<Vec<u8>>) -> Result<Replayed, Error> {
-    let mut replay = replay(uri, place).await;
+async fn replayed(uri: &str, place: Destination, frames: Vec<Vec<u8>>) -> Result<Applied, Error> {
+    let mut applier = applier(uri, place, 1).await;
     for frame in frames {
-        replay.take(frame).await?;
+        applier.take(frame).await?;
     }
-    replay.finish().await
+    applier.make_durable().await
 }
 
 fn entry(op: &str, o: impl AsRef<[u8]>, o2: Option<Document>) -> Vec<u8> {
     let mut entry = Raw::new()
         .element(0x02, "op", raw::string(op))
         .element(0x02, "ns", raw::string("source.c"))
-        .element(0x05, "ui", raw::binary(4, PLACE.as_bytes()))
+        .element(0x05, "ui", raw::binary(4, COLLECTION.as_bytes()))
         .element(0x03, "o", o);
     if let Some(o2) = o2 {
         entry = entry.element(0x03, "o2", o2.to_vec().unwrap());
@@ -204,7 +205,7 @@ async fn an_operation_that_the_target_refuses_is_named() {
         "{text}"
     );
     assert!(!text.contains("secret"), "{text}");
-    let ruled = Place { has_rules: true, ..place("ruled", Holds::Documents) };
+    let ruled = Destination { has_rules: true, ..place("ruled", Holds::Documents) };
     replayed(&server.uri(), ruled, vec![frame()]).await.unwrap();
     assert_eq!(all(&client, "ruled").await.len(), 2);
 }
@@ -215,8 +216,8 @@ async fn a_command_whose_reply_is_lost_does_not_undo_later_ones() {
     let client = server.client().await;
     create(&client, "c", doc! {}).await;
     let link = Link::to(server.port(), LinkOptions::default());
-    let mut replay = replay(&server.uri_through(link.port()), place("c", Holds::Documents)).await;
-    replay.take(insert(&doc! { "_id": 1, "x": 0 })).await.unwrap();
+    let mut applier = applier(&server.uri_through(link.port()), place("c", Holds::Documents), 1).await;
+    applier.take(insert(&doc! { "_id": 1, "x": 0 })).await.unwrap();
     // The server holds the next one back, and the connection breaks before it has even begun.
     let block = doc! { "failCommands": ["applyOps"], "blockConnection": true, "blockTimeMS": 3000 };
     server.fail_command(doc! { "times": 1 }, block).await;
@@ -224,11 +225,11 @@ async fn a_command_whose_reply_is_lost_does_not_undo_later_ones() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         link.cut();
     };
-    let (taken, ()) = tokio::join!(replay.take(set(1, "x", 1)), cut);
+    let (taken, ()) = tokio::join!(applier.take(set(1, "x", 1)), cut);
     taken.unwrap();
-    replay.take(set(1, "x", 2)).await.unwrap();
+    applier.take(set(1, "x", 2)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(3500)).await;
-    replay.finish().await.unwrap();
+    applier.make_durable().await.unwrap();
     assert_eq!(all(&client, "c").await[0].get_i32("x").unwrap(), 2);
 }
 
@@ -261,12 +262,12 @@ async fn a_target_that_is_started_anew_meanwhile_gets_the_slice_again() {
     let mut server = Server::standalone().await;
     let client = server.client().await;
     create(&client, "c", doc! {}).await;
-    let mut replay = replay(&server.uri(), place("c", Holds::Documents)).await;
-    replay.take(insert(&doc! { "_id": 1 })).await.unwrap();
+    let mut applier = applier(&server.uri(), place("c", Holds::Documents), 1).await;
+    applier.take(insert(&doc! { "_id": 1 })).await.unwrap();
     server.stop();
     server.restart().await;
-    replay.take(insert(&doc! { "_id": 2 })).await.unwrap();
-    assert!(replay.finish().await.unwrap().again);
+    applier.take(insert(&doc! { "_id": 2 })).await.unwrap();
+    assert!(applier.make_durable().await.unwrap().again);
 }
 
 #[tokio::test]
@@ -303,7 +304,7 @@ async fn the_rights_that_are_asked_for_are_those_that_are_needed() {
         admin.run_command(doc! { "createUser": name, "pwd": "secret", "roles": [name] }).await.unwrap();
         let uri = format!("mongodb://{name}:secret@{}/?directConnection=true&authSource=admin", server.host());
         let cases =
-            [(place("c", Holds::Documents), plain), (Place { has_rules: true, ..place("ruled", Holds::Documents) }, ruled)];
+            [(place("c", Holds::Documents), plain), (Destination { has_rules: true, ..place("ruled", Holds::Documents) }, ruled)];
         for (place, allowed) in cases {
             let verdict = refuse_without_rights(&target(&uri).await, [&place]).await;
             assert_eq!(verdict.is_ok(), allowed, "{name}, {}: {verdict:?}", place.namespace);
@@ -329,11 +330,7 @@ async fn what_is_equal_in_different_types_stays_in_order() {
     let client = server.client().await;
     create(&client, "c", doc! {}).await;
     let place = place("c", Holds::Documents);
-    let committed = Transactions::<()>::new(ClusterTime { t: 1, i: 1 }).finish();
-    let mut replay =
-        Replay::with_lanes(target(&server.uri()).await, HashMap::from([(PLACE, place)]), committed, CpuPool::new(2), 4)
-            .await
-            .unwrap();
+    let mut applier = applier(&server.uri(), place, 4).await;
     let decimal = |n: i32| Bson::Decimal128(format!("{n}.00").parse().unwrap());
     let mut frame = Vec::new();
     for n in 0..300 {
@@ -345,8 +342,8 @@ async fn what_is_equal_in_different_types_stays_in_order() {
                 .concat(),
         );
     }
-    replay.take(frame).await.unwrap();
-    replay.finish().await.unwrap();
+    applier.take(frame).await.unwrap();
+    applier.make_durable().await.unwrap();
     let found = all(&client, "c").await;
     assert!(found.len() == 300 && found.iter().all(|d| d.get_bool("last").unwrap_or(false)));
 }

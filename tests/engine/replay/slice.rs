@@ -10,8 +10,9 @@ use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawVa
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role, catalog};
 use bsonvault::names::{Namespace, SYSTEM_DATABASES};
-use bsonvault::oplog::apply::{Place, Replay, Replayed};
-use bsonvault::oplog::catalog::{Outline, Outlined};
+use bsonvault::oplog::apply::{Applied, Applier, Commits, Destination};
+use bsonvault::oplog::catalog::{Catalog, CatalogTracker};
+use bsonvault::oplog::{Committed, Transactions};
 use bsonvault::sink::Target;
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,18 @@ pub(crate) struct Slice {
     pub(crate) listed: Vec<Collection>,
     /// By the collection's identity, in the order in which they were read.
     pub(crate) read: HashMap<Uuid, Vec<RawDocumentBuf>>,
+}
+
+/// What it comes to.
+pub(crate) struct End {
+    pub(crate) catalog: Catalog,
+    committed: Committed,
+}
+
+impl End {
+    pub(crate) fn known(&self) -> Commits {
+        Commits::Known(self.committed.clone())
+    }
 }
 
 impl Slice {
@@ -74,19 +87,16 @@ impl Slice {
     }
 
     /// What the slice comes to.
-    pub(crate) fn outline(
-        &self,
-        frames: &[Vec<u8>],
-        wanted: impl Fn(&Namespace) -> bool + Send,
-    ) -> bsonvault::error::Result<Outlined> {
-        let mut outline = Outline::new(&self.listed, self.listed_at, wanted)?;
+    pub(crate) fn follow(&self, frames: &[Vec<u8>], wanted: impl Fn(&Namespace) -> bool + Send) -> bsonvault::error::Result<End> {
+        let mut tracker = CatalogTracker::new(&self.listed, self.listed_at, wanted)?;
+        let mut committed = Committed::new(self.listed_at);
         for (uuid, id) in self.last_read() {
-            outline.last_read(uuid, id.0, &id.1);
+            tracker.last_read(uuid, id.0, &id.1);
         }
         for entry in frames.iter().flat_map(|frame| document::Documents::of(frame)) {
-            outline.take(entry?)?;
+            committed.add(tracker.take(entry?)?);
         }
-        outline.finish()
+        Ok(End { catalog: tracker.catalog()?, committed })
     }
 
     fn last_read(&self) -> HashMap<Uuid, (u8, Vec<u8>)> {
@@ -100,42 +110,50 @@ impl Slice {
             .collect()
     }
 
+    /// As if nobody had looked at the slice before.
+    pub(crate) fn awaited(&self) -> Commits {
+        Commits::Awaited(Transactions::new(self.listed_at))
+    }
+
     /// Fills a target with what was read and replays the slice.
-    pub(crate) async fn bring(&self, frames: &[Vec<u8>], outlined: &Outlined, target: &Server, lanes: usize) -> Replayed {
+    pub(crate) async fn bring(&self, frames: &[Vec<u8>], end: &End, commits: Commits, target: &Server) -> Applied {
         let client = target.client().await;
         let connection = connect(target, Role::Target).await;
-        let mut places = HashMap::new();
+        let mut destinations = HashMap::new();
         let last_read = self.last_read();
-        for collection in outlined.collections.iter().filter(|c| c.kind != CollectionKind::View) {
+        for collection in end.catalog.collections.iter().filter(|c| c.kind != CollectionKind::View) {
             let name = Namespace::new(&*collection.database, format!("staged {}", collection.name));
             let mut create = doc! { "create": &name.collection };
             create.extend(Document::try_from(&*collection.options.bson).unwrap());
             client.database(&name.database).run_command(create).await.unwrap();
             let uuid = collection.uuid.unwrap();
-            let after = last_read.get(&uuid).filter(|_| outlined.read_within.contains(&uuid)).cloned();
-            let place = Place::of(collection, &name, after);
+            let after = last_read.get(&uuid).filter(|_| end.catalog.read_within.contains(&uuid)).cloned();
+            let destination = Destination::of(collection, &name, after);
             for part in self.read.get(&uuid).map(Vec::as_slice).unwrap_or_default().chunks(1000) {
-                let into = client.database(&name.database).collection::<RawDocumentBuf>(&place.namespace.collection);
+                let into = client.database(&name.database).collection::<RawDocumentBuf>(&destination.namespace.collection);
                 into.insert_many(part).bypass_document_validation(true).await.unwrap();
             }
-            places.insert(uuid, place);
+            destinations.insert(uuid, destination);
         }
         let behaves_as = connection.behaves_as().await;
         let target = Target::new(connection, behaves_as, CancellationToken::new());
-        bsonvault::oplog::apply::refuse_without_rights(&target, places.values()).await.unwrap();
-        let mut replay = Replay::with_lanes(target, places, outlined.committed.clone(), CpuPool::new(2), lanes).await.unwrap();
-        for frame in frames {
-            replay.take(frame.clone()).await.unwrap();
+        bsonvault::oplog::apply::refuse_without_rights(&target, destinations.values()).await.unwrap();
+        let mut applier = Applier::with_lanes(target, commits, CpuPool::new(2), 4).await.unwrap();
+        for (uuid, destination) in destinations {
+            applier.direct(uuid, destination).unwrap();
         }
-        replay.finish().await.unwrap()
+        for frame in frames {
+            applier.take(frame.clone()).await.unwrap();
+        }
+        applier.make_durable().await.unwrap()
     }
 
     /// Every difference between the catalog that was worked out and the source's, and between the source's documents and the target's.
-    pub(crate) async fn differences(&self, outlined: &Outlined, target: &Server) -> Vec<String> {
+    pub(crate) async fn differences(&self, end: &End, target: &Server) -> Vec<String> {
         let (there, _) = list(&self.connection).await;
-        let mut differences = catalog_differences(&there, &outlined.collections);
+        let mut differences = catalog_differences(&there, &end.catalog.collections);
         let client = target.client().await;
-        for collection in outlined.collections.iter().filter(|c| c.kind != CollectionKind::View) {
+        for collection in end.catalog.collections.iter().filter(|c| c.kind != CollectionKind::View) {
             let of = |name: String| {
                 let namespace = Namespace::new(&*collection.database, name);
                 if collection.kind == CollectionKind::TimeSeries { namespace.buckets() } else { namespace }

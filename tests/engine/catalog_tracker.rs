@@ -1,11 +1,11 @@
-//! What stands at the end of an oplog slice, from entries as servers of 4.4 to 6.0 write them.
+//! What stands after the entries of an oplog, from entries as servers of 4.4 to 6.0 write them.
 
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
-use bsonvault::oplog::Entry;
-use bsonvault::oplog::catalog::{Outline, Outlined};
+use bsonvault::oplog::catalog::{Catalog, CatalogTracker};
+use bsonvault::oplog::{Committed, Entry};
 use uuid::Uuid;
 
 /// The listing's time; entries of [`Oplog`] come after it unless they are dated otherwise.
@@ -44,6 +44,13 @@ fn id_index() -> Document {
     doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }
 }
 
+/// What the entries come to.
+#[derive(Debug)]
+struct Followed {
+    catalog: Catalog,
+    committed: Committed,
+}
+
 /// Entries, each a second after the one before.
 struct Oplog {
     entries: Vec<Document>,
@@ -80,19 +87,21 @@ impl Oplog {
         self.entry(doc! { "lsid": { "id": binary(1) }, "txnNumber": number, "op": "c", "ns": "admin.$cmd", "o": o, "prevOpTime": previous })
     }
 
-    fn outline(&self, listed: &[Collection]) -> Result<Outlined, Error> {
-        let mut outline = Outline::new(listed, ClusterTime { t: LISTED_AT, i: 1 }, |n| !n.collection.starts_with("unwanted"))?;
+    fn followed(&self, listed: &[Collection]) -> Result<Followed, Error> {
+        let listed_at = ClusterTime { t: LISTED_AT, i: 1 };
+        let mut tracker = CatalogTracker::new(listed, listed_at, |n| !n.collection.starts_with("unwanted"))?;
+        let mut committed = Committed::new(listed_at);
         for entry in &self.entries {
-            outline.take(&entry.to_vec().unwrap())?;
+            committed.add(tracker.take(&entry.to_vec().unwrap())?);
         }
-        outline.finish()
+        Ok(Followed { catalog: tracker.catalog()?, committed })
     }
 
     /// The collections at the end: name, the last digits of the identity, whether the backup holds any of it.
     fn at_end(&self, listed: &[Collection]) -> Vec<(String, Option<u128>, bool)> {
-        let outlined = self.outline(listed).unwrap();
+        let catalog = self.followed(listed).unwrap().catalog;
         let one = |c: &Collection| (c.namespace().to_string(), c.uuid.map(|u| u.as_u128()), c.documents > 0);
-        outlined.collections.iter().map(one).collect()
+        catalog.collections.iter().map(one).collect()
     }
 }
 
@@ -135,8 +144,8 @@ fn what_an_aggregation_puts_out_takes_the_place_of_what_was_there() {
     let rename = doc! { "renameCollection": format!("d.{temporary}"), "to": "d.out", "stayTemp": false, "dropTarget": binary(1) };
     let oplog = oplog.command(2, rename);
     assert_eq!(oplog.at_end(&[plain("out", 1)]), [new("out", 2)]);
-    let outlined = oplog.outline(&[plain("out", 1)]).unwrap();
-    assert!(outlined.collections[0].options.bson.is_empty(), "{:?}", outlined.collections[0].options.json());
+    let end = oplog.followed(&[plain("out", 1)]).unwrap();
+    assert!(end.catalog.collections[0].options.bson.is_empty(), "{:?}", end.catalog.collections[0].options.json());
 }
 
 /// Listed while it is filled, it counts by the name that it gets: what it was called was asked for by nobody.
@@ -150,10 +159,10 @@ fn a_temporary_collection_that_was_listed_lasts_if_it_gets_a_wanted_name() {
         let held = [plain("out", 1), temporary(name)];
         assert_eq!(Oplog::new().at_end(&held), [has("out", 1)]);
         assert_eq!(Oplog::new().command(2, doc! { "drop": name }).at_end(&held), [has("out", 1)]);
-        let outlined = Oplog::new().command(2, rename(name, "out")).outline(&held).unwrap();
-        assert_eq!(outlined.collections.len(), 1);
-        assert_eq!((outlined.collections[0].uuid, outlined.collections[0].documents), (Some(uuid(2)), 5));
-        assert!(!outlined.collections[0].is_temporary());
+        let end = Oplog::new().command(2, rename(name, "out")).followed(&held).unwrap();
+        assert_eq!(end.catalog.collections.len(), 1);
+        assert_eq!((end.catalog.collections[0].uuid, end.catalog.collections[0].documents), (Some(uuid(2)), 5));
+        assert!(!end.catalog.collections[0].is_temporary());
         assert_eq!(Oplog::new().command(2, rename(name, "unwanted")).at_end(&held), []);
     }
 }
@@ -181,7 +190,7 @@ fn only_what_is_wanted_is_created_and_what_is_held_stays_wherever_it_goes() {
 #[test]
 fn a_collection_whose_documents_were_not_read_cannot_be_given_a_wanted_name() {
     let oplog = Oplog::new().command(8, doc! { "renameCollection": "d.unwanted", "to": "d.a", "stayTemp": false });
-    let error = oplog.outline(&[]).unwrap_err();
+    let error = oplog.followed(&[]).unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("d.a"), "{error}");
     let oplog = oplog.command(8, doc! { "drop": "a" });
     assert_eq!(oplog.at_end(&[]), []);
@@ -203,7 +212,7 @@ fn what_was_done_before_the_listing_is_in_it() {
     oplog.time = LISTED_AT - 3;
     let oplog = oplog.command(1, doc! { "drop": "a" }).create("b", 2).command(3, doc! { "importCollection": "c" });
     assert_eq!(oplog.at_end(&[plain("a", 1)]), [has("a", 1)]);
-    let end = oplog.outline(&[plain("a", 1)]).unwrap();
+    let end = oplog.followed(&[plain("a", 1)]).unwrap();
     let counts = |time: u32| {
         let entry = doc! { "op": "d", "ns": "d.a", "ui": binary(1), "o": { "_id": 1 }, "ts": Timestamp { time, increment: 1 } };
         end.committed.counts(&Entry::parse(&entry.to_vec().unwrap()).unwrap())
@@ -234,8 +243,8 @@ fn indexes_are_what_was_built_dropped_and_changed() {
         .command(1, change(doc! { "name": "built", "prepareUnique": true }))
         .command(1, change(doc! { "keyPattern": { "built": 1 }, "unique": true }))
         .command(9, change(doc! { "name": "of another", "hidden": true }));
-    let end = oplog.outline(std::slice::from_ref(&collection)).unwrap();
-    let found: Vec<Document> = end.collections[0].indexes.iter().map(|i| Document::try_from(&*i.bson).unwrap()).collect();
+    let end = oplog.followed(std::slice::from_ref(&collection)).unwrap();
+    let found: Vec<Document> = end.catalog.collections[0].indexes.iter().map(|i| Document::try_from(&*i.bson).unwrap()).collect();
     assert_eq!(
         found,
         [
@@ -250,8 +259,8 @@ fn indexes_are_what_was_built_dropped_and_changed() {
     {
         let oplog = Oplog { entries: oplog.entries.clone(), time: oplog.time };
         let end =
-            oplog.command(1, doc! { "dropIndexes": "a", "index": which }).outline(std::slice::from_ref(&collection)).unwrap();
-        assert_eq!(end.collections[0].indexes.len(), left);
+            oplog.command(1, doc! { "dropIndexes": "a", "index": which }).followed(std::slice::from_ref(&collection)).unwrap();
+        assert_eq!(end.catalog.collections[0].indexes.len(), left);
     }
 }
 
@@ -276,8 +285,8 @@ fn indexes_of_time_series_are_those_that_users_see() {
         )
         .command(4, doc! { "collMod": "system.buckets.s", "timeseries": { "granularity": "hours" } })
         .command(4, doc! { "collMod": "system.buckets.s", "expireAfterSeconds": 9_i64 });
-    let end = oplog.outline(&[]).unwrap();
-    let [series] = end.collections.as_slice() else { panic!("{:?}", end.collections) };
+    let end = oplog.followed(&[]).unwrap();
+    let [series] = end.catalog.collections.as_slice() else { panic!("{:?}", end.catalog.collections) };
     assert_eq!((series.kind, series.name.as_str(), series.uuid), (CollectionKind::TimeSeries, "s", Some(uuid(4))));
     let document = |raw: &RawValue| Document::try_from(&*raw.bson).unwrap();
     assert_eq!(
@@ -299,16 +308,16 @@ fn views_follow_the_documents_that_define_them() {
         .entry(doc! { "op": "d", "ns": "d.system.views", "ui": binary(999), "o": { "_id": "d.w" } })
         .view("i", doc! { "_id": "d.new", "viewOn": "v", "pipeline": [] })
         .view("i", doc! { "_id": "d.unwanted", "viewOn": "v", "pipeline": [] });
-    let end = oplog.outline(&[view("v"), view("w"), view("x")]).unwrap();
-    let names: Vec<_> = end.collections.iter().map(|c| c.name.as_str()).collect();
+    let end = oplog.followed(&[view("v"), view("w"), view("x")]).unwrap();
+    let names: Vec<_> = end.catalog.collections.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["new", "v", "x"]);
-    let options = Document::try_from(&*end.collections[1].options.bson).unwrap();
+    let options = Document::try_from(&*end.catalog.collections[1].options.bson).unwrap();
     assert_eq!(options, doc! { "viewOn": "b", "pipeline": [{ "$match": { "x": 2 } }] });
 
     let dropped = oplog.command(999, doc! { "drop": "system.views" });
     assert_eq!(dropped.at_end(&[view("v")]), []);
     let changed = Oplog::new().view("u", doc! { "$v": 2, "diff": { "u": { "viewOn": "b" } } });
-    let error = changed.outline(&[view("v")]).unwrap_err();
+    let error = changed.followed(&[view("v")]).unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("d.v"), "{error}");
 }
 
@@ -320,10 +329,10 @@ fn what_cannot_be_followed_is_refused_by_its_name() {
         (doc! { "collMod": "a", "unheardOf": 1 }, "unheardOf"),
         (doc! { "collMod": "a", "index": { "name": "_id_", "unheardOf": 1 } }, "unheardOf"),
     ] {
-        let error = Oplog::new().command(1, o.clone()).outline(&[plain("a", 1)]).unwrap_err();
+        let error = Oplog::new().command(1, o.clone()).followed(&[plain("a", 1)]).unwrap_err();
         assert!(error.kind() == ErrorKind::Refused && error.to_string().contains(named), "{o}: {error}");
         // Elsewhere it does no harm.
-        Oplog::new().command(9, o).outline(&[plain("a", 1)]).unwrap();
+        Oplog::new().command(9, o).followed(&[plain("a", 1)]).unwrap();
     }
 }
 
@@ -353,8 +362,8 @@ fn transactions_count_where_they_are_committed_after_the_listing() {
         .of_transaction(6, 0, doc! { "applyOps": [{ "op": "c", "ns": "d.$cmd", "ui": binary(3), "o": { "create": "never", "idIndex": id_index() } }], "prepare": true })
         .entry(doc! { "lsid": { "id": binary(1) }, "txnNumber": 7_i64, "multiOpType": 1, "op": "c", "ns": "admin.$cmd",
             "o": { "applyOps": ops(10) }, "prevOpTime": { "ts": Timestamp { time: 0, increment: 0 }, "t": -1_i64 } });
-    let end = oplog.outline(&[plain("a", 1)]).unwrap();
-    let names: Vec<_> = end.collections.iter().map(|c| c.name.as_str()).collect();
+    let end = oplog.followed(&[plain("a", 1)]).unwrap();
+    let names: Vec<_> = end.catalog.collections.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["a", "made"]);
     let counted: Vec<u32> = oplog
         .entries
@@ -371,16 +380,16 @@ fn transactions_count_where_they_are_committed_after_the_listing() {
 #[test]
 fn a_transaction_that_began_before_the_slice_is_an_error_only_where_it_counts() {
     let late = Oplog::new().of_transaction(2, 50, doc! { "commitTransaction": 1 });
-    let error = late.outline(&[]).unwrap_err();
+    let error = late.followed(&[]).unwrap_err();
     assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains("(50, 1)"), "{error}");
     let mut early = Oplog::new();
     early.time = LISTED_AT - 5;
     early
         .of_transaction(2, 50, doc! { "applyOps": [], "partialTxn": true })
         .of_transaction(2, 96, doc! { "applyOps": [] })
-        .outline(&[])
+        .followed(&[])
         .unwrap();
-    Oplog::new().of_transaction(2, 50, doc! { "abortTransaction": 1 }).outline(&[]).unwrap();
+    Oplog::new().of_transaction(2, 50, doc! { "abortTransaction": 1 }).followed(&[]).unwrap();
 }
 
 #[test]
@@ -389,10 +398,10 @@ fn capped_collections_are_told_by_their_last_document() {
     let oplog = Oplog::new().entry(doc! { "op": "i", "ns": "d.a", "ui": binary(1), "o": { "_id": 5 }, "o2": { "_id": 5 } });
     for (last, within) in [(5_i32, true), (4, false)] {
         let listed = [capped.clone()];
-        let mut outline = Outline::new(&listed, ClusterTime { t: LISTED_AT, i: 1 }, |_| true).unwrap();
-        outline.last_read(uuid(1), 0x10, &last.to_le_bytes());
-        outline.take(&oplog.entries[0].to_vec().unwrap()).unwrap();
-        assert_eq!(outline.finish().unwrap().read_within.contains(&uuid(1)), within);
+        let mut tracker = CatalogTracker::new(&listed, ClusterTime { t: LISTED_AT, i: 1 }, |_| true).unwrap();
+        tracker.last_read(uuid(1), 0x10, &last.to_le_bytes());
+        tracker.take(&oplog.entries[0].to_vec().unwrap()).unwrap();
+        assert_eq!(tracker.catalog().unwrap().read_within.contains(&uuid(1)), within);
     }
 }
 
@@ -429,10 +438,10 @@ fn a_capped_collection_may_not_become_smaller_than_what_was_read_of_it() {
     // Five documents of 50 bytes in all.
     let capped = listed("c", CollectionKind::Collection, 1, doc! { "capped": true, "size": 8192, "max": 100 }, &[id_index()]);
     let large_enough = Oplog::new().command(1, doc! { "collMod": "c", "cappedSize": 50_i64, "cappedMax": 5_i64 });
-    let outlined = large_enough.outline(std::slice::from_ref(&capped)).unwrap();
-    assert_eq!(outlined.collections[0].options.bson.get_i64("max").unwrap(), 5);
+    let end = large_enough.followed(std::slice::from_ref(&capped)).unwrap();
+    assert_eq!(end.catalog.collections[0].options.bson.get_i64("max").unwrap(), 5);
     for smaller in [doc! { "collMod": "c", "cappedMax": 4_i64 }, doc! { "collMod": "c", "cappedSize": 49.0 }] {
-        let error = Oplog::new().command(1, smaller).outline(std::slice::from_ref(&capped)).unwrap_err();
+        let error = Oplog::new().command(1, smaller).followed(std::slice::from_ref(&capped)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("smaller"), "{error}");
     }

@@ -38,7 +38,7 @@ fn command(n: Option<u128>, o: Document) -> Document {
 fn part(number: i64, after: u32, o: Document) -> Document {
     let previous = Timestamp { time: after, increment: u32::from(after > 0) };
     doc! {
-        "op": "c", "ns": "admin.$cmd", "o": o, "lsid": { "id": 1 }, "txnNumber": number,
+        "op": "c", "ns": "admin.$cmd", "o": o, "lsid": { "id": number }, "txnNumber": number,
         "prevOpTime": { "ts": previous, "t": if after > 0 { 1i64 } else { -1 } },
     }
 }
@@ -53,14 +53,15 @@ fn known(name: &str, is_capped: bool, after: Option<i32>) -> Known {
 /// asked for.
 fn kept(entries: &[Document]) -> Result<Vec<Document>> {
     let frame: Vec<u8> = entries.iter().flat_map(|e| e.to_vec().unwrap()).collect();
-    let mut transactions = Transactions::<()>::new(ClusterTime { t: LISTED, i: 0 });
+    let listed_at = ClusterTime { t: LISTED, i: 0 };
+    let (mut transactions, mut committed) = (Transactions::<()>::new(listed_at), Committed::new(listed_at));
     for entry in Documents::of(&frame) {
-        transactions.take(&Entry::parse(entry?)?, Vec::new())?;
+        committed.add(transactions.take(&Entry::parse(entry?)?, Vec::new())?.parts);
     }
     let series = Known { is_series: true, place: Namespace::new("d", "system.buckets.s"), ..known("s", false, None) };
     let collections = [(uuid(1), known("a", false, None)), (uuid(2), known("capped", true, Some(5))), (uuid(3), series)];
     let rules = Rules {
-        committed: transactions.finish(),
+        committed,
         wanted: Box::new(|name| !name.collection.starts_with("out") && !name.collection.starts_with("system.")),
         deletes_in_capped: true,
     };

@@ -1,0 +1,73 @@
+//! What is planned for made histories, done to documents in memory: after every entry they must be the source's.
+
+use std::collections::BTreeMap;
+
+use bson::Document;
+use proptest::prelude::*;
+
+use super::*;
+use crate::format::manifest::ClusterTime;
+use crate::names::Namespace;
+use crate::oplog::tests::{Source, State, asks, time};
+
+type Contents = BTreeMap<Uuid, BTreeMap<i32, i32>>;
+
+/// Of whatever collection there ever was in the source.
+fn planner(source: &Source, commits: Commits) -> Planner {
+    let mut planner = Planner::new(commits, 2);
+    for uuid in source.states.iter().flat_map(|state| state.documents.keys()) {
+        let namespace = Namespace::new("t", uuid.to_string());
+        planner.direct(*uuid, Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false });
+    }
+    planner
+}
+
+fn apply(planner: &mut Planner, frame: &[u8], to: &mut Contents) {
+    for work in planner.plan(frame).unwrap().into_iter().flatten() {
+        let Work::Operation(change) = work else { panic!("{work:?}") };
+        let documents = to.entry(change.place.namespace.collection.parse().unwrap()).or_default();
+        let operation = Document::from_reader(change.operation.as_slice()).unwrap();
+        let o = operation.get_document("o").unwrap();
+        let id = o.get_i32("_id").unwrap();
+        match change.kind {
+            OperationKind::Delete => drop(documents.remove(&id)),
+            _ => drop(documents.insert(id, o.get_i32("n").unwrap())),
+        }
+    }
+}
+
+/// The documents of the collections that there are.
+fn shown(contents: &Contents, state: &State) -> Contents {
+    let of = |uuid: &Uuid| (*uuid, contents.get(uuid).cloned().unwrap_or_default());
+    state.documents.keys().map(of).collect()
+}
+
+fn known(source: &Source, since: ClusterTime, n: usize) -> Commits {
+    let (mut transactions, mut committed) = (Transactions::<()>::new(since), Committed::new(since));
+    for entry in &source.entries[..n] {
+        committed.add(transactions.take(&Entry::parse(entry).unwrap(), Vec::new()).unwrap().parts);
+    }
+    Commits::Known(committed)
+}
+
+proptest! {
+    #[test]
+    fn documents_are_the_sources_after_every_entry(asks in asks(), at in any::<prop::sample::Index>()) {
+        let source = Source::after(&asks);
+        let read_at = at.index(source.states.len());
+        let since = time(read_at);
+        let read = source.states[read_at].documents.clone();
+        let mut awaiting = planner(&source, Commits::Awaited(Transactions::new(since)));
+        let mut contents = read.clone();
+        for n in 1..source.states.len() {
+            apply(&mut awaiting, &source.entries[n - 1], &mut contents);
+            let state = &source.states[n.max(read_at)];
+            prop_assert_eq!(&shown(&contents, state), &state.documents, "after {}", n);
+            // Those who looked at the entries before come to the same.
+            let mut knowing = planner(&source, known(&source, since, n));
+            let mut also = read.clone();
+            apply(&mut knowing, &source.entries[..n].concat(), &mut also);
+            prop_assert_eq!(&shown(&also, state), &state.documents, "up to {}", n);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Where one stands in an oplog, and whether its history is still the one that was followed up to there.
+
+use super::Head;
+use crate::error::Result;
+use crate::format::digest::{Content, ContentDigest};
+use crate::format::manifest::ClusterTime;
+
+/// A place in an oplog: at an entry, or where one is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The entry's `ts`, which no two have.
+    pub time: ClusterTime,
+    /// What is known of the entry there.
+    pub entry: Known,
+}
+
+/// What is known of the entry at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// None was seen there, and there need not be one.
+    Nothing,
+    /// It was seen.
+    Seen,
+    /// It is this one. A source that was put back to an older state may use a time again, and its entry is another one then.
+    Content {
+        /// Its `t`: the term of the primary that wrote it.
+        term: Option<i64>,
+        /// The digest of the whole entry.
+        digest: ContentDigest,
+    },
+}
+
+impl Position {
+    /// Before the first entry of this time or later.
+    #[must_use]
+    pub fn before(time: ClusterTime) -> Self {
+        Self { time, entry: Known::Nothing }
+    }
+
+    /// At an entry of this time of which nothing else is known.
+    #[must_use]
+    pub fn at(time: ClusterTime) -> Self {
+        Self { time, entry: Known::Seen }
+    }
+
+    /// At this entry.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is none.
+    pub fn of(entry: &[u8]) -> Result<Self> {
+        let head = Head::of(entry)?;
+        let mut content = Content::default();
+        content.add(entry);
+        Ok(Self { time: head.time, entry: Known::Content { term: head.term, digest: content.digest() } })
+    }
+
+    /// Whether an entry was seen there.
+    #[must_use]
+    pub fn has_entry(&self) -> bool {
+        self.entry != Known::Nothing
+    }
+
+    /// Whether both can be of one history: not where they are different entries of one time.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        let are_known = [self, other].iter().all(|p| matches!(p.entry, Known::Content { .. }));
+        self.time != other.time || !are_known || self.entry == other.entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{RawDocumentBuf, Timestamp, rawdoc};
+
+    use super::*;
+
+    fn entry(second: u32, term: i64, n: i32) -> RawDocumentBuf {
+        rawdoc! { "op": "i", "ns": "d.c", "o": { "_id": n }, "ts": Timestamp { time: second, increment: 1 }, "t": term }
+    }
+
+    #[test]
+    fn another_entry_of_the_same_time_is_of_another_history() {
+        let of = |second, term, n| Position::of(entry(second, term, n).as_bytes()).unwrap();
+        assert!(of(7, 1, 1).agrees(&of(7, 1, 1)) && of(7, 1, 1).agrees(&of(8, 1, 2)));
+        assert!(!of(7, 1, 1).agrees(&of(7, 1, 2)) && !of(7, 1, 1).agrees(&of(7, 2, 1)));
+    }
+
+    #[test]
+    fn of_what_is_not_known_nothing_is_said() {
+        let known = Position::of(entry(7, 1, 1).as_bytes()).unwrap();
+        for unknown in [Position::before(known.time), Position::at(known.time)] {
+            assert!(known.agrees(&unknown) && unknown.agrees(&known));
+        }
+        assert!(known.has_entry() && Position::at(known.time).has_entry() && !Position::before(known.time).has_entry());
+        assert!(Position::of(b"").is_err());
+    }
+}

@@ -74,19 +74,19 @@ pub const FILLING_PREFIX: &str = "bsonvault.filling.";
 /// The collection that holds the lease of an import and the record of what it publishes, while it runs, and of what it keeps.
 pub const IMPORT_COLLECTION: &str = "bsonvault.import";
 
-/// What the names of the scratch databases of a drill start with.
-pub const DRILL_PREFIX: &str = "bsonvault_drill_";
+/// What the names of the scratch databases of a test restore start with.
+pub const SCRATCH_PREFIX: &str = "bsonvault_drill_";
 
 /// What they start with where there is no room for that beside a collection's name.
-pub const SHORT_DRILL_PREFIX: &str = "~";
+pub const SHORT_SCRATCH_PREFIX: &str = "~";
 
 /// The most bytes of a scratch database's short name.
-pub const SHORT_DRILL_NAME: usize = 6;
+pub const SHORT_SCRATCH_NAME: usize = 6;
 
-/// Whether a database may be a drill's by its name. Whether it is one, its lease tells.
+/// Whether a database may be a test restore's by its name. Whether it is one, its lease tells.
 #[must_use]
-pub fn may_be_of_a_drill(database: &str) -> bool {
-    database.starts_with(DRILL_PREFIX) || (database.starts_with(SHORT_DRILL_PREFIX) && database.len() <= SHORT_DRILL_NAME)
+pub fn may_be_scratch(database: &str) -> bool {
+    database.starts_with(SCRATCH_PREFIX) || (database.starts_with(SHORT_SCRATCH_PREFIX) && database.len() <= SHORT_SCRATCH_NAME)
 }
 
 impl fmt::Display for Namespace {

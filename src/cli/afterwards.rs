@@ -63,10 +63,10 @@ fn cleaned_up(report: &CleanupReport) -> String {
         true => [
             "would be published",
             "would be dropped",
-            "would be dropped, of a drill that died",
+            "would be dropped, of a test restore that died",
             "would be given back: a lease in",
         ],
-        false => ["published", "dropped", "dropped, of a drill that died", "given back: a lease in"],
+        false => ["published", "dropped", "dropped, of a test restore that died", "given back: a lease in"],
     };
     let mut text = format!("target       {}\n", report.target);
     let mut add = |words: &str, names: &[String]| {
@@ -102,7 +102,7 @@ fn cleaned_up(report: &CleanupReport) -> String {
     let nothing =
         [&report.finished, &report.dropped, &report.scratch_databases, &report.released, &report.given_up, &report.half_filled];
     if nothing.iter().all(|names| names.is_empty()) && report.failed.is_empty() {
-        text += "nothing was left of imports or drills that died\n";
+        text += "nothing was left of imports or test restores that died\n";
     } else if report.dry_run {
         text += "nothing was changed\n";
     }

@@ -54,7 +54,7 @@ pub struct Args {
     /// The backup: a name that `list` shows, latest for the newest complete one, the path of one, the tar file that a service sent, or what mongodump made: a directory, an archive, a file; - for standard input; plain or gzip, whatever its name
     #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
     backup: Option<String>,
-    /// Import nothing: remove what imports and drills that died left in the target, and finish what they had begun to publish; what a restore left half filled under its final name only with --yes
+    /// Import nothing: remove what imports and test restores that died left in the target, and finish what they had begun to publish; what a restore left half filled under its final name only with --yes
     #[arg(long, conflicts_with_all = OF_AN_IMPORT)]
     cleanup: bool,
     /// Import nothing: put back what the last import with --keep-replaced replaced; --yes also where documents were written since

@@ -27,19 +27,19 @@ pub struct Args {
     /// Decompress every document and prove counts and content digests too, not only that each file is as it was written
     #[arg(long)]
     deep: bool,
-    /// Import all of it into scratch databases of the target, compare what is read back, and drop them: a drill
+    /// Import all of it into scratch databases of the target, compare what is read back, and drop them: a test restore
     #[arg(long, conflicts_with = "deep")]
     restore: bool,
-    /// Of a drill: the target [env: MONGO_URI_LOCAL]
+    /// Of a test restore: the target [env: MONGO_URI_LOCAL]
     #[arg(long, value_name = "URI", requires = "restore")]
     target: Option<String>,
-    /// Of a drill: go on though the target is the deployment that the backup came from, or the configured source
+    /// Of a test restore: go on though the target is the deployment that the backup came from, or the configured source
     #[arg(long, requires = "restore")]
     allow_same: bool,
-    /// Of a drill: writers that insert at a time, 1 to 256 [env: BACKUP_WRITERS] [default: chosen from the machine]
+    /// Of a test restore: writers that insert at a time, 1 to 256 [env: BACKUP_WRITERS] [default: chosen from the machine]
     #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
     writers: Option<String>,
-    /// Of a drill: MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    /// Of a test restore: MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
     #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
     memory_mb: Option<String>,
 }
@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         found => found?,
     };
     if let Some(target) = target {
-        return drill(&args, config, &backup, &target, faces, cx).await;
+        return test_restore(&args, config, &backup, &target, faces, cx).await;
     }
     let report = record::verify(&backup, &VerifyOptions { deep: args.deep }, cx).await?;
     let problems: Vec<_> = report.problems.iter().map(|p| json!({ "key": p.key, "message": p.message })).collect();
@@ -86,7 +86,14 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     Ok(Outcome { text: render::check::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
 }
 
-async fn drill(args: &Args, config: &Config, backup: &Backup, target: &MongoUri, faces: Faces, cx: &Context) -> Result<Outcome> {
+async fn test_restore(
+    args: &Args,
+    config: &Config,
+    backup: &Backup,
+    target: &MongoUri,
+    faces: Faces,
+    cx: &Context,
+) -> Result<Outcome> {
     let options = TestRestoreOptions { allow_same: args.allow_same, lease: None, tuning: config.tuning };
     let source = config.configured_source()?;
     let work = test_restore::run(backup, target, source.as_ref(), &options, cx);
@@ -96,7 +103,7 @@ async fn drill(args: &Args, config: &Config, backup: &Backup, target: &MongoUri,
             fields.insert("restore".to_owned(), true.into());
             Ok(Outcome::done(render::import::test_restore(&report), fields))
         }
-        // As without a drill: something does not match.
+        // As without a test restore: something does not match.
         Err(e) if e.kind() == ErrorKind::Damaged => {
             Err(Error::new(ErrorKind::Mismatch, e.to_string()).hint(e.hint_text().unwrap_or(HINT).to_owned()).cause(e))
         }

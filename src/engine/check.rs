@@ -325,7 +325,7 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
     }
 }
 
-/// What imports and drills have in the target.
+/// What imports and test restores have in the target.
 async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
     let version = target.connection.version;
     let target = Target::new(target.connection.clone(), version, CancellationToken::new());
@@ -354,7 +354,7 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
     let (running, left): (Vec<_>, Vec<_>) = found.partition(|(_, leftovers)| leftovers.living().is_some());
     let names = |found: Vec<(String, Leftovers)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
     if !running.is_empty() {
-        report.add("target", Status::Ok, format!("an import or a drill is at work in {}", names(running)), None);
+        report.add("target", Status::Ok, format!("an import or a test restore is at work in {}", names(running)), None);
     }
     if left.is_empty() {
         return;
@@ -365,7 +365,7 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
     report.add(
         "target",
         Status::Warning,
-        format!("imports or drills that died{and} left something in {}: staging collections: {staging}", names(left)),
+        format!("imports or test restores that died{and} left something in {}: staging collections: {staging}", names(left)),
         Some(
             "`bsonvault import --cleanup` removes it, and finishes what had begun; so does the next import into these databases",
         ),

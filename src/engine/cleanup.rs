@@ -1,4 +1,4 @@
-//! `import --cleanup`: brings to an end what imports and drills that died left in a target, also where nothing is imported again.
+//! `import --cleanup`: brings to an end what imports and test restores that died left in a target, also where nothing is imported again.
 //!
 //! What was decided is published; what was not is removed. What lives is left alone, and named.
 
@@ -27,7 +27,7 @@ pub struct CleanupOptions {
     pub lease: Option<Duration>,
 }
 
-/// What dead imports and drills had left, and what became of it; in a dry run, what would.
+/// What dead imports and test restores had left, and what became of it; in a dry run, what would.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CleanupReport {
@@ -43,7 +43,7 @@ pub struct CleanupReport {
     pub dropped: Vec<String>,
     /// What restores that died left half filled under final names, and was left there.
     pub half_filled: Vec<String>,
-    /// Databases of dead drills that were dropped.
+    /// Databases of dead test restores that were dropped.
     pub scratch_databases: Vec<String>,
     /// Databases in which leases or undecided records were all that was left, and which have none now.
     pub released: Vec<String>,
@@ -57,7 +57,7 @@ pub struct CleanupReport {
     pub milliseconds: u64,
 }
 
-/// An import or a drill that lives.
+/// An import or a test restore that lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
@@ -136,7 +136,7 @@ async fn clean(target: &Target, options: CleanupOptions, cx: &Context) -> Result
         return Ok(report);
     }
 
-    // 1. The databases of dead drills, whole.
+    // 1. The databases of dead test restores, whole.
     cx.progress.begin("cleaning up");
     let (mut dropped, held) = scratch::drop_dead(target, expiry).await?;
     dropped.extend(scratch::drop_unrenewed(target, held, expiry).await?);
@@ -148,9 +148,9 @@ async fn clean(target: &Target, options: CleanupOptions, cx: &Context) -> Result
         if !leftovers.is_of_imports() || done.contains(database) || report.scratch_databases.contains(database) {
             continue;
         }
-        // A drill's that was not dropped with those of the dead lives.
-        let is_drilled = leftovers.is_of_a_drill();
-        if let Some(lease) = leftovers.leases.iter().find(|lease| is_drilled || living.contains(&lease.id)) {
+        // A test restore's that was not dropped with those of the dead lives.
+        let is_scratch = leftovers.is_scratch();
+        if let Some(lease) = leftovers.leases.iter().find(|lease| is_scratch || living.contains(&lease.id)) {
             report.leaves_alone(database, lease);
             continue;
         }
@@ -219,7 +219,7 @@ fn foresee(report: &mut CleanupReport, database: &str, leftovers: &Leftovers) {
     if let Some(lease) = leftovers.living() {
         return report.leaves_alone(database, lease);
     }
-    if leftovers.is_of_a_drill() {
+    if leftovers.is_scratch() {
         return report.scratch_databases.push(database.to_owned());
     }
     let decided: Vec<String> = leftovers.records.values().flatten().flatten().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Drill: proves that a backup comes back, by importing all of it into scratch databases, which are dropped again.
+//! Test restore: proves that a backup comes back, by importing all of it into scratch databases, which are dropped again.
 
 mod names;
 
@@ -24,18 +24,18 @@ use crate::sink::{Target, limits};
 /// How long dropping the scratch databases may take.
 const DROPPING: Duration = Duration::from_secs(60);
 
-/// What a drill may do.
+/// What a test restore may do.
 #[derive(Debug, Clone, Default)]
 pub struct TestRestoreOptions {
     /// The target may be the deployment that the backup came from, or the configured source: nothing there is replaced, and it bears the load.
     pub allow_same: bool,
-    /// How long the drill's hold on its scratch databases lasts that is not renewed; [`lease::EXPIRY`] where it is not given.
+    /// How long the test restore's hold on its scratch databases lasts that is not renewed; [`lease::EXPIRY`] where it is not given.
     pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
 
-/// A drill that passed.
+/// A test restore that passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TestRestoreReport {
@@ -63,7 +63,7 @@ pub struct TestRestoreReport {
     pub milliseconds: u64,
 }
 
-/// Imports the whole backup into scratch databases of the target, reads it back, compares digests, and drops them, also where it fails or is stopped. What other drills
+/// Imports the whole backup into scratch databases of the target, reads it back, compares digests, and drops them, also where it fails or is stopped. What other test restores
 /// left that died is dropped, too. The result is kept beside the backup, which is not deleted meanwhile.
 ///
 /// # Errors
@@ -77,7 +77,7 @@ pub async fn run(
 ) -> Result<TestRestoreReport> {
     let begun = Instant::now();
     let cx = &cx.cancelled_by(cx.cancel.child_token());
-    let _lock = backup.read_lock("drill").await?;
+    let _lock = backup.read_lock("test restore").await?;
 
     // 1. Names that are free there, and the plan, which refuses what must not be done. Reads only.
     cx.progress.begin("looking at the target");
@@ -96,7 +96,7 @@ pub async fn run(
     let planning = Box::pin(import::plan(backup, target, configured_source, &import, cx));
     let plan = planning.await.map_err(|e| names.in_words(e))?;
 
-    // 2. What dead drills left goes; then the scratch databases are this one's.
+    // 2. What dead test restores left goes; then the scratch databases are this one's.
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
     let (scratch, held) = match Box::pin(claim(backup, &own, &names, expiry, cx)).await {
         Ok(claimed) => claimed,
@@ -127,15 +127,15 @@ pub async fn run(
         (Ok(report), Ok(())) => report,
         (Err(e), Ok(())) => return Err(e),
         (Ok(_), Err(e)) => {
-            return Err(left_behind(e.context("the drill passed, and its databases could not be dropped"), &names));
+            return Err(left_behind(e.context("the test restore passed, and its databases could not be dropped"), &names));
         }
         (Err(e), Err(_)) => return Err(left_behind(e, &names)),
     };
 
-    // 5. A drill that seemed to live may have been dead for a moment.
+    // 5. A test restore that seemed to live may have been dead for a moment.
     match scratch::drop_unrenewed(&own, held, expiry).await {
         Ok(dropped) => note(cx, &dropped),
-        Err(e) => tracing::warn!("what a drill that died may have left is not looked after: {e}"),
+        Err(e) => tracing::warn!("what a test restore that died may have left is not looked after: {e}"),
     }
     own.connection.close().await;
     Ok(TestRestoreReport {
@@ -155,7 +155,7 @@ pub async fn run(
     })
 }
 
-/// A connection of the drill's own: that of the import ends with it.
+/// A connection of the test restore's own: that of the import ends with it.
 async fn connect(target: &MongoUri, cx: &Context) -> Result<Target> {
     let connection = Connection::open(target, ConnectOptions { pool: 8, selection_timeout: None }).await?;
     let version = connection.version;
@@ -177,7 +177,7 @@ async fn claim(
 
 fn note(cx: &Context, dropped: &[String]) {
     if !dropped.is_empty() {
-        cx.progress.note(format!("what a drill that died had left is dropped: {}", dropped.join(", ")));
+        cx.progress.note(format!("what a test restore that died had left is dropped: {}", dropped.join(", ")));
     }
 }
 
@@ -189,7 +189,7 @@ fn whole(backup: &Backup, report: ImportReport) -> Result<ImportReport> {
     Err(Error::new(ErrorKind::Mismatch, format!("backup {} did not come back whole", backup.manifest.name)))
 }
 
-/// Keeps what the drill says of the backup. What says nothing of it takes no earlier result away.
+/// Keeps what the test restore says of the backup. What says nothing of it takes no earlier result away.
 async fn keep(backup: &Backup, own: &Target, imported: &Result<ImportReport>, milliseconds: u64) {
     let problem = match imported {
         Ok(_) => None,
@@ -208,10 +208,10 @@ fn too_slow() -> Error {
 }
 
 fn left_behind(error: Error, names: &ScratchNames) -> Error {
-    error.hint(format!("the next drill on that target drops them, or drop them by hand: {}", names.databases().join(", ")))
+    error.hint(format!("the next test restore on that target drops them, or drop them by hand: {}", names.databases().join(", ")))
 }
 
-/// So that the names of two drills differ.
+/// So that the names of two test restores differ.
 fn random() -> u32 {
     Uuid::new_v4().as_fields().0
 }

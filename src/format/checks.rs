@@ -42,7 +42,7 @@ pub struct Check {
     pub milliseconds: u64,
     /// The version of the program that did it.
     pub tool_version: String,
-    /// The version of the server that a drill imported into.
+    /// The version of the server that a test restore imported into.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server_version: Option<String>,
     /// The first thing that was wrong, where it did not pass.
@@ -70,7 +70,7 @@ impl std::fmt::Display for CheckKind {
             Self::Verify => "verify",
             Self::Deep => "deep",
             Self::Import => "import",
-            Self::Restore => "drill",
+            Self::Restore => "test restore",
         })
     }
 }

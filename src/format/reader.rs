@@ -21,7 +21,7 @@ pub struct Reader {
     pub host: String,
     /// The process there.
     pub process: u32,
-    /// What it reads for, in one word: `import`, `export`, `verify`, `drill`, `download`.
+    /// What it reads for: `import`, `export`, `verify`, `test restore`, `download`.
     pub purpose: String,
     /// It keeps a lock on the directory, too: where that machine's processes find none, this one is gone.
     pub locked: bool,

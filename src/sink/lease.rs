@@ -45,8 +45,8 @@ const DROP_LIMIT: Duration = Duration::from_secs(1);
 pub enum Purpose {
     /// An import writes to the database.
     Import,
-    /// The database belongs to a drill as a whole, and goes with it.
-    Drill,
+    /// The database belongs to a test restore as a whole, and goes with it.
+    TestRestore,
 }
 
 impl Purpose {
@@ -54,29 +54,29 @@ impl Purpose {
     fn id(self) -> &'static str {
         match self {
             Self::Import => "lease",
-            Self::Drill => "drill",
+            Self::TestRestore => "drill",
         }
     }
 }
 
-/// Who has a database that was a drill's, after it was asked for.
+/// Who has a database that was a test restore's, after it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Who asked: its drill is dead.
+    /// Who asked: its test restore is dead.
     Taken,
-    /// Its drill, until then unless it renews that.
+    /// Its test restore, until then unless it renews that.
     Held(bson::DateTime),
-    /// No drill: it may be a user's.
+    /// No test restore: it may be a user's.
     Absent,
 }
 
-/// Takes a database from its drill if that does not live any more. A database that has no drill's lease is left as it is.
+/// Takes a database from its test restore if that does not live any more. A database that has no test restore's lease is left as it is.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
-pub async fn take_from_dead_drill(target: &Target, database: &str, expiry: Duration) -> Result<Hold> {
-    let what = format!("looking whether the drill of {database} lives");
-    let ask = Ask { database: database.to_owned(), home: database.to_owned(), ..Ask::new(Purpose::Drill, expiry) };
+pub async fn take_from_dead_test_restore(target: &Target, database: &str, expiry: Duration) -> Result<Hold> {
+    let what = format!("looking whether the test restore of {database} lives");
+    let ask = Ask { database: database.to_owned(), home: database.to_owned(), ..Ask::new(Purpose::TestRestore, expiry) };
     let reply = target.run(&what, &ask.database, ask.command(false)?).await?;
     let Ok(lease) = reply.get_document("value") else { return Ok(Hold::Absent) };
     match (lease.get_str("id"), lease.get_datetime("expires")) {
@@ -112,7 +112,7 @@ pub async fn seen(target: &Target, database: &str) -> Result<Vec<Seen>> {
     let command = rawdoc! {
         "aggregate": IMPORT_COLLECTION,
         "pipeline": [
-            { "$match": { "_id": { "$in": [Purpose::Import.id(), Purpose::Drill.id()] } } },
+            { "$match": { "_id": { "$in": [Purpose::Import.id(), Purpose::TestRestore.id()] } } },
             { "$addFields": { "lives": { "$gt": ["$expires", "$$NOW"] } } },
         ],
         "cursor": {},
@@ -121,7 +121,11 @@ pub async fn seen(target: &Target, database: &str) -> Result<Vec<Seen>> {
     let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let text = |lease: &Document, field| lease.get_str(field).unwrap_or("?").to_owned();
     let seen = |lease: &Document| Seen {
-        purpose: if lease.get_str("_id").is_ok_and(|id| id == Purpose::Drill.id()) { Purpose::Drill } else { Purpose::Import },
+        purpose: if lease.get_str("_id").is_ok_and(|id| id == Purpose::TestRestore.id()) {
+            Purpose::TestRestore
+        } else {
+            Purpose::Import
+        },
         id: text(lease, "id"),
         backup: text(lease, "backup"),
         host: text(lease, "host"),
@@ -332,7 +336,7 @@ impl Ask {
         }
     }
 
-    /// The database of a drill is dropped with its lease: made anew, it would be there again.
+    /// The database of a test restore is dropped with its lease: made anew, it would be there again.
     fn renewal(&self) -> Result<RawDocumentBuf> {
         self.command(self.purpose == Purpose::Import)
     }

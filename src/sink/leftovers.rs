@@ -1,4 +1,4 @@
-//! What imports and drills that died left in a target: staging, records, leases, scratch databases. Looking, and bringing it to its end.
+//! What imports and test restores that died left in a target: staging, records, leases, scratch databases. Looking, and bringing it to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,26 +38,26 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// The lease of an import or a drill that lives.
+    /// The lease of an import or a test restore that lives.
     #[must_use]
     pub fn living(&self) -> Option<&Seen> {
         self.leases.iter().find(|lease| lease.lives)
     }
 
-    /// Whether the database is or was a drill's.
+    /// Whether the database is or was a test restore's.
     #[must_use]
-    pub fn is_of_a_drill(&self) -> bool {
-        self.leases.iter().any(|lease| lease.purpose == Purpose::Drill)
+    pub fn is_scratch(&self) -> bool {
+        self.leases.iter().any(|lease| lease.purpose == Purpose::TestRestore)
     }
 
-    /// Whether imports or drills have something here.
+    /// Whether imports or test restores have something here.
     #[must_use]
     pub fn is_of_imports(&self) -> bool {
         !(self.staging.is_empty() && self.records.is_empty() && self.leases.is_empty())
     }
 }
 
-/// What imports and drills have in the databases of a target, by database, and the databases that the login may not look into.
+/// What imports and test restores have in the databases of a target, by database, and the databases that the login may not look into.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].

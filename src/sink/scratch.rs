@@ -1,4 +1,4 @@
-//! Scratch databases: those that a drill fills and drops. Each has the drill's lease in it from before its first collection until it is dropped, so that one
+//! Scratch databases: those that a test restore fills and drops. Each has the test restore's lease in it from before its first collection until it is dropped, so that one
 //! which nobody owns any more is told from one in use, and both from a user's.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ const DROPS: u32 = 20;
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The scratch databases of one drill.
+/// The scratch databases of one test restore.
 #[derive(Debug)]
 pub struct Scratch {
     target: Target,
@@ -32,7 +32,7 @@ pub struct Scratch {
     lease: Lease,
 }
 
-/// A scratch database of another drill that has not expired.
+/// A scratch database of another test restore that has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     database: String,
@@ -40,10 +40,10 @@ pub struct Held {
 }
 
 impl Scratch {
-    /// Makes these databases the drill's own. None of them may stand there.
+    /// Makes these databases the test restore's own. None of them may stand there.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] where the login could not drop them again; [`ErrorKind::Refused`] where another drill has one of them; the server's;
+    /// [`ErrorKind::Denied`] where the login could not drop them again; [`ErrorKind::Refused`] where another test restore has one of them; the server's;
     /// [`ErrorKind::Interrupted`].
     pub async fn claim(target: &Target, databases: Vec<String>, backup: &str, expiry: Duration) -> Result<Self> {
         let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
@@ -52,16 +52,16 @@ impl Scratch {
         }
         // Not to be stopped: a command that was let go of would make one of them when nobody drops it any more.
         let target = target.unstoppable();
-        let (lease, _) = Lease::take_for(Purpose::Drill, &target, &databases, backup, expiry).await?;
+        let (lease, _) = Lease::take_for(Purpose::TestRestore, &target, &databases, backup, expiry).await?;
         Ok(Self { target, databases, lease })
     }
 
-    /// Waits until another drill has taken one of them, which happens where this one was suspended for long.
+    /// Waits until another test restore has taken one of them, which happens where this one was suspended for long.
     pub async fn lost(&self) {
         self.lease.lost().await;
     }
 
-    /// Drops them. What cannot be dropped is left to the next drill.
+    /// Drops them. What cannot be dropped is left to the next test restore.
     ///
     /// # Errors
     /// The server's.
@@ -74,15 +74,15 @@ impl Scratch {
     }
 }
 
-/// Drops the databases of drills that are dead. Gives what was dropped, and those that have not expired.
+/// Drops the databases of test restores that are dead. Gives what was dropped, and those that have not expired.
 ///
 /// # Errors
 /// The server's; [`ErrorKind::Interrupted`].
 pub async fn drop_dead(target: &Target, expiry: Duration) -> Result<(Vec<String>, Vec<Held>)> {
     let (mut dropped, mut held) = (Vec::new(), Vec::new());
     let databases = target.unless_stopped(catalog::databases(&target.connection)).await??;
-    for database in databases.into_iter().filter(|d| names::may_be_of_a_drill(d)) {
-        match lease::take_from_dead_drill(target, &database, expiry).await? {
+    for database in databases.into_iter().filter(|d| names::may_be_scratch(d)) {
+        match lease::take_from_dead_test_restore(target, &database, expiry).await? {
             Hold::Taken => {
                 drop_database(target, &database).await?;
                 dropped.push(database);
@@ -104,7 +104,7 @@ pub async fn drop_unrenewed(target: &Target, mut held: Vec<Held>, expiry: Durati
     while !held.is_empty() && began.elapsed() < patience {
         let mut waiting = Vec::new();
         for one in held {
-            match lease::take_from_dead_drill(target, &one.database, expiry).await? {
+            match lease::take_from_dead_test_restore(target, &one.database, expiry).await? {
                 Hold::Taken => {
                     drop_database(target, &one.database).await?;
                     dropped.push(one.database);

@@ -566,7 +566,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
     let backup = open(&root).find(name).await.unwrap();
     let slow = bson::doc! { "failCommands": ["insert"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": 5000 };
     let imports = [vec!["import", name, "--yes"], vec!["verify", name, "--restore"]];
-    for (args, purpose) in imports.iter().zip(["import", "drill"]) {
+    for (args, purpose) in imports.iter().zip(["import", "test restore"]) {
         for kill in [false, true] {
             target.fail_command("alwaysOn", slow.clone()).await;
             let mut child = cli.spawn(args);

@@ -7,7 +7,6 @@ mod backup;
 mod catalog_tracker;
 mod clean;
 mod download;
-mod drill;
 mod dumps;
 mod export;
 mod import;
@@ -20,3 +19,4 @@ mod staged;
 #[path = "../support/mod.rs"]
 mod support;
 mod support_works;
+mod test_restore;

@@ -159,11 +159,11 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     assert_eq!(names().await, ["large", "report", "tmp.agg_out.mine"]);
     assert_eq!(content(&copy, "report").await, content(&database, "report").await);
 
-    // A drill looks for what there is at the end of the slice, and not for what was listed.
+    // A test restore looks for what there is at the end of the slice, and not for what was listed.
     assert_ne!(backup.manifest.collections.len(), 3);
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-    let drilled = test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.cx).await.unwrap();
-    assert_eq!(drilled.collections.len(), 3);
+    let restored = test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.cx).await.unwrap();
+    assert_eq!(restored.collections.len(), 3);
     assert!(backup.checks().await.of(CheckKind::Restore).is_some_and(|check| check.passed));
 }
 

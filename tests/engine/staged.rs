@@ -303,9 +303,9 @@ async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     }
 }
 
-/// What a killed import or drill left goes, and what it had decided is finished, though nothing is imported again. What lives is left alone.
+/// What a killed import or test restore left goes, and what it had decided is finished, though nothing is imported again. What lives is left alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_dead_imports_and_drills_left_is_cleaned_up() {
+async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     let (a, b) = (source.client().await, target.client().await);
     for database in ["one", "two"] {
@@ -332,7 +332,7 @@ async fn what_dead_imports_and_drills_left_is_cleaned_up() {
     let before = standing().await;
     let after = ["one.c", "one.series", "two.c"];
 
-    // Killed while it fills, while it publishes, and a drill: beside each, first what lives is left alone.
+    // Killed while it fills, while it publishes, and a test restore: beside each, first what lives is left alone.
     let kinds: [(&str, &[&str]); 3] = [
         ("insert", &["import", &path, "--yes"]),
         ("renameCollection", &["import", &path, "--yes"]),

@@ -5,19 +5,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::plain;
 use crate::format::checks::{Check, CheckKind, Checks};
 
-/// In one cell: `never`, or the check that decides, and the drill where that is another one.
+/// In one cell: `never`, or the check that decides, and the test restore where that is another one.
 #[must_use]
 pub fn cell(checks: &Checks, now: DateTime<Utc>) -> String {
     let Some(verdict) = checks.verdict() else { return "never".to_owned() };
-    let drill = checks.of(CheckKind::Restore);
+    let restored = checks.of(CheckKind::Restore);
     let took = |check: &Check| format!("{:.1} s", check.milliseconds as f64 / 1000.0);
     let mut text = format!("{} {} ({}", word(verdict), ago(verdict.finished, now), verdict.kind);
     if verdict.kind == CheckKind::Restore {
         text += &format!(", {}", took(verdict));
     }
     text.push(')');
-    if let Some(drill) = drill.filter(|drill| drill.kind != verdict.kind) {
-        text += &format!(", drill {} {} ({})", word(drill), ago(drill.finished, now), took(drill));
+    if let Some(restored) = restored.filter(|restored| restored.kind != verdict.kind) {
+        text += &format!(", test restore {} {} ({})", word(restored), ago(restored.finished, now), took(restored));
     }
     text
 }
@@ -70,16 +70,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_names_what_decides_and_the_drill() {
+    fn a_cell_names_what_decides_and_the_test_restore() {
         let mut checks = Checks::none(Uuid::nil());
         assert_eq!((cell(&checks, at(0)), lines(&checks)), ("never".to_owned(), "verified     never\n".to_owned()));
         assert_eq!(verified(&checks)["state"], "never");
         checks.put(Check::ended(CheckKind::Restore, at(100), 34_049, None));
-        assert_eq!(cell(&checks, at(200)), "passed 1 minute ago (drill, 34.0 s)");
+        assert_eq!(cell(&checks, at(200)), "passed 1 minute ago (test restore, 34.0 s)");
         checks.put(Check::ended(CheckKind::Verify, at(7300), 10, None));
-        assert_eq!(cell(&checks, at(7310)), "passed just now (verify), drill passed 2 hours ago (34.0 s)");
+        assert_eq!(cell(&checks, at(7310)), "passed just now (verify), test restore passed 2 hours ago (34.0 s)");
         checks.put(Check::ended(CheckKind::Deep, at(8000), 10, Some("broken\u{1b}".to_owned())));
-        assert_eq!(cell(&checks, at(8000 + 3 * 86400)), "FAILED 3 days ago (deep), drill passed 3 days ago (34.0 s)");
+        assert_eq!(cell(&checks, at(8000 + 3 * 86400)), "FAILED 3 days ago (deep), test restore passed 3 days ago (34.0 s)");
         assert!(lines(&checks).starts_with("verified     deep: FAILED at 1970-01-01 02:13:20 UTC in 0.0 s: broken\\u{1b}\n"));
         assert_eq!((&verified(&checks)["state"], &verified(&checks)["kind"]), (&"failed".into(), &"deep".into()));
         // A clock that was put back.

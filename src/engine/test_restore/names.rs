@@ -1,10 +1,10 @@
-//! Under which names the databases of a backup are imported for a drill: pure.
+//! Under which names the databases of a backup are imported for a test restore: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind};
-use crate::names::{BUCKETS_PREFIX, DRILL_PREFIX, NamespaceRename, SHORT_DRILL_NAME, SHORT_DRILL_PREFIX};
+use crate::names::{BUCKETS_PREFIX, NamespaceRename, SCRATCH_PREFIX, SHORT_SCRATCH_NAME, SHORT_SCRATCH_PREFIX};
 
 /// The digits of a short name.
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -18,7 +18,7 @@ pub(super) struct ScratchNames(BTreeMap<String, String>);
 
 impl ScratchNames {
     /// Chooses names that no database `standing` in the target has, however it is written. `longest` is how many bytes a namespace may have there; where the longest
-    /// name of a collection leaves less room, the scratch database gets a shorter name. `random` makes those of two drills differ.
+    /// name of a collection leaves less room, the scratch database gets a shorter name. `random` makes those of two test restores differ.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where there is no name that fits.
@@ -38,11 +38,11 @@ impl ScratchNames {
                 Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "{} is too long for a drill: the target takes {longest} bytes, and no scratch database has a name that fits beside it",
+                        "{} is too long for a test restore: the target takes {longest} bytes, and no scratch database has a name that fits beside it",
                         collection.namespace()
                     ),
                 )
-                .hint("drill on another target, without databases whose names begin with '~'")
+                .hint("take another target, without databases whose names begin with '~'")
             })?;
             taken.insert(name.clone());
             names.insert(database.to_owned(), name);
@@ -95,9 +95,9 @@ fn length(collection: &Collection) -> usize {
 
 /// Names of at most `room` bytes, the best first.
 fn candidates(random: u32, number: usize, room: usize) -> impl Iterator<Item = String> {
-    let long = format!("{DRILL_PREFIX}{random:08x}_{number}");
+    let long = format!("{SCRATCH_PREFIX}{random:08x}_{number}");
     let long = Some(long).filter(|name| name.len() <= room);
-    let digits = room.min(SHORT_DRILL_NAME).checked_sub(SHORT_DRILL_PREFIX.len());
+    let digits = room.min(SHORT_SCRATCH_NAME).checked_sub(SHORT_SCRATCH_PREFIX.len());
     let short = digits.into_iter().flat_map(move |digits| {
         let first = u64::from(random) + number as u64;
         (0..TRIES).map(move |more| short_name(first + more, digits))
@@ -106,7 +106,7 @@ fn candidates(random: u32, number: usize, room: usize) -> impl Iterator<Item = S
 }
 
 fn short_name(mut value: u64, digits: usize) -> String {
-    let mut name = SHORT_DRILL_PREFIX.to_owned();
+    let mut name = SHORT_SCRATCH_PREFIX.to_owned();
     for _ in 0..digits {
         name.push(char::from(DIGITS[(value % 36) as usize]));
         value /= 36;
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::format::digest::{Content, Sha256Hex};
     use crate::format::manifest::{RawValue, StoredObject};
-    use crate::names::{Namespace, may_be_of_a_drill};
+    use crate::names::{Namespace, may_be_scratch};
 
     fn collection(database: &str, name: &str, kind: CollectionKind) -> Collection {
         Collection {
@@ -154,7 +154,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(names.databases(), ["bsonvault_drill_00000abc_0", "bsonvault_drill_00000abc_1"]);
-        assert!(names.databases().iter().all(|name| may_be_of_a_drill(name)));
+        assert!(names.databases().iter().all(|name| may_be_scratch(name)));
         let renames = names.renames().unwrap();
         let new = renames[0].apply(&Namespace::new(odd, "x.y")).unwrap().unwrap();
         assert_eq!(new, Namespace::new("bsonvault_drill_00000abc_0", "x.y"));
@@ -169,7 +169,7 @@ mod tests {
             let long = collection("d", &"n".repeat(255 - 1 - room), CollectionKind::Collection);
             let names = choose(&[long], &[], 255).unwrap();
             assert_eq!(names.databases(), [expected]);
-            assert!(may_be_of_a_drill(expected));
+            assert!(may_be_scratch(expected));
         }
         let series = collection("d", &"n".repeat(255 - 1 - 15 - 2), CollectionKind::TimeSeries);
         assert_eq!(choose(&[series], &["~C"], 255).unwrap().databases(), ["~d"]);

@@ -30,7 +30,7 @@ async fn last(backup: &Backup, kind: CheckKind) -> Option<Check> {
     backup.checks().await.of(kind).cloned()
 }
 
-/// The databases that drills have on a server.
+/// The databases that test restores have on a server.
 async fn scratch(client: &Client) -> Vec<String> {
     let names = client.list_database_names().await.unwrap();
     names.into_iter().filter(|n| n.starts_with("bsonvault_drill_") && n != "bsonvault_drill_of_a_user").collect()
@@ -72,7 +72,7 @@ fn damage(directory: &Path) {
 }
 
 #[tokio::test]
-async fn a_drill_of_everything_passes_leaves_nothing_and_is_listed() {
+async fn a_test_restore_of_everything_passes_leaves_nothing_and_is_listed() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     let (a, b) = (source.client().await, target.client().await);
     zoo::fill(&a, &ZooOptions { seed: 3, docs: 300, large: false, false_column: true }).await;
@@ -109,14 +109,14 @@ async fn a_drill_of_everything_passes_leaves_nothing_and_is_listed() {
     let sums = std::process::Command::new("sha256sum").args(["-c", "--quiet", "SHA256SUMS"]).current_dir(&directory).status();
     assert!(sums.unwrap().success());
     let text = cli.run(&["list"]).await.stdout;
-    assert!(text.contains("passed just now (verify), drill passed just now ("), "{text}");
+    assert!(text.contains("passed just now (verify), test restore passed just now ("), "{text}");
 
     // It goes with the directory, under whichever name, and away with it.
     std::fs::rename(&directory, Path::new(&path).join("another")).unwrap();
     let shown = cli.json(&["show", "another"]).await;
     assert_eq!(shown["verified"]["checks"].as_array().map(Vec::len), Some(2), "{shown}");
     let text = cli.run(&["show", "another"]).await.stdout;
-    assert!(text.contains("drill: passed at ") && text.contains(", into MongoDB "), "{text}");
+    assert!(text.contains("test restore: passed at ") && text.contains(", into MongoDB "), "{text}");
     let moved = bsonvault::repository::backend::Objects::open(&path).unwrap().below("another");
     moved.delete_all(key::MANIFEST).await.unwrap();
     assert!(!Path::new(&path).join("another").exists());
@@ -158,7 +158,7 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     let check = last(&backup, CheckKind::Restore).await.unwrap();
     assert!(!check.passed && check.problem.unwrap().contains("d/c.00000.bson.zst"));
     let text = cli.run(&["list"]).await.stdout;
-    assert!(text.contains("FAILED just now (drill, "), "{text}");
+    assert!(text.contains("FAILED just now (test restore, "), "{text}");
     // So says an import; and a plain verification.
     assert_eq!(cli.run(&["import", name, "--yes"]).await.code, Some(1));
     assert!(!last(&backup, CheckKind::Import).await.unwrap().passed);
@@ -301,7 +301,7 @@ async fn what_is_interrupted_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
+async fn a_dead_test_restore_is_tidied_up_after_and_a_live_one_is_not() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     insert(&source.client().await.database("d"), "c", numbered(3000)).await;
     let b = target.client().await;
@@ -339,7 +339,7 @@ async fn a_dead_drill_is_tidied_up_after_and_a_live_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_drill_that_lost_its_databases_ends_and_makes_nothing_anew() {
+async fn a_test_restore_that_lost_its_databases_ends_and_makes_nothing_anew() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     insert(&source.client().await.database("d"), "c", numbered(3000)).await;
     let b = target.client().await;

@@ -2,12 +2,13 @@
 
 mod uris;
 
-use crate::support::cli::{Cli, Output, finish};
-use crate::support::server::{ReplicaSet, Server, ServerOptions, free_port};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::error::ErrorKind;
 use serde_json::Value;
+
+use crate::support::cli::{Cli, Output, finish};
+use crate::support::server::{ReplicaSet, Server, ServerOptions, free_port};
 
 const PASSWORD: &str = "hunter2-check";
 const UNAUTHORIZED: i32 = 13;

@@ -133,7 +133,7 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     let late = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 };
     source.fail_command("alwaysOn", late).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    source.fail_command("off", doc! {}).await;
+    source.fail_no_more().await;
     let ended = finish(backup).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("answers late: it is eased"), "{}", ended.stderr);

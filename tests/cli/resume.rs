@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::backups::{content, fill, fill_large};
-use crate::support::bank::{self, Bank, BankOptions};
-use crate::support::cli::{Cli, Output, finish};
-use crate::support::link::{Link, LinkOptions};
-use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use bson::{Binary, Document, doc};
 use rand::{Rng as _, SeedableRng as _};
+
+use crate::support::bank::{self, Bank, BankOptions};
+use crate::support::cli::{Cli, Output, finish};
+use crate::support::data::{content, fill, insert, numbered};
+use crate::support::link::{Link, LinkOptions};
+use crate::support::server::{ReplicaSet, Server, ServerOptions};
 
 /// How many collections of a thousand documents there are beside what changes.
 const STEADY: usize = 16;
@@ -20,18 +21,8 @@ const STEADY: usize = 16;
 async fn fill_steady(server: &Server, database: &str) {
     let database = server.client().await.database(database);
     for number in 0..STEADY {
-        fill_large(&database, &format!("steady{number}"), 1000).await;
+        insert(&database, &format!("steady{number}"), numbered(1000)).await;
     }
-}
-
-/// Everything the program reads takes its time.
-async fn slow_down(server: &Server, milliseconds: i32) {
-    let slow = doc! { "failCommands": ["find"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": milliseconds };
-    server.fail_command("alwaysOn", slow).await;
-}
-
-async fn full_speed(server: &Server) {
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
 }
 
 /// The one directory of the backups' path.
@@ -117,7 +108,7 @@ async fn killed_at_any_moment_it_is_resumed_and_reads_nothing_twice() {
     let bank = Bank::start(&client, BankOptions { db: "bank".to_owned(), ..BankOptions::default() }).await;
     for _ in 0..2 {
         let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-        slow_down(&server, 600).await;
+        server.slow_down(&["find"], 600).await;
         let mut child = cli.spawn(&["backup", "--readers", "2"]);
         let place = wait_durable(&cli, &mut child, 1).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..700))).await;
@@ -136,7 +127,7 @@ async fn killed_at_any_moment_it_is_resumed_and_reads_nothing_twice() {
         let done: u64 = plan["collections"].as_array().unwrap().iter().map(|c| c["rangesDone"].as_u64().unwrap()).sum();
         assert!(done >= before.len() as u64, "{done} {before:?}");
         let between = durable(&place);
-        full_speed(&server).await;
+        server.fail_no_more().await;
         let done = cli.json(&["backup", "--resume"]).await;
         assert_eq!(done["name"], name(&place));
         assert_eq!(done["consistency"]["kind"], "snapshot", "{done}");
@@ -169,7 +160,7 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), accounts: 4000, ..BankOptions::default() }).await;
     fill_steady(&server, "short").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    slow_down(&server, 1000).await;
+    server.slow_down(&["find"], 1000).await;
     let mut child = cli.spawn(&["backup", "--readers", "2"]);
     let place = wait_durable(&cli, &mut child, 3).await;
     while slice_durable(&place).is_empty() {
@@ -178,7 +169,7 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     }
     kill(child).await;
     let before = written(&place, &[durable(&place), slice_durable(&place)].concat());
-    full_speed(&server).await;
+    server.fail_no_more().await;
     bank.wait_for(200, 200).await;
     tokio::time::sleep(Duration::from_secs(4)).await; // for the history to be over, which nothing tells
     let done = cli.json(&["backup", "--resume"]).await;
@@ -202,11 +193,11 @@ async fn where_the_oplog_no_longer_reaches_back_it_is_refused_and_a_new_one_succ
     let server = Server::start(options).await;
     fill_steady(&server, "rolled").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    slow_down(&server, 600).await;
+    server.slow_down(&["find"], 600).await;
     let mut child = cli.spawn(&["backup", "--readers", "2", "--database", "rolled"]);
     let place = wait_durable(&cli, &mut child, 2).await;
     kill(child).await;
-    full_speed(&server).await;
+    server.fail_no_more().await;
     let before = durable(&place);
     let now = server.admin(doc! { "ping": 1 }).await.unwrap().get_timestamp("operationTime").unwrap();
     let client = server.client().await;
@@ -235,13 +226,13 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     fill_steady(&server, "agreed").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     failed(&cli.run(&["backup", "--resume"]).await, "there is no unfinished backup");
-    slow_down(&server, 1500).await;
+    server.slow_down(&["find"], 1500).await;
     let mut child = cli.spawn(&["backup", "--readers", "2", "--exclude", "agreed.steady1*", "--level", "2", "--long"]);
     let place = wait_durable(&cli, &mut child, 1).await;
     failed(&cli.run(&["backup", "--resume"]).await, "is running");
     failed(&cli.run(&["backup", "--resume", &name(&place)]).await, "is running");
     kill(child).await;
-    full_speed(&server).await;
+    server.fail_no_more().await;
     for (args, message) in [
         (["--database", "agreed"], "--database is agreed, and backup"),
         (["--include", "agreed.*"], "--include is agreed.*"),
@@ -268,7 +259,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
 /// More than is thrown away, and something small that is read last and does not compress.
 async fn fill_much(server: &Server, database: &str) {
     let database = server.client().await.database(database);
-    fill_large(&database, "much", 200_000).await;
+    insert(&database, "much", numbered(200_000)).await;
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let noise: Vec<Document> = (0..10)
         .map(|i| {
@@ -301,7 +292,7 @@ async fn stopped_or_with_a_full_disk_it_keeps_what_is_worth_it() {
     let term = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(term.success());
     let output = finish(child).await;
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert_eq!(output.code, Some(130), "{output:?}");
     failed(&output, &format!("`bsonvault backup --resume {}` goes on", name(&place)));
     let listed = cli.json(&["list"]).await["backups"][0].clone();
@@ -342,12 +333,12 @@ async fn a_network_that_is_cut_every_two_seconds_is_lived_with() {
     let every = Some(Duration::from_secs(2));
     let link = Link::to(server.port(), LinkOptions { cut_every: every, ..LinkOptions::default() });
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri_through(link.port()));
-    slow_down(&server, 400).await;
+    server.slow_down(&["find"], 400).await;
     let mut child = cli.spawn(&["backup", "--readers", "2"]);
     let place = wait_durable(&cli, &mut child, 2).await;
     kill(child).await;
     cli.json(&["backup", "--resume", "--readers", "2"]).await;
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert!(link.cuts() > 2, "{} cuts", link.cuts());
     prove(&cli, &server, &target, &name(&place), "cut").await;
     cli.json(&["backup"]).await;
@@ -364,7 +355,7 @@ async fn after_its_primary_was_killed_it_is_resumed_from_the_next_one() {
     database.run_command(majority).await.unwrap();
     let expected = content(&database, "steady7").await;
     let primary = set.primary().await;
-    slow_down(&set.members[primary], 600).await;
+    set.members[primary].slow_down(&["find"], 600).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", set.uri());
     let mut child = cli.spawn(&["backup", "--readers", "2"]);
     let place = wait_durable(&cli, &mut child, 3).await;

@@ -3,14 +3,14 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::backups::entries;
+use bson::{Document, doc};
+
 use crate::support::bank::{self, Bank, BankOptions};
 use crate::support::cli::{Cli, finish};
 use crate::support::compare::{CompareOptions, compare};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::Server;
 use crate::support::zoo::{self, ZooOptions};
-use bson::{Document, doc};
 
 /// Backs up, verifies and imports; gives what `backup` said.
 async fn round_trip(cli: &Cli, source: &str, target: &str, more: &[&str]) -> serde_json::Value {
@@ -158,18 +158,15 @@ async fn a_connection_that_breaks_before_anything_is_read_or_written_ends_nothin
         ("connectionStatus", [false, true]),
         ("getCmdLineOpts", [false, true]),
     ] {
-        let broken = doc! {
-            "configureFailPoint": "failCommand", "mode": { "times": 2 },
-            "data": { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" },
-        };
-        let before = [entries(&source.admin(broken.clone()).await.unwrap()), entries(&target.admin(broken).await.unwrap())];
+        let broken = doc! { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" };
+        let times = doc! { "times": 2 };
+        let before = [source.fail_command(times.clone(), broken.clone()).await, target.fail_command(times, broken).await];
         let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
         let manifest = cli.dir().join("b").join(report["name"].as_str().unwrap()).join("manifest.json");
         let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
         let known = |name: &str| manifest["source"][name].is_string();
         assert!(known("replicaSetId") && known("featureCompatibilityVersion"), "{command}: {manifest}");
-        let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
-        let after = [entries(&source.admin(off.clone()).await.unwrap()), entries(&target.admin(off).await.unwrap())];
+        let after = [source.fail_no_more().await, target.fail_no_more().await];
         assert_eq!([after[0] > before[0], after[1] > before[1]], asked, "{command}");
     }
 }
@@ -200,7 +197,7 @@ async fn signals_end_a_backup_cleanly() {
         assert_eq!(output.json()["success"], false);
         assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "SIG{signal} left something behind");
     }
-    source.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    source.fail_no_more().await;
 }
 
 #[tokio::test]
@@ -227,5 +224,5 @@ async fn a_backup_that_is_killed_is_incomplete_and_refused() {
     let refused = cli.run(&["import", name, "--target", &target.uri(), "--path", "b"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("manifest"), "{}", refused.stderr);
-    source.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    source.fail_no_more().await;
 }

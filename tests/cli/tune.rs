@@ -3,10 +3,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
+use mongodb::bson::{Document, doc};
+
 use crate::support::cli::{Cli, Output, finish};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions, free_port};
-use mongodb::bson::{Document, doc};
 
 /// What it does after it has looked and read a little.
 const PHASES: [&str; 3] = ["reading with more and more cursors", "writing to the path", "compressing the sample"];

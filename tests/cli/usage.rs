@@ -3,10 +3,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use crate::support::cli::{Cli, Output, finish};
-use crate::support::server::{Server, free_port};
 use bsonvault::format::digest::Sha256Hex;
 use mongodb::bson::doc;
+
+use crate::support::cli::{Cli, Output, finish};
+use crate::support::server::{Server, free_port};
 
 const PASSWORD: &str = "hunter2-secret";
 

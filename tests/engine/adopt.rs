@@ -5,59 +5,32 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::backups::{filter, matching, walk, without};
-use crate::support::bank;
-use crate::support::cli::{Cli, finish};
-use crate::support::compare::{CompareOptions, compare};
-use crate::support::server::Server;
 use bson::{Bson, Document, RawDocument, doc};
-use bsonvault::context::Context;
 use bsonvault::engine::adopt::{self, AdoptOptions, AdoptReport};
-use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind};
 use bsonvault::interop::Dump;
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::catalog::Backup;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mongodump").join(name)
+use crate::support::bank;
+use crate::support::cli::{Cli, finish};
+use crate::support::compare::{CompareOptions, compare};
+use crate::support::files::{copy, inside, sample};
+use crate::support::server::Server;
+use crate::support::vault::{Vault, filter, matching, without};
+
+async fn adopt(vault: &Vault, dump: &Path, options: &AdoptOptions) -> Result<AdoptReport, Error> {
+    let dump = Dump::open(dump.to_str().unwrap(), &vault.cx.cancel).await?;
+    adopt::run(&dump, &vault.repository(), options, &vault.cx).await
 }
 
-/// A place for backups, gone afterwards.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn store(&self) -> Repository {
-        Repository::open(self.0.path().to_str().unwrap()).unwrap()
-    }
-
-    async fn adopt(&self, dump: &Path, options: &AdoptOptions) -> Result<AdoptReport, Error> {
-        let cx = Context::default();
-        let dump = Dump::open(dump.to_str().unwrap(), &cx.cancel).await?;
-        adopt::run(&dump, &self.store(), options, &cx).await
-    }
-
-    /// The backup, after it was found sound to the last document.
-    async fn sound(&self, report: &AdoptReport) -> Backup {
-        let backup = Catalog::new(self.store()).find(report.name.as_str()).await.unwrap();
-        let verified = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
-        assert!(verified.is_sound(), "{:?}", verified.problems);
-        backup
-    }
-
-    async fn refused(&self, dump: &Path) -> Error {
-        let error = self.adopt(dump, &AdoptOptions::default()).await.unwrap_err();
-        assert_eq!(walk(self.0.path()), Vec::<PathBuf>::new(), "left behind after {error}");
-        error
-    }
+async fn refused(vault: &Vault, dump: &Path) -> Error {
+    let error = adopt(vault, dump, &AdoptOptions::default()).await.unwrap_err();
+    assert_eq!(inside(vault.directory.path()), Vec::<PathBuf>::new(), "left behind after {error}");
+    error
 }
 
 /// A value as `expected.json` writes it: canonical Extended JSON, the order of keys as it is.
@@ -126,14 +99,14 @@ async fn assert_expected(backup: &Backup, only: Option<&str>) {
 
 #[tokio::test]
 async fn what_was_dumped_is_what_the_backup_holds() {
-    let place = Place::new();
+    let place = Vault::new();
     let mut contents: Vec<BTreeMap<String, _>> = Vec::new();
     for (name, only) in
         [("dir", None), ("dir-gzip", None), ("all.archive.gz", None), ("zoo.archive.gz", Some("zoo")), ("dir/zoo", Some("zoo"))]
     {
-        let report = place.adopt(&sample(name), &AdoptOptions::default()).await.unwrap();
+        let report = adopt(&place, &sample(name), &AdoptOptions::default()).await.unwrap();
         assert_eq!(report.notes, Vec::<String>::new(), "{name}");
-        let backup = place.sound(&report).await;
+        let backup = place.sound(&report.name).await;
         assert_expected(&backup, only).await;
         let manifest = &backup.manifest;
         assert_eq!(manifest.consistency.kind, ConsistencyKind::None);
@@ -153,25 +126,25 @@ async fn what_was_dumped_is_what_the_backup_holds() {
 #[tokio::test]
 async fn only_what_is_wanted_is_adopted() {
     let options = AdoptOptions { filter: filter(&["zoo.*", "Zoo2.c"], &["zoo.w*", "*.people"]), ..AdoptOptions::default() };
-    let place = Place::new();
+    let place = Vault::new();
     for name in ["dir-gzip", "all.archive.gz"] {
-        let report = place.adopt(&sample(name), &options).await.unwrap();
-        let backup = place.sound(&report).await;
+        let report = adopt(&place, &sample(name), &options).await.unwrap();
+        let backup = place.sound(&report.name).await;
         let names: Vec<String> = backup.manifest.collections.iter().map(|c| c.namespace().to_string()).collect();
         assert!(names.contains(&"Zoo2.c".to_owned()) && names.contains(&"zoo.system.js".to_owned()), "{names:?}");
         assert!(names.iter().all(|n| !n.contains("weather") && !n.contains("people") && !n.contains("names.")), "{names:?}");
         assert_eq!(backup.manifest.settings.include, ["zoo.*", "Zoo2.c"]);
     }
-    let nowhere = Place::new();
+    let nowhere = Vault::new();
     for pattern in ["nothing.*", "zoo.nothing"] {
         let options = AdoptOptions { filter: without(&[pattern]), ..AdoptOptions::default() };
-        let error = nowhere.adopt(&sample("dir"), &options).await.unwrap_err();
+        let error = adopt(&nowhere, &sample("dir"), &options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains(pattern), "{error}");
     }
     let options = AdoptOptions { filter: without(&["*"]), ..AdoptOptions::default() };
-    assert_eq!(nowhere.adopt(&sample("dir"), &options).await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(walk(nowhere.0.path()), Vec::<PathBuf>::new());
+    assert_eq!(adopt(&nowhere, &sample("dir"), &options).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(inside(nowhere.directory.path()), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
@@ -180,12 +153,12 @@ async fn more_collections_than_the_memory_has_room_for_are_refused_and_adopted_i
     let taken = Dump::open(sample("dir-gzip").to_str().unwrap(), &stop).await.unwrap().taken();
     let mut options = AdoptOptions::default();
     options.tuning.memory_bytes = taken * 3 / 2;
-    let place = Place::new();
-    let error = place.adopt(&sample("dir-gzip"), &options).await.unwrap_err();
+    let place = Vault::new();
+    let error = adopt(&place, &sample("dir-gzip"), &options).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.hint_text().unwrap().contains("in parts with --include"), "{error}");
-    assert_eq!(walk(place.0.path()), Vec::<PathBuf>::new());
+    assert_eq!(inside(place.directory.path()), Vec::<PathBuf>::new());
     options.filter = matching(&["zoo.people"]);
-    place.sound(&place.adopt(&sample("dir-gzip"), &options).await.unwrap()).await;
+    place.sound(&adopt(&place, &sample("dir-gzip"), &options).await.unwrap().name).await;
 }
 
 #[tokio::test]
@@ -234,16 +207,6 @@ async fn an_oplog_leads_to_one_moment() {
 
 /// A copy of a directory, `d` in another.
 fn copied(from: &Path) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir(to).unwrap();
-        for path in walk(from) {
-            let to = to.join(path.file_name().unwrap());
-            match path.is_dir() {
-                true => copy(&path, &to),
-                false => std::fs::write(to, std::fs::read(&path).unwrap()).unwrap(),
-            }
-        }
-    }
     let place = tempfile::tempdir().unwrap();
     copy(from, &place.path().join("d"));
     place
@@ -261,29 +224,29 @@ fn changed(from: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> tempfi
 
 #[tokio::test]
 async fn an_archive_that_is_cut_or_changed_leaves_nothing() {
-    let place = Place::new();
+    let place = Vault::new();
     let whole = std::fs::read(sample("all.archive.gz")).unwrap();
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("a");
     for cut in [0, 1, 2, 10, 1000, whole.len() / 2, whole.len() - 8, whole.len() - 1] {
         std::fs::write(&path, &whole[..cut]).unwrap();
-        assert_eq!(place.refused(&path).await.kind(), ErrorKind::Damaged, "cut after {cut}");
+        assert_eq!(refused(&place, &path).await.kind(), ErrorKind::Damaged, "cut after {cut}");
     }
     for at in [0, 1, 2, 300, whole.len() / 3, whole.len() / 2, whole.len() - 6, whole.len() - 1] {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(place.refused(&path).await.kind(), ErrorKind::Damaged, "changed at {at}");
+        assert_eq!(refused(&place, &path).await.kind(), ErrorKind::Damaged, "changed at {at}");
     }
     for more in [&b"x"[..], b"\0\0\0\0", &whole] {
         std::fs::write(&path, [&whole, more].concat()).unwrap();
-        assert_eq!(place.refused(&path).await.kind(), ErrorKind::Damaged, "{} bytes more", more.len());
+        assert_eq!(refused(&place, &path).await.kind(), ErrorKind::Damaged, "{} bytes more", more.len());
     }
 }
 
 #[tokio::test]
 async fn a_directory_that_is_cut_or_changed_is_told_by_file_and_offset() {
-    let place = Place::new();
+    let place = Vault::new();
     let (plain, gzip, oplog) = (sample("dir"), sample("dir-gzip"), sample("oplog-dir-gzip"));
     type Change = fn(&mut Vec<u8>);
     let cases: [(&Path, &str, Change, &str); 8] = [
@@ -298,7 +261,7 @@ async fn a_directory_that_is_cut_or_changed_is_told_by_file_and_offset() {
     ];
     for (sample, file, change, expected) in cases {
         let copy = changed(sample, file, change);
-        let error = place.refused(&copy.path().join("d")).await;
+        let error = refused(&place, &copy.path().join("d")).await;
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
         let name = file.rsplit('/').next().unwrap();
         assert!(error.to_string().contains(expected) && error.to_string().contains(name), "{file}: {error}");
@@ -325,13 +288,13 @@ async fn an_archive_comes_from_standard_input_and_a_stop_ends_the_wait_for_it() 
     drop(writing.unwrap().join().unwrap());
     let output = finish(child).await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    assert_eq!((&output.json()["collections"], walk(&cli.dir().join("b")).len()), (&17.into(), 1));
+    assert_eq!((&output.json()["collections"], inside(&cli.dir().join("b")).len()), (&17.into(), 1));
 
     // What follows never comes.
     let (child, writing) = run(Some(archive[..archive.len() - 1000].to_vec()));
     let open = writing.unwrap().join().unwrap();
     let begun = async {
-        while walk(&cli.dir().join("b")).len() < 2 {
+        while inside(&cli.dir().join("b")).len() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -340,7 +303,7 @@ async fn an_archive_comes_from_standard_input_and_a_stop_ends_the_wait_for_it() 
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = tokio::time::timeout(Duration::from_secs(20), finish(child)).await.unwrap();
     assert_eq!(output.code, Some(130), "{}", output.stderr);
-    assert_eq!(walk(&cli.dir().join("b")).len(), 1);
+    assert_eq!(inside(&cli.dir().join("b")).len(), 1);
     drop(open);
 }
 
@@ -352,7 +315,7 @@ async fn a_dump_has_a_date_of_its_own_and_counts_with_dumps_alone() {
     let mut files = vec![copy.path().join("d")];
     while let Some(path) = files.pop() {
         match path.is_dir() {
-            true => files.extend(walk(&path)),
+            true => files.extend(inside(&path)),
             false => std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap(),
         }
     }

@@ -3,10 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::backups::{
-    Vault, at, content, divided, entries, fill, fill_large, filter, matching, of_databases, on, walk, without, without_oplog,
-};
-use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
 use bsonvault::engine::Tuning;
@@ -18,6 +14,11 @@ use mongodb::Client;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
+
+use crate::support::data::{content, fill, insert, numbered};
+use crate::support::files::inside;
+use crate::support::server::{ReplicaSet, Server, ServerOptions, without_oplog};
+use crate::support::vault::{Vault, at, divided, filter, matching, of_databases, on, without};
 
 fn mixed_ids() -> Vec<Bson> {
     let mut ids = vec![
@@ -78,7 +79,7 @@ async fn ranges_read_every_document_once_whatever_the_ids() {
     for planned in plan.collections.iter().filter(|c| c.name != "only_extremes") {
         assert!(planned.ranges > 3, "{} is not divided: {} ranges of {} bytes", planned.name, planned.ranges, planned.bytes);
     }
-    let report = vault.backup(&server.uri(), &options).await.unwrap();
+    let report = vault.take(&server.uri(), &options).await.unwrap();
     let contents = vault.contents(&report).await;
     assert_eq!(contents.len(), 8);
     for (namespace, found) in contents {
@@ -103,7 +104,7 @@ async fn a_backup_shows_one_moment_while_others_write() {
     let vault = Vault::new();
     let mut seen = Vec::new();
     for _ in 0..5 {
-        let report = vault.backup(&server.uri(), &divided("moment", 10_000)).await.unwrap();
+        let report = vault.take(&server.uri(), &divided("moment", 10_000)).await.unwrap();
         let (total, documents) = balances(&vault, &report).await;
         assert_eq!((total, documents), (1_000_000, 1000), "the two sides of a transfer are not of one moment");
         seen.push(report.manifest.totals);
@@ -142,7 +143,7 @@ async fn balances(vault: &Vault, report: &BackupReport) -> (i64, usize) {
     let (mut total, mut documents) = (0, 0);
     for collection in &report.manifest.collections {
         for segment in &collection.segments {
-            let bytes = vault.store().place(&report.name).get(&segment.object.key).await.unwrap();
+            let bytes = vault.repository().place(&report.name).get(&segment.object.key).await.unwrap();
             let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
             for document in bsonvault::format::document::Documents::of(&raw) {
                 let document = RawDocumentBuf::from_bytes(document.unwrap().to_vec()).unwrap();
@@ -160,8 +161,8 @@ async fn without_the_oplog_a_collection_dropped_meanwhile_is_listed_as_dropped()
     let client = server.client().await;
     for (moment, database) in [("find", "before"), ("getMore", "during")] {
         let database = client.database(database);
-        fill_large(&database, "kept", 10_000).await;
-        fill_large(&database, "going", 10_000).await;
+        insert(&database, "kept", numbered(10_000)).await;
+        insert(&database, "going", numbered(10_000)).await;
         let vault = Vault::new();
         let namespace = format!("{}.going", database.name());
         let options = divided(database.name(), u64::MAX);
@@ -177,7 +178,7 @@ async fn without_the_oplog_a_collection_dropped_meanwhile_is_listed_as_dropped()
         assert!(report.manifest.left_out[0].reason.contains("dropped"), "{:?}", report.manifest.left_out);
         assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
         assert!(
-            walk(&vault.directory.path().join(report.name.as_str()).join(database.name()))
+            inside(&vault.directory.path().join(report.name.as_str()).join(database.name()))
                 .iter()
                 .all(|f| !f.to_string_lossy().contains("going"))
         );
@@ -190,7 +191,7 @@ async fn without_the_oplog_a_collection_renamed_or_altered_while_it_is_read_begi
     let client = server.client().await;
     for moment in ["find", "getMore"] {
         let database = client.database(&format!("renamed_{moment}"));
-        fill_large(&database, "old", 6_000).await;
+        insert(&database, "old", numbered(6_000)).await;
         let expected = content(&database, "old").await;
         let vault = Vault::new();
         let namespace = format!("{}.old", database.name());
@@ -206,7 +207,7 @@ async fn without_the_oplog_a_collection_renamed_or_altered_while_it_is_read_begi
     }
 
     let database = client.database("altered");
-    fill_large(&database, "c", 2_000).await;
+    insert(&database, "c", numbered(2_000)).await;
     let vault = Vault::new();
     let report = at((&server, &uri), ("find", "altered.c"), &vault, &divided("altered", u64::MAX), async {
         database
@@ -229,7 +230,7 @@ async fn without_the_oplog_a_collection_that_is_renamed_each_time_fails_by_name(
     let (server, uri) = without_oplog("restless", &[]).await;
     let client = server.client().await;
     let database = client.database("restless");
-    fill_large(&database, "name0", 2_000).await;
+    insert(&database, "name0", numbered(2_000)).await;
     let vault = Vault::new();
     let stop = CancellationToken::new();
     // Every read of the collection is held up, and every time it has another name when the read goes on.
@@ -247,7 +248,7 @@ async fn without_the_oplog_a_collection_that_is_renamed_each_time_fails_by_name(
             }
         }
     });
-    let error = vault.backup(&uri, &divided("restless", u64::MAX)).await.unwrap_err();
+    let error = vault.take(&uri, &divided("restless", u64::MAX)).await.unwrap_err();
     stop.cancel();
     renaming.await.unwrap();
     let text = error.to_string();
@@ -260,8 +261,8 @@ async fn without_the_oplog_a_collection_created_or_swapped_meanwhile_is_not_mixe
     let (server, uri) = without_oplog("created", &[]).await;
     let client = server.client().await;
     let database = client.database("created");
-    fill_large(&database, "log", 4_000).await;
-    fill_large(&database, "other", 4_000).await;
+    insert(&database, "log", numbered(4_000)).await;
+    insert(&database, "other", numbered(4_000)).await;
     let expected = content(&database, "log").await;
     let vault = Vault::new();
     let report = at((&server, &uri), ("find", "created.log"), &vault, &divided("created", u64::MAX), async {
@@ -292,8 +293,8 @@ async fn without_the_oplog_a_collection_replaced_under_its_name_is_read_as_it_is
     let (server, uri) = without_oplog("replaced", &[]).await;
     let client = server.client().await;
     let database = client.database("replaced");
-    fill_large(&database, "report", 4_000).await;
-    fill_large(&database, "orders", 1_000).await;
+    insert(&database, "report", numbered(4_000)).await;
+    insert(&database, "orders", numbered(1_000)).await;
     let vault = Vault::new();
     let report = at((&server, &uri), ("find", "replaced.report"), &vault, &divided("replaced", u64::MAX), async {
         let out = doc! { "aggregate": "orders", "pipeline": [{ "$limit": 7 }, { "$out": "report" }], "cursor": {} };
@@ -313,7 +314,7 @@ async fn a_server_that_is_told_to_behave_as_an_older_one_is_backed_up() {
     fill(&database, "c", (0..500).map(Bson::Int32)).await;
     server.admin(doc! { "setFeatureCompatibilityVersion": "5.0" }).await.unwrap();
     let vault = Vault::new();
-    let report = vault.backup(&uri, &divided("older", 5_000)).await.unwrap();
+    let report = vault.take(&uri, &divided("older", 5_000)).await.unwrap();
     assert_eq!(vault.contents(&report).await["older.c"], content(&database, "c").await);
     assert_eq!(report.manifest.source.feature_compatibility_version.as_deref(), Some("5.0"));
 
@@ -336,11 +337,9 @@ async fn an_index_built_between_listing_and_moment_is_in_the_listing() {
         fill(&database, collection, [Bson::Int32(1)]).await;
     }
     // The first listing is for planning; in the second, `late` is held up when `early` has been listed.
-    let hold = doc! {
-        "configureFailPoint": "failCommand", "mode": { "skip": 1 },
-        "data": { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 5000 },
-    };
-    let before = entries(&server.admin(hold).await.unwrap());
+    let hold =
+        doc! { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 5000 };
+    let before = server.fail_command(doc! { "skip": 1 }, hold).await;
     let vault = Vault::new();
     let uri = server.uri();
     let options = on("settled");
@@ -349,9 +348,9 @@ async fn an_index_built_between_listing_and_moment_is_in_the_listing() {
         server.admin(held).await.unwrap();
         let index = doc! { "createIndexes": "early", "indexes": [{ "key": { "pad": 1 }, "name": "pad" }] };
         database.run_command(index).await.unwrap();
-        server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+        server.fail_no_more().await;
     };
-    let (report, ()) = tokio::join!(vault.backup(&uri, &options), build);
+    let (report, ()) = tokio::join!(vault.take(&uri, &options), build);
     let report = report.unwrap();
     let early = report.manifest.collections.iter().find(|c| c.name == "early").unwrap();
     assert_eq!(early.indexes.len(), 2);
@@ -367,7 +366,7 @@ async fn a_broken_cursor_goes_on_where_it_was() {
     database.run_command(cluster).await.unwrap();
     // `small` is read in one piece and begins again; `ranges`, `clustered` and `whole` go on, each in its own way.
     for (collection, documents) in [("capped", 20_000), ("clustered", 20_000), ("ranges", 20_000), ("whole", 20_000)] {
-        fill_large(&database, collection, documents).await;
+        insert(&database, collection, numbered(documents)).await;
     }
     // Segments of it are stored before it is interrupted, and must go: it does not compress, and segments are small.
     for part in 0..9 {
@@ -404,22 +403,20 @@ async fn a_broken_cursor_goes_on_where_it_was() {
             let mut data = failure.clone();
             data.insert("namespace", format!("broken.{collection}"));
             // The second reply of a cursor fails, twice: what was handed on before must count, and count once.
-            let set = doc! { "configureFailPoint": "failCommand", "mode": { "times": 2 }, "data": data };
-            let before = entries(&server.admin(set).await.unwrap());
+            let before = server.fail_command(doc! { "times": 2 }, data).await;
             let vault = Vault::new();
             let options = BackupOptions {
                 filter: matching(&[&format!("broken.{collection}")]),
                 tuning: Tuning { memory_bytes: 48 << 20, ..divided("broken", range_bytes).tuning },
                 ..divided("broken", range_bytes)
             };
-            let report = vault.backup(&server.uri(), &options).await.unwrap();
-            let off = server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
-            assert_eq!(entries(&off) - before, 2, "{collection} was not interrupted by {failure}");
+            let report = vault.take(&server.uri(), &options).await.unwrap();
+            assert_eq!(server.fail_no_more().await - before, 2, "{collection} was not interrupted by {failure}");
             let contents = vault.contents(&report).await;
             let namespace = format!("broken.{collection}");
             assert_eq!(contents[&namespace], expected[&namespace], "{collection} after {failure}");
             assert!(report.manifest.consistency.exceptions.is_empty());
-            let stored = walk(&vault.directory.path().join(report.name.as_str()).join("broken"));
+            let stored = inside(&vault.directory.path().join(report.name.as_str()).join("broken"));
             let listed = report.manifest.collections[0].segments.len() + 1;
             assert_eq!(stored.len(), listed, "segments that do not count were left: {stored:?}");
         }
@@ -431,7 +428,7 @@ async fn a_primary_that_steps_down_or_dies_is_waited_for() {
     let mut set = ReplicaSet::start(3).await;
     let client = set.client().await;
     let database = client.database("failover");
-    fill_large(&database, "large", 60_000).await;
+    insert(&database, "large", numbered(60_000)).await;
     let majority = doc! { "insert": "mark", "documents": [{ "_id": 1 }], "writeConcern": { "w": 3 } };
     database.run_command(majority).await.unwrap();
     let expected = content(&database, "large").await;
@@ -447,7 +444,7 @@ async fn a_primary_that_steps_down_or_dies_is_waited_for() {
             .await;
         let uri = set.uri();
         let options = divided("failover", 10_000_000);
-        let backup = vault.backup(&uri, &options);
+        let backup = vault.take(&uri, &options);
         let fail = async {
             while vault.cx.progress.view().sums().0 == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -470,7 +467,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
     let (server, uri) = without_oplog("short", &[("minSnapshotHistoryWindowInSeconds", "1")]).await;
     let client = server.client().await;
     let database = client.database("short");
-    fill_large(&database, "c", 20_000).await;
+    insert(&database, "c", numbered(20_000)).await;
     let stop = CancellationToken::new();
     // History is only given up where there are writes.
     let writer = tokio::spawn({
@@ -488,7 +485,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
     let slow = doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 4000 };
     server.fail_command(doc! { "times": 2 }, slow.clone()).await;
     let vault = Vault::new();
-    let error = vault.backup(&uri, &divided("short", u64::MAX)).await.unwrap_err();
+    let error = vault.take(&uri, &divided("short", u64::MAX)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SnapshotLost, "{error}");
     assert!(error.to_string().contains("local.oplog.rs") || error.to_string().contains("not authorized on local"), "{error}");
     assert!(error.to_string().contains("239") && error.to_string().contains("it keeps 1 seconds"), "{error}");
@@ -504,7 +501,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
 
     server.fail_command(doc! { "times": 1 }, slow).await;
     let options = BackupOptions { allow_inconsistent: true, ..divided("short", u64::MAX) };
-    let report = vault.backup(&uri, &options).await.unwrap();
+    let report = vault.take(&uri, &options).await.unwrap();
     stop.cancel();
     writer.await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::None);
@@ -518,7 +515,7 @@ async fn a_standalone_is_backed_up_and_says_that_it_is_not_consistent() {
     let database = server.client().await.database("alone");
     fill(&database, "c", (0..500).map(Bson::Int32)).await;
     let vault = Vault::new();
-    let report = vault.backup(&server.uri(), &divided("alone", 5_000)).await.unwrap();
+    let report = vault.take(&server.uri(), &divided("alone", 5_000)).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::None);
     assert_eq!(vault.contents(&report).await["alone.c"], content(&database, "c").await);
 }
@@ -544,7 +541,7 @@ async fn without_the_oplog_capped_collections_keep_their_order_and_are_exception
     assert!(exceptions[0].reason.contains("without a right to the oplog"));
     let quiet = report.manifest.collections.iter().find(|c| c.name == "quiet").unwrap();
     assert_eq!(quiet.segments.len(), 1);
-    let bytes = vault.store().place(&report.name).get(&quiet.segments[0].object.key).await.unwrap();
+    let bytes = vault.repository().place(&report.name).get(&quiet.segments[0].object.key).await.unwrap();
     let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
     let ids: Vec<i32> = bsonvault::format::document::Documents::of(&raw)
         .map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap().get_i32("_id").unwrap())
@@ -558,7 +555,7 @@ async fn a_full_capped_collection_that_is_written_to_is_read_as_something_that_i
     let client = server.client().await;
     let database = client.database("ring");
     database.run_command(doc! { "create": "log", "capped": true, "size": 64 << 20, "max": 12_000 }).await.unwrap();
-    fill_large(&database, "log", 12_000).await;
+    insert(&database, "log", numbered(12_000)).await;
     let vault = Vault::new();
     // While its second part is read, a fifth of it is overwritten.
     let report = at((&server, &server.uri()), ("getMore", "ring.log"), &vault, &divided("ring", u64::MAX), async {
@@ -588,26 +585,26 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let vault = Vault::new();
     let names = |report: &BackupReport| report.manifest.collections.iter().map(|c| c.namespace().to_string()).collect::<Vec<_>>();
 
-    let all = vault.backup(&server.uri(), &BackupOptions::default()).await.unwrap();
+    let all = vault.take(&server.uri(), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&all).len(), 7, "{:?}", names(&all));
     assert_eq!(all.manifest.collections.iter().find(|c| c.name == "a_view").unwrap().kind, CollectionKind::View);
     let left: Vec<_> = all.manifest.left_out.iter().map(|l| l.collection.as_str()).collect();
     assert_eq!(left, ["system.profile"]);
 
     let options = BackupOptions { filter: filter(&["shop.*", "*.orders"], &["*tmp*"]), ..BackupOptions::default() };
-    let some = vault.backup(&server.uri(), &options).await.unwrap();
+    let some = vault.take(&server.uri(), &options).await.unwrap();
     assert_eq!(names(&some), ["blog.orders", "shop.a_view", "shop.orders", "shop.orders.2026"]);
 
     let twice = BackupOptions { filter: of_databases(&["blog", "blog"]), ..BackupOptions::default() };
-    assert_eq!(names(&vault.backup(&server.uri(), &twice).await.unwrap()).len(), 3);
+    assert_eq!(names(&vault.take(&server.uri(), &twice).await.unwrap()).len(), 3);
 
     // The path of the URI selects a database, but `admin` none.
-    let by_path = vault.backup(&server.uri().replace("/?", "/blog?"), &BackupOptions::default()).await.unwrap();
+    let by_path = vault.take(&server.uri().replace("/?", "/blog?"), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&by_path).len(), 3);
-    let admin = vault.backup(&server.uri().replace("/?", "/admin?"), &BackupOptions::default()).await.unwrap();
+    let admin = vault.take(&server.uri().replace("/?", "/admin?"), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&admin).len(), 7);
 
-    let before = walk(vault.directory.path()).len();
+    let before = inside(vault.directory.path()).len();
     for (options, names) in [
         (on("shopp"), "\"shopp\""),
         (BackupOptions { filter: matching(&["shop.order"]), ..BackupOptions::default() }, "shop.order"),
@@ -615,14 +612,14 @@ async fn what_is_asked_for_is_what_is_in_it() {
         (BackupOptions { filter: without(&["*"]), ..BackupOptions::default() }, "nothing to back up"),
         (on("admin"), "admin"),
     ] {
-        let error = vault.backup(&server.uri(), &options).await.unwrap_err();
+        let error = vault.take(&server.uri(), &options).await.unwrap_err();
         assert!(error.to_string().contains(names), "{error}");
         assert!(error.hint_text().is_some());
     }
-    assert_eq!(walk(vault.directory.path()).len(), before, "a failed backup left something");
+    assert_eq!(inside(vault.directory.path()).len(), before, "a failed backup left something");
 
     let empty = BackupOptions { allow_empty: true, ..on("shopp") };
-    let report = vault.backup(&server.uri(), &empty).await.unwrap();
+    let report = vault.take(&server.uri(), &empty).await.unwrap();
     assert_eq!(report.manifest.totals.collections, 0);
     vault.contents(&report).await;
 }
@@ -640,12 +637,12 @@ async fn a_plan_writes_nothing() {
 async fn a_stop_ends_it_soon_and_leaves_nothing() {
     let server = Server::replica_set("stop").await;
     let database = server.client().await.database("stop");
-    fill_large(&database, "c", 30_000).await;
+    insert(&database, "c", numbered(30_000)).await;
     server.fail_command("alwaysOn", doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 20_000 }).await;
     let vault = Vault::new();
     let uri = server.uri();
     let options = divided("stop", u64::MAX);
-    let backup = vault.backup(&uri, &options);
+    let backup = vault.take(&uri, &options);
     let stop = async {
         while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -656,7 +653,7 @@ async fn a_stop_ends_it_soon_and_leaves_nothing() {
     let (result, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
     vault.assert_nothing_left();
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    server.fail_no_more().await;
 }
 
 #[tokio::test]
@@ -677,18 +674,18 @@ async fn what_the_source_refuses_is_named() {
     let login = |user: &str| format!("mongodb://{user}@{}/?directConnection=true&authSource=admin", server.host());
     let vault = Vault::new();
 
-    let error = vault.backup(&login("partial:p"), &BackupOptions::default()).await.unwrap_err();
+    let error = vault.take(&login("partial:p"), &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("closed.secret"), "{error}");
     assert!(error.hint_text().unwrap().contains("grant"), "{:?}", error.hint_text());
 
-    let error = vault.backup(&login("partial:wrong"), &BackupOptions::default()).await.unwrap_err();
+    let error = vault.take(&login("partial:wrong"), &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("refuses the login"), "{error}");
     assert!(!format!("{error:?}").contains("wrong@"));
 
     let nobody = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=300", crate::support::server::free_port());
-    let error = vault.backup(&nobody, &BackupOptions::default()).await.unwrap_err();
+    let error = vault.take(&nobody, &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("does not answer"), "{error}");
 
@@ -698,12 +695,12 @@ async fn what_the_source_refuses_is_named() {
     ] };
     admin.run_command(lister).await.unwrap();
     admin.run_command(doc! { "createUser": "blind", "pwd": "p", "roles": ["listsAll"] }).await.unwrap();
-    let error = vault.backup(&login("blind:p"), &BackupOptions::default()).await.unwrap_err();
+    let error = vault.take(&login("blind:p"), &BackupOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("closed"), "{error}");
 
     // One database is enough for the right to read one database.
-    let report = vault.backup(&login("partial:p"), &on("open")).await.unwrap();
+    let report = vault.take(&login("partial:p"), &on("open")).await.unwrap();
     assert_eq!(vault.contents(&report).await.len(), 1);
-    assert_eq!(walk(vault.directory.path()).len(), 1);
+    assert_eq!(inside(vault.directory.path()).len(), 1);
 }

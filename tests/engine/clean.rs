@@ -4,10 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::cli::{Cli, Output, finish};
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::Server;
-use crate::support::vault::{insert, numbered};
 use bson::rawdoc;
 use bsonvault::clock;
 use bsonvault::context::Context;
@@ -19,7 +15,6 @@ use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::names::BackupName;
-use bsonvault::repository::Repository;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use bsonvault::repository::retention::{Policy, Rule};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,15 +27,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::archive::{self, Given, Shape};
-
-fn open(root: &Path) -> Catalog {
-    Catalog::new(Repository::open(root.to_str().unwrap()).unwrap())
-}
+use crate::support::cli::{Cli, Output, finish};
+use crate::support::data::{insert, numbered};
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::Server;
+use crate::support::vault::{catalog, store};
 
 /// A complete backup of this time with `documents`, by its name.
 async fn write_with(root: &Path, created: DateTime<Utc>, documents: Vec<Vec<u8>>) -> Backup {
     let name = BackupName::at(created);
-    let store = open(root).repository().place(&name);
+    let store = store(root).below(name.as_str());
     let given = [Given::new("d", "c", documents)];
     let mut manifest = archive::write(&store, &given, Shape::of(4 << 20, 8 << 20)).await.unwrap();
     (manifest.name, manifest.created, manifest.started, manifest.finished) = (name, created, created, created);
@@ -114,7 +110,7 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
         made.push(write(&root, ago(hours)).await.manifest.name.to_string());
     }
     // The oldest is verified; by count that does not save it.
-    let oldest = open(&root).find(&made[0]).await.unwrap();
+    let oldest = catalog(&root).find(&made[0]).await.unwrap();
     oldest.keep(Check::ended(CheckKind::Verify, clock::now(), 1, None)).await;
     let old = BackupName::at(ago(30)).to_string();
     let young = BackupName::at(ago(20)).to_string();
@@ -125,16 +121,16 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
     file(root.join(&running).join("progress.json"), heartbeat("elsewhere", 1, json!({})));
     file(root.join("broken/manifest.json"), "{");
     file(root.join("photos/holiday.jpg"), "x");
-    let before = open(&root).repository().objects().measure().await.unwrap().0;
+    let before = store(&root).measure().await.unwrap().0;
 
     let plan = cli.json(&["clean", "--keep", "2", "--dry-run"]).await;
     assert_eq!((&plan["dryRun"], names(&plan["deleted"])), (&true.into(), vec![&*old, &made[1], &made[0]]));
-    assert_eq!(open(&root).repository().objects().measure().await.unwrap().0, before);
+    assert_eq!(store(&root).measure().await.unwrap().0, before);
 
     let done = cli.json(&["clean", "--keep", "2"]).await;
     assert_eq!(done["deleted"], plan["deleted"]);
     assert_eq!((&done["dryRun"], &done["kept"], &done["freedBytes"]), (&false.into(), &plan["kept"], &plan["freedBytes"]));
-    assert_eq!(done["freedBytes"], before - open(&root).repository().objects().measure().await.unwrap().0);
+    assert_eq!(done["freedBytes"], before - store(&root).measure().await.unwrap().0);
     let reasons: Vec<_> = done["kept"].as_array().unwrap().iter().map(|k| (k["name"].as_str().unwrap(), &k["reasons"])).collect();
     assert_eq!(
         reasons,
@@ -220,7 +216,7 @@ async fn what_is_not_said_or_cannot_be_meant_is_wrong_usage() {
         }
     }
     refused(cli.run(&["clean", "--keep"]).await, "a value is required");
-    assert_eq!(open(&root).list(clock::now()).await.unwrap().len(), 2);
+    assert_eq!(catalog(&root).list(clock::now()).await.unwrap().len(), 2);
     assert_eq!(cli.run(&["clean", "--keep", "1000000"]).await.code, Some(0));
 }
 
@@ -228,7 +224,7 @@ async fn what_is_not_said_or_cannot_be_meant_is_wrong_usage() {
 async fn one_is_deleted_by_its_name_whatever_is_left_of_it_and_nothing_else_is() {
     let root = TempDir::new().unwrap();
     let outside = TempDir::new().unwrap();
-    let (catalog, now) = (open(root.path()), clock::now());
+    let (catalog, now) = (catalog(root.path()), clock::now());
     let kept = write(root.path(), ago(5)).await;
     let only = write(root.path(), ago(2)).await;
     let far = write(outside.path(), ago(2)).await;
@@ -263,7 +259,7 @@ async fn one_is_deleted_by_its_name_whatever_is_left_of_it_and_nothing_else_is()
 #[tokio::test]
 async fn what_is_read_stays_and_the_rest_goes() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let mut made = Vec::new();
     for hours in [50, 40, 30] {
         made.push(write(root.path(), ago(hours)).await);
@@ -320,7 +316,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
 #[tokio::test]
 async fn a_note_of_another_machine_counts_while_it_is_fresh_and_one_of_a_dead_process_does_not() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let here = bsonvault::system::host();
     for (host, age, stays) in
         [("elsewhere", 5, true), ("elsewhere", -5, true), ("elsewhere", 31, false), ("elsewhere", -300, false), (&here, 1, false)]
@@ -383,18 +379,18 @@ async fn a_reader_that_cannot_write_there_reads_all_the_same() {
     let backup = write(&deep, ago(5)).await;
     let hold = backup.read_lock("verify").await.unwrap();
     assert_eq!(readers(&backup), Vec::<PathBuf>::new());
-    let busy = clean::delete_one(&open(&deep), &backup.manifest.name, clock::now()).await.unwrap_err();
+    let busy = clean::delete_one(&catalog(&deep), &backup.manifest.name, clock::now()).await.unwrap_err();
     assert!(busy.to_string().ends_with("is locked by another process of this machine"), "{busy}");
     drop(hold);
     let report = record::verify(&backup, &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound());
-    clean::delete_one(&open(&deep), &backup.manifest.name, clock::now()).await.unwrap();
+    clean::delete_one(&catalog(&deep), &backup.manifest.name, clock::now()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let (mut read, mut deleted) = (0, 0);
     for round in 0..120u64 {
         let backup = write(root.path(), ago(5)).await;
@@ -438,7 +434,7 @@ async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let (mut put_back, mut deleted) = (0, 0);
     for round in 0..120u64 {
         let backup = write(root.path(), ago(5)).await;
@@ -563,7 +559,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
     let name = made["name"].as_str().unwrap();
     let root = cli.dir().join("backups");
     cli.json(&["backup"]).await;
-    let backup = open(&root).find(name).await.unwrap();
+    let backup = catalog(&root).find(name).await.unwrap();
     let slow = bson::doc! { "failCommands": ["insert"], "appName": "bsonvault", "blockConnection": true, "blockTimeMS": 5000 };
     let imports = [vec!["import", name, "--yes"], vec!["verify", name, "--restore"]];
     for (args, purpose) in imports.iter().zip(["import", "test restore"]) {
@@ -582,7 +578,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
                 assert_eq!(finish(child).await.code, Some(130));
                 assert_eq!(readers(&backup), Vec::<PathBuf>::new());
             }
-            target.admin(bson::doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+            target.fail_no_more().await;
             assert_eq!(names(&cli.json(&["clean", "--keep", "1", "--dry-run"]).await["deleted"]), [name]);
         }
     }
@@ -591,7 +587,7 @@ async fn an_import_keeps_its_backup_until_it_ends_however_it_ends() {
 #[tokio::test]
 async fn what_can_be_resumed_gets_a_day_from_when_it_was_last_worked_on() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let name = BackupName::at(ago(72)).to_string();
     let journal = root.path().join(&name).join("resume.00000.json");
     file(&journal, "{}");
@@ -605,7 +601,7 @@ async fn what_can_be_resumed_gets_a_day_from_when_it_was_last_worked_on() {
 #[tokio::test]
 async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     for hours in [50, 40, 30] {
         write(root.path(), ago(hours)).await;
     }
@@ -618,7 +614,7 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     assert_eq!((fields["deleted"][0]["reason"].as_str(), fields.get("error")), (Some("kept by no rule"), None));
 
     let nowhere = root.path().join("file");
-    let catalog = open(&nowhere);
+    let catalog = crate::support::vault::catalog(&nowhere);
     std::fs::write(&nowhere, "").unwrap();
     let failed = clean::after_backup(&catalog, &policy, Tz::UTC, now).await.unwrap();
     assert!(failed.error.unwrap().starts_with("cannot list "), "{failed:?}", failed = failed.report);
@@ -627,7 +623,7 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
 #[tokio::test]
 async fn what_changed_since_the_plan_stays() {
     let root = TempDir::new().unwrap();
-    let catalog = open(root.path());
+    let catalog = catalog(root.path());
     let mut made = Vec::new();
     for hours in [50, 40, 30] {
         made.push(write(root.path(), ago(hours)).await);
@@ -763,7 +759,7 @@ async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
     // Its own comes last, and displaces the first alone.
     let last = backup("").await;
     assert_eq!(names(&last["retention"]["deleted"]), [name]);
-    assert_eq!(open(&cli.dir().join("backups")).list(clock::now()).await.unwrap().len(), 3);
+    assert_eq!(catalog(&cli.dir().join("backups")).list(clock::now()).await.unwrap().len(), 3);
 
     // Whatever brings it somewhere counts buckets, too.
     let name = last["name"].as_str().unwrap();

@@ -2,12 +2,10 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::support::cli::{Cli, Output};
-use crate::support::server::Server;
 use bsonvault::clock;
 use bsonvault::context::Context;
 use bsonvault::engine::clean;
@@ -17,27 +15,28 @@ use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::key;
 use bsonvault::names::BackupName;
-use bsonvault::repository::Repository;
-use bsonvault::repository::backend::Objects;
-use bsonvault::repository::catalog::{Backup, Catalog, State};
+use bsonvault::repository::catalog::{Backup, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+
+use crate::support::cli::{Cli, Output};
+use crate::support::files::{copy, files, fixture};
+use crate::support::server::Server;
+use crate::support::vault::{catalog, store, verified};
 
 const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
 const SEGMENT: &str = "shop/orders.00000.bson.zst";
 
 /// A copy of the fixture, with the file that tells of its checks.
-async fn fixture() -> (TempDir, Backup) {
+async fn copied() -> (TempDir, Backup) {
     let directory = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
-    let copied = Command::new("cp").arg("-r").arg(from).arg(directory.path()).status().unwrap();
-    assert!(copied.success());
+    copy(&fixture("v2").join(NAME), &directory.path().join(NAME));
     let backup = find(directory.path()).await;
     (directory, backup)
 }
 
 async fn find(directory: &Path) -> Backup {
-    Catalog::new(Repository::open(directory.to_str().unwrap()).unwrap()).find(NAME).await.unwrap()
+    catalog(directory).find(NAME).await.unwrap()
 }
 
 /// Reads all of it, a piece of odd size at a time.
@@ -77,30 +76,11 @@ fn untar(bytes: &[u8]) -> TempDir {
     directory
 }
 
-/// Every file below a directory, with its content.
-fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(next) = left.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                left.push(path);
-            } else {
-                found.push((path.strip_prefix(directory).unwrap().to_owned(), std::fs::read(path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
 #[tokio::test]
 async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
-    let (directory, backup) = fixture().await;
-    let cx = Context::default();
+    let (directory, backup) = copied().await;
     std::fs::write(directory.path().join(NAME).join("stray.txt"), "not the backup's").unwrap();
-    let checked = verify::run(&backup, &VerifyOptions { deep: true }, &cx).await.unwrap();
+    let checked = verified(&backup, true).await;
     assert!(checked.is_sound(), "{checked:?}");
     std::fs::write(directory.path().join(NAME).join(key::CHECKS), "{\"formatVersion\": 1}").unwrap();
 
@@ -112,9 +92,9 @@ async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
     // All that belongs to it, and nothing else.
     let unpacked = untar(&bytes);
     let mut expected = files(directory.path());
-    expected.retain(|(path, _)| !path.ends_with("stray.txt"));
+    expected.retain(|path, _| !path.ends_with("stray.txt"));
     assert_eq!(files(unpacked.path()), expected);
-    let report = verify::run(&find(unpacked.path()).await, &VerifyOptions { deep: true }, &cx).await.unwrap();
+    let report = verified(&find(unpacked.path()).await, true).await;
     assert!(report.is_sound() && report.documents > 0, "{report:?}");
     assert_eq!(report.notes, ["shop.odd/näme #1 100%: 1 document without an _id: each is given one by an import"]);
 
@@ -131,7 +111,7 @@ async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
 
 #[tokio::test]
 async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
-    let (_directory, backup) = fixture().await;
+    let (_directory, backup) = copied().await;
     let bytes = tar_of(&backup).await;
     let manifest = backup.store.size(key::MANIFEST).await.unwrap() as usize;
     // The last byte of the manifest stands before its padding and the two blocks of the end.
@@ -141,7 +121,7 @@ async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
         let directory = tempfile::tempdir().unwrap();
         // Tar does not even complain about all of these.
         tar(&bytes[..cut], &["-xf", "-", "-C", directory.path().to_str().unwrap()]);
-        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
+        let catalog = catalog(directory.path());
         for summary in catalog.list(clock::now()).await.unwrap() {
             assert!(!matches!(summary.state, State::Complete(_)), "whole after {cut} of {} bytes", bytes.len());
         }
@@ -157,10 +137,10 @@ async fn its_length_is_exact_for_every_size_and_name() {
     let odd = "d\u{e4}ta/\u{1f980} %23.00000.bson.zst".to_owned();
     let keys = ["a", &fits, &does_not, &format!("{long}/b"), &deep, &odd];
     let sizes = [0, 1, 511, 512, 513, 1023, 1024, 262_143, 262_144, 262_145, 524_288, 786_944, 1_000_000];
-    let (_fixture, fixture) = fixture().await;
+    let (_fixture, fixture) = copied().await;
     for (number, (key, size)) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))).enumerate() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Objects::open(directory.path().join(NAME).to_str().unwrap()).unwrap();
+        let store = store(&directory.path().join(NAME));
         let mut manifest = fixture.manifest.clone();
         manifest.oplog = None;
         manifest.collections.truncate(1);
@@ -214,17 +194,17 @@ async fn what_is_no_plain_file_of_its_size_is_refused_before_the_first_byte() {
         ("nothing", ErrorKind::NotFound, |backup| std::fs::remove_file(backup.join(SEGMENT)).unwrap()),
     ];
     for (what, kind, change) in changes {
-        let (directory, backup) = fixture().await;
+        let (directory, backup) = copied().await;
         change(&directory.path().join(NAME));
         let opened = tokio::time::timeout(std::time::Duration::from_secs(5), Download::open(backup, ())).await.unwrap();
         let Err(error) = opened else { panic!("{what} was taken") };
         assert_eq!(error.kind(), kind, "{what}: {error}");
     }
     // The backup itself as a link.
-    let (directory, backup) = fixture().await;
+    let (directory, backup) = copied().await;
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(NAME, &link).unwrap();
-    let backup = Backup { store: Objects::open(link.to_str().unwrap()).unwrap(), ..backup };
+    let backup = Backup { store: store(&link), ..backup };
     let Err(error) = Download::open(backup, ()).await else { panic!("a link was taken for a backup") };
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }
@@ -254,7 +234,7 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
     let directories = [("shop", "a symbolic link")];
     let files = [key::MANIFEST, key::SHA256SUMS, SEGMENT].into_iter().flat_map(|key| OTHERS.map(|what| (key, what)));
     for (key, what) in directories.into_iter().chain(files) {
-        let (directory, backup) = fixture().await;
+        let (directory, backup) = copied().await;
         let place = directory.path().join(NAME).join(key);
         put_instead(what, &place);
         let told = format!("cannot read {}: it is {what}", place.display());
@@ -272,7 +252,7 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
             assert!(is_told(&error.to_string()), "{error}");
         }
         if key == key::MANIFEST {
-            let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
+            let catalog = catalog(directory.path());
             let error = in_time(catalog.find(NAME)).await.unwrap_err();
             assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains(&told), "{error}");
         }
@@ -284,7 +264,7 @@ async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_an
     let reader = key::reader(uuid::Uuid::nil());
     for key in [key::MANIFEST, key::PROGRESS, key::CHECKS, &reader, &key::checkpoint(0)] {
         for what in OTHERS {
-            let (directory, _) = fixture().await;
+            let (directory, _) = copied().await;
             let (place, other) = (directory.path().join(NAME), directory.path().join("other"));
             assert!(Command::new("cp").arg("-r").arg(&place).arg(&other).status().unwrap().success());
             if key == key::PROGRESS {
@@ -295,7 +275,7 @@ async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_an
                 std::fs::write(place.join(key), "{}").unwrap();
             }
             put_instead(what, &place.join(key));
-            let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap());
+            let catalog = catalog(directory.path());
             let found = in_time(catalog.list(clock::now())).await.unwrap();
             let label = |name: &str| found.iter().find(|s| s.name.as_str() == name).map(|s| s.state.label());
             let expected = if key == key::MANIFEST {
@@ -315,17 +295,16 @@ async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_an
 
 #[tokio::test]
 async fn a_whole_backup_and_the_path_of_all_may_be_links() {
-    let (directory, _) = fixture().await;
+    let (directory, _) = copied().await;
     let links = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(directory.path().join(NAME), links.path().join("mine")).unwrap();
     std::os::unix::fs::symlink(directory.path(), links.path().join("all")).unwrap();
-    let catalog = |path: &Path| Catalog::new(Repository::open(path.to_str().unwrap()).unwrap());
     let all = catalog(&links.path().join("all"));
     assert_eq!(all.list(clock::now()).await.unwrap().len(), 1);
     let by_path = links.path().join("mine");
     for backup in [all.find(NAME).await, catalog(links.path()).find("mine").await, all.find(by_path.to_str().unwrap()).await] {
         let backup = backup.unwrap();
-        let checked = verify::run(&backup, &VerifyOptions { deep: false }, &Context::default()).await.unwrap();
+        let checked = verified(&backup, false).await;
         assert!(checked.is_sound(), "{checked:?}");
         assert_eq!(files(untar(&tar_of(&backup).await).path()).len(), files(directory.path()).len());
     }
@@ -333,7 +312,7 @@ async fn a_whole_backup_and_the_path_of_all_may_be_links() {
 
 /// A backup whose first segment takes several pieces.
 async fn large() -> (TempDir, Backup) {
-    let (directory, mut backup) = fixture().await;
+    let (directory, mut backup) = copied().await;
     let large = &mut backup.manifest.collections.iter_mut().find_map(|c| c.segments.first_mut()).unwrap().object;
     large.bytes = 3_000_000;
     let key = large.key.clone();
@@ -376,7 +355,7 @@ async fn a_file_that_shrinks_or_goes_while_it_streams_breaks_the_stream_off() {
         assert!(again.is_err(), "{what}: an error became an end");
         let unpacked = tempfile::tempdir().unwrap();
         tar(&received, &["-xf", "-", "-C", unpacked.path().to_str().unwrap()]);
-        let catalog = Catalog::new(Repository::open(unpacked.path().to_str().unwrap()).unwrap());
+        let catalog = catalog(unpacked.path());
         let state = catalog.summary(BackupName::parse(NAME).unwrap(), clock::now()).await.unwrap().state;
         assert!(matches!(state, State::Incomplete), "{what}: {state:?}");
     }
@@ -384,7 +363,7 @@ async fn a_file_that_shrinks_or_goes_while_it_streams_breaks_the_stream_off() {
 
 #[tokio::test]
 async fn it_holds_what_it_is_given_to_its_end_and_cannot_be_sought() {
-    let (_directory, backup) = fixture().await;
+    let (_directory, backup) = copied().await;
     let hold = Arc::new(());
     let mut download = Download::open(backup, hold.clone()).await.unwrap();
     download.read_exact(&mut [0; 1000]).await.unwrap();
@@ -394,7 +373,7 @@ async fn it_holds_what_it_is_given_to_its_end_and_cannot_be_sought() {
     drop(download);
     assert_eq!(Arc::strong_count(&hold), 1);
     fn is_a_body<T: tokio::io::AsyncRead + tokio::io::AsyncSeek + Send + Unpin + 'static>(_: &T) {}
-    let (_directory, backup) = fixture().await;
+    let (_directory, backup) = copied().await;
     is_a_body(&Download::open(backup, Arc::new(())).await.unwrap());
 }
 
@@ -404,7 +383,7 @@ fn with_input(cli: &Cli, args: &[&str], file: &Path) -> Output {
 
 #[tokio::test]
 async fn a_download_becomes_a_backup_again_as_it_is_or_not_at_all() {
-    let (_kept, backup) = fixture().await;
+    let (_kept, backup) = copied().await;
     let bytes = tar_of(&backup).await;
     let cli = Cli::new();
     let (file, backups) = (cli.dir().join("x.tar"), cli.dir().join("backups"));
@@ -455,7 +434,7 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let taken = cli.json(&["backup"]).await;
     let name = taken["name"].as_str().unwrap();
     std::fs::rename(cli.dir().join("backups"), cli.dir().join("taken")).unwrap();
-    let taken = Catalog::new(Repository::open(cli.dir().join("taken").to_str().unwrap()).unwrap());
+    let taken = catalog(&cli.dir().join("taken"));
     let backup = taken.find(name).await.unwrap();
     let held: std::collections::BTreeSet<String> = backup.manifest.collections.iter().map(|c| c.database.clone()).collect();
     let count = |database: &str| backup.manifest.collections.iter().filter(|c| c.database == database).count();

@@ -12,26 +12,13 @@ mod maker;
 mod roles;
 mod samples;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bsonvault::context::Context;
 use bsonvault::engine::import::{self, DumpOptions, DumpSource, ImportOptions, ImportReport};
 use bsonvault::error::Error;
 use bsonvault::mongo::{MongoUri, Role};
 use mongodb::Client;
-
-/// A dump that the real mongodump made.
-fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mongodump").join(name)
-}
-
-/// What a gzip file holds.
-fn gunzip(path: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
-    bytes
-}
 
 fn options() -> DumpOptions {
     DumpOptions { memory_bytes: 256 << 20, ..DumpOptions::default() }

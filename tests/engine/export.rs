@@ -9,14 +9,16 @@ mod slices;
 
 use std::path::Path;
 
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::Server;
-use crate::support::vault::{Vault, insert};
 use bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, doc, spec::BinarySubtype};
 use bsonvault::engine::export::{self, Destination, ExportOptions, ExportReport, Format};
 use bsonvault::error::Error;
 use bsonvault::format::manifest::{Collection, Segment};
 use bsonvault::repository::catalog::Backup;
+
+use crate::support::data::insert;
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::Server;
+use crate::support::vault::Vault;
 
 /// A document whose field `v` is there twice, with a name that is empty.
 const TWICE: [u8; 30] =

@@ -3,13 +3,6 @@
 
 use std::time::Duration;
 
-use crate::support::compare::{CompareOptions, compare};
-use crate::support::link::{Link, LinkOptions};
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::{ReplicaSet, Server, ServerOptions};
-use crate::support::vault::{Vault, assert_same, documents, insert, numbered, only, snapshot, with_manifest};
-use crate::support::zoo::raw::{Raw, string};
-use crate::support::zoo::{self, ZooOptions};
 use bson::spec::BinarySubtype;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, rawdoc};
 use bsonvault::engine::Tuning;
@@ -20,6 +13,15 @@ use futures::TryStreamExt as _;
 use mongodb::Database;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::support::compare::{CompareOptions, compare};
+use crate::support::data::{assert_same, documents, insert, numbered, only, snapshot};
+use crate::support::link::{Link, LinkOptions};
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::{ReplicaSet, Server, ServerOptions};
+use crate::support::vault::{Vault, with_manifest};
+use crate::support::zoo::raw::{Raw, string};
+use crate::support::zoo::{self, ZooOptions};
 
 #[tokio::test]
 async fn one_of_everything_comes_back_and_replaces_what_stands_there() {
@@ -522,7 +524,7 @@ async fn a_broken_network_and_lost_replies_leave_neither_gaps_nor_errors() {
             target.fail_command(doc! { "times": 2 }, data).await;
             vault.import(&backup, &target.uri()).await.unwrap();
         }
-        target.fail_command("off", doc! { "failCommands": ["insert"], "errorCode": 1 }).await;
+        target.fail_no_more().await;
         assert_same(&a, &b, CompareOptions::default()).await;
     }
 
@@ -647,7 +649,7 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
         assert!(error.to_string().contains("the target is as it was"), "{command}: {error}");
         assert_eq!(b.database("stop").list_collection_names().await.unwrap(), Vec::<String>::new(), "{command}");
         assert!(begun.elapsed() < Duration::from_secs(3), "{command} was waited for");
-        target.fail_command("off", doc! { "failCommands": ["insert"], "errorCode": 1 }).await;
+        target.fail_no_more().await;
         // What the server was held up with it may do all the same; the next import removes what comes of that.
         let held =
             doc! { "aggregate": 1, "pipeline": [{ "$currentOp": {} }, { "$match": { "appName": "bsonvault" } }], "cursor": {} };

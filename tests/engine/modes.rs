@@ -3,11 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::backups::{matching, without};
-use crate::support::cli::Cli;
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::{Server, ServerOptions};
-use crate::support::vault::{Vault, documents, insert, numbered, snapshot, with_manifest};
 use bson::raw::cstr;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::engine::import::{ImportMode, ImportOptions, ImportReport, IndexMode};
@@ -16,6 +11,12 @@ use bsonvault::format::manifest::LeftOut;
 use bsonvault::names::NamespaceRename;
 use bsonvault::repository::catalog::Backup;
 use mongodb::Database;
+
+use crate::support::cli::Cli;
+use crate::support::data::{documents, insert, numbered, snapshot};
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::{Server, ServerOptions};
+use crate::support::vault::{Vault, matching, with_manifest, without};
 
 const QUICK: Duration = Duration::from_millis(60);
 
@@ -302,7 +303,7 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    target.fail_no_more().await;
     assert!(merged().await < 30_000);
     // Any import into that database finishes it, whatever else it does.
     let other = options(|o| (o.filter, o.lease) = (matching(&["d.other"]), None));
@@ -437,7 +438,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
         if refuses {
             insert(&d, "u", [doc! { "_id": "other", "u": 2 }]).await;
         }
-        server.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        server.fail_no_more().await;
         let next = options(|o| (o.allow_same, o.filter, o.lease) = (true, matching(&["d.other"]), None));
         vault.run(&backup, &server.uri(), &next).await.unwrap();
         let mut there: Vec<Document> =
@@ -1024,7 +1025,7 @@ async fn what_was_kept_is_put_back_whole() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        target.fail_no_more().await;
         cli.json(&["import", "--cleanup"]).await;
         match arguments.len() {
             2 => assert_eq!(shown(&b).await, first),
@@ -1043,7 +1044,7 @@ async fn what_was_kept_is_put_back_whole() {
     }
     c.insert_one(doc! { "_id": "between" }).await.unwrap();
     let imported = crate::support::cli::finish(child).await;
-    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    target.fail_no_more().await;
     assert_eq!((imported.code, documents(&to, "c").await.len()), (Some(0), 40), "{imported:?}");
     let mut between = Vec::new();
     for name in to.list_collection_names().await.unwrap().iter().filter(|name| name.starts_with("bsonvault.kept.")) {

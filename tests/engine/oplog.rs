@@ -4,10 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::backups::{Vault, at, at_for, content, divided, entries, fill, fill_large, on, walk, without_oplog};
-use crate::support::bank::{Bank, BankOptions};
-use crate::support::link::{Link, LinkOptions};
-use crate::support::server::{Server, ServerOptions};
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
@@ -19,11 +15,18 @@ use futures::TryStreamExt as _;
 use mongodb::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::bank::{Bank, BankOptions};
+use crate::support::data::{content, fill, insert, numbered};
+use crate::support::files::inside;
+use crate::support::link::{Link, LinkOptions};
+use crate::support::server::{Server, ServerOptions, without_oplog};
+use crate::support::vault::{Vault, at, at_for, divided, on};
+
 /// The documents of these segments, in order.
 async fn documents(vault: &Vault, report: &BackupReport, segments: &[Segment]) -> Vec<RawDocumentBuf> {
     let mut documents = Vec::new();
     for segment in segments {
-        let bytes = vault.store().place(&report.name).get(&segment.object.key).await.unwrap();
+        let bytes = vault.repository().place(&report.name).get(&segment.object.key).await.unwrap();
         let raw = zstd::stream::decode_all(&bytes[..]).unwrap();
         documents.extend(Documents::of(&raw).map(|d| RawDocumentBuf::from_bytes(d.unwrap().to_vec()).unwrap()));
     }
@@ -91,12 +94,12 @@ async fn a_quick_backup_keeps_no_slice() {
     let bank = Bank::start(&client, BankOptions { db: "quick".to_owned(), ..BankOptions::default() }).await;
     bank.wait_for(5, 5).await;
     let vault = Vault::new();
-    let report = vault.backup(&server.uri(), &on("quick")).await.unwrap();
+    let report = vault.take(&server.uri(), &on("quick")).await.unwrap();
     bank.stop().await;
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
     assert_eq!((&report.manifest.oplog, report.manifest.consistency.to), (&None, None));
     vault.contents(&report).await;
-    let stored = walk(&vault.directory.path().join(report.name.as_str()));
+    let stored = inside(&vault.directory.path().join(report.name.as_str()));
     assert!(!stored.iter().any(|f| f.to_string_lossy().contains("oplog")), "{stored:?}");
     assert!(vault.cx.progress.take_notes().is_empty());
 }
@@ -107,11 +110,11 @@ async fn a_history_that_is_too_short_is_made_up_for_by_the_oplog() {
     let client = server.client().await;
     let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), ..BankOptions::default() }).await;
     let others = Bank::start(&client, BankOptions { db: "elsewhere".to_owned(), seed: 2, ..BankOptions::default() }).await;
-    fill_large(&client.database("short"), "large", 12_000).await;
+    insert(&client.database("short"), "large", numbered(12_000)).await;
     let slow = doc! { "failCommands": ["getMore"], "namespace": "short.large", "blockConnection": true, "blockTimeMS": 4000 };
     server.fail_command(doc! { "times": 2 }, slow).await;
     let vault = Vault::new();
-    let report = vault.backup(&server.uri(), &divided("short", u64::MAX)).await.unwrap();
+    let report = vault.take(&server.uri(), &divided("short", u64::MAX)).await.unwrap();
     bank.wait_for(3, 3).await;
     bank.stop().await;
     others.stop().await;
@@ -135,7 +138,7 @@ async fn a_collection_renamed_and_made_anew_while_it_is_read_is_read_on() {
     let client = server.client().await;
     for (moment, name) in [("find", "before"), ("getMore", "during")] {
         let database = client.database(name);
-        fill_large(&database, "log", 10_000).await;
+        insert(&database, "log", numbered(10_000)).await;
         let expected = content(&database, "log").await;
         let vault = Vault::new();
         let report = at((&server, &server.uri()), (moment, &format!("{name}.log")), &vault, &divided(name, u64::MAX), async {
@@ -160,7 +163,7 @@ async fn a_collection_that_moves_again_and_again_is_found_by_every_cursor() {
     let server = Server::replica_set("restless").await;
     let client = server.client().await;
     let database = client.database("restless");
-    fill_large(&database, "name0", 12_000).await;
+    insert(&database, "name0", numbered(12_000)).await;
     let expected = content(&database, "name0").await;
     let stop = CancellationToken::new();
     let renaming = tokio::spawn({
@@ -178,7 +181,7 @@ async fn a_collection_that_moves_again_and_again_is_found_by_every_cursor() {
     });
     server.fail_command("alwaysOn", doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 150 }).await;
     let vault = Vault::new();
-    let report = vault.backup(&server.uri(), &divided("restless", 1_500_000)).await.unwrap();
+    let report = vault.take(&server.uri(), &divided("restless", 1_500_000)).await.unwrap();
     stop.cancel();
     renaming.await.unwrap();
     let contents = vault.contents(&report).await;
@@ -193,7 +196,7 @@ async fn a_collection_dropped_or_replaced_while_it_is_read_is_left_out_and_in_th
     let client = server.client().await;
     let database = client.database("dropped");
     for name in ["kept", "going", "report"] {
-        fill_large(&database, name, 10_000).await;
+        insert(&database, name, numbered(10_000)).await;
     }
     let vault = Vault::new();
     let report = at((&server, &server.uri()), ("find", "dropped.report"), &vault, &divided("dropped", u64::MAX), async {
@@ -227,7 +230,7 @@ async fn a_collection_altered_before_it_is_read_is_read_without_the_snapshot() {
     let server = Server::replica_set("altered").await;
     let client = server.client().await;
     let database = client.database("altered");
-    fill_large(&database, "c", 2_000).await;
+    insert(&database, "c", numbered(2_000)).await;
     let vault = Vault::new();
     let report = at((&server, &server.uri()), ("find", "altered.c"), &vault, &divided("altered", u64::MAX), async {
         let rename = |from: &str, to: &str| doc! { "renameCollection": format!("altered.{from}"), "to": format!("altered.{to}") };
@@ -263,7 +266,7 @@ async fn a_capped_collection_that_is_written_to_needs_the_slice_and_a_quiet_one_
     let (_, kept) = proven_slice(&client, &vault, &report, &["capped"]).await;
     assert_eq!(kept.last().unwrap().get_document("o").unwrap().get_i32("_id").unwrap(), 5000);
 
-    let report = vault.backup(&server.uri(), &on("capped")).await.unwrap();
+    let report = vault.take(&server.uri(), &on("capped")).await.unwrap();
     let consistency = &report.manifest.consistency;
     assert_eq!((consistency.kind, consistency.exceptions.len()), (ConsistencyKind::Snapshot, 0));
 }
@@ -273,7 +276,7 @@ async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
     let server = Server::start(short_history("cut")).await;
     let client = server.client().await;
     let bank = Bank::start(&client, BankOptions { db: "cut".to_owned(), ddl: true, ..BankOptions::default() }).await;
-    fill_large(&client.database("cut"), "large", 10_000).await;
+    insert(&client.database("cut"), "large", numbered(10_000)).await;
     let link = Link::to(
         server.port(),
         LinkOptions {
@@ -287,7 +290,7 @@ async fn a_connection_that_breaks_again_and_again_loses_nothing_of_the_slice() {
     let vault = Vault::new();
     let uri = server.uri_through(link.port());
     let options = BackupOptions { tuning: Tuning { readers: Some(2), ..Tuning::default() }, ..on("cut") };
-    let report = vault.backup(&uri, &options).await.unwrap();
+    let report = vault.take(&uri, &options).await.unwrap();
     bank.stop().await;
     assert!(link.cuts() > 4, "{} cuts", link.cuts());
     vault.contents(&report).await;
@@ -300,14 +303,13 @@ async fn a_piece_of_the_slice_that_breaks_in_the_middle_goes_on_where_it_was() {
     let server = Server::uncompressed("piece").await;
     let client = server.client().await;
     let database = client.database("piece");
-    fill_large(&database, "large", 16_000).await;
+    insert(&database, "large", numbered(16_000)).await;
     let broken = doc! { "failCommands": ["getMore"], "namespace": "local.oplog.rs", "closeConnection": true };
-    let set = doc! { "configureFailPoint": "failCommand", "mode": { "times": 2 }, "data": broken };
-    let before = entries(&server.admin(set).await.unwrap());
+    let before = server.fail_command(doc! { "times": 2 }, broken).await;
     let link = Link::to(server.port(), LinkOptions { mbit: Some(40.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("piece", u64::MAX));
-    let backup = vault.backup(&uri, &options);
+    let backup = vault.take(&uri, &options);
     let change = async {
         while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -319,8 +321,7 @@ async fn a_piece_of_the_slice_that_breaks_in_the_middle_goes_on_where_it_was() {
     };
     let (report, ()) = tokio::join!(backup, change);
     let report = report.unwrap();
-    let off = server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
-    assert_eq!(entries(&off) - before, 2, "the slice was not interrupted");
+    assert_eq!(server.fail_no_more().await - before, 2, "the slice was not interrupted");
     vault.contents(&report).await;
     let (slice, _) = proven_slice(&client, &vault, &report, &["piece"]).await;
     assert!(slice.documents > 20_000, "{slice:?}");
@@ -338,7 +339,7 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
     options.extra_args = ["--oplogSize", "1", "--syncdelay", "1"].map(str::to_owned).to_vec();
     let server = Server::start(options).await;
     let client = server.client().await;
-    fill_large(&client.database("rolled"), "c", 12_000).await;
+    insert(&client.database("rolled"), "c", numbered(12_000)).await;
     let elsewhere = client.database("elsewhere").collection::<Document>("c");
     let link = Link::to(server.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
     let vault = Vault::new();
@@ -346,7 +347,7 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
     // As if the history were over as soon as reading begins.
     let lost = doc! { "failCommands": ["find"], "namespace": "rolled.c", "errorCode": 239, "appName": "bsonvault" };
     server.fail_command(doc! { "times": 1 }, lost).await;
-    let backup = vault.backup(&uri, &options);
+    let backup = vault.take(&uri, &options);
     let change = async {
         while !vault.cx.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -358,7 +359,7 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
         while oldest(&client).await <= now {
             elsewhere.insert_many((0..500).map(|_| doc! { "pad": "x".repeat(1000) })).await.unwrap();
         }
-        server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+        server.fail_no_more().await;
     };
     let both = async { tokio::join!(backup, change) };
     let (result, ()) = tokio::time::timeout(Duration::from_secs(120), both).await.unwrap();
@@ -372,11 +373,11 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
 #[tokio::test]
 async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
     let server = Server::uncompressed("unneeded").await;
-    fill_large(&server.client().await.database("unneeded"), "c", 24_000).await;
+    insert(&server.client().await.database("unneeded"), "c", numbered(24_000)).await;
     let link = Link::to(server.port(), LinkOptions { mbit: Some(30.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("unneeded", u64::MAX));
-    let backup = vault.backup(&uri, &options);
+    let backup = vault.take(&uri, &options);
     let change = async {
         while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -462,7 +463,7 @@ async fn a_login_without_the_right_to_the_oplog_is_told_so() {
     let (server, uri) = without_oplog("denied", &[]).await;
     fill(&server.client().await.database("denied"), "c", (0..10).map(Bson::Int32)).await;
     let vault = Vault::new();
-    let report = vault.backup(&uri, &on("denied")).await.unwrap();
+    let report = vault.take(&uri, &on("denied")).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
     let notes = vault.cx.progress.take_notes();
     assert!(notes.len() == 1 && notes[0].contains("the oplog cannot be kept"), "{notes:?}");
@@ -481,7 +482,7 @@ async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
     let server = Server::uncompressed("unreplayable").await;
     let client = server.client().await;
     let database = client.database("unreplayable");
-    fill_large(&database, "large", 24_000).await;
+    insert(&database, "large", numbered(24_000)).await;
     database.run_command(doc! { "create": "capped", "capped": true, "size": 100_000 }).await.unwrap();
     fill(&database, "capped", (0..200).map(Bson::Int32)).await;
     let lost = doc! { "failCommands": ["find"], "namespace": "unreplayable.large", "errorCode": 239, "appName": "bsonvault" };
@@ -489,7 +490,7 @@ async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
     let link = Link::to(server.port(), LinkOptions { mbit: Some(60.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("unreplayable", u64::MAX));
-    let backup = vault.backup(&uri, &options);
+    let backup = vault.take(&uri, &options);
     let change = async {
         // The small collection is read by then.
         while vault.cx.progress.view().sums().0 < 300 {

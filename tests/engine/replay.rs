@@ -5,14 +5,15 @@ mod faults;
 mod slice;
 mod work;
 
-use crate::support::server::{Server, ServerOptions};
-use crate::support::zoo::{self, ZooOptions};
 use bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use slice::Slice;
 use work::Work;
+
+use crate::support::server::{Server, ServerOptions};
+use crate::support::zoo::{self, ZooOptions};
 
 #[tokio::test]
 async fn all_that_can_be_done_to_collections_and_documents_is_followed() {

@@ -4,38 +4,36 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::backups::{content, divided, fill_large, walk, without};
-use crate::support::bank::{self, Bank, BankOptions};
-use crate::support::compare::CompareOptions;
-use crate::support::link::{Link, LinkOptions};
-use crate::support::server::{Server, ServerOptions};
-use crate::support::vault::{Vault, assert_same, insert, numbered};
 use bson::{DateTime, Document, RawDocumentBuf, Timestamp, doc};
-use bsonvault::engine::backup::{self, BackupOptions};
+use bsonvault::engine::backup::BackupOptions;
 use bsonvault::engine::import::ImportOptions;
 use bsonvault::engine::test_restore::{self, TestRestoreOptions};
-use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::checks::CheckKind;
 use bsonvault::format::digest::Content;
 use bsonvault::format::manifest::{CollectionKind, ConsistencyKind};
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::names::NamespaceRename;
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::catalog::Backup;
 use futures::TryStreamExt as _;
 use mongodb::Database;
+
+use crate::support::bank::{self, Bank, BankOptions};
+use crate::support::compare::CompareOptions;
+use crate::support::data::{assert_same, content, insert, numbered};
+use crate::support::files::inside;
+use crate::support::link::{Link, LinkOptions};
+use crate::support::server::{Server, ServerOptions};
+use crate::support::vault::{Vault, divided, verified, without};
 
 /// Takes a backup over a slow link while writers are at work, as if the history were over as soon as `large` is read.
 async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &str, mbit: f64) -> Backup {
     let lost = doc! { "failCommands": ["find"], "namespace": large, "errorCode": 239 };
     server.fail_command(doc! { "times": 1 }, lost).await;
     let link = Link::to(server.port(), LinkOptions { mbit: Some(mbit), ..LinkOptions::default() });
-    let store = Repository::open(vault.directory.path().to_str().unwrap()).unwrap();
-    let uri = MongoUri::parse(Role::Source, &server.uri_through(link.port())).unwrap();
-    let report = backup::run(&uri, &store, options, &vault.cx).await.unwrap();
+    let report = vault.take(&server.uri_through(link.port()), options).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);
-    Catalog::new(store).find(report.name.as_str()).await.unwrap()
+    vault.find(&report.name).await
 }
 
 /// What the source held at this time.
@@ -57,7 +55,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     let client = server.client().await;
     let database = client.database("moment");
     let bank = Bank::start(&client, BankOptions { db: "moment".to_owned(), ..BankOptions::default() }).await;
-    fill_large(&database, "large", 30_000).await;
+    insert(&database, "large", numbered(30_000)).await;
     let changing = tokio::spawn({
         let large = database.collection::<Document>("large");
         async move {
@@ -73,7 +71,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large", 120.0).await;
     bank.wait_for(2, 2).await;
     // Entries of the slice are no documents.
-    let verified = verify::run(&backup, &VerifyOptions { deep: true }, &vault.cx).await.unwrap();
+    let verified = verified(&backup, true).await;
     assert!(verified.is_sound() && backup.manifest.oplog.as_ref().unwrap().content().documents > 50, "{verified:?}");
     assert_eq!(verified.documents, backup.manifest.totals.documents);
     let report = vault.run(&backup, &target.uri(), &ImportOptions::default()).await.unwrap();
@@ -140,10 +138,10 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     assert_eq!(names().await, ["report", "tmp.agg_out.mine"]);
 
     // With the oplog: one is filled further and takes its place within the slice, the other one never does.
-    fill_large(&database, "large", 10_000).await;
+    insert(&database, "large", numbered(10_000)).await;
     let finish = async {
         // The listing stands once its journal does.
-        while !walk(vault.directory.path()).iter().any(|backup| backup.join("resume.00000.json").exists()) {
+        while !inside(vault.directory.path()).iter().any(|backup| backup.join("resume.00000.json").exists()) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         insert(&database, RENAMED, (300..400).map(|i| doc! { "_id": i, "of": RENAMED })).await;
@@ -206,7 +204,7 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
     let (server, target) = tokio::join!(Server::uncompressed("ddl"), Server::replica_set("ddl_target"));
     let client = server.client().await;
     let database = client.database("ddl");
-    fill_large(&database, "large", 30_000).await;
+    insert(&database, "large", numbered(30_000)).await;
     insert(&database, "log", (0..1000).map(|i| doc! { "_id": i, "unique": i })).await;
     insert(&database, "log", [doc! { "_id": "twin", "unique": 1 }]).await;
     insert(&database, "gone", numbered(10)).await;
@@ -277,7 +275,7 @@ async fn a_target_whose_login_may_not_replay_is_told_so_before_anything_is_writt
     let auth = ServerOptions { auth: true, ..ServerOptions::default() };
     let (server, target) = tokio::join!(Server::uncompressed("rights"), Server::start(auth));
     let client = server.client().await;
-    fill_large(&client.database("rights"), "large", 3000).await;
+    insert(&client.database("rights"), "large", numbered(3000)).await;
     let vault = Vault::new();
     let backup = taken(&vault, &server, &divided("rights", u64::MAX), "rights.large", 120.0).await;
     let roles = [doc! { "role": "readWrite", "db": "rights" }, doc! { "role": "dbAdmin", "db": "rights" }];

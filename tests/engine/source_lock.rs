@@ -5,25 +5,26 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::support::backups::{Vault, fill, fill_large, on};
-use crate::support::cli::{Cli, Output, finish};
-use crate::support::server::Server;
 use bson::doc;
 use bsonvault::clock;
 use bsonvault::context::Context;
 use bsonvault::engine::backup::{self, BackupOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Catalog, State};
+use bsonvault::repository::catalog::State;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+
+use crate::support::cli::{Cli, Output, finish};
+use crate::support::data::{fill, insert, numbered};
+use crate::support::server::Server;
+use crate::support::vault::{Vault, catalog, on};
 
 /// A source whose backup takes so many milliseconds, at least.
 async fn slow_source(server: &Server, milliseconds: i32) {
     let database = server.client().await.database("d");
     for number in 0..8 {
-        fill_large(&database, &format!("c{number}"), 1000).await;
+        insert(&database, &format!("c{number}"), numbered(1000)).await;
     }
     // The largest is looked at before a backup says that it runs; this one is only read.
     fill(&database, "slow", [bson::Bson::Int32(1)]).await;
@@ -33,10 +34,6 @@ async fn slow_source(server: &Server, milliseconds: i32) {
 async fn slow_down(server: &Server, milliseconds: i32) {
     let slow = doc! { "failCommands": ["find"], "namespace": "d.slow", "blockConnection": true, "blockTimeMS": milliseconds };
     server.fail_command("alwaysOn", slow).await;
-}
-
-async fn full_speed(server: &Server) {
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
 }
 
 fn directories(cli: &Cli) -> Vec<PathBuf> {
@@ -79,7 +76,7 @@ fn kill(mut child: Child) {
 async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
     let (server, other) = tokio::join!(Server::replica_set("turns"), Server::standalone());
     slow_source(&server, 6000).await;
-    fill_large(&other.client().await.database("d"), "c", 1000).await;
+    insert(&other.client().await.database("d"), "c", numbered(1000)).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let mut first = cli.spawn(&["backup"]);
     let progress = decided(&cli, &mut first).await;
@@ -105,7 +102,7 @@ async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
         assert_eq!(cli.run(&args).await.code, Some(0), "{args:?}");
     }
     assert_eq!(finish(first).await.code, Some(0));
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert_eq!(cli.run(&["backup"]).await.code, Some(0));
     let listed = cli.json(&["list"]).await;
     let states: Vec<_> = listed["backups"].as_array().unwrap().iter().map(|b| b["state"].as_str().unwrap()).collect();
@@ -127,7 +124,7 @@ async fn of_two_that_begin_at_once_one_goes_on() {
         assert_eq!((done, busy), (1, 1), "{ended:?}");
         assert_eq!(directories(&cli).len(), round, "the one that gave way left something");
     }
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert_eq!(cli.run(&["backup", "--source", &alias]).await.code, Some(0));
 }
 
@@ -140,7 +137,7 @@ async fn of_many_that_begin_at_once_one_goes_on() {
     for _ in 0..3 {
         let all = (0..8).map(|n| {
             let uri = MongoUri::parse(Role::Source, &uris[n % 2]).unwrap();
-            let (store, options) = (vault.store(), BackupOptions { job: Some(format!("job-{n}")), ..on("d") });
+            let (store, options) = (vault.repository(), BackupOptions { job: Some(format!("job-{n}")), ..on("d") });
             tokio::task::spawn_blocking(move || {
                 let cx = Context::default();
                 tokio::runtime::Handle::current().block_on(backup::run(&uri, &store, &options, &cx))
@@ -155,7 +152,7 @@ async fn of_many_that_begin_at_once_one_goes_on() {
             assert!(error.job_id().is_some_and(|job| job.starts_with("job-")), "{error:?}");
         }
     }
-    assert_eq!(crate::support::backups::walk(vault.directory.path()).len(), 3);
+    assert_eq!(crate::support::files::inside(vault.directory.path()).len(), 3);
 }
 
 #[tokio::test]
@@ -163,7 +160,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     let server = Server::replica_set("killed").await;
     slow_source(&server, 10_000).await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
-    let catalog = Catalog::new(Repository::open(cli.dir().join("backups").to_str().unwrap()).unwrap());
+    let catalog = catalog(&cli.dir().join("backups"));
     let mut child = cli.spawn(&["backup"]);
     decided(&cli, &mut child).await;
     let hosts = [server.host()];
@@ -184,7 +181,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
 
     assert!(backup::running(&catalog, &hosts, clock::now()).await.unwrap().is_none());
     assert!(matches!(catalog.list(clock::now()).await.unwrap()[0].state, State::Incomplete));
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert_eq!(cli.run(&["backup"]).await.code, Some(0));
 
     // What is resumed keeps others waiting, and waits for others.
@@ -206,7 +203,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     };
     assert_eq!(states(&cli.json(&["list"]).await), ["complete", "incomplete", "running"]);
     kill(other);
-    full_speed(&server).await;
+    server.fail_no_more().await;
     assert_eq!(cli.run(&["backup", "--resume", name.as_str()]).await.code, Some(0));
     let clean = cli.json(&["clean", "--incomplete"]).await;
     assert_eq!(clean["deleted"].as_array().unwrap().len(), 1, "{clean}");
@@ -216,7 +213,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
 #[tokio::test]
 async fn a_backup_of_another_machine_counts_by_its_heartbeat() {
     let root = tempfile::tempdir().unwrap();
-    let catalog = Catalog::new(Repository::open(root.path().to_str().unwrap()).unwrap());
+    let catalog = catalog(root.path());
     let now = clock::now();
     let put = |name: &str, host: &str, age: i64, more: Value| {
         let at = now - TimeDelta::seconds(age);

@@ -5,13 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
-use crate::support::backups::matching;
-use crate::support::cli::Cli;
-use crate::support::compare::CompareOptions;
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::{ReplicaSet, Server, ServerOptions};
-use crate::support::vault::{Vault, assert_same, documents, insert, numbered, only, with_manifest};
-use crate::support::zoo::{self, ZooOptions};
 use bson::{DateTime, Document, doc, rawdoc};
 use bsonvault::engine::import::{ImportMode, ImportOptions, IndexMode};
 use bsonvault::error::ErrorKind;
@@ -21,6 +14,14 @@ use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::support::cli::Cli;
+use crate::support::compare::CompareOptions;
+use crate::support::data::{assert_same, documents, insert, numbered, only};
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::{ReplicaSet, Server, ServerOptions};
+use crate::support::vault::{Vault, matching, with_manifest};
+use crate::support::zoo::{self, ZooOptions};
 
 /// Every command that an import may send, for failing them.
 const COMMANDS: [&str; 17] = [
@@ -190,7 +191,7 @@ async fn whichever_command_fails_every_collection_is_the_old_one_or_the_new_one(
         let fail = doc! { "failCommands": COMMANDS.to_vec(), "errorCode": 8, "appName": "bsonvault" };
         scene.target.fail_command(doc! { "skip": n }, fail).await;
         let result = scene.vault.run(&scene.backup, &scene.target.uri(), &quick()).await;
-        scene.target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        scene.target.fail_no_more().await;
         let found = scene.states().await;
         assert_old_or_new(&found, &scene.old, &scene.new, &when);
         let error = match result {
@@ -359,7 +360,7 @@ async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+        target.fail_no_more().await;
         let checked = cli.json(&["check"]).await.to_string();
         assert!(checked.contains("at work in") || checked.contains("--cleanup"), "{checked}");
         let left = standing().await;
@@ -584,7 +585,7 @@ async fn what_was_decided_is_finished_however_many_imports_fail_to() {
         let error = vault.run(&backup, &target.uri(), &small).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error}");
     }
-    target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+    target.fail_no_more().await;
     vault.run(&backup, &target.uri(), &small).await.unwrap();
     for database in ["one", "two"] {
         assert_eq!(states(&b.database(database)).await, states(&a.database(database)).await, "{database}");
@@ -599,7 +600,7 @@ async fn a_time_series_is_whole_though_the_reply_of_any_create_is_lost() {
         scene.target.fail_command(doc! { "skip": n }, data).await;
         let passing = async {
             tokio::time::sleep(Duration::from_millis(900)).await;
-            scene.target.fail_command("off", doc! { "failCommands": ["find"], "errorCode": 8 }).await;
+            scene.target.fail_no_more().await;
         };
         let when = format!("from create {n} on");
         tokio::join!(scene.import_and_check(&when), passing);

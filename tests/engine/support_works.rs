@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bson::{Document, doc};
+use mongodb::Client;
+
 use crate::support::bank::{self, Bank, BankOptions};
 use crate::support::cli::Cli;
 use crate::support::compare::{CompareOptions, compare, of_any_version};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use crate::support::zoo::{self, ZooOptions};
-use bson::{Document, doc};
-use mongodb::Client;
 
 #[tokio::test]
 async fn a_server_keeps_its_data_when_killed_and_restarted() {

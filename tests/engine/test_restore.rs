@@ -3,11 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::cli::{Cli, finish};
-use crate::support::on_disk::OnDisk as _;
-use crate::support::server::{Server, ServerOptions};
-use crate::support::vault::{Vault, insert, numbered, snapshot, with_manifest};
-use crate::support::zoo::{self, ZooOptions};
 use bson::{Document, doc, rawdoc};
 use bsonvault::context::Context;
 use bsonvault::engine::record;
@@ -20,6 +15,13 @@ use bsonvault::format::manifest::RawValue;
 use bsonvault::mongo::{MongoUri, Role};
 use bsonvault::repository::catalog::Backup;
 use mongodb::Client;
+
+use crate::support::cli::{Cli, finish};
+use crate::support::data::{insert, numbered, snapshot};
+use crate::support::on_disk::OnDisk as _;
+use crate::support::server::{Server, ServerOptions};
+use crate::support::vault::{Vault, with_manifest};
+use crate::support::zoo::{self, ZooOptions};
 
 async fn run(backup: &Backup, target: &Server, options: &TestRestoreOptions) -> Result<TestRestoreReport, Error> {
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();

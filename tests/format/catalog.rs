@@ -4,22 +4,17 @@ use bson::rawdoc;
 use bsonvault::error::ErrorKind;
 use bsonvault::format::heartbeat::Heartbeat;
 use bsonvault::format::key;
-use bsonvault::repository::Repository;
-use bsonvault::repository::backend::Objects;
-use bsonvault::repository::catalog::{Catalog, State};
+use bsonvault::repository::catalog::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::{TempDir, tempdir};
 
 use crate::support::archive::{self, Given, Shape, started};
+use crate::support::vault::{catalog, store};
 
 async fn write(root: &TempDir, name: &str) {
-    let store = Objects::open(root.path().join(name).to_str().unwrap()).unwrap();
+    let store = store(&root.path().join(name));
     let documents = vec![rawdoc! { "_id": 1 }.into_bytes()];
     archive::write(&store, &[Given::new("d", "c", documents)], Shape::of(60, 1000)).await.unwrap();
-}
-
-fn catalog(root: &TempDir) -> Catalog {
-    Catalog::new(Repository::open(root.path().to_str().unwrap()).unwrap())
 }
 
 fn file(root: &TempDir, path: &str, bytes: impl AsRef<[u8]>) {
@@ -71,7 +66,7 @@ async fn each_directory_is_listed_as_what_it_is_newest_first() {
     file(&root, "dump/d/c.metadata.json", "x");
     std::fs::create_dir(root.path().join("empty")).unwrap();
 
-    let found = catalog(&root).list(now).await.unwrap();
+    let found = catalog(root.path()).list(now).await.unwrap();
     let listed: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.state.label())).collect();
     assert_eq!(
         listed,
@@ -96,7 +91,7 @@ async fn each_directory_is_listed_as_what_it_is_newest_first() {
 #[tokio::test]
 async fn a_store_that_does_not_exist_yet_has_no_backups() {
     let root = tempdir().unwrap();
-    let catalog = Catalog::new(Repository::open(root.path().join("later").to_str().unwrap()).unwrap());
+    let catalog = catalog(&root.path().join("later"));
     assert!(catalog.list(started()).await.unwrap().is_empty());
 }
 
@@ -104,7 +99,7 @@ async fn a_store_that_does_not_exist_yet_has_no_backups() {
 async fn a_backup_is_found_by_name_and_by_path() {
     let root = tempdir().unwrap();
     write(&root, "one").await;
-    let catalog = catalog(&root);
+    let catalog = catalog(root.path());
     let path = root.path().join("one").display().to_string();
     for asked in ["one", path.as_str(), &format!("{path}/"), &format!("{path}/../one")] {
         let backup = catalog.find(asked).await.unwrap();
@@ -118,7 +113,7 @@ async fn what_is_not_there_is_said_in_the_words_that_users_know() {
     let root = tempdir().unwrap();
     file(&root, "photos/holiday.jpg", "x");
     let here = root.path().display().to_string();
-    let catalog = catalog(&root);
+    let catalog = catalog(root.path());
     for asked in [
         "nothing",
         "photos",
@@ -142,7 +137,7 @@ async fn a_backup_that_was_never_completed_is_refused() {
     let root = tempdir().unwrap();
     file(&root, "crashed/d/c.00000.bson.zst", "x");
     file(&root, "going/progress.json", progress(started()));
-    let catalog = catalog(&root);
+    let catalog = catalog(root.path());
     let error = catalog.find("crashed").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let message = "crashed has no manifest.json, so it was never completed: it is still running, or a crash left it";
@@ -157,7 +152,7 @@ async fn a_manifest_that_cannot_be_used_says_why_and_where() {
     write(&root, "newer").await;
     let manifest = std::fs::read_to_string(root.path().join("newer/manifest.json")).unwrap();
     file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 4,", 1));
-    let error = catalog(&root).find("newer").await.unwrap_err();
+    let error = catalog(root.path()).find("newer").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     let here = root.path().join("newer").display().to_string();
     assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 4, and this program reads up to 3"));
@@ -166,6 +161,6 @@ async fn a_manifest_that_cannot_be_used_says_why_and_where() {
     std::fs::remove_file(root.path().join("newer").join(key::MANIFEST)).unwrap();
     let large = std::fs::File::create(root.path().join("newer").join(key::MANIFEST)).unwrap();
     large.set_len(1 << 40).unwrap();
-    let error = catalog(&root).find("newer").await.unwrap_err();
+    let error = catalog(root.path()).find("newer").await.unwrap_err();
     assert!(error.to_string().contains("more than the limit"), "{error}");
 }

@@ -10,12 +10,12 @@ use bsonvault::format::digest::{ContentDigest, Sha256Hex};
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::repository::Repository;
-use bsonvault::repository::backend::Objects;
 use bsonvault::repository::catalog::{Backup, Catalog};
 use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::support::archive::{self, Given, Shape};
+use crate::support::vault::{store, verified};
 
 struct Kept {
     directory: TempDir,
@@ -25,13 +25,13 @@ struct Kept {
 impl Kept {
     async fn of(given: &[Given], shape: Shape) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
+        let store = store(directory.path());
         let manifest = archive::write(&store, given, shape).await.unwrap();
         Self { directory, backup: Backup { store, manifest } }
     }
 
     async fn verify(&self, deep: bool) -> VerifyReport {
-        verify::run(&self.backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
+        verified(&self.backup, deep).await
     }
 
     fn path(&self, key: &str) -> std::path::PathBuf {
@@ -176,7 +176,7 @@ async fn a_broken_document_under_right_digests_is_found_by_decoding() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_of_the_oplog_slice_is_found() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
+    let store = store(directory.path());
     let entry = rawdoc! { "op": "i", "ns": "d.c", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) }.into_bytes();
     let shape = Shape::of(60, 1000);
     let manifest = archive::write_with_oplog(&store, &[Given::new("d", "c", documents(3))], &[entry], shape).await.unwrap();
@@ -211,7 +211,7 @@ async fn an_entry_that_cannot_be_of_the_slice_is_found_by_decoding() {
         (vec![nameless], "document 0 of oplog.00000.bson.zst: an oplog entry has no `ts` or no `op`"),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
+        let store = store(directory.path());
         let manifest = archive::write_with_oplog(&store, &[], &entries, Shape::of(1000, 1000)).await.unwrap();
         let kept = Kept { directory, backup: Backup { store, manifest } };
         assert!(kept.verify(false).await.is_sound());
@@ -288,11 +288,11 @@ async fn a_verification_stops_when_it_is_told_to() {
 #[tokio::test]
 async fn a_renamed_backup_is_sound_under_its_new_name() {
     let root = tempfile::tempdir().unwrap();
-    let store = Objects::open(root.path().to_str().unwrap()).unwrap();
+    let store = store(root.path());
     archive::write(&store.below("one"), &[Given::new("d", "c", documents(3))], Shape::of(60, 1000)).await.unwrap();
     std::fs::rename(root.path().join("one"), root.path().join("two")).unwrap();
     let backup = Catalog::new(Repository::of(store)).find("two").await.unwrap();
-    let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
+    let report = verified(&backup, true).await;
     assert!(report.is_sound());
     assert!(Path::new(&report.location).ends_with("two") && report.name.starts_with("atlas-backup-"));
 }

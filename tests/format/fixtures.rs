@@ -1,32 +1,22 @@
 //! Backups that were written once and must be readable for good, and damaged ones with the message that each must give.
 
-use std::path::{Path, PathBuf};
-
-use bsonvault::context::Context;
-use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::catalog::Backup;
 
-fn fixtures(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(part)
-}
-
-fn catalog(directory: &Path) -> Catalog {
-    Catalog::new(Repository::open(directory.to_str().unwrap()).unwrap())
-}
+use crate::support::files::fixture;
+use crate::support::vault::{catalog, verified};
 
 #[tokio::test]
 async fn a_backup_of_version_1_is_read_and_proven() {
-    let backup = catalog(&fixtures("v1")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let backup = catalog(&fixture("v1")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
     assert_eq!((backup.manifest.format_version, &backup.manifest.oplog), (1, &None));
     proven(&backup).await;
 }
 
 #[tokio::test]
 async fn a_backup_of_version_2_with_an_oplog_slice_is_read_and_proven() {
-    let backup = catalog(&fixtures("v2")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let backup = catalog(&fixture("v2")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
     let manifest = &backup.manifest;
     assert_eq!((manifest.format_version, manifest.consistency.kind), (2, ConsistencyKind::Oplog));
     let time = |t| ClusterTime { t, i: 7 };
@@ -45,14 +35,14 @@ async fn a_backup_of_version_2_with_an_oplog_slice_is_read_and_proven() {
 
 #[tokio::test]
 async fn a_backup_of_version_3_with_frames_in_columns_is_read_and_proven() {
-    let backup = catalog(&fixtures("v3")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let backup = catalog(&fixture("v3")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
     assert_eq!((backup.manifest.format_version, backup.manifest.settings.codec), (3, Codec::Columns));
     let past = backup.manifest.collections.iter().find(|c| c.name == "past orders").unwrap();
-    let in_columns = past.segments.iter().map(|s| fixtures("v3").join(backup.manifest.name.as_str()).join(&s.object.key));
+    let in_columns = past.segments.iter().map(|s| fixture("v3").join(backup.manifest.name.as_str()).join(&s.object.key));
     let starts: Vec<_> = in_columns.map(|path| std::fs::read(path).unwrap()[..4].to_vec()).collect();
     assert_eq!(starts, [b"bvC\x01".to_vec()]);
     assert_eq!((past.documents, past.bytes, past.digest.to_string().as_str()), (206, 67_702, PAST_DIGEST));
-    let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
+    let report = verified(&backup, true).await;
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!(report.notes, [ODD, "shop.past orders: 1 document without an _id: each is given one by an import"]);
     assert_eq!(report.documents, backup.manifest.totals.documents);
@@ -79,7 +69,7 @@ async fn proven(backup: &Backup) {
     });
     assert_eq!(found, expected);
     for deep in [false, true] {
-        let report = verify::run(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap();
+        let report = verified(backup, deep).await;
         assert!(report.is_sound(), "{report:#?}");
         // Every document is looked at only by the deep one: one of them has no `_id`.
         let notes: &[&str] = if deep { &[ODD] } else { &[] };
@@ -104,7 +94,7 @@ const EXPECTED: [(&str, CollectionKind, u64, u64, &str, usize); 6] = [
 #[tokio::test]
 async fn every_damaged_backup_gives_its_message() {
     let mut seen = 0;
-    let in_version = |part| std::fs::read_dir(fixtures(part)).unwrap();
+    let in_version = |part| std::fs::read_dir(fixture(part)).unwrap();
     for entry in in_version("damaged").chain(in_version("damaged-v2")) {
         let directory = entry.unwrap().path();
         let expected = std::fs::read_to_string(directory.join("expected.txt")).unwrap();
@@ -112,7 +102,7 @@ async fn every_damaged_backup_gives_its_message() {
         let given = match catalog(&directory).find("backup").await {
             Err(e) => format!("{e}\n"),
             Ok(backup) => {
-                let report = verify::run(&backup, &VerifyOptions { deep: true }, &Context::default()).await.unwrap();
+                let report = verified(&backup, true).await;
                 report.problems.iter().map(|p| format!("{}\n", p.message)).collect()
             }
         };

@@ -7,12 +7,13 @@ use bsonvault::format::frame::{self, Codec, Compression, Compressor, Decompresso
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
 use bsonvault::format::segment::{self, Builder, SeekTable};
 use bsonvault::oplog::Head;
-use bsonvault::repository::backend::Objects;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::documents::any_document;
+
 use crate::support::archive::{self, Given, Shape};
+use crate::support::vault::store;
 
 fn feed(bytes: &[u8]) {
     if let Ok(elements) = Elements::of(bytes) {
@@ -119,7 +120,7 @@ async fn forged(change: impl FnOnce(&mut Collection)) -> String {
 /// The same of one with an oplog slice.
 async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
+    let store = store(directory.path());
     let document = rawdoc! { "_id": 1 }.into_bytes();
     let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) };
     let shape = Shape::of(100, 100);

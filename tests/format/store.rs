@@ -9,9 +9,11 @@ use bsonvault::repository::backend::{Entry, Objects};
 use bytes::Bytes;
 use tempfile::{TempDir, tempdir};
 
+use crate::support::vault::store;
+
 fn temporary() -> (TempDir, Objects) {
     let directory = tempdir().unwrap();
-    let store = Objects::open(directory.path().join("a/b").to_str().unwrap()).unwrap();
+    let store = store(&directory.path().join("a/b"));
     (directory, store)
 }
 
@@ -100,7 +102,7 @@ async fn keys_are_kept_as_they_are() {
 async fn roots_of_any_name_are_kept_as_they_are() {
     let directory = tempdir().unwrap();
     for root in ["100%", "a%20b", "with space", "über", "c#1", "#2"] {
-        let store = Objects::open(directory.path().join(root).to_str().unwrap()).unwrap();
+        let store = store(&directory.path().join(root));
         put(&store, "d/f", b"x").await.unwrap();
         assert!(directory.path().join(root).join("d/f").is_file());
         assert_eq!(store.list().await.unwrap(), [Entry { key: "d/f".to_owned(), size: 1 }], "{root}");

@@ -4,14 +4,14 @@ use std::process::Command;
 
 use bson::rawdoc;
 use bsonvault::format::key;
-use bsonvault::repository::backend::Objects;
 
 use crate::support::archive::{self, Given, Shape};
+use crate::support::vault::store;
 
 #[tokio::test]
 async fn sha256sum_and_zstd_read_a_backup() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Objects::open(directory.path().to_str().unwrap()).unwrap();
+    let store = store(directory.path());
     let documents: Vec<Vec<u8>> = (0..200).map(|n| rawdoc! { "_id": n, "text": format!("number {n}") }.into_bytes()).collect();
     let names = ["orders", "odd/näme #1 100%", " spaces ", "CASE", "case", "new\nline \\ back", &"ü".repeat(60), "x.00000"];
     let given: Vec<Given> = names

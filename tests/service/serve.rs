@@ -12,13 +12,14 @@ mod schedule;
 mod secrets;
 mod starting;
 
-use crate::support::backups::fill_large;
-use crate::support::cli::Cli;
-use crate::support::server::Server;
-use crate::support::service::configured;
 use bson::doc;
 use bsonvault::config::{Config, Flags};
 use serde_json::Value;
+
+use crate::support::cli::Cli;
+use crate::support::data::{insert, numbered};
+use crate::support::server::Server;
+use crate::support::service::configured;
 
 /// Collections that a backup of the tests reads.
 const COLLECTIONS: usize = 6;
@@ -34,7 +35,7 @@ impl Pair {
         let (source, target) = tokio::join!(Server::replica_set("atlas"), Server::standalone());
         let shop = source.client().await.database("shop");
         for number in 0..COLLECTIONS {
-            fill_large(&shop, &format!("part{number}"), 1000).await;
+            insert(&shop, &format!("part{number}"), numbered(1000)).await;
         }
         Self { source, target }
     }
@@ -47,16 +48,6 @@ impl Pair {
             .env("BACKUP_ENABLED", "false")
             .env("AUTO_IMPORT_TO_LOCAL", "false")
     }
-}
-
-/// Everything that the program asks a server by these commands takes its time.
-async fn slow_down(server: &Server, commands: &[&str], milliseconds: i32) {
-    let slow = doc! { "failCommands": commands, "appName": "bsonvault", "blockConnection": true, "blockTimeMS": milliseconds };
-    server.fail_command("alwaysOn", slow).await;
-}
-
-async fn full_speed(server: &Server) {
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bsonvault::config::{Config, Flags};
 use bsonvault::service::{JobState, MongoBackupService, Readiness};
 
+use crate::support::data::{insert, numbered};
 use crate::support::server::Server;
-use crate::support::vault::{insert, numbered};
 
 fn config(directory: &Path, source: &str, target: &str) -> Config {
     let set = [

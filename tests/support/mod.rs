@@ -12,10 +12,11 @@
 )]
 
 pub mod archive;
-pub mod backups;
 pub mod bank;
 pub mod cli;
 pub mod compare;
+pub mod data;
+pub mod files;
 pub mod link;
 pub mod on_disk;
 pub mod server;

@@ -128,9 +128,22 @@ impl Server {
     }
 
     /// Make commands fail as the server itself would, by its fail point `failCommand`: `mode` is `"alwaysOn"`, `"off"`
-    /// or `{times: n}`, `data` has `failCommands` and `errorCode`, `closeConnection` or `blockConnection`.
-    pub async fn fail_command(&self, mode: impl Into<bson::Bson>, data: Document) {
-        self.admin(doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data}).await.unwrap();
+    /// or `{times: n}`, `data` has `failCommands` and `errorCode`, `closeConnection` or `blockConnection`. Gives how many failed before.
+    pub async fn fail_command(&self, mode: impl Into<bson::Bson>, data: Document) -> i64 {
+        let set = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data};
+        let reply = self.admin(set).await.unwrap();
+        reply.get_i32("count").map_or_else(|_| reply.get_i64("count").unwrap(), i64::from)
+    }
+
+    /// Each of these commands takes its time where the program sends it.
+    pub async fn slow_down(&self, commands: &[&str], milliseconds: i32) {
+        let data = doc! {"failCommands": commands, "appName": "bsonvault", "blockConnection": true, "blockTimeMS": milliseconds};
+        self.fail_command("alwaysOn", data).await;
+    }
+
+    /// No command fails or waits any more. Gives how many did so far.
+    pub async fn fail_no_more(&self) -> i64 {
+        self.fail_command("off", doc! {"failCommands": ["ping"], "errorCode": 1}).await
     }
 
     pub fn is_running(&self) -> bool {
@@ -274,6 +287,20 @@ impl Drop for Server {
             None => _ = std::fs::remove_dir_all(&self.dir),
         }
     }
+}
+
+/// A replica set of one, and the URI of a login that may read all of it but the oplog.
+pub async fn without_oplog(name: &str, parameters: &[(&str, &str)]) -> (Server, String) {
+    let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = ServerOptions { repl_set: Some(name.to_owned()), auth: true, parameters, ..ServerOptions::default() };
+    let server = Server::start(options).await;
+    let role = doc! { "createRole": "allButOplog", "roles": ["readAnyDatabase"], "privileges": [
+        { "resource": { "cluster": true }, "actions": ["getParameter"] },
+    ] };
+    server.admin(role).await.unwrap();
+    server.admin(doc! { "createUser": "reader", "pwd": "p", "roles": ["allButOplog"] }).await.unwrap();
+    let uri = format!("mongodb://reader:p@{}/?directConnection=true&authSource=admin", server.host());
+    (server, uri)
 }
 
 /// A replica set of several members, each of which can fail.

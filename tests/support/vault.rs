@@ -1,22 +1,29 @@
-//! Backups and imports through the library, and what a server holds afterwards.
+//! Backups and imports through the library, into a directory that is gone afterwards.
 
-use bson::{Document, RawDocumentBuf, doc};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bson::doc;
 use bsonvault::context::Context;
-use bsonvault::engine::backup::{self, BackupOptions};
+use bsonvault::engine::Tuning;
+use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::engine::import::{self, ImportOptions, ImportReport};
+use bsonvault::engine::verify::{self, VerifyOptions, VerifyReport};
 use bsonvault::error::Error;
+use bsonvault::format::digest::Content;
 use bsonvault::format::key;
 use bsonvault::format::manifest::Manifest;
 use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::names::{BackupName, NamespaceFilter};
 use bsonvault::repository::Repository;
+use bsonvault::repository::backend::Objects;
 use bsonvault::repository::catalog::{Backup, Catalog};
-use futures::TryStreamExt as _;
-use mongodb::{Client, Database};
 
-use super::compare::{CompareOptions, compare};
+use super::files::inside;
 use super::server::Server;
 
-/// A place for backups, and how to bring them back.
+/// A place for backups, how to take one, and how to bring it back.
 pub struct Vault {
     pub directory: tempfile::TempDir,
     pub cx: Context,
@@ -27,23 +34,57 @@ impl Vault {
         Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
     }
 
+    pub fn repository(&self) -> Repository {
+        repository(self.directory.path())
+    }
+
+    /// Takes a backup of what a connection string names.
+    pub async fn take(&self, source: &str, options: &BackupOptions) -> Result<BackupReport, Error> {
+        let source = MongoUri::parse(Role::Source, source).unwrap();
+        backup::run(&source, &self.repository(), options, &self.cx).await
+    }
+
+    /// Takes a backup of some databases, or of all of them if none is named.
     pub async fn backup(&self, source: &Server, databases: &[&str]) -> Backup {
-        let store = Repository::open(self.directory.path().to_str().unwrap()).unwrap();
-        let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
-        let options = BackupOptions { filter: super::backups::of_databases(databases), ..BackupOptions::default() };
-        let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
-        Catalog::new(store).find(report.name.as_str()).await.unwrap()
+        let options = BackupOptions { filter: of_databases(databases), ..BackupOptions::default() };
+        let report = self.take(&source.uri(), &options).await.unwrap();
+        self.find(&report.name).await
     }
 
-    pub async fn import(&self, backup: &Backup, target: &str) -> Result<ImportReport, Error> {
-        self.import_with(backup, target, None, &ImportOptions::default()).await
+    pub async fn find(&self, name: &BackupName) -> Backup {
+        catalog(self.directory.path()).find(name.as_str()).await.unwrap()
     }
 
+    /// The backup, after it was found sound to the last document.
+    pub async fn sound(&self, name: &BackupName) -> Backup {
+        let backup = self.find(name).await;
+        let report = verified(&backup, true).await;
+        assert!(report.is_sound(), "{:?}", report.problems);
+        backup
+    }
+
+    /// The documents' digest of each collection of a sound backup.
+    pub async fn contents(&self, report: &BackupReport) -> BTreeMap<String, Content> {
+        let backup = self.sound(&report.name).await;
+        backup.manifest.collections.iter().map(|c| (c.namespace().to_string(), c.content())).collect()
+    }
+
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(inside(self.directory.path()), Vec::<std::path::PathBuf>::new(), "left behind");
+    }
+
+    /// Imports whatever is asked for.
     pub async fn run(&self, backup: &Backup, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
         import::run(backup, &target, None, options, &self.cx).await
     }
 
+    /// Imports all of it, and sees that all of it came.
+    pub async fn import(&self, backup: &Backup, target: &str) -> Result<ImportReport, Error> {
+        self.import_with(backup, target, None, &ImportOptions::default()).await
+    }
+
+    /// The same with options that leave nothing out, and with a source that must not be the target.
     pub async fn import_with(
         &self,
         backup: &Backup,
@@ -60,6 +101,23 @@ impl Vault {
     }
 }
 
+pub fn repository(root: &Path) -> Repository {
+    Repository::open(root.to_str().unwrap()).unwrap()
+}
+
+/// The objects of a directory: of a repository or of one backup.
+pub fn store(root: &Path) -> Objects {
+    Objects::open(root.to_str().unwrap()).unwrap()
+}
+
+pub fn catalog(root: &Path) -> Catalog {
+    Catalog::new(repository(root))
+}
+
+pub async fn verified(backup: &Backup, deep: bool) -> VerifyReport {
+    verify::run(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
+}
+
 /// The backup with another manifest, which is valid in itself.
 pub async fn with_manifest(backup: Backup, change: impl FnOnce(&mut Manifest)) -> Backup {
     let Backup { store, mut manifest } = backup;
@@ -70,49 +128,72 @@ pub async fn with_manifest(backup: Backup, change: impl FnOnce(&mut Manifest)) -
     Backup { store, manifest }
 }
 
-pub async fn assert_same(a: &Client, b: &Client, options: CompareOptions) {
-    let comparison = compare(a, b, options).await;
-    assert_eq!(comparison.differences, Vec::<String>::new());
-    assert!(comparison.namespaces > 0);
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-pub fn only(database: &str) -> CompareOptions {
-    CompareOptions { databases: Some(vec![database.to_owned()]), ..CompareOptions::default() }
+/// What these patterns let through.
+pub fn filter(include: &[&str], exclude: &[&str]) -> NamespaceFilter {
+    NamespaceFilter::parse(&[], &texts(include), &texts(exclude)).unwrap()
 }
 
-/// Everything a server holds, in a form that shows any change.
-pub async fn snapshot(client: &Client) -> Vec<String> {
-    let mut lines = Vec::new();
-    for name in client.list_database_names().await.unwrap() {
-        let database = client.database(&name);
-        if ["admin", "config", "local"].contains(&name.as_str()) {
-            continue;
-        }
-        let mut infos: Vec<Document> =
-            database.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap().try_collect().await.unwrap();
-        infos.sort_by_key(|i| i.get_str("name").unwrap().to_owned());
-        for info in infos {
-            let collection = info.get_str("name").unwrap();
-            lines.push(format!("{name} {info}"));
-            lines.extend(documents(&database, collection).await.iter().map(|d| format!("{name}.{collection} {d:?}")));
-        }
-    }
-    assert!(!lines.is_empty());
-    lines
+/// What any of these patterns matches.
+pub fn matching(include: &[&str]) -> NamespaceFilter {
+    filter(include, &[])
 }
 
-pub async fn documents(database: &Database, collection: &str) -> Vec<RawDocumentBuf> {
-    let found = database.collection::<RawDocumentBuf>(collection).find(doc! {}).await.unwrap();
-    found.try_collect().await.unwrap()
+/// All but what any of these patterns matches.
+pub fn without(exclude: &[&str]) -> NamespaceFilter {
+    filter(&[], exclude)
 }
 
-pub async fn insert(database: &Database, collection: &str, documents: impl IntoIterator<Item = Document>) {
-    let documents: Vec<Document> = documents.into_iter().collect();
-    for part in documents.chunks(5000) {
-        database.collection::<Document>(collection).insert_many(part).await.unwrap();
-    }
+/// All of these databases.
+pub fn of_databases(databases: &[&str]) -> NamespaceFilter {
+    NamespaceFilter::parse(&texts(databases), &[], &[]).unwrap()
 }
 
-pub fn numbered(n: i32) -> impl Iterator<Item = Document> {
-    (0..n).map(|i| doc! { "_id": i, "n": i % 7, "pad": "x".repeat(900) })
+pub fn on(database: &str) -> BackupOptions {
+    BackupOptions { filter: of_databases(&[database]), ..BackupOptions::default() }
+}
+
+/// Small ranges, so that small collections are divided.
+pub fn divided(database: &str, range_bytes: u64) -> BackupOptions {
+    let tuning = Tuning { readers: Some(3), range_bytes: Some(range_bytes), ..Tuning::default() };
+    BackupOptions { tuning, ..on(database) }
+}
+
+/// Takes a backup by this URI, runs `meanwhile` at the moment when a command on this namespace is held up for the first time, for four seconds, and
+/// gives the backup's result.
+pub async fn at<F: Future<Output = ()>>(
+    deployment: (&Server, &str),
+    moment: (&str, &str),
+    vault: &Vault,
+    options: &BackupOptions,
+    meanwhile: F,
+) -> Result<BackupReport, Error> {
+    at_for(Duration::from_secs(4), deployment, moment, vault, options, meanwhile).await
+}
+
+/// The same where `meanwhile` may take longer.
+pub async fn at_for<F: Future<Output = ()>>(
+    held: Duration,
+    (server, uri): (&Server, &str),
+    (command, namespace): (&str, &str),
+    vault: &Vault,
+    options: &BackupOptions,
+    meanwhile: F,
+) -> Result<BackupReport, Error> {
+    let milliseconds = i64::try_from(held.as_millis()).unwrap();
+    let hold = doc! { "failCommands": [command], "namespace": namespace, "blockConnection": true, "blockTimeMS": milliseconds };
+    let before = server.fail_command(doc! { "times": 1 }, hold).await;
+    let backup = vault.take(uri, options);
+    let change = async {
+        server.admin(doc! { "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 30_000 }).await.unwrap();
+        let begin = Instant::now();
+        meanwhile.await;
+        assert!(begin.elapsed() < held, "what was to happen meanwhile took {:?}: this machine is too slow", begin.elapsed());
+    };
+    let (result, ()) = tokio::join!(backup, change);
+    server.fail_no_more().await;
+    result
 }

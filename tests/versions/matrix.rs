@@ -7,23 +7,20 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Instant;
 
-use crate::support::backups;
-use crate::support::bank::{self, Bank, BankOptions};
-use crate::support::compare::{CompareOptions, Comparison, compare};
-use crate::support::server::{Server, ServerOptions};
-use crate::support::zoo::{self, ZooOptions};
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::context::Context;
-use bsonvault::engine::backup::{self, BackupOptions};
-use bsonvault::engine::import::{self, ImportOptions, ImportReport};
+use bsonvault::engine::backup::BackupOptions;
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::key;
 use bsonvault::format::manifest::{ConsistencyKind, Manifest, RawValue};
-use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::catalog::Backup;
 use futures::TryStreamExt as _;
 use mongodb::{Client, Database};
+
+use crate::support::bank::{self, Bank, BankOptions};
+use crate::support::compare::{CompareOptions, Comparison, compare};
+use crate::support::server::{Server, ServerOptions};
+use crate::support::vault::{self, Vault};
+use crate::support::zoo::{self, ZooOptions};
 
 /// Oldest first.
 const VERSIONS: [&str; 4] = ["4.4.2", "5.0.4", "6.0.5", "6.0.27"];
@@ -97,32 +94,11 @@ const KEPT: [Kept; 15] = [
     kept("zoo.types", "zoo.types holds 2 documents with a field name that begins with $", "5.0.4"),
 ];
 
-/// A place for backups, and how to bring them back.
-struct Vault {
-    directory: tempfile::TempDir,
-    cx: Context,
-}
-
-impl Vault {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), cx: Context::default() }
-    }
-
-    async fn backup(&self, source: &Server, without: &BTreeSet<&str>) -> Backup {
-        let store = Repository::open(self.directory.path().to_str().unwrap()).unwrap();
-        let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
-        let without: Vec<&str> = without.iter().copied().collect();
-        let options = BackupOptions { filter: backups::without(&without), ..BackupOptions::default() };
-        let report = backup::run(&uri, &store, &options, &self.cx).await.unwrap();
-        Catalog::new(store).find(report.name.as_str()).await.unwrap()
-    }
-
-    async fn import(&self, backup: &Backup, target: &Server) -> Result<ImportReport, Error> {
-        let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
-        let report = import::run(backup, &uri, None, &ImportOptions::default(), &self.cx).await?;
-        assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
-        Ok(report)
-    }
+async fn taken(vault: &Vault, source: &Server, without: &BTreeSet<&str>) -> Backup {
+    let without: Vec<&str> = without.iter().copied().collect();
+    let options = BackupOptions { filter: vault::without(&without), ..BackupOptions::default() };
+    let report = vault.take(&source.uri(), &options).await.unwrap();
+    vault.find(&report.name).await
 }
 
 fn place(version: &str) -> usize {
@@ -163,7 +139,7 @@ async fn assert_refused(vault: &Vault, backup: &Backup, target: &Server, expecte
     let client = target.client().await;
     client.database("zoo").collection("people").insert_one(doc! { "_id": "stays" }).await.unwrap();
     let before = standing(&client).await;
-    let things = named(&vault.import(backup, target).await.unwrap_err());
+    let things = named(&vault.import(backup, &target.uri()).await.unwrap_err());
     assert_eq!(things.len(), expected.len(), "{things:#?}");
     for (thing, expected) in things.iter().zip(expected) {
         assert!(thing.starts_with(expected), "{thing:?} does not say {expected:?}");
@@ -182,7 +158,7 @@ async fn go(vault: &Vault, source: &Server, whole: &Backup, from: &str, to: &str
     let mut lacks: Vec<&Kept> = lacks.into_iter().chain(compressed).collect();
     lacks.sort_by_key(|k| (k.namespace == "zoo.types", k.namespace));
     if lacks.is_empty() {
-        vault.import(whole, &target).await.unwrap();
+        vault.import(whole, &target.uri()).await.unwrap();
         let found = compared(&a, &b).await;
         assert_eq!(found.differences, Vec::<String>::new(), "{from} -> {to}");
         return format!("{} namespaces, {} documents, 0 differences", found.namespaces, found.documents);
@@ -192,13 +168,13 @@ async fn go(vault: &Vault, source: &Server, whole: &Backup, from: &str, to: &str
     assert_refused(vault, whole, &target, &words(&catalog)).await;
     let mut without: BTreeSet<&str> = catalog.iter().map(|k| k.namespace).collect();
     if !documents.is_empty() {
-        let backup = vault.backup(source, &without).await;
+        let backup = taken(vault, source, &without).await;
         assert_refused(vault, &backup, &target, &words(&documents)).await;
         without.insert("zoo.types");
     }
     // Everything else comes back there, too.
-    let backup = vault.backup(source, &without).await;
-    vault.import(&backup, &target).await.unwrap();
+    let backup = taken(vault, source, &without).await;
+    vault.import(&backup, &target.uri()).await.unwrap();
     let found = compared(&a, &b).await;
     let missing: Vec<String> = without.iter().map(|name| format!("missing {name}")).collect();
     assert_eq!(found.differences, missing, "{from} -> {to}");
@@ -221,7 +197,7 @@ async fn every_version_holds_what_it_can_of_every_other() {
         let source = Server::of_version(from).await;
         zoo::fill(&source.client().await, &ZooOptions { seed: 4, docs: 200, large: false, false_column: false }).await;
         let vault = Vault::new();
-        let whole = vault.backup(&source, &BTreeSet::new()).await;
+        let whole = vault.backup(&source, &[]).await;
         for to in targets {
             let begun = Instant::now();
             let outcome = go(&vault, &source, &whole, from, to).await;
@@ -271,10 +247,10 @@ async fn what_newer_servers_no_longer_take_is_left_out_and_told() {
     let old = bson::DateTime::from_millis(1_000_000_000_000);
     database.collection::<Document>("c").insert_one(doc! { "_id": 1, "t": old }).await.unwrap();
     let vault = Vault::new();
-    let backup = vault.backup(&source, &BTreeSet::new()).await;
+    let backup = vault.backup(&source, &[]).await;
     for to in targets {
         let target = Server::of_version(to).await;
-        let report = vault.import(&backup, &target).await.unwrap();
+        let report = vault.import(&backup, &target.uri()).await.unwrap();
         let database = target.client().await.database("old");
         let (capped, c) = (indexes(&database, "capped").await, indexes(&database, "c").await);
         let expiry = |index: &Document| index.get("expireAfterSeconds").cloned();
@@ -306,7 +282,7 @@ async fn mixed_buckets_go_from_server_to_server() {
     let mut source = first;
     for target in [marking, third, fourth] {
         let vault = Vault::new();
-        vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap();
+        vault.import(&vault.backup(&source, &[]).await, &target.uri()).await.unwrap();
         let (a, b) = (source.client().await, target.client().await);
         let found = compare(&a, &b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
         assert_eq!((found.differences, found.documents), (Vec::new(), 3));
@@ -321,7 +297,7 @@ async fn a_document_that_only_a_newer_server_refuses_fails_the_import() {
     let database = source.client().await.database("columns");
     database.collection::<Document>("c").insert_one(doc! { "_id": 1, "v": false_column }).await.unwrap();
     let vault = Vault::new();
-    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap_err();
+    let error = vault.import(&vault.backup(&source, &[]).await, &target.uri()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Server, "{error}");
     assert!(error.to_string().contains("inserting into columns.c: Invalid BSON column"), "{error}");
 }
@@ -356,12 +332,12 @@ async fn what_the_target_does_not_understand_is_refused() {
     let ages = doc! { "key": { "t": 1 }, "name": "ages", "expireAfterSeconds": i32::MAX };
     run(&database, doc! { "createIndexes": "g_plain", "indexes": [ages] }).await;
     let vault = Vault::new();
-    let whole = vault.backup(&source, &BTreeSet::new()).await;
+    let whole = vault.backup(&source, &[]).await;
     // One that no server understands, as a newer one's would be.
     let backup = with_pipeline(whole, doc! { "$laterStage": {} }).await;
     for (to, refused) in targets {
         let target = Server::of_version(to).await;
-        let things = named(&vault.import(&backup, &target).await.unwrap_err());
+        let things = named(&vault.import(&backup, &target.uri()).await.unwrap_err());
         assert_eq!(things.len(), *refused, "{to}: {things:#?}");
         let all = things.join("\n");
         for (name, since) in
@@ -399,7 +375,7 @@ async fn a_lower_feature_compatibility_version_counts() {
     run(&database, doc! { "create": "series", "timeseries": { "timeField": "t" } }).await;
     target.admin(doc! { "setFeatureCompatibilityVersion": "5.0" }).await.unwrap();
     let vault = Vault::new();
-    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &target).await.unwrap_err();
+    let error = vault.import(&vault.backup(&source, &[]).await, &target.uri()).await.unwrap_err();
     assert!(error.to_string().contains("MongoDB 6.0.5 with the feature compatibility version 5.0, cannot hold"), "{error}");
     assert_eq!(named(&error).len(), 2, "{error}");
 
@@ -415,7 +391,7 @@ async fn a_lower_feature_compatibility_version_counts() {
         doc! { "key": { "b": 1 }, "name": "shown", "hidden": false },
     ];
     run(&database, doc! { "createIndexes": "z", "indexes": &new[..] }).await;
-    let error = vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap_err();
+    let error = vault.import(&vault.backup(&source, &[]).await, &old.uri()).await.unwrap_err();
     let things = named(&error);
     let long = format!("fcv.{} is longer than the 120 bytes", "n".repeat(117));
     let expected = [long.as_str(), "index \"hidden\" of fcv.z is hidden", "index \"compound\" of fcv.z is compound and hashed"];
@@ -426,7 +402,7 @@ async fn a_lower_feature_compatibility_version_counts() {
     database.collection::<Document>("z").drop_index("hidden").await.unwrap();
     database.collection::<Document>("z").drop_index("compound").await.unwrap();
     database.collection::<Document>(&"n".repeat(117)).drop().await.unwrap();
-    vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap();
+    vault.import(&vault.backup(&source, &[]).await, &old.uri()).await.unwrap();
     let (a, b) = (source.client().await, old.client().await);
     let found = compare(&a, &b, CompareOptions { across_versions: true, ..CompareOptions::default() }).await;
     assert_eq!(found.differences, Vec::<String>::new());
@@ -434,7 +410,7 @@ async fn a_lower_feature_compatibility_version_counts() {
         let by_id = doc! { "key": { "_id": 1 }, "unique": true };
         run(&database, doc! { "create": format!("clustered{number:02}"), "clusteredIndex": by_id }).await;
     }
-    let things = named(&vault.import(&vault.backup(&source, &BTreeSet::new()).await, &old).await.unwrap_err());
+    let things = named(&vault.import(&vault.backup(&source, &[]).await, &old.uri()).await.unwrap_err());
     assert_eq!((things.len(), things[20].as_str()), (21, "and 3 more"), "{things:#?}");
 }
 
@@ -457,11 +433,11 @@ async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
             source.fail_command(doc! { "times": 1 }, lost).await;
         }
         let vault = Vault::new();
-        let backup = vault.backup(&source, &BTreeSet::new()).await;
+        let backup = vault.backup(&source, &[]).await;
         assert_eq!(backup.manifest.consistency.kind, ConsistencyKind::Oplog, "{from}");
         bank.stop().await;
         if from == "5.0.4" && to == "4.4.2" {
-            let error = vault.import(&backup, &target).await.unwrap_err();
+            let error = vault.import(&backup, &target.uri()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
             assert_eq!(
                 named(&error),
@@ -470,7 +446,7 @@ async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
             assert!(b.database("bank").list_collection_names().await.unwrap().is_empty());
             continue;
         }
-        vault.import(&backup, &target).await.unwrap();
+        vault.import(&backup, &target.uri()).await.unwrap();
         assert_eq!(bank::check(&b, "bank").await, Vec::<String>::new(), "{from} -> {to}");
     }
 }

@@ -7,12 +7,14 @@ use bsonvault::sink::users::WantedAccounts;
 use futures::TryStreamExt as _;
 use mongodb::Client;
 
+use super::import;
 use super::maker::Maker;
-use super::{import, sample};
+
 use crate::support::cli::Cli;
+use crate::support::files::{names, sample};
 use crate::support::server::{Server, ServerOptions};
 
-async fn names(client: &Client, of: &str) -> Vec<String> {
+async fn accounts_of(client: &Client, of: &str) -> Vec<String> {
     let command = if of == "users" {
         doc! { "usersInfo": { "forAllDBs": true } }
     } else {
@@ -56,17 +58,17 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let to = target.client().await;
     to.database("shop").run_command(doc! { "createUser": "bob", "pwd": "old", "roles": ["dbOwner"] }).await.unwrap();
     let report = import(&path, &target.uri(), &ImportOptions::default()).await.unwrap();
-    assert_eq!((report.users, names(&to, "users").await.contains(&"ann".to_owned())), (0, false));
+    assert_eq!((report.users, accounts_of(&to, "users").await.contains(&"ann".to_owned())), (0, false));
 
     let report = import(&path, &target.uri(), &ImportOptions { users: Some(WantedAccounts::all()), ..ImportOptions::default() })
         .await
         .unwrap();
     assert_eq!((report.users, report.roles), (3, 1));
-    let mut found = names(&to, "users").await;
+    let mut found = accounts_of(&to, "users").await;
     found.sort();
     // Whom the dump does not know stays, and so does who is there already.
     assert_eq!(found, ["ann", "bob", "carl", "root"]);
-    assert_eq!(names(&to, "roles").await, ["clerk"]);
+    assert_eq!(accounts_of(&to, "roles").await, ["clerk"]);
     let bob = to.database("shop").run_command(doc! { "usersInfo": "bob" }).await.unwrap();
     let roles = bob.get_array("users").unwrap()[0].as_document().unwrap().get_array("roles").unwrap().clone();
     assert_eq!(roles[0].as_document().unwrap().get_str("role").unwrap(), "dbOwner");
@@ -82,7 +84,7 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     let archive = format!("--archive={}", path.display());
     let output = cli.run(&["restore", "--uri", &in_path, "--drop", &archive]).await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    assert!(!names(&to, "users").await.contains(&"ann".to_owned()));
+    assert!(!accounts_of(&to, "users").await.contains(&"ann".to_owned()));
     to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
 
     // By the flags of mongorestore: all of a dump is all of it, unless it is left out; of one database that of it.
@@ -97,7 +99,7 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
         let _absent = to.database("other").run_command(doc! { "dropUser": "carl" }).await;
         let output = cli.run(&[&["restore", "--uri", &uri, "--drop", &archive][..], &args].concat()).await;
         assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
-        let found = names(&to, "users").await;
+        let found = accounts_of(&to, "users").await;
         assert_eq!(found.contains(&"ann".to_owned()), comes, "{args:?}");
         // Of another database.
         assert_eq!(found.contains(&"carl".to_owned()), comes && args.is_empty(), "{args:?}");
@@ -128,7 +130,10 @@ async fn users_and_roles_of_a_database_come_with_its_dump() {
         }
         let output = cli.run(&["restore", "--uri", &target, "--drop", "-d", "shop", "--restoreDbUsersAndRoles", of]).await;
         assert_eq!(output.code, Some(0), "{of}: {}", output.stderr);
-        assert_eq!((names(&to, "users").await, names(&to, "roles").await), (vec!["ann".to_owned()], vec!["clerk".to_owned()]));
+        assert_eq!(
+            (accounts_of(&to, "users").await, accounts_of(&to, "roles").await),
+            (vec!["ann".to_owned()], vec!["clerk".to_owned()])
+        );
         to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
         to.database("shop").run_command(doc! { "dropRole": "clerk" }).await.unwrap();
     }
@@ -136,10 +141,9 @@ async fn users_and_roles_of_a_database_come_with_its_dump() {
     let archive = std::fs::read(cli.dir().join("a")).unwrap();
     let first = |name: &str| archive.windows(name.len()).position(|bytes| bytes == name.as_bytes()).unwrap();
     assert!(first("$admin.system.version") < first("\0c\0"));
-    let mut files: Vec<_> = std::fs::read_dir(cli.dir().join("d/shop")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    files.sort();
+    let files = names(&cli.dir().join("d/shop"));
     let accounts = ["$admin.system.roles.bson.gz", "$admin.system.users.bson.gz", "$admin.system.version.bson.gz"];
-    assert_eq!((&files[..3], files.len()), (&accounts.map(Into::into)[..], 5));
+    assert_eq!((&files[..3], files.len()), (&accounts.map(str::to_owned)[..], 5));
     let one = cli.run(&[&dump[..], &["-c", "c", "-oe"]].concat()).await;
     assert!(one.code == Some(2) && one.stderr.contains("--collection"), "{one:?}");
 }
@@ -168,10 +172,10 @@ async fn users_come_by_standard_input_with_an_oplog() {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let to = target.client().await;
-    assert_eq!(names(&to, "users").await, ["ann"]);
+    assert_eq!(accounts_of(&to, "users").await, ["ann"]);
     assert_eq!(to.database("shop").collection::<Document>("c").count_documents(doc! {}).await.unwrap(), 2);
     // What was kept meanwhile is gone.
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert_eq!(names(directory.path()).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,10 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::import;
 use super::maker::Maker;
-use super::{gunzip, import, sample};
+
+use crate::support::files::{copy, files, gunzip, sample};
 use crate::support::server::Server;
 
 /// Reads all of a dump, and gives what came, or the error.
@@ -68,7 +70,8 @@ async fn archives_cut_or_flipped_anywhere_are_errors_with_their_place() {
     let mut random = StdRng::seed_from_u64(5);
     // The first is much larger than it looks.
     for (name, many, few) in [("oplog.archive.gz", 60, 20), ("zoo.archive.gz", 150, 150), ("all.archive.gz", 100, 100)] {
-        for (bytes, cases) in [(std::fs::read(sample(name)).unwrap(), many), (gunzip(&sample(name)), few)] {
+        for (bytes, cases) in [(std::fs::read(sample(name)).unwrap(), many), (gunzip(&std::fs::read(sample(name)).unwrap()), few)]
+        {
             let whole = read(&Case::of(&bytes).path).await.unwrap();
             assert!(whole.documents > 0);
             let is_gzip = bytes.starts_with(&[0x1f, 0x8b]);
@@ -104,7 +107,7 @@ async fn directories_with_a_file_that_was_cut_or_flipped_are_errors_with_its_nam
     copy(&sample("dir-gzip"), &root);
     // What belongs to the server is not read.
     let is_read = |path: &PathBuf| !path.ends_with("prelude.json.gz") && !path.starts_with(root.join("admin"));
-    let files: Vec<PathBuf> = walk(&root).into_iter().filter(is_read).collect();
+    let files: Vec<PathBuf> = files(&root).into_keys().map(|name| root.join(name)).filter(is_read).collect();
     assert!(files.len() > 80);
     let whole = read(&root).await.unwrap();
     for case in 0..400 {
@@ -148,29 +151,6 @@ async fn directories_with_a_file_that_was_cut_or_flipped_are_errors_with_its_nam
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, name) = (entry.as_ref().unwrap(), entry.as_ref().unwrap().file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(name));
-        } else {
-            // Not its mode: it is to be changed.
-            std::fs::write(to.join(name), std::fs::read(entry.path()).unwrap()).unwrap();
-        }
-    }
-}
-
-fn walk(root: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(root).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
-    }
-    files.sort();
-    files
-}
-
 /// Each collection of the user databases, with its options and documents.
 async fn state(client: &Client) -> BTreeMap<String, Vec<Document>> {
     let mut state = BTreeMap::new();
@@ -206,7 +186,7 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
     let mut random = StdRng::seed_from_u64(7);
     let quick = ImportOptions { indexes: IndexMode::Skip, ..ImportOptions::default() };
     for (name, cases) in [("oplog.archive.gz", 6), ("zoo.archive.gz", 6)] {
-        let bytes = gunzip(&sample(name));
+        let bytes = gunzip(&std::fs::read(sample(name)).unwrap());
         for case in 0..cases {
             let mut changed = bytes.clone();
             // Late in it, where most has been filled already.
@@ -230,7 +210,7 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
 #[tokio::test]
 async fn what_is_no_dump_is_named_with_what_to_do() {
     let root = tempfile::tempdir().unwrap();
-    let whole = gunzip(&sample("zoo.archive.gz"));
+    let whole = gunzip(&std::fs::read(sample("zoo.archive.gz")).unwrap());
     let as_text =
         |bytes: &[u8]| bytes.iter().flat_map(|&b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] }).collect::<Vec<u8>>();
     // Broken inside of a document alone: what is around it reads on, up to there.

@@ -8,7 +8,7 @@ use mongodb::{Client, Database};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::sample;
+use crate::support::files::sample;
 
 /// Every difference between what a server holds of these databases (all of the samples' where none is named) and what it should.
 pub(super) async fn differences(client: &Client, databases: &[&str]) -> Vec<String> {

@@ -3,12 +3,14 @@
 use bson::{Document, doc};
 use mongodb::Client;
 
+use super::empty;
 use super::expected::differences;
-use super::{empty, sample};
+
 use crate::support::cli::{Cli, Output};
 use crate::support::compare::CompareOptions;
+use crate::support::data::assert_same;
+use crate::support::files::{names, sample};
 use crate::support::server::Server;
-use crate::support::vault::assert_same;
 
 async fn succeed(cli: &Cli, args: &[&str]) -> Output {
     let output = cli.run(args).await;
@@ -16,7 +18,7 @@ async fn succeed(cli: &Cli, args: &[&str]) -> Output {
     output
 }
 
-async fn names(client: &Client, database: &str) -> Vec<String> {
+async fn collections(client: &Client, database: &str) -> Vec<String> {
     let mut names = client.database(database).list_collection_names().await.unwrap();
     names.sort();
     names
@@ -60,9 +62,7 @@ async fn a_script_that_dumps_and_restores_does_so_under_the_other_name() {
     succeed(&cli, &["restore", "--uri", &target, "out"]).await;
     assert_same(&from, &to, CompareOptions::default()).await;
     // And nothing else is left where it ran.
-    let mut left: Vec<_> = std::fs::read_dir(cli.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["dump", "out"]);
+    assert_eq!(names(cli.dir()), ["dump", "out"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,11 +76,11 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
 
     // An archive: a filter. The directory of one database: its name. A file: both names.
     assert_eq!(run(&[&archive, "-d", "zoo_bulk", "-c", "ints"]).await.code, Some(0));
-    assert_eq!(names(&client, "zoo_bulk").await, ["ints"]);
+    assert_eq!(collections(&client, "zoo_bulk").await, ["ints"]);
     assert_eq!(run(&["-d", "other", &format!("{dir}/zoo_bulk")]).await.code, Some(0));
-    assert_eq!(names(&client, "other").await.len(), 8);
+    assert_eq!(collections(&client, "other").await.len(), 8);
     assert_eq!(run(&["-d", "o", "-c", "p", &format!("{dir}/zoo_names/with+space.bson")]).await.code, Some(0));
-    assert_eq!(names(&client, "o").await, ["p"]);
+    assert_eq!(collections(&client, "o").await, ["p"]);
     // Not the one database that a dump happens to hold.
     let one = tempfile::tempdir().unwrap();
     std::fs::create_dir(one.path().join("test")).unwrap();
@@ -88,13 +88,13 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     let root = one.path().to_str().unwrap();
     let output = run(&["-d", "other", "--drop", root]).await;
     assert_eq!(output.code, Some(1), "{}", output.stdout);
-    assert_eq!(names(&client, "other").await.len(), 8);
+    assert_eq!(collections(&client, "other").await.len(), 8);
     // Where the directory's name cannot be a database's.
     let dotted = one.path().join("2024.05.01");
     std::fs::rename(one.path().join("test"), &dotted).unwrap();
     assert_eq!(run(&["-d", "dotted", dotted.to_str().unwrap()]).await.code, Some(0));
     assert_eq!(run(&["-d", "dotted", "-c", "d", dotted.join("c.bson").to_str().unwrap()]).await.code, Some(0));
-    assert_eq!(names(&client, "dotted").await, ["c", "d"]);
+    assert_eq!(collections(&client, "dotted").await, ["c", "d"]);
     std::fs::create_dir(dotted.join("old")).unwrap();
     std::fs::copy(sample("dir/zoo_bulk/ints.bson"), dotted.join("old/c.bson")).unwrap();
     let output = run(&["-d", "dotted", dotted.to_str().unwrap()]).await;
@@ -102,12 +102,12 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     // Patterns, variables, what matches nothing.
     let rename = ["--nsInclude", "zoo_bulk.*", "--nsFrom", "zoo_$a$.$b$", "--nsTo", "new_$a$.old_$b$", "--nsExclude", "nobody.*"];
     assert_eq!(run(&[&rename[..], &[dir.as_str()]].concat()).await.code, Some(0));
-    assert!(names(&client, "new_bulk").await.contains(&"old_ints".to_owned()));
+    assert!(collections(&client, "new_bulk").await.contains(&"old_ints".to_owned()));
     // Everything, over what is there; and once more without --drop, which changes nothing.
     empty(&client).await;
     client.database("zoo").collection("people").insert_one(doc! { "_id": "old" }).await.unwrap();
     assert_eq!(run(&["--drop", "--dryRun", &dir]).await.code, Some(0));
-    assert_eq!(names(&client, "zoo").await, ["people"]);
+    assert_eq!(collections(&client, "zoo").await, ["people"]);
     assert_eq!(run(&["--drop", &dir]).await.code, Some(0));
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
     // Of capped collections, time series and views that are there, it says that it cannot.
@@ -204,10 +204,8 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     let output = succeed(&cli, &[&host[..], &["--excludeCollectionsWithPrefix", "tmp", "-ofirst", "--gzip"]].concat()).await;
     assert_eq!((said(&output), output.stderr.contains("--forceTableScan, ")), (1, false), "{}", output.stderr);
     assert!(output.stderr.contains("--forceTableScan") && output.stderr.contains("DEBUG"), "{}", output.stderr);
-    let mut files: Vec<_> = std::fs::read_dir(cli.dir().join("first/shop")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    files.sort();
     assert_eq!(
-        files,
+        names(&cli.dir().join("first/shop")),
         ["log.bson.gz", "log.metadata.json.gz", "orders.bson.gz", "orders.metadata.json.gz", "tm.bson.gz", "tm.metadata.json.gz"]
     );
     let quiet = [
@@ -227,7 +225,7 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     ];
     assert_eq!(succeed(&cli, &quiet).await.stderr, "");
     succeed(&cli, &["dump", &source, "-dshop", "--excludeCollection", "log", "--excludeCollection=orders", "-oless"]).await;
-    let less = std::fs::read_dir(cli.dir().join("less/shop")).unwrap().count();
+    let less = names(&cli.dir().join("less/shop")).len();
     assert_eq!(less, 2 * ["tm", "tmp_1", "tmp_2"].len());
     let output = cli.run(&["dump", &source, "--oplog", "-o", "none"]).await;
     assert!(output.code == Some(1) && output.stderr.contains("it is not a replica set"), "{output:?}");
@@ -253,11 +251,11 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     assert_eq!(options.get_document("options").unwrap(), &doc! {});
     let indexes = to.database("shop").run_command(doc! { "listIndexes": "orders" }).await.unwrap();
     assert!(!indexes.to_string().contains("hashed") && indexes.to_string().contains("a.b"), "{indexes}");
-    assert_eq!(names(&to, "shop").await, ["log", "orders", "piped", "tm"]);
+    assert_eq!(collections(&to, "shop").await, ["log", "orders", "piped", "tm"]);
     to.database("shop").drop().await.unwrap();
     let some = ["--excludeCollection", "log", "--excludeCollectionsWithPrefix", "t", "--noIndexRestore", "first"];
     let output = succeed(&cli, &[&["restore", &target][..], &some].concat()).await;
-    assert_eq!(names(&to, "shop").await, ["orders"], "{}", output.stdout);
+    assert_eq!(collections(&to, "shop").await, ["orders"], "{}", output.stdout);
     assert_eq!(to.database("shop").collection::<Document>("orders").list_index_names().await.unwrap(), ["_id_"]);
 
     // In the order of the dump, however late the first command is.
@@ -321,7 +319,7 @@ async fn a_query_and_views_are_dumped_as_mongodump_does() {
         succeed(&cli, &["restore", &target, "--drop", "--nsFrom", "shop.first", "--nsTo", &name, view]).await;
         assert_eq!(to.database("views").collection::<Document>(view).count_documents(doc! {}).await.unwrap(), many);
     }
-    assert_eq!(names(&to, "views").await, ["all", "two"]);
+    assert_eq!(collections(&to, "views").await, ["all", "two"]);
     // What is there of a database is not gone because a part of it was dumped.
     succeed(&cli, &["dump", &source, "-dshop", "--viewsAsCollections", "--out", "some"]).await;
     assert!(cli.dir().join("some/shop/orders.bson").exists());

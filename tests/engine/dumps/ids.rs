@@ -11,9 +11,10 @@ use mongodb::Client;
 use serde_json::Value;
 
 use super::import;
-use crate::support::backups::without;
+
 use crate::support::cli::Cli;
 use crate::support::server::Server;
+use crate::support::vault::without;
 
 const PLAIN: &str = r#"{"options":{},"indexes":[{"v":2,"key":{"_id":1},"name":"_id_"}]}"#;
 const CAPPED: &str = r#"{"options":{"capped":true,"size":100000,"max":4},"indexes":[]}"#;

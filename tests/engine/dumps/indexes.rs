@@ -8,6 +8,7 @@ use mongodb::Client;
 use serde_json::Value;
 
 use super::maker::Maker;
+
 use crate::support::cli::Cli;
 use crate::support::server::Server;
 

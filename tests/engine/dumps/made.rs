@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::maker::Maker;
 use super::{import, open, options};
+
 use crate::support::cli::Cli;
 use crate::support::server::Server;
 

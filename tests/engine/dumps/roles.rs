@@ -5,8 +5,8 @@ use mongodb::Client;
 
 use crate::support::cli::{Cli, Output, finish};
 use crate::support::compare::CompareOptions;
+use crate::support::data::assert_same;
 use crate::support::server::{Server, ServerOptions};
-use crate::support::vault::assert_same;
 
 async fn with_users() -> Server {
     let server = Server::start(ServerOptions { auth: true, ..ServerOptions::default() }).await;

@@ -5,11 +5,13 @@ use bsonvault::format::manifest::ClusterTime;
 use bsonvault::names::Namespace;
 
 use super::expected::differences;
-use super::{empty, gunzip, import, import_with, open, options, sample};
-use crate::support::backups::{matching, without};
+use super::{empty, import, import_with, open, options};
+
 use crate::support::bank;
 use crate::support::cli::Cli;
+use crate::support::files::{gunzip, sample};
 use crate::support::server::Server;
+use crate::support::vault::{matching, without};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_sample_comes_back_as_it_was() {
@@ -17,7 +19,7 @@ async fn each_sample_comes_back_as_it_was() {
     let client = server.client().await;
     let plain = tempfile::tempdir().unwrap();
     let archive = plain.path().join("looks.like.nothing");
-    std::fs::write(&archive, gunzip(&sample("all.archive.gz"))).unwrap();
+    std::fs::write(&archive, gunzip(&std::fs::read(sample("all.archive.gz")).unwrap())).unwrap();
     for place in [sample("dir"), sample("dir-gzip"), sample("all.archive.gz"), archive] {
         empty(&client).await;
         let report = import(&place, &server.uri(), &ImportOptions::default()).await.unwrap();

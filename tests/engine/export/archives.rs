@@ -7,11 +7,12 @@ use bson::{Document, doc};
 use bsonvault::engine::export::{ExportOptions, Format};
 use bsonvault::format::manifest::CollectionKind;
 
-use super::reader::{gunzip, read};
+use super::reader::read;
 use super::{TWICE, check_metadata, collection, exported, gzip, raw, taken};
-use crate::support::backups::filter;
+
 use crate::support::cli::{Cli, finish};
-use crate::support::vault::Vault;
+use crate::support::files::gunzip;
+use crate::support::vault::{Vault, filter};
 
 #[tokio::test]
 async fn an_archive_is_what_its_grammar_says_to_the_last_byte() {
@@ -63,7 +64,7 @@ async fn an_archive_is_what_its_grammar_says_to_the_last_byte() {
     let report = exported(&vault, &backup, &options, &packed).await.unwrap();
     let compressed = std::fs::read(&packed).unwrap();
     assert_eq!((report.gzip, report.written_bytes), (true, compressed.len() as u64));
-    assert!(gunzip(&compressed).await == bytes, "other bytes");
+    assert!(gunzip(&compressed) == bytes, "other bytes");
 
     // On standard output, too, and nothing beside it.
     let cli = Cli::new();
@@ -80,7 +81,7 @@ async fn an_archive_is_what_its_grammar_says_to_the_last_byte() {
         let (piped, output) = (read.await.unwrap(), finish(child).await);
         assert_eq!(output.code, Some(0), "{output:?}");
         assert!(output.stderr.contains("\nexport       standard output\n"), "{}", output.stderr);
-        let piped = if is_gzip { gunzip(&piped).await } else { piped };
+        let piped = if is_gzip { gunzip(&piped) } else { piped };
         assert!(piped == bytes, "other bytes on standard output: {args:?}");
     }
 }

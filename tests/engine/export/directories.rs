@@ -8,27 +8,18 @@ use bsonvault::engine::export::{ExportOptions, Format};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::manifest::CollectionKind;
 
-use super::reader::gunzip;
 use super::{check_metadata, collection, exported, gzip, raw, taken};
+
+use crate::support::files::{files, gunzip};
 use crate::support::on_disk::OnDisk as _;
 use crate::support::vault::Vault;
 
 /// Every file below a directory by its path, after its mode and those of the directories were looked at.
-fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{directory:?}");
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
+fn found_in(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let found = files(root);
+    for file in found.keys().map(|name| root.join(name)) {
+        assert_eq!((mode(&file), mode(file.parent().unwrap()), mode(root)), (0o600, 0o700, 0o700), "{file:?}");
     }
     found
 }
@@ -41,7 +32,7 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
     let root = directory.path().join("dump");
     let options = ExportOptions { oplog: true, ..ExportOptions::of(Format::Dir) };
     let report = exported(&vault, &backup, &options, &root).await.unwrap();
-    let found = files(&root);
+    let found = found_in(&root);
     assert_eq!(report.written_bytes, found.values().map(|f| f.len() as u64).sum::<u64>());
     let escaped = |name: &str| match name {
         "with space" => "with+space".to_owned(),
@@ -83,11 +74,11 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
     std::fs::create_dir(&packed).unwrap();
     std::fs::set_permissions(&packed, std::fs::Permissions::from_mode(0o700)).unwrap();
     exported(&vault, &backup, &ExportOptions { oplog: true, ..gzip(Format::Dir) }, &packed).await.unwrap();
-    let found_packed = files(&packed);
+    let found_packed = found_in(&packed);
     assert_eq!(found_packed.len(), found.len());
     for (name, bytes) in &found {
         let packed_name = if name == "oplog.bson" { name.clone() } else { format!("{name}.gz") };
-        assert_eq!(&gunzip(&found_packed[&packed_name]).await, bytes, "{name}");
+        assert_eq!(&gunzip(&found_packed[&packed_name]), bytes, "{name}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "something is left beside them");
 
@@ -101,5 +92,5 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
         let error = exported(&vault, &backup, &options, &place).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Usage && error.to_string().contains(message), "{error}");
     }
-    assert_eq!(files(&root), found);
+    assert_eq!(found_in(&root), found);
 }

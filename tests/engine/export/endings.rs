@@ -1,23 +1,17 @@
 //! What is refused, and how an export ends that does not come to its end: nothing of it stays.
 
 use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format};
 use bsonvault::error::ErrorKind;
 
 use super::{collection, exported, taken};
+
 use crate::support::cli::{Cli, Output, finish};
+use crate::support::files::names;
 use crate::support::on_disk::OnDisk as _;
 use crate::support::vault::Vault;
-
-fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
 
 fn refused(output: &Output, code: i32, message: &str) {
     assert_eq!(output.code, Some(code), "{output:?}");

@@ -1,6 +1,5 @@
 //! Where an export goes: what is there, what of it is replaced, and what is not touched.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -9,36 +8,14 @@ use std::time::Duration;
 use bsonvault::engine::export::{self, Destination, ExportOptions, Format, look};
 use bsonvault::error::ErrorKind;
 
-use super::reader::{gunzip, read};
+use super::reader::read;
 use super::{collection, exported, gzip, raw, taken};
-use crate::support::backups::matching;
-use crate::support::vault::{Vault, with_manifest};
 
-/// Every file below a directory, by its path.
-fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.symlink_metadata().unwrap().is_dir() {
-                directories.push(path);
-            } else {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
+use crate::support::files::{files, gunzip, names};
+use crate::support::vault::{Vault, matching, with_manifest};
 
-fn names(root: &Path) -> Vec<String> {
+fn paths(root: &Path) -> Vec<String> {
     files(root).into_keys().collect()
-}
-
-/// What is in a directory, by its names.
-fn inside(directory: &Path) -> Vec<String> {
-    std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 fn over(options: ExportOptions, include: &[&str]) -> ExportOptions {
@@ -58,7 +35,7 @@ async fn a_dump_is_replaced_file_by_file_and_loses_nothing_that_was_not_dumped_a
     // One collection after the other.
     exported(&vault, &backup, &over(ExportOptions { oplog: true, ..plain() }, &["kinds.plain"]), &root).await.unwrap();
     let one = ["kinds/plain.bson", "kinds/plain.metadata.json", "oplog.bson", "prelude.json"];
-    assert_eq!(names(&root), one);
+    assert_eq!(paths(&root), one);
     exported(&vault, &backup, &over(plain(), &["kinds.capped", "oplog.*"]), &root).await.unwrap();
     let found = files(&root);
     assert_eq!(
@@ -108,7 +85,7 @@ async fn a_dump_is_replaced_file_by_file_and_loses_nothing_that_was_not_dumped_a
             "prelude.json.gz"
         ]
     );
-    assert!(gunzip(&found["kinds/plain.bson.gz"]).await == raw(&backup, &collection(&backup, "plain").segments));
+    assert!(gunzip(&found["kinds/plain.bson.gz"]) == raw(&backup, &collection(&backup, "plain").segments));
 
     // Whole databases: what they do not have any more goes. Of a backup that is a part itself nothing is known to be gone.
     let whole = directory.path().join("whole");
@@ -116,15 +93,15 @@ async fn a_dump_is_replaced_file_by_file_and_loses_nothing_that_was_not_dumped_a
     let mut expected = files(&whole);
     let backup = with_manifest(backup, |manifest| manifest.settings.exclude = vec!["kinds.gone".to_owned()]).await;
     exported(&vault, &backup, &over(plain(), &[]), &root).await.unwrap();
-    assert!(names(&root).contains(&"kinds/gone.bson".to_owned()));
+    assert!(paths(&root).contains(&"kinds/gone.bson".to_owned()));
     let backup = with_manifest(backup, |manifest| manifest.settings.exclude.clear()).await;
     exported(&vault, &backup, &over(plain(), &[]), &root).await.unwrap();
     for stays in ["elsewhere/x.bson", "kinds/$admin.system.users.bson"] {
         expected.insert(stays.to_owned(), b"old".to_vec());
     }
-    assert_eq!(names(&root), expected.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(paths(&root), expected.keys().cloned().collect::<Vec<_>>());
     assert!(files(&root) == expected, "other bytes");
-    assert_eq!(inside(directory.path()).len(), 2);
+    assert_eq!(names(directory.path()).len(), 2);
 }
 
 #[tokio::test]
@@ -173,7 +150,7 @@ async fn what_is_not_of_a_dump_is_refused_by_name_and_stays() {
     // It came through all of that, and can be replaced.
     exported(&vault, &backup, &options, &root).await.unwrap();
     assert!(files(&root) == found, "other bytes");
-    assert_eq!(inside(directory.path()), ["dump"]);
+    assert_eq!(names(directory.path()), ["dump"]);
 }
 
 #[tokio::test]
@@ -194,13 +171,13 @@ async fn a_directory_that_is_there_is_filled_from_inside() {
         while !(cx.progress.view().phase == "writing" && cx.progress.view().sums().1 > 10_000_000) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(inside(&above), ["root"]);
-        assert!(inside(&root)[0].starts_with(".bsonvault-export-"));
+        assert_eq!(names(&above), ["root"]);
+        assert!(names(&root)[0].starts_with(".bsonvault-export-"));
         cx.cancel.cancel();
     };
     let (ended, ()) = tokio::join!(work, stopping);
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Interrupted);
-    assert_eq!(inside(&root), [""; 0]);
+    assert_eq!(names(&root), [""; 0]);
     // Stopped after a dump was there: that stays as it is.
     exported(&vault, &backup, &ExportOptions::of(Format::Dir), &root).await.unwrap();
     let found = files(&root);
@@ -314,7 +291,7 @@ async fn an_archive_is_written_straight_to_what_is_no_file() {
     let bytes = reader.await.unwrap();
     assert_eq!(read(&bytes).members.len(), backup.manifest.collections.len());
     assert!(bytes == expected, "other bytes");
-    let mut left = inside(directory.path());
+    let mut left = names(directory.path());
     left.sort();
     assert_eq!(left, ["file", "pipe"]);
 }

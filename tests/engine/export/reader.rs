@@ -1,8 +1,6 @@
 //! mongodump's archive, read by its grammar alone; every byte has to be accounted for.
 
-use async_compression::tokio::bufread::GzipDecoder;
 use bson::{Bson, Document};
-use tokio::io::AsyncReadExt as _;
 
 /// An archive.
 pub(crate) struct Archive {
@@ -105,15 +103,6 @@ fn crc(bytes: &[u8]) -> u64 {
 #[test]
 fn the_checksum_is_the_known_one() {
     assert_eq!(crc(b"123456789"), 0x995D_C9BB_DF19_39FA);
-}
-
-pub(crate) async fn gunzip(bytes: &[u8]) -> Vec<u8> {
-    assert_eq!(bytes[..2], [0x1F, 0x8B]);
-    let mut decoder = GzipDecoder::new(bytes);
-    decoder.multiple_members(true);
-    let mut out = Vec::new();
-    decoder.read_to_end(&mut out).await.unwrap();
-    out
 }
 
 /// Canonical Extended JSON, of what options and indexes are made of.

@@ -1,32 +1,28 @@
 //! Backups that rest on a slice of the oplog: the export has that of it which is to be replayed by name.
 
 use bson::{Document, RawDocumentBuf, doc};
-use bsonvault::engine::backup;
 use bsonvault::engine::export::{ExportOptions, Format};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ClusterTime, ConsistencyKind};
-use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::repository::Repository;
-use bsonvault::repository::catalog::{Backup, Catalog};
+use bsonvault::repository::catalog::Backup;
 use mongodb::Database;
 
 use super::exported;
 use super::reader::read;
-use crate::support::backups::{divided, fill_large, matching};
+
 use crate::support::bank::{Bank, BankOptions};
+use crate::support::data::{insert, numbered};
 use crate::support::server::Server;
-use crate::support::vault::{Vault, insert};
+use crate::support::vault::{Vault, divided, matching};
 
 /// Takes a backup of `d`, whose capped collection cannot be read before it has been written to: so the backup rests on its oplog.
 async fn taken(vault: &Vault, server: &Server) -> Backup {
     let late = doc! { "failCommands": ["find"], "namespace": "d.events", "blockConnection": true, "blockTimeMS": 2500 };
     server.fail_command("alwaysOn", late).await;
-    let store = Repository::open(vault.directory.path().to_str().unwrap()).unwrap();
-    let uri = MongoUri::parse(Role::Source, &server.uri()).unwrap();
-    let report = backup::run(&uri, &store, &divided("d", u64::MAX), &vault.cx).await.unwrap();
+    let report = vault.take(&server.uri(), &divided("d", u64::MAX)).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);
-    Catalog::new(store).find(report.name.as_str()).await.unwrap()
+    vault.find(&report.name).await
 }
 
 /// Runs this once documents are read, over and over until it is aborted.
@@ -54,7 +50,7 @@ fn meanwhile(vault: &Vault, database: &Database, rename: bool) -> tokio::task::J
 
 async fn filled(server: &Server) -> Database {
     let database = server.client().await.database("d");
-    fill_large(&database, "large", 30_000).await;
+    insert(&database, "large", numbered(30_000)).await;
     database.run_command(doc! { "create": "events", "capped": true, "size": 1 << 20 }).await.unwrap();
     insert(&database, "events", (0..100).map(|i| doc! { "_id": i })).await;
     insert(&database, "other", [doc! { "_id": 1 }]).await;

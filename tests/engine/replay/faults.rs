@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::changes;
+
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions};
 use crate::support::zoo::raw::{self, Raw};

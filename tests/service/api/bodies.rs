@@ -8,6 +8,7 @@ use rocket::figment::Figment;
 use serde_json::{Value, json};
 
 use super::place::Place;
+
 use crate::support::server::Server;
 
 /// A replica set with three small collections in two databases, and a standalone.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::bodies::Pair;
-use super::jobs::{begin, full_speed, slow, when};
+use super::jobs::{begin, slow, when};
 use super::place::{Ask, Place};
 
 /// An event: its name, id and data.
@@ -72,7 +72,7 @@ async fn streams_end_with_the_server_and_jobs_do_not() {
     let (answer, ()) = tokio::join!(place.get(&path), end);
     // None of the job's end: it was not waited for.
     assert!(events(&answer.text).iter().all(|event| event.0 == "progress"), "{answer:?}");
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let job = when(&place, &id, |job| job["finished"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::bodies::Pair;
 use super::place::Place;
+
 use crate::support::cli::Cli;
 use crate::support::server::Server;
 
@@ -18,10 +19,6 @@ const UNKNOWN: &str = "01993b2c-6b7e-7cc3-98c4-dc0c0c07398f";
 pub(crate) async fn slow(server: &Server, milliseconds: i32) {
     let slow = doc! { "failCommands": ["find", "getMore"], "namespace": "shop.orders", "blockConnection": true, "blockTimeMS": milliseconds };
     server.fail_command("alwaysOn", slow).await;
-}
-
-pub(crate) async fn full_speed(server: &Server) {
-    server.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
 }
 
 /// A job as soon as it is as it should be.
@@ -61,7 +58,7 @@ async fn one_backup_of_a_source_runs_at_a_time_and_can_be_cancelled() {
 
     let cancelled = place.delete(&format!("/api/jobs/{id}")).await;
     assert_eq!((cancelled.status, &cancelled.data()["id"]), (202, &json!(id)));
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let job = when(&place, &id, |job| !["queued", "running"].contains(&job["state"].as_str().unwrap())).await;
     assert_eq!((&job["state"], &job["error"]["kind"]), (&json!("cancelled"), &json!("interrupted")));
     let again = place.delete(&format!("/api/jobs/{id}")).await;
@@ -87,7 +84,7 @@ async fn who_waits_for_a_job_that_is_cancelled_is_told() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         assert_eq!(place.delete(&format!("/api/jobs/{id}")).await.status, 202);
-        full_speed(&pair.source).await;
+        pair.source.fail_no_more().await;
         id
     };
     let (answer, id) = tokio::join!(waiting, cancel);

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bodies::Pair;
-use super::jobs::{full_speed, slow, when};
+use super::jobs::{slow, when};
 use super::place::{ADMIN, Place, access};
 
 /// The same service behind a real port.
@@ -132,7 +132,7 @@ async fn a_client_that_goes_away_stops_nothing() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     drop(stream);
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let job = when(&place, &id, |job| job["finished"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
 }

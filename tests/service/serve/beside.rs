@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Pair, full_speed, is_reading, slow_down};
+use super::{Pair, is_reading};
+
 use crate::support::cli::finish;
 use crate::support::service::Service;
 
@@ -11,7 +12,7 @@ async fn one_backup_of_a_source_at_a_time_whoever_takes_it() {
     let pair = Pair::start().await;
     let cli = pair.service();
     let service = Service::start(&cli).await;
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
 
     // The service first: another call is told the job, the command line who it is.
     let id = service.begin_backup().await;
@@ -20,11 +21,11 @@ async fn one_backup_of_a_source_at_a_time_whoever_takes_it() {
     assert_eq!((refused.status, &refused.body["error"]["jobId"]), (409, &json!(id)), "{refused:?}");
     let output = cli.run(&["backup", "--json"]).await;
     assert_eq!((output.code, &output.json()["error"]["kind"]), (Some(1), &json!("busy")), "{output:?}");
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     assert_eq!(service.ended(&id).await["state"], "succeeded");
 
     // The command line first.
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
     let child = cli.spawn(&["backup", "--json"]);
     let running = async {
         loop {
@@ -38,7 +39,7 @@ async fn one_backup_of_a_source_at_a_time_whoever_takes_it() {
     let refused = service.post("/api/backups/create?wait=false", &Value::Null).await;
     assert_eq!((refused.status, &refused.body["error"]["kind"]), (409, &json!("busy")), "{refused:?}");
     assert!(refused.body["message"].as_str().unwrap().contains(running["name"].as_str().unwrap()), "{refused:?}");
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let output = finish(child).await;
     assert_eq!(output.code, Some(0), "{output:?}");
 
@@ -57,14 +58,14 @@ async fn imports_into_one_database_come_one_after_the_other_and_others_beside_ea
     let service = Service::start(&cli).await;
     let made = service.ended(&service.begin_backup().await).await;
     let name = made["result"]["backup"]["name"].as_str().unwrap();
-    slow_down(&pair.target, &["insert"], 2000).await;
+    pair.target.slow_down(&["insert"], 2000).await;
     let id = service.begin_import(name).await;
     let body = json!({ "backupPath": name });
     let refused = service.post("/api/backups/import", &body).await;
     assert_eq!((refused.status, &refused.body["error"]["jobId"]), (409, &json!(id)), "{refused:?}");
     let other = service.post("/api/backups/import?wait=false", &json!({ "backupPath": name, "databaseName": "other" })).await;
     assert_eq!(other.status, 202, "{other:?}");
-    full_speed(&pair.target).await;
+    pair.target.fail_no_more().await;
     for id in [id.as_str(), other.body["data"]["jobId"].as_str().unwrap()] {
         let job = service.ended(id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
@@ -72,12 +73,12 @@ async fn imports_into_one_database_come_one_after_the_other_and_others_beside_ea
     // A backup that is imported counts as verified, and one that is being imported is not deleted.
     let status = service.get("/api/backups/status").await;
     assert_eq!(status.body["data"]["backups"][0]["verified"], true, "{status:?}");
-    slow_down(&pair.target, &["insert"], 3000).await;
+    pair.target.slow_down(&["insert"], 3000).await;
     let id = service.begin_import(name).await;
     service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
     let refused = service.delete(&format!("/api/backups/{name}")).await;
     assert_eq!((refused.status, &refused.body["error"]["kind"]), (409, &json!("busy")), "{refused:?}");
-    full_speed(&pair.target).await;
+    pair.target.fail_no_more().await;
     assert_eq!(service.ended(&id).await["state"], "succeeded");
     assert_eq!(service.delete(&format!("/api/backups/{name}")).await.status, 200);
 }

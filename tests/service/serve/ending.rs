@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Pair, full_speed, is_reading, slow_down};
-use crate::support::backups::fill_large;
+use super::{Pair, is_reading};
+
+use crate::support::data::{insert, numbered};
 use crate::support::service::{Service, answer, client};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,7 +14,7 @@ async fn what_runs_may_end_and_nothing_new_begins() {
     let pair = Pair::start().await;
     let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "100");
     let mut service = Service::start(&cli).await;
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
     let id = service.begin_backup().await;
     service.job_when(&id, "reading", is_reading).await;
     service.signal("TERM");
@@ -31,7 +32,7 @@ async fn what_runs_may_end_and_nothing_new_begins() {
     assert_eq!(service.job(&id).await["state"], "running");
     let ready = answer(client().get(service.url("/readyz"))).await;
     assert_eq!(ready.status, 503, "{ready:?}");
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     assert_eq!(service.wait().await, Some(0), "{}", service.log().join("\n"));
 
     let service = Service::start(&cli).await;
@@ -44,12 +45,12 @@ async fn what_outlasts_its_grace_is_stopped_in_order() {
     let pair = Pair::start().await;
     let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0");
     let service = Service::start(&cli).await;
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
     let id = service.begin_backup().await;
     service.job_when(&id, "reading", is_reading).await;
     let (code, log) = service.stop().await;
     assert_eq!(code, Some(0), "{}", log.join("\n"));
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
 
     let service = Service::start(&cli).await;
     let job = service.job(&id).await;
@@ -63,7 +64,7 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     let pair = Pair::start().await;
     let cli = pair.service();
     let service = Service::start(&cli).await;
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
 
     // Cancelled: the backup is gone, whatever was stored of it.
     let id = service.begin_backup().await;
@@ -81,20 +82,20 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     // Left: the client goes away in the middle, and the backup is made.
     let request = service.request(reqwest::Method::POST, "/api/backups/create").timeout(Duration::from_millis(3000));
     assert!(request.send().await.unwrap_err().is_timeout());
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let jobs = service.get("/api/jobs?kind=backup&limit=1").await;
     let id = jobs.body["data"]["jobs"][0]["id"].as_str().unwrap().to_owned();
     let job = service.ended(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
 
     // An import that is cancelled leaves the target as it was.
-    slow_down(&pair.target, &["insert"], 2000).await;
+    pair.target.slow_down(&["insert"], 2000).await;
     let name = job["result"]["backup"]["name"].as_str().unwrap();
     let id = service.begin_import(name).await;
     service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
     service.delete(&format!("/api/jobs/{id}")).await;
     let job = service.ended(&id).await;
-    full_speed(&pair.target).await;
+    pair.target.fail_no_more().await;
     assert_eq!(job["state"], "cancelled", "{job}");
     let databases = pair.target.client().await.list_database_names().await.unwrap();
     assert!(!databases.contains(&"shop".to_owned()), "{databases:?}");
@@ -106,12 +107,12 @@ async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_s
     let pair = Pair::start().await;
     let shop = pair.source.client().await.database("shop");
     for number in 0..12 {
-        fill_large(&shop, &format!("large{number}"), 10_000).await;
+        insert(&shop, &format!("large{number}"), numbered(10_000)).await;
     }
     // Few readers: what they are in the middle of is not stored, and would be most of it if there were as many as a slow source asks for.
     let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0").env("BACKUP_READERS", "2");
     let service = Service::start(&cli).await;
-    slow_down(&pair.source, &["find", "getMore"], 500).await;
+    pair.source.slow_down(&["find", "getMore"], 500).await;
     let much = |job: &Value| job["progress"]["phase"] == "reading" && job["progress"]["bytes"].as_u64().unwrap() > 90_000_000;
     let directories = || {
         let entries = std::fs::read_dir(cli.dir().join("backups")).unwrap().map(|e| e.unwrap().path());
@@ -129,7 +130,7 @@ async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_s
     service.job_when(&id, "far on", much).await;
     let (code, log) = service.stop().await;
     assert_eq!(code, Some(0), "{}", log.join("\n"));
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let service = Service::start(&cli).await;
     let job = service.job(&id).await;
     assert_eq!(job["state"], "interrupted", "{job}");

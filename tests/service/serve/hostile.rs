@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::Pair;
+
 use crate::support::server::Server;
 use crate::support::service::{ADMIN, Service, client};
 

@@ -6,10 +6,11 @@ use bson::doc;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::{Pair, full_speed, is_reading, slow_down};
+use super::{Pair, is_reading};
+
 use crate::support::compare::{CompareOptions, compare};
+use crate::support::data::snapshot;
 use crate::support::service::Service;
-use crate::support::vault::snapshot;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
@@ -29,20 +30,20 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
         // 1. In the middle of a backup, or of an import.
         let is_backup = round % 2 == 0;
         let id = if is_backup {
-            slow_down(&pair.source, &["find", "getMore"], 1000).await;
+            pair.source.slow_down(&["find", "getMore"], 1000).await;
             let id = service.begin_backup().await;
             service.job_when(&id, "reading", is_reading).await;
             id
         } else {
-            slow_down(&pair.target, &["insert"], 5000).await;
+            pair.target.slow_down(&["insert"], 5000).await;
             let id = service.begin_import(&name).await;
             service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
             id
         };
         tokio::time::sleep(Duration::from_millis(random.random_range(0..1200))).await;
         service.kill().await;
-        full_speed(&pair.source).await;
-        full_speed(&pair.target).await;
+        pair.source.fail_no_more().await;
+        pair.target.fail_no_more().await;
 
         // 2. What it was doing is interrupted; no backup is there that is none; the target is whole.
         service = Service::start(&cli).await;
@@ -78,11 +79,11 @@ async fn a_kill_in_the_import_after_a_backup_leaves_the_backup_and_says_so() {
     let pair = Pair::start().await;
     let cli = pair.service().env("AUTO_IMPORT_TO_LOCAL", "true");
     let service = Service::start(&cli).await;
-    slow_down(&pair.target, &["insert"], 3000).await;
+    pair.target.slow_down(&["insert"], 3000).await;
     let id = service.begin_backup().await;
     service.job_when(&id, "filling", |job| job["progress"]["phase"] == "filling").await;
     service.kill().await;
-    full_speed(&pair.target).await;
+    pair.target.fail_no_more().await;
     let service = Service::start(&cli).await;
     let job = service.job(&id).await;
     assert_eq!((&job["state"], &job["error"]["stage"]), (&json!("interrupted"), &json!("import")), "{job}");

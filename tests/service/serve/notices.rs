@@ -9,7 +9,8 @@ use sha2::Sha256;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
-use super::{Pair, full_speed, is_reading, slow_down};
+use super::{Pair, is_reading};
+
 use crate::support::service::Service;
 
 const SECRET: &str = "shared with the receiver";
@@ -63,7 +64,7 @@ async fn every_end_of_a_job_is_told_and_signed() {
     let json = told("job.succeeded", succeeded).await;
     assert_eq!(json["data"]["result"]["backup"]["documents"], 6000, "{json}");
 
-    slow_down(&pair.source, &["find", "getMore"], 2000).await;
+    pair.source.slow_down(&["find", "getMore"], 2000).await;
     let cancelled = service.begin_backup().await;
     service.job_when(&cancelled, "reading", is_reading).await;
     service.delete(&format!("/api/jobs/{cancelled}")).await;
@@ -72,7 +73,7 @@ async fn every_end_of_a_job_is_told_and_signed() {
     let interrupted = service.begin_backup().await;
     service.job_when(&interrupted, "reading", is_reading).await;
     service.kill().await;
-    full_speed(&pair.source).await;
+    pair.source.fail_no_more().await;
     let service = Service::start(&cli).await;
     told("job.interrupted", interrupted).await;
 

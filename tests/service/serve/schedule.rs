@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::Pair;
+
 use crate::support::service::Service;
 
 async fn job_by_schedule(service: &Service, within: Duration) -> Value {

@@ -22,7 +22,7 @@ mod shop;
 use std::time::Instant;
 
 use bson::{Binary, Document, Timestamp, doc, spec::BinarySubtype};
-use bsonvault::context::cpu::CpuPool;
+use bsonvault::context::Context;
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::mongo::connect::ConnectOptions;
 use bsonvault::mongo::{Connection, MongoUri, Role};
@@ -33,7 +33,6 @@ use bsonvault::sink::Target;
 use shop::arguments::Arguments;
 use shop::median;
 use support::server::{Server, ServerOptions};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const FRAME: usize = 4 * 1024 * 1024;
@@ -117,8 +116,8 @@ async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
     let commits = Commits::Known(Committed::new(ClusterTime { t: 1, i: 1 }));
     let begin = Instant::now();
     let behaves_as = connection.behaves_as().await;
-    let target = Target::new(connection, behaves_as, CancellationToken::new());
-    let mut applier = Applier::with_lanes(target, commits, CpuPool::of_this_machine(), lanes).await.unwrap();
+    let target = Target::new(connection, behaves_as, &Context::default());
+    let mut applier = Applier::with_lanes(target, commits, lanes).await.unwrap();
     applier.direct(COLLECTION, destination).unwrap();
     for frame in frames {
         applier.take(frame).await.unwrap();

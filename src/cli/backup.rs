@@ -109,8 +109,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     };
     if args.dry_run {
         let plan = match &resumed {
-            Some(name) => cx.unless_cancelled(backup::plan_resume(&source, &repository, name.as_ref(), &options)).await?,
-            None => cx.unless_cancelled(backup::plan(&source, &options)).await?,
+            Some(name) => cx.unless_cancelled(backup::plan_resume(&source, &repository, name.as_ref(), &options, cx)).await?,
+            None => cx.unless_cancelled(backup::plan(&source, &options, cx)).await?,
         };
         let mut fields = output::fields(&plan)?;
         fields.insert("dryRun".to_owned(), true.into());

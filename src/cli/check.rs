@@ -3,6 +3,7 @@
 use super::output::{self, Outcome};
 use super::render;
 use crate::config::{Config, Flags};
+use crate::context::Context;
 use crate::engine::check::{self, Setup};
 use crate::error::Result;
 use crate::repository::Repository;
@@ -24,14 +25,14 @@ impl Args {
     }
 }
 
-pub(super) async fn run(config: &Config) -> Result<Outcome> {
+pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
     let setup = Setup {
         settings: config.refuse_unknown(),
         source: config.configured_source(),
         target: config.configured_target(),
         repository: Repository::open(&config.path),
     };
-    let report = check::run(setup).await;
+    let report = check::run(setup, cx).await;
     Ok(Outcome {
         text: render::check::check(&report),
         json: output::fields(&report)?,

@@ -207,7 +207,7 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, cx).await,
         Verb::Clean(args) => clean::run(args, &config, cx).await,
-        Verb::Check(_) => cx.unless_cancelled(check::run(&config)).await,
+        Verb::Check(_) => cx.unless_cancelled(check::run(&config, cx)).await,
         Verb::Tune(args) => tune::run(args, &config, faces, cx).await,
         Verb::Serve(_) => serve::run(config, cx).await,
         Verb::Token(args) => token::run(&args),

@@ -1,4 +1,7 @@
 //! CPU work (compression, hashing) on a pool of its own: as many jobs at a time as there are cores, never on the async workers.
+//!
+//! A process has one pool, in its [`Context`](super::Context). What an operation is given is a share of it, which takes no core that
+//! another one works on, and counts its own work only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +20,11 @@ pub struct CpuPool(Arc<Shared>);
 struct Shared {
     permits: Arc<Semaphore>,
     jobs: usize,
-    decompressors: Decompressors,
+    decompressors: Arc<Decompressors>,
     /// The nanoseconds that jobs have taken.
     worked: AtomicU64,
+    /// The pool that this is a share of.
+    whole: Option<CpuPool>,
 }
 
 impl Default for CpuPool {
@@ -32,13 +37,26 @@ impl CpuPool {
     /// A pool for this many jobs at a time.
     #[must_use]
     pub fn new(jobs: usize) -> Self {
+        Self::of(jobs, Arc::default(), None)
+    }
+
+    fn of(jobs: usize, decompressors: Arc<Decompressors>, whole: Option<Self>) -> Self {
         let jobs = jobs.max(1);
-        Self(Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(jobs)),
-            jobs,
-            decompressors: Decompressors::default(),
-            worked: AtomicU64::new(0),
-        }))
+        let permits = Arc::new(Semaphore::new(jobs));
+        Self(Arc::new(Shared { permits, jobs, decompressors, worked: AtomicU64::new(0), whole }))
+    }
+
+    /// A share of this pool, for at most so many of its jobs at a time: it waits for the others' jobs as for its own, and what it has
+    /// [`worked`](Self::worked) is its own.
+    #[must_use]
+    pub fn limited(&self, jobs: usize) -> Self {
+        Self::of(jobs.min(self.0.jobs), self.0.decompressors.clone(), Some(self.clone()))
+    }
+
+    /// A share of this pool without a limit of its own.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        self.limited(self.0.jobs)
     }
 
     /// A pool for as many jobs as the machine has cores.
@@ -53,7 +71,7 @@ impl CpuPool {
         &self.0.decompressors
     }
 
-    /// How long jobs have worked so far, all together.
+    /// How long jobs have worked so far, all together: those of its shares, too.
     #[must_use]
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.0.worked.load(Ordering::Relaxed))
@@ -77,22 +95,30 @@ impl CpuPool {
     /// # Errors
     /// The job's own error; [`ErrorKind::Internal`] where the job panicked.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let shared = self.0.clone();
-        let permit = shared
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|e| Error::new(ErrorKind::Internal, "the CPU pool is closed").cause(e))?;
+        let pool = self.clone();
+        // From the share to the whole: who has a permit of the whole waits for nothing.
+        let mut permits = Vec::new();
+        for shared in pool.chain() {
+            let permit = shared.permits.clone().acquire_owned().await;
+            permits.push(permit.map_err(|e| Error::new(ErrorKind::Internal, "the CPU pool is closed").cause(e))?);
+        }
         tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permits = permits;
             let begun = Instant::now();
             let done = job();
-            shared.worked.fetch_add(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            for shared in pool.chain() {
+                shared.worked.fetch_add(nanos, Ordering::Relaxed);
+            }
             done
         })
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, "a CPU job died").cause(e))?
+    }
+
+    /// This, what it is a share of, and so on.
+    fn chain(&self) -> impl Iterator<Item = &Shared> {
+        std::iter::successors(Some(self), |pool| pool.0.whole.as_ref()).map(|pool| &*pool.0)
     }
 }
 
@@ -129,6 +155,27 @@ pub fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn shares_together_work_on_no_more_than_the_whole_and_count_their_own() {
+        let whole = CpuPool::new(2);
+        let (one, other) = (whole.limited(1), whole.share());
+        let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let jobs = (0..24).map(|n| {
+            let (pool, now, most) = (if n % 3 == 0 { &one } else { &other }, now.clone(), most.clone());
+            pool.run(move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(2));
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        futures::future::try_join_all(jobs).await.unwrap();
+        assert!(most.load(Ordering::SeqCst) <= 2);
+        assert!(one.worked() > Duration::ZERO && other.worked() > Duration::ZERO);
+        assert_eq!(whole.worked(), one.worked() + other.worked());
+        assert_eq!(whole.limited(9).0.jobs, 2);
+    }
 
     #[test]
     fn what_the_machine_does_is_read_from_the_first_line() {

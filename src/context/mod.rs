@@ -23,10 +23,10 @@ pub struct Context {
 }
 
 impl Context {
-    /// That of one of several operations: its progress is its own, and it can be stopped by itself.
+    /// That of one of several operations: progress and the count of its work are its own, and it can be stopped by itself.
     #[must_use]
     pub fn operation(&self) -> Self {
-        Self { progress: Progress::default(), cancel: self.cancel.child_token(), ..self.clone() }
+        Self { progress: Progress::default(), cancel: self.cancel.child_token(), cpu: self.cpu.share() }
     }
 
     /// The same, stopped by this instead.

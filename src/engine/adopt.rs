@@ -238,7 +238,7 @@ async fn execute(
     // 4. An oplog that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = replayed::follow(place, &manifest, oplog, listed_at, None);
+        let follow = replayed::follow(place, &manifest, oplog, listed_at, None, &cx.cpu);
         let followed = cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog of the dump"))?;
         at_the_end = followed.catalog.collections;
     }

@@ -89,8 +89,8 @@ pub struct BackupReport {
 ///
 /// # Errors
 /// As for [`run`], as far as they show before the first document is read.
-pub async fn plan(source: &MongoUri, options: &BackupOptions) -> Result<BackupPlan> {
-    let mut prepared = plan::prepare(source, options).await?;
+pub async fn plan(source: &MongoUri, options: &BackupOptions, cx: &Context) -> Result<BackupPlan> {
+    let mut prepared = plan::prepare(source, options, &cx.cpu).await?;
     prepared.aim().await?;
     prepared.settle().await?;
     let plan = prepared.plan().await.without_temporary(&prepared);
@@ -107,9 +107,10 @@ pub async fn plan_resume(
     repository: &Repository,
     name: Option<&BackupName>,
     options: &BackupOptions,
+    cx: &Context,
 ) -> Result<BackupPlan> {
     let checkpoint = resume::open(repository, name, source).await?;
-    let prepared = resume::prepare(source, options, &checkpoint).await?;
+    let prepared = resume::prepare(source, options, &checkpoint, &cx.cpu).await?;
     let mut plan = prepared.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
         collection.ranges_done = checkpoint.ranges_of(place);
@@ -206,8 +207,10 @@ async fn backup(
 ) -> Result<Manifest> {
     cx.progress.begin("looking at the source");
     let (mut prepared, started) = match &checkpoint {
-        None => (cx.unless_cancelled(plan::prepare(source, options)).await?, clock::now()),
-        Some(checkpoint) => (cx.unless_cancelled(resume::prepare(source, options, checkpoint)).await?, checkpoint.started()),
+        None => (cx.unless_cancelled(plan::prepare(source, options, &cx.cpu)).await?, clock::now()),
+        Some(checkpoint) => {
+            (cx.unless_cancelled(resume::prepare(source, options, checkpoint, &cx.cpu)).await?, checkpoint.started())
+        }
     };
     if let Some((member, is_primary, preference)) = prepared.connection.chosen() {
         let state = if is_primary { "the primary" } else { "a secondary" };
@@ -284,7 +287,7 @@ async fn execute(
     // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None);
+        let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None, &prepared.cpu);
         let followed = run.cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
         at_the_end = followed.catalog.collections;
     }

@@ -7,10 +7,10 @@ mod reach;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use self::needs::Need;
 use self::reach::Reached;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::manifest::Topology;
@@ -148,7 +148,7 @@ impl CheckReport {
 }
 
 /// Checks all of it, both sides at a time. What is wrong is in the report; there is nothing that keeps it from being made.
-pub async fn run(setup: Setup) -> CheckReport {
+pub async fn run(setup: Setup, cx: &Context) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new(), rights: Vec::new(), failure: None };
 
     // 1. The settings, then both sides, whatever becomes of the other.
@@ -169,7 +169,7 @@ pub async fn run(setup: Setup) -> CheckReport {
     let target = settle(&mut report, Side::Target, target, nothing_configured);
     if let Some(target) = &target {
         judge_target(&mut report, target, source.as_ref());
-        judge_leftovers(&mut report, target).await;
+        judge_leftovers(&mut report, target, cx).await;
     }
 
     // 4. The rights on both.
@@ -326,9 +326,9 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
 }
 
 /// What imports and test restores have in the target.
-async fn judge_leftovers(report: &mut CheckReport, target: &Reached) {
+async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Context) {
     let version = target.connection.version;
-    let target = Target::new(target.connection.clone(), version, CancellationToken::new());
+    let target = Target::new(target.connection.clone(), version, cx);
     // It stands in nobody's way: where it cannot be looked at, something else says why.
     let Ok(Ok((found, _))) = tokio::time::timeout(LEFTOVERS_LIMIT, leftovers::look(&target)).await else { return };
     if let Ok(Ok(sets)) = tokio::time::timeout(LEFTOVERS_LIMIT, kept::sets(&target)).await

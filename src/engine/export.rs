@@ -244,7 +244,7 @@ impl<'a> Job<'a> {
 
     /// What of the oplog slice is to be replayed, after all of it was looked at.
     async fn slice(&self, oplog: &'a OplogSlice, collections: &[&'a Collection]) -> Result<Slice<'a>> {
-        let slice = Slice::follow(self.backup, oplog, collections, self.options).await?;
+        let slice = Slice::follow(self.backup, oplog, collections, self.options, &self.cpu).await?;
         let mut filter = slice.filter();
         let mut entries = Ahead::start(self.backup, oplog.segments.clone(), &self.budget, &self.cpu);
         while let Some(mut segment) = entries.next_segment().await {

@@ -39,11 +39,11 @@ pub(super) async fn follow(
     oplog: &OplogSlice,
     listed_at: ClusterTime,
     last_read: Option<LastRead>,
+    cpu: &CpuPool,
 ) -> Result<Followed> {
-    let cpu = CpuPool::of_this_machine();
     let mut last_read = match last_read {
         Some(known) => known,
-        None => self::last_read(store, manifest, &cpu).await?,
+        None => self::last_read(store, manifest, cpu).await?,
     };
     let asked_for = AskedFor::of(manifest)?;
     let wanted = move |namespace: &Namespace| asked_for.has(namespace);
@@ -53,7 +53,7 @@ pub(super) async fn follow(
     }
     let mut committed = Committed::new(listed_at);
     for segment in &oplog.segments {
-        let mut reader = SegmentReader::open(store, segment, &cpu).await?;
+        let mut reader = SegmentReader::open(store, segment, cpu).await?;
         while let Some(frame) = reader.next().await? {
             for entry in Documents::of(&frame) {
                 committed.add(tracker.take(entry?)?);

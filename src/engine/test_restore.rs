@@ -159,7 +159,7 @@ pub async fn run(
 async fn connect(target: &MongoUri, cx: &Context) -> Result<Target> {
     let connection = Connection::open(target, ConnectOptions { pool: 8, selection_timeout: None }).await?;
     let version = connection.version;
-    Ok(Target::new(connection, version, cx.cancel.clone()))
+    Ok(Target::new(connection, version, cx))
 }
 
 async fn claim(

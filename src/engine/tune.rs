@@ -267,6 +267,7 @@ fn sampled(looked: &Looked, taken: &Taken) -> SampleFacts {
 /// Tries all levels, then frames of other sizes and long-distance matching at the level that is best so far and at the one above. Gives what
 /// is to be known of it.
 async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted, until: Instant) -> Result<Vec<String>> {
+    // One core by itself is what is measured: a pool of its own, which waits for no other's work.
     let cpu = CpuPool::new(1);
     let left = || until.saturating_duration_since(Instant::now());
     let mut notes = Vec::new();

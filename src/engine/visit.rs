@@ -24,7 +24,7 @@ pub(super) async fn target<T>(uri: &MongoUri, cx: &Context, work: impl AsyncFnOn
     let how = ConnectOptions { pool: POOL, selection_timeout: None };
     let connection = cx.unless_cancelled(Connection::open(uri, how)).await?;
     let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let target = Target::new(connection, version, cx.cancel.clone());
+    let target = Target::new(connection, version, cx);
     let done = work(&target).await;
     target.connection.close().await;
     Ok((done?, record::millis(begun)))

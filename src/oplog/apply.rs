@@ -19,7 +19,6 @@ pub use self::rights::refuse_without_rights;
 pub use self::plan::Commits;
 use self::plan::Planner;
 use self::send::Sender;
-use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::Namespace;
@@ -80,7 +79,6 @@ impl Destination {
 #[derive(Debug)]
 pub struct Applier {
     target: Target,
-    cpu: CpuPool,
     /// Absent after a failure.
     planner: Option<Planner>,
     senders: Vec<Sender>,
@@ -106,22 +104,21 @@ impl Applier {
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
-    pub async fn new(target: Target, commits: Commits, cpu: CpuPool) -> Result<Self> {
-        Self::with_lanes(target, commits, cpu, LANES).await
+    pub async fn new(target: Target, commits: Commits) -> Result<Self> {
+        Self::with_lanes(target, commits, LANES).await
     }
 
     /// The same with this many commands under way at a time.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
-    pub async fn with_lanes(target: Target, commits: Commits, cpu: CpuPool, lanes: usize) -> Result<Self> {
+    pub async fn with_lanes(target: Target, commits: Commits, lanes: usize) -> Result<Self> {
         let lanes = lanes.max(1);
         Ok(Self {
             begun: target.identity().await?,
             senders: (0..lanes).map(|_| Sender::new(target.clone())).collect(),
             planner: Some(Planner::new(commits, lanes)),
             target,
-            cpu,
             databases: BTreeMap::new(),
             operations: 0,
         })
@@ -154,6 +151,7 @@ impl Applier {
     pub async fn take(&mut self, frame: Vec<u8>) -> Result<()> {
         let mut planner = self.planner.take().ok_or_else(failed)?;
         let (planner, lanes) = self
+            .target
             .cpu
             .run(move || {
                 let lanes = planner.plan(&frame)?;

@@ -78,7 +78,7 @@ impl Inner {
 
     /// What the engine works with for a job.
     pub(super) fn works_with(&self, job: &JobContext) -> Context {
-        Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.clone() }
+        Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.operation() }
     }
 
     /// What is done about every job that ended, before anyone who waits for it is told.

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::insert::Inserter;
 use super::record::Staged;
 use super::{Attempts, CollectionSpec, Target};
-use crate::context::cpu::CpuPool;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
@@ -94,7 +93,7 @@ async fn read<F: Future<Output = Result<()>>>(
 /// Inserts every bucket of a staged time series into what `to` describes, which was just created.
 pub(super) async fn documents(target: &Target, staged: &Staged, to: &CollectionSpec) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
-    let inserter = Inserter::new(target.clone(), Arc::new(to.clone()), CpuPool::of_this_machine());
+    let inserter = Inserter::new(target.clone(), Arc::new(to.clone()));
     let what = format!("reading what was staged for {}", staged.to);
     each_batch(target, &what, &staged.place.buckets(), Some(staged.uuid), |frame| {
         let insertion = inserter.insert(frame, &item);

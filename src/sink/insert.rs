@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::masked::NAMES_ARE_FREE;
 use super::{Attempts, CollectionSpec, Problem, Target, indexes, staging, write_concern_error, write_errors};
-use crate::context::cpu::CpuPool;
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::{self, Changes, Refusal};
@@ -46,7 +45,6 @@ const INSERT_LIMIT: Duration = Duration::from_secs(90);
 pub struct Inserter {
     pub(super) target: Target,
     pub(super) spec: Arc<CollectionSpec>,
-    cpu: CpuPool,
     pub(super) repeats: Repeats,
 }
 
@@ -74,8 +72,8 @@ pub struct Arranged {
 impl Inserter {
     /// One for this collection.
     #[must_use]
-    pub fn new(target: Target, spec: Arc<CollectionSpec>, cpu: CpuPool) -> Self {
-        Self { target, spec, cpu, repeats: Repeats::Refuse }
+    pub fn new(target: Target, spec: Arc<CollectionSpec>) -> Self {
+        Self { target, spec, repeats: Repeats::Refuse }
     }
 
     /// The same with another rule for documents whose `_id` repeats.
@@ -96,7 +94,7 @@ impl Inserter {
             let ids = if repeats == Repeats::PassOver { ids(&frame, text)? } else { Vec::new() };
             Ok(Arranged { frame, changes, ids })
         };
-        let arranged = self.cpu.run(work).await?;
+        let arranged = self.target.cpu.run(work).await?;
         if self.spec.kind == CollectionKind::TimeSeries && arranged.changes.given > 0 {
             let what = format!("{}: a bucket of the time series has no _id", self.spec.namespace);
             return Err(Error::new(ErrorKind::Refused, what)
@@ -122,7 +120,7 @@ impl Inserter {
             let keeps_places = ordered || (repeats == Repeats::PassOver && special_repeats(&divided, text)?);
             divide(&divided, (ordered, keeps_places), version)
         };
-        for batch in self.cpu.run(work).await? {
+        for batch in self.target.cpu.run(work).await? {
             // Apart from the many futures around it: all of them together are more than a thread's stack takes without optimisation.
             match batch.way {
                 Way::Masked => {
@@ -287,7 +285,7 @@ impl Inserter {
         let (frame, documents, spec) = (frame.clone(), documents.to_vec(), self.spec.clone());
         let uuid = spec.uuid.filter(|_| self.target.checks_uuids);
         let repeats = self.repeats;
-        self.cpu.run(move || build(&spec, uuid, &frame, &documents, (way, repeats))).await
+        self.target.cpu.run(move || build(&spec, uuid, &frame, &documents, (way, repeats))).await
     }
 
     /// Those of the documents that are not there yet. One that stands there with other content is an error.

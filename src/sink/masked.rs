@@ -12,7 +12,6 @@ use bson::{RawDocumentBuf, rawdoc};
 use super::insert::{Inserter, Repeats, refused};
 use super::settle::LIMIT;
 use super::{Attempts, CollectionSpec, Problem, Target, indexes, write_concern_error, write_errors};
-use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{self, Element, Elements, Writer};
@@ -27,7 +26,7 @@ pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
 /// Puts such a document where none has its `_id`.
 pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool, document: &[u8]) -> Result<()> {
     let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(collection.clone()) };
-    let inserter = Inserter::new(target.clone(), Arc::new(spec), CpuPool::of_this_machine());
+    let inserter = Inserter::new(target.clone(), Arc::new(spec));
     inserter.insert_masked(document, &mut Content::default()).await
 }
 

@@ -16,7 +16,6 @@ use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
 use super::publish::in_the_way;
 use super::record::Staged;
 use super::{Attempts, CollectionSpec, Target, check, copy, write_concern_error, write_errors};
-use crate::context::cpu::CpuPool;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Elements, Writer};
@@ -138,7 +137,7 @@ async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u6
 /// What inserts into a collection that stands there.
 fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
     let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
-    Inserter::new(target.clone(), Arc::new(spec), CpuPool::of_this_machine())
+    Inserter::new(target.clone(), Arc::new(spec))
 }
 
 async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_>) -> Result<()> {

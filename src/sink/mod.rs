@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 pub use collection_spec::{Alterations, CollectionSpec, Index};
 pub use ddl::Standing;
 
+use crate::context::Context;
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
@@ -51,22 +53,24 @@ pub struct Identity {
     term: Option<ObjectId>,
 }
 
-/// The deployment that is written to, and the wish to stop. Cloning shares both.
+/// The deployment that is written to, the wish to stop, and the processor. Cloning shares all of it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The connection.
     pub connection: Connection,
     /// Whether its servers check the UUID that a write names: then a command that comes late never makes a collection anew.
     pub checks_uuids: bool,
+    /// The pool for what is done to documents on their way there.
+    pub cpu: CpuPool,
     stop: CancellationToken,
 }
 
 impl Target {
-    /// Everything done through it ends with [`ErrorKind::Interrupted`] once `stop` is cancelled.
+    /// Everything done through it ends with [`ErrorKind::Interrupted`] once the context is cancelled.
     #[must_use]
-    pub fn new(connection: Connection, behaves_as: Version, stop: CancellationToken) -> Self {
+    pub fn new(connection: Connection, behaves_as: Version, cx: &Context) -> Self {
         let checks_uuids = behaves_as >= Version(6, 0, 0) && connection.topology != Topology::Sharded;
-        Self { connection, checks_uuids, stop }
+        Self { connection, checks_uuids, cpu: cx.cpu.clone(), stop: cx.cancel.clone() }
     }
 
     /// The same, not to be stopped: for what must be brought to its end or tidied up after a stop.

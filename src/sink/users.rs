@@ -6,7 +6,6 @@ use bson::{RawDocument, rawdoc};
 
 use super::insert::Inserter;
 use super::{CollectionSpec, Target, ddl};
-use crate::context::cpu::CpuPool;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;
@@ -151,11 +150,7 @@ async fn fill(target: &Target, place: &Namespace, documents: &[u8], unread: bool
         return Ok(());
     }
     let item = Progress::default().item(place.to_string(), 0, 0);
-    let inserter = Inserter::new(
-        target.clone(),
-        Arc::new(CollectionSpec { unread, ..CollectionSpec::standing(place.clone()) }),
-        CpuPool::of_this_machine(),
-    );
+    let inserter = Inserter::new(target.clone(), Arc::new(CollectionSpec { unread, ..CollectionSpec::standing(place.clone()) }));
     inserter.insert(documents.to_vec(), &item).await.map_err(|e: Error| e.context("users and roles"))?;
     Ok(())
 }

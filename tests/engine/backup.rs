@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
+use bsonvault::context::Context;
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::error::ErrorKind;
@@ -75,7 +76,7 @@ async fn ranges_read_every_document_once_whatever_the_ids() {
 
     let vault = Vault::new();
     let options = divided("ranges", 20_000);
-    let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &options).await.unwrap();
+    let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &options, &Context::default()).await.unwrap();
     for planned in plan.collections.iter().filter(|c| c.name != "only_extremes") {
         assert!(planned.ranges > 3, "{} is not divided: {} ranges of {} bytes", planned.name, planned.ranges, planned.bytes);
     }
@@ -628,7 +629,10 @@ async fn what_is_asked_for_is_what_is_in_it() {
 async fn a_plan_writes_nothing() {
     let server = Server::replica_set("plan").await;
     fill(&server.client().await.database("plan"), "c", (0..100).map(Bson::Int32)).await;
-    let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default()).await.unwrap();
+    let plan =
+        backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default(), &Context::default())
+            .await
+            .unwrap();
     assert_eq!((plan.collections.len(), plan.collections[0].documents, plan.collections[0].ranges), (1, 100, 1));
     assert_eq!(plan.consistency, ConsistencyKind::Snapshot);
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use bsonvault::context::Context;
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::error::ErrorKind;
@@ -473,7 +474,10 @@ async fn a_login_without_the_right_to_the_oplog_is_told_so() {
 async fn a_plan_says_what_the_backup_will_be() {
     let server = Server::replica_set("plan").await;
     fill(&server.client().await.database("plan"), "c", (0..100).map(Bson::Int32)).await;
-    let plan = backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default()).await.unwrap();
+    let plan =
+        backup::plan(&MongoUri::parse(Role::Source, &server.uri()).unwrap(), &BackupOptions::default(), &Context::default())
+            .await
+            .unwrap();
     assert_eq!(plan.consistency, ConsistencyKind::Snapshot);
 }
 

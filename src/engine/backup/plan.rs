@@ -135,7 +135,7 @@ impl Survey {
 }
 
 /// Connects, lists, and chooses the settings. The listing that is read comes later, with [`Prepared::settle`].
-pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Result<Prepared> {
+pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &CpuPool) -> Result<Prepared> {
     let most_readers = options.tuning.readers.unwrap_or(MOST_READERS);
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
@@ -201,7 +201,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions) -> Resul
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: CpuPool::new(room.jobs),
+        cpu: cpu.limited(room.jobs),
         most_readers: room.most_readers,
         follows_level: room.follows_level,
         pace: RateLimiter::limited(options.tuning.max_bits),
@@ -229,6 +229,7 @@ pub(super) async fn prepare_again(
     head: &Head,
     listing: Listing,
     survey: Survey,
+    cpu: &CpuPool,
 ) -> Result<Prepared> {
     let pool = pool(options.tuning.readers.unwrap_or(MOST_READERS).max(head.settings.readers));
     let mut connection = Connection::open(source, ConnectOptions { pool, ..ConnectOptions::default() }).await?;
@@ -254,7 +255,7 @@ pub(super) async fn prepare_again(
         kind: ConsistencyKind::None,
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
-        cpu: CpuPool::new(room.jobs),
+        cpu: cpu.limited(room.jobs),
         most_readers: room.most_readers,
         // As it was begun.
         follows_level: false,

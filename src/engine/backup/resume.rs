@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::BackupOptions;
 use super::plan::{self, Prepared, Survey};
+use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, Listed, OplogStart, Part, Raw};
 use crate::format::manifest::Source;
@@ -62,10 +63,15 @@ fn listing(checkpoint: &Checkpoint) -> Result<(Listing, Survey)> {
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] where it is another deployment; [`ErrorKind::Usage`] where the options are not those of the backup; those of a connection.
-pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) -> Result<Prepared> {
+pub(super) async fn prepare(
+    source: &MongoUri,
+    options: &BackupOptions,
+    checkpoint: &Checkpoint,
+    cpu: &CpuPool,
+) -> Result<Prepared> {
     agree(source, options, checkpoint)?;
     let (listing, survey) = listing(checkpoint)?;
-    let mut prepared = plan::prepare_again(source, options, &checkpoint.head, listing, survey).await?;
+    let mut prepared = plan::prepare_again(source, options, &checkpoint.head, listing, survey, cpu).await?;
     prepared.kind = checkpoint.head.consistency;
     prepared.why_no_slice.clone_from(&checkpoint.head.why_no_oplog);
     let now = prepared.connection.describe().await;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ExportOptions;
+use crate::context::cpu::CpuPool;
 use crate::engine::import::select::AskedFor;
 use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
@@ -34,11 +35,13 @@ impl<'a> Slice<'a> {
         oplog: &'a OplogSlice,
         selected: &[&Collection],
         options: &ExportOptions,
+        cpu: &CpuPool,
     ) -> Result<Self> {
         let manifest = &backup.manifest;
         let listed_at = manifest.consistency.cluster_time;
         let listed_at = listed_at.ok_or_else(|| Error::damaged("the backup has an oplog slice, and no time of its listing"))?;
-        let Followed { committed, mut last_read, .. } = replayed::follow(&backup.store, manifest, oplog, listed_at, None).await?;
+        let Followed { committed, mut last_read, .. } =
+            replayed::follow(&backup.store, manifest, oplog, listed_at, None, cpu).await?;
         let mut known = HashMap::new();
         for collection in selected {
             if let Some(uuid) = collection.uuid {

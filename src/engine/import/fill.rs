@@ -120,7 +120,7 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         }
         let item = plan.item(cx, spec, "");
         items.push(item.clone());
-        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone()), cpu.clone()).with_repeats(stage.repeats);
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone())).with_repeats(stage.repeats);
         let segments = &selected.collection.segments;
         // In their order where that counts, and where an `_id` may repeat.
         let in_turn = stage.repeats == Repeats::PassOver && !spec.keeps_order();

@@ -255,7 +255,7 @@ pub(super) async fn make<'a>(
         .iter()
         .map(|s| CollectionSpec::of(&s.collection, s.to.clone(), version)?.altered(options.alterations))
         .collect::<Result<_>>()?;
-    let target = Target::new(connection, version, cx.cancel.clone());
+    let target = Target::new(connection, version, cx);
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
     limits::refuse(
         &target,

@@ -128,9 +128,9 @@ type Written = (usize, Came, Vec<u64>);
 
 impl Pouring {
     fn begin(stage: &Stage<'_>, number: usize, item: Item) -> Self {
-        let Stage { plan, cpu, .. } = stage;
+        let plan = &stage.plan;
         let spec = &plan.specs[number];
-        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone()), cpu.clone()).with_repeats(stage.repeats);
+        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone())).with_repeats(stage.repeats);
         Self {
             number,
             inserter,

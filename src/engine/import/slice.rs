@@ -10,6 +10,7 @@ use super::dump_source::DumpSource;
 use super::plan::Plan;
 use super::stage::Stage;
 use crate::context::Context;
+use crate::context::cpu::CpuPool;
 use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
 use crate::format::frame;
@@ -39,15 +40,20 @@ pub(super) async fn collections<'a>(origin: DocumentSource<'a>, cx: &Context) ->
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
         return Ok((Cow::Borrowed(&manifest.collections), None));
     };
-    let work = follow(origin, oplog, listed_at);
+    let work = follow(origin, oplog, listed_at, &cx.cpu);
     let (collections, slice) = cx.unless_cancelled(work).await?;
     Ok((Cow::Owned(collections), Some(slice)))
 }
 
-async fn follow(origin: DocumentSource<'_>, oplog: &OplogSlice, listed_at: ClusterTime) -> Result<(Vec<Collection>, Slice)> {
+async fn follow(
+    origin: DocumentSource<'_>,
+    oplog: &OplogSlice,
+    listed_at: ClusterTime,
+    cpu: &CpuPool,
+) -> Result<(Vec<Collection>, Slice)> {
     let Backup { store, manifest } = origin.backup;
     let known = origin.dumped.and_then(DumpSource::last_read).cloned();
-    let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known).await?;
+    let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known, cpu).await?;
     // What stays temporary is listed for those who select: it is left out, and named.
     let mut collections = catalog.collections;
     let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
@@ -74,7 +80,7 @@ impl Slice {
         cx.progress.begin("replaying the oplog slice");
         let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
-        let mut applier = Applier::new(target.clone(), Commits::Known(self.committed.clone()), cpu.clone()).await?;
+        let mut applier = Applier::new(target.clone(), Commits::Known(self.committed.clone())).await?;
         for (uuid, destination) in self.destinations(plan) {
             applier.direct(uuid, destination)?;
         }

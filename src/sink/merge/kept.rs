@@ -17,7 +17,6 @@ use super::super::record::Staged;
 use super::super::settle::Settled;
 use super::super::{Attempts, CollectionSpec, Target, copy};
 use super::standing;
-use crate::context::cpu::CpuPool;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer};
@@ -190,7 +189,7 @@ impl<'a> Keeper<'a> {
 
     fn keeper_of(&self, kept: &Namespace) -> Inserter {
         let spec = CollectionSpec { has_rules: false, ..CollectionSpec::standing(kept.clone()) };
-        Inserter::new(self.target().clone(), Arc::new(spec), CpuPool::of_this_machine())
+        Inserter::new(self.target().clone(), Arc::new(spec))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
-use bsonvault::context::cpu::CpuPool;
+use bsonvault::context::Context;
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::mongo::connect::ConnectOptions;
@@ -13,7 +13,6 @@ use bsonvault::oplog::Transactions;
 use bsonvault::oplog::apply::{Applied, Applier, Commits, Destination, Holds, refuse_without_rights};
 use bsonvault::sink::Target;
 use mongodb::Client;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::changes;
@@ -32,12 +31,12 @@ async fn target(uri: &str) -> Target {
     let uri = MongoUri::parse(Role::Target, uri).unwrap();
     let connection = Connection::open(&uri, ConnectOptions { pool: 8, selection_timeout: None }).await.unwrap();
     let behaves_as = connection.behaves_as().await;
-    Target::new(connection, behaves_as, CancellationToken::new())
+    Target::new(connection, behaves_as, &Context::default())
 }
 
 async fn applier(uri: &str, destination: Destination, lanes: usize) -> Applier {
     let commits = Commits::Awaited(Transactions::new(ClusterTime { t: 1, i: 1 }));
-    let mut applier = Applier::with_lanes(target(uri).await, commits, CpuPool::new(2), lanes).await.unwrap();
+    let mut applier = Applier::with_lanes(target(uri).await, commits, lanes).await.unwrap();
     applier.direct(COLLECTION, destination).unwrap();
     applier
 }

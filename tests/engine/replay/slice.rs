@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use bsonvault::context::cpu::CpuPool;
+use bsonvault::context::Context;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document;
 use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
@@ -15,7 +15,6 @@ use bsonvault::oplog::catalog::{Catalog, CatalogTracker};
 use bsonvault::oplog::{Committed, Transactions};
 use bsonvault::sink::Target;
 use mongodb::Client;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::server::Server;
@@ -136,9 +135,9 @@ impl Slice {
             destinations.insert(uuid, destination);
         }
         let behaves_as = connection.behaves_as().await;
-        let target = Target::new(connection, behaves_as, CancellationToken::new());
+        let target = Target::new(connection, behaves_as, &Context::default());
         bsonvault::oplog::apply::refuse_without_rights(&target, destinations.values()).await.unwrap();
-        let mut applier = Applier::with_lanes(target, commits, CpuPool::new(2), 4).await.unwrap();
+        let mut applier = Applier::with_lanes(target, commits, 4).await.unwrap();
         for (uuid, destination) in destinations {
             applier.direct(uuid, destination).unwrap();
         }

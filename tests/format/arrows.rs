@@ -1,5 +1,7 @@
 //! Keeps the arrows of ARCHITECTURE.md: which module may use which, and who alone uses a library.
 
+mod circles;
+
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A module may use those of lower layers, and itself.
@@ -94,10 +96,55 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The text without comments and without the unit tests at its end.
+/// The text without comments, without what stands in quotes, and without its unit tests.
 fn code_of(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap();
-    code.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    let mut code = plain(text);
+    while let Some(begin) = code.find("#[cfg(test)]") {
+        let mut depth = 0;
+        let end = code[begin..].find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0 && (c == ';' || c == '}')
+        });
+        code.replace_range(begin..end.map_or(code.len(), |end| begin + end + 1), "");
+    }
+    code
+}
+
+/// The text without comments, and with nothing between quotes.
+fn plain(text: &str) -> String {
+    let (mut code, mut rest) = (String::new(), text);
+    while let Some(c) = rest.chars().next() {
+        let hashes = rest.strip_prefix('r').map(|raw| raw.chars().take_while(|c| *c == '#').count());
+        let raw = hashes.filter(|n| rest[1 + n..].starts_with('"') && !code.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        let literal = rest.strip_prefix('\'').and_then(|quoted| {
+            let after = if quoted.starts_with('\\') { 2 } else { quoted.chars().next()?.len_utf8() };
+            quoted.get(after..)?.find('\'').filter(|end| *end == 0 || quoted.starts_with('\\')).map(|end| after + end + 2)
+        });
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n')
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map(|end| end + 2)
+        } else if let Some(n) = raw {
+            let end = format!("\"{}", "#".repeat(n));
+            rest[n + 2..].find(&end).map(|at| n + 2 + at + end.len())
+        } else if c == '"' {
+            let mut escaped = true;
+            rest.find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            })
+            .map(|end| end + 1)
+        } else if let Some(length) = literal {
+            Some(length)
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        };
+        rest = &rest[skipped.unwrap_or(rest.len())..];
+    }
+    code
 }
 
 /// Modules of this crate that are named by `crate::NAME`, `crate::{NAME, ..}`, or by the binary as `bsonvault::NAME`.

@@ -4,18 +4,18 @@
 //! leaves the target as it was, what dies after is brought to its end by the next import. Nothing is reported as restored that was not read
 //! back and found to be what the backup holds.
 
+mod capped_overwrite;
 mod document_source;
 mod documents;
 mod dump_source;
-mod fill;
 mod guard;
 mod in_place;
 mod keeping;
-mod later;
-mod oldest;
+mod load_backup;
+mod load_dump;
 mod overwrites;
 mod plan;
-mod pour;
+mod rebuild_indexes;
 mod report;
 pub(super) mod select;
 mod slice;
@@ -32,8 +32,8 @@ use serde::Serialize;
 
 pub use self::document_source::DocumentSource;
 pub use self::dump_source::{DumpOptions, DumpSource};
-use self::fill::Filled;
 use self::keeping::Keeping;
+use self::load_backup::Loaded;
 pub use self::overwrites::{Overwriting, PlannedOverwrite};
 pub use self::plan::{CANNOT_BE_ADDED_TO, ImportPlan, Plan, PlannedNamespace, PlannedReplay};
 use self::report::Staging;
@@ -236,7 +236,9 @@ pub async fn execute(
         }
         staging::sweep(&plan.target, &lease.databases()).await?;
         if options.indexes == IndexMode::Only {
-            return Box::pin(later::build(&plan, cx)).await.map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
+            return Box::pin(rebuild_indexes::build(&plan, cx))
+                .await
+                .map(|built| Ok(report::of_indexes(origin, &plan, built, begun)));
         }
         // 3. Everything else, up to the last rename.
         let (staged, given_up) = Box::pin(write(origin, &mut plan, &lease, &decided, options, cx)).await?;
@@ -384,7 +386,7 @@ async fn stage(
         cx.progress.begin("building indexes");
         let contents = staged.proven.contents.iter().copied().enumerate();
         let all: Vec<Read> =
-            contents.map(|(number, content)| Read::of(Filled { number, ..Filled::default() }, content)).collect();
+            contents.map(|(number, content)| Read::of(Loaded { number, ..Loaded::default() }, content)).collect();
         stage.build(&all, Which::All).await?;
         if options.keep_replaced {
             staged.replayed = Some(stage.read_all_back().await?);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::contents::{Contents, Found, is_of_all_users, named, sort_out};
-use super::feed::{Feed, Gather};
+use super::frame_reader::{FrameReader, Gather};
 use super::input::{Input, Reading, Trouble};
 use super::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
 use super::room::Room;
@@ -102,12 +102,12 @@ impl Archive {
     }
 
     /// Hands on what is wanted. The rest is read and proven all the same.
-    pub(super) fn read(mut self, contents: &Contents, wanted: &Wanted, feed: Feed) -> Result<()> {
+    pub(super) fn read(mut self, contents: &Contents, wanted: &Wanted, frames: FrameReader) -> Result<()> {
         let namespaces: Vec<Namespace> =
             self.prelude().namespaces.iter().map(|m| Namespace::new(&*m.database, &*m.collection)).collect();
         let places: Vec<Option<Of>> = contents.places.iter().map(|place| place.filter(|of| wanted.has(*of))).collect();
-        let (is_wanted, stop): (Vec<bool>, _) = (places.iter().map(Option::is_some).collect(), feed.stop.clone());
-        let mut gather = Gather::new(feed, places);
+        let (is_wanted, stop): (Vec<bool>, _) = (places.iter().map(Option::is_some).collect(), frames.stop.clone());
+        let mut gather = Gather::new(frames, places);
         let explained = |e: Error| self.trouble.explain(&self.place, e.context(&self.place));
         while let Some(event) = self.reader.next().map_err(explained)? {
             match event {

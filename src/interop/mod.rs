@@ -3,8 +3,8 @@
 mod archive;
 mod contents;
 mod directory;
-mod feed;
 mod foreign;
+mod frame_reader;
 mod input;
 mod old_indexes;
 mod packed;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::archive::Archive;
 use self::contents::Contents;
 use self::directory::Directory;
-use self::feed::{Feed, on_thread};
+use self::frame_reader::{FrameReader, on_thread};
 use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 pub use self::packed::Packed;
@@ -293,18 +293,18 @@ impl Dump {
         let ending = stop.child_token();
         // Whoever lets go of this lets the threads end, too.
         let _guard = ending.clone().drop_guard();
-        let feed = Feed { budget: budget.clone(), parts, stop: ending.clone() };
+        let frames = FrameReader { budget: budget.clone(), parts, stop: ending.clone() };
         let read = match &self.form {
-            Form::Directory(directory) => directory.read(wanted, feed).await,
+            Form::Directory(directory) => directory.read(wanted, frames).await,
             Form::Archive { path, stamp, contents } => {
                 let (path, stamp, contents, wanted) = (path.clone(), *stamp, contents.clone(), wanted.clone());
                 let memory = self.memory;
                 on_thread(move || {
-                    let archive = Archive::open(Input::file(&path, &feed.stop)?, path.display().to_string(), memory)?;
+                    let archive = Archive::open(Input::file(&path, &frames.stop)?, path.display().to_string(), memory)?;
                     if archive.stamp() != stamp {
                         return Err(Error::damaged(format!("{} was changed since it was looked at", path.display())));
                     }
-                    archive.without_metadata().read(&contents, &wanted, feed)
+                    archive.without_metadata().read(&contents, &wanted, frames)
                 })
                 .await
             }
@@ -315,12 +315,12 @@ impl Dump {
                         .hint("put the archive into a file"));
                 };
                 let (contents, wanted) = (contents.clone(), wanted.clone());
-                let takers = feed.parts.clone();
+                let takers = frames.parts.clone();
                 // The thread may wait for bytes that never come.
                 tokio::select! {
                     () = stop.cancelled() => Err(Error::interrupted()),
                     () = takers.closed() => Ok(()),
-                    read = on_thread(move || archive.read(&contents, &wanted, feed)) => read,
+                    read = on_thread(move || archive.read(&contents, &wanted, frames)) => read,
                 }
             }
         };

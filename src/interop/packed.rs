@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 use tar::{Archive, EntryType};
 use tokio_util::sync::CancellationToken;
 
-use super::feed::on_thread;
 use super::foreign;
+use super::frame_reader::on_thread;
 use super::input::{Input, STDIN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;

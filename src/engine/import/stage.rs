@@ -6,10 +6,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use super::document_source::DocumentSource;
-use super::fill::{Came, Filled};
+use super::load_backup::{Came, Loaded};
+use super::load_dump::FromDump;
 use super::plan::Plan;
-use super::pour::Poured;
-use super::{IndexMode, fill, pour};
+use super::{IndexMode, load_backup, load_dump};
 use crate::context::Context;
 use crate::context::cpu::{CpuPool, cores};
 use crate::context::memory::MemoryBudget;
@@ -83,7 +83,7 @@ pub(super) struct Proven {
 /// A collection that was read back.
 #[derive(Debug)]
 pub(super) struct Read {
-    pub(super) filled: Filled,
+    pub(super) filled: Loaded,
     /// What it must hold.
     pub(super) expected: Content,
     /// What it holds.
@@ -92,7 +92,7 @@ pub(super) struct Read {
 
 impl Read {
     /// One that has still to be looked at, or need not be.
-    pub(super) fn of(filled: Filled, content: Content) -> Self {
+    pub(super) fn of(filled: Loaded, content: Content) -> Self {
         Self { expected: filled.content, filled, content }
     }
 }
@@ -109,13 +109,13 @@ impl Stage<'_> {
         let filling = async {
             match self.origin.poured() {
                 None => {
-                    let passed_over = Box::pin(fill::fill(self, filled)).await?;
-                    Ok(Poured { passed_over, ..Poured::default() })
+                    let passed_over = Box::pin(load_backup::load(self, filled)).await?;
+                    Ok(FromDump { passed_over, ..FromDump::default() })
                 }
-                Some(dumped) => Box::pin(pour::pour(self, dumped, filled)).await,
+                Some(dumped) => Box::pin(load_dump::load(self, dumped, filled)).await,
             }
         };
-        let ((mut proven, small), Poured { passed_over, accounts }) =
+        let ((mut proven, small), FromDump { passed_over, accounts }) =
             tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
 
         self.cx.progress.begin("checking");
@@ -154,7 +154,7 @@ impl Stage<'_> {
     }
 
     /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives those, and those that are left.
-    async fn prove_large(&self, mut full: UnboundedReceiver<Filled>) -> Result<(Vec<Read>, Vec<Filled>)> {
+    async fn prove_large(&self, mut full: UnboundedReceiver<Loaded>) -> Result<(Vec<Read>, Vec<Loaded>)> {
         let mut running = FuturesUnordered::new();
         let (mut proven, mut small) = (Vec::new(), Vec::new());
         let mut more = true;
@@ -171,7 +171,7 @@ impl Stage<'_> {
         Ok((proven, small))
     }
 
-    async fn prove_one(&self, filled: Filled) -> Result<Read> {
+    async fn prove_one(&self, filled: Loaded) -> Result<Read> {
         let spec = &self.plan.specs[filled.number];
         if !self.plan.in_place {
             self.plan.target.make_durable(&spec.place.database).await?;
@@ -203,7 +203,7 @@ impl Stage<'_> {
     }
 
     /// Reads these collections back; an error where any does not hold what it must.
-    async fn prove(&self, mut filled: Vec<Filled>) -> Result<Vec<Read>> {
+    async fn prove(&self, mut filled: Vec<Loaded>) -> Result<Vec<Read>> {
         filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
         let checks = filled.into_iter().map(|filled| async move {
             let content = Box::pin(self.read_back(&filled)).await?;
@@ -213,7 +213,7 @@ impl Stage<'_> {
         self.refuse_differences(found)
     }
 
-    async fn read_back(&self, filled: &Filled) -> Result<Content> {
+    async fn read_back(&self, filled: &Loaded) -> Result<Content> {
         if self.plan.in_place {
             return Ok(filled.content);
         }
@@ -230,7 +230,7 @@ impl Stage<'_> {
         for read in found {
             let Read { filled, content, .. } = &read;
             let overwritten = filled.content.documents.saturating_sub(content.documents);
-            let left = filled.oldest.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
+            let left = filled.first_documents.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
             if left != *content {
                 let namespace = &self.plan.specs[filled.number].namespace;
                 differences.push(|| format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::frame;
 use crate::interop::contents::named;
-use crate::interop::feed::{Feed, Waiting, on_thread};
 use crate::interop::foreign;
+use crate::interop::frame_reader::{FrameReader, Waiting, on_thread};
 use crate::interop::input::{self, Input};
 use crate::interop::{Of, Wanted};
 use crate::names::Namespace;
@@ -24,15 +24,15 @@ type Work = (Of, Vec<(Namespace, PathBuf)>);
 
 impl Directory {
     /// Hands on what is wanted, largest first, and the oplog last. Nothing else is read.
-    pub(in crate::interop) async fn read(&self, wanted: &Wanted, feed: Feed) -> Result<()> {
+    pub(in crate::interop) async fn read(&self, wanted: &Wanted, frames: FrameReader) -> Result<()> {
         let queue = Arc::new(Mutex::new(self.work(wanted)));
         let readers = (0..AT_A_TIME).map(|_| {
-            let (queue, feed) = (queue.clone(), feed.clone());
+            let (queue, frames) = (queue.clone(), frames.clone());
             on_thread(move || {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some((of, files)) = next() {
-                    if let Err(e) = read(of, &files, &feed) {
-                        feed.stop.cancel();
+                    if let Err(e) = read(of, &files, &frames) {
+                        frames.stop.cancel();
                         return Err(e);
                     }
                 }
@@ -67,10 +67,10 @@ impl Directory {
     }
 }
 
-fn read(of: Of, files: &[(Namespace, PathBuf)], feed: &Feed) -> Result<()> {
+fn read(of: Of, files: &[(Namespace, PathBuf)], frames: &FrameReader) -> Result<()> {
     let mut waiting = Waiting::default();
     for (namespace, path) in files {
-        let mut file = Documents { input: Input::file(path, &feed.stop)?, at: 0 };
+        let mut file = Documents { input: Input::file(path, &frames.stop)?, at: 0 };
         let explained = |file: &Documents, e: Error| {
             let place = format!("{}: at byte {} of {}", named(namespace), file.at, path.display());
             let foreign = if file.at == 0 { foreign::recognize(&file.input.head) } else { None };
@@ -81,22 +81,22 @@ fn read(of: Of, files: &[(Namespace, PathBuf)], feed: &Feed) -> Result<()> {
             file.input.trouble.explain(&place, e.context(&place))
         };
         while let Some(length) = file.length().map_err(|e| explained(&file, e))? {
-            if feed.stop.is_cancelled() {
+            if frames.stop.is_cancelled() {
                 return Err(Error::interrupted());
             }
             if waiting.is_full_for(length) {
-                feed.documents(of, std::mem::take(&mut waiting))?;
+                frames.documents(of, std::mem::take(&mut waiting))?;
             }
             // A document that is a frame by itself has its share before it is read: beside the shares each thread holds one frame at most.
-            let share = if length > frame::TARGET { Some(feed.share(length)?) } else { None };
+            let share = if length > frame::TARGET { Some(frames.share(length)?) } else { None };
             file.document(length, &mut waiting).map_err(|e| explained(&file, e))?;
             if let Some(share) = share {
-                feed.send(of, std::mem::take(&mut waiting), share)?;
+                frames.send(of, std::mem::take(&mut waiting), share)?;
             }
         }
     }
-    feed.documents(of, waiting)?;
-    feed.end(of)
+    frames.documents(of, waiting)?;
+    frames.end(of)
 }
 
 /// The documents of a file, one after the other.

@@ -10,9 +10,9 @@ const REMEMBERED: usize = 500_000;
 
 /// The first documents that came, each by what it adds to the digest.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Oldest(Vec<(u128, u32)>);
+pub(super) struct FirstDocuments(Vec<(u128, u32)>);
 
-impl Oldest {
+impl FirstDocuments {
     /// Takes the next documents.
     ///
     /// # Errors

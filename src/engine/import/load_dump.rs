@@ -7,9 +7,9 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::capped_overwrite::FirstDocuments;
 use super::dump_source::DumpSource;
-use super::fill::{Came, Filled, announce};
-use super::oldest::Oldest;
+use super::load_backup::{Came, Loaded, announce};
 use super::select::Selected;
 use super::stage::Stage;
 use super::turns::Turns;
@@ -25,7 +25,7 @@ use crate::sink::users::Accounts;
 const WAITING: usize = 16;
 
 /// A collection that is being filled.
-struct Pouring {
+struct Loading {
     number: usize,
     inserter: Inserter,
     item: Item,
@@ -38,7 +38,7 @@ struct Pouring {
     /// The `_id`s that writers have.
     turns: Turns,
     /// Where it is capped.
-    oldest: Arc<Oldest>,
+    first_documents: Arc<FirstDocuments>,
     /// Parts of it that writers have.
     under_way: usize,
     ended: bool,
@@ -46,20 +46,20 @@ struct Pouring {
 
 /// What came of a dump beside the collections that were filled.
 #[derive(Debug, Default)]
-pub(super) struct Poured {
+pub(super) struct FromDump {
     /// Documents that were passed over.
     pub(super) passed_over: u64,
     /// Users and roles, where they are wanted.
     pub(super) accounts: Accounts,
 }
 
-/// Fills every collection of the plan from a dump, as [`fill`](super::fill::fill) does from a backup.
+/// Fills every collection of the plan from a dump, as [`load`](super::load_backup::load) does from a backup.
 ///
 /// # Errors
 /// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
-pub(super) async fn pour(stage: &Stage<'_>, dumped: &DumpSource, filled: UnboundedSender<Filled>) -> Result<Poured> {
+pub(super) async fn load(stage: &Stage<'_>, dumped: &DumpSource, filled: UnboundedSender<Loaded>) -> Result<FromDump> {
     let numbers = numbers(stage, dumped);
-    let mut collections = Pourings { stage, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
+    let mut collections = Loadings { stage, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
     let wanted = Wanted {
         collections: (0..dumped.collections().len()).map(|place| numbers.contains_key(&place)).collect(),
         oplog: false,
@@ -76,7 +76,7 @@ pub(super) async fn pour(stage: &Stage<'_>, dumped: &DumpSource, filled: Unbound
         let name = left.map_or_else(|| "a collection".to_owned(), ToString::to_string);
         return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
     }
-    Ok(Poured { passed_over: collections.passed_over, accounts })
+    Ok(FromDump { passed_over: collections.passed_over, accounts })
 }
 
 /// The number in the plan of each collection that is filled, and its progress, by its place in the dump. What the oplog made of the catalog is told by identity.
@@ -91,34 +91,34 @@ fn numbers(stage: &Stage<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Ite
 }
 
 /// The collections that are being filled: from the first that comes of them until they are full.
-struct Pourings<'a> {
+struct Loadings<'a> {
     stage: &'a Stage<'a>,
     /// The number in the plan of each, and its progress, by its place in the dump.
     numbers: &'a HashMap<usize, (usize, Item)>,
-    open: HashMap<usize, Pouring>,
+    open: HashMap<usize, Loading>,
     /// Documents of those that are full that were passed over.
     passed_over: u64,
     /// How many are full.
     ended: usize,
 }
 
-impl Pourings<'_> {
+impl Loadings<'_> {
     /// The collection of this place, where it is wanted.
-    fn get(&mut self, place: usize) -> Option<&mut Pouring> {
+    fn get(&mut self, place: usize) -> Option<&mut Loading> {
         let (number, item) = self.numbers.get(&place)?;
-        Some(self.open.entry(place).or_insert_with(|| Pouring::begin(self.stage, *number, item.clone())))
+        Some(self.open.entry(place).or_insert_with(|| Loading::begin(self.stage, *number, item.clone())))
     }
 
     /// Tells of a collection once it is full, and lets go of it.
-    fn tell_if_full(&mut self, place: usize, filled: &UnboundedSender<Filled>) {
+    fn tell_if_full(&mut self, place: usize, filled: &UnboundedSender<Loaded>) {
         if !self.open.get(&place).is_some_and(|collection| collection.ended && collection.under_way == 0) {
             return;
         }
-        if let Some(Pouring { number, item, oldest, content, came, .. }) = self.open.remove(&place) {
+        if let Some(Loading { number, item, first_documents, content, came, .. }) = self.open.remove(&place) {
             item.finish();
             self.ended += 1;
             self.passed_over += came.passed_over.documents;
-            announce(filled, Filled { number, content: came.left_of(&content), oldest, came });
+            announce(filled, Loaded { number, content: came.left_of(&content), first_documents, came });
         }
     }
 }
@@ -126,7 +126,7 @@ impl Pourings<'_> {
 /// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
 type Written = (usize, Came, Vec<u64>);
 
-impl Pouring {
+impl Loading {
     fn begin(stage: &Stage<'_>, number: usize, item: Item) -> Self {
         let plan = &stage.plan;
         let spec = &plan.specs[number];
@@ -140,7 +140,7 @@ impl Pouring {
             content: Content::default(),
             came: Came::default(),
             turns: Turns::default(),
-            oldest: Arc::default(),
+            first_documents: Arc::default(),
             under_way: 0,
             ended: false,
         }
@@ -154,10 +154,10 @@ impl Pouring {
 
 async fn write(
     stage: &Stage<'_>,
-    collections: &mut Pourings<'_>,
+    collections: &mut Loadings<'_>,
     accounts: &mut Accounts,
     mut parts: mpsc::Receiver<Part>,
-    filled: &UnboundedSender<Filled>,
+    filled: &UnboundedSender<Loaded>,
 ) -> Result<()> {
     // Dropped with an error, the set stops the writers.
     let mut writers: JoinSet<Result<Written>> = JoinSet::new();
@@ -175,7 +175,7 @@ async fn write(
                     let Some(collection) = collections.get(place) else { continue };
                     collection.content.merge(&content);
                     if collection.is_capped {
-                        Arc::make_mut(&mut collection.oldest).take(&arranged.frame)?;
+                        Arc::make_mut(&mut collection.first_documents).take(&arranged.frame)?;
                     }
                     collection.under_way += 1;
                     collection.turns.begin(&arranged.ids);
@@ -196,10 +196,10 @@ async fn write(
         }
     }
     // Those that the oplog creates, and the views, are full as they are.
-    let poured: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
+    let loaded: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
     for (number, spec) in stage.plan.specs.iter().enumerate() {
-        if spec.holds_documents() && !poured.contains(&number) {
-            announce(filled, Filled { number, ..Filled::default() });
+        if spec.holds_documents() && !loaded.contains(&number) {
+            announce(filled, Loaded { number, ..Loaded::default() });
         }
     }
     Ok(())
@@ -215,8 +215,8 @@ async fn insert(place: usize, inserter: Inserter, item: Item, arranged: Arranged
 /// Books what a writer did.
 fn settle(
     done: Option<Result<Result<Written>, tokio::task::JoinError>>,
-    collections: &mut Pourings<'_>,
-    filled: &UnboundedSender<Filled>,
+    collections: &mut Loadings<'_>,
+    filled: &UnboundedSender<Loaded>,
 ) -> Result<()> {
     let Some(done) = done else { return Ok(()) };
     let (place, came, ids) = done.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))??;

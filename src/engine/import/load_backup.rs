@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::oldest::Oldest;
+use super::capped_overwrite::FirstDocuments;
 use super::stage::Stage;
 use super::turns::Turns;
 use crate::context::cpu::CpuPool;
@@ -35,7 +35,7 @@ const IN_TURN: usize = 4;
 
 /// What one writer does without a break: one segment, or all of a collection whose order counts.
 struct Job {
-    collection: Arc<Filling>,
+    collection: Arc<Loading>,
     inserter: Inserter,
     item: Item,
     segments: Vec<Segment>,
@@ -50,14 +50,14 @@ impl Job {
 }
 
 /// A collection that is being filled.
-struct Filling {
+struct Loading {
     /// What it must hold, if nothing is passed over.
-    whole: Filled,
+    whole: Loaded,
     /// Jobs of it that are not done.
     left: AtomicUsize,
     came: Mutex<Came>,
     /// Kept where it is capped and mongodump took it.
-    oldest: Option<Mutex<Oldest>>,
+    first_documents: Option<Mutex<FirstDocuments>>,
 }
 
 /// What the writers share.
@@ -69,18 +69,18 @@ struct Shared {
     queue: Mutex<VecDeque<Job>>,
     /// How many write now: those with a number below this.
     allowed: watch::Sender<usize>,
-    filled: UnboundedSender<Filled>,
+    filled: UnboundedSender<Loaded>,
 }
 
 /// A collection that the target has taken every document of.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Filled {
+pub(super) struct Loaded {
     /// Which of the plan's collections.
     pub(super) number: usize,
     /// What it must hold now.
     pub(super) content: Content,
     /// Of a capped one that comes from a dump, what may have been overwritten.
-    pub(super) oldest: Arc<Oldest>,
+    pub(super) first_documents: Arc<FirstDocuments>,
     /// What became of its documents on their way.
     pub(super) came: Came,
 }
@@ -111,7 +111,7 @@ impl Came {
 ///
 /// # Errors
 /// The first that any writer met; the others are stopped.
-pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> Result<u64> {
+pub(super) async fn load(stage: &Stage<'_>, filled: UnboundedSender<Loaded>) -> Result<u64> {
     let Stage { origin, plan, writers, cpu, budget, cx, .. } = stage;
     let (mut jobs, mut items, mut collections) = (Vec::new(), Vec::new(), Vec::new());
     for (number, (selected, spec)) in plan.selected.iter().zip(&plan.specs).enumerate() {
@@ -125,11 +125,11 @@ pub(super) async fn fill(stage: &Stage<'_>, filled: UnboundedSender<Filled>) -> 
         // In their order where that counts, and where an `_id` may repeat.
         let in_turn = stage.repeats == Repeats::PassOver && !spec.keeps_order();
         let together = if spec.keeps_order() || in_turn { segments.len().max(1) } else { 1 };
-        let collection = Arc::new(Filling {
-            whole: Filled { number, content: spec.content, ..Filled::default() },
+        let collection = Arc::new(Loading {
+            whole: Loaded { number, content: spec.content, ..Loaded::default() },
             left: AtomicUsize::new(segments.chunks(together).len()),
             came: Mutex::default(),
-            oldest: (spec.capped && origin.is_of_a_dump()).then(Mutex::default),
+            first_documents: (spec.capped && origin.is_of_a_dump()).then(Mutex::default),
         });
         if segments.is_empty() {
             announce(&filled, collection.whole.clone());
@@ -202,17 +202,23 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
             job.item.finish();
             let came = *locked(&collection.came);
             let content = came.left_of(&collection.whole.content);
-            let oldest = collection.oldest.as_ref().map(|oldest| std::mem::take(&mut *locked(oldest)));
+            let first_documents =
+                collection.first_documents.as_ref().map(|first_documents| std::mem::take(&mut *locked(first_documents)));
             announce(
                 &shared.filled,
-                Filled { number: collection.whole.number, content, oldest: oldest.unwrap_or_default().into(), came },
+                Loaded {
+                    number: collection.whole.number,
+                    content,
+                    first_documents: first_documents.unwrap_or_default().into(),
+                    came,
+                },
             );
         }
     }
 }
 
 /// Tells that a collection is full.
-pub(super) fn announce(filled: &UnboundedSender<Filled>, full: Filled) {
+pub(super) fn announce(filled: &UnboundedSender<Loaded>, full: Loaded) {
     // Nobody listens any more where the other side has failed, and that is what counts then.
     let _heard = filled.send(full);
 }
@@ -250,8 +256,8 @@ async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result
 async fn insert(job: &Job, arranged: Arranged) -> Result<(u64, Vec<u64>)> {
     let Arranged { frame, changes, ids } = arranged;
     let bytes = frame.len() as u64;
-    if let Some(oldest) = &job.collection.oldest {
-        locked(oldest).take(&frame)?;
+    if let Some(first_documents) = &job.collection.first_documents {
+        locked(first_documents).take(&frame)?;
     }
     let passed_over = job.inserter.insert(frame, &job.item).await?;
     locked(&job.collection.came).merge(&Came { changes, passed_over });

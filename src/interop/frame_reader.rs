@@ -28,14 +28,14 @@ pub(super) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T
 
 /// Hands parts on, from a thread.
 #[derive(Debug, Clone)]
-pub(super) struct Feed {
+pub(super) struct FrameReader {
     pub(super) budget: MemoryBudget,
     pub(super) parts: mpsc::Sender<Part>,
     /// Also cancelled once nobody takes parts any more.
     pub(super) stop: CancellationToken,
 }
 
-impl Feed {
+impl FrameReader {
     /// Hands whole documents on, once the budget has room for them.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Waiting {
 /// Gathers the documents of several namespaces that come in turns.
 #[derive(Debug)]
 pub(super) struct Gather {
-    feed: Feed,
+    frames: FrameReader,
     /// Whose documents each namespace's are; none where they are not wanted.
     places: Vec<Option<Of>>,
     waiting: Vec<Waiting>,
@@ -152,11 +152,11 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    pub(super) fn new(feed: Feed, places: Vec<Option<Of>>) -> Self {
+    pub(super) fn new(frames: FrameReader, places: Vec<Option<Of>>) -> Self {
         let waiting = places.iter().map(|_| Waiting::default()).collect();
         let mut left = HashMap::new();
         places.iter().flatten().for_each(|of| *left.entry(*of).or_default() += 1);
-        Self { feed, places, waiting, bytes: 0, left }
+        Self { frames, places, waiting, bytes: 0, left }
     }
 
     /// Takes a document of the namespace of this place.
@@ -181,7 +181,7 @@ impl Gather {
                 *left -= 1;
                 Ok(())
             }
-            _ => self.feed.end(of),
+            _ => self.frames.end(of),
         }
     }
 
@@ -204,6 +204,6 @@ impl Gather {
     fn hand_on(&mut self, place: usize) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting[place]);
         self.bytes -= waiting.len();
-        self.places[place].map_or(Ok(()), |of| self.feed.documents(of, waiting))
+        self.places[place].map_or(Ok(()), |of| self.frames.documents(of, waiting))
     }
 }

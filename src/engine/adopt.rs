@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::backup;
 use super::backup::commit::{self, About};
+use super::backup::failure::remove;
 use super::dump_oplog::{Slice, none};
 use super::{Tuning, replayed};
 use crate::clock;
@@ -93,7 +93,7 @@ pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, c
     let (name, place) = source_lock::claim(repository).await?;
     let lock = match place.lock().await {
         Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
-        Err(error) => return Err(backup::remove(&place, error).await),
+        Err(error) => return Err(remove(&place, error).await),
     };
     let adopted = adopt(dump, collections, &name, (&place, &lock), options, cx).await;
     match adopted {
@@ -109,7 +109,7 @@ pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, c
             let not_importable = not_importable.into_list();
             Ok(AdoptReport { location: place.location(), name, manifest, notes, not_importable, accounts })
         }
-        Err(error) => Err(backup::remove(&place, error).await),
+        Err(error) => Err(remove(&place, error).await),
     }
 }
 

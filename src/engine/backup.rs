@@ -2,14 +2,20 @@
 
 pub(super) mod commit;
 mod consistency;
+pub(super) mod failure;
+mod options;
+mod outcome;
 mod plan;
 mod range;
 mod read;
 mod resume;
+mod run;
+mod shared;
 mod slice;
 mod steer;
+mod throttle;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -17,62 +23,30 @@ pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
 
 use self::consistency::ConsistencyPoint;
+use self::failure::{is_resumable, is_worth_keeping, keep, remove};
+pub use self::options::BackupOptions;
+use self::outcome::{Outcome, Read};
 use self::plan::Prepared;
-use self::read::{Outcome, Read};
+use self::run::Run;
 use self::slice::{Earlier, Slice};
-use super::{Tuning, replayed};
+use super::replayed;
 use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::format::manifest::{Consistency, Manifest, OplogSlice};
 use crate::mongo::MongoUri;
-use crate::names::{BackupName, NamespaceFilter};
+use crate::names::BackupName;
 use crate::repository::Repository;
 use crate::repository::backend::{Lock, Objects};
 use crate::repository::checkpoint::{Checkpoint, CheckpointWriter, Durable, ResumeStateOf};
-use crate::repository::lock::heartbeat::{self, HeartbeatState, HeartbeatWriter};
+use crate::repository::lock::heartbeat::{self, HeartbeatWriter};
 use crate::repository::lock::source as source_lock;
 pub use crate::repository::lock::source::running;
 pub use crate::source::discover::Documents;
 
 /// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
 const RESTARTS: u32 = 5;
-
-/// A backup that is stopped keeps what it stored where that is of so many bytes of documents: reading less again is quicker than to care for it.
-const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
-
-/// What to back up, and how.
-#[derive(Debug, Clone, Default)]
-pub struct BackupOptions {
-    /// Where it names no database, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
-    pub filter: NamespaceFilter,
-    /// A name or a pattern that matches nothing, and nothing at all, are no errors.
-    pub allow_empty: bool,
-    /// A pattern that keeps out what is not there is no error.
-    pub idle_excludes: bool,
-    /// A backup that is interrupted leaves nothing, however much it had stored: nobody will resume it.
-    pub discard_unfinished: bool,
-    /// Which documents of what is selected; if not all, an unfinished backup is never kept.
-    pub documents: Documents,
-    /// A replica set that cannot be read at one moment is read without.
-    pub allow_inconsistent: bool,
-    /// Other backups of the same source may run beside it.
-    pub allow_concurrent: bool,
-    /// The job of the service that it is the work of: those whom it keeps waiting are told.
-    pub job: Option<String>,
-    /// Told the name that the backup gets, as soon as it has one.
-    pub claimed: Arc<OnceLock<BackupName>>,
-    /// How much of the machine it may use.
-    pub tuning: Tuning,
-}
-
-impl BackupOptions {
-    /// Whether what an interrupted backup stored may be gone on with.
-    fn may_be_resumed(&self) -> bool {
-        !self.discard_unfinished && self.documents == Documents::All
-    }
-}
 
 /// A committed backup.
 #[derive(Debug, Clone)]
@@ -182,15 +156,6 @@ pub async fn resume(
         Err(error) if is_resumable(&error) => Err(keep(&name, &place, error).await),
         Err(error) => Err(error),
     }
-}
-
-/// What the parts of one run share.
-#[derive(Clone, Copy)]
-struct Run<'a> {
-    place: &'a Objects,
-    state: &'a Arc<HeartbeatState>,
-    durable: &'a Arc<Durable>,
-    cx: &'a Context,
 }
 
 /// Connects, reads and commits, and closes the connection however it ends: cursors that were left open are killed.
@@ -376,40 +341,4 @@ async fn read_all(
             }
         }
     }
-}
-
-/// Removes what a failed backup wrote; what cannot be removed is named beside the failure.
-pub(super) async fn remove(place: &Objects, error: Error) -> Error {
-    match place.delete_all(key::MANIFEST).await {
-        Ok(()) if error.kind() == ErrorKind::Interrupted => {
-            Error::new(ErrorKind::Interrupted, "interrupted; nothing of the backup is left")
-        }
-        Ok(()) => error,
-        Err(left) => {
-            tracing::error!("the unfinished backup could not be removed: {left}");
-            let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
-            error.hint(format!("{hint}also remove what is left in {}: {left}", place.location()))
-        }
-    }
-}
-
-/// Whether what is stored may be gone on with later, when what failed is over.
-fn is_resumable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable | ErrorKind::Storage)
-}
-
-/// Whether what a failed backup stored is worth more than the trouble of removing it.
-fn is_worth_keeping(error: &Error, durable: &Durable) -> bool {
-    is_resumable(error) && durable.bytes() >= WORTH_KEEPING
-}
-
-/// Keeps what a failed backup stored, and says how it goes on.
-async fn keep(name: &BackupName, place: &Objects, error: Error) -> Error {
-    for key in [key::MANIFEST, key::SHA256SUMS, key::PROGRESS] {
-        if let Err(e) = place.delete(key).await {
-            tracing::warn!("{key} of the unfinished backup could not be removed: {e}");
-        }
-    }
-    let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
-    error.hint(format!("{hint}what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
 }

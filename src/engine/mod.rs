@@ -1,6 +1,7 @@
 //! One verb a file: plan, then execution.
 
 pub mod adopt;
+mod asked_for;
 pub mod backup;
 pub mod check;
 pub mod clean;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::import::select::AskedFor;
+use super::asked_for::AskedFor;
 use crate::context::cpu::CpuPool;
 use crate::error::Result;
 use crate::format::document::{self, Documents};

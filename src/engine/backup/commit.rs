@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use uuid::Uuid;
 
+use super::outcome::Read;
 use super::plan::Prepared;
-use super::read::Read;
 use crate::clock;
 use crate::context::Context;
 use crate::context::memory::MemoryBudget;
-use crate::engine::import::select::AskedFor;
+use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::Timestamp;
 
+use super::outcome::Read;
 use super::plan::Prepared;
-use super::read::Read;
 use super::slice::{Reliance, Slice};
 use crate::context::Context;
 use crate::context::progress::Progress;

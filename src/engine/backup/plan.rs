@@ -9,7 +9,8 @@ use futures::StreamExt as _;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{BackupOptions, steer};
+use super::options::BackupOptions;
+use super::throttle;
 use crate::context::cpu::{self, CpuPool};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::Head;
@@ -105,7 +106,7 @@ pub(super) struct Prepared {
     /// Whether zstd's level follows what is the limit.
     pub(super) follows_level: bool,
     pub(super) pace: RateLimiter,
-    /// How late the source answered before it was read, where the backup is to be polite.
+    /// How late the source answered before it was read, where the backup is under the adaptive throttle.
     pub(super) usual: Option<Vec<Duration>>,
     /// For reading; what keeping the oplog takes is not in it.
     memory_bytes: u64,
@@ -216,7 +217,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
 /// How late the source answers before it is read, where that is to be minded.
 async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listing) -> Option<Vec<Duration>> {
     match options.tuning.polite {
-        true => Some(steer::usual_latencies(connection, steer::place(listing).as_ref()).await),
+        true => Some(throttle::usual_latencies(connection, throttle::place(listing).as_ref()).await),
         false => None,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::BackupOptions;
+use super::options::BackupOptions;
 use super::plan::{self, Prepared, Survey};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};

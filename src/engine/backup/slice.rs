@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::failure::is_resumable;
 use super::plan::Prepared;
-use super::{Run, is_resumable};
+use super::run::Run;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::OplogStep;

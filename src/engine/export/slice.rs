@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ExportOptions;
 use crate::context::cpu::CpuPool;
-use crate::engine::import::select::AskedFor;
+use crate::engine::asked_for::AskedFor;
 use crate::engine::replayed::{self, Followed};
 use crate::error::{Error, Result};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, OplogSlice};

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::document_source::DocumentSource;
 use super::overwrites::{self, PlannedOverwrite};
-use super::select::{self, AskedFor, Naming, Selected};
+use super::select::{self, Naming, Selected};
 use super::slice::{self, Slice};
 use super::{DumpSource, ImportMode, ImportOptions, IndexMode, guard, in_place, keeping};
 use crate::context::Context;
 use crate::context::progress::Item;
+use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
 use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};

@@ -1,13 +1,14 @@
 //! Which collections of a backup are imported, and under which names: pure.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::{ImportOptions, views};
+use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
-use crate::format::manifest::{Collection, CollectionKind, LeftOut, Manifest, TEMPORARY};
-use crate::names::{Namespace, NamespaceFilter, NamespacePattern, SYSTEM_DATABASES, check_database};
+use crate::format::manifest::{Collection, CollectionKind, LeftOut, TEMPORARY};
+use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
 #[derive(Debug, Clone)]
@@ -98,33 +99,6 @@ pub(super) fn temporary(collections: &[Collection], options: &ImportOptions) -> 
     let mut named = Few::up_to(LISTED);
     named.extend(left_out.map(|c| format!("{}: {TEMPORARY}", c.namespace())));
     named
-}
-
-/// What a backup was asked to hold, and could.
-#[derive(Debug)]
-pub(in crate::engine) struct AskedFor {
-    left_out: HashSet<Namespace>,
-    filter: NamespaceFilter,
-}
-
-impl AskedFor {
-    pub(in crate::engine) fn of(manifest: &Manifest) -> Result<Self> {
-        let settings = &manifest.settings;
-        Ok(Self {
-            left_out: manifest.left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection)).collect(),
-            filter: NamespaceFilter::parse(&settings.databases, &settings.include, &settings.exclude)?,
-        })
-    }
-
-    /// Whether it would have held this namespace, had it been on the source.
-    pub(in crate::engine) fn has(&self, namespace: &Namespace) -> bool {
-        self.filter.takes(namespace) && !namespace.is_of_an_import()
-    }
-
-    /// The same, but for what was there and could not be part of it.
-    fn could_have(&self, namespace: &Namespace) -> bool {
-        self.has(namespace) && !self.left_out.contains(namespace)
-    }
 }
 
 fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Option<&str>) -> Result<Option<String>> {

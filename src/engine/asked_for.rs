@@ -1,0 +1,34 @@
+//! What a backup was asked to hold.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::names::{Namespace, NamespaceFilter};
+
+/// What a backup was asked to hold, and could.
+#[derive(Debug)]
+pub(super) struct AskedFor {
+    left_out: HashSet<Namespace>,
+    filter: NamespaceFilter,
+}
+
+impl AskedFor {
+    pub(super) fn of(manifest: &Manifest) -> Result<Self> {
+        let settings = &manifest.settings;
+        Ok(Self {
+            left_out: manifest.left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection)).collect(),
+            filter: NamespaceFilter::parse(&settings.databases, &settings.include, &settings.exclude)?,
+        })
+    }
+
+    /// Whether it would have held this namespace, had it been on the source.
+    pub(super) fn has(&self, namespace: &Namespace) -> bool {
+        self.filter.takes(namespace) && !namespace.is_of_an_import()
+    }
+
+    /// The same, but for what was there and could not be part of it.
+    pub(super) fn could_have(&self, namespace: &Namespace) -> bool {
+        self.has(namespace) && !self.left_out.contains(namespace)
+    }
+}

@@ -1,0 +1,31 @@
+//! What reading came to.
+
+use bson::Timestamp;
+
+use crate::format::digest::Content;
+use crate::format::manifest::Segment;
+
+/// How reading ended.
+pub(super) enum Outcome {
+    /// Everything is read and stored.
+    Read(Read),
+    /// A collection changed its name or its catalog entry after the snapshot time.
+    Again(String),
+}
+
+/// What was read.
+pub(super) struct Read {
+    /// In the listing's order.
+    pub(super) collections: Vec<ReadCollection>,
+}
+
+/// What was read of one collection.
+pub(super) struct ReadCollection {
+    pub(super) stem: String,
+    pub(super) segments: Vec<Segment>,
+    pub(super) content: Content,
+    /// Why it is not part of the backup, where it was gone before all of it was read.
+    pub(super) gone: Option<String>,
+    /// The operation time of the last reply.
+    pub(super) end: Option<Timestamp>,
+}

@@ -1,0 +1,214 @@
+//! What those who read share: the ranges that are left, and what has been stored of each collection.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, Timestamp};
+use tokio::sync::watch;
+
+use super::consistency::ConsistencyPoint;
+use super::plan::Prepared;
+use super::run::Run;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
+use crate::error::Error;
+use crate::format::checkpoint::RangeDone;
+use crate::format::frame;
+use crate::format::key;
+use crate::format::manifest::{Segment, TEMPORARY};
+use crate::names::Namespace;
+use crate::pipeline::pace::RateLimiter;
+use crate::pipeline::write::{CollectionWriter, Sizes};
+use crate::repository::checkpoint::{Checkpoint, Durable};
+use crate::repository::lock::heartbeat::HeartbeatState;
+use crate::source::discover::{CollectionInfo, Size};
+use crate::source::ranges::Range;
+
+/// Why a worker stops.
+pub(super) enum Halt {
+    Again(String),
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One range, to be read by one cursor.
+pub(super) struct Unit {
+    pub(super) collection: usize,
+    /// Its place among the collection's ranges.
+    pub(super) number: usize,
+    pub(super) range: Range,
+    pub(super) bytes: u64,
+}
+
+/// A collection while it is read.
+pub(super) struct Reading {
+    pub(super) found: CollectionInfo,
+    pub(super) size: Option<Size>,
+    /// The namespace that holds its documents, as it was last found.
+    pub(super) data: Mutex<Namespace>,
+    /// Its catalog entry is newer than the snapshot, so that it cannot be read at it.
+    pub(super) altered: AtomicBool,
+    /// Why nothing more is read of it, where it is gone.
+    pub(super) gone: Mutex<Option<String>>,
+    pub(super) stem: String,
+    pub(super) item: Item,
+    pub(super) writer: Arc<CollectionWriter>,
+    pub(super) ranges_left: AtomicU64,
+    pub(super) done: Mutex<Done>,
+}
+
+/// What has been stored of a collection: its segments with their numbers, and the operation time of the last reply.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) segments: Vec<(usize, Segment)>,
+    pub(super) end: Option<Timestamp>,
+}
+
+impl Done {
+    /// Takes what an interrupted attempt stored of a range.
+    pub(super) fn take(&mut self, stem: &str, earlier: &RangeDone) {
+        let numbered = |segment: &Segment| Some((key::segment_number(stem, &segment.object.key)?, segment.clone()));
+        self.segments.extend(earlier.segments.iter().filter_map(numbered));
+        self.end = self.end.max(earlier.end.map(Into::into));
+    }
+}
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) connection: crate::mongo::Connection,
+    pub(super) moment: Arc<ConsistencyPoint>,
+    pub(super) budget: MemoryBudget,
+    /// What documents must match to be read, if not all are.
+    pub(super) filter: Option<RawDocumentBuf>,
+    pub(super) pace: RateLimiter,
+    /// About how many bytes to ask for at a time.
+    pub(super) reply_bytes: u64,
+    /// How many read now: those with a number below this.
+    pub(super) allowed: watch::Sender<usize>,
+    /// The nanoseconds that those who write have waited for something to write.
+    pub(super) starved: AtomicU64,
+    pub(super) state: Arc<HeartbeatState>,
+    pub(super) durable: Arc<Durable>,
+    pub(super) collections: Vec<Reading>,
+    pub(super) queue: Mutex<VecDeque<Unit>>,
+    /// Those of temporary collections, which are read last, if at all.
+    pub(super) temporary: Mutex<Vec<Unit>>,
+}
+
+impl Shared {
+    /// When all else is read: whether temporary collections are read, too. They count only where a slice of the oplog gives them a lasting name;
+    /// of what is read at one moment they are no part. Capped collections may come to need the slice when all is read.
+    pub(super) fn goes_on_with_temporary(&self) -> bool {
+        let units = std::mem::take(&mut *lock(&self.temporary));
+        let may_need_slice = self.moment.may_rely() && self.collections.iter().any(|reading| reading.found.is_capped());
+        if self.moment.relies() || may_need_slice {
+            lock(&self.queue).extend(units);
+            return !lock(&self.queue).is_empty();
+        }
+        for unit in units {
+            let reading = &self.collections[unit.collection];
+            lock(&reading.gone).get_or_insert_with(|| TEMPORARY.to_owned());
+            reading.item.finish();
+            self.state.range_done();
+        }
+        false
+    }
+
+    /// One who writes has waited so long for something to write.
+    pub(super) fn starved_for(&self, waited: Duration) {
+        self.starved.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long all of them have.
+    pub(super) fn starved(&self) -> Duration {
+        Duration::from_nanos(self.starved.load(Ordering::Relaxed))
+    }
+}
+
+pub(super) fn share_out(
+    prepared: &Prepared,
+    stems: &[String],
+    resumed: Option<&Checkpoint>,
+    moment: Arc<ConsistencyPoint>,
+    run: &Run<'_>,
+) -> Shared {
+    let (place, state, cx) = (run.place, run.state, run.cx);
+    let mut units: Vec<Unit> = Vec::new();
+    let mut collections: Vec<Reading> = Vec::new();
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let sizes = Sizes { segment: bytes(prepared.settings.segment_bytes), frame: bytes(prepared.settings.frame_bytes) };
+    let mut all = 0;
+    for (index, (found, stem)) in prepared.listing.collections.iter().zip(stems).enumerate() {
+        let (size, ranges) = prepared.survey.of(found);
+        let about = size.unwrap_or_default();
+        let item = cx.progress.item(found.namespace.to_string(), about.documents, about.bytes);
+        let writer = CollectionWriter::new(
+            place.clone(),
+            stem.clone(),
+            prepared.compressors.clone(),
+            sizes,
+            prepared.cpu.clone(),
+            item.clone(),
+        );
+        let mut done = Done::default();
+        let is_done = |number: usize| resumed.and_then(|resumed| resumed.ranges.get(&(index, number)));
+        for earlier in (0..ranges.len()).filter_map(is_done) {
+            done.take(stem, earlier);
+            item.add(earlier.segments.iter().map(|s| s.documents).sum(), earlier.segments.iter().map(|s| s.raw_bytes).sum());
+        }
+        writer.number_from(done.segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
+        let gone = resumed.and_then(|resumed| resumed.gone.get(&index).cloned());
+        let each = about.bytes / (ranges.len() as u64).max(1);
+        all += ranges.len();
+        let to_read = ranges.into_iter().enumerate().filter(|(number, _)| is_done(*number).is_none());
+        let before = units.len();
+        units.extend(to_read.map(|(number, range)| Unit { collection: index, number, range, bytes: each }));
+        if units.len() == before {
+            item.finish();
+        }
+        collections.push(Reading {
+            found: found.clone(),
+            size,
+            data: Mutex::new(found.data()),
+            altered: AtomicBool::new(false),
+            gone: Mutex::new(gone),
+            writer,
+            stem: stem.clone(),
+            item,
+            ranges_left: AtomicU64::new((units.len() - before) as u64),
+            done: Mutex::new(done),
+        });
+    }
+    // The largest first, so that none is left to run alone at the end.
+    units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
+    state.begin(moment.time.map(Into::into), all as u64, (all - units.len()) as u64);
+    let (temporary, units): (Vec<_>, Vec<_>) =
+        units.into_iter().partition(|unit| collections[unit.collection].found.is_temporary());
+    Shared {
+        connection: prepared.connection.clone(),
+        moment,
+        budget: MemoryBudget::new(prepared.batch_bytes()),
+        filter: prepared.selection.documents.filter(),
+        pace: prepared.pace.clone(),
+        reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),
+        allowed: watch::Sender::new(prepared.settings.readers),
+        starved: AtomicU64::new(0),
+        state: state.clone(),
+        durable: run.durable.clone(),
+        collections,
+        queue: Mutex::new(units.into()),
+        temporary: Mutex::new(temporary),
+    }
+}
+
+/// What is shared, whoever panicked with it: the backup fails then.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -6,11 +6,10 @@ use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::Faces;
 use super::{render, with_progress};
-use crate::clock;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};
-use crate::engine::clean;
+use crate::engine::clean::{self, Keeping};
 use crate::error::Result;
 use crate::names::{BackupName, is_latest};
 use crate::repository::Repository;
@@ -123,7 +122,10 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         }
     };
     let report = with_progress(faces, cx, work).await?;
-    let retention = clean::after_backup(&Catalog::new(repository), &config.retention, config.timezone, clock::now()).await;
+    let retention = {
+        let (catalog, keeping) = (Catalog::new(repository), Keeping::Policy(config.retention));
+        clean::after_backup(&catalog, &report.name, keeping, config.timezone, cx).await
+    };
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);
     fields["seconds"] = json!(render::backup::seconds(manifest));

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::engine::import::{
     self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite,
 };
-use crate::engine::{record, unpack};
+use crate::engine::unpack;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::manifest::{ClusterTime, Collection};
@@ -257,19 +257,8 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
         }
         plan.overwrite_no_more();
     }
-    let work = async {
-        match found {
-            Found::Backup(backup) | Found::Unpacked(backup, _) => record::import(backup, plan, &options, cx).await,
-            Found::Dump(dumped) => import::execute(&**dumped, plan, &options, cx).await,
-        }
-    };
-    let report = with_progress(faces, cx, work).await?;
-    let failure = match report.failed_indexes.len() {
-        0 => None,
-        1 => Some("an index could not be built".to_owned()),
-        many => Some(format!("{many} indexes could not be built")),
-    };
-    let failure = failure.map(|what| Error::new(ErrorKind::Server, what).hint("the report names each with the reason"));
+    let report = with_progress(faces, cx, import::execute(origin, plan, &options, cx)).await?;
+    let failure = report.failure();
     let text = render::import::done(&report);
     // Who asked for every document makes a failure of those that were not added, and shows the report with it.
     if failure.is_some() || report.not_added > 0 {

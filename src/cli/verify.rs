@@ -8,9 +8,8 @@ use super::progress::Faces;
 use super::{render, with_progress};
 use crate::config::{Config, Flags};
 use crate::context::Context;
-use crate::engine::record;
 use crate::engine::test_restore::{self, TestRestoreOptions};
-use crate::engine::verify::VerifyOptions;
+use crate::engine::verify::{self, VerifyOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::mongo::MongoUri;
@@ -65,7 +64,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     if let Some(target) = target {
         return test_restore(&args, config, &backup, &target, faces, cx).await;
     }
-    let report = record::verify(&backup, &VerifyOptions { deep: args.deep }, cx).await?;
+    let report = verify::run(&backup, &VerifyOptions { deep: args.deep }, cx).await?;
     let problems: Vec<_> = report.problems.iter().map(|p| json!({ "key": p.key, "message": p.message })).collect();
     let fields = json!({
         "name": report.name,

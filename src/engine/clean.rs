@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
 use crate::repository::catalog::{Catalog, Provenance, State, Summary, provenance};
@@ -260,28 +261,42 @@ pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>
     Ok(CleanReport { deleted: vec![gone], freed_bytes: bytes, ..CleanReport::default() })
 }
 
-/// Retention after a backup that succeeded; nothing where no policy is set. It does not fail: what went wrong is in what it gives.
-pub async fn after_backup(catalog: &Catalog, policy: &Policy, zone: Tz, now: DateTime<Utc>) -> Option<Retention> {
-    if policy.is_empty() {
-        return None;
-    }
-    let options = CleanOptions { rule: Rule::Policy(*policy), all_incomplete: false, zone };
-    Some(carry_out(catalog, plan(catalog, &options, now).await).await)
+/// Which backups stay after one that succeeded.
+#[derive(Debug, Clone, Copy)]
+pub enum Keeping {
+    /// All.
+    All,
+    /// What the policy keeps; all where it says nothing.
+    Policy(Policy),
+    /// The newest so many complete ones of the same source and selection. All others neither count nor go.
+    Newest(NonZeroU32),
 }
 
-/// Removes all but the newest `keep` complete backups of the same source and selection as `made`, which is one of them. All others neither
-/// count nor go. It does not fail: what went wrong is in what it gives.
-pub async fn beside(catalog: &Catalog, made: &BackupName, keep: NonZeroU32, zone: Tz, now: DateTime<Utc>) -> Retention {
-    let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone };
-    let plan = async {
-        let found = catalog.list(now).await?;
-        let groups = provenance::groups(&found);
-        let own = found.iter().zip(&groups).find(|(summary, _)| summary.name == *made).and_then(|(_, group)| *group);
-        let alike = found.into_iter().zip(groups).filter(|(_, group)| group.is_some() && *group == own);
-        let (alike, groups): (Vec<_>, Vec<_>) = alike.unzip();
-        plan_among(catalog, &options, now, &alike, &groups).await
+/// Retention after the backup `made` succeeded; nothing where all stay. It does not fail: what went wrong is in what it gives.
+pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping, zone: Tz, cx: &Context) -> Option<Retention> {
+    let rule = match keeping {
+        Keeping::All => return None,
+        Keeping::Policy(policy) if policy.is_empty() => return None,
+        Keeping::Policy(policy) => Rule::Policy(policy),
+        Keeping::Newest(count) => Rule::Count(count),
     };
-    carry_out(catalog, plan.await).await
+    cx.progress.begin("removing old backups");
+    let (options, now) = (CleanOptions { rule, all_incomplete: false, zone }, clock::now());
+    let plan = match keeping {
+        Keeping::Newest(_) => plan_beside(catalog, made, &options, now).await,
+        _ => plan(catalog, &options, now).await,
+    };
+    Some(carry_out(catalog, plan).await)
+}
+
+/// The plan among the complete backups of the same source and selection as `made`, which is one of them.
+async fn plan_beside(catalog: &Catalog, made: &BackupName, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
+    let found = catalog.list(now).await?;
+    let groups = provenance::groups(&found);
+    let own = found.iter().zip(&groups).find(|(summary, _)| summary.name == *made).and_then(|(_, group)| *group);
+    let alike = found.into_iter().zip(groups).filter(|(_, group)| group.is_some() && *group == own);
+    let (alike, groups): (Vec<_>, Vec<_>) = alike.unzip();
+    plan_among(catalog, options, now, &alike, &groups).await
 }
 
 async fn carry_out(catalog: &Catalog, plan: Result<CleanPlan>) -> Retention {

@@ -14,7 +14,8 @@ use serde::Serialize;
 use self::ahead::Ahead;
 use self::describe::{described, described_beside};
 use self::slice::Slice;
-use super::{Tuning, record};
+use super::Tuning;
+use crate::clock;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
@@ -185,7 +186,7 @@ pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destina
         bytes: content.bytes,
         written_bytes,
         oplog: plan.slice.map(|slice| ExportedOplog { from: slice.listed_at, to: slice.to, entries }),
-        milliseconds: record::millis(begun),
+        milliseconds: clock::millis_since(begun),
     })
 }
 

@@ -40,9 +40,11 @@ use self::report::Staging;
 pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayReport, UnbuiltIndex};
 use self::stage::{Read, Stage, Writers};
 use super::{Tuning, verify};
+use crate::clock;
 use crate::context::Context;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::checks::{Check, CheckKind};
 use crate::format::manifest::CollectionKind;
 use crate::interop;
 use crate::mongo::MongoUri;
@@ -189,20 +191,51 @@ pub async fn run(
     Box::pin(execute(origin, plan, options, cx)).await
 }
 
-/// Does what was planned, whole or not at all.
+/// Does what was planned, whole or not at all. A backup is not deleted meanwhile. Where that brought the whole of it with every digest as it should be, or found it
+/// damaged, this is kept beside it.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the backup is not whole, [`ErrorKind::Refused`] where another import writes to one of the databases, [`ErrorKind::Mismatch`] where what was
+/// Those of [`Backup::read_lock`]; [`ErrorKind::Damaged`] where the backup is not whole, [`ErrorKind::Refused`] where another import writes to one of the databases, [`ErrorKind::Mismatch`] where what was
 /// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
 /// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
 pub async fn execute(
     origin: impl Into<DocumentSource<'_>>,
+    plan: Plan<'_>,
+    options: &ImportOptions,
+    cx: &Context,
+) -> Result<ImportReport> {
+    let (begun, origin) = (Instant::now(), origin.into());
+    // Nobody deletes a dump, or asks how it was checked.
+    if origin.dumped.is_some() {
+        return Box::pin(carry_out(origin, plan, options, cx)).await;
+    }
+    let (backup, notes) = (origin.backup, cx.progress.clone());
+    let _lock = match backup.read_lock_telling("import", move |said| notes.note(said)).await {
+        Ok(lock) => lock,
+        Err(e) => {
+            plan.close().await;
+            return Err(e);
+        }
+    };
+    let done = Box::pin(carry_out(origin, plan, options, cx)).await;
+    let problem = match &done {
+        Ok(report) if report.is_whole => None,
+        Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),
+        // Of a part of the backup, or of the target.
+        Ok(_) | Err(_) => return done,
+    };
+    backup.keep(Check::ended(CheckKind::Import, clock::now(), clock::millis_since(begun), problem)).await;
+    done
+}
+
+/// The same for who holds the backup, and keeps what came of it.
+pub(super) async fn carry_out(
+    origin: DocumentSource<'_>,
     mut plan: Plan<'_>,
     options: &ImportOptions,
     cx: &Context,
 ) -> Result<ImportReport> {
     let begun = Instant::now();
-    let origin = origin.into();
     // 1. Prove the whole backup. A dump is proven while it is read, before anything is published.
     if origin.poured().is_none() {
         cx.progress.begin("proving the backup");
@@ -431,7 +464,7 @@ fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
 }
 
 async fn prove(backup: &Backup, cx: &Context) -> Result<()> {
-    let report = verify::run(backup, &verify::VerifyOptions::default(), cx).await?;
+    let report = verify::prove(backup, &verify::VerifyOptions::default(), cx).await?;
     if report.is_sound() {
         return Ok(());
     }

@@ -10,7 +10,6 @@ pub mod download;
 mod dump_oplog;
 pub mod export;
 pub mod import;
-pub mod record;
 mod replayed;
 pub mod test_restore;
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use self::names::ScratchNames;
+use super::Tuning;
 use super::import::{self, ImportMode, ImportOptions, ImportReport, ImportedCollection};
-use super::{Tuning, record};
 use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -107,7 +107,7 @@ pub async fn run(
     };
 
     // 3. The import, which proves the backup first and compares what it reads back.
-    let mut importing = Box::pin(import::execute(backup, plan, &import, cx));
+    let mut importing = Box::pin(import::carry_out(backup.into(), plan, &import, cx));
     let imported = tokio::select! {
         imported = &mut importing => imported,
         () = scratch.lost() => {
@@ -117,7 +117,7 @@ pub async fn run(
         }
     };
     let imported = imported.and_then(|report| whole(backup, report)).map_err(|e| names.in_words(e));
-    let milliseconds = record::millis(begun);
+    let milliseconds = clock::millis_since(begun);
 
     // 4. Whatever came of it, nothing stays, and the result is kept.
     cx.progress.begin("dropping the scratch databases");

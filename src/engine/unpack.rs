@@ -33,7 +33,7 @@ pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Bac
     // 1. All of it, beside.
     let name = packed.unpack(aside.objects(), &cx.cancel).await?;
     let backup = Catalog::new(Repository::of(aside.objects().clone())).find(name.as_str()).await?;
-    let report = verify::run(&backup, &VerifyOptions { deep: false }, cx).await?;
+    let report = verify::prove(&backup, &VerifyOptions { deep: false }, cx).await?;
     if let Some(problem) = report.problems.first() {
         return Err(Error::new(ErrorKind::Mismatch, format!("the backup in {place} is damaged: {}", problem.message))
             .hint("download it again, and verify the original with `bsonvault verify`"));

@@ -1,16 +1,19 @@
 //! Verify: proves that a backup is what its manifest says, and names everything that is not.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use serde::Serialize;
 
+use crate::clock;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few, LISTED, TOLD};
 use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
+use crate::format::checks::{Check, CheckKind};
 use crate::format::digest::{Content, Sha256Hex};
 use crate::format::document;
 use crate::format::key;
@@ -91,13 +94,28 @@ impl Problem {
     }
 }
 
-/// Verifies a backup and reports every problem, not only the first. What can be known only from an object that is damaged itself
-/// is not reported again.
+/// Verifies a backup, as [`prove`] does, and keeps beside it how that ended. Meanwhile it is not deleted. Where nothing can be written beside it, only that is
+/// left undone.
 ///
 /// # Errors
-/// [`ErrorKind::Interrupted`] when `stop` is cancelled; [`ErrorKind::Internal`]. What is wrong with the backup or its storage is a problem in the
-/// report, not an error.
+/// Those of [`prove`] and of [`Backup::read_lock`]; nothing is kept then.
 pub async fn run(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
+    let begun = Instant::now();
+    let _lock = backup.read_lock("verify").await?;
+    let report = prove(backup, options, cx).await?;
+    let kind = if options.deep { CheckKind::Deep } else { CheckKind::Verify };
+    let problem = report.problems.first().map(|p| p.message.clone());
+    backup.keep(Check::ended(kind, clock::now(), clock::millis_since(begun), problem)).await;
+    Ok(report)
+}
+
+/// Looks whether a backup is whole, and reports every problem, not only the first. What can be known only from an object that is damaged itself
+/// is not reported again. Nothing is written: it is for who holds the backup already, or where it is nobody else's.
+///
+/// # Errors
+/// [`ErrorKind::Interrupted`] when it is cancelled; [`ErrorKind::Internal`]. What is wrong with the backup or its storage is a problem in the
+/// report, not an error.
+pub async fn prove(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     cx.cancel.run_until_cancelled(verify(backup, *options, cx)).await.ok_or_else(Error::interrupted)?
 }
 

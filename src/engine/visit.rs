@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::record;
+use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::mongo::connect::ConnectOptions;
@@ -27,5 +27,5 @@ pub(super) async fn target<T>(uri: &MongoUri, cx: &Context, work: impl AsyncFnOn
     let target = Target::new(connection, version, cx);
     let done = work(&target).await;
     target.connection.close().await;
-    Ok((done?, record::millis(begun)))
+    Ok((done?, clock::millis_since(begun)))
 }

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use bson::rawdoc;
 use bsonvault::clock;
 use bsonvault::context::Context;
-use bsonvault::engine::clean::{self, CleanOptions, CleanReport};
-use bsonvault::engine::record;
-use bsonvault::engine::verify::VerifyOptions;
+use bsonvault::engine::clean::{self, CleanOptions, CleanReport, Keeping};
+use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
@@ -274,7 +273,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     );
 
     // It is no part of the backup, and others read beside it.
-    let report = record::verify(&made[1], &VerifyOptions::default(), &Context::default()).await.unwrap();
+    let report = verify::run(&made[1], &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound() && report.notes.is_empty(), "{report:?}");
     assert_eq!(readers(&made[1]).len(), 1);
 
@@ -382,7 +381,7 @@ async fn a_reader_that_cannot_write_there_reads_all_the_same() {
     let busy = clean::delete_one(&catalog(&deep), &backup.manifest.name, clock::now()).await.unwrap_err();
     assert!(busy.to_string().ends_with("is locked by another process of this machine"), "{busy}");
     drop(hold);
-    let report = record::verify(&backup, &VerifyOptions::default(), &Context::default()).await.unwrap();
+    let report = verify::run(&backup, &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound());
     clean::delete_one(&catalog(&deep), &backup.manifest.name, clock::now()).await.unwrap();
 }
@@ -605,10 +604,10 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     for hours in [50, 40, 30] {
         write(root.path(), ago(hours)).await;
     }
-    let now = clock::now();
-    assert_eq!(clean::after_backup(&catalog, &Policy::default(), Tz::UTC, now).await, None);
+    let (cx, made) = (Context::default(), BackupName::at(ago(30)));
+    assert_eq!(clean::after_backup(&catalog, &made, Keeping::Policy(Policy::default()), Tz::UTC, &cx).await, None);
     let policy = Policy { last: NonZeroU32::new(2), ..Policy::default() };
-    let done = clean::after_backup(&catalog, &policy, Tz::UTC, now).await.unwrap();
+    let done = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, &cx).await.unwrap();
     assert_eq!((done.report.deleted.len(), done.report.kept.len(), &done.error), (1, 2, &None));
     let fields = serde_json::to_value(&done).unwrap();
     assert_eq!((fields["deleted"][0]["reason"].as_str(), fields.get("error")), (Some("kept by no rule"), None));
@@ -616,7 +615,7 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     let nowhere = root.path().join("file");
     let catalog = crate::support::vault::catalog(&nowhere);
     std::fs::write(&nowhere, "").unwrap();
-    let failed = clean::after_backup(&catalog, &policy, Tz::UTC, now).await.unwrap();
+    let failed = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, &cx).await.unwrap();
     assert!(failed.error.unwrap().starts_with("cannot list "), "{failed:?}", failed = failed.report);
 }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bson::{Document, doc, rawdoc};
 use bsonvault::context::Context;
-use bsonvault::engine::record;
 use bsonvault::engine::test_restore::{self, TestRestoreOptions, TestRestoreReport};
-use bsonvault::engine::verify::VerifyOptions;
+use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::checks::{Check, CheckKind};
 use bsonvault::format::key;
@@ -191,7 +190,7 @@ async fn a_file_of_checks_that_cannot_be_used_is_no_failure() {
     let name = backup.manifest.name.as_str();
     let file = backup.store.directory().join(key::CHECKS);
     let cli = Cli::new().env("BACKUP_PATH", vault.directory.path().to_str().unwrap());
-    let verify = async |deep| record::verify(&backup, &VerifyOptions { deep }, &Context::default()).await.unwrap();
+    let verify = async |deep| verify::run(&backup, &VerifyOptions { deep }, &Context::default()).await.unwrap();
     verify(true).await;
     let kept = std::fs::read_to_string(&file).unwrap();
     let id = backup.manifest.id.to_string();

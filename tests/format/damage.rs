@@ -281,7 +281,7 @@ async fn a_verification_stops_when_it_is_told_to() {
     let kept = small().await;
     let cx = Context::default();
     cx.cancel.cancel();
-    let error = verify::run(&kept.backup, &VerifyOptions { deep: true }, &cx).await.unwrap_err();
+    let error = verify::prove(&kept.backup, &VerifyOptions { deep: true }, &cx).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }
 

@@ -115,7 +115,7 @@ pub fn catalog(root: &Path) -> Catalog {
 }
 
 pub async fn verified(backup: &Backup, deep: bool) -> VerifyReport {
-    verify::run(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
+    verify::prove(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
 }
 
 /// The backup with another manifest, which is valid in itself.

@@ -9,6 +9,7 @@ use super::document_source::DocumentSource;
 use super::plan::Plan;
 use super::stage::Proven;
 use super::{ImportMode, IndexMode};
+use crate::error::{Error, ErrorKind};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, CollectionKind};
@@ -128,6 +129,25 @@ pub(super) struct Built {
     pub(super) built: u64,
     pub(super) skipped: Vec<UnbuiltIndex>,
     pub(super) failed: Vec<UnbuiltIndex>,
+}
+
+impl ImportReport {
+    /// What makes no success of it: a collection that was read back and is another, or an index that could not be built.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        if let Some(wrong) = self.collections.iter().find(|c| !self.not_read_back && !c.digest_matches) {
+            return Some(Error::new(ErrorKind::Mismatch, format!("{} is not what the backup holds", wrong.namespace)));
+        }
+        let what = match self.failed_indexes.as_slice() {
+            [] => return None,
+            [one] => format!("the index {} of {} could not be built", one.name, one.namespace),
+            [first, ..] => {
+                let count = self.failed_indexes.len();
+                format!("{count} indexes could not be built, the first of them {} of {}", first.name, first.namespace)
+            }
+        };
+        Some(Error::new(ErrorKind::Server, what).hint("the report names each with the reason"))
+    }
 }
 
 /// An index that was not built.

@@ -1,14 +1,13 @@
 //! A backup: taken, imported where that is asked for, and old ones removed by retention.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::asked::{bounded, some};
 use super::import;
 use crate::clock;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
-use crate::engine::clean;
+use crate::engine::clean::{self, Keeping};
 use crate::engine::import::{self as engine, ImportOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
@@ -29,17 +28,7 @@ use crate::service::told;
 struct Asked {
     options: BackupOptions,
     import: bool,
-    retention: Retention,
-}
-
-/// Which backups stay after one was taken.
-enum Retention {
-    /// All.
-    All,
-    /// What is configured.
-    Configured,
-    /// The newest so many of its own group.
-    Newest(NonZeroU32),
+    keeping: Keeping,
 }
 
 impl Asked {
@@ -66,12 +55,12 @@ impl Asked {
             service.config.target()?;
         }
         let keep = request.keep.unwrap_or(Keep::Configured);
-        let retention = match keep.newest()? {
-            Some(count) => Retention::Newest(count),
-            None if keep == Keep::All => Retention::All,
-            None => Retention::Configured,
+        let keeping = match keep.newest()? {
+            Some(count) => Keeping::Newest(count),
+            None if keep == Keep::All => Keeping::All,
+            None => Keeping::Policy(service.config.retention),
         };
-        Ok(Self { options, import: request.import.unwrap_or(service.settings.auto_import), retention })
+        Ok(Self { options, import: request.import.unwrap_or(service.settings.auto_import), keeping })
     }
 }
 
@@ -109,7 +98,7 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, req
 /// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
 pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
     let asked = task.parameters().and_then(|request| Ok((service.config.source()?, Asked::read(&service, &request)?)));
-    let (source, Asked { options, import, retention }) = asked.map_err(Failure::at(JobKind::Backup))?;
+    let (source, Asked { options, import, keeping }) = asked.map_err(Failure::at(JobKind::Backup))?;
 
     // 1. The backup.
     let taken = take(&service, &source, options, &context).await;
@@ -135,7 +124,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
 
     // 3. Retention: the backup is a success, whatever became of its import.
     if !context.stop.is_cancelled()
-        && let Some(retained) = retain(&service, &report.name, &retention, &context).await
+        && let Some(retained) = retain(&service, &report.name, keeping, &context).await
     {
         if let Some(error) = &retained.error {
             context.progress.note(format!("old backups could not be removed: {error}"));
@@ -210,20 +199,9 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
 }
 
 /// None where nothing is to be removed.
-async fn retain(service: &Inner, made: &BackupName, retention: &Retention, context: &JobContext) -> Option<RetentionResult> {
-    let (catalog, policy, zone) = (&service.catalog, &service.config.retention, service.config.timezone);
-    let says_something = match retention {
-        Retention::All => return None,
-        Retention::Configured => !policy.is_empty(),
-        Retention::Newest(_) => true,
-    };
-    if says_something {
-        context.progress.begin("removing old backups");
-    }
-    let retained = match retention {
-        Retention::Newest(count) => clean::beside(catalog, made, *count, zone, clock::now()).await,
-        _ => clean::after_backup(catalog, policy, zone, clock::now()).await?,
-    };
+async fn retain(service: &Inner, made: &BackupName, keeping: Keeping, context: &JobContext) -> Option<RetentionResult> {
+    let (zone, cx) = (service.config.timezone, service.works_with(context));
+    let retained = clean::after_backup(&service.catalog, made, keeping, zone, &cx).await?;
     told::cleaned(&retained.report, "retention");
     Some(RetentionResult {
         deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::asked::{bounded, some};
 use crate::clock;
-use crate::engine::import::{self, ImportOptions, ImportReport};
-use crate::engine::record;
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::import::{self, ImportOptions};
+use crate::error::Result;
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, NamespaceFilter};
 use crate::repository::catalog::Backup;
@@ -92,7 +91,7 @@ pub(super) async fn import(
     let source = service.config.configured_source()?;
     let cx = &service.works_with(context);
     let plan = import::plan(&backup, target, source.as_ref(), options, cx).await?;
-    let report = record::import(&backup, plan, options, cx).await?;
+    let report = import::execute(&backup, plan, options, cx).await?;
     told::imported(&report);
     context.update(|job| {
         job.result.import = Some(ImportResult::from(&report));
@@ -100,18 +99,5 @@ pub(super) async fn import(
         let collections = report.collections.iter();
         job.progress = JobProgress::done(collections.map(|c| (c.namespace.clone(), c.documents, c.bytes)));
     });
-    refuse_shortfall(&report)
-}
-
-/// What an import reports as lost is no success.
-fn refuse_shortfall(report: &ImportReport) -> Result<()> {
-    if let Some(wrong) = report.collections.iter().find(|c| !c.digest_matches) {
-        return Err(Error::new(ErrorKind::Mismatch, format!("{} is not what the backup holds", wrong.namespace)));
-    }
-    match report.failed_indexes.first() {
-        None => Ok(()),
-        Some(index) => {
-            Err(Error::new(ErrorKind::Server, format!("the index {} of {} could not be built", index.name, index.namespace)))
-        }
-    }
+    report.failure().map_or(Ok(()), Err)
 }

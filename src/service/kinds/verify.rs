@@ -6,8 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::engine::record;
-use crate::engine::verify::{VerifyOptions, VerifyReport};
+use crate::engine::verify::{self, VerifyOptions, VerifyReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::names::BackupName;
@@ -57,7 +56,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
             };
         }
     };
-    let report = record::verify(&backup, &VerifyOptions { deep }, &service.works_with(&context)).await;
+    let report = verify::run(&backup, &VerifyOptions { deep }, &service.works_with(&context)).await;
     service.listing.forget();
     let report = report.map_err(Failure::at(JobKind::Verify))?;
     told::verified(&report);

@@ -9,7 +9,8 @@ use mongodb::options::{ClientOptions, Compressor};
 use mongodb::{Client, Database};
 
 use super::failure::describe;
-use super::members::{Members, ReadPreference};
+use super::members::Members;
+use super::read_preference::ReadPreference;
 use super::{MongoUri, Role, command, tls, unreached};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};

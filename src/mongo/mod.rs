@@ -7,6 +7,7 @@ pub mod connect;
 pub mod failure;
 pub mod members;
 mod probe;
+mod read_preference;
 pub mod retry;
 pub mod rights;
 pub mod survey;
@@ -15,5 +16,5 @@ mod unreached;
 pub mod uri;
 
 pub use connect::{Connection, Version};
-pub use members::ReadPreference;
+pub use read_preference::ReadPreference;
 pub use uri::{MongoUri, Role};

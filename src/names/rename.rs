@@ -2,6 +2,7 @@
 //! the place of the `*` of the same number in TO.
 
 use super::Namespace;
+use super::pattern::literal;
 use crate::error::{Error, Result};
 
 /// One rule of renaming over `database.collection` as a whole. A backslash takes the next character literally.
@@ -75,18 +76,6 @@ impl NamespaceRename {
         let old = transform(&self.to, &self.from, &namespace.to_string())?;
         old.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
     }
-}
-
-/// A pattern that matches this namespace alone.
-pub(super) fn literal(namespace: &Namespace) -> String {
-    let mut pattern = String::new();
-    for c in namespace.to_string().chars() {
-        if matches!(c, '*' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
 }
 
 fn is_namespace(text: &str) -> bool {

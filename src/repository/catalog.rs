@@ -1,5 +1,6 @@
 //! Which backups a repository holds, and the way to one of them by its name or its path.
 
+mod backup;
 mod checks;
 mod description;
 mod latest;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::StreamExt as _;
 
+pub use self::backup::Backup;
 pub use self::description::{Described, verified};
 pub use self::latest::Latest;
 use self::looks::Looks;
@@ -49,23 +51,6 @@ pub struct Catalog {
     /// The largest manifest that is read whole.
     memory: u64,
     pub(super) looks: Looks,
-}
-
-/// A complete backup, its manifest read and proven.
-#[derive(Debug, Clone)]
-pub struct Backup {
-    /// Its directory.
-    pub store: Objects,
-    /// Its manifest. The name in it is the one it was given when it was made; the directory's may be another since.
-    pub manifest: Manifest,
-}
-
-impl Backup {
-    /// Where it is, as a person would name it.
-    #[must_use]
-    pub fn location(&self) -> String {
-        self.store.location()
-    }
 }
 
 /// The files that a summary is read from, as they were: equal stamps, equal summaries.

@@ -9,7 +9,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use uuid::Uuid;
 
 pub use self::alterations::Alterations;
-use super::indexes;
+use super::same_index;
 use super::specification::{self, How, Specification, has_kind, is_id_index};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
@@ -266,7 +266,7 @@ impl CollectionSpec {
         self.left_out.extend(changes.iter().map(|change| format!("index {name:?} of {}: {change}", self.namespace)));
         let index = Index { name, specification, key_changed };
         let same = self.indexes.iter().position(|other| {
-            indexes::are_one(&other.specification, &index.specification, other.key_changed || index.key_changed, version)
+            same_index::are_one(&other.specification, &index.specification, other.key_changed || index.key_changed, version)
         });
         let Some(place) = same else { return self.indexes.push(index) };
         let other = &mut self.indexes[place];

@@ -12,7 +12,6 @@ use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
-use super::masked::NAMES_ARE_FREE;
 use super::{Attempts, CollectionSpec, Problem, Target, indexes, staging, write_concern_error, write_errors};
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +24,9 @@ use crate::format::value::{self, Text};
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::names::Namespace;
+
+/// From this version on servers do not look at names inside of what an update writes.
+pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
 
 /// The most bytes of documents in one command, unless a single document is larger: a command is a document itself, which may have
 /// 16 MiB and the 16 KiB that servers allow themselves beyond.

@@ -7,7 +7,7 @@ mod queries;
 
 use bson::{RawBsonRef, RawDocument};
 
-use super::{CollectionSpec, Target, indexes};
+use super::{CollectionSpec, Target, same_index};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
@@ -126,7 +126,7 @@ impl Wanted {
                 let (identity, mut is_another) = (identity(index), false);
                 // One that is there twice is built once.
                 for (other, of) in &keys {
-                    is_another |= *of == identity && !indexes::are_one(other, index, false, self.target);
+                    is_another |= *of == identity && !same_index::are_one(other, index, false, self.target);
                 }
                 keys.push((index, identity));
                 let of_one_key = [(is_another, "has the key and the collation of another index", Version(5, 0, 0))];

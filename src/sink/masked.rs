@@ -16,12 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::document::{self, Element, Elements, Writer};
 use crate::format::kind;
+use crate::mongo::command;
 use crate::mongo::failure::{code, is_transient_code};
-use crate::mongo::{Version, command};
 use crate::names::Namespace;
-
-/// From this version on servers do not look at names inside of what an update writes.
-pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
 
 /// Puts such a document where none has its `_id`.
 pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool, document: &[u8]) -> Result<()> {

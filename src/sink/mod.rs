@@ -18,6 +18,7 @@ mod merge;
 pub mod prepare;
 pub mod publish;
 mod record;
+mod same_index;
 pub mod scratch;
 mod series;
 pub(crate) mod settle;

@@ -13,8 +13,9 @@ use crate::format::kind;
 use crate::mongo::failure::{code_of, describe};
 use crate::mongo::{Version, command};
 use crate::oplog::OperationKind;
+use crate::sink::insert::NAMES_ARE_FREE;
 use crate::sink::insert::{Repeats, upsert};
-use crate::sink::masked::{self, NAMES_ARE_FREE};
+use crate::sink::masked;
 use crate::sink::settle::{LIMIT, Settled};
 use crate::sink::{Attempts, Target, write_concern_error};
 

@@ -3,77 +3,28 @@
 //! If the documents were read after the first entry, each at another time, many of the entries have had their effect already. Applied
 //! again, in order, they come to the same documents in the end: an oplog is made for that. For the same reason any part may be sent again.
 
+mod destination;
 mod plan;
 mod rights;
 mod send;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bson::rawdoc;
 use futures::future::try_join_all;
 use uuid::Uuid;
 
-pub use self::rights::refuse_without_rights;
-
+pub use self::destination::{Destination, Holds};
 pub use self::plan::Commits;
 use self::plan::Planner;
+pub use self::rights::refuse_without_rights;
 use self::send::Sender;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::Namespace;
 use crate::sink::{Identity, Target, write_errors};
 
 /// How many commands are under way at a time. The operations on one document are always in the same lane.
 const LANES: usize = 2;
-
-/// Where the documents of one of the source's collections are in the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
-    /// The collection there; of a time series, that of its buckets.
-    pub namespace: Namespace,
-    /// What is to be minded.
-    pub holds: Holds,
-    /// Documents that its rules refuse may be in it.
-    pub has_rules: bool,
-    /// It compares text by a collation: different values of `_id` may be equal.
-    pub collated: bool,
-}
-
-/// What a collection holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holds {
-    /// Documents in any order.
-    Documents,
-    /// The buckets of a time series: servers refuse one made up of a change alone.
-    Buckets,
-    /// Documents in order.
-    Capped {
-        /// The `_id` of the last document that was read, by type byte and value, if an entry inserts it: inserts up to it have been read.
-        after: Option<(u8, Vec<u8>)>,
-    },
-}
-
-impl Destination {
-    /// The place of a collection that is filled under this name.
-    #[must_use]
-    pub fn of(collection: &Collection, name: &Namespace, after: Option<(u8, Vec<u8>)>) -> Self {
-        let options = &collection.options.bson;
-        let capped = options.get("capped").ok().flatten().is_some_and(|c| c.as_bool() != Some(false));
-        let holds = match collection.kind {
-            CollectionKind::TimeSeries => Holds::Buckets,
-            _ if capped => Holds::Capped { after },
-            _ => Holds::Documents,
-        };
-        let has = |option: &str| options.get(option).is_ok_and(|value| value.is_some());
-        Self {
-            namespace: if collection.kind == CollectionKind::TimeSeries { name.buckets() } else { name.clone() },
-            holds,
-            has_rules: has("validator") || has("encryptedFields"),
-            collated: has("collation"),
-        }
-    }
-}
 
 /// Applies entries as they come, piece by piece.
 #[derive(Debug)]
@@ -189,6 +140,3 @@ impl Applier {
 fn failed() -> Error {
     Error::new(ErrorKind::Internal, "entries were to be applied after that had failed")
 }
-
-/// What a lane shares with the operations in it.
-type Shared = Arc<Destination>;

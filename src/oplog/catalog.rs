@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use self::fields::{Fields, is_true};
 use self::indexes::Indexes;
+use self::options::unsupported;
 use super::{Effect, Entry, Operation, OperationKind, Transactions, text, uuid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Sha256Hex};
@@ -420,9 +421,4 @@ fn empty(kind: CollectionKind, uuid: Option<Uuid>) -> Collection {
 
 fn named<'f>(fields: &'f Fields, field: &str) -> Result<&'f str> {
     text(fields.get(field).ok_or_else(|| Error::damaged(format!("a command lacks {field:?}")))?)
-}
-
-/// An entry that cannot be replayed.
-fn unsupported(what: &str) -> Error {
-    Error::new(ErrorKind::Refused, format!("the oplog slice cannot be replayed: {what}")).hint("take a new backup")
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Destination, Holds, Shared};
+use super::destination::{Destination, Holds, Shared};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Writer};
 use crate::format::value::{self, Text};

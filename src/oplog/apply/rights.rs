@@ -1,6 +1,6 @@
 //! Whether the login at the target may replay.
 
-use super::Destination;
+use super::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::Version;
 use crate::mongo::rights::{Place as On, Rights};

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
+use super::destination::{Destination, Holds};
 use super::plan::{Change, Work};
-use super::{Destination, Holds};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Writer, type_name};
 use crate::format::kind;

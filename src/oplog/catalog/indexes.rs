@@ -1,6 +1,7 @@
 //! What entries do to the indexes of one collection.
 
 use super::fields::{Fields, is_true};
+use super::options::unsupported;
 use super::series;
 use crate::error::{Error, Result};
 use crate::format::document::{Element, Elements};
@@ -132,7 +133,7 @@ impl Indexes {
                 b"unique" | b"forceNonUnique" => {}
                 other => {
                     let other = String::from_utf8_lossy(other);
-                    return Err(super::unsupported(&format!("collMod changes {other:?} of an index")));
+                    return Err(unsupported(&format!("collMod changes {other:?} of an index")));
                 }
             }
         }

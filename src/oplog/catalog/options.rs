@@ -1,8 +1,7 @@
 //! What entries do to the options of one collection.
 
 use super::fields::{Fields, is_true};
-use super::unsupported;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Element, Writer};
 use crate::format::kind;
 use crate::format::manifest::CollectionKind;
@@ -121,4 +120,9 @@ fn modify_series(options: &mut Fields, change: &Fields) -> Result<()> {
     }
     options.set("timeseries", kind::DOCUMENT, &document.finish());
     Ok(())
+}
+
+/// An entry that cannot be replayed.
+pub(super) fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("the oplog slice cannot be replayed: {what}")).hint("take a new backup")
 }

@@ -95,7 +95,7 @@ pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, c
         Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(remove(&place, error).await),
     };
-    let adopted = adopt(dump, collections, &name, (&place, &lock), options, cx).await;
+    let adopted = adopt(dump, collections, repository, &name, (&place, &lock), options, cx).await;
     match adopted {
         Ok((manifest, accounts, arrivals)) => {
             let (mut not_importable, mut told) = (NotImportables::default(), Few::up_to(LISTED));
@@ -149,6 +149,7 @@ fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)
 async fn adopt(
     dump: &Dump,
     collections: Vec<(usize, Collection)>,
+    repository: &Repository,
     name: &BackupName,
     (place, lock): (&Objects, &Lock),
     options: &AdoptOptions,
@@ -161,6 +162,7 @@ async fn adopt(
     let manifest = execute(dump, collections, name, started, options, place, cx).await;
     heartbeat.stop().await?;
     let (manifest, accounts, arrivals) = manifest?;
+    repository.identify().await?;
     commit::commit(&manifest, place).await?;
     Ok((manifest, accounts, arrivals))
 }

@@ -207,6 +207,7 @@ async fn backup(
     heartbeat.stop().await?;
     prepared.connection.close().await;
     let manifest = result?;
+    repository.identify().await?;
     commit::commit(&manifest, place).await?;
     Ok(manifest)
 }

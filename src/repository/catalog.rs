@@ -253,8 +253,13 @@ impl Catalog {
     }
 
     async fn directories(&self) -> Result<Vec<String>> {
-        let store = self.repository.objects().clone();
-        self.looks.at(&self.repository.location(), 0, async move { store.prefixes().await }).await?
+        let repository = self.repository.clone();
+        let look = async move {
+            // What a later layout keeps there is not to be taken for something else.
+            repository.config().await?;
+            repository.objects().prefixes().await
+        };
+        self.looks.at(&self.repository.location(), 0, look).await?
     }
 
     /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.

@@ -2,6 +2,7 @@
 //!
 //! | key | what it is | written | names |
 //! | --- | --- | --- | --- |
+//! | `repository.json` | which repository it is | with its first backup | [`REPOSITORY`] |
 //! | `NAME/` | one backup, by its name | | [`BackupName`](crate::names::BackupName) |
 //! | `NAME/manifest.json` | what it holds: the commit | last | [`MANIFEST`] |
 //! | `NAME/SHA256SUMS` | its checksums, for `sha256sum -c` | before the manifest | [`SHA256SUMS`] |
@@ -20,6 +21,9 @@ pub use crate::format::key::{
     CHECKS, MANIFEST, OPLOG, PROGRESS, SHA256SUMS, Stems, checkpoint, checkpoint_number, is_reader, metadata, reader, segment,
     segment_number,
 };
+
+/// What says which repository it is: see [`config`](super::config).
+pub const REPOSITORY: &str = "repository.json";
 
 /// What the names of all scratch places begin with. No backup is named so.
 pub const SCRATCH: &str = ".bsonvault-scratch-";

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod catalog;
 pub mod checkpoint;
+pub mod config;
 pub mod layout;
 pub mod lock;
 mod remove;

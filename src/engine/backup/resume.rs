@@ -23,6 +23,7 @@ use crate::source::ranges::{IdValue, Range};
 /// # Errors
 /// Those of [`checkpoint::open`].
 pub(super) async fn open(repository: &Repository, name: Option<&BackupName>, source: &MongoUri) -> Result<Checkpoint> {
+    repository.config().await?;
     checkpoint::open(repository, name, |begun| is_of(begun, source)).await
 }
 

@@ -33,6 +33,8 @@ pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) ->
 
 /// Takes a new name, from the time, and its directory.
 pub async fn claim(repository: &Repository) -> Result<(BackupName, Objects)> {
+    // Before much is read for a repository that cannot be written to.
+    repository.config().await?;
     let mut time = clock::now();
     loop {
         let name = BackupName::at(time);

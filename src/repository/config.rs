@@ -1,0 +1,147 @@
+//! `repository.json`: which repository this is, and in which layout. One without it is read as before, and gets one with its
+//! next backup. FORMAT.md describes it.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Repository;
+use super::layout::REPOSITORY;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The newest layout of a repository that this program reads and writes.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The largest that is read, in bytes.
+const LIMIT: u64 = 1024 * 1024;
+
+/// What `repository.json` says. Members that this program does not know are of a later one, and are no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryConfig {
+    /// The version of the layout: which keys there are, and what they mean.
+    pub layout_version: u32,
+    /// Tells this repository from every other one, also after it was moved or copied to another path.
+    pub id: Uuid,
+    /// When it got its id.
+    pub created: DateTime<Utc>,
+}
+
+/// Only this is read of one whose version is not known: the rest may mean something else there.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    layout_version: u32,
+}
+
+impl RepositoryConfig {
+    fn new() -> Self {
+        Self { layout_version: LAYOUT_VERSION, id: Uuid::new_v4(), created: clock::now() }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let unreadable = |e: serde_json::Error| {
+            Error::damaged(format!("{REPOSITORY} cannot be read: {e}"))
+                .hint("move it away: the backups are read without it, and the next backup writes it anew")
+        };
+        let Version { layout_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if layout_version > LAYOUT_VERSION {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{REPOSITORY} says layout version {layout_version}; this program knows those up to {LAYOUT_VERSION}"),
+            )
+            .hint("use the version of bsonvault that wrote it, or a later one"));
+        }
+        serde_json::from_slice(bytes).map_err(unreadable)
+    }
+}
+
+impl Repository {
+    /// What `repository.json` says; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for a later layout than this program knows; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    pub async fn config(&self) -> Result<Option<RepositoryConfig>> {
+        let read = async {
+            match self.objects.size(REPOSITORY).await {
+                Ok(size) if size > LIMIT => Err(Error::damaged(format!("{REPOSITORY} is too large to be one"))),
+                Ok(_) => RepositoryConfig::from_bytes(&self.objects.get(REPOSITORY).await?).map(Some),
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            }
+        };
+        read.await.map_err(|e: Error| e.context(format!("repository {}", self.location())))
+    }
+
+    /// The same, and writes `repository.json` where there is none. Of several that do so at a time one is first, and all get what it wrote.
+    ///
+    /// # Errors
+    /// As for [`config`](Self::config).
+    pub async fn identify(&self) -> Result<RepositoryConfig> {
+        if let Some(config) = self.config().await? {
+            return Ok(config);
+        }
+        let config = RepositoryConfig::new();
+        let mut bytes = serde_json::to_vec_pretty(&config)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("{REPOSITORY} cannot be written")).cause(e))?;
+        bytes.push(b'\n');
+        match self.objects.put_if_absent(REPOSITORY, Bytes::from(bytes)).await? {
+            true => Ok(config),
+            false => Ok(self.config().await?.unwrap_or(config)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn holding(bytes: &'static [u8]) -> Repository {
+        let repository = Repository::in_memory();
+        repository.objects().put(REPOSITORY, vec![Bytes::from_static(bytes)]).await.unwrap();
+        repository
+    }
+
+    #[tokio::test]
+    async fn it_is_written_once_and_read_again() {
+        let repository = Repository::in_memory();
+        assert_eq!(repository.config().await.unwrap(), None);
+        let (one, other) = tokio::join!(repository.identify(), repository.identify());
+        let one = one.unwrap();
+        assert_eq!(one, other.unwrap());
+        assert_eq!(repository.config().await.unwrap(), Some(one.clone()));
+        assert_eq!((one.layout_version, repository.identify().await.unwrap().id), (1, one.id));
+    }
+
+    #[tokio::test]
+    async fn what_a_later_version_adds_is_no_error() {
+        let bytes = br#"{"layoutVersion":1,"id":"7d444840-9dc0-11d1-b245-5ffdce74fad2","created":"2026-01-01T00:00:00Z","more":[]}"#;
+        let config = holding(bytes).await.identify().await.unwrap();
+        assert_eq!(config.id.to_string(), "7d444840-9dc0-11d1-b245-5ffdce74fad2");
+    }
+
+    #[tokio::test]
+    async fn one_of_a_later_layout_is_refused_whatever_else_it_says() {
+        let error = holding(br#"{"layoutVersion":2,"id":7}"#).await.identify().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("repository memory:/: repository.json says layout version 2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_one_is_told_and_stays() {
+        for bytes in [&b""[..], b"{", b"[]", br#"{"layoutVersion":-1}"#, br#"{"layoutVersion":1}"#, br#"{"layoutVersion":1,"id":"x"}"#] {
+            let repository = holding(bytes).await;
+            let error = repository.identify().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+            assert!(error.to_string().contains("repository.json cannot be read"), "{error}");
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("move it away")), "{error}");
+            assert_eq!(repository.objects().get(REPOSITORY).await.unwrap(), bytes);
+        }
+        let large = vec![Bytes::from(vec![b' '; 1024 * 1024 + 1])];
+        let repository = Repository::in_memory();
+        repository.objects().put(REPOSITORY, large).await.unwrap();
+        assert!(repository.config().await.unwrap_err().to_string().contains("too large"));
+    }
+}

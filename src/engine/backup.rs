@@ -26,9 +26,9 @@ use self::consistency::ConsistencyPoint;
 use self::failure::{is_resumable, is_worth_keeping, keep, remove};
 pub use self::options::BackupOptions;
 use self::outcome::{Outcome, Read};
-use self::plan::Prepared;
+use self::plan::BackupContext;
 use self::run::Run;
-use self::slice::{Earlier, Slice};
+use self::slice::{Earlier, RunningSlice, Slice};
 use super::replayed;
 use crate::clock;
 use crate::context::Context;
@@ -65,8 +65,8 @@ pub struct BackupReport {
 /// As for [`run`], as far as they show before the first document is read.
 pub async fn plan(source: &MongoUri, options: &BackupOptions, cx: &Context) -> Result<BackupPlan> {
     let mut prepared = plan::prepare(source, options, &cx.cpu).await?;
-    prepared.aim().await?;
-    prepared.settle().await?;
+    prepared.choose_consistency().await?;
+    prepared.pin_snapshot_time().await?;
     let plan = prepared.plan().await.without_temporary(&prepared);
     prepared.connection.close().await;
     Ok(plan)
@@ -214,7 +214,7 @@ async fn backup(
 
 /// The phases of a backup up to its commit.
 async fn execute(
-    prepared: &mut Prepared,
+    prepared: &mut BackupContext,
     name: &BackupName,
     mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
@@ -222,7 +222,7 @@ async fn execute(
 ) -> Result<Manifest> {
     // 1. Begin to keep the oplog, where there is one, before the moment that is read.
     let start = match &checkpoint {
-        None => run.cx.unless_cancelled(prepared.aim()).await?,
+        None => run.cx.unless_cancelled(prepared.choose_consistency()).await?,
         Some(checkpoint) => resume::start(checkpoint),
     };
     if let Some(why) = &prepared.why_no_slice {
@@ -232,18 +232,15 @@ async fn execute(
     }
     let earlier =
         checkpoint.as_mut().map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.state.needs_oplog });
-    let mut slice = start.map(|start| Slice::begin(start, earlier, prepared, run));
-    let mut writer = None;
-    let read = read_of_one_moment(prepared, &mut slice, checkpoint, started, run, &mut writer).await;
+    let slice = RunningSlice::of(start.map(|start| Slice::begin(start, earlier, prepared, run)));
+    let mut beside = Beside { slice, writer: None };
+    let read = read_of_one_moment(prepared, &mut beside, checkpoint, started, run).await;
     // Where that failed, nothing may be writing any more when the directory is removed.
-    let ended = match (&read, slice.take()) {
-        (Err(e), Some(slice)) if is_resumable(e) => slice.leave().await,
-        (_, Some(slice)) => slice.discard().await,
-        (_, None) => Ok(()),
+    let ended = match &read {
+        Err(e) if is_resumable(e) => beside.slice.leave().await,
+        _ => beside.slice.discard().await,
     };
-    if let Some(writer) = writer {
-        writer.stop().await?;
-    }
+    beside.stop_writer().await?;
     let (read, finished, moment) = read?;
     ended?;
 
@@ -261,23 +258,38 @@ async fn execute(
     Ok(manifest)
 }
 
+/// What goes on beside the reading, and ends before the backup does.
+struct Beside {
+    slice: RunningSlice,
+    /// Absent between two attempts.
+    writer: Option<CheckpointWriter>,
+}
+
+impl Beside {
+    async fn stop_writer(&mut self) -> Result<()> {
+        match self.writer.take() {
+            Some(writer) => writer.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// What was read, when the last of it was, and what moment it shows, with the oplog slice where that takes one.
 type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
 
 /// The phases that need the slice to be kept meanwhile.
 async fn read_of_one_moment(
-    prepared: &mut Prepared,
-    slice: &mut Option<Slice>,
+    prepared: &mut BackupContext,
+    beside: &mut Beside,
     checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
     run: &Run<'_>,
-    writer: &mut Option<CheckpointWriter>,
 ) -> Result<ReadOfOneMoment> {
-    // 2. Settle what is read and at which moment.
+    // 2. Pin what is read, and the time of the snapshot.
     if checkpoint.is_none() {
-        run.cx.unless_cancelled(prepared.settle()).await?;
+        run.cx.unless_cancelled(prepared.pin_snapshot_time()).await?;
     }
-    if let (Some(slice), Some(time)) = (&slice, prepared.time())
+    if let (Some(slice), Some(time)) = (beside.slice.get(), prepared.time())
         && time < slice.since()
     {
         return Err(Error::new(
@@ -288,38 +300,37 @@ async fn read_of_one_moment(
     }
 
     // 3. Read and store every range.
-    let (read, moment) = read_all(prepared, slice.as_ref(), checkpoint, started, run, writer).await?;
+    let (read, moment) = read_all(prepared, beside, checkpoint, started, run).await?;
     let finished = clock::now();
 
     // 4. Say what moment that shows, with the oplog up to it where it takes that.
     run.cx.progress.begin("committing");
-    let shown = run.cx.unless_cancelled(moment.settle(&read, prepared, slice)).await?;
+    let shown = run.cx.unless_cancelled(moment.conclude(&read, prepared, &mut beside.slice)).await?;
     Ok((read, finished, shown))
 }
 
 /// Reads every range; begins again at a new moment where a collection changed its name meanwhile and the oplog does not tell.
 async fn read_all(
-    prepared: &mut Prepared,
-    slice: Option<&Slice>,
+    prepared: &mut BackupContext,
+    beside: &mut Beside,
     mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
     run: &Run<'_>,
-    writer: &mut Option<CheckpointWriter>,
 ) -> Result<(Read, Arc<ConsistencyPoint>)> {
     let mut restarts = 0;
     loop {
         let state = checkpoint.as_ref().map(|u| u.state).unwrap_or_default();
-        let moment = Arc::new(ConsistencyPoint::new(prepared, slice, state, run.cx));
+        let moment = Arc::new(ConsistencyPoint::new(prepared, beside.slice.get(), state, run.cx));
         let stems = match &checkpoint {
             Some(checkpoint) => checkpoint.head.collections.iter().map(|c| c.stem.clone()).collect(),
             None => read::stems(prepared),
         };
         let resting = moment.clone();
         let rests_on: ResumeStateOf = Arc::new(move || resting.resume_state());
-        *writer = Some(match &checkpoint {
+        beside.writer = Some(match &checkpoint {
             Some(checkpoint) => CheckpointWriter::go_on(run.place, checkpoint.next, run.durable.clone(), rests_on),
             None => {
-                let head = resume::head(prepared, slice.map(Slice::start), &stems, started).await?;
+                let head = resume::head(prepared, beside.slice.get().map(Slice::start), &stems, started).await?;
                 CheckpointWriter::begin(run.place, &head, run.durable.clone(), rests_on).await?
             }
         });
@@ -332,13 +343,11 @@ async fn read_all(
             Outcome::Again(why) => {
                 restarts += 1;
                 run.cx.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
-                if let Some(writer) = writer.take() {
-                    writer.stop().await?;
-                }
+                beside.stop_writer().await?;
                 run.durable.forget_ranges();
                 checkpoint = None;
                 read::clear(run.place).await?;
-                run.cx.unless_cancelled(prepared.settle()).await?;
+                run.cx.unless_cancelled(prepared.pin_snapshot_time()).await?;
             }
         }
     }

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use uuid::Uuid;
 
 use super::outcome::Read;
-use super::plan::Prepared;
+use super::plan::BackupContext;
 use crate::clock;
 use crate::context::Context;
 use crate::context::memory::MemoryBudget;
@@ -44,7 +44,7 @@ pub(in crate::engine) struct About {
 
 /// Stores the metadata files of what was read and gives the manifest, not stored yet.
 pub(super) async fn describe(
-    prepared: &Prepared,
+    prepared: &BackupContext,
     name: &BackupName,
     read: Read,
     (consistency, oplog): (Consistency, Option<OplogSlice>),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bson::Timestamp;
 
 use super::outcome::Read;
-use super::plan::Prepared;
-use super::slice::{Reliance, Slice};
+use super::plan::BackupContext;
+use super::slice::{Reliance, RunningSlice, Slice};
 use crate::context::Context;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ pub(super) struct ConsistencyPoint {
 
 impl ConsistencyPoint {
     /// As it stands when reading begins, or went on with `resumed`.
-    pub(super) fn new(prepared: &Prepared, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
+    pub(super) fn new(prepared: &BackupContext, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
         // One that is needed and lost stays, and fails the backup.
         let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
         let has_moment = match prepared.kind {
@@ -139,31 +139,28 @@ impl ConsistencyPoint {
     ///
     /// # Errors
     /// Those of [`Slice::finish`] where the backup rests on the slice, and of [`Slice::discard`] where it does not.
-    pub(super) async fn settle(
+    pub(super) async fn conclude(
         &self,
         read: &Read,
-        prepared: &Prepared,
-        slice: &mut Option<Slice>,
+        prepared: &BackupContext,
+        slice: &mut RunningSlice,
     ) -> Result<(Consistency, Option<OplogSlice>)> {
         let time = self.time.filter(|_| !self.inconsistent.load(Ordering::Relaxed));
         let Some(time) = time else {
-            discard(slice).await?;
+            slice.discard().await?;
             // With nothing to read there may be no time, and there is nothing that could disagree.
             let nothing_read = self.time.is_none() && prepared.kind == ConsistencyKind::Snapshot;
             return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
         };
         let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, prepared, time).await };
         if !self.relies() {
-            discard(slice).await?;
+            slice.discard().await?;
             let snapshot = plain(ConsistencyKind::Snapshot, Some(time));
             return Ok((Consistency { exceptions, ..snapshot }, None));
         }
-        let kept = slice.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
         let now = optime::now(&prepared.connection).await?;
         let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
-        let kept = kept.finish(to, !self.allow_inconsistent).await;
-        *slice = None;
-        match kept {
+        match slice.finish(to, !self.allow_inconsistent).await {
             Ok(slice) => {
                 let consistency = plain(ConsistencyKind::Oplog, Some(time));
                 Ok((Consistency { from: Some(slice.from), to: Some(slice.to), ..consistency }, Some(slice)))
@@ -177,7 +174,7 @@ impl ConsistencyPoint {
     }
 
     /// The capped collections that do not belong to the snapshot; none where the slice can make up for them.
-    async fn exceptions(&self, read: &Read, prepared: &Prepared, time: Timestamp) -> Vec<ConsistencyException> {
+    async fn exceptions(&self, read: &Read, prepared: &BackupContext, time: Timestamp) -> Vec<ConsistencyException> {
         let mut exceptions = Vec::new();
         for (found, read) in prepared.listing.collections.iter().zip(&read.collections) {
             let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
@@ -200,15 +197,4 @@ impl ConsistencyPoint {
 
 fn plain(kind: ConsistencyKind, time: Option<Timestamp>) -> Consistency {
     Consistency { kind, cluster_time: time.map(Into::into), from: None, to: None, exceptions: Vec::new() }
-}
-
-/// Ends the slice, where there still is one, and removes it.
-///
-/// # Errors
-/// Those of [`Slice::discard`].
-pub(super) async fn discard(slice: &mut Option<Slice>) -> Result<()> {
-    match slice.take() {
-        Some(slice) => slice.discard().await,
-        None => Ok(()),
-    }
 }

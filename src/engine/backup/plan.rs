@@ -90,7 +90,7 @@ pub struct PlannedCollection {
 }
 
 /// All that a backup needs to begin reading.
-pub(super) struct Prepared {
+pub(super) struct BackupContext {
     pub(super) connection: Connection,
     pub(super) selection: Selection,
     pub(super) allow_inconsistent: bool,
@@ -135,8 +135,8 @@ impl Survey {
     }
 }
 
-/// Connects, lists, and chooses the settings. The listing that is read comes later, with [`Prepared::settle`].
-pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &CpuPool) -> Result<Prepared> {
+/// Connects, lists, and chooses the settings. The listing that is read comes later, with [`BackupContext::pin_snapshot_time`].
+pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &CpuPool) -> Result<BackupContext> {
     let most_readers = options.tuning.readers.unwrap_or(MOST_READERS);
     let mut connection =
         Connection::open(source, ConnectOptions { pool: pool(most_readers), ..ConnectOptions::default() }).await?;
@@ -195,7 +195,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
         Documents::Matching(_) | Documents::OfViews(_) => Survey::default(),
     };
     let usual = usual(&connection, options, &listing).await;
-    Ok(Prepared {
+    Ok(BackupContext {
         connection,
         selection,
         allow_inconsistent: options.allow_inconsistent,
@@ -231,7 +231,7 @@ pub(super) async fn prepare_again(
     listing: Listing,
     survey: Survey,
     cpu: &CpuPool,
-) -> Result<Prepared> {
+) -> Result<BackupContext> {
     let pool = pool(options.tuning.readers.unwrap_or(MOST_READERS).max(head.settings.readers));
     let mut connection = Connection::open(source, ConnectOptions { pool, ..ConnectOptions::default() }).await?;
     if link::measure(&connection, None).await? == Link::Far && !source.names_compressors() {
@@ -249,7 +249,7 @@ pub(super) async fn prepare_again(
         idle_excludes: true,
         documents: Documents::All,
     };
-    Ok(Prepared {
+    Ok(BackupContext {
         connection,
         selection,
         allow_inconsistent: head.allow_inconsistent || options.allow_inconsistent,
@@ -343,7 +343,7 @@ async fn survey(connection: &Connection, collections: &[CollectionInfo], sizes: 
 }
 
 /// The listing that is read, and its time.
-async fn settle(connection: &Connection, selection: &Selection, kind: ConsistencyKind) -> Result<Listing> {
+async fn pinned(connection: &Connection, selection: &Selection, kind: ConsistencyKind) -> Result<Listing> {
     let listing = discover::settle(connection, selection, kind != ConsistencyKind::None).await?;
     let has_documents = listing.collections.iter().any(|c| c.kind != CollectionKind::View);
     if kind != ConsistencyKind::None && has_documents && listing.time.is_none() {
@@ -377,7 +377,7 @@ fn pool(readers: usize) -> u32 {
 
 impl BackupPlan {
     /// The same with temporary collections among what is left out. Those that come to last meanwhile become part of the backup.
-    pub(super) fn without_temporary(mut self, prepared: &Prepared) -> Self {
+    pub(super) fn without_temporary(mut self, prepared: &BackupContext) -> Self {
         for found in prepared.listing.collections.iter().filter(|found| found.is_temporary()) {
             let Namespace { database, collection } = found.namespace.clone();
             self.collections.retain(|planned| (&planned.database, &planned.name) != (&database, &collection));
@@ -389,13 +389,13 @@ impl BackupPlan {
     }
 }
 
-impl Prepared {
-    /// Settles what moment the backup can show, and where the oplog slice that it keeps for that has to begin; none where there is no
+impl BackupContext {
+    /// Chooses what consistency point the backup can show, and where the oplog slice that it keeps for that has to begin; none where there is no
     /// oplog to be read.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where it can show none and that is not allowed; [`ErrorKind::Unreachable`].
-    pub(super) async fn aim(&mut self) -> Result<Option<Start>> {
+    pub(super) async fn choose_consistency(&mut self) -> Result<Option<Start>> {
         let connection = &self.connection;
         let start = match connection.topology {
             _ if self.selection.documents != Documents::All => {
@@ -452,8 +452,8 @@ impl Prepared {
     }
 
     /// Takes the listing that is read, and with it the time that all reads share.
-    pub(super) async fn settle(&mut self) -> Result<()> {
-        self.listing = settle(&self.connection, &self.selection, self.kind).await?;
+    pub(super) async fn pin_snapshot_time(&mut self) -> Result<()> {
+        self.listing = pinned(&self.connection, &self.selection, self.kind).await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::consistency::ConsistencyPoint;
 use super::outcome::{Outcome, Read, ReadCollection};
-use super::plan::Prepared;
+use super::plan::BackupContext;
 use super::range::read_range;
 use super::run::Run;
 use super::shared::{Done, Halt, Shared, lock, share_out};
@@ -23,7 +23,7 @@ use crate::repository::checkpoint::{self, Checkpoint};
 
 /// Reads everything that was prepared into `place`, but for the ranges that an interrupted attempt stored.
 pub(super) async fn read(
-    prepared: &Prepared,
+    prepared: &BackupContext,
     stems: &[String],
     resumed: Option<&Checkpoint>,
     moment: &Arc<ConsistencyPoint>,
@@ -93,7 +93,7 @@ pub(super) async fn clear(place: &Objects) -> Result<()> {
 }
 
 /// What the keys of each collection's objects begin with.
-pub(super) fn stems(prepared: &Prepared) -> Vec<String> {
+pub(super) fn stems(prepared: &BackupContext) -> Vec<String> {
     let mut stems = Stems::default();
     prepared.listing.collections.iter().map(|found| stems.assign(&found.namespace)).collect()
 }

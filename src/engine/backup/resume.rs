@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::options::BackupOptions;
-use super::plan::{self, Prepared, Survey};
+use super::plan::{self, BackupContext, Survey};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, Listed, OplogStart, Part, Raw};
@@ -69,7 +69,7 @@ pub(super) async fn prepare(
     options: &BackupOptions,
     checkpoint: &Checkpoint,
     cpu: &CpuPool,
-) -> Result<Prepared> {
+) -> Result<BackupContext> {
     agree(source, options, checkpoint)?;
     let (listing, survey) = listing(checkpoint)?;
     let mut prepared = plan::prepare_again(source, options, &checkpoint.head, listing, survey, cpu).await?;
@@ -151,7 +151,12 @@ fn who(source: &Source) -> String {
 }
 
 /// What the checkpoint of a backup begins with.
-pub(super) async fn head(prepared: &Prepared, start: Option<Start>, stems: &[String], started: DateTime<Utc>) -> Result<Head> {
+pub(super) async fn head(
+    prepared: &BackupContext,
+    start: Option<Start>,
+    stems: &[String],
+    started: DateTime<Utc>,
+) -> Result<Head> {
     let mut collections = Vec::with_capacity(prepared.listing.collections.len());
     for (found, stem) in prepared.listing.collections.iter().zip(stems) {
         let (size, ranges) = prepared.survey.of(found);

@@ -9,7 +9,7 @@ use bson::{RawDocumentBuf, Timestamp};
 use tokio::sync::watch;
 
 use super::consistency::ConsistencyPoint;
-use super::plan::Prepared;
+use super::plan::BackupContext;
 use super::run::Run;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
@@ -133,7 +133,7 @@ impl Shared {
 }
 
 pub(super) fn share_out(
-    prepared: &Prepared,
+    prepared: &BackupContext,
     stems: &[String],
     resumed: Option<&Checkpoint>,
     moment: Arc<ConsistencyPoint>,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::is_resumable;
-use super::plan::Prepared;
+use super::plan::BackupContext;
 use super::run::Run;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +43,53 @@ pub(super) struct Slice {
     until: watch::Sender<Option<Timestamp>>,
     end: CancellationToken,
     task: JoinHandle<Result<Ending>>,
+}
+
+/// The slice of a backup that runs: kept, ended, or never begun.
+pub(super) struct RunningSlice(Option<Slice>);
+
+impl RunningSlice {
+    pub(super) fn of(slice: Option<Slice>) -> Self {
+        Self(slice)
+    }
+
+    /// The slice, as long as it is kept.
+    pub(super) fn get(&self) -> Option<&Slice> {
+        self.0.as_ref()
+    }
+
+    /// As [`Slice::finish`]. It is over then, however that ends.
+    ///
+    /// # Errors
+    /// Those of [`Slice::finish`].
+    pub(super) async fn finish(&mut self, to: Timestamp, may_leave: bool) -> Result<OplogSlice> {
+        let slice = self.0.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
+        let finished = slice.finish(to, may_leave).await;
+        self.0 = None;
+        finished
+    }
+
+    /// Ends it, if it is still kept, and removes it.
+    ///
+    /// # Errors
+    /// Those of [`Slice::discard`].
+    pub(super) async fn discard(&mut self) -> Result<()> {
+        match self.0.take() {
+            Some(slice) => slice.discard().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it, if it is still kept, and leaves it for a backup that is resumed.
+    ///
+    /// # Errors
+    /// Those of [`Slice::leave`].
+    pub(super) async fn leave(&mut self) -> Result<()> {
+        match self.0.take() {
+            Some(slice) => slice.leave().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// How keeping a slice ended.
@@ -122,7 +169,7 @@ impl Reliance {
 
 impl Slice {
     /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
-    pub(super) fn begin(start: Start, earlier: Earlier, prepared: &Prepared, run: &Run<'_>) -> Self {
+    pub(super) fn begin(start: Start, earlier: Earlier, prepared: &BackupContext, run: &Run<'_>) -> Self {
         let Run { place, state, durable, cx } = *run;
         let writer = CollectionWriter::new(
             place.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::Prepared;
+use super::plan::BackupContext;
 use super::shared::Shared;
 use crate::context::progress::Progress;
 use crate::format::frame::Compressors;
@@ -21,7 +21,7 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    pub(super) fn new(prepared: &Prepared, shared: Arc<Shared>, progress: Progress) -> Self {
+    pub(super) fn new(prepared: &BackupContext, shared: Arc<Shared>, progress: Progress) -> Self {
         Self {
             crew: ConcurrencyController::new(prepared.settings.readers, prepared.most_readers),
             effort: prepared.follows_level.then(|| LevelController::new(prepared.settings.level)),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -159,7 +160,7 @@ async fn adopt(
     let first = heartbeat::first(started, Vec::new(), None, lock.holds());
     heartbeat::write(&first, place).await?;
     let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
-    let manifest = execute(dump, collections, name, started, options, place, cx).await;
+    let manifest = execute(dump, collections, name, started, options, place, cx).boxed().await;
     heartbeat.stop().await?;
     let (manifest, accounts, arrivals) = manifest?;
     repository.identify().await?;
@@ -198,7 +199,8 @@ async fn execute(
         incoming.close();
         while incoming.recv().await.is_some() {}
         taken
-    };
+    }
+    .boxed();
     let (read, taken) = tokio::join!(dump.read(&wanted, &budget, &cx.cancel, parts), taken);
     let stored = match (read, taken) {
         (Ok(()), Ok(())) => adopted.finish(),

@@ -18,6 +18,7 @@ mod throttle;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 
 pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
@@ -196,14 +197,15 @@ async fn backup(
             Some(checkpoint) => checkpoint.tidy_up(cx).await,
             None => Ok(()),
         }
-    };
+    }
+    .boxed();
     if let Err(e) = ready.await {
         prepared.connection.close().await;
         return Err(e);
     }
     let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
     let run = Run { place, state: heartbeat.state(), durable, cx };
-    let result = execute(&mut prepared, name, checkpoint, started, &run).await;
+    let result = execute(&mut prepared, name, checkpoint, started, &run).boxed().await;
     heartbeat.stop().await?;
     prepared.connection.close().await;
     let manifest = result?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::visit;
+use super::visit::Visit;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
@@ -120,8 +120,9 @@ impl CleanupReport {
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Server`] where the target cannot be looked at; [`ErrorKind::Interrupted`]. What fails in one
 /// database is in the report.
 pub async fn run(uri: &MongoUri, options: CleanupOptions, cx: &Context) -> Result<CleanupReport> {
-    let work = async |target: &Target| clean(target, options, cx).await;
-    let (report, milliseconds) = visit::target(uri, cx, work).await?;
+    let visit = Visit::begin(uri, cx).await?;
+    let done = clean(&visit.target, options, cx).await;
+    let (report, milliseconds) = visit.end(done).await?;
     Ok(CleanupReport { target: uri.to_string(), milliseconds, ..report })
 }
 

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use serde::Serialize;
 
 pub use self::document_source::DocumentSource;
@@ -256,7 +257,7 @@ pub(super) async fn carry_out(
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
     let (lease, formers) = Lease::take(&plan.target, &databases, &origin.name(), expiry).await?;
     let decided = AtomicBool::new(false);
-    let work = Box::pin(async {
+    let work = async {
         let set: BTreeSet<String> = databases.iter().cloned().collect();
         let finished = Box::pin(publish::roll_forward(&plan.target, &set, &formers, lease.id())).await?;
         lease.settle();
@@ -293,7 +294,8 @@ pub(super) async fn carry_out(
             None => merged.map(|()| report::of(origin, &plan, staged, begun)),
             Some(error) => Err(error),
         })
-    });
+    }
+    .boxed();
     let done = tokio::select! {
         done = work => done,
         () = lease.lost() => Err(Lease::lost_error(&plan.target)),

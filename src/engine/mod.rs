@@ -11,6 +11,8 @@ mod dump_oplog;
 pub mod export;
 pub mod import;
 mod replayed;
+#[cfg(test)]
+mod sendable;
 pub mod test_restore;
 
 pub mod tune;

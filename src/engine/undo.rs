@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::visit;
+use super::visit::Visit;
 use crate::context::Context;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 use crate::sink::holdings::Holdings;
 use crate::sink::kept::{self, Kept, KeptSet};
-use crate::sink::lease::{self, Lease};
+use crate::sink::lease::{self, Former, Lease};
 use crate::sink::publish::{self, Staged, Step};
 use crate::sink::{Standing, Target, check, staging};
 
@@ -69,34 +69,45 @@ pub async fn undo_last(
     ask: impl AsyncFnOnce(&[String]) -> Result<()>,
     cx: &Context,
 ) -> Result<UndoReport> {
-    let work = async |target: &Target| {
-        let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
-        let mut report = UndoReport { backups: vec![set.backup.clone()], dry_run: options.dry_run, ..UndoReport::default() };
-        if options.dry_run {
-            plan(target, &set, &mut report, cx).await?;
-            return Ok(report);
-        }
-        let databases = set.databases();
-        under_lease(target, &databases, options, async |lease| {
-            // The last one by now: what was unfinished is finished, and it may be another one's.
-            let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
-            if last.id != set.id {
-                return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
-                    .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
-            }
-            let mut steps = plan(target, &last, &mut report, cx).await?;
-            if !report.lost.is_empty() {
-                ask(&report.lost).await?;
-            }
-            steps.push(forget(&last));
-            finish(target, lease, &last.home, &steps, cx).await?;
-            staging::sweep(&target.unstoppable(), &databases.iter().cloned().collect()).await.map(drop)
-        })
-        .await?;
-        Ok(report)
-    };
-    let (report, milliseconds) = visit::target(uri, cx, work).await?;
+    let visit = Visit::begin(uri, cx).await?;
+    let done = undo(&visit.target, uri, options, ask, cx).await;
+    let (report, milliseconds) = visit.end(done).await?;
     Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
+}
+
+async fn undo(
+    target: &Target,
+    uri: &MongoUri,
+    options: UndoOptions,
+    ask: impl AsyncFnOnce(&[String]) -> Result<()>,
+    cx: &Context,
+) -> Result<UndoReport> {
+    let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
+    let mut report = UndoReport { backups: vec![set.backup.clone()], dry_run: options.dry_run, ..UndoReport::default() };
+    if options.dry_run {
+        plan(target, &set, &mut report, cx).await?;
+        return Ok(report);
+    }
+    let databases = set.databases();
+    let (lease, formers) = take_lease(target, &databases, options).await?;
+    let working = async {
+        // The last one by now: what was unfinished is finished, and it may be another one's.
+        let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
+        if last.id != set.id {
+            return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
+                .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
+        }
+        let mut steps = plan(target, &last, &mut report, cx).await?;
+        if !report.lost.is_empty() {
+            ask(&report.lost).await?;
+        }
+        steps.push(forget(&last));
+        finish(target, &lease, &last.home, &steps, cx).await?;
+        staging::sweep(&target.unstoppable(), &databases.iter().cloned().collect()).await.map(drop)
+    };
+    let done = under_lease(target, &lease, &formers, working).await;
+    give_back(lease, done).await?;
+    Ok(report)
 }
 
 /// Drops all that imports have kept in the target: they cannot be undone any more.
@@ -104,31 +115,36 @@ pub async fn undo_last(
 /// # Errors
 /// As for [`undo_last`].
 pub async fn drop_replaced(uri: &MongoUri, options: UndoOptions, cx: &Context) -> Result<UndoReport> {
-    let work = async |target: &Target| {
-        let mut report = UndoReport { dry_run: options.dry_run, ..UndoReport::default() };
-        let sets = kept::sets(target).await?;
-        if sets.is_empty() {
-            return Err(nothing_kept(uri));
-        }
-        for set in sets {
-            report.backups.push(set.backup.clone());
-            if options.dry_run {
-                drops(target, &set, &mut report).await?;
-                continue;
-            }
-            under_lease(target, &set.databases(), options, async |lease| {
-                // One that was undone meanwhile keeps nothing any more.
-                let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
-                let mut steps = drops(target, &set, &mut report).await?;
-                steps.push(forget(&set));
-                finish(target, lease, &set.home, &steps, cx).await
-            })
-            .await?;
-        }
-        Ok(report)
-    };
-    let (report, milliseconds) = visit::target(uri, cx, work).await?;
+    let visit = Visit::begin(uri, cx).await?;
+    let done = drop_all(&visit.target, uri, options, cx).await;
+    let (report, milliseconds) = visit.end(done).await?;
     Ok(UndoReport { target: uri.to_string(), milliseconds, ..report })
+}
+
+async fn drop_all(target: &Target, uri: &MongoUri, options: UndoOptions, cx: &Context) -> Result<UndoReport> {
+    let mut report = UndoReport { dry_run: options.dry_run, ..UndoReport::default() };
+    let sets = kept::sets(target).await?;
+    if sets.is_empty() {
+        return Err(nothing_kept(uri));
+    }
+    for set in sets {
+        report.backups.push(set.backup.clone());
+        if options.dry_run {
+            drops(target, &set, &mut report).await?;
+            continue;
+        }
+        let (lease, formers) = take_lease(target, &set.databases(), options).await?;
+        let working = async {
+            // One that was undone meanwhile keeps nothing any more.
+            let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
+            let mut steps = drops(target, &set, &mut report).await?;
+            steps.push(forget(&set));
+            finish(target, &lease, &set.home, &steps, cx).await
+        };
+        let done = under_lease(target, &lease, &formers, working).await;
+        give_back(lease, done).await?;
+    }
+    Ok(report)
 }
 
 fn nothing_kept(uri: &MongoUri) -> Error {
@@ -136,24 +152,26 @@ fn nothing_kept(uri: &MongoUri) -> Error {
         .hint("only `import --keep-replaced` can be undone; what was kept and is put back or dropped is forgotten")
 }
 
-/// Does something with the lease of these databases, once what dead imports left there is finished.
-async fn under_lease(
-    target: &Target,
-    databases: &[String],
-    options: UndoOptions,
-    work: impl AsyncFnOnce(&Lease) -> Result<()>,
-) -> Result<()> {
-    let (lease, formers) = Lease::take(target, databases, UNDOING, options.lease.unwrap_or(lease::EXPIRY)).await?;
+/// Takes the lease of these databases. Gives those, too, whose imports died there.
+async fn take_lease(target: &Target, databases: &[String], options: UndoOptions) -> Result<(Lease, Vec<Former>)> {
+    Lease::take(target, databases, UNDOING, options.lease.unwrap_or(lease::EXPIRY)).await
+}
+
+/// Does something under a lease, once what dead imports left there is finished.
+async fn under_lease(target: &Target, lease: &Lease, formers: &[Former], work: impl Future<Output = Result<()>>) -> Result<()> {
     let working = async {
-        publish::roll_forward(target, &lease.databases(), &formers, lease.id()).await?;
+        publish::roll_forward(target, &lease.databases(), formers, lease.id()).await?;
         lease.settle();
         staging::sweep(target, &lease.databases()).await?;
-        work(&lease).await
+        work.await
     };
-    let done = tokio::select! {
+    tokio::select! {
         done = working => done,
         () = lease.lost() => Err(Lease::lost_error(target)),
-    };
+    }
+}
+
+async fn give_back(lease: Lease, done: Result<()>) -> Result<()> {
     match &done {
         // What is decided and not done is handed on with the lease.
         Err(e) if e.hint_text().is_some_and(|hint| hint.contains(FINISHES)) => drop(lease),

@@ -154,7 +154,8 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
         };
         (number, object, checked)
     }))
-    .buffered(if options.deep { DEEP_READERS } else { READERS });
+    .buffered(if options.deep { DEEP_READERS } else { READERS })
+    .boxed();
     // What each collection adds up to, as long as all of it could be decoded.
     let mut sums = vec![Some(Content::default()); manifest.collections.len()];
     let mut arrivals = vec![Arrivals::default(); manifest.collections.len()];

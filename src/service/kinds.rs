@@ -7,7 +7,7 @@ pub(super) mod verify;
 
 use std::sync::Arc;
 
-use futures::future::LocalBoxFuture;
+use futures::future::BoxFuture;
 
 use super::inner::Inner;
 use super::job::{Job, JobKind};
@@ -15,7 +15,7 @@ use super::jobs::{Failure, JobContext, Worker};
 use super::task::Task;
 
 impl Worker for Inner {
-    fn work(self: Arc<Self>, task: Task, context: JobContext) -> LocalBoxFuture<'static, Result<(), Failure>> {
+    fn work(self: Arc<Self>, task: Task, context: JobContext) -> BoxFuture<'static, Result<(), Failure>> {
         match task.kind {
             JobKind::Backup => Box::pin(backup::run(self, task, context)),
             JobKind::Import => Box::pin(import::run(self, task, context)),

@@ -88,7 +88,8 @@ impl IndexBuilder {
                 _ => take_back(&self.target, spec).await,
             }
         });
-        stream::iter(work).buffer_unordered(EMPTY_AT_A_TIME).try_collect().await
+        let work: Vec<_> = work.collect();
+        stream::iter(work).buffer_unordered(EMPTY_AT_A_TIME).boxed().try_collect().await
     }
 
     /// Builds indexes of one collection, several at a time. All are tried, whatever fails.

@@ -234,7 +234,7 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> R
         steps.iter().partition(|s| matches!(s, Step::Merge(_) | Step::Add(_) | Step::Series { .. }));
     let mut given_up = Vec::new();
     for (steps, at_a_time) in [(others, AT_A_TIME), (moving, MOVING_AT_A_TIME)] {
-        let done: Vec<_> = stream::iter(steps.into_iter().map(&work)).buffer_unordered(at_a_time).try_collect().await?;
+        let done: Vec<_> = stream::iter(steps.into_iter().map(&work)).buffer_unordered(at_a_time).boxed().try_collect().await?;
         given_up.extend(done.into_iter().flatten());
     }
     let views = steps.iter().filter(|s| matches!(s, Step::View { .. })).collect();

@@ -40,7 +40,7 @@ pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> 
         Ok::<_, Error>(())
     });
     // Each comes to its end though another one fails: one that was let go of would be made after all was tidied up.
-    let created: Vec<Result<()>> = stream::iter(work).buffer_unordered(AT_A_TIME).collect().await;
+    let created: Vec<Result<()>> = stream::iter(work).buffer_unordered(AT_A_TIME).boxed().collect().await;
     created.into_iter().collect::<Result<()>>()?;
 
     // Their identities, by which everything after recognises them.

@@ -388,6 +388,7 @@ pub async fn sizes(connection: &Connection, collections: &[CollectionInfo]) -> V
             Some(Size { documents: catalog::number(&reply, "count").or(buckets)?, bytes: catalog::number(&reply, "size")? })
         })
         .buffered(CONCURRENCY)
+        .boxed()
         .collect()
         .await
 }

@@ -135,7 +135,8 @@ async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Cont
         place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await.inspect_err(|_| ending.cancel())
     });
     // All to their ends, for the same reason.
-    let failed = stream::iter(puts).buffer_unordered(AT_A_TIME).filter_map(|put| async { put.err() }).collect::<Vec<_>>().await;
+    let failed =
+        stream::iter(puts).buffer_unordered(AT_A_TIME).boxed().filter_map(|put| async { put.err() }).collect::<Vec<_>>().await;
     match failed.into_iter().next() {
         Some(error) => Err(error),
         None if cx.cancel.is_cancelled() => Err(Error::interrupted()),

@@ -339,7 +339,7 @@ async fn survey(connection: &Connection, collections: &[CollectionInfo], sizes: 
     let found = futures::stream::iter(parts).map(|(uuid, collection, size)| async move {
         (uuid, (size, ranges::divide(connection, collection, size.unwrap_or_default(), how).await))
     });
-    Survey(found.buffer_unordered(8).collect().await)
+    Survey(found.buffer_unordered(8).boxed().collect().await)
 }
 
 /// The listing that is read, and its time.

@@ -53,7 +53,7 @@ async fn with_dollars(store: &Objects, collection: &Collection, cpu: &CpuPool) -
         return Ok(0);
     }
     let counts = collection.segments.iter().map(|segment| with_dollars_in(store, segment, cpu));
-    stream::iter(counts).buffer_unordered(READERS).try_fold(0, |sum, count| async move { Ok(sum + count) }).await
+    stream::iter(counts).buffer_unordered(READERS).boxed().try_fold(0, |sum, count| async move { Ok(sum + count) }).await
 }
 
 async fn with_dollars_in(store: &Objects, segment: &Segment, cpu: &CpuPool) -> Result<u64> {

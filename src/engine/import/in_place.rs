@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use futures::FutureExt as _;
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
@@ -71,7 +72,8 @@ pub(super) async fn execute(
         let staged = fill(origin, &plan, options, cx).await?;
         filling.end(&plan.specs).await?;
         Ok(staged)
-    };
+    }
+    .boxed();
     let staged = match filled.await {
         Ok(staged) => staged,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! From segments to staged collections that are proven and have their indexes: large ones are checked and indexed while others are filled.
 
 use futures::stream::FuturesUnordered;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
@@ -114,7 +114,8 @@ impl Stage<'_> {
                 }
                 Some(dumped) => Box::pin(load_dump::load(self, dumped, filled)).await,
             }
-        };
+        }
+        .boxed();
         let ((mut proven, small), FromDump { passed_over, accounts }) =
             tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
 
@@ -179,7 +180,8 @@ impl Stage<'_> {
         let check = async {
             let content = self.read_back(&filled).await?;
             self.refuse_differences([Read::of(filled.clone(), content)])
-        };
+        }
+        .boxed();
         if self.indexes_later {
             return check.await.map(|mut read| read.remove(0));
         }
@@ -191,12 +193,14 @@ impl Stage<'_> {
             // Where nobody tells any more, the builds have ended. What it gives is a lock: it must not be kept.
             let _ended = builds.wait_for(has_room).await.is_err();
             check.await
-        };
+        }
+        .boxed();
         let building = async {
             let built = self.build_telling(&this, Which::Lasting, &left).await;
             left.send_replace(0);
             built
-        };
+        }
+        .boxed();
         let (mut read, ()) = tokio::try_join!(checked_beside, building)?;
         self.build(&this, Which::Expiring).await?;
         Ok(read.remove(0))
@@ -209,7 +213,7 @@ impl Stage<'_> {
             let content = Box::pin(self.read_back(&filled)).await?;
             Ok::<_, Error>(Read::of(filled, content))
         });
-        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).try_collect().await?;
+        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).boxed().try_collect().await?;
         self.refuse_differences(found)
     }
 
@@ -257,7 +261,7 @@ impl Stage<'_> {
             let item = self.plan.item(self.cx, spec, "reading back");
             check::content(&self.plan.target, spec, &self.cpu, &self.budget, &item).await
         });
-        stream::iter(reading).buffered(self.writers.now).try_collect().await
+        stream::iter(reading).buffered(self.writers.now).boxed().try_collect().await
     }
 
     /// How many documents each collection has now.
@@ -268,7 +272,7 @@ impl Stage<'_> {
             }
             check::count(&self.plan.target, spec).await
         });
-        stream::iter(counts).buffered(self.writers.now).try_collect().await
+        stream::iter(counts).buffered(self.writers.now).boxed().try_collect().await
     }
 
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
@@ -288,7 +292,7 @@ impl Stage<'_> {
             item.finish();
             failures
         });
-        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers.now).try_collect().await?;
+        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers.now).boxed().try_collect().await?;
         let failures: Vec<_> = failures.into_iter().flatten().collect();
         match indexes::sum_up(&failures) {
             None => Ok(()),

@@ -164,6 +164,7 @@ async fn parts(connection: &Connection, filled: &[(&CollectionInfo, Size)], read
             tokio::time::timeout(DIVISION_LIMIT, divide).await.unwrap_or_else(|_| vec![Range::Natural])
         })
         .buffered(COLLECTIONS)
+        .boxed()
         .collect()
         .await;
     let places = PLACES.max(readers.div_ceil(filled.len().max(1)));

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,8 @@ const DONE: &str = "done";
 
 /// Does the work of jobs.
 pub(in crate::service) trait Worker: Send + Sync {
-    /// Does a task. What this gives is driven to its end on one thread.
-    fn work(self: Arc<Self>, task: Task, context: JobContext) -> LocalBoxFuture<'static, Result<(), Failure>>;
+    /// Does a task, as a task of the engine's runtime.
+    fn work(self: Arc<Self>, task: Task, context: JobContext) -> BoxFuture<'static, Result<(), Failure>>;
 
     /// Is told of every job that ended, before anyone who waits for it.
     fn ended(&self, job: &Arc<Job>);

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::context::{Failure, JobContext, Worker};
 use super::live::{JobView, lock};
@@ -104,7 +102,8 @@ async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> 
         }
     });
     let (worker, given) = (worker.clone(), context.clone());
-    let done = drive(move || worker.work(task, given)).await;
+    // A task of its own: a defect ends the job and nothing else. What makes it is in there, too.
+    let done = tokio::spawn(async move { worker.work(task, given).await }.in_current_span()).await;
     ends.cancel();
     let told = teller.await;
     if let Err(e) = told {
@@ -113,14 +112,6 @@ async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> 
     done.unwrap_or_else(|e| {
         Err(Failure { stage: kind, error: Error::new(ErrorKind::Internal, "the job died of a defect of this program").cause(e) })
     })
-}
-
-/// The one place that says where work is done: on a thread of its own, because not every future of the engine may move to another one.
-fn drive(
-    work: impl FnOnce() -> LocalBoxFuture<'static, Result<(), Failure>> + Send + 'static,
-) -> JoinHandle<Result<(), Failure>> {
-    let (span, engine) = (tracing::Span::current(), Handle::current());
-    tokio::task::spawn_blocking(move || span.in_scope(|| engine.block_on(work())))
 }
 
 /// Takes how far the work is over into the job.

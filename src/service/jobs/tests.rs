@@ -2,14 +2,14 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 
 use futures::FutureExt as _;
-use futures::future::LocalBoxFuture;
+use futures::future::BoxFuture;
 
 use super::live::UNFINISHED;
 use super::*;
 use crate::service::job::Trigger;
 use crate::service::state::Memory;
 
-type Work = Box<dyn FnOnce(JobContext) -> LocalBoxFuture<'static, Result<()>> + Send>;
+type Work = Box<dyn FnOnce(JobContext) -> BoxFuture<'static, Result<()>> + Send>;
 
 /// Does the work that a test gives it under a number, which is the parameter of its task.
 #[derive(Default)]
@@ -19,10 +19,10 @@ struct Works {
 }
 
 impl Worker for Works {
-    fn work(self: Arc<Self>, task: Task, context: JobContext) -> LocalBoxFuture<'static, Result<(), Failure>> {
+    fn work(self: Arc<Self>, task: Task, context: JobContext) -> BoxFuture<'static, Result<(), Failure>> {
         let stage = task.kind;
         let work = lock(&self.given).remove(&task.parameters().unwrap()).unwrap();
-        async move { work(context).await.map_err(Failure::at(stage)) }.boxed_local()
+        async move { work(context).await.map_err(Failure::at(stage)) }.boxed()
     }
 
     fn ended(&self, job: &Arc<Job>) {
@@ -59,7 +59,7 @@ impl Bench {
         Jobs::open(State::open(&copy).await.unwrap(), Handle::current()).await.unwrap()
     }
 
-    async fn submit<F: Future<Output = Result<()>> + 'static>(
+    async fn submit<F: Future<Output = Result<()>> + Send + 'static>(
         &self,
         kind: JobKind,
         claims: BTreeSet<Claim>,
@@ -68,7 +68,7 @@ impl Bench {
         let number = {
             let mut given = lock(&self.works.given);
             let number = given.len();
-            given.insert(number, Box::new(|context| work(context).boxed_local()));
+            given.insert(number, Box::new(|context| work(context).boxed()));
             number
         };
         let submitted =

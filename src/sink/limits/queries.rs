@@ -36,7 +36,8 @@ pub(super) async fn not_understood(target: &Target, specs: &[CollectionSpec]) ->
         let refused = ask(target, &spec.namespace.database, question?).await?;
         Ok(refused.map(|why| format!("{} {what} it does not understand ({why})", spec.namespace)))
     }))
-    .buffered(AT_A_TIME);
+    .buffered(AT_A_TIME)
+    .boxed();
     answers.try_filter_map(|answer| async move { Ok(answer) }).try_collect().await
 }
 

@@ -1,7 +1,9 @@
 //! What has been done so far, for whoever shows it: counters that the engine adds to and a face reads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::names::BackupName;
 
 /// The progress of one operation. Cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +15,7 @@ struct Shared {
     phases: Mutex<Vec<String>>,
     items: Mutex<Vec<Item>>,
     notes: Mutex<Vec<String>>,
+    backup: OnceLock<BackupName>,
 }
 
 /// One collection's progress. Cloning shares it.
@@ -90,6 +93,17 @@ impl Progress {
     /// Says something that a person should read now, such as why it waits. A face shows it and takes it away.
     pub fn note(&self, text: impl Into<String>) {
         lock(&self.0.notes).push(text.into());
+    }
+
+    /// Says which backup it makes, once that has a name: the first counts.
+    pub fn makes(&self, backup: BackupName) {
+        let _first_is_kept = self.0.backup.set(backup);
+    }
+
+    /// The backup that it makes, as soon as that has a name.
+    #[must_use]
+    pub fn backup(&self) -> Option<&BackupName> {
+        self.0.backup.get()
     }
 
     /// Takes the notes that were not shown yet.

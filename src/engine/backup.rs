@@ -109,7 +109,7 @@ pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOpt
         source_lock::look(repository, source.hosts()).await?;
     }
     let (name, place) = source_lock::claim(repository).await?;
-    let _first_is_kept = options.claimed.set(name.clone());
+    cx.progress.makes(name.clone());
     let lock = match place.lock().await {
         Ok(lock) => lock.ok_or_else(|| source_lock::taken(&place))?,
         Err(error) => return Err(remove(&place, error).await),

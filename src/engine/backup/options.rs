@@ -1,9 +1,7 @@
 //! What to back up, and how.
 
-use std::sync::{Arc, OnceLock};
-
 use crate::engine::Tuning;
-use crate::names::{BackupName, NamespaceFilter};
+use crate::names::NamespaceFilter;
 use crate::source::discover::Documents;
 
 /// What to back up, and how.
@@ -25,8 +23,6 @@ pub struct BackupOptions {
     pub allow_concurrent: bool,
     /// The job of the service that it is the work of: those whom it keeps waiting are told.
     pub job: Option<String>,
-    /// Told the name that the backup gets, as soon as it has one.
-    pub claimed: Arc<OnceLock<BackupName>>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }

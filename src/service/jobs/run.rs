@@ -124,6 +124,9 @@ fn tick(context: &JobContext, rates: &mut Rates) {
         job.notes.extend(notes);
         let surplus = job.notes.len().saturating_sub(NOTES);
         job.notes.drain(..surplus);
+        if let Some(name) = context.progress.backup() {
+            job.backup = Some(name.to_string());
+        }
         rates.take(view, &mut job.progress);
     });
 }

@@ -140,25 +140,8 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
 
 async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, context: &JobContext) -> Result<BackupReport> {
     let options = BackupOptions { job: Some(context.id.to_string()), ..options };
-    let claimed = options.claimed.clone();
-    let taken = {
-        let cx = service.works_with(context);
-        let run = backup::run(source, service.catalog.repository(), &options, &cx);
-        tokio::pin!(run);
-        // Its name, as soon as it has one.
-        let mut look = tokio::time::interval(std::time::Duration::from_millis(100));
-        loop {
-            tokio::select! {
-                taken = &mut run => break taken,
-                _ = look.tick(), if claimed.get().is_none() => {}
-            }
-            if let Some(name) = claimed.get() {
-                context.update(|job| job.backup = Some(name.to_string()));
-                break run.await;
-            }
-        }
-    };
-    match (taken, claimed.get()) {
+    let taken = backup::run(source, service.catalog.repository(), &options, &service.works_with(context)).await;
+    match (taken, context.progress.backup()) {
         // What was cancelled leaves nothing behind; what the service's end stopped may be resumed.
         (Err(error), Some(name)) if context.is_cancelled() && error.kind() == ErrorKind::Interrupted => {
             let place = service.catalog.repository().place(name);

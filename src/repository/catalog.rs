@@ -187,6 +187,7 @@ impl Catalog {
     async fn locate(&self, name_or_path: &str) -> Result<(Objects, String)> {
         let is_path = name_or_path.contains('/');
         if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
+            self.repository.config().await?;
             let store = self.repository.place(&name);
             if store.exists().await || Objects::there(name_or_path).await? != There::Place {
                 return Ok((store.resolved().await?, self.repository.location()));

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The newest layout of a repository that this program reads and writes.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 
 /// The largest that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
@@ -22,7 +22,7 @@ const LIMIT: u64 = 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 pub struct RepositoryConfig {
     /// The version of the layout: which keys there are, and what they mean.
-    pub layout_version: u32,
+    pub format_version: u32,
     /// Tells this repository from every other one, also after it was moved or copied to another path.
     pub id: Uuid,
     /// When it got its id.
@@ -33,12 +33,12 @@ pub struct RepositoryConfig {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
-    layout_version: u32,
+    format_version: u32,
 }
 
 impl RepositoryConfig {
     fn new() -> Self {
-        Self { layout_version: LAYOUT_VERSION, id: Uuid::new_v4(), created: clock::now() }
+        Self { format_version: FORMAT_VERSION, id: Uuid::new_v4(), created: clock::now() }
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
@@ -46,11 +46,11 @@ impl RepositoryConfig {
             Error::damaged(format!("{REPOSITORY} cannot be read: {e}"))
                 .hint("move it away: the backups are read without it, and the next backup writes it anew")
         };
-        let Version { layout_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if layout_version > LAYOUT_VERSION {
+        let Version { format_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if format_version > FORMAT_VERSION {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("{REPOSITORY} says layout version {layout_version}; this program knows those up to {LAYOUT_VERSION}"),
+                format!("{REPOSITORY} says format version {format_version}; this program knows those up to {FORMAT_VERSION}"),
             )
             .hint("use the version of bsonvault that wrote it, or a later one"));
         }
@@ -112,26 +112,29 @@ mod tests {
         let one = one.unwrap();
         assert_eq!(one, other.unwrap());
         assert_eq!(repository.config().await.unwrap(), Some(one.clone()));
-        assert_eq!((one.layout_version, repository.identify().await.unwrap().id), (1, one.id));
+        assert_eq!((one.format_version, repository.identify().await.unwrap().id), (1, one.id));
     }
 
     #[tokio::test]
     async fn what_a_later_version_adds_is_no_error() {
-        let bytes = br#"{"layoutVersion":1,"id":"7d444840-9dc0-11d1-b245-5ffdce74fad2","created":"2026-01-01T00:00:00Z","more":[]}"#;
+        let bytes =
+            br#"{"formatVersion":1,"id":"7d444840-9dc0-11d1-b245-5ffdce74fad2","created":"2026-01-01T00:00:00Z","more":[]}"#;
         let config = holding(bytes).await.identify().await.unwrap();
         assert_eq!(config.id.to_string(), "7d444840-9dc0-11d1-b245-5ffdce74fad2");
     }
 
     #[tokio::test]
     async fn one_of_a_later_layout_is_refused_whatever_else_it_says() {
-        let error = holding(br#"{"layoutVersion":2,"id":7}"#).await.identify().await.unwrap_err();
+        let error = holding(br#"{"formatVersion":2,"id":7}"#).await.identify().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert!(error.to_string().contains("repository memory:/: repository.json says layout version 2"), "{error}");
+        assert!(error.to_string().contains("repository memory:/: repository.json says format version 2"), "{error}");
     }
 
     #[tokio::test]
     async fn a_broken_one_is_told_and_stays() {
-        for bytes in [&b""[..], b"{", b"[]", br#"{"layoutVersion":-1}"#, br#"{"layoutVersion":1}"#, br#"{"layoutVersion":1,"id":"x"}"#] {
+        for bytes in
+            [&b""[..], b"{", b"[]", br#"{"formatVersion":-1}"#, br#"{"formatVersion":1}"#, br#"{"formatVersion":1,"id":"x"}"#]
+        {
             let repository = holding(bytes).await;
             let error = repository.identify().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");

@@ -11,16 +11,16 @@ use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind};
 use bsonvault::interop::Dump;
-use bsonvault::repository::catalog::Backup;
+use bsonvault::repository::catalog::{Backup, Catalog};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::bank;
 use crate::support::cli::{Cli, finish};
 use crate::support::compare::{CompareOptions, compare};
-use crate::support::files::{copy, inside, sample};
+use crate::support::files::{copy, files, fixture, inside, sample};
 use crate::support::server::Server;
-use crate::support::vault::{Vault, filter, matching, without};
+use crate::support::vault::{Vault, filter, matching, verified, without};
 
 async fn adopt(vault: &Vault, dump: &Path, options: &AdoptOptions) -> Result<AdoptReport, Error> {
     let dump = Dump::open(dump.to_str().unwrap(), &vault.cx.cancel).await?;
@@ -348,4 +348,52 @@ async fn a_dump_has_a_date_of_its_own_and_counts_with_dumps_alone() {
     let future = cli.run(&["adopt", sample("dir").to_str().unwrap(), "--created", "2999-01-01"]).await;
     assert_eq!(future.code, Some(2), "{future:?}");
     assert!(future.stderr.contains("in the future"), "{future:?}");
+}
+
+#[tokio::test]
+async fn an_older_repository_gets_its_config_with_the_next_backup_and_keeps_its_backups() {
+    let place = Vault::new();
+    for version in ["v1", "v2", "v3"] {
+        for (path, bytes) in files(&fixture(version)) {
+            let path = place.directory.path().join(path.replacen("atlas-backup", version, 1));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let repository = place.repository();
+    let catalog = Catalog::new(repository.clone());
+    let older = catalog.names().await.unwrap();
+    assert_eq!(older.len(), 3, "{older:?}");
+    assert_eq!(repository.config().await.unwrap(), None, "nobody has written yet");
+
+    let report = adopt(&place, &sample("dir"), &AdoptOptions::default()).await.unwrap();
+    let config = repository.config().await.unwrap();
+    assert!(config.is_some());
+    for name in &older {
+        assert!(verified(&catalog.find(name.as_str()).await.unwrap(), true).await.is_sound(), "{name}");
+    }
+    adopt(&place, &sample("dir"), &AdoptOptions::default()).await.unwrap();
+    assert_eq!(repository.config().await.unwrap(), config, "it stays the same repository");
+    assert_eq!(catalog.names().await.unwrap().len(), 5);
+    place.sound(&report.name).await;
+}
+
+#[tokio::test]
+async fn a_repository_of_a_later_version_is_neither_read_nor_written() {
+    let place = Vault::new();
+    let report = adopt(&place, &sample("dir"), &AdoptOptions::default()).await.unwrap();
+    std::fs::write(place.directory.path().join("repository.json"), r#"{"formatVersion":2}"#).unwrap();
+    let before = files(place.directory.path());
+    let (catalog, now) = (Catalog::new(place.repository()), bsonvault::clock::now());
+    for ended in [
+        adopt(&place, &sample("dir"), &AdoptOptions::default()).await.map(drop),
+        catalog.list(now).await.map(drop),
+        catalog.latest(now).await.map(drop),
+        catalog.find(report.name.as_str()).await.map(drop),
+    ] {
+        let error = ended.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("repository.json says format version 2"), "{error}");
+    }
+    assert_eq!(files(place.directory.path()), before);
 }

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
-use std::sync::mpsc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::live::UNFINISHED;
 use super::*;
@@ -77,13 +77,13 @@ impl Bench {
     }
 
     /// A job that works until it is told to end, or stopped.
-    async fn hold(&self, kind: JobKind, claims: BTreeSet<Claim>) -> (JobId, mpsc::Sender<()>) {
-        let (end, ended) = mpsc::channel();
-        let work = async move |context: JobContext| loop {
-            match ended.recv_timeout(Duration::from_millis(5)) {
-                Err(mpsc::RecvTimeoutError::Timeout) if context.stop.is_cancelled() => return Err(Error::interrupted()),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+    async fn hold(&self, kind: JobKind, claims: BTreeSet<Claim>) -> (JobId, mpsc::UnboundedSender<()>) {
+        let (end, mut ended) = mpsc::unbounded_channel();
+        let work = async move |context: JobContext| {
+            tokio::select! {
+                biased;
+                _ = ended.recv() => Ok(()),
+                () = context.stop.cancelled() => Err(Error::interrupted()),
             }
         };
         (self.submit(kind, claims, work).await.unwrap(), end)
@@ -231,17 +231,17 @@ async fn the_end_of_the_service_waits_for_what_ends_within_its_grace() {
 #[tokio::test]
 async fn what_a_kill_leaves_is_interrupted_and_keeps_how_far_it_was() {
     let bench = Bench::new().await;
-    let (told, begun) = mpsc::channel();
-    let (end, ended) = mpsc::channel::<()>();
+    let (told, mut begun) = mpsc::unbounded_channel();
+    let (end, mut ended) = mpsc::unbounded_channel::<()>();
     let work = async move |context: JobContext| {
         context.update(|job| job.backup = Some("a-name".to_owned()));
         told.send(()).unwrap();
-        let _until_the_test_ends = ended.recv();
+        let _until_the_test_ends = ended.recv().await;
         Ok(())
     };
     let id = bench.submit(JobKind::Backup, source(), work).await.unwrap();
     let (queued, _end) = bench.hold(JobKind::Backup, BTreeSet::new()).await;
-    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+    begun.recv().await.unwrap();
     let (jobs, interrupted) = bench.copy().await;
     assert_eq!(
         interrupted.iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(),
@@ -260,7 +260,7 @@ async fn what_a_kill_leaves_is_interrupted_and_keeps_how_far_it_was() {
 async fn databases_that_are_claimed_later_are_waited_for() {
     let bench = Bench::new().await;
     let (holder, end) = bench.hold(JobKind::Import, into(&["a"])).await;
-    let (told, order) = mpsc::channel();
+    let (told, mut order) = mpsc::unbounded_channel();
     let work = async move |context: JobContext| {
         let claimed = context.claim(into(&["a"])).await;
         told.send(()).unwrap();
@@ -292,7 +292,7 @@ async fn what_another_instance_claims_is_refused_with_its_job_and_waited_for() {
 
     end_of_backup.send(()).unwrap();
     one.jobs.wait(backup).await.unwrap();
-    let (told, order) = mpsc::channel();
+    let (told, mut order) = mpsc::unbounded_channel();
     let work = async move |context: JobContext| {
         let claimed = context.claim(into(&["a"])).await;
         told.send(()).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bson::oid::ObjectId;
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
-use bsonvault::context::cpu::cores;
+use bsonvault::context::cpu::{CpuPool, cores};
 use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::document::Documents;
 use bsonvault::format::frame::Decompressor;
@@ -85,7 +85,8 @@ pub struct Segments(Vec<Vec<u8>>);
 
 impl Segments {
     pub async fn of(backup: &str) -> Self {
-        let Backup { store, manifest } = Catalog::new(Repository::open(backup).unwrap()).find(backup).await.unwrap();
+        let Backup { store, manifest } =
+            Catalog::new(Repository::open(backup).unwrap(), &CpuPool::of_this_machine()).find(backup).await.unwrap();
         let mut all = Vec::new();
         for segment in manifest.collections.iter().flat_map(|collection| &collection.segments) {
             all.push(store.get(&segment.object.key).await.unwrap().to_vec());

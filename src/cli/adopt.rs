@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let created = args.created.as_deref().map(|text| time(text, clock::now())).transpose()?;
     let options = AdoptOptions { filter, created, tuning: config.tuning, ..AdoptOptions::default() };
     let repository = Repository::open(&config.path)?;
-    named::refuse_for_a_dump(&args.dump, "adopt", config).await?;
+    named::refuse_for_a_dump(&args.dump, "adopt", config, cx).await?;
     let dump = match Opened::look(&args.dump, config.tuning.memory_bytes, &cx.cancel).await? {
         Opened::Dump(dump) => *dump,
         Opened::Backup(packed) => return unpacked(&args, packed, config, cx).await,
@@ -72,7 +72,7 @@ async fn unpacked(args: &Args, packed: Packed, config: &Config, cx: &Context) ->
         return Err(Error::usage(format!("{} is a backup already, and stays as it is", packed.location()))
             .hint("leave out the flags that say how a dump becomes one"));
     }
-    let backup = unpack::into(packed, &catalog(config)?, cx).await?;
+    let backup = unpack::into(packed, &catalog(config, cx)?, cx).await?;
     let manifest = &backup.manifest;
     let mut fields = output::made(&backup.location(), manifest);
     fields["unpacked"] = json!(true);

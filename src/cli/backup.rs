@@ -123,7 +123,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     };
     let report = with_progress(faces, cx, work).await?;
     let retention = {
-        let (catalog, keeping) = (Catalog::new(repository), Keeping::Policy(config.retention));
+        let (catalog, keeping) = (Catalog::new(repository, &cx.cpu), Keeping::Policy(config.retention));
         clean::after_backup(&catalog, &report.name, keeping, config.timezone, cx).await
     };
     let manifest = &report.manifest;

@@ -72,7 +72,7 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
 
 pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Outcome> {
     let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
-    let catalog = catalog(config)?;
+    let catalog = catalog(config, cx)?;
     cx.unless_cancelled(refuse_missing(&catalog)).await?;
     let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;
     let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, &cx.cancel).await };

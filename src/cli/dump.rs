@@ -235,7 +235,7 @@ async fn dump(
         Some(database) => export::accounts(&source, database, cx).await?,
         None => Vec::new(),
     };
-    let backup: Backup = Catalog::new(repository).find(taken.name.as_str()).await?;
+    let backup: Backup = Catalog::new(repository, &cx.cpu).find(taken.name.as_str()).await?;
 
     // 3. The dump. Nothing of it is in its place before all of it is, but for what goes to standard output.
     let how = ExportOptions {

@@ -69,7 +69,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
         oplog: false,
         tuning: config.tuning,
     };
-    let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config).await?;
+    let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config, cx).await?;
     let work = export::run(&backup, &options, &destination, cx);
     let report = with_progress(faces, cx, work).await?;
     let text = render::export::export(&report);

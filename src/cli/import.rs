@@ -184,7 +184,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
     let silent = faces == Faces::Silent;
-    let found = match found(asked, silent, config).await? {
+    let found = match found(asked, silent, config, cx).await? {
         Some(backup) if oplog_limit.is_some() => {
             let message = format!("--oplog-limit is about dumps, and {} is a backup", backup.location());
             return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
@@ -352,13 +352,13 @@ fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found:
 }
 
 /// The backup of this name or at this path; none where there may be a dump.
-async fn found(asked: &str, silent: bool, config: &Config) -> Result<Option<Backup>> {
+async fn found(asked: &str, silent: bool, config: &Config, cx: &Context) -> Result<Option<Backup>> {
     let path = Path::new(asked);
     // A pipe of the shell's is no file.
     if asked == "-" || (!is_latest(asked) && path.exists() && !path.is_dir()) {
         return Ok(None);
     }
-    match named::find(asked, Asking { verb: "import", silent }, config).await {
+    match named::find(asked, Asking { verb: "import", silent }, config, cx).await {
         Ok(backup) => Ok(Some(backup)),
         Err(e) if e.kind() == ErrorKind::NotFound && path.is_dir() => Ok(None),
         Err(e) => Err(e),

@@ -8,6 +8,7 @@ use super::output::{self, Outcome};
 use super::{catalog, refuse_missing, render};
 use crate::clock;
 use crate::config::Config;
+use crate::context::Context;
 use crate::error::Result;
 use crate::repository::catalog::{State, Summary, provenance, verified};
 
@@ -35,8 +36,8 @@ Backups of one source and one selection count together in `clean` and in BACKUP_
 backup takes their place.
 ";
 
-pub(super) async fn run(config: &Config) -> Result<Outcome> {
-    let catalog = catalog(config)?;
+pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
+    let catalog = catalog(config, cx)?;
     let location = catalog.repository().location();
     let now = clock::now();
     let backups = catalog.list(now).await?;

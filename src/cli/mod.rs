@@ -203,8 +203,8 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Restore(args) => restore::run(args, &config, faces, cx).await,
         Verb::Export(args) => export::run(args, &config, json, faces, cx).await,
         Verb::Adopt(args) => adopt::run(args, &config, faces, cx).await,
-        Verb::List => cx.unless_cancelled(list::run(&config)).await,
-        Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json)).await,
+        Verb::List => cx.unless_cancelled(list::run(&config, cx)).await,
+        Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json, cx)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, cx).await,
         Verb::Clean(args) => clean::run(args, &config, cx).await,
         Verb::Check(_) => cx.unless_cancelled(check::run(&config, cx)).await,
@@ -273,8 +273,8 @@ fn working_directory() -> Result<PathBuf> {
 }
 
 /// The catalog of the configured path.
-fn catalog(config: &Config) -> Result<Catalog> {
-    Ok(Catalog::new(Repository::open(&config.path)?).within(config.tuning.memory_bytes))
+fn catalog(config: &Config, cx: &Context) -> Result<Catalog> {
+    Ok(Catalog::new(Repository::open(&config.path)?, &cx.cpu).within(config.tuning.memory_bytes))
 }
 
 /// Refuses a path that is not there: it is likely a slip, and nothing would be found in it.

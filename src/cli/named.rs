@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{catalog, meant, output, render};
 use crate::clock;
 use crate::config::Config;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::names::{LATEST, is_latest};
@@ -24,11 +25,11 @@ pub(super) struct Asking {
 /// # Errors
 /// Those of [`Catalog::find`](crate::repository::catalog::Catalog::find) and [`Catalog::latest`](crate::repository::catalog::Catalog::latest);
 /// [`ErrorKind::Usage`] for a connection string.
-pub(super) async fn find(asked: &str, asking: Asking, config: &Config) -> Result<Backup> {
+pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Context) -> Result<Backup> {
     if meant::is_uri(asked) {
         return Err(meant::uri_in_place(asking.verb));
     }
-    let catalog = catalog(config)?;
+    let catalog = catalog(config, cx)?;
     if is_latest(asked) {
         refuse_two(asked)?;
         let latest = catalog.latest(clock::now()).await?;
@@ -77,7 +78,7 @@ fn said(latest: &Latest) -> String {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`].
-pub(super) async fn refuse_for_a_dump(asked: &str, verb: &str, config: &Config) -> Result<()> {
+pub(super) async fn refuse_for_a_dump(asked: &str, verb: &str, config: &Config, cx: &Context) -> Result<()> {
     if meant::is_uri(asked) {
         return Err(meant::uri_in_place(verb));
     }
@@ -85,7 +86,7 @@ pub(super) async fn refuse_for_a_dump(asked: &str, verb: &str, config: &Config) 
         return Ok(());
     }
     let is_backup = is_latest(asked) || {
-        let found = catalog(config)?.find(asked).await;
+        let found = catalog(config, cx)?.find(asked).await;
         !found.is_err_and(|e| e.kind() == ErrorKind::NotFound)
     };
     match (is_backup, verb) {

@@ -250,7 +250,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Res
     args.refuse(database)?;
     args.tell_without_effect();
     let place = place::find(&args).await?;
-    named::refuse_for_a_dump(place.name(), "restore", config).await?;
+    named::refuse_for_a_dump(place.name(), "restore", config, cx).await?;
     let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, cx).await?;
     let Found::Dump(dumped) = &found else {
         return Err(Error::new(ErrorKind::Internal, "what was found is no dump"));

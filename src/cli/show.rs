@@ -6,6 +6,7 @@ use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::render;
 use crate::config::Config;
+use crate::context::Context;
 use crate::error::Result;
 
 /// Flags of `show`.
@@ -19,8 +20,8 @@ pub struct Args {
     segments: bool,
 }
 
-pub(super) async fn run(args: Args, config: &Config, json: bool) -> Result<Outcome> {
-    let backup = named::find(&args.backup, Asking { verb: "show", silent: json }, config).await?;
+pub(super) async fn run(args: Args, config: &Config, json: bool, cx: &Context) -> Result<Outcome> {
+    let backup = named::find(&args.backup, Asking { verb: "show", silent: json }, config, cx).await?;
     if json {
         let described = backup.describe(args.segments).await?;
         return Ok(Outcome { long: output::long(described, Map::new()), ..Outcome::default() });

@@ -56,7 +56,7 @@ impl Args {
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = if args.restore { Some(config.target()?) } else { None };
-    let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config).await {
+    let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config, cx).await {
         // A manifest that cannot be used is what a verification is there to find.
         Err(error) if error.kind() == ErrorKind::Damaged => return Ok(unusable(&args, error)),
         found => found?,

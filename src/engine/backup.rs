@@ -84,7 +84,7 @@ pub async fn plan_resume(
     options: &BackupOptions,
     cx: &Context,
 ) -> Result<BackupPlan> {
-    let checkpoint = resume::open(repository, name, source).await?;
+    let checkpoint = resume::open(repository, name, source, &cx.cpu).await?;
     let prepared = resume::prepare(source, options, &checkpoint, &cx.cpu).await?;
     let mut plan = prepared.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
@@ -106,7 +106,7 @@ pub async fn plan_resume(
 pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
     // What is there to be seen is seen before anything is made; `backup` makes sure.
     if !options.allow_concurrent {
-        source_lock::look(repository, source.hosts()).await?;
+        source_lock::look(repository, source.hosts(), cx).await?;
     }
     let (name, place) = source_lock::claim(repository).await?;
     cx.progress.makes(name.clone());
@@ -136,7 +136,7 @@ pub async fn resume(
     options: &BackupOptions,
     cx: &Context,
 ) -> Result<BackupReport> {
-    let mut checkpoint = resume::open(repository, name, source).await?;
+    let mut checkpoint = resume::open(repository, name, source, &cx.cpu).await?;
     let (name, place) = (checkpoint.name.clone(), checkpoint.place.clone());
     let lock = checkpoint.lock.take().ok_or_else(|| source_lock::taken(&place))?;
     let durable = Arc::new(Durable::default());

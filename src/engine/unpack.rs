@@ -17,7 +17,7 @@ pub async fn aside(packed: Packed, memory: u64, cx: &Context) -> Result<(Backup,
     let directory = tempfile::Builder::new().prefix("bsonvault-tar-").tempdir().map_err(|e| no_room(&e))?;
     let repository = Repository::open(&directory.path().to_string_lossy())?;
     let name = packed.unpack(repository.objects(), &cx.cancel).await?;
-    let backup = Catalog::new(repository).within(memory).find(name.as_str()).await?;
+    let backup = Catalog::new(repository, &cx.cpu).within(memory).find(name.as_str()).await?;
     Ok((backup, directory))
 }
 
@@ -32,7 +32,7 @@ pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Bac
 
     // 1. All of it, beside.
     let name = packed.unpack(aside.objects(), &cx.cancel).await?;
-    let backup = Catalog::new(Repository::of(aside.objects().clone())).find(name.as_str()).await?;
+    let backup = Catalog::new(Repository::of(aside.objects().clone()), &cx.cpu).find(name.as_str()).await?;
     let report = verify::prove(&backup, &VerifyOptions { deep: false }, cx).await?;
     if let Some(problem) = report.problems.first() {
         return Err(Error::new(ErrorKind::Mismatch, format!("the backup in {place} is damaged: {}", problem.message))

@@ -125,10 +125,10 @@ impl Summary {
 }
 
 impl Catalog {
-    /// The catalog of this repository.
+    /// The catalog of this repository. Manifests are decoded in this pool.
     #[must_use]
-    pub fn new(repository: Repository) -> Self {
-        Self { repository, cpu: CpuPool::of_this_machine(), memory: MEMORY, looks: Looks::new(PATIENCE) }
+    pub fn new(repository: Repository, cpu: &CpuPool) -> Self {
+        Self { repository, cpu: cpu.clone(), memory: MEMORY, looks: Looks::new(PATIENCE) }
     }
 
     /// The same where a place may take so long to answer what is asked of it.

@@ -52,8 +52,8 @@ pub struct Checkpoint {
 /// # Errors
 /// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs or is complete, or a crash came before its checkpoint was begun;
 /// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
-pub async fn open(repository: &Repository, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
-    let backups = Catalog::new(repository.clone()).list(clock::now()).await?;
+pub async fn open(catalog: &Catalog, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
+    let (repository, backups) = (catalog.repository(), catalog.list(clock::now()).await?);
     if let Some(name) = name {
         let found = backups.iter().find(|b| b.name == *name).ok_or_else(|| {
             Error::new(

@@ -53,7 +53,8 @@ impl Inner {
         let settings = config.service()?;
         let repository = open_path(&config.path).await?;
         let memory = config.tuning.memory_bytes;
-        let catalog = Catalog::new(repository).within(memory).patient_for(PATIENCE);
+        let cx = Context::default();
+        let catalog = Catalog::new(repository, &cx.cpu).within(memory).patient_for(PATIENCE);
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
@@ -71,7 +72,7 @@ impl Inner {
             state,
             jobs,
             engine,
-            cx: Context::default(),
+            cx,
         };
         Ok((Arc::new(inner), interrupted))
     }

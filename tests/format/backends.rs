@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bsonvault::clock;
 use bsonvault::context::Context;
+use bsonvault::context::cpu::CpuPool;
 use bsonvault::engine::verify::{self, VerifyOptions};
 use bsonvault::error::{ErrorKind, Result};
 use bsonvault::names::BackupName;
@@ -308,7 +309,7 @@ async fn locks_keep_others_out_where_there_are_any(objects: Objects) {
 
 async fn a_backup_lives_there(objects: Objects) {
     let repository = Repository::of(objects);
-    let catalog = Catalog::new(repository.clone());
+    let catalog = Catalog::new(repository.clone(), &CpuPool::new(1));
     let name = BackupName::at(clock::now());
     let documents = (0..100).map(|n| bson::rawdoc! { "_id": n }.into_bytes()).collect();
     archive::write(&repository.place(&name), &[Given::new("d", "c", documents)], Shape::of(60, 1000)).await.unwrap();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bson::rawdoc;
 use bsonvault::context::Context;
+use bsonvault::context::cpu::CpuPool;
 use bsonvault::engine::verify::{self, VerifyOptions, VerifyReport};
 use bsonvault::error::ErrorKind;
 use bsonvault::format::digest::{ContentDigest, Sha256Hex};
@@ -291,7 +292,7 @@ async fn a_renamed_backup_is_sound_under_its_new_name() {
     let store = store(root.path());
     archive::write(&store.below("one"), &[Given::new("d", "c", documents(3))], Shape::of(60, 1000)).await.unwrap();
     std::fs::rename(root.path().join("one"), root.path().join("two")).unwrap();
-    let backup = Catalog::new(Repository::of(store)).find("two").await.unwrap();
+    let backup = Catalog::new(Repository::of(store), &CpuPool::new(1)).find("two").await.unwrap();
     let report = verified(&backup, true).await;
     assert!(report.is_sound());
     assert!(Path::new(&report.location).ends_with("two") && report.name.starts_with("atlas-backup-"));

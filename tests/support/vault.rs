@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bson::doc;
 use bsonvault::context::Context;
+use bsonvault::context::cpu::CpuPool;
 use bsonvault::engine::Tuning;
 use bsonvault::engine::backup::{self, BackupOptions, BackupReport};
 use bsonvault::engine::import::{self, ImportOptions, ImportReport};
@@ -111,7 +112,7 @@ pub fn store(root: &Path) -> Objects {
 }
 
 pub fn catalog(root: &Path) -> Catalog {
-    Catalog::new(repository(root))
+    Catalog::new(repository(root), &CpuPool::of_this_machine())
 }
 
 pub async fn verified(backup: &Backup, deep: bool) -> VerifyReport {

@@ -14,6 +14,7 @@ use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
 use crate::oplog::window::Start;
 use crate::repository::Repository;
+use crate::repository::catalog::Catalog;
 use crate::repository::checkpoint::{self, Checkpoint};
 use crate::source::discover::{CollectionInfo, Listing, Size};
 use crate::source::ranges::{IdValue, Range};
@@ -22,9 +23,14 @@ use crate::source::ranges::{IdValue, Range};
 ///
 /// # Errors
 /// Those of [`checkpoint::open`].
-pub(super) async fn open(repository: &Repository, name: Option<&BackupName>, source: &MongoUri) -> Result<Checkpoint> {
+pub(super) async fn open(
+    repository: &Repository,
+    name: Option<&BackupName>,
+    source: &MongoUri,
+    cpu: &CpuPool,
+) -> Result<Checkpoint> {
     repository.config().await?;
-    checkpoint::open(repository, name, |begun| is_of(begun, source)).await
+    checkpoint::open(&Catalog::new(repository.clone(), cpu), name, |begun| is_of(begun, source)).await
 }
 
 /// Whether a backup was begun of this source, as far as its URI tells.

@@ -139,7 +139,7 @@ impl DumpSource {
         let how = AdoptOptions { oplog_limit: options.oplog_limit, accounts: true, tuning, ..AdoptOptions::default() };
         let report = adopt::run(dump, repository, &how, cx).await?;
         drop(dump.take_collections());
-        Ok((Catalog::new(repository.clone()).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
+        Ok((Catalog::new(repository.clone(), &cx.cpu).find(report.name.as_str()).await?, Documents::InBackup(report.accounts)))
     }
 
     /// The dump.

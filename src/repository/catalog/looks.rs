@@ -104,6 +104,7 @@ fn died(e: tokio::task::JoinError) -> Error {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::context::cpu::CpuPool;
     use crate::format::key;
     use crate::names::BackupName;
     use crate::repository::Repository;
@@ -119,7 +120,8 @@ mod tests {
             std::fs::create_dir(directory.path().join(name)).unwrap();
             std::fs::write(directory.path().join(name).join(key::MANIFEST), "{").unwrap();
         }
-        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let catalog =
+            Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap(), &CpuPool::new(1)).patient_for(LIMIT);
         let hang = Hang::at(&directory.path().join("hung"));
         let reasons = async || {
             let mut found = catalog.list(clock::now()).await.unwrap();
@@ -155,7 +157,8 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_does_not_answer_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let catalog = Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap()).patient_for(LIMIT);
+        let catalog =
+            Catalog::new(Repository::open(directory.path().to_str().unwrap()).unwrap(), &CpuPool::new(1)).patient_for(LIMIT);
         let hang = Hang::at(directory.path());
         for _ in 0..2 {
             let listed = tokio::time::timeout(100 * LIMIT, catalog.list(clock::now())).await.unwrap();

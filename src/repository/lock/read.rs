@@ -239,6 +239,7 @@ async fn forget(store: &Objects, now: DateTime<Utc>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::cpu::CpuPool;
     use crate::repository::catalog::Catalog;
 
     #[tokio::test]
@@ -247,7 +248,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(NAME);
         assert!(std::process::Command::new("cp").arg("-r").arg(fixture).arg(directory.path()).status().unwrap().success());
-        let catalog = Catalog::new(crate::repository::Repository::open(directory.path().to_str().unwrap()).unwrap());
+        let catalog =
+            Catalog::new(crate::repository::Repository::open(directory.path().to_str().unwrap()).unwrap(), &CpuPool::new(1));
         let backup = catalog.find(NAME).await.unwrap();
         let found = catalog.list(clock::now()).await.unwrap().remove(0);
 

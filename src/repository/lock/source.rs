@@ -57,8 +57,8 @@ pub fn hosts(uri: &[String], members: &[String]) -> Vec<String> {
 }
 
 /// Fails where a backup of these hosts runs already.
-pub async fn look(repository: &Repository, hosts: &[String]) -> Result<()> {
-    match running(&Catalog::new(repository.clone()), hosts, clock::now()).await? {
+pub async fn look(repository: &Repository, hosts: &[String], cx: &Context) -> Result<()> {
+    match running(&Catalog::new(repository.clone(), &cx.cpu), hosts, clock::now()).await? {
         Some((name, heartbeat)) => Err(busy(&name, &heartbeat)),
         None => Ok(()),
     }
@@ -69,7 +69,7 @@ pub async fn look(repository: &Repository, hosts: &[String]) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
 pub async fn take(repository: &Repository, name: &BackupName, place: &Objects, first: &Heartbeat, cx: &Context) -> Result<()> {
-    let catalog = Catalog::new(repository.clone());
+    let catalog = Catalog::new(repository.clone(), &cx.cpu);
     loop {
         let now = clock::now();
         heartbeat::write(&Heartbeat { heartbeat: now, undecided: true, ..first.clone() }, place).await?;

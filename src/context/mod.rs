@@ -1,5 +1,5 @@
-//! What an operation works with, whatever it is: the processor, whom it tells of its progress, and what stops it. Its budgets of memory
-//! are of the type in [`memory`].
+//! What an operation works with, whatever it is: the processor and the memory, whom it tells of its progress, and what
+//! stops it.
 
 pub mod cpu;
 pub mod memory;
@@ -8,6 +8,7 @@ pub mod progress;
 use tokio_util::sync::CancellationToken;
 
 use self::cpu::CpuPool;
+use self::memory::MemoryBudget;
 use self::progress::Progress;
 use crate::error::{Error, Result};
 
@@ -20,13 +21,26 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// The pool for work of the processor.
     pub cpu: CpuPool,
+    /// The memory for all that works at the same time. An operation draws from a [part](MemoryBudget::part) of it.
+    pub memory: MemoryBudget,
 }
 
 impl Context {
     /// That of one of several operations: progress and the count of its work are its own, and it can be stopped by itself.
     #[must_use]
     pub fn operation(&self) -> Self {
-        Self { progress: Progress::default(), cancel: self.cancel.child_token(), cpu: self.cpu.share() }
+        Self {
+            progress: Progress::default(),
+            cancel: self.cancel.child_token(),
+            cpu: self.cpu.share(),
+            memory: self.memory.clone(),
+        }
+    }
+
+    /// The same with this much memory for all.
+    #[must_use]
+    pub fn with_memory(self, bytes: u64) -> Self {
+        Self { memory: MemoryBudget::new(bytes), ..self }
     }
 
     /// The same, stopped by this instead.

@@ -180,7 +180,7 @@ impl Ready {
 /// Runs the verb, writes what came of it, and gives the exit code.
 pub async fn run(ready: Ready) -> ExitCode {
     let json = ready.json();
-    let cx = Context::default();
+    let cx = Context::default().with_memory(ready.config.tuning.memory_bytes);
     let ended = match watch_signals(cx.cancel.clone()) {
         Ok(()) => dispatch(ready, &cx).await,
         Err(error) => Err(error),

@@ -181,7 +181,7 @@ async fn execute(
     // 1. Read the dump, once, and store its documents.
     cx.progress.begin("reading");
     let settings = settings(options);
-    let (budget, held) = memory(options, dump);
+    let (budget, held) = memory(options, dump, cx);
     let cpu = cx.cpu.clone();
     let writing = Writing {
         place,
@@ -282,9 +282,10 @@ fn settings(options: &AdoptOptions) -> Settings {
 
 /// How the memory is divided: a half for documents on their way, which is what a [`Part`] takes; a quarter for segments that are not full yet, of all collections together. The rest is
 /// for what reading takes and for segments on their way to the store.
-fn memory(options: &AdoptOptions, dump: &Dump) -> (MemoryBudget, usize) {
-    let bytes = options.tuning.memory_bytes.saturating_sub(READING_BYTES + dump.taken()).max(LEAST_BUFFERS);
-    (MemoryBudget::new(bytes / 2), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
+fn memory(options: &AdoptOptions, dump: &Dump, cx: &Context) -> (MemoryBudget, usize) {
+    let taken = READING_BYTES + dump.taken();
+    let bytes = options.tuning.memory_bytes.saturating_sub(taken).max(LEAST_BUFFERS);
+    (cx.memory.part_beside(bytes / 2, bytes / 2 + taken), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
 }
 
 /// Where documents go, and how.

@@ -219,7 +219,8 @@ struct Plan<'a> {
 impl<'a> Job<'a> {
     fn new(backup: &'a Backup, options: &'a ExportOptions, cx: &'a Context) -> Self {
         let memory = options.tuning.memory_bytes;
-        Self { backup, options, cx, cpu: cx.cpu.clone(), budget: MemoryBudget::new(memory - WRITING_BYTES.min(memory / 2)) }
+        let writing = WRITING_BYTES.min(memory / 2);
+        Self { backup, options, cx, cpu: cx.cpu.clone(), budget: cx.memory.part_beside(memory - writing, writing) }
     }
 
     async fn plan(&self) -> Result<Plan<'a>> {

@@ -110,13 +110,13 @@ impl ImportOptions {
     }
 
     /// The budget of what is filled: what is left of the memory beside reading a dump, and beside what is known of all collections. A quarter of it in any case.
-    fn budget(&self, origin: DocumentSource<'_>) -> MemoryBudget {
+    fn budget(&self, origin: DocumentSource<'_>, cx: &Context) -> MemoryBudget {
         let counted = self.tuning.counted_bytes();
         let taken = match origin.poured() {
             Some(dumped) => interop::READING_BYTES + dumped.dump().taken(),
             None => origin.backup.manifest.memory(),
         };
-        MemoryBudget::new(counted.saturating_sub(taken).max(counted / 4))
+        cx.memory.part_beside(counted.saturating_sub(taken).max(counted / 4), taken)
     }
 }
 
@@ -396,7 +396,7 @@ async fn stage(
         plan,
         writers: Writers::of(options.tuning.writers),
         cpu: cx.cpu.clone(),
-        budget: options.budget(origin),
+        budget: options.budget(origin, cx),
         repeats,
         cx,
         builder,

@@ -21,6 +21,7 @@ pub mod unpack;
 pub mod verify;
 mod visit;
 
+use crate::context::memory;
 use crate::format::frame::Codec;
 
 /// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.
@@ -60,7 +61,7 @@ impl Default for Tuning {
             frame_bytes: None,
             max_bits: None,
             polite: false,
-            memory_bytes: 256 * 1024 * 1024,
+            memory_bytes: memory::DEFAULT_BYTES,
         }
     }
 }

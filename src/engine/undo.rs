@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::visit::Visit;
 use crate::context::Context;
-use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
@@ -317,7 +316,7 @@ async fn step(target: &Target, kept: &Kept, standing: &Standing, report: &mut Un
 /// Whether what the import put there holds what it held then, byte for byte.
 async fn is_as_imported(target: &Target, kept: &Kept, kind: &str, cx: &Context) -> Result<bool> {
     let item = cx.progress.item(kept.namespace.to_string(), kept.imported.documents, kept.imported.bytes);
-    let (cpu, budget) = (&cx.cpu, MemoryBudget::new(MEMORY));
+    let (cpu, budget) = (&cx.cpu, cx.memory.part(MEMORY));
     let found = check::content_of(target, &kept.namespace, kind == "timeseries", kept.imported, (cpu, &budget), &item).await?;
     Ok(found == kept.imported)
 }

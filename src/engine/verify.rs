@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::clock;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
-use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few, LISTED, TOLD};
 use crate::format::arrival::{Arrivals, NotImportable, NotImportables};
@@ -145,7 +144,7 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
         let metadata = (number, &collection.metadata, None);
         std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
     });
-    let budget = &MemoryBudget::new(MEMORY_BYTES);
+    let budget = &cx.memory.part(MEMORY_BYTES);
     let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
         let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
         let checked = match segment {

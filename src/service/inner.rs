@@ -53,7 +53,7 @@ impl Inner {
         let settings = config.service()?;
         let repository = open_path(&config.path).await?;
         let memory = config.tuning.memory_bytes;
-        let cx = Context::default();
+        let cx = Context::default().with_memory(memory);
         let catalog = Catalog::new(repository, &cx.cpu).within(memory).patient_for(PATIENCE);
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
@@ -62,7 +62,7 @@ impl Inner {
         let inner = Self {
             scheduler: Scheduler::open(state.clone(), plan).await?,
             listing: Listing::new(catalog.clone()),
-            shown: Shown::new(catalog.clone(), memory),
+            shown: Shown::new(catalog.clone(), cx.memory.part(memory / 2)),
             prober: Prober::new(config.clone(), engine.clone()),
             metrics: Metrics::new(clock::now()),
             notices: Notices::new(settings.webhook.as_ref(), engine.clone())?,

@@ -39,8 +39,8 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(catalog: Catalog, memory: u64) -> Self {
-        Self { catalog, room: MemoryBudget::new(memory / 2), last: Mutex::default() }
+    pub(super) fn new(catalog: Catalog, room: MemoryBudget) -> Self {
+        Self { catalog, room, last: Mutex::default() }
     }
 
     /// What `write` makes of the description of a backup.
@@ -65,6 +65,8 @@ impl Shown {
         }
         let bytes = write(find.await?.describe(segments).await?)?;
         share.resize(bytes.capacity() as u64);
+        // Clients take it as slowly as they like: no job waits for them.
+        share.set_aside();
         let answered = Answered(Arc::new((bytes, share)));
         *self.last() = Some((made, Arc::downgrade(&answered.0)));
         Ok(answered)

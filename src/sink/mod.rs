@@ -38,6 +38,7 @@ pub use ddl::Standing;
 
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
+use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
@@ -54,7 +55,7 @@ pub struct Identity {
     term: Option<ObjectId>,
 }
 
-/// The deployment that is written to, the wish to stop, and the processor. Cloning shares all of it.
+/// The deployment that is written to, the wish to stop, the processor and the memory. Cloning shares all of it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The connection.
@@ -63,6 +64,8 @@ pub struct Target {
     pub checks_uuids: bool,
     /// The pool for what is done to documents on their way there.
     pub cpu: CpuPool,
+    /// The memory for all that works at the same time.
+    pub memory: MemoryBudget,
     stop: CancellationToken,
 }
 
@@ -71,7 +74,7 @@ impl Target {
     #[must_use]
     pub fn new(connection: Connection, behaves_as: Version, cx: &Context) -> Self {
         let checks_uuids = behaves_as >= Version(6, 0, 0) && connection.topology != Topology::Sharded;
-        Self { connection, checks_uuids, cpu: cx.cpu.clone(), stop: cx.cancel.clone() }
+        Self { connection, checks_uuids, cpu: cx.cpu.clone(), memory: cx.memory.clone(), stop: cx.cancel.clone() }
     }
 
     /// The same, not to be stopped: for what must be brought to its end or tidied up after a stop.

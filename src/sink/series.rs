@@ -8,7 +8,6 @@ use super::ddl::{self, Standing};
 use super::publish::{in_between, is_in_between};
 use super::record::Staged;
 use super::{Attempts, CollectionSpec, Target, check, copy, kept, write_concern_error};
-use crate::context::memory::MemoryBudget;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{Elements, Writer};
@@ -170,7 +169,7 @@ async fn copy_once(target: &Target, staged: &Staged, plain: &RawDocument) -> Res
     let from = CollectionSpec { place: staged.place.clone(), ..to.clone() };
     copy::documents(target, staged, &to).await?;
     target.make_durable(&staged.to.database).await?;
-    let (cpu, budget, item) = (&target.cpu, MemoryBudget::new(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
+    let (cpu, budget, item) = (&target.cpu, target.memory.part(MEMORY), Progress::default().item(staged.to.to_string(), 0, 0));
     let held = check::content(target, &from, cpu, &budget, &item).await?;
     if check::content(target, &to, cpu, &budget, &item).await? != held {
         return Err(Error::new(

@@ -9,7 +9,6 @@ use super::outcome::Read;
 use super::plan::BackupContext;
 use crate::clock;
 use crate::context::Context;
-use crate::context::memory::MemoryBudget;
 use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Sha256Hex;
@@ -120,7 +119,7 @@ pub(in crate::engine) async fn manifest(
 
 /// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
 async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Context) -> Result<()> {
-    let (ending, budget) = (cx.cancel.child_token(), MemoryBudget::new(METADATA_BYTES));
+    let (ending, budget) = (cx.cancel.child_token(), cx.memory.part(METADATA_BYTES));
     let puts = collections.iter_mut().map(|collection| async {
         let documents = collection.indexes.iter().chain([&collection.options]);
         let about = TIMES_AS_JSON * documents.map(|document| document.bson.as_bytes().len() as u64).sum::<u64>();

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::options::BackupOptions;
 use super::throttle;
+use crate::context::Context;
 use crate::context::cpu::{self, CpuPool};
+use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::Head;
 use crate::format::frame::{Compression, Compressors};
@@ -110,6 +112,8 @@ pub(super) struct BackupContext {
     pub(super) usual: Option<Vec<Duration>>,
     /// For reading; what keeping the oplog takes is not in it.
     memory_bytes: u64,
+    /// That, and what is not in it.
+    counted_bytes: u64,
     pub(super) listing: Listing,
     pub(super) survey: Survey,
 }
@@ -209,6 +213,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
         usual,
         settings,
         memory_bytes: room.memory_bytes,
+        counted_bytes: options.tuning.counted_bytes(),
         listing,
         survey,
     })
@@ -264,6 +269,7 @@ pub(super) async fn prepare_again(
         usual,
         settings,
         memory_bytes: room.memory_bytes,
+        counted_bytes: options.tuning.counted_bytes(),
         listing,
         survey,
     })
@@ -446,9 +452,10 @@ impl BackupContext {
         self.listing.time.filter(|_| self.kind != ConsistencyKind::None)
     }
 
-    /// The bytes that batches may take.
-    pub(super) fn batch_bytes(&self) -> u64 {
-        self.memory_bytes.saturating_sub(fixed_bytes(&self.settings, self.most_readers)).max(self.memory_bytes / 4)
+    /// The budget of batches. Beside them are segments, what compressing takes, and the oplog slice.
+    pub(super) fn budget(&self, cx: &Context) -> MemoryBudget {
+        let batches = self.memory_bytes.saturating_sub(fixed_bytes(&self.settings, self.most_readers)).max(self.memory_bytes / 4);
+        cx.memory.part_beside(batches, self.counted_bytes.saturating_sub(batches))
     }
 
     /// Takes the listing that is read, and with it the time that all reads share.

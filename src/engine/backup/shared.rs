@@ -194,7 +194,7 @@ pub(super) fn share_out(
     Shared {
         connection: prepared.connection.clone(),
         moment,
-        budget: MemoryBudget::new(prepared.batch_bytes()),
+        budget: prepared.budget(cx),
         filter: prepared.selection.documents.filter(),
         pace: prepared.pace.clone(),
         reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),

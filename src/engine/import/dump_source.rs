@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::context::Context;
-use crate::context::memory::MemoryBudget;
 use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
@@ -229,7 +228,7 @@ async fn oplog(dump: &Dump, store: &Objects, options: &DumpOptions, cx: &Context
     let mut last_ids = LastIds::new();
     let capped = dump.collections().iter().map(|c| c.options.bson.get_bool("capped").unwrap_or(false)).collect();
     let wanted = Wanted { collections: capped, oplog: true, users: false };
-    let budget = MemoryBudget::new(options.memory_bytes.saturating_sub(READING_BYTES));
+    let budget = cx.memory.part_beside(options.memory_bytes.saturating_sub(READING_BYTES), READING_BYTES);
     let (sender, parts) = mpsc::channel(WAITING);
     let keeping = async {
         // Whoever reads stops where nothing takes its parts any more.

@@ -100,7 +100,7 @@ async fn fill(origin: DocumentSource<'_>, plan: &Plan<'_>, options: &ImportOptio
         plan,
         writers: Writers::of(options.tuning.writers),
         cpu: cx.cpu.clone(),
-        budget: options.budget(origin),
+        budget: options.budget(origin, cx),
         repeats: options.repeats(origin),
         cx,
         builder: IndexBuilder::new(plan.target.clone()),

@@ -85,8 +85,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads a little to know how large replies may be.
     pub(super) async fn new(looked: &'a Looked, memory_bytes: u64, bits: Option<u64>, cx: &Context) -> Result<(Self, f64)> {
-        let mut reader =
-            Self { looked, budget: MemoryBudget::new(memory_bytes), bits, reply: 512 * 1024, stop: cx.cancel.clone() };
+        let mut reader = Self { looked, budget: cx.memory.part(memory_bytes), bits, reply: 512 * 1024, stop: cx.cancel.clone() };
         let probe = reader.read(&looked.connection, &looked.parts, 1, PROBE, PROBE_TIME, Keep::Nothing).await?;
         let rate = probe.rate();
         reader.reply = (rate * REPLY_TIME).clamp(REPLIES.0, REPLIES.1) as u64;

@@ -363,7 +363,7 @@ async fn an_older_repository_gets_its_config_with_the_next_backup_and_keeps_its_
         }
     }
     let repository = place.repository();
-    let catalog = Catalog::new(repository.clone());
+    let catalog = Catalog::new(repository.clone(), &place.cx.cpu);
     let older = catalog.names().await.unwrap();
     assert_eq!(older.len(), 3, "{older:?}");
     assert_eq!(repository.config().await.unwrap(), None, "nobody has written yet");
@@ -386,7 +386,7 @@ async fn a_repository_of_a_later_version_is_neither_read_nor_written() {
     let report = adopt(&place, &sample("dir"), &AdoptOptions::default()).await.unwrap();
     std::fs::write(place.directory.path().join("repository.json"), r#"{"formatVersion":2}"#).unwrap();
     let before = files(place.directory.path());
-    let (catalog, now) = (Catalog::new(place.repository()), bsonvault::clock::now());
+    let (catalog, now) = (Catalog::new(place.repository(), &place.cx.cpu), bsonvault::clock::now());
     for ended in [
         adopt(&place, &sample("dir"), &AdoptOptions::default()).await.map(drop),
         catalog.list(now).await.map(drop),

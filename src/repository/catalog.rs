@@ -187,9 +187,12 @@ impl Catalog {
     async fn locate(&self, name_or_path: &str) -> Result<(Objects, String)> {
         let is_path = name_or_path.contains('/');
         if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
-            self.repository.config().await?;
             let store = self.repository.place(&name);
-            if store.exists().await || Objects::there(name_or_path).await? != There::Place {
+            let is_there = store.exists().await;
+            if is_there {
+                self.repository.config().await?;
+            }
+            if is_there || Objects::there(name_or_path).await? != There::Place {
                 return Ok((store.resolved().await?, self.repository.location()));
             }
         }
@@ -256,9 +259,10 @@ impl Catalog {
     async fn directories(&self) -> Result<Vec<String>> {
         let repository = self.repository.clone();
         let look = async move {
+            let names = repository.objects().prefixes().await?;
             // What a later layout keeps there is not to be taken for something else.
             repository.config().await?;
-            repository.objects().prefixes().await
+            Ok(names)
         };
         self.looks.at(&self.repository.location(), 0, look).await?
     }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::bank;
 use crate::support::cli::{Cli, finish};
 use crate::support::compare::{CompareOptions, compare};
-use crate::support::files::{copy, files, fixture, inside, sample};
+use crate::support::files::{copy, directories, files, fixture, inside, sample};
 use crate::support::server::Server;
 use crate::support::vault::{Vault, filter, matching, verified, without};
 
@@ -289,7 +289,7 @@ async fn an_archive_comes_from_standard_input_and_a_stop_ends_the_wait_for_it() 
     let output = finish(child).await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_eq!(output.json()["collections"], 17);
-    let backups = || inside(&cli.dir().join("b")).iter().filter(|path| path.is_dir()).count();
+    let backups = || directories(&cli.dir().join("b")).len();
     assert_eq!(backups(), 1);
 
     // What follows never comes.

@@ -17,7 +17,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::data::{content, fill, insert, numbered};
-use crate::support::files::inside;
+use crate::support::files::{directories, inside};
 use crate::support::server::{ReplicaSet, Server, ServerOptions, without_oplog};
 use crate::support::vault::{Vault, at, divided, filter, matching, of_databases, on, without};
 
@@ -706,5 +706,5 @@ async fn what_the_source_refuses_is_named() {
     // One database is enough for the right to read one database.
     let report = vault.take(&login("partial:p"), &on("open")).await.unwrap();
     assert_eq!(vault.contents(&report).await.len(), 1);
-    assert_eq!(inside(vault.directory.path()).len(), 1);
+    assert_eq!(directories(vault.directory.path()).len(), 1);
 }

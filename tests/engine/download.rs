@@ -239,7 +239,7 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
         put_instead(what, &place);
         let told = format!("cannot read {}: it is {what}", place.display());
 
-        let verified = in_time(verify::run(&backup, &VerifyOptions { deep: false }, &cx)).await.unwrap();
+        let verified = in_time(verify::prove(&backup, &VerifyOptions { deep: false }, &cx)).await.unwrap();
         let is_told = |message: &str| message.contains(&told) || (what == "a directory" && message.contains(key));
         assert!(verified.problems.iter().any(|p| is_told(&p.message)), "{told}: {verified:?}");
         let Err(error) = in_time(Download::open(backup.clone(), ())).await else { panic!("{told}") };

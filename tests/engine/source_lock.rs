@@ -152,7 +152,7 @@ async fn of_many_that_begin_at_once_one_goes_on() {
             assert!(error.job_id().is_some_and(|job| job.starts_with("job-")), "{error:?}");
         }
     }
-    assert_eq!(crate::support::files::inside(vault.directory.path()).len(), 3);
+    assert_eq!(crate::support::files::directories(vault.directory.path()).len(), 3);
 }
 
 #[tokio::test]

@@ -21,7 +21,12 @@ pub fn inside(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The same, by name.
+/// The directories among it.
+pub fn directories(directory: &Path) -> Vec<PathBuf> {
+    inside(directory).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+/// All of it, by name.
 pub fn names(directory: &Path) -> Vec<String> {
     inside(directory).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }

@@ -3,13 +3,14 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor as ZstdCompressor, Decompressor as ZstdDecompressor};
 use zstd::zstd_safe::{self, CParameter};
 
 use super::columns;
+use super::compression::internal;
+pub use super::compression::{Codec, Compression};
 use super::document::MAX_DOCUMENT;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// About how many bytes of documents a frame holds where nothing is said; it holds more only where one document is larger.
 pub const TARGET: usize = 4 * 1024 * 1024;
@@ -26,69 +27,13 @@ pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 /// A compressor keeps no more room than this; only frames of one large document need more.
 const MOST_ROOM: usize = LARGEST_TARGET + 1024 * 1024;
 
-/// The window of long-distance matching, as a power of two: the whole of the largest frame, and still one that every decoder takes.
-const LONG_WINDOW: u32 = 24;
-
 /// Frames of fewer bytes are made in both ways where columns are asked for.
 const SHORT: usize = 32 * 1024;
 
 /// What columns may keep from one frame to the next, each of a handful of buffers' owners.
 const MOST_COLUMNS: usize = 4 * TARGET;
 
-/// What frames are made of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// Documents as they are, compressed with zstd: zstd's own tools read it.
-    #[default]
-    Zstd,
-    /// Documents taken apart into columns, which zstd then makes smaller; frames that gain nothing from it stay zstd's.
-    Columns,
-}
-
-impl Codec {
-    /// Whether it is the one that all versions of the format know.
-    #[must_use]
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl std::fmt::Display for Codec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Zstd => "zstd",
-            Self::Columns => "columns",
-        })
-    }
-}
-
-/// How frames are compressed. Any decoder reads all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
-    /// What frames are made of.
-    pub codec: Codec,
-    /// zstd's level, in its own numbering.
-    pub level: i32,
-    /// Whether repetitions are looked for in all of a frame, and not only in the window that belongs to the level.
-    pub long_distance: bool,
-}
-
 impl Compression {
-    /// A level and nothing else.
-    #[must_use]
-    pub fn of(level: i32) -> Self {
-        Self { codec: Codec::Zstd, level, long_distance: false }
-    }
-
-    /// What zstd is told so that it looks for repetitions in all of a frame.
-    pub(super) fn long_distance_parameters(self) -> &'static [CParameter] {
-        match self.long_distance {
-            true => &[CParameter::EnableLongDistanceMatching(true), CParameter::WindowLog(LONG_WINDOW)],
-            false => &[],
-        }
-    }
-
     /// About the bytes that a [`Compressor`] works with beside frames of this size: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
     /// what comes out.
     #[must_use]
@@ -338,10 +283,6 @@ impl Decompressor {
         }
         Ok(())
     }
-}
-
-pub(super) fn internal(what: &str, cause: std::io::Error) -> Error {
-    Error::new(ErrorKind::Internal, format!("{what}: {cause}")).cause(cause)
 }
 
 #[cfg(test)]

@@ -1,22 +1,26 @@
 //! The manifest: what a backup holds and how to prove it. It is written last; without it there is no backup.
 
 mod check;
+mod lists;
 mod moment;
+mod object;
 mod read;
 mod value;
+mod write;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+pub use object::{Segment, StoredObject};
 pub use value::RawValue;
 pub(super) use value::base64_document;
 
+use self::lists::{MOST_COLLECTIONS, MOST_INDEXES, MOST_LEFT_OUT, MOST_NAMES, at_most};
+use self::object::stored_bytes;
+use super::compression::{Codec, Compression};
 use super::digest::{Content, ContentDigest, Sha256Hex};
-use super::frame::{Codec, Compression};
-use super::{frame, segment};
-use crate::error::{Error, Result};
 use crate::names::{BackupName, Namespace};
 
 /// The version of the format that this program writes where nothing in a backup needs a newer one.
@@ -33,15 +37,6 @@ const WITH_COLUMNS: u32 = 3;
 
 /// The largest manifest that a reader takes: some hundred thousand collections, or more than a million segments.
 pub const LIMIT: u64 = 512 * 1024 * 1024;
-
-/// The most names that a list of hosts, databases or patterns holds.
-const MOST_NAMES: usize = 100_000;
-/// The most collections that a manifest has.
-const MOST_COLLECTIONS: usize = 500_000;
-/// The most collections that a manifest says were left out, or are exceptions.
-const MOST_LEFT_OUT: usize = 500_000;
-/// The most indexes of a collection. Servers allow 64.
-const MOST_INDEXES: usize = 4_096;
 
 /// A backup, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,10 +65,10 @@ pub struct Manifest {
     /// The settings that shaped it.
     pub settings: Settings,
     /// What it holds, ordered by namespace.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_COLLECTIONS>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_COLLECTIONS>")]
     pub collections: Vec<Collection>,
     /// What was seen and is not part of it, and why.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_LEFT_OUT>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_LEFT_OUT>")]
     pub left_out: Vec<LeftOut>,
     /// What was written to the source while it was read; present exactly where [`Consistency::kind`] is [`ConsistencyKind::Oplog`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -103,7 +98,7 @@ pub struct Source {
     /// Scheme, hosts and database of the URI that was used.
     pub uri: String,
     /// The deployment's members as it names them itself, or the host that was connected to: `host:port`.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub hosts: Vec<String>,
     /// The server's version.
     pub server_version: String,
@@ -121,7 +116,7 @@ pub struct Source {
     pub deployment_id: Option<String>,
     /// Where there is no replica set's id, the names of the servers, `host:port`: those of `hosts`, with this machine's name in
     /// place of `localhost` and the like, and the server's own. Of an adopted dump without identities of collections, its path.
-    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
+    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub known_as: Vec<String>,
 }
 
@@ -177,13 +172,13 @@ pub struct Settings {
     /// About the stored bytes of a segment.
     pub segment_bytes: u64,
     /// The databases asked for; empty for all.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub databases: Vec<String>,
     /// The patterns of namespaces asked for; empty for all.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub include: Vec<String>,
     /// The patterns of namespaces kept out.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_NAMES>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub exclude: Vec<String>,
     /// The query, in Extended JSON: only documents that match it were read. Such a backup is never one of all documents.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -259,7 +254,7 @@ pub struct Collection {
     /// The `options` document of `listCollections`.
     pub options: RawValue,
     /// The documents of `listIndexes`, in the server's order.
-    #[serde(deserialize_with = "read::at_most::<_, _, MOST_INDEXES>")]
+    #[serde(deserialize_with = "at_most::<_, _, MOST_INDEXES>")]
     pub indexes: Vec<RawValue>,
     /// The file that holds options and indexes for people and for mongorestore.
     pub metadata: StoredObject,
@@ -306,55 +301,6 @@ impl Collection {
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
         stored_bytes(&self.segments)
-    }
-}
-
-fn stored_bytes(segments: &[Segment]) -> u64 {
-    segments.iter().fold(0, |sum, s| sum.saturating_add(s.object.bytes))
-}
-
-/// A stored object and how to prove it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredObject {
-    /// Its key below the backup.
-    pub key: String,
-    /// Its stored bytes.
-    pub bytes: u64,
-    /// The SHA-256 of its stored bytes.
-    pub sha256: Sha256Hex,
-}
-
-/// One segment of a collection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Segment {
-    /// The object.
-    #[serde(flatten)]
-    pub object: StoredObject,
-    /// The bytes of its documents, uncompressed.
-    pub raw_bytes: u64,
-    /// How many documents.
-    pub documents: u64,
-    /// Their content digest.
-    pub digest: ContentDigest,
-    /// How many frames.
-    pub frames: u64,
-}
-
-impl Segment {
-    /// Whether its sizes can be those of a segment: within the limits, and each able to hold what the next claims.
-    fn is_possible(&self) -> bool {
-        self.object.bytes <= segment::LIMIT as u64
-            && self.frames <= self.object.bytes
-            && self.raw_bytes <= self.frames.saturating_mul(frame::LIMIT as u64)
-            && self.documents <= self.raw_bytes / 5
-    }
-
-    /// The documents, their bytes and their digest.
-    #[must_use]
-    pub fn content(&self) -> Content {
-        Content { documents: self.documents, bytes: self.raw_bytes, sum: self.digest.0 }
     }
 }
 
@@ -408,48 +354,7 @@ impl Totals {
     }
 }
 
-/// Counts what is written.
-struct Counted(usize);
-
-impl std::io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Manifest {
-    /// The manifest's bytes, with its own digest in place, read back as a proof that a reader takes them.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written as JSON, or a reader would refuse it.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = self.to_json()?;
-        read::seal(&mut bytes, &self.sha256);
-        match self.prove(&bytes) {
-            Ok(()) => Ok(bytes),
-            Err(e) => {
-                let message = format!("the manifest of {} cannot be read back: {e}", self.name);
-                Err(Error::new(crate::error::ErrorKind::Internal, message).cause(e))
-            }
-        }
-    }
-
-    fn to_json(&self) -> Result<Vec<u8>> {
-        let failed = |e| Error::new(crate::error::ErrorKind::Internal, "cannot write the manifest as JSON").cause(e);
-        // Counted first: a vector that grows takes up to three times its bytes.
-        let mut counted = Counted(0);
-        serde_json::to_writer_pretty(&mut counted, self).map_err(failed)?;
-        let mut bytes = Vec::with_capacity(counted.0 + 1);
-        serde_json::to_writer_pretty(&mut bytes, self).map_err(failed)?;
-        bytes.push(b'\n');
-        Ok(bytes)
-    }
-
     /// About what it takes of the memory, and what an import works out of it.
     #[must_use]
     pub fn memory(&self) -> u64 {

@@ -12,9 +12,6 @@ use super::manifest::CollectionKind;
 /// The largest metadata file that a reader takes: options of 16 MiB, 64 indexes, and what Extended JSON adds to them.
 pub const LIMIT: u64 = 256 * 1024 * 1024;
 
-/// The deepest JSON that is written. Readers refuse deeper ones: `serde_json` at 128 levels, some of which the file around it takes.
-const MAX_DEPTH: usize = 100;
-
 /// The content of a metadata file: `options` (left out when empty), `indexes`, `uuid` (left out when there is none),
 /// `collectionName` and `type`, in this order. What JSON cannot hold is left out.
 #[must_use]

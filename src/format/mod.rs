@@ -4,6 +4,7 @@ pub mod arrival;
 pub mod checkpoint;
 pub mod checks;
 mod columns;
+mod compression;
 pub mod digest;
 pub mod document;
 pub mod frame;

@@ -1,7 +1,7 @@
 //! Doubles that were written as decimal fractions: prices, measurements, coordinates.
 
 use super::bytes::{Damaged, Read};
-use super::column::{Source, eights};
+use super::layout::{Source, eights};
 
 /// 10 to the power of 0 to 6, all of them exact.
 const POWERS: [f64; 7] = [1., 10., 100., 1e3, 1e4, 1e5, 1e6];

@@ -1,7 +1,7 @@
 //! Few values that come again: each of them once, and an index for every place.
 
 use super::bytes::{Damaged, Read, put_varint, wide_word};
-use super::column::{DICTIONARY, Source, Writer};
+use super::layout::{DICTIONARY, Source, Writer};
 
 /// The most values that a dictionary may have: an index is of two bytes.
 const MOST: usize = 65_535;

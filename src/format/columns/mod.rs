@@ -12,6 +12,7 @@ mod dictionary;
 mod fields;
 mod form;
 mod join;
+mod layout;
 mod object_ids;
 mod planes;
 mod sections;
@@ -25,13 +26,13 @@ use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::bytes::{Damaged, Read, Reader, put_varint};
-use self::column::{Source, Writer};
 use self::fields::{ROOT, WILD};
 use self::form::{Form, width};
 use self::join::{Columns, Definitions, Streams, join};
+use self::layout::{Source, Writer};
 use self::sections::{Holds, Packer, Unpacker};
 use self::split::Split;
-use super::frame::Compression;
+use super::compression::Compression;
 use crate::error::{Error, Result};
 
 /// What a frame of columns begins with. No zstd frame begins so, nor one that a decoder skips: `zstd -d` refuses it.

@@ -1,8 +1,8 @@
 //! ObjectIds: four bytes of seconds, five of the process that made it, three of its counter.
 
 use super::bytes::{Damaged, Read};
-use super::column::{DICTIONARY, OBJECT_IDS, PLANES, Source, UNKNOWN_LAYOUT, Writer};
 use super::dictionary::Try;
+use super::layout::{DICTIONARY, OBJECT_IDS, PLANES, Source, UNKNOWN_LAYOUT, Writer};
 use super::planes::{unzigzag, zigzag};
 
 const COUNTER: u32 = 0xff_ffff;

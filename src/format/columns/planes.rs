@@ -1,7 +1,7 @@
 //! Numbers in planes: the lowest bytes of all, then the next ones, because bytes of one significance are alike.
 
 use super::bytes::{Damaged, Read, word};
-use super::column::{BY_1000, DELTA, PLANES, Source, UNKNOWN_LAYOUT, Writer};
+use super::layout::{BY_1000, DELTA, PLANES, Source, UNKNOWN_LAYOUT, Writer};
 
 /// What becomes of a plane: two bits each, from the lowest.
 const ABSENT: u16 = 0;

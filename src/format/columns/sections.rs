@@ -5,7 +5,7 @@ use zstd::zstd_safe::{self, CParameter, Strategy};
 
 use super::bytes::{Damaged, Read, Reader, put_varint};
 use crate::error::Result;
-use crate::format::frame::{Compression, internal};
+use crate::format::compression::{Compression, internal};
 
 /// For level 1, texts are searched less densely than zstd's own level 1 does, and in all of the frame: with the rest of a document
 /// gone, short repetitions are not worth their time.

@@ -371,7 +371,7 @@ fn absurd_lengths_are_refused_by_name() {
     definitions.extend(b"n\0");
     let mut directory = Vec::new();
     put_varint(&mut directory, u32::MAX);
-    directory.push(super::column::CONSTANT);
+    directory.push(super::layout::CONSTANT);
     let mut structure = Vec::new();
     [definitions.len(), 0, 0, directory.len(), 0].iter().for_each(|&n| put_varint(&mut structure, n as u32));
     structure.extend([definitions, directory].concat());

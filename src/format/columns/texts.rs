@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::bytes::{Damaged, Read, nul, put_varint, wide_word, word};
-use super::column::{Source, UNKNOWN_LAYOUT, Writer};
+use super::layout::{Source, UNKNOWN_LAYOUT, Writer};
 use super::planes::dense;
 
 /// The texts as they are.

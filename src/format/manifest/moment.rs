@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::read::at_most;
-use super::{MOST_LEFT_OUT, Segment};
+use super::lists::{MOST_LEFT_OUT, at_most};
+use super::object::{Segment, stored_bytes};
 use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 
@@ -159,7 +159,7 @@ impl OplogSlice {
     /// The stored bytes of its segments.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        super::stored_bytes(&self.segments)
+        stored_bytes(&self.segments)
     }
 }
 

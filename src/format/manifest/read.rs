@@ -5,13 +5,14 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use bson::RawDocumentBuf;
 use chrono::{DateTime, Utc};
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
+use super::lists::{MOST_COLLECTIONS, MOST_LEFT_OUT, at_most};
 use super::{
-    Collection, CollectionKind, Consistency, LIMIT, LeftOut, MOST_COLLECTIONS, MOST_LEFT_OUT, Manifest, NEWEST_VERSION,
-    OplogSlice, RawValue, Settings, Source, StoredObject, Tool, Totals,
+    Collection, CollectionKind, Consistency, LIMIT, LeftOut, Manifest, NEWEST_VERSION, OplogSlice, RawValue, Settings, Source,
+    StoredObject, Tool, Totals,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Hasher, Sha256Hex};
@@ -328,32 +329,4 @@ fn changed() -> Error {
 
 fn unreadable(e: io::Error) -> Error {
     Error::new(ErrorKind::Storage, format!("{} cannot be read: {e}", key::MANIFEST)).cause(e)
-}
-
-/// A list of this many items at most: what a short text makes may be long.
-pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
-    from: D,
-) -> std::result::Result<Vec<T>, D::Error> {
-    struct List<T, const MOST: usize>(std::marker::PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(f, "a list of at most {MOST} items")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Self::Value, A::Error> {
-            let mut list = Vec::new();
-            while let Some(item) = items.next_element()? {
-                if list.len() == MOST {
-                    return Err(A::Error::custom(format!("a list has more than {MOST} items, the limit")));
-                }
-                list.push(item);
-            }
-            Ok(list)
-        }
-    }
-
-    from.deserialize_seq(List::<T, MOST>(std::marker::PhantomData))
 }

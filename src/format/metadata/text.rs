@@ -2,9 +2,11 @@
 
 use bson::{Bson, Document, RawDocument};
 
-use super::MAX_DEPTH;
 use crate::format::document::{Element, Elements, Writer};
 use crate::format::kind;
+
+/// The deepest JSON that is written. Readers refuse deeper ones: `serde_json` at 128 levels, some of which the file around it takes.
+const MAX_DEPTH: usize = 100;
 
 /// What makes an object of JSON stand for a value of another type, to this or an older version of Extended JSON.
 const MARKS: [&[u8]; 17] = [

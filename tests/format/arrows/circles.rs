@@ -188,7 +188,7 @@ fn reached<'a>(uses: &'a BTreeMap<Module, BTreeSet<Module>>, from: &Module) -> B
 }
 
 /// Files that are still in circles, which hold without them. An entry that is no longer needed fails the test.
-const NOT_YET: [&str; 25] = [
+const NOT_YET: &[&str] = &[
     "cli",
     "cli/dump",
     "cli/restore",
@@ -201,11 +201,6 @@ const NOT_YET: [&str; 25] = [
     "engine/import/plan",
     "engine/import/stage",
     "engine/tune",
-    "format/columns",
-    "format/columns/column",
-    "format/manifest",
-    "format/manifest/moment",
-    "format/metadata",
     "interop",
     "interop/contents",
     "interop/write",
@@ -232,7 +227,7 @@ fn no_circle_of_files_is_in_a_room() {
     for (name, files) in &rooms {
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         let room = Room::of(name, &files);
-        found.extend(room.circles(&NOT_YET).into_iter().map(|circle| format!("a circle in {name}:\n{circle}")));
+        found.extend(room.circles(NOT_YET).into_iter().map(|circle| format!("a circle in {name}:\n{circle}")));
         for entry in NOT_YET.iter().filter(|entry| entry.split('/').next() == Some(name)) {
             let others: Vec<&str> = NOT_YET.iter().copied().filter(|other| other != entry).collect();
             if room.circles(&others).is_empty() {

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod describe;
+mod options;
 mod select;
 mod slice;
 
@@ -13,8 +14,8 @@ use serde::Serialize;
 
 use self::ahead::Ahead;
 use self::describe::{described, described_beside};
+pub use self::options::{Beside, ExportOptions};
 use self::slice::Slice;
-use super::Tuning;
 use crate::clock;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
@@ -29,36 +30,6 @@ use crate::mongo::{Connection, MongoUri};
 use crate::names::NamespaceFilter;
 use crate::repository::catalog::Backup;
 use crate::source::accounts;
-
-/// What is exported, and how.
-#[derive(Debug, Clone)]
-pub struct ExportOptions {
-    /// The format.
-    pub format: Format,
-    /// The level of gzip, one of [`LEVELS`]; not compressed without.
-    pub gzip: Option<u32>,
-    /// Of the backup, these namespaces.
-    pub filter: NamespaceFilter,
-    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
-    pub force: bool,
-    /// Whether there is an oplog in any case: an empty one where the backup needs none.
-    pub oplog: bool,
-    /// What comes before the backup's collections and is no part of a backup.
-    pub beside: Vec<Beside>,
-    /// How much of the machine it may use.
-    pub tuning: Tuning,
-}
-
-/// What an export has beside a backup's collections, such as users and roles.
-#[derive(Debug, Clone)]
-pub struct Beside {
-    /// The database with whose collections it comes.
-    pub database: String,
-    /// Its name there.
-    pub name: String,
-    /// Its documents, one after the other.
-    pub documents: Vec<u8>,
-}
 
 /// The users and roles of this database, as an export of it has them.
 ///
@@ -75,22 +46,6 @@ pub async fn accounts(uri: &MongoUri, database: &str, cx: &Context) -> Result<Ve
     let found = cx.unless_cancelled(reading).await?;
     let beside = |(name, documents)| Beside { database: database.to_owned(), name, documents };
     Ok(found.into_iter().map(beside).collect())
-}
-
-impl ExportOptions {
-    /// All of a backup in this format, not compressed.
-    #[must_use]
-    pub fn of(format: Format) -> Self {
-        Self {
-            format,
-            gzip: None,
-            filter: NamespaceFilter::default(),
-            force: false,
-            oplog: false,
-            beside: Vec::new(),
-            tuning: Tuning::default(),
-        }
-    }
 }
 
 /// What was exported.

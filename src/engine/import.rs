@@ -8,14 +8,19 @@ mod capped_overwrite;
 mod document_source;
 mod documents;
 mod dump_source;
+mod fill;
 mod guard;
 mod in_place;
 mod keeping;
+mod load;
 mod load_backup;
 mod load_dump;
+mod options;
 mod overwrites;
 mod plan;
+mod planning;
 mod rebuild_indexes;
+mod replay;
 mod report;
 pub(super) mod select;
 mod slice;
@@ -29,35 +34,32 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use serde::Serialize;
 
 pub use self::document_source::DocumentSource;
 pub use self::dump_source::{DumpOptions, DumpSource};
+use self::fill::Read;
 use self::keeping::Keeping;
-use self::load_backup::Loaded;
-pub use self::overwrites::{Overwriting, PlannedOverwrite};
-pub use self::plan::{CANNOT_BE_ADDED_TO, ImportPlan, Plan, PlannedNamespace, PlannedReplay};
+use self::load::Loaded;
+pub use self::options::{ImportMode, ImportOptions, IndexMode};
+pub use self::plan::{ImportPlan, Overwriting, Plan, PlannedNamespace, PlannedOverwrite, PlannedReplay};
+pub use self::planning::CANNOT_BE_ADDED_TO;
 use self::report::Staging;
 pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayReport, UnbuiltIndex};
-use self::stage::{Read, Stage, Writers};
-use super::{Tuning, verify};
+use self::stage::{Stage, Writers};
+use super::verify;
 use crate::clock;
 use crate::context::Context;
-use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::{Check, CheckKind};
 use crate::format::manifest::CollectionKind;
-use crate::interop;
 use crate::mongo::MongoUri;
-use crate::names::{NamespaceFilter, NamespaceRename};
 use crate::repository::catalog::Backup;
 use crate::sink::in_place as filling;
 use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::insert::Repeats;
 use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Published, Staged, Step};
-use crate::sink::users::WantedAccounts;
-use crate::sink::{Alterations, Target, indexes, kept, staging, users};
+use crate::sink::{Target, indexes, kept, staging, users};
 
 /// How many problems of a damaged backup an error names.
 const NAMED_PROBLEMS: usize = 3;
@@ -67,86 +69,6 @@ const RESTARTS: u32 = 5;
 
 /// How long tidying up after a failure may take.
 const TIDYING: Duration = Duration::from_secs(30);
-
-/// What to import, and how.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
-    /// own.
-    pub database: Option<String>,
-    /// Namespaces that get another name; of several that match, the first counts.
-    pub renames: Vec<NamespaceRename>,
-    /// Of the backup, these namespaces, by the names that they have there.
-    pub filter: NamespaceFilter,
-    /// What happens to what stands in the target.
-    pub mode: ImportMode,
-    /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.
-    pub drop_extra: bool,
-    /// Whether indexes are built.
-    pub indexes: IndexMode,
-    /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.
-    pub allow_duplicates: bool,
-    /// The users and roles of a dump that are added to those of the target, once everything else is published.
-    pub users: Option<WantedAccounts>,
-    /// What is replaced or pruned stays in the target under another name, so that the import can be undone.
-    pub keep_replaced: bool,
-    /// Where the login may neither read nor rename, collections that are not there yet are filled under their final names.
-    pub in_place: bool,
-    /// What is to be otherwise than in the backup.
-    pub alterations: Alterations,
-    /// The target may be the deployment that the backup came from, or the configured source.
-    pub allow_same: bool,
-    /// How long the lease of a target's database holds that is not renewed; [`lease::EXPIRY`] where it is not given.
-    pub lease: Option<Duration>,
-    /// How much of the machine it may use.
-    pub tuning: Tuning,
-}
-
-impl ImportOptions {
-    /// A dump that was taken while documents moved holds several versions of one; its oplog brings whichever is kept to the last.
-    fn repeats(&self, origin: DocumentSource<'_>) -> Repeats {
-        let makes_up = origin.is_of_a_dump() && origin.backup.manifest.oplog.is_some();
-        if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
-    }
-
-    /// The budget of what is filled: what is left of the memory beside reading a dump, and beside what is known of all collections. A quarter of it in any case.
-    fn budget(&self, origin: DocumentSource<'_>, cx: &Context) -> MemoryBudget {
-        let counted = self.tuning.counted_bytes();
-        let taken = match origin.poured() {
-            Some(dumped) => interop::READING_BYTES + dumped.dump().taken(),
-            None => origin.backup.manifest.memory(),
-        };
-        cx.memory.part_beside(counted.saturating_sub(taken).max(counted / 4), taken)
-    }
-}
-
-/// What happens to collections that stand in the target under names of the backup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ImportMode {
-    /// Each is replaced, whole or not at all.
-    #[default]
-    Replace,
-    /// They refuse the import.
-    Fail,
-    /// Each gets the documents of the backup in place of those with the same `_id`s. This is not atomic.
-    Merge,
-    /// Each gets those documents of the backup whose `_id`s it does not have, and which its unique indexes take. This is not atomic.
-    Add,
-}
-
-/// Whether indexes are built.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IndexMode {
-    /// All are, before anything is published.
-    #[default]
-    Now,
-    /// None is; each is reported.
-    Skip,
-    /// Nothing else is: those that are missing in the target are built there.
-    Only,
-}
 
 /// Works out what an import would do, and refuses what must not be done. Nothing is written.
 ///
@@ -160,7 +82,7 @@ pub async fn plan<'a>(
     options: &ImportOptions,
     cx: &Context,
 ) -> Result<Plan<'a>> {
-    plan::make(origin.into(), target, configured_source, options, cx).await
+    planning::make(origin.into(), target, configured_source, options, cx).await
 }
 
 /// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in

@@ -4,6 +4,7 @@
 mod choice;
 mod cpu;
 mod look;
+mod options;
 mod path;
 mod read;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use self::choice::{Candidate, Limit, Prediction, ReadSpeed, Wanted, slack};
 pub use self::look::SourceFacts;
+pub use self::options::TuneOptions;
 pub use self::path::PathSpeed;
 pub use self::read::WireCompression;
 
@@ -21,14 +23,12 @@ use self::choice::Measured;
 use self::cpu::Sample;
 use self::look::Looked;
 use self::read::{MOST_READERS, Reader, Sweep};
-use super::Tuning;
 use super::backup::segment_bytes;
 use crate::context::Context;
 use crate::context::cpu::{CpuPool, cores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, Compression};
 use crate::mongo::MongoUri;
-use crate::names::NamespaceFilter;
 use crate::repository::Repository;
 use crate::source::sample::Taken;
 
@@ -43,17 +43,6 @@ const SLOWER_LEVEL: f64 = 4.0;
 
 /// Below this many bytes a sample says little.
 const LITTLE: u64 = 1024 * 1024;
-
-/// What to tune for.
-#[derive(Debug, Clone, Default)]
-pub struct TuneOptions {
-    /// Where it names no database, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
-    pub filter: NamespaceFilter,
-    /// What is not to be chosen because it is fixed.
-    pub wanted: Wanted,
-    /// The memory budget and the rate; what it says of readers, level and frames is what is looked for.
-    pub tuning: Tuning,
-}
 
 /// A collection of the sample.
 #[derive(Debug, Clone, PartialEq, Serialize)]

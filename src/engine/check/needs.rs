@@ -1,7 +1,7 @@
 //! What each feature needs: which actions, where, and which role has them.
 
 use super::reach::{Found, Kind, Reached, all_of};
-use super::{RightRow, Side};
+use super::report::{RightRow, Side};
 use crate::format::manifest::Topology;
 use crate::mongo::Version;
 use crate::mongo::rights::{Place, Rights};

@@ -1,6 +1,6 @@
 //! How mongodump would describe a collection.
 
-use super::Beside;
+use super::options::Beside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Collection, CollectionKind, RawValue};
 use crate::format::metadata::{self, text};

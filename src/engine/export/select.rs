@@ -1,6 +1,6 @@
 //! Which collections of a backup are exported: pure.
 
-use crate::engine::export::ExportOptions;
+use super::options::ExportOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Collection;
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ExportOptions;
+use super::options::ExportOptions;
 use crate::context::cpu::CpuPool;
 use crate::engine::asked_for::AskedFor;
 use crate::engine::replayed::{self, Followed};

@@ -7,10 +7,10 @@ use futures::FutureExt as _;
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
-use super::plan::Plan;
-use super::report::{self, Staging};
+use super::options::{ImportMode, ImportOptions, IndexMode};
+use super::plan::{Plan, listed};
+use super::report::{self, ImportReport, Staging};
 use super::stage::{Stage, Writers};
-use super::{ImportOptions, ImportReport, IndexMode};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::in_place::{self, Filling};
@@ -33,16 +33,13 @@ pub(super) fn decide(plan: &Plan<'_>, options: &ImportOptions, lacking: Option<p
         if left.contains(name) { half.push(name.to_string()) } else { standing.push(name.to_string()) }
     }
     if !standing.is_empty() {
-        let what = format!(
-            "there already, and the login lacks the rights to add to them or replace them: {}",
-            super::plan::listed(&standing)
-        );
+        let what = format!("there already, and the login lacks the rights to add to them or replace them: {}", listed(&standing));
         return Err(lacking.error().context(what));
     }
-    if !half.is_empty() && options.mode != super::ImportMode::Replace {
+    if !half.is_empty() && options.mode != ImportMode::Replace {
         return Err(Error::new(
             ErrorKind::Refused,
-            format!("half filled by a restore that died, and nothing was changed: {}", super::plan::listed(&half)),
+            format!("half filled by a restore that died, and nothing was changed: {}", listed(&half)),
         )
         .hint("restore again with --drop, which drops them first, or drop them"));
     }

@@ -1,9 +1,9 @@
 //! What of the target an import keeps beside the new.
 
 use super::document_source::DocumentSource;
+use super::options::{ImportMode, ImportOptions, IndexMode};
 use super::plan::Plan;
 use super::report::Staging;
-use super::{ImportMode, ImportOptions, IndexMode};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::names::{IMPORT_COLLECTION, Namespace};

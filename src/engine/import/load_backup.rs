@@ -11,14 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::capped_overwrite::FirstDocuments;
+use super::load::{Came, Loaded, announce};
 use super::stage::Stage;
 use super::turns::Turns;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::arrival::Changes;
-use crate::format::digest::Content;
 use crate::format::frame;
 use crate::format::manifest::Segment;
 use crate::pipeline::read::SegmentReader;
@@ -70,40 +69,6 @@ struct Shared {
     /// How many write now: those with a number below this.
     allowed: watch::Sender<usize>,
     filled: UnboundedSender<Loaded>,
-}
-
-/// A collection that the target has taken every document of.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Loaded {
-    /// Which of the plan's collections.
-    pub(super) number: usize,
-    /// What it must hold now.
-    pub(super) content: Content,
-    /// Of a capped one that comes from a dump, what may have been overwritten.
-    pub(super) first_documents: Arc<FirstDocuments>,
-    /// What became of its documents on their way.
-    pub(super) came: Came,
-}
-
-/// What became of documents on their way.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Came {
-    /// What was changed in them.
-    pub(super) changes: Changes,
-    /// Those that were passed over.
-    pub(super) passed_over: Content,
-}
-
-impl Came {
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.changes.merge(&other.changes);
-        self.passed_over.merge(&other.passed_over);
-    }
-
-    /// What the target must hold of this.
-    pub(super) fn left_of(&self, all: &Content) -> Content {
-        self.changes.applied_to(all).without(&self.passed_over)
-    }
 }
 
 /// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
@@ -215,12 +180,6 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
             );
         }
     }
-}
-
-/// Tells that a collection is full.
-pub(super) fn announce(filled: &UnboundedSender<Loaded>, full: Loaded) {
-    // Nobody listens any more where the other side has failed, and that is what counts then.
-    let _heard = filled.send(full);
 }
 
 /// Inserts a segment's frames in their order: each once those before it are there, or several at a time that share no `_id`.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::capped_overwrite::FirstDocuments;
 use super::dump_source::DumpSource;
-use super::load_backup::{Came, Loaded, announce};
+use super::load::{Came, Loaded, announce};
 use super::select::Selected;
 use super::stage::Stage;
 use super::turns::Turns;

@@ -1,56 +1,29 @@
 //! What an import would take away: what stands under its names, holds documents, and would be replaced, merged into or dropped.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Serialize;
 
-use super::plan::{Plan, listed};
-use super::{ImportMode, IndexMode};
+use super::options::{ImportMode, IndexMode};
+use super::plan::{Overwriting, Plan, PlannedOverwrite, listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::catalog::ListedCollection;
-use crate::names::Namespace;
 use crate::sink::holdings::Holdings;
 
 /// Collections that are looked at at a time.
 const AT_A_TIME: usize = 8;
 
-/// What happens to documents that stand in the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Overwriting {
-    /// The collection is replaced by that of the backup.
-    Replaced,
-    /// Documents of the backup take the place of those with the same `_id`s.
-    Merged,
-    /// It is not in the backup, and is dropped.
-    Dropped,
-}
-
-/// Something in the target that holds documents and is overwritten.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlannedOverwrite {
-    /// Its name.
-    #[serde(serialize_with = "as_text")]
-    pub namespace: Namespace,
-    /// `collection` or `timeseries`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What happens to it.
-    pub action: Overwriting,
-    /// Its documents now, as the server counts them; of a time series, its buckets. None where the login may not look.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub documents: Option<u64>,
-    /// Those of the backup. Of dumps that is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backup_documents: Option<u64>,
-}
-
-fn as_text<S: serde::Serializer>(namespace: &Namespace, to: S) -> std::result::Result<S::Ok, S::Error> {
-    to.collect_str(namespace)
+impl Plan<'_> {
+    /// Counts what stands there and is overwritten, for the summary.
+    ///
+    /// # Errors
+    /// The server's; [`ErrorKind::Interrupted`].
+    pub async fn look_at_overwrites(&mut self) -> Result<&[PlannedOverwrite]> {
+        let found = look(self).await?;
+        Ok(self.overwrites.insert(found))
+    }
 }
 
 /// What holds documents and would be overwritten, in the plan's order; what is pruned last.
-pub(super) async fn look(plan: &Plan<'_>) -> Result<Vec<PlannedOverwrite>> {
+async fn look(plan: &Plan<'_>) -> Result<Vec<PlannedOverwrite>> {
     let looking = candidates(plan).into_iter().map(|(found, there)| async move {
         let holdings = Holdings::of(&plan.target, &found.namespace.database, there).await?;
         let documents = holdings.documents();

@@ -1,28 +1,21 @@
-//! What an import will do, and whether it may: reads only.
+//! What an import will do.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use bson::RawDocument;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::document_source::DocumentSource;
-use super::overwrites::{self, PlannedOverwrite};
-use super::select::{self, Naming, Selected};
-use super::slice::{self, Slice};
-use super::{DumpSource, ImportMode, ImportOptions, IndexMode, guard, in_place, keeping};
+use super::options::{ImportMode, IndexMode};
+use super::select::Selected;
+use super::slice::Slice;
 use crate::context::Context;
 use crate::context::progress::Item;
-use crate::engine::asked_for::AskedFor;
-use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
-use crate::format::manifest::{ClusterTime, CollectionKind, Manifest};
-use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
-use crate::names::{BUCKETS_PREFIX, Namespace};
-use crate::oplog::apply;
+use crate::format::manifest::{ClusterTime, CollectionKind};
+use crate::mongo::catalog::ListedCollection;
+use crate::names::Namespace;
 use crate::sink::users::WantedAccounts;
-use crate::sink::{CollectionSpec, Standing, Target, indexes, kept, limits, prepare};
+use crate::sink::{CollectionSpec, Standing, Target};
 
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
@@ -41,9 +34,9 @@ pub struct Plan<'a> {
     pub(super) slice: Option<Slice>,
     pub(super) mode: ImportMode,
     pub(super) indexes: IndexMode,
-    /// Everything is filled under its final name: see [`in_place`].
+    /// Everything is filled under its final name: see [`in_place`](super::in_place).
     pub(super) in_place: bool,
-    backup: String,
+    pub(super) backup: String,
     /// How many documents there are is not known before they are read.
     pub(super) is_dump: bool,
     /// Which of the dump's users and roles are added to those of the target.
@@ -80,6 +73,42 @@ pub struct ImportPlan {
     pub overwrites: Option<Vec<PlannedOverwrite>>,
     /// What is left out, because the target cannot hold it or it cannot be part of an import, and what else one should know, in words.
     pub left_out: Vec<String>,
+}
+
+/// What happens to documents that stand in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overwriting {
+    /// The collection is replaced by that of the backup.
+    Replaced,
+    /// Documents of the backup take the place of those with the same `_id`s.
+    Merged,
+    /// It is not in the backup, and is dropped.
+    Dropped,
+}
+
+/// Something in the target that holds documents and is overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedOverwrite {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub namespace: Namespace,
+    /// `collection` or `timeseries`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What happens to it.
+    pub action: Overwriting,
+    /// Its documents now, as the server counts them; of a time series, its buckets. None where the login may not look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<u64>,
+    /// Those of the backup. Of dumps that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_documents: Option<u64>,
+}
+
+fn as_text<S: serde::Serializer>(namespace: &Namespace, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(namespace)
 }
 
 /// A slice of the oplog that is to be replayed.
@@ -133,27 +162,8 @@ impl Plan<'_> {
         databases.into_iter().map(str::to_owned).collect()
     }
 
-    /// Lists again what stands there, now that no other import changes it, and refuses what must be refused.
-    pub(super) async fn look_again(&mut self) -> Result<()> {
-        for (database, standing) in &mut self.standing {
-            *standing = Standing::of(&self.target, database).await?;
-        }
-        // What was named, and nothing that came into its place since.
-        let standing = &self.standing;
-        self.prunes.retain(|(name, identity)| {
-            let there = standing.get(&name.database).and_then(|s| Some((s, s.get(&name.collection)?)));
-            there.is_some_and(|(standing, there)| standing.identity(there) == *identity)
-        });
-        overwrites::refuse_others(self).await?;
-        match self.mode {
-            ImportMode::Replace => Ok(()),
-            ImportMode::Fail => refuse_standing(self),
-            ImportMode::Merge | ImportMode::Add => refuse_conflicts(self).await,
-        }
-    }
-
     /// What stands under the final name of one of its collections.
-    pub(super) fn stands(&self, spec: &CollectionSpec) -> Option<&crate::mongo::catalog::ListedCollection> {
+    pub(super) fn stands(&self, spec: &CollectionSpec) -> Option<&ListedCollection> {
         self.standing.get(&spec.namespace.database)?.get(&spec.namespace.collection)
     }
 
@@ -190,15 +200,6 @@ impl Plan<'_> {
         left_out.into_sentences().into_iter().chain(self.beside.iter().cloned()).collect()
     }
 
-    /// Counts what stands there and is overwritten, for the summary.
-    ///
-    /// # Errors
-    /// The server's; [`ErrorKind::Interrupted`].
-    pub async fn look_at_overwrites(&mut self) -> Result<&[PlannedOverwrite]> {
-        let found = overwrites::look(self).await?;
-        Ok(self.overwrites.insert(found))
-    }
-
     /// Nothing that holds documents is overwritten but what was found when it was last looked.
     pub fn overwrite_no_more(&mut self) {
         let found = self.overwrites.iter().flatten();
@@ -211,222 +212,7 @@ impl Plan<'_> {
     }
 }
 
-/// Connects, and refuses what must not be done.
-pub(super) async fn make<'a>(
-    origin: DocumentSource<'a>,
-    uri: &MongoUri,
-    configured_source: Option<&MongoUri>,
-    options: &ImportOptions,
-    cx: &Context,
-) -> Result<Plan<'a>> {
-    keeping::refuse(options)?;
-    if options.drop_extra && options.indexes == IndexMode::Only {
-        return Err(Error::usage("--drop-extra drops nothing where only indexes are built")
-            .hint("leave --drop-extra out, or --indexes only"));
-    }
-    if options.users.is_some() && options.indexes == IndexMode::Only {
-        return Err(Error::usage("--with-users merges nothing where only indexes are built")
-            .hint("leave --with-users out, or --indexes only"));
-    }
-    if options.users.is_some() && !origin.dumped.is_some_and(|dumped| dumped.dump().has_users()) {
-        return Err(Error::usage(format!("--with-users: {} holds no users and no roles", origin.name())).hint(
-            "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
-        ));
-    }
-    // 1. What the backup holds and under which names, which needs no connection.
-    let (collections, slice) = slice::collections(origin, cx).await?;
-    let temporary = select::temporary(&collections, options);
-    let lasting = collections.iter().filter(|c| !c.is_temporary()).count();
-    let (selected, naming) = select::select(collections, &origin.backup.manifest.left_out, options, uri.database())?;
-
-    let is_whole = selected.len() == lasting;
-    let mut beside = origin.dumped.map(DumpSource::beside).map(Few::into_sentences).unwrap_or_default();
-    beside.extend(temporary.into_sentences());
-
-    // 2. The connection, and whether it leads where it must not.
-    let pool = ConnectOptions { pool: 32, selection_timeout: None };
-    let connection = cx.unless_cancelled(Connection::open(uri, pool)).await?;
-    if !options.allow_same {
-        cx.unless_cancelled(guard::refuse_source(&connection, &origin.backup.manifest.source, configured_source)).await?;
-    }
-
-    // 3. What the target's version can hold, and what stands there.
-    let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
-    let specs: Vec<CollectionSpec> = selected
-        .iter()
-        .map(|s| CollectionSpec::of(&s.collection, s.to.clone(), version)?.altered(options.alterations))
-        .collect::<Result<_>>()?;
-    let target = Target::new(connection, version, cx);
-    let differences = slice.as_ref().is_some_and(|s| s.has_differences);
-    limits::refuse(
-        &target,
-        &origin.backup.manifest.source,
-        selected.iter().map(|s| &*s.collection),
-        &specs,
-        version,
-        differences,
-    )
-    .await?;
-    let lacking = prepare::lacking(&target, &specs).await?;
-    let standing = match (prepare::inspect(&target, &specs).await, lacking.as_ref()) {
-        // A login that may not even look is told all that it lacks.
-        (Err(e), Some(lacking)) if e.kind() == ErrorKind::Denied => return Err(lacking.error()),
-        (standing, _) => standing?,
-    };
-    let mut plan = Plan {
-        target,
-        selected,
-        specs,
-        is_whole,
-        standing,
-        prunes: Vec::new(),
-        slice,
-        mode: options.mode,
-        indexes: options.indexes,
-        in_place: false,
-        backup: origin.name(),
-        is_dump: origin.poured().is_some(),
-        users: options.users.clone(),
-        beside,
-        overwrites: None,
-        only_over: None,
-    };
-
-    plan.in_place = in_place::decide(&plan, options, lacking)?;
-    if plan.in_place {
-        return Ok(plan);
-    }
-    if let Some(slice) = &plan.slice {
-        apply::refuse_without_rights(&plan.target, slice.destinations(&plan).values()).await?;
-    }
-
-    // 4. What the mode forbids, what would be emptied, and what goes beside.
-    if let Some(dumped) = origin.dumped {
-        refuse_emptying(&plan, dumped)?;
-    }
-    match options.mode {
-        _ if options.indexes == IndexMode::Only => {}
-        ImportMode::Replace => {}
-        ImportMode::Fail => refuse_standing(&plan)?,
-        ImportMode::Merge | ImportMode::Add => refuse_conflicts(&plan).await?,
-    }
-    if options.drop_extra {
-        plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
-    }
-    if options.keep_replaced {
-        let standing = plan.specs.iter().filter(|b| plan.stands(b).is_some()).map(|b| &b.namespace);
-        kept::refuse_without_rights(&plan.target, standing.chain(plan.prunes.iter().map(|(name, _)| name))).await?;
-    }
-    Ok(plan)
-}
-
-/// How the refusal of mode `add` begins.
-pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to what stands there";
-
-/// A dump that lost the documents of a collection does not take away what stands there.
-fn refuse_emptying(plan: &Plan<'_>, dumped: &DumpSource) -> Result<()> {
-    let missing: HashSet<&Namespace> = dumped.dump().missing().iter().collect();
-    let is_lost = |(selected, spec): &(&Selected<'_>, &CollectionSpec)| {
-        missing.contains(&selected.collection.namespace()) && plan.stands(spec).is_some()
-    };
-    let replaces = plan.mode == ImportMode::Replace && plan.indexes != IndexMode::Only;
-    match plan.selected.iter().zip(&plan.specs).find(is_lost).filter(|_| replaces) {
-        None => Ok(()),
-        Some((selected, spec)) => Err(Error::new(
-            ErrorKind::Refused,
-            format!(
-                "the dump has the metadata of {} and not its documents: {} would be replaced by an empty collection",
-                selected.collection.namespace(),
-                spec.namespace
-            ),
-        )
-        .hint("mongodump writes a file for every collection, if an empty one: this one was lost; leave the collection out, or drop the one in the target first")),
-    }
-}
-
-/// Mode `fail`: refuses where anything stands under one of the names.
-fn refuse_standing(plan: &Plan<'_>) -> Result<()> {
-    let standing: Vec<String> = plan.specs.iter().filter(|b| plan.stands(b).is_some()).map(|b| b.namespace.to_string()).collect();
-    if standing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing)))
-        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace or merge"))
-}
-
-/// Modes `merge` and `add`: refuses what cannot be merged into.
-async fn refuse_conflicts(plan: &Plan<'_>) -> Result<()> {
-    let mut conflicts = Vec::new();
-    for spec in &plan.specs {
-        let Some(there) = plan.stands(spec) else { continue };
-        let name = &spec.namespace;
-        let kind = spec.kind.to_string();
-        if spec.kind == CollectionKind::View && there.kind == "view" {
-            if there.options != spec.all_options()? {
-                conflicts.push(format!("{name} (a view that is not the same)"));
-            }
-        } else if there.kind != kind {
-            conflicts.push(format!("{name} (a {} stands there, and it is a {})", in_words(&there.kind), in_words(&kind)));
-        } else if spec.kind == CollectionKind::TimeSeries {
-            conflicts.push(format!("{name} (a time series)"));
-        } else if spec.capped || there.options.get_bool("capped").unwrap_or(false) {
-            conflicts.push(format!("{name} (capped)"));
-        } else if let Some(option) = other_option(&spec.all_options()?, &there.options).filter(|_| !spec.takes_any_options) {
-            conflicts.push(format!("{name} (option {option:?} differs)"));
-        } else {
-            let other = indexes::conflicts(&plan.target, spec).await?;
-            conflicts.extend(other.into_iter().map(|index| format!("{name} (index {index:?} differs)")));
-        }
-    }
-    if conflicts.is_empty() {
-        return Ok(());
-    }
-    let what = if plan.mode == ImportMode::Add { CANNOT_BE_ADDED_TO } else { "cannot be merged into" };
-    Err(Error::new(ErrorKind::Refused, format!("{what}, and nothing was changed: {}", listed(&conflicts)))
-        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace"))
-}
-
-fn in_words(kind: &str) -> &str {
-    if kind == "timeseries" { "time series" } else { kind }
-}
-
-/// The first option that one has and the other has not, or otherwise.
-fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> {
-    let counts = |name: &str| !["idIndex", "autoIndexId"].contains(&name);
-    let of = |document: &RawDocument| -> BTreeMap<String, Vec<u8>> {
-        let elements = crate::format::document::Elements::of(document.as_bytes()).into_iter().flatten().flatten();
-        elements
-            .map(|e| (String::from_utf8_lossy(e.name).into_owned(), [&[e.kind], e.value].concat()))
-            .filter(|(name, _)| counts(name))
-            .collect()
-    };
-    let (wanted, standing) = (of(wanted), of(standing));
-    let names: BTreeSet<&String> = wanted.keys().chain(standing.keys()).collect();
-    names.into_iter().find(|name| wanted.get(*name) != standing.get(*name)).cloned()
-}
-
-/// What stands in the databases of the import, could have come with the backup, and is not in it.
-fn prunes(plan: &Plan<'_>, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
-    let imported: BTreeSet<&Namespace> = plan.specs.iter().map(|b| &b.namespace).collect();
-    let asked_for = AskedFor::of(manifest)?;
-    let databases: BTreeSet<String> = plan.selected.iter().map(|s| s.collection.database.clone()).collect();
-    let mut prunes = Vec::new();
-    for (database, standing) in &plan.standing {
-        for there in standing.iter() {
-            let name = Namespace::new(&**database, &*there.name);
-            let belongs_to_server = there.name.starts_with("system.") || there.name.starts_with(BUCKETS_PREFIX);
-            if !imported.contains(&name)
-                && !belongs_to_server
-                && !name.is_of_an_import()
-                && naming.is_in_scope(&name, &databases, &asked_for)?
-            {
-                prunes.push((name, standing.identity(there)));
-            }
-        }
-    }
-    Ok(prunes)
-}
-
+/// Names for a sentence, the first ten.
 pub(super) fn listed(names: &[String]) -> String {
     const NAMED: usize = 10;
     match names.len().checked_sub(NAMED) {

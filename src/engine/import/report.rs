@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::document_source::DocumentSource;
+use super::fill::Proven;
+use super::options::{ImportMode, IndexMode};
 use super::plan::Plan;
-use super::stage::Proven;
-use super::{ImportMode, IndexMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::digest::Content;
 use crate::format::document::Documents;

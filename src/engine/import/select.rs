@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use super::{ImportOptions, views};
+use super::options::ImportOptions;
+use super::views;
 use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};

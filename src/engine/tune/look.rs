@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::TuneOptions;
+use super::options::TuneOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{CollectionKind, Source};
 use crate::mongo::connect::ConnectOptions;

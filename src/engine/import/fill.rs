@@ -1,0 +1,261 @@
+//! From segments to staged collections that are proven and have their indexes: large ones are checked and indexed while others are filled.
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+
+use super::load::{Came, Loaded};
+use super::load_dump::FromDump;
+use super::options::IndexMode;
+use super::stage::Stage;
+use super::{load_backup, load_dump};
+use crate::error::{Error, ErrorKind, Result};
+use crate::few::Few;
+use crate::format::digest::Content;
+use crate::sink::check;
+use crate::sink::indexes::{self, Which};
+use crate::sink::users::Accounts;
+
+/// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
+const LARGE: u64 = 16 * 1024 * 1024;
+
+/// What was filled, and read back.
+#[derive(Debug, Default)]
+pub(super) struct Proven {
+    /// What each collection must hold: what came, less what was overwritten.
+    pub(super) expected: Vec<Content>,
+    /// What each was found to hold.
+    pub(super) contents: Vec<Content>,
+    /// What became of the documents of each on their way.
+    pub(super) came: Vec<Came>,
+    /// Documents that were passed over, because another one with the same `_id` came first.
+    pub(super) passed_over: u64,
+    /// Documents of capped collections that later ones have overwritten, because the dump holds more than the collections.
+    pub(super) overwritten: u64,
+    /// Users and roles that are to be merged.
+    pub(super) accounts: Accounts,
+}
+
+/// A collection that was read back.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) filled: Loaded,
+    /// What it must hold.
+    pub(super) expected: Content,
+    /// What it holds.
+    pub(super) content: Content,
+}
+
+impl Read {
+    /// One that has still to be looked at, or need not be.
+    pub(super) fn of(filled: Loaded, content: Content) -> Self {
+        Self { expected: filled.content, filled, content }
+    }
+}
+
+impl Stage<'_> {
+    /// Fills every staged collection, proves it by reading it back, and builds its indexes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`] where one does not hold what the backup holds; [`ErrorKind::Server`] where a document or an index is refused; others
+    /// of the server's; [`ErrorKind::Damaged`]; [`ErrorKind::Interrupted`].
+    pub(super) async fn fill_and_prove(&self) -> Result<Proven> {
+        self.cx.progress.begin("filling");
+        let (filled, full) = unbounded_channel();
+        let filling = async {
+            match self.origin.poured() {
+                None => {
+                    let passed_over = Box::pin(load_backup::load(self, filled)).await?;
+                    Ok(FromDump { passed_over, ..FromDump::default() })
+                }
+                Some(dumped) => Box::pin(load_dump::load(self, dumped, filled)).await,
+            }
+        }
+        .boxed();
+        let ((mut proven, small), FromDump { passed_over, accounts }) =
+            tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
+
+        self.cx.progress.begin("checking");
+        self.make_durable().await?;
+        let small = Box::pin(self.prove(small)).await?;
+        if !self.indexes_later {
+            self.cx.progress.begin("building indexes");
+            self.build(&small, Which::All).await?;
+        }
+        proven.extend(small);
+        let mut expected = vec![Content::default(); self.plan.specs.len()];
+        let mut contents = expected.clone();
+        let mut came = vec![Came::default(); expected.len()];
+        let mut overwritten = 0;
+        for Read { filled, expected: left, content } in proven {
+            overwritten += filled.content.documents - left.documents;
+            expected[filled.number] = left;
+            contents[filled.number] = content;
+            came[filled.number] = filled.came;
+        }
+        let accounts = self.origin.dumped.and_then(|dumped| dumped.accounts()).unwrap_or(&accounts);
+        let accounts = self.plan.users.as_ref().map(|wanted| accounts.only(wanted)).transpose()?.unwrap_or_default();
+        Ok(Proven { expected, contents, came, passed_over, overwritten, accounts })
+    }
+
+    /// Waits until all that was written is on the disks of a majority.
+    pub(super) async fn make_durable(&self) -> Result<()> {
+        if self.plan.in_place {
+            // A majority had each document on disk when it was acknowledged.
+            return Ok(());
+        }
+        match self.plan.databases().first() {
+            Some(database) => self.plan.target.make_durable(database).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives those, and those that are left.
+    async fn prove_large(&self, mut full: UnboundedReceiver<Loaded>) -> Result<(Vec<Read>, Vec<Loaded>)> {
+        let mut running = FuturesUnordered::new();
+        let (mut proven, mut small) = (Vec::new(), Vec::new());
+        let mut more = true;
+        while more || !running.is_empty() {
+            tokio::select! {
+                filled = full.recv(), if more => match filled {
+                    Some(filled) if filled.content.bytes >= LARGE => running.push(self.prove_one(filled)),
+                    Some(filled) => small.push(filled),
+                    None => more = false,
+                },
+                Some(done) = running.next(), if !running.is_empty() => proven.push(done?),
+            }
+        }
+        Ok((proven, small))
+    }
+
+    async fn prove_one(&self, filled: Loaded) -> Result<Read> {
+        let spec = &self.plan.specs[filled.number];
+        if !self.plan.in_place {
+            self.plan.target.make_durable(&spec.place.database).await?;
+        }
+        let check = async {
+            let content = self.read_back(&filled).await?;
+            self.refuse_differences([Read::of(filled.clone(), content)])
+        }
+        .boxed();
+        if self.indexes_later {
+            return check.await.map(|mut read| read.remove(0));
+        }
+        let this = [Read::of(filled.clone(), filled.content)];
+        // Each build keeps one core of the target busy, and the longest of them decides: reading back waits for a core that has none.
+        let (left, mut builds) = watch::channel(spec.indexes.len());
+        let checked_beside = async {
+            let has_room = |left: &usize| self.target_cores.is_none_or(|cores| (*left as u64) < cores.max(2));
+            // Where nobody tells any more, the builds have ended. What it gives is a lock: it must not be kept.
+            let _ended = builds.wait_for(has_room).await.is_err();
+            check.await
+        }
+        .boxed();
+        let building = async {
+            let built = self.build_telling(&this, Which::Lasting, &left).await;
+            left.send_replace(0);
+            built
+        }
+        .boxed();
+        let (mut read, ()) = tokio::try_join!(checked_beside, building)?;
+        self.build(&this, Which::Expiring).await?;
+        Ok(read.remove(0))
+    }
+
+    /// Reads these collections back; an error where any does not hold what it must.
+    async fn prove(&self, mut filled: Vec<Loaded>) -> Result<Vec<Read>> {
+        filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
+        let checks = filled.into_iter().map(|filled| async move {
+            let content = Box::pin(self.read_back(&filled)).await?;
+            Ok::<_, Error>(Read::of(filled, content))
+        });
+        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).boxed().try_collect().await?;
+        self.refuse_differences(found)
+    }
+
+    async fn read_back(&self, filled: &Loaded) -> Result<Content> {
+        if self.plan.in_place {
+            return Ok(filled.content);
+        }
+        // What it holds was not known before where it came from a dump.
+        let spec = self.plan.specs[filled.number].holding(filled.content);
+        let item = self.plan.item(self.cx, &spec, "reading back");
+        check::content(&self.plan.target, &spec, &self.cpu, &self.budget, &item).await
+    }
+
+    /// Gives them back where each holds what came; of a capped one that a dump brought more of than it holds, the last of that.
+    fn refuse_differences(&self, found: impl IntoIterator<Item = Read>) -> Result<Vec<Read>> {
+        let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
+        let (mut proven, mut differences) = (Vec::new(), Few::default());
+        for read in found {
+            let Read { filled, content, .. } = &read;
+            let overwritten = filled.content.documents.saturating_sub(content.documents);
+            let left = filled.first_documents.overwritten(&filled.content, overwritten).unwrap_or(filled.content);
+            if left != *content {
+                let namespace = &self.plan.specs[filled.number].namespace;
+                differences.push(|| format!("{namespace}: expected {}, found {}", words(&filled.content), words(content)));
+            }
+            proven.push(Read { expected: left, ..read });
+        }
+        let differences = differences.into_sentences();
+        if differences.is_empty() {
+            return Ok(proven);
+        }
+        Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("the target does not hold what the backup holds: {}", differences.join("; ")),
+        )
+        .hint("something else may be writing to the staging collections: stop it"))
+    }
+
+    /// What each collection holds now, in the plan's order.
+    pub(super) async fn read_all_back(&self) -> Result<Vec<Content>> {
+        let reading = self.plan.specs.iter().map(|spec| async move {
+            if !spec.holds_documents() {
+                return Ok(Content::default());
+            }
+            let item = self.plan.item(self.cx, spec, "reading back");
+            check::content(&self.plan.target, spec, &self.cpu, &self.budget, &item).await
+        });
+        stream::iter(reading).buffered(self.writers.now).boxed().try_collect().await
+    }
+
+    /// How many documents each collection has now.
+    pub(super) async fn count(&self) -> Result<Vec<u64>> {
+        let counts = self.plan.specs.iter().map(|spec| async move {
+            if !spec.holds_documents() {
+                return Ok(0);
+            }
+            check::count(&self.plan.target, spec).await
+        });
+        stream::iter(counts).buffered(self.writers.now).boxed().try_collect().await
+    }
+
+    /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
+    pub(super) async fn build(&self, collections: &[Read], which: Which) -> Result<()> {
+        self.build_telling(collections, which, &watch::Sender::new(0)).await
+    }
+
+    async fn build_telling(&self, collections: &[Read], which: Which, left: &watch::Sender<usize>) -> Result<()> {
+        if self.plan.indexes == IndexMode::Skip {
+            return Ok(());
+        }
+        let builds = collections.iter().map(|Read { filled, content, .. }| async move {
+            // How many at a time depends on what there is.
+            let spec = &self.plan.specs[filled.number].holding(*content);
+            let item = self.cx.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
+            let failures = self.builder.build_telling(spec, which, &item, left).await;
+            item.finish();
+            failures
+        });
+        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers.now).boxed().try_collect().await?;
+        let failures: Vec<_> = failures.into_iter().flatten().collect();
+        match indexes::sum_up(&failures) {
+            None => Ok(()),
+            Some(error) => {
+                Err(error.hint("import with --indexes skip to have the documents, and build the indexes with --indexes only once nothing is in their way"))
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The replay of a backup's oplog slice into what is staged.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::plan::Plan;
+use super::slice::Slice;
+use super::stage::Stage;
+use crate::error::{Error, Result};
+use crate::format::frame;
+use crate::names::Namespace;
+use crate::oplog::apply::{Applier, Commits, Destination};
+use crate::pipeline::read::SegmentReader;
+
+/// How often the entries of a frame are in memory while they are replayed.
+const COPIES: u64 = 4;
+
+impl Slice {
+    /// Where the documents of each of the source's collections are.
+    pub(super) fn destinations(&self, plan: &Plan<'_>) -> HashMap<Uuid, Destination> {
+        let staged = plan.selected.iter().zip(&plan.specs);
+        staged
+            .filter_map(|(selected, spec)| {
+                let uuid = selected.collection.uuid?;
+                Some((uuid, Destination::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned())))
+            })
+            .collect()
+    }
+
+    /// Replays it into what is staged, durably. Gives the number of operations that were applied.
+    pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
+        let Stage { origin, plan, cpu, budget, cx, .. } = stage;
+        cx.progress.begin("replaying the oplog slice");
+        let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
+        let target = &plan.target;
+        let mut applier = Applier::new(target.clone(), Commits::Known(self.committed.clone())).await?;
+        for (uuid, destination) in self.destinations(plan) {
+            applier.direct(uuid, destination)?;
+        }
+        for segment in &self.oplog.segments {
+            let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
+            let mut reader = target.unless_stopped(SegmentReader::open(&origin.backup.store, segment, cpu)).await??;
+            let mut done = 0;
+            while let Some(frame) = target.unless_stopped(reader.next()).await?? {
+                share.resize(segment.object.bytes + COPIES * frame.len() as u64);
+                let bytes = frame.len() as u64;
+                applier.take(frame).await.map_err(|e| named(e, plan))?;
+                item.add(reader.content().documents - done, bytes);
+                done = reader.content().documents;
+            }
+        }
+        item.finish();
+        Ok(applier.make_durable().await?.operations)
+    }
+}
+
+/// The error with the names that the collections will have instead of those of their staging.
+fn named(error: Error, plan: &Plan<'_>) -> Error {
+    plan.specs.iter().fold(error, |error, spec| {
+        let place = Namespace::new(&*spec.place.database, spec.data_collection());
+        error.reworded(&format!("{place}:"), &format!("{}:", spec.namespace))
+    })
+}

@@ -2,6 +2,7 @@
 //! first, layered by where it came from; then validated once, into a [`Config`] that cannot be wrong.
 
 mod http;
+mod origin;
 mod places;
 mod service;
 mod settings;
@@ -17,7 +18,8 @@ use std::path::Path;
 use chrono_tz::Tz;
 use figment::Figment;
 
-use self::places::{Origin, Places, place};
+use self::origin::{Origin, place};
+use self::places::Places;
 use self::service::Service;
 use self::settings::{
     ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
@@ -35,10 +37,6 @@ use crate::schedule;
 pub use self::service::{ServiceSettings, WebhookSettings};
 pub use self::settings::Flags;
 
-/// The file of this name in the working directory is read; its table `[default.backup]` is this program's.
-pub const ROCKET_TOML: &str = "rocket.toml";
-/// The file of this name in the working directory is read, without a change to the environment of the process.
-pub const DOTENV: &str = ".env";
 /// Where backups are kept where nothing says otherwise.
 pub const DEFAULT_PATH: &str = "./backups";
 

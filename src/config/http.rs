@@ -7,33 +7,12 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 
-use super::ROCKET_TOML;
 use super::places::Places;
-use super::settings::Flags;
+use super::settings::{Flags, ROCKET_TOML};
 use crate::error::{Error, Result};
 
 /// Variables that are about the reading of the server's settings, and are none of them.
 const ABOUT_READING: [&str; 2] = ["profile", "config"];
-
-/// The keys that the server knows, and those about the reading of its settings.
-pub(super) const SERVER_KEYS: [&str; 16] = [
-    "address",
-    "port",
-    "workers",
-    "max_blocking",
-    "ident",
-    "ip_header",
-    "limits",
-    "tls",
-    "temp_dir",
-    "keep_alive",
-    "log_level",
-    "cli_colors",
-    "shutdown",
-    "secret_key",
-    "profile",
-    "config",
-];
 
 /// What counts where nothing else is said: every key that the server must find.
 #[derive(Serialize)]

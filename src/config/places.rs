@@ -9,46 +9,12 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::settings::{Flags, SETTINGS, Setting};
+use super::origin::Origin;
+use super::settings::{DOTENV, Flags, ROCKET_TOML, SERVER_PREFIX, SETTINGS, Setting};
 use super::unknown::Unknown;
-use super::{DOTENV, ROCKET_TOML};
 use crate::error::{Error, Result};
 use crate::names::nearest;
 use crate::system;
-
-/// Variables of this prefix are the HTTP server's own.
-pub(super) const SERVER_PREFIX: &str = "ROCKET_";
-
-/// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    Flag,
-    Environment,
-    Dotenv,
-    Table,
-}
-
-impl Origin {
-    const ALL: [Self; 4] = [Self::Flag, Self::Environment, Self::Dotenv, Self::Table];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Flag => "the command line",
-            Self::Environment => "the environment",
-            Self::Dotenv => DOTENV,
-            Self::Table => "rocket.toml, [default.backup]",
-        }
-    }
-}
-
-/// The setting as it is written where the value came from: `BACKUP_LEVEL in .env`.
-pub(super) fn place(setting: &Setting, origin: Origin) -> String {
-    match origin {
-        Origin::Flag => setting.flag.unwrap_or(setting.variable).to_owned(),
-        Origin::Environment | Origin::Dotenv => format!("{} in {}", setting.variable, origin.name()),
-        Origin::Table => format!("{} in {}", setting.key, origin.name()),
-    }
-}
 
 /// What all places say, not validated yet.
 pub(super) struct Places {

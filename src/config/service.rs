@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use figment::Figment;
 
-use super::places::{Origin, place};
+use super::origin::{Origin, place};
 use super::settings::{
     ADMIN_TOKENS, AUTO_IMPORT, CRON, DOWNLOAD_TOKENS, ENABLED, GRACE, INTERVAL, READ_TOKENS, STATE, Setting, WEBHOOK_SECRET,
     WEBHOOK_URL,

@@ -1,5 +1,33 @@
 //! The settings, each under the names it has in each place.
 
+/// The file of this name in the working directory is read; its table `[default.backup]` is this program's.
+pub(super) const ROCKET_TOML: &str = "rocket.toml";
+/// The file of this name in the working directory is read, without a change to the environment of the process.
+pub(super) const DOTENV: &str = ".env";
+
+/// Variables of this prefix are the HTTP server's own.
+pub(super) const SERVER_PREFIX: &str = "ROCKET_";
+
+/// The keys that the server knows, and those about the reading of its settings.
+pub(super) const SERVER_KEYS: [&str; 16] = [
+    "address",
+    "port",
+    "workers",
+    "max_blocking",
+    "ident",
+    "ip_header",
+    "limits",
+    "tls",
+    "temp_dir",
+    "keep_alive",
+    "log_level",
+    "cli_colors",
+    "shutdown",
+    "secret_key",
+    "profile",
+    "config",
+];
+
 /// One setting under the names it has in each place.
 pub(super) struct Setting {
     pub(super) key: &'static str,

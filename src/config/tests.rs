@@ -3,7 +3,7 @@
 use crate::format::frame::Codec;
 use std::time::Duration;
 
-use super::settings::SETTINGS;
+use super::settings::{DOTENV, ROCKET_TOML, SETTINGS};
 use super::*;
 use crate::error::ErrorKind;
 use crate::schedule::Cadence;

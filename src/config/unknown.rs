@@ -3,10 +3,8 @@
 use figment::Profile;
 use figment::value::{Dict, Map};
 
-use super::http::SERVER_KEYS;
-use super::places::{Origin, SERVER_PREFIX};
-use super::settings::SETTINGS;
-use super::{DOTENV, ROCKET_TOML};
+use super::origin::Origin;
+use super::settings::{DOTENV, ROCKET_TOML, SERVER_KEYS, SERVER_PREFIX, SETTINGS};
 use crate::error::{Error, Result};
 use crate::names::nearest;
 

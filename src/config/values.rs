@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use figment::Figment;
 use figment::value::Value;
 
-use super::places::{Origin, find, place};
+use super::origin::{Origin, place};
+use super::places::find;
 use super::settings::Setting;
 use crate::error::{Error, Result};
 

@@ -193,8 +193,6 @@ const NOT_YET: &[&str] = &[
     "cli/dump",
     "cli/restore",
     "cli/tools",
-    "config",
-    "config/places",
     "interop",
     "interop/contents",
     "interop/write",

@@ -1,0 +1,34 @@
+//! Where a value came from, and how a setting is written there.
+
+use super::settings::{DOTENV, Setting};
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Flag,
+    Environment,
+    Dotenv,
+    Table,
+}
+
+impl Origin {
+    pub(super) const ALL: [Self; 4] = [Self::Flag, Self::Environment, Self::Dotenv, Self::Table];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "the command line",
+            Self::Environment => "the environment",
+            Self::Dotenv => DOTENV,
+            Self::Table => "rocket.toml, [default.backup]",
+        }
+    }
+}
+
+/// The setting as it is written where the value came from: `BACKUP_LEVEL in .env`.
+pub(super) fn place(setting: &Setting, origin: Origin) -> String {
+    match origin {
+        Origin::Flag => setting.flag.unwrap_or(setting.variable).to_owned(),
+        Origin::Environment | Origin::Dotenv => format!("{} in {}", setting.variable, origin.name()),
+        Origin::Table => format!("{} in {}", setting.key, origin.name()),
+    }
+}

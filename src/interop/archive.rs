@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use tokio_util::sync::CancellationToken;
 
-use super::contents::{Contents, Found, is_of_all_users, named, sort_out};
+use super::contents::{Contents, Found, is_of_all_users, sort_out};
 use super::frame_reader::{FrameReader, Gather};
 use super::input::{Input, Reading, Trouble};
 use super::old_indexes::{self, OldIndexes, SYSTEM_INDEXES};
+use super::part::{Of, Wanted, named};
 use super::room::Room;
-use super::{Of, Wanted};
 use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::format::document;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bson::{RawDocument, RawDocumentBuf};
 
-use super::Of;
 use super::old_indexes::OldIndexes;
+use super::part::{Of, named};
 use crate::error::{Error, Result};
 use crate::few::Few;
 use crate::format::digest::{ContentDigest, Sha256Hex};
@@ -224,9 +224,4 @@ fn without(options: &RawDocument, fields: &[&str]) -> Result<RawDocumentBuf> {
         }
     }
     kept.raw()
-}
-
-/// A namespace as messages name it.
-pub(super) fn named(namespace: &Namespace) -> String {
-    if namespace.database.is_empty() { format!("the {}", namespace.collection) } else { namespace.to_string() }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{COPIES, Of, Part, READING_BYTES};
+use super::part::{COPIES, Of, Part, READING_BYTES};
 use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::arrival::Arrivals;

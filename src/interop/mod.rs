@@ -8,6 +8,7 @@ mod frame_reader;
 mod input;
 mod old_indexes;
 mod packed;
+mod part;
 mod room;
 
 use std::path::{Path, PathBuf};
@@ -25,24 +26,18 @@ use self::frame_reader::{FrameReader, on_thread};
 use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 pub use self::packed::Packed;
-use crate::context::memory::{MemoryBudget, MemoryPermit};
+pub use self::part::{COPIES, Of, Part, READING_BYTES, Wanted};
+use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::arrival::Arrivals;
-use crate::format::digest::{Content, ContentDigest};
+use crate::format::digest::ContentDigest;
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::kind;
 use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology};
 use crate::format::mongodump;
 use crate::names::Namespace;
 
-/// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
-pub const COPIES: u64 = 4;
-
 /// The memory that counts where nothing is said.
 const MEMORY: u64 = 256 * 1024 * 1024;
-
-/// What reading a dump takes of the memory beside the shares of its parts, at most.
-pub const READING_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A dump that was looked at.
 #[derive(Debug)]
@@ -73,60 +68,6 @@ impl std::fmt::Debug for Form {
             Self::Archive { .. } => "Archive",
             Self::Stream { .. } => "Stream",
         })
-    }
-}
-
-/// What a part of a dump belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Of {
-    /// A collection, by its place in [`Dump::collections`].
-    Collection(usize),
-    /// The oplog.
-    Oplog,
-    /// `admin.system.users`, or those of a database.
-    Users,
-    /// `admin.system.roles`, or those of a database.
-    Roles,
-}
-
-/// A part of a dump, on its way from a reader. Those of one collection come in order.
-#[derive(Debug)]
-pub enum Part {
-    /// Whole documents, about a frame of them.
-    Documents {
-        /// Whose they are.
-        of: Of,
-        /// The documents, one after the other.
-        frame: Vec<u8>,
-        /// Their count, bytes and digest.
-        content: Content,
-        /// How a server takes them.
-        arrivals: Arrivals,
-        /// What they take of the budget.
-        share: MemoryPermit,
-    },
-    /// All of it was read, and is what the dump says it should be, as far as it says anything.
-    End(Of),
-}
-
-/// What of a dump is to be read.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// For each of [`Dump::collections`].
-    pub collections: Vec<bool>,
-    /// The oplog.
-    pub oplog: bool,
-    /// Users and roles.
-    pub users: bool,
-}
-
-impl Wanted {
-    fn has(&self, of: Of) -> bool {
-        match of {
-            Of::Collection(number) => self.collections.get(number).copied().unwrap_or(false),
-            Of::Oplog => self.oplog,
-            Of::Users | Of::Roles => self.users,
-        }
     }
 }
 

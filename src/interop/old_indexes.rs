@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bson::RawDocumentBuf;
 
-use super::contents::named;
+use super::part::named;
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents};
 use crate::names::Namespace;

@@ -4,98 +4,26 @@
 //! of it is on the disk.
 
 mod archive;
+mod contents;
 mod directory;
+mod file;
 mod gzip;
+mod options;
 mod place;
 mod sink;
 
-use std::path::PathBuf;
-
 use self::archive::Archive;
+pub use self::contents::{Contents, Described};
 use self::directory::Directory;
 pub use self::gzip::{DEFAULT_LEVEL, LEVELS};
+use self::options::not_to_stdout;
+pub use self::options::{Destination, Format, WriteOptions};
 use self::place::Place;
 use crate::context::cpu::CpuPool;
-use crate::error::{Error, Result};
-use crate::format::key::escape_collection;
-use crate::format::manifest::CollectionKind;
+use crate::error::Result;
 
 /// The memory that writing takes beside the frames it is given, at most, unless a single one of them is larger.
 pub const WRITING_BYTES: u64 = (sink::ROOM + gzip::MEMBERS * 3 * gzip::MEMBER) as u64;
-
-/// Where a dump goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// A directory or a file, which must not be there unless it is to be replaced: a directory may be if it is empty.
-    Path(PathBuf),
-    /// Standard output, which takes archives alone.
-    Stdout,
-}
-
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Path(path) => write!(f, "{}", path.display()),
-            Self::Stdout => f.write_str("standard output"),
-        }
-    }
-}
-
-/// Formats of a dump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// One file.
-    Archive,
-    /// A directory of files.
-    Dir,
-}
-
-/// How a dump is written.
-#[derive(Debug, Clone, Copy)]
-pub struct WriteOptions {
-    /// The format.
-    pub format: Format,
-    /// The level of gzip, one of [`LEVELS`]; not compressed without.
-    pub gzip: Option<u32>,
-    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
-    pub force: bool,
-    /// Whether the databases of the dump have no other collections, so that files of others that are there go.
-    pub whole: bool,
-}
-
-/// What a dump holds.
-#[derive(Debug, Clone)]
-pub struct Contents {
-    /// The version of the server that it comes from.
-    pub server_version: String,
-    /// The program that writes it.
-    pub tool_version: String,
-    /// The collections, in the order in which they come.
-    pub collections: Vec<Described>,
-    /// Whether it has an oplog, which comes last.
-    pub oplog: bool,
-}
-
-/// A collection of a dump.
-#[derive(Debug, Clone)]
-pub struct Described {
-    /// Its database.
-    pub database: String,
-    /// Its name.
-    pub name: String,
-    /// The name that its documents come under: of a time series, that of its buckets where these have a name.
-    pub data: String,
-    /// What it is.
-    pub kind: CollectionKind,
-    /// The text of its metadata file; nothing where it has none.
-    pub metadata: String,
-}
-
-/// What the names of a collection's files begin with. Users and roles in the dump of their database keep their names, as with mongodump.
-fn stem(name: &str) -> String {
-    if name.starts_with("$admin.") { name.to_owned() } else { escape_collection(name) }
-}
 
 /// A dump being written: its parts one after the other, each begun, given its documents, and ended. One that is dropped leaves nothing.
 #[derive(Debug)]
@@ -119,10 +47,6 @@ pub fn look(destination: &Destination, format: Format, force: bool) -> Result<()
         (Destination::Stdout, Format::Dir) => Err(not_to_stdout()),
         (Destination::Path(path), _) => Place::of(path, format, force)?.prove(),
     }
-}
-
-fn not_to_stdout() -> Error {
-    Error::usage("a directory cannot be written to standard output").hint("use --format archive")
 }
 
 impl Writer {

@@ -9,11 +9,10 @@ use super::{Directory, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::frame;
-use crate::interop::contents::named;
 use crate::interop::foreign;
 use crate::interop::frame_reader::{FrameReader, Waiting, on_thread};
 use crate::interop::input::{self, Input};
-use crate::interop::{Of, Wanted};
+use crate::interop::part::{Of, Wanted, named};
 use crate::names::Namespace;
 
 /// How many files are read at a time: decompressing takes most of a core each.

@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 
-use super::place::{Opened, Unfinished, blocking};
+use super::contents::Contents;
+use super::file::blocking;
+use super::options::{Destination, WriteOptions};
+use super::place::{Opened, Unfinished};
 use super::sink::{Goal, Output, Room};
-use super::{Contents, Destination, WriteOptions};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;

@@ -9,9 +9,11 @@ use std::vec::IntoIter;
 
 use tokio::task::JoinSet;
 
-use super::place::{self, Holds, Unfinished, blocking, failed};
+use super::contents::{Contents, Described, stem};
+use super::file::{self, blocking, failed};
+use super::options::{Destination, WriteOptions, not_to_stdout};
+use super::place::{Holds, Unfinished};
 use super::sink::{Goal, Output, Room, small};
-use super::{Contents, Described, Destination, WriteOptions, not_to_stdout, stem};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
@@ -122,8 +124,8 @@ impl Directory {
         let root = self.root.path().to_owned();
         let databases: Vec<_> = self.databases.iter().map(|database| root.join(database)).collect();
         blocking(move || {
-            databases.iter().try_for_each(|database| place::sync(database))?;
-            place::sync(&root)
+            databases.iter().try_for_each(|database| file::sync(database))?;
+            file::sync(&root)
         })
         .await?;
         Ok(self.written)
@@ -168,7 +170,7 @@ impl Directory {
     async fn create(&self, name: String, namespace: &str) -> Result<Goal> {
         let (path, namespace) = (self.root.path().join(&name), namespace.to_owned());
         blocking(move || {
-            let file = place::try_create(&path).map_err(|e| match e.kind() {
+            let file = file::try_create(&path).map_err(|e| match e.kind() {
                 io::ErrorKind::AlreadyExists => meets(&format!("{name} of {namespace}")).cause(e),
                 _ => failed("create", &path.display(), e),
             })?;

@@ -2,22 +2,19 @@
 
 mod join;
 mod look;
+mod names;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use uuid::Uuid;
-
-pub(super) use self::join::Holds;
 pub(super) use self::look::Place;
 use self::look::Standing;
-use super::Format;
-use crate::error::{Error, ErrorKind, Result};
-
-/// What the name begins with of what is not in its place yet.
-const UNFINISHED: &str = ".bsonvault-export-";
+pub(super) use self::names::Holds;
+use super::file::{create, failed, sync, unfinished};
+use super::options::Format;
+use crate::error::{Error, Result};
 
 /// How often it is tried to remove a directory into which something may come that was under way.
 const REMOVALS: usize = 5;
@@ -129,42 +126,4 @@ impl Drop for Unfinished {
             tracing::warn!("{} could not be removed, and can be deleted: {e}", self.path.display());
         }
     }
-}
-
-/// A new file that nobody else may read.
-fn create(path: &Path) -> Result<File> {
-    try_create(path).map_err(|e| failed("create", &path.display(), e))
-}
-
-/// The same, with the system's own error.
-pub(super) fn try_create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed("write to", &directory.display(), e))
-}
-
-pub(super) fn failed(what: &str, name: &dyn std::fmt::Display, cause: io::Error) -> Error {
-    let error = Error::new(ErrorKind::Storage, format!("cannot {what} {name}: {cause}"));
-    let error = match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            error.hint("make space there, or choose another place with --out")
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            error.hint("let this user write there, or choose another place with --out")
-        }
-        io::ErrorKind::BrokenPipe => error.hint("whoever reads it went away before its end"),
-        _ => error,
-    };
-    error.cause(cause)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a task of an export died").cause(e))?
-}
-
-fn unfinished() -> String {
-    format!("{UNFINISHED}{}", Uuid::new_v4())
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::file::{blocking, failed};
 use super::gzip::Gzip;
-use super::place::{blocking, failed};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,47 +1,13 @@
 //! A dump joined to the one that stands in a directory, file by file: what is replaced is there until what replaces it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::look::{Kind, TOP_FILES, inside, kind, name};
-use super::{failed, sync};
+use super::names::{Holds, TOP_FILES, inside, name};
 use crate::error::Result;
-use crate::interop::write::{Described, stem};
-use crate::names::BUCKETS_PREFIX;
-
-/// What a dump holds, by the names of its files.
-#[derive(Debug, Default)]
-pub(in crate::interop::write) struct Holds {
-    /// The escaped names under which files of its collections may stand, by database.
-    pub(super) databases: BTreeMap<String, BTreeSet<String>>,
-    /// Whether these databases have no other collections.
-    whole: bool,
-}
-
-impl Holds {
-    pub(in crate::interop::write) fn of(collections: &[Described], whole: bool) -> Self {
-        let mut databases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for Described { database, name, .. } in collections {
-            // The documents of a time series come under one or the other, by the server's version; and a collection may have become one.
-            let names = [stem(name), stem(&format!("{BUCKETS_PREFIX}{name}"))];
-            databases.entry(database.clone()).or_default().extend(names);
-        }
-        Self { databases, whole }
-    }
-
-    /// Whether a file of this name, which is not the dump's, is out of date in the directory of a database with these collections.
-    fn replace(&self, collections: &BTreeSet<String>, name: &str) -> bool {
-        match kind(name) {
-            // The one at the top holds for all of them.
-            Kind::Prelude => true,
-            // Users and roles, which begin with `$` as no escaped name does, are no collections.
-            Kind::Collection(stem) => collections.contains(stem) || (self.whole && !stem.starts_with('$')),
-            Kind::Other => false,
-        }
-    }
-}
+use crate::interop::write::file::{failed, sync};
 
 /// Puts the files of a dump over those of the one in `goal`, and removes what is out of date then.
 pub(super) fn join(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
@@ -118,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::format::manifest::CollectionKind;
+    use crate::interop::write::contents::Described;
 
     fn described(name: &str) -> Described {
         let (database, name, data) = ("d".to_owned(), name.to_owned(), name.to_owned());

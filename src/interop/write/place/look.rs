@@ -5,12 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{Holds, UNFINISHED, create, failed, unfinished};
+use super::names::{Holds, Kind, TOP_FILES, inside, kind, name};
 use crate::error::{Error, Result};
-use crate::interop::write::Format;
-
-/// Files at the top of a dump, in the order in which they are put there: what has its `prelude.json` is whole.
-pub(super) const TOP_FILES: [&str; 3] = ["oplog.bson", "prelude.json", "prelude.json.gz"];
+use crate::interop::write::file::{UNFINISHED, create, failed, unfinished};
+use crate::interop::write::options::Format;
 
 /// What the names begin with of what this program leaves in a directory where it was killed.
 const OWN: [&str; 2] = [UNFINISHED, ".bsonvault-dump-"];
@@ -37,17 +35,6 @@ pub(super) enum Standing {
     },
     /// One that is empty, or has a dump in it.
     Directory,
-}
-
-/// What a file in a database's directory is by its name.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind<'a> {
-    /// Documents or metadata of the collection whose escaped name this is.
-    Collection(&'a str),
-    /// What older tools write for a single database.
-    Prelude,
-    /// Not mongodump's.
-    Other,
 }
 
 impl Place {
@@ -115,33 +102,6 @@ impl Place {
         }
         Ok(())
     }
-}
-
-/// What a file is by its name.
-pub(super) fn kind(name: &str) -> Kind<'_> {
-    let plain = name.strip_suffix(".gz").unwrap_or(name);
-    if plain == "prelude.json" {
-        return Kind::Prelude;
-    }
-    let stem = [".metadata.json", ".bson"].iter().find_map(|ending| plain.strip_suffix(ending));
-    // What very old tools wrote, which did not compress.
-    match stem.or_else(|| name.strip_suffix(".bin")).filter(|stem| !stem.is_empty()) {
-        Some(stem) => Kind::Collection(stem),
-        None => Kind::Other,
-    }
-}
-
-/// What is in a directory, in the order of the names.
-pub(super) fn inside(directory: &Path) -> Result<Vec<PathBuf>> {
-    let paths = std::fs::read_dir(directory).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
-    let mut paths: Vec<PathBuf> = paths.map_err(|e| failed("look into", &directory.display(), e))?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// The last part of a path where it is text; nothing otherwise, which is no name of a dump's file.
-pub(super) fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn check_directory(goal: &Path, format: Format, force: bool) -> Result<()> {
@@ -243,28 +203,4 @@ fn prove(directory: &Path) -> Result<()> {
     let probe = directory.join(unfinished());
     drop(create(&probe)?);
     std::fs::remove_file(&probe).map_err(|e| failed("remove", &probe.display(), e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_told_by_mongodumps_names_alone() {
-        for (file, stem) in [
-            ("a.bson", "a"),
-            ("a.bson.gz", "a"),
-            ("a.bin", "a"),
-            ("a.metadata.json", "a"),
-            ("a.metadata.json.gz", "a"),
-            ("a.metadata.json.bson", "a.metadata.json"),
-            ("$admin.system.users.bson", "$admin.system.users"),
-        ] {
-            assert_eq!(kind(file), Kind::Collection(stem), "{file}");
-        }
-        for file in ["", ".bson", ".bin", ".metadata.json.gz", "a", "a.json", "a.gz", "a.bin.gz", "a.bson.zst", "a.bson.gz.gz"] {
-            assert_eq!(kind(file), Kind::Other, "{file}");
-        }
-        assert_eq!((kind("prelude.json"), kind("prelude.json.gz")), (Kind::Prelude, Kind::Prelude));
-    }
 }

@@ -3,10 +3,11 @@
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
 
+use super::catalog::catalog;
 use super::filter::Filter;
 use super::output::{self, Outcome};
-use super::progress::Faces;
-use super::{catalog, named, render, with_progress};
+use super::progress::{Faces, with_progress};
+use super::{named, render};
 use crate::clock;
 use crate::config::{Config, Flags};
 use crate::context::Context;

@@ -2,9 +2,8 @@
 
 use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
-use super::progress::Faces;
+use super::progress::{Faces, with_progress};
 use super::render::plain;
-use super::with_progress;
 use crate::config::Config;
 use crate::context::Context;
 use crate::engine::cleanup::{self, CleanupOptions, CleanupReport};

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::filter::Filter;
 use super::output::{self, Outcome};
-use super::progress::Faces;
-use super::{render, with_progress};
+use super::progress::{Faces, with_progress};
+use super::render;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};

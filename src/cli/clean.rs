@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
+use super::catalog::{catalog, refuse_missing};
 use super::output::{self, Outcome};
-use super::{catalog, refuse_missing, render};
+use super::render;
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;

@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::Map;
 use tempfile::TempDir;
 
+use super::afterwards;
 use super::confirm::{Loss, confirm};
 use super::filter::Filter;
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
-use super::progress::Faces;
+use super::progress::{Faces, with_progress};
 use super::render::{self, plain};
-use super::{afterwards, with_progress};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::import::{

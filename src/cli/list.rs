@@ -4,8 +4,9 @@ use std::io::IsTerminal as _;
 
 use serde_json::{Value, json};
 
+use super::catalog::{catalog, refuse_missing};
 use super::output::{self, Outcome};
-use super::{catalog, refuse_missing, render};
+use super::render;
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;

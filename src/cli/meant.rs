@@ -5,10 +5,9 @@ mod verbs;
 
 use std::ffi::OsString;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
-use clap::{Command, CommandFactory as _};
 
-use super::CommandLine;
 use crate::error::Error;
 use crate::names::nearest;
 
@@ -20,11 +19,11 @@ pub(super) fn is_uri(text: &str) -> bool {
     SCHEMES.iter().any(|scheme| text.trim_start().to_ascii_lowercase().starts_with(scheme))
 }
 
-/// The error of a verb or a flag that is not there, with what was probably meant. None if something else is wrong.
-pub(super) fn unknown(error: &clap::Error, args: &[OsString]) -> Option<Error> {
+/// The error of a verb or a flag that is not there in this command, with what was probably meant. None if something else is wrong.
+pub(super) fn unknown(error: &clap::Error, args: &[OsString], command: &Command) -> Option<Error> {
     match error.kind() {
-        ClapKind::InvalidSubcommand => Some(verb(text(error, ContextKind::InvalidSubcommand)?)),
-        ClapKind::UnknownArgument => Some(argument(text(error, ContextKind::InvalidArg)?, args)),
+        ClapKind::InvalidSubcommand => Some(verb(text(error, ContextKind::InvalidSubcommand)?, command)),
+        ClapKind::UnknownArgument => Some(argument(text(error, ContextKind::InvalidArg)?, args, command)),
         _ => None,
     }
 }
@@ -36,12 +35,11 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-fn verb(asked: &str) -> Error {
+fn verb(asked: &str, command: &Command) -> Error {
     if is_uri(asked) {
         return Error::usage("a connection string stands in place of a verb")
             .hint("begin with a verb, such as `bsonvault backup --source URI`; `bsonvault --help` lists the verbs");
     }
-    let command = CommandLine::command();
     let known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     let hint = match (verbs::meant(asked), nearest(asked, known.iter().copied())) {
         (Some(meant), _) => meant.to_owned(),
@@ -51,10 +49,9 @@ fn verb(asked: &str) -> Error {
     Error::usage(format!("unrecognized subcommand '{asked}'")).hint(hint)
 }
 
-fn argument(asked: &str, args: &[OsString]) -> Error {
-    let command = CommandLine::command();
+fn argument(asked: &str, args: &[OsString], command: &Command) -> Error {
     let given: Vec<&str> = args.iter().skip(1).filter_map(|arg| arg.to_str()).collect();
-    let Some(verb) = verb_of(&given, &command) else {
+    let Some(verb) = verb_of(&given, command) else {
         let hint = match flags::before_a_verb(asked) {
             Some(hint) => hint.to_owned(),
             None => "flags other than --json and --path come after the verb; `bsonvault --help` lists the verbs".to_owned(),
@@ -128,14 +125,15 @@ fn plain(flag: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
+    use super::super::CommandLine;
     use super::*;
 
     fn told(line: &str) -> (String, String) {
         let args: Vec<OsString> = std::iter::once("bsonvault").chain(line.split(' ')).map(OsString::from).collect();
         let error = CommandLine::try_parse_from(&args).unwrap_err();
-        let told = unknown(&error, &args).unwrap_or_else(|| panic!("{line}: {error}"));
+        let told = unknown(&error, &args, &CommandLine::command()).unwrap_or_else(|| panic!("{line}: {error}"));
         (told.to_string(), told.hint_text().unwrap_or_default().to_owned())
     }
 

@@ -3,6 +3,7 @@
 pub mod adopt;
 mod afterwards;
 pub mod backup;
+mod catalog;
 pub mod check;
 pub mod clean;
 mod confirm;
@@ -30,15 +31,13 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::Repository;
-use crate::repository::catalog::Catalog;
 use output::Outcome;
 
 const AFTER_HELP: &str = "\
@@ -123,7 +122,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Co
             return output::finish(Ok(Outcome::done(text, serde_json::Map::new())), false);
         }
         let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-        if let Some(unknown) = meant::unknown(&error, &args) {
+        if let Some(unknown) = meant::unknown(&error, &args, &CommandLine::command()) {
             return output::finish(Err(unknown), json);
         }
         let text = without_uris(error.render().to_string(), &args);
@@ -270,29 +269,6 @@ fn load(flags: &Flags) -> Result<Config> {
 fn working_directory() -> Result<PathBuf> {
     std::env::current_dir()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))
-}
-
-/// The catalog of the configured path.
-fn catalog(config: &Config, cx: &Context) -> Result<Catalog> {
-    Ok(Catalog::new(Repository::open(&config.path)?, &cx.cpu).within(config.tuning.memory_bytes))
-}
-
-/// Refuses a path that is not there: it is likely a slip, and nothing would be found in it.
-async fn refuse_missing(catalog: &Catalog) -> Result<()> {
-    if catalog.repository().objects().exists().await {
-        return Ok(());
-    }
-    let location = catalog.repository().location();
-    Err(Error::new(ErrorKind::NotFound, format!("backup path {location} does not exist"))
-        .hint("set BACKUP_PATH or --path to the directory that holds the backups; `bsonvault backup` makes it"))
-}
-
-/// Runs what reports progress, and shows it meanwhile.
-async fn with_progress<T>(faces: progress::Faces, cx: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let shown = progress::Shown::start(cx.progress.clone(), faces);
-    let done = work.await;
-    shown.end().await;
-    done
 }
 
 /// The first Ctrl-C, SIGTERM or SIGHUP stops the work in order, the second Ctrl-C or SIGTERM at once. A terminal that goes may send

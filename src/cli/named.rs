@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{catalog, meant, output, render};
+use super::catalog::catalog;
+use super::{meant, output, render};
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;

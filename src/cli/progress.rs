@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::render::plain;
+use crate::context::Context;
 use crate::context::progress::{ItemView, Progress, View};
+use crate::error::Result;
 
 /// How often bars are drawn.
 const DRAW: Duration = Duration::from_millis(200);
@@ -281,6 +283,14 @@ impl Meter {
             .flatten();
         Rate { documents, bytes: bytes_rate, left }
     }
+}
+
+/// Runs what reports progress, and shows it meanwhile.
+pub(super) async fn with_progress<T>(faces: Faces, cx: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let shown = Shown::start(cx.progress.clone(), faces);
+    let done = work.await;
+    shown.end().await;
+    done
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 
 mod deployment;
 mod password;
+mod refusal;
 mod secrets;
 mod taken;
 
 pub use deployment::Deployment;
-pub(in crate::cli) use deployment::positional;
+pub(in crate::cli) use deployment::{given, positional};
+pub(in crate::cli) use refusal::{Refusal, refuse};
 
 use super::output;
 use crate::error::{Error, Result};
@@ -16,20 +18,6 @@ use crate::names::{Namespace, NamespacePattern};
 
 /// The deployment where nothing says otherwise, as with MongoDB's tools.
 pub(super) const DEFAULT_URI: &str = "mongodb://localhost:27017";
-
-/// A flag that is known and refused: its name, why, and what to do instead.
-pub(super) struct Refusal(pub(super) &'static str, pub(super) &'static str, pub(super) &'static str);
-
-/// Refuses the first of these that was given.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
-pub(super) fn refuse(flags: &[(bool, Refusal)]) -> Result<()> {
-    match flags.iter().find(|(given, _)| *given) {
-        None => Ok(()),
-        Some((_, Refusal(flag, why, instead))) => Err(Error::usage(format!("{flag} is refused: {why}")).hint(*instead)),
-    }
-}
 
 /// Says once which of the flags that were given change nothing.
 pub(super) fn tell_without_effect(deployment: &Deployment, others: &[(&'static str, bool)]) {
@@ -52,11 +40,6 @@ pub(super) fn database<'a>(asked: Option<&'a str>, uri: &'a MongoUri) -> Result<
         }
         (asked, in_path) => Ok(asked.or(in_path)),
     }
-}
-
-/// A value that says something: scripts give empty ones for what they leave out.
-pub(super) fn given(value: Option<&str>) -> Option<&str> {
-    value.filter(|value| !value.is_empty())
 }
 
 /// The patterns of collections of this database: of these names, and of names that begin so.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Args;
+use super::args::Args;
 use crate::engine::export::Destination;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -2,7 +2,7 @@
 
 use bson::RawDocumentBuf;
 
-use super::Args;
+use super::args::Args;
 use crate::cli::tools::given;
 use crate::engine::backup::Documents;
 use crate::error::{Error, Result};

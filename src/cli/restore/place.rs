@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::Args;
+use super::args::Args;
 use crate::cli::tools::{self, given};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::ArgAction;
 
 use super::secrets::{self, Secrets};
-use super::{given, password, taken};
+use super::{password, taken};
 use crate::error::{Error, Result};
 use crate::mongo::MongoUri;
 use crate::mongo::uri::amend::{self, Addition, Amendment, When};
@@ -270,4 +270,9 @@ pub(in crate::cli) fn positional(arguments: &[String]) -> Result<(Option<&str>, 
         [uri] => Ok((Some(uri), others)),
         _ => Err(Error::usage("two connection strings were given").hint("give only one of them")),
     }
+}
+
+/// A value that says something: scripts give empty ones for what they leave out.
+pub(in crate::cli) fn given(value: Option<&str>) -> Option<&str> {
+    value.filter(|value| !value.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Flags of MongoDB's tools that are about how those work inside: taken and said, or refused by name.
 
-use super::Refusal;
+use super::refusal::{Refusal, refuse};
 use crate::error::Result;
 
 /// Of both tools.
@@ -56,7 +56,7 @@ impl Common {
         const START: &str = "start the server, and name it with --uri";
         const LOGIN: &str = "this way to log in is not supported";
         const OTHER: &str = "log in with SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509 or PLAIN";
-        super::refuse(&[
+        refuse(&[
             (
                 self.ssl_crl_file.is_some(),
                 Refusal(

@@ -45,7 +45,8 @@ pub struct Tuning {
     pub max_bits: Option<u64>,
     /// Whether cursors pause while the source answers later than it did.
     pub polite: bool,
-    /// The bytes that all buffers together may take.
+    /// The bytes that its buffers together may take. All operations at the same time have those of the
+    /// [`Context`](crate::context::Context::memory).
     pub memory_bytes: u64,
 }
 

@@ -382,7 +382,7 @@ mod tests {
 
         #[test]
         fn operations_together_keep_within_the_whole(
-            sizes in prop::collection::vec(prop::collection::vec(prop::collection::vec(0_u64..130, 1..30), 1..5), 2..4),
+            sizes in prop::collection::vec(prop::collection::vec(prop::collection::vec(1_u64..130, 1..30), 1..5), 2..4),
             limits in prop::collection::vec(1_u64..120, 4),
         ) {
             work(100, limits.into_iter().zip(sizes).collect());

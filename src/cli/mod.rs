@@ -108,12 +108,39 @@ pub enum Verb {
     Token(token::Args),
 }
 
+/// All that the program does: reads the command line and the settings, starts logs and the runtime, runs the verb, and gives the exit
+/// code.
+///
+/// It is here and not in the binary because the code of a future is made by the crate that drives it: in the binary, all of this
+/// crate would be compiled once more.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // How logs are written is a setting: until all of them are read there is nothing to log, and errors are told by themselves.
+    match parse(args.into_iter().collect()).and_then(prepare) {
+        Ok(ready) => drive(ready),
+        Err(code) => code,
+    }
+}
+
+fn drive(ready: Ready) -> ExitCode {
+    ready.start_logs();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let error = Error::new(ErrorKind::Internal, format!("cannot start the runtime: {e}")).cause(e);
+            return output::finish(Err(error), ready.json());
+        }
+    };
+    let code = runtime.block_on(run(ready));
+    // What may still be under way after an interruption is a blocking call; it is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
 /// Reads the command line. What it cannot be, and help and version, are answered here; the exit code is given then.
 ///
 /// # Errors
 /// The exit code, once everything there is to say has been said.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> std::result::Result<CommandLine, ExitCode> {
-    let args: Vec<OsString> = args.into_iter().collect();
+fn parse(args: Vec<OsString>) -> std::result::Result<CommandLine, ExitCode> {
     CommandLine::try_parse_from(&args).map_err(|error| {
         if !error.use_stderr() {
             // Help and version were asked for.
@@ -146,7 +173,7 @@ fn without_uris(text: String, args: &[OsString]) -> String {
 }
 
 /// What was asked for, and the settings that it is done with.
-pub struct Ready {
+struct Ready {
     command_line: CommandLine,
     config: Config,
 }
@@ -155,7 +182,7 @@ pub struct Ready {
 ///
 /// # Errors
 /// The exit code, once the error has been told.
-pub fn prepare(command_line: CommandLine) -> std::result::Result<Ready, ExitCode> {
+fn prepare(command_line: CommandLine) -> std::result::Result<Ready, ExitCode> {
     let flags = command_line.verb.flags().map(|flags| Flags { path: command_line.path.clone(), ..flags });
     match flags.and_then(|flags| load(&flags)) {
         Ok(config) => Ok(Ready { command_line, config }),
@@ -166,18 +193,18 @@ pub fn prepare(command_line: CommandLine) -> std::result::Result<Ready, ExitCode
 impl Ready {
     /// Whether one JSON object is asked for.
     #[must_use]
-    pub fn json(&self) -> bool {
+    fn json(&self) -> bool {
         self.command_line.json
     }
 
     /// Starts logs as they are configured, once in a process.
-    pub fn start_logs(&self) {
+    fn start_logs(&self) {
         logs::start(self.config.log_format, self.command_line.verb.logged());
     }
 }
 
 /// Runs the verb, writes what came of it, and gives the exit code.
-pub async fn run(ready: Ready) -> ExitCode {
+async fn run(ready: Ready) -> ExitCode {
     let json = ready.json();
     let cx = Context::default().with_memory(ready.config.tuning.memory_bytes);
     let ended = match watch_signals(cx.cancel.clone()) {

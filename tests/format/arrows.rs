@@ -30,7 +30,7 @@ const ONLY: [(&str, &[&str]); 25] = [
     ("sha2", &["format/digest.rs", "service/webhook.rs"]),
     ("object_store", &["repository/backend/local"]),
     ("rustix::fs", &["repository/backend/local"]),
-    ("clap", &["cli/", "main.rs"]),
+    ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("figment", &["config"]),
     ("rocket", &["api/"]),

@@ -71,7 +71,7 @@ impl Compressor {
     /// A compressor.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where zstd cannot be set up.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd cannot be set up.
     pub fn new(how: Compression) -> Result<Self> {
         let mut inner = ZstdCompressor::new(how.level).map_err(|e| internal("cannot set up zstd", e))?;
         let long = how.long_distance_parameters();
@@ -100,7 +100,7 @@ impl Compressor {
     /// One frame that holds `documents`.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where zstd fails, which it does only without memory.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd fails, which it does only without memory.
     pub fn compress(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
         let Some(columns) = &mut self.columns else { return self.compress_whole(documents) };
         let frame = columns.encode(documents)?;
@@ -225,7 +225,7 @@ impl Decompressor {
     /// A decompressor.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where zstd cannot be set up.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd cannot be set up.
     pub fn new() -> Result<Self> {
         let inner = ZstdDecompressor::new().map_err(|e| internal("cannot set up zstd", e))?;
         Ok(Self { inner, columns: None })
@@ -245,7 +245,7 @@ impl Decompressor {
     /// holds; the frame's own header must agree.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
     pub fn decompress_into(&mut self, frame: &[u8], raw_length: usize, documents: &mut Vec<u8>) -> Result<()> {
         let in_columns = columns::is_one(frame);
         let claimed = if in_columns {

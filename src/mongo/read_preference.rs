@@ -67,7 +67,7 @@ impl ReadPreference {
     /// `{mode: "nearest", tagSets: [{dc: "east"}], maxStalenessSeconds: 120}`; its names need no quotes.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`].
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         let written = if text.starts_with('{') {
@@ -90,7 +90,7 @@ impl ReadPreference {
     /// That of a connection string, if it has one.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`].
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
     pub(super) fn of(criteria: Option<SelectionCriteria>) -> Result<Option<Self>> {
         let Some(SelectionCriteria::ReadPreference(criteria)) = criteria else { return Ok(None) };
         let (mode, options) = match criteria {

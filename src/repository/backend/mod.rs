@@ -1,7 +1,7 @@
 //! Keys and bytes: where backups are kept. A key is a path of `/`-separated parts below the place of its objects.
 //!
 //! [`Backend`] is what any store has to be able to do, [`Objects`] what the rest of the program uses of one. There are two
-//! backends: [a directory of this machine](local), and [memory](memory). `tests/format/backends.rs` holds for every one.
+//! backends: a directory of this machine, and memory. `tests/format/backends.rs` holds for every one.
 
 mod local;
 mod memory;

@@ -38,7 +38,7 @@ async fn slow_down(server: &Server, milliseconds: i32) {
 
 fn directories(cli: &Cli) -> Vec<PathBuf> {
     let Ok(found) = std::fs::read_dir(cli.dir().join("backups")) else { return Vec::new() };
-    found.map(|e| e.unwrap().path()).collect()
+    found.map(|e| e.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
 /// What this one says of itself, once it has decided to go on.

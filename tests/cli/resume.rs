@@ -27,7 +27,7 @@ async fn fill_steady(server: &Server, database: &str) {
 
 /// The one directory of the backups' path.
 fn directory(cli: &Cli) -> Option<PathBuf> {
-    std::fs::read_dir(cli.dir().join("backups")).ok()?.map(|e| e.unwrap().path()).next()
+    std::fs::read_dir(cli.dir().join("backups")).ok()?.map(|e| e.unwrap().path()).find(|path| path.is_dir())
 }
 
 /// What the journal says is durable: keys of segments of collections.

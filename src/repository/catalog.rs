@@ -190,7 +190,7 @@ impl Catalog {
             let store = self.repository.place(&name);
             let is_there = store.exists().await;
             if is_there {
-                self.repository.config().await?;
+                self.repository.refuse_later().await?;
             }
             if is_there || Objects::there(name_or_path).await? != There::Place {
                 return Ok((store.resolved().await?, self.repository.location()));
@@ -261,7 +261,7 @@ impl Catalog {
         let look = async move {
             let names = repository.objects().prefixes().await?;
             // What a later layout keeps there is not to be taken for something else.
-            repository.config().await?;
+            repository.refuse_later().await?;
             Ok(names)
         };
         self.looks.at(&self.repository.location(), 0, look).await?

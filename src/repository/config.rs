@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The newest layout of a repository that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// What to do about one that cannot be read.
+const MOVE_AWAY: &str = "move it away: the backups are read without it, and the next backup writes it anew";
+
 /// The largest that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
@@ -42,10 +45,7 @@ impl RepositoryConfig {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let unreadable = |e: serde_json::Error| {
-            Error::damaged(format!("{REPOSITORY} cannot be read: {e}"))
-                .hint("move it away: the backups are read without it, and the next backup writes it anew")
-        };
+        let unreadable = |e: serde_json::Error| Error::damaged(format!("{REPOSITORY} cannot be read: {e}")).hint(MOVE_AWAY);
         let Version { format_version } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if format_version > FORMAT_VERSION {
             return Err(Error::new(
@@ -59,14 +59,14 @@ impl RepositoryConfig {
 }
 
 impl Repository {
-    /// What `repository.json` says; nothing where there is none.
+    /// What `repository.json` says. Who writes to a repository asks for it first. Nothing where there is none.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] for a later layout than this program knows; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn config(&self) -> Result<Option<RepositoryConfig>> {
         let read = async {
             match self.objects.size(REPOSITORY).await {
-                Ok(size) if size > LIMIT => Err(Error::damaged(format!("{REPOSITORY} is too large to be one"))),
+                Ok(size) if size > LIMIT => Err(Error::damaged(format!("{REPOSITORY} is too large to be one")).hint(MOVE_AWAY)),
                 Ok(_) => RepositoryConfig::from_bytes(&self.objects.get(REPOSITORY).await?).map(Some),
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(e),
@@ -75,7 +75,22 @@ impl Repository {
         read.await.map_err(|e: Error| e.context(format!("repository {}", self.location())))
     }
 
-    /// The same, and writes `repository.json` where there is none. Of several that do so at a time one is first, and all get what it wrote.
+    /// Refuses to read a repository of a later layout. One whose `repository.json` cannot be read is no reason not to bring back a
+    /// backup that is whole: that is said in the log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`].
+    pub async fn refuse_later(&self) -> Result<()> {
+        match self.config().await {
+            Err(e) if e.kind() != ErrorKind::Refused => {
+                tracing::warn!("{e}; the backups are read all the same");
+                Ok(())
+            }
+            config => config.map(|_| ()),
+        }
+    }
+
+    /// As [`config`](Self::config), and writes `repository.json` where there is none. Of several that do so at a time one is first, and all get what it wrote.
     ///
     /// # Errors
     /// As for [`config`](Self::config).
@@ -89,7 +104,10 @@ impl Repository {
         bytes.push(b'\n');
         match self.objects.put_if_absent(REPOSITORY, Bytes::from(bytes)).await? {
             true => Ok(config),
-            false => Ok(self.config().await?.unwrap_or(config)),
+            false => self.config().await?.ok_or_else(|| {
+                Error::damaged(format!("repository {}: what is called {REPOSITORY} is something else", self.location()))
+                    .hint(MOVE_AWAY)
+            }),
         }
     }
 }

@@ -260,6 +260,24 @@ async fn all_that_read_a_backup_take_the_same_for_damage_and_wait_for_none_of_it
 }
 
 #[tokio::test]
+async fn whatever_stands_in_place_of_repository_json_backups_are_read_and_none_is_written() {
+    for what in [&OTHERS[..], &["garbage"]].concat() {
+        let (directory, _) = copied().await;
+        let place = directory.path().join("repository.json");
+        std::fs::write(&place, "{").unwrap();
+        if what != "garbage" {
+            put_instead(what, &place);
+        }
+        let catalog = catalog(directory.path());
+        assert_eq!(in_time(catalog.list(clock::now())).await.unwrap().len(), 1, "{what}");
+        in_time(catalog.find(NAME)).await.unwrap();
+        let error = in_time(catalog.repository().identify()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: {error}");
+        assert!(error.to_string().contains("repository.json"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_and_hides_no_other() {
     let reader = key::reader(uuid::Uuid::nil());
     for key in [key::MANIFEST, key::PROGRESS, key::CHECKS, &reader, &key::checkpoint(0)] {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
 use super::insert::Inserter;
-use super::record::Staged;
+use super::step::Staged;
 use super::{Attempts, CollectionSpec, Target};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,12 +58,7 @@ async fn read<F: Future<Output = Result<()>>>(
     let database = target.connection.database(&from.database);
     let mut find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
     // What is gone reads as empty where nothing says what is meant.
-    if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
-        find.append(
-            cstr!("collectionUUID"),
-            bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.into_bytes().to_vec() },
-        );
-    }
+    target.name_uuid(&mut find, uuid);
     let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
         Ok(cursor) => cursor,
         Err(e) => return Ok(Err(e)),

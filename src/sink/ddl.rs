@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
 use super::{Attempts, Problem, Target, write_concern_error};
@@ -85,8 +86,7 @@ pub(super) async fn create(target: &Target, namespace: &Namespace, options: &Raw
             },
             // An attempt whose reply was lost made it, or an application did. It goes, as long as patience lasts.
             Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
-                let again = Problem { index: 0, code: code::HOST_UNREACHABLE, message: e.to_string() };
-                attempts.again_after(again).await?;
+                attempts.again_after(in_between(&e)).await?;
                 drop(target, namespace).await?;
             }
             Err(e) => attempts.again(e).await?,
@@ -116,4 +116,24 @@ pub(super) async fn modify(target: &Target, what: &str, namespace: &Namespace, f
     }
     command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
     target.run(what, &namespace.database, command.raw()?).await.map(|_| ())
+}
+
+/// Whether something came in between that may be gone, or be settled, the next time.
+pub(super) fn is_in_between(error: &DriverError) -> bool {
+    matches!(
+        code_of(error),
+        Some(
+            code::NAMESPACE_NOT_FOUND
+                | code::NAMESPACE_EXISTS
+                | code::COMMAND_NOT_SUPPORTED_ON_VIEW
+                | code::BACKGROUND_OPERATION_IN_PROGRESS
+                | code::CONFLICTING_OPERATION_IN_PROGRESS
+                | code::COLLECTION_UUID_MISMATCH
+        )
+    )
+}
+
+/// The same as a problem after which it is tried again.
+pub(super) fn in_between(error: &DriverError) -> Problem {
+    Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
 }

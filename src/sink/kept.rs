@@ -11,15 +11,13 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::ddl::{self, Standing};
 use super::holdings::Holdings;
-use super::publish::{in_between, is_in_between};
 use super::record::find;
-use super::{Attempts, MAJORITY_LIMIT, Target, series, write_concern_error, write_errors};
+use super::step::Keep;
+use super::{MAJORITY_LIMIT, Target, write_errors};
 use crate::error::{ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::mongo::catalog::{self, ListedCollection};
-use crate::mongo::command;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 
@@ -28,21 +26,6 @@ const SHORTEST_LIMIT: usize = 120;
 
 /// What a kept view, or a name under which nothing stood, is recorded as beside `collection` and `timeseries`.
 const NOTHING: &str = "nothing";
-
-/// Where a step keeps what it replaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    /// The import.
-    pub id: String,
-    /// The database that has its record.
-    pub home: String,
-    /// Which of its namespaces.
-    pub number: i64,
-    /// The name that it gets.
-    pub place: Namespace,
-    /// What the import puts in its place.
-    pub imported: Content,
-}
 
 /// What an import kept of one namespace.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,71 +177,9 @@ pub(super) async fn remember(
     put(target, &keep.home, id_of(keep), rawdoc! { "$set": fields(&kept) }).await
 }
 
-/// Moves what stands under a name aside, so that the name is free. False where something else came under the name meanwhile, by a newer listing.
-pub(super) async fn set_aside(
-    target: &Target,
-    namespace: &Namespace,
-    there: &ListedCollection,
-    standing: &Standing,
-    keep: &Keep,
-    new: Option<Uuid>,
-) -> Result<bool> {
-    let identity = standing.identity(there);
-    let mut place = keep.place.clone();
-    if standing.get(&place.collection).is_some() && !is_the_kept(target, keep, identity).await? {
-        // The kept one has left already: this came under its name in the moment before the new one does. It is kept, too.
-        let others = (1..).map(|n| Namespace::new(&*place.database, format!("{}.{n}", keep.place.collection)));
-        place = others.into_iter().find(|other| standing.get(&other.collection).is_none()).unwrap_or(place);
-    } else {
-        let is_half_moved = there.kind == "timeseries" && identity.is_none();
-        if !is_half_moved {
-            remember(target, namespace, there, identity, keep, new).await?;
-        }
-    }
-    match there.kind.as_str() {
-        "view" => ddl::drop(target, namespace).await.map(|()| true),
-        "timeseries" => series::set_aside(target, namespace, &place, &there.options, standing).await.map(|()| true),
-        _ => rename(target, namespace, &place, there.uuid).await,
-    }
-}
-
-/// Renames a collection to a free name. False where it is not what stands there any more.
-async fn rename(target: &Target, from: &Namespace, to: &Namespace, uuid: Option<Uuid>) -> Result<bool> {
-    let what = format!("keeping {from} as {to}");
-    let mut attempts = Attempts::new(target, &what);
-    let mut rename =
-        rawdoc! { "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": false, "writeConcern": { "w": 1 } };
-    if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
-        rename.append(cstr!("collectionUUID"), Binary { subtype: BinarySubtype::Uuid, bytes: uuid.into_bytes().to_vec() });
-    }
-    loop {
-        match target.try_run("admin", rename.clone(), Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None => return Ok(true),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
-            Err(e) if is_in_between(crate::mongo::failure::code_of(&e)) => attempts.again_after(in_between(&e)).await?,
-            Err(e) => attempts.again(e).await?,
-        }
-        // Whether it was done is told by what stands there.
-        let standing = Standing::of(target, &from.database).await?;
-        if standing.get(&to.collection).is_some_and(|c| c.uuid == uuid) {
-            return Ok(true);
-        }
-        if standing.get(&from.collection).is_none_or(|c| c.uuid != uuid) {
-            return Ok(false);
-        }
-    }
-}
-
 /// Whether something of this identity is what was written down: it is being moved then.
-async fn is_the_kept(target: &Target, keep: &Keep, identity: Option<Uuid>) -> Result<bool> {
-    let found = find(
-        target,
-        &keep.home,
-        rawdoc! { "_id": id_of(keep).get_document("_id").map(RawDocument::to_owned).unwrap_or_default() },
-    )
-    .await?;
+pub(super) async fn is_written_down(target: &Target, keep: &Keep, identity: Option<Uuid>) -> Result<bool> {
+    let found = find(target, &keep.home, id_of(keep)).await?;
     let written = found.first().and_then(|document| read(document)).and_then(|kept| kept.uuid);
     // One that is half moved has no identity of its own any more.
     Ok(identity.is_none() || written == identity)

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::step::Step;
 use super::{MAJORITY_LIMIT, Target, record, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::{code, code_of};
@@ -219,7 +220,7 @@ impl Lease {
             formers.extend(found.into_iter().chain(ids.into_iter().map(|id| Former { id, home: home.clone() })));
             for former in formers.iter().filter(|former| seen.insert((*former).clone())) {
                 let steps = record::read(target, &former.home, &former.id).await?.unwrap_or_default();
-                for database in steps.iter().map(record::Step::database).chain(steps.first().map(|_| former.home.as_str())) {
+                for database in steps.iter().map(Step::database).chain(steps.first().map(|_| former.home.as_str())) {
                     if !wanted.iter().any(|w| w == database) && self.asks.iter().all(|a| a.database != database) {
                         wanted.push_back(database.to_owned());
                     }

@@ -5,16 +5,15 @@ mod kept;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bson::rawdoc;
 
-use self::kept::Keeper;
+use self::kept::{Keeper, standing};
 use super::ddl::{self, Standing};
-use super::insert::{Inserter, Repeats, keeps_empty_timestamps};
-use super::publish::in_the_way;
-use super::record::Staged;
+use super::insert::{Repeats, keeps_empty_timestamps};
+use super::step::{Staged, in_the_way};
 use super::{Attempts, CollectionSpec, Target, check, copy, write_concern_error, write_errors};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,12 +131,6 @@ async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u6
     })
     .await?;
     Ok(all.saturating_sub(added.into_inner()))
-}
-
-/// What inserts into a collection that stands there.
-fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
-    let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
-    Inserter::new(target.clone(), Arc::new(spec))
 }
 
 async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Batches to MongoDB: what stands in the target is dropped, collections are created with their raw options, filled with raw
 //! documents, read back and proven, and given their indexes.
 
+mod aside;
 pub mod check;
 mod collection_spec;
 mod copy;
@@ -24,14 +25,17 @@ mod series;
 pub(crate) mod settle;
 mod specification;
 pub mod staging;
+mod step;
 pub mod users;
 
 use std::time::Duration;
 
 use bson::oid::ObjectId;
+use bson::raw::cstr;
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use collection_spec::{Alterations, CollectionSpec, Index};
 pub use ddl::Standing;
@@ -101,6 +105,13 @@ impl Target {
     /// [`ErrorKind::Interrupted`].
     pub async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         self.stop.run_until_cancelled(future).await.ok_or_else(Error::interrupted)
+    }
+
+    /// Names in a command which collection it means, where that is known and the servers check it.
+    fn name_uuid(&self, command: &mut RawDocumentBuf, uuid: Option<Uuid>) {
+        if let (true, Some(uuid)) = (self.checks_uuids, uuid) {
+            command.append(cstr!("collectionUUID"), bson::Binary::from(bson::Uuid::from_bytes(uuid.into_bytes())));
+        }
     }
 
     /// The reply of a command that takes no longer than `limit`; a write concern that was not met is an error of the server's.

@@ -8,20 +8,18 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bson::raw::cstr;
-use bson::{RawDocumentBuf, rawdoc};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::ddl::{self, Standing};
-pub use super::kept::Keep;
 use super::lease::Former;
 use super::merge::{Merging, PassedOver};
-pub use super::record::{Staged, Step};
-use super::{Attempts, Problem, Target, kept, merge, record, series, write_concern_error};
+use super::step::in_the_way;
+pub use super::step::{Keep, Staged, Step};
+use super::{Attempts, Target, aside, kept, merge, record, series, write_concern_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
-use crate::mongo::failure::{code, code_of, is_passing};
 use crate::names::{KEPT_PREFIX, Namespace, STAGING_PREFIX};
 
 /// Renames at a time.
@@ -152,44 +150,6 @@ pub fn sum_up(given_up: Vec<Error>) -> Option<Error> {
     )))
 }
 
-impl Step {
-    /// What it puts in place, or drops.
-    #[must_use]
-    pub fn name(&self) -> &Namespace {
-        match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to,
-            Self::View { to, .. } => to,
-            Self::Drop { namespace, .. } => namespace,
-            Self::Remember { record, .. } | Self::Forget { record, .. } => record,
-        }
-    }
-
-    fn staged(&self) -> Option<&Staged> {
-        match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => Some(staged),
-            Self::View { .. } | Self::Drop { .. } | Self::Remember { .. } | Self::Forget { .. } => None,
-        }
-    }
-
-    /// Whether this error means that the step can never be done, and that nothing is lost by giving it up: what stood there stands. Else everything
-    /// that comes after would wait for it for ever.
-    fn can_be_given_up_after(&self, error: &Error) -> bool {
-        match self {
-            Self::Swap(_) => error.kind() == ErrorKind::Refused,
-            Self::Merge(_) | Self::Add(_) | Self::View { .. } => {
-                matches!(error.kind(), ErrorKind::Refused | ErrorKind::Server) && !is_passing(error)
-            }
-            Self::Series { .. } | Self::Drop { .. } | Self::Remember { .. } | Self::Forget { .. } => false,
-        }
-    }
-}
-
-impl Staged {
-    fn is_staged_as(&self, name: &str) -> bool {
-        name == self.place.collection || name == self.place.buckets().collection
-    }
-}
-
 /// What stands in the databases of these steps.
 async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str, Standing>> {
     let mut standing = BTreeMap::new();
@@ -217,7 +177,7 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> R
             // Each apart: together they are more than a thread's stack takes without optimization.
             let done = match step {
                 Step::Swap(staged) => Box::pin(swap(target, staged, standing)).await,
-                Step::Series { staged, options } => Box::pin(series::publish(target, staged, options)).await,
+                Step::Series { staged, options } => Box::pin(publish_series(target, staged, options)).await,
                 Step::Merge(staged) => Box::pin(merge::publish(target, staged, Merging::Replace)).await,
                 Step::Add(staged) => Box::pin(merge::publish(target, staged, Merging::Keep(passed_over))).await,
                 Step::Drop { namespace, uuid, keep } => Box::pin(prune(target, namespace, *uuid, keep.as_ref())).await,
@@ -299,7 +259,7 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
         }
         match (&staged.keep, there) {
             (Some(keep), Some(there)) => {
-                is_free = kept::set_aside(target, &staged.to, there, &standing, keep, Some(staged.uuid)).await?;
+                is_free = aside::set_aside(target, &staged.to, there, &standing, keep, Some(staged.uuid)).await?;
                 if !is_free {
                     standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
                 }
@@ -323,19 +283,14 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
         let mut rename = rawdoc! {
             "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": staged.replaces && staged.keep.is_none(), "writeConcern": { "w": 1 },
         };
-        if let (true, Some(uuid)) = (target.checks_uuids, uuid) {
-            rename.append(
-                cstr!("collectionUUID"),
-                bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.into_bytes().to_vec() },
-            );
-        }
+        target.name_uuid(&mut rename, uuid);
         match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
             Ok(reply) => match write_concern_error(&reply) {
                 None if leaves.is_some() => {}
                 None => return Ok(()),
                 Some(problem) => attempts.again_after(problem).await?,
             },
-            Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
+            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
             Err(e) => {
                 let named = |e: Error| e.reworded(&staged.place.to_string(), &staged.to.to_string());
                 attempts.again(e).await.map_err(named)?;
@@ -347,31 +302,15 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
     }
 }
 
-pub(super) fn in_the_way(name: &Namespace, kind: &str) -> Error {
-    Error::new(
-        ErrorKind::Refused,
-        format!("{name} was not imported: a {kind} was made under its name meanwhile, and it was left as it is"),
-    )
-    .hint("import it under another name (--rename), or choose another --mode")
-}
-
-/// Whether something came in between that may be gone, or be settled, the next time.
-pub(super) fn is_in_between(code: Option<i32>) -> bool {
-    matches!(
-        code,
-        Some(
-            code::NAMESPACE_NOT_FOUND
-                | code::NAMESPACE_EXISTS
-                | code::COMMAND_NOT_SUPPORTED_ON_VIEW
-                | code::BACKGROUND_OPERATION_IN_PROGRESS
-                | code::CONFLICTING_OPERATION_IN_PROGRESS
-                | code::COLLECTION_UUID_MISMATCH
-        )
-    )
-}
-
-pub(super) fn in_between(error: &mongodb::error::Error) -> Problem {
-    Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
+/// Brings a staged time series to its place. What stands there is moved aside before that, where it is to be kept.
+async fn publish_series(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
+    while let Some(standing) = series::publish(target, staged, options).await? {
+        if let (Some(keep), Some(there)) = (&staged.keep, standing.get(&staged.to.collection)) {
+            // What came under the name meanwhile is met by the next look.
+            aside::set_aside(target, &staged.to, there, &standing, keep, Some(staged.uuid)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Drops what is still what it was when the plan named it, or keeps it elsewhere.
@@ -380,12 +319,12 @@ async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>,
     match standing.get(&namespace.collection) {
         // A view has no identity, and is no more than its definition.
         Some(there) if standing.identity(there) == uuid && (uuid.is_some() || there.kind == "view") => match keep {
-            Some(keep) => kept::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
+            Some(keep) => aside::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
             None => ddl::drop(target, namespace).await,
         },
         // Its buckets have left already, and it has not.
         Some(there) if there.kind == "timeseries" && standing.identity(there).is_none() => match keep {
-            Some(keep) => kept::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
+            Some(keep) => aside::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
             None => Ok(()),
         },
         _ => Ok(()),
@@ -424,7 +363,7 @@ async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replace
         }
         match keep {
             Some(keep) if there.kind == "view" => kept::remember(target, to, there, None, keep, None).await?,
-            Some(keep) if kept::set_aside(target, to, there, &standing, keep, None).await? => {
+            Some(keep) if aside::set_aside(target, to, there, &standing, keep, None).await? => {
                 return ddl::create(target, to, options).await;
             }
             Some(_) => return Err(in_the_way(to, &there.kind)),

@@ -13,7 +13,7 @@ use bson::raw::cstr;
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::kept::Keep;
+use super::step::{Keep, Staged, Step};
 use super::{Attempts, MAJORITY_LIMIT, Target, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
@@ -26,88 +26,7 @@ use crate::names::{IMPORT_COLLECTION, Namespace};
 /// The most bytes of steps in one command.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 
-/// One namespace that is put in its place. Each step can be repeated, by another process too, and changes nothing where it was done before.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// A staged collection takes the place of what stands under its name.
-    Swap(Staged),
-    /// A staged time series does.
-    Series {
-        /// The staged buckets.
-        staged: Staged,
-        /// The options of `create`, expiry included.
-        options: RawDocumentBuf,
-    },
-    /// The documents of a staged collection go into the one that stands there.
-    Merge(Staged),
-    /// Those of them go into the one that stands there whose `_id` it does not have.
-    Add(Staged),
-    /// A view is created, or changed into this one.
-    View {
-        /// Its name.
-        to: Namespace,
-        /// The options of `create`.
-        options: RawDocumentBuf,
-        /// Whether what stands there otherwise goes.
-        replaces: bool,
-        /// Where what stands there is kept.
-        keep: Option<Keep>,
-    },
-    /// What the backup does not have is dropped.
-    Drop {
-        /// Its name.
-        namespace: Namespace,
-        /// Its identity, of a time series that of its buckets; views have none.
-        uuid: Option<Uuid>,
-        /// Where it is kept.
-        keep: Option<Keep>,
-    },
-    /// It is written down that an import keeps what it replaces.
-    Remember {
-        /// Where.
-        record: Namespace,
-        /// The import.
-        id: String,
-        /// What it imports.
-        backup: String,
-        /// When, by the target's clock.
-        at: bson::DateTime,
-    },
-    /// What an import kept is forgotten.
-    Forget {
-        /// Where it is written down.
-        record: Namespace,
-        /// The import.
-        id: String,
-    },
-}
-
-/// A staged collection and where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Staged {
-    /// Its staging name.
-    pub place: Namespace,
-    /// Its name in the end.
-    pub to: Namespace,
-    /// The identity of the collection that holds the documents: of a time series, of its buckets.
-    pub uuid: Uuid,
-    /// Whether a collection that stands under its name goes; else it stays, and this one is not published.
-    pub replaces: bool,
-    /// Where what it replaces is kept.
-    pub keep: Option<Keep>,
-}
-
 impl Step {
-    /// The database that it changes.
-    pub(super) fn database(&self) -> &str {
-        match self {
-            Self::Swap(staged) | Self::Series { staged, .. } | Self::Merge(staged) | Self::Add(staged) => &staged.to.database,
-            Self::View { to, .. } => &to.database,
-            Self::Drop { namespace, .. } => &namespace.database,
-            Self::Remember { record, .. } | Self::Forget { record, .. } => &record.database,
-        }
-    }
-
     fn to_document(&self, id: &str, number: usize) -> Result<RawDocumentBuf> {
         let mut step = Writer::default();
         step.document("_id", rawdoc! { "import": id, "step": i64::try_from(number).unwrap_or(i64::MAX) }.as_bytes());

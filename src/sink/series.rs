@@ -5,8 +5,7 @@ use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
 use super::ddl::{self, Standing};
-use super::publish::{in_between, is_in_between};
-use super::record::Staged;
+use super::step::Staged;
 use super::{Attempts, CollectionSpec, Target, check, copy, kept, write_concern_error};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +13,6 @@ use crate::format::document::{Elements, Writer};
 use crate::format::manifest::CollectionKind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
-use crate::names::Namespace;
 
 /// What reading buckets back may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -22,8 +20,9 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 /// How often it is copied anew because the target's primary changed meanwhile.
 const ROUNDS: u32 = 5;
 
-/// Brings a staged time series to its place, from wherever an earlier run got to.
-pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
+/// Brings a staged time series to its place, from wherever an earlier run got to. Where something stands there that is to be kept, it gives
+/// what it saw: that is moved aside, and then this goes on.
+pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument) -> Result<Option<Standing>> {
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
     let (staged_buckets, final_buckets) = (staged.place.buckets(), staged.to.buckets());
@@ -33,13 +32,14 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
         let there = standing.get(&staged.to.collection);
         let Some(buckets) = standing.by_uuid(staged.uuid) else {
             // Published and replaced since, or copied.
-            return leave_staging(target, staged, &standing).await;
+            return leave_staging(target, staged, &standing).await.map(|()| None);
         };
         if buckets.name == final_buckets.collection {
             match there.map(|c| c.kind.as_str()) {
-                Some("timeseries") => return leave_staging(target, staged, &standing).await,
+                Some("timeseries") => return leave_staging(target, staged, &standing).await.map(|()| None),
                 // It hides the buckets, and they stay.
-                Some(_) => make_room(target, staged, &standing).await?,
+                Some(_) if staged.keep.is_some() => return Ok(Some(standing)),
+                Some(_) => ddl::drop(target, &staged.to).await?,
                 None => {}
             }
             // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
@@ -49,17 +49,16 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
                     None => {}
                     Some(problem) => attempts.again_after(problem).await?,
                 },
-                Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
+                Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
                 Err(e) => attempts.again(e).await?,
             }
             continue;
         }
         // The staging is whole and proven: what stands in its place may go.
-        if staged.keep.is_some() {
-            make_room(target, staged, &standing).await?;
-            if there.is_some() {
-                continue;
-            }
+        match &staged.keep {
+            Some(_) if there.is_some() => return Ok(Some(standing)),
+            Some(keep) => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await?,
+            None => {}
         }
         for name in [&staged.to, &final_buckets] {
             if standing.get(&name.collection).is_some() {
@@ -80,39 +79,11 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
                     attempts.again_after(problem).await?;
                 }
             }
-            Err(e) if is_refused(&e) => return copy_over(target, staged, options).await,
-            Err(e) if is_in_between(code_of(&e)) => attempts.again_after(in_between(&e)).await?,
+            Err(e) if is_refused(&e) => return copy_over(target, staged, options).await.map(|()| None),
+            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
             Err(e) => attempts.again(e).await?,
         }
     }
-}
-
-/// Moves aside what stands under the name of a time series, or drops it.
-async fn make_room(target: &Target, staged: &Staged, standing: &Standing) -> Result<()> {
-    let there = standing.get(&staged.to.collection);
-    match (&staged.keep, there) {
-        (Some(keep), Some(there)) => {
-            // What came under the name meanwhile is met by the next look.
-            kept::set_aside(target, &staged.to, there, standing, keep, Some(staged.uuid)).await.map(|_| ())
-        }
-        (Some(keep), None) => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await,
-        (None, Some(_)) => ddl::drop(target, &staged.to).await,
-        (None, None) => Ok(()),
-    }
-}
-
-/// Moves a time series to another name, from wherever an earlier run got to: buckets first, and what shows them then.
-pub(super) async fn set_aside(
-    target: &Target,
-    from: &Namespace,
-    to: &Namespace,
-    options: &RawDocument,
-    standing: &Standing,
-) -> Result<()> {
-    let buckets = standing.get(&from.buckets().collection).or_else(|| standing.get(&to.buckets().collection));
-    let Some(uuid) = buckets.and_then(|buckets| buckets.uuid) else { return ddl::drop(target, from).await };
-    let moved = Staged { place: from.clone(), to: to.clone(), uuid, replaces: true, keep: None };
-    Box::pin(publish(target, &moved, options)).await
 }
 
 /// Whether the login or the deployment cannot do this at all.

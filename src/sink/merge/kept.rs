@@ -13,10 +13,9 @@ use uuid::Uuid;
 
 use super::super::ddl::{self, Standing};
 use super::super::insert::{Inserter, Repeats};
-use super::super::record::Staged;
 use super::super::settle::Settled;
+use super::super::step::Staged;
 use super::super::{Attempts, CollectionSpec, Target, copy};
-use super::standing;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer};
@@ -74,7 +73,7 @@ impl<'a> Keeper<'a> {
             if !old.is_empty() {
                 keeps = true;
                 let item = Progress::default().item(kept.to_string(), 0, 0);
-                let keeping = Box::pin(self.keeper_of(&kept).insert(old.concat(), &item)).await;
+                let keeping = Box::pin(standing(self.target(), &kept, false).insert(old.concat(), &item)).await;
                 keeping.map_err(|e| e.context(format!("keeping what stands in {}", self.staged.to)))?;
                 self.delete(&old).await?;
             }
@@ -186,11 +185,12 @@ impl<'a> Keeper<'a> {
         let kept = standing.iter().filter(|c| c.name.starts_with(&prefix));
         Ok(kept.map(|c| Namespace::new(database, &*c.name)).collect())
     }
+}
 
-    fn keeper_of(&self, kept: &Namespace) -> Inserter {
-        let spec = CollectionSpec { has_rules: false, ..CollectionSpec::standing(kept.clone()) };
-        Inserter::new(self.target().clone(), Arc::new(spec))
-    }
+/// What inserts into a collection that stands there.
+pub(super) fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
+    let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
+    Inserter::new(target.clone(), Arc::new(spec))
 }
 
 /// `{_id: {$in: [ID, ...]}}`

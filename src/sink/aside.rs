@@ -1,0 +1,81 @@
+//! What an import replaces and keeps, moved to another name before the new takes its place.
+
+use bson::{RawDocument, rawdoc};
+use uuid::Uuid;
+
+use super::ddl::{self, Standing};
+use super::step::{Keep, Staged};
+use super::{Attempts, Target, kept, series, write_concern_error};
+use crate::error::Result;
+use crate::mongo::catalog::ListedCollection;
+use crate::mongo::command;
+use crate::names::Namespace;
+
+/// Moves what stands under a name aside, so that the name is free. False where something else came under the name meanwhile, by a newer listing.
+pub(super) async fn set_aside(
+    target: &Target,
+    namespace: &Namespace,
+    there: &ListedCollection,
+    standing: &Standing,
+    keep: &Keep,
+    new: Option<Uuid>,
+) -> Result<bool> {
+    let identity = standing.identity(there);
+    let mut place = keep.place.clone();
+    if standing.get(&place.collection).is_some() && !kept::is_written_down(target, keep, identity).await? {
+        // The kept one has left already: this came under its name in the moment before the new one does. It is kept, too.
+        let others = (1..).map(|n| Namespace::new(&*place.database, format!("{}.{n}", keep.place.collection)));
+        place = others.into_iter().find(|other| standing.get(&other.collection).is_none()).unwrap_or(place);
+    } else {
+        let is_half_moved = there.kind == "timeseries" && identity.is_none();
+        if !is_half_moved {
+            kept::remember(target, namespace, there, identity, keep, new).await?;
+        }
+    }
+    match there.kind.as_str() {
+        "view" => ddl::drop(target, namespace).await.map(|()| true),
+        "timeseries" => set_series_aside(target, namespace, &place, &there.options, standing).await.map(|()| true),
+        _ => rename(target, namespace, &place, there.uuid).await,
+    }
+}
+
+/// Moves a time series to another name, from wherever an earlier run got to: buckets first, and what shows them then.
+async fn set_series_aside(
+    target: &Target,
+    from: &Namespace,
+    to: &Namespace,
+    options: &RawDocument,
+    standing: &Standing,
+) -> Result<()> {
+    let buckets = standing.get(&from.buckets().collection).or_else(|| standing.get(&to.buckets().collection));
+    let Some(uuid) = buckets.and_then(|buckets| buckets.uuid) else { return ddl::drop(target, from).await };
+    let moved = Staged { place: from.clone(), to: to.clone(), uuid, replaces: true, keep: None };
+    series::publish(target, &moved, options).await.map(|_| ())
+}
+
+/// Renames a collection to a free name. False where it is not what stands there any more.
+async fn rename(target: &Target, from: &Namespace, to: &Namespace, uuid: Option<Uuid>) -> Result<bool> {
+    let what = format!("keeping {from} as {to}");
+    let mut attempts = Attempts::new(target, &what);
+    let mut rename =
+        rawdoc! { "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": false, "writeConcern": { "w": 1 } };
+    target.name_uuid(&mut rename, uuid);
+    loop {
+        match target.try_run("admin", rename.clone(), Some(command::COMMAND_LIMIT)).await? {
+            Ok(reply) => match write_concern_error(&reply) {
+                None => return Ok(true),
+                Some(problem) => attempts.again_after(problem).await?,
+            },
+            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
+            Err(e) => attempts.again(e).await?,
+        }
+        // Whether it was done is told by what stands there.
+        let standing = Standing::of(target, &from.database).await?;
+        if standing.get(&to.collection).is_some_and(|c| c.uuid == uuid) {
+            return Ok(true);
+        }
+        if standing.get(&from.collection).is_none_or(|c| c.uuid != uuid) {
+            return Ok(false);
+        }
+    }
+}

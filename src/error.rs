@@ -124,6 +124,13 @@ impl Error {
         self
     }
 
+    /// Adds one more thing to do about it.
+    #[must_use]
+    pub fn and_hint(self, more: &str) -> Self {
+        let hint = self.0.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        self.hint(format!("{hint}{more}"))
+    }
+
     /// Names the job of the service that this is about: the one that is at work already.
     #[must_use]
     pub fn job(mut self, id: impl Into<String>) -> Self {

@@ -226,9 +226,9 @@ pub(super) struct How {
 pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context) -> Result<Outcome> {
     let How { target, options, dry_run, yes, faces } = how;
     let source = config.configured_source()?;
-    let origin = match found {
-        Found::Backup(backup) | Found::Unpacked(backup, _) => DocumentSource::from(&**backup),
-        Found::Dump(dumped) => DocumentSource::from(&**dumped),
+    let origin: &dyn DocumentSource = match found {
+        Found::Backup(backup) | Found::Unpacked(backup, _) => &**backup,
+        Found::Dump(dumped) => &**dumped,
     };
     let mut plan = import::plan(origin, &target, source.as_ref(), &options, cx).await.map_err(before_any_change)?;
     let overwrites = match plan.look_at_overwrites().await {
@@ -257,7 +257,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
         }
         plan.overwrite_no_more();
     }
-    let report = with_progress(faces, cx, import::execute(origin, plan, &options, cx)).await?;
+    let report = with_progress(faces, cx, import::execute(plan, &options, cx)).await?;
     let failure = report.failure();
     let text = render::import::done(&report);
     // Who asked for every document makes a failure of those that were not added, and shows the report with it.

@@ -440,8 +440,7 @@ impl Adopted<'_> {
             let mut segments = segments.ok_or_else(incomplete)?;
             segments.sort_by_key(|(number, _)| *number);
             collection.segments = segments.into_iter().map(|(_, segment)| segment).collect();
-            let mut content = Content::default();
-            collection.segments.iter().for_each(|segment| content.merge(&segment.content()));
+            let content: Content = collection.segments.iter().map(Segment::content).sum();
             (collection.documents, collection.bytes, collection.digest) = (content.documents, content.bytes, content.digest());
             by_namespace.insert(collection.namespace(), arrivals);
             collections.push(collection);

@@ -70,8 +70,7 @@ impl Slice {
         seen.resolver.resolve(collections)?;
         // Where mongodump's listing stands among the entries is told nowhere: before all of them.
         let from = before(first);
-        let mut content = Content::default();
-        segments.iter().for_each(|segment| content.merge(&segment.content()));
+        let content: Content = segments.iter().map(Segment::content).sum();
         let (documents, bytes, digest) = (content.documents, content.bytes, content.digest());
         let consistency = Consistency {
             kind: ConsistencyKind::Oplog,

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::Content;
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, Manifest, OplogSlice, Segment, TEMPORARY};
@@ -129,7 +130,7 @@ pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destina
 
     // 3. In its place: durable now, and not stopped any more.
     writer.put().await?;
-    let content = total(&plan.collections);
+    let content: Content = plan.collections.iter().map(|c| c.content()).sum();
     Ok(ExportReport {
         backup: backup.manifest.name.to_string(),
         location: destination.to_string(),
@@ -223,65 +224,79 @@ impl<'a> Job<'a> {
         let segments: Vec<Segment> = of_collections.chain(of_slice).collect();
         let mut ahead = Ahead::start(self.backup, segments, &self.budget, &self.cpu);
 
-        // mongorestore looks for users in an archive before it comes to any other collection.
+        // 1. What is beside: mongorestore looks for users in an archive before it comes to any other collection.
         for beside in &self.options.beside {
             writer.begin().await?;
             writer.documents(beside.documents.clone()).await?;
             writer.end().await?;
         }
+
+        // 2. The collections.
         for (collection, item) in plan.collections.iter().zip(items) {
             writer.begin().await?;
-            let mut written = Content::default();
-            for _ in &collection.segments {
-                let mut segment = ahead.expected().await?;
-                let mut done = Content::default();
-                while let Some(frame) = segment.next().await? {
-                    let read = segment.content();
-                    item.add(read.documents - done.documents, read.bytes - done.bytes);
-                    done = read;
-                    writer.documents(frame).await?;
-                }
-                written.merge(&done);
-            }
-            if written != collection.content() {
-                return Err(Error::damaged(format!(
-                    "{} has {} documents of {} bytes in its segments, expected {} of {}",
-                    collection.namespace(),
-                    written.documents,
-                    written.bytes,
-                    collection.documents,
-                    collection.bytes
-                )));
-            }
+            write_documents(collection, &mut ahead, writer, &item).await?;
             writer.end().await?;
             item.finish();
         }
 
+        // 3. The oplog.
         if !plan.contents.oplog {
             return Ok(0);
         }
         writer.begin().await?;
         let mut entries = 0;
         if let (Some(slice), Some(item)) = (&plan.slice, of_oplog) {
-            let mut filter = slice.filter();
-            for _ in &slice.oplog.segments {
-                let mut segment = ahead.expected().await?;
-                let mut done = 0;
-                while let Some(frame) = segment.next().await? {
-                    let (read, bytes) = (segment.content().documents, frame.len() as u64);
-                    let kept;
-                    (filter, kept) = self.cpu.run(move || filter.kept(&frame)).await?;
-                    writer.documents(kept).await?;
-                    item.add(read - done, bytes);
-                    done = read;
-                }
-            }
-            entries = filter.entries();
+            entries = self.write_entries(slice, &mut ahead, writer, &item).await?;
             item.finish();
         }
         writer.end().await?;
         Ok(entries)
     }
+
+    /// Writes what of the slice is to be replayed. Gives the number of entries.
+    async fn write_entries(&self, slice: &Slice<'a>, ahead: &mut Ahead, writer: &mut Writer, item: &Item) -> Result<u64> {
+        let mut filter = slice.filter();
+        for _ in &slice.oplog.segments {
+            let mut segment = ahead.expected().await?;
+            let mut done = 0;
+            while let Some(frame) = segment.next().await? {
+                let (read, bytes) = (segment.content().documents, frame.len() as u64);
+                let kept;
+                (filter, kept) = self.cpu.run(move || filter.kept(&frame)).await?;
+                writer.documents(kept).await?;
+                item.add(read - done, bytes);
+                done = read;
+            }
+        }
+        Ok(filter.entries())
+    }
+}
+
+/// Writes the documents of a collection, which must be what the manifest says.
+async fn write_documents(collection: &Collection, ahead: &mut Ahead, writer: &mut Writer, item: &Item) -> Result<()> {
+    let mut written = Content::default();
+    for _ in &collection.segments {
+        let mut segment = ahead.expected().await?;
+        let mut done = Content::default();
+        while let Some(frame) = segment.next().await? {
+            let read = segment.content();
+            item.add(read.documents - done.documents, read.bytes - done.bytes);
+            done = read;
+            writer.documents(frame).await?;
+        }
+        written.merge(&done);
+    }
+    if written == collection.content() {
+        return Ok(());
+    }
+    Err(Error::damaged(format!(
+        "{} has {} documents of {} bytes in its segments, expected {} of {}",
+        collection.namespace(),
+        written.documents,
+        written.bytes,
+        collection.documents,
+        collection.bytes
+    )))
 }
 
 /// Whether each database that is exported has no other collections, as far as the backup knows.
@@ -291,15 +306,7 @@ fn is_whole(backup: &Backup, options: &ExportOptions) -> bool {
         || settings.query.is_some()
         || settings.views_as_collections;
     // A dump that was adopted may have been of a part.
-    !chosen && options.filter == NamespaceFilter::default() && left_out.is_empty() && !source.uri.starts_with("dump:")
-}
-
-fn total(collections: &[&Collection]) -> Content {
-    let mut total = Content::default();
-    for collection in collections {
-        total.merge(&collection.content());
-    }
-    total
+    !chosen && options.filter == NamespaceFilter::default() && left_out.is_empty() && !source.is_dump()
 }
 
 /// An export is no part of a backup: the next verification would find it there, and deleting the one deletes the other.

@@ -29,7 +29,7 @@ fn futures_of_operations_are_send() {
     let _imports = |backup: &Backup, plan: import::Plan<'_>, uri: &MongoUri, options: &import::ImportOptions, cx: &Context| {
         is_send(import::plan(backup, uri, Some(uri), options, cx));
         is_send(import::run(backup, uri, Some(uri), options, cx));
-        is_send(import::execute(backup, plan, options, cx));
+        is_send(import::execute(plan, options, cx));
     };
     let _test_restores = |backup: &Backup, uri: &MongoUri, options: &test_restore::TestRestoreOptions, cx: &Context| {
         is_send(test_restore::run(backup, uri, Some(uri), options, cx));

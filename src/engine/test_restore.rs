@@ -107,7 +107,7 @@ pub async fn run(
     };
 
     // 3. The import, which proves the backup first and compares what it reads back.
-    let mut importing = Box::pin(import::carry_out(backup.into(), plan, &import, cx));
+    let mut importing = Box::pin(import::carry_out(plan, &import, cx));
     let imported = tokio::select! {
         imported = &mut importing => imported,
         () = scratch.lost() => {

@@ -2,7 +2,6 @@
 //!
 //! Both are steps under a record, like an import's own: what kills them half way is brought to its end by the next import, or by a cleaning up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,9 +14,9 @@ use crate::mongo::MongoUri;
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 use crate::sink::holdings::Holdings;
 use crate::sink::kept::{self, Kept, KeptSet};
-use crate::sink::lease::{self, Former, Lease};
+use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Staged, Step};
-use crate::sink::{Standing, Target, check, staging};
+use crate::sink::{Standing, Target, check, leftovers, staging};
 
 /// What reading a collection may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -81,32 +80,35 @@ async fn undo(
     ask: impl AsyncFnOnce(&[String]) -> Result<()>,
     cx: &Context,
 ) -> Result<UndoReport> {
+    // 1. What it would come to.
     let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
-    let mut report = UndoReport { backups: vec![set.backup.clone()], dry_run: options.dry_run, ..UndoReport::default() };
+    let mut undo = Undo::new(target, options, cx);
+    undo.report.backups.push(set.backup.clone());
     if options.dry_run {
-        plan(target, &set, &mut report, cx).await?;
-        return Ok(report);
+        undo.put_back(&set).await?;
+        return Ok(undo.report);
     }
-    let databases = set.databases();
-    let (lease, formers) = take_lease(target, &databases, options).await?;
+    let lease = undo.take_lease(&set).await?;
     let working = async {
-        // The last one by now: what was unfinished is finished, and it may be another one's.
+        // 2. The last one by now: what was unfinished is finished, and it may be another one's.
         let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
         if last.id != set.id {
             return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
                 .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
         }
-        let mut steps = plan(target, &last, &mut report, cx).await?;
-        if !report.lost.is_empty() {
-            ask(&report.lost).await?;
+        // 3. What is lost by it, and whether it may be.
+        let mut steps = undo.put_back(&last).await?;
+        if !undo.report.lost.is_empty() {
+            ask(&undo.report.lost).await?;
         }
+        // 4. Decide, and do it. From here on nothing stops it.
         steps.push(forget(&last));
-        finish(target, &lease, &last.home, &steps, cx).await?;
-        staging::sweep(&target.unstoppable(), &databases.iter().cloned().collect()).await.map(drop)
+        undo.finish(&lease, &steps).await?;
+        staging::sweep(&target.unstoppable(), &lease.databases()).await.map(drop)
     };
-    let done = under_lease(target, &lease, &formers, working).await;
+    let done = under_lease(target, &lease, working).await;
     give_back(lease, done).await?;
-    Ok(report)
+    Ok(undo.report)
 }
 
 /// Drops all that imports have kept in the target: they cannot be undone any more.
@@ -121,29 +123,29 @@ pub async fn drop_replaced(uri: &MongoUri, options: UndoOptions, cx: &Context) -
 }
 
 async fn drop_all(target: &Target, uri: &MongoUri, options: UndoOptions, cx: &Context) -> Result<UndoReport> {
-    let mut report = UndoReport { dry_run: options.dry_run, ..UndoReport::default() };
+    let mut undo = Undo::new(target, options, cx);
     let sets = kept::sets(target).await?;
     if sets.is_empty() {
         return Err(nothing_kept(uri));
     }
     for set in sets {
-        report.backups.push(set.backup.clone());
+        undo.report.backups.push(set.backup.clone());
         if options.dry_run {
-            drops(target, &set, &mut report).await?;
+            undo.drops(&set).await?;
             continue;
         }
-        let (lease, formers) = take_lease(target, &set.databases(), options).await?;
+        let lease = undo.take_lease(&set).await?;
         let working = async {
             // One that was undone meanwhile keeps nothing any more.
             let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
-            let mut steps = drops(target, &set, &mut report).await?;
+            let mut steps = undo.drops(&set).await?;
             steps.push(forget(&set));
-            finish(target, &lease, &set.home, &steps, cx).await
+            undo.finish(&lease, &steps).await
         };
-        let done = under_lease(target, &lease, &formers, working).await;
+        let done = under_lease(target, &lease, working).await;
         give_back(lease, done).await?;
     }
-    Ok(report)
+    Ok(undo.report)
 }
 
 fn nothing_kept(uri: &MongoUri) -> Error {
@@ -151,23 +153,13 @@ fn nothing_kept(uri: &MongoUri) -> Error {
         .hint("only `import --keep-replaced` can be undone; what was kept and is put back or dropped is forgotten")
 }
 
-/// Takes the lease of these databases. Gives those, too, whose imports died there.
-async fn take_lease(target: &Target, databases: &[String], options: UndoOptions) -> Result<(Lease, Vec<Former>)> {
-    Lease::take(target, databases, UNDOING, options.lease.unwrap_or(lease::EXPIRY)).await
-}
-
 /// Does something under a lease, once what dead imports left there is finished.
-async fn under_lease(target: &Target, lease: &Lease, formers: &[Former], work: impl Future<Output = Result<()>>) -> Result<()> {
+async fn under_lease(target: &Target, lease: &Lease, work: impl Future<Output = Result<()>>) -> Result<()> {
     let working = async {
-        publish::roll_forward(target, &lease.databases(), formers, lease.id()).await?;
-        lease.settle();
-        staging::sweep(target, &lease.databases()).await?;
+        leftovers::settle(target, lease).await?;
         work.await
     };
-    tokio::select! {
-        done = working => done,
-        () = lease.lost() => Err(Lease::lost_error(target)),
-    }
+    lease.unless_lost(working).await
 }
 
 async fn give_back(lease: Lease, done: Result<()>) -> Result<()> {
@@ -182,135 +174,150 @@ async fn give_back(lease: Lease, done: Result<()>) -> Result<()> {
 /// What the hint of something says that was decided and not done.
 const FINISHES: &str = "`bsonvault import --cleanup` finishes it";
 
-/// Decides these steps, and does them.
-async fn finish(target: &Target, lease: &Lease, home: &str, steps: &[Step], cx: &Context) -> Result<()> {
-    cx.progress.begin("putting it in place");
-    lease.confirm().await?;
-    let decided = AtomicBool::new(false);
-    let published = publish::publish(&target.unstoppable(), home, lease.id(), steps, &decided).await;
-    let published = published.map_err(|e| {
-        if !decided.load(Ordering::Relaxed) {
-            return e;
-        }
-        let hint = e.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
-        e.hint(format!("{hint}it had begun, and {FINISHES}"))
-    })?;
-    publish::sum_up(published.given_up).map_or(Ok(()), Err)
-}
-
 fn forget(set: &KeptSet) -> Step {
     Step::Forget { record: Namespace::new(&*set.home, IMPORT_COLLECTION), id: set.id.clone() }
 }
 
-/// The steps that drop all that an import kept, what came in its way included.
-async fn drops(target: &Target, set: &KeptSet, report: &mut UndoReport) -> Result<Vec<Step>> {
-    let own = format!("{KEPT_PREFIX}{}.", set.id);
-    let mut steps = Vec::new();
-    for database in set.databases() {
-        let standing = Standing::of(target, &database).await?;
-        for there in standing.iter().filter(|c| c.name.starts_with(&own)) {
-            let namespace = Namespace::new(&*database, &*there.name);
-            report.dropped.push(namespace.to_string());
-            steps.push(Step::Drop { namespace, uuid: standing.identity(there), keep: None });
-        }
-    }
-    Ok(steps)
+/// What is worked with, and what came of it so far.
+struct Undo<'a> {
+    target: &'a Target,
+    options: UndoOptions,
+    cx: &'a Context,
+    report: UndoReport,
 }
 
-/// The steps that put back what an import replaced, and what is lost by that.
-async fn plan(target: &Target, set: &KeptSet, report: &mut UndoReport, cx: &Context) -> Result<Vec<Step>> {
-    cx.progress.begin("comparing what was imported with what is there");
-    let mut steps = Vec::new();
-    let mut standing: Option<(String, Standing)> = None;
-    // Views last: they may be on what comes back.
-    for kept in &set.kept {
-        let database = &kept.namespace.database;
-        if standing.as_ref().is_none_or(|(of, _)| of != database) {
-            standing = Some((database.clone(), Standing::of(target, database).await?));
-        }
-        let Some((_, standing)) = &standing else { continue };
-        if let Some(step) = step(target, kept, standing, report, cx).await? {
-            steps.push(step);
-        }
+impl<'a> Undo<'a> {
+    fn new(target: &'a Target, options: UndoOptions, cx: &'a Context) -> Self {
+        Self { target, options, cx, report: UndoReport { dry_run: options.dry_run, ..UndoReport::default() } }
     }
-    Ok(steps)
-}
 
-async fn step(target: &Target, kept: &Kept, standing: &Standing, report: &mut UndoReport, cx: &Context) -> Result<Option<Step>> {
-    let name = &kept.namespace;
-    let there = standing.get(&name.collection);
-    let identity = there.and_then(|there| standing.identity(there));
-    // 1. What was kept, as it was kept.
-    let mut found: Option<Uuid> = None;
-    if kept.holds_documents() {
+    async fn take_lease(&self, set: &KeptSet) -> Result<Lease> {
+        Lease::take(self.target, &set.databases(), UNDOING, self.options.lease.unwrap_or(lease::EXPIRY)).await
+    }
+
+    /// Decides these steps, and does them.
+    async fn finish(&self, lease: &Lease, steps: &[Step]) -> Result<()> {
+        self.cx.progress.begin("putting it in place");
+        lease.confirm().await?;
+        let published = publish::publish(&self.target.unstoppable(), lease, steps).await;
+        let published = published.map_err(|e| match lease.is_decided() {
+            true => e.and_hint(&format!("it had begun, and {FINISHES}")),
+            false => e,
+        })?;
+        publish::sum_up(published.given_up).map_or(Ok(()), Err)
+    }
+
+    /// The steps that drop all that an import kept, what came in its way included.
+    async fn drops(&mut self, set: &KeptSet) -> Result<Vec<Step>> {
+        let own = format!("{KEPT_PREFIX}{}.", set.id);
+        let mut steps = Vec::new();
+        for database in set.databases() {
+            let standing = Standing::of(self.target, &database).await?;
+            for there in standing.iter().filter(|c| c.name.starts_with(&own)) {
+                let namespace = Namespace::new(&*database, &*there.name);
+                self.report.dropped.push(namespace.to_string());
+                steps.push(Step::Drop { namespace, uuid: standing.identity(there), keep: None });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The steps that put back what an import replaced; what is lost by that is told.
+    async fn put_back(&mut self, set: &KeptSet) -> Result<Vec<Step>> {
+        self.cx.progress.begin("comparing what was imported with what is there");
+        let mut steps = Vec::new();
+        let mut standing: Option<(&String, Standing)> = None;
+        // Views last: they may be on what comes back.
+        for kept in &set.kept {
+            let database = &kept.namespace.database;
+            let (_, there) = match standing.take_if(|(of, _)| *of == database) {
+                Some(known) => standing.insert(known),
+                None => standing.insert((database, Standing::of(self.target, database).await?)),
+            };
+            let Some(source) = self.source(kept, there).await? else { continue };
+            if self.may_go(kept, there).await? {
+                steps.extend(self.step(kept, source, there));
+            }
+        }
+        Ok(steps)
+    }
+
+    fn loses(&mut self, what: String) {
+        self.report.lost.push(what);
+    }
+
+    /// What was kept, where it is a collection, looked at whether it is as it was kept; none where nothing is to be put back.
+    #[expect(clippy::option_option, reason = "what is no collection is put back without one")]
+    async fn source(&mut self, kept: &Kept, standing: &Standing) -> Result<Option<Option<Uuid>>> {
+        if !kept.holds_documents() {
+            return Ok(Some(None));
+        }
+        let name = &kept.namespace;
+        let identity = standing.get(&name.collection).and_then(|there| standing.identity(there));
         if identity.is_some() && identity == kept.uuid {
             // Somebody has put it back by hand.
             return Ok(None);
         }
         let place = standing.get(&kept.place.collection);
-        found = place.and_then(|place| standing.identity(place));
-        let (Some(place), Some(uuid)) = (place, found) else {
-            report
-                .lost
-                .push(format!("what was kept of {name} is gone: {} was dropped or renamed; {name} stays as it is", kept.place));
+        let Some((place, uuid)) = place.and_then(|place| Some((place, standing.identity(place)?))) else {
+            self.loses(format!("what was kept of {name} is gone: {} was dropped or renamed; {name} stays as it is", kept.place));
             return Ok(None);
         };
-        let now = Holdings::of(target, &name.database, place).await?.documents();
+        let now = Holdings::of(self.target, &name.database, place).await?.documents();
         if kept.kind != place.kind || (kept.kind == "collection" && Some(uuid) != kept.uuid) {
-            report.lost.push(format!("{} is not what was kept of {name}, but something else under its name", kept.place));
+            self.loses(format!("{} is not what was kept of {name}, but something else under its name", kept.place));
         } else if kept.documents.is_some() && now != kept.documents {
-            report.lost.push(format!(
-                "{} was written to since it was kept: {} then, {} now",
-                kept.place,
-                words(kept.documents),
-                words(now)
-            ));
+            let (then, now) = (words(kept.documents), words(now));
+            self.loses(format!("{} was written to since it was kept: {then} then, {now} now", kept.place));
         }
+        Ok(Some(Some(uuid)))
     }
-    // 2. What the import put in its place, as it was put.
-    if let Some(there) = there {
-        let now = Holdings::of(target, &name.database, there).await?;
-        if now != Holdings::Nothing || kept.imported.documents > 0 {
-            let imported = Some(kept.imported.documents);
-            if identity.is_none() || identity != kept.new {
-                if now != Holdings::Nothing {
-                    if kept.was_nothing() {
-                        report
-                            .lost
-                            .push(format!("{name} is not what the import made: it stays ({} now)", words(now.documents())));
-                        return Ok(None);
-                    }
-                    report.lost.push(format!(
-                        "{name} is not what the import put there, and would be dropped ({} now)",
-                        words(now.documents())
-                    ));
-                }
-            } else if now.documents() != imported || !is_as_imported(target, kept, &there.kind, cx).await? {
-                report.lost.push(format!(
-                    "{name} was written to since the import, which would be lost: {} then, {} now",
-                    words(imported),
-                    words(now.documents())
-                ));
-            }
+
+    /// Looks whether what the import put in its place is as it was put. False where it stays.
+    async fn may_go(&mut self, kept: &Kept, standing: &Standing) -> Result<bool> {
+        let name = &kept.namespace;
+        let Some(there) = standing.get(&name.collection) else { return Ok(true) };
+        let holdings = Holdings::of(self.target, &name.database, there).await?;
+        if holdings == Holdings::Nothing && kept.imported.documents == 0 {
+            return Ok(true);
         }
+        let (identity, imported, now) = (standing.identity(there), Some(kept.imported.documents), holdings.documents());
+        if identity.is_none() || identity != kept.new {
+            if holdings == Holdings::Nothing {
+                return Ok(true);
+            }
+            if kept.was_nothing() {
+                self.loses(format!("{name} is not what the import made: it stays ({} now)", words(now)));
+                return Ok(false);
+            }
+            self.loses(format!("{name} is not what the import put there, and would be dropped ({} now)", words(now)));
+        } else if now != imported || !is_as_imported(self.target, kept, &there.kind, self.cx).await? {
+            let (then, now) = (words(imported), words(now));
+            self.loses(format!("{name} was written to since the import, which would be lost: {then} then, {now} now"));
+        }
+        Ok(true)
     }
-    // 3. How it is put back.
-    let replaced = |uuid| Staged { place: kept.place.clone(), to: name.clone(), uuid, replaces: true, keep: None };
-    let step = match (kept.kind.as_str(), found) {
-        ("collection", Some(uuid)) => Step::Swap(replaced(uuid)),
-        ("timeseries", Some(uuid)) => Step::Series { staged: replaced(uuid), options: kept.options.clone() },
-        ("view", _) => Step::View { to: name.clone(), options: kept.options.clone(), replaces: true, keep: None },
-        _ => {
-            let is_made = there.is_some_and(|there| if kept.new.is_some() { identity == kept.new } else { there.kind == "view" });
-            if is_made {
-                report.removed.push(name.to_string());
-                return Ok(Some(Step::Drop { namespace: name.clone(), uuid: kept.new, keep: None }));
+
+    /// How it is put back.
+    fn step(&mut self, kept: &Kept, source: Option<Uuid>, standing: &Standing) -> Option<Step> {
+        let (name, options) = (kept.namespace.clone(), kept.options.clone());
+        let replaced = |uuid| Staged { place: kept.place.clone(), to: name.clone(), uuid, replaces: true, keep: None };
+        let step = match (kept.kind.as_str(), source) {
+            ("collection", Some(uuid)) => Step::Swap(replaced(uuid)),
+            ("timeseries", Some(uuid)) => Step::Series { staged: replaced(uuid), options },
+            ("view", _) => Step::View { to: name.clone(), options, replaces: true, keep: None },
+            _ => {
+                let there = standing.get(&name.collection)?;
+                let is_made = if kept.new.is_some() { standing.identity(there) == kept.new } else { there.kind == "view" };
+                return is_made.then(|| {
+                    self.report.removed.push(name.to_string());
+                    Step::Drop { namespace: name, uuid: kept.new, keep: None }
+                });
             }
-            return Ok(None);
-        }
-    };
-    report.restored.push(name.to_string());
-    Ok(Some(step))
+        };
+        self.report.restored.push(name.to_string());
+        Some(step)
+    }
 }
 
 /// Whether what the import put there holds what it held then, byte for byte.

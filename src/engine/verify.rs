@@ -42,7 +42,7 @@ pub struct VerifyOptions {
 }
 
 /// What verifying found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyReport {
     /// The backup's name, as its manifest has it.
@@ -120,71 +120,24 @@ pub async fn prove(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Re
 
 async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     let Backup { store, manifest } = backup;
-    let cpu = &cx.cpu;
     let mut report = VerifyReport {
         name: manifest.name.to_string(),
         location: backup.location(),
         deep: options.deep,
-        objects: 0,
-        stored_bytes: 0,
-        documents: 0,
         buckets: manifest.buckets(),
-        problems: Vec::new(),
-        problem_count: 0,
-        notes: Vec::new(),
-        not_importable: Vec::new(),
+        ..VerifyReport::default()
     };
 
     // 1. What the backup says of itself: the manifest as it is stored now, and the list of checksums.
-    report.take(key::MANIFEST, check_manifest(store, manifest, cpu).await)?;
-    report.take(key::SHA256SUMS, check_sums(store, manifest, cpu).await)?;
+    report.take(key::MANIFEST, check_manifest(store, manifest, &cx.cpu).await)?;
+    report.take(key::SHA256SUMS, check_sums(store, manifest, &cx.cpu).await)?;
 
     // 2. Every object of the collections, and what it holds.
-    let parts = manifest.collections.iter().enumerate().flat_map(|(number, collection)| {
-        let metadata = (number, &collection.metadata, None);
-        std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
-    });
-    let budget = &cx.memory.part(MEMORY_BYTES);
-    let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
-        let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
-        let checked = match segment {
-            Some(segment) => check_segment(store, segment, options, cpu).await,
-            None => check_metadata(store, object, options, cpu).await.map(|checked| (checked, Arrivals::default())),
-        };
-        (number, object, checked)
-    }))
-    .buffered(if options.deep { DEEP_READERS } else { READERS })
-    .boxed();
-    // What each collection adds up to, as long as all of it could be decoded.
-    let mut sums = vec![Some(Content::default()); manifest.collections.len()];
-    let mut arrivals = vec![Arrivals::default(); manifest.collections.len()];
-    while let Some((number, object, checked)) = checks.next().await {
-        let checked = checked.map(|(checked, arrived)| {
-            arrivals[number].merge(&arrived);
-            checked
-        });
-        let (documents, content) = report.object(object, checked)?;
-        report.documents += documents;
-        sums[number] = add(sums[number], content);
-    }
-    for (collection, sum) in manifest.collections.iter().zip(sums).filter(|_| options.deep) {
-        if let Some(sum) = sum.filter(|sum| *sum != collection.content()) {
-            let message = does_not_add_up(&collection.namespace(), &sum, &collection.content());
-            report.wrong(Problem::new(&collection.metadata.key, message));
-        }
-    }
-
-    let (mut not_importable, mut notes) = (NotImportables::default(), Few::up_to(LISTED));
-    for (collection, arrivals) in manifest.collections.iter().zip(&arrivals) {
-        let name = collection.namespace().to_string();
-        notes.extend(arrivals.notes(&name));
-        not_importable.extend(arrivals.not_importable(&name));
-    }
-    (report.notes, report.not_importable) = (notes.into_sentences(), not_importable.into_list());
+    report.collections(backup, options, cx).await?;
 
     // 3. The oplog slice, in its order.
     if let Some(slice) = &manifest.oplog {
-        report.slice(store, slice, options, cpu).await?;
+        report.slice(store, slice, options, &cx.cpu).await?;
     }
 
     // 4. What does not belong.
@@ -207,6 +160,49 @@ fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
 }
 
 impl VerifyReport {
+    /// Looks at the metadata and every segment of each collection.
+    async fn collections(&mut self, Backup { store, manifest }: &Backup, options: VerifyOptions, cx: &Context) -> Result<()> {
+        let parts = manifest.collections.iter().enumerate().flat_map(|(number, collection)| {
+            let metadata = (number, &collection.metadata, None);
+            std::iter::once(metadata).chain(collection.segments.iter().map(move |s| (number, &s.object, Some(s))))
+        });
+        let (cpu, budget) = (&cx.cpu, &cx.memory.part(MEMORY_BYTES));
+        let mut checks = futures::stream::iter(parts.map(|(number, object, segment)| async move {
+            let _share = budget.take(needed(object, segment.filter(|_| options.deep))).await;
+            let checked = match segment {
+                Some(segment) => check_segment(store, segment, options, cpu).await,
+                None => check_metadata(store, object, options, cpu).await.map(|checked| (checked, Arrivals::default())),
+            };
+            (number, object, checked)
+        }))
+        .buffered(if options.deep { DEEP_READERS } else { READERS })
+        .boxed();
+        // What each collection adds up to, as long as all of it could be decoded.
+        let mut sums = vec![Some(Content::default()); manifest.collections.len()];
+        let mut arrivals = vec![Arrivals::default(); manifest.collections.len()];
+        while let Some((number, object, checked)) = checks.next().await {
+            let checked = checked.map(|(checked, arrived)| {
+                arrivals[number].merge(&arrived);
+                checked
+            });
+            let (documents, content) = self.object(object, checked)?;
+            self.documents += documents;
+            sums[number] = add(sums[number], content);
+        }
+        let (mut not_importable, mut notes) = (NotImportables::default(), Few::up_to(LISTED));
+        for ((collection, sum), arrivals) in manifest.collections.iter().zip(sums).zip(&arrivals) {
+            if let Some(sum) = sum.filter(|sum| options.deep && *sum != collection.content()) {
+                let message = does_not_add_up(&collection.namespace(), &sum, &collection.content());
+                self.wrong(Problem::new(&collection.metadata.key, message));
+            }
+            let name = collection.namespace().to_string();
+            notes.extend(arrivals.notes(&name));
+            not_importable.extend(arrivals.not_importable(&name));
+        }
+        (self.notes, self.not_importable) = (notes.into_sentences(), not_importable.into_list());
+        Ok(())
+    }
+
     /// Counts an object in; gives how many documents or entries of it are sound, and what was decoded if nothing was wrong.
     fn object(&mut self, object: &StoredObject, checked: Result<(Content, Broken)>) -> Result<(u64, Option<Content>)> {
         self.objects += 1;

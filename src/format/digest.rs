@@ -54,6 +54,15 @@ impl Content {
     }
 }
 
+impl std::iter::Sum for Content {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |mut sum, part| {
+            sum.merge(&part);
+            sum
+        })
+    }
+}
+
 /// The written form of a content digest: 32 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -240,12 +240,11 @@ impl Filling {
                 left.extend(made.iter().map(|(namespace, _)| namespace.to_string()));
             }
         }
-        let hint = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
         if left.is_empty() {
-            return error.hint(format!("{hint}the target is as it was"));
+            return error.and_hint("the target is as it was");
         }
-        error.hint(format!(
-            "{hint}these are half filled and could not be dropped: {}; restore again with --drop, or drop them",
+        error.and_hint(&format!(
+            "these are half filled and could not be dropped: {}; restore again with --drop, or drop them",
             left.join(", ")
         ))
     }

@@ -142,6 +142,10 @@ pub struct Lease {
     target: Target,
     id: String,
     asks: Vec<Ask>,
+    /// Those who had them and are gone.
+    formers: Vec<Former>,
+    /// The record of what is published may stand.
+    decided: AtomicBool,
     /// Nothing that former holders left is open any more.
     settled: Arc<AtomicBool>,
     /// Cancelled when another import has taken one of them, or the target does not answer.
@@ -161,12 +165,12 @@ pub struct Former {
 
 impl Lease {
     /// Takes the lease of each of these databases, the first of which will have the record, and of those that unfinished imports there write to as well, and
-    /// begins to renew them. Gives those who had them and are gone, too.
+    /// begins to renew them.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where another import that lives has one of them, after waiting a little longer than `expiry` for it to be gone; the server's;
     /// [`ErrorKind::Interrupted`].
-    pub async fn take(target: &Target, databases: &[String], backup: &str, expiry: Duration) -> Result<(Self, Vec<Former>)> {
+    pub async fn take(target: &Target, databases: &[String], backup: &str, expiry: Duration) -> Result<Self> {
         Self::take_for(Purpose::Import, target, databases, backup, expiry).await
     }
 
@@ -180,20 +184,25 @@ impl Lease {
         databases: &[String],
         backup: &str,
         expiry: Duration,
-    ) -> Result<(Self, Vec<Former>)> {
+    ) -> Result<Self> {
         let ask =
             Ask { home: databases.first().cloned().unwrap_or_default(), backup: backup.to_owned(), ..Ask::new(purpose, expiry) };
         let mut lease = Self {
             target: target.unstoppable(),
             id: ask.id.clone(),
             asks: Vec::new(),
+            formers: Vec::new(),
+            decided: AtomicBool::new(false),
             settled: ask.settled.clone(),
             lost: CancellationToken::new(),
             end: CancellationToken::new(),
             beating: JoinSet::new(),
         };
         match lease.take_all(target, databases, &ask).await {
-            Ok(formers) => Ok((lease, formers.into_iter().collect())),
+            Ok(formers) => {
+                lease.formers = formers.into_iter().collect();
+                Ok(lease)
+            }
             Err(e) => {
                 lease.release().await;
                 Err(e)
@@ -236,6 +245,35 @@ impl Lease {
         &self.id
     }
 
+    /// The database that has the record.
+    #[must_use]
+    pub fn home(&self) -> &str {
+        self.asks.first().map_or("", |ask| &ask.home)
+    }
+
+    pub(super) fn formers(&self) -> &[Former] {
+        &self.formers
+    }
+
+    /// Says whether the record of what is published may stand.
+    pub(super) fn decide(&self, decided: bool) {
+        self.decided.store(decided, Ordering::Relaxed);
+    }
+
+    /// Whether the record of what is published may stand: then whatever is left is done by the next import that comes.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.decided.load(Ordering::Relaxed)
+    }
+
+    /// Works until the end, or until another import has taken the lease.
+    ///
+    /// # Errors
+    /// The work's; [`ErrorKind::Refused`] where the lease is lost.
+    pub async fn unless_lost<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.lost.run_until_cancelled(work).await.unwrap_or_else(|| Err(Self::lost_error(&self.target)))
+    }
+
     /// Waits until another import has taken the lease, which happens where this one was suspended for long.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
@@ -248,7 +286,7 @@ impl Lease {
     }
 
     /// Nothing that former holders left is open any more: from now on the lease is no more than this import's own.
-    pub fn settle(&self) {
+    pub(super) fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
 

@@ -111,30 +111,31 @@ pub struct Cleared {
     pub dropped: BTreeSet<Namespace>,
 }
 
-/// Brings to its end what an import that died had decided, and removes what is left of those that had not. An import that lives is left alone.
+/// Brings to its end what imports that died had decided, in the databases of a lease, and removes what is left of those that had not.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] where an import that lives has the lease; the server's; [`ErrorKind::Refused`] where a record cannot be read;
-/// [`ErrorKind::Interrupted`]: what is left then is left to the next.
+/// The server's; [`ErrorKind::Refused`] where a record cannot be read; [`ErrorKind::Interrupted`]: what is left then is left to the next.
+pub async fn settle(target: &Target, lease: &Lease) -> Result<Cleared> {
+    let databases = lease.databases();
+    let finished = Box::pin(publish::roll_forward(target, lease)).await?;
+    lease.settle();
+    let dropped = staging::sweep(target, &databases).await?;
+    Ok(Cleared { databases, finished, dropped })
+}
+
+/// The same for all that belongs to one database. An import that lives is left alone.
+///
+/// # Errors
+/// Those of [`settle`]; [`ErrorKind::Busy`] where an import that lives has the lease.
 pub async fn clear(target: &Target, database: &str, expiry: Duration) -> Result<Cleared> {
-    let (lease, formers) = match Lease::take(target, &[database.to_owned()], CLEANING, expiry).await {
-        Ok(taken) => taken,
+    let lease = match Lease::take(target, &[database.to_owned()], CLEANING, expiry).await {
+        Ok(lease) => lease,
         Err(e) if e.kind() == ErrorKind::Refused && matches!(living(target, database).await, Ok(Some(_))) => {
             return Err(Error::new(ErrorKind::Busy, e.to_string()));
         }
         Err(e) => return Err(e),
     };
-    let work = async {
-        let databases = lease.databases();
-        let finished = publish::roll_forward(target, &databases, &formers, lease.id()).await?;
-        lease.settle();
-        let dropped = staging::sweep(target, &databases).await?;
-        Ok(Cleared { databases, finished, dropped })
-    };
-    let done = tokio::select! {
-        done = work => done,
-        () = lease.lost() => Err(Lease::lost_error(target)),
-    };
+    let done = lease.unless_lost(settle(target, &lease)).await;
     lease.release().await;
     done
 }

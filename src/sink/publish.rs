@@ -6,13 +6,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::ddl::{self, Standing};
-use super::lease::Former;
+use super::lease::Lease;
 use super::merge::{Merging, PassedOver};
 use super::step::in_the_way;
 pub use super::step::{Keep, Staged, Step};
@@ -66,18 +65,19 @@ pub async fn ready(target: &Target, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then. `decided` says whether
-/// the record may stand.
+/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. If `decided` is set, the record stands (whether it does is unknown only where the target
-/// does not answer any more), and whatever is left is done by the next import that comes. Else the target refused the record, and nothing of it is left.
-pub async fn publish(target: &Target, home: &str, id: &str, steps: &[Step], decided: &AtomicBool) -> Result<Published> {
-    decided.store(true, Ordering::Relaxed);
+/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. If the lease [is decided](Lease::is_decided), the record stands (whether it does is unknown
+/// only where the target does not answer any more), and whatever is left is done by the next import that comes. Else the target refused the record, and nothing
+/// of it is left.
+pub async fn publish(target: &Target, lease: &Lease, steps: &[Step]) -> Result<Published> {
+    let (home, id) = (lease.home(), lease.id());
+    lease.decide(true);
     if let Err(error) = record::write(target, home, id, steps).await {
         let is_refused = matches!(error.kind(), ErrorKind::Server | ErrorKind::Denied | ErrorKind::Refused);
         if is_refused && record::remove(target, home, id).await.is_ok() {
-            decided.store(false, Ordering::Relaxed);
+            lease.decide(false);
         }
         return Err(error);
     }
@@ -119,14 +119,14 @@ async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result
 ///
 /// # Errors
 /// As for [`publish`].
-pub async fn roll_forward(target: &Target, databases: &BTreeSet<String>, formers: &[Former], own: &str) -> Result<Finished> {
-    let mut unfinished: BTreeSet<(String, String)> = formers.iter().map(|f| (f.home.clone(), f.id.clone())).collect();
-    for database in databases {
-        let ids = record::ids(target, database).await?;
+pub(super) async fn roll_forward(target: &Target, lease: &Lease) -> Result<Finished> {
+    let mut unfinished: BTreeSet<(String, String)> = lease.formers().iter().map(|f| (f.home.clone(), f.id.clone())).collect();
+    for database in lease.databases() {
+        let ids = record::ids(target, &database).await?;
         unfinished.extend(ids.into_iter().map(|id| (database.clone(), id)));
     }
     let mut done = Finished::default();
-    for (home, id) in unfinished.into_iter().filter(|(_, id)| id != own) {
+    for (home, id) in unfinished.into_iter().filter(|(_, id)| id != lease.id()) {
         match record::read(target, &home, &id).await? {
             Some(steps) => {
                 done.given_up.extend(finish(target, &home, &id, &steps).await?.given_up);

@@ -52,7 +52,7 @@ impl Scratch {
         }
         // Not to be stopped: a command that was let go of would make one of them when nobody drops it any more.
         let target = target.unstoppable();
-        let (lease, _) = Lease::take_for(Purpose::TestRestore, &target, &databases, backup, expiry).await?;
+        let lease = Lease::take_for(Purpose::TestRestore, &target, &databases, backup, expiry).await?;
         Ok(Self { target, databases, lease })
     }
 

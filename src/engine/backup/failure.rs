@@ -18,8 +18,7 @@ pub(in crate::engine) async fn remove(place: &Objects, error: Error) -> Error {
         Ok(()) => error,
         Err(left) => {
             tracing::error!("the unfinished backup could not be removed: {left}");
-            let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
-            error.hint(format!("{hint}also remove what is left in {}: {left}", place.location()))
+            error.and_hint(&format!("also remove what is left in {}: {left}", place.location()))
         }
     }
 }
@@ -41,6 +40,5 @@ pub(super) async fn keep(name: &BackupName, place: &Objects, error: Error) -> Er
             tracing::warn!("{key} of the unfinished backup could not be removed: {e}");
         }
     }
-    let hint = error.hint_text().map(|h| format!("{h}; ")).unwrap_or_default();
-    error.hint(format!("{hint}what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
+    error.and_hint(&format!("what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
 }

@@ -15,7 +15,6 @@ use super::shared::{Done, Halt, Shared, lock, share_out};
 use super::{steer, throttle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::RangeDone;
-use crate::format::digest::Content;
 use crate::format::key::{self, Stems};
 use crate::format::manifest::Segment;
 use crate::repository::backend::Objects;
@@ -158,10 +157,7 @@ async fn gather(shared: &Shared, place: &Objects) -> Result<Read> {
         }
         segments.sort_by_key(|(number, _)| *number);
         let segments: Vec<Segment> = segments.into_iter().map(|(_, segment)| segment).collect();
-        let mut content = Content::default();
-        for segment in &segments {
-            content.merge(&segment.content());
-        }
+        let content = segments.iter().map(Segment::content).sum();
         collections.push(ReadCollection { stem: reading.stem.clone(), segments, content, gone, end });
     }
     Ok(Read { collections })

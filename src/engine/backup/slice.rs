@@ -243,8 +243,7 @@ impl Slice {
                 return Err(lost.unwrap_or_else(Error::interrupted));
             }
         };
-        let mut content = Content::default();
-        segments.iter().for_each(|segment| content.merge(&segment.content()));
+        let content: Content = segments.iter().map(Segment::content).sum();
         Ok(OplogSlice {
             from: self.start.from.into(),
             to: to.into(),

@@ -32,10 +32,7 @@ impl FirstDocuments {
     /// What is left of `all` once the first so many documents are overwritten; none where not so many are remembered.
     pub(super) fn overwritten(&self, all: &Content, count: u64) -> Option<Content> {
         let first = self.0.get(..usize::try_from(count).ok()?)?;
-        let gone = first.iter().fold(Content::default(), |mut gone, (sum, bytes)| {
-            gone.merge(&Content { documents: 1, bytes: u64::from(*bytes), sum: *sum });
-            gone
-        });
-        Some(all.without(&gone))
+        let gone = first.iter().map(|(sum, bytes)| Content { documents: 1, bytes: u64::from(*bytes), sum: *sum });
+        Some(all.without(&gone.sum()))
     }
 }

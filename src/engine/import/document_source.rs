@@ -1,45 +1,191 @@
-//! What an import brings: a backup, or a dump that mongodump made.
+//! What an import brings, and where its documents come from: a backup, or a dump that mongodump made.
 
-use super::DumpSource;
+use std::fmt;
+
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::dump_source::{Documents, DumpSource};
+use super::load::{Brought, Loaded, Loader};
+use super::select::Selected;
+use super::{documents, load_backup, load_dump};
+use crate::context::Context;
+use crate::engine::replayed::LastRead;
+use crate::engine::verify;
+use crate::error::{Error, Result};
+use crate::few::{Few, LISTED};
+use crate::format::manifest::TEMPORARY;
+use crate::interop;
+use crate::names::Namespace;
 use crate::repository::catalog::Backup;
+use crate::sink::Target;
 
-/// A backup or a dump.
-#[derive(Debug, Clone, Copy)]
-pub struct DocumentSource<'a> {
-    /// The backup; of a dump, what is known of it in a backup's terms: its collections without their documents, and its oplog.
-    pub(super) backup: &'a Backup,
-    /// What it was before, where it is a dump.
-    pub(super) dumped: Option<&'a DumpSource>,
+/// How many problems of a damaged backup an error names.
+const NAMED_PROBLEMS: usize = 3;
+
+/// A source of documents for an import.
+pub trait DocumentSource: fmt::Debug + Send + Sync {
+    /// What is known of it in a backup's terms: its collections, whose documents may be elsewhere, and its oplog.
+    fn backup(&self) -> &Backup;
+
+    /// Its name, as a person would say it.
+    fn name(&self) -> String;
+
+    /// The backup that it is, if it is one that is stored: nobody may delete it meanwhile, and how an import ended is kept beside it.
+    fn stored(&self) -> Option<&Backup> {
+        None
+    }
+
+    /// Whether it is known before they are read how many documents there are.
+    fn is_counted(&self) -> bool {
+        true
+    }
+
+    /// Whether the documents can be loaded a second time.
+    fn can_be_read_again(&self) -> bool {
+        true
+    }
+
+    /// Whether there are users or roles.
+    fn has_users(&self) -> bool {
+        false
+    }
+
+    /// Collections whose documents are lost.
+    fn lost(&self) -> &[Namespace] {
+        &[]
+    }
+
+    /// What it holds and is not imported, and what was taken for what, in words.
+    fn beside(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The last document of each capped collection, where it is known without reading the backup.
+    fn last_read(&self) -> Option<&LastRead> {
+        None
+    }
+
+    /// The bytes of memory that reading it takes, and what is known of all its collections.
+    fn memory(&self) -> u64;
+
+    /// Refuses what is not whole, and what the target does not take, as far as that shows before documents are loaded.
+    fn prove<'f>(&'f self, selected: &'f [Selected<'_>], target: &'f Target, cx: &'f Context) -> BoxFuture<'f, Result<()>>;
+
+    /// Loads the documents of all collections of the plan, and returns once the target has taken every one. Each collection is told of once it is full.
+    fn load<'f>(&'f self, loader: &'f Loader<'_>, filled: UnboundedSender<Loaded>) -> BoxFuture<'f, Result<Brought>>;
 }
 
-impl<'a> DocumentSource<'a> {
-    /// Its name, as a person would say it.
-    pub(super) fn name(&self) -> String {
-        match self.dumped {
-            None => self.backup.manifest.name.to_string(),
-            Some(dumped) => dumped.location(),
+impl DocumentSource for Backup {
+    fn backup(&self) -> &Backup {
+        self
+    }
+
+    fn name(&self) -> String {
+        self.manifest.name.to_string()
+    }
+
+    fn stored(&self) -> Option<&Backup> {
+        Some(self)
+    }
+
+    fn memory(&self) -> u64 {
+        self.manifest.memory()
+    }
+
+    fn prove<'f>(&'f self, selected: &'f [Selected<'_>], target: &'f Target, cx: &'f Context) -> BoxFuture<'f, Result<()>> {
+        let proving = async move {
+            cx.progress.begin("proving the backup");
+            refuse_damaged(self, cx).await?;
+            documents::refuse(self, selected, target, cx).await
+        };
+        proving.boxed()
+    }
+
+    fn load<'f>(&'f self, loader: &'f Loader<'_>, filled: UnboundedSender<Loaded>) -> BoxFuture<'f, Result<Brought>> {
+        load_backup::load(self, loader, filled).boxed()
+    }
+}
+
+/// A dump is proven while it is read, before anything is published. One that could be read once only is the backup that was made of it.
+impl DocumentSource for DumpSource {
+    fn backup(&self) -> &Backup {
+        &self.backup
+    }
+
+    fn name(&self) -> String {
+        self.location()
+    }
+
+    fn is_counted(&self) -> bool {
+        matches!(self.documents, Documents::InBackup(_))
+    }
+
+    fn can_be_read_again(&self) -> bool {
+        self.is_counted() || self.dump().can_be_read_again()
+    }
+
+    fn has_users(&self) -> bool {
+        self.dump().has_users()
+    }
+
+    fn lost(&self) -> &[Namespace] {
+        self.dump().missing()
+    }
+
+    fn beside(&self) -> Vec<String> {
+        // One that was kept aside has its temporary collections left out already.
+        let temporary = self.backup.manifest.left_out.iter().filter(|l| l.reason == TEMPORARY);
+        let left_out = self.dump().left_out().iter().chain(temporary);
+        let left_out = left_out.map(|l| format!("{}: {}", Namespace::new(&*l.database, &*l.collection), l.reason));
+        let mut beside = Few::up_to(LISTED);
+        beside.extend(left_out.chain(self.dump().notes().iter().cloned()));
+        beside.into_sentences()
+    }
+
+    fn last_read(&self) -> Option<&LastRead> {
+        match &self.documents {
+            Documents::InDump(last_read) => Some(last_read),
+            Documents::InBackup(_) => None,
         }
     }
 
-    /// The dump that the documents come out of, if that is not the backup.
-    pub(super) fn poured(&self) -> Option<&'a DumpSource> {
-        self.dumped.filter(|dumped| dumped.last_read().is_some())
+    fn memory(&self) -> u64 {
+        match self.documents {
+            Documents::InDump(_) => interop::READING_BYTES + self.dump().taken(),
+            Documents::InBackup(_) => self.backup.memory(),
+        }
     }
 
-    /// Whether mongodump took it: also a backup that was made of a dump.
-    pub(super) fn is_of_a_dump(&self) -> bool {
-        self.dumped.is_some() || self.backup.manifest.source.is_dump()
+    fn prove<'f>(&'f self, selected: &'f [Selected<'_>], target: &'f Target, cx: &'f Context) -> BoxFuture<'f, Result<()>> {
+        match self.documents {
+            Documents::InDump(_) => future::ready(Ok(())).boxed(),
+            Documents::InBackup(_) => self.backup.prove(selected, target, cx),
+        }
+    }
+
+    fn load<'f>(&'f self, loader: &'f Loader<'_>, filled: UnboundedSender<Loaded>) -> BoxFuture<'f, Result<Brought>> {
+        match &self.documents {
+            Documents::InDump(_) => load_dump::load(self, loader, filled).boxed(),
+            Documents::InBackup(accounts) => {
+                let loading = self.backup.load(loader, filled);
+                async { Ok(Brought { accounts: accounts.clone(), ..loading.await? }) }.boxed()
+            }
+        }
     }
 }
 
-impl<'a> From<&'a Backup> for DocumentSource<'a> {
-    fn from(backup: &'a Backup) -> Self {
-        Self { backup, dumped: None }
+async fn refuse_damaged(backup: &Backup, cx: &Context) -> Result<()> {
+    let report = verify::prove(backup, &verify::VerifyOptions::default(), cx).await?;
+    if report.is_sound() {
+        return Ok(());
     }
-}
-
-impl<'a> From<&'a DumpSource> for DocumentSource<'a> {
-    fn from(dumped: &'a DumpSource) -> Self {
-        Self { backup: dumped.backup(), dumped: Some(dumped) }
-    }
+    let named: Vec<&str> = report.problems.iter().take(NAMED_PROBLEMS).map(|p| p.message.as_str()).collect();
+    let more = match report.problems.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Err(Error::damaged(format!("backup {} is damaged, and nothing was imported: {}{more}", report.name, named.join("; ")))
+        .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
 }

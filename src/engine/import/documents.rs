@@ -2,7 +2,7 @@
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::plan::Plan;
+use super::select::Selected;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::mongo::Version;
 use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Objects;
 use crate::repository::catalog::Backup;
-use crate::sink::limits;
+use crate::sink::{Target, limits};
 
 /// How many segments are read at a time.
 const READERS: usize = 2;
@@ -26,21 +26,21 @@ const TAKES_DOLLARS: Version = Version(5, 0, 0);
 /// # Errors
 /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), naming each collection; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
 /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
-pub(super) async fn refuse(backup: &Backup, plan: &Plan<'_>, cx: &Context) -> Result<()> {
-    let connection = &plan.target.connection;
+pub(super) async fn refuse(backup: &Backup, selected: &[Selected<'_>], target: &Target, cx: &Context) -> Result<()> {
+    let connection = &target.connection;
     let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let source = Version::parse(&backup.manifest.source.server_version);
     if version >= TAKES_DOLLARS || source.is_some_and(|source| source < TAKES_DOLLARS) {
         return Ok(());
     }
     let mut reasons = Vec::new();
-    for (selected, spec) in plan.selected.iter().zip(&plan.specs) {
-        let counting = with_dollars(&backup.store, &selected.collection, &cx.cpu);
+    for Selected { collection, to } in selected {
+        let counting = with_dollars(&backup.store, collection, &cx.cpu);
         let count = cx.unless_cancelled(counting).await?;
         if count > 0 {
             reasons.push(format!(
-                "{} holds {count} documents with a field name that begins with $, which servers take from {}.{} on",
-                spec.namespace, TAKES_DOLLARS.0, TAKES_DOLLARS.1
+                "{to} holds {count} documents with a field name that begins with $, which servers take from {}.{} on",
+                TAKES_DOLLARS.0, TAKES_DOLLARS.1
             ));
         }
     }

@@ -16,15 +16,14 @@ use crate::engine::adopt::{self, AdoptOptions};
 use crate::engine::dump_oplog::{self, Slice};
 use crate::engine::{Tuning, replayed::LastRead};
 use crate::error::{Error, ErrorKind, Result};
-use crate::few::{Few, LISTED};
 use crate::format::digest::Sha256Hex;
 use crate::format::frame::{Codec, Compression, Compressors};
 use crate::format::manifest::{
-    ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, TEMPORARY, Tool, Totals,
+    ClusterTime, Collection, CollectionKind, Consistency, FORMAT_VERSION, Manifest, OplogSlice, Settings, Tool, Totals,
 };
 use crate::format::{document, frame, key, segment};
 use crate::interop::{Dump, Of, Part, READING_BYTES, Wanted};
-use crate::names::{BackupName, Namespace};
+use crate::names::BackupName;
 use crate::pipeline::write::{CollectionWriter, Sizes};
 use crate::repository::Repository;
 use crate::repository::backend::Objects;
@@ -54,15 +53,15 @@ pub struct DumpOptions {
 pub struct DumpSource {
     dump: Dump,
     /// Its collections without documents, and its oplog.
-    backup: Backup,
-    documents: Documents,
+    pub(super) backup: Backup,
+    pub(super) documents: Documents,
     /// Removed with this.
     _kept: Option<TempDir>,
 }
 
 /// Where the documents of a dump are.
 #[derive(Debug)]
-enum Documents {
+pub(super) enum Documents {
     /// In the dump. Of each capped collection, the last that was read before its oplog is told.
     InDump(LastRead),
     /// In the backup that was made of it, because it can be read once only. Its users and roles are kept beside that.
@@ -157,37 +156,6 @@ impl DumpSource {
     #[must_use]
     pub fn location(&self) -> String {
         self.dump.location()
-    }
-
-    /// What it holds and is not imported, and what was taken for what, in words.
-    pub(super) fn beside(&self) -> Few {
-        // One that was kept aside has its temporary collections left out already.
-        let temporary = self.backup.manifest.left_out.iter().filter(|l| l.reason == TEMPORARY);
-        let left_out = self.dump.left_out().iter().chain(temporary);
-        let left_out = left_out.map(|l| format!("{}: {}", Namespace::new(&*l.database, &*l.collection), l.reason));
-        let mut beside = Few::up_to(LISTED);
-        beside.extend(left_out.chain(self.dump.notes().iter().cloned()));
-        beside
-    }
-
-    pub(super) fn backup(&self) -> &Backup {
-        &self.backup
-    }
-
-    /// The last document of each capped collection, where the documents come out of the dump itself.
-    pub(super) fn last_read(&self) -> Option<&LastRead> {
-        match &self.documents {
-            Documents::InDump(last_read) => Some(last_read),
-            Documents::InBackup(_) => None,
-        }
-    }
-
-    /// Its users and roles, where they were read with its oplog.
-    pub(super) fn accounts(&self) -> Option<&Accounts> {
-        match &self.documents {
-            Documents::InDump(_) => None,
-            Documents::InBackup(accounts) => Some(accounts),
-        }
     }
 }
 

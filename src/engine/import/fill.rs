@@ -5,17 +5,16 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
-use super::load::{Came, Loaded};
-use super::load_dump::FromDump;
+use super::load::{Brought, Came, Loaded};
 use super::options::IndexMode;
 use super::stage::Stage;
-use super::{load_backup, load_dump};
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::digest::Content;
-use crate::sink::check;
 use crate::sink::indexes::{self, Which};
-use crate::sink::users::Accounts;
+use crate::sink::users::{self, Accounts};
+use crate::sink::{Target, check};
 
 /// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
 const LARGE: u64 = 16 * 1024 * 1024;
@@ -35,6 +34,18 @@ pub(super) struct Proven {
     pub(super) overwritten: u64,
     /// Users and roles that are to be merged.
     pub(super) accounts: Accounts,
+}
+
+impl Proven {
+    /// Adds users and roles to those of the target, once everything else is there.
+    pub(super) async fn add_accounts(&self, target: &Target, through: users::Through<'_>, cx: &Context) -> Result<()> {
+        if self.accounts.is_empty() {
+            return Ok(());
+        }
+        cx.progress.begin("adding users and roles");
+        let merging = Box::pin(users::merge(&target.unstoppable(), through, &self.accounts)).await;
+        merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))
+    }
 }
 
 /// A collection that was read back.
@@ -61,26 +72,17 @@ impl Stage<'_> {
     /// [`ErrorKind::Mismatch`] where one does not hold what the backup holds; [`ErrorKind::Server`] where a document or an index is refused; others
     /// of the server's; [`ErrorKind::Damaged`]; [`ErrorKind::Interrupted`].
     pub(super) async fn fill_and_prove(&self) -> Result<Proven> {
-        self.cx.progress.begin("filling");
+        self.loader.cx.progress.begin("filling");
         let (filled, full) = unbounded_channel();
-        let filling = async {
-            match self.origin.poured() {
-                None => {
-                    let passed_over = Box::pin(load_backup::load(self, filled)).await?;
-                    Ok(FromDump { passed_over, ..FromDump::default() })
-                }
-                Some(dumped) => Box::pin(load_dump::load(self, dumped, filled)).await,
-            }
-        }
-        .boxed();
-        let ((mut proven, small), FromDump { passed_over, accounts }) =
+        let filling = self.plan.origin.load(&self.loader, filled);
+        let ((mut proven, small), Brought { passed_over, accounts }) =
             tokio::try_join!(Box::pin(self.prove_large(full)), filling)?;
 
-        self.cx.progress.begin("checking");
+        self.loader.cx.progress.begin("checking");
         self.make_durable().await?;
         let small = Box::pin(self.prove(small)).await?;
         if !self.indexes_later {
-            self.cx.progress.begin("building indexes");
+            self.loader.cx.progress.begin("building indexes");
             self.build(&small, Which::All).await?;
         }
         proven.extend(small);
@@ -94,7 +96,6 @@ impl Stage<'_> {
             contents[filled.number] = content;
             came[filled.number] = filled.came;
         }
-        let accounts = self.origin.dumped.and_then(|dumped| dumped.accounts()).unwrap_or(&accounts);
         let accounts = self.plan.users.as_ref().map(|wanted| accounts.only(wanted)).transpose()?.unwrap_or_default();
         Ok(Proven { expected, contents, came, passed_over, overwritten, accounts })
     }
@@ -170,7 +171,7 @@ impl Stage<'_> {
             let content = Box::pin(self.read_back(&filled)).await?;
             Ok::<_, Error>(Read::of(filled, content))
         });
-        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.writers.now).boxed().try_collect().await?;
+        let found: Vec<Read> = stream::iter(checks).buffer_unordered(self.loader.writers.now).boxed().try_collect().await?;
         self.refuse_differences(found)
     }
 
@@ -180,8 +181,8 @@ impl Stage<'_> {
         }
         // What it holds was not known before where it came from a dump.
         let spec = self.plan.specs[filled.number].holding(filled.content);
-        let item = self.plan.item(self.cx, &spec, "reading back");
-        check::content(&self.plan.target, &spec, &self.cpu, &self.budget, &item).await
+        let item = self.loader.item(&spec, "reading back");
+        check::content(&self.plan.target, &spec, &self.loader.cx.cpu, &self.loader.budget, &item).await
     }
 
     /// Gives them back where each holds what came; of a capped one that a dump brought more of than it holds, the last of that.
@@ -215,10 +216,10 @@ impl Stage<'_> {
             if !spec.holds_documents() {
                 return Ok(Content::default());
             }
-            let item = self.plan.item(self.cx, spec, "reading back");
-            check::content(&self.plan.target, spec, &self.cpu, &self.budget, &item).await
+            let item = self.loader.item(spec, "reading back");
+            check::content(&self.plan.target, spec, &self.loader.cx.cpu, &self.loader.budget, &item).await
         });
-        stream::iter(reading).buffered(self.writers.now).boxed().try_collect().await
+        stream::iter(reading).buffered(self.loader.writers.now).boxed().try_collect().await
     }
 
     /// How many documents each collection has now.
@@ -229,7 +230,7 @@ impl Stage<'_> {
             }
             check::count(&self.plan.target, spec).await
         });
-        stream::iter(counts).buffered(self.writers.now).boxed().try_collect().await
+        stream::iter(counts).buffered(self.loader.writers.now).boxed().try_collect().await
     }
 
     /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
@@ -244,12 +245,12 @@ impl Stage<'_> {
         let builds = collections.iter().map(|Read { filled, content, .. }| async move {
             // How many at a time depends on what there is.
             let spec = &self.plan.specs[filled.number].holding(*content);
-            let item = self.cx.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
+            let item = self.loader.cx.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
             let failures = self.builder.build_telling(spec, which, &item, left).await;
             item.finish();
             failures
         });
-        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.writers.now).boxed().try_collect().await?;
+        let failures: Vec<_> = stream::iter(builds).buffer_unordered(self.loader.writers.now).boxed().try_collect().await?;
         let failures: Vec<_> = failures.into_iter().flatten().collect();
         match indexes::sum_up(&failures) {
             None => Ok(()),

@@ -1,20 +1,17 @@
 //! Filling under final names, where the login may neither read nor rename: what is not there yet, and nothing else.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures::FutureExt as _;
 use uuid::Uuid;
 
-use super::document_source::DocumentSource;
 use super::options::{ImportMode, ImportOptions, IndexMode};
 use super::plan::{Plan, listed};
 use super::report::{self, ImportReport, Staging};
-use super::stage::{Stage, Writers};
+use super::stage::Stage;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::in_place::{self, Filling};
-use crate::sink::indexes::IndexBuilder;
 use crate::sink::{prepare, staging, users};
 
 /// Whether it is to be filled so: the login lacks rights for anything else, and this is allowed and possible.
@@ -50,25 +47,23 @@ pub(super) fn decide(plan: &Plan<'_>, options: &ImportOptions, lacking: Option<p
 ///
 /// # Errors
 /// As for [`execute`](super::execute).
-pub(super) async fn execute(
-    origin: DocumentSource<'_>,
-    mut plan: Plan<'_>,
-    options: &ImportOptions,
-    cx: &Context,
-    begun: Instant,
-) -> Result<ImportReport> {
+pub(super) async fn execute(mut plan: Plan<'_>, options: &ImportOptions, begun: Instant, cx: &Context) -> Result<ImportReport> {
     let target = plan.target.clone();
+    // 1. What a restore that died left half filled goes.
     cx.progress.begin("preparing the target");
     let dropped = in_place::clean(&target, &plan.databases()).await?;
     if !dropped.is_empty() {
         let names: Vec<String> = dropped.iter().map(ToString::to_string).collect();
         cx.progress.note(format!("a restore that died had left these half filled, and they were dropped: {}", names.join(", ")));
     }
+    // 2. Fill everything.
     let filling = Filling::begin(&target, &mut plan.specs, &Uuid::new_v4().simple().to_string()).await?;
     let filled = async {
-        let staged = fill(origin, &plan, options, cx).await?;
+        let proven = Stage::of(&plan, options, None, cx).fill_and_prove().await?;
+        cx.progress.begin("confirming");
+        staging::set_expiry(&target, &plan.specs).await?;
         filling.end(&plan.specs).await?;
-        Ok(staged)
+        Ok(Staging::of(proven))
     }
     .boxed();
     let staged = match filled.await {
@@ -79,34 +74,10 @@ pub(super) async fn execute(
             return Err(error);
         }
     };
-    let accounts = &staged.proven.accounts;
-    if !accounts.is_empty() {
-        cx.progress.begin("adding users and roles");
-        let merging = users::merge(&target.unstoppable(), users::Through::OfTools, accounts).await;
-        merging.map_err(|e| e.context("everything else was imported, and the users and roles were not added"))?;
-    }
+    // 3. Users and roles.
+    staged.proven.add_accounts(&target, users::Through::OfTools, cx).await?;
     plan.beside.push("nothing was read back: the login may not read, so what a majority acknowledged counts".to_owned());
-    let report = report::of(origin, &plan, staged, begun);
+    let report = report::of(&plan, staged, begun);
     plan.close().await;
     Ok(report)
-}
-
-async fn fill(origin: DocumentSource<'_>, plan: &Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<Staging> {
-    let stage = Stage {
-        origin,
-        plan,
-        writers: Writers::of(options.tuning.writers),
-        cpu: cx.cpu.clone(),
-        budget: options.budget(origin, cx),
-        repeats: options.repeats(origin),
-        cx,
-        builder: IndexBuilder::new(plan.target.clone()),
-        target_cores: None,
-        indexes_later: false,
-    };
-    let proven = stage.fill_and_prove().await?;
-    cx.progress.begin("confirming");
-    staging::set_expiry(&plan.target, &plan.specs).await?;
-    let documents = proven.contents.iter().map(|c| c.documents).collect();
-    Ok(Staging { documents, proven, lost: Vec::new(), operations: 0, not_added: BTreeMap::new(), replayed: None, kept: None })
 }

@@ -1,6 +1,5 @@
 //! What of the target an import keeps beside the new.
 
-use super::document_source::DocumentSource;
 use super::options::{ImportMode, ImportOptions, IndexMode};
 use super::plan::Plan;
 use super::report::Staging;
@@ -22,16 +21,10 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    pub(super) async fn of(
-        origin: DocumentSource<'_>,
-        plan: &Plan<'_>,
-        home: &str,
-        lease: &Lease,
-        staged: &Staging,
-    ) -> Result<Self> {
+    pub(super) async fn of(plan: &Plan<'_>, lease: &Lease, staged: &Staging) -> Result<Self> {
         let contents = staged.replayed.as_ref().unwrap_or(&staged.proven.contents).clone();
         let at = kept::clock(&plan.target).await?;
-        Ok(Self { id: lease.id().to_owned(), home: home.to_owned(), backup: origin.name(), at, contents })
+        Ok(Self { id: lease.id().to_owned(), home: lease.home().to_owned(), backup: plan.backup.clone(), at, contents })
     }
 
     /// The step that comes before all others.

@@ -1,16 +1,83 @@
-//! What loading tells of each collection once it is full.
+//! What loading works with, and what it tells.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::capped_overwrite::FirstDocuments;
+use super::select::Selected;
+use crate::context::Context;
+use crate::context::cpu::cores;
+use crate::context::memory::MemoryBudget;
+use crate::context::progress::Item;
 use crate::format::arrival::Changes;
 use crate::format::digest::Content;
+use crate::sink::insert::{Inserter, Repeats};
+use crate::sink::users::Accounts;
+use crate::sink::{CollectionSpec, Target};
+
+/// The most that write at a time where nothing is said. Memory bounds them, too.
+const MOST_WRITERS: usize = 16;
+
+/// How many write at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writers {
+    /// To begin with.
+    pub(super) now: usize,
+    /// The most that are tried.
+    pub(super) most: usize,
+}
+
+impl Writers {
+    /// As many as are asked for; where that is not said, more are tried than it begins with.
+    pub(super) fn of(asked_for: Option<usize>) -> Self {
+        match asked_for {
+            Some(now) => Self { now: now.max(1), most: now.max(1) },
+            None => Self { now: cores().clamp(4, 8), most: MOST_WRITERS },
+        }
+    }
+}
+
+/// What documents are loaded with.
+#[derive(Debug)]
+pub struct Loader<'a> {
+    /// The collections, and what is made of each.
+    pub(super) selected: &'a [Selected<'a>],
+    pub(super) specs: &'a [CollectionSpec],
+    pub(super) target: &'a Target,
+    /// Users and roles are wanted, too.
+    pub(super) users: bool,
+    pub(super) writers: Writers,
+    pub(super) budget: MemoryBudget,
+    pub(super) cx: &'a Context,
+    /// What happens to documents whose `_id` repeats.
+    pub(super) repeats: Repeats,
+}
+
+impl Loader<'_> {
+    /// Announces a collection whose documents are about to be moved.
+    pub(super) fn item(&self, spec: &CollectionSpec, doing: &str) -> Item {
+        let name = if doing.is_empty() { spec.namespace.to_string() } else { format!("{} ({doing})", spec.namespace) };
+        self.cx.progress.item(name, spec.content.documents, spec.content.bytes)
+    }
+
+    pub(super) fn inserter(&self, spec: &CollectionSpec) -> Inserter {
+        Inserter::new(self.target.clone(), Arc::new(spec.clone())).with_repeats(self.repeats)
+    }
+}
+
+/// What came beside the collections that were filled.
+#[derive(Debug, Default)]
+pub struct Brought {
+    /// Documents that were passed over.
+    pub(super) passed_over: u64,
+    /// Users and roles, where they are wanted.
+    pub(super) accounts: Accounts,
+}
 
 /// A collection that the target has taken every document of.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Loaded {
+pub struct Loaded {
     /// Which of the plan's collections.
     pub(super) number: usize,
     /// What it must hold now.

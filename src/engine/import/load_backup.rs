@@ -11,8 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::capped_overwrite::FirstDocuments;
-use super::load::{Came, Loaded, announce};
-use super::stage::Stage;
+use super::load::{Brought, Came, Loaded, Loader, announce};
 use super::turns::Turns;
 use crate::context::cpu::CpuPool;
 use crate::context::memory::MemoryBudget;
@@ -23,6 +22,7 @@ use crate::format::manifest::Segment;
 use crate::pipeline::read::SegmentReader;
 use crate::pipeline::steer::{ConcurrencyController, Watched};
 use crate::repository::backend::Objects;
+use crate::repository::catalog::Backup;
 use crate::sink::Target;
 use crate::sink::insert::{Arranged, Inserter, Repeats};
 
@@ -71,30 +71,29 @@ struct Shared {
     filled: UnboundedSender<Loaded>,
 }
 
-/// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full. Gives how many documents were passed
-/// over.
+/// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full.
 ///
 /// # Errors
 /// The first that any writer met; the others are stopped.
-pub(super) async fn load(stage: &Stage<'_>, filled: UnboundedSender<Loaded>) -> Result<u64> {
-    let Stage { origin, plan, writers, cpu, budget, cx, .. } = stage;
+pub(super) async fn load(backup: &Backup, loader: &Loader<'_>, filled: UnboundedSender<Loaded>) -> Result<Brought> {
+    let Loader { selected, specs, target, writers, budget, cx, .. } = loader;
     let (mut jobs, mut items, mut collections) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, (selected, spec)) in plan.selected.iter().zip(&plan.specs).enumerate() {
+    for (number, (selected, spec)) in selected.iter().zip(*specs).enumerate() {
         if !spec.holds_documents() {
             continue;
         }
-        let item = plan.item(cx, spec, "");
+        let item = loader.item(spec, "");
         items.push(item.clone());
-        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone())).with_repeats(stage.repeats);
+        let inserter = loader.inserter(spec);
         let segments = &selected.collection.segments;
         // In their order where that counts, and where an `_id` may repeat.
-        let in_turn = stage.repeats == Repeats::PassOver && !spec.keeps_order();
+        let in_turn = loader.repeats == Repeats::PassOver && !spec.keeps_order();
         let together = if spec.keeps_order() || in_turn { segments.len().max(1) } else { 1 };
         let collection = Arc::new(Loading {
             whole: Loaded { number, content: spec.content, ..Loaded::default() },
             left: AtomicUsize::new(segments.chunks(together).len()),
             came: Mutex::default(),
-            first_documents: (spec.capped && origin.is_of_a_dump()).then(Mutex::default),
+            first_documents: (spec.capped && backup.manifest.source.is_dump()).then(Mutex::default),
         });
         if segments.is_empty() {
             announce(&filled, collection.whole.clone());
@@ -110,9 +109,9 @@ pub(super) async fn load(stage: &Stage<'_>, filled: UnboundedSender<Loaded>) -> 
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes()));
     let shared = Arc::new(Shared {
-        store: origin.backup.store.clone(),
-        target: plan.target.clone(),
-        cpu: cpu.clone(),
+        store: backup.store.clone(),
+        target: (*target).clone(),
+        cpu: cx.cpu.clone(),
         budget: budget.clone(),
         queue: Mutex::new(jobs.into()),
         allowed: watch::Sender::new(writers.now),
@@ -124,7 +123,7 @@ pub(super) async fn load(stage: &Stage<'_>, filled: UnboundedSender<Loaded>) -> 
         running.spawn(work(number, shared.clone()));
     }
     let mut crew = ConcurrencyController::new(writers.now, writers.most);
-    let mut watched = Watched::new(cpu.clone(), cx.progress.clone());
+    let mut watched = Watched::new(cx.cpu.clone(), cx.progress.clone());
     loop {
         tokio::select! {
             ended = running.join_next() => match ended {
@@ -140,7 +139,8 @@ pub(super) async fn load(stage: &Stage<'_>, filled: UnboundedSender<Loaded>) -> 
         }
     }
     items.iter().for_each(Item::finish);
-    Ok(collections.iter().map(|collection| locked(&collection.came).passed_over.documents).sum())
+    let passed_over = collections.iter().map(|collection| locked(&collection.came).passed_over.documents).sum();
+    Ok(Brought { passed_over, ..Brought::default() })
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -153,7 +153,7 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
         let told = async { allowed.wait_for(|writers| number < *writers).await.is_ok() };
         // The sender is there as long as this is.
         let _told = shared.target.unless_stopped(told).await?;
-        let next = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = locked(&shared.queue).pop_front();
         let Some(job) = next else {
             // Whoever waits finds that there is nothing left.
             shared.allowed.send_replace(usize::MAX);

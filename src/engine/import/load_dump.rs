@@ -9,9 +9,8 @@ use uuid::Uuid;
 
 use super::capped_overwrite::FirstDocuments;
 use super::dump_source::DumpSource;
-use super::load::{Came, Loaded, announce};
+use super::load::{Brought, Came, Loaded, Loader, announce};
 use super::select::Selected;
-use super::stage::Stage;
 use super::turns::Turns;
 use crate::context::memory::MemoryPermit;
 use crate::context::progress::Item;
@@ -44,55 +43,45 @@ struct Loading {
     ended: bool,
 }
 
-/// What came of a dump beside the collections that were filled.
-#[derive(Debug, Default)]
-pub(super) struct FromDump {
-    /// Documents that were passed over.
-    pub(super) passed_over: u64,
-    /// Users and roles, where they are wanted.
-    pub(super) accounts: Accounts,
-}
-
 /// Fills every collection of the plan from a dump, as [`load`](super::load_backup::load) does from a backup.
 ///
 /// # Errors
 /// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
-pub(super) async fn load(stage: &Stage<'_>, dumped: &DumpSource, filled: UnboundedSender<Loaded>) -> Result<FromDump> {
-    let numbers = numbers(stage, dumped);
-    let mut collections = Loadings { stage, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
+pub(super) async fn load(dumped: &DumpSource, loader: &Loader<'_>, filled: UnboundedSender<Loaded>) -> Result<Brought> {
+    let numbers = numbers(loader, dumped);
+    let mut collections = Loadings { loader, numbers: &numbers, open: HashMap::new(), passed_over: 0, ended: 0 };
     let wanted = Wanted {
         collections: (0..dumped.collections().len()).map(|place| numbers.contains_key(&place)).collect(),
         oplog: false,
-        users: stage.plan.users.is_some(),
+        users: loader.users,
     };
     let mut accounts = Accounts::default();
     let (sender, parts) = mpsc::channel(WAITING);
-    let stop = stage.plan.target.stop();
-    let reading = dumped.dump().read(&wanted, &stage.budget, stop, sender);
-    let writing = write(stage, &mut collections, &mut accounts, parts, &filled);
+    let reading = dumped.dump().read(&wanted, &loader.budget, loader.target.stop(), sender);
+    let writing = write(loader, &mut collections, &mut accounts, parts, &filled);
     let ((), ()) = tokio::try_join!(reading, writing)?;
     if collections.ended != numbers.len() {
-        let left = collections.open.values().next().map(|left| &stage.plan.specs[left.number].namespace);
+        let left = collections.open.values().next().map(|left| &loader.specs[left.number].namespace);
         let name = left.map_or_else(|| "a collection".to_owned(), ToString::to_string);
         return Err(Error::new(ErrorKind::Internal, format!("{name} was not read to its end")));
     }
-    Ok(FromDump { passed_over: collections.passed_over, accounts })
+    Ok(Brought { passed_over: collections.passed_over, accounts })
 }
 
 /// The number in the plan of each collection that is filled, and its progress, by its place in the dump. What the oplog made of the catalog is told by identity.
-fn numbers(stage: &Stage<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Item)> {
+fn numbers(loader: &Loader<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Item)> {
     let places: HashMap<Uuid, usize> =
         dumped.collections().iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
     // What the oplog creates has no documents before it.
     let place = |selected: &Selected<'_>| selected.collection.uuid.and_then(|uuid| places.get(&uuid)).copied();
-    let item = |number: usize| stage.plan.item(stage.cx, &stage.plan.specs[number], "");
-    let selected = stage.plan.selected.iter().enumerate();
+    let item = |number: usize| loader.item(&loader.specs[number], "");
+    let selected = loader.selected.iter().enumerate();
     selected.filter_map(|(number, selected)| Some((place(selected)?, (number, item(number))))).collect()
 }
 
 /// The collections that are being filled: from the first that comes of them until they are full.
 struct Loadings<'a> {
-    stage: &'a Stage<'a>,
+    loader: &'a Loader<'a>,
     /// The number in the plan of each, and its progress, by its place in the dump.
     numbers: &'a HashMap<usize, (usize, Item)>,
     open: HashMap<usize, Loading>,
@@ -106,7 +95,7 @@ impl Loadings<'_> {
     /// The collection of this place, where it is wanted.
     fn get(&mut self, place: usize) -> Option<&mut Loading> {
         let (number, item) = self.numbers.get(&place)?;
-        Some(self.open.entry(place).or_insert_with(|| Loading::begin(self.stage, *number, item.clone())))
+        Some(self.open.entry(place).or_insert_with(|| Loading::begin(self.loader, *number, item.clone())))
     }
 
     /// Tells of a collection once it is full, and lets go of it.
@@ -127,13 +116,11 @@ impl Loadings<'_> {
 type Written = (usize, Came, Vec<u64>);
 
 impl Loading {
-    fn begin(stage: &Stage<'_>, number: usize, item: Item) -> Self {
-        let plan = &stage.plan;
-        let spec = &plan.specs[number];
-        let inserter = Inserter::new(plan.target.clone(), Arc::new(spec.clone())).with_repeats(stage.repeats);
+    fn begin(loader: &Loader<'_>, number: usize, item: Item) -> Self {
+        let spec = &loader.specs[number];
         Self {
             number,
-            inserter,
+            inserter: loader.inserter(spec),
             item,
             keeps_order: spec.keeps_order(),
             is_capped: spec.capped,
@@ -153,7 +140,7 @@ impl Loading {
 }
 
 async fn write(
-    stage: &Stage<'_>,
+    loader: &Loader<'_>,
     collections: &mut Loadings<'_>,
     accounts: &mut Accounts,
     mut parts: mpsc::Receiver<Part>,
@@ -164,7 +151,7 @@ async fn write(
     let mut more = true;
     while more || !writers.is_empty() {
         tokio::select! {
-            part = parts.recv(), if more && writers.len() < stage.writers.now => match part {
+            part = parts.recv(), if more && writers.len() < loader.writers.now => match part {
                 Some(Part::Documents { of: Of::Collection(place), frame, content, mut share, .. }) => {
                     let Some(inserter) = collections.get(place).map(|c| c.inserter.clone()) else { continue };
                     let arranged = inserter.arrange(frame).await?;
@@ -197,7 +184,7 @@ async fn write(
     }
     // Those that the oplog creates, and the views, are full as they are.
     let loaded: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
-    for (number, spec) in stage.plan.specs.iter().enumerate() {
+    for (number, spec) in loader.specs.iter().enumerate() {
         if spec.holds_documents() && !loaded.contains(&number) {
             announce(filled, Loaded { number, ..Loaded::default() });
         }

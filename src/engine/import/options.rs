@@ -4,14 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::document_source::DocumentSource;
-use crate::context::Context;
-use crate::context::memory::MemoryBudget;
 use crate::engine::Tuning;
-use crate::interop;
 use crate::names::{NamespaceFilter, NamespaceRename};
 use crate::sink::Alterations;
-use crate::sink::insert::Repeats;
 use crate::sink::users::WantedAccounts;
 
 /// What to import, and how.
@@ -46,24 +41,6 @@ pub struct ImportOptions {
     pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
-}
-
-impl ImportOptions {
-    /// A dump that was taken while documents moved holds several versions of one; its oplog brings whichever is kept to the last.
-    pub(super) fn repeats(&self, origin: DocumentSource<'_>) -> Repeats {
-        let makes_up = origin.is_of_a_dump() && origin.backup.manifest.oplog.is_some();
-        if self.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse }
-    }
-
-    /// The budget of what is filled: what is left of the memory beside reading a dump, and beside what is known of all collections. A quarter of it in any case.
-    pub(super) fn budget(&self, origin: DocumentSource<'_>, cx: &Context) -> MemoryBudget {
-        let counted = self.tuning.counted_bytes();
-        let taken = match origin.poured() {
-            Some(dumped) => interop::READING_BYTES + dumped.dump().taken(),
-            None => origin.backup.manifest.memory(),
-        };
-        cx.memory.part_beside(counted.saturating_sub(taken).max(counted / 4), taken)
-    }
 }
 
 /// What happens to collections that stand in the target under names of the backup.

@@ -65,7 +65,7 @@ fn candidates<'p>(plan: &'p Plan<'_>) -> Vec<(PlannedOverwrite, &'p ListedCollec
     };
     let named = plan.specs.iter().filter_map(|spec| {
         let (there, action) = (plan.stands(spec)?, action?);
-        let documents = Some(spec.content.documents).filter(|_| !plan.is_dump);
+        let documents = Some(spec.content.documents).filter(|_| plan.origin.is_counted());
         let takes_nothing = action == Overwriting::Merged && documents == Some(0);
         let (namespace, kind) = (spec.namespace.clone(), there.kind.clone());
         let found = PlannedOverwrite { namespace, kind, action, documents: None, backup_documents: documents };

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::document_source::DocumentSource;
 use super::options::{ImportMode, IndexMode};
 use super::select::Selected;
 use super::slice::Slice;
-use crate::context::Context;
-use crate::context::progress::Item;
 use crate::few::{Few, LISTED};
 use crate::format::manifest::{ClusterTime, CollectionKind};
 use crate::mongo::catalog::ListedCollection;
@@ -20,6 +19,7 @@ use crate::sink::{CollectionSpec, Standing, Target};
 /// A target that may be written to, and what is to stand in it.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    pub(super) origin: &'a dyn DocumentSource,
     pub(super) target: Target,
     pub(super) selected: Vec<Selected<'a>>,
     /// One for each of what is selected, in that order.
@@ -36,9 +36,8 @@ pub struct Plan<'a> {
     pub(super) indexes: IndexMode,
     /// Everything is filled under its final name: see [`in_place`](super::in_place).
     pub(super) in_place: bool,
+    /// The name of what is imported.
     pub(super) backup: String,
-    /// How many documents there are is not known before they are read.
-    pub(super) is_dump: bool,
     /// Which of the dump's users and roles are added to those of the target.
     pub(super) users: Option<WantedAccounts>,
     /// What a backup or a dump holds and is not imported, and what was taken for what, in words.
@@ -150,12 +149,6 @@ pub struct PlannedNamespace {
 }
 
 impl Plan<'_> {
-    /// Announces a collection whose documents are about to be moved.
-    pub(super) fn item(&self, cx: &Context, spec: &CollectionSpec, doing: &str) -> Item {
-        let name = if doing.is_empty() { spec.namespace.to_string() } else { format!("{} ({doing})", spec.namespace) };
-        cx.progress.item(name, spec.content.documents, spec.content.bytes)
-    }
-
     /// The databases that are written to, sorted.
     pub(super) fn databases(&self) -> Vec<String> {
         let databases: BTreeSet<&str> = self.specs.iter().map(|b| b.namespace.database.as_str()).collect();
@@ -170,13 +163,14 @@ impl Plan<'_> {
     /// The plan, to be shown.
     #[must_use]
     pub fn summary(&self) -> ImportPlan {
+        let is_counted = self.origin.is_counted();
         let collections = self.selected.iter().zip(&self.specs).map(|(selected, spec)| PlannedNamespace {
             from: selected.collection.namespace().to_string(),
             to: spec.namespace.to_string(),
             kind: spec.kind,
-            documents: Some(spec.content.documents).filter(|_| !self.is_dump),
+            documents: Some(spec.content.documents).filter(|_| is_counted),
             counted_in: spec.kind.counted_in(),
-            bytes: Some(spec.content.bytes).filter(|bytes| !self.is_dump || *bytes > 0),
+            bytes: Some(spec.content.bytes).filter(|bytes| is_counted || *bytes > 0),
             indexes: spec.indexes.len() as u64,
             replaces: self.stands(spec).map(|c| c.kind.clone()),
         });

@@ -6,7 +6,6 @@ use bson::RawDocument;
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
-use super::dump_source::DumpSource;
 use super::options::{ImportMode, ImportOptions, IndexMode};
 use super::plan::{Plan, listed};
 use super::select::{Naming, Selected};
@@ -14,7 +13,6 @@ use super::{guard, in_place, keeping, overwrites, select, slice};
 use crate::context::Context;
 use crate::engine::asked_for::AskedFor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::few::Few;
 use crate::format::manifest::{CollectionKind, Manifest};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
@@ -45,7 +43,7 @@ impl Plan<'_> {
 
 /// Connects, and refuses what must not be done.
 pub(super) async fn make<'a>(
-    origin: DocumentSource<'a>,
+    origin: &'a dyn DocumentSource,
     uri: &MongoUri,
     configured_source: Option<&MongoUri>,
     options: &ImportOptions,
@@ -60,26 +58,27 @@ pub(super) async fn make<'a>(
         return Err(Error::usage("--with-users merges nothing where only indexes are built")
             .hint("leave --with-users out, or --indexes only"));
     }
-    if options.users.is_some() && !origin.dumped.is_some_and(|dumped| dumped.dump().has_users()) {
+    if options.users.is_some() && !origin.has_users() {
         return Err(Error::usage(format!("--with-users: {} holds no users and no roles", origin.name())).hint(
             "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
         ));
     }
+    let manifest = &origin.backup().manifest;
     // 1. What the backup holds and under which names, which needs no connection.
     let (collections, slice) = slice::collections(origin, cx).await?;
     let temporary = select::temporary(&collections, options);
     let lasting = collections.iter().filter(|c| !c.is_temporary()).count();
-    let (selected, naming) = select::select(collections, &origin.backup.manifest.left_out, options, uri.database())?;
+    let (selected, naming) = select::select(collections, &manifest.left_out, options, uri.database())?;
 
     let is_whole = selected.len() == lasting;
-    let mut beside = origin.dumped.map(DumpSource::beside).map(Few::into_sentences).unwrap_or_default();
+    let mut beside = origin.beside();
     beside.extend(temporary.into_sentences());
 
     // 2. The connection, and whether it leads where it must not.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
     let connection = cx.unless_cancelled(Connection::open(uri, pool)).await?;
     if !options.allow_same {
-        cx.unless_cancelled(guard::refuse_source(&connection, &origin.backup.manifest.source, configured_source)).await?;
+        cx.unless_cancelled(guard::refuse_source(&connection, &manifest.source, configured_source)).await?;
     }
 
     // 3. What the target's version can hold, and what stands there.
@@ -90,15 +89,7 @@ pub(super) async fn make<'a>(
         .collect::<Result<_>>()?;
     let target = Target::new(connection, version, cx);
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
-    limits::refuse(
-        &target,
-        &origin.backup.manifest.source,
-        selected.iter().map(|s| &*s.collection),
-        &specs,
-        version,
-        differences,
-    )
-    .await?;
+    limits::refuse(&target, &manifest.source, selected.iter().map(|s| &*s.collection), &specs, version, differences).await?;
     let lacking = prepare::lacking(&target, &specs).await?;
     let standing = match (prepare::inspect(&target, &specs).await, lacking.as_ref()) {
         // A login that may not even look is told all that it lacks.
@@ -106,6 +97,7 @@ pub(super) async fn make<'a>(
         (standing, _) => standing?,
     };
     let mut plan = Plan {
+        origin,
         target,
         selected,
         specs,
@@ -117,7 +109,6 @@ pub(super) async fn make<'a>(
         indexes: options.indexes,
         in_place: false,
         backup: origin.name(),
-        is_dump: origin.poured().is_some(),
         users: options.users.clone(),
         beside,
         overwrites: None,
@@ -133,9 +124,7 @@ pub(super) async fn make<'a>(
     }
 
     // 4. What the mode forbids, what would be emptied, and what goes beside.
-    if let Some(dumped) = origin.dumped {
-        refuse_emptying(&plan, dumped)?;
-    }
+    refuse_emptying(&plan)?;
     match options.mode {
         _ if options.indexes == IndexMode::Only => {}
         ImportMode::Replace => {}
@@ -143,7 +132,7 @@ pub(super) async fn make<'a>(
         ImportMode::Merge | ImportMode::Add => refuse_conflicts(&plan).await?,
     }
     if options.drop_extra {
-        plan.prunes = prunes(&plan, &naming, &origin.backup.manifest)?;
+        plan.prunes = prunes(&plan, &naming, &manifest)?;
     }
     if options.keep_replaced {
         let standing = plan.specs.iter().filter(|b| plan.stands(b).is_some()).map(|b| &b.namespace);
@@ -156,8 +145,8 @@ pub(super) async fn make<'a>(
 pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to what stands there";
 
 /// A dump that lost the documents of a collection does not take away what stands there.
-fn refuse_emptying(plan: &Plan<'_>, dumped: &DumpSource) -> Result<()> {
-    let missing: HashSet<&Namespace> = dumped.dump().missing().iter().collect();
+fn refuse_emptying(plan: &Plan<'_>) -> Result<()> {
+    let missing: HashSet<&Namespace> = plan.origin.lost().iter().collect();
     let is_lost = |(selected, spec): &(&Selected<'_>, &CollectionSpec)| {
         missing.contains(&selected.collection.namespace()) && plan.stands(spec).is_some()
     };

@@ -30,7 +30,8 @@ impl Slice {
 
     /// Replays it into what is staged, durably. Gives the number of operations that were applied.
     pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
-        let Stage { origin, plan, cpu, budget, cx, .. } = stage;
+        let Stage { plan, loader, .. } = stage;
+        let (budget, cx, store) = (&loader.budget, loader.cx, &plan.origin.backup().store);
         cx.progress.begin("replaying the oplog slice");
         let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
@@ -40,7 +41,7 @@ impl Slice {
         }
         for segment in &self.oplog.segments {
             let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
-            let mut reader = target.unless_stopped(SegmentReader::open(&origin.backup.store, segment, cpu)).await??;
+            let mut reader = target.unless_stopped(SegmentReader::open(store, segment, &cx.cpu)).await??;
             let mut done = 0;
             while let Some(frame) = target.unless_stopped(reader.next()).await?? {
                 share.resize(segment.object.bytes + COPIES * frame.len() as u64);

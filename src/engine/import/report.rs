@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::document_source::DocumentSource;
 use super::fill::Proven;
 use super::options::{ImportMode, IndexMode};
 use super::plan::Plan;
@@ -194,7 +193,7 @@ pub struct ImportedCollection {
 }
 
 /// What staging came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Staging {
     /// What each collection was found to hold, before a replay.
     pub(super) proven: Proven,
@@ -212,7 +211,14 @@ pub(super) struct Staging {
     pub(super) kept: Option<KeptSet>,
 }
 
-pub(super) fn of(origin: DocumentSource<'_>, plan: &Plan<'_>, staged: Staging, begun: Instant) -> ImportReport {
+impl Staging {
+    /// Of what needs no replay, as far as staging itself goes.
+    pub(super) fn of(proven: Proven) -> Self {
+        Self { documents: proven.contents.iter().map(|c| c.documents).collect(), proven, ..Self::default() }
+    }
+}
+
+pub(super) fn of(plan: &Plan<'_>, staged: Staging, begun: Instant) -> ImportReport {
     let builds = plan.indexes == IndexMode::Now;
     let built = |spec: &CollectionSpec| if builds { spec.indexes.len() as u64 } else { 0 };
     let collections: Vec<ImportedCollection> = plan
@@ -257,17 +263,16 @@ pub(super) fn of(origin: DocumentSource<'_>, plan: &Plan<'_>, staged: Staging, b
         users,
         roles,
         is_whole: plan.is_whole && collections.iter().all(|c| c.digest_matches),
-        ..report(origin, plan, collections, indexes, left_out, begun)
+        ..report(plan, collections, indexes, left_out, begun)
     }
 }
 
 /// Of an import that built indexes only.
-pub(super) fn of_indexes(origin: DocumentSource<'_>, plan: &Plan<'_>, indexes: Built, begun: Instant) -> ImportReport {
-    report(origin, plan, Vec::new(), indexes, Vec::new(), begun)
+pub(super) fn of_indexes(plan: &Plan<'_>, indexes: Built, begun: Instant) -> ImportReport {
+    report(plan, Vec::new(), indexes, Vec::new(), begun)
 }
 
 fn report(
-    origin: DocumentSource<'_>,
     plan: &Plan<'_>,
     collections: Vec<ImportedCollection>,
     indexes: Built,
@@ -275,7 +280,7 @@ fn report(
     begun: Instant,
 ) -> ImportReport {
     ImportReport {
-        backup: origin.name(),
+        backup: plan.backup.clone(),
         target: plan.target.connection.uri.to_string(),
         mode: plan.mode,
         documents: collections.iter().map(|c| c.documents).sum(),

@@ -13,7 +13,7 @@ use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database
 
 /// A collection that is imported, and its name in the target. The options of a view speak of the new names.
 #[derive(Debug, Clone)]
-pub(super) struct Selected<'a> {
+pub struct Selected<'a> {
     /// As the backup has it, where nothing of it changes.
     pub(super) collection: Cow<'a, Collection>,
     pub(super) to: Namespace,

@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::document_source::DocumentSource;
-use super::dump_source::DumpSource;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::engine::replayed::{self, Followed};
@@ -26,8 +25,11 @@ pub(super) struct Slice {
 }
 
 /// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
-pub(super) async fn collections<'a>(origin: DocumentSource<'a>, cx: &Context) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
-    let manifest = &origin.backup.manifest;
+pub(super) async fn collections<'a>(
+    origin: &'a dyn DocumentSource,
+    cx: &Context,
+) -> Result<(Cow<'a, [Collection]>, Option<Slice>)> {
+    let manifest = &origin.backup().manifest;
     let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) else {
         return Ok((Cow::Borrowed(&manifest.collections), None));
     };
@@ -37,13 +39,13 @@ pub(super) async fn collections<'a>(origin: DocumentSource<'a>, cx: &Context) ->
 }
 
 async fn follow(
-    origin: DocumentSource<'_>,
+    origin: &dyn DocumentSource,
     oplog: &OplogSlice,
     listed_at: ClusterTime,
     cpu: &CpuPool,
 ) -> Result<(Vec<Collection>, Slice)> {
-    let Backup { store, manifest } = origin.backup;
-    let known = origin.dumped.and_then(DumpSource::last_read).cloned();
+    let Backup { store, manifest } = origin.backup();
+    let known = origin.last_read().cloned();
     let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known, cpu).await?;
     // What stays temporary is listed for those who select: it is left out, and named.
     let mut collections = catalog.collections;

@@ -89,12 +89,8 @@ fn beyond(object: &StoredObject) -> Error {
 
 /// What these segments hold, where their sizes are possible.
 fn sum(segments: &[Segment]) -> Result<Content> {
-    let mut sum = Content::default();
-    for segment in segments {
-        if !segment.is_possible() {
-            return Err(beyond(&segment.object));
-        }
-        sum.merge(&segment.content());
+    match segments.iter().find(|segment| !segment.is_possible()) {
+        Some(segment) => Err(beyond(&segment.object)),
+        None => Ok(segments.iter().map(Segment::content).sum()),
     }
-    Ok(sum)
 }

@@ -91,7 +91,7 @@ pub(super) async fn import(
     let source = service.config.configured_source()?;
     let cx = &service.works_with(context);
     let plan = import::plan(&backup, target, source.as_ref(), options, cx).await?;
-    let report = import::execute(&backup, plan, options, cx).await?;
+    let report = import::execute(plan, options, cx).await?;
     told::imported(&report);
     context.update(|job| {
         job.result.import = Some(ImportResult::from(&report));

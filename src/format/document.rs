@@ -339,6 +339,19 @@ pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether a field at its top has a name that begins with `$`.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where the document's structure is broken.
+pub fn has_operator_names_at_top(document: &[u8]) -> Result<bool> {
+    for element in Elements::of(document)? {
+        if element?.name.starts_with(b"$") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether a field in it, at whatever depth, has a name that begins with `$`.
 ///
 /// # Errors
@@ -389,6 +402,12 @@ impl Writer {
         Self(buffer)
     }
 
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 4
+    }
+
     /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
     pub fn element(&mut self, kind: u8, name: impl AsRef<[u8]>, value: &[u8]) {
         self.0.push(kind);
@@ -404,12 +423,31 @@ impl Writer {
         self
     }
 
+    /// Adds all elements of a document.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where its structure is broken.
+    pub fn extend(&mut self, document: &[u8]) -> Result<()> {
+        self.extend_without(document, |_| false)
+    }
+
+    /// Adds the elements of a document, but for those with a name of which this is true.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where its structure is broken.
+    pub fn extend_without(&mut self, document: &[u8], is_left_out: impl Fn(&[u8]) -> bool) -> Result<()> {
+        for element in Elements::of(document)? {
+            let Element { kind, name, value } = element?;
+            if !is_left_out(name) {
+                self.element(kind, name, value);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a string.
     pub fn string(&mut self, name: &str, value: &str) {
-        let length = value.len() as u32 + 1;
-        self.element(kind::STRING, name, &length.to_le_bytes());
-        self.0.extend(value.as_bytes());
-        self.0.push(0);
+        self.element(kind::STRING, name, &string_value(value));
     }
 
     /// Adds a boolean.
@@ -469,6 +507,26 @@ impl Writer {
         let length = (self.0.len() - start) as u32;
         self.0[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
+}
+
+/// A document or an array with other values, of the same types, of those elements for which there is one.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] where its structure is broken; those of `other`.
+pub fn replaced(document: &[u8], mut other: impl FnMut(Element<'_>) -> Result<Option<Vec<u8>>>) -> Result<Vec<u8>> {
+    let mut replaced = Writer::with_capacity(document.len());
+    for element in Elements::of(document)? {
+        let element = element?;
+        replaced.element(element.kind, element.name, other(element)?.as_deref().unwrap_or(element.value));
+    }
+    Ok(replaced.finish())
+}
+
+/// The bytes of a string as a value.
+#[must_use]
+pub fn string_value(text: &str) -> Vec<u8> {
+    let length = text.len() as u32 + 1;
+    [&length.to_le_bytes(), text.as_bytes(), &[0]].concat()
 }
 
 /// What messages call a BSON type.

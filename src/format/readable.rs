@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Element, Elements, Writer};
+use super::document::{Element, Elements, Writer, string_value};
 use crate::error::{Error, Result};
 use crate::format::kind;
 
@@ -44,7 +44,7 @@ fn at(document: &[u8], depth: usize) -> Result<Vec<u8>> {
         let name = text(name);
         match kind {
             // Text, code and symbols: a length, the bytes and a NUL.
-            kind::STRING | kind::CODE | kind::SYMBOL => readable.element(kind, name, &with_length(&text(strip(value)))),
+            kind::STRING | kind::CODE | kind::SYMBOL => readable.element(kind, name, &string_value(&text(strip(value)))),
             kind::DOCUMENT | kind::ARRAY => readable.element(kind, name, &at(value, depth + 1)?),
             // A regular expression: two texts that end with a NUL each.
             kind::REGEX => readable.element(kind, name, text(value).as_bytes()),
@@ -56,11 +56,6 @@ fn at(document: &[u8], depth: usize) -> Result<Vec<u8>> {
 
 fn strip(value: &[u8]) -> &[u8] {
     value.get(4..value.len().saturating_sub(1)).unwrap_or_default()
-}
-
-fn with_length(text: &str) -> Vec<u8> {
-    let length = text.len() as u32 + 1;
-    [&length.to_le_bytes(), text.as_bytes(), &[0]].concat()
 }
 
 #[cfg(test)]

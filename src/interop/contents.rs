@@ -9,7 +9,7 @@ use super::part::{Of, named};
 use crate::error::{Error, Result};
 use crate::few::Few;
 use crate::format::digest::{ContentDigest, Sha256Hex};
-use crate::format::document::{Elements, Writer};
+use crate::format::document::Writer;
 use crate::format::manifest::{Collection, CollectionKind, LeftOut, RawValue, StoredObject};
 use crate::format::metadata::read::Metadata;
 use crate::format::mongodump;
@@ -217,11 +217,6 @@ pub(super) fn kind_of(metadata: &Metadata) -> CollectionKind {
 
 fn without(options: &RawDocument, fields: &[&str]) -> Result<RawDocumentBuf> {
     let mut kept = Writer::with_capacity(options.as_bytes().len());
-    for element in Elements::of(options.as_bytes())? {
-        let element = element?;
-        if !fields.iter().any(|field| field.as_bytes() == element.name) {
-            kept.element(element.kind, element.name, element.value);
-        }
-    }
+    kept.extend_without(options.as_bytes(), |name| fields.iter().any(|field| field.as_bytes() == name))?;
     kept.raw()
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::ddl::{self, Standing};
 use super::step::{Keep, Staged};
-use super::{Attempts, Target, kept, series, write_concern_error};
+use super::{Attempts, Target, kept, series};
 use crate::error::Result;
 use crate::mongo::catalog::ListedCollection;
 use crate::mongo::command;
@@ -61,13 +61,9 @@ async fn rename(target: &Target, from: &Namespace, to: &Namespace, uuid: Option<
         rawdoc! { "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": false, "writeConcern": { "w": 1 } };
     target.name_uuid(&mut rename, uuid);
     loop {
-        match target.try_run("admin", rename.clone(), Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None => return Ok(true),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
-            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
-            Err(e) => attempts.again(e).await?,
+        let tried = target.try_run("admin", rename.clone(), Some(command::COMMAND_LIMIT)).await?;
+        if ddl::judge(&mut attempts, tried).await?.is_some() {
+            return Ok(true);
         }
         // Whether it was done is told by what stands there.
         let standing = Standing::of(target, &from.database).await?;

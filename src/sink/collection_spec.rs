@@ -81,24 +81,8 @@ impl CollectionSpec {
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the options or an index are not documents.
     pub fn of(collection: &Collection, namespace: Namespace, version: Version) -> Result<Self> {
-        let mut spec = Self {
-            kind: collection.kind,
-            capped: false,
-            content: collection.content(),
-            indexes: Vec::new(),
-            left_out: Vec::new(),
-            options: RawDocumentBuf::new(),
-            expire_after: None,
-            has_rules: false,
-            mixed_schema: false,
-            in_order: false,
-            unread: false,
-            takes_any_options: false,
-            indexed: Arc::default(),
-            place: namespace.clone(),
-            uuid: None,
-            namespace,
-        };
+        let mut spec =
+            Self { kind: collection.kind, content: collection.content(), has_rules: false, ..Self::standing(namespace) };
         spec.take_options(collection, version)?;
         if spec.kind != CollectionKind::View {
             spec.take_indexes(collection, version)?;
@@ -147,10 +131,7 @@ impl CollectionSpec {
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
     pub fn all_options(&self) -> Result<RawDocumentBuf> {
         let mut options = Writer::default();
-        for element in Elements::of(self.options.as_bytes())? {
-            let element = element?;
-            options.element(element.kind, element.name, element.value);
-        }
+        options.extend(self.options.as_bytes())?;
         if let Some((kind, value)) = &self.expire_after {
             options.element(*kind, "expireAfterSeconds", value);
         }

@@ -14,7 +14,7 @@ use super::{Attempts, CollectionSpec, Target};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
-use crate::mongo::{catalog, command};
+use crate::mongo::command;
 use crate::names::Namespace;
 
 /// How long one reply of the cursor may take.
@@ -98,8 +98,7 @@ pub(super) async fn documents(target: &Target, staged: &Staged, to: &CollectionS
 
 /// Builds the indexes of `from` on `to`, where they are not there yet. The one on `_id` comes with a collection.
 pub(super) async fn indexes(target: &Target, from: &Namespace, to: &Namespace) -> Result<()> {
-    let listing = || catalog::indexes(&target.connection, target.connection.database(&from.database), &from.collection);
-    let (found, _) = target.unless_stopped(command::patiently(listing)).await??;
+    let found = super::indexes::standing(target, from).await?;
     let specifications: Vec<RawDocumentBuf> = found.into_iter().filter(|i| i.get_str("name").ok() != Some("_id_")).collect();
     if specifications.is_empty() {
         return Ok(());
@@ -108,12 +107,9 @@ pub(super) async fn indexes(target: &Target, from: &Namespace, to: &Namespace) -
     let what = format!("building the indexes of {to}");
     let mut attempts = Attempts::new(target, &what);
     loop {
-        match target.try_run(&to.database, command.clone(), None).await? {
-            Ok(reply) => match super::write_concern_error(&reply) {
-                None => return Ok(()),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
-            Err(e) => attempts.again(e).await?,
+        let tried = target.try_run(&to.database, command.clone(), None).await?;
+        if attempts.judge(tried).await?.is_some() {
+            return Ok(());
         }
     }
 }

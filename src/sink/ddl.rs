@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use bson::{Document, RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
-use super::{Attempts, Problem, Target, write_concern_error};
+use super::{Attempts, Problem, Target};
 use crate::error::Result;
-use crate::format::document::{Elements, Writer};
+use crate::format::document::Writer;
 use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
@@ -63,12 +63,12 @@ pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<()> {
     loop {
         let drop = rawdoc! { "drop": namespace.collection.as_str(), "writeConcern": { "w": 1 } };
         match target.try_run(&namespace.database, drop, Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None => return Ok(()),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
             Err(e) if code_of(&e) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(()),
-            Err(e) => attempts.again(e).await?,
+            tried => {
+                if attempts.judge(tried).await?.is_some() {
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -80,16 +80,16 @@ pub(super) async fn create(target: &Target, namespace: &Namespace, options: &Raw
     let mut attempts = Attempts::new(target, &what);
     loop {
         match target.try_run(&namespace.database, create.clone(), Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None => return Ok(()),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
             // An attempt whose reply was lost made it, or an application did. It goes, as long as patience lasts.
             Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
                 attempts.again_after(in_between(&e)).await?;
                 drop(target, namespace).await?;
             }
-            Err(e) => attempts.again(e).await?,
+            tried => {
+                if attempts.judge(tried).await?.is_some() {
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -97,29 +97,29 @@ pub(super) async fn create(target: &Target, namespace: &Namespace, options: &Raw
 pub(super) fn create_command(namespace: &Namespace, options: &RawDocument) -> Result<RawDocumentBuf> {
     let mut create = Writer::default();
     create.string("create", &namespace.collection);
-    for element in Elements::of(options.as_bytes())? {
-        let element = element?;
-        create.element(element.kind, element.name, element.value);
-    }
+    create.extend(options.as_bytes())?;
     create.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
     create.raw()
 }
 
 /// Changes a collection, a time series or a view by `collMod` with these fields.
 pub(super) async fn modify(target: &Target, what: &str, namespace: &Namespace, fields: Writer) -> Result<()> {
-    let fields = fields.finish();
     let mut command = Writer::default();
     command.string("collMod", &namespace.collection);
-    for element in Elements::of(&fields)? {
-        let element = element?;
-        command.element(element.kind, element.name, element.value);
-    }
+    command.extend(&fields.finish())?;
     command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
     target.run(what, &namespace.database, command.raw()?).await.map(|_| ())
 }
 
-/// Whether something came in between that may be gone, or be settled, the next time.
-pub(super) fn is_in_between(error: &DriverError) -> bool {
+/// What came of a command that moves or makes something where another may be, as [`Attempts::judge`] tells: that may be gone, or be settled, the next time.
+pub(super) async fn judge(attempts: &mut Attempts<'_>, tried: Result<Document, DriverError>) -> Result<Option<Document>> {
+    match tried {
+        Err(e) if is_in_between(&e) => attempts.again_after(in_between(&e)).await.map(|()| None),
+        tried => attempts.judge(tried).await,
+    }
+}
+
+fn is_in_between(error: &DriverError) -> bool {
     matches!(
         code_of(error),
         Some(
@@ -134,6 +134,6 @@ pub(super) fn is_in_between(error: &DriverError) -> bool {
 }
 
 /// The same as a problem after which it is tried again.
-pub(super) fn in_between(error: &DriverError) -> Problem {
+fn in_between(error: &DriverError) -> Problem {
     Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
 }

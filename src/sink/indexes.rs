@@ -11,7 +11,7 @@ use mongodb::error::Error as DriverError;
 use tokio::sync::{Semaphore, watch};
 
 use super::same_index::{ONLY_FOR_BUILDING, conflict, told_apart_by};
-use super::{Attempts, CollectionSpec, Index, Target, write_concern_error};
+use super::{Attempts, CollectionSpec, Index, Target};
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::{self, Few};
@@ -189,12 +189,12 @@ async fn build_some(target: &Target, spec: &CollectionSpec, indexes: &[Index]) -
     loop {
         // Asked again for an index that is being built, a server waits for it; for one that is there, it does nothing.
         match target.try_run(&spec.place.database, command.clone(), UNLIMITED).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None => return Ok(Vec::new()),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
-            Err(e) if is_transient(&e) => attempts.again(e).await?,
-            Err(e) => return one_by_one(target, spec, indexes, &what, e).await,
+            Err(e) if !is_transient(&e) => return one_by_one(target, spec, indexes, &what, e).await,
+            tried => {
+                if attempts.judge(tried).await?.is_some() {
+                    return Ok(Vec::new());
+                }
+            }
         }
     }
 }
@@ -245,9 +245,7 @@ pub(super) fn command<'a>(
 pub async fn confirm(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<String>> {
     let mut lost = Vec::new();
     for spec in specs.iter().filter(|b| !b.indexes.is_empty()) {
-        let Namespace { database, collection } = &spec.place;
-        let listing = || catalog::indexes(&target.connection, target.connection.database(database), collection);
-        let (standing, _) = target.unless_stopped(patiently(listing)).await??;
+        let standing = standing(target, &spec.place).await?;
         for index in &spec.indexes {
             let Some(there) = standing.iter().find(|i| catalog::name(i).is_some_and(|name| name == index.name)) else {
                 let what = format!("index {:?} of {} was built and is not there", index.name, spec.namespace);
@@ -293,7 +291,8 @@ pub async fn missing(target: &Target, spec: &CollectionSpec) -> Result<Vec<Index
     Ok(spec.indexes.iter().filter(is_there).cloned().collect())
 }
 
-async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
+/// The indexes of what stands under a name.
+pub(super) async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
     let database = || target.connection.database(&namespace.database);
     let listing = || catalog::indexes(&target.connection, database(), &namespace.collection);
     Ok(target.unless_stopped(patiently(listing)).await??.0)

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::holdings::Holdings;
 use super::record::find;
 use super::step::Keep;
-use super::{MAJORITY_LIMIT, Target, write_errors};
+use super::{MAJORITY_LIMIT, Target};
 use crate::error::{ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::mongo::catalog::{self, ListedCollection};
@@ -289,11 +289,7 @@ async fn put(target: &Target, home: &str, query: RawDocumentBuf, update: RawDocu
         "updates": [{ "q": query, "u": update, "upsert": true }],
         "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT },
     };
-    let reply = target.run(&what, home, command).await?;
-    match write_errors(&reply).into_iter().next() {
-        None => Ok(()),
-        Some(problem) => Err(problem.error(&what)),
-    }
+    target.run(&what, home, command).await.map(drop)
 }
 
 #[cfg(test)]

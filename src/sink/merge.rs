@@ -17,7 +17,7 @@ use super::step::{Staged, in_the_way};
 use super::{Attempts, CollectionSpec, Target, check, copy, write_concern_error, write_errors};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{self, Documents, Elements, Writer};
+use crate::format::document::{self, Documents, Writer};
 use crate::mongo::failure::is_transient_code;
 use crate::names::Namespace;
 
@@ -143,7 +143,7 @@ async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_
         at = place.end;
         // A replacement, too, gets the server's time for an empty timestamp, on servers that cannot be told otherwise; and a name that
         // begins with `$` at its top is an operator to it.
-        let is_special = (!bypass && document::has_empty_timestamp(document)?) || has_operator_names(document)?;
+        let is_special = (!bypass && document::has_empty_timestamp(document)?) || document::has_operator_names_at_top(document)?;
         if is_special { special.push(place) } else { plain.push(place) }
     }
     for part in divide(&plain) {
@@ -233,13 +233,4 @@ fn counted(reply: &bson::Document, sent: usize, what: &str) -> Result<()> {
 fn is_of_a_name(code: i32) -> bool {
     // DollarPrefixedFieldName, InvalidIdField, NotSingleValueField, InvalidDBRef, EmptyFieldName, DottedFieldName.
     (52..=57).contains(&code)
-}
-
-fn has_operator_names(document: &[u8]) -> Result<bool> {
-    for element in Elements::of(document)? {
-        if element?.name.starts_with(b"$") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -93,12 +93,6 @@ impl Target {
         &self.stop
     }
 
-    /// The same, stopped by this instead.
-    #[must_use]
-    pub fn stopped_by(&self, stop: CancellationToken) -> Self {
-        Self { stop, ..self.clone() }
-    }
-
     /// Waits for something unless it is stopped before.
     ///
     /// # Errors
@@ -129,12 +123,9 @@ impl Target {
     pub(crate) async fn run(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(self, what);
         loop {
-            match self.try_run(database, command.clone(), Some(command::COMMAND_LIMIT)).await? {
-                Ok(reply) => match write_concern_error(&reply) {
-                    None => return Ok(reply),
-                    Some(problem) => attempts.again_after(problem).await?,
-                },
-                Err(e) => attempts.again(e).await?,
+            let tried = self.try_run(database, command.clone(), Some(command::COMMAND_LIMIT)).await?;
+            if let Some(reply) = attempts.judge(tried).await? {
+                return Ok(reply);
             }
         }
     }
@@ -170,11 +161,7 @@ impl Target {
             "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT },
         };
         let what = format!("making {database} durable");
-        let reply = self.run(&what, database, command).await?;
-        match write_errors(&reply).into_iter().next() {
-            None => Ok(()),
-            Some(problem) => Err(problem.error(&what)),
-        }
+        self.run(&what, database, command).await.map(drop)
     }
 }
 
@@ -201,6 +188,17 @@ impl<'a> Attempts<'a> {
             return Err(describe(self.target.connection.role(), self.what, error));
         }
         self.wait(|what| describe(self.target.connection.role(), what, error)).await
+    }
+
+    /// What came of a command: its reply; none where it did not do all that was asked, once it is time to try again.
+    pub(crate) async fn judge(&mut self, tried: Result<Document, DriverError>) -> Result<Option<Document>> {
+        match tried {
+            Ok(reply) => match write_errors(&reply).into_iter().next().or_else(|| write_concern_error(&reply)) {
+                None => Ok(Some(reply)),
+                Some(problem) => self.again_after(problem).await.map(|()| None),
+            },
+            Err(e) => self.again(e).await.map(|()| None),
+        }
     }
 
     /// The same after a problem that a reply named.

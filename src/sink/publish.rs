@@ -15,7 +15,7 @@ use super::lease::Lease;
 use super::merge::{Merging, PassedOver};
 use super::step::in_the_way;
 pub use super::step::{Keep, Staged, Step};
-use super::{Attempts, Target, aside, kept, merge, record, series, write_concern_error};
+use super::{Attempts, Target, aside, kept, merge, record, series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::mongo::command;
@@ -284,17 +284,10 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
             "renameCollection": from.to_string(), "to": to.to_string(), "dropTarget": staged.replaces && staged.keep.is_none(), "writeConcern": { "w": 1 },
         };
         target.name_uuid(&mut rename, uuid);
-        match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => match write_concern_error(&reply) {
-                None if leaves.is_some() => {}
-                None => return Ok(()),
-                Some(problem) => attempts.again_after(problem).await?,
-            },
-            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
-            Err(e) => {
-                let named = |e: Error| e.reworded(&staged.place.to_string(), &staged.to.to_string());
-                attempts.again(e).await.map_err(named)?;
-            }
+        let tried = target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await?;
+        let named = |e: Error| e.reworded(&staged.place.to_string(), &staged.to.to_string());
+        if ddl::judge(&mut attempts, tried).await.map_err(named)?.is_some() && leaves.is_none() {
+            return Ok(());
         }
         // Whether it was done is told by what stands there.
         standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
@@ -372,11 +365,7 @@ async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replace
         // A view can be changed in one step, but for its collation.
         if there.kind == "view" && there.options.get("collation").ok() == options.get("collation").ok() {
             let mut fields = Writer::default();
-            for element in crate::format::document::Elements::of(options.as_bytes())?.flatten() {
-                if element.name != b"collation" {
-                    fields.element(element.kind, element.name, element.value);
-                }
-            }
+            fields.extend_without(options.as_bytes(), |name| name == b"collation")?;
             match ddl::modify(target, &format!("changing the view {to}"), to, fields).await {
                 // A right of its own; without it, the old one goes first.
                 Err(e) if e.kind() == ErrorKind::Denied => {}

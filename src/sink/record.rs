@@ -14,7 +14,7 @@ use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
 use super::step::{Keep, Staged, Step};
-use super::{Attempts, MAJORITY_LIMIT, Target, write_errors};
+use super::{Attempts, MAJORITY_LIMIT, Target, write_concern_error, write_errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{Content, ContentDigest};
 use crate::format::document::Writer;
@@ -185,11 +185,14 @@ async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Resul
     let command = command.raw()?;
     let mut attempts = Attempts::new(target, &what);
     loop {
-        let reply = target.run(&what, home, command.clone()).await?;
-        match write_errors(&reply).into_iter().find(|problem| problem.code != code::DUPLICATE_KEY) {
-            None => return Ok(()),
-            Some(problem) => attempts.again_after(problem).await?,
+        let tried = target.try_run(home, command.clone(), Some(command::COMMAND_LIMIT)).await?;
+        if let Ok(reply) = &tried
+            && write_concern_error(reply).is_none()
+            && write_errors(reply).iter().all(|problem| problem.code == code::DUPLICATE_KEY)
+        {
+            return Ok(());
         }
+        attempts.judge(tried).await?;
     }
 }
 

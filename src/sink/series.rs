@@ -6,10 +6,10 @@ use mongodb::error::Error as DriverError;
 
 use super::ddl::{self, Standing};
 use super::step::Staged;
-use super::{Attempts, CollectionSpec, Target, check, copy, kept, write_concern_error};
+use super::{Attempts, CollectionSpec, Target, check, copy, kept};
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{Elements, Writer};
+use crate::format::document::Writer;
 use crate::format::manifest::CollectionKind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
@@ -44,14 +44,8 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             }
             // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
             let create = ddl::create_command(&staged.to, options)?;
-            match target.try_run(&staged.to.database, create, Some(command::COMMAND_LIMIT)).await? {
-                Ok(reply) => match write_concern_error(&reply) {
-                    None => {}
-                    Some(problem) => attempts.again_after(problem).await?,
-                },
-                Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
-                Err(e) => attempts.again(e).await?,
-            }
+            let tried = target.try_run(&staged.to.database, create, Some(command::COMMAND_LIMIT)).await?;
+            ddl::judge(&mut attempts, tried).await?;
             continue;
         }
         // The staging is whole and proven: what stands in its place may go.
@@ -74,14 +68,8 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
             "writeConcern": { "w": 1 },
         };
         match target.try_run("admin", rename, Some(command::COMMAND_LIMIT)).await? {
-            Ok(reply) => {
-                if let Some(problem) = write_concern_error(&reply) {
-                    attempts.again_after(problem).await?;
-                }
-            }
             Err(e) if is_refused(&e) => return copy_over(target, staged, options).await.map(|()| None),
-            Err(e) if ddl::is_in_between(&e) => attempts.again_after(ddl::in_between(&e)).await?,
-            Err(e) => attempts.again(e).await?,
+            tried => drop(ddl::judge(&mut attempts, tried).await?),
         }
     }
 }
@@ -154,14 +142,8 @@ async fn copy_once(target: &Target, staged: &Staged, plain: &RawDocument) -> Res
 
 /// The options without expiry, and the expiry.
 fn without_expiry(options: &RawDocument) -> Result<(RawDocumentBuf, Option<Writer>)> {
-    let (mut plain, mut expiry) = (Writer::default(), None);
-    for element in Elements::of(options.as_bytes())? {
-        let element = element?;
-        if element.name == b"expireAfterSeconds" {
-            expiry = Some(Writer::default().with(element.kind, element.name, element.value));
-        } else {
-            plain.element(element.kind, element.name, element.value);
-        }
-    }
-    Ok((plain.raw()?, expiry))
+    let (mut plain, mut expiry) = (Writer::default(), Writer::default());
+    plain.extend_without(options.as_bytes(), |name| name == b"expireAfterSeconds")?;
+    expiry.extend_without(options.as_bytes(), |name| name != b"expireAfterSeconds")?;
+    Ok((plain.raw()?, Some(expiry).filter(|expiry| !expiry.is_empty())))
 }

@@ -6,7 +6,7 @@ use bson::{Document, RawDocumentBuf, rawdoc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Attempts, Target, write_concern_error, write_errors};
+use super::{Attempts, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::command;
 
@@ -32,12 +32,9 @@ impl Settled {
     pub(crate) async fn write(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(&self.target, what);
         loop {
-            match self.target.try_run(database, command.clone(), Some(LIMIT)).await? {
-                Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
-                    (None, None) => return Ok(reply),
-                    (Some(problem), _) | (None, Some(problem)) => attempts.again_after(problem).await?,
-                },
-                Err(e) => attempts.again(e).await?,
+            let tried = self.target.try_run(database, command.clone(), Some(LIMIT)).await?;
+            if let Some(reply) = attempts.judge(tried).await? {
+                return Ok(reply);
             }
             self.settle(what).await?;
         }

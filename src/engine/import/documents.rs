@@ -6,8 +6,7 @@ use super::select::Selected;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, Result};
-use crate::format::document::{self, Documents, Element, Elements};
-use crate::format::kind;
+use crate::format::document::{self, Documents};
 use crate::format::manifest::{Collection, CollectionKind, Segment};
 use crate::mongo::Version;
 use crate::pipeline::read::SegmentReader;
@@ -70,26 +69,13 @@ fn count_dollars(frame: &[u8]) -> Result<u64> {
     for document in Documents::of(frame) {
         let document = document?;
         // `insert` looks at the names at the top; documents with an empty timestamp there go by `update`, which looks at all names.
-        count += u64::from(has_dollar(document, document::has_empty_timestamp(document)?)?);
+        let counts = match document::has_empty_timestamp(document)? {
+            true => document::has_operator_names(document)?,
+            false => document::has_operator_names_at_top(document)?,
+        };
+        count += u64::from(counts);
     }
     Ok(count)
-}
-
-/// Whether a field's name begins with `$`, at the top or anywhere.
-fn has_dollar(document: &[u8], anywhere: bool) -> Result<bool> {
-    let mut left = vec![document];
-    while let Some(document) = left.pop() {
-        for element in Elements::of(document)? {
-            let Element { kind, name, value } = element?;
-            if name.starts_with(b"$") {
-                return Ok(true);
-            }
-            if anywhere && matches!(kind, kind::DOCUMENT | kind::ARRAY) {
-                left.push(value);
-            }
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Views under new names: what a view is on, and what its pipeline reads, is renamed with it. Pure, on raw bytes.
 
+use bson::RawDocumentBuf;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::{Element, Elements, Writer};
+use crate::format::document::{Element, replaced, string_value};
 use crate::format::kind;
 use crate::format::manifest::RawValue;
 use crate::names::Namespace;
@@ -20,17 +22,13 @@ pub(super) fn renamed(
     rename: impl Fn(&Namespace) -> Result<Namespace>,
 ) -> Result<RawValue> {
     let renaming = Renaming { from, to, rename: &rename };
-    let mut changed = false;
-    let mut renamed = Writer::default();
-    for element in Elements::of(options.bson.as_bytes())? {
-        let Element { kind, name, value } = element?;
-        match (name, kind) {
-            (b"viewOn", kind::STRING) => renaming.name(&mut renamed, "viewOn", value, &mut changed)?,
-            (b"pipeline", kind::ARRAY) => renamed.element(kind::ARRAY, name, &renaming.pipeline(value, DEEPEST, &mut changed)?),
-            _ => renamed.element(kind, name, value),
-        }
-    }
-    if changed { Ok(RawValue::of(&renamed.raw()?)) } else { Ok(options.clone()) }
+    let renamed = replaced(options.bson.as_bytes(), |Element { kind, name, value }| match (name, kind) {
+        (b"viewOn", kind::STRING) => renaming.name(value),
+        (b"pipeline", kind::ARRAY) => renaming.pipeline(value, DEEPEST).map(Some),
+        _ => Ok(None),
+    })?;
+    let renamed = RawDocumentBuf::from_bytes(renamed);
+    renamed.map(|bson| RawValue::of(&bson)).map_err(|e| Error::damaged("a view without options").cause(e))
 }
 
 struct Renaming<'a> {
@@ -40,13 +38,10 @@ struct Renaming<'a> {
 }
 
 impl Renaming<'_> {
-    /// Writes the new name of the collection whose name this string is.
-    fn name(&self, to: &mut Writer, field: &str, value: &[u8], changed: &mut bool) -> Result<()> {
+    /// The new name of the collection whose name this string is.
+    fn name(&self, value: &[u8]) -> Result<Option<Vec<u8>>> {
         let text = value.get(4..value.len().saturating_sub(1)).and_then(|text| std::str::from_utf8(text).ok());
-        let Some(text) = text else {
-            to.element(kind::STRING, field, value);
-            return Ok(());
-        };
+        let Some(text) = text else { return Ok(None) };
         let new = (self.rename)(&Namespace::new(&*self.from.database, text))?;
         if new.database != self.to.database {
             return Err(Error::new(
@@ -58,65 +53,40 @@ impl Renaming<'_> {
             )
             .hint("rename both into the same database, or leave the view out with --exclude"));
         }
-        *changed |= new.collection != text;
-        to.string(field, &new.collection);
-        Ok(())
+        Ok(Some(string_value(&new.collection)))
     }
 
     /// An array of stages.
-    fn pipeline(&self, array: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
-        let mut renamed = Writer::with_capacity(array.len());
-        for element in Elements::of(array)? {
-            let Element { kind, name, value } = element?;
-            match kind {
-                kind::DOCUMENT if depth > 0 => renamed.element(kind, name, &self.stage(value, depth - 1, changed)?),
-                _ => renamed.element(kind, name, value),
-            }
-        }
-        Ok(renamed.finish())
+    fn pipeline(&self, array: &[u8], depth: usize) -> Result<Vec<u8>> {
+        replaced(array, |Element { kind, value, .. }| match kind {
+            kind::DOCUMENT if depth > 0 => self.stage(value, depth - 1).map(Some),
+            _ => Ok(None),
+        })
     }
 
-    fn stage(&self, stage: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
-        let mut renamed = Writer::with_capacity(stage.len());
-        for element in Elements::of(stage)? {
-            let Element { kind, name, value } = element?;
-            match (name, kind) {
-                (b"$unionWith", kind::STRING) => self.name(&mut renamed, "$unionWith", value, changed)?,
-                (b"$lookup" | b"$graphLookup" | b"$unionWith", kind::DOCUMENT) => {
-                    renamed.element(kind, name, &self.reading(value, depth, changed)?);
-                }
-                (b"$facet", kind::DOCUMENT) => renamed.element(kind, name, &self.facet(value, depth, changed)?),
-                _ => renamed.element(kind, name, value),
-            }
-        }
-        Ok(renamed.finish())
+    fn stage(&self, stage: &[u8], depth: usize) -> Result<Vec<u8>> {
+        replaced(stage, |Element { kind, name, value }| match (name, kind) {
+            (b"$unionWith", kind::STRING) => self.name(value),
+            (b"$lookup" | b"$graphLookup" | b"$unionWith", kind::DOCUMENT) => self.reading(value, depth).map(Some),
+            (b"$facet", kind::DOCUMENT) => self.facet(value, depth).map(Some),
+            _ => Ok(None),
+        })
     }
 
     /// The specification of a stage that reads another collection.
-    fn reading(&self, specification: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
-        let mut renamed = Writer::with_capacity(specification.len());
-        for element in Elements::of(specification)? {
-            let Element { kind, name, value } = element?;
-            match (name, kind) {
-                (b"from", kind::STRING) => self.name(&mut renamed, "from", value, changed)?,
-                (b"coll", kind::STRING) => self.name(&mut renamed, "coll", value, changed)?,
-                (b"pipeline", kind::ARRAY) => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
-                _ => renamed.element(kind, name, value),
-            }
-        }
-        Ok(renamed.finish())
+    fn reading(&self, specification: &[u8], depth: usize) -> Result<Vec<u8>> {
+        replaced(specification, |Element { kind, name, value }| match (name, kind) {
+            (b"from" | b"coll", kind::STRING) => self.name(value),
+            (b"pipeline", kind::ARRAY) => self.pipeline(value, depth).map(Some),
+            _ => Ok(None),
+        })
     }
 
-    fn facet(&self, facets: &[u8], depth: usize, changed: &mut bool) -> Result<Vec<u8>> {
-        let mut renamed = Writer::with_capacity(facets.len());
-        for element in Elements::of(facets)? {
-            let Element { kind, name, value } = element?;
-            match kind {
-                kind::ARRAY => renamed.element(kind, name, &self.pipeline(value, depth, changed)?),
-                _ => renamed.element(kind, name, value),
-            }
-        }
-        Ok(renamed.finish())
+    fn facet(&self, facets: &[u8], depth: usize) -> Result<Vec<u8>> {
+        replaced(facets, |Element { kind, value, .. }| match kind {
+            kind::ARRAY => self.pipeline(value, depth).map(Some),
+            _ => Ok(None),
+        })
     }
 }
 

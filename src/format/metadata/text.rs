@@ -9,25 +9,9 @@ use crate::format::kind;
 const MAX_DEPTH: usize = 100;
 
 /// What makes an object of JSON stand for a value of another type, to this or an older version of Extended JSON.
-const MARKS: [&[u8]; 17] = [
-    b"$binary",
-    b"$code",
-    b"$date",
-    b"$dbPointer",
-    b"$maxKey",
-    b"$minKey",
-    b"$numberDecimal",
-    b"$numberDouble",
-    b"$numberInt",
-    b"$numberLong",
-    b"$oid",
-    b"$regularExpression",
-    b"$scope",
-    b"$symbol",
-    b"$timestamp",
-    b"$undefined",
-    b"$uuid",
-];
+const MARKS: &str = "
+    $binary $code $date $dbPointer $maxKey $minKey $numberDecimal $numberDouble $numberInt $numberLong $oid
+    $regularExpression $scope $symbol $timestamp $undefined $uuid";
 
 /// The document on one line, or `None` where it holds what JSON cannot: text that is not UTF-8, or more levels than readers take.
 #[must_use]
@@ -118,7 +102,7 @@ fn is_plain(document: &[u8]) -> Option<bool> {
             }
             _ => true,
         };
-        if !inside || MARKS.contains(&name) || !names.insert(name) {
+        if !inside || MARKS.split_whitespace().any(|mark| mark.as_bytes() == name) || !names.insert(name) {
             return Some(false);
         }
     }

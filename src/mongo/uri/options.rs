@@ -6,150 +6,45 @@ use mongodb::options::ConnectionString;
 
 use crate::names::nearest;
 
-/// Options that the driver knows, by the names of the drivers' specification. Those that are either true or false come first.
-const KNOWN: [&str; 40] = [
-    "tls",
-    "ssl",
-    "tlsInsecure",
-    "tlsAllowInvalidCertificates",
-    "tlsAllowInvalidHostnames",
-    "directConnection",
-    "loadBalanced",
-    "journal",
-    "retryWrites",
-    "retryReads",
-    "enableOverloadRetargeting",
-    "appName",
-    "authMechanism",
-    "authMechanismProperties",
-    "authSource",
-    "compressors",
-    "connectTimeoutMS",
-    "heartbeatFrequencyMS",
-    "localThresholdMS",
-    "maxAdaptiveRetries",
-    "maxConnecting",
-    "maxIdleTimeMS",
-    "maxPoolSize",
-    "maxStalenessSeconds",
-    "minPoolSize",
-    "readConcernLevel",
-    "readPreference",
-    "readPreferenceTags",
-    "replicaSet",
-    "serverMonitoringMode",
-    "serverSelectionTimeoutMS",
-    "srvMaxHosts",
-    "srvServiceName",
-    "tlsCAFile",
-    "tlsCertificateKeyFile",
-    "tlsCertificateKeyFilePassword",
-    "w",
-    "waitQueueTimeoutMS",
-    "wTimeoutMS",
-    "zlibCompressionLevel",
-];
-const TRUTHS: usize = 11;
+/// Options that the driver knows, by the names of the drivers' specification: those that are either true or false, and the others.
+const TRUTHS: &str = "
+    tls ssl tlsInsecure tlsAllowInvalidCertificates tlsAllowInvalidHostnames directConnection loadBalanced journal
+    retryWrites retryReads enableOverloadRetargeting";
+const KNOWN: &str = "
+    appName authMechanism authMechanismProperties authSource compressors connectTimeoutMS heartbeatFrequencyMS
+    localThresholdMS maxAdaptiveRetries maxConnecting maxIdleTimeMS maxPoolSize maxStalenessSeconds minPoolSize
+    readConcernLevel readPreference readPreferenceTags replicaSet serverMonitoringMode serverSelectionTimeoutMS
+    srvMaxHosts srvServiceName tlsCAFile tlsCertificateKeyFile tlsCertificateKeyFilePassword w waitQueueTimeoutMS
+    wTimeoutMS zlibCompressionLevel";
 
 /// Other names for them.
-const ALIASES: [(&str, &str); 18] = [
-    ("j", "journal"),
-    ("wtimeout", "wTimeoutMS"),
-    ("sslInsecure", "tlsInsecure"),
-    ("sslAllowInvalidCertificates", "tlsAllowInvalidCertificates"),
-    ("sslAllowInvalidHostnames", "tlsAllowInvalidHostnames"),
-    ("sslInvalidHostNameAllowed", "tlsAllowInvalidHostnames"),
-    ("sslCAFile", "tlsCAFile"),
-    ("sslCertificateAuthorityFile", "tlsCAFile"),
-    ("ssl_ca_certs", "tlsCAFile"),
-    ("sslPEMKeyFile", "tlsCertificateKeyFile"),
-    ("sslClientCertificateKeyFile", "tlsCertificateKeyFile"),
-    ("ssl_certfile", "tlsCertificateKeyFile"),
-    ("sslPEMKeyPassword", "tlsCertificateKeyFilePassword"),
-    ("sslClientCertificateKeyPassword", "tlsCertificateKeyFilePassword"),
-    ("ssl_pem_passphrase", "tlsCertificateKeyFilePassword"),
-    ("tlsCertificateFile", "tlsCertificateKeyFile"),
-    ("sslCertificateKeyFile", "tlsCertificateKeyFile"),
-    ("sslCertificateKeyFilePassword", "tlsCertificateKeyFilePassword"),
+const ALIASES: [(&str, &str); 8] = [
+    ("journal", "j"),
+    ("wTimeoutMS", "wtimeout"),
+    ("tlsInsecure", "sslInsecure"),
+    ("tlsAllowInvalidCertificates", "sslAllowInvalidCertificates"),
+    ("tlsAllowInvalidHostnames", "sslAllowInvalidHostnames sslInvalidHostNameAllowed"),
+    ("tlsCAFile", "sslCAFile sslCertificateAuthorityFile ssl_ca_certs"),
+    ("tlsCertificateKeyFile", "sslPEMKeyFile sslClientCertificateKeyFile ssl_certfile tlsCertificateFile sslCertificateKeyFile"),
+    (
+        "tlsCertificateKeyFilePassword",
+        "sslPEMKeyPassword sslClientCertificateKeyPassword ssl_pem_passphrase sslCertificateKeyFilePassword",
+    ),
 ];
 
 /// Options of other clients that are about how these keep connections and convert values. Nothing of that touches what is copied.
-const OTHERS: [&str; 74] = [
-    "acceptableLatencyMS",
-    "auto_reconnect",
-    "autoReconnect",
-    "bsonRegExp",
-    "bufferMaxEntries",
-    "canonicalizeHostname",
-    "checkKeys",
-    "connect",
-    "connectTimeout",
-    "connectWithNoPrimary",
-    "datetime_conversion",
-    "document_class",
-    "domainsEnabled",
-    "enableUtf8Validation",
-    "family",
-    "forceServerObjectId",
-    "fsync",
-    "guids",
-    "ha",
-    "haInterval",
-    "heartbeatConnectTimeoutMS",
-    "heartbeatFrequency",
-    "heartbeatSocketTimeoutMS",
-    "ignoreUndefined",
-    "ipv6",
-    "keepAlive",
-    "keepAliveInitialDelay",
-    "keepAliveInitialDelayMS",
-    "localThreshold",
-    "loggerLevel",
-    "maxIdleTime",
-    "maxLifeTime",
-    "maxLifeTimeMS",
-    "minHeartbeatFrequencyMS",
-    "monitorCommands",
-    "monitoring",
-    "noDelay",
-    "numberOfRetries",
-    "poolSize",
-    "promoteBuffers",
-    "promoteLongs",
-    "promoteValues",
-    "raw",
-    "reconnectInterval",
-    "reconnectTries",
-    "retries",
-    "safe",
-    "secondaryAcceptableLatencyMS",
-    "serializeFunctions",
-    "serverApi",
-    "serverSelectionTimeout",
-    "serverSelectionTryOnce",
-    "slaveOk",
-    "socketCheckIntervalMS",
-    "socketKeepAlive",
-    "socketTimeout",
-    "streamType",
-    "threadsAllowedToBlockForConnectionMultiplier",
-    "type_registry",
-    "tz_aware",
-    "tzAware",
-    "tzinfo",
-    "unicode_decode_error_handler",
-    "unicodeDecodeErrorHandler",
-    "useBigInt64",
-    "useNewUrlParser",
-    "useRecoveryToken",
-    "useUnifiedTopology",
-    "validateOptions",
-    "waitQueueMultiple",
-    "waitQueueSize",
-    "waitQueueTimeout",
-    "defaultauthdb",
-    "driverInfo",
-];
+const OTHERS: &str = "
+    acceptableLatencyMS auto_reconnect autoReconnect bsonRegExp bufferMaxEntries canonicalizeHostname checkKeys connect
+    connectTimeout connectWithNoPrimary datetime_conversion document_class domainsEnabled enableUtf8Validation family
+    forceServerObjectId fsync guids ha haInterval heartbeatConnectTimeoutMS heartbeatFrequency heartbeatSocketTimeoutMS
+    ignoreUndefined ipv6 keepAlive keepAliveInitialDelay keepAliveInitialDelayMS localThreshold loggerLevel maxIdleTime
+    maxLifeTime maxLifeTimeMS minHeartbeatFrequencyMS monitorCommands monitoring noDelay numberOfRetries poolSize
+    promoteBuffers promoteLongs promoteValues raw reconnectInterval reconnectTries retries safe
+    secondaryAcceptableLatencyMS serializeFunctions serverApi serverSelectionTimeout serverSelectionTryOnce slaveOk
+    socketCheckIntervalMS socketKeepAlive socketTimeout streamType threadsAllowedToBlockForConnectionMultiplier
+    type_registry tz_aware tzAware tzinfo unicode_decode_error_handler unicodeDecodeErrorHandler useBigInt64
+    useNewUrlParser useRecoveryToken useUnifiedTopology validateOptions waitQueueMultiple waitQueueSize waitQueueTimeout
+    defaultauthdb driverInfo";
 
 /// What other clients write that has no meaning here, and why it is left out of account.
 const IGNORED: [(&str, &str); 9] = [
@@ -261,7 +156,7 @@ impl Understood {
         } else if is("connect") && value.eq_ignore_ascii_case("direct") {
             // Of C# and mgo.
             self.keep("directConnection", "true")?;
-        } else if let Some(name) = OTHERS.iter().find(|name| is(name)) {
+        } else if let Some(name) = listed(OTHERS, given) {
             self.notes.push(format!("{name} is ignored: it is another client's"));
         } else if given.len() > 3 && given.to_ascii_lowercase().starts_with("3t.") {
             let note = "options that begin with 3t. are ignored: they are Studio 3T's";
@@ -276,8 +171,8 @@ impl Understood {
         } else if is("ssl_match_hostname") || is("checkServerIdentity") {
             self.keep("tlsAllowInvalidHostnames", if truth(value) == "false" { "true" } else { "false" })?;
         } else {
-            let name =
-                KNOWN.iter().find(|name| is(name)).or_else(|| ALIASES.iter().find(|(name, _)| is(name)).map(|(_, name)| name));
+            let alias = || ALIASES.iter().find(|(_, others)| listed(others, given).is_some()).map(|(name, _)| *name);
+            let name = listed(TRUTHS, given).or_else(|| listed(KNOWN, given)).or_else(alias);
             match name {
                 Some(name) => self.keep(name, value)?,
                 None => return Err(unknown(given, pair, query)),
@@ -288,8 +183,7 @@ impl Understood {
 
     /// Keeps an option for the driver.
     fn keep(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
-        let is_truth = KNOWN.iter().position(|known| *known == name).is_some_and(|at| at < TRUTHS);
-        let value = if is_truth { truth(value) } else { value.to_owned() };
+        let value = if listed(TRUTHS, name).is_some() { truth(value) } else { value.to_owned() };
         if value.is_empty() && MAY_BE_EMPTY.contains(&name) {
             self.notes.push(format!("{name} is empty, and ignored"));
             return Ok(());
@@ -359,6 +253,11 @@ impl Understood {
     }
 }
 
+/// The option of this name in a list, whatever its case.
+fn listed(list: &'static str, given: &str) -> Option<&'static str> {
+    list.split_whitespace().find(|name| name.eq_ignore_ascii_case(given))
+}
+
 /// Whether this is a connection string of `mongodb+srv` whose host has a port.
 fn is_srv_with_port(base: &str) -> bool {
     let Some(rest) = base.strip_prefix("mongodb+srv://") else { return false };
@@ -389,7 +288,7 @@ fn unknown(given: &str, pair: &str, query: &str) -> Trouble {
     if !is_name || is_login {
         return Trouble::Somewhere;
     }
-    let known = KNOWN.iter().chain(OTHERS.iter()).copied();
+    let known = [TRUTHS, KNOWN, OTHERS].into_iter().flat_map(str::split_whitespace);
     let known = known.chain(IGNORED.iter().map(|(name, _)| *name)).chain(REFUSED.iter().map(|(name, _)| *name));
     let hint = match nearest(given, known) {
         Some(meant) => format!("{meant} was probably meant"),

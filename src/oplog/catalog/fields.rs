@@ -3,7 +3,7 @@
 use bson::RawDocumentBuf;
 
 use crate::error::Result;
-use crate::format::document::{Element, Elements, Writer};
+use crate::format::document::{Element, Elements, Writer, string_value};
 use crate::format::kind;
 
 /// The fields of one document, in order.
@@ -47,9 +47,7 @@ impl Fields {
     }
 
     pub(super) fn set_text(&mut self, name: &str, value: &str) {
-        // int32 length with the NUL, bytes, NUL
-        let length = value.len() as u32 + 1;
-        self.set(name, kind::STRING, &[&length.to_le_bytes(), value.as_bytes(), &[0]].concat());
+        self.set(name, kind::STRING, &string_value(value));
     }
 
     pub(super) fn remove(&mut self, name: &str) {

@@ -339,13 +339,7 @@ fn rebuilt(raw: &[u8], o: &[u8], operations: &[Vec<u8>]) -> Result<Vec<u8>> {
         }
     }
     let command = command.finish();
-    let mut entry = Writer::with_capacity(raw.len());
-    for element in Elements::of(raw)? {
-        let Element { kind, name, value } = element?;
-        let value = if name == b"o" { &command } else { value };
-        entry.element(kind, name, value);
-    }
-    let entry = entry.finish();
+    let entry = document::replaced(raw, |element| Ok((element.name == b"o").then(|| command.clone())))?;
     document::check(&entry)?;
     Ok(entry)
 }

@@ -3,8 +3,8 @@
 use bson::RawDocumentBuf;
 
 use super::{CollectionSpec, is_id_index};
-use crate::error::Result;
-use crate::format::document::{Element, Elements, Writer};
+use crate::error::{Error, Result};
+use crate::format::document::{self, Element, Elements, Writer};
 use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 
@@ -68,13 +68,6 @@ fn without_dotted_hashes(specification: &RawDocumentBuf) -> Result<RawDocumentBu
         }
     }
     let ascending = ascending.finish();
-    let mut altered = Writer::default();
-    for element in Elements::of(specification.as_bytes())? {
-        let Element { kind, name, value } = element?;
-        match name {
-            b"key" => altered.document("key", &ascending),
-            _ => altered.element(kind, name, value),
-        }
-    }
-    altered.raw()
+    let altered = document::replaced(specification.as_bytes(), |e| Ok((e.name == b"key").then(|| ascending.clone())))?;
+    RawDocumentBuf::from_bytes(altered).map_err(|e| Error::damaged("an index that is no document").cause(e))
 }

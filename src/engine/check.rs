@@ -130,53 +130,51 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
 /// What moment a backup of this source could show.
 fn judge_moment(report: &mut CheckReport, source: &Reached) {
     let c = &source.connection;
-    let subject = "consistency";
     let reads_oplog = needs::oplog().iter().all(|place| source.rights.allows(place, "find"));
-    match c.topology {
-        Topology::Standalone => report.add(
-            subject,
-            Status::Warning,
-            "a standalone server keeps no history: a backup is read while writes go on, and is not of one moment",
+    let unproven = Some("prove a restore before you rely on it");
+    let (message, todo) = match c.topology {
+        Topology::Standalone => (
+            "a standalone server keeps no history: a backup is read while writes go on, and is not of one moment".to_owned(),
             Some("make it a replica set of one member (--replSet, then rs.initiate()), or stop writes during a backup"),
         ),
-        Topology::Sharded if !discover::can_snapshot(c) => report.add(
-            subject,
-            Status::Warning,
+        Topology::Sharded if !discover::can_snapshot(c) => (
             format!("a sharded cluster of MongoDB {} cannot be read at one moment", c.version),
             Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with --allow-inconsistent"),
         ),
-        Topology::Sharded => report.add(
-            subject,
-            Status::Warning,
-            "a sharded cluster: reading it at one moment is not proven with this version of bsonvault",
-            Some("prove a restore before you rely on it"),
-        ),
-        Topology::ReplicaSet if !discover::can_snapshot(c) && reads_oplog => report.add(
-            subject,
-            Status::Ok,
-            format!("MongoDB {} has no snapshots to read; a slice of the oplog is kept beside the data and leads them to one moment", c.version),
+        Topology::Sharded => {
+            ("a sharded cluster: reading it at one moment is not proven with this version of bsonvault".to_owned(), unproven)
+        }
+        Topology::ReplicaSet if !discover::can_snapshot(c) && reads_oplog => (
+            format!(
+                "MongoDB {} has no snapshots to read; a slice of the oplog is kept beside the data and leads them to one moment",
+                c.version
+            ),
             None,
         ),
-        Topology::ReplicaSet if !discover::can_snapshot(c) => report.add(
-            subject,
-            Status::Warning,
-            format!("MongoDB {} has no snapshots to read, and this login cannot read the oplog, which could make up for that", c.version),
-            Some("grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with --allow-inconsistent"),
+        Topology::ReplicaSet if !discover::can_snapshot(c) => (
+            format!(
+                "MongoDB {} has no snapshots to read, and this login cannot read the oplog, which could make up for that",
+                c.version
+            ),
+            Some(
+                "grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with --allow-inconsistent",
+            ),
         ),
-        Topology::ReplicaSet if c.version >= Version(6, 1, 0) => report.add(
-            subject,
-            Status::Warning,
-            format!("MongoDB {} can be read at one moment, but servers newer than 6.0 are not proven", c.version),
-            Some("prove a restore before you rely on it"),
-        ),
+        Topology::ReplicaSet if c.version >= Version(6, 1, 0) => {
+            (format!("MongoDB {} can be read at one moment, but servers newer than 6.0 are not proven", c.version), unproven)
+        }
         Topology::ReplicaSet => {
             let longer = match reads_oplog {
                 true => "and a slice of the oplog is kept where that is not enough",
-                false => "capped ones apart, as long as the source keeps its history: this login cannot read the oplog, which would make it longer",
+                false => {
+                    "capped ones apart, as long as the source keeps its history: this login cannot read the oplog, which would make it longer"
+                }
             };
-            report.add(subject, Status::Ok, format!("every collection is read at one moment, as a snapshot, {longer}"), None);
+            (format!("every collection is read at one moment, as a snapshot, {longer}"), None)
         }
-    }
+    };
+    let status = if todo.is_some() { Status::Warning } else { Status::Ok };
+    report.add("consistency", status, message, todo);
 }
 
 /// Which member of a set documents are read from.
@@ -198,7 +196,7 @@ fn judge_member(report: &mut CheckReport, source: &Reached) {
 }
 
 fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reached>) {
-    if !target.writable {
+    if !target.connection.writable {
         let error = Error::new(ErrorKind::Refused, format!("{} takes no writes: it is not the primary", target.connection.uri))
             .hint("take directConnection=true out of MONGO_URI_LOCAL and name the replica set, so that the primary is found");
         report.fail("target", &error);

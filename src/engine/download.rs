@@ -24,8 +24,6 @@ use crate::repository::catalog::Backup;
 const BLOCK: u64 = 512;
 /// How much of a file is in memory at a time.
 const CHUNK: usize = 256 * 1024;
-/// The longest path that a header itself holds.
-const SHORT: usize = 100;
 /// Modes of files and directories, those that a backup has.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -92,7 +90,8 @@ impl<Lock> Download<Lock> {
 
         let mtime = u64::try_from(manifest.created.timestamp()).unwrap_or_default();
         let entries = with_directories(&name, files);
-        let length = entries.iter().map(Entry::length).sum::<u64>() + 2 * BLOCK;
+        let lengths = entries.iter().map(|entry| Ok(entry.header(mtime)?.len() as u64 + whole_blocks(entry.size)));
+        let length = lengths.sum::<Result<u64>>()? + 2 * BLOCK;
         let chunks = Box::pin(chunks(store, entries, mtime));
         Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, until: None, lock })
     }
@@ -177,40 +176,20 @@ impl Entry {
         Self { path: key.to_owned(), kind: EntryType::Regular, size, content }
     }
 
-    /// The blocks of its headers and its content.
-    fn length(&self) -> u64 {
-        let long = if self.path.len() > SHORT { BLOCK + whole_blocks(self.path.len() as u64 + 1) } else { 0 };
-        long + BLOCK + whole_blocks(self.size)
+    /// What stands before its content: for a path that is too long, with one more entry that holds it, as GNU tar writes it.
+    fn header(&self, mtime: u64) -> Result<Bytes> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(self.kind);
+        header.set_size(self.size);
+        header.set_mode(if self.kind.is_dir() { DIRECTORY_MODE } else { FILE_MODE });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(mtime);
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header, &self.path, io::empty())
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be in a tar stream", self.path)).cause(e))?;
+        Ok(Bytes::copy_from_slice(tar.get_ref()))
     }
-
-    /// What stands before its content: for a path that is too long, one more entry that holds it, as GNU tar writes it.
-    fn header(&self, mtime: u64) -> Bytes {
-        let path = self.path.as_bytes();
-        let mut blocks = Vec::new();
-        if path.len() > SHORT {
-            let with_end = [path, b"\0"].concat();
-            blocks.extend(header(b"././@LongLink", EntryType::GNULongName, with_end.len() as u64, FILE_MODE, 0));
-            blocks.extend(&with_end);
-            blocks.resize(blocks.len() + padding(with_end.len() as u64), 0);
-        }
-        let mode = if self.kind.is_dir() { DIRECTORY_MODE } else { FILE_MODE };
-        blocks.extend(header(&path[..path.len().min(SHORT)], self.kind, self.size, mode, mtime));
-        blocks.into()
-    }
-}
-
-fn header(path: &[u8], kind: EntryType, size: u64, mode: u32, mtime: u64) -> [u8; BLOCK as usize] {
-    let mut header = Header::new_gnu();
-    // As bytes: what a path means to this machine does not matter here.
-    header.as_old_mut().name[..path.len()].copy_from_slice(path);
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(mtime);
-    header.set_cksum();
-    *header.as_bytes()
 }
 
 /// A file that is there, is a regular one, and has the size that it should.
@@ -314,7 +293,7 @@ impl Reading {
         }
         // 2. The header of the next entry: only once its file is open, so that what is gone is not announced.
         if let Some(entry) = self.entries.pop_front() {
-            let header = entry.header(self.mtime);
+            let header = entry.header(self.mtime)?;
             self.body = match entry.content {
                 Content::None => None,
                 Content::Memory(bytes) => Some(Body::Memory(bytes)),

@@ -3,7 +3,7 @@
 //! Only lengths and types are looked at: the text of names and strings may be any bytes, because servers store what
 //! clients send, and a backup must carry it. The grammar is that of <https://bsonspec.org/spec.html>.
 
-use bson::RawDocumentBuf;
+use bson::{RawBsonRef, RawDocumentBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::kind;
@@ -316,12 +316,33 @@ pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
 /// # Errors
 /// [`ErrorKind::Refused`] where it has no `_id`; [`ErrorKind::Damaged`] where its structure is broken.
 pub fn by_id(document: &[u8]) -> Result<Vec<u8>> {
-    let (kind, id) = id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))?;
+    let (kind, id) = known_id(document)?;
     let mut equal = Writer::default();
     equal.element(kind, "$eq", id);
     let mut query = Writer::default();
     query.document("_id", &equal.finish());
     Ok(query.finish())
+}
+
+/// `{_id: {$in: [ID, ...]}}` of documents: the query for what has an `_id` of theirs.
+///
+/// # Errors
+/// As for [`by_id`].
+pub fn by_ids<'a>(documents: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
+    let mut ids = Writer::default();
+    for (number, document) in documents.into_iter().enumerate() {
+        let (kind, value) = known_id(document)?;
+        ids.element(kind, number.to_string(), value);
+    }
+    let mut within = Writer::default();
+    within.element(kind::ARRAY, "$in", &ids.finish());
+    let mut query = Writer::default();
+    query.document("_id", &within.finish());
+    Ok(query.finish())
+}
+
+fn known_id(document: &[u8]) -> Result<(u8, &[u8])> {
+    id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))
 }
 
 /// Whether a server that is sent this document as an insert would replace a `Timestamp(0, 0)` by its own time: one in a
@@ -527,6 +548,18 @@ pub fn replaced(document: &[u8], mut other: impl FnMut(Element<'_>) -> Result<Op
 pub fn string_value(text: &str) -> Vec<u8> {
     let length = text.len() as u32 + 1;
     [&length.to_le_bytes(), text.as_bytes(), &[0]].concat()
+}
+
+/// Whether a value stands for true: old servers and tools write truths as numbers, too.
+#[must_use]
+pub fn is_true(value: RawBsonRef<'_>) -> bool {
+    match value {
+        RawBsonRef::Boolean(truth) => truth,
+        RawBsonRef::Int32(number) => number != 0,
+        RawBsonRef::Int64(number) => number != 0,
+        RawBsonRef::Double(number) => number != 0.0,
+        _ => false,
+    }
 }
 
 /// What messages call a BSON type.

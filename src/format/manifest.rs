@@ -21,6 +21,7 @@ use self::lists::{MOST_COLLECTIONS, MOST_INDEXES, MOST_LEFT_OUT, MOST_NAMES, at_
 use self::object::stored_bytes;
 use super::compression::{Codec, Compression};
 use super::digest::{Content, ContentDigest, Sha256Hex};
+use super::document;
 use crate::names::{BackupName, Namespace};
 
 /// The version of the format that this program writes where nothing in a backup needs a newer one.
@@ -275,14 +276,7 @@ impl Collection {
     /// Whether the server marked it as temporary: it holds what an operation has done so far, and is gone or renamed when that ends.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        // Old tools write truths as numbers, too.
-        match self.options.bson.get("temp") {
-            Ok(Some(bson::RawBsonRef::Boolean(marked))) => marked,
-            Ok(Some(bson::RawBsonRef::Int32(number))) => number != 0,
-            Ok(Some(bson::RawBsonRef::Int64(number))) => number != 0,
-            Ok(Some(bson::RawBsonRef::Double(number))) => number != 0.0,
-            _ => false,
-        }
+        self.options.bson.get("temp").is_ok_and(|mark| mark.is_some_and(document::is_true))
     }
 
     /// `database.collection`.

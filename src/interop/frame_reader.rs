@@ -81,12 +81,7 @@ impl FrameReader {
 
     /// Waits in this thread, until a stop is asked for.
     fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        futures::executor::block_on(async {
-            tokio::select! {
-                () = self.stop.cancelled() => Err(Error::interrupted()),
-                done = work => Ok(done),
-            }
-        })
+        futures::executor::block_on(self.stop.run_until_cancelled(work)).ok_or_else(Error::interrupted)
     }
 }
 

@@ -1,14 +1,11 @@
 //! The bytes of a file or of standard input, uncompressed where they are gzip, read in a thread of their own.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
-use async_compression::tokio::bufread::GzipDecoder;
-use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use flate2::bufread::MultiGzDecoder;
 use tokio_util::sync::CancellationToken;
 
 use super::foreign::{self, LineEnds};
@@ -67,7 +64,7 @@ impl Input {
         let opened = || {
             let (magic, bytes) = peek(BufReader::with_capacity(BUFFER, watched), GZIP.len())?;
             let is_gzip = magic == GZIP;
-            let content: Box<dyn Read + Send> = if is_gzip { Box::new(Gunzip::new(bytes)) } else { Box::new(bytes) };
+            let content: Box<dyn Read + Send> = if is_gzip { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
             let (head, content) = peek(content, HEAD)?;
             Ok((BufReader::with_capacity(BUFFER, Box::new(content) as Box<dyn Read + Send>), head, is_gzip))
         };
@@ -147,52 +144,6 @@ impl<R: Read> Read for Watched<R> {
                 Err(e) => return Err(self.trouble.keep(e)),
             }
         }
-    }
-}
-
-/// The content of gzip, of all its members. The decoder is made for bytes that one waits for; here they are always there once asked for, because the
-/// thread waits, so it is asked without anybody to wake.
-struct Gunzip<R>(GzipDecoder<AlwaysReady<R>>);
-
-impl<R: BufRead + Unpin> Gunzip<R> {
-    fn new(bytes: R) -> Self {
-        let mut decoder = GzipDecoder::new(AlwaysReady(bytes));
-        decoder.multiple_members(true);
-        Self(decoder)
-    }
-}
-
-impl<R: BufRead + Unpin> Read for Gunzip<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = ReadBuf::new(buffer);
-        match Pin::new(&mut self.0).poll_read(&mut Context::from_waker(Waker::noop()), &mut filled) {
-            Poll::Ready(done) => done.map(|()| filled.filled().len()).map_err(no_retry),
-            Poll::Pending => Err(io::Error::other("the decoder waits for bytes that are there")),
-        }
-    }
-}
-
-/// An error that is not taken for one that passes by trying again.
-fn no_retry(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::Interrupted { io::Error::other(error) } else { error }
-}
-
-struct AlwaysReady<R>(R);
-
-impl<R: BufRead + Unpin> AsyncRead for AlwaysReady<R> {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = self.get_mut().0.read(buffer.initialize_unfilled());
-        Poll::Ready(read.map(|count| buffer.advance(count)))
-    }
-}
-
-impl<R: BufRead + Unpin> AsyncBufRead for AlwaysReady<R> {
-    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        Poll::Ready(self.get_mut().0.fill_buf())
-    }
-
-    fn consume(self: Pin<&mut Self>, count: usize) {
-        self.get_mut().0.consume(count);
     }
 }
 

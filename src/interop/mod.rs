@@ -87,8 +87,8 @@ impl Opened {
     /// As for [`Dump::open_as`].
     pub async fn look(location: &str, memory: u64, stop: &CancellationToken) -> Result<Self> {
         let (asked, ending) = (location.to_owned(), stop.clone());
-        let opened = on_thread(move || match asked.as_str() {
-            "-" => Ok(match Packed::of_stdin(&ending)? {
+        let opening = on_thread(move || match asked.as_str() {
+            "-" => Ok(match Packed::of(Input::stdin(&ending)?, STDIN) {
                 Ok(packed) => Self::Backup(packed),
                 Err(input) => Self::Dump(Box::new(stream(input, "-", STDIN, memory)?)),
             }),
@@ -97,11 +97,8 @@ impl Opened {
                 None => Self::Dump(Box::new(open(Path::new(path), None, memory, &ending)?)),
             }),
         });
-        tokio::select! {
-            // A thread that waits for bytes which do not come is left behind.
-            () = stop.cancelled() => Err(Error::interrupted()),
-            opened = opened => opened,
-        }
+        // A thread that waits for bytes which do not come is left behind.
+        stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)?
     }
 }
 
@@ -125,15 +122,12 @@ impl Dump {
     pub async fn open_as(location: &str, database: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Self> {
         let (asked, ending) = (location.to_owned(), stop.clone());
         let database = database.map(str::to_owned);
-        let opened = on_thread(move || match asked.as_str() {
+        let opening = on_thread(move || match asked.as_str() {
             "-" => stream(Input::stdin(&ending)?, "-", STDIN, memory),
             path => open(Path::new(path), database.as_deref(), memory, &ending),
         });
-        tokio::select! {
-            // A thread that waits for bytes which do not come is left behind.
-            () = stop.cancelled() => Err(Error::interrupted()),
-            opened = opened => opened,
-        }
+        // A thread that waits for bytes which do not come is left behind.
+        stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)?
     }
 
     /// Where it is, as a person would name it.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::foreign;
 use super::frame_reader::on_thread;
-use super::input::{Input, STDIN};
+use super::input::Input;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::key;
 use crate::names::BackupName;
@@ -64,11 +64,8 @@ impl Packed {
             let Self { input: Input { reading, trouble, .. }, place } = self;
             unpack(reading, &place, &into).map_err(|e| trouble.explain(&place, e))
         });
-        tokio::select! {
-            // A thread that waits for bytes which do not come is left behind.
-            () = stop.cancelled() => Err(Error::interrupted()),
-            unpacked = unpacking => unpacked,
-        }
+        // A thread that waits for bytes which do not come is left behind.
+        stop.run_until_cancelled(unpacking).await.ok_or_else(Error::interrupted)?
     }
 }
 
@@ -178,13 +175,6 @@ fn twice(place: &str) -> Error {
 
 fn no_room(error: Error) -> Error {
     error.hint("set TMPDIR, or --path, to a directory with room")
-}
-
-impl Packed {
-    /// Standard input, if it is a tar file of a backup; else all of it again.
-    pub(super) fn of_stdin(stop: &CancellationToken) -> Result<std::result::Result<Self, Input>> {
-        Ok(Self::of(Input::stdin(stop)?, STDIN))
-    }
 }
 
 #[cfg(test)]

@@ -131,8 +131,8 @@ impl Connection {
         };
         let admin = members.database(&client, "admin");
         let build = command::ask(&admin, rawdoc! { "buildInfo": 1 }).await.map_err(|e| describe(role, &what, e))?;
-        let version =
-            version(&build).ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: buildInfo has no version")))?;
+        let version = build.get_str("version").ok().and_then(Version::parse);
+        let version = version.ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: buildInfo has no version")))?;
         let replica_set = hello.get_str("setName").ok().map(str::to_owned);
         let topology = match (hello.get_str("msg"), &replica_set) {
             (Ok("isdbgrid"), _) => Topology::Sharded,
@@ -319,18 +319,4 @@ fn unusable(uri: &MongoUri, error: DriverError) -> Error {
         _ => String::new(),
     };
     Error::usage(format!("Invalid {label} URI format: the options of {uri} cannot be used{why}")).cause(error)
-}
-
-fn version(build: &Document) -> Option<Version> {
-    let parts: Vec<u32> = build
-        .get_array("versionArray")
-        .ok()?
-        .iter()
-        .filter_map(|part| match part {
-            Bson::Int32(n) => u32::try_from(*n).ok(),
-            Bson::Int64(n) => u32::try_from(*n).ok(),
-            _ => None,
-        })
-        .collect();
-    Some(Version(*parts.first()?, *parts.get(1)?, *parts.get(2)?))
 }

@@ -30,8 +30,6 @@ pub mod code {
     pub const COMMAND_NOT_SUPPORTED_ON_VIEW: i32 = 166;
     /// An index of the namespace is being built.
     pub const BACKGROUND_OPERATION_IN_PROGRESS: i32 = 12587;
-    /// The cursor is gone.
-    pub const CURSOR_NOT_FOUND: i32 = 43;
     /// The command has an option that the server does not take.
     pub const INVALID_OPTIONS: i32 = 72;
     /// The document after which a scan was to go on is gone.
@@ -90,30 +88,9 @@ pub fn is_break(error: &DriverError) -> bool {
 pub fn is_transient_code(code: i32) -> bool {
     // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations that a
     // failover or an operator killed.
-    matches!(
-        code,
-        6 | 7
-            | 43
-            | 50
-            | 63
-            | 89
-            | 91
-            | 134
-            | 150
-            | 189
-            | 234
-            | 237
-            | 262
-            | 290
-            | 9001
-            | 10107
-            | 11600
-            | 11601
-            | 11602
-            | 13388
-            | 13435
-            | 13436
-    )
+    const TRANSIENT: [i32; 22] =
+        [6, 7, 43, 50, 63, 89, 91, 134, 150, 189, 234, 237, 262, 290, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436];
+    TRANSIENT.contains(&code)
 }
 
 /// The crate's error for a driver's, in the words of the one who ran `what`: `what: message`.
@@ -125,20 +102,17 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
         }
         Role::Target => ("target", "the role `root`, or `restore` together with `readWriteAnyDatabase` and `dbAdminAnyDatabase`"),
     };
-    let side_uri = match role {
-        Role::Source => "MONGO_URI_ATLAS (or --source)",
-        Role::Target => "MONGO_URI_LOCAL (or --target)",
-    };
+    let side_uri = role.setting();
     let described = match error.kind.as_ref() {
         DriverKind::Authentication { message, .. } if is_transient(&error) => {
             Error::new(ErrorKind::Unreachable, format!("{what}: the {side} broke off the login: {message}"))
                 .hint("run it again once the deployment is stable")
         }
         DriverKind::Authentication { message, .. } => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}")).hint(login(side_uri))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}")).hint(login(&side_uri))
         }
         DriverKind::Command(c) if c.code == code::AUTHENTICATION_FAILED => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message)).hint(login(side_uri))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message)).hint(login(&side_uri))
         }
         DriverKind::Command(c) if c.code == code::UNAUTHORIZED && c.message.contains("requires authentication") => {
             without_login(role, what)

@@ -129,10 +129,11 @@ impl ReadPreference {
         self.tag_sets.is_empty() || self.tag_sets.iter().any(fits)
     }
 
-    /// The same in the driver's words, of members of this kind with these tags.
-    fn criteria(&self, mode: Mode, tags: Option<&BTreeMap<String, String>>) -> SelectionCriteria {
-        let tag_sets = tags.map(|set| vec![set.iter().map(|(n, v)| (n.clone(), v.clone())).collect()]);
-        let options = ReadPreferenceOptions::builder().tag_sets(tag_sets).max_staleness(self.max_staleness).build();
+    /// The same in the driver's words, of members of this kind with these sets of tags.
+    fn criteria(&self, mode: Mode, sets: &[BTreeMap<String, String>]) -> SelectionCriteria {
+        let sets: Vec<HashMap<_, _>> = sets.iter().map(|set| set.iter().map(|(n, v)| (n.clone(), v.clone())).collect()).collect();
+        let sets = Some(sets).filter(|sets| !sets.is_empty());
+        let options = ReadPreferenceOptions::builder().tag_sets(sets).max_staleness(self.max_staleness).build();
         SelectionCriteria::ReadPreference(match mode {
             Mode::Primary => Criteria::Primary,
             Mode::PrimaryPreferred => Criteria::primary_preferred(options),
@@ -144,31 +145,18 @@ impl ReadPreference {
 
     /// All of it in the driver's words, for a mongos, which chooses itself.
     pub(super) fn handed_on(&self) -> SelectionCriteria {
-        let sets = self.tag_sets.iter().map(|set| set.iter().map(|(n, v)| (n.clone(), v.clone())).collect()).collect();
-        match self.criteria(self.mode, None) {
-            SelectionCriteria::ReadPreference(mut criteria) if !self.tag_sets.is_empty() => {
-                if let Criteria::PrimaryPreferred { options: Some(options) }
-                | Criteria::Secondary { options: Some(options) }
-                | Criteria::SecondaryPreferred { options: Some(options) }
-                | Criteria::Nearest { options: Some(options) } = &mut criteria
-                {
-                    options.tag_sets = Some(sets);
-                }
-                SelectionCriteria::ReadPreference(criteria)
-            }
-            plain => plain,
-        }
+        self.criteria(self.mode, &self.tag_sets)
     }
 
     /// What to look for, the best first. The driver alone would take the first member that it hears of.
     pub(super) fn steps(&self) -> Vec<SelectionCriteria> {
         let each = |mode| -> Vec<_> {
             match self.tag_sets.as_slice() {
-                [] => vec![self.criteria(mode, None)],
-                sets => sets.iter().map(|set| self.criteria(mode, Some(set))).collect(),
+                [] => vec![self.criteria(mode, &[])],
+                sets => sets.iter().map(|set| self.criteria(mode, std::slice::from_ref(set))).collect(),
             }
         };
-        let primary = || self.criteria(Mode::Primary, None);
+        let primary = || self.criteria(Mode::Primary, &[]);
         match self.mode {
             Mode::Primary => vec![primary()],
             Mode::PrimaryPreferred => std::iter::once(primary()).chain(each(Mode::Secondary)).collect(),

@@ -1,8 +1,7 @@
 //! What else a server says of itself that a check wants to know.
 
-use bson::{Bson, Document, rawdoc};
+use bson::{Bson, rawdoc};
 
-use super::failure::describe;
 use super::{Connection, catalog, command};
 use crate::error::Result;
 
@@ -27,27 +26,8 @@ pub async fn databases(connection: &Connection) -> Result<Vec<DatabaseSize>> {
     };
     let entries = reply.get_array("databases").into_iter().flatten().filter_map(Bson::as_document);
     Ok(entries
-        .filter_map(|entry| Some(DatabaseSize { name: entry.get_str("name").ok()?.to_owned(), on_disk: size(entry) }))
+        .filter_map(|entry| {
+            Some(DatabaseSize { name: entry.get_str("name").ok()?.to_owned(), on_disk: catalog::number(entry, "sizeOnDisk") })
+        })
         .collect())
-}
-
-fn size(entry: &Document) -> Option<u64> {
-    match entry.get("sizeOnDisk")? {
-        Bson::Int32(n) => u64::try_from(*n).ok(),
-        Bson::Int64(n) => u64::try_from(*n).ok(),
-        // A number of bytes below 2^53, which a double holds exactly.
-        Bson::Double(n) if *n >= 0.0 => Some(*n as u64),
-        _ => None,
-    }
-}
-
-/// Whether the server that answers takes writes: a standalone, a primary, a mongos.
-///
-/// # Errors
-/// As for [`databases`].
-pub async fn is_writable(connection: &Connection) -> Result<bool> {
-    let hello = command::ask(&connection.database("admin"), rawdoc! { "hello": 1 })
-        .await
-        .map_err(|e| describe(connection.role(), "asking whether it takes writes", e))?;
-    Ok(hello.get_bool("isWritablePrimary").unwrap_or(false))
 }

@@ -297,19 +297,9 @@ impl Inserter {
         documents: &[Range<usize>],
         what: &str,
     ) -> Result<Result<Vec<Range<usize>>, DriverError>> {
-        let mut ids = Writer::with_capacity(documents.len() * 24);
-        for (number, document) in documents.iter().enumerate() {
-            if let Some((kind, value)) = document::id(&frame[document.clone()])? {
-                ids.element(kind, number.to_string(), value);
-            }
-        }
         let mut find = Writer::default();
         find.string("find", &self.spec.data_collection());
-        let mut within = Writer::default();
-        within.element(kind::ARRAY, "$in", &ids.finish());
-        let mut filter = Writer::default();
-        filter.document("_id", &within.finish());
-        find.document("filter", &filter.finish());
+        find.document("filter", &document::by_ids(documents.iter().map(|document| &frame[document.clone()]))?);
         let database = self.target.connection.database(&self.spec.place.database);
         let found = match self.target.unless_stopped(command::run_cursor(&database, find.raw()?)).await? {
             Ok((found, _)) => found,

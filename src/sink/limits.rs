@@ -10,12 +10,11 @@ use bson::{RawBsonRef, RawDocument};
 use super::{CollectionSpec, Target, same_index};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::Few;
+use crate::format::document::is_true;
 use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
 use crate::mongo::{Connection, Version, catalog};
 use crate::names::{BUCKETS_PREFIX, Namespace};
-
-/// How many things an error names.
-const NAMED: usize = 20;
 
 /// Refuses where the target, behaving as `version`, cannot hold everything of these collections of a backup of `source`, or cannot replay its slice. Reads only.
 ///
@@ -55,17 +54,13 @@ pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> 
     if reasons.is_empty() {
         return None;
     }
-    let named = reasons.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
-    let more = match reasons.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
+    let named = reasons.iter().cloned().collect::<Few>().into_sentences().join("; ");
     let compatible = if behaves_as == target.version {
         String::new()
     } else {
         format!(" with the feature compatibility version {}.{}", behaves_as.0, behaves_as.1)
     };
-    let message = format!("the target, MongoDB {}{compatible}, cannot hold what the backup holds: {named}{more}", target.version);
+    let message = format!("the target, MongoDB {}{compatible}, cannot hold what the backup holds: {named}", target.version);
     Some(
         Error::new(ErrorKind::Refused, message)
             .hint("import into a server that can, or take a backup without it (`backup --exclude`); nothing has been changed"),
@@ -246,16 +241,6 @@ fn number(value: RawBsonRef<'_>) -> Option<f64> {
         RawBsonRef::Int64(n) => Some(n as f64),
         RawBsonRef::Double(n) => Some(n),
         _ => None,
-    }
-}
-
-fn is_true(value: RawBsonRef<'_>) -> bool {
-    match value {
-        RawBsonRef::Boolean(set) => set,
-        RawBsonRef::Int32(n) => n != 0,
-        RawBsonRef::Int64(n) => n != 0,
-        RawBsonRef::Double(n) => n != 0.0,
-        _ => false,
     }
 }
 

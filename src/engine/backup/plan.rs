@@ -103,16 +103,11 @@ pub(super) struct BackupContext {
     pub(super) settings: Settings,
     pub(super) compressors: Arc<Compressors>,
     pub(super) cpu: CpuPool,
-    /// The most cursors at a time.
-    pub(super) most_readers: usize,
-    /// Whether zstd's level follows what is the limit.
-    pub(super) follows_level: bool,
+    pub(super) room: Room,
     pub(super) pace: RateLimiter,
     /// How late the source answered before it was read, where the backup is under the adaptive throttle.
     pub(super) usual: Option<Vec<Duration>>,
-    /// For reading; what keeping the oplog takes is not in it.
-    memory_bytes: u64,
-    /// That, and what is not in it.
+    /// What reading has of the memory, and what keeping the oplog and compressing take.
     counted_bytes: u64,
     pub(super) listing: Listing,
     pub(super) survey: Survey,
@@ -207,12 +202,10 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
         cpu: cpu.limited(room.jobs),
-        most_readers: room.most_readers,
-        follows_level: room.follows_level,
+        room,
         pace: RateLimiter::limited(options.tuning.max_bits),
         usual,
         settings,
-        memory_bytes: room.memory_bytes,
         counted_bytes: options.tuning.counted_bytes(),
         listing,
         survey,
@@ -262,13 +255,11 @@ pub(super) async fn prepare_again(
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
         cpu: cpu.limited(room.jobs),
-        most_readers: room.most_readers,
         // As it was begun.
-        follows_level: false,
+        room: Room { follows_level: false, ..room },
         pace: RateLimiter::limited(options.tuning.max_bits),
         usual,
         settings,
-        memory_bytes: room.memory_bytes,
         counted_bytes: options.tuning.counted_bytes(),
         listing,
         survey,
@@ -277,17 +268,17 @@ pub(super) async fn prepare_again(
 
 /// How the memory is divided, and how many work in it.
 #[derive(Debug, Clone, Copy)]
-struct Room {
+pub(super) struct Room {
     /// For reading, beside what keeping the oplog and compressing take.
     memory_bytes: u64,
     /// Cursors to begin with.
     readers: usize,
     /// The most of them.
-    most_readers: usize,
+    pub(super) most_readers: usize,
     /// Frames that are compressed at a time.
     jobs: usize,
     /// Whether zstd's level follows what is the limit: it takes memory, and is not what was asked for where one was.
-    follows_level: bool,
+    pub(super) follows_level: bool,
 }
 
 /// Below this much memory, none of it is kept for higher levels.
@@ -454,7 +445,11 @@ impl BackupContext {
 
     /// The budget of batches. Beside them are segments, what compressing takes, and the oplog slice.
     pub(super) fn budget(&self, cx: &Context) -> MemoryBudget {
-        let batches = self.memory_bytes.saturating_sub(fixed_bytes(&self.settings, self.most_readers)).max(self.memory_bytes / 4);
+        let batches = self
+            .room
+            .memory_bytes
+            .saturating_sub(fixed_bytes(&self.settings, self.room.most_readers))
+            .max(self.room.memory_bytes / 4);
         cx.memory.part_beside(batches, self.counted_bytes.saturating_sub(batches))
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn read(
     let halt = cx.cancel.child_token();
     let mut workers = JoinSet::new();
     let begin = |workers: &mut JoinSet<_>| {
-        for number in 0..prepared.most_readers {
+        for number in 0..prepared.room.most_readers {
             workers.spawn(work(number, shared.clone(), halt.clone()));
         }
     };

@@ -23,8 +23,8 @@ pub(super) struct Steering {
 impl Steering {
     pub(super) fn new(prepared: &BackupContext, shared: Arc<Shared>, progress: Progress) -> Self {
         Self {
-            crew: ConcurrencyController::new(prepared.settings.readers, prepared.most_readers),
-            effort: prepared.follows_level.then(|| LevelController::new(prepared.settings.level)),
+            crew: ConcurrencyController::new(prepared.settings.readers, prepared.room.most_readers),
+            effort: prepared.room.follows_level.then(|| LevelController::new(prepared.settings.level)),
             compressors: prepared.compressors.clone(),
             watched: Watched::new(prepared.cpu.clone(), progress),
             starved: shared.starved(),

@@ -24,12 +24,20 @@ pub(super) struct Need {
     without: Option<&'static str>,
 }
 
-/// The collections of a database that documents are read from by their own name; any, where there is none or it is not known.
-fn collections_of(database: &Found) -> Vec<Place> {
-    let place = |name: &str| Place::Collection(Namespace::new(&*database.name, name));
-    let plain = database.collections.iter().flatten().filter(|held| matches!(held.kind, Kind::Plain | Kind::Capped));
-    let places: Vec<Place> = plain.map(|held| place(&held.name)).collect();
+/// The collections of these kinds in a database, with this before their names; any, where there is none or it is not known.
+fn collections_of(database: &Found, kinds: &[Kind], prefix: &str) -> Vec<Place> {
+    let place = |name: &str| Place::Collection(Namespace::new(&*database.name, format!("{prefix}{name}")));
+    let held = database.collections.iter().flatten().filter(|held| kinds.contains(&held.kind));
+    let places: Vec<Place> = held.map(|held| place(&held.name)).collect();
     if places.is_empty() { vec![place(ANY)] } else { places }
+}
+
+/// The role that is to be granted: on the one database that is meant, or on any.
+fn role(one: Option<&str>, any: &str, of_one: &str) -> String {
+    match one {
+        Some(database) => format!("{of_one} on {database}, or {any} on admin"),
+        None => format!("{any} on admin"),
+    }
 }
 
 /// What a backup needs at its source.
@@ -37,78 +45,38 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
     let one = source.connection.uri.database();
     let of_any = vec![Found { name: ANY.to_owned(), on_disk: None, collections: None }];
     let databases = if source.databases.is_empty() { &of_any } else { &source.databases };
-    let role = |any: &str, of_one: &str| match one {
-        Some(database) => format!("{of_one} on {database}, or {any} on admin"),
-        None => format!("{any} on admin"),
-    };
-    let stored: Vec<Place> = databases.iter().flat_map(collections_of).collect();
-    let read = role("readAnyDatabase", "read");
+    let places =
+        |kinds: &[Kind], prefix| -> Vec<Place> { databases.iter().flat_map(|d| collections_of(d, kinds, prefix)).collect() };
+    let stored = places(&[Kind::Plain, Kind::Capped], "");
+    let read = role(one, "readAnyDatabase", "read");
     let mut rows = Vec::new();
     if one.is_none() {
-        rows.push(Need {
-            feature: "list databases",
-            actions: &["listDatabases"],
-            at: vec![Place::Cluster],
-            required: false,
-            grant: "readAnyDatabase on admin".to_owned(),
-            without: Some("a backup has only the databases that the login may read something of, and does not know of others"),
-        });
+        let without = "a backup has only the databases that the login may read something of, and does not know of others";
+        let listing = Need::of("list databases", &["listDatabases"], vec![Place::Cluster], "readAnyDatabase on admin");
+        rows.push(listing.required_where(false, without));
     }
-    rows.push(Need {
-        feature: "list collections and indexes",
-        actions: &["listCollections", "listIndexes"],
-        at: databases.iter().map(|d| Place::Database(d.name.clone())).collect(),
-        required: true,
-        grant: read.clone(),
-        without: None,
-    });
-    rows.push(Need {
-        feature: "read documents",
-        actions: &["find"],
-        at: stored.clone(),
-        required: true,
-        grant: read.clone(),
-        without: None,
-    });
-    rows.push(Need {
-        feature: "read time series",
-        actions: &["find"],
-        at: buckets(databases),
-        required: source.has(Kind::TimeSeries),
-        grant: "readAnyDatabase or backup on admin, or a role of your own with find on {db: DATABASE, system_buckets: \"\"} (read on one \
-                database does not have it)"
-            .to_owned(),
-        without: Some("there is no time series now; a backup would fail once there is one"),
-    });
-    rows.push(Need {
-        feature: "sizes for planning",
-        actions: &["collStats"],
-        at: stored,
-        required: false,
-        grant: read,
-        without: Some("the work is divided without knowing sizes, and progress has no end to measure by"),
-    });
+    let each = databases.iter().map(|d| Place::Database(d.name.clone())).collect();
+    rows.push(Need::of("list collections and indexes", &["listCollections", "listIndexes"], each, &*read));
+    rows.push(Need::of("read documents", &["find"], stored.clone(), &*read));
+    let grant = "readAnyDatabase or backup on admin, or a role of your own with find on {db: DATABASE, system_buckets: \"\"} (read on one \
+                 database does not have it)";
+    let series = Need::of("read time series", &["find"], places(&[Kind::TimeSeries], BUCKETS_PREFIX), grant);
+    let without = "there is no time series now; a backup would fail once there is one";
+    rows.push(series.required_where(source.has(Kind::TimeSeries), without));
+    let without = "the work is divided without knowing sizes, and progress has no end to measure by";
+    rows.push(Need::of("sizes for planning", &["collStats"], stored, read).required_where(false, without));
     if source.connection.topology == Topology::ReplicaSet {
-        rows.push(Need {
-            feature: "keep the oplog beside the data",
-            actions: &["find"],
-            at: oplog(),
-            required: !discover::can_snapshot(&source.connection),
-            grant: "clusterMonitor or backup on admin, or read on local and on config".to_owned(),
-            without: Some(if source.has(Kind::Capped) {
-                "a backup that takes longer than the source keeps its history fails, and capped collections are marked as not being of its moment"
-            } else {
-                "a backup that takes longer than the source keeps its history fails"
-            }),
-        });
-        rows.push(Need {
-            feature: "know the replica set again",
-            actions: &["replSetGetConfig"],
-            at: vec![Place::Cluster],
-            required: false,
-            grant: "clusterMonitor on admin".to_owned(),
-            without: Some("an import tells by hosts alone whether its target is the source"),
-        });
+        let grant = "clusterMonitor or backup on admin, or read on local and on config";
+        let without = if source.has(Kind::Capped) {
+            "a backup that takes longer than the source keeps its history fails, and capped collections are marked as not being of its moment"
+        } else {
+            "a backup that takes longer than the source keeps its history fails"
+        };
+        let keeping = Need::of("keep the oplog beside the data", &["find"], oplog(), grant);
+        rows.push(keeping.required_where(!discover::can_snapshot(&source.connection), without));
+        let grant = "clusterMonitor on admin";
+        let knowing = Need::of("know the replica set again", &["replSetGetConfig"], vec![Place::Cluster], grant);
+        rows.push(knowing.required_where(false, "an import tells by hosts alone whether its target is the source"));
     }
     rows
 }
@@ -116,27 +84,6 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
 /// Where the oplog is, and what tells how far back it is needed.
 pub(super) fn oplog() -> Vec<Place> {
     [("local", "oplog.rs"), ("config", "transactions")].map(|(d, c)| Place::Collection(Namespace::new(d, c))).to_vec()
-}
-
-/// The bucket collections of the time series, or of any where there are none.
-fn buckets(databases: &[Found]) -> Vec<Place> {
-    databases
-        .iter()
-        .flat_map(|d| {
-            let series: Vec<&str> = d
-                .collections
-                .iter()
-                .flatten()
-                .filter(|held| held.kind == Kind::TimeSeries)
-                .map(|held| held.name.as_str())
-                .collect();
-            let series = if series.is_empty() { vec![ANY] } else { series };
-            series
-                .into_iter()
-                .map(|name| Place::Collection(Namespace::new(&*d.name, format!("{BUCKETS_PREFIX}{name}"))))
-                .collect::<Vec<_>>()
-        })
-        .collect()
 }
 
 /// What an import needs at its target, of what these databases of the source hold.
@@ -152,18 +99,12 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
         names.iter().map(|d| Place::Collection(Namespace::new(*d, format!("{prefix}{ANY}")))).collect()
     };
     let each_database = || -> Vec<Place> { names.iter().map(|d| Place::Database((*d).to_owned())).collect() };
-    let role = |any: &str, of_one: &str| match one {
-        Some(database) => format!("{of_one} on {database}, or {any} on admin"),
-        None => format!("{any} on admin"),
-    };
-    let required = |feature, actions, at| Need {
-        feature,
-        actions,
-        at,
-        required: true,
-        grant: role("readWriteAnyDatabase", "readWrite"),
-        without: None,
-    };
+    let readwrite = role(one, "readWriteAnyDatabase", "readWrite");
+    let required = |feature, actions, at| Need::of(feature, actions, at, &*readwrite);
+    let admin = role(one, "restore or dbAdminAnyDatabase", "dbAdmin");
+    let replays = if target.connection.version >= Version(5, 0, 0) { vec![Place::Cluster] } else { Vec::new() };
+    let of_series = "readWriteAnyDatabase on admin, or a role of your own with insert and find on {db: DATABASE, system_buckets: \"\"} \
+                     (readWrite on one database does not have it)";
     vec![
         required("list collections and indexes", &["listCollections", "listIndexes"], each_database()),
         required("keep the lease of an import", &["find", "insert", "update", "remove"], any_collection("")),
@@ -172,44 +113,33 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
         required("insert documents", &["insert"], any_collection("")),
         required("create indexes", &["createIndex"], any_collection("")),
         required("read back what was written", &["find"], any_collection("")),
-        Need {
-            feature: "insert where a validator stands",
-            actions: &["insert", "bypassDocumentValidation"],
-            at: any_collection(""),
-            required: all_of(source).any(|held| held.has_validator),
-            grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import of a collection with a validator fails"),
-        },
-        Need {
-            feature: "change options",
-            actions: &["collMod"],
-            at: any_collection(""),
-            required: all_of(source).any(|held| held.expires),
-            grant: role("restore or dbAdminAnyDatabase", "dbAdmin"),
-            without: Some("an import fails where a time series or a clustered collection expires its documents"),
-        },
-        Need {
-            feature: "replay a slice of the oplog",
-            actions: &["applyOps"],
-            at: if target.connection.version >= Version(5, 0, 0) { vec![Place::Cluster] } else { Vec::new() },
-            required: false,
-            grant: "readWriteAnyDatabase and dbAdminAnyDatabase on admin".to_owned(),
-            without: Some("a backup whose consistency is `oplog` is refused, and time series are copied instead of renamed"),
-        },
-        Need {
-            feature: "write time series",
-            actions: &["insert", "find"],
-            at: any_collection(BUCKETS_PREFIX),
-            required: all_of(source).any(|held| held.kind == Kind::TimeSeries),
-            grant: "readWriteAnyDatabase on admin, or a role of your own with insert and find on {db: DATABASE, system_buckets: \"\"} \
-                    (readWrite on one database does not have it)"
-                .to_owned(),
-            without: Some("an import of a time series fails"),
-        },
+        Need::of("insert where a validator stands", &["insert", "bypassDocumentValidation"], any_collection(""), &*admin)
+            .required_where(all_of(source).any(|held| held.has_validator), "an import of a collection with a validator fails"),
+        Need::of("change options", &["collMod"], any_collection(""), &*admin).required_where(
+            all_of(source).any(|held| held.expires),
+            "an import fails where a time series or a clustered collection expires its documents",
+        ),
+        Need::of("replay a slice of the oplog", &["applyOps"], replays, "readWriteAnyDatabase and dbAdminAnyDatabase on admin")
+            .required_where(
+                false,
+                "a backup whose consistency is `oplog` is refused, and time series are copied instead of renamed",
+            ),
+        Need::of("write time series", &["insert", "find"], any_collection(BUCKETS_PREFIX), of_series)
+            .required_where(all_of(source).any(|held| held.kind == Kind::TimeSeries), "an import of a time series fails"),
     ]
 }
 
 impl Need {
+    /// One without which nothing goes.
+    fn of(feature: &'static str, actions: &'static [&'static str], at: Vec<Place>, grant: impl Into<String>) -> Self {
+        Self { feature, actions, at, required: true, grant: grant.into(), without: None }
+    }
+
+    /// The same where it is required only if this holds, and what happens without it else.
+    fn required_where(self, required: bool, without: &'static str) -> Self {
+        Self { required, without: Some(without), ..self }
+    }
+
     /// The row, by what these rights allow.
     pub(super) fn row(self, side: Side, rights: &Rights) -> RightRow {
         let need = self;

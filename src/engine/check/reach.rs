@@ -19,7 +19,6 @@ pub(super) struct Reached {
     pub(super) connection: Connection,
     pub(super) latency: Duration,
     pub(super) rights: Rights,
-    pub(super) writable: bool,
     pub(super) databases: Vec<Found>,
 }
 
@@ -82,7 +81,6 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
     let connection = Connection::open(uri, how).await?;
     let latency = connection.round_trip().await?;
     let rights = Rights::ask(&connection).await?;
-    let writable = survey::is_writable(&connection).await?;
     let mut databases = Vec::new();
     // A login without any right is told so by the rows; it is no reason to give up.
     let listed = survey::databases(&connection).await.unwrap_or_default();
@@ -100,7 +98,7 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
         let collections = listed.map(|(entries, _)| entries.iter().filter(|e| is_users(&e.name)).map(held).collect());
         databases.push(Found { name, on_disk, collections });
     }
-    Ok(Reached { connection, latency, rights, writable, databases })
+    Ok(Reached { connection, latency, rights, databases })
 }
 
 fn held(entry: &catalog::ListedCollection) -> Held {

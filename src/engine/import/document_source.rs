@@ -181,11 +181,12 @@ async fn refuse_damaged(backup: &Backup, cx: &Context) -> Result<()> {
     if report.is_sound() {
         return Ok(());
     }
-    let named: Vec<&str> = report.problems.iter().take(NAMED_PROBLEMS).map(|p| p.message.as_str()).collect();
-    let more = match report.problems.len() - named.len() {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    Err(Error::damaged(format!("backup {} is damaged, and nothing was imported: {}{more}", report.name, named.join("; ")))
-        .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
+    let mut named = Few::up_to(NAMED_PROBLEMS);
+    named.extend(report.problems.into_iter().map(|problem| problem.message));
+    Err(Error::damaged(format!(
+        "backup {} is damaged, and nothing was imported: {}",
+        report.name,
+        named.into_sentences().join("; ")
+    ))
+    .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
 }

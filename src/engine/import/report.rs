@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::fill::Proven;
 use super::options::{ImportMode, IndexMode};
 use super::plan::Plan;
+use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::format::digest::Content;
 use crate::format::document::Documents;
@@ -17,7 +18,7 @@ use crate::sink::CollectionSpec;
 use crate::sink::kept::{Kept, KeptSet};
 
 /// A finished import: everything in it was read back from the target and found to be what the backup holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportReport {
     /// The backup's name.
@@ -289,23 +290,16 @@ fn report(
         indexes: indexes.built,
         skipped_indexes: indexes.skipped,
         failed_indexes: indexes.failed,
-        replayed: None,
-        passed_over: 0,
         given_ids: collections.iter().map(|c| c.given_ids).sum(),
         moved_ids: collections.iter().map(|c| c.moved_ids).sum(),
-        not_added: 0,
         added: (plan.mode == ImportMode::Add && plan.indexes != IndexMode::Only)
             .then(|| collections.iter().map(|c| c.added.unwrap_or(c.documents)).sum()),
-        overwritten: 0,
-        users: 0,
-        roles: 0,
-        kept: None,
         not_read_back: plan.in_place,
-        is_whole: false,
         pruned: plan.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
         left_out,
-        milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        milliseconds: clock::millis_since(begun),
         collections,
+        ..ImportReport::default()
     }
 }
 

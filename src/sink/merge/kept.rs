@@ -119,7 +119,7 @@ impl<'a> Keeper<'a> {
         let documents = Documents::of(&batch).collect::<Result<Vec<_>>>()?;
         let mut count = Writer::default();
         count.string("count", &self.staged.to.collection);
-        count.document("query", &with_ids(&documents)?);
+        count.document("query", &document::by_ids(documents.iter().copied())?);
         let what = format!("looking for what was brought back into {}", self.staged.to);
         let reply = self.target().run(&what, &self.staged.to.database, count.raw()?).await?;
         if catalog::number(&reply, "n") == Some(documents.len() as u64) {
@@ -141,7 +141,7 @@ impl<'a> Keeper<'a> {
     async fn find(&self, documents: &[&[u8]]) -> Result<Vec<RawDocumentBuf>> {
         let mut find = Writer::default();
         find.string("find", &self.staged.to.collection);
-        find.document("filter", &with_ids(documents)?);
+        find.document("filter", &document::by_ids(documents.iter().copied())?);
         find.element(kind::INT32, "batchSize", &1000i32.to_le_bytes());
         find.bool("singleBatch", true);
         let find = find.raw()?;
@@ -159,7 +159,7 @@ impl<'a> Keeper<'a> {
     /// Deletes what has an `_id` of these.
     async fn delete(&self, documents: &[&[u8]]) -> Result<()> {
         let mut delete = Writer::default();
-        delete.document("q", &with_ids(documents)?);
+        delete.document("q", &document::by_ids(documents.iter().copied())?);
         delete.element(kind::INT32, "limit", &0i32.to_le_bytes());
         let delete = delete.finish();
         let mut command = Writer::default();
@@ -191,19 +191,4 @@ impl<'a> Keeper<'a> {
 pub(super) fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
     let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
     Inserter::new(target.clone(), Arc::new(spec))
-}
-
-/// `{_id: {$in: [ID, ...]}}`
-fn with_ids(documents: &[&[u8]]) -> Result<Vec<u8>> {
-    let mut ids = Writer::with_capacity(documents.len() * 24);
-    for (number, document) in documents.iter().enumerate() {
-        let (kind, value) =
-            document::id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))?;
-        ids.element(kind, number.to_string(), value);
-    }
-    let mut within = Writer::default();
-    within.element(kind::ARRAY, "$in", &ids.finish());
-    let mut query = Writer::default();
-    query.document("_id", &within.finish());
-    Ok(query.finish())
 }

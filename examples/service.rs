@@ -42,7 +42,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>
 
     // What there is, and what goes.
     let status = service.get_backup_status().await?;
-    println!("{} backups in {}, the next one at {:?}", status.backups.len(), status.backup_path, status.next_run);
+    println!("{} backups in {}, the next one at {:?}", status.backups.len(), status.backup_path, status.schedule.next_run);
     let cleaned = service.clean_old_backups(NonZeroU32::MIN.saturating_add(1), false).await?;
     println!("{} deleted, {} kept", cleaned.deleted.len(), cleaned.kept.len());
 

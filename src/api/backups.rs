@@ -9,9 +9,10 @@ use super::access::{Admin, DownloadPlace, Downloader, Reader};
 use super::answer::{Answer, Text, text};
 use super::bodies::{CleanRequest, VerifyRequest};
 use super::body::{Body, Optional};
-use super::dto::{Begun, Cleaned, Created, Deleted, Done, FailureBody, Imported, Verified};
+use super::dto::{Begun, Created, Deleted, Done, FailureBody, Imported, Verified};
 use super::failure::Failure;
 use super::query::{Detail, Nothing, Query, Wait};
+use crate::engine::clean::CleanReport;
 use crate::engine::download::Download;
 use crate::repository::lock::read::ReadLock;
 use crate::service::{BackupRequest, BackupStatus, DualState, ImportRequest, JobKind, JobState, MongoBackupService, Trigger};
@@ -118,7 +119,7 @@ pub(super) async fn import(
     operation_id = "cleanBackups",
     request_body(content = CleanRequest, content_type = "application/json"),
     responses(
-        (status = 200, description = "What went and what stayed, and why", body = Done<Cleaned>),
+        (status = 200, description = "What went and what stayed, and why", body = Done<CleanReport>),
         (status = 422, description = "`keepCount` is out of range", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
@@ -129,9 +130,9 @@ pub(super) async fn clean(
     _query: Query<Nothing>,
     body: Body<CleanRequest>,
     service: &State<MongoBackupService>,
-) -> Answered<Cleaned> {
+) -> Answered<CleanReport> {
     let keep = body.0.keep()?;
-    let cleaned = Cleaned::from(service.clean_old_backups(keep, body.0.dry_run).await?);
+    let cleaned = service.clean_old_backups(keep, body.0.dry_run).await?;
     let what = if cleaned.dry_run { "would be deleted" } else { "deleted" };
     Ok(Answer::said(format!("{} {what}", count(cleaned.deleted.len(), "backup")), cleaned))
 }
@@ -208,7 +209,7 @@ pub(super) async fn verify(
     match Verified::of(&job) {
         Some(verified) if verified.sound => Ok(Answer::said("Backup verified: nothing is wrong with it", verified)),
         Some(verified) => {
-            let message = format!("Backup verified: it has {}", count(verified.problems.len(), "problem"));
+            let message = format!("Backup verified: it has {}", count(verified.report.problems.len(), "problem"));
             Ok(Answer::said(message, verified))
         }
         None => Err(Failure::of_job(&job)),

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::engine::clean::{CleanReport, Group};
-use crate::repository::catalog::provenance::{BriefSource, Selection};
-use crate::service::{ImportedCollection, Job, JobId, NotImportableResult, VerifyProblem};
+use crate::engine::import::ImportReport;
+use crate::engine::verify::VerifyReport;
+use crate::service::{Job, JobId};
 
 /// The body of every call that was carried out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -135,50 +135,14 @@ pub(super) struct Imported {
     pub(super) job_id: JobId,
     /// The backup.
     pub(super) name: Option<String>,
-    /// Where it was imported: scheme, hosts and database of the target's URI.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "mongodb://db2.example.net:27017/")]
-    pub(super) target: Option<String>,
-    /// Every collection that was imported.
-    pub(super) collections: Vec<ImportedCollection>,
-    /// Documents.
-    pub(super) documents: u64,
-    /// Their bytes.
-    pub(super) bytes: u64,
-    /// Indexes that were built.
-    pub(super) indexes: u64,
-    /// Documents that had no `_id` and were given one.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) given_ids: u64,
-    /// Documents whose `_id` was not their first field, and was moved there.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) moved_ids: u64,
-    /// Documents of capped collections that later ones have overwritten.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(super) overwritten: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    #[serde(flatten)]
+    pub(super) report: ImportReport,
 }
 
 impl Imported {
     /// What a job that imported something tells of it.
     pub(super) fn of(job: &Job) -> Option<Self> {
-        let import = job.result.import.as_ref()?;
-        Some(Self {
-            job_id: job.id,
-            name: job.backup.clone(),
-            target: import.target.clone(),
-            collections: import.collections.clone(),
-            documents: import.documents,
-            bytes: import.bytes,
-            indexes: import.indexes,
-            given_ids: import.given_ids,
-            moved_ids: import.moved_ids,
-            overwritten: import.overwritten,
-        })
+        Some(Self { job_id: job.id, name: job.backup.clone(), report: job.result.import.clone()? })
     }
 }
 
@@ -188,138 +152,17 @@ impl Imported {
 pub(super) struct Verified {
     /// The job that did it.
     pub(super) job_id: JobId,
-    /// The backup.
-    pub(super) name: Option<String>,
     /// Whether nothing is wrong.
     pub(super) sound: bool,
-    /// Whether every document was decoded, too.
-    pub(super) deep: bool,
-    /// Objects that were looked at.
-    pub(super) objects: u64,
-    /// Their bytes that are as they should be.
-    pub(super) stored_bytes: u64,
-    /// Documents that were decoded; 0 unless `deep`.
-    pub(super) documents: u64,
-    /// Everything that is wrong.
-    pub(super) problems: Vec<VerifyProblem>,
-    /// What is odd and does no harm.
-    pub(super) notes: Vec<String>,
-    /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) not_importable: Vec<NotImportableResult>,
+    #[serde(flatten)]
+    pub(super) report: VerifyReport,
 }
 
 impl Verified {
     /// What a job that verified a backup to its end found.
     pub(super) fn of(job: &Job) -> Option<Self> {
-        let found = job.result.verify.as_ref()?;
-        Some(Self {
-            job_id: job.id,
-            name: job.backup.clone(),
-            sound: found.problems.is_empty(),
-            deep: found.deep,
-            objects: found.objects,
-            stored_bytes: found.stored_bytes,
-            documents: found.documents,
-            problems: found.problems.clone(),
-            notes: found.notes.clone(),
-            not_importable: found.not_importable.clone(),
-        })
-    }
-}
-
-/// What became of the backups.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Cleaned {
-    /// Whether this is only what would be done.
-    pub(super) dry_run: bool,
-    /// Those that went.
-    pub(super) deleted: Vec<DeletedBackup>,
-    /// Those that stayed.
-    pub(super) kept: Vec<KeptBackup>,
-    /// Those that should have gone, and could not be removed.
-    pub(super) failed: Vec<FailedBackup>,
-    /// The bytes that those took which went.
-    pub(super) freed_bytes: u64,
-}
-
-/// A backup that could not be removed. What is left of it is no complete backup, or all of it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FailedBackup {
-    /// Its name.
-    pub(super) name: String,
-    /// Where it is.
-    pub(super) path: String,
-    /// Why it could not be removed.
-    pub(super) message: String,
-}
-
-/// A backup that went.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DeletedBackup {
-    /// Its name.
-    pub(super) name: String,
-    /// Where it was.
-    pub(super) path: String,
-    /// Why it went.
-    pub(super) reason: String,
-    /// The bytes that it took.
-    pub(super) bytes: u64,
-    /// The deployment, or the dump, that it was of; none where it was not complete.
-    pub(super) source: Option<BriefSource>,
-    /// What was asked for; none where it was not complete.
-    pub(super) selection: Option<Selection>,
-    /// What it counted with: those of one number in this answer; none where it was not complete.
-    pub(super) group: Option<usize>,
-}
-
-/// A backup that stayed.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct KeptBackup {
-    /// Its name.
-    pub(super) name: String,
-    /// Where it is.
-    pub(super) path: String,
-    /// Why it stayed.
-    pub(super) reasons: Vec<String>,
-    /// The deployment, or the dump, that it is of; none where it is not complete.
-    pub(super) source: Option<BriefSource>,
-    /// What was asked for; none where it is not complete.
-    pub(super) selection: Option<Selection>,
-    /// What it counts with: those of one number in this answer; none where it is not complete.
-    pub(super) group: Option<usize>,
-}
-
-impl From<CleanReport> for Cleaned {
-    fn from(report: CleanReport) -> Self {
-        let deleted = report.deleted.into_iter().map(|d| {
-            let (source, selection, group) = apart(d.group);
-            DeletedBackup { name: d.name.to_string(), path: d.path, reason: d.reason, bytes: d.bytes, source, selection, group }
-        });
-        let kept = report.kept.into_iter().map(|k| {
-            let (source, selection, group) = apart(k.group);
-            KeptBackup { name: k.name.to_string(), path: k.path, reasons: k.reasons, source, selection, group }
-        });
-        Self {
-            dry_run: report.dry_run,
-            deleted: deleted.collect(),
-            failed: report
-                .failed
-                .into_iter()
-                .map(|f| FailedBackup { name: f.name.to_string(), path: f.path, message: f.message })
-                .collect(),
-            kept: kept.collect(),
-            freed_bytes: report.freed_bytes,
-        }
-    }
-}
-
-/// The parts of what a backup counts with.
-fn apart(group: Option<Group>) -> (Option<BriefSource>, Option<Selection>, Option<usize>) {
-    match group {
-        Some(Group { group, provenance }) => (Some(provenance.source), Some(provenance.selection), Some(group)),
-        None => (None, None, None),
+        let report = job.result.verify.clone()?;
+        Some(Self { job_id: job.id, sound: report.is_sound(), report })
     }
 }
 

@@ -11,7 +11,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::Result;
-use crate::repository::catalog::{State, Summary, provenance, verified};
+use crate::repository::catalog::provenance::{Grouped, groups};
+use crate::repository::catalog::{State, Summary, verified};
 
 /// What the columns and states of the table mean.
 pub(super) const LEGEND: &str = "\
@@ -45,7 +46,7 @@ pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
     if backups.is_empty() {
         refuse_missing(&catalog).await?;
     }
-    let entries: Vec<Value> = backups.iter().zip(provenance::groups(&backups)).map(|(s, group)| entry(s, group)).collect();
+    let entries: Vec<Value> = backups.iter().zip(groups(&backups)).map(|(s, group)| entry(s, group)).collect();
     let fields = json!({ "path": location, "backups": entries });
     let mut text = render::backup::list(&location, &backups, now);
     // For a person, and not for a program that reads a pipe.
@@ -56,7 +57,7 @@ pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
 }
 
 fn entry(summary: &Summary, group: Option<usize>) -> Value {
-    let provenance = summary.provenance();
+    let of = Grouped::of(summary, group);
     let mut entry = json!({
         "name": summary.name,
         "path": summary.location,
@@ -69,9 +70,9 @@ fn entry(summary: &Summary, group: Option<usize>) -> Value {
         "consistency": null,
         "verified": summary.checks.as_ref().map(verified),
         "resumable": summary.resumable,
-        "source": provenance.as_ref().map(|p| &p.source),
-        "selection": provenance.as_ref().map(|p| &p.selection),
-        "group": group,
+        "source": of.source,
+        "selection": of.selection,
+        "group": of.group,
     });
     match &summary.state {
         State::Complete(manifest) => {

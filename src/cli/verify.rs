@@ -1,7 +1,5 @@
 //! `verify`: whether a backup is whole, and whether it comes back.
 
-use serde_json::json;
-
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
 use super::progress::{Faces, with_progress};
@@ -9,13 +7,10 @@ use super::render;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::test_restore::{self, TestRestoreOptions};
-use crate::engine::verify::{self, VerifyOptions};
+use crate::engine::verify::{self, HINT, VerifyOptions, VerifyReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key;
 use crate::mongo::MongoUri;
 use crate::repository::catalog::Backup;
-
-const HINT: &str = "do not rely on it: take a new backup, and look after the disk that it is on";
 
 /// Flags of `verify`.
 #[derive(Debug, clap::Args)]
@@ -58,31 +53,15 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let target = if args.restore { Some(config.target()?) } else { None };
     let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config, cx).await {
         // A manifest that cannot be used is what a verification is there to find.
-        Err(error) if error.kind() == ErrorKind::Damaged => return Ok(unusable(&args, error)),
+        Err(error) if error.kind() == ErrorKind::Damaged => return unusable(&args, error),
         found => found?,
     };
     if let Some(target) = target {
         return test_restore(&args, config, &backup, &target, faces, cx).await;
     }
     let report = verify::run(&backup, &VerifyOptions { deep: args.deep }, cx).await?;
-    let problems: Vec<_> = report.problems.iter().map(|p| json!({ "key": p.key, "message": p.message })).collect();
-    let fields = json!({
-        "name": report.name,
-        "path": report.location,
-        "deep": report.deep,
-        "objects": report.objects,
-        "storedBytes": report.stored_bytes,
-        "documents": report.documents,
-        "problems": problems,
-        "problemCount": report.problem_count,
-        "notes": report.notes,
-        "notImportable": report.not_importable,
-    });
-    let failure = (!problems.is_empty()).then(|| {
-        let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
-        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", report.name)).hint(HINT)
-    });
-    Ok(Outcome { text: render::check::verify(&report), json: output::fields(&fields)?, failure, ..Outcome::default() })
+    let (text, json) = (render::check::verify(&report), output::fields(&report)?);
+    Ok(Outcome { text, json, failure: report.failure(), ..Outcome::default() })
 }
 
 async fn test_restore(
@@ -103,22 +82,17 @@ async fn test_restore(
             Ok(Outcome::done(render::import::test_restore(&report), fields))
         }
         // As without a test restore: something does not match.
-        Err(e) if e.kind() == ErrorKind::Damaged => {
-            Err(Error::new(ErrorKind::Mismatch, e.to_string()).hint(e.hint_text().unwrap_or(HINT).to_owned()).cause(e))
-        }
+        Err(e) if e.kind() == ErrorKind::Damaged => Err(mismatch(e)),
         Err(e) => Err(e),
     }
 }
 
-fn unusable(args: &Args, error: Error) -> Outcome {
-    let message = error.to_string();
-    let problem = json!({ "key": key::MANIFEST, "message": message });
-    let json = [("name", json!(args.backup)), ("deep", json!(args.deep)), ("problems", json!([problem]))];
-    let failure = Error::new(ErrorKind::Mismatch, message).hint(error.hint_text().unwrap_or(HINT).to_owned()).cause(error);
-    Outcome {
-        text: String::new(),
-        json: json.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
-        failure: Some(failure),
-        ..Outcome::default()
-    }
+fn unusable(args: &Args, error: Error) -> Result<Outcome> {
+    let json = output::fields(&VerifyReport::unusable(&args.backup, args.deep, &error))?;
+    Ok(Outcome { json, failure: Some(mismatch(error)), ..Outcome::default() })
+}
+
+/// The error of a backup that is damaged, as that of a verification.
+fn mismatch(error: Error) -> Error {
+    Error::new(ErrorKind::Mismatch, error.to_string()).hint(error.hint_text().unwrap_or(HINT).to_owned()).cause(error)
 }

@@ -6,12 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
-use crate::repository::catalog::{Catalog, Provenance, State, Summary, provenance};
+use crate::repository::catalog::provenance::{self, Grouped};
+use crate::repository::catalog::{Catalog, State, Summary};
 use crate::repository::retention::{self, Candidate, Condition, Policy, Rule};
 
 /// What goes, and where.
@@ -30,7 +32,7 @@ pub struct CleanOptions {
 pub struct CleanPlan {
     /// What goes, newest first, with the reason and the bytes that it takes.
     delete: Vec<Going>,
-    kept: Vec<Kept>,
+    kept: Vec<KeptBackup>,
 }
 
 /// A backup that is to go.
@@ -39,20 +41,20 @@ struct Going {
     found: Summary,
     reason: &'static str,
     bytes: u64,
-    group: Option<Group>,
+    of: Grouped,
 }
 
 /// What was done, or with a dry run what would be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Cleaned)]
 pub struct CleanReport {
     /// What was deleted, newest first.
-    pub deleted: Vec<Deleted>,
+    pub deleted: Vec<DeletedBackup>,
     /// What stays, in the order of the listing, and why.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptBackup>,
     /// What was to go and could not be deleted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub failed: Vec<Failed>,
+    pub failed: Vec<FailedBackup>,
     /// The bytes that what was deleted took.
     pub freed_bytes: u64,
     /// Whether nothing was deleted, because only the plan was asked for.
@@ -60,10 +62,10 @@ pub struct CleanReport {
 }
 
 /// A backup that was deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Deleted {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DeletedBackup {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: BackupName,
     /// Where it was.
     pub path: String,
@@ -71,27 +73,16 @@ pub struct Deleted {
     pub reason: String,
     /// The bytes that it took.
     pub bytes: u64,
-    /// What it counted with.
+    /// What it counts with.
     #[serde(flatten)]
-    pub group: Option<Group>,
-}
-
-/// What a complete backup counts with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Group {
-    /// Its number in this report: those of one number count together.
-    pub group: usize,
-    /// Where the backup came from.
-    #[serde(flatten)]
-    pub provenance: Provenance,
+    pub of: Grouped,
 }
 
 /// A backup that stays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Kept {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct KeptBackup {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: BackupName,
     /// Where it is.
     pub path: String,
@@ -99,14 +90,14 @@ pub struct Kept {
     pub reasons: Vec<String>,
     /// What it counts with.
     #[serde(flatten)]
-    pub group: Option<Group>,
+    pub of: Grouped,
 }
 
 /// A backup that was to go and could not be deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Failed {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FailedBackup {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: BackupName,
     /// Where it is.
     pub path: String,
@@ -133,7 +124,7 @@ impl CleanPlan {
     /// The plan as a report of a dry run.
     #[must_use]
     pub fn report(&self) -> CleanReport {
-        let deleted = self.delete.iter().map(|going| deleted(&going.found, going.reason, going.bytes, going.group.clone()));
+        let deleted = self.delete.iter().map(|going| deleted(&going.found, going.reason, going.bytes, going.of.clone()));
         CleanReport {
             deleted: deleted.collect(),
             kept: self.kept.clone(),
@@ -190,21 +181,20 @@ async fn plan_among(
     let decided = retention::plan(&candidates, &options.rule, options.all_incomplete, options.zone, now);
     let by_name = |name: &str| {
         let place = found.iter().position(|s| s.name.as_str() == name)?;
-        let group = groups[place].zip(found[place].provenance()).map(|(group, provenance)| Group { group, provenance });
-        Some((&found[place], group))
+        Some((&found[place], Grouped::of(&found[place], groups[place])))
     };
     let mut plan = CleanPlan { delete: Vec::new(), kept: Vec::new() };
-    for ((summary, group), keep) in decided.keep.iter().filter_map(|keep| Some((by_name(&keep.name)?, keep))) {
-        plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string), group));
+    for ((summary, of), keep) in decided.keep.iter().filter_map(|keep| Some((by_name(&keep.name)?, keep))) {
+        plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string), of));
     }
 
     // 3. What cannot be deleted now, because someone works on it or reads it, stays.
-    for ((summary, group), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
+    for ((summary, of), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
         match catalog.in_use(summary, now).await? {
-            Some(why) => plan.kept.push(kept(summary, [why], group)),
+            Some(why) => plan.kept.push(kept(summary, [why], of)),
             None => {
                 let (bytes, _) = catalog.repository().place(&summary.name).measure().await?;
-                plan.delete.push(Going { found: summary.clone(), reason: remove.reason, bytes, group });
+                plan.delete.push(Going { found: summary.clone(), reason: remove.reason, bytes, of });
             }
         }
     }
@@ -217,21 +207,21 @@ async fn plan_among(
 pub async fn execute(catalog: &Catalog, plan: CleanPlan, stop: &CancellationToken) -> CleanReport {
     let mut report = CleanReport { kept: plan.kept, ..CleanReport::default() };
     // The oldest first: where it ends in the middle, the newer ones are those that stay.
-    for Going { found, reason, group, .. } in plan.delete.into_iter().rev() {
+    for Going { found, reason, of, .. } in plan.delete.into_iter().rev() {
         if stop.is_cancelled() {
-            report.kept.push(kept(&found, ["interrupted before it was deleted".to_owned()], group));
+            report.kept.push(kept(&found, ["interrupted before it was deleted".to_owned()], of));
             continue;
         }
         match catalog.delete(&found, clock::now()).await {
             Ok(Some(bytes)) => {
                 report.freed_bytes += bytes;
-                report.deleted.insert(0, deleted(&found, reason, bytes, group));
+                report.deleted.insert(0, deleted(&found, reason, bytes, of));
             }
             Ok(None) => {}
             Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Refused) => {
-                report.kept.push(kept(&found, [e.to_string()], group));
+                report.kept.push(kept(&found, [e.to_string()], of));
             }
-            Err(e) => report.failed.push(Failed {
+            Err(e) => report.failed.push(FailedBackup {
                 name: found.name,
                 path: found.location,
                 message: e.to_string(),
@@ -257,7 +247,7 @@ pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>
     };
     let found = catalog.look(name, now).await?.ok_or_else(not_found)?;
     let bytes = catalog.delete(&found, now).await?.ok_or_else(not_found)?;
-    let gone = deleted(&found, "asked for by name", bytes, None);
+    let gone = deleted(&found, "asked for by name", bytes, Grouped::default());
     Ok(CleanReport { deleted: vec![gone], freed_bytes: bytes, ..CleanReport::default() })
 }
 
@@ -345,10 +335,10 @@ impl CleanPlan {
     }
 }
 
-fn deleted(found: &Summary, reason: &str, bytes: u64, group: Option<Group>) -> Deleted {
-    Deleted { name: found.name.clone(), path: found.location.clone(), reason: reason.to_owned(), bytes, group }
+fn deleted(found: &Summary, reason: &str, bytes: u64, of: Grouped) -> DeletedBackup {
+    DeletedBackup { name: found.name.clone(), path: found.location.clone(), reason: reason.to_owned(), bytes, of }
 }
 
-fn kept(found: &Summary, reasons: impl IntoIterator<Item = String>, group: Option<Group>) -> Kept {
-    Kept { name: found.name.clone(), path: found.location.clone(), reasons: reasons.into_iter().collect(), group }
+fn kept(found: &Summary, reasons: impl IntoIterator<Item = String>, of: Grouped) -> KeptBackup {
+    KeptBackup { name: found.name.clone(), path: found.location.clone(), reasons: reasons.into_iter().collect(), of }
 }

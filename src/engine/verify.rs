@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use futures::StreamExt as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock;
 use crate::context::Context;
@@ -41,15 +42,21 @@ pub struct VerifyOptions {
     pub deep: bool,
 }
 
-/// What verifying found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// What is said of a backup that is not sound.
+pub const HINT: &str = "do not rely on it: take a new backup, and look after the disk that it is on";
+
+/// What verifying found. Jobs that older versions kept say nothing of some of it, which is empty or 0 then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = VerifyResult)]
 pub struct VerifyReport {
     /// The backup's name, as its manifest has it.
+    #[serde(default)]
     pub name: String,
-    /// Where it is.
-    pub location: String,
-    /// Whether it was decoded, too.
+    /// Where it is; empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Whether every document was decoded, too.
     pub deep: bool,
     /// Objects that the manifest names and that were looked at.
     pub objects: u64,
@@ -58,28 +65,46 @@ pub struct VerifyReport {
     /// Documents that were decoded and found as they should be; 0 unless `deep`.
     pub documents: u64,
     /// How many of the backup's documents are buckets of time series.
+    #[serde(default)]
     pub buckets: u64,
     /// What is wrong, in the order of the manifest: the first twenty one by one, and a last entry that counts the others.
     pub problems: Vec<Problem>,
     /// How many problems there are.
+    #[serde(default)]
     pub problem_count: u64,
     /// What is odd and does no harm to the backup: objects that do not belong to it; with `deep`, documents that an import changes or cannot bring.
     pub notes: Vec<String>,
     /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
+    #[serde(default)]
     pub not_importable: Vec<NotImportable>,
 }
 
 impl VerifyReport {
+    /// Of a backup that goes by this name, and whose manifest cannot be used.
+    #[must_use]
+    pub fn unusable(name: &str, deep: bool, error: &Error) -> Self {
+        let problem = Problem { key: key::MANIFEST.to_owned(), message: error.to_string() };
+        Self { name: name.to_owned(), deep, problems: vec![problem], problem_count: 1, ..Self::default() }
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty()
     }
+
+    /// What makes no success of it, where something is wrong.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let count = if self.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", self.problem_count) };
+        let error = || Error::new(ErrorKind::Mismatch, format!("backup {} has {count}", self.name)).hint(HINT);
+        (!self.is_sound()).then(error)
+    }
 }
 
 /// Something that is wrong with a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = VerifyProblem)]
 pub struct Problem {
     /// The object it is about.
     pub key: String,
@@ -122,7 +147,7 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
     let Backup { store, manifest } = backup;
     let mut report = VerifyReport {
         name: manifest.name.to_string(),
-        location: backup.location(),
+        path: backup.location(),
         deep: options.deep,
         buckets: manifest.buckets(),
         ..VerifyReport::default()
@@ -143,7 +168,7 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
     // 4. What does not belong.
     match strays(store, manifest).await {
         Ok(notes) => report.notes.extend(notes),
-        Err(e) => report.problem(&report.location.clone(), e)?,
+        Err(e) => report.problem(&report.path.clone(), e)?,
     }
     let more = report.problem_count - report.problems.len() as u64;
     if more > 0 {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::digest::Content;
 use super::document::{self, Documents, Elements, Shape, Writer};
@@ -93,14 +94,14 @@ fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
 }
 
 /// Documents that no server takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = NotImportableResult)]
 pub struct NotImportable {
-    /// Their collection.
+    /// Their collection's namespace.
     pub namespace: String,
-    /// Why.
+    /// Why no server takes them.
     pub reason: String,
-    /// How many.
+    /// How many there are.
     pub documents: u64,
 }
 

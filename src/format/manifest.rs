@@ -207,10 +207,11 @@ impl Settings {
 }
 
 /// Kinds of namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectionKind {
     /// An ordinary collection, capped and clustered ones included.
+    #[default]
     Collection,
     /// A view: it has options and no documents.
     View,

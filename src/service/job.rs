@@ -192,6 +192,7 @@ impl Job {
         short.progress.collections.clear();
         if let Some(import) = &mut short.result.import {
             import.collections.clear();
+            import.left_out.truncate(PROBLEMS_IN_SHORT);
         }
         if let Some(verify) = &mut short.result.verify {
             verify.problems.truncate(PROBLEMS_IN_SHORT);

@@ -74,10 +74,11 @@ pub(super) fn outcome(job: &Job, kind: JobKind) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::import::ImportReport;
     use crate::error::{Error, ErrorKind};
     use crate::format::manifest::ConsistencyKind;
     use crate::service::job::{JobError, Trigger};
-    use crate::service::results::{BackupResult, ImportResult};
+    use crate::service::results::BackupResult;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()
@@ -104,7 +105,7 @@ mod tests {
     }
 
     fn with_import(mut job: Job) -> Job {
-        job.result.import = Some(ImportResult { documents: 1, bytes: 1, ..ImportResult::default() });
+        job.result.import = Some(ImportReport { documents: 1, bytes: 1, ..ImportReport::default() });
         job
     }
 

@@ -206,7 +206,7 @@ impl Page {
         self.one("backups_stored", "What the documents of all complete backups take", Some(Unit::Bytes), Some(stored as f64));
 
         // Another deployment's, or of a part only, stands in for none. Without a complete one none of the following is there.
-        let own = complete().filter(|backup| seen.own.is_some() && backup.group == seen.own);
+        let own = complete().filter(|backup| seen.own.is_some() && backup.of.group == seen.own);
         // One that a wrong clock dated ahead would be the newest for as long, and hide that no other is taken.
         let own = own.filter(|backup| !backup.is_ahead(seen.now));
         let newest = own.max_by_key(|backup| (backup.created, &backup.name));

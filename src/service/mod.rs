@@ -44,9 +44,7 @@ use self::metrics::Seen;
 pub use self::prober::Readiness;
 pub use self::progress::{CollectionProgress, JobProgress};
 pub use self::requests::{BackupRequest, ImportMode, ImportRequest};
-pub use self::results::{
-    BackupResult, ImportResult, ImportedCollection, JobResult, NotImportableResult, RetentionResult, VerifyProblem, VerifyResult,
-};
+pub use self::results::{BackupResult, JobResult, RetentionResult};
 pub use self::retry::NotTaken;
 pub use self::schedule::{Schedule, ScheduleChange};
 pub use self::shown::Answered;
@@ -259,14 +257,8 @@ impl MongoBackupService {
     /// [`ErrorKind::Storage`].
     pub async fn get_backup_status(&self) -> Result<BackupStatus> {
         let backups = self.0.listing.get().await?;
-        let schedule = self.schedule();
         Ok(BackupStatus {
-            enabled: schedule.enabled,
-            interval: schedule.interval,
-            cron: schedule.cron,
-            timezone: schedule.timezone,
-            next_run: schedule.next_run,
-            last_run: schedule.last_run,
+            schedule: self.schedule(),
             auto_import: self.0.settings.auto_import,
             backup_path: self.0.catalog.repository().location(),
             running: self.0.jobs.unfinished().iter().map(|job| RunningJob::from(&**job)).collect(),

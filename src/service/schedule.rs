@@ -25,9 +25,9 @@ pub struct Schedule {
     /// The zone that the cron expression is read in.
     #[schema(example = "UTC")]
     pub timezone: String,
-    /// When the next backup is due.
+    /// When the next backup is due; none where the scheduler does not run.
     pub next_run: Option<DateTime<Utc>>,
-    /// What became of the last time.
+    /// The last backup that the scheduler began, or skipped, or that was asked for.
     pub last_run: Option<LastRun>,
     /// That its backup was not taken, and when that is tried again; absent where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::job::{Job, JobId, JobKind, JobState, Trigger};
+use super::schedule::Schedule;
 use crate::clock;
 use crate::error::Result;
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
 use crate::names::BackupName;
-use crate::repository::catalog::provenance::{BriefSource, Selection, of_deployment};
+use crate::repository::catalog::provenance::{BriefSource, Grouped, Selection, of_deployment};
 use crate::repository::catalog::{Catalog, Stamp, State, Summary};
 use crate::repository::retention::group::{self, Origin};
 
@@ -28,20 +29,9 @@ const LOOKERS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
-    /// Whether the scheduler runs.
-    pub enabled: bool,
-    /// Hours between two backups; none where a cron expression says when.
-    #[schema(example = 6)]
-    pub interval: Option<u32>,
-    /// When, as a cron expression of five fields; none where an interval says it.
-    pub cron: Option<String>,
-    /// The zone that the cron expression is read in.
-    #[schema(example = "UTC")]
-    pub timezone: String,
-    /// When the next backup is due; none where the scheduler does not run.
-    pub next_run: Option<DateTime<Utc>>,
-    /// The last backup that the scheduler began, or skipped, or that was asked for.
-    pub last_run: Option<LastRun>,
+    /// When backups are taken.
+    #[serde(flatten)]
+    pub schedule: Schedule,
     /// Whether each backup is imported once it is complete.
     pub auto_import: bool,
     /// Where backups are kept.
@@ -148,16 +138,9 @@ pub struct BackupEntry {
     pub complete: bool,
     /// What it is like.
     pub state: BackupState,
-    /// The deployment, or the dump, that it is of; none where it is not complete.
-    #[serde(default)]
-    pub source: Option<BriefSource>,
-    /// What was asked for; none where it is not complete.
-    #[serde(default)]
-    pub selection: Option<Selection>,
-    /// Backups of one number are of one deployment and one selection: they count together in retention, and no other takes their
-    /// place. The number holds for this answer alone; none where it is not complete.
-    #[serde(default)]
-    pub group: Option<usize>,
+    /// What it counts with.
+    #[serde(flatten)]
+    pub of: Grouped,
     /// What tells its group.
     #[serde(skip)]
     pub(super) origin: Option<Origin>,
@@ -182,7 +165,6 @@ pub enum BackupState {
 
 impl From<&Summary> for BackupEntry {
     fn from(summary: &Summary) -> Self {
-        let (source, selection) = summary.provenance().map(|p| (p.source, p.selection)).unzip();
         let mut entry = Self {
             name: summary.name.to_string(),
             path: summary.location.clone(),
@@ -194,9 +176,7 @@ impl From<&Summary> for BackupEntry {
             verified: summary.checks.as_ref().and_then(|c| c.verdict()).is_some_and(|check| check.passed),
             complete: false,
             state: BackupState::Incomplete,
-            source,
-            selection,
-            group: None,
+            of: Grouped::of(summary, None),
             origin: summary.origin(),
             reason: None,
         };
@@ -237,7 +217,7 @@ impl BackupEntry {
 /// The group of the service's own backups: of the configured source, as it was known last, and what the service asks it for. As long as
 /// nothing is known of the source, its URI tells. Where no source is configured, the newest backup of everything stands for it.
 pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, known: Option<&Source>) -> Option<usize> {
-    let mut complete: Vec<&BackupEntry> = entries.iter().filter(|entry| entry.group.is_some()).collect();
+    let mut complete: Vec<&BackupEntry> = entries.iter().filter(|entry| entry.of.group.is_some()).collect();
     complete.sort_by_key(|entry| std::cmp::Reverse(entry.created));
     let databases = configured.and_then(MongoUri::database).map(str::to_owned).into_iter().collect();
     let selection = Selection { databases, ..Selection::default() };
@@ -246,17 +226,17 @@ pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, 
         let origins = complete.iter().map(|entry| entry.origin.as_ref()).chain([Some(&own)]);
         let numbers = group::number(origins);
         let place = numbers.iter().position(|number| Some(number) == numbers.last())?;
-        return complete.get(place)?.group;
+        return complete.get(place)?.of.group;
     }
     let is_own = |entry: &&&BackupEntry| {
-        let of = entry.source.as_ref();
+        let source = entry.of.source.as_ref();
         let told = |uri: &MongoUri| {
-            of.is_some_and(|of| of.uri == uri.to_string() || of.hosts.iter().any(|host| uri.hosts().contains(host)))
+            source.is_some_and(|of| of.uri == uri.to_string() || of.hosts.iter().any(|host| uri.hosts().contains(host)))
         };
-        let is_dump = of.is_some_and(BriefSource::is_dump);
-        !is_dump && entry.selection.as_ref() == Some(&selection) && configured.is_none_or(told)
+        let is_dump = source.is_some_and(BriefSource::is_dump);
+        !is_dump && entry.of.selection.as_ref() == Some(&selection) && configured.is_none_or(told)
     };
-    complete.iter().find(is_own)?.group
+    complete.iter().find(is_own)?.of.group
 }
 
 /// The backups of a catalog, remembered.
@@ -316,7 +296,7 @@ impl Listing {
         let mut entries: Vec<BackupEntry> = found.iter().map(|(_, _, entry)| entry.clone()).collect();
         entries.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
         let groups = group::number(entries.iter().map(|entry| entry.origin.as_ref()));
-        entries.iter_mut().zip(groups).for_each(|(entry, group)| entry.group = group);
+        entries.iter_mut().zip(groups).for_each(|(entry, group)| entry.of.group = group);
         let mut seen = self.seen();
         seen.at = (seen.forgotten == forgotten).then_some(began);
         seen.known = found.into_iter().filter_map(|(name, stamp, entry)| Some((name, (stamp?, entry)))).collect();
@@ -385,9 +365,11 @@ mod tests {
             complete: true,
             state: BackupState::Complete,
             origin: Some(of_deployment(source, &selection)),
-            source: Some(BriefSource { uri, hosts, topology, replica_set, id: None }),
-            selection: Some(selection),
-            group: None,
+            of: Grouped {
+                source: Some(BriefSource { uri, hosts, topology, replica_set, id: None }),
+                selection: Some(selection),
+                group: None,
+            },
             reason: None,
         }
     }
@@ -404,7 +386,7 @@ mod tests {
             entry(10, &other, &[]),
         ];
         for (entry, group) in entries.iter_mut().zip([1, 2, 3, 4, 2]) {
-            entry.group = Some(group);
+            entry.of.group = Some(group);
         }
         let uri = |text: &str| MongoUri::parse(Role::Source, text).unwrap();
         let of = |text: &str, known: Option<&Source>| own_group(&entries, Some(&uri(text)), known);

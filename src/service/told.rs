@@ -56,10 +56,10 @@ pub(super) fn imported(report: &ImportReport) {
         names.push(&more);
     }
     let how = match report.mode {
-        ImportMode::Replace => "replacing what stood there",
-        ImportMode::Fail => "where nothing stood",
-        ImportMode::Merge => "merged into what stood there",
-        ImportMode::Add => "added to what stood there",
+        None | Some(ImportMode::Replace) => "replacing what stood there",
+        Some(ImportMode::Fail) => "where nothing stood",
+        Some(ImportMode::Merge) => "merged into what stood there",
+        Some(ImportMode::Add) => "added to what stood there",
     };
     tracing::info!(
         backup = %report.backup,

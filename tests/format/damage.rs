@@ -295,5 +295,5 @@ async fn a_renamed_backup_is_sound_under_its_new_name() {
     let backup = Catalog::new(Repository::of(store), &CpuPool::new(1)).find("two").await.unwrap();
     let report = verified(&backup, true).await;
     assert!(report.is_sound());
-    assert!(Path::new(&report.location).ends_with("two") && report.name.starts_with("atlas-backup-"));
+    assert!(Path::new(&report.path).ends_with("two") && report.name.starts_with("atlas-backup-"));
 }

@@ -9,7 +9,7 @@ use crate::engine::verify::VerifyReport;
 /// What a verification found.
 #[must_use]
 pub fn verify(report: &VerifyReport) -> String {
-    let mut text = format!("backup       {}\npath         {}\n", report.name, report.location);
+    let mut text = format!("backup       {}\npath         {}\n", report.name, report.path);
     text += &format!("checked      {}, {}", count(report.objects, "object"), BinaryBytes(report.stored_bytes));
     if report.deep {
         text += &format!(", {}", documents(report.documents, report.buckets.min(report.documents)));

@@ -3,16 +3,17 @@
 use indicatif::BinaryBytes;
 
 use super::{plain, provenance};
-use crate::engine::clean::{CleanReport, Group, Retention};
+use crate::engine::clean::{CleanReport, Retention};
+use crate::repository::catalog::provenance::Grouped;
 
 /// Every backup that there was, a line each, those that count together below one heading; and the sum.
 #[must_use]
 pub fn text(report: &CleanReport) -> String {
-    let mut groups: Vec<Option<&Group>> =
-        report.kept.iter().map(|kept| kept.group.as_ref()).chain(report.deleted.iter().map(|gone| gone.group.as_ref())).collect();
-    groups.sort_by_key(|group| number(*group));
-    groups.dedup_by_key(|group| number(*group));
-    let mut text: String = groups.into_iter().map(|group| members(report, group)).collect();
+    let mut groups: Vec<&Grouped> =
+        report.kept.iter().map(|kept| &kept.of).chain(report.deleted.iter().map(|gone| &gone.of)).collect();
+    groups.sort_by_key(|of| of.group.unwrap_or(usize::MAX));
+    groups.dedup_by_key(|of| of.group);
+    let mut text: String = groups.into_iter().map(|of| members(report, of)).collect();
     for failed in &report.failed {
         text += &format!("failed   {}: {}\n", failed.name, plain(&failed.message));
     }
@@ -26,24 +27,16 @@ pub fn text(report: &CleanReport) -> String {
 }
 
 /// What became of those that count together. Those that count with none come last.
-fn members(report: &CleanReport, group: Option<&Group>) -> String {
-    let is_member = |of: &Option<Group>| number(of.as_ref()) == number(group);
-    let mut text = match group {
-        Some(group) => format!("of {}\n", provenance::line(&group.provenance)),
-        None => "not complete\n".to_owned(),
-    };
-    for kept in report.kept.iter().filter(|kept| is_member(&kept.group)) {
+fn members(report: &CleanReport, of: &Grouped) -> String {
+    let mut text = provenance::of(of).map_or_else(|| "not complete\n".to_owned(), |line| format!("of {line}\n"));
+    for kept in report.kept.iter().filter(|kept| kept.of.group == of.group) {
         text += &format!("kept     {}: {}\n", kept.name, plain(&kept.reasons.join(", ")));
     }
     let verb = if report.dry_run { "would go" } else { "deleted " };
-    for deleted in report.deleted.iter().filter(|deleted| is_member(&deleted.group)) {
+    for deleted in report.deleted.iter().filter(|deleted| deleted.of.group == of.group) {
         text += &format!("{verb} {}: {}, {}\n", deleted.name, deleted.reason, BinaryBytes(deleted.bytes));
     }
     text
-}
-
-fn number(group: Option<&Group>) -> usize {
-    group.map_or(usize::MAX, |group| group.group)
 }
 
 /// What came of the retention after a backup: what was deleted, and what went wrong.
@@ -51,7 +44,7 @@ fn number(group: Option<&Group>) -> usize {
 pub fn after_backup(retention: &Retention) -> String {
     let mut text = String::new();
     for deleted in &retention.report.deleted {
-        let of = deleted.group.as_ref().map(|group| format!(", of {}", provenance::line(&group.provenance)));
+        let of = provenance::of(&deleted.of).map(|line| format!(", of {line}"));
         let (name, reason, bytes) = (&deleted.name, &deleted.reason, BinaryBytes(deleted.bytes));
         text += &format!("retention    {name} deleted: {reason}, {bytes}{}\n", of.unwrap_or_default());
     }

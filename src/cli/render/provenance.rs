@@ -3,7 +3,7 @@
 use super::plain;
 use crate::format::manifest::DUMP_SCHEME;
 use crate::repository::catalog::Provenance;
-use crate::repository::catalog::provenance::{BriefSource, Selection};
+use crate::repository::catalog::provenance::{BriefSource, Grouped, Selection};
 
 /// The deployment by its replica set's name and a host: `rs0 at db1:27017 and 2 more`.
 #[must_use]
@@ -49,7 +49,17 @@ pub fn selection(selection: &Selection) -> String {
 /// Both.
 #[must_use]
 pub fn line(provenance: &Provenance) -> String {
-    format!("{}: {}", source(&provenance.source), selection(&provenance.selection))
+    both(&provenance.source, &provenance.selection)
+}
+
+/// Both; none of a backup that is not complete.
+#[must_use]
+pub fn of(of: &Grouped) -> Option<String> {
+    Some(both(of.source.as_ref()?, of.selection.as_ref()?))
+}
+
+fn both(of: &BriefSource, asked: &Selection) -> String {
+    format!("{}: {}", source(of), selection(asked))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::Tuning;
 use crate::names::{NamespaceFilter, NamespaceRename};
@@ -44,7 +44,7 @@ pub struct ImportOptions {
 }
 
 /// What happens to collections that stand in the target under names of the backup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportMode {
     /// Each is replaced, whole or not at all.

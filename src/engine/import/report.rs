@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::fill::Proven;
 use super::options::{ImportMode, IndexMode};
@@ -17,25 +18,36 @@ use crate::names::Namespace;
 use crate::sink::CollectionSpec;
 use crate::sink::kept::{Kept, KeptSet};
 
-/// A finished import: everything in it was read back from the target and found to be what the backup holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// A finished import: everything in it was read back from the target and found to be what the backup holds. Jobs that older versions kept say nothing of
+/// some of it, which is empty or 0 then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schema(as = ImportResult)]
 pub struct ImportReport {
     /// The backup's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub backup: String,
-    /// Scheme, hosts and database of the target.
+    /// The target: scheme, hosts and database of its URI.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(example = "mongodb://db2.example.net:27017/")]
     pub target: String,
-    /// What happened to what stood there.
-    pub mode: ImportMode,
+    /// What happened to what stood there; none of jobs that were kept before this was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, example = "replace")]
+    pub mode: Option<ImportMode>,
     /// Every collection, time series and view, in the backup's order.
+    #[schema(required)]
     pub collections: Vec<ImportedCollection>,
     /// The documents of all of them.
+    #[schema(required)]
     pub documents: u64,
     /// How many of these are buckets of time series.
     pub buckets: u64,
     /// Their bytes, uncompressed.
+    #[schema(required)]
     pub bytes: u64,
     /// How many indexes were built, beside those on `_id`.
+    #[schema(required)]
     pub indexes: u64,
     /// Those that were not built, because that was asked for.
     pub skipped_indexes: Vec<UnbuiltIndex>,
@@ -86,7 +98,7 @@ pub struct ImportReport {
 }
 
 /// A slice of the oplog that was replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayReport {
     /// Where it begins.
@@ -100,7 +112,7 @@ pub struct ReplayReport {
 }
 
 /// Something that an import replaced or pruned, and that is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptNamespace {
     /// Its name before the import.
@@ -151,7 +163,7 @@ impl ImportReport {
 }
 
 /// An index that was not built.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnbuiltIndex {
     /// Its collection in the target.
@@ -163,22 +175,28 @@ pub struct UnbuiltIndex {
     pub reason: Option<String>,
 }
 
-/// One namespace of a finished import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// One namespace of a finished import. Of a job that an older version kept, type, bytes and indexes are not known, and say nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ImportedCollection {
     /// Its namespace in the target.
+    #[schema(required)]
     pub namespace: String,
     /// What it is.
     #[serde(rename = "type")]
+    #[schema(value_type = String, example = "collection")]
     pub kind: CollectionKind,
     /// Its documents (of a time series, its buckets), counted in the target.
+    #[schema(required)]
     pub documents: u64,
     /// What these are: `documents` or `buckets`.
-    pub counted_in: &'static str,
+    #[serde(default = "documents")]
+    #[schema(example = "documents")]
+    pub counted_in: String,
     /// Their bytes, uncompressed; where a slice of the oplog is replayed, those before that.
     pub bytes: u64,
     /// Whether what was read back from the target, before a replay, has the content digest of the backup.
+    #[schema(required)]
     pub digest_matches: bool,
     /// Those of its documents that were added to what stood in the target; none where it was not added to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,7 +249,7 @@ pub(super) fn of(plan: &Plan<'_>, staged: Staging, begun: Instant) -> ImportRepo
             namespace: spec.namespace.to_string(),
             kind: spec.kind,
             documents: *documents,
-            counted_in: spec.kind.counted_in(),
+            counted_in: spec.kind.counted_in().to_owned(),
             bytes: found.bytes,
             digest_matches: !plan.in_place && found == expected,
             added: staged.not_added.get(&spec.namespace).map(|not_added| documents.saturating_sub(*not_added)),
@@ -283,7 +301,7 @@ fn report(
     ImportReport {
         backup: plan.backup.clone(),
         target: plan.target.connection.uri.to_string(),
-        mode: plan.mode,
+        mode: Some(plan.mode),
         documents: collections.iter().map(|c| c.documents).sum(),
         buckets: collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries).map(|c| c.documents).sum(),
         bytes: collections.iter().map(|c| c.bytes).sum(),
@@ -301,6 +319,11 @@ fn report(
         collections,
         ..ImportReport::default()
     }
+}
+
+/// What most are counted in, and what was not said of those that are kept from before.
+fn documents() -> String {
+    CollectionKind::Collection.counted_in().to_owned()
 }
 
 /// For serde, which gives a reference.

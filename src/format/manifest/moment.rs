@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::lists::{MOST_LEFT_OUT, at_most};
 use super::object::{Segment, stored_bytes};
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 
 /// A cluster time or oplog time: seconds and an ordinal within the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct ClusterTime {
     /// Seconds since 1970.
     pub t: u32,

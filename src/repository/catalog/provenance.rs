@@ -113,6 +113,28 @@ impl Provenance {
     }
 }
 
+/// What a backup counts with in retention: all of one number in an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Grouped {
+    /// The deployment, or the dump, that it is of; none where it is not complete.
+    pub source: Option<BriefSource>,
+    /// What was asked for; none where it is not complete.
+    pub selection: Option<Selection>,
+    /// Backups of one number are of one deployment and one selection: they count together in retention, and no other takes their
+    /// place. The number holds for this answer alone; none where it is not complete.
+    pub group: Option<usize>,
+}
+
+impl Grouped {
+    /// That of a backup, with its number.
+    #[must_use]
+    pub fn of(summary: &Summary, group: Option<usize>) -> Self {
+        let (source, selection) = summary.provenance().map(|p| (p.source, p.selection)).unzip();
+        Self { source, selection, group }
+    }
+}
+
 /// What a backup counts with.
 #[must_use]
 pub fn origin(manifest: &Manifest) -> Origin {

@@ -17,7 +17,6 @@ use crate::service::job::{Job, JobId, JobKind, Trigger};
 use crate::service::jobs::{Failure, JobContext};
 use crate::service::progress::JobProgress;
 use crate::service::requests::ImportRequest;
-use crate::service::results::ImportResult;
 use crate::service::state::Claim;
 use crate::service::task::Task;
 use crate::service::told;
@@ -93,11 +92,11 @@ pub(super) async fn import(
     let plan = import::plan(&backup, target, source.as_ref(), options, cx).await?;
     let report = import::execute(plan, options, cx).await?;
     told::imported(&report);
+    let failure = report.failure();
     context.update(|job| {
-        job.result.import = Some(ImportResult::from(&report));
-        job.result.imported = Some(true);
         let collections = report.collections.iter();
         job.progress = JobProgress::done(collections.map(|c| (c.namespace.clone(), c.documents, c.bytes)));
+        (job.result.import, job.result.imported) = (Some(report), Some(true));
     });
-    report.failure().map_or(Ok(()), Err)
+    failure.map_or(Ok(()), Err)
 }

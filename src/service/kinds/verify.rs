@@ -6,14 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::engine::verify::{self, VerifyOptions, VerifyReport};
+use crate::engine::verify::{self, HINT, VerifyOptions, VerifyReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::key;
 use crate::names::BackupName;
 use crate::service::inner::Inner;
 use crate::service::job::{Job, JobId, JobKind, Trigger};
 use crate::service::jobs::{Failure, JobContext};
-use crate::service::results::{VerifyProblem, VerifyResult};
 use crate::service::task::Task;
 use crate::service::told;
 
@@ -50,35 +48,19 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
         Ok(backup) => backup,
         Err(error) => {
             service.listing.forget();
-            return match error.kind() {
-                ErrorKind::Damaged => unusable(error, deep, &context),
-                _ => Err(Failure::at(JobKind::Verify)(error)),
-            };
+            // That its manifest cannot be used is what was found.
+            if error.kind() == ErrorKind::Damaged {
+                context.update(|job| job.result.verify = Some(VerifyReport::unusable(name.as_str(), deep, &error)));
+            }
+            return Err(Failure::at(JobKind::Verify)(error));
         }
     };
     let report = verify::run(&backup, &VerifyOptions { deep }, &service.works_with(&context)).await;
     service.listing.forget();
     let report = report.map_err(Failure::at(JobKind::Verify))?;
     told::verified(&report);
-    let failure = problems(&report);
-    context.update(|job| job.result.verify = Some(report.into()));
+    let first = report.problems.first().map(|first| Error::new(ErrorKind::Mismatch, &first.message).hint(HINT));
+    let failure = report.failure().and_then(|error| Some(first?.context(error)));
+    context.update(|job| job.result.verify = Some(report));
     failure.map_or(Ok(()), |error| Err(Failure::at(JobKind::Verify)(error)))
-}
-
-/// What verifying a backup comes to whose manifest cannot be used.
-fn unusable(error: Error, deep: bool, context: &JobContext) -> Result<(), Failure> {
-    let problem = VerifyProblem { key: key::MANIFEST.to_owned(), message: error.to_string() };
-    context.update(|job| {
-        job.result.verify = Some(VerifyResult { deep, problems: vec![problem], ..VerifyResult::default() });
-    });
-    Err(Failure::at(JobKind::Verify)(error))
-}
-
-fn problems(report: &VerifyReport) -> Option<Error> {
-    let first = report.problems.first()?;
-    let count = if report.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", report.problem_count) };
-    Some(
-        Error::new(ErrorKind::Mismatch, format!("backup {} has {count}: {}", report.name, first.message))
-            .hint("do not rely on it: take a new backup, and look after the disk that it is on"),
-    )
 }

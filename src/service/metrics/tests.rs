@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::engine::import::ImportReport;
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::ConsistencyKind;
+use crate::repository::catalog::provenance::Grouped;
 use crate::service::connections::{ConnectionError, ConnectionState};
 use crate::service::job::{JobError, Trigger};
-use crate::service::results::{BackupResult, ImportResult};
+use crate::service::results::BackupResult;
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -23,9 +25,7 @@ fn entry(name: &str, second: i64, state: BackupState) -> BackupEntry {
         verified: true,
         complete: state == BackupState::Complete,
         state,
-        source: None,
-        selection: None,
-        group: (state == BackupState::Complete).then_some(1),
+        of: Grouped { group: (state == BackupState::Complete).then_some(1), ..Grouped::default() },
         origin: None,
         reason: None,
     }
@@ -194,7 +194,7 @@ fn what_is_not_known_is_not_there_and_never_not_a_number() {
 
 #[test]
 fn a_backup_of_another_source_or_of_a_part_does_not_make_the_newest_younger() {
-    let other = BackupEntry { group: Some(2), ..entry("x", -1, BackupState::Complete) };
+    let other = BackupEntry { of: Grouped { group: Some(2), ..Grouped::default() }, ..entry("x", -1, BackupState::Complete) };
     let backups = vec![other.clone(), entry("a", -90, BackupState::Complete)];
     let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(backups)), ..seen() }));
     assert_eq!(found["bsonvault_newest_backup_age_seconds"], 90.0);
@@ -226,7 +226,7 @@ fn an_import_that_succeeded_is_counted() {
     let metrics = Metrics::new(at(-1000));
     let mut import = Job::new(JobKind::Import, Trigger::Manual, at(-60));
     (import.state, import.started, import.finished) = (JobState::Succeeded, Some(at(-50)), Some(at(-48)));
-    import.result.import = Some(ImportResult { documents: 5, bytes: 500, indexes: 1, ..ImportResult::default() });
+    import.result.import = Some(ImportReport { documents: 5, bytes: 500, indexes: 1, ..ImportReport::default() });
     metrics.ended(&import);
     let found = samples(&metrics.render(&seen()));
     assert_eq!((found["bsonvault_import_documents_total"], found["bsonvault_import_bytes_total"]), (5.0, 500.0));

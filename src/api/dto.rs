@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::engine::import::ImportReport;
 use crate::engine::verify::VerifyReport;
-use crate::service::{Job, JobId};
+use crate::service::{Job, JobId, Readiness};
 
 /// The body of every call that was carried out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -24,16 +24,10 @@ pub(super) struct Done<T> {
 /// Why the service is not ready, and what it knows.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct NotReady {
-    /// Always false.
-    #[schema(example = false)]
-    pub(super) success: bool,
-    /// What is not as it should be.
-    #[schema(example = "the source does not answer")]
-    pub(super) message: String,
-    /// What programs may want to tell apart.
-    pub(super) error: FailureError,
+    #[serde(flatten)]
+    pub(super) failure: FailureBody,
     /// What it knows.
-    pub(super) data: Ready,
+    pub(super) data: Readiness,
 }
 
 /// The body of every call that was not.
@@ -199,21 +193,4 @@ pub(super) struct JobEvent {
 pub(super) struct Alive {
     /// Always true.
     pub(super) alive: bool,
-}
-
-/// Whether the service is ready. Anyone may read it, so it names no hosts.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Ready {
-    /// Whether it takes work and could do it.
-    pub(super) ready: bool,
-    /// Whether it takes work.
-    pub(super) accepting: bool,
-    /// Whether the source answered when it was last asked; null where it was not asked yet.
-    pub(super) atlas: Option<bool>,
-    /// Whether the target answered when it was last asked; null where it was not asked yet.
-    pub(super) local: Option<bool>,
-    /// What somebody should look at though it is ready: a damaged state file that was replaced.
-    pub(super) warning: Option<String>,
-    /// What is not as it should be.
-    pub(super) reason: Option<String>,
 }

@@ -6,10 +6,10 @@ use rocket::response::{self, Responder};
 use rocket::{State, get};
 
 use super::answer::{Answer, json};
-use super::dto::{Alive, Done, FailureError, NotReady, Ready};
+use super::dto::{Alive, Done, FailureBody, FailureError, NotReady};
 use super::query::{Nothing, Query};
 use super::request::Arrival;
-use crate::service::MongoBackupService;
+use crate::service::{MongoBackupService, Readiness};
 
 /// Whether the process is alive.
 #[utoipa::path(
@@ -29,36 +29,25 @@ pub(super) async fn healthz(_query: Query<Nothing>) -> Answer<Alive> {
     operation_id = "isReady",
     security(()),
     responses(
-        (status = 200, description = "It does", body = Done<Ready>),
+        (status = 200, description = "It does", body = Done<Readiness>),
         (status = 503, description = "It does not: the message says why", body = NotReady),
     )
 )]
 #[get("/readyz")]
-pub(super) async fn readyz(_query: Query<Nothing>, service: &State<MongoBackupService>) -> Result<Answer<Ready>, Unready> {
+pub(super) async fn readyz(_query: Query<Nothing>, service: &State<MongoBackupService>) -> Result<Answer<Readiness>, Unready> {
     let readiness = service.readiness();
-    let ready = Ready {
-        ready: readiness.ready,
-        accepting: readiness.accepting,
-        atlas: readiness.atlas.map(|state| state.connected),
-        local: readiness.local.map(|state| state.connected),
-        warning: readiness.warning,
-        reason: readiness.reason,
-    };
-    if ready.ready { Ok(Answer::data(ready)) } else { Err(Unready(ready)) }
+    if readiness.ready { Ok(Answer::data(readiness)) } else { Err(Unready(readiness)) }
 }
 
 /// A service that is not ready, with what it knows.
-pub(super) struct Unready(Ready);
+pub(super) struct Unready(Readiness);
 
 impl<'r> Responder<'r, 'static> for Unready {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
         let kind = if self.0.accepting { "notReady" } else { "closing" };
-        let body = NotReady {
-            success: false,
-            message: self.0.reason.clone().unwrap_or_else(|| "the service is not ready".to_owned()),
-            error: FailureError { kind: kind.to_owned(), hint: None, request_id: Arrival::of(request).id.clone(), job_id: None },
-            data: self.0,
-        };
-        json(Status::ServiceUnavailable, &body)
+        let message = self.0.reason.clone().unwrap_or_else(|| "the service is not ready".to_owned());
+        let error = FailureError { kind: kind.to_owned(), hint: None, request_id: Arrival::of(request).id.clone(), job_id: None };
+        let failure = FailureBody { success: false, message, error };
+        json(Status::ServiceUnavailable, &NotReady { failure, data: self.0 })
     }
 }

@@ -112,7 +112,7 @@ async fn dump(
     // It is gone now.
     fields.remove("backup");
     let text = render::export::dump(&report, manifest);
-    Ok(match (args.is_quiet(), destination) {
+    Ok(match (args.deployment.is_quiet(), destination) {
         (true, _) => Outcome::done(String::new(), fields),
         (false, Destination::Stdout) => {
             output::to_stderr(&text);

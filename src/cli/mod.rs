@@ -39,6 +39,7 @@ use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use output::Outcome;
+use tools::Deployment;
 
 const AFTER_HELP: &str = "\
 Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
@@ -258,32 +259,26 @@ impl Verb {
         })
     }
 
+    /// What MongoDB's own tools would be told of the deployment, and of how much to say.
+    fn deployment(&self) -> Option<&Deployment> {
+        match self {
+            Self::Dump(args) => Some(&args.deployment),
+            Self::Restore(args) => Some(&args.deployment),
+            _ => None,
+        }
+    }
+
     /// Whether it is to say nothing but errors.
     fn is_quiet(&self) -> bool {
-        match self {
-            Self::Dump(args) => args.is_quiet(),
-            Self::Restore(args) => args.is_quiet(),
-            _ => false,
-        }
+        self.deployment().is_some_and(Deployment::is_quiet)
     }
 
     /// What is logged of it where `RUST_LOG` says nothing.
     fn logged(&self) -> &'static str {
-        match self {
-            Self::Dump(args) => logs::of_verbosity(args.verbosity()),
-            Self::Restore(args) => logs::of_verbosity(args.verbosity()),
-            Self::Backup(_)
-            | Self::Import(_)
-            | Self::Export(_)
-            | Self::Adopt(_)
-            | Self::List
-            | Self::Show(_)
-            | Self::Verify(_)
-            | Self::Clean(_)
-            | Self::Check(_)
-            | Self::Tune(_)
-            | Self::Token(_) => logs::OF_A_VERB,
-            Self::Serve(_) => logs::OF_A_SERVICE,
+        match (self, self.deployment()) {
+            (Self::Serve(_), _) => logs::OF_A_SERVICE,
+            (_, Some(deployment)) => logs::of_verbosity(deployment.verbosity()),
+            (_, None) => logs::OF_A_VERB,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::render::plain;
 use crate::context::Context;
-use crate::context::progress::{ItemView, Progress, View};
+use crate::context::progress::{CollectionProgress, Progress, View};
 use crate::error::Result;
 
 /// How often bars are drawn.
@@ -139,7 +139,7 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
         }
         let active = active(&view);
         shown.retain(|name, bar| {
-            let stays = active.iter().any(|item| item.name == *name);
+            let stays = active.iter().any(|item| item.namespace == *name);
             if !stays {
                 bar.finish_and_clear();
                 bars.remove(bar);
@@ -149,8 +149,8 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
         });
         for item in active {
             let one = View { phase: view.phase.clone(), items: vec![item.clone()] };
-            let rate = meters.entry(item.name.clone()).or_default().observe(&one, now);
-            let bar = shown.entry(item.name.clone()).or_insert_with(|| bars.add(new_bar()));
+            let rate = meters.entry(item.namespace.clone()).or_default().observe(&one, now);
+            let bar = shown.entry(item.namespace.clone()).or_insert_with(|| bars.add(new_bar()));
             bar.set_position(permille(total_fraction(&one)));
             bar.set_message(item_line(item, rate));
         }
@@ -176,7 +176,7 @@ fn permille(fraction: Option<f64>) -> u64 {
 }
 
 /// The collections that get a bar: those begun and not finished, in their order.
-fn active(view: &View) -> Vec<&ItemView> {
+fn active(view: &View) -> Vec<&CollectionProgress> {
     view.items.iter().filter(|item| !item.finished && item.documents > 0).take(BARS).collect()
 }
 
@@ -209,9 +209,9 @@ fn total_line(view: &View, rate: Rate) -> String {
 }
 
 /// The line for one collection.
-fn item_line(item: &ItemView, rate: Rate) -> String {
+fn item_line(item: &CollectionProgress, rate: Rate) -> String {
     let one = View { phase: String::new(), items: vec![item.clone()] };
-    let mut name = plain(&item.name);
+    let mut name = plain(&item.namespace);
     if name.chars().count() > NAME {
         name = name.chars().take(NAME - 1).chain(['…']).collect();
     }
@@ -297,12 +297,12 @@ pub(super) async fn with_progress<T>(faces: Faces, cx: &Context, work: impl Futu
 mod tests {
     use super::*;
 
-    fn item(name: &str, documents: u64, bytes: u64, expected: (u64, u64), finished: bool) -> ItemView {
+    fn item(name: &str, documents: u64, bytes: u64, expected: (u64, u64), finished: bool) -> CollectionProgress {
         let (expected_documents, expected_bytes) = expected;
-        ItemView { name: name.into(), documents, bytes, expected_documents, expected_bytes, finished }
+        CollectionProgress { namespace: name.into(), documents, bytes, expected_documents, expected_bytes, finished }
     }
 
-    fn view(items: Vec<ItemView>) -> View {
+    fn view(items: Vec<CollectionProgress>) -> View {
         View { phase: "reading".into(), items }
     }
 
@@ -368,7 +368,7 @@ mod tests {
         items[0].finished = true;
         items[1].documents = 0;
         let all = view(items);
-        let names: Vec<_> = active(&all).into_iter().map(|i| i.name.as_str()).collect();
+        let names: Vec<_> = active(&all).into_iter().map(|i| i.namespace.as_str()).collect();
         assert_eq!(names, ["2", "3", "4", "5", "6", "7", "8", "9"]);
         let long = item_line(&item(&"x".repeat(300), 1, 1, (2, 2), false), Rate::default());
         assert!(long.starts_with(&format!("{}…: ", "x".repeat(39))), "{long}");

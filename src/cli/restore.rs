@@ -80,7 +80,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Res
     if args.stops_on_error() && outcome.failure.is_none() {
         outcome.failure = promise::not_added(&outcome);
     }
-    Ok(if args.is_quiet() { Outcome { text: String::new(), ..outcome } } else { outcome })
+    Ok(if args.deployment.is_quiet() { Outcome { text: String::new(), ..outcome } } else { outcome })
 }
 
 /// What is restored of this dump, and how.

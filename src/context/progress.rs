@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use crate::names::BackupName;
 
 /// The progress of one operation. Cloning shares it.
@@ -33,17 +36,18 @@ struct Counters {
 }
 
 /// One collection at a moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ItemView {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectionProgress {
     /// Its namespace.
-    pub name: String,
+    pub namespace: String,
     /// Documents done.
     pub documents: u64,
-    /// Their bytes, uncompressed.
-    pub bytes: u64,
-    /// About how many documents there are; 0 where it is not known.
+    /// About how many there are; 0 where that is not known.
     pub expected_documents: u64,
-    /// About how many bytes; 0 where it is not known.
+    /// Bytes done, uncompressed.
+    pub bytes: u64,
+    /// About how many there are; 0 where that is not known.
     pub expected_bytes: u64,
     /// Whether all of it is done.
     pub finished: bool,
@@ -55,7 +59,7 @@ pub struct View {
     /// What it is doing, as a short phrase: `reading`.
     pub phase: String,
     /// Every collection of this phase.
-    pub items: Vec<ItemView>,
+    pub items: Vec<CollectionProgress>,
 }
 
 impl View {
@@ -148,9 +152,9 @@ impl Item {
         self.0.finished.store(true, Ordering::Relaxed);
     }
 
-    fn view(&self) -> ItemView {
-        ItemView {
-            name: self.0.name.clone(),
+    fn view(&self) -> CollectionProgress {
+        CollectionProgress {
+            namespace: self.0.name.clone(),
             documents: self.0.documents.load(Ordering::Relaxed),
             bytes: self.0.bytes.load(Ordering::Relaxed),
             expected_documents: self.0.expected_documents,

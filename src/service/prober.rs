@@ -18,22 +18,22 @@ use crate::format::manifest::Source;
 /// How long it waits between two times.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Whether the service can do what it is there for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+/// Whether the service can do what it is there for. It names no host and quotes no error, so that it may be shown to anyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Ready)]
 pub struct Readiness {
     /// Whether it takes jobs, the source answered when it was last asked (where none is configured, the target), and the last scheduled backup was
     /// taken, or goes on for the first time.
     pub ready: bool,
     /// Whether it takes jobs: it does not where it shuts down.
     pub accepting: bool,
-    /// How the source stood when it was last asked; none where that has not come yet.
-    pub atlas: Option<ConnectionState>,
-    /// The same of the target.
-    pub local: Option<ConnectionState>,
-    /// What somebody should look at though it is ready.
+    /// Whether the source answered when it was last asked; none where it was not asked yet.
+    pub atlas: Option<bool>,
+    /// Whether the target answered when it was last asked; none where it was not asked yet.
+    pub local: Option<bool>,
+    /// What somebody should look at though it is ready: a damaged state file that was replaced, for one.
     pub warning: Option<String>,
-    /// Why it is not ready. It names no host and quotes no error, so that it may be shown to anyone.
+    /// Why it is not ready.
     #[schema(example = "the source does not answer")]
     pub reason: Option<String>,
 }
@@ -48,7 +48,7 @@ impl Readiness {
             Some(state) if state.local.configured => unfit("target", &state.local),
             Some(_) => Some("no source is configured".to_owned()),
         };
-        let (atlas, local) = known.map(|state| (state.atlas, state.local)).unzip();
+        let (atlas, local) = known.map(|state| (state.atlas.connected, state.local.connected)).unzip();
         Self { ready: reason.is_none(), accepting, atlas, local, warning: None, reason }
     }
 }

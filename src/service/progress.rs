@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::context::progress::CollectionProgress;
+
 /// How far a job is; of one that did its work, all of that.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -55,22 +57,4 @@ impl JobProgress {
             ..Self::default()
         }
     }
-}
-
-/// How far a collection is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CollectionProgress {
-    /// Its namespace.
-    pub namespace: String,
-    /// Documents done.
-    pub documents: u64,
-    /// About how many there are; 0 where that is not known.
-    pub expected_documents: u64,
-    /// Bytes done, uncompressed.
-    pub bytes: u64,
-    /// About how many there are; 0 where that is not known.
-    pub expected_bytes: u64,
-    /// Whether all of it is done.
-    pub finished: bool,
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::job::Job;
-use super::progress::{CollectionProgress, JobProgress};
+use super::progress::JobProgress;
 use crate::context::progress::View;
 
 /// Over how long a rate is taken.
@@ -38,18 +38,7 @@ impl Rates {
             bytes_per_second,
             collections_done: view.items.iter().filter(|i| i.finished).count() as u64,
             collections_total: view.items.len() as u64,
-            collections: view
-                .items
-                .into_iter()
-                .map(|item| CollectionProgress {
-                    namespace: item.name,
-                    documents: item.documents,
-                    expected_documents: item.expected_documents,
-                    bytes: item.bytes,
-                    expected_bytes: item.expected_bytes,
-                    finished: item.finished,
-                })
-                .collect(),
+            collections: view.items,
             phase: view.phase,
         };
     }

@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(value_name = "URI")]
     pub(super) connection: Vec<String>,
     #[command(flatten)]
-    pub(super) deployment: Deployment,
+    pub(in crate::cli) deployment: Deployment,
     /// Dump this database only
     #[arg(short, long, value_name = "NAME")]
     pub(super) db: Option<String>,
@@ -83,16 +83,6 @@ impl Args {
         let readers = self.num_parallel_collections.map(|n| n.to_string());
         let source = self.deployment.uri(connection, given(self.db.as_deref()))?;
         Ok(Flags { source, readers, ..Flags::default() })
-    }
-
-    /// Whether nothing is shown but errors.
-    pub(in crate::cli) fn is_quiet(&self) -> bool {
-        self.deployment.is_quiet()
-    }
-
-    /// How much is to be said.
-    pub(in crate::cli) fn verbosity(&self) -> u32 {
-        self.deployment.verbosity()
     }
 
     pub(super) fn is_to_stdout(&self) -> bool {

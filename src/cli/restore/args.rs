@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<String>,
     #[command(flatten)]
-    pub(super) deployment: Deployment,
+    pub(in crate::cli) deployment: Deployment,
     /// Restore this database only; a directory of one database is restored under this name
     #[arg(short, long, value_name = "NAME")]
     pub(super) db: Option<String>,
@@ -119,16 +119,6 @@ impl Args {
         let (connection, _) = tools::positional(&self.arguments)?;
         let target = self.deployment.uri(connection, given(self.db.as_deref()))?;
         Ok(Flags { target, writers, ..Flags::default() })
-    }
-
-    /// Whether nothing is shown but errors.
-    pub(in crate::cli) fn is_quiet(&self) -> bool {
-        self.deployment.is_quiet()
-    }
-
-    /// How much is to be said.
-    pub(in crate::cli) fn verbosity(&self) -> u32 {
-        self.deployment.verbosity()
     }
 
     pub(super) fn collection(&self) -> Option<&str> {

@@ -11,8 +11,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::Result;
+use crate::format::manifest::Manifest;
 use crate::repository::catalog::provenance::{Grouped, groups};
-use crate::repository::catalog::{State, Summary, verified};
+use crate::repository::catalog::{Summary, verified};
 
 /// What the columns and states of the table mean.
 pub(super) const LEGEND: &str = "\
@@ -57,37 +58,23 @@ pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
 }
 
 fn entry(summary: &Summary, group: Option<usize>) -> Value {
-    let of = Grouped::of(summary, group);
+    let (manifest, (documents, raw_bytes)) = (summary.state.manifest(), summary.state.counted().unzip());
     let mut entry = json!({
         "name": summary.name,
         "path": summary.location,
         "state": summary.state.label(),
         "created": summary.created(),
-        "documents": null,
-        "buckets": null,
-        "rawBytes": null,
-        "storedBytes": null,
-        "consistency": null,
+        "documents": documents,
+        "buckets": manifest.map(Manifest::buckets),
+        "rawBytes": raw_bytes,
+        "storedBytes": manifest.map(|manifest| manifest.totals.stored_bytes),
+        "consistency": manifest.map(|manifest| &manifest.consistency),
         "verified": summary.checks.as_ref().map(verified),
         "resumable": summary.resumable,
-        "source": of.source,
-        "selection": of.selection,
-        "group": of.group,
     });
-    match &summary.state {
-        State::Complete(manifest) => {
-            entry["documents"] = json!(manifest.totals.documents);
-            entry["buckets"] = json!(manifest.buckets());
-            entry["rawBytes"] = json!(manifest.totals.raw_bytes);
-            entry["storedBytes"] = json!(manifest.totals.stored_bytes);
-            entry["consistency"] = json!(manifest.consistency);
-        }
-        State::Running(progress) => {
-            entry["documents"] = json!(progress.documents);
-            entry["rawBytes"] = json!(progress.raw_bytes);
-        }
-        State::Damaged(reason) => entry["reason"] = json!(reason),
-        State::Incomplete => {}
+    if let (Value::Object(fields), Value::Object(of)) = (&mut entry, json!(Grouped::of(summary, group))) {
+        fields.extend(of);
+        fields.extend(summary.state.damage().map(|reason| ("reason".to_owned(), reason.into())));
     }
     entry
 }

@@ -99,6 +99,31 @@ pub enum State {
 }
 
 impl State {
+    /// The manifest of a complete one.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Complete(manifest) => Some(manifest),
+            Self::Running(_) | Self::Incomplete | Self::Damaged(_) => None,
+        }
+    }
+
+    /// Documents and their bytes, uncompressed; of one that is being made, those that are stored already; none of others.
+    #[must_use]
+    pub fn counted(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Complete(manifest) => Some((manifest.totals.documents, manifest.totals.raw_bytes)),
+            Self::Running(progress) => Some((progress.documents, progress.raw_bytes)),
+            Self::Incomplete | Self::Damaged(_) => None,
+        }
+    }
+
+    /// Why a damaged one cannot be used.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        if let Self::Damaged(reason) = self { Some(reason) } else { None }
+    }
+
     /// The state in one word.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -165,42 +165,28 @@ pub enum BackupState {
 
 impl From<&Summary> for BackupEntry {
     fn from(summary: &Summary) -> Self {
-        let mut entry = Self {
+        let manifest = summary.state.manifest();
+        let (documents, raw_size) = summary.state.counted().unwrap_or_default();
+        Self {
             name: summary.name.to_string(),
             path: summary.location.clone(),
             created: summary.created(),
-            size: 0,
-            documents: 0,
-            raw_size: 0,
-            consistency: None,
+            size: manifest.map_or(0, |manifest| manifest.totals.stored_bytes),
+            documents,
+            raw_size,
+            consistency: manifest.map(|manifest| manifest.consistency.kind.to_string()),
             verified: summary.checks.as_ref().and_then(|c| c.verdict()).is_some_and(|check| check.passed),
-            complete: false,
-            state: BackupState::Incomplete,
+            complete: manifest.is_some(),
+            state: match &summary.state {
+                State::Complete(_) => BackupState::Complete,
+                State::Running(_) => BackupState::Running,
+                State::Incomplete => BackupState::Incomplete,
+                State::Damaged(_) => BackupState::Damaged,
+            },
             of: Grouped::of(summary, None),
             origin: summary.origin(),
-            reason: None,
-        };
-        match &summary.state {
-            State::Complete(manifest) => {
-                entry.size = manifest.totals.stored_bytes;
-                entry.documents = manifest.totals.documents;
-                entry.raw_size = manifest.totals.raw_bytes;
-                entry.consistency = Some(manifest.consistency.kind.to_string());
-                entry.complete = true;
-                entry.state = BackupState::Complete;
-            }
-            State::Running(progress) => {
-                entry.documents = progress.documents;
-                entry.raw_size = progress.raw_bytes;
-                entry.state = BackupState::Running;
-            }
-            State::Incomplete => {}
-            State::Damaged(reason) => {
-                entry.reason = Some(reason.clone());
-                entry.state = BackupState::Damaged;
-            }
+            reason: summary.state.damage().map(str::to_owned),
         }
-        entry
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{State, Summary};
+use super::Summary;
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{DUMP_SCHEME, Manifest, Settings, Source, Topology};
 use crate::repository::retention::group::{self, Origin};
@@ -180,19 +180,13 @@ impl Summary {
     /// Where it came from; none where it is not complete.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance> {
-        match &self.state {
-            State::Complete(manifest) => Some(Provenance::of(manifest)),
-            State::Running(_) | State::Incomplete | State::Damaged(_) => None,
-        }
+        self.state.manifest().map(Provenance::of)
     }
 
     /// What it counts with; none where it is not complete.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
-        match &self.state {
-            State::Complete(manifest) => Some(origin(manifest)),
-            State::Running(_) | State::Incomplete | State::Damaged(_) => None,
-        }
+        self.state.manifest().map(origin)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Progress while a verb works: bars on standard error where it is a terminal, plain lines where it is not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::render::plain;
 use crate::context::Context;
-use crate::context::progress::{CollectionProgress, Progress, View};
+use crate::context::progress::{CollectionProgress, Progress, Rates, View};
 use crate::error::Result;
 
 /// How often bars are drawn.
@@ -20,6 +20,8 @@ const DRAW: Duration = Duration::from_millis(200);
 const LINE: Duration = Duration::from_secs(5);
 /// Over how long a rate is taken.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Documents and bytes a second.
+type Rate = (f64, f64);
 /// How many collections get a bar.
 const BARS: usize = 8;
 /// The longest name in front of a bar.
@@ -82,17 +84,16 @@ impl Shown {
 }
 
 async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken) {
-    let begin = Instant::now();
-    let mut meter = Meter::default();
-    let (mut seen, mut written) = (told, Duration::ZERO);
+    let mut rates = Rates::over(WINDOW);
+    let (mut seen, mut written) = (told, Instant::now());
     loop {
         let over = ended.is_cancelled();
         for note in progress.take_notes() {
             output::to_stderr(&format!("{note}\n"));
         }
-        let ((phases, view), now) = (progress.since(seen), begin.elapsed());
+        let ((phases, view), now) = (progress.since(seen), Instant::now());
         seen += phases.len();
-        let rate = meter.observe(&view, now);
+        let rate = rates.observe(&view, now);
         // Those that ended before it could be seen what they did are named.
         let ended_early = phases.len().saturating_sub(usize::from(!over));
         for phase in &phases[..ended_early] {
@@ -113,12 +114,11 @@ async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken
 }
 
 async fn draw(progress: &Progress, ended: &CancellationToken) {
-    let begin = Instant::now();
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
     let total = bars.add(new_bar());
     let mut shown: HashMap<String, ProgressBar> = HashMap::new();
-    let mut meters: HashMap<String, Meter> = HashMap::new();
-    let mut meter = Meter::default();
+    let mut each: HashMap<String, Rates> = HashMap::new();
+    let mut rates = Rates::over(WINDOW);
     loop {
         let over = ended.is_cancelled();
         for note in progress.take_notes() {
@@ -131,8 +131,8 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
             }
             return;
         }
-        let (view, now) = (progress.view(), begin.elapsed());
-        let rate = meter.observe(&view, now);
+        let (view, now) = (progress.view(), Instant::now());
+        let rate = rates.observe(&view, now);
         if !view.phase.is_empty() {
             total.set_position(permille(total_fraction(&view)));
             total.set_message(total_line(&view, rate));
@@ -143,13 +143,13 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
             if !stays {
                 bar.finish_and_clear();
                 bars.remove(bar);
-                meters.remove(name);
+                each.remove(name);
             }
             stays
         });
         for item in active {
             let one = View { phase: view.phase.clone(), items: vec![item.clone()] };
-            let rate = meters.entry(item.namespace.clone()).or_default().observe(&one, now);
+            let rate = each.entry(item.namespace.clone()).or_insert_with(|| Rates::over(WINDOW)).observe(&one, now);
             let bar = shown.entry(item.namespace.clone()).or_insert_with(|| bars.add(new_bar()));
             bar.set_position(permille(total_fraction(&one)));
             bar.set_message(item_line(item, rate));
@@ -233,56 +233,16 @@ fn counts(view: &View, rate: Rate) -> String {
     if let Some(fraction) = fraction {
         text += &format!(" ({:.0}%)", fraction * 100.0);
     }
-    if rate.bytes > 0.0 {
+    let (documents_a_second, bytes_a_second) = rate;
+    if bytes_a_second > 0.0 {
         // Rates are shown whole.
-        text += &format!(", {} documents/s, {}/s", HumanCount(rate.documents as u64), BinaryBytes(rate.bytes as u64));
-    }
-    if let Some(left) = fraction.filter(|f| *f < 1.0).and(rate.left) {
-        text += &format!(", {} left", HumanDuration(left));
+        text += &format!(", {} documents/s, {}/s", HumanCount(documents_a_second as u64), BinaryBytes(bytes_a_second as u64));
+        let left = Duration::try_from_secs_f64(expected_bytes.saturating_sub(bytes) as f64 / bytes_a_second).ok();
+        if let Some(left) = left.filter(|_| expected_bytes > bytes && fraction.is_some_and(|f| f < 1.0)) {
+            text += &format!(", {} left", HumanDuration(left));
+        }
     }
     text
-}
-
-/// What is done in a second, and how long the rest takes at that.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Rate {
-    documents: f64,
-    bytes: f64,
-    left: Option<Duration>,
-}
-
-/// Takes rates over the last few seconds.
-#[derive(Debug, Default)]
-struct Meter {
-    phase: String,
-    samples: VecDeque<(Duration, u64, u64)>,
-}
-
-impl Meter {
-    /// Takes note of where it stands at this time, and gives the rate.
-    fn observe(&mut self, view: &View, now: Duration) -> Rate {
-        let (documents, bytes, _, expected_bytes) = view.sums();
-        if self.phase != view.phase {
-            self.phase.clone_from(&view.phase);
-            self.samples.clear();
-        }
-        self.samples.push_back((now, documents, bytes));
-        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, ..)| now - *at >= WINDOW) {
-            self.samples.pop_front();
-        }
-        let Some((from, documents_then, bytes_then)) = self.samples.front().copied() else { return Rate::default() };
-        let seconds = (now - from).as_secs_f64();
-        if seconds < 0.5 {
-            return Rate::default();
-        }
-        // What was counted and taken back may leave less than before.
-        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
-        let (documents, bytes_rate) = (rate(documents, documents_then), rate(bytes, bytes_then));
-        let left = (bytes_rate > 0.0 && expected_bytes > bytes)
-            .then(|| Duration::try_from_secs_f64((expected_bytes - bytes) as f64 / bytes_rate).ok())
-            .flatten();
-        Rate { documents, bytes: bytes_rate, left }
-    }
 }
 
 /// Runs what reports progress, and shows it meanwhile.
@@ -308,12 +268,12 @@ mod tests {
 
     #[test]
     fn a_line_says_how_much_of_how_much_how_fast_and_how_long() {
-        let mut meter = Meter::default();
+        let (mut rates, start) = (Rates::over(WINDOW), Instant::now());
         let begin = view(vec![item("a.b", 0, 0, (2000, 2048 * 1024), false)]);
-        assert_eq!(total_line(&begin, meter.observe(&begin, Duration::ZERO)), "reading: 0 of about 2,000 documents, 0 B (0%)");
+        assert_eq!(total_line(&begin, rates.observe(&begin, start)), "reading: 0 of about 2,000 documents, 0 B (0%)");
         let half = view(vec![item("a.b", 1000, 1024 * 1024, (2000, 2048 * 1024), false)]);
         assert_eq!(
-            total_line(&half, meter.observe(&half, Duration::from_secs(4))),
+            total_line(&half, rates.observe(&half, start + Duration::from_secs(4))),
             "reading: 1,000 of about 2,000 documents, 1.00 MiB (50%), 250 documents/s, 256.00 KiB/s, 4 seconds left"
         );
         assert_eq!(total_line(&View { phase: "planning".into(), items: vec![] }, Rate::default()), "planning");
@@ -338,28 +298,6 @@ mod tests {
     fn what_has_no_bytes_is_counted_alone() {
         let indexes = View { phase: "building indexes".into(), items: vec![item("a.b", 3, 0, (38, 0), false)] };
         assert_eq!(total_line(&indexes, Rate::default()), "building indexes: 3 of 38");
-    }
-
-    #[test]
-    fn a_rate_forgets_what_is_long_ago_and_the_phase_before() {
-        let mut meter = Meter::default();
-        for second in 0..=20 {
-            let done = view(vec![item("a", second, second * 100, (100, 10_000), false)]);
-            meter.observe(&done, Duration::from_secs(second));
-        }
-        let still = view(vec![item("a", 20, 2000, (100, 10_000), false)]);
-        let rate = meter.observe(&still, Duration::from_secs(35));
-        assert_eq!((rate.bytes, rate.left), (0.0, None));
-        let next = View { phase: "building".into(), ..still };
-        assert_eq!(meter.observe(&next, Duration::from_secs(36)), Rate::default());
-    }
-
-    #[test]
-    fn counts_that_were_taken_back_give_no_negative_rate() {
-        let mut meter = Meter::default();
-        meter.observe(&view(vec![item("a", 10, 100, (20, 200), false)]), Duration::ZERO);
-        let rate = meter.observe(&view(vec![item("a", 5, 50, (20, 200), false)]), Duration::from_secs(2));
-        assert_eq!((rate.documents, rate.bytes), (0.0, 0.0));
     }
 
     #[test]

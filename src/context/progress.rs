@@ -1,7 +1,9 @@
 //! What has been done so far, for whoever shows it: counters that the engine adds to and a face reads.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -164,6 +166,70 @@ impl Item {
     }
 }
 
+/// How fast it goes: over the last few seconds of the phase that is on.
+#[derive(Debug)]
+pub struct Rates {
+    window: Duration,
+    phase: String,
+    seen: VecDeque<(Instant, u64, u64)>,
+}
+
+impl Rates {
+    /// For less than this nothing is told.
+    const LEAST: Duration = Duration::from_millis(500);
+
+    /// Over so long.
+    #[must_use]
+    pub fn over(window: Duration) -> Self {
+        Self { window, phase: String::new(), seen: VecDeque::new() }
+    }
+
+    /// Takes note of where it stands at this time, and gives documents and bytes a second; 0 where that cannot be told yet.
+    pub fn observe(&mut self, view: &View, now: Instant) -> (f64, f64) {
+        let (documents, bytes, ..) = view.sums();
+        // What is counted anew, or taken back, is no speed.
+        if self.phase != view.phase || self.seen.back().is_some_and(|last| documents < last.1 || bytes < last.2) {
+            self.phase.clone_from(&view.phase);
+            self.seen.clear();
+        }
+        self.seen.push_back((now, documents, bytes));
+        while self.seen.len() > 2 && self.seen.get(1).is_some_and(|(at, ..)| now - *at >= self.window) {
+            self.seen.pop_front();
+        }
+        let Some((begun, documents_then, bytes_then)) = self.seen.front().copied() else { return (0.0, 0.0) };
+        let passed = now - begun;
+        if passed < Self::LEAST {
+            return (0.0, 0.0);
+        }
+        let rate = |count: u64| count as f64 / passed.as_secs_f64();
+        (rate(documents - documents_then), rate(bytes - bytes_then))
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_the_last_seconds_of_the_phase_that_is_on() {
+        let (mut rates, start) = (Rates::over(Duration::from_secs(5)), Instant::now());
+        let mut of = |phase: &str, documents, bytes, seconds| {
+            let (namespace, finished) = ("a.b".to_owned(), false);
+            let item = CollectionProgress { namespace, documents, expected_documents: 0, bytes, expected_bytes: 0, finished };
+            let view = View { phase: phase.to_owned(), items: vec![item] };
+            let (documents, bytes) = rates.observe(&view, start + Duration::from_secs(seconds));
+            (documents as u64, bytes as u64)
+        };
+        assert_eq!(of("reading", 0, 0, 0), (0, 0));
+        assert_eq!(of("reading", 100, 1000, 2), (50, 500));
+        assert_eq!(of("reading", 100, 1000, 6), (16, 166));
+        assert_eq!(of("reading", 100, 1000, 8), (0, 0));
+        assert_eq!(of("reading", 90, 900, 9), (0, 0), "taken back");
+        assert_eq!(of("reading", 190, 1000, 10), (100, 100));
+        assert_eq!(of("committing", 500, 5000, 11), (0, 0), "another phase");
+    }
 }

@@ -118,18 +118,12 @@ impl Metrics {
     pub(super) fn render(&self, seen: &Seen) -> String {
         let mut page = Page(Registry::with_prefix(PREFIX));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        page.0.register("build", "The program", version);
-        page.one(
-            "process_start_time",
-            "When the service was opened, in Unix time",
-            Some(Unit::Seconds),
-            Some(unix(self.started)),
-        );
-        page.one("accepting_jobs", "Whether jobs are taken: not while it shuts down", None, Some(truth(seen.accepting)));
+        page.register("build", "The program", version);
+        page.one("process_start_time_seconds", "When the service was opened, in Unix time", Some(unix(self.started)));
+        page.one("accepting_jobs", "Whether jobs are taken: not while it shuts down", Some(truth(seen.accepting)));
         page.one(
             "state_file_replaced",
             "Whether the state file was damaged and replaced by a new one since the service was opened",
-            None,
             Some(truth(seen.state_file_replaced)),
         );
         page.backups(seen);
@@ -144,10 +138,10 @@ impl Metrics {
 
     fn jobs(&self, page: &mut Page, seen: &Seen) {
         let counts = seen.jobs.iter().map(|(kind, state, count)| (of_kind(*kind, *state), *count as f64));
-        page.each("jobs", "Jobs that wait or work", None, counts);
-        page.0.register("jobs_ended", "Jobs that ended since the service was opened", self.ended.clone());
+        page.each("jobs", "Jobs that wait or work", counts);
+        page.register("jobs_ended", "Jobs that ended since the service was opened", self.ended.clone());
         let help = "How long jobs worked, from their turn to their end";
-        page.0.register_with_unit("job_duration", help, Unit::Seconds, self.durations.clone());
+        page.register("job_duration_seconds", help, self.durations.clone());
         let last = *lock(&self.last);
         let each = |what: fn(super::last::Last) -> Option<f64>| {
             JobKind::ALL.into_iter().filter_map(move |kind| Some((labelled(kind), what(last.of(kind))?)))
@@ -155,31 +149,19 @@ impl Metrics {
         page.each(
             "last_succeeded",
             "Whether the last backup of all, import or verification succeeded; a backup whose import failed is one of each",
-            None,
             each(|last| last.succeeded().map(truth)),
         );
+        page.each("last_success_timestamp_seconds", "When one last succeeded, in Unix time", each(|last| last.success.map(unix)));
         page.each(
-            "last_success_timestamp",
-            "When one last succeeded, in Unix time",
-            Some(Unit::Seconds),
-            each(|last| last.success.map(unix)),
-        );
-        page.each(
-            "last_failure_timestamp",
+            "last_failure_timestamp_seconds",
             "When one last failed or was interrupted, in Unix time",
-            Some(Unit::Seconds),
             each(|last| last.failure.map(unix)),
         );
-        let totals = [
-            ("backup_documents", "Documents in backups that were completed", None, &self.backup_documents),
-            ("backup_raw", "Their bytes, uncompressed", Some(Unit::Bytes), &self.backup_raw_bytes),
-            ("backup_stored", "Their bytes, as they are stored", Some(Unit::Bytes), &self.backup_stored_bytes),
-            ("import_documents", "Documents of imports that succeeded", None, &self.import_documents),
-            ("import", "Their bytes, uncompressed", Some(Unit::Bytes), &self.import_bytes),
-        ];
-        for (name, help, unit, counter) in totals {
-            page.register(name, help, unit, counter.clone());
-        }
+        page.register("backup_documents", "Documents in backups that were completed", self.backup_documents.clone());
+        page.register("backup_raw_bytes", "Their bytes, uncompressed", self.backup_raw_bytes.clone());
+        page.register("backup_stored_bytes", "Their bytes, as they are stored", self.backup_stored_bytes.clone());
+        page.register("import_documents", "Documents of imports that succeeded", self.import_documents.clone());
+        page.register("import_bytes", "Their bytes, uncompressed", self.import_bytes.clone());
     }
 }
 
@@ -188,22 +170,22 @@ struct Page(Registry);
 
 impl Page {
     fn backups(&mut self, seen: &Seen) {
-        self.one("catalog_readable", "Whether the backups could be listed just now", None, Some(truth(seen.backups.is_some())));
+        self.one("catalog_readable", "Whether the backups could be listed just now", Some(truth(seen.backups.is_some())));
         let free = seen.free_bytes.map(|bytes| bytes as f64);
-        self.one("backup_path_free", "What can still be written where the backups are", Some(Unit::Bytes), free);
+        self.one("backup_path_free_bytes", "What can still be written where the backups are", free);
         let Some(backups) = &seen.backups else { return };
         let states = [BackupState::Complete, BackupState::Running, BackupState::Incomplete, BackupState::Damaged];
         let counts = states.into_iter().map(|state| {
             let count = backups.iter().filter(|backup| backup.state == state).count();
             ([("state", state_name(state))], count as f64)
         });
-        self.each("backups", "Backups, by what they are like", None, counts);
+        self.each("backups", "Backups, by what they are like", counts);
         let complete = || backups.iter().filter(|backup| backup.complete);
         let stored: u64 = complete().map(|backup| backup.size).sum();
         let ahead = complete().filter(|backup| backup.is_ahead(seen.now)).count();
         let help = "Complete backups that are dated in the future: a clock is or was wrong. None of them counts as the newest";
-        self.one("backups_dated_ahead", help, None, Some(ahead as f64));
-        self.one("backups_stored", "What the documents of all complete backups take", Some(Unit::Bytes), Some(stored as f64));
+        self.one("backups_dated_ahead", help, Some(ahead as f64));
+        self.one("backups_stored_bytes", "What the documents of all complete backups take", Some(stored as f64));
 
         // Another deployment's, or of a part only, stands in for none. Without a complete one none of the following is there.
         let own = complete().filter(|backup| seen.own.is_some() && backup.of.group == seen.own);
@@ -213,42 +195,31 @@ impl Page {
         let created = newest.and_then(|backup| backup.created);
         let age = created.map(|created| (unix(seen.now) - unix(created)).max(0.0));
         self.one(
-            "newest_backup_age",
+            "newest_backup_age_seconds",
             "How old the newest complete backup of the source is, by the moment that it shows",
-            Some(Unit::Seconds),
             age,
         );
         let help = "The moment that the newest complete backup of the source shows, in Unix time";
-        self.one("newest_backup_timestamp", help, Some(Unit::Seconds), created.map(unix));
+        self.one("newest_backup_timestamp_seconds", help, created.map(unix));
         let of_newest = |what: fn(&BackupEntry) -> u64| newest.map(|backup| what(backup) as f64);
-        self.one(
-            "newest_backup_documents",
-            "Documents of the newest complete backup of the source",
-            None,
-            of_newest(|b| b.documents),
-        );
-        self.one("newest_backup_raw", "Their bytes, uncompressed", Some(Unit::Bytes), of_newest(|b| b.raw_size));
-        self.one("newest_backup_stored", "Their bytes, as they are stored", Some(Unit::Bytes), of_newest(|b| b.size));
+        self.one("newest_backup_documents", "Documents of the newest complete backup of the source", of_newest(|b| b.documents));
+        self.one("newest_backup_raw_bytes", "Their bytes, uncompressed", of_newest(|b| b.raw_size));
+        self.one("newest_backup_stored_bytes", "Their bytes, as they are stored", of_newest(|b| b.size));
         let ratio = newest.filter(|backup| backup.size > 0).map(|backup| backup.raw_size as f64 / backup.size as f64);
-        self.one("newest_backup_compression_ratio", "How many times smaller they are stored", None, ratio);
+        self.one("newest_backup_compression_ratio", "How many times smaller they are stored", ratio);
         let verified = newest.map(|backup| truth(backup.verified));
-        self.one(
-            "newest_backup_verified",
-            "Whether a check found it whole: 0 where none was made, or the last failed",
-            None,
-            verified,
-        );
+        self.one("newest_backup_verified", "Whether a check found it whole: 0 where none was made, or the last failed", verified);
     }
 
     fn schedule(&mut self, seen: &Seen) {
-        self.one("schedule_enabled", "Whether backups are taken by the schedule", None, Some(truth(seen.schedule_enabled)));
+        self.one("schedule_enabled", "Whether backups are taken by the schedule", Some(truth(seen.schedule_enabled)));
         let help = "When the schedule takes the next backup, in Unix time";
-        self.one("schedule_next_run_timestamp", help, Some(Unit::Seconds), seen.next_run.map(unix));
+        self.one("schedule_next_run_timestamp_seconds", help, seen.next_run.map(unix));
         let help = "How often the last scheduled backup failed: 0 once it was taken";
-        self.one("schedule_failed_attempts", help, None, Some(seen.not_taken.map_or(0.0, |not| f64::from(not.failed))));
+        self.one("schedule_failed_attempts", help, Some(seen.not_taken.map_or(0.0, |not| f64::from(not.failed))));
         let help = "When the last scheduled backup is tried again, in Unix time";
         let next_try = seen.not_taken.and_then(|not| not.next_try);
-        self.one("schedule_next_try_timestamp", help, Some(Unit::Seconds), next_try.map(unix));
+        self.one("schedule_next_try_timestamp_seconds", help, next_try.map(unix));
     }
 
     /// Nothing of a deployment that is not configured, or was not asked yet.
@@ -261,19 +232,19 @@ impl Page {
             .collect();
         let each = || known.iter().copied();
         let up = each().map(|(label, state)| (label, truth(state.connected)));
-        self.each("connection_up", "Whether it answered and took the login when it was last asked", None, up);
+        self.each("connection_up", "Whether it answered and took the login when it was last asked", up);
         let latency = each().filter_map(|(label, state)| Some((label, state.latency_ms? / 1000.0)));
-        self.each("connection_latency", "How long a small question took", Some(Unit::Seconds), latency);
+        self.each("connection_latency_seconds", "How long a small question took", latency);
         let checked = each().map(|(label, state)| (label, unix(state.checked)));
-        self.each("connection_checked_timestamp", "When it was last asked, in Unix time", Some(Unit::Seconds), checked);
+        self.each("connection_checked_timestamp_seconds", "When it was last asked, in Unix time", checked);
     }
 
     /// A value without labels; nothing where it is not known.
-    fn one(&mut self, name: &str, help: &str, unit: Option<Unit>, value: Option<f64>) {
+    fn one(&mut self, name: &str, help: &str, value: Option<f64>) {
         if let Some(value) = value {
             let gauge = Gauge::<f64, AtomicU64>::default();
             gauge.set(value);
-            self.register(name, help, unit, gauge);
+            self.register(name, help, gauge);
         }
     }
 
@@ -282,19 +253,20 @@ impl Page {
         &mut self,
         name: &str,
         help: &str,
-        unit: Option<Unit>,
         values: impl IntoIterator<Item = ([(&'static str, &'static str); N], f64)>,
     ) {
         let family = Family::<[(&'static str, &'static str); N], Gauge<f64, AtomicU64>>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).set(value);
         }
-        self.register(name, help, unit, family);
+        self.register(name, help, family);
     }
 
-    fn register(&mut self, name: &str, help: &str, unit: Option<Unit>, metric: impl prometheus_client::registry::Metric) {
-        match unit {
-            Some(unit) => self.0.register_with_unit(name, help, unit, metric),
+    /// The last word of a name may be its unit, which the page says, too.
+    fn register(&mut self, name: &str, help: &str, metric: impl prometheus_client::registry::Metric) {
+        let units = [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)];
+        match units.into_iter().find_map(|(ending, unit)| Some((name.strip_suffix(ending)?, unit))) {
+            Some((name, unit)) => self.0.register_with_unit(name, help, unit, metric),
             None => self.0.register(name, help, metric),
         }
     }

@@ -9,9 +9,10 @@ use tracing::Instrument as _;
 use super::context::{Failure, JobContext, Worker};
 use super::live::{JobView, lock};
 use crate::clock;
+use crate::context::progress::Rates;
 use crate::error::{Error, ErrorKind};
 use crate::service::job::{JobError, JobState};
-use crate::service::rates::{self, Rates};
+use crate::service::rates;
 use crate::service::task::Task;
 
 /// How often the progress of a job is taken.
@@ -50,7 +51,7 @@ pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>
     drop(turn);
 
     // 3. Say how it ended: first on the disk, then to others.
-    tick(&context, &mut Rates::default());
+    tick(&context, &mut Rates::over(rates::WINDOW));
     let job = {
         let mut job = lock(&context.live.job);
         job.finished = Some(clock::now());
@@ -91,7 +92,7 @@ async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> 
     let teller = tokio::spawn({
         let (context, ends) = (context.clone(), ends.clone());
         async move {
-            let (mut rates, mut ticks) = (Rates::default(), 0_u32);
+            let (mut rates, mut ticks) = (Rates::over(rates::WINDOW), 0_u32);
             while ends.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
                 tick(&context, &mut rates);
                 ticks += 1;
@@ -127,6 +128,6 @@ fn tick(context: &JobContext, rates: &mut Rates) {
         if let Some(name) = context.progress.backup() {
             job.backup = Some(name.to_string());
         }
-        rates.take(view, &mut job.progress);
+        rates::take(view, rates, &mut job.progress);
     });
 }

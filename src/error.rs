@@ -1,7 +1,11 @@
 //! One error for the whole crate: a kind that decides what a caller does, a message that names what happened to which
 //! object and where, and a hint that says what to do about it.
 
+mod said;
+
 use std::fmt;
+
+pub use said::Face;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,7 +74,7 @@ impl ErrorKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The kind's name where a program reads it.
+    /// The code that programs read: `error.kind` of an answer of the service, of a job, and of `--json`. It never changes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -96,8 +100,8 @@ impl ErrorKind {
 
 /// An error: kind, message, hint and cause.
 ///
-/// `Display` gives the message with its context, outermost first; the hint stands apart so that each face (terminal, JSON)
-/// can place it.
+/// `Display` gives the message with its context, outermost first, as the service says it; the hint stands apart so that each
+/// face (terminal, JSON) can place it. Both name options by tokens, which [`Face`] puts into words.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -117,18 +121,18 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), hint: None, job: None, cause: None }))
     }
 
-    /// Adds what to do about it.
+    /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds one more thing to do about it.
+    /// Adds to what the hint says already.
     #[must_use]
-    pub fn and_hint(self, more: &str) -> Self {
-        let hint = self.0.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
-        self.hint(format!("{hint}{more}"))
+    pub fn hint_too(self, more: impl fmt::Display) -> Self {
+        let hint = self.hint_text().map_or_else(|| more.to_string(), |hint| format!("{hint}; {more}"));
+        self.hint(hint)
     }
 
     /// Names the job of the service that this is about: the one that is at work already.
@@ -165,10 +169,16 @@ impl Error {
         self.0.kind
     }
 
-    /// What to do about it, where something is known.
+    /// What to do about it, where something is known. Its options are tokens: no text to show.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The message, and the hint where there is one, as this face shows them.
+    #[must_use]
+    pub fn told(&self, face: Face) -> (String, Option<String>) {
+        (face.say(&self.0.message), self.hint_text().map(|hint| face.say(hint)))
     }
 
     /// The job of the service that this is about, where it is about one.
@@ -208,7 +218,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        f.write_str(&Face::Service.say(&self.0.message))
     }
 }
 

@@ -10,7 +10,7 @@ use rocket::response::{self, Responder};
 use super::answer::json;
 use super::dto::{FailureBody, FailureError};
 use super::request::{Arrival, ID_HEADER};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Face};
 use crate::service::{Job, JobState};
 
 /// A request that is not answered as it was meant to be.
@@ -97,11 +97,12 @@ impl From<Error> for Failure {
                 Status::InternalServerError
             }
         };
+        let (message, hint) = error.told(Face::Service);
         Self(Box::new(Inner {
             status,
             kind: error.kind().name().to_owned(),
-            message: error.to_string(),
-            hint: error.hint_text().map(str::to_owned),
+            message,
+            hint,
             job: error.job_id().map(str::to_owned),
             header: (error.kind() == ErrorKind::TooMany).then(|| ("Retry-After", "60".to_owned())),
         }))

@@ -10,7 +10,7 @@ use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions};
 use crate::engine::clean::{self, Keeping};
-use crate::error::Result;
+use crate::error::{Face, Result};
 use crate::names::{BackupName, is_latest};
 use crate::repository::Repository;
 use crate::repository::catalog::Catalog;
@@ -130,7 +130,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let mut fields = output::made(&report.location, manifest);
     fields["seconds"] = json!(render::backup::seconds(manifest));
     let mut text = render::backup::taken(&report.location, manifest);
-    if let Some(retention) = retention {
+    if let Some(mut retention) = retention {
+        retention.report.say(Face::CommandLine);
         fields["retention"] = json!(retention);
         text += &render::clean::after_backup(&retention);
     }

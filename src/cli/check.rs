@@ -5,7 +5,7 @@ use super::render;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::check::{self, Setup};
-use crate::error::Result;
+use crate::error::{Face, Result};
 use crate::repository::Repository;
 
 /// Flags of `check`.
@@ -32,7 +32,8 @@ pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
         target: config.configured_target(),
         repository: Repository::open(&config.path),
     };
-    let report = check::run(setup, cx).await;
+    let mut report = check::run(setup, cx).await;
+    report.lines.iter_mut().filter_map(|line| line.todo.as_mut()).for_each(|todo| *todo = Face::CommandLine.say(todo));
     Ok(Outcome {
         text: render::check::check(&report),
         json: output::fields(&report)?,

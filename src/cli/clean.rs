@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
 use crate::engine::clean::{self, CleanOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Face, Result};
 use crate::repository::retention::{Policy, Rule};
 
 /// The most backups that a rule may ask for: more is a slip of the hand.
@@ -76,7 +76,8 @@ pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Out
     let catalog = catalog(config, cx)?;
     cx.unless_cancelled(refuse_missing(&catalog)).await?;
     let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;
-    let report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, &cx.cancel).await };
+    let mut report = if args.dry_run { plan.report() } else { clean::execute(&catalog, plan, &cx.cancel).await };
+    report.say(Face::CommandLine);
     let failure = if cx.cancel.is_cancelled() { Some(Error::interrupted()) } else { report.failure() };
     Ok(Outcome { text: render::clean::text(&report), json: output::fields(&report)?, failure, ..Outcome::default() })
 }

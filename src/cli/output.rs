@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::render::plain;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Face};
 use crate::format::manifest::Manifest;
 
 /// A JSON object that is written piece by piece: as one tree it would take many times its text.
@@ -100,9 +100,10 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
     } else if json {
         fields.insert("success".to_owned(), failure.is_none().into());
         if let Some(error) = &failure {
-            fields.insert("message".to_owned(), error.to_string().into());
+            let (message, hint) = error.told(Face::CommandLine);
+            fields.insert("message".to_owned(), message.into());
             let mut described = json!({ "kind": error.kind().name() });
-            if let Some(hint) = error.hint_text() {
+            if let Some(hint) = hint {
                 described["hint"] = hint.into();
             }
             fields.insert("error".to_owned(), described);
@@ -127,8 +128,9 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
 
 /// An error as people read it. What comes from a server or a file may hold anything: it does not get to control the terminal.
 fn error_text(error: &Error) -> String {
-    let hint = error.hint_text().map(|hint| format!("hint: {}\n", plain(hint))).unwrap_or_default();
-    format!("error: {}\n{hint}", plain(&error.to_string()))
+    let (message, hint) = error.told(Face::CommandLine);
+    let hint = hint.map(|hint| format!("hint: {}\n", plain(&hint))).unwrap_or_default();
+    format!("error: {}\n{hint}", plain(&message))
 }
 
 /// Writes to standard output.

@@ -12,7 +12,7 @@ pub(in crate::cli) use deployment::{given, positional};
 pub(in crate::cli) use refusal::{Refusal, refuse};
 
 use super::output;
-use crate::error::{Error, Result};
+use crate::error::{Error, Face, Result};
 use crate::mongo::MongoUri;
 use crate::names::{Namespace, NamespacePattern};
 
@@ -51,8 +51,8 @@ pub(super) fn patterns_of(database: &str, names: &[String], prefixes: &[String])
 
 /// The error with a hint that speaks of the flags that there are: each of the first in place of the second. Longer ones come first.
 pub(super) fn in_flags_of(flags: &[(&str, &str)], error: Error) -> Error {
-    let Some(hint) = error.hint_text() else { return error };
-    let hint = flags.iter().fold(hint.to_owned(), |hint, (there_is, other)| hint.replace(other, there_is));
+    let Some(hint) = error.told(Face::CommandLine).1 else { return error };
+    let hint = flags.iter().fold(hint, |hint, (there_is, other)| hint.replace(other, there_is));
     error.hint(hint)
 }
 
@@ -166,7 +166,7 @@ mod tests {
             (&["--config", "/nowhere", "-h", "a"], "--config"),
         ] {
             let error = uri_of(bad, None).unwrap_err();
-            assert!(error.to_string().contains(named) && error.exit_code() == 2, "{bad:?}: {error}");
+            assert!(error.told(Face::CommandLine).0.contains(named) && error.exit_code() == 2, "{bad:?}: {error}");
         }
         let uri = MongoUri::parse(Role::Source, "mongodb://a/shop").unwrap();
         assert!(database(Some("crm"), &uri).unwrap_err().to_string().contains("--db"));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn hints_speak_of_the_flags_that_there_are() {
-        let error = Error::usage("x").hint("choose --mode replace or merge, or --exclude it");
+        let error = Error::usage("x").hint("choose [[mode]] replace or merge, or [[exclude]] it");
         let error = in_flags_of(&[("--drop", "--mode replace or merge"), ("--nsExclude", "--exclude")], error);
         assert_eq!(error.hint_text(), Some("choose --drop, or --nsExclude it"));
     }

@@ -110,14 +110,14 @@ fn flag_values(flags: &Flags) -> Result<Dict> {
     let mut values = Dict::new();
     if let Some(address) = given(&flags.address) {
         let read: IpAddr = address.parse().map_err(|_| {
-            Error::usage(format!("--address is {address:?}: expected an IP address"))
+            Error::usage(format!("[[address]] is {address:?}: expected an IP address"))
                 .hint("127.0.0.1 is this machine alone, 0.0.0.0 every address that it has")
         })?;
         values.insert("address".to_owned(), read.to_string().into());
     }
     if let Some(port) = given(&flags.port) {
         let read: u16 = port.parse().map_err(|_| {
-            Error::usage(format!("--port is {port:?}: expected a whole number from 0 to {}", u16::MAX))
+            Error::usage(format!("[[port]] is {port:?}: expected a whole number from 0 to {}", u16::MAX))
                 .hint("0 takes a port that is free")
         })?;
         values.insert("port".to_owned(), read.into());
@@ -131,6 +131,7 @@ mod tests {
 
     use super::super::Config;
     use super::*;
+    use crate::error::Face;
 
     fn read(toml: &str, dotenv: &str, environment: &[(&str, &str)], flags: &Flags) -> Figment {
         let directory = tempfile::tempdir().unwrap();
@@ -195,7 +196,10 @@ mod tests {
 
     #[test]
     fn flags_that_cannot_be_are_refused() {
-        let refused = |flags: &Flags| Config::load(tempfile::tempdir().unwrap().path(), [], flags).unwrap_err().to_string();
+        let refused = |flags: &Flags| {
+            let error = Config::load(tempfile::tempdir().unwrap().path(), [], flags).unwrap_err();
+            error.told(Face::CommandLine).0
+        };
         let flags = Flags { port: Some("65536".into()), ..Flags::default() };
         assert_eq!(refused(&flags), "--port is \"65536\": expected a whole number from 0 to 65535");
         let flags = Flags { address: Some("localhost".into()), ..Flags::default() };

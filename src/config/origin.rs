@@ -27,7 +27,7 @@ impl Origin {
 /// The setting as it is written where the value came from: `BACKUP_LEVEL in .env`.
 pub(super) fn place(setting: &Setting, origin: Origin) -> String {
     match origin {
-        Origin::Flag => setting.flag.unwrap_or(setting.variable).to_owned(),
+        Origin::Flag => setting.option.map_or_else(|| setting.variable.to_owned(), |option| format!("[[{option}]]")),
         Origin::Environment | Origin::Dotenv => format!("{} in {}", setting.variable, origin.name()),
         Origin::Table => format!("{} in {}", setting.key, origin.name()),
     }

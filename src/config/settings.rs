@@ -32,30 +32,30 @@ pub(super) const SERVER_KEYS: [&str; 16] = [
 pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) variable: &'static str,
-    pub(super) flag: Option<&'static str>,
+    pub(super) option: Option<&'static str>,
 }
 
-const fn flagged(key: &'static str, variable: &'static str, flag: &'static str) -> Setting {
-    Setting { key, variable, flag: Some(flag) }
+const fn flagged(key: &'static str, variable: &'static str, option: &'static str) -> Setting {
+    Setting { key, variable, option: Some(option) }
 }
 
 const fn unflagged(key: &'static str, variable: &'static str) -> Setting {
-    Setting { key, variable, flag: None }
+    Setting { key, variable, option: None }
 }
 
-pub(super) const ATLAS: Setting = flagged("mongo_uri_atlas", "MONGO_URI_ATLAS", "--source");
-pub(super) const LOCAL: Setting = flagged("mongo_uri_local", "MONGO_URI_LOCAL", "--target");
-pub(super) const PATH: Setting = flagged("path", "BACKUP_PATH", "--path");
-pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "--readers");
-pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "--writers");
-pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "--level");
-pub(super) const CODEC: Setting = flagged("codec", "BACKUP_CODEC", "--codec");
-pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "--long");
-pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "--frame-mb");
-pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "--max-mbit");
-pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "--adaptive-throttle");
-pub(super) const READ_PREFERENCE: Setting = flagged("read_preference", "BACKUP_READ_PREFERENCE", "--read-preference");
-pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "--memory-mb");
+pub(super) const ATLAS: Setting = flagged("mongo_uri_atlas", "MONGO_URI_ATLAS", "source");
+pub(super) const LOCAL: Setting = flagged("mongo_uri_local", "MONGO_URI_LOCAL", "target");
+pub(super) const PATH: Setting = flagged("path", "BACKUP_PATH", "path");
+pub(super) const READERS: Setting = flagged("readers", "BACKUP_READERS", "readers");
+pub(super) const WRITERS: Setting = flagged("writers", "BACKUP_WRITERS", "writers");
+pub(super) const LEVEL: Setting = flagged("level", "BACKUP_LEVEL", "level");
+pub(super) const CODEC: Setting = flagged("codec", "BACKUP_CODEC", "codec");
+pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "long");
+pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "frame-mb");
+pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "max-mbit");
+pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "adaptive-throttle");
+pub(super) const READ_PREFERENCE: Setting = flagged("read_preference", "BACKUP_READ_PREFERENCE", "read-preference");
+pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "memory-mb");
 pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
 pub(super) const KEEP_DAILY: Setting = unflagged("keep_daily", "BACKUP_KEEP_DAILY");
 pub(super) const KEEP_WEEKLY: Setting = unflagged("keep_weekly", "BACKUP_KEEP_WEEKLY");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::settings::{DOTENV, ROCKET_TOML, SETTINGS};
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Face};
 use crate::schedule::Cadence;
 
 #[derive(Default)]
@@ -28,8 +28,21 @@ impl Given {
     fn refused(self) -> String {
         let error = self.load().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
-        error.to_string()
+        error.told(Face::CommandLine).0
     }
+}
+
+#[test]
+fn an_option_of_the_command_line_is_to_the_service_the_variable_of_the_setting() {
+    for setting in SETTINGS {
+        let Some(option) = setting.option else { continue };
+        let token = format!("[[{option}]]");
+        assert_eq!((Face::Service.say(&token), Face::CommandLine.say(&token)), (setting.variable.into(), format!("--{option}")));
+    }
+    let given = Given { flags: Flags { target: Some("nonsense".into()), ..Flags::default() }, ..Given::default() };
+    let error = given.load().unwrap().target().unwrap_err();
+    let hint = |face| error.told(face).1.unwrap();
+    assert!(hint(Face::CommandLine).starts_with("it is --target") && hint(Face::Service).starts_with("it is MONGO_URI_LOCAL"));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn refuse_too_many(dump: &Dump, wanted: usize, options: &AdoptOptions) -> Result
         "to adopt {wanted} collections of a dump of {all} takes about {needed} MiB of memory, and {memory} MiB are given"
     );
     Err(Error::new(ErrorKind::Refused, what)
-        .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {needed} or more, or adopt it in parts with --include")))
+        .hint(format!("set [[memory-mb or BACKUP_MEMORY_MB]] to {needed} or more, or adopt it in parts with [[include]]")))
 }
 
 /// What of the dump is wanted, by its place there.

@@ -151,7 +151,7 @@ pub async fn resume(
         }
         Err(error) if error.kind() == ErrorKind::SnapshotLost => {
             Err(Error::new(ErrorKind::SnapshotLost, format!("backup {name} cannot be resumed: {error}"))
-                .hint(format!("take a new one without --resume, and remove {}", place.location()))
+                .hint(format!("take a new one without [[resume]], and remove {}", place.location()))
                 .cause(error))
         }
         Err(error) if is_resumable(&error) => Err(keep(&name, &place, error).await),

@@ -139,7 +139,7 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
         ),
         Topology::Sharded if !discover::can_snapshot(c) => (
             format!("a sharded cluster of MongoDB {} cannot be read at one moment", c.version),
-            Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with --allow-inconsistent"),
+            Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with [[allow-inconsistent]]"),
         ),
         Topology::Sharded => {
             ("a sharded cluster: reading it at one moment is not proven with this version of bsonvault".to_owned(), unproven)
@@ -157,7 +157,7 @@ fn judge_moment(report: &mut CheckReport, source: &Reached) {
                 c.version
             ),
             Some(
-                "grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with --allow-inconsistent",
+                "grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with [[allow-inconsistent]]",
             ),
         ),
         Topology::ReplicaSet if c.version >= Version(6, 1, 0) => {
@@ -209,7 +209,7 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
             "target",
             Status::Warning,
             "source and target are the same deployment",
-            Some("set MONGO_URI_LOCAL to another one; `import` refuses this one unless --allow-same is given"),
+            Some("set MONGO_URI_LOCAL to another one; `import` refuses this one unless [[allow-same]] is given"),
         );
     }
 }
@@ -224,8 +224,7 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Contex
         && !sets.is_empty()
     {
         let kept: usize = sets.iter().map(|set| set.kept.iter().filter(|kept| kept.holds_documents()).count()).sum();
-        let todo =
-            "`bsonvault import --undo-last` puts back what the last of them replaced, and --drop-replaced drops all that is kept";
+        let todo = "[[`bsonvault import undo-last`]] puts back what the last of them replaced, and [[drop-replaced]] drops all that is kept";
         let imports = if sets.len() == 1 { "1 import".to_owned() } else { format!("{} imports", sets.len()) };
         report.add("target", Status::Ok, format!("{imports} can be undone; collections kept for that: {kept}"), Some(todo));
     }
@@ -236,7 +235,7 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Contex
             "target",
             Status::Warning,
             format!("filled by a restore, or left half filled by one that died: {}", filled.into_iter().collect::<Few>().into_sentences().join(", ")),
-            Some("if none is running, `bsonvault import --cleanup --yes` drops them, and `bsonvault restore --drop` fills them anew"),
+            Some("if none is running, [[`bsonvault import cleanup yes`]] drops them, and [[`bsonvault restore drop`]] fills them anew"),
         );
     }
     let found = found.into_iter().filter(|(_, leftovers)| leftovers.is_of_imports());
@@ -256,7 +255,7 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Contex
         Status::Warning,
         format!("imports or test restores that died{and} left something in {}: staging collections: {staging}", names(left)),
         Some(
-            "`bsonvault import --cleanup` removes it, and finishes what had begun; so does the next import into these databases",
+            "[[`bsonvault import cleanup`]] removes it, and finishes what had begun; so does the next import into these databases",
         ),
     );
 }
@@ -317,7 +316,7 @@ async fn judge_path(report: &mut CheckReport, repository: Result<Repository>, ne
                 gibibytes(free),
                 gibibytes(needed)
             ),
-            Some("make space there, or set BACKUP_PATH or --path to a disk with more"),
+            Some("make space there, or set [[BACKUP_PATH or path]] to a disk with more"),
         ),
         (Some(free), needed) => {
             let beside = needed.map(|n| format!("; the source takes {} on its disk", gibibytes(n))).unwrap_or_default();

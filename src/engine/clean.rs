@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::clock;
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Face, Result};
 use crate::names::BackupName;
 use crate::repository::catalog::provenance::{self, Grouped};
 use crate::repository::catalog::{Catalog, State, Summary};
@@ -103,7 +103,7 @@ pub struct FailedBackup {
     pub path: String,
     /// What went wrong.
     pub message: String,
-    /// What to do about it.
+    /// What to do about it; its options are tokens before [`CleanReport::say`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
@@ -136,6 +136,11 @@ impl CleanPlan {
 }
 
 impl CleanReport {
+    /// Puts the hints into words of this face.
+    pub fn say(&mut self, face: Face) {
+        self.failed.iter_mut().filter_map(|failed| failed.hint.as_mut()).for_each(|hint| *hint = face.say(hint));
+    }
+
     /// The error that sums up what could not be deleted, where there is something.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {

@@ -100,7 +100,7 @@ impl CleanupReport {
             self.half_filled.iter().cloned().collect::<Few>().into_sentences().join(", ")
         );
         Some(Error::new(ErrorKind::Refused, words).hint(
-            "if nobody went on with them, `bsonvault import --cleanup --yes` drops them, and `bsonvault restore --drop` fills them anew",
+            "if nobody went on with them, [[`bsonvault import cleanup yes`]] drops them, and [[`bsonvault restore drop`]] fills them anew",
         ))
     }
 

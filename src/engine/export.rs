@@ -316,7 +316,7 @@ fn refuse_inside(backup: &Backup, destination: &Destination) -> Result<()> {
     let room = if path.is_dir() { path } else { above };
     if backup.store.covers(room) {
         return Err(
-            Error::usage(format!("{} would be inside the backup", path.display())).hint("choose another place with --out")
+            Error::usage(format!("{} would be inside the backup", path.display())).hint("choose another place with [[out]]")
         );
     }
     Ok(())

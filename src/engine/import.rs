@@ -333,7 +333,7 @@ fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
 /// After a failure: before the decision the staging goes and the target is as it was; after it the record and the lease stay, for the next import.
 async fn tidy_up(target: &Target, lease: Lease, databases: &BTreeSet<String>, error: Error) -> Error {
     if lease.is_decided() {
-        return error.and_hint(
+        return error.hint_too(
             "publishing had begun: every collection is either the old one or the new one, and the next import into these databases finishes it",
         );
     }
@@ -349,8 +349,8 @@ async fn tidy_up(target: &Target, lease: Lease, databases: &BTreeSet<String>, er
         Ok(Ok(())) if error.kind() == ErrorKind::Interrupted => {
             Error::new(ErrorKind::Interrupted, "interrupted; the target is as it was")
         }
-        Ok(Ok(())) => error.and_hint("the target is as it was"),
-        Ok(Err(_)) | Err(_) => error.and_hint(
+        Ok(Ok(())) => error.hint_too("the target is as it was"),
+        Ok(Err(_)) | Err(_) => error.hint_too(
             "the target's collections are as they were; what was staged beside them could not be removed, and the next import does that",
         ),
     }

@@ -1,4 +1,4 @@
-//! `import --undo-last` and `--drop-replaced`: puts back what the last `import --keep-replaced` replaced, or drops what was kept.
+//! `import --undo-last` and `--drop-replaced`: puts back what the last [[`import keep-replaced`]] replaced, or drops what was kept.
 //!
 //! Both are steps under a record, like an import's own: what kills them half way is brought to its end by the next import, or by a cleaning up.
 
@@ -94,7 +94,7 @@ async fn undo(
         let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
         if last.id != set.id {
             return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
-                .hint("look with --undo-last --dry-run which is the last one now, and run it again"));
+                .hint("look with [[undo-last]] [[dry-run]] which is the last one now, and run it again"));
         }
         // 3. What is lost by it, and whether it may be.
         let mut steps = undo.put_back(&last).await?;
@@ -150,7 +150,7 @@ async fn drop_all(target: &Target, uri: &MongoUri, options: UndoOptions, cx: &Co
 
 fn nothing_kept(uri: &MongoUri) -> Error {
     Error::new(ErrorKind::NotFound, format!("no import has kept anything in {uri}: there is nothing to undo or to drop"))
-        .hint("only `import --keep-replaced` can be undone; what was kept and is put back or dropped is forgotten")
+        .hint("only [[`import keep-replaced`]] can be undone; what was kept and is put back or dropped is forgotten")
 }
 
 /// Does something under a lease, once what dead imports left there is finished.
@@ -172,7 +172,7 @@ async fn give_back(lease: Lease, done: Result<()>) -> Result<()> {
 }
 
 /// What the hint of something says that was decided and not done.
-const FINISHES: &str = "`bsonvault import --cleanup` finishes it";
+const FINISHES: &str = "[[`bsonvault import cleanup`]] finishes it";
 
 fn forget(set: &KeptSet) -> Step {
     Step::Forget { record: Namespace::new(&*set.home, IMPORT_COLLECTION), id: set.id.clone() }
@@ -201,7 +201,7 @@ impl<'a> Undo<'a> {
         lease.confirm().await?;
         let published = publish::publish(&self.target.unstoppable(), lease, steps).await;
         let published = published.map_err(|e| match lease.is_decided() {
-            true => e.and_hint(&format!("it had begun, and {FINISHES}")),
+            true => e.hint_too(format_args!("it had begun, and {FINISHES}")),
             false => e,
         })?;
         publish::sum_up(published.given_up).map_or(Ok(()), Err)

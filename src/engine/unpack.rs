@@ -50,5 +50,5 @@ pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Bac
 
 fn no_room(error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Storage, format!("no directory can be made to unpack a backup in: {error}"))
-        .hint("set TMPDIR, or --path, to a directory that can be written to and has room")
+        .hint("set TMPDIR, or [[path]], to a directory that can be written to and has room")
 }

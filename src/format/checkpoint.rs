@@ -178,7 +178,7 @@ impl Head {
             return Err(Error::damaged(format!(
                 "the unfinished backup is of format version {format_version}, and this program writes {FORMAT_VERSION} to {NEWEST_VERSION}"
             ))
-            .hint("resume it with the version of bsonvault that began it, or take a new backup without --resume"));
+            .hint("resume it with the version of bsonvault that began it, or take a new backup without [[resume]]"));
         }
         read(bytes, 0)
     }
@@ -225,7 +225,7 @@ impl ResumeState {
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], number: usize) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
         Error::damaged(format!("{} cannot be read: {e}", key::checkpoint(number)))
-            .hint("the unfinished backup cannot be resumed: take a new one without --resume")
+            .hint("the unfinished backup cannot be resumed: take a new one without [[resume]]")
             .cause(e)
     })
 }

@@ -174,7 +174,7 @@ fn twice(place: &str) -> Error {
 }
 
 fn no_room(error: Error) -> Error {
-    error.hint("set TMPDIR, or --path, to a directory with room")
+    error.hint("set TMPDIR, or [[path]], to a directory with room")
 }
 
 #[cfg(test)]

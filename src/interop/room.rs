@@ -55,7 +55,7 @@ impl Room {
         let (all, namespaces) = (self.all / MIB, self.namespaces);
         let what =
             format!("what the dump says of itself takes more than {all} MiB of memory: {namespaces} namespaces were counted");
-        let hint = format!("if the dump is as large as that, set --memory-mb or BACKUP_MEMORY_MB to {} or more", 2 * all);
+        let hint = format!("if the dump is as large as that, set [[memory-mb or BACKUP_MEMORY_MB]] to {} or more", 2 * all);
         Error::new(ErrorKind::Refused, what).hint(hint)
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         (0..100_000).for_each(|_| room.namespace(256).unwrap());
         let error = (0..1_500_000).try_for_each(|_| room.namespace(60)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("set --memory-mb or BACKUP_MEMORY_MB to 512 or more")));
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("set [[memory-mb or BACKUP_MEMORY_MB]] to 512 or more")));
         assert!(room.taken() <= 256 * MIB && room.taken() > 255 * MIB);
         let mut room = Room::of(256 * MIB);
         assert!((0..28).try_for_each(|_| room.namespace(16 << 20)).is_err());

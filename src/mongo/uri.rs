@@ -11,7 +11,7 @@ use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
 use self::options::{Trouble, Understood, understand};
 use super::ReadPreference;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Face, Result};
 
 /// Which of the two deployments is meant. The names in messages are those that users know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,27 +32,22 @@ impl Role {
         }
     }
 
-    /// Where its URI is said: variable and flag.
-    fn places(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Source => ("MONGO_URI_ATLAS", "--source"),
-            Self::Target => ("MONGO_URI_LOCAL", "--target"),
-        }
-    }
-
     /// Where its URI is said, for hints.
     #[must_use]
-    pub(super) fn setting(self) -> String {
-        let (variable, flag) = self.places();
-        format!("{variable} (or {flag})")
+    pub(super) fn setting(self) -> &'static str {
+        match self {
+            Self::Source => "[[MONGO_URI_ATLAS (or source)]]",
+            Self::Target => "[[MONGO_URI_LOCAL (or target)]]",
+        }
     }
 
     /// The error of an operation that needs a URI where none is configured.
     #[must_use]
     pub fn not_configured(self) -> Error {
-        let (variable, flag) = self.places();
-        Error::new(ErrorKind::NotConfigured, format!("{} MongoDB URI not configured", self.label()))
-            .hint(format!("set {variable}, or give {flag} URI"))
+        Error::new(ErrorKind::NotConfigured, format!("{} MongoDB URI not configured", self.label())).hint(match self {
+            Self::Source => "set [[MONGO_URI_ATLAS, or give source URI]]",
+            Self::Target => "set [[MONGO_URI_LOCAL, or give target URI]]",
+        })
     }
 }
 
@@ -181,9 +176,9 @@ impl MongoUri {
     /// Warns of what is left out of account, of each once in a process: the service connects every half minute.
     pub(super) fn tell_notes(&self) {
         static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let (variable, flag) = self.role.places();
+        let setting = Face::Service.say(self.role.setting());
         for note in &self.notes {
-            let note = format!("{variable} (or {flag}): {note}");
+            let note = format!("{setting}: {note}");
             if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
                 tracing::warn!("{note}");
             }

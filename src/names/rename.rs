@@ -21,7 +21,7 @@ impl NamespaceRename {
     /// have.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| {
-            Error::usage(format!("--rename {text:?}: {why}"))
+            Error::usage(format!("[[rename]] {text:?}: {why}"))
                 .hint("write FROM=TO over whole namespaces, such as shop.orders=shop.orders_old or shop.*=copy.*")
         };
         let sides = split(text).ok_or_else(|| bad("it ends in a lone backslash"))?;
@@ -66,7 +66,7 @@ impl NamespaceRename {
         let Some(new) = transform(&self.from, &self.to, &namespace.to_string()) else { return Ok(None) };
         match new.split_once('.') {
             Some((database, collection)) if is_namespace(&new) => Ok(Some(Namespace::new(database, collection))),
-            _ => Err(Error::usage(format!("--rename {:?} makes {new:?} of {namespace}, which is not a namespace", self.text))),
+            _ => Err(Error::usage(format!("[[rename]] {:?} makes {new:?} of {namespace}, which is not a namespace", self.text))),
         }
     }
 

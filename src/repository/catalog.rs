@@ -376,7 +376,7 @@ impl Catalog {
                 ErrorKind::Refused,
                 format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", layout::MANIFEST),
             )
-            .hint(format!("set --memory-mb or BACKUP_MEMORY_MB to {is} or more")));
+            .hint(format!("set [[memory-mb or BACKUP_MEMORY_MB]] to {is} or more")));
         }
         if size > AT_ONCE {
             return self.read(store, Manifest::from_file).await;
@@ -444,7 +444,7 @@ async fn without_manifest(store: &Objects, asked: &str, place: &str) -> Error {
 fn not_found(asked: &str, place: &str) -> Error {
     // The words are those that users of the REST interface match on.
     Error::new(ErrorKind::NotFound, format!("Database backup not found: {asked:?} {place}"))
-        .hint("`bsonvault list` shows the backups that there are; --path or BACKUP_PATH says where to look")
+        .hint("`bsonvault list` shows the backups that there are; [[path or BACKUP_PATH]] says where to look")
 }
 
 pub(super) async fn read_progress(store: &Objects) -> Result<Heartbeat> {

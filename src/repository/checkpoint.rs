@@ -77,7 +77,7 @@ pub async fn open(catalog: &Catalog, name: Option<&BackupName>, is_of: impl Fn(&
     }
     Err(refused.unwrap_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", repository.location()))
-            .hint("take a new backup without --resume; `bsonvault list` shows what there is")
+            .hint("take a new backup without [[resume]]; `bsonvault list` shows what there is")
     }))
 }
 
@@ -87,7 +87,7 @@ async fn take(repository: &Repository, found: &Summary) -> Result<Checkpoint> {
     let running = || refused("is running".to_owned()).hint("wait for it, or stop it; `bsonvault list` shows how far it is");
     let seen_alive = match &found.state {
         State::Complete(_) => {
-            return Err(refused("is complete".to_owned()).hint("there is nothing to resume; take a new one without --resume"));
+            return Err(refused("is complete".to_owned()).hint("there is nothing to resume; take a new one without [[resume]]"));
         }
         State::Damaged(reason) => return Err(Error::damaged(format!("backup {}: {reason}", found.location))),
         // Of this machine's processes the lock knows better.
@@ -103,7 +103,7 @@ async fn take(repository: &Repository, found: &Summary) -> Result<Checkpoint> {
         Ok(bytes) => Head::from_bytes(&bytes)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(refused("cannot be resumed: it was interrupted before anything of it was read".to_owned())
-                .hint(format!("take a new one without --resume, and remove {}", found.location)));
+                .hint(format!("take a new one without [[resume]], and remove {}", found.location)));
         }
         Err(e) => return Err(e),
     };
@@ -171,7 +171,7 @@ impl Checkpoint {
     #[must_use]
     pub fn contradiction(&self) -> Error {
         Error::damaged(format!("{} contradicts what the checkpoint began with", layout::checkpoint(self.next - 1)))
-            .hint(format!("take a new backup without --resume, and remove {}", self.place.location()))
+            .hint(format!("take a new backup without [[resume]], and remove {}", self.place.location()))
     }
 
     /// What was durable is there with its size, or it does not count. (What it holds `verify` proves, and the read of all of it would

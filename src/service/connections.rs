@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::clock;
 use crate::config::Config;
 use crate::engine::check;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Face, Result};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::rights::Rights;
 use crate::mongo::{Connection, MongoUri};
@@ -139,7 +139,8 @@ fn unasked(uri: &Result<MongoUri>) -> ConnectionState {
 
 impl From<&Error> for ConnectionError {
     fn from(error: &Error) -> Self {
-        Self { kind: error.kind().name().to_owned(), message: error.to_string(), hint: error.hint_text().map(str::to_owned) }
+        let (message, hint) = error.told(Face::Service);
+        Self { kind: error.kind().name().to_owned(), message, hint }
     }
 }
 

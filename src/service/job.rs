@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::progress::JobProgress;
 use super::requests::{BackupRequest, ImportRequest};
 use super::results::JobResult;
-use crate::error::Error;
+use crate::error::{Error, Face};
 
 /// Problems that a job in short tells of.
 const PROBLEMS_IN_SHORT: usize = 10;
@@ -230,12 +230,7 @@ pub struct JobError {
 
 impl JobError {
     pub(super) fn of(stage: JobKind, error: &Error) -> Self {
-        Self {
-            stage,
-            kind: error.kind().name().to_owned(),
-            message: error.to_string(),
-            hint: error.hint_text().map(str::to_owned),
-            running: error.job_id().map(str::to_owned),
-        }
+        let (message, hint) = error.told(Face::Service);
+        Self { stage, kind: error.kind().name().to_owned(), message, hint, running: error.job_id().map(str::to_owned) }
     }
 }

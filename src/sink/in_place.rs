@@ -241,10 +241,10 @@ impl Filling {
             }
         }
         if left.is_empty() {
-            return error.and_hint("the target is as it was");
+            return error.hint_too("the target is as it was");
         }
-        error.and_hint(&format!(
-            "these are half filled and could not be dropped: {}; restore again with --drop, or drop them",
+        error.hint_too(format_args!(
+            "these are half filled and could not be dropped: {}; restore again with [[drop]], or drop them",
             left.join(", ")
         ))
     }

@@ -38,7 +38,7 @@ const LOOKED_FOR: usize = 500;
 /// How often the part of a batch that is sent at a time is halved.
 const HALVINGS: u32 = 8;
 /// What is to be done about an `_id` that is there already, in a collection that nothing else should write to.
-const REPEATS: &str = "if this holds several documents with one _id, --allow-duplicates keeps the first of them and says how many were passed over; else something else writes to the target: stop it";
+const REPEATS: &str = "if this holds several documents with one _id, [[allow-duplicates]] keeps the first of them and says how many were passed over; else something else writes to the target: stop it";
 /// How long one command may take.
 const INSERT_LIMIT: Duration = Duration::from_secs(90);
 
@@ -507,7 +507,7 @@ fn refusal(document: &[u8]) -> Option<Refusal> {
 
 fn never_taken(refusal: Refusal) -> String {
     format!(
-        "no server takes a document with {refusal}: leave the collection out (--exclude), or mend the file; `bsonvault adopt` and `bsonvault verify --deep` count \
+        "no server takes a document with {refusal}: leave the collection out ([[exclude]]), or mend the file; `bsonvault adopt` and [[`bsonvault verify deep`]] count \
          such documents"
     )
 }

@@ -122,7 +122,7 @@ pub async fn refuse_without_rights<'a>(target: &Target, names: impl Iterator<Ite
         return Ok(());
     }
     let missing: Vec<String> = missing.into_iter().collect();
-    Err(super::prepare::lacking_rights(&format!("{} (for --keep-replaced)", missing.join(", "))))
+    Err(super::prepare::lacking_rights(&format!("{} (for [[keep-replaced]])", missing.join(", "))))
 }
 
 /// The clock of the target, by which the last of several imports is told.

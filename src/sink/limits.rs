@@ -63,7 +63,7 @@ pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> 
     let message = format!("the target, MongoDB {}{compatible}, cannot hold what the backup holds: {named}", target.version);
     Some(
         Error::new(ErrorKind::Refused, message)
-            .hint("import into a server that can, or take a backup without it (`backup --exclude`); nothing has been changed"),
+            .hint("import into a server that can, or take a backup without it ([[`backup exclude`]]); nothing has been changed"),
     )
 }
 
@@ -138,7 +138,7 @@ impl Wanted {
         let length = namespace.to_string().len() + buckets;
         (length > longest).then(|| {
             format!(
-                "{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with --as)"
+                "{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with [[as]])"
             )
         })
     }

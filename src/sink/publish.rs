@@ -144,10 +144,8 @@ pub(super) async fn roll_forward(target: &Target, lease: &Lease) -> Result<Finis
 pub fn sum_up(given_up: Vec<Error>) -> Option<Error> {
     let words: Vec<String> = given_up.iter().map(ToString::to_string).collect();
     let first = given_up.into_iter().next()?;
-    let hint = first.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
-    Some(Error::new(first.kind(), words.join("; ")).hint(format!(
-        "{hint}everything else is imported; of what was merged into a collection that is named here, a part may be"
-    )))
+    let summed = first.hint_text().into_iter().fold(Error::new(first.kind(), words.join("; ")), Error::hint_too);
+    Some(summed.hint_too("everything else is imported; of what was merged into a collection that is named here, a part may be"))
 }
 
 /// What stands in the databases of these steps.

@@ -143,5 +143,5 @@ pub(super) fn in_the_way(name: &Namespace, kind: &str) -> Error {
         ErrorKind::Refused,
         format!("{name} was not imported: a {kind} was made under its name meanwhile, and it was left as it is"),
     )
-    .hint("import it under another name (--rename), or choose another --mode")
+    .hint("import it under another name ([[rename]]), or choose another [[mode]]")
 }

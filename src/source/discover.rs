@@ -199,7 +199,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
             ErrorKind::NotFound,
             format!("the database {database:?} does not exist on the source, or is empty"),
         )
-        .hint("check its name (case counts), or pass --allow-empty"));
+        .hint("check its name (case counts), or pass [[allow-empty]]"));
     }
     refuse_names_of_other_bytes(&unnameable, selection)?;
     let collections = select(found, &unnameable, selection)?;
@@ -245,7 +245,7 @@ fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<Coll
         }
         if Namespace::new(database, &*entry.name).is_of_an_import() {
             let reason = match entry.name.starts_with(KEPT_PREFIX) {
-                true => "is what an import replaced and keeps (import --keep-replaced)",
+                true => "is what an import replaced and keeps",
                 false => "belongs to an import that runs, or that a crash left",
             };
             reject(entry.name, entry.uuid, reason);
@@ -278,7 +278,7 @@ fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) 
         ErrorKind::Refused,
         format!("names that are not UTF-8 cannot be in a backup (each other byte is shown as \\xNN): {}", wanted.join(", ")),
     )
-    .hint("rename these collections or drop them, or leave them out by --exclude with a pattern, such as 'DATABASE.PREFIX*'"))
+    .hint("rename these collections or drop them, or leave them out by [[exclude]] with a pattern, such as 'DATABASE.PREFIX*'"))
 }
 
 fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<CollectionInfo>> {
@@ -291,7 +291,7 @@ fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Sele
                 ErrorKind::NotFound,
                 format!("the pattern {:?} matches no namespace of the source", pattern.as_str()),
             )
-            .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass --allow-empty"));
+            .hint("check it (case counts, '*' stands for any characters, quote it in the shell), or pass [[allow-empty]]"));
         }
     }
     let wanted: Vec<CollectionInfo> =
@@ -302,7 +302,7 @@ fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Sele
     };
     if wanted.iter().all(CollectionInfo::is_temporary) && !selection.allow_empty {
         return Err(Error::new(ErrorKind::NotFound, "the source has nothing to back up").hint(
-            "check that the URI leads to the right deployment and that the user may see its databases, or pass --allow-empty",
+            "check that the URI leads to the right deployment and that the user may see its databases, or pass [[allow-empty]]",
         ));
     }
     Ok(wanted)

@@ -155,7 +155,7 @@ async fn more_collections_than_the_memory_has_room_for_are_refused_and_adopted_i
     options.tuning.memory_bytes = taken * 3 / 2;
     let place = Vault::new();
     let error = adopt(&place, &sample("dir-gzip"), &options).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Refused && error.hint_text().unwrap().contains("in parts with --include"), "{error}");
+    assert!(error.kind() == ErrorKind::Refused && error.hint_text().unwrap().contains("in parts with [[include]]"), "{error}");
     assert_eq!(inside(place.directory.path()), Vec::<PathBuf>::new());
     options.filter = matching(&["zoo.people"]);
     place.sound(&adopt(&place, &sample("dir-gzip"), &options).await.unwrap().name).await;

@@ -494,7 +494,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
     assert!(
         hint.contains("read the oplog")
             && hint.contains("minSnapshotHistoryWindowInSeconds")
-            && hint.contains("--allow-inconsistent")
+            && hint.contains("[[allow-inconsistent]]")
             && hint.contains("faster"),
         "{hint}"
     );

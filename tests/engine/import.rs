@@ -118,7 +118,7 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
 
     // The deployment that it came from, by its hosts and, behind another address, by its set's id.
     let error = expect(vault.import(&both, &source.uri()).await, ErrorKind::Refused, "the deployment that the backup came from");
-    assert!(error.hint_text().unwrap().contains("--allow-same"));
+    assert!(error.hint_text().unwrap().contains("[[allow-same]]"));
     let moved = with_manifest(both.clone(), |manifest| manifest.source.hosts = vec!["elsewhere:27017".to_owned()]).await;
     let link = Link::to(source.port(), LinkOptions::default());
     let behind = source.uri_through(link.port());

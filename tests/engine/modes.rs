@@ -87,7 +87,7 @@ async fn fail_names_what_stands_and_writes_nothing() {
     let backup = vault.backup(&source, &[]).await;
     let before = snapshot(&b).await;
     let error = refused(vault.run(&backup, &target.uri(), &mode(ImportMode::Fail)).await, ErrorKind::Refused, &["d.v"]);
-    assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("--rename"), "{error}");
+    assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("[[rename]]"), "{error}");
     assert_eq!(snapshot(&b).await, before);
     // With nothing in the way it is an import like any other.
     let without = options(|o| (o.mode, o.filter) = (ImportMode::Fail, without(&["d.v"])));

@@ -652,7 +652,7 @@ async fn an_index_that_refuses_a_document_is_named_and_everything_stays_as_it_wa
     let error = vault.import(&backup, &target.uri()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Server, "{error}");
     assert!(error.to_string().contains("building index \"k\" of shop.orders"), "{error}");
-    assert!(error.hint_text().unwrap().contains("--indexes skip"), "{error:?}");
+    assert!(error.hint_text().unwrap().contains("[[indexes]] skip"), "{error:?}");
     assert_eq!(documents(&old, "orders").await.len(), 1);
     assert_eq!(old.list_collection_names().await.unwrap(), ["orders"]);
 

@@ -1,6 +1,7 @@
 //! Keeps the arrows of ARCHITECTURE.md: which module may use which, and who alone uses a library.
 
 mod circles;
+mod flags;
 
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,7 @@ fn layer(module: &str) -> Option<usize> {
 
 /// The text without comments, without what stands in quotes, and without its unit tests.
 fn code_of(text: &str) -> String {
-    let mut code = plain(text);
+    let (mut code, _) = parts(text);
     while let Some(begin) = code.find("#[cfg(test)]") {
         let mut depth = 0;
         let end = code[begin..].find(|c| {
@@ -110,9 +111,9 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// The text without comments, and with nothing between quotes.
-fn plain(text: &str) -> String {
-    let (mut code, mut rest) = (String::new(), text);
+/// The text without comments and without what stands in quotes, and what stands in double quotes.
+fn parts(text: &str) -> (String, Vec<&str>) {
+    let (mut code, mut quoted, mut rest) = (String::new(), Vec::new(), text);
     while let Some(c) = rest.chars().next() {
         let hashes = rest.strip_prefix('r').map(|raw| raw.chars().take_while(|c| *c == '#').count());
         let raw = hashes.filter(|n| rest[1 + n..].starts_with('"') && !code.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
@@ -142,9 +143,13 @@ fn plain(text: &str) -> String {
             rest = &rest[c.len_utf8()..];
             continue;
         };
-        rest = &rest[skipped.unwrap_or(rest.len())..];
+        let (skipped, after) = rest.split_at(skipped.unwrap_or(rest.len()));
+        if raw.is_some() || c == '"' {
+            quoted.push(skipped);
+        }
+        rest = after;
     }
-    code
+    (code, quoted)
 }
 
 /// Modules of this crate that are named by `crate::NAME`, `crate::{NAME, ..}`, or by the binary as `bsonvault::NAME`.

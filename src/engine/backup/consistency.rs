@@ -127,7 +127,7 @@ impl ConsistencyPoint {
         .hint(
             "let the login read the oplog (the role backup, or clusterMonitor, on admin), with which a backup may take longer; or raise the \
              history on the source, db.adminCommand({setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}); or read faster (nearer to the \
-             source, more --readers, fewer namespaces at a time); or pass --allow-inconsistent for a backup whose parts are of different moments",
+             source, more [[readers]], fewer namespaces at a time); or pass [[allow-inconsistent]] for a backup whose parts are of different moments",
         )
         .cause(cause)
     }

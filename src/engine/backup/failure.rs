@@ -18,7 +18,7 @@ pub(in crate::engine) async fn remove(place: &Objects, error: Error) -> Error {
         Ok(()) => error,
         Err(left) => {
             tracing::error!("the unfinished backup could not be removed: {left}");
-            error.and_hint(&format!("also remove what is left in {}: {left}", place.location()))
+            error.hint_too(format_args!("also remove what is left in {}: {left}", place.location()))
         }
     }
 }
@@ -40,5 +40,6 @@ pub(super) async fn keep(name: &BackupName, place: &Objects, error: Error) -> Er
             tracing::warn!("{key} of the unfinished backup could not be removed: {e}");
         }
     }
-    error.and_hint(&format!("what was read is kept: `bsonvault backup --resume {name}` goes on; or remove {}", place.location()))
+    let remove = place.location();
+    error.hint_too(format_args!("what was read is kept: [[`bsonvault backup resume {name}`]] goes on; or remove {remove}"))
 }

@@ -301,7 +301,7 @@ impl Room {
             let what =
                 format!("compressing so takes {} MiB, more than half of the {} MiB", mb(each), mb(options.tuning.memory_bytes));
             return Err(Error::usage(format!("{what} that BACKUP_MEMORY_MB allows"))
-                .hint(format!("pass --memory-mb {} or more, a lower --level, or smaller frames", mb(each * 5 / 2) + 1)));
+                .hint(format!("pass [[memory-mb]] {} or more, a lower [[level]], or smaller frames", mb(each * 5 / 2) + 1)));
         }
         // Each reader has one frame compressed at a time.
         let most_at_work = 2 * options.tuning.readers.unwrap_or(readers).max(1);
@@ -434,7 +434,7 @@ impl BackupContext {
             format!("the source is a {topology} of version {version}, which cannot be read at one moment{oplog}"),
         )
         .hint(format!(
-            "{grant}upgrade it to 5.0 or later, or pass --allow-inconsistent for a backup whose parts are of different moments"
+            "{grant}upgrade it to 5.0 or later, or pass [[allow-inconsistent]] for a backup whose parts are of different moments"
         ))
     }
 

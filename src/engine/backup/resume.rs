@@ -95,7 +95,7 @@ pub(super) async fn prepare(
             who(&now)
         ),
     )
-    .hint("resume it with the source that it was begun of, or take a new backup without --resume"))
+    .hint("resume it with the source that it was begun of, or take a new backup without [[resume]]"))
 }
 
 /// That what is asked for is what the backup was begun with. What is not said now counts as it was then.
@@ -104,16 +104,16 @@ fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) ->
     let contradiction = |flag: &str, now: String, then: String| {
         let then = if then.is_empty() { "without".to_owned() } else { format!("with {then}") };
         Error::usage(format!("{flag} is {now}, and backup {} was begun {then}", checkpoint.name))
-            .hint("leave it out to go on with what the backup was begun with, or take a new one without --resume")
+            .hint("leave it out to go on with what the backup was begun with, or take a new one without [[resume]]")
     };
     let NamespaceFilter { databases, include, exclude } = options.filter.clone().or_in(source.database());
     if !databases.is_empty() && databases != was.databases {
-        let flag = if options.filter.databases.is_empty() { "the database in the source's URI" } else { "--database" };
+        let flag = if options.filter.databases.is_empty() { "the database in the source's URI" } else { "[[database]]" };
         return Err(contradiction(flag, databases.join(", "), was.databases.join(", ")));
     }
     for (flag, now, then) in [
-        ("--include", NamespacePattern::texts(&include), &was.include),
-        ("--exclude", NamespacePattern::texts(&exclude), &was.exclude),
+        ("[[include]]", NamespacePattern::texts(&include), &was.include),
+        ("[[exclude]]", NamespacePattern::texts(&exclude), &was.exclude),
     ] {
         if !now.is_empty() && now != *then {
             return Err(contradiction(flag, now.join(", "), then.join(", ")));
@@ -121,17 +121,17 @@ fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) ->
     }
     let tuning = &options.tuning;
     if let Some(codec) = tuning.codec.filter(|codec| *codec != was.codec) {
-        return Err(contradiction("the codec (--codec, BACKUP_CODEC)", codec.to_string(), was.codec.to_string()));
+        return Err(contradiction("the codec ([[codec, BACKUP_CODEC]])", codec.to_string(), was.codec.to_string()));
     }
     if let Some(level) = tuning.level.filter(|level| *level != was.level) {
-        return Err(contradiction("the level (--level, BACKUP_LEVEL)", level.to_string(), was.level.to_string()));
+        return Err(contradiction("the level ([[level, BACKUP_LEVEL]])", level.to_string(), was.level.to_string()));
     }
     if let Some(bytes) = tuning.frame_bytes.filter(|bytes| *bytes as u64 != was.frame_bytes) {
         let mb = |bytes: u64| format!("{} MiB", bytes >> 20);
-        return Err(contradiction("the frame size (--frame-mb, BACKUP_FRAME_MB)", mb(bytes as u64), mb(was.frame_bytes)));
+        return Err(contradiction("the frame size ([[frame-mb, BACKUP_FRAME_MB]])", mb(bytes as u64), mb(was.frame_bytes)));
     }
     if let Some(long) = tuning.long_distance.filter(|long| *long != was.long_distance) {
-        let flag = "long-distance matching (--long, BACKUP_LONG_DISTANCE)";
+        let flag = "long-distance matching ([[long, BACKUP_LONG_DISTANCE]])";
         return Err(contradiction(flag, long.to_string(), was.long_distance.to_string()));
     }
     Ok(())

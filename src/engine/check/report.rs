@@ -24,7 +24,7 @@ pub struct CheckLine {
     pub status: Status,
     /// What was found.
     pub message: String,
-    /// What to do about it.
+    /// What to do about it, its options as tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todo: Option<String>,
 }

@@ -26,7 +26,7 @@ pub(super) fn described(collection: &Collection, server_version: &str) -> Result
                 collection.namespace()
             ),
         )
-        .hint(format!("leave it out with --exclude {:?}; an import brings it whole", collection.namespace().to_string()))),
+        .hint(format!("leave it out with [[exclude]] {:?}; an import brings it whole", collection.namespace().to_string()))),
     };
     faithful(&collection.options, "the options")?;
     for index in &collection.indexes {

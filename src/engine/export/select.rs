@@ -14,7 +14,7 @@ pub(super) fn select<'a>(collections: &'a [Collection], options: &ExportOptions)
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
     let wanted: Vec<&Collection> = lasting().filter(|c| options.filter.takes(&c.namespace())).collect();
     if wanted.is_empty() && lasting().next().is_some() {
-        return Err(Error::usage("--include and --exclude leave nothing of the backup to export"));
+        return Err(Error::usage("[[include]] and [[exclude]] leave nothing of the backup to export"));
     }
     Ok(wanted)
 }

@@ -103,7 +103,7 @@ impl DumpSource {
         }
         if options.oplog_limit.is_some() {
             return Err(Error::usage(format!("a limit of the oplog was given, and {} has none", dump.location()))
-                .hint("leave --oplog-limit out"));
+                .hint("leave [[oplog-limit]] out"));
         }
         let mut collections = dump.take_collections();
         name_anew(&mut collections);

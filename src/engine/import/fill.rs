@@ -255,7 +255,7 @@ impl Stage<'_> {
         match indexes::sum_up(&failures) {
             None => Ok(()),
             Some(error) => {
-                Err(error.hint("import with --indexes skip to have the documents, and build the indexes with --indexes only once nothing is in their way"))
+                Err(error.hint("import with [[indexes]] skip to have the documents, and build the indexes with [[indexes]] only once nothing is in their way"))
             }
         }
     }

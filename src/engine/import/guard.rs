@@ -17,7 +17,7 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn refuse_source(target: &Connection, origin: &Source, configured_source: Option<&MongoUri>) -> Result<()> {
     let refused = |what: &str, by: String| {
         Err(Error::new(ErrorKind::Refused, format!("the target {} is {what}: {by}", target.uri))
-            .hint("check MONGO_URI_LOCAL or --target; to write to that deployment all the same, give --allow-same"))
+            .hint("check [[MONGO_URI_LOCAL or target]]; to write to that deployment all the same, give [[allow-same]]"))
     };
     let target_hosts = hosts(target);
 

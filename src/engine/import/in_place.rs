@@ -38,7 +38,7 @@ pub(super) fn decide(plan: &Plan<'_>, options: &ImportOptions, lacking: Option<p
             ErrorKind::Refused,
             format!("half filled by a restore that died, and nothing was changed: {}", listed(&half)),
         )
-        .hint("restore again with --drop, which drops them first, or drop them"));
+        .hint("restore again with [[drop]], which drops them first, or drop them"));
     }
     Ok(true)
 }

@@ -48,14 +48,14 @@ pub(super) fn refuse(options: &ImportOptions) -> Result<()> {
         return Ok(());
     }
     if options.indexes == IndexMode::Only {
-        return Err(Error::usage("--keep-replaced keeps nothing where only indexes are built")
-            .hint("leave --keep-replaced out, or --indexes only"));
+        return Err(Error::usage("[[keep-replaced]] keeps nothing where only indexes are built")
+            .hint("leave [[keep-replaced]] out, or [[indexes]] only"));
     }
     if matches!(options.mode, ImportMode::Merge | ImportMode::Add) {
         return Err(Error::usage(
-            "--keep-replaced keeps collections that are replaced whole, and --mode merge and add change them where they are",
+            "[[keep-replaced]] keeps collections that are replaced whole, and [[mode]] merge and add change them where they are",
         )
-        .hint("leave --keep-replaced out, or choose --mode replace"));
+        .hint("leave [[keep-replaced]] out, or choose [[mode]] replace"));
     }
     Ok(())
 }

@@ -51,15 +51,15 @@ pub(super) async fn make<'a>(
 ) -> Result<Plan<'a>> {
     keeping::refuse(options)?;
     if options.drop_extra && options.indexes == IndexMode::Only {
-        return Err(Error::usage("--drop-extra drops nothing where only indexes are built")
-            .hint("leave --drop-extra out, or --indexes only"));
+        return Err(Error::usage("[[drop-extra]] drops nothing where only indexes are built")
+            .hint("leave [[drop-extra]] out, or [[indexes]] only"));
     }
     if options.users.is_some() && options.indexes == IndexMode::Only {
-        return Err(Error::usage("--with-users merges nothing where only indexes are built")
-            .hint("leave --with-users out, or --indexes only"));
+        return Err(Error::usage("[[with-users]] merges nothing where only indexes are built")
+            .hint("leave [[with-users]] out, or [[indexes]] only"));
     }
     if options.users.is_some() && !origin.has_users() {
-        return Err(Error::usage(format!("--with-users: {} holds no users and no roles", origin.name())).hint(
+        return Err(Error::usage(format!("[[with-users]]: {} holds no users and no roles", origin.name())).hint(
             "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
         ));
     }
@@ -171,8 +171,9 @@ fn refuse_standing(plan: &Plan<'_>) -> Result<()> {
     if standing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing)))
-        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace or merge"))
+    Err(Error::new(ErrorKind::Refused, format!("in the way in the target, and nothing was changed: {}", listed(&standing))).hint(
+        "import them under other names ([[as]], [[rename]]), leave them out ([[exclude]]), or choose [[mode]] replace or merge",
+    ))
 }
 
 /// Modes `merge` and `add`: refuses what cannot be merged into.
@@ -204,7 +205,7 @@ async fn refuse_conflicts(plan: &Plan<'_>) -> Result<()> {
     }
     let what = if plan.mode == ImportMode::Add { CANNOT_BE_ADDED_TO } else { "cannot be merged into" };
     Err(Error::new(ErrorKind::Refused, format!("{what}, and nothing was changed: {}", listed(&conflicts)))
-        .hint("import them under other names (--as, --rename), leave them out (--exclude), or choose --mode replace"))
+        .hint("import them under other names ([[as]], [[rename]]), leave them out ([[exclude]]), or choose [[mode]] replace"))
 }
 
 fn in_words(kind: &str) -> &str {

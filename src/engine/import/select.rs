@@ -80,14 +80,14 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
         if !matches {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("--rename {:?} matches no namespace of the backup", rename.as_str()),
+                format!("[[rename]] {:?} matches no namespace of the backup", rename.as_str()),
             )
             .hint("`bsonvault show` lists them; case counts"));
         }
     }
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
     if !lasting().any(|c| options.filter.takes(&c.namespace())) && lasting().next().is_some() {
-        let error = Error::usage("--database, --include and --exclude leave nothing of the backup to import");
+        let error = Error::usage("[[database]], [[include]] and [[exclude]] leave nothing of the backup to import");
         let left_out = temporary(collections, options).into_sentences();
         return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
     }
@@ -126,7 +126,7 @@ fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Op
             held.len(),
             held.join(", ")
         ))
-        .hint("leave it out, choose one with --database, or name each by --rename"));
+        .hint("leave it out, choose one with [[database]], or name each by [[rename]]"));
     }
     Ok(Some(new.to_owned()))
 }
@@ -171,7 +171,7 @@ fn check(to: &Namespace) -> Result<()> {
             ErrorKind::Refused,
             format!("{to} cannot be imported: the database belongs to the server itself"),
         )
-        .hint("choose another database with --as or --rename"));
+        .hint("choose another database with [[as]] or [[rename]]"));
     }
     check_database(&to.database)?;
     let reserved = to.collection.starts_with("system.") && to.collection != "system.js";
@@ -179,7 +179,7 @@ fn check(to: &Namespace) -> Result<()> {
         return Err(Error::usage(format!(
             "{to} cannot be the name of a collection: it is reserved, or has a character that no server takes"
         ))
-        .hint("choose another with --rename"));
+        .hint("choose another with [[rename]]"));
     }
     Ok(())
 }
@@ -193,7 +193,7 @@ fn refuse_collisions(selected: &[Selected<'_>]) -> Result<()> {
                 return Err(Error::damaged(format!("the manifest names {from} twice")));
             }
             return Err(Error::usage(format!("{other} and {from} would both be imported as {to}"))
-                .hint("change --rename or --as so that each has a name of its own"));
+                .hint("change [[rename]] or [[as]] so that each has a name of its own"));
         }
     }
     Ok(())

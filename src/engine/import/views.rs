@@ -51,7 +51,7 @@ impl Renaming<'_> {
                     self.from, self.to
                 ),
             )
-            .hint("rename both into the same database, or leave the view out with --exclude"));
+            .hint("rename both into the same database, or leave the view out with [[exclude]]"));
         }
         Ok(Some(string_value(&new.collection)))
     }

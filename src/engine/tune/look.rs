@@ -84,7 +84,7 @@ pub(super) async fn look(uri: &MongoUri, options: &TuneOptions, most_readers: us
             ErrorKind::Unreachable,
             format!("{uri} answers too slowly: its collections were not listed within {} seconds", limit.as_secs()),
         )
-        .hint("check the network and the load of the server, or name a part of it with --database or --include")),
+        .hint("check the network and the load of the server, or name a part of it with [[database]] or [[include]]")),
     }
 }
 
@@ -151,7 +151,7 @@ fn empty(collections: usize, views: usize) -> Error {
         format!("the source has no documents to measure: every collection that a backup would take ({collections}) is empty")
     };
     Error::new(ErrorKind::NotFound, what).hint(
-        "run tune once it is filled, or name another one with --source, --database or --include; the defaults need no tuning",
+        "run tune once it is filled, or name another one with [[source]], [[database]] or [[include]]; the defaults need no tuning",
     )
 }
 

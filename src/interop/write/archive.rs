@@ -153,7 +153,7 @@ fn check(member: &Member) -> Result<()> {
             ErrorKind::Refused,
             format!("the metadata of {database}.{collection} cannot be in an archive: they would take {length} bytes of its prelude, whose readers take {SEGMENT} at most"),
         )
-        .hint("use --format dir"));
+        .hint("use [[format]] dir"));
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ fn segments(documents: &[u8]) -> Result<Vec<usize>> {
                 ErrorKind::Refused,
                 format!("a document of {length} bytes cannot be in an archive, whose readers take {SEGMENT} at most"),
             )
-            .hint("use --format dir"));
+            .hint("use [[format]] dir"));
         }
         if at + length - from > SEGMENT {
             ends.push(at);
@@ -220,7 +220,7 @@ mod tests {
         let destination = Destination::Path(directory.path().join("x"));
         let options = WriteOptions { format: Format::Archive, gzip: None, force: false, whole: false };
         let error = Archive::open(&destination, options, contents, &CpuPool::of_this_machine()).await.unwrap_err();
-        assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use --format dir")));
+        assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use [[format]] dir")));
         assert!(error.to_string().contains("the metadata of d.wide cannot be in an archive"), "{error}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
@@ -233,6 +233,6 @@ mod tests {
         let frame = [document(6), document(SEGMENT - 5), document(7)].concat();
         assert_eq!(segments(&frame).unwrap(), [6, SEGMENT + 1, SEGMENT + 8]);
         let error = segments(&document(SEGMENT + 1)).unwrap_err();
-        assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use --format dir")));
+        assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Refused, Some("use [[format]] dir")));
     }
 }

@@ -211,7 +211,7 @@ fn meets(what: &str) -> Error {
         ErrorKind::Refused,
         format!("{what} would have the name of another one: this file system does not tell them apart"),
     )
-    .hint("use --format archive, where names do not meet")
+    .hint("use [[format]] archive, where names do not meet")
 }
 
 /// mongodump takes a database's name as it is, and so must be possible what the directory is called. Servers allow no other names.
@@ -219,7 +219,7 @@ fn check_database(name: &str) -> Result<()> {
     let one_part = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     if !one_part || name.contains(['/', '\0']) {
         return Err(Error::new(ErrorKind::Refused, format!("the database {name:?} cannot have a directory of its name"))
-            .hint("use --format archive"));
+            .hint("use [[format]] archive"));
     }
     Ok(())
 }

@@ -31,10 +31,10 @@ pub(super) fn failed(what: &str, name: &dyn std::fmt::Display, cause: io::Error)
     let error = Error::new(ErrorKind::Storage, format!("cannot {what} {name}: {cause}"));
     let error = match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            error.hint("make space there, or choose another place with --out")
+            error.hint("make space there, or choose another place with [[out]]")
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            error.hint("let this user write there, or choose another place with --out")
+            error.hint("let this user write there, or choose another place with [[out]]")
         }
         io::ErrorKind::BrokenPipe => error.hint("whoever reads it went away before its end"),
         _ => error,

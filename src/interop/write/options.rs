@@ -46,5 +46,5 @@ pub struct WriteOptions {
 }
 
 pub(super) fn not_to_stdout() -> Error {
-    Error::usage("a directory cannot be written to standard output").hint("use --format archive")
+    Error::usage("a directory cannot be written to standard output").hint("use [[format]] archive")
 }

@@ -95,7 +95,7 @@ impl Unfinished {
             // A directory takes the place of an empty one only.
             Way::Alone if !self.path.is_dir() && self.goal.symlink_metadata().is_ok() => {
                 return Err(Error::usage(format!("{to} was created meanwhile"))
-                    .hint("choose another name, or replace the file with --force"));
+                    .hint("choose another name, or replace the file with [[force]]"));
             }
             Way::Alone | Way::Over => {}
         }

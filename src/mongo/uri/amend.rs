@@ -112,7 +112,7 @@ pub fn amended(text: &str, amendment: &Amendment) -> Result<String> {
     let login = amended_login(&parts, amendment)?;
     let mut options: Vec<String> = parts.options.iter().map(|&option| option.to_owned()).collect();
     let set = amendment.host.as_deref().and_then(|host| host.split_once('/')).map(|(set, _)| set).filter(|set| !set.is_empty());
-    let of_set = set.map(|set| Addition { option: "replicaSet", value: set.to_owned(), flag: "--host", when: When::Always });
+    let of_set = set.map(|set| Addition { option: "replicaSet", value: set.to_owned(), flag: "[[host]]", when: When::Always });
     let mut is_encrypted = parts.is_encrypted();
     for addition in of_set.iter().chain(&amendment.options) {
         let there = parts.option(addition.option).map(decoded);
@@ -140,7 +140,7 @@ pub fn amended(text: &str, amendment: &Amendment) -> Result<String> {
 fn hosts(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
     let is_dns = parts.scheme == "mongodb+srv";
     if let (true, Some(_)) = (is_dns, amendment.port) {
-        return Err(Error::usage("--port does not go with a mongodb+srv URI: DNS tells the ports").hint("leave --port out"));
+        return Err(Error::usage("[[port]] does not go with a mongodb+srv URI: DNS tells the ports").hint("leave [[port]] out"));
     }
     let with_port = |host: &str, port: Option<u16>| match port {
         // An IPv6 address has colons of its own, and stands in brackets where a port follows.
@@ -152,7 +152,7 @@ fn hosts(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
     if let Some(port) = amendment.port
         && hosts.iter().any(|host| !host.ends_with(&format!(":{port}")))
     {
-        return Err(contradiction("--port", "the port in the URI"));
+        return Err(contradiction("[[port]]", "the port in the URI"));
     }
     if let Some(given) = &amendment.host {
         let given = given.rsplit_once('/').map_or(given.as_str(), |(_, hosts)| hosts);
@@ -161,7 +161,7 @@ fn hosts(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
         given.sort();
         named.sort();
         if given != named && given != [""] {
-            return Err(contradiction("--host", "the hosts in the URI"));
+            return Err(contradiction("[[host]]", "the hosts in the URI"));
         }
     }
     Ok(hosts.join(","))
@@ -177,17 +177,17 @@ fn amended_login(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
         there.zip(given.as_ref()).is_some_and(|(there, given)| decoded(there) != *given)
     };
     if contradicts(name, &amendment.username) {
-        return Err(contradiction("--username", "the user in the URI"));
+        return Err(contradiction("[[username]]", "the user in the URI"));
     }
     if contradicts(password, &amendment.password) {
-        return Err(contradiction("--password", "the password in the URI"));
+        return Err(contradiction("[[password]]", "the password in the URI"));
     }
     let name = name.map(str::to_owned).or_else(|| amendment.username.as_deref().map(encoded));
     let password = password.map(str::to_owned).or_else(|| amendment.password.as_deref().map(encoded));
     match (name, password) {
         (Some(name), Some(password)) => Ok(format!("{name}:{password}@")),
         (Some(name), None) => Ok(format!("{name}@")),
-        (None, Some(_)) => Err(Error::usage("--password was given without a user").hint("give --username, too")),
+        (None, Some(_)) => Err(Error::usage("[[password]] was given without a user").hint("give [[username]], too")),
         (None, None) => Ok(String::new()),
     }
 }
@@ -224,9 +224,10 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Face;
 
     fn addition(option: &'static str, value: &str, when: When) -> Addition {
-        Addition { option, value: value.to_owned(), flag: "--flag", when }
+        Addition { option, value: value.to_owned(), flag: "[[password]]", when }
     }
 
     fn with(options: Vec<Addition>) -> Amendment {
@@ -244,7 +245,7 @@ mod tests {
         };
         let uri = amended("mongodb://a,b:5", &Amendment { port: None, ..amendment.clone() }).unwrap();
         assert_eq!(uri, "mongodb://x%40y:p%2Fw@a,b:5/?replicaSet=rs&authSource=shop&tls=true");
-        assert!(amended("mongodb://a,b:5", &amendment).unwrap_err().to_string().contains("--port"));
+        assert!(amended("mongodb://a,b:5", &amendment).unwrap_err().told(Face::CommandLine).0.contains("--port"));
         let uri = amended("mongodb://a,b:7/crm?ssl=true&replicaSet=rs", &Amendment { host: None, ..amendment }).unwrap();
         assert_eq!(uri, "mongodb://x%40y:p%2Fw@a:7,b:7/crm?ssl=true&replicaSet=rs");
         assert_eq!(amended("nonsense", &Amendment::default()).unwrap(), "nonsense");
@@ -272,13 +273,13 @@ mod tests {
             ("mongodb://u:p@a/", of("u", "secret"), "--password"),
             ("mongodb://a,b/", host("a"), "--host"),
             ("mongodb://a/?replicaSet=r", host("s/a"), "--host"),
-            ("mongodb://a/?ssl=false", with(vec![addition("tls", "true", When::Always)]), "--flag"),
-            ("mongodb://a/?authsource=x", with(vec![addition("authSource", "secret", When::Always)]), "--flag"),
+            ("mongodb://a/?ssl=false", with(vec![addition("tls", "true", When::Always)]), "--password"),
+            ("mongodb://a/?authsource=x", with(vec![addition("authSource", "secret", When::Always)]), "--password"),
             ("mongodb+srv://a/", Amendment { port: Some(1), ..Amendment::default() }, "--port"),
             ("mongodb://a/", Amendment { password: Some("secret".to_owned()), ..Amendment::default() }, "--password"),
         ] {
             let error = amended(uri, &amendment).unwrap_err();
-            assert!(error.to_string().contains(named), "{uri}: {error}");
+            assert!(error.told(Face::CommandLine).0.contains(named), "{uri}: {error}");
             assert!(!format!("{error:?}").contains("secret"), "{uri}: {error:?}");
         }
         assert_eq!(amended("mongodb://u%40:p@A:27017/", &of("u@", "p")).unwrap(), "mongodb://u%40:p@A:27017/");

@@ -349,7 +349,7 @@ fn refused(what: &str) -> Error {
         ErrorKind::Refused,
         format!("while the backup was taken, {what}: mongorestore replays an oplog by names and would not come to the same"),
     )
-    .hint("import it into a server, back that up, and export that backup; or leave it out with --exclude")
+    .hint("import it into a server, back that up, and export that backup; or leave it out with [[exclude]]")
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Local {
         match std::fs::metadata(&root) {
             Ok(found) if !found.is_dir() => {
                 return Err(Error::new(ErrorKind::Storage, format!("{} is not a directory", root.display()))
-                    .hint("set BACKUP_PATH or --path to a directory"));
+                    .hint("set [[BACKUP_PATH or path]] to a directory"));
             }
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

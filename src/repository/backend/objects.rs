@@ -36,7 +36,7 @@ impl Objects {
                 .hint("give a directory on this machine"));
         }
         if location.is_empty() {
-            return Err(Error::usage("the backup path is empty").hint("set BACKUP_PATH or --path to a directory"));
+            return Err(Error::usage("the backup path is empty").hint("set [[BACKUP_PATH or path]] to a directory"));
         }
         Ok(Self(Arc::new(Local::open(Path::new(location))?)))
     }

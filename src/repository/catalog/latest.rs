@@ -47,7 +47,7 @@ impl Catalog {
         }) else {
             let message = format!("Database backup not found: {} has no complete backup", repository.location());
             return Err(Error::new(ErrorKind::NotFound, message)
-                .hint("`bsonvault backup` takes one; --path or BACKUP_PATH says where to look"));
+                .hint("`bsonvault backup` takes one; [[path or BACKUP_PATH]] says where to look"));
         };
         let origins: Vec<_> = complete.iter().map(|summary| summary.origin()).collect();
         let groups = group::number(origins.iter().map(Option::as_ref)).into_iter().flatten().max().unwrap_or(1);

@@ -131,7 +131,7 @@ fn busy(name: &BackupName, heartbeat: &Heartbeat) -> Error {
         ErrorKind::Busy,
         format!("a backup of this source is running already: {name}, process {} on {}", heartbeat.process, heartbeat.host),
     )
-    .hint("wait until it is done; `bsonvault list` shows how far it is, and --allow-concurrent takes another one beside it");
+    .hint("wait until it is done; `bsonvault list` shows how far it is, and [[allow-concurrent]] takes another one beside it");
     match &heartbeat.job {
         Some(job) => error.job(job),
         None => error,

@@ -88,7 +88,7 @@ impl Answer {
         body["data"].clone()
     }
 
-    /// Status, kind and message of a failure, whose body must be whole.
+    /// Status, kind and message of a failure, whose body must be whole. It never names a flag.
     pub(crate) fn failure(&self) -> (u16, String, String) {
         let body = self.json();
         // One that is not ready says what it knows.
@@ -96,6 +96,7 @@ impl Answer {
         assert_eq!((&body["success"], body.as_object().unwrap().len()), (&Value::Bool(false), fields), "{self:?}");
         assert_eq!(body["error"]["requestId"].as_str(), self.header("X-Request-Id"), "{self:?}");
         assert!(self.header("X-Request-Id").is_some(), "{self:?}");
+        assert!(!self.text.contains(" --") && !self.text.contains("`--"), "{self:?}");
         (self.status, body["error"]["kind"].as_str().unwrap().to_owned(), body["message"].as_str().unwrap().to_owned())
     }
 }

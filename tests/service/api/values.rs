@@ -191,6 +191,29 @@ async fn an_import_is_asked_for_in_its_own_words() {
     }
 }
 
+/// The command line says it with `--as`, `--rename`, `--database` and so on.
+#[tokio::test]
+async fn what_is_refused_is_told_by_the_fields_of_requests_and_the_names_of_settings() {
+    let place = with_backup().await;
+    for (body, told) in [
+        (
+            json!({ "backupPath": NAME, "include": ["shop.*"], "databaseName": "admin" }),
+            "choose another database with databaseName or the command line's rename",
+        ),
+        (json!({ "backupPath": NAME, "databaseName": "one" }), "or name each by the command line's rename"),
+        (json!({ "backupPath": NAME, "exclude": ["*"] }), "database, include and exclude leave nothing of the backup to import"),
+        (json!({ "backupPath": NAME }), "is named in MONGO_URI_LOCAL\""),
+    ] {
+        let answer = place.post("/api/backups/import", &body).await;
+        let jobs = place.get("/api/jobs").await;
+        assert!(answer.text.contains(told), "{answer:?}");
+        for text in [&answer.text, &jobs.text] {
+            assert!(!text.contains("--") && !text.contains("[["), "{text}");
+        }
+    }
+    assert!(!place.get("/api/jobs").await.data()["jobs"].as_array().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn queries_hold_what_is_known_once_and_within_its_range() {
     let place = with_backup().await;
@@ -247,7 +270,9 @@ async fn a_backup_is_shown_with_its_segments_where_they_are_asked_for() {
 #[tokio::test]
 async fn what_is_not_configured_is_told_in_the_words_that_users_know() {
     let place = Place::new().await;
-    let (status, kind, message) = place.post("/api/backups/create", "").await.failure();
+    let answer = place.post("/api/backups/create", "").await;
+    assert_eq!(answer.json()["error"]["hint"], "set MONGO_URI_ATLAS", "no flag");
+    let (status, kind, message) = answer.failure();
     assert_eq!((status, kind.as_str(), message.as_str()), (500, "usage", "Atlas MongoDB URI not configured"));
     let (status, kind, message) = place.post("/api/backups/import", json!({ "backupPath": NAME })).await.failure();
     assert_eq!((status, kind.as_str(), message.as_str()), (500, "usage", "Local MongoDB URI not configured"));

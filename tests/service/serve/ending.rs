@@ -134,7 +134,7 @@ async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_s
     let service = Service::start(&cli).await;
     let job = service.job(&id).await;
     assert_eq!(job["state"], "interrupted", "{job}");
-    assert!(job["error"]["hint"].as_str().unwrap().contains("--resume"), "{job}");
+    assert!(job["error"]["hint"].as_str().unwrap().contains("`bsonvault backup` with resume "), "{job}");
     let resumed = cli.json(&["backup", "--resume"]).await;
     assert_eq!((&resumed["name"], resumed["documents"].as_u64()), (&job["backup"], Some(126_000)), "{resumed}");
 }

@@ -45,7 +45,7 @@ impl Place {
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub(in crate::interop::write) fn of(goal: &Path, format: Format, force: bool) -> Result<Self> {
         if goal.as_os_str().is_empty() {
-            return Err(Error::usage("the destination has no name").hint("say where with --out PATH"));
+            return Err(Error::usage("the destination has no name").hint("say where with [[out]] PATH"));
         }
         // An existing directory may be called `.` or by a link.
         if goal.is_dir() {
@@ -107,13 +107,13 @@ impl Place {
 fn check_directory(goal: &Path, format: Format, force: bool) -> Result<()> {
     if format == Format::Archive {
         return Err(Error::usage(format!("{} is a directory, and an archive is a file", goal.display()))
-            .hint("name a file in it, or use --format dir"));
+            .hint("name a file in it, or use [[format]] dir"));
     }
     let mut paths = inside(goal)?;
     paths.retain(|path| !OWN.iter().any(|own| name(path).starts_with(own)));
     if !force && !paths.is_empty() {
         return Err(Error::usage(format!("{} exists already, and is not empty", goal.display()))
-            .hint("choose another name, or empty it; --force replaces what is dumped again in a dump there"));
+            .hint("choose another name, or empty it; [[force]] replaces what is dumped again in a dump there"));
     }
     for path in paths {
         if let Some(stranger) = stranger(path)? {
@@ -149,11 +149,11 @@ fn stranger(path: PathBuf) -> Result<Option<PathBuf>> {
 fn standing(goal: &Path, found: &Metadata, format: Format, force: bool) -> Result<Standing> {
     if format == Format::Dir {
         return Err(Error::usage(format!("{} exists already, and is not a directory", goal.display()))
-            .hint("choose another name, or use --format archive"));
+            .hint("choose another name, or use [[format]] archive"));
     }
     if !force {
         return Err(Error::usage(format!("{} exists already", goal.display()))
-            .hint("choose another name, or replace the file with --force"));
+            .hint("choose another name, or replace the file with [[force]]"));
     }
     let kind = found.file_type();
     if kind.is_char_device() || kind.is_fifo() || kind.is_block_device() {
@@ -162,7 +162,7 @@ fn standing(goal: &Path, found: &Metadata, format: Format, force: bool) -> Resul
     // A link would be replaced, and not what it leads to.
     if !goal.symlink_metadata().is_ok_and(|found| found.is_file()) {
         return Err(Error::usage(format!("{} is there and is not a regular file", goal.display()))
-            .hint("choose another name; `--out -` writes to standard output"));
+            .hint("choose another name; [[`out -`]] writes to standard output"));
     }
     Ok(Standing::File)
 }

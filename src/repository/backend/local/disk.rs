@@ -539,10 +539,10 @@ fn describe(what: &str, path: &Path, cause: &io::Error) -> Error {
     let error = Error::new(ErrorKind::Storage, format!("cannot {what} {}: {cause}", path.display()));
     match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            error.hint("make space there, or set BACKUP_PATH or --path to a disk with more")
+            error.hint("make space there, or set [[BACKUP_PATH or path]] to a disk with more")
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            error.hint("let this user write there, or set BACKUP_PATH or --path to a directory it may write to")
+            error.hint("let this user write there, or set [[BACKUP_PATH or path]] to a directory it may write to")
         }
         _ => error,
     }

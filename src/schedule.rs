@@ -5,8 +5,6 @@
 //! miss the hour that is skipped and run twice in the one that is repeated, and they give up on a gap of more than two hours.
 
 mod syntax;
-#[cfg(test)]
-mod tests;
 mod zone;
 
 use std::fmt;

@@ -17,7 +17,7 @@ pub fn closest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Opt
     if given.len() > LONGEST {
         return None;
     }
-    known.into_iter().map(|known| (known, slips(&given, &plain(known)))).min_by_key(|(_, slips)| *slips)
+    known.into_iter().map(|known| (known, strsim::osa_distance(&given, &plain(known)))).min_by_key(|(_, slips)| *slips)
 }
 
 /// How many slips a name of this length may hold: one in a short name, three in a long one.
@@ -30,26 +30,8 @@ fn tolerated(known: &str) -> usize {
 }
 
 /// A name without what people mix up: case and separators.
-fn plain(name: &str) -> Vec<char> {
+fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | '.' | ' ')).flat_map(char::to_lowercase).take(LONGEST + 1).collect()
-}
-
-/// The distance of Damerau and Levenshtein, where nothing is changed twice.
-fn slips(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let wrong = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + wrong);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

@@ -238,6 +238,3 @@ fn by_policy(newest_first: &[&Candidate], policy: &Policy, zone: Tz, now: DateTi
     }
     reasons
 }
-
-#[cfg(test)]
-mod tests;

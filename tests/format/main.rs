@@ -18,6 +18,8 @@ mod metadata;
 mod mongodump;
 mod mongodump_damage;
 mod packaging;
+mod retention;
+mod schedule;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;

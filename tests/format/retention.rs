@@ -1,10 +1,12 @@
 //! Golden tables of what stays and why, and what holds of every table.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
+use bsonvault::repository::retention::{Candidate, Condition, Policy, Rule, plan};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use chrono_tz::Tz;
 use proptest::prelude::*;
-
-use super::*;
 
 fn time(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()

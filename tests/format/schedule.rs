@@ -1,9 +1,11 @@
 //! Golden tables around every kind of change of a clock, and what must hold of every expression.
 
-use chrono::{Datelike as _, NaiveDate, TimeZone as _, Timelike as _};
-use proptest::prelude::*;
+use std::num::NonZeroU32;
 
-use super::*;
+use bsonvault::schedule::{Cadence, Expression, zone};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Timelike as _, Utc};
+use chrono_tz::Tz;
+use proptest::prelude::*;
 
 fn utc(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()

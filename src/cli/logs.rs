@@ -31,7 +31,7 @@ pub fn of_verbosity(level: u32) -> &'static str {
 }
 
 /// Libraries that show whole requests, tokens included, where they are asked to tell much. They never are, whatever `RUST_LOG` says.
-const TALKATIVE: [&str; 6] = ["rocket", "hyper", "hyper_util", "h2", "reqwest", "rustls"];
+const TALKATIVE: [&str; 5] = ["rocket", "hyper", "hyper_util", "reqwest", "rustls"];
 
 /// Starts logging, once in a process.
 pub fn start(format: LogFormat, usual: &str) {

@@ -238,10 +238,7 @@ async fn execute(
     let mut beside = Beside { slice, writer: None };
     let read = read_of_one_moment(prepared, &mut beside, checkpoint, started, run).await;
     // Where that failed, nothing may be writing any more when the directory is removed.
-    let ended = match &read {
-        Err(e) if is_resumable(e) => beside.slice.leave().await,
-        _ => beside.slice.discard().await,
-    };
+    let ended = beside.slice.end(read.as_ref().is_err_and(is_resumable)).await;
     beside.stop_writer().await?;
     let (read, finished, moment) = read?;
     ended?;

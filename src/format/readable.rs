@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn documents_keep_everything_but_broken_text() {
         let mut inner = Writer::default();
-        inner.element(0x02, b"n\xFF", &with_length("x"));
+        inner.element(0x02, b"n\xFF", &string_value("x"));
         inner.element(0x02, "cut", b"\x03\0\0\0a\xE8\0");
         let mut outer = Writer::default();
         outer.documents("writeErrors", [inner.finish().as_slice()]);

@@ -147,14 +147,14 @@ impl ConsistencyPoint {
     ) -> Result<(Consistency, Option<OplogSlice>)> {
         let time = self.time.filter(|_| !self.inconsistent.load(Ordering::Relaxed));
         let Some(time) = time else {
-            slice.discard().await?;
+            slice.end(false).await?;
             // With nothing to read there may be no time, and there is nothing that could disagree.
             let nothing_read = self.time.is_none() && prepared.kind == ConsistencyKind::Snapshot;
             return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
         };
         let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, prepared, time).await };
         if !self.relies() {
-            slice.discard().await?;
+            slice.end(false).await?;
             let snapshot = plain(ConsistencyKind::Snapshot, Some(time));
             return Ok((Consistency { exceptions, ..snapshot }, None));
         }

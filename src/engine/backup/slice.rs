@@ -36,7 +36,7 @@ const LONGEST_NOTE: Duration = Duration::from_secs(60);
 /// About the stored bytes of a segment of the slice, at most.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A slice that is being kept, until [`Slice::finish`] or [`Slice::discard`].
+/// A slice that is being kept, until [`Slice::finish`] or [`Slice::end`].
 pub(super) struct Slice {
     start: Start,
     reliance: Arc<Reliance>,
@@ -69,24 +69,13 @@ impl RunningSlice {
         finished
     }
 
-    /// Ends it, if it is still kept, and removes it.
+    /// Ends it, if it is still kept: what is stored of it is left for a backup that is resumed, or removed.
     ///
     /// # Errors
-    /// Those of [`Slice::discard`].
-    pub(super) async fn discard(&mut self) -> Result<()> {
+    /// Those of [`Slice::end`].
+    pub(super) async fn end(&mut self, leaves: bool) -> Result<()> {
         match self.0.take() {
-            Some(slice) => slice.discard().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Ends it, if it is still kept, and leaves it for a backup that is resumed.
-    ///
-    /// # Errors
-    /// Those of [`Slice::leave`].
-    pub(super) async fn leave(&mut self) -> Result<()> {
-        match self.0.take() {
-            Some(slice) => slice.leave().await,
+            Some(slice) => slice.end(leaves).await,
             None => Ok(()),
         }
     }
@@ -254,26 +243,15 @@ impl Slice {
         })
     }
 
-    /// Removes all of it.
+    /// Stops. All of it that was read is left, durable, for a backup that is resumed, or removed.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub(super) async fn discard(self) -> Result<()> {
+    async fn end(self, leaves: bool) -> Result<()> {
         self.end.cancel();
         match self.task.await.map_err(died)?? {
+            Ending::Stopped(mut keeping) if leaves => keeping.note().await,
             Ending::Stopped(mut keeping) => keeping.writer.restart().await,
-            Ending::Kept(_) | Ending::Lost => Ok(()),
-        }
-    }
-
-    /// Stops, and leaves all of it that was read, durable, for a backup that is resumed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`].
-    pub(super) async fn leave(self) -> Result<()> {
-        self.end.cancel();
-        match self.task.await.map_err(died)?? {
-            Ending::Stopped(mut keeping) => keeping.note().await,
             Ending::Kept(_) | Ending::Lost => Ok(()),
         }
     }

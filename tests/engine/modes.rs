@@ -618,7 +618,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     assert_eq!(names(&shop).await, ["c", "gone", "log_2"]);
     // Where only indexes are built, nothing can be pruned.
     let both = options(|o| (o.drop_extra, o.indexes) = (true, IndexMode::Only));
-    refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["--drop-extra"]);
+    refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["drop-extra"]);
 }
 
 #[tokio::test]

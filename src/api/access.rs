@@ -1,7 +1,7 @@
 //! Who may call: bearer tokens, known by their SHA-256 only, of two kinds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rocket::http::{Method, Status};
 use rocket::request::{FromRequest, Outcome, Request};
@@ -11,6 +11,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::attempts::Attempts;
 use super::failure::{Failure, turn_away};
 use super::request::{bearer, client, token};
+use crate::context::lock;
 use crate::error::{Error, Result};
 use crate::format::digest::Sha256Hex;
 
@@ -83,7 +84,7 @@ impl Gate {
     /// A place for one more download with this token; none if [`DOWNLOADS`] are under way.
     fn download(&self, token: &str) -> Option<DownloadPlace> {
         let hash = Sha256Hex::of(token.as_bytes()).as_str().to_owned();
-        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut downloads = lock(&self.downloads);
         let count = downloads.entry(hash.clone()).or_default();
         (*count < DOWNLOADS).then(|| {
             *count += 1;
@@ -145,7 +146,7 @@ pub(super) struct DownloadPlace {
 
 impl Drop for DownloadPlace {
     fn drop(&mut self) {
-        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut downloads = lock(&self.downloads);
         if let Some(count) = downloads.get_mut(&self.hash) {
             *count -= 1;
             if *count == 0 {

@@ -1,6 +1,6 @@
 //! What is answered if something is wrong: of the service, of a job, of the request, of Rocket's own.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rocket::http::Status;
 use rocket::outcome::Outcome;
@@ -10,6 +10,7 @@ use rocket::response::{self, Responder};
 use super::answer::json;
 use super::dto::{FailureBody, FailureError};
 use super::request::{Arrival, ID_HEADER};
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Face};
 use crate::service::{Job, JobState};
 
@@ -134,13 +135,13 @@ struct TurnedAway(Mutex<Option<Failure>>);
 /// Why a guard turned this request away, if one did.
 pub(super) fn turned_away(request: &Request<'_>) -> Option<Failure> {
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));
-    kept.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(&kept.0).take()
 }
 
 /// Ends a request before its handler.
 pub(super) fn turn_away<S, F>(request: &Request<'_>, failure: Failure) -> Outcome<S, (Status, ()), F> {
     let status = failure.0.status;
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));
-    *kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    *lock(&kept.0) = Some(failure);
     Outcome::Error((status, ()))
 }

@@ -1,12 +1,14 @@
 //! Places of connections: how many there may be, and which of them makes room if all are taken.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::context::lock;
 
 /// How long to wait between looks for a connection that is idle.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +38,7 @@ impl Open {
             if let Ok(place) = self.places.clone().try_acquire_owned() {
                 return place;
             }
-            if let Some((_, closer)) = self.idle().closers.pop_first() {
+            if let Some((_, closer)) = lock(&self.idle).closers.pop_first() {
                 closer.cancel();
             }
             // What is never closed: somebody else may become idle meanwhile.
@@ -44,10 +46,6 @@ impl Open {
                 return place;
             }
         }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,33 +68,29 @@ impl Seat {
 
     /// It answers nothing from now on.
     fn rest(&self) {
-        let mut idle = self.open.idle();
+        let mut idle = lock(&self.open.idle);
         idle.next += 1;
         let number = idle.next;
         idle.closers.insert(number, self.closer.clone());
-        *self.number() = Some(number);
+        *lock(&self.number) = Some(number);
     }
 
     /// It answers a request.
     fn wake(&self) {
-        if let Some(number) = self.number().take() {
-            self.open.idle().closers.remove(&number);
+        if let Some(number) = lock(&self.number).take() {
+            lock(&self.open.idle).closers.remove(&number);
         }
     }
 
     /// Whether it answers nothing now.
     pub(super) fn is_idle(&self) -> bool {
-        self.number().is_some()
+        lock(&self.number).is_some()
     }
 
     /// Keeps it from being idle.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.wake();
         Busy(self.clone())
-    }
-
-    fn number(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.number.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +143,7 @@ mod tests {
         assert!(!seats[0].closer.is_cancelled());
         drop(seats.remove(1));
         drop((place, waiting.await.unwrap(), seats));
-        assert!(open.idle().closers.is_empty(), "who left is not looked for");
+        assert!(lock(&open.idle).closers.is_empty(), "who left is not looked for");
         assert_eq!(open.places.available_permits(), 3);
     }
 }

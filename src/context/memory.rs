@@ -7,9 +7,11 @@
 //! makes the next taker wait longer. Who waits is let in before those who came later, so a large request is not passed over for ever.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
+
+use super::lock;
 
 /// What a process may take where nothing is said: 256 MiB.
 pub const DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
@@ -109,7 +111,7 @@ impl MemoryBudget {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     async fn take(shared: &Arc<Self>, bytes: u64) -> Booking {

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::lock;
 use crate::names::BackupName;
 
 /// The progress of one operation. Cloning shares it.
@@ -204,10 +205,6 @@ impl Rates {
         let rate = |count: u64| count as f64 / passed.as_secs_f64();
         (rate(documents - documents_then), rate(bytes - bytes_then))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -23,11 +23,12 @@ use tracing::Instrument as _;
 use self::context::Shared;
 pub(super) use self::context::{Failure, JobContext, Worker};
 pub use self::live::JobView;
-use self::live::{Live, LiveJobs, busy, lock};
+use self::live::{Live, LiveJobs, busy};
 use super::job::{Job, JobError, JobId, JobKind, JobState};
 use super::state::{Assignment, Claim, Orphan, Owner, State};
 use super::task::Task;
 use crate::clock;
+use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -4,7 +4,7 @@
 //! not there, rather than 0: `absent()` sees it.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text;
@@ -20,6 +20,7 @@ use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
 use super::retry::NotTaken;
 use super::status::{BackupEntry, BackupState};
+use crate::context::lock;
 
 /// The media type of what [`MongoBackupService::metrics`](super::MongoBackupService::metrics) gives.
 pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -295,10 +296,6 @@ fn unix(time: DateTime<Utc>) -> f64 {
 
 fn truth(value: bool) -> f64 {
     f64::from(u8::from(value))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Asks both deployments every now and then how they stand, so that whoever watches the service is answered at once, however long a dead server takes to be silent.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::connections::{self, ConnectionState, DualState, connect_dual_db};
 use crate::config::Config;
+use crate::context::lock;
 use crate::format::manifest::Source;
 
 /// How long it waits between two times.
@@ -226,10 +227,6 @@ fn tell(name: &str, before: Option<&ConnectionState>, now: &ConnectionState) {
 fn has_changed(before: Option<&ConnectionState>, now: &ConnectionState) -> bool {
     let shown = |state: &ConnectionState| (state.connected, kind_of(state).map(str::to_owned));
     now.configured && before.map(shown) != Some(shown(now))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

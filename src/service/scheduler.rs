@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +18,7 @@ use super::retry::{Ended, Meaning, NotTaken, Retry};
 use super::state::State;
 use super::status::{LastRun, RunOutcome};
 use crate::clock;
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schedule::Cadence;
 
@@ -291,12 +292,12 @@ impl Scheduler {
 
     /// Takes note of a job that ended: one that failed is tried again. Jobs may be told again.
     pub(super) fn hear(&self, job: &Job) {
-        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).extend(Ended::of(job));
+        lock(&self.0.heard).extend(Ended::of(job));
     }
 
     /// Keeps what it has heard; others keep what is kept already.
     pub(super) async fn keep_what_was_heard(&self, now: DateTime<Utc>) {
-        let heard = std::mem::take(&mut *self.0.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let heard = std::mem::take(&mut *lock(&self.0.heard));
         let before = self.kept().clone();
         let mut kept = before.clone();
         heard.iter().for_each(|ended| kept.hear(ended, now));
@@ -360,7 +361,7 @@ impl Scheduler {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.kept)
     }
 }
 

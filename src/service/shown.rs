@@ -1,9 +1,10 @@
 //! What backups hold, as the service tells it: however many ask at a time, and however slowly they take the answer, all answers together keep
 //! within a part of the memory.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use crate::context::lock;
 use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
@@ -68,20 +69,16 @@ impl Shown {
         // Clients take it as slowly as they like: no job waits for them.
         share.set_aside();
         let answered = Answered(Arc::new((bytes, share)));
-        *self.last() = Some((made, Arc::downgrade(&answered.0)));
+        *lock(&self.last) = Some((made, Arc::downgrade(&answered.0)));
         Ok(answered)
     }
 
     /// The same answer, where it is being sent to others.
     fn again(&self, made: &Made) -> Option<Answered> {
-        self.last()
+        lock(&self.last)
             .as_ref()
             .filter(|(last, _)| last == made && last.2.is_some())
             .and_then(|(_, last)| last.upgrade())
             .map(Answered)
-    }
-
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Last>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

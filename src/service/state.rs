@@ -10,7 +10,7 @@ mod tests;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ pub(super) use self::memory::Memory;
 pub(super) use self::store::{Assignment, Claim, Conflict, JobStore, Lease, Orphan, Owner};
 use super::job::{Job, JobId};
 use crate::clock;
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is kept, without blocking whoever asks. Cloning shares it.
@@ -79,14 +80,14 @@ impl State {
         let found = Arc::new(Mutex::new(Vec::new()));
         let into = found.clone();
         self.visit(move |job| {
-            let mut found = into.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut found = lock(&into);
             if found.len() < limit {
                 found.extend(wanted(job));
             }
             if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .await?;
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = lock(&found);
         Ok(std::mem::take(&mut *found))
     }
 

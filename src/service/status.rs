@@ -1,7 +1,7 @@
 //! Which backups there are, as the service shows them: looked at often, and read only where something changed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::job::{Job, JobId, JobKind, JobState, Trigger};
 use super::schedule::Schedule;
 use crate::clock;
+use crate::context::lock;
 use crate::error::Result;
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
@@ -264,18 +265,18 @@ impl Listing {
 
     /// The backups as somebody saw them last, without a look.
     pub(super) fn known(&self) -> Arc<Vec<BackupEntry>> {
-        self.seen().entries.clone()
+        lock(&self.seen).entries.clone()
     }
 
     /// The next who asks looks anew.
     pub(super) fn forget(&self) {
-        let mut seen = self.seen();
+        let mut seen = lock(&self.seen);
         seen.at = None;
         seen.forgotten += 1;
     }
 
     async fn look(&self) -> Result<Arc<Vec<BackupEntry>>> {
-        let (began, now, forgotten) = (Instant::now(), clock::now(), self.seen().forgotten);
+        let (began, now, forgotten) = (Instant::now(), clock::now(), lock(&self.seen).forgotten);
         let names = self.catalog.names().await?;
         let looks = futures::stream::iter(names.into_iter().map(|name| self.look_at(name, now))).buffer_unordered(LOOKERS);
         let found: Vec<_> = looks.filter_map(std::future::ready).collect().await;
@@ -283,7 +284,7 @@ impl Listing {
         entries.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
         let groups = group::number(entries.iter().map(|entry| entry.origin.as_ref()));
         entries.iter_mut().zip(groups).for_each(|(entry, group)| entry.of.group = group);
-        let mut seen = self.seen();
+        let mut seen = lock(&self.seen);
         seen.at = (seen.forgotten == forgotten).then_some(began);
         seen.known = found.into_iter().filter_map(|(name, stamp, entry)| Some((name, (stamp?, entry)))).collect();
         seen.entries = Arc::new(entries);
@@ -294,7 +295,7 @@ impl Listing {
     async fn look_at(&self, name: BackupName, now: DateTime<Utc>) -> Option<(BackupName, Option<Stamp>, BackupEntry)> {
         let stamp = self.catalog.stamp(&name).await;
         if let Some(stamp) = stamp {
-            let known = self.seen().known.get(&name).filter(|(then, _)| *then == stamp).map(|(_, entry)| entry.clone());
+            let known = lock(&self.seen).known.get(&name).filter(|(then, _)| *then == stamp).map(|(_, entry)| entry.clone());
             if let Some(entry) = known {
                 return Some((name, Some(stamp), entry));
             }
@@ -306,12 +307,8 @@ impl Listing {
     }
 
     fn fresh(&self) -> Option<Arc<Vec<BackupEntry>>> {
-        let seen = self.seen();
+        let seen = lock(&self.seen);
         seen.at.filter(|at| at.elapsed() < FRESH).map(|_| seen.entries.clone())
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

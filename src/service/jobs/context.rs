@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::live::{JobView, Live, LiveJobs, lock};
+use super::live::{JobView, Live, LiveJobs};
 use crate::clock;
+use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::job::{Job, JobId, JobKind};

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::job::{Job, JobId};
 use crate::service::state::{Assignment, Claim, Conflict};
@@ -128,8 +129,4 @@ pub(super) fn busy(conflict: &Conflict) -> Error {
         Claim::Database(database) => format!("an import into the database {database:?} is running already: job {holder}"),
     };
     Error::new(ErrorKind::Busy, message).hint("wait until it ends, or cancel it").job(holder.to_string())
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

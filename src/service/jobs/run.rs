@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::context::{Failure, JobContext, Worker};
-use super::live::{JobView, lock};
+use super::live::JobView;
 use crate::clock;
+use crate::context::lock;
 use crate::context::progress::Rates;
 use crate::error::{Error, ErrorKind};
 use crate::service::job::{JobError, JobState};

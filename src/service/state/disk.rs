@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::opening::{self, ASSIGNMENTS, JOBS, LEASES, SETTINGS, Trouble, parsed};
 use super::store::{Assignment, Conflict, JobStore, KEPT, Lease, Orphan, Owner, conflict};
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::job::{Job, JobId};
 
@@ -81,7 +82,7 @@ impl Disk {
             let (opened, replaced) = opening::open_or_begin(&self.path)?;
             *database = Some(opened);
             if replaced.is_some() {
-                *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = replaced;
+                *lock(&self.replaced) = replaced;
             }
             self.is_broken.store(false, Ordering::SeqCst);
             tracing::info!("the state file was opened again after an error");
@@ -189,7 +190,7 @@ impl JobStore for Disk {
     }
 
     fn replaced(&self) -> Option<PathBuf> {
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.replaced).clone()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 
 use super::store::{Assignment, Conflict, JobStore, KEPT, Lease, Orphan, Owner, conflict};
+use crate::context::lock;
 use crate::error::Result;
 use crate::service::job::{Job, JobId};
 
@@ -24,7 +25,7 @@ struct Kept {
 
 impl Memory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -247,7 +247,6 @@ impl<'a> Undo<'a> {
     }
 
     /// What was kept, where it is a collection, looked at whether it is as it was kept; none where nothing is to be put back.
-    #[expect(clippy::option_option, reason = "what is no collection is put back without one")]
     async fn source(&mut self, kept: &Kept, standing: &Standing) -> Result<Option<Option<Uuid>>> {
         if !kept.holds_documents() {
             return Ok(Some(None));

@@ -132,7 +132,7 @@ pub(super) async fn make<'a>(
         ImportMode::Merge | ImportMode::Add => refuse_conflicts(&plan).await?,
     }
     if options.drop_extra {
-        plan.prunes = prunes(&plan, &naming, &manifest)?;
+        plan.prunes = prunes(&plan, &naming, manifest)?;
     }
     if options.keep_replaced {
         let standing = plan.specs.iter().filter(|b| plan.stands(b).is_some()).map(|b| &b.namespace);

@@ -6,8 +6,6 @@ mod origin;
 mod places;
 mod service;
 mod settings;
-#[cfg(test)]
-mod tests;
 mod unknown;
 mod values;
 

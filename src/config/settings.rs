@@ -165,3 +165,42 @@ impl Flags {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, DEFAULT_PATH};
+
+    #[test]
+    fn every_setting_is_known_by_its_variable() {
+        for setting in SETTINGS {
+            let environment = [(setting.variable.into(), "".into())];
+            let config = Config::load(tempfile::tempdir().unwrap().path(), environment, &Flags::default()).unwrap();
+            assert_eq!(config.unknown, [], "{}", setting.variable);
+        }
+    }
+
+    #[test]
+    fn the_files_that_are_shipped_are_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let toml: String = std::fs::read_to_string(root.join("rocket.toml")).unwrap();
+        let uncommented: String = toml.lines().map(|l| format!("{}\n", l.strip_prefix("#: ").unwrap_or(l))).collect();
+        let example = std::fs::read_to_string(root.join(".env.example")).unwrap();
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        for setting in SETTINGS {
+            assert!(uncommented.contains(&format!("\n{} = ", setting.key)), "rocket.toml lacks {}", setting.key);
+            assert!(example.contains(&format!("{}=", setting.variable)), ".env.example lacks {}", setting.variable);
+            let row = format!("| `{}` | `{}` | ", setting.variable, setting.key);
+            assert!(readme.contains(&row), "README.md lacks {row}");
+        }
+        for toml in [toml, uncommented] {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join(ROCKET_TOML), toml).unwrap();
+            std::fs::write(directory.path().join(DOTENV), &example).unwrap();
+            let config = Config::load(directory.path(), [], &Flags::default()).unwrap();
+            assert_eq!(config.path, DEFAULT_PATH);
+        }
+    }
+}

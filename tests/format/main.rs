@@ -6,14 +6,17 @@
 mod arrows;
 mod backends;
 mod catalog;
+mod config;
 mod damage;
 mod documents;
+mod extended_json;
 mod fixtures;
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is the library of another crate")]
 mod fuzz;
 mod fuzzed;
 mod hostile;
+mod keys;
 mod metadata;
 mod mongodump;
 mod mongodump_damage;

@@ -185,14 +185,16 @@ async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Resul
     let command = command.raw()?;
     let mut attempts = Attempts::new(target, &what);
     loop {
-        let tried = target.try_run(home, command.clone(), Some(command::COMMAND_LIMIT)).await?;
-        if let Ok(reply) = &tried
-            && write_concern_error(reply).is_none()
-            && write_errors(reply).iter().all(|problem| problem.code == code::DUPLICATE_KEY)
-        {
-            return Ok(());
+        match target.try_run(home, command.clone(), Some(command::COMMAND_LIMIT)).await? {
+            Ok(reply) => {
+                let refused = write_errors(&reply).into_iter().find(|problem| problem.code != code::DUPLICATE_KEY);
+                match write_concern_error(&reply).or(refused) {
+                    None => return Ok(()),
+                    Some(problem) => attempts.again_after(problem).await?,
+                }
+            }
+            Err(e) => attempts.again(e).await?,
         }
-        attempts.judge(tried).await?;
     }
 }
 

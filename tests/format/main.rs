@@ -20,6 +20,7 @@ mod keys;
 mod metadata;
 mod mongodump;
 mod mongodump_damage;
+mod oplog_by_name;
 mod packaging;
 mod retention;
 mod schedule;

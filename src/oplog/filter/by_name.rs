@@ -351,6 +351,3 @@ fn refused(what: &str) -> Error {
     )
     .hint("import it into a server, back that up, and export that backup; or leave it out with [[exclude]]")
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,16 @@
 //! The filter on entries made by hand.
 
-use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use std::sync::Arc;
 
-use super::*;
-use crate::format::manifest::ClusterTime;
-use crate::oplog::Transactions;
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
+use bsonvault::error::{ErrorKind, Result};
+use bsonvault::format::digest::{ContentDigest, Sha256Hex};
+use bsonvault::format::document::Documents;
+use bsonvault::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
+use bsonvault::names::Namespace;
+use bsonvault::oplog::filter::by_name::{Filter, Known, Rules};
+use bsonvault::oplog::{Committed, Entry, Transactions};
+use uuid::Uuid;
 
 const LISTED: u32 = 100;
 
@@ -43,10 +49,21 @@ fn part(number: i64, after: u32, o: Document) -> Document {
     }
 }
 
-fn known(name: &str, is_capped: bool, after: Option<i32>) -> Known {
-    let name = Namespace::new("d", name);
-    let after = after.map(|id| (0x10, id.to_le_bytes().to_vec()));
-    Known { place: name.clone(), name, is_series: false, is_read_capped: is_capped, is_capped, after }
+fn known(name: &str, kind: CollectionKind, options: Document, after: Option<i32>) -> Known {
+    let collection = Collection {
+        database: "d".to_owned(),
+        name: name.to_owned(),
+        kind,
+        uuid: None,
+        options: RawValue { bson: RawDocumentBuf::try_from(&options).unwrap() },
+        indexes: Vec::new(),
+        metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
+        documents: 0,
+        bytes: 0,
+        digest: ContentDigest::default(),
+        segments: Vec::new(),
+    };
+    Known::listed(&collection, after.map(|id| (0x10, id.to_le_bytes().to_vec())))
 }
 
 /// What is left of these entries of a backup of `d.a` (1), `d.capped` (2, read up to 5), the time series `d.s` (3) and the view `d.v`; `d.out*` was not
@@ -58,8 +75,11 @@ fn kept(entries: &[Document]) -> Result<Vec<Document>> {
     for entry in Documents::of(&frame) {
         committed.add(transactions.take(&Entry::parse(entry?)?, Vec::new())?.parts);
     }
-    let series = Known { is_series: true, place: Namespace::new("d", "system.buckets.s"), ..known("s", false, None) };
-    let collections = [(uuid(1), known("a", false, None)), (uuid(2), known("capped", true, Some(5))), (uuid(3), series)];
+    let collections = [
+        (uuid(1), known("a", CollectionKind::Collection, doc! {}, None)),
+        (uuid(2), known("capped", CollectionKind::Collection, doc! { "capped": true }, Some(5))),
+        (uuid(3), known("s", CollectionKind::TimeSeries, doc! {}, None)),
+    ];
     let rules = Rules {
         committed,
         wanted: Box::new(|name| !name.collection.starts_with("out") && !name.collection.starts_with("system.")),

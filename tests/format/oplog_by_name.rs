@@ -49,21 +49,25 @@ fn part(number: i64, after: u32, o: Document) -> Document {
     }
 }
 
-fn known(name: &str, kind: CollectionKind, options: Document, after: Option<i32>) -> Known {
-    let collection = Collection {
+/// A collection of the database `d` that a backup lists, and no documents of it.
+pub(crate) fn listed(name: &str, kind: CollectionKind, options: Document) -> Collection {
+    Collection {
         database: "d".to_owned(),
         name: name.to_owned(),
         kind,
         uuid: None,
         options: RawValue { bson: RawDocumentBuf::try_from(&options).unwrap() },
         indexes: Vec::new(),
-        metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::of(b"") },
+        metadata: StoredObject { key: String::new(), bytes: 0, sha256: Sha256Hex::zero() },
         documents: 0,
         bytes: 0,
         digest: ContentDigest::default(),
         segments: Vec::new(),
-    };
-    Known::listed(&collection, after.map(|id| (0x10, id.to_le_bytes().to_vec())))
+    }
+}
+
+fn known(name: &str, kind: CollectionKind, options: Document, after: Option<i32>) -> Known {
+    Known::listed(&listed(name, kind, options), after.map(|id| (0x10, id.to_le_bytes().to_vec())))
 }
 
 /// What is left of these entries of a backup of `d.a` (1), `d.capped` (2, read up to 5), the time series `d.s` (3) and the view `d.v`; `d.out*` was not

@@ -31,12 +31,12 @@ impl Scratch {
             if let Ok(Some(lock)) = left.lock().await
                 && lock.holds()
             {
-                left.backend().delete_all().await?;
+                (*left).delete_all().await?;
             }
         }
         let name = format!("{SCRATCH}{}", uuid::Uuid::new_v4().simple());
         let objects = repository.objects().below(&name);
-        let guard = objects.backend().until_dropped();
+        let guard = objects.until_dropped();
         let mut scratch = Self { of: repository.clone(), name, objects, _guard: guard, lock: None };
         scratch.objects.claim().await?;
         scratch.lock = scratch.objects.lock().await?;
@@ -63,7 +63,7 @@ impl Scratch {
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where something stays.
     pub async fn remove(mut self) -> Result<()> {
         self.lock = None;
-        self.objects.backend().delete_all().await
+        (*self.objects).delete_all().await
     }
 }
 

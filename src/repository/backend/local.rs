@@ -22,7 +22,7 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 
 use self::file::Root;
-use super::{Backend, Created, Entry, Found, Lock, Opened, Sharing, There, Top};
+use super::{Backend, Created, Entry, Found, Lock, Opened, Sharing, There, Top, inside};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a lock is waited for: longer than one that only looks whether there is one keeps it.
@@ -66,8 +66,12 @@ impl Local {
         Self { inner: self.inner.clone(), root, links: Root::Followed }
     }
 
+    fn path(&self, key: &str) -> Result<PathBuf> {
+        Ok(self.root.join(inside(key)?))
+    }
+
     fn place(&self, key: &str) -> Result<(PathBuf, Key)> {
-        let path = self.root.join(key);
+        let path = self.path(key)?;
         let key = disk::key(&path)?;
         Ok((path, key))
     }
@@ -112,15 +116,15 @@ impl Backend for Local {
     }
 
     fn create(&self, key: &str) -> Result<Box<dyn Created>> {
-        disk::create(self.root.join(key))
+        disk::create(self.path(key)?)
     }
 
     fn open<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Box<dyn Opened>>> {
-        async move { Ok(Box::new(file::open(self.root.clone(), key, self.links).await?) as Box<dyn Opened>) }.boxed()
+        async move { Ok(Box::new(file::open(self.root.clone(), inside(key)?, self.links).await?) as Box<dyn Opened>) }.boxed()
     }
 
     fn look<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Found>> {
-        file::look(self.root.clone(), key, self.links).boxed()
+        async move { file::look(self.root.clone(), inside(key)?, self.links).await }.boxed()
     }
 
     fn list(&self) -> BoxStream<'_, Result<Entry>> {
@@ -132,7 +136,7 @@ impl Backend for Local {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        async move { disk::remove(&self.root.join(key)).await }.boxed()
+        async move { disk::remove(&self.path(key)?).await }.boxed()
     }
 
     fn claim(&self) -> BoxFuture<'_, Result<()>> {
@@ -140,19 +144,19 @@ impl Backend for Local {
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>> {
-        disk::rename(self.root.join(from), self.root.join(to)).boxed()
+        async move { disk::rename(self.path(from)?, self.path(to)?).await }.boxed()
     }
 
     fn leave_note(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        disk::leave_note(&self.root, key, bytes)
+        disk::leave_note(&self.root, inside(key)?, bytes)
     }
 
     fn take_note_away(&self, key: &str) -> Result<()> {
-        disk::take_note_away(&self.root, key)
+        disk::take_note_away(&self.root, inside(key)?)
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Bytes>> {
-        file::read(self.root.clone(), key, self.links).boxed()
+        async move { file::read(self.root.clone(), inside(key)?, self.links).await }.boxed()
     }
 
     fn resolved(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Backend>>>> {

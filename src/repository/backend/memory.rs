@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 
-use super::{Backend, Created, Entry, Found, Opened, Top};
+use super::{Backend, Created, Entry, Found, Opened, Top, inside};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,16 +35,17 @@ impl Memory {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    fn key(&self, key: &str) -> Result<String> {
+        Ok(format!("{}{}", self.prefix, inside(key)?))
     }
 
-    fn write(&self, key: &str, bytes: Bytes) {
-        self.objects().insert(self.key(key), Object { bytes, modified: clock::now().into() });
+    fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.objects().insert(self.key(key)?, Object { bytes, modified: clock::now().into() });
+        Ok(())
     }
 
     fn find(&self, key: &str) -> Result<Object> {
-        self.objects().get(&self.key(key)).cloned().ok_or_else(|| {
+        self.objects().get(&self.key(key)?).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("{} does not exist", self.below(key).location().trim_end_matches('/')))
         })
     }
@@ -83,17 +84,13 @@ impl Backend for Memory {
     }
 
     fn put<'a>(&'a self, key: &'a str, chunks: Vec<Bytes>) -> BoxFuture<'a, Result<()>> {
-        async move {
-            self.write(key, chunks.concat().into());
-            Ok(())
-        }
-        .boxed()
+        ready(self.write(key, chunks.concat().into()))
     }
 
     fn put_if_absent<'a>(&'a self, key: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<bool>> {
         async move {
             let object = Object { bytes, modified: clock::now().into() };
-            let (mut objects, key) = (self.objects(), self.key(key));
+            let (mut objects, key) = (self.objects(), self.key(key)?);
             let is_absent = !objects.contains_key(&key);
             objects.entry(key).or_insert(object);
             Ok(is_absent)
@@ -102,9 +99,9 @@ impl Backend for Memory {
     }
 
     fn create(&self, key: &str) -> Result<Box<dyn Created>> {
-        match self.find(key) {
-            Ok(_) => Err(Error::new(ErrorKind::Refused, format!("{key} exists already"))),
-            Err(_) => Ok(Box::new(Growing { of: self.clone(), key: key.to_owned(), bytes: Vec::new() })),
+        match self.objects().contains_key(&self.key(key)?) {
+            true => Err(Error::new(ErrorKind::Refused, format!("{key} exists already"))),
+            false => Ok(Box::new(Growing { of: self.clone(), key: key.to_owned(), bytes: Vec::new() })),
         }
     }
 
@@ -134,11 +131,7 @@ impl Backend for Memory {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        async move {
-            self.objects().remove(&self.key(key));
-            Ok(())
-        }
-        .boxed()
+        ready(self.key(key).map(|key| drop(self.objects().remove(&key))))
     }
 
     fn claim(&self) -> BoxFuture<'_, Result<()>> {
@@ -156,7 +149,7 @@ impl Backend for Memory {
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>> {
         async move {
-            let (from, to) = (self.key(&format!("{from}/")), self.key(&format!("{to}/")));
+            let (from, to) = (self.key(from)? + "/", self.key(to)? + "/");
             let mut objects = self.objects();
             if objects.keys().any(|key| key.starts_with(&to)) {
                 return Err(Error::new(ErrorKind::Refused, format!("memory:/{to} is there already")));
@@ -173,13 +166,11 @@ impl Backend for Memory {
     }
 
     fn leave_note(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        self.write(key, Bytes::copy_from_slice(bytes));
-        Ok(())
+        self.write(key, Bytes::copy_from_slice(bytes))
     }
 
     fn take_note_away(&self, key: &str) -> Result<()> {
-        self.objects().remove(&self.key(key));
-        Ok(())
+        self.key(key).map(|key| drop(self.objects().remove(&key)))
     }
 
     fn exists(&self) -> BoxFuture<'_, Result<bool>> {
@@ -238,7 +229,6 @@ impl Write for Growing {
 
 impl Created for Growing {
     fn finish(self: Box<Self>) -> Result<()> {
-        self.of.write(&self.key, self.bytes.into());
-        Ok(())
+        self.of.write(&self.key, self.bytes.into())
     }
 }

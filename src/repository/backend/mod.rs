@@ -26,11 +26,17 @@ use uuid::Uuid;
 pub(crate) use self::local::hang;
 pub use self::memory::Memory;
 pub use self::objects::{ObjectReader, Objects, Reading};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A place that keeps objects: all keys are below it.
 ///
 /// What a store need not be able to do has a default, which is right for one that keeps whole objects and nothing else.
+///
+/// # Errors
+/// Whatever can fail: [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do where the disk is full or the place
+/// cannot be written. Whatever takes a key: [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it leads out of the place.
+/// Whatever reads: [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where the key holds nothing, and `Damaged` where what
+/// it holds is no plain object.
 pub trait Backend: Debug + Send + Sync {
     /// Where it is, as a person would name it. Two of one location are one place.
     fn location(&self) -> String;
@@ -66,10 +72,11 @@ pub trait Backend: Debug + Send + Sync {
     /// Deletes an object; one that is not there is no error. When it returns, it does not come back.
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>>;
 
-    /// Takes the place for one writer: of several that try, one succeeds, and nobody where something is there.
+    /// Takes the place for one writer: of several that try, one succeeds, and the others, or all where something is there already,
+    /// are [`Refused`](crate::error::ErrorKind::Refused).
     fn claim(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// Moves all that is below one prefix to another one, where nothing is.
+    /// Moves all that is below one prefix to another one; [`Refused`](crate::error::ErrorKind::Refused) where something is there.
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, Result<()>>;
 
     /// Puts a small object that says a process lives, whole or not at all, and need not outlive a power cut. Makes no way to
@@ -176,6 +183,14 @@ pub trait Backend: Debug + Send + Sync {
     fn covers(&self, path: &Path) -> bool {
         let _of_this_machine = path;
         false
+    }
+}
+
+/// The key, where it stays below its place.
+fn inside(key: &str) -> Result<&str> {
+    match !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        true => Ok(key),
+        false => Err(Error::damaged(format!("the key {key:?} leads outside of its backup"))),
     }
 }
 

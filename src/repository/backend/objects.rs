@@ -1,11 +1,9 @@
 //! The objects of a place, whatever keeps them.
 
-use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -14,13 +12,13 @@ use tokio::runtime::Handle;
 
 use super::local::Local;
 use super::memory::Memory;
-use super::{Backend, Created, Entry, Lock, Opened, Sharing, There};
+use super::{Backend, Entry, Lock, Opened, Sharing, There};
 use crate::error::{Error, Result};
 
 /// How much of an object a thread reads at a time.
 const PIECE: u64 = 1024 * 1024;
 
-/// The objects below a place. Cloning shares it.
+/// The objects below a place, and what a [`Backend`] can do with them. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Objects(Arc<dyn Backend>);
 
@@ -90,12 +88,6 @@ impl Objects {
         Self(self.0.below(prefix))
     }
 
-    /// Where they are, as a person would name it.
-    #[must_use]
-    pub fn location(&self) -> String {
-        self.0.location()
-    }
-
     /// The last part of their place: of a backup, its name.
     #[must_use]
     pub fn name(&self) -> Option<String> {
@@ -109,55 +101,12 @@ impl Objects {
         self.location() == other.location()
     }
 
-    /// Whether a path of this machine leads into their place.
-    #[must_use]
-    pub fn covers(&self, path: &Path) -> bool {
-        self.0.covers(path)
-    }
-
-    /// Stores an object, whole or not at all, replacing what the key held. When it returns, the object and the way to it are
-    /// durable.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do where the disk is full or the path cannot be
-    /// written.
-    pub async fn put(&self, key: &str, chunks: Vec<Bytes>) -> Result<()> {
-        self.0.put(inside(key)?, chunks).await
-    }
-
-    /// The same only where the key holds nothing, and whether it did.
-    ///
-    /// # Errors
-    /// As for [`put`](Self::put).
-    pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.0.put_if_absent(inside(key)?, bytes).await
-    }
-
-    /// Begins an object, on a thread that may wait: see [`Backend::create`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where the key holds something;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub fn create(&self, key: &str) -> Result<Box<dyn Created>> {
-        self.0.create(inside(key)?)
-    }
-
-    /// An object's bytes. No link below the place is followed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where the key holds nothing;
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is anything but a plain object;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn get(&self, key: &str) -> Result<Bytes> {
-        self.0.get(inside(key)?).await
-    }
-
     /// An object's size in bytes.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn size(&self, key: &str) -> Result<u64> {
-        Ok(self.0.look(inside(key)?).await?.size)
+        Ok(self.0.look(key).await?.size)
     }
 
     /// Opens an object to read it piece by piece.
@@ -165,7 +114,7 @@ impl Objects {
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn open_object(&self, key: &str) -> Result<ObjectReader> {
-        Ok(ObjectReader { opened: self.0.open(inside(key)?).await?, at: 0 })
+        Ok(ObjectReader { opened: self.0.open(key).await?, at: 0 })
     }
 
     /// The same for a thread that may wait, and is none of the runtime's workers.
@@ -173,13 +122,13 @@ impl Objects {
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn open_to_read(&self, key: &str) -> Result<Reading> {
-        let opened = self.0.open(inside(key)?).await?;
+        let opened = self.0.open(key).await?;
         Ok(Reading { opened, runtime: Handle::current(), at: 0, piece: Bytes::new() })
     }
 
     /// An object's size in bytes and when it was last written, where it is there and can be looked at.
     pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
-        let found = self.0.look(inside(key).ok()?).await.ok()?;
+        let found = self.0.look(key).await.ok()?;
         Some((found.size, found.modified?.into()))
     }
 
@@ -228,24 +177,6 @@ impl Objects {
         self.0.exists().await.unwrap_or(false)
     }
 
-    /// Takes the place for one writer, and fails where something is there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it exists;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn claim(&self) -> Result<()> {
-        self.0.claim().await
-    }
-
-    /// Moves all that is below one prefix to another one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where something is there;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.0.rename(inside(from)?, inside(to)?).await
-    }
-
     /// Keeps other processes of this machine from working on what is there, and from reading it, until what it gives is
     /// dropped. Nothing where another one does. Where there are no such locks, nothing is kept from anyone.
     ///
@@ -264,52 +195,6 @@ impl Objects {
         self.0.lock(Sharing::Shared).await
     }
 
-    /// Whether a process of this machine has the [`lock`](Self::lock); nothing where that cannot be told.
-    pub async fn is_locked(&self) -> Option<bool> {
-        self.0.is_locked().await
-    }
-
-    /// Puts a small object right at the top that says that a process lives: see [`Backend::leave_note`]. Waits.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub fn leave_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.0.leave_note(inside(name)?, bytes)
-    }
-
-    /// Removes what [`leave_note`](Self::leave_note) put; one that is not there is no error. Waits.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub fn take_note_away(&self, name: &str) -> Result<()> {
-        self.0.take_note_away(inside(name)?)
-    }
-
-    /// The bytes of everything, what is half written included, and when the newest of it was written.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn measure(&self) -> Result<(u64, Option<SystemTime>)> {
-        self.0.measure().await
-    }
-
-    /// Deletes everything but these keys, what was half written included, and gives how many they were.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn sweep(&self, keep: HashSet<String>) -> Result<usize> {
-        self.0.sweep(keep).await
-    }
-
-    /// Deletes one object, or whatever is in its place; one that is not there is no error. When it returns, it will not come
-    /// back.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(inside(key)?).await
-    }
-
     /// Deletes everything, and the place. `first` goes before all else, so that what it commits is never seen half deleted.
     ///
     /// # Errors
@@ -321,31 +206,13 @@ impl Objects {
         self.delete(first).await?;
         self.0.delete_all().await
     }
-
-    /// Proves that something can be written, and leaves nothing behind.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do about it.
-    pub async fn try_write(&self) -> Result<()> {
-        self.0.try_write().await
-    }
-
-    /// Bytes that can still be written, where that is known.
-    #[must_use]
-    pub fn free_space(&self) -> Option<u64> {
-        self.0.free_space()
-    }
-
-    pub(in crate::repository) fn backend(&self) -> &dyn Backend {
-        &*self.0
-    }
 }
 
-/// The key, where it stays below its place.
-fn inside(key: &str) -> Result<&str> {
-    match !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | "..")) {
-        true => Ok(key),
-        false => Err(Error::damaged(format!("the key {key:?} leads outside of its backup"))),
+impl Deref for Objects {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
     }
 }
 

@@ -1,10 +1,12 @@
 //! mongodump's metadata files, value by value: what each version of Extended JSON means, what is wrong and where.
 
-use bson::{Bson, RawDocumentBuf, Timestamp, doc, rawdoc};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, RawDocumentBuf, Regex, Timestamp, doc, rawdoc};
 use bsonvault::format::document::Writer;
 use bsonvault::format::manifest::CollectionKind;
 use bsonvault::format::metadata;
 use bsonvault::format::metadata::read::{Metadata, Versions};
+use bsonvault::format::metadata::text::{canonical, is_faithful};
 use uuid::Uuid;
 
 /// The options of a file of this era, which something beside them decides.
@@ -258,4 +260,46 @@ fn the_versions_of_a_dump_are_read() {
     for wrong in ["[]", r#"{"ServerVersion":7}"#, r#"{"ServerVersion":"#] {
         Versions::parse(wrong.as_bytes()).unwrap_err();
     }
+}
+
+#[test]
+fn fields_keep_their_order_and_values_their_types() {
+    let document = doc! {
+        "z": { "b": 1, "a": -1i64 }, "é\"": [1.5, "x\n", true, Bson::Null], "t": Timestamp { time: 5, increment: 6 },
+        "r": Regex { pattern: "^a".try_into().unwrap(), options: "i".try_into().unwrap() },
+        "u": Binary { subtype: BinarySubtype::Generic, bytes: vec![1] },
+        "c": Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code: "f".into(), scope: doc! { "y": 1, "x": 2 } }),
+    };
+    let text = canonical(&RawDocumentBuf::try_from(&document).unwrap()).unwrap();
+    assert_eq!(
+        text,
+        concat!(
+            r#"{"z":{"b":{"$numberInt":"1"},"a":{"$numberLong":"-1"}},"é\"":[{"$numberDouble":"1.5"},"x\n",true,null],"#,
+            r#""t":{"$timestamp":{"i":6,"t":5}},"r":{"$regularExpression":{"options":"i","pattern":"^a"}},"#,
+            r#""u":{"$binary":{"base64":"AQ==","subType":"00"}},"c":{"$code":"f","$scope":{"y":{"$numberInt":"1"},"x":{"$numberInt":"2"}}}}"#
+        )
+    );
+}
+
+#[test]
+fn only_what_json_keeps_is_faithful() {
+    for kept in [
+        rawdoc! {},
+        rawdoc! { "capped": true, "size": 4096, "max": 5i64, "x": 1.5, "nan": f64::NAN },
+        rawdoc! { "pipeline": [{ "$match": { "n": { "$gt": 1 }, "name": { "$regex": "^a", "$options": "i" } } }] },
+        rawdoc! { "validator": { "$jsonSchema": { "required": ["a"] } } },
+    ] {
+        assert!(is_faithful(&kept), "{kept:?}");
+    }
+    assert!(!is_faithful(&rawdoc! { "validator": { "a": { "$numberInt": "1" } } }));
+    assert!(!is_faithful(&rawdoc! { "pipeline": [{ "$set": { "a": { "$date": "x" } } }] }));
+    let twice = Writer::default().with(0x10, "a", &[1, 0, 0, 0]).with(0x10, "a", &[2, 0, 0, 0]).raw().unwrap();
+    assert!(!is_faithful(&twice));
+    let latin = Writer::default().with(0x02, "a", &[2, 0, 0, 0, 0xE9, 0]).raw().unwrap();
+    assert!(!is_faithful(&latin) && canonical(&latin).is_none());
+    let mut deep = rawdoc! { "end": 1 };
+    for _ in 0..100 {
+        deep = rawdoc! { "d": deep };
+    }
+    assert!(canonical(&deep).is_none());
 }

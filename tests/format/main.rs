@@ -20,6 +20,8 @@ mod keys;
 mod metadata;
 mod mongodump;
 mod mongodump_damage;
+mod mongodump_write;
+mod nearest;
 mod oplog_by_name;
 mod oplog_resolver;
 mod packaging;

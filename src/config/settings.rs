@@ -172,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, DEFAULT_PATH};
+    use crate::error::Face;
 
     #[test]
     fn every_setting_is_known_by_its_variable() {
@@ -202,5 +203,24 @@ mod tests {
             let config = Config::load(directory.path(), [], &Flags::default()).unwrap();
             assert_eq!(config.path, DEFAULT_PATH);
         }
+    }
+
+    #[test]
+    fn an_option_of_the_command_line_is_to_the_service_the_variable_of_the_setting() {
+        for setting in SETTINGS {
+            let Some(option) = setting.option else { continue };
+            let token = format!("[[{option}]]");
+            assert_eq!(
+                (Face::Service.say(&token), Face::CommandLine.say(&token)),
+                (setting.variable.into(), format!("--{option}"))
+            );
+        }
+        let flags = Flags { target: Some("nonsense".into()), ..Flags::default() };
+        let config = Config::load(tempfile::tempdir().unwrap().path(), [], &flags).unwrap();
+        let error = config.target().unwrap_err();
+        let hint = |face| error.told(face).1.unwrap();
+        assert!(
+            hint(Face::CommandLine).starts_with("it is --target") && hint(Face::Service).starts_with("it is MONGO_URI_LOCAL")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bsonvault::config::{Config, DEFAULT_PATH, Flags, LogFormat};
+use bsonvault::config::{Config, DEFAULT_PATH, Flags, LogFormat, ServiceSettings};
 use bsonvault::engine::Tuning;
 use bsonvault::error::{ErrorKind, Face, Result};
 use bsonvault::format::frame::Codec;
@@ -36,19 +36,6 @@ impl Given {
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
         error.told(Face::CommandLine).0
     }
-}
-
-#[test]
-fn an_option_of_the_command_line_is_to_the_service_the_variable_of_the_setting() {
-    for setting in SETTINGS {
-        let Some(option) = setting.option else { continue };
-        let token = format!("[[{option}]]");
-        assert_eq!((Face::Service.say(&token), Face::CommandLine.say(&token)), (setting.variable.into(), format!("--{option}")));
-    }
-    let given = Given { flags: Flags { target: Some("nonsense".into()), ..Flags::default() }, ..Given::default() };
-    let error = given.load().unwrap().target().unwrap_err();
-    let hint = |face| error.told(face).1.unwrap();
-    assert!(hint(Face::CommandLine).starts_with("it is --target") && hint(Face::Service).starts_with("it is MONGO_URI_LOCAL"));
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn the_words_of_version_1_are_values_in_old_files_only() {
             assert_eq!(Bson::try_from(read.get("a").unwrap().unwrap()).unwrap(), value, "{text}");
         }
     }
-    let regex = Bson::RegularExpression(bson::Regex { pattern: "a".try_into().unwrap(), options: "i".try_into().unwrap() });
-    let binary = Bson::Binary(bson::Binary { subtype: 0.into(), bytes: vec![1, 2] });
+    let regex = Bson::RegularExpression(Regex { pattern: "a".try_into().unwrap(), options: "i".try_into().unwrap() });
+    let binary = Bson::Binary(Binary { subtype: 0.into(), bytes: vec![1, 2] });
     let only_old = [
         (r#"{"$regex":"a","$options":"i"}"#, regex, Bson::Document(doc! { "$regex": "a", "$options": "i" })),
         (r#"{"$binary":"AQI=","$type":"00"}"#, binary, Bson::Document(doc! { "$binary": "AQI=", "$type": "00" })),

@@ -1,6 +1,7 @@
 //! Which collection the entries of a dump's oplog are about, where its metadata does not tell.
 
 use bson::{Document, Timestamp, doc};
+use bsonvault::error::ErrorKind;
 use bsonvault::format::manifest::{Collection, CollectionKind};
 use bsonvault::oplog::catalog::resolver::UuidResolver;
 use uuid::Uuid;

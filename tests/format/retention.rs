@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use bsonvault::repository::retention::{Candidate, Condition, Policy, Rule, plan};
-use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use bsonvault::repository::retention::{Candidate, Condition, Plan, Policy, Removed, Rule, plan};
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 

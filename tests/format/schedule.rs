@@ -1,7 +1,5 @@
 //! Golden tables around every kind of change of a clock, and what must hold of every expression.
 
-use std::num::NonZeroU32;
-
 use bsonvault::schedule::{Cadence, Expression, zone};
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Timelike as _, Utc};
 use chrono_tz::Tz;

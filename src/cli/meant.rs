@@ -28,11 +28,6 @@ pub(super) fn unknown(error: &clap::Error, args: &[OsString], command: &Command)
     }
 }
 
-/// Whether this is one of these words.
-fn is_among(words: &str, word: &str) -> bool {
-    words.split(' ').any(|one| one == word)
-}
-
 fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),

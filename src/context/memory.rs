@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::lock;
+use super::mutex::lock;
 
 /// What a process may take where nothing is said: 256 MiB.
 pub const DEFAULT_BYTES: u64 = 256 * 1024 * 1024;

@@ -3,21 +3,16 @@
 
 pub mod cpu;
 pub mod memory;
+mod mutex;
 pub mod progress;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use self::cpu::CpuPool;
 use self::memory::MemoryBudget;
+pub(crate) use self::mutex::lock;
 use self::progress::Progress;
 use crate::error::{Error, Result};
-
-/// What a mutex holds, also where who held it last died: nothing is held over anything that may fail.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Made once in a process, by the command line or the service, and handed down to whatever works. Cloning shares all of it.
 #[derive(Debug, Clone, Default)]

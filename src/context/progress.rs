@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::lock;
+use super::mutex::lock;
 use crate::names::BackupName;
 
 /// The progress of one operation. Cloning shares it.

@@ -1,9 +1,44 @@
 //! How the last of each kind of work ended, told from the jobs that are kept.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::job::{Job, JobKind, JobState};
+use super::job::{Job, JobId, JobKind, JobState, Trigger};
 use super::requests::BackupRequest;
+
+/// What became of a time of the schedule, or of a backup that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRun {
+    /// The time that it was planned for; of one that was asked for, when that was.
+    pub planned: DateTime<Utc>,
+    /// When it was looked at.
+    pub at: DateTime<Utc>,
+    /// What was done.
+    pub outcome: RunOutcome,
+    /// The job that it began, or the failed one that tells why none began.
+    pub job_id: Option<JobId>,
+    /// Who asked for it; none of those that were kept before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub trigger: Option<Trigger>,
+    /// Why none began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What was done at a time of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunOutcome {
+    /// A job began.
+    Started,
+    /// Another backup was running still.
+    Skipped,
+    /// It could not begin.
+    Failed,
+}
 
 /// How the last work of a kind ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,7 +112,7 @@ mod tests {
     use crate::engine::import::ImportReport;
     use crate::error::{Error, ErrorKind};
     use crate::format::manifest::ConsistencyKind;
-    use crate::service::job::{JobError, Trigger};
+    use crate::service::job::JobError;
     use crate::service::results::BackupResult;
 
     fn at(second: i64) -> DateTime<Utc> {

@@ -5,9 +5,9 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::last::LastRun;
 use super::retry::NotTaken;
 use super::scheduler::{Plan, Shown};
-use super::status::LastRun;
 use crate::error::{Error, Result};
 use crate::schedule::{Cadence, no_interval};
 

@@ -14,9 +14,9 @@ use tokio_cron_scheduler::{Job as Wake, JobScheduler};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::job::{Job, JobId, Trigger};
+use super::last::{LastRun, RunOutcome};
 use super::retry::{Ended, Meaning, NotTaken, Retry};
 use super::state::State;
-use super::status::{LastRun, RunOutcome};
 use crate::clock;
 use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};

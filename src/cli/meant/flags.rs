@@ -1,6 +1,6 @@
 //! Flags of mongodump, mongorestore, pbm, mongosh and restic on verbs that do not have them, and what does the same here.
 
-use super::is_among;
+use super::verbs::is_among;
 
 /// The flags that are typed, the verbs it is about (all if empty), both as words, and what is meant. The first that fits counts.
 type Meant = (&'static str, &'static str, &'static str);

@@ -1,7 +1,5 @@
 //! Verbs of mongodump, pbm, restic, the shell and others, and what they are here.
 
-use super::is_among;
-
 /// The words that are typed, and what is meant.
 type Meant = (&'static str, &'static str);
 
@@ -71,6 +69,11 @@ const VERBS: &[Meant] = &[
 pub(super) fn meant(asked: &str) -> Option<&'static str> {
     let asked = asked.to_ascii_lowercase().replace('_', "-");
     VERBS.iter().find(|(typed, _)| is_among(typed, &asked)).map(|(_, meant)| *meant)
+}
+
+/// Whether this is one of these words.
+pub(super) fn is_among(words: &str, word: &str) -> bool {
+    words.split(' ').any(|one| one == word)
 }
 
 /// All that is said.

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use flate2::bufread::MultiGzDecoder;
 use tokio_util::sync::CancellationToken;
 
 use super::foreign::{self, LineEnds};
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much is read at a time.
@@ -111,7 +112,7 @@ impl Trouble {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Keeps the error, and gives one like it.

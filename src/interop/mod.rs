@@ -12,7 +12,7 @@ mod part;
 mod room;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 pub mod write;
 
 use chrono::{DateTime, Utc};
@@ -27,6 +27,7 @@ use self::input::{Input, STDIN};
 use self::old_indexes::{OldIndexes, SYSTEM_INDEXES};
 pub use self::packed::Packed;
 pub use self::part::{COPIES, Of, Part, READING_BYTES, Wanted};
+use crate::context::lock;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::ContentDigest;
@@ -244,7 +245,7 @@ impl Dump {
                 .await
             }
             Form::Stream { archive, contents } => {
-                let archive = archive.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let archive = lock(archive).take();
                 let Some(archive) = archive else {
                     return Err(Error::new(ErrorKind::Refused, format!("{} can be read once only", self.location))
                         .hint("put the archive into a file"));

@@ -5,12 +5,13 @@ mod options;
 mod wrong;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use mongodb::options::{ConnectionString, HostInfo, ServerAddress};
 
 use self::options::{Trouble, Understood, understand};
 use super::ReadPreference;
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Face, Result};
 
 /// Which of the two deployments is meant. The names in messages are those that users know.
@@ -179,7 +180,7 @@ impl MongoUri {
         let setting = Face::Service.say(self.role.setting());
         for note in &self.notes {
             let note = format!("{setting}: {note}");
-            if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(note.clone()) {
+            if lock(&TOLD).insert(note.clone()) {
                 tracing::warn!("{note}");
             }
         }

@@ -1,10 +1,12 @@
 //! How fast the source is read: a limit that is never passed for long, and pauses while the source has others to answer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::context::lock;
 
 /// The part of a second that one reply may take at the limit, so that what is read comes in small steps.
 const STEPS_A_SECOND: u64 = 4;
@@ -100,7 +102,7 @@ impl Shared {
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 }
 

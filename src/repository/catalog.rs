@@ -284,7 +284,7 @@ impl Catalog {
     async fn directories(&self) -> Result<Vec<String>> {
         let repository = self.repository.clone();
         let look = async move {
-            let names = repository.objects().prefixes().await?;
+            let names = repository.objects().top().await?.prefixes;
             // What a later layout keeps there is not to be taken for something else.
             repository.refuse_later().await?;
             Ok(names)
@@ -406,7 +406,7 @@ impl Catalog {
 async fn size_of_manifest(store: &Objects) -> Result<u64> {
     let size = match store.size(layout::MANIFEST).await {
         // That it is not what it should be does not mean that the backup was never completed.
-        Err(e) if e.kind() == ErrorKind::NotFound && store.prefixes().await?.iter().any(|name| name == layout::MANIFEST) => {
+        Err(e) if e.kind() == ErrorKind::NotFound && store.top().await?.prefixes.iter().any(|name| name == layout::MANIFEST) => {
             return Err(Error::damaged(e.to_string()));
         }
         size => size?,

@@ -25,7 +25,7 @@ impl Scratch {
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do where the path cannot be written.
     pub async fn make(repository: &Repository) -> Result<Self> {
-        for name in repository.objects().prefixes().await?.into_iter().filter(|name| name.starts_with(SCRATCH)) {
+        for name in repository.objects().top().await?.prefixes.into_iter().filter(|name| name.starts_with(SCRATCH)) {
             let left = repository.objects().below(&name);
             // One that is gone, or another's.
             if let Ok(Some(lock)) = left.lock().await

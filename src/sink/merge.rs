@@ -15,6 +15,7 @@ use super::ddl::{self, Standing};
 use super::insert::{Repeats, keeps_empty_timestamps};
 use super::step::{Staged, in_the_way};
 use super::{Attempts, CollectionSpec, Target, check, copy, write_concern_error, write_errors};
+use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents, Writer};
@@ -51,7 +52,7 @@ impl PassedOver {
     }
 
     fn count(&self, to: &Namespace, documents: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(to.clone()).or_default() += documents;
+        *lock(&self.0).entry(to.clone()).or_default() += documents;
     }
 }
 

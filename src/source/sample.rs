@@ -1,6 +1,6 @@
 //! A bounded part of a source, read to learn about it: what it is made of, and how fast it comes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::discover::{CollectionInfo, Size};
 use super::ranges::Range;
 use super::scan::{Batch, Event, Failure, Scan};
+use crate::context::lock;
 use crate::context::memory::MemoryBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Elements;
@@ -287,8 +288,4 @@ impl Reading {
         taken.time = self.begin.elapsed();
         Ok(bytes)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

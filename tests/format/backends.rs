@@ -117,8 +117,8 @@ async fn put_and_get(objects: Objects) {
 }
 
 async fn what_is_not_there(objects: Objects) {
-    assert!(!objects.exists().await && keys(&objects).await.is_empty() && objects.prefixes().await.unwrap().is_empty());
-    assert!(objects.files().await.unwrap().is_empty() && objects.measure().await.unwrap() == (0, None));
+    assert!(!objects.exists().await && keys(&objects).await.is_empty() && objects.top().await.unwrap().prefixes.is_empty());
+    assert!(objects.top().await.unwrap().objects.is_empty() && objects.measure().await.unwrap() == (0, None));
     for key in ["never", "never/there"] {
         let missing = [
             objects.get(key).await.err(),
@@ -183,11 +183,11 @@ async fn all_is_listed_and_no_more(objects: Objects) {
     let entry = |key: &str| Entry { key: key.to_owned(), size: key.len() as u64 };
     let all = ["top", "x.y/c", "x/a/1", "x/a/2", "x/b", "xy/d"].map(entry);
     assert_eq!(objects.list().await.unwrap(), all);
-    assert_eq!(objects.prefixes().await.unwrap(), ["x", "x.y", "xy"]);
-    assert_eq!(objects.files().await.unwrap(), ["top"]);
+    assert_eq!(objects.top().await.unwrap().prefixes, ["x", "x.y", "xy"]);
+    assert_eq!(objects.top().await.unwrap().objects, ["top"]);
     let below = objects.below("x");
     assert_eq!(keys(&below).await, ["a/1", "a/2", "b"]);
-    assert_eq!((below.prefixes().await.unwrap(), below.files().await.unwrap()), (vec!["a".into()], vec!["b".into()]));
+    assert_eq!((below.top().await.unwrap().prefixes, below.top().await.unwrap().objects), (vec!["a".into()], vec!["b".into()]));
     assert!(below.exists().await && !objects.below("y").exists().await);
     assert!(below.is(&objects.below("x")) && !below.is(&objects.below("xy")) && below.name().unwrap() == "x");
     let (bytes, newest) = objects.measure().await.unwrap();
@@ -285,7 +285,7 @@ async fn notes_come_and_go(objects: Objects) {
         objects.leave_note("note", text.as_bytes()).unwrap();
         assert_eq!(objects.get("note").await.unwrap(), text);
     }
-    assert_eq!(objects.files().await.unwrap(), ["note", "x"]);
+    assert_eq!(objects.top().await.unwrap().objects, ["note", "x"]);
     objects.take_note_away("note").unwrap();
     objects.take_note_away("note").unwrap();
     assert_eq!(keys(&objects).await, ["x"]);

@@ -28,7 +28,7 @@ async fn put(store: &Objects, key: &str, bytes: &'static [u8]) -> bsonvault::err
 #[tokio::test]
 async fn what_is_put_is_got_listed_and_deleted() {
     let (_directory, store) = temporary();
-    assert!(!store.exists().await && store.list().await.unwrap().is_empty() && store.prefixes().await.unwrap().is_empty());
+    assert!(!store.exists().await && store.list().await.unwrap().is_empty() && store.top().await.unwrap().prefixes.is_empty());
     store.put("x/one", vec![Bytes::from_static(b"12"), Bytes::new(), Bytes::from_static(b"345")]).await.unwrap();
     put(&store, "y/empty", b"").await.unwrap();
     put(&store, "top", b"old and longer").await.unwrap();
@@ -39,7 +39,7 @@ async fn what_is_put_is_got_listed_and_deleted() {
     assert_eq!(store.size("x/one").await.unwrap(), 5);
     let entry = |key: &str, size| Entry { key: key.to_owned(), size };
     assert_eq!(store.list().await.unwrap(), [entry("top", 3), entry("x/one", 5), entry("y/empty", 0)]);
-    assert_eq!(store.prefixes().await.unwrap(), ["x", "y"]);
+    assert_eq!(store.top().await.unwrap().prefixes, ["x", "y"]);
     assert_eq!(store.below("x").list().await.unwrap(), [entry("one", 5)]);
 
     store.delete("x/one").await.unwrap();

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::{Halt, Reading, Shared, Unit, lock};
+use super::shared::{Halt, Reading, Shared, Unit};
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::write::RangeWriter;
 use crate::source::discover::{CollectionState, whereabouts};

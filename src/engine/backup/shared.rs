@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::{RawDocumentBuf, Timestamp};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::consistency::ConsistencyPoint;
 use super::plan::BackupContext;
 use super::run::Run;
+use crate::context::lock;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
 use crate::error::Error;
@@ -206,9 +207,4 @@ pub(super) fn share_out(
         queue: Mutex::new(units.into()),
         temporary: Mutex::new(temporary),
     }
-}
-
-/// What is shared, whoever panicked with it: the backup fails then.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

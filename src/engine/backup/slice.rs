@@ -1,6 +1,6 @@
 //! Keeping a slice of the oplog while the data are read, for the case that they are not all of one moment.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::Timestamp;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::is_resumable;
 use super::plan::BackupContext;
 use super::run::Run;
+use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::OplogStep;
@@ -152,7 +153,7 @@ impl Reliance {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Standing> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -14,6 +14,7 @@ use super::capped_overwrite::FirstDocuments;
 use super::load::{Brought, Came, Loaded, Loader, announce};
 use super::turns::Turns;
 use crate::context::cpu::CpuPool;
+use crate::context::lock;
 use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
 use crate::error::{Error, ErrorKind, Result};
@@ -139,12 +140,8 @@ pub(super) async fn load(backup: &Backup, loader: &Loader<'_>, filled: Unbounded
         }
     }
     items.iter().for_each(Item::finish);
-    let passed_over = collections.iter().map(|collection| locked(&collection.came).passed_over.documents).sum();
+    let passed_over = collections.iter().map(|collection| lock(&collection.came).passed_over.documents).sum();
     Ok(Brought { passed_over, ..Brought::default() })
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
@@ -153,7 +150,7 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
         let told = async { allowed.wait_for(|writers| number < *writers).await.is_ok() };
         // The sender is there as long as this is.
         let _told = shared.target.unless_stopped(told).await?;
-        let next = locked(&shared.queue).pop_front();
+        let next = lock(&shared.queue).pop_front();
         let Some(job) = next else {
             // Whoever waits finds that there is nothing left.
             shared.allowed.send_replace(usize::MAX);
@@ -165,10 +162,10 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
         let collection = &job.collection;
         if collection.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             job.item.finish();
-            let came = *locked(&collection.came);
+            let came = *lock(&collection.came);
             let content = came.left_of(&collection.whole.content);
             let first_documents =
-                collection.first_documents.as_ref().map(|first_documents| std::mem::take(&mut *locked(first_documents)));
+                collection.first_documents.as_ref().map(|first_documents| std::mem::take(&mut *lock(first_documents)));
             announce(
                 &shared.filled,
                 Loaded {
@@ -216,10 +213,10 @@ async fn insert(job: &Job, arranged: Arranged) -> Result<(u64, Vec<u64>)> {
     let Arranged { frame, changes, ids } = arranged;
     let bytes = frame.len() as u64;
     if let Some(first_documents) = &job.collection.first_documents {
-        locked(first_documents).take(&frame)?;
+        lock(first_documents).take(&frame)?;
     }
     let passed_over = job.inserter.insert(frame, &job.item).await?;
-    locked(&job.collection.came).merge(&Came { changes, passed_over });
+    lock(&job.collection.came).merge(&Came { changes, passed_over });
     Ok((bytes, ids))
 }
 

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{Directory, Member};
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::frame;
@@ -28,7 +29,7 @@ impl Directory {
         let readers = (0..AT_A_TIME).map(|_| {
             let (queue, frames) = (queue.clone(), frames.clone());
             on_thread(move || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = || lock(&queue).pop_front();
                 while let Some((of, files)) = next() {
                     if let Err(e) = read(of, &files, &frames) {
                         frames.stop.cancel();

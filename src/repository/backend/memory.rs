@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use futures::{FutureExt as _, StreamExt as _};
 
 use super::{Backend, Created, Entry, Found, Opened, Top, inside};
 use crate::clock;
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A place in memory. Cloning shares the objects.
@@ -32,7 +33,7 @@ struct Object {
 
 impl Memory {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.objects)
     }
 
     fn key(&self, key: &str) -> Result<String> {

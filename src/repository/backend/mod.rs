@@ -66,7 +66,7 @@ pub trait Backend: Debug + Send + Sync {
     /// All objects, in no order, as they come: there may be more than memory holds.
     fn list(&self) -> BoxStream<'_, Result<Entry>>;
 
-    /// What is right at the top.
+    /// What is right at the top: nothing where the place does not exist.
     fn top(&self) -> BoxFuture<'_, Result<Top>>;
 
     /// Deletes an object; one that is not there is no error. When it returns, it does not come back.

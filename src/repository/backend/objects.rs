@@ -156,22 +156,6 @@ impl Objects {
         Ok(())
     }
 
-    /// The names right at the top that have objects below them. Nothing where the place does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn prefixes(&self) -> Result<Vec<String>> {
-        Ok(self.0.top().await?.prefixes)
-    }
-
-    /// Names of the objects right at the top. Nothing where the place does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-    pub async fn files(&self) -> Result<Vec<String>> {
-        Ok(self.0.top().await?.objects)
-    }
-
     /// Whether there is anything at the place that can be looked at.
     pub async fn exists(&self) -> bool {
         self.0.exists().await.unwrap_or(false)

@@ -2,11 +2,12 @@
 //! waits there until it came back. So a mount that hangs takes few threads, however often it is looked at.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Looks that may be overdue at a time: each has a thread of its own.
@@ -85,7 +86,7 @@ impl Looks {
     }
 
     fn overdue(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.overdue)
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::{Head, OplogStep, RangeDone, ResumeState, Step};
 use crate::repository::backend::{Entry, Objects};
@@ -92,7 +93,7 @@ impl Durable {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tells others, every few seconds and until just before the commit, that a backup runs and how far it is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::heartbeat::{HEARTBEAT_SECONDS, Heartbeat};
@@ -76,11 +77,11 @@ impl HeartbeatWriter {
 }
 
 fn get(time: &Mutex<Option<ClusterTime>>) -> Option<ClusterTime> {
-    *time.lock().unwrap_or_else(PoisonError::into_inner)
+    *lock(time)
 }
 
 fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
-    *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    *lock(time) = to;
 }
 
 /// A heartbeat of this process, of nothing read yet.

@@ -1,6 +1,6 @@
 //! The read lock: it keeps a backup from being deleted while it is read: a lock for this machine, and a note with a heartbeat for others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::reader::{self, Reader};
 use crate::repository::backend::{Lock, Objects};
@@ -165,7 +166,7 @@ struct Note {
 
 impl Note {
     fn renew(&self, now: DateTime<Utc>) -> Result<()> {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = lock(&self.ended);
         if *ended {
             return Ok(());
         }
@@ -176,7 +177,7 @@ impl Note {
     }
 
     fn take_away(&self) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = lock(&self.ended);
         *ended = true;
         if let Err(e) = self.store.take_note_away(&self.name) {
             tracing::debug!("{} is left behind, and counts for nothing soon: {e}", self.name);
@@ -191,9 +192,9 @@ async fn renewed(note: &Arc<Note>) -> Result<()> {
 }
 
 /// Ends a read lock. Waits for the disk.
-fn let_go(note: &Note, lock: &Mutex<Option<Lock>>) {
+fn let_go(note: &Note, held: &Mutex<Option<Lock>>) {
     note.take_away();
-    drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(lock(held).take());
 }
 
 /// Renews the note, for ever.
@@ -212,7 +213,7 @@ async fn beat(note: &Arc<Note>) {
 /// What readers left in a backup's directory, with the names of the files. What cannot be read counts as none: it is renewed where its reader lives.
 pub(in crate::repository) async fn readers(store: &Objects) -> Result<Vec<(String, Reader)>> {
     let mut readers = Vec::new();
-    for name in store.files().await?.into_iter().filter(|name| layout::is_reader(name)) {
+    for name in store.top().await?.objects.into_iter().filter(|name| layout::is_reader(name)) {
         if store.size(&name).await.is_ok_and(|size| size <= reader::LIMIT)
             && let Ok(bytes) = store.get(&name).await
         {

@@ -27,7 +27,7 @@ impl Version {
     /// The version that this text names, `6.0.5` or `6.0.5-rc1`; none where it names none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(['.', '-']).map(str::parse);
+        let mut parts = text.split(['.', '-', '+']).map(str::parse);
         Some(Self(parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?))
     }
 }

@@ -109,10 +109,10 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
                 .hint("run it again once the deployment is stable")
         }
         DriverKind::Authentication { message, .. } => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}")).hint(login(&side_uri))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {message}")).hint(login(side_uri))
         }
         DriverKind::Command(c) if c.code == code::AUTHENTICATION_FAILED => {
-            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message)).hint(login(&side_uri))
+            Error::new(ErrorKind::Denied, format!("{what}: the {side} refuses the login: {}", c.message)).hint(login(side_uri))
         }
         DriverKind::Command(c) if c.code == code::UNAUTHORIZED && c.message.contains("requires authentication") => {
             without_login(role, what)

@@ -52,7 +52,7 @@ impl Scratch {
     /// Moves what is below a prefix to be a part of the repository, under the same name.
     ///
     /// # Errors
-    /// Those of [`Objects::rename`].
+    /// Those of [`rename`](super::backend::Backend::rename).
     pub async fn keep(&self, prefix: &str) -> Result<()> {
         self.of.objects().rename(&format!("{}/{prefix}", self.name), prefix).await
     }

@@ -104,7 +104,7 @@ impl Objects {
     /// An object's size in bytes.
     ///
     /// # Errors
-    /// As for [`get`](Self::get).
+    /// As for [`Backend::get`].
     pub async fn size(&self, key: &str) -> Result<u64> {
         Ok(self.0.look(key).await?.size)
     }
@@ -112,7 +112,7 @@ impl Objects {
     /// Opens an object to read it piece by piece.
     ///
     /// # Errors
-    /// As for [`get`](Self::get).
+    /// As for [`Backend::get`].
     pub async fn open_object(&self, key: &str) -> Result<ObjectReader> {
         Ok(ObjectReader { opened: self.0.open(key).await?, at: 0 })
     }
@@ -120,7 +120,7 @@ impl Objects {
     /// The same for a thread that may wait, and is none of the runtime's workers.
     ///
     /// # Errors
-    /// As for [`get`](Self::get).
+    /// As for [`Backend::get`].
     pub async fn open_to_read(&self, key: &str) -> Result<Reading> {
         let opened = self.0.open(key).await?;
         Ok(Reading { opened, runtime: Handle::current(), at: 0, piece: Bytes::new() })

@@ -20,8 +20,8 @@ use self::origin::{Origin, place};
 use self::places::Places;
 use self::service::Service;
 use self::settings::{
-    ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL, LOG_FORMAT, LONG_DISTANCE,
-    MAX_MBIT, MEMORY, PATH, POLITE, READ_PREFERENCE, READERS, Setting, TIMEZONE, WRITERS,
+    ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL,
+    LOG_FORMAT, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, READ_PREFERENCE, READERS, Setting, TIMEZONE, WRITERS,
 };
 use self::unknown::Unknown;
 use self::values::{count, parsed, text, truth, whole_number};
@@ -227,7 +227,7 @@ fn tuning(settings: &Figment) -> Result<Tuning> {
         long_distance: truth(settings, &LONG_DISTANCE)?,
         frame_bytes: frame_mb.and_then(|n| usize::try_from(n * MIB).ok()),
         max_bits: max_mbit.and_then(|n| u64::try_from(n).ok()).map(|mbit| mbit * 1_000_000),
-        polite: truth(settings, &POLITE)?.unwrap_or(default.polite),
+        adaptive_throttle: truth(settings, &ADAPTIVE_THROTTLE)?.unwrap_or(default.adaptive_throttle),
         memory_bytes: memory_mb.and_then(|n| u64::try_from(n).ok()).map_or(default.memory_bytes, |mb| mb * 1024 * 1024),
     })
 }

@@ -53,7 +53,7 @@ pub(super) const CODEC: Setting = flagged("codec", "BACKUP_CODEC", "codec");
 pub(super) const LONG_DISTANCE: Setting = flagged("long_distance", "BACKUP_LONG_DISTANCE", "long");
 pub(super) const FRAME: Setting = flagged("frame_mb", "BACKUP_FRAME_MB", "frame-mb");
 pub(super) const MAX_MBIT: Setting = flagged("max_mbit", "BACKUP_MAX_MBIT", "max-mbit");
-pub(super) const POLITE: Setting = flagged("polite", "BACKUP_POLITE", "adaptive-throttle");
+pub(super) const ADAPTIVE_THROTTLE: Setting = flagged("polite", "BACKUP_POLITE", "adaptive-throttle");
 pub(super) const READ_PREFERENCE: Setting = flagged("read_preference", "BACKUP_READ_PREFERENCE", "read-preference");
 pub(super) const MEMORY: Setting = flagged("memory_mb", "BACKUP_MEMORY_MB", "memory-mb");
 pub(super) const KEEP_LAST: Setting = unflagged("keep_last", "BACKUP_KEEP_LAST");
@@ -87,7 +87,7 @@ pub(super) const SETTINGS: [&Setting; 31] = [
     &LONG_DISTANCE,
     &FRAME,
     &MAX_MBIT,
-    &POLITE,
+    &ADAPTIVE_THROTTLE,
     &READ_PREFERENCE,
     &MEMORY,
     &KEEP_LAST,
@@ -159,7 +159,7 @@ impl Flags {
             (&LONG_DISTANCE, &self.long_distance),
             (&FRAME, &self.frame_mb),
             (&MAX_MBIT, &self.max_mbit),
-            (&POLITE, &self.adaptive_throttle),
+            (&ADAPTIVE_THROTTLE, &self.adaptive_throttle),
             (&READ_PREFERENCE, &self.read_preference),
             (&MEMORY, &self.memory_mb),
         ]

@@ -65,11 +65,11 @@ pub struct BackupReport {
 /// # Errors
 /// As for [`run`], as far as they show before the first document is read.
 pub async fn plan(source: &MongoUri, options: &BackupOptions, cx: &Context) -> Result<BackupPlan> {
-    let mut prepared = plan::prepare(source, options, &cx.cpu).await?;
-    prepared.choose_consistency().await?;
-    prepared.pin_snapshot_time().await?;
-    let plan = prepared.plan().await.without_temporary(&prepared);
-    prepared.connection.close().await;
+    let mut context = plan::prepare(source, options, &cx.cpu).await?;
+    context.choose_consistency().await?;
+    context.pin_snapshot_time().await?;
+    let plan = context.plan().await.without_temporary(&context);
+    context.connection.close().await;
     Ok(plan)
 }
 
@@ -85,14 +85,14 @@ pub async fn plan_resume(
     cx: &Context,
 ) -> Result<BackupPlan> {
     let checkpoint = resume::open(repository, name, source, &cx.cpu).await?;
-    let prepared = resume::prepare(source, options, &checkpoint, &cx.cpu).await?;
-    let mut plan = prepared.plan().await;
+    let context = resume::prepare(source, options, &checkpoint, &cx.cpu).await?;
+    let mut plan = context.plan().await;
     for (place, collection) in plan.collections.iter_mut().enumerate() {
         collection.ranges_done = checkpoint.ranges_of(place);
     }
     plan.resumes = Some(checkpoint.name);
-    let plan = plan.without_temporary(&prepared);
-    prepared.connection.close().await;
+    let plan = plan.without_temporary(&context);
+    context.connection.close().await;
     Ok(plan)
 }
 
@@ -172,19 +172,19 @@ async fn backup(
     cx: &Context,
 ) -> Result<Manifest> {
     cx.progress.begin("looking at the source");
-    let (mut prepared, started) = match &checkpoint {
+    let (mut context, started) = match &checkpoint {
         None => (cx.unless_cancelled(plan::prepare(source, options, &cx.cpu)).await?, clock::now()),
         Some(checkpoint) => {
             (cx.unless_cancelled(resume::prepare(source, options, checkpoint, &cx.cpu)).await?, checkpoint.started())
         }
     };
-    if let Some((member, is_primary, preference)) = prepared.connection.chosen() {
+    if let Some((member, is_primary, preference)) = context.connection.chosen() {
         let state = if is_primary { "the primary" } else { "a secondary" };
         cx.progress.note(format!("documents are read from {member}, {state} ({preference})"));
     }
     let first = heartbeat::first(
         started,
-        source_lock::hosts(source.hosts(), &prepared.connection.hosts),
+        source_lock::hosts(source.hosts(), &context.connection.hosts),
         options.job.clone(),
         lock.holds(),
     );
@@ -200,14 +200,14 @@ async fn backup(
     }
     .boxed();
     if let Err(e) = ready.await {
-        prepared.connection.close().await;
+        context.connection.close().await;
         return Err(e);
     }
     let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
     let run = Run { place, state: heartbeat.state(), durable, cx };
-    let result = execute(&mut prepared, name, checkpoint, started, &run).boxed().await;
+    let result = execute(&mut context, name, checkpoint, started, &run).boxed().await;
     heartbeat.stop().await?;
-    prepared.connection.close().await;
+    context.connection.close().await;
     let manifest = result?;
     repository.identify().await?;
     commit::commit(&manifest, place).await?;
@@ -216,7 +216,7 @@ async fn backup(
 
 /// The phases of a backup up to its commit.
 async fn execute(
-    prepared: &mut BackupContext,
+    context: &mut BackupContext,
     name: &BackupName,
     mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
@@ -224,19 +224,19 @@ async fn execute(
 ) -> Result<Manifest> {
     // 1. Begin to keep the oplog, where there is one, before the moment that is read.
     let start = match &checkpoint {
-        None => run.cx.unless_cancelled(prepared.choose_consistency()).await?,
+        None => run.cx.unless_cancelled(context.choose_consistency()).await?,
         Some(checkpoint) => resume::start(checkpoint),
     };
-    if let Some(why) = &prepared.why_no_slice {
+    if let Some(why) = &context.why_no_slice {
         run.cx
             .progress
             .note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
     }
     let earlier =
         checkpoint.as_mut().map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.state.needs_oplog });
-    let slice = RunningSlice::of(start.map(|start| Slice::begin(start, earlier, prepared, run)));
+    let slice = RunningSlice::of(start.map(|start| Slice::begin(start, earlier, context, run)));
     let mut beside = Beside { slice, writer: None };
-    let read = read_of_one_moment(prepared, &mut beside, checkpoint, started, run).await;
+    let read = read_of_one_moment(context, &mut beside, checkpoint, started, run).await;
     // Where that failed, nothing may be writing any more when the directory is removed.
     let ended = beside.slice.end(read.as_ref().is_err_and(is_resumable)).await;
     beside.stop_writer().await?;
@@ -244,12 +244,12 @@ async fn execute(
     ended?;
 
     // 5. Describe it: metadata files, checksums, the manifest.
-    let mut manifest = commit::describe(prepared, name, read, moment, (started, finished), run.place, run.cx).await?;
+    let mut manifest = commit::describe(context, name, read, moment, (started, finished), run.place, run.cx).await?;
 
     // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
-        let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None, &prepared.cpu);
+        let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None, &context.cpu);
         let followed = run.cx.unless_cancelled(follow).await.map_err(|e| e.context("the oplog slice that was kept"))?;
         at_the_end = followed.catalog.collections;
     }
@@ -278,7 +278,7 @@ type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
 
 /// The phases that need the slice to be kept meanwhile.
 async fn read_of_one_moment(
-    prepared: &mut BackupContext,
+    context: &mut BackupContext,
     beside: &mut Beside,
     checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
@@ -286,9 +286,9 @@ async fn read_of_one_moment(
 ) -> Result<ReadOfOneMoment> {
     // 2. Pin what is read, and the time of the snapshot.
     if checkpoint.is_none() {
-        run.cx.unless_cancelled(prepared.pin_snapshot_time()).await?;
+        run.cx.unless_cancelled(context.pin_snapshot_time()).await?;
     }
-    if let (Some(slice), Some(time)) = (beside.slice.get(), prepared.time())
+    if let (Some(slice), Some(time)) = (beside.slice.get(), context.time())
         && time < slice.since()
     {
         return Err(Error::new(
@@ -299,18 +299,18 @@ async fn read_of_one_moment(
     }
 
     // 3. Read and store every range.
-    let (read, moment) = read_all(prepared, beside, checkpoint, started, run).await?;
+    let (read, moment) = read_all(context, beside, checkpoint, started, run).await?;
     let finished = clock::now();
 
     // 4. Say what moment that shows, with the oplog up to it where it takes that.
     run.cx.progress.begin("committing");
-    let shown = run.cx.unless_cancelled(moment.conclude(&read, prepared, &mut beside.slice)).await?;
+    let shown = run.cx.unless_cancelled(moment.conclude(&read, context, &mut beside.slice)).await?;
     Ok((read, finished, shown))
 }
 
 /// Reads every range; begins again at a new moment where a collection changed its name meanwhile and the oplog does not tell.
 async fn read_all(
-    prepared: &mut BackupContext,
+    context: &mut BackupContext,
     beside: &mut Beside,
     mut checkpoint: Option<Checkpoint>,
     started: DateTime<Utc>,
@@ -319,21 +319,21 @@ async fn read_all(
     let mut restarts = 0;
     loop {
         let state = checkpoint.as_ref().map(|u| u.state).unwrap_or_default();
-        let moment = Arc::new(ConsistencyPoint::new(prepared, beside.slice.get(), state, run.cx));
+        let moment = Arc::new(ConsistencyPoint::new(context, beside.slice.get(), state, run.cx));
         let stems = match &checkpoint {
             Some(checkpoint) => checkpoint.head.collections.iter().map(|c| c.stem.clone()).collect(),
-            None => read::stems(prepared),
+            None => read::stems(context),
         };
         let resting = moment.clone();
         let rests_on: ResumeStateOf = Arc::new(move || resting.resume_state());
         beside.writer = Some(match &checkpoint {
             Some(checkpoint) => CheckpointWriter::go_on(run.place, checkpoint.next, run.durable.clone(), rests_on),
             None => {
-                let head = resume::head(prepared, beside.slice.get().map(Slice::start), &stems, started).await?;
+                let head = resume::head(context, beside.slice.get().map(Slice::start), &stems, started).await?;
                 CheckpointWriter::begin(run.place, &head, run.durable.clone(), rests_on).await?
             }
         });
-        match read::read(prepared, &stems, checkpoint.as_ref(), &moment, run).await? {
+        match read::read(context, &stems, checkpoint.as_ref(), &moment, run).await? {
             Outcome::Read(read) => return Ok((read, moment)),
             Outcome::Again(why) if restarts == RESTARTS => {
                 return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
@@ -346,7 +346,7 @@ async fn read_all(
                 run.durable.forget_ranges();
                 checkpoint = None;
                 read::clear(run.place).await?;
-                run.cx.unless_cancelled(prepared.pin_snapshot_time()).await?;
+                run.cx.unless_cancelled(context.pin_snapshot_time()).await?;
             }
         }
     }

@@ -44,7 +44,7 @@ pub struct Tuning {
     /// The most that is read from the source, in bits a second of what its replies hold.
     pub max_bits: Option<u64>,
     /// Whether cursors pause while the source answers later than it did.
-    pub polite: bool,
+    pub adaptive_throttle: bool,
     /// The bytes that its buffers together may take. All operations at the same time have those of the
     /// [`Context`](crate::context::Context::memory).
     pub memory_bytes: u64,
@@ -61,7 +61,7 @@ impl Default for Tuning {
             long_distance: None,
             frame_bytes: None,
             max_bits: None,
-            polite: false,
+            adaptive_throttle: false,
             memory_bytes: memory::DEFAULT_BYTES,
         }
     }

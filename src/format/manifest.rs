@@ -1,8 +1,8 @@
 //! The manifest: what a backup holds and how to prove it. It is written last; without it there is no backup.
 
 mod check;
+mod consistency;
 mod lists;
-mod moment;
 mod object;
 mod read;
 mod value;
@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use moment::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+pub use consistency::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
 pub use object::{Segment, StoredObject};
 pub use value::RawValue;
 pub(super) use value::base64_document;

@@ -320,7 +320,7 @@ pub fn can_snapshot(connection: &Connection) -> bool {
 ///
 /// # Errors
 /// As for [`list`]; [`ErrorKind::Server`] where collections come and go too fast for two listings to agree.
-pub async fn settle(connection: &Connection, selection: &Selection, until_they_agree: bool) -> Result<Listing> {
+pub async fn list_at_one_time(connection: &Connection, selection: &Selection, until_they_agree: bool) -> Result<Listing> {
     let mut first = command::patiently(|| list(connection, selection)).await?;
     if !until_they_agree {
         return Ok(first);

@@ -88,7 +88,7 @@ fn what_compresses_and_what_spares_the_source_can_be_said_everywhere() {
     let flags = Flags { max_mbit: Some("1000".into()), ..Flags::default() };
     let tuning = Given { toml, dotenv: "BACKUP_POLITE=no\n", flags, ..Given::default() }.load().unwrap().tuning;
     assert_eq!((tuning.long_distance, tuning.frame_bytes), (Some(true), Some(16 * 1024 * 1024)));
-    assert_eq!((tuning.max_bits, tuning.polite), (Some(1_000_000_000), false));
+    assert_eq!((tuning.max_bits, tuning.adaptive_throttle), (Some(1_000_000_000), false));
 
     assert_eq!(tuning.codec, Some(Codec::Columns));
     let zstd = Given { toml, flags: Flags { codec: Some("zstd".into()), ..Flags::default() }, ..Given::default() };

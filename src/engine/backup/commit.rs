@@ -43,7 +43,7 @@ pub(in crate::engine) struct About {
 
 /// Stores the metadata files of what was read and gives the manifest, not stored yet.
 pub(super) async fn describe(
-    prepared: &BackupContext,
+    context: &BackupContext,
     name: &BackupName,
     read: Read,
     (consistency, oplog): (Consistency, Option<OplogSlice>),
@@ -51,13 +51,13 @@ pub(super) async fn describe(
     place: &Objects,
     cx: &Context,
 ) -> Result<Manifest> {
-    let mut left_out = prepared.listing.left_out.clone();
+    let mut left_out = context.listing.left_out.clone();
     let mut collections = Vec::new();
-    for (found, read) in prepared.listing.collections.iter().zip(read.collections) {
+    for (found, read) in context.listing.collections.iter().zip(read.collections) {
         let (database, collection) = (found.namespace.database.clone(), found.namespace.collection.clone());
         if let Some(why) = read.gone {
             let reason = if found.is_temporary() { TEMPORARY.to_owned() } else { why };
-            if prepared.selection.filter.takes(&found.namespace) {
+            if context.selection.filter.takes(&found.namespace) {
                 left_out.push(LeftOut { database, collection, uuid: found.uuid, reason });
             }
             continue;
@@ -77,8 +77,8 @@ pub(super) async fn describe(
         };
         collections.push(collection);
     }
-    let (name, settings) = (name.clone(), prepared.settings.clone());
-    let source = prepared.connection.describe().await;
+    let (name, settings) = (name.clone(), context.settings.clone());
+    let source = context.connection.describe().await;
     let created = consistency.moment().unwrap_or(finished);
     let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
     manifest(about, collections, place, cx).await

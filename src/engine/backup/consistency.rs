@@ -31,20 +31,20 @@ pub(super) struct ConsistencyPoint {
 
 impl ConsistencyPoint {
     /// As it stands when reading begins, or went on with `resumed`.
-    pub(super) fn new(prepared: &BackupContext, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
+    pub(super) fn new(context: &BackupContext, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
         // One that is needed and lost stays, and fails the backup.
         let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
-        let has_moment = match prepared.kind {
+        let has_moment = match context.kind {
             ConsistencyKind::Snapshot => true,
             ConsistencyKind::Oplog => reliance.is_some(),
             ConsistencyKind::None => false,
         };
         Self {
-            time: prepared.time(),
+            time: context.time(),
             reliance,
-            why_no_slice: prepared.why_no_slice.clone(),
-            allow_inconsistent: prepared.allow_inconsistent,
-            without_snapshot: AtomicBool::new(prepared.kind != ConsistencyKind::Snapshot || resumed.without_snapshot),
+            why_no_slice: context.why_no_slice.clone(),
+            allow_inconsistent: context.allow_inconsistent,
+            without_snapshot: AtomicBool::new(context.kind != ConsistencyKind::Snapshot || resumed.without_snapshot),
             inconsistent: AtomicBool::new(!has_moment || resumed.inconsistent),
             progress: cx.progress.clone(),
         }
@@ -142,23 +142,23 @@ impl ConsistencyPoint {
     pub(super) async fn conclude(
         &self,
         read: &Read,
-        prepared: &BackupContext,
+        context: &BackupContext,
         slice: &mut RunningSlice,
     ) -> Result<(Consistency, Option<OplogSlice>)> {
         let time = self.time.filter(|_| !self.inconsistent.load(Ordering::Relaxed));
         let Some(time) = time else {
             slice.end(false).await?;
             // With nothing to read there may be no time, and there is nothing that could disagree.
-            let nothing_read = self.time.is_none() && prepared.kind == ConsistencyKind::Snapshot;
+            let nothing_read = self.time.is_none() && context.kind == ConsistencyKind::Snapshot;
             return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
         };
-        let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, prepared, time).await };
+        let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, context, time).await };
         if !self.relies() {
             slice.end(false).await?;
             let snapshot = plain(ConsistencyKind::Snapshot, Some(time));
             return Ok((Consistency { exceptions, ..snapshot }, None));
         }
-        let now = optime::now(&prepared.connection).await?;
+        let now = optime::now(&context.connection).await?;
         let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
         match slice.finish(to, !self.allow_inconsistent).await {
             Ok(slice) => {
@@ -174,11 +174,11 @@ impl ConsistencyPoint {
     }
 
     /// The capped collections that do not belong to the snapshot; none where the slice can make up for them.
-    async fn exceptions(&self, read: &Read, prepared: &BackupContext, time: Timestamp) -> Vec<ConsistencyException> {
+    async fn exceptions(&self, read: &Read, context: &BackupContext, time: Timestamp) -> Vec<ConsistencyException> {
         let mut exceptions = Vec::new();
-        for (found, read) in prepared.listing.collections.iter().zip(&read.collections) {
+        for (found, read) in context.listing.collections.iter().zip(&read.collections) {
             let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
-            let reason = match window::touches(&prepared.connection, uuid, time, read.end.unwrap_or(time)).await {
+            let reason = match window::touches(&context.connection, uuid, time, read.end.unwrap_or(time)).await {
                 Ok(false) => continue,
                 _ if self.rely() => return Vec::new(),
                 Ok(true) => "capped, and written to while the backup ran".to_owned(),

@@ -214,7 +214,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
 
 /// How late the source answers before it is read, where that is to be minded.
 async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listing) -> Option<Vec<Duration>> {
-    match options.tuning.polite {
+    match options.tuning.adaptive_throttle {
         true => Some(throttle::usual_latencies(connection, throttle::place(listing).as_ref()).await),
         false => None,
     }
@@ -341,7 +341,7 @@ async fn survey(connection: &Connection, collections: &[CollectionInfo], sizes: 
 
 /// The listing that is read, and its time.
 async fn pinned(connection: &Connection, selection: &Selection, kind: ConsistencyKind) -> Result<Listing> {
-    let listing = discover::settle(connection, selection, kind != ConsistencyKind::None).await?;
+    let listing = discover::list_at_one_time(connection, selection, kind != ConsistencyKind::None).await?;
     let has_documents = listing.collections.iter().any(|c| c.kind != CollectionKind::View);
     if kind != ConsistencyKind::None && has_documents && listing.time.is_none() {
         return Err(Error::new(
@@ -374,11 +374,11 @@ fn pool(readers: usize) -> u32 {
 
 impl BackupPlan {
     /// The same with temporary collections among what is left out. Those that come to last meanwhile become part of the backup.
-    pub(super) fn without_temporary(mut self, prepared: &BackupContext) -> Self {
-        for found in prepared.listing.collections.iter().filter(|found| found.is_temporary()) {
+    pub(super) fn without_temporary(mut self, context: &BackupContext) -> Self {
+        for found in context.listing.collections.iter().filter(|found| found.is_temporary()) {
             let Namespace { database, collection } = found.namespace.clone();
             self.collections.retain(|planned| (&planned.database, &planned.name) != (&database, &collection));
-            if prepared.selection.filter.takes(&found.namespace) {
+            if context.selection.filter.takes(&found.namespace) {
                 self.left_out.push(LeftOut { database, collection, uuid: found.uuid, reason: TEMPORARY.to_owned() });
             }
         }

@@ -21,9 +21,9 @@ use crate::format::manifest::Segment;
 use crate::repository::backend::Objects;
 use crate::repository::checkpoint::{self, Checkpoint};
 
-/// Reads everything that was prepared into `place`, but for the ranges that an interrupted attempt stored.
+/// Reads everything that was planned into `place`, but for the ranges that an interrupted attempt stored.
 pub(super) async fn read(
-    prepared: &BackupContext,
+    context: &BackupContext,
     stems: &[String],
     resumed: Option<&Checkpoint>,
     moment: &Arc<ConsistencyPoint>,
@@ -31,21 +31,21 @@ pub(super) async fn read(
 ) -> Result<Outcome> {
     let Run { place, cx, .. } = *run;
     cx.progress.begin("reading");
-    let shared = Arc::new(share_out(prepared, stems, resumed, moment.clone(), run));
+    let shared = Arc::new(share_out(context, stems, resumed, moment.clone(), run));
 
     let halt = cx.cancel.child_token();
     let mut workers = JoinSet::new();
     let begin = |workers: &mut JoinSet<_>| {
-        for number in 0..prepared.room.most_readers {
+        for number in 0..context.room.most_readers {
             workers.spawn(work(number, shared.clone(), halt.clone()));
         }
     };
     begin(&mut workers);
-    let mut steering = steer::Steering::new(prepared, shared.clone(), cx.progress.clone());
-    let asked_of = throttle::place(&prepared.listing);
+    let mut steering = steer::Steering::new(context, shared.clone(), cx.progress.clone());
+    let asked_of = throttle::place(&context.listing);
     let throttling = async {
-        match &prepared.usual {
-            Some(usual) => throttle::throttle(&prepared.connection, asked_of.as_ref(), usual.clone(), &shared.pace).await,
+        match &context.usual {
+            Some(usual) => throttle::throttle(&context.connection, asked_of.as_ref(), usual.clone(), &shared.pace).await,
             None => std::future::pending().await,
         }
     };
@@ -93,9 +93,9 @@ pub(super) async fn clear(place: &Objects) -> Result<()> {
 }
 
 /// What the keys of each collection's objects begin with.
-pub(super) fn stems(prepared: &BackupContext) -> Vec<String> {
+pub(super) fn stems(context: &BackupContext) -> Vec<String> {
     let mut stems = Stems::default();
-    prepared.listing.collections.iter().map(|found| stems.assign(&found.namespace)).collect()
+    context.listing.collections.iter().map(|found| stems.assign(&found.namespace)).collect()
 }
 
 /// Takes one range after the other until none is left.

@@ -78,14 +78,14 @@ pub(super) async fn prepare(
 ) -> Result<BackupContext> {
     agree(source, options, checkpoint)?;
     let (listing, survey) = listing(checkpoint)?;
-    let mut prepared = plan::prepare_again(source, options, &checkpoint.head, listing, survey, cpu).await?;
-    prepared.kind = checkpoint.head.consistency;
-    prepared.why_no_slice.clone_from(&checkpoint.head.why_no_oplog);
-    let now = prepared.connection.describe().await;
+    let mut context = plan::prepare_again(source, options, &checkpoint.head, listing, survey, cpu).await?;
+    context.kind = checkpoint.head.consistency;
+    context.why_no_slice.clone_from(&checkpoint.head.why_no_oplog);
+    let now = context.connection.describe().await;
     if is_same(&checkpoint.head.source, &now) {
-        return Ok(prepared);
+        return Ok(context);
     }
-    prepared.connection.close().await;
+    context.connection.close().await;
     Err(Error::new(
         ErrorKind::Refused,
         format!(
@@ -158,14 +158,14 @@ fn who(source: &Source) -> String {
 
 /// What the checkpoint of a backup begins with.
 pub(super) async fn head(
-    prepared: &BackupContext,
+    context: &BackupContext,
     start: Option<Start>,
     stems: &[String],
     started: DateTime<Utc>,
 ) -> Result<Head> {
-    let mut collections = Vec::with_capacity(prepared.listing.collections.len());
-    for (found, stem) in prepared.listing.collections.iter().zip(stems) {
-        let (size, ranges) = prepared.survey.of(found);
+    let mut collections = Vec::with_capacity(context.listing.collections.len());
+    for (found, stem) in context.listing.collections.iter().zip(stems) {
+        let (size, ranges) = context.survey.of(found);
         collections.push(Listed {
             database: found.namespace.database.clone(),
             name: found.namespace.collection.clone(),
@@ -180,17 +180,17 @@ pub(super) async fn head(
         });
     }
     Ok(Head {
-        format_version: prepared.settings.format_version(),
+        format_version: context.settings.format_version(),
         started,
-        source: prepared.connection.describe().await,
-        settings: prepared.settings.clone(),
-        consistency: prepared.kind,
-        allow_inconsistent: prepared.allow_inconsistent,
-        snapshot_time: prepared.listing.time.map(Into::into),
+        source: context.connection.describe().await,
+        settings: context.settings.clone(),
+        consistency: context.kind,
+        allow_inconsistent: context.allow_inconsistent,
+        snapshot_time: context.listing.time.map(Into::into),
         oplog: start.map(|s| OplogStart { from: s.from.into(), since: s.since.into() }),
-        why_no_oplog: prepared.why_no_slice.clone(),
+        why_no_oplog: context.why_no_slice.clone(),
         collections,
-        left_out: prepared.listing.left_out.clone(),
+        left_out: context.listing.left_out.clone(),
     })
 }
 

@@ -134,7 +134,7 @@ impl Shared {
 }
 
 pub(super) fn share_out(
-    prepared: &BackupContext,
+    context: &BackupContext,
     stems: &[String],
     resumed: Option<&Checkpoint>,
     moment: Arc<ConsistencyPoint>,
@@ -144,18 +144,18 @@ pub(super) fn share_out(
     let mut units: Vec<Unit> = Vec::new();
     let mut collections: Vec<Reading> = Vec::new();
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let sizes = Sizes { segment: bytes(prepared.settings.segment_bytes), frame: bytes(prepared.settings.frame_bytes) };
+    let sizes = Sizes { segment: bytes(context.settings.segment_bytes), frame: bytes(context.settings.frame_bytes) };
     let mut all = 0;
-    for (index, (found, stem)) in prepared.listing.collections.iter().zip(stems).enumerate() {
-        let (size, ranges) = prepared.survey.of(found);
+    for (index, (found, stem)) in context.listing.collections.iter().zip(stems).enumerate() {
+        let (size, ranges) = context.survey.of(found);
         let about = size.unwrap_or_default();
         let item = cx.progress.item(found.namespace.to_string(), about.documents, about.bytes);
         let writer = CollectionWriter::new(
             place.clone(),
             stem.clone(),
-            prepared.compressors.clone(),
+            context.compressors.clone(),
             sizes,
-            prepared.cpu.clone(),
+            context.cpu.clone(),
             item.clone(),
         );
         let mut done = Done::default();
@@ -193,13 +193,13 @@ pub(super) fn share_out(
     let (temporary, units): (Vec<_>, Vec<_>) =
         units.into_iter().partition(|unit| collections[unit.collection].found.is_temporary());
     Shared {
-        connection: prepared.connection.clone(),
+        connection: context.connection.clone(),
         moment,
-        budget: prepared.budget(cx),
-        filter: prepared.selection.documents.filter(),
-        pace: prepared.pace.clone(),
-        reply_bytes: prepared.settings.frame_bytes.min(frame::TARGET as u64),
-        allowed: watch::Sender::new(prepared.settings.readers),
+        budget: context.budget(cx),
+        filter: context.selection.documents.filter(),
+        pace: context.pace.clone(),
+        reply_bytes: context.settings.frame_bytes.min(frame::TARGET as u64),
+        allowed: watch::Sender::new(context.settings.readers),
         starved: AtomicU64::new(0),
         state: state.clone(),
         durable: run.durable.clone(),

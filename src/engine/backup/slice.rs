@@ -159,19 +159,19 @@ impl Reliance {
 
 impl Slice {
     /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
-    pub(super) fn begin(start: Start, earlier: Earlier, prepared: &BackupContext, run: &Run<'_>) -> Self {
+    pub(super) fn begin(start: Start, earlier: Earlier, context: &BackupContext, run: &Run<'_>) -> Self {
         let Run { place, state, durable, cx } = *run;
         let writer = CollectionWriter::new(
             place.clone(),
             key::OPLOG.to_owned(),
-            prepared.compressors.clone(),
-            Sizes::of_segments(usize::try_from(prepared.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX)),
-            prepared.cpu.clone(),
+            context.compressors.clone(),
+            Sizes::of_segments(usize::try_from(context.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX)),
+            context.cpu.clone(),
             // It is no part of what the progress is measured by.
             Progress::default().item(key::OPLOG, 0, 0),
         );
         let (until, end, reliance) = (watch::Sender::new(None), cx.cancel.child_token(), Arc::new(Reliance::default()));
-        if earlier.is_needed || prepared.kind == ConsistencyKind::Oplog {
+        if earlier.is_needed || context.kind == ConsistencyKind::Oplog {
             reliance.rely();
         }
         let mut position = Position::before(start.from.into());
@@ -185,9 +185,9 @@ impl Slice {
             writer.number_from(segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
             writing.adopt(segments);
         }
-        let databases = Databases(prepared.settings.databases.clone());
+        let databases = Databases(context.settings.databases.clone());
         let keeping = Keeping {
-            tail: Tail::new(prepared.connection.clone(), databases, position, start.since),
+            tail: Tail::new(context.connection.clone(), databases, position, start.since),
             position,
             writer: writing,
             recorded,

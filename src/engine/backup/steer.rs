@@ -21,12 +21,12 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    pub(super) fn new(prepared: &BackupContext, shared: Arc<Shared>, progress: Progress) -> Self {
+    pub(super) fn new(context: &BackupContext, shared: Arc<Shared>, progress: Progress) -> Self {
         Self {
-            crew: ConcurrencyController::new(prepared.settings.readers, prepared.room.most_readers),
-            effort: prepared.room.follows_level.then(|| LevelController::new(prepared.settings.level)),
-            compressors: prepared.compressors.clone(),
-            watched: Watched::new(prepared.cpu.clone(), progress),
+            crew: ConcurrencyController::new(context.settings.readers, context.room.most_readers),
+            effort: context.room.follows_level.then(|| LevelController::new(context.settings.level)),
+            compressors: context.compressors.clone(),
+            watched: Watched::new(context.cpu.clone(), progress),
             starved: shared.starved(),
             shared,
         }

@@ -42,8 +42,12 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
                 Some(_) => ddl::drop(target, &staged.to).await?,
                 None => {}
             }
+            // Over buckets that are there, servers make one of their storage options only: a mark of mixed buckets is among these.
+            let mut same = Writer::default();
+            same.extend_without(options.as_bytes(), |name| name == b"storageEngine")?;
+            same.extend_without(buckets.options.as_bytes(), |name| name != b"storageEngine")?;
             // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
-            let create = ddl::create_command(&staged.to, options)?;
+            let create = ddl::create_command(&staged.to, &same.raw()?)?;
             let tried = target.try_run(&staged.to.database, create, Some(command::COMMAND_LIMIT)).await?;
             ddl::judge(&mut attempts, tried).await?;
             continue;

@@ -1,9 +1,10 @@
-//! What the parts that keep a processor busy can do, one thread each, in bytes of BSON a second (of `segment/put together`: of stored bytes).
+//! Measures the CPU-bound parts on one thread each, in bytes of BSON per second (`segment/put
+//! together`: stored bytes).
 //!
 //! `cargo bench --bench cpu -- [NAME]`
 //!
-//! Needs no server. The documents are orders of a shop, the same with each run, in frames of 4 MiB. Files are in the system's memory where it has `/dev/shm`, so that
-//! a disk does not count.
+//! It needs no server. The documents are orders of a shop, the same in each run, in frames of 4
+//! MiB. Files are in memory if the system has `/dev/shm`, so that a disk does not matter.
 
 #![allow(
     missing_docs,
@@ -48,9 +49,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-/// Frames of what is measured as a whole.
+/// Frames per measurement of a whole segment.
 const FRAMES: usize = 8;
-/// Levels of zstd: the fastest that is worth it, the one for near sources, and the one for far ones.
+/// Levels of zstd: the fastest useful one, the one for near sources, and the one for far sources.
 const LEVELS: [i32; 3] = [-1, 1, 3];
 
 type Group<'a> = BenchmarkGroup<'a, criterion::measurement::WallTime>;
@@ -86,7 +87,8 @@ impl pipeline::Documents for Batch {
     }
 }
 
-/// What is done with every document: taking it out of a batch, looking at it, digesting it, and putting it into a command.
+/// The work on every document: take it out of a batch, check it, digest it, and put it into a
+/// command.
 fn of_documents(criterion: &mut Criterion) {
     let frame = Orders::new().frame(frame::TARGET);
     let batch = Batch::of(&frame);
@@ -117,7 +119,7 @@ fn each(group: &mut Group<'_>, name: &str, frame: &[u8], work: impl Fn(&[u8])) {
     group.bench_function(name, |b| b.iter(|| Documents::of(frame).for_each(|document| work(document.unwrap()))));
 }
 
-/// What is done with a frame as a whole.
+/// The work on a whole frame.
 fn of_frames(criterion: &mut Criterion) {
     let frame = Orders::new().frame(frame::TARGET);
     let mut group = criterion.benchmark_group("frame");
@@ -136,7 +138,7 @@ fn of_frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Segments, put together and read as a backup and `verify --deep` do it, all that belongs to it included.
+/// Segments, written and read as a backup and `verify --deep` do, including everything around them.
 fn of_segments(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut orders = Orders::new();
@@ -185,7 +187,7 @@ async fn write_segments(batches: &[Batch], compressors: &Arc<Compressors>) -> Te
     directory
 }
 
-/// A store with one segment.
+/// A repository with one segment.
 async fn stored(packed: &[(Vec<u8>, Content)]) -> (TempDir, Segment) {
     let directory = directory();
     let mut builder = Builder::default();
@@ -208,7 +210,7 @@ async fn read_segment(store: &Objects, segment: &Segment, checked: bool) {
     }
 }
 
-/// mongodump's archives: the grammar and its checksums alone, and as an import reads them.
+/// mongodump archives: the grammar and its checksums alone, and as an import reads them.
 fn of_dumps(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut orders = Orders::new();
@@ -285,7 +287,7 @@ async fn write_archive(path: &Path, gzip: Option<u32>, frames: &[Vec<u8>]) {
     writer.put().await.unwrap();
 }
 
-/// Reads a dump to its end and gives how many documents came.
+/// Reads a dump to its end, and returns the number of documents.
 async fn read_dump(path: &Path) -> u64 {
     let stop = CancellationToken::new();
     let dump = Dump::open(path.to_str().unwrap(), &stop).await.unwrap();
@@ -330,7 +332,7 @@ fn spec() -> CollectionSpec {
     CollectionSpec::of(&collection, Namespace::new("shop", "orders"), Version(6, 0, 5)).unwrap()
 }
 
-/// A group of what takes a tenth of a second and more.
+/// A group for measurements of a tenth of a second or more.
 fn slow_group<'a>(criterion: &'a mut Criterion, name: &str) -> Group<'a> {
     let mut group = criterion.benchmark_group(name);
     group.sampling_mode(SamplingMode::Flat);

@@ -1,10 +1,11 @@
-//! How fast an oplog slice is replayed, against one operation a command.
+//! Measures how fast an oplog slice is replayed, compared with one operation per command.
 //!
 //! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N]`
 //!
-//! Starts two servers of its own, one of them a replica set. Each run replays a third of inserts, a third of updates (differences) and a third of
-//! deletes, first some of them one by one, each a command of its own, then all of them as an import does it, with one to four
-//! commands under way. Prints medians of operations a second, and ratios; the ratios are what to compare.
+//! It starts two servers, one of them a replica set. Each run replays one third inserts, one third
+//! updates (differences) and one third deletes. It first replays some of them one by one, each in
+//! its own command. Then it replays all of them as an import does, with one to four commands in
+//! flight. It prints medians of operations per second, and ratios. Compare the ratios.
 
 #![allow(
     clippy::unwrap_used,
@@ -66,7 +67,8 @@ async fn main() {
     }
 }
 
-/// The `n`th operation: each third document is inserted, the one before is changed, and the one before that deleted.
+/// The `n`th operation: every third document is inserted, the one before it is updated, and the one
+/// before that is deleted.
 fn operation(n: usize) -> Document {
     let id = (n / 3) as i64;
     match n % 3 {

@@ -1,10 +1,12 @@
-//! What two hundred clients cost a backup, and what a backup costs them.
+//! Measures what two hundred clients cost a backup, and what a backup costs them.
 //!
 //! `cargo bench --bench service -- [--documents N] [--runs N] [--clients N]`
 //!
-//! Starts a server with `shop.orders` (about 880 bytes a document) and a service over it, all on this machine. Each run takes a backup with nobody
-//! beside it, and one while every client asks for the status once a second and holds an event stream of the job. Prints medians over all runs, their ratio,
-//! and the percentiles of the status over all requests that ran beside a backup. Which of the two comes first changes from run to run.
+//! It starts a server with `shop.orders` (about 880 bytes per document) and a service for it, all
+//! on this machine. Each run takes one backup without clients, and one with them; the order
+//! alternates. Every client requests the status once a second, and holds an event stream of the
+//! job. The program prints medians over all runs, their ratio, and percentiles of the status
+//! requests during backups.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,10 +36,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// What the clients saw.
+/// The observations of the clients.
 #[derive(Default)]
 struct Seen {
-    /// Whether a backup runs beside them.
+    /// Whether a backup is running.
     counts: AtomicBool,
     latencies: std::sync::Mutex<Vec<f64>>,
     events: AtomicU64,
@@ -91,7 +93,7 @@ async fn main() {
     println!("events {}   errors {}", seen.events.load(Ordering::Relaxed), seen.errors.load(Ordering::Relaxed));
 }
 
-/// Takes a backup, and gives how long the job worked, in seconds.
+/// Takes a backup, and returns how long its job ran, in seconds.
 async fn backup(service: &Service) -> f64 {
     let id = service.begin_backup().await;
     ended(service, &id).await
@@ -113,7 +115,7 @@ async fn ended(service: &Service, id: &str) -> f64 {
 
 async fn backup_beside(service: &Service, clients: usize, seen: &Arc<Seen>) -> f64 {
     let (stop, address) = (CancellationToken::new(), service.address.strip_prefix("http://").unwrap().to_owned());
-    // Everyone is connected before it begins, and spread over the second.
+    // All clients are connected before the backup begins, and are spread over the second.
     let mut tasks = Vec::new();
     for number in 0..clients {
         let (stop, address, seen) = (stop.clone(), address.clone(), seen.clone());
@@ -148,7 +150,7 @@ fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {ADMIN}\r\n\r\n")
 }
 
-/// Asks for the status once a second over one connection, and returns only where that fails.
+/// Requests the status once a second over one connection. Returns only on an error.
 async fn ask(address: &str, seen: &Seen) {
     let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
     let mut body = Vec::new();
@@ -172,7 +174,7 @@ async fn ask(address: &str, seen: &Seen) {
     }
 }
 
-/// Follows a job; whether that went on to its last event.
+/// Follows a job. Returns whether the stream reached its last event.
 async fn follow(address: &str, id: &str, seen: &Seen) -> bool {
     let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
     stream.write_all(request(&format!("/api/jobs/{id}/events")).as_bytes()).await.unwrap();
@@ -191,7 +193,7 @@ async fn follow(address: &str, id: &str, seen: &Seen) -> bool {
     }
 }
 
-/// Status and length of an answer.
+/// Status and length of a response.
 async fn head(stream: &mut BufReader<TcpStream>) -> Option<(u16, Option<usize>)> {
     let (mut status, mut length, mut line) = (None, None, String::new());
     loop {

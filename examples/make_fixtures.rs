@@ -1,6 +1,7 @@
-//! Writes the fixtures of the format: `cargo run --example make_fixtures -- DIRECTORY`, where DIRECTORY is `fixtures` or a place to look at
-//! them. Those that exist are not written again: they stand for what was written then, and every later version must read it.
-//! The same seed, times and UUIDs give the same bytes, as long as zstd does.
+//! Writes the fixtures of the format: `cargo run --example make_fixtures -- DIRECTORY`. DIRECTORY
+//! is `fixtures`, or any other directory to inspect the result. Existing fixtures are never
+//! rewritten: every later version must read them as they are. The same seed, times and UUIDs give
+//! the same bytes, as long as zstd does.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 #[path = "../tests/support/archive.rs"]
@@ -27,7 +28,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
 const SEED: u64 = 20_261_122;
-/// Frames that are long enough for columns to be of use.
+/// Frames that are long enough for columns to help.
 const COLUMNS: Shape = Shape { codec: Codec::Columns, ..Shape::of(40_000, 20_000) };
 const SHAPE: Shape = Shape::of(700, 1500);
 
@@ -77,7 +78,8 @@ fn archive_name() -> String {
     bsonvault::names::BackupName::at(started()).to_string()
 }
 
-/// Two databases: every type, names and text that are odd, a view, a time series, a capped collection without documents.
+/// Two databases with every BSON type, odd names and texts, a view, a time series, and an empty
+/// capped collection.
 fn everything() -> Vec<Given> {
     let mut random = StdRng::seed_from_u64(SEED);
     let orders = (0..12).map(|n| order(n, &mut random)).collect();
@@ -94,7 +96,7 @@ fn everything() -> Vec<Given> {
     vec![shop, view, Given::new("shop", "odd/näme #1 100%", odd()), capped, lower, readings(&mut random)]
 }
 
-/// Enough documents of one shape for frames in columns, with one among them that is of another.
+/// Enough documents of one shape for frames in columns, with one of another shape among them.
 fn many() -> Given {
     let mut random = StdRng::seed_from_u64(SEED + 3);
     let mut documents: Vec<_> = (0..200).map(|n| order(n, &mut random)).collect();
@@ -123,7 +125,7 @@ fn order(n: i32, random: &mut StdRng) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Documents that JSON and the typed BSON of drivers do not keep.
+/// Documents that JSON and the typed BSON of drivers do not preserve.
 fn odd() -> Vec<Vec<u8>> {
     let rest = rawdoc! {
         "_id": 0,
@@ -185,14 +187,15 @@ fn readings(random: &mut StdRng) -> Given {
 const FIRST: &str = "shop/orders.00000.bson.zst";
 const SECOND: &str = "shop/orders.00001.bson.zst";
 
-/// One sound backup of two segments, for damage.
+/// One intact backup of two segments, to be damaged.
 async fn small(store: &Objects) -> Result<Manifest> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
     archive::write_as(store, &[Given::new("shop", "orders", documents)], None, 1, Shape::of(80, 100)).await
 }
 
-/// What was written from a second before the listing to a second after it: a long insert that the data have, a transaction that
-/// began before the listing and was committed after it, an update, a command, and an insert.
+/// The writes from a second before the listing to a second after it. They are a long insert that
+/// the data already has, a transaction from before the listing that is committed after it, an
+/// update, a command, and an insert.
 fn slice() -> Vec<Vec<u8>> {
     let at = |before: bool, i: u32| Timestamp { time: if before { LISTED.t - 1 } else { LISTED.t + 1 }, increment: i };
     let uuid =
@@ -230,7 +233,7 @@ fn slice() -> Vec<Vec<u8>> {
 
 const SLICE: &str = "oplog.00000.bson.zst";
 
-/// Backups with a slice that is not what it should be.
+/// Backups with an invalid oplog slice.
 async fn damaged_slices(root: &Objects) -> Result<()> {
     let documents: Vec<Vec<u8>> = (0..8).map(|n| rawdoc! { "_id": n, "text": format!("document {n}") }.into_bytes()).collect();
     let given = [Given::new("shop", "orders", documents)];
@@ -280,7 +283,7 @@ async fn damaged_slices(root: &Objects) -> Result<()> {
     expect("kind-without-its-slice", message).await
 }
 
-/// A manifest's text with the digest that fits it: the last 64 digits in it.
+/// A manifest's text with the digest that fits it. The digest is the last 64 hexadecimal digits.
 fn resealed(text: &str) -> Vec<u8> {
     let end = text.trim_end().trim_end_matches('}').trim_end().len() - 1;
     let at = end - 64;
@@ -290,7 +293,8 @@ fn resealed(text: &str) -> Vec<u8> {
 }
 
 async fn damaged(root: &Objects) -> Result<()> {
-    // Each is made sound, then damaged, and stands beside the message it must give, with its own place written as BACKUP.
+    // Each backup is created intact, and then damaged. Beside it is the expected message, with
+    // BACKUP in place of its path.
     let case = async |name: &str| -> Result<(Objects, Manifest)> {
         let store = root.below(name).below("backup");
         let manifest = small(&store).await?;
@@ -344,7 +348,7 @@ async fn damaged(root: &Objects) -> Result<()> {
     let message = format!("shop/orders.metadata.json was changed: its SHA-256 is {found}, expected {expected}");
     expect("changed-metadata", &message).await?;
 
-    // Under right checksums: what only a reader of the insides can refuse.
+    // The checksums are right, so only decoding can detect the damage.
     let (store, manifest) = case("bomb-in-the-table").await?;
     let raw = manifest.collections[0].segments[0].raw_bytes;
     let bomb = Compressor::new(Compression::of(3))?.compress(&vec![0; 64 * 1024 * 1024])?;
@@ -368,7 +372,7 @@ async fn put(store: &Objects, key: &str, bytes: Vec<u8>) -> Result<()> {
     store.put(key, vec![Bytes::from(bytes)]).await
 }
 
-/// Flips a bit of this byte; gives the SHA-256 after and before.
+/// Flips a bit of this byte. Returns the SHA-256 after and before.
 async fn flip(store: &Objects, key: &str, at: usize) -> Result<(Sha256Hex, Sha256Hex)> {
     let whole = store.get(key).await?;
     let mut changed = whole.to_vec();
@@ -389,7 +393,8 @@ fn segment_of(frame: Vec<u8>, claimed: u64) -> Finished {
     builder.finish()
 }
 
-/// Puts another first segment into a backup, with all its checksums and this claim of raw bytes. Gives the segment's stored bytes.
+/// Replaces the first segment of a backup, with valid checksums and this claim of raw bytes.
+/// Returns the segment's stored bytes.
 async fn replace_first(store: &Objects, mut manifest: Manifest, segment: Finished, raw: u64) -> Result<u64> {
     let collection = &mut manifest.collections[0];
     let first = &mut collection.segments[0];

@@ -1,6 +1,7 @@
 //! The service as a library: everything that `bsonvault serve` does, without its server.
 //!
-//! `service` takes a backup of `MONGO_URI_ATLAS` into `BACKUP_PATH`, imports it into `MONGO_URI_LOCAL`, shows what there is, and removes all but the newest two.
+//! `service` takes a backup of `MONGO_URI_ATLAS` into `BACKUP_PATH`, imports it into
+//! `MONGO_URI_LOCAL`, lists the backups, and removes all but the newest two.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::num::NonZeroU32;
@@ -13,9 +14,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     run(Config::load(".".as_ref(), std::env::vars_os(), &Flags::default())?).await
 }
 
-/// All of it, with this configuration.
+/// Runs the example with this configuration.
 pub(crate) async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    // Both connections, and how they stand.
+    // Both connections and their states.
     let both = connect_dual_db(&config).await;
     for (name, state) in [("source", &both.state.atlas), ("target", &both.state.local)] {
         let what = state.error.as_ref().map_or("answers", |error| &error.message);
@@ -35,12 +36,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>
         None => println!("not imported: {:?}", imported.error),
     }
 
-    // Both in one go, as the scheduler does it; and the scheduler.
+    // Both in one job, as the scheduler does it; and the scheduler itself.
     let manual = service.manual_backup().await?;
     println!("another one: {}", manual.state.name());
     service.start_automatic_backup().await?;
 
-    // What there is, and what goes.
+    // List the backups, and remove old ones.
     let status = service.get_backup_status().await?;
     println!("{} backups in {}, the next one at {:?}", status.backups.len(), status.backup_path, status.schedule.next_run);
     let cleaned = service.clean_old_backups(NonZeroU32::MIN.saturating_add(1), false).await?;

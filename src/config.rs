@@ -1,6 +1,9 @@
-//! Configuration: flags beat the environment, which beats `.env`, which beats `rocket.toml`, which beats the defaults. Raw text
-//! first, layered by where it came from; then validated once, into a [`Config`] that cannot be wrong.
+//! Configuration. Flags win over the environment, then `.env`, then `rocket.toml`, then the
+//! defaults.
+//!
+//! Raw text is layered by its origin, and then validated once into a [`Config`].
 
+mod flags;
 mod http;
 mod origin;
 mod places;
@@ -21,7 +24,7 @@ use self::places::Places;
 use self::service::Service;
 use self::settings::{
     ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL,
-    LOG_FORMAT, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, READ_PREFERENCE, READERS, Setting, TIMEZONE, WRITERS,
+    LOG_FORMAT, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, READ_PREFERENCE, READERS, TIMEZONE, WRITERS,
 };
 use self::unknown::Unknown;
 use self::values::{count, parsed, text, truth, whole_number};
@@ -32,36 +35,38 @@ use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::repository::retention::Policy;
 use crate::schedule;
 
+pub use self::flags::Flags;
 pub use self::service::{ServiceSettings, WebhookSettings};
-pub use self::settings::Flags;
+pub use self::settings::{Group, Setting, settings};
 
-/// Where backups are kept where nothing says otherwise.
+/// The default directory of backups.
 pub const DEFAULT_PATH: &str = "./backups";
 
-/// How many cursors or writers at a time may be asked for.
+/// The allowed numbers of concurrent cursors or writers.
 const WORKERS: std::ops::RangeInclusive<i64> = 1..=256;
-/// The memory that may be asked for, in MiB: below, not even two of the largest frames fit; above is no machine yet.
+/// The allowed memory, in MiB. Below the lower limit, not even two of the largest frames fit. No
+/// machine has the upper limit yet.
 const MEMORY_MB: std::ops::RangeInclusive<i64> = 64..=1_048_576;
-/// The rate that may be asked for, in Mbit/s.
+/// The allowed rate limits, in Mbit/s.
 const MAX_MBITS: std::ops::RangeInclusive<i64> = 1..=1_000_000;
-/// The frames that may be asked for, in MiB.
+/// The allowed frame sizes, in MiB.
 const FRAME_MB: std::ops::RangeInclusive<i64> = 1..=frame::LARGEST_TARGET as i64 / MIB;
 const MIB: i64 = 1024 * 1024;
-/// The most backups that a rule may be asked to keep.
+/// The most backups that a retention rule may keep.
 const MOST_KEPT: u32 = 1_000_000;
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// A line each, for people.
+    /// A line per record, for people.
     #[default]
     Human,
-    /// A JSON object each, on a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// The configuration, valid but for the URIs, the tokens and the webhook: those are checked when they are asked for, because most
-/// verbs need none of them.
+/// The validated configuration. The URIs, the tokens and the webhook are checked only when they are
+/// asked for, because most verbs do not need them.
 #[derive(Clone)]
 pub struct Config {
     source: Option<(String, Origin)>,
@@ -71,15 +76,15 @@ pub struct Config {
     server: Figment,
     unknown: Vec<Unknown>,
     contradicted: Vec<String>,
-    /// Where backups are kept: a directory.
+    /// The directory of backups.
     pub path: String,
-    /// How much of the machine may be used.
+    /// How much of the source and of this machine may be used.
     pub tuning: Tuning,
-    /// Which backups stay.
+    /// Which backups are kept.
     pub retention: Policy,
-    /// Whose days, weeks, months and years retention counts, and whose clock a schedule goes by.
+    /// The time zone of the days, weeks, months and years of retention, and of the schedule.
     pub timezone: Tz,
-    /// How logs are written.
+    /// The format of logs.
     pub log_format: LogFormat,
 }
 
@@ -99,17 +104,18 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads all places and validates what they say. `directory` is where `.env` and `rocket.toml` are looked for;
+    /// Reads all places and validates the values. `directory` may hold `.env` and `rocket.toml`;
     /// `environment` is the variables of the process.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the setting, the place it came from and what was expected.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the setting, its origin and
+    /// what was expected.
     pub fn load(directory: &Path, environment: impl IntoIterator<Item = (OsString, OsString)>, flags: &Flags) -> Result<Self> {
-        // 1. What all places say, one over the other.
+        // 1. Read all places and layer them.
         let places = Places::read(directory, environment, flags)?;
         let settings = &places.settings;
 
-        // 2. What is left is validated.
+        // 2. Validate the values that win.
         let path = text(settings, &PATH)?.map_or_else(|| DEFAULT_PATH.to_owned(), |(path, _)| path);
         let timezone = parsed(settings, &TIMEZONE, schedule::zone)?.unwrap_or(Tz::UTC);
         Ok(Self {
@@ -131,13 +137,14 @@ impl Config {
     /// The source's URI.
     ///
     /// # Errors
-    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured): `Atlas MongoDB URI not configured`;
+    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured):
+    /// `Atlas MongoDB URI not configured`;
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format`.
     pub fn source(&self) -> Result<MongoUri> {
         self.configured_source()?.ok_or_else(|| Role::Source.not_configured())
     }
 
-    /// The source's URI where one is configured.
+    /// The source's URI, if one is configured.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format`.
@@ -153,13 +160,14 @@ impl Config {
     /// The target's URI.
     ///
     /// # Errors
-    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured): `Local MongoDB URI not configured`;
+    /// [`ErrorKind::NotConfigured`](crate::error::ErrorKind::NotConfigured):
+    /// `Local MongoDB URI not configured`;
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Local URI format`.
     pub fn target(&self) -> Result<MongoUri> {
         self.configured_target()?.ok_or_else(|| Role::Target.not_configured())
     }
 
-    /// The target's URI where one is configured.
+    /// The target's URI, if one is configured.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Local URI format`.
@@ -167,17 +175,18 @@ impl Config {
         self.target.as_ref().map(|found| parse_uri(Role::Target, &LOCAL, found)).transpose()
     }
 
-    /// Refuses names that are given and are no settings: slips in a setting's name, and others that only this program has. Refuses
-    /// settings that `.env` gives more than one value, too.
+    /// Refuses given names that are no settings: typos, and other names with this program's
+    /// prefixes. Also refuses settings that have more than one value in `.env`.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them, and what was probably meant.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them and what was
+    /// probably meant.
     pub fn refuse_unknown(&self) -> Result<()> {
         unknown::refuse(&self.unknown)?;
         unknown::refuse_contradicted(&self.contradicted)
     }
 
-    /// Refuses slips in a setting's name, and warns of other names that are no settings.
+    /// Refuses typos in a setting's name, and warns of other names that are no settings.
     ///
     /// # Errors
     /// As for [`refuse_unknown`](Self::refuse_unknown).
@@ -191,18 +200,21 @@ impl Config {
     /// The settings of the service.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for names that are no settings, where a token's hash or the webhook's URL
-    /// is none, or one hash is both an admin's and a reader's. No error quotes them whole.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for names that are no settings, for an
+    /// invalid token hash or webhook URL, and for a hash of several kinds of tokens. No error
+    /// quotes hashes or the URL whole.
     pub fn service(&self) -> Result<ServiceSettings> {
         self.refuse_unknown()?;
         self.service.settings(self.retention)
     }
 
-    /// The HTTP server's own settings: its defaults, `rocket.toml` by profile, `ROCKET_*` of `.env` and the environment, `--address` and
-    /// `--port`, each over those before it. Complete, and without anything of this program's.
+    /// The HTTP server's own settings: its defaults, `rocket.toml` by profile, `ROCKET_*` of `.env`
+    /// and the environment, `--address` and `--port`. Each wins over those before it. They are
+    /// complete, and hold none of this program's settings.
     ///
-    /// The profile is what `ROCKET_PROFILE` says, else `debug` or `release` as the program was built. Addresses of clients are not taken from
-    /// headers unless `ip_header` says from which. Signals are never the server's.
+    /// `ROCKET_PROFILE` sets the profile. By default it is `debug` or `release`, as the program was
+    /// built. Client addresses come from a header only if `ip_header` names it. The server never
+    /// handles signals.
     #[must_use]
     pub fn rocket(&self) -> Figment {
         self.server.clone()
@@ -246,7 +258,7 @@ fn codec(text: &str) -> Result<Codec> {
     match text.trim().to_ascii_lowercase().as_str() {
         "zstd" => Ok(Codec::Zstd),
         "columns" => Ok(Codec::Columns),
-        _ => Err(Error::usage(format!("{text:?} is no codec: expected zstd or columns"))),
+        _ => Err(Error::usage(format!("found {text:?}: expected zstd or columns"))),
     }
 }
 

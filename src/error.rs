@@ -1,5 +1,5 @@
-//! One error for the whole crate: a kind that decides what a caller does, a message that names what happened to which
-//! object and where, and a hint that says what to do about it.
+//! The error type of the crate. Its kind decides what a caller does, its message tells what
+//! happened to which object and where, and its hint tells what to do about it.
 
 mod said;
 
@@ -7,43 +7,43 @@ use std::fmt;
 
 pub use said::Face;
 
-/// The result of everything in this crate that can fail.
+/// The result of all fallible operations in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a caller may want to tell apart.
+/// Kinds of errors that callers can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Wrong usage or configuration: nothing was tried.
+    /// Wrong usage or configuration. Nothing was tried.
     Usage,
-    /// What is needed for it is not configured: nothing was tried.
+    /// A required setting is missing. Nothing was tried.
     NotConfigured,
-    /// A backup, database or collection that was asked for does not exist.
+    /// A requested backup, database or collection does not exist.
     NotFound,
     /// A server does not answer.
     Unreachable,
-    /// A server answered and refused the login or a right.
+    /// A server answered, and refused the login or lacks a privilege.
     Denied,
     /// A server failed a command for another reason.
     Server,
-    /// What is stored is not what was written: truncated, changed, or not a backup at all.
+    /// Stored data is not what was written: truncated, changed, or not a backup at all.
     Damaged,
-    /// Two things that must be equal are not: a digest, a count.
+    /// Two things that must be equal differ: a digest, a count.
     Mismatch,
     /// The storage refused: no space, no permission, not supported.
     Storage,
-    /// The operation would harm what it must not, and was refused before anything was changed.
+    /// The operation would do harm. It was refused before anything changed.
     Refused,
-    /// Another one is at work where only one may be: it passes by waiting.
+    /// Another operation holds what only one may hold. Waiting helps.
     Busy,
-    /// More is asked for than is taken at a time: it passes by waiting.
+    /// Too many requests at the same time. Waiting helps.
     TooMany,
-    /// The snapshot that every read shares cannot be read any more.
+    /// The snapshot that all reads share is no longer readable.
     SnapshotLost,
     /// Stopped on request.
     Interrupted,
-    /// The service ends and takes no more work.
+    /// The service is shutting down and accepts no more work.
     Closing,
-    /// A defect of this program, or something the operating system did.
+    /// A defect in this program, or a failure of the operating system.
     Internal,
 }
 
@@ -68,17 +68,18 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// The kind of this name.
+    /// The kind with this name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The code that programs read: `error.kind` of an answer of the service, of a job, and of `--json`. It never changes.
+    /// The name that programs read: `error.kind` in answers of the service, in jobs, and in
+    /// `--json` output. It never changes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            // To programs they are one, as they always were.
+            // Programs have always seen both under one name.
             Self::Usage | Self::NotConfigured => "usage",
             Self::NotFound => "notFound",
             Self::Unreachable => "unreachable",
@@ -100,8 +101,9 @@ impl ErrorKind {
 
 /// An error: kind, message, hint and cause.
 ///
-/// `Display` gives the message with its context, outermost first, as the service says it; the hint stands apart so that each
-/// face (terminal, JSON) can place it. Both name options by tokens, which [`Face`] puts into words.
+/// `Display` gives the message with its context, outermost first, as the service words it. The hint
+/// is separate, so that each face (terminal, JSON) can place it. Both name options by tokens, which
+/// [`Face`] replaces by words.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -115,34 +117,34 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind. The message is lower case, has no full stop, and names the object, the place, what was
-    /// expected and what was found.
+    /// An error of this kind. The message is lower case, has no full stop, and names the object,
+    /// the place, what was expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), hint: None, job: None, cause: None }))
     }
 
-    /// Says what to do about it.
+    /// Sets the hint: what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds to what the hint says already.
+    /// Adds to the hint.
     #[must_use]
     pub fn hint_too(self, more: impl fmt::Display) -> Self {
         let hint = self.hint_text().map_or_else(|| more.to_string(), |hint| format!("{hint}; {more}"));
         self.hint(hint)
     }
 
-    /// Names the job of the service that this is about: the one that is at work already.
+    /// Sets the job of the service that this is about: the one that is already running.
     #[must_use]
     pub fn job(mut self, id: impl Into<String>) -> Self {
         self.0.job = Some(id.into());
         self
     }
 
-    /// Keeps the error that led to this one.
+    /// Keeps the error that caused this one.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
@@ -156,7 +158,7 @@ impl Error {
         self
     }
 
-    /// Replaces a name that means nothing to whoever reads the message.
+    /// Replaces a name in the message that its reader does not know.
     #[must_use]
     pub fn reworded(mut self, name: &str, by: &str) -> Self {
         self.0.message = self.0.message.replace(name, by);
@@ -169,26 +171,26 @@ impl Error {
         self.0.kind
     }
 
-    /// What to do about it, where something is known. Its options are tokens: no text to show.
+    /// The hint, if there is one. Its options are still tokens: it is not yet a text to show.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The message, and the hint where there is one, as this face shows them.
+    /// The message and the hint, as this face words them.
     #[must_use]
     pub fn told(&self, face: Face) -> (String, Option<String>) {
         (face.say(&self.0.message), self.hint_text().map(|hint| face.say(hint)))
     }
 
-    /// The job of the service that this is about, where it is about one.
+    /// The job of the service that this is about, if any.
     #[must_use]
     pub fn job_id(&self) -> Option<&str> {
         self.0.job.as_deref()
     }
 
-    /// The exit code of a process that ends with this error: 2 wrong usage or configuration, 3 something does not match,
-    /// 130 interrupted, 1 everything else.
+    /// The exit code of a process that ends with this error: 2 for wrong usage or configuration, 3
+    /// for a mismatch, 130 for an interruption, 1 for everything else.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {

@@ -1,10 +1,11 @@
-//! What may be said as often as the input is long: the first are told, and the rest is counted.
+//! Keeps lists short whose length depends on the input: the first entries are kept, the rest are
+//! counted.
 
-/// How many are told.
+/// How many are kept.
 pub const TOLD: usize = 20;
-/// The longest that is told of one thing, in characters.
+/// The longest text for one entry, in characters.
 const LONGEST: usize = 2_000;
-/// How many are told of what each is a loss that one may have to look into.
+/// How many are kept if each is a loss that somebody may have to look into.
 pub const LISTED: usize = 1_000;
 
 /// Sentences, of which the first are kept.
@@ -22,13 +23,13 @@ impl Default for Few {
 }
 
 impl Few {
-    /// So many of them.
+    /// Keeps up to `most` of them.
     #[must_use]
     pub fn up_to(most: usize) -> Self {
         Self { most, told: Vec::new(), more: 0 }
     }
 
-    /// Adds one, which is made only where it is kept.
+    /// Adds a sentence, which is built only if it is kept.
     pub fn push(&mut self, sentence: impl FnOnce() -> String) {
         if self.told.len() < self.most {
             self.told.push(sentence());
@@ -37,7 +38,7 @@ impl Few {
         }
     }
 
-    /// Those that are kept, and how many there are beside them.
+    /// The kept sentences, and how many there are beside them.
     #[must_use]
     pub fn into_sentences(mut self) -> Vec<String> {
         if self.more > 0 {
@@ -47,13 +48,13 @@ impl Few {
     }
 }
 
-/// What stands for those that are not told.
+/// The sentence for those that are not kept.
 #[must_use]
 pub fn and_more(count: usize) -> String {
     format!("and {} more", with_commas(count))
 }
 
-/// What something says, cut where it is longer than anybody reads: a file may make an error of any length by what it quotes.
+/// The text, cut to a readable length: an error may quote a file of any size.
 #[must_use]
 pub fn cut(what: &impl std::fmt::Display) -> String {
     let mut text = what.to_string();

@@ -1,16 +1,22 @@
-//! Consistent, compressed, checksummed backups of MongoDB deployments, and their way back, without MongoDB's own tools.
+//! Consistent, compressed, checksummed backups of MongoDB deployments, and their restore, without
+//! MongoDB's own tools.
 //!
-//! The map, from the bottom up; arrows between modules point down only (a test keeps them so):
+//! The map, from the bottom up; dependencies between modules point down only (a test enforces
+//! this):
 //!
 //! - [`error`], [`few`], [`system`], [`names`], [`clock`], [`schedule`]: what everything uses.
 //! - [`mod@format`]: the bytes of a backup at rest; pure.
-//! - [`context`]: what an operation works with: processor, memory, progress.
+//! - [`context`]: the context of an operation: CPU, memory, progress, cancellation.
 //! - [`repository`]: where backups live, and which of them stay.
-//! - [`mongo`], [`source`], [`sink`]: the driver, reading, writing.  [`pipeline`]: bounded stages between repositories and servers.
-//! - [`interop`]: dumps that mongodump made.
-//! - [`oplog`]: its entries, followed from a source, to a catalog and into a target.
-//! - [`engine`]: one verb a file.
-//! - [`config`]: the settings, validated.  [`service`]: jobs, schedule, status.  [`api`]: REST.  [`cli`]: the command line.
+//! - [`mongo`], [`source`], [`sink`]: the driver, reading, writing.
+//! - [`pipeline`]: bounded stages between repositories and servers.
+//! - [`interop`]: dumps made by mongodump.
+//! - [`oplog`]: its entries: tailed at a source, tracked in a catalog, applied to a target.
+//! - [`engine`]: the operations, one module for each.
+//! - [`config`]: the settings, validated.
+//! - [`service`]: jobs, schedule, status.
+//! - [`api`]: REST.
+//! - [`cli`]: the command line.
 pub mod api;
 pub mod cli;
 pub mod clock;

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-/// Buffers here are megabytes large and live shortly. The C library keeps what its arenas got, per thread: an import of a gigabyte
-/// peaked at four times the resident memory that its buffers ever had.
+/// Buffers here are megabytes large and short-lived. The C library keeps freed memory in its
+/// arenas, per thread: an import of a gigabyte peaked at four times the resident memory of its
+/// buffers.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Names: of namespaces, of backups, and patterns over namespaces.
+//! Names of namespaces and backups, and patterns over namespaces.
 
 use std::fmt;
 
@@ -16,22 +16,22 @@ mod nearest;
 mod pattern;
 mod rename;
 
-/// Databases that belong to a deployment and not to its users: never part of a backup, never a target.
+/// Databases that belong to a deployment and not to its users: never in a backup, never a target.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
 
-/// Refuses what servers take for no name of a database.
+/// Refuses names that servers do not accept for a database.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
 pub fn check_database(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
         return Err(Error::usage(format!("{name:?} cannot be the name of a database"))
-            .hint("1 to 63 bytes, without / \\ . \" $ and spaces"));
+            .hint("use 1 to 63 bytes, without / \\ . \" $ and spaces"));
     }
     Ok(())
 }
 
-/// `database.collection`. The database's name has no dot; the collection's may have any number.
+/// `database.collection`. The database's name has no dot; the collection's may have several.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace {
     /// The database's name.
@@ -46,13 +46,15 @@ impl Namespace {
         Self { database: database.into(), collection: collection.into() }
     }
 
-    /// The collection that holds the buckets of the time series of this name, `system.buckets.NAME`.
+    /// The collection that holds the buckets of the time series of this name,
+    /// `system.buckets.NAME`.
     #[must_use]
     pub fn buckets(&self) -> Self {
         Self::new(self.database.clone(), format!("{BUCKETS_PREFIX}{}", self.collection))
     }
 
-    /// Whether it is a collection that imports have in their target, while they run or for what they replaced: never part of a backup.
+    /// Whether it is a collection that imports create in their target, while they run or for what
+    /// they replaced. It is never part of a backup.
     #[must_use]
     pub fn is_of_an_import(&self) -> bool {
         let name = self.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&self.collection);
@@ -61,31 +63,32 @@ impl Namespace {
     }
 }
 
-/// What the name of a bucket collection starts with.
+/// The prefix of bucket collections.
 pub const BUCKETS_PREFIX: &str = "system.buckets.";
 
-/// What the names of collections start with that an import fills before it publishes them.
+/// The prefix of collections that an import fills before it publishes them.
 pub const STAGING_PREFIX: &str = "bsonvault.staging.";
 
-/// What the names of collections start with that an import replaced and keeps.
+/// The prefix of collections that an import replaced and keeps.
 pub const KEPT_PREFIX: &str = "bsonvault.kept.";
 
-/// What the names of collections start with that say what is filled under its final name: see `sink/in_place.rs`.
+/// The prefix of collections that mark what is filled under its final name: see `sink/in_place.rs`.
 pub const FILLING_PREFIX: &str = "bsonvault.filling.";
 
-/// The collection that holds the lease of an import and the record of what it publishes, while it runs, and of what it keeps.
+/// The collection that holds the lease of an import and the record of what it publishes, while it
+/// runs, and of what it keeps.
 pub const IMPORT_COLLECTION: &str = "bsonvault.import";
 
-/// What the names of the scratch databases of a test restore start with.
+/// The prefix of the scratch databases of a test restore.
 pub const SCRATCH_PREFIX: &str = "bsonvault_drill_";
 
-/// What they start with where there is no room for that beside a collection's name.
+/// The prefix if a collection's name leaves no room for the long one.
 pub const SHORT_SCRATCH_PREFIX: &str = "~";
 
 /// The most bytes of a scratch database's short name.
 pub const SHORT_SCRATCH_NAME: usize = 6;
 
-/// Whether a database may be a test restore's by its name. Whether it is one, its lease tells.
+/// Whether the name may be that of a test restore's database. Its lease decides.
 #[must_use]
 pub fn may_be_scratch(database: &str) -> bool {
     database.starts_with(SCRATCH_PREFIX) || (database.starts_with(SHORT_SCRATCH_PREFIX) && database.len() <= SHORT_SCRATCH_NAME)
@@ -97,13 +100,15 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// The name of a backup: its directory, and its identity in a store. Letters, digits, `.`, `_` and `-`, starting with a
-/// letter or a digit, 200 bytes at most, so that it is one part of a path on any file system.
+/// The name of a backup: its directory, and its identity in a store. It consists of letters,
+/// digits, `.`, `_` and `-`, starts with a letter or a digit, and has at most 200 bytes: one part
+/// of a path on any file system.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BackupName(String);
 
-/// What stands for the newest complete backup wherever a backup's name is taken. No backup may have it for a name.
+/// Stands for the newest complete backup wherever a backup's name is expected. No backup may have
+/// this name.
 pub const LATEST: &str = "latest";
 
 /// Whether this stands for the newest complete backup.
@@ -113,10 +118,11 @@ pub fn is_latest(name: &str) -> bool {
 }
 
 impl BackupName {
-    /// What the name of every backup begins with that was not given another name.
+    /// The prefix of every backup that was not given another name.
     pub const PREFIX: &str = "atlas-backup-";
 
-    /// The name of a backup begun at this time: `atlas-backup-2026-11-22T21-45-00-000Z`. Names sort by time.
+    /// The name of a backup started at this time: `atlas-backup-2026-11-22T21-45-00-000Z`. Names
+    /// sort by time.
     #[must_use]
     pub fn at(time: DateTime<Utc>) -> Self {
         Self(format!("{}{}", Self::PREFIX, time.format("%Y-%m-%dT%H-%M-%S-%3fZ")))
@@ -125,11 +131,13 @@ impl BackupName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it could not be a backup's.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it cannot be a backup's.
     pub fn parse(name: &str) -> Result<Self> {
         if is_latest(name) {
-            return Err(Error::usage(format!("{name:?} is no backup's own name: it stands for the newest complete one"))
-                .hint("write the backup's name; `bsonvault list` shows it"));
+            return Err(Error::usage(format!(
+                "{name:?} cannot be a backup's own name: it stands for the newest complete backup"
+            ))
+            .hint("give the backup's name; `bsonvault list` shows it"));
         }
         let good = name.len() <= 200
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -138,7 +146,7 @@ impl BackupName {
             Ok(Self(name.to_owned()))
         } else {
             Err(Error::usage(format!("{name:?} is not the name of a backup"))
-                .hint("a backup's name has letters, digits, '.', '_' and '-' only; `bsonvault list` shows them"))
+                .hint("a backup's name has only letters, digits, '.', '_' and '-'; `bsonvault list` shows all names"))
         }
     }
 

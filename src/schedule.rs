@@ -1,8 +1,10 @@
-//! When the next backup is due: every so many hours, or by a cron expression in a time zone. Pure: no clock, no timer.
+//! Decides when the next backup is due: at an interval in hours, or by a cron expression in a time
+//! zone. Pure: no clock, no timer.
 //!
-//! Expressions are read and searched by `croner`, on the wall clock alone; what a wall clock time is in absolute time is decided in
-//! [`zone`]. `croner`'s own rules for daylight saving are not used: they tell jobs of one time of day from all others, so that `0 2,14 * * *` would
-//! miss the hour that is skipped and run twice in the one that is repeated, and they give up on a gap of more than two hours.
+//! `croner` parses and searches expressions, on the wall clock alone. [`zone`] decides which
+//! absolute time a wall clock time is. `croner`'s own rules for daylight saving time are not used:
+//! they treat jobs at a single time of day differently. `0 2,14 * * *` would miss the skipped hour
+//! and run twice in the repeated one. They also give up on a gap of more than two hours.
 
 mod syntax;
 mod zone;
@@ -20,7 +22,7 @@ use crate::error::{Error, Result};
 
 pub use self::zone::parse as zone;
 
-/// The intervals that may be asked for, in hours: up to ten years.
+/// The allowed intervals, in hours: up to ten years.
 pub const HOURS: RangeInclusive<u32> = 1..=87_600;
 
 /// A cron expression of five fields that fires at some time.
@@ -28,18 +30,19 @@ pub const HOURS: RangeInclusive<u32> = 1..=87_600;
 pub struct Expression {
     text: String,
     cron: Box<Cron>,
-    /// Whether it names every hour of the day: then it is about the minutes of each hour that there is.
+    /// Whether it names every hour of the day. Then it concerns the minutes of each real hour.
     every_hour: bool,
 }
 
 impl Expression {
-    /// Reads an expression: minute, hour, day of month, month, day of week, as Vixie cron has them, with names of months and days, and
-    /// `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Where both kinds of days are given, one of them is enough; where one of them begins
-    /// with `*`, both must hold.
+    /// Parses an expression: minute, hour, day of month, month, day of week, as in Vixie cron, with
+    /// names of months and days, and `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. If both
+    /// kinds of days are given, one of them is enough; if one of them begins with `*`, both must
+    /// match.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the field, what stands there and what was expected; also for an expression
-    /// that never fires.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), which names the field, what was found
+    /// and what was expected; also for an expression that never fires.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let fields = syntax::fields(&text)?;
@@ -54,10 +57,10 @@ impl Expression {
         let expression = Self { text, cron: Box::new(cron), every_hour };
         if expression.wall_clock_after(DateTime::UNIX_EPOCH.naive_utc(), true).is_none() {
             return Err(Error::usage(format!(
-                "cron expression {:?} never fires: no month of those has such a day",
+                "cron expression {:?} never fires: none of these months has such a day",
                 expression.text
             ))
-            .hint("look at the third and the fourth field, day of month and month"));
+            .hint("check the third and the fourth field, day of month and month"));
         }
         Ok(expression)
     }
@@ -68,9 +71,10 @@ impl Expression {
         &self.text
     }
 
-    /// The first time on the wall clock after this one, or at it, that the expression names.
+    /// The first time on the wall clock after this one, or at it if `inclusive`, that the
+    /// expression names.
     fn wall_clock_after(&self, time: NaiveDateTime, inclusive: bool) -> Option<NaiveDateTime> {
-        // In UTC `croner` sees a clock that is never put forward or back.
+        // In UTC, `croner` sees a clock that never changes.
         self.cron.find_next_occurrence(&time.and_utc(), inclusive).ok().map(|found| found.naive_utc())
     }
 }
@@ -84,18 +88,18 @@ impl fmt::Debug for Expression {
 /// How often, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cadence {
-    /// Every so many hours, counted from an anchor in absolute time.
+    /// At an interval in hours, counted from an anchor in absolute time.
     Every(NonZeroU32),
-    /// When the wall clock of a zone shows what the expression names.
+    /// When the wall clock of a zone shows a time that the expression names.
     Cron {
-        /// What it names.
+        /// The expression.
         expression: Expression,
-        /// Whose wall clock.
+        /// The zone.
         zone: Tz,
     },
 }
 
-/// The error for a number of hours that is no interval.
+/// The error for a number of hours that is not an interval.
 pub fn no_interval(hours: i64) -> Error {
     Error::usage(format!("an interval of {hours} hours: expected a whole number from {} to {}", HOURS.start(), HOURS.end()))
 }
@@ -104,13 +108,13 @@ impl Cadence {
     /// An interval.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it is not in [`HOURS`].
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it is not in [`HOURS`].
     pub fn every(hours: u32) -> Result<Self> {
         let known = NonZeroU32::new(hours).filter(|hours| HOURS.contains(&hours.get()));
         known.map(Self::Every).ok_or_else(|| no_interval(hours.into()))
     }
 
-    /// A cron expression in a zone, both as they are written.
+    /// A cron expression in a zone, both as written.
     ///
     /// # Errors
     /// As [`Expression::parse`] and [`zone()`].
@@ -120,21 +124,22 @@ impl Cadence {
 
     /// The first run later than `after`.
     ///
-    /// An interval's runs are `anchor` and whole multiples of the interval later, the first one interval after it. Of an expression's, the
-    /// anchor means nothing:
+    /// An interval runs at whole multiples of the interval after `anchor`, the first one interval
+    /// after it. For an expression, the anchor means nothing:
     ///
-    /// - One that names every hour (`*/15 * * * *`) runs whenever the clock shows what it names: in an hour that is repeated again, in one that is
-    ///   skipped not.
-    /// - Any other runs once for each time that it names. A time that is skipped is made up for at the first moment after it, one that is
-    ///   repeated counts where it comes first; a day that is skipped as a whole has no runs.
+    /// - An expression that names every hour (`*/15 * * * *`) runs whenever the clock shows a named
+    ///   time: again in a repeated hour, not in a skipped one.
+    /// - Any other runs once for each named time. A skipped time runs at the first moment after the
+    ///   gap. A repeated time counts when it comes first. A day that is skipped as a whole has no
+    ///   runs.
     ///
-    /// None where there is no such time that can be told: after the year 5000.
+    /// None if there is no such time that can be represented: after the year 5000.
     #[must_use]
     pub fn next_after(&self, anchor: DateTime<Utc>, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::Every(hours) => {
                 let step = i64::from(hours.get()) * 3600;
-                // However long before the anchor it is, the first run comes one interval after it.
+                // However long before the anchor, the first run is one interval after it.
                 let passed = (after - anchor).num_seconds().div_euclid(step).max(0);
                 anchor.checked_add_signed(TimeDelta::try_seconds((passed + 1).checked_mul(step)?)?)
             }

@@ -1,25 +1,27 @@
-//! What the operating system tells: the machine's name, and small files that a person names.
+//! Asks the operating system: for the machine's name, and for small files that a user names.
 
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The largest file that is read whole because a person names it: settings, certificates, queries.
+/// The largest file that is read as a whole because a user names it: settings, certificates,
+/// queries.
 const SMALL: u64 = 16 * 1024 * 1024;
 
-/// The name of this machine: locks are known to its processes alone.
+/// The name of this machine: only its own processes see its locks.
 #[must_use]
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Whether every machine has this name for itself: `localhost` and the like, or a socket's path; `host:port` or the host alone.
+/// Whether every machine uses this name for itself: `localhost` and the like, or a socket's path;
+/// `host:port` or the host alone.
 #[must_use]
 pub fn is_own_name(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name == "localhost" || name.starts_with("127.") || matches!(name, "::1" | "[::1]") || name.starts_with('/')
 }
 
-/// Reads a file that a person names, and that is small. Waits for the disk.
+/// Reads a small file that a user names. Blocks on the disk.
 ///
 /// # Errors
 /// The operating system's; one of the kind `FileTooLarge` beyond 16 MiB.

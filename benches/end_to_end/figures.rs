@@ -1,4 +1,4 @@
-//! What was measured.
+//! The measured figures.
 
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use crate::Asked;
 use crate::shop::median;
 use crate::shop::process::{Measured, bsonvault, cpu_seconds, run, server_process};
 
-/// All of one run of this program.
+/// The results of one run of this program.
 pub struct Results {
     pub setting: Setting,
     pub steps: Steps,
-    /// Figures of which there is one each, by what they are; one with ` / ` in its name is a ratio, and the lower the better.
+    /// Single figures by name. A name with ` / ` is a ratio; lower is better.
     pub figures: Vec<(String, f64)>,
-    /// Peak memory in MiB, by whose it was.
+    /// Peak memory in MiB, by process.
     pub peaks: Vec<(String, f64)>,
     /// The memory of a process that does next to nothing, in MiB.
     pub resting: f64,
@@ -31,7 +31,7 @@ impl Results {
         self.figures.push((name.into(), figure));
     }
 
-    /// Keeps which server is measured with.
+    /// Records the server that is measured.
     pub async fn keep_version(&mut self, client: &Client, name: &str) {
         let build = client.database("admin").run_command(doc! { "buildInfo": 1 }).await.unwrap();
         self.setting.versions.push((name.to_owned(), build.get_str("version").unwrap().to_owned()));
@@ -41,7 +41,7 @@ impl Results {
         self.figures.iter().find(|(known, _)| known == name).map(|(_, figure)| *figure)
     }
 
-    /// Prints a scenario's step, and keeps its peak.
+    /// Prints a scenario's step, and records its peak memory.
     pub fn tell(&mut self, name: &str, taken: &[Taken]) {
         let seconds: Vec<f64> = taken.iter().map(|taken| taken.seconds).collect();
         let peak = taken.iter().filter_map(|taken| taken.peak_mib).fold(0.0, f64::max);
@@ -54,18 +54,18 @@ impl Results {
     }
 }
 
-/// What it was measured with.
+/// The setting of the measurement.
 pub struct Setting {
     pub documents: usize,
     pub runs: usize,
-    /// Of `--many`.
+    /// Collections of `--many`.
     pub collections: usize,
     pub cores: usize,
     pub processor: String,
     pub memory_gib: f64,
     pub system: String,
     pub standalone: bool,
-    /// Names and versions: of the server, and of MongoDB's tools.
+    /// Names and versions of the server and of MongoDB's tools.
     pub versions: Vec<(String, String)>,
 }
 
@@ -91,27 +91,27 @@ impl Setting {
     }
 }
 
-/// Steps in the order in which they came first.
+/// Steps in the order of their first measurement.
 #[derive(Default)]
 pub struct Steps(Vec<Step>);
 
-/// One thing that was done in each run, in one way.
+/// One step that each run does in one way.
 pub struct Step {
     pub name: String,
-    /// How, where there are several ways to do it.
+    /// The way, if there are several.
     pub way: String,
-    /// The bytes of BSON that it is about.
+    /// The bytes of BSON that it processes.
     pub bytes: f64,
     pub taken: Vec<Taken>,
 }
 
-/// What it took once.
+/// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken {
     pub seconds: f64,
-    /// Processor time of who did it.
+    /// Processor time of the measured process.
     pub cpu: f64,
-    /// And of the server.
+    /// Processor time of the server.
     pub server_cpu: Option<f64>,
     pub peak_mib: Option<f64>,
 }
@@ -128,7 +128,7 @@ impl Steps {
         &self.0
     }
 
-    /// Of each name, the way whose median is the shortest.
+    /// For each name, the way with the shortest median.
     pub fn best(&self) -> Vec<&Step> {
         let mut best: Vec<&Step> = Vec::new();
         for step in &self.0 {
@@ -155,7 +155,7 @@ impl Step {
         self.bytes / 1e6 / self.seconds()
     }
 
-    /// The median, where there is any.
+    /// The median, if there is one.
     pub fn median(&self, figure: impl Fn(&Taken) -> Option<f64>) -> Option<f64> {
         let figures = self.figures(figure);
         (!figures.is_empty()).then(|| median(&figures))
@@ -178,7 +178,7 @@ impl Step {
     }
 }
 
-/// Measures what is done with one server.
+/// Measures steps against one server.
 pub struct Meter {
     client: Client,
     process: Option<String>,
@@ -189,21 +189,21 @@ impl Meter {
         Self { client: client.clone(), process: server_process(client).await }
     }
 
-    /// The binary with these arguments, and its report.
+    /// Runs the binary with these arguments, and returns its report.
     pub async fn bsonvault(&self, arguments: &[&str]) -> (Taken, Value) {
         let before = self.settle().await;
         let measured = bsonvault(arguments);
         (self.taken(&measured, before), measured.report)
     }
 
-    /// Another program.
+    /// Runs another program.
     pub async fn program(&self, program: &str, arguments: &[&str]) -> Taken {
         let before = self.settle().await;
         let (measured, _) = run(program, arguments);
         self.taken(&measured, before)
     }
 
-    /// Something that this process does itself.
+    /// Measures work of this process.
     pub async fn own<T>(&self, work: impl Future<Output = T>) -> (Taken, T) {
         let before = self.settle().await;
         let (cpu, begin) = (cpu_seconds("self").unwrap_or(0.0), Instant::now());
@@ -213,7 +213,8 @@ impl Meter {
         (Taken { seconds, cpu, server_cpu: self.since(before), peak_mib: None }, done)
     }
 
-    /// Has the server write out what it still holds of the step before, and gives the processor time that it has taken up to here.
+    /// Lets the server write out what it still holds from the step before. Returns the processor
+    /// time that it has used so far.
     async fn settle(&self) -> Option<f64> {
         self.client.database("admin").run_command(doc! { "fsync": 1 }).await.unwrap();
         self.process.as_deref().and_then(cpu_seconds)

@@ -1,7 +1,9 @@
-//! The insert limit: what the server needs for the same inserts and the same indexes, driven by the best client that can be made by hand.
+//! The insert limit: how long the server needs for the same inserts and indexes, driven by the best
+//! hand-made client.
 //!
-//! Commands are put together before the time is taken, so all that counts is sending them and waiting for the server. How many writers send how much at a
-//! time, and when the indexes are built, is tried; the best ways are measured in every run.
+//! Commands are prepared before the clock starts, so only sending them and waiting for the server
+//! counts. The number of writers, the size of commands, and the time of index builds vary. The best
+//! ways are measured in every run.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,11 +17,11 @@ use mongodb::Client;
 use crate::figures::{Meter, Taken};
 use crate::shop::data::{build_indexes, indexes};
 
-/// How often each way is tried before some are chosen; the shorter time counts.
+/// How often each way is tried before the choice. The shorter time counts.
 const TRIALS: usize = 2;
 /// How many ways are chosen.
 const CHOSEN: usize = 3;
-/// The most bytes of documents that fit into a command.
+/// The most bytes of documents in one command.
 const LARGEST: usize = 16 * 1024 * 1024 - 64 * 1024;
 
 /// A way to insert.
@@ -30,24 +32,24 @@ pub struct Way {
     indexes: Indexes,
 }
 
-/// What a command holds.
+/// The content of a command.
 #[derive(Debug, Clone, Copy)]
 enum Batch {
     Documents(usize),
     Bytes(usize),
 }
 
-/// When the indexes are built.
+/// When indexes are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Indexes {
     Never,
-    /// By one command, once all documents are there.
+    /// With one command, after all documents.
     Together,
-    /// By three commands at a time, once all documents are there.
+    /// With three concurrent commands, after all documents.
     Each,
-    /// By three commands, begun when half of the documents are there.
+    /// With three commands that begin after half of the documents.
     Meanwhile,
-    /// Of the empty collection.
+    /// On the empty collection.
     Before,
 }
 
@@ -67,7 +69,7 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// Documents in memory, and where they are inserted.
+/// Documents in memory, and the target of their inserts.
 pub struct Inserts<'a> {
     client: &'a Client,
     meter: &'a Meter,
@@ -77,7 +79,7 @@ pub struct Inserts<'a> {
 }
 
 impl<'a> Inserts<'a> {
-    /// With the orders of one database, to be inserted into another one.
+    /// The orders of one database, to be inserted into another one.
     pub async fn of(client: &'a Client, meter: &'a Meter, source: &str, database: &'static str) -> Self {
         let orders = client.database(source).collection::<RawDocumentBuf>("orders");
         let mut cursor = orders.find(doc! {}).batch().await.unwrap();
@@ -96,7 +98,7 @@ impl<'a> Inserts<'a> {
         self.documents.len()
     }
 
-    /// Tries the ways, and gives the best.
+    /// Tries the ways, and returns the best ones.
     pub async fn choose(&self) -> Vec<Way> {
         let batches =
             [Batch::Documents(1000), Batch::Bytes(4 * 1024 * 1024), Batch::Bytes(8 * 1024 * 1024), Batch::Bytes(LARGEST)];
@@ -110,7 +112,7 @@ impl<'a> Inserts<'a> {
         best
     }
 
-    /// The ways, the fastest first.
+    /// The ways, fastest first.
     async fn ranked(&self, ways: Vec<Way>) -> Vec<Way> {
         let mut tried: Vec<(f64, Way)> = ways.into_iter().map(|way| (f64::INFINITY, way)).collect();
         for _ in 0..TRIALS {
@@ -125,7 +127,7 @@ impl<'a> Inserts<'a> {
         tried.into_iter().map(|(_, way)| way).collect()
     }
 
-    /// What it takes in this way.
+    /// Measures one way.
     pub async fn measure(&self, way: Way) -> Taken {
         self.client.database(self.database).drop().await.unwrap();
         let commands = self.commands(way.batch);
@@ -211,7 +213,8 @@ fn insert(documents: &[&[u8]]) -> RawDocumentBuf {
     command.raw().unwrap()
 }
 
-/// Waits until all that was written is on the disks of a majority: by an update that matches nothing, as an import does.
+/// Waits until all writes are on the disks of a majority, with an update that matches nothing, as
+/// an import does.
 pub async fn make_durable(client: &Client, database: &str) {
     let nothing = doc! { "q": { "_id": "nothing" }, "u": { "$set": { "a": 1 } } };
     let concern = doc! { "w": "majority", "j": true };

@@ -1,4 +1,4 @@
-//! The limits: the least that reading, proving and writing need, measured without the binary.
+//! The limits: the least that reading, verifying and writing need, measured without the binary.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -24,12 +24,12 @@ const WRITE: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
     pub cursors: usize,
-    /// Documents of a reply; a server ends one at 16 MiB.
+    /// Documents per reply. A server ends a reply at 16 MiB.
     pub documents: u32,
 }
 
 impl Reading {
-    /// Those that are tried.
+    /// The ways that are tried.
     pub const WAYS: [Self; 4] = [
         Self { cursors: 1, documents: 5_000 },
         Self { cursors: 2, documents: 5_000 },
@@ -45,7 +45,7 @@ impl std::fmt::Display for Reading {
     }
 }
 
-/// Reads `orders` as raw batches and drops them; gives their bytes.
+/// Reads `orders` as raw batches, drops them, and returns their bytes.
 pub async fn read(client: &Client, database: &str, middle: ObjectId, how: Reading) -> usize {
     let finds = match how.cursors {
         1 => vec![rawdoc! { "find": "orders", "hint": { "$natural": 1 }, "batchSize": i64::from(how.documents) }],
@@ -73,7 +73,7 @@ fn half(side: &str, middle: ObjectId, how: Reading) -> RawDocumentBuf {
     RawDocumentBuf::try_from(&find).unwrap()
 }
 
-/// The `_id` that half of the orders stand before.
+/// The `_id` at which the second half of the orders begins.
 pub async fn middle(client: &Client, database: &str, documents: usize) -> ObjectId {
     let orders = client.database(database).collection::<Document>("orders");
     let found = orders.find_one(doc! {}).sort(doc! { "_id": 1 }).skip(documents as u64 / 2).projection(doc! { "_id": 1 });
@@ -94,12 +94,13 @@ impl Segments {
         Self(all)
     }
 
-    /// What `verify` cannot do without: the SHA-256 of every stored byte, by all cores.
+    /// The minimum work of `verify`: the SHA-256 of every stored byte, on all cores.
     pub fn hash(&self) {
         self.each(|segment| _ = std::hint::black_box(Sha256Hex::of(segment)));
     }
 
-    /// What `verify --deep` cannot do without: the SHA-256, decompressing, and the digest of what comes out, by all cores; gives how many documents there are.
+    /// The minimum work of `verify --deep`: the SHA-256, decompression, and the digest of the
+    /// content, on all cores. Returns the number of documents.
     pub fn prove(&self) -> usize {
         let documents = AtomicUsize::new(0);
         self.each(|segment| {
@@ -129,7 +130,7 @@ impl Segments {
     }
 }
 
-/// Writes these bytes into a new file and syncs it.
+/// Writes these bytes into a new file, and syncs it.
 pub fn write(bytes: &[u8], to: &Path) {
     let mut file = std::fs::File::create(to).unwrap();
     bytes.chunks(WRITE).for_each(|chunk| file.write_all(chunk).unwrap());

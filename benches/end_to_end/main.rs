@@ -1,10 +1,14 @@
-//! How fast the binary is from end to end, and what it takes, against the limits that server, memory and disk set in the same run.
+//! Measures the binary from end to end: its speed and memory, against the limits of server, memory
+//! and disk in the same run.
 //!
 //! `cargo bench --bench end_to_end -- [--documents N] [--runs N] [--uri URI] [--all] [--json FILE] [--baseline FILE]`
 //!
-//! Starts a server of its own (a replica set of one) and fills it with orders of a shop, of about 880 bytes; with `--uri`, the databases `bench_…` of that server. Each run
-//! measures everything once, in turn, and the table shows medians. A limit is the least that the work needs: what can be measured of it without the binary. The ratio to it is
-//! what to compare. With `--scaling`, `--many`, `--wide`, `--huge` and `--slow-link` it measures those scenarios instead, with `--all` everything. See `benches/README.md`.
+//! It starts a server (a replica set of one) and fills it with orders of a shop, of about 880 bytes
+//! each. With `--uri`, it uses databases `bench_…` of that server. Each run measures everything
+//! once, in turn; the table shows medians. A limit is the least time that the work needs, measured
+//! without the binary. Compare the ratios to the limits. With `--scaling`, `--many`, `--wide`,
+//! `--huge` and `--slow-link`, it measures those scenarios instead; with `--all`, everything. See
+//! `benches/README.md`.
 
 #![allow(
     clippy::unwrap_used,
@@ -50,7 +54,7 @@ cargo bench --bench end_to_end -- [FLAGS]
   --json FILE      write all figures
   --baseline FILE  write the ratios of this run as a baseline; benches/baseline.json is the one that is compared with";
 
-/// What was asked for.
+/// The options of the run.
 struct Asked {
     documents: usize,
     runs: usize,
@@ -84,7 +88,7 @@ impl Asked {
         asked
     }
 
-    /// A server of its own, with a cache of this many GiB.
+    /// A new server with a cache of this many GiB.
     async fn server(&self, cache_gb: f64) -> Server {
         let repl_set = (!self.standalone).then(|| "bench".to_owned());
         Server::start(ServerOptions { repl_set, cache_gb: Some(cache_gb), ..ServerOptions::default() }).await
@@ -113,7 +117,7 @@ async fn main() {
     }
 }
 
-/// A directory on the disk that the build is on: one that is in memory would say nothing of writing.
+/// A directory on the disk of the build. A directory in memory would tell nothing about writing.
 fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }

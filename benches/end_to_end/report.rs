@@ -1,4 +1,4 @@
-//! What is said of the figures: a table, beside a baseline; what is required; and all of it as JSON.
+//! Reports the figures: as a table beside a baseline, with the requirements, and as JSON.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::figures::{Results, Setting, Step};
 use crate::whole::{LIMITS, is_foreign};
 
-/// From where on a ratio counts as worse than the baseline's.
+/// The ratio to the baseline above which a figure counts as worse.
 const WORSE: f64 = 1.15;
 /// The memory that buffers may take by default, in MiB.
 const BUFFERS: f64 = 256.0;
 
-/// What figures have to be: at least the first and at most the second.
+/// The required figures: at least the first number and at most the second.
 const REQUIRED: [(&str, f64, f64); 9] = [
     ("backup / read limit", 0.0, 2.2),
     ("import / insert limit", 0.0, 1.25),
@@ -26,11 +26,11 @@ const REQUIRED: [(&str, f64, f64); 9] = [
     ("many: import / creating limit", 0.0, 2.0),
 ];
 
-/// Whether something is as it must be.
+/// A requirement and its result.
 struct Requirement {
     what: String,
     bounds: (f64, f64),
-    /// Nothing where it was not measured.
+    /// `None` if it was not measured.
     found: Option<f64>,
 }
 
@@ -69,14 +69,14 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// The one in this file, if there is one.
+    /// The baseline in this file, if there is one.
     pub fn read(file: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
         let value: Value = serde_json::from_str(&text).unwrap();
         Some(Self { setting: value["setting"].clone(), ratios: serde_json::from_value(value["ratios"].clone()).unwrap() })
     }
 
-    /// One of these results. What other programs do is not part of it.
+    /// The baseline of these results. Other programs' figures are not part of it.
     pub fn of(results: &Results) -> Self {
         let ratios = results.figures.iter().filter(|(name, _)| name.contains(" / ") && !is_foreign(name));
         let rounded = |figure: f64| (figure * 1000.0).round() / 1000.0;
@@ -154,7 +154,7 @@ fn row(step: &Step, results: &Results, baseline: Option<&Baseline>) -> String {
     row
 }
 
-/// A ratio, and how it stands to the baseline's.
+/// A ratio, and how it compares with the baseline.
 fn compared(name: &str, ratio: f64, baseline: Option<&Baseline>) -> String {
     let Some(before) = baseline.and_then(|baseline| baseline.ratios.get(name)) else { return format!("{ratio:.2}") };
     let change = ratio / before;
@@ -162,7 +162,7 @@ fn compared(name: &str, ratio: f64, baseline: Option<&Baseline>) -> String {
     format!("{ratio:.2} (baseline {before:.2}, {:+.0} %{mark})", (change - 1.0) * 100.0)
 }
 
-/// Everything that was found.
+/// All results.
 pub fn json(results: &Results) -> Value {
     let steps: Vec<Value> = results.steps.all().iter().map(of_step).collect();
     let requirements: Vec<Value> = Requirement::all(results)
@@ -206,7 +206,7 @@ fn setting(setting: &Setting) -> Value {
     })
 }
 
-/// Writes a file, below where the program was started.
+/// Writes a file, relative to the directory where the program was started.
 pub fn write(file: &Path, value: &Value) {
     std::fs::write(file, serde_json::to_string_pretty(value).unwrap() + "\n").unwrap();
     println!("written to {}", file.display());

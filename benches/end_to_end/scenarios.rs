@@ -1,4 +1,5 @@
-//! Scenarios: what grows, what there is a lot of, what is large, and what is far away. Each has servers of its own.
+//! Scenarios: growing data, many collections, large documents, and a distant source. Each has its
+//! own servers.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +16,13 @@ use crate::support::link::{Link, LinkOptions};
 use crate::support::server::Server;
 use crate::{Asked, directory};
 
-/// Documents of each collection of `--many`.
+/// Documents per collection of `--many`.
 const MANY: usize = 20;
-/// Collections of `--wide`, and what each of them holds: about 4 MB.
+/// Collections of `--wide`, and documents per collection: about 4 MB.
 const WIDE: (usize, usize) = (200, 4_800);
 /// Documents of `--huge`.
 const HUGE: i32 = 3;
-/// How much more documents the larger database of `--scaling` has.
+/// How many times more documents the larger database of `--scaling` has.
 const TIMES: usize = 10;
 /// The most runs of a scenario.
 const RUNS: usize = 3;
@@ -33,11 +34,11 @@ pub enum Scenario {
     Scaling,
     /// Thousands of small collections.
     Many,
-    /// Hundreds of collections at once, of several megabytes each.
+    /// Hundreds of collections of several megabytes each.
     Wide,
     /// Documents of 16 MiB.
     Huge,
-    /// A source that is far away.
+    /// A distant source.
     SlowLink,
 }
 
@@ -66,7 +67,7 @@ impl Scenario {
     }
 }
 
-/// A server, how it is measured, and where its backups are.
+/// A server, its meter, and the path of its backups.
 struct Place {
     server: Server,
     client: Client,
@@ -85,7 +86,7 @@ impl Place {
         self.directory.path().to_str().unwrap()
     }
 
-    /// Takes a backup of a database that holds so many documents; gives where it is.
+    /// Takes a backup of a database with this many documents. Returns its path.
     async fn backup(&self, database: &str, documents: usize) -> (Taken, String) {
         let arguments = ["backup", "--source", &self.server.uri(), "--database", database, "--path", self.path()];
         let (taken, report) = self.meter.bsonvault(&arguments).await;
@@ -93,7 +94,7 @@ impl Place {
         (taken, report["path"].as_str().unwrap().to_owned())
     }
 
-    /// Imports a backup of so many collections and documents, and drops what came.
+    /// Imports a backup of this many collections and documents, and drops the result.
     async fn import(&self, backup: &str, collections: usize, documents: usize) -> Taken {
         let target = self.server.uri();
         let arguments =
@@ -112,7 +113,8 @@ impl Place {
     }
 }
 
-/// The memory of a process that does next to nothing: that lists no backups, and that backs up one document.
+/// The memory of a process that does next to nothing: one lists no backups, one backs up a single
+/// document.
 pub async fn resting(asked: &Asked, results: &mut Results) {
     let place = Place::new(asked).await;
     results.keep_version(&place.client, "mongod").await;
@@ -160,7 +162,8 @@ async fn many(asked: &Asked, runs: usize, results: &mut Results) {
     let frames = frames(collections, each);
     let (mut created, mut backups, mut imports) = ([const { Vec::new() }; 2], Vec::new(), Vec::new());
     for _ in 0..runs {
-        // A server each: three files for each collection are about what one may have open.
+        // One server each: with three files per collection, one server reaches the limit of open
+        // files.
         let mut source = None;
         for (taken, tasks) in created.iter_mut().zip([2, 8]) {
             drop(source.take());
@@ -185,13 +188,14 @@ async fn many(asked: &Asked, runs: usize, results: &mut Results) {
     results.figure("many: import / creating limit", seconds(&imports) / limit);
 }
 
-/// The documents of each collection, ready to be sent.
+/// The documents of each collection, ready to send.
 fn frames(collections: usize, each: usize) -> Vec<Vec<Document>> {
     let mut orders = Orders::new();
     (0..collections).map(|_| orders.by_ref().take(each).collect()).collect()
 }
 
-/// Creates the collections with an index each: the fewest commands that do it, so many at a time.
+/// Creates the collections with one index each, with as few commands as possible, this many at a
+/// time.
 async fn create(client: &Client, frames: &[Vec<Document>], tasks: usize) {
     let next = AtomicUsize::new(0);
     let database = client.database("bench_many");
@@ -200,7 +204,7 @@ async fn create(client: &Client, frames: &[Vec<Document>], tasks: usize) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(documents) = frames.get(number) else { return };
             let name = format!("c{number:05}");
-            // It makes the collection, too.
+            // This also creates the collection.
             let index = doc! { "key": { "customer": 1 }, "name": "customer" };
             let command = doc! { "createIndexes": &name, "indexes": [index], "writeConcern": { "w": 1 } };
             database.run_command(command).await.unwrap();
@@ -216,7 +220,7 @@ async fn create(client: &Client, frames: &[Vec<Document>], tasks: usize) {
 async fn wide(asked: &Asked, runs: usize, results: &mut Results) {
     let (collections, each) = WIDE;
     let place = Place::new(asked).await;
-    // Every one holds the same: what is in them does not matter here.
+    // All collections hold the same; their content does not matter here.
     let documents: Vec<Vec<u8>> = Orders::new().take(each).map(|document| bson::serialize_to_vec(&document).unwrap()).collect();
     for number in 0..collections {
         let mut command = Writer::default();
@@ -250,7 +254,8 @@ async fn both(place: &Place, name: &str, database: &str, holds: (usize, usize), 
     results.tell(&format!("{name}: import"), &imports);
 }
 
-/// A backup over a round trip of 40 ms, 400 Mbit/s, and 100 Mbit/s a connection, against one stream of what is not compressed.
+/// A backup over a round trip of 40 ms, 400 Mbit/s, and 100 Mbit/s per connection, compared with
+/// one uncompressed stream.
 async fn slow_link(asked: &Asked, results: &mut Results) {
     let place = Place::new(asked).await;
     let documents = asked.documents;

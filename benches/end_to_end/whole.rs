@@ -1,4 +1,5 @@
-//! The whole: every verb on the orders of the shop, each beside its limit, and MongoDB's own tools where they are on the `PATH`.
+//! The whole: every verb on the orders of the shop, each beside its limit, and MongoDB's own tools
+//! if they are on the `PATH`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,13 @@ use crate::shop::data::{build_indexes, fill_orders, indexes};
 use crate::shop::process::run as run_program;
 use crate::{Asked, directory};
 
-/// Where the orders are.
+/// The database with the orders.
 const SHOP: &str = "bench_shop";
-/// Where imports go.
+/// The target of imports.
 const COPY: &str = "bench_copy";
-/// Where the insert limit inserts.
+/// The target of the insert limit.
 const FLOOR: &str = "bench_floor";
-/// Where mongorestore goes.
+/// The target of mongorestore.
 const RESTORED: &str = "bench_restored";
 
 /// The steps, and the limit of each.
@@ -39,7 +40,7 @@ pub const LIMITS: [(&str, &str); 13] = [
     ("mongorestore, gzip archive", "insert limit"),
 ];
 
-/// Tools that others made: their ratios are shown, and nothing is asked of them.
+/// Third-party tools: their ratios are shown, but have no requirement.
 pub fn is_foreign(step: &str) -> bool {
     step.starts_with("mongo")
 }
@@ -57,7 +58,7 @@ struct Whole {
 }
 
 pub async fn run(asked: &Asked, results: &mut Results) {
-    // 1. A server, and what it holds.
+    // 1. Prepare the server and its data.
     let server = if asked.uri.is_none() { Some(asked.server(4.0).await) } else { None };
     let uri = asked.uri.clone().unwrap_or_else(|| server.as_ref().unwrap().uri());
     let client = Client::with_uri_str(&uri).await.unwrap();
@@ -81,7 +82,7 @@ pub async fn run(asked: &Asked, results: &mut Results) {
     fill_orders(&client, SHOP, asked.documents).await;
     build_indexes(&client, SHOP, &indexes()).await;
 
-    // 2. What is measured once, or only tried.
+    // 2. Measure what is measured once, and try the ways.
     let directory = directory();
     let (backups, out) = (directory.path().join("backups"), directory.path().join("out"));
     std::fs::create_dir(&out).unwrap();
@@ -103,7 +104,7 @@ pub async fn run(asked: &Asked, results: &mut Results) {
     let segments = Segments::of(&backup).await;
     let middle = limits::middle(&client, SHOP, asked.documents).await;
 
-    // 3. Everything once in each run.
+    // 3. Measure everything once in each run.
     for number in 1..=asked.runs {
         println!("run {number} of {}", asked.runs);
         for how in Reading::WAYS {
@@ -133,7 +134,7 @@ pub async fn run(asked: &Asked, results: &mut Results) {
         }
     }
 
-    // 4. What came out.
+    // 4. Report.
     for database in own {
         client.database(database).drop().await.unwrap();
     }
@@ -159,7 +160,7 @@ impl Whole {
         assert_eq!(report["documents"], self.documents, "{report}");
     }
 
-    /// Takes a backup; gives where it is.
+    /// Takes a backup, and returns its path.
     async fn backup(&self) -> (String, Taken) {
         let arguments = ["backup", "--source", &self.uri, "--database", SHOP, "--path", &self.backups];
         let (taken, report) = self.meter.bsonvault(&arguments).await;
@@ -186,7 +187,7 @@ impl Whole {
         self.add(name, "", taken);
     }
 
-    /// Exports in every form, and imports of what came out.
+    /// Exports in every form, and imports the results.
     async fn exports(&mut self, backup: &str) {
         let place = |name: &str| text(&self.out.join(name)).to_owned();
         let (archive, packed, dir) = (place("archive"), place("archive.gz"), place("dir"));
@@ -213,7 +214,7 @@ impl Whole {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
-    /// The same by MongoDB's own tools, with their default settings.
+    /// The same with MongoDB's own tools, with their default settings.
     async fn foreign(&mut self, tools: &[&str]) {
         let (packed, dir) = (self.out.join("foreign.gz"), self.out.join("foreign"));
         let (uri, packed_to) = (format!("--uri={}", self.uri), format!("--archive={}", text(&packed)));
@@ -240,7 +241,7 @@ impl Whole {
         _ = std::fs::remove_dir_all(dir);
     }
 
-    /// Looks that all orders and indexes are there, and drops them.
+    /// Checks that all orders and indexes exist, and drops them.
     async fn check_and_drop(&self, database: &str) {
         let orders = self.client.database(database).collection::<Document>("orders");
         assert_eq!(orders.count_documents(doc! {}).await.unwrap(), self.documents as u64, "documents in {database}");
@@ -249,7 +250,7 @@ impl Whole {
     }
 }
 
-/// The version that a tool tells, where it is on the `PATH`.
+/// The version of a tool, if it is on the `PATH`.
 fn version(tool: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).find(|directory| directory.join(tool).is_file())?;

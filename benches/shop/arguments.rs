@@ -1,16 +1,16 @@
-//! The arguments of a measurement: `--name value` and `--name`.
+//! The arguments of a benchmark: `--name value` and `--name`.
 
 use std::fmt::Debug;
 use std::str::FromStr;
 
-/// Arguments that were given and not yet asked for.
+/// Arguments that have not been read yet.
 pub struct Arguments {
     usage: &'static str,
     given: Vec<String>,
 }
 
 impl Arguments {
-    /// Those of this process. `--help` is answered with `usage`.
+    /// The arguments of this process. `--help` prints `usage`.
     pub fn read(usage: &'static str) -> Self {
         // cargo adds `--bench`.
         let given: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -21,13 +21,13 @@ impl Arguments {
         Self { usage, given }
     }
 
-    /// Whether this one is there.
+    /// Whether this flag is given.
     pub fn flag(&mut self, name: &str) -> bool {
         let place = self.given.iter().position(|argument| argument == name);
         place.map(|place| self.given.remove(place)).is_some()
     }
 
-    /// What follows this one, where it is there.
+    /// The value of this argument, if given.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let place = self.given.iter().position(|argument| argument == name)?;
         if place + 1 == self.given.len() {
@@ -37,7 +37,7 @@ impl Arguments {
         Some(self.given.remove(place))
     }
 
-    /// The number that follows this one, or else `default`.
+    /// The number of this argument, or `default`.
     pub fn number<T: FromStr<Err: Debug>>(&mut self, name: &str, default: T) -> T {
         match self.text(name) {
             None => default,
@@ -45,7 +45,7 @@ impl Arguments {
         }
     }
 
-    /// Ends the process where an argument was given that nobody asked for.
+    /// Ends the process if an argument is unknown.
     pub fn finish(self) {
         if let Some(unknown) = self.given.first() {
             self.refuse(&format!("{unknown:?} is not known"));

@@ -1,4 +1,5 @@
-//! The data: orders of a shop, of about 880 bytes, texts and numbers mixed; the same with each run.
+//! The data: orders of a shop, of about 880 bytes each, with mixed texts and numbers. Each run
+//! creates the same data.
 
 use bson::oid::ObjectId;
 use bson::{Binary, Document, doc, spec::BinarySubtype};
@@ -9,10 +10,10 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
 /// 2024-01-01, in seconds.
 const BEGIN: u32 = 1_704_067_200;
-/// Documents of one command.
+/// Documents per command.
 const BATCH: usize = 5_000;
 
-/// Orders without an end.
+/// An endless sequence of orders.
 pub struct Orders {
     rng: StdRng,
     words: Vec<String>,
@@ -21,7 +22,7 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// From the first one on.
+    /// Starts with the first order.
     pub fn new() -> Self {
         let mut rng = StdRng::seed_from_u64(7);
         let words: Vec<String> =
@@ -35,7 +36,7 @@ impl Orders {
         Self { rng, words, notes, number: 0 }
     }
 
-    /// The next ones as they are in a frame: so many that they take about this many bytes.
+    /// The next orders as in a frame, of about this many bytes.
     pub fn frame(&mut self, bytes: usize) -> Vec<u8> {
         let mut frame = Vec::with_capacity(bytes + 4096);
         while frame.len() < bytes {
@@ -44,7 +45,7 @@ impl Orders {
         frame
     }
 
-    /// An `_id` such as a driver makes, ascending.
+    /// An `_id` as a driver creates it, ascending.
     fn id(&self) -> ObjectId {
         let mut bytes = [0x5A; 12];
         bytes[..4].copy_from_slice(&(BEGIN + self.number / 1000).to_be_bytes());
@@ -78,7 +79,7 @@ impl Iterator for Orders {
     }
 }
 
-/// Fills a collection `orders` of this database.
+/// Fills the collection `orders` of this database.
 pub async fn fill_orders(client: &Client, database: &str, documents: usize) {
     let (orders, mut source) = (client.database(database).collection::<Document>("orders"), Orders::new());
     for part in 0..documents.div_ceil(BATCH) {
@@ -87,19 +88,19 @@ pub async fn fill_orders(client: &Client, database: &str, documents: usize) {
     }
 }
 
-/// Three secondary indexes of orders: of a number, of two fields, and of places.
+/// Three secondary indexes of orders: on a number, on two fields, and on places.
 pub fn indexes() -> Vec<Document> {
     let keys = [doc! { "customer": 1 }, doc! { "status": 1, "created": -1 }, doc! { "address.geo": "2dsphere" }];
     (0..).zip(keys).map(|(number, key)| doc! { "key": key, "name": format!("i{number}") }).collect()
 }
 
-/// Builds these of `orders` in this database.
+/// Builds these indexes of `orders` in this database.
 pub async fn build_indexes(client: &Client, database: &str, indexes: &[Document]) {
     let command = doc! { "createIndexes": "orders", "indexes": indexes, "writeConcern": { "w": 1 } };
     client.database(database).run_command(command).await.unwrap();
 }
 
-/// Fills `huge` of this database with documents of 16 MiB that cannot be compressed.
+/// Fills `huge` of this database with incompressible documents of 16 MiB.
 pub async fn fill_huge(client: &Client, database: &str, documents: i32) {
     let mut rng = StdRng::seed_from_u64(8);
     for id in 0..documents {

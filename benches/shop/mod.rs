@@ -1,4 +1,4 @@
-//! What the measurements share: their arguments, the data, how a process is measured, and what is made of several runs.
+//! Shared parts of the benchmarks: arguments, data, measurements of processes, and statistics.
 #![allow(dead_code, reason = "each measurement uses a part")]
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ pub mod arguments;
 pub mod data;
 pub mod process;
 
-/// The figure in the middle; of an even number of them, the higher of the two.
+/// The median; of an even number of figures, the higher of the middle two.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

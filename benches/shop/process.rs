@@ -1,4 +1,4 @@
-//! How processes are measured: by what Linux tells of them in `/proc`.
+//! Measures processes by what Linux reports in `/proc`.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
@@ -8,34 +8,35 @@ use bson::doc;
 use mongodb::Client;
 use serde_json::Value;
 
-/// How often a process is looked at.
+/// How often a process is sampled.
 const POLL: Duration = Duration::from_millis(2);
-/// What `/proc/PID/stat` counts in: `USER_HZ`, a hundredth of a second on every architecture that matters.
+/// The unit of `/proc/PID/stat`: `USER_HZ`, a hundredth of a second on every relevant architecture.
 const TICKS: f64 = 100.0;
 
-/// A process that has ended well.
+/// A process that succeeded.
 pub struct Measured {
     /// From its start to its end.
     pub seconds: f64,
     /// The processor time it took, in user and kernel mode.
     pub cpu_seconds: f64,
-    /// The most memory that it had resident at a time.
+    /// Its peak resident memory.
     pub peak_mib: f64,
-    /// What it printed, where it is asked for JSON.
+    /// Its JSON report, if it printed one.
     pub report: Value,
 }
 
-/// Runs the binary with these arguments and `--json`; it must succeed.
+/// Runs the binary with these arguments and `--json`. It must succeed.
 pub fn bsonvault(arguments: &[&str]) -> Measured {
     let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
     let (measured, output) = run(env!("CARGO_BIN_EXE_bsonvault"), &arguments);
     Measured { report: serde_json::from_slice(&output).unwrap(), ..measured }
 }
 
-/// Runs a program, which must succeed, in a directory of its own and without the environment; gives what it wrote to standard output, too.
+/// Runs a program, which must succeed, in its own directory and without the environment. Also
+/// returns its standard output.
 pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> (Measured, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
-    // Files: a pipe that nobody reads would stop it.
+    // Files, since a full pipe without a reader would block it.
     let file = |name| std::fs::File::create(directory.path().join(name)).unwrap();
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory.path()).env_clear().env("HOME", directory.path());
@@ -45,7 +46,7 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> (Measured, Vec<u8>
     let mut child = command.spawn().unwrap();
     let process = format!("/proc/{}", child.id());
     let mut peak_mib = 0.0;
-    // It stays there as a zombie until it is waited for, and what it used can still be read.
+    // It stays as a zombie until it is waited for, so its usage can still be read.
     let (seconds, cpu_seconds) = loop {
         let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap();
         if fields(&stat).next() == Some("Z") {
@@ -68,12 +69,12 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> (Measured, Vec<u8>
     (Measured { seconds, cpu_seconds, peak_mib, report: Value::Null }, output)
 }
 
-/// The processor time that a process has taken so far; nothing where it cannot be read.
+/// The processor time that a process has used so far, if it can be read.
 pub fn cpu_seconds(process: &str) -> Option<f64> {
     Some(ticks(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?) / TICKS)
 }
 
-/// The process of the server that answers this client, where it is one of this machine.
+/// The process of the server that serves this client, if it runs on this machine.
 pub async fn server_process(client: &Client) -> Option<String> {
     let status = client.database("admin").run_command(doc! { "serverStatus": 1 }).await.ok()?;
     let process = status.get_i64("pid").ok()?.to_string();
@@ -81,7 +82,7 @@ pub async fn server_process(client: &Client) -> Option<String> {
     name.starts_with("mongod").then_some(process)
 }
 
-/// Field 3, the state, and those after it.
+/// Field 3, the state, and the fields after it.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit(") ").next().unwrap_or_default().split(' ')
 }

@@ -1,8 +1,10 @@
-//! What fuzzing calls: each function takes any bytes, and panics if a reader breaks its promise. A reader never panics by itself, and what it
-//! accepts comes back the same from the writer beside it.
+//! The functions that fuzzing calls. Each takes any bytes, and panics if a reader breaks its
+//! promise: readers never panic by themselves, and whatever they accept survives a round trip
+//! through the matching writer.
 //!
-//! Built for fuzzing (`--cfg fuzzing`), checksums and digests are not compared, because no input would get past them, and frames of columns are
-//! not compressed inside. The tests of the project call the same functions, without that, on the same seeds.
+//! In builds for fuzzing (`--cfg fuzzing`), checksums and digests are not compared, since no input
+//! would pass them, and frames of columns are not compressed inside. The project's tests call the
+//! same functions on the same seeds, with all checks.
 
 pub mod seeds;
 
@@ -20,16 +22,16 @@ use bsonvault::format::mongodump::read::{Event, Reader};
 use bsonvault::format::readable;
 use bsonvault::oplog::{Entry, Head, Transactions};
 
-/// The largest frame that is decoded: a claim of more is a matter of the limit, which other tests have.
+/// The largest frame that is decoded. Other tests cover the limit for larger claims.
 const LARGEST: usize = 4 * 1024 * 1024;
 
-/// An archive of mongodump, not compressed: read in small pieces, it gives what it gives as a whole.
+/// An uncompressed archive of mongodump. Read in small pieces, it gives the same as in one piece.
 pub fn archive(bytes: &[u8]) {
     let whole = read_archive(bytes);
     assert_eq!(whole, read_archive(Pieces(bytes)), "in pieces it reads differently");
 }
 
-/// How many documents came, how many bytes they have, and how it ended.
+/// Returns the number of documents, their bytes, and the end.
 fn read_archive(from: impl Read) -> (u64, u64, String) {
     let (mut documents, mut length) = (0, 0);
     let read = || -> Result<()> {
@@ -55,7 +57,8 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// The metadata file of a collection, a `prelude.json` and a query: what is read and can be written is read again as the same.
+/// The metadata file of a collection, a `prelude.json` and a query. What can be read and written is
+/// the same when it is read again.
 pub fn metadata(bytes: &[u8]) {
     let _any = Versions::parse(bytes);
     if let Ok(query) = extended(bytes)
@@ -75,7 +78,7 @@ pub fn metadata(bytes: &[u8]) {
     assert_eq!(Metadata::parse(&written).ok(), Some(expected), "{}", String::from_utf8_lossy(&written));
 }
 
-/// A manifest: read from memory and from a file it is the same, and so it is after it was written again.
+/// A manifest. Reading gives the same from memory, from a file, and after it was written again.
 pub fn manifest(bytes: &[u8]) {
     let _any = Manifest::outline(&mut Cursor::new(bytes));
     let read = Manifest::from_bytes(bytes);
@@ -87,7 +90,7 @@ pub fn manifest(bytes: &[u8]) {
     assert_eq!(again.ok(), Some(read), "{}", String::from_utf8_lossy(&written));
 }
 
-/// A frame of columns. What it holds is put into columns again and comes back.
+/// A frame of columns. Its content is encoded again, and decodes to the same.
 pub fn columns(bytes: &[u8]) {
     let Some(length) = claimed(bytes).filter(|&length| length <= LARGEST) else { return };
     let documents = decompressed(bytes, length);
@@ -97,7 +100,8 @@ pub fn columns(bytes: &[u8]) {
     }
 }
 
-/// How many bytes a frame of columns says it holds: the number behind the four bytes that it begins with (`FORMAT.md`, "Columns").
+/// How many bytes a frame of columns claims to hold: the number after its first four bytes
+/// (`FORMAT.md`, "Columns").
 fn claimed(frame: &[u8]) -> Option<usize> {
     let (mut number, mut shift) = (0, 0);
     for &byte in frame.strip_prefix(b"bvC\x01")? {
@@ -114,7 +118,7 @@ fn decompressed(frame: &[u8], length: usize) -> Option<Vec<u8>> {
     Decompressor::new().and_then(|mut decompressor| decompressor.decompress(frame, length)).ok()
 }
 
-/// Documents, or whatever the bytes are, in a frame of columns and back.
+/// Encodes any bytes, documents or not, into frames of columns and back.
 pub fn frames(bytes: &[u8]) {
     for codec in [Codec::Columns, Codec::Zstd] {
         let compressed = Compressor::new(Compression { codec, ..Compression::of(1) }).and_then(|mut c| c.compress(bytes));
@@ -123,13 +127,13 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// One document after the other, as in a `.bson` file: what a server would make of them has its `_id` first.
+/// Documents in sequence, as in a `.bson` file. Arranged as a server would, they have `_id` first.
 pub fn documents(bytes: &[u8]) {
     for document in Documents::of(bytes).map_while(Result::ok) {
         let _any = (document::id(document), document::by_id(document), document::has_operator_names(document));
         if document::check(document).is_ok() {
             let shown = readable::document(document).ok().map(RawDocumentBuf::from_bytes);
-            // Deeper than any server nests, it is refused.
+            // Documents that nest deeper than any server allows are refused.
             assert!(shown.is_none_or(|shown| shown.is_ok()), "what is shown of a document is none");
         }
     }
@@ -143,7 +147,8 @@ pub fn documents(bytes: &[u8]) {
     let _any = format!("{changes:?}");
 }
 
-/// Entries of an oplog, one after the other: what is read of the head of an entry is what is read of all of it.
+/// Oplog entries in sequence. Reading only an entry's head gives the same as reading the whole
+/// entry.
 pub fn oplog(bytes: &[u8]) {
     let mut transactions = Transactions::new(ClusterTime { t: 1, i: 0 });
     for document in Documents::of(bytes).map_while(Result::ok) {

@@ -1,4 +1,4 @@
-//! What fuzzing begins with: true files of each kind, from the fixtures.
+//! The seeds of fuzzing: real files of each kind, from the fixtures.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use bsonvault::format::mongodump::{Member, Prelude, TERMINATOR};
 /// Larger seeds make fuzzing slow.
 const LARGEST: usize = 96 * 1024;
 
-/// The seeds of a target, in the order of their files; `root` is the project's folder.
+/// The seeds of a target, ordered by file. `root` is the project's directory.
 #[must_use]
 pub fn of(target: &str, root: &Path) -> Vec<Vec<u8>> {
     let fixtures = root.join("fixtures");
@@ -31,7 +31,8 @@ pub fn of(target: &str, root: &Path) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Writes the seeds of a target into the folder that `SEEDS` names, if it is set; a target does so before it reads them.
+/// Writes the seeds of a target into the directory in `SEEDS`, if it is set. Each target calls this
+/// before it reads them.
 ///
 /// # Panics
 /// If they cannot be written.
@@ -44,7 +45,7 @@ pub fn write(target: &str) {
     }
 }
 
-/// Documents cut into parts that are small enough, no document in two.
+/// Documents, cut into parts that are small enough. No document is split.
 fn parts(files: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     for file in files {
@@ -60,7 +61,7 @@ fn parts(files: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     parts
 }
 
-/// Documents as servers never give them: an `_id` in the middle, at the end, twice, and none.
+/// Documents as no server returns them: with `_id` in the middle, at the end, twice, or absent.
 fn odd_ids() -> Vec<u8> {
     let documents = [
         rawdoc! { "a": 1, "_id": 2, "b": { "_id": 3 } },
@@ -71,7 +72,7 @@ fn odd_ids() -> Vec<u8> {
     documents.iter().flat_map(|document| document.as_bytes()).copied().collect()
 }
 
-/// Archives of a few namespaces each, with the first documents of each.
+/// Archives of a few namespaces each, with the first documents of each namespace.
 fn small(archive: &[u8]) -> Vec<Vec<u8>> {
     let Ok(mut reader) = Reader::open(archive) else { return Vec::new() };
     let mut documents = vec![Vec::new(); reader.prelude().namespaces.len()];
@@ -104,7 +105,7 @@ fn in_columns(documents: &[u8]) -> Option<Vec<u8>> {
     Compressor::new(how).and_then(|mut compressor| compressor.compress(documents)).ok()
 }
 
-/// What files below a folder hold whose names end so; decompressed where they are gzip's.
+/// The contents of files below a directory with this suffix; gzip files are decompressed.
 fn files(folder: &Path, end: &str) -> Vec<Vec<u8>> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort();

@@ -1,4 +1,4 @@
-//! Who may call: bearer tokens, known by their SHA-256 only, of two kinds.
+//! Access control: bearer tokens of three kinds, known only by their SHA-256.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,17 +15,17 @@ use crate::context::lock;
 use crate::error::{Error, Result};
 use crate::format::digest::Sha256Hex;
 
-/// Downloads at a time with one token. Each keeps its backup from being deleted.
+/// Concurrent downloads per token. A backup cannot be deleted while it is downloaded.
 const DOWNLOADS: usize = 3;
 
-/// The SHA-256 of the tokens that are known.
+/// The SHA-256 of all known tokens.
 #[derive(Clone, Default)]
 pub struct Access {
-    /// Of those that may do everything.
+    /// Tokens that may do everything.
     pub admin: Vec<[u8; 32]>,
-    /// Of those that may only read, and not download backups.
+    /// Tokens that may read, but not download backups.
     pub read: Vec<[u8; 32]>,
-    /// Of those that may read and download backups.
+    /// Tokens that may read and download backups.
     pub download: Vec<[u8; 32]>,
 }
 
@@ -37,14 +37,14 @@ pub(super) enum Right {
     Read,
 }
 
-/// Who asks for a token.
+/// Checks tokens.
 pub(super) struct Gate {
-    /// As they are written: 64 digits each.
+    /// Each as 64 hexadecimal digits.
     admin: Vec<String>,
     read: Vec<String>,
     download: Vec<String>,
     attempts: Attempts,
-    /// By the hash of a token, what is downloaded with it now.
+    /// The number of downloads under way, by the hash of their token.
     downloads: Arc<Mutex<HashMap<String, usize>>>,
 }
 
@@ -66,7 +66,7 @@ impl Gate {
         })
     }
 
-    /// What this token may do. It takes as long for one that is known as for one that is not.
+    /// What this token may do. Known and unknown tokens take equally long.
     fn right(&self, token: &str) -> Option<Right> {
         let hash = Sha256Hex::of(token.as_bytes());
         let among = |known: &[String]| {
@@ -81,7 +81,7 @@ impl Gate {
         }
     }
 
-    /// A place for one more download with this token; none if [`DOWNLOADS`] are under way.
+    /// A slot for one more download with this token, or `None` if [`DOWNLOADS`] are under way.
     fn download(&self, token: &str) -> Option<DownloadPlace> {
         let hash = Sha256Hex::of(token.as_bytes()).as_str().to_owned();
         let mut downloads = lock(&self.downloads);
@@ -93,19 +93,21 @@ impl Gate {
     }
 }
 
-/// Whether a path needs a token: all of `/api` but the contract and its page, which hold no data and are opened by browsers, that send none.
+/// Whether a path needs a token. All of `/api` does, except the OpenAPI document and its page: they
+/// hold no data, and browsers open them without a token.
 pub(super) fn is_guarded(path: &str) -> bool {
     let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     below("/api") && !below("/api/docs") && path != "/api/openapi.json"
 }
 
-/// Whether a header `Authorization` has a token that is known.
+/// Whether an `Authorization` header holds a known token.
 pub(super) fn is_known(rocket: &Rocket<Orbit>, authorization: Option<&str>) -> bool {
     let gate = rocket.state::<Gate>();
     gate.zip(authorization.and_then(bearer)).is_some_and(|(gate, token)| gate.right(token).is_some())
 }
 
-/// Looks at the token of a request. Failures count against the client; a good token is never kept waiting.
+/// Checks the token of a request. Failures count against the client; a known token is never
+/// delayed.
 pub(super) fn admit(request: &Request<'_>) -> Result<Right, Failure> {
     let Some(gate) = request.rocket().state::<Gate>() else {
         return Err(Failure::from(Error::new(crate::error::ErrorKind::Internal, "no tokens are known")));
@@ -122,23 +124,23 @@ pub(super) fn admit(request: &Request<'_>) -> Result<Right, Failure> {
             .header("WWW-Authenticate", "Bearer"),
         Err(wait) => {
             let seconds = wait.as_secs() + 1;
-            Failure::new(Status::TooManyRequests, "tooManyRequests", "too many requests without a token that is known")
-                .hint(format!("wait {seconds} s, or send a token that is known"))
+            Failure::new(Status::TooManyRequests, "tooManyRequests", "too many requests without a known token")
+                .hint(format!("wait {seconds} s, or send a known token"))
                 .header("Retry-After", seconds.to_string())
         }
     })
 }
 
-/// A request of somebody who may read.
+/// A request that may read.
 pub(super) struct Reader;
 
-/// A request of somebody who may do everything.
+/// A request that may do everything.
 pub(super) struct Admin;
 
-/// A request of somebody who may download backups.
+/// A request that may download backups.
 pub(super) struct Downloader(pub(super) DownloadPlace);
 
-/// A download that is under way, until this is dropped.
+/// A download under way; it ends when this is dropped.
 pub(super) struct DownloadPlace {
     hash: String,
     downloads: Arc<Mutex<HashMap<String, usize>>>,
@@ -166,14 +168,14 @@ impl<'r> FromRequest<'r> for Downloader {
             Err(failure) => return turn_away(request, failure),
         };
         if right == Right::Read {
-            let failure = Failure::new(Status::Forbidden, "forbidden", "this token may read, and not download backups");
+            let failure = Failure::new(Status::Forbidden, "forbidden", "this token may read, but not download backups");
             return turn_away(request, failure.hint("use a token of DOWNLOAD_TOKEN_SHA256, or an admin token"));
         }
         let token = token(request).unwrap_or_default();
         match request.rocket().state::<Gate>().and_then(|gate| gate.download(token)) {
             Some(place) => Outcome::Success(Self(place)),
             None => {
-                let message = format!("{DOWNLOADS} downloads are under way with this token already");
+                let message = format!("{DOWNLOADS} downloads are already under way with this token");
                 let failure = Failure::new(Status::TooManyRequests, "tooManyRequests", message);
                 turn_away(request, failure.hint("wait until one of them ends").header("Retry-After", "60"))
             }
@@ -202,7 +204,7 @@ impl<'r> FromRequest<'r> for Admin {
             Ok(Right::Admin) => Outcome::Success(Self),
             Ok(Right::Read | Right::Download) => {
                 let what = if request.method() == Method::Get { "do this" } else { "change anything" };
-                let failure = Failure::new(Status::Forbidden, "forbidden", format!("this token may read, and not {what}"));
+                let failure = Failure::new(Status::Forbidden, "forbidden", format!("this token may read, but not {what}"));
                 turn_away(request, failure.hint("use an admin token"))
             }
             Err(failure) => turn_away(request, failure),

@@ -1,4 +1,4 @@
-//! What is answered where all went well.
+//! Responses to calls that succeed.
 
 use std::io::Cursor;
 
@@ -11,23 +11,23 @@ use super::dto::{Begun, Done};
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::{Answered, JobId};
 
-/// The answer of a call that was carried out, or that began a job.
+/// The answer to a call that is done, or that began a job.
 pub(super) enum Answer<T> {
     /// It is done.
     Done(Done<T>),
-    /// It is under way: 202, with whatever there is to say about it.
+    /// It is under way: status 202, with a message and data.
     Accepted(Done<T>),
     /// Its job is under way.
     Begun(JobId),
 }
 
 impl<T> Answer<T> {
-    /// Nothing but data.
+    /// Data without a message.
     pub(super) fn data(data: T) -> Self {
         Self::Done(Done { success: true, message: None, data })
     }
 
-    /// Data, and what was done.
+    /// Data with a message.
     pub(super) fn said(message: impl Into<String>, data: T) -> Self {
         Self::Done(Done { success: true, message: Some(message.into()), data })
     }
@@ -48,7 +48,7 @@ impl<'r, T: Serialize> Responder<'r, 'static> for Answer<T> {
     }
 }
 
-/// An answer that is written already.
+/// A body that is already written as JSON.
 pub(super) struct Text(pub(super) Answered);
 
 impl<'r> Responder<'r, 'static> for Text {
@@ -58,13 +58,13 @@ impl<'r> Responder<'r, 'static> for Text {
     }
 }
 
-/// The text of a JSON body.
+/// Writes a JSON body.
 pub(super) fn text(body: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(body)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("an answer cannot be written as JSON: {e}")).cause(e))
 }
 
-/// A response of this status with a JSON body.
+/// A response with this status and a JSON body.
 pub(super) fn json(status: Status, body: &impl Serialize) -> response::Result<'static> {
     let bytes = serde_json::to_vec(body).map_err(|e| {
         tracing::error!("an answer cannot be written as JSON: {e}");

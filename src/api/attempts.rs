@@ -1,4 +1,4 @@
-//! How often a client may come with a wrong token.
+//! Limits how often a client may send an unknown token.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -8,11 +8,12 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Failures a minute, and as many at once.
+/// Failures per minute, and in one burst.
 const A_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-/// After so many failures those addresses are forgotten that have not failed for a minute.
+/// After this many failures, addresses without a failure in the last minute are forgotten.
 const TIDY_AFTER: u32 = 256;
-/// How many addresses are told apart. Where there are more, all share one limit until some are forgotten.
+/// How many addresses are counted separately. Beyond that, all others share one limit until some
+/// are forgotten.
 const ADDRESSES: usize = 10_000;
 
 /// Failed attempts, by address.
@@ -31,7 +32,7 @@ impl Attempts {
         }
     }
 
-    /// Counts a failure. Where there were too many of this client, it gives how long to wait.
+    /// Counts a failure. If this client has had too many, returns how long it must wait.
     pub(super) fn failed(&self, client: Option<IpAddr>) -> Result<(), Duration> {
         if self.since_tidied.fetch_add(1, Ordering::Relaxed) >= TIDY_AFTER {
             self.since_tidied.store(0, Ordering::Relaxed);
@@ -43,7 +44,7 @@ impl Attempts {
     }
 }
 
-/// Those that count as one client: an IPv4 address, however it is written, or what one IPv6 customer is given.
+/// What counts as one client: an IPv4 address, however it is written, or an IPv6 /64 network.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -1,4 +1,4 @@
-//! `/api/backups`: taking, importing, verifying, removing backups.
+//! `/api/backups`: takes, imports, verifies, downloads and removes backups.
 
 use rocket::http::{ContentType, Status};
 use rocket::request::Request;
@@ -19,21 +19,22 @@ use crate::service::{BackupRequest, BackupStatus, DualState, ImportRequest, JobK
 
 type Answered<T> = Result<Answer<T>, Failure>;
 
-/// The service, its schedule and its backups, newest first.
+/// Returns the state of the service, its schedule and its backups, newest first.
 #[utoipa::path(
     tag = "backups",
     operation_id = "getBackupStatus",
-    responses((status = 200, description = "How it stands", body = Done<BackupStatus>))
+    responses((status = 200, description = "The status", body = Done<BackupStatus>))
 )]
 #[get("/api/backups/status")]
 pub(super) async fn status(_by: Reader, _query: Query<Nothing>, service: &State<MongoBackupService>) -> Answered<BackupStatus> {
     Ok(Answer::data(service.get_backup_status().await?))
 }
 
-/// Takes a backup, and imports it where that is configured.
+/// Takes a backup, and imports it if that is configured.
 ///
-/// Without a body it is taken as configured; what the body says counts instead, for this backup alone. The answer comes once it is done; a client that goes away does not stop it. A backup that is complete is a success whatever became of its import: `imported` and
-/// `importError` tell.
+/// Without a body, the configuration applies. Fields in the body override it for this backup. By
+/// default, the answer comes when the job has ended; the job continues if the client disconnects. A
+/// complete backup is a success even if its import fails: see `imported` and `importError`.
 #[utoipa::path(
     tag = "backups",
     operation_id = "createBackup",
@@ -43,9 +44,9 @@ pub(super) async fn status(_by: Reader, _query: Query<Nothing>, service: &State<
         (status = 200, description = "The backup is complete", body = Done<Created>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
-        (status = 404, description = "The source has nothing to back up, or not the database that its URI names", body = FailureBody),
-        (status = 409, description = "A backup of this source is running already, this one was cancelled, or the source cannot be read as of one moment", body = FailureBody),
-        (status = 422, description = "A name or a value of the query is not known, a value of the body cannot be, or the configured URI is no URI", body = FailureBody),
+        (status = 404, description = "The source has nothing to back up, or lacks the database that its URI names", body = FailureBody),
+        (status = 409, description = "A backup of this source is already running, this one was cancelled, or the source has no consistency point", body = FailureBody),
+        (status = 422, description = "A name or value of the query is unknown, a value in the body is invalid, or the configured URI is invalid", body = FailureBody),
         (status = 502, description = "MongoDB refused or failed", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
@@ -75,7 +76,8 @@ pub(super) async fn create(
 
 /// Imports a backup into the target.
 ///
-/// Nothing of the target is changed before all of the backup is proven, and each collection is replaced whole or not at all.
+/// The target does not change before the whole backup is verified. Each collection is replaced
+/// atomically.
 #[utoipa::path(
     tag = "backups",
     operation_id = "importBackup",
@@ -85,9 +87,9 @@ pub(super) async fn create(
         (status = 200, description = "The import is done", body = Done<Imported>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
-        (status = 404, description = "There is no such backup below the configured path, or nothing in it is asked for", body = FailureBody),
-        (status = 409, description = "An import into one of the databases is running already, the import was refused or cancelled", body = FailureBody),
-        (status = 422, description = "A value is out of range, or cannot be asked of this backup", body = FailureBody),
+        (status = 404, description = "The backup does not exist below the configured path, or the selection matches nothing in it", body = FailureBody),
+        (status = 409, description = "An import into one of the databases is already running, or the import was refused or cancelled", body = FailureBody),
+        (status = 422, description = "A value is out of range, or does not fit this backup", body = FailureBody),
         (status = 502, description = "MongoDB refused or failed", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
@@ -112,14 +114,15 @@ pub(super) async fn import(
 
 /// Removes all but the newest backups of each source and selection.
 ///
-/// Backups of one deployment and one selection (databases, include, exclude) count together, and those of another take nobody's place. The newest complete
-/// one of each always stays, as does what is being made or read.
+/// Backups of one deployment with one selection (databases, include, exclude) are counted together.
+/// The newest complete backup of each group always stays, and so do backups that are being made or
+/// read.
 #[utoipa::path(
     tag = "backups",
     operation_id = "cleanBackups",
     request_body(content = CleanRequest, content_type = "application/json"),
     responses(
-        (status = 200, description = "What went and what stayed, and why", body = Done<CleanReport>),
+        (status = 200, description = "Backups that were deleted and kept, with reasons", body = Done<CleanReport>),
         (status = 422, description = "`keepCount` is out of range", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
@@ -137,11 +140,11 @@ pub(super) async fn clean(
     Ok(Answer::said(format!("{} {what}", count(cleaned.deleted.len(), "backup")), cleaned))
 }
 
-/// Asks both deployments how they stand, within five seconds.
+/// Checks the connections to both deployments, within five seconds.
 #[utoipa::path(
     tag = "backups",
     operation_id = "testConnections",
-    responses((status = 200, description = "How each stands, connected or not", body = Done<DualState>))
+    responses((status = 200, description = "The state of each deployment, connected or not", body = Done<DualState>))
 )]
 #[get("/api/backups/test-connections")]
 pub(super) async fn test_connections(
@@ -152,16 +155,16 @@ pub(super) async fn test_connections(
     Ok(Answer::data(service.test_connections().await))
 }
 
-/// What a backup holds: its manifest, with where it is and how its last checks ended.
+/// Returns a backup's manifest, its path and the results of its last checks.
 #[utoipa::path(
     tag = "backups",
     operation_id = "getBackup",
     params(("name" = String, Path, description = "The backup's name"), Detail),
     responses(
         (status = 200, description = "The manifest, with `path` and `verified`", body = Done<Object>),
-        (status = 404, description = "There is no such backup", body = FailureBody),
-        (status = 409, description = "It is not complete", body = FailureBody),
-        (status = 422, description = "A value of the query is not known", body = FailureBody),
+        (status = 404, description = "The backup does not exist", body = FailureBody),
+        (status = 409, description = "The backup is incomplete", body = FailureBody),
+        (status = 422, description = "A value of the query is unknown", body = FailureBody),
     )
 )]
 #[get("/api/backups/<name>")]
@@ -175,21 +178,22 @@ pub(super) async fn show(
     Ok(Text(service.show(name, query.0.segments, write).await?))
 }
 
-/// Reads a backup through, and compares every object with its SHA-256.
+/// Reads a whole backup, and compares every object with its SHA-256.
 ///
-/// A backup that is not as it should be is a result of this call, and no failure of it: `sound` tells. So is one whose manifest cannot be used.
+/// A damaged backup is a result of this call, not a failure: see `sound`. The same holds for an
+/// unusable manifest.
 #[utoipa::path(
     tag = "backups",
     operation_id = "verifyBackup",
     params(("name" = String, Path, description = "The backup's name"), Wait),
     request_body(content = VerifyRequest, content_type = "application/json"),
     responses(
-        (status = 200, description = "What was found", body = Done<Verified>),
+        (status = 200, description = "The findings", body = Done<Verified>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
-        (status = 404, description = "There is no such backup", body = FailureBody),
-        (status = 409, description = "It is not complete, or its verification was cancelled", body = FailureBody),
-        (status = 422, description = "A value of the query is not known", body = FailureBody),
+        (status = 404, description = "The backup does not exist", body = FailureBody),
+        (status = 409, description = "The backup is incomplete, or its verification was cancelled", body = FailureBody),
+        (status = 422, description = "A value of the query is unknown", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
 )]
@@ -216,20 +220,21 @@ pub(super) async fn verify(
     }
 }
 
-/// A backup as one tar stream, its manifest last: what breaks off is no backup.
+/// Downloads a backup as one tar stream.
 ///
-/// It needs an admin token, or one that may download. The stream has the length that is announced, or breaks off: so does one that
-/// is not read for a minute, or takes more than a day. The backup is not deleted meanwhile.
+/// This needs an admin token or a download token. The stream has exactly the announced length. It
+/// breaks off if the client reads nothing for a minute, or after a day. The manifest comes last, so
+/// a truncated stream is no backup. The backup cannot be deleted meanwhile.
 #[utoipa::path(
     tag = "backups",
     operation_id = "downloadBackup",
     params(("name" = String, Path, description = "The backup's name")),
     responses(
         (status = 200, description = "A tar archive that unpacks into the backup's directory", content_type = "application/x-tar", body = Vec<u8>,
-            headers(("Content-Disposition" = String, description = "The name of a file to keep it in"))),
-        (status = 403, description = "The token may read, and not download backups", body = FailureBody),
-        (status = 404, description = "There is no such backup", body = FailureBody),
-        (status = 409, description = "It is not complete, or is being deleted", body = FailureBody),
+            headers(("Content-Disposition" = String, description = "The suggested file name"))),
+        (status = 403, description = "The token may read, but not download backups", body = FailureBody),
+        (status = 404, description = "The backup does not exist", body = FailureBody),
+        (status = 409, description = "The backup is incomplete or being deleted", body = FailureBody),
     )
 )]
 #[get("/api/backups/<name>/download")]
@@ -259,9 +264,9 @@ impl<'r> Responder<'r, 'static> for Tar {
     operation_id = "deleteBackup",
     params(("name" = String, Path, description = "The backup's name")),
     responses(
-        (status = 200, description = "It is gone", body = Done<Deleted>),
-        (status = 404, description = "There is no such backup", body = FailureBody),
-        (status = 409, description = "It is being made or read", body = FailureBody),
+        (status = 200, description = "The backup is deleted", body = Done<Deleted>),
+        (status = 404, description = "The backup does not exist", body = FailureBody),
+        (status = 409, description = "The backup is being made or read", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
 )]

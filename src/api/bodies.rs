@@ -1,4 +1,4 @@
-//! What calls take in their bodies, and which fields each has.
+//! The request bodies and their fields.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use super::body::Known;
 use crate::error::{Error, Result};
 use crate::service::{BackupRequest, ImportRequest, ScheduleChange};
 
-/// The most backups that can be asked to be kept.
+/// The largest `keepCount`.
 const MOST_KEPT: u32 = 1_000_000;
 
 impl Known for BackupRequest {
@@ -30,39 +30,40 @@ impl Known for CleanRequest {
 
 impl Known for ScheduleChange {
     const FIELDS: &'static [&'static str] = &["enabled", "interval", "cron", "timezone"];
-    /// The schedule is shown with them, and may be sent back so.
+    /// The service shows the schedule with nulls, and a client may send that back.
     const NULLS: bool = true;
 }
 
-/// How a backup is to be verified.
+/// How to verify a backup.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct VerifyRequest {
-    /// Decompress everything, and decode every document, too.
+    /// Also decompress everything and decode every document.
     #[serde(default)]
     pub(super) deep: bool,
 }
 
-/// Which backups are to go.
+/// Which backups to remove.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CleanRequest {
-    /// How many of the newest complete backups of each source and selection stay.
+    /// How many of the newest complete backups of each source and selection to keep.
     #[serde(deserialize_with = "whole_number")]
     #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 5)]
     keep_count: f64,
-    /// Only tell what would be done.
+    /// Only show what would be deleted.
     #[serde(default)]
     pub(super) dry_run: bool,
 }
 
 impl CleanRequest {
-    /// How many stay.
+    /// The number of backups to keep.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the range.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it is out of range.
     pub(super) fn keep(&self) -> Result<NonZeroU32> {
-        // What is out of range, or no number, ends up as one that is not equal to what was given.
+        // A number that is out of range, or NaN, is converted to one that differs from the given
+        // one.
         let keep = NonZeroU32::new(self.keep_count as u32).filter(|keep| f64::from(keep.get()) == self.keep_count);
         keep.filter(|keep| keep.get() <= MOST_KEPT).ok_or_else(|| {
             Error::usage(format!("keepCount is {}, expected a whole number from 1 to {MOST_KEPT}", self.keep_count))
@@ -71,8 +72,9 @@ impl CleanRequest {
     }
 }
 
-/// Any number without a fraction, however it is written; what of it makes sense is told by its range.
+/// Any number without a fraction, however it is written. [`CleanRequest::keep`] checks the range.
 fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let number = f64::deserialize(from).map_err(|_| serde::de::Error::custom("keepCount is no number, expected a whole one"))?;
+    let number =
+        f64::deserialize(from).map_err(|_| serde::de::Error::custom("keepCount is not a number, expected a whole number"))?;
     if number.fract() == 0.0 { Ok(number) } else { Err(serde::de::Error::custom(format!("{number} is not a whole number"))) }
 }

@@ -1,4 +1,5 @@
-//! Bodies of requests: JSON, of a limited size, of exactly the fields that are known, each once. Calls that take none get none.
+//! Reads request bodies: JSON of limited size, with known fields only, each once. Calls without a
+//! body refuse one.
 
 use rocket::data::{Data, FromData, Limits, Outcome, ToByteUnit as _};
 use rocket::fairing::{Fairing, Info, Kind};
@@ -11,23 +12,24 @@ use serde_json::{Map, Value};
 use super::failure::{Failure, turn_away};
 use crate::names::nearest;
 
-/// How much of a body is looked at to see that there is none.
+/// How many bytes are peeked at to see whether a body is empty.
 const A_LOOK: usize = 512;
-/// The longest name of a field that is shown whole.
+/// The longest field name that is shown whole.
 const SHOWN: usize = 100;
 
-/// What a body is read into.
+/// A type that a body is parsed into.
 pub(super) trait Known: DeserializeOwned + Send {
-    /// The fields that it has.
+    /// Its fields.
     const FIELDS: &'static [&'static str];
-    /// Whether a field that is `null` counts as one that is not given: where the same object is shown with such fields.
+    /// Whether a field that is `null` counts as absent. True if a response shows the same object
+    /// with nulls.
     const NULLS: bool = false;
 }
 
-/// A body that must be there.
+/// A required body.
 pub(super) struct Body<T>(pub(super) T);
 
-/// A body that may be left out.
+/// An optional body.
 pub(super) struct Optional<T>(pub(super) T);
 
 #[rocket::async_trait]
@@ -58,7 +60,8 @@ impl<'r, T: Known + Default> FromData<'r> for Optional<T> {
     }
 }
 
-/// The whole body. It came within its limits of time and size already, or one byte more of it did than there may be.
+/// Reads the whole body. The dispatcher has already limited its time and size; at most one byte
+/// more than the limit arrives.
 async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure> {
     let limit = request.limits().get("json").unwrap_or(Limits::JSON).as_u64();
     let said = request.headers().get_one("Content-Length").and_then(|length| length.parse::<u64>().ok());
@@ -73,13 +76,13 @@ async fn read(request: &Request<'_>, data: Data<'_>) -> Result<Vec<u8>, Failure>
 
 fn parse<T: Known>(request: &Request<'_>, bytes: &[u8]) -> Result<T, Failure> {
     is_json(request, bytes)?;
-    // Lists would be taken for the fields in their order.
+    // serde would take an array for the fields in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad("it is no JSON object"));
+        return Err(bad("it is not a JSON object"));
     }
     let fields = Fields { known: T::FIELDS, nulls: T::NULLS, refused: None }.read(bytes)?;
     serde_json::from_slice(bytes).map_err(|e| {
-        // The parser does not say which field it was at.
+        // The parser does not tell the field.
         let culprit = fields.into_iter().find_map(|(name, value)| {
             let error = serde_json::from_value::<T>(Value::Object(Map::from_iter([(name.clone(), value)]))).err()?.to_string();
             (!error.starts_with("missing field")).then(|| format!("{name}: {error}"))
@@ -89,11 +92,12 @@ fn parse<T: Known>(request: &Request<'_>, bytes: &[u8]) -> Result<T, Failure> {
 }
 
 fn bad(what: impl std::fmt::Display) -> Failure {
-    Failure::new(Status::BadRequest, "badRequest", format!("the body is not what is expected: {what}"))
+    Failure::new(Status::BadRequest, "badRequest", format!("the body is invalid: {what}"))
         .hint("GET /api/openapi.json describes it")
 }
 
-/// Refuses a body that says that it is no JSON. What `curl -d` says of everything counts where JSON is what it holds.
+/// Refuses a body whose type is not JSON. `curl -d` declares a form by default: that passes if the
+/// content is a JSON object.
 fn is_json(request: &Request<'_>, bytes: &[u8]) -> Result<(), Failure> {
     let said = request.headers().get_one("Content-Type").unwrap_or_default();
     let said = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -106,11 +110,15 @@ fn is_json(request: &Request<'_>, bytes: &[u8]) -> Result<(), Failure> {
         return Ok(());
     }
     let said: String = said.chars().take(SHOWN).collect();
-    Err(Failure::new(Status::UnsupportedMediaType, "unsupportedMediaType", format!("the body is of type {said:?}, and not JSON"))
-        .hint("send a JSON object, with the header Content-Type: application/json"))
+    Err(Failure::new(
+        Status::UnsupportedMediaType,
+        "unsupportedMediaType",
+        format!("the body is of type {said:?}, expected JSON"),
+    )
+    .hint("send a JSON object with the header Content-Type: application/json"))
 }
 
-/// Reads the fields of an object, and refuses those that are not known, come twice, or are null.
+/// Reads the fields of an object. Refuses unknown, repeated and null fields.
 struct Fields {
     known: &'static [&'static str],
     nulls: bool,
@@ -133,14 +141,14 @@ impl Fields {
         if !self.known.contains(&name) {
             let meant = nearest(name, self.known.iter().copied()).map(|meant| format!("{meant} was probably meant; "));
             return Some(
-                bad(format!("it has a field {shown:?}, which is not known"))
+                bad(format!("it has an unknown field {shown:?}"))
                     .hint(format!("{}this call takes {all}", meant.unwrap_or_default())),
             );
         }
         if before.iter().any(|(known, _)| known == name) {
             return Some(bad(format!("{shown} is given more than once")).hint("give it once"));
         }
-        (value.is_null() && !self.nulls).then(|| bad(format!("{shown} is null")).hint("leave out what is not to be said"))
+        (value.is_null() && !self.nulls).then(|| bad(format!("{shown} is null")).hint("leave out the field instead"))
     }
 }
 
@@ -172,33 +180,33 @@ impl<'de> Visitor<'de> for &mut Fields {
     }
 }
 
-/// Whether there is a body that nobody asked for.
+/// Whether a request has an unexpected body.
 struct Unasked(bool);
 
-/// Whether this request, by whose method no call takes a body, has one.
+/// Whether this request has a body although its method takes none.
 pub(super) fn has_unasked(request: &Request<'_>) -> bool {
     request.local_cache(|| Unasked(false)).0
 }
 
-/// What is told of it.
+/// The answer to such a request.
 pub(super) fn unasked() -> Failure {
-    Failure::new(Status::BadRequest, "badRequest", "a body was sent, and this call takes none")
+    Failure::new(Status::BadRequest, "badRequest", "a body was sent, but this call takes none")
         .hint("GET /api/openapi.json describes what each call takes")
 }
 
-/// Looks for bodies where no call takes one: a handler cannot, by GET.
+/// Looks for bodies of requests that take none. A GET handler cannot see the body.
 pub(super) struct Unexpected;
 
 #[rocket::async_trait]
 impl Fairing for Unexpected {
     fn info(&self) -> Info {
-        Info { name: "bodies that nobody asked for", kind: Kind::Request }
+        Info { name: "unexpected bodies", kind: Kind::Request }
     }
 
     async fn on_request(&self, request: &mut Request<'_>, data: &mut Data<'_>) {
         if matches!(request.method(), Method::Get | Method::Head | Method::Delete) {
             let seen = data.peek(A_LOOK).await;
-            // One of nothing but white space, however long, is not asked for either.
+            // A body of only white space counts as empty, unless it is too long to tell.
             let look = seen.len() == A_LOOK || !seen.trim_ascii().is_empty();
             request.local_cache(|| Unasked(look));
         }

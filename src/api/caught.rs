@@ -1,4 +1,4 @@
-//! What is answered to a request that did not come to a handler, or whose handler died.
+//! Answers requests that reach no handler, or whose handler panics.
 
 use rocket::catch;
 use rocket::http::{Method, Status};
@@ -8,7 +8,7 @@ use rocket::response::{self, Responder, Response};
 use super::access;
 use super::failure::{Failure, turned_away};
 
-/// Whatever did not come to a handler, and what a handler died of.
+/// Catches requests that reach no handler, and failures of handlers.
 #[catch(default)]
 pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
     if let Some(failure) = turned_away(request) {
@@ -17,7 +17,7 @@ pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
     if status != Status::NotFound {
         return Caught::Failure(Failure::of_status(status));
     }
-    // Without a token not even that is told which paths there are.
+    // Without a token, a client does not learn which paths exist.
     let path: String = request.uri().path().segments().flat_map(|segment| ["/", segment]).collect();
     if access::is_guarded(&path)
         && let Err(failure) = access::admit(request)
@@ -31,10 +31,10 @@ pub(super) fn caught(status: Status, request: &Request<'_>) -> Caught {
     }
 }
 
-/// What a catcher answers.
+/// The answer of a catcher.
 pub(super) enum Caught {
     Failure(Failure),
-    /// What a path takes, for who asked just that.
+    /// The methods of a path, in reply to OPTIONS.
     Methods(String),
 }
 
@@ -56,7 +56,7 @@ fn methods(request: &Request<'_>) -> String {
             && segments.iter().zip(&asked).all(|(route, asked)| route.starts_with('<') || route == asked)
     };
     let mut routes: Vec<_> = request.rocket().routes().filter(|route| fits(route.uri.path())).collect();
-    // A path that is named as it is stands for itself, though one with a parameter would fit it, too.
+    // An exact path wins over one with a parameter.
     if routes.iter().any(|route| !route.uri.path().contains('<')) {
         routes.retain(|route| !route.uri.path().contains('<'));
     }

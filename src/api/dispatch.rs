@@ -1,7 +1,7 @@
-//! Hands a request that came over the network to Rocket, and its answer back.
+//! Hands requests from the network to Rocket, and sends back its answers.
 //!
-//! The body is read first, within a limit and a time, and only if it will be looked at: for who sends no token that is known, next
-//! to nothing is read.
+//! The body is read first, within a limit of time and size, and only if it is needed. Without a
+//! known token, next to nothing is read.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,20 +27,20 @@ use super::dto::{FailureBody, FailureError};
 use super::request::ID_HEADER;
 use super::seats::{Busy, Seat};
 
-/// How long a body may take to come.
+/// How long a body may take to arrive.
 const ALL_OF_IT: Duration = Duration::from_secs(30);
-/// The same for who sends no token that is known, and the most bytes.
+/// The same without a known token, and the most bytes.
 const OF_STRANGERS: (Duration, usize) = (Duration::from_secs(5), 1024);
-/// How long, and how much, of a body that is too large is taken and thrown away: a client that still sends when the connection is
-/// closed does not see the answer.
+/// How long, and how many bytes of, an oversized body is read and discarded. A client that still
+/// sends when the connection closes does not see the answer.
 const DRAINED: (Duration, usize) = (Duration::from_secs(2), 256 * 1024 * 1024);
-/// How much of an answer is in memory at a time.
+/// The size of the pieces in which an answer is sent.
 const CHUNK: usize = 64 * 1024;
 
 /// The body of an answer.
 pub(super) type Body = StreamBody<BoxStream<'static, std::io::Result<Frame<Bytes>>>>;
 
-/// Answers a request. What was begun goes on if the client goes away.
+/// Answers a request. A job that it begins continues if the client disconnects.
 pub(super) async fn answer(
     client: Arc<Client>,
     request: Request<Incoming>,
@@ -49,26 +49,31 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let (parts, incoming) = request.into_parts();
     let known = access::is_known(client.rocket(), parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()));
-    // Whoever is known is answered whatever else comes; a stranger's connection may be closed for another one.
+    // A client with a known token keeps its connection. A stranger's may be closed for another one.
     let busy = known.then(|| seat.busy());
     let body = match body(&client, &parts, incoming, known).await {
         Ok(body) => body,
         Err(refusal) => return Ok(refusal),
     };
-    // Rocket would take a field `_method` of a form for the method of the request.
+    // Rocket would take a form's field `_method` as the request's method.
     if is_form(&parts) && !body.trim_ascii_start().starts_with(b"{") && !body.is_empty() {
-        let message = "the body is a form, and not JSON".to_owned();
+        let message = "the body is a form, expected JSON".to_owned();
         return Ok(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupportedMediaType", message));
     }
     let busy = busy.unwrap_or_else(|| seat.busy());
     let (head, answered) = oneshot::channel();
     tokio::spawn(carry(client, parts, body, peer, busy, head));
     Ok(answered.await.unwrap_or_else(|_| {
-        refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed of a defect of this program".to_owned())
+        refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the request failed because of a defect in this program".to_owned(),
+        )
     }))
 }
 
-/// The body of a request, as far as it matters: one byte more than the limit is enough to tell that it is too large.
+/// Reads the body of a request, up to one byte more than the limit. That is enough to see that it
+/// is too large.
 async fn body(client: &Client, parts: &Parts, mut incoming: Incoming, known: bool) -> Result<Vec<u8>, Response<Body>> {
     let limit = client.rocket().config().limits.get("json").unwrap_or(Limits::JSON).as_u64();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -84,7 +89,7 @@ async fn body(client: &Client, parts: &Parts, mut incoming: Incoming, known: boo
         match take(&mut incoming, limit, Instant::now() + patience, |part| bytes.extend_from_slice(part)).await {
             Ok(()) => {}
             Err(Cut::Late) => {
-                let message = format!("the body did not come within {} s", patience.as_secs());
+                let message = format!("the body did not arrive within {} s", patience.as_secs());
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, "badRequest", message));
             }
             Err(Cut::Broken(e)) => {
@@ -109,13 +114,13 @@ fn is_form(parts: &Parts) -> bool {
     said.starts_with("application/x-www-form-urlencoded") || said.starts_with("multipart/form-data")
 }
 
-/// Why a body is not whole.
+/// Why a body is not complete.
 enum Cut {
     Late,
     Broken(hyper::Error),
 }
 
-/// Takes a body until its end, or until there was more than `limit` of it.
+/// Reads a body to its end, or until it exceeds `limit`.
 async fn take(incoming: &mut Incoming, limit: usize, until: Instant, mut keep: impl FnMut(&[u8])) -> Result<(), Cut> {
     let mut taken = 0;
     while taken <= limit {
@@ -135,7 +140,7 @@ async fn take(incoming: &mut Incoming, limit: usize, until: Instant, mut keep: i
     Ok(())
 }
 
-/// Has Rocket answer, and sends on what it answers, piece by piece.
+/// Lets Rocket answer, and forwards the answer piece by piece.
 async fn carry(
     client: Arc<Client>,
     parts: Parts,
@@ -146,7 +151,7 @@ async fn carry(
 ) {
     let asked = parts.method.as_str();
     let Some(method) = asked.parse::<Method>().ok().filter(|method| method.as_str() == asked) else {
-        let message = format!("{} is no method that is known here", parts.method);
+        let message = format!("{} is not a known method", parts.method);
         let _client_left = head.send(refusal(StatusCode::BAD_REQUEST, "badRequest", message));
         return;
     };
@@ -179,7 +184,7 @@ async fn carry(
     drop(busy);
 }
 
-/// The answer, its status and headers taken from Rocket's.
+/// An answer with the status and headers of Rocket's.
 fn with_head(response: &LocalResponse<'_>, body: Body) -> Response<Body> {
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::from_u16(response.status().code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -197,7 +202,7 @@ fn with_head(response: &LocalResponse<'_>, body: Body) -> Response<Body> {
     answer
 }
 
-/// What is answered without Rocket; the connection ends with it.
+/// An answer without Rocket; the connection closes after it.
 fn refusal(status: StatusCode, kind: &str, message: String) -> Response<Body> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut headers = HeaderMap::new();

@@ -1,4 +1,5 @@
-//! The contract as OpenAPI, generated from the handlers, and a page to try it. Neither needs a token: they hold no data, and a browser that opens them sends none.
+//! The OpenAPI document, generated from the handlers, and a page to try it. Neither needs a token:
+//! they hold no data, and browsers open them without one.
 
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -20,19 +21,19 @@ use super::failure::Failure;
 use super::query::{Nothing, Query};
 use super::{backups, events, health, jobs, metrics, schedule};
 
-/// Where the page is.
+/// The path of the page.
 const PAGE: &str = "/api/docs/";
-/// Where the contract is.
+/// The path of the OpenAPI document.
 const CONTRACT: &str = "/api/openapi.json";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "bsonvault",
-        description = "Consistent, compressed, checksummed backups of MongoDB deployments, and their way back.\n\nEvery call but the health checks and this description needs a \
-                       token: `Authorization: Bearer TOKEN`. One that may only read is enough for GET. Tokens that are not known are limited to ten a minute for each client.\n\n\
-                       Bodies are JSON objects of 1 MiB at most unless configured otherwise. They hold known fields only, each once; queries hold known names only, each once, \
-                       and a call that takes no body or no query takes none. All else is refused before anything is done."
+        description = "Takes, verifies and restores consistent, compressed, checksummed backups of MongoDB deployments.\n\nEvery call needs a token, except the health checks and this description: \
+                       `Authorization: Bearer TOKEN`. A read token is enough for GET, except downloads. Each client may send ten unknown tokens a minute.\n\n\
+                       Bodies are JSON objects, by default of 1 MiB at most. Bodies may hold only known fields, each once; queries may hold only known names, each once. \
+                       The service refuses everything else before it does anything: for example a body on a call that takes none."
     ),
     paths(
         backups::status, backups::create, backups::import, backups::clean, backups::test_connections, backups::show, backups::verify,
@@ -45,32 +46,32 @@ const CONTRACT: &str = "/api/openapi.json";
     components(schemas(FailureBody)),
     security(("bearer" = [])),
     tags(
-        (name = "backups", description = "Taking, importing, verifying, removing backups"),
-        (name = "jobs", description = "What was begun, how far it is, and its end"),
-        (name = "schedule", description = "When backups are taken"),
-        (name = "health", description = "For what watches over the service"),
+        (name = "backups", description = "Take, import, verify, download and remove backups"),
+        (name = "jobs", description = "Jobs, their progress and their results"),
+        (name = "schedule", description = "When the service takes backups"),
+        (name = "health", description = "Health checks and metrics"),
         (name = "docs", description = "This description"),
     ),
     modifiers(&Common)
 )]
 struct Contract;
 
-/// The contract.
+/// The OpenAPI document.
 #[must_use]
 pub fn openapi() -> OpenApi {
     Contract::openapi()
 }
 
-/// Operations whose body may be left out.
+/// Operations whose body is optional.
 const OPTIONAL_BODIES: [&str; 2] = ["createBackup", "verifyBackup"];
 
-/// What all operations have in common, by what they are: added here so that no handler can forget it.
+/// Adds what all operations share, so that no handler can forget it.
 struct Common;
 
 impl Modify for Common {
     fn modify(&self, contract: &mut OpenApi) {
         let scheme =
-            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token that `bsonvault token` made")).build();
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token from `bsonvault token`")).build();
         contract.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(scheme));
         for item in contract.paths.paths.values_mut() {
             let methods = [(&mut item.get, false), (&mut item.put, true), (&mut item.post, true), (&mut item.delete, true)];
@@ -86,27 +87,24 @@ impl Modify for Common {
 fn complete(operation: &mut Operation, writes: bool) {
     let mut common = vec![(
         "500",
-        "The service is not configured for this, the backup is damaged or what was imported does not match it, the storage failed, or the program has a defect",
+        "The service is not configured for this, the backup is damaged, the imported data does not match it, the storage failed, or the program has a defect",
     )];
     if operation.security.is_none() {
-        common.push(("401", "No token, or one that is not known"));
-        common.push(("429", "Too many tokens that are not known, by this client; or too much at a time"));
+        common.push(("401", "The token is missing or unknown"));
+        common.push(("429", "This client sent too many unknown tokens, or too much runs at the same time"));
         if writes {
             common.push(("403", "The token may only read"));
         }
     }
-    common.push(("422", "A name or a value of the query is not known, or it has one twice"));
+    common.push(("422", "A name or value of the query is unknown, or a name is repeated"));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         let is_optional = operation.operation_id.as_deref().is_some_and(|id| OPTIONAL_BODIES.contains(&id));
         body.required = Some(if is_optional { Required::False } else { Required::True });
-        common.push((
-            "400",
-            "The body is not JSON or not what is expected: a field that is not known, comes twice, is null or of another type",
-        ));
+        common.push(("400", "The body is not JSON, or a field is unknown, repeated, null or of another type"));
         common.push(("413", "The body is too large"));
-        common.push(("415", "The body says that it is of another type than JSON"));
+        common.push(("415", "The body's type is not JSON"));
     } else {
-        common.push(("400", "A body was sent, and this call takes none"));
+        common.push(("400", "A body was sent, but this call takes none"));
     }
     for (status, description) in common {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(failure(status, description)));
@@ -131,7 +129,7 @@ fn failure(status: &str, description: &str) -> Documented {
     .build()
 }
 
-/// Leads to the page that describes the interface.
+/// Redirects to the page that describes the interface.
 #[utoipa::path(
     tag = "docs",
     operation_id = "home",
@@ -143,12 +141,12 @@ pub(super) fn home(_query: Query<Nothing>) -> Redirect {
     Redirect::to(PAGE)
 }
 
-/// This description.
+/// Returns this description.
 #[utoipa::path(
     tag = "docs",
     operation_id = "getContract",
     security(()),
-    responses((status = 200, description = "OpenAPI", body = Object))
+    responses((status = 200, description = "The OpenAPI document", body = Object))
 )]
 #[get("/api/openapi.json")]
 pub(super) fn contract(_query: Query<Nothing>) -> Json<&'static OpenApi> {
@@ -156,19 +154,19 @@ pub(super) fn contract(_query: Query<Nothing>) -> Json<&'static OpenApi> {
     Json(&WRITTEN)
 }
 
-/// The page, Swagger UI, and what it loads: all of it from here.
+/// Swagger UI and its files, all served from this program.
 #[get("/api/docs/<path..>")]
 pub(super) fn page(path: PathBuf, _query: Query<Nothing>, uri: &Origin<'_>) -> Result<Page, Failure> {
     if uri.path() == PAGE.trim_end_matches('/') {
         return Ok(Page::Elsewhere(Box::new(Redirect::to(PAGE))));
     }
-    // The page itself, and nothing that would load what is not here.
+    // A page that loads nothing from elsewhere.
     let config = Config::new([CONTRACT]).use_base_layout().validator_url("none").try_it_out_enabled(true).filter(true);
     let file = path.to_str().and_then(|path| utoipa_swagger_ui::serve(path, Arc::new(config)).ok().flatten());
-    file.map(Page::File).ok_or_else(|| Failure::new(Status::NotFound, "notFound", "there is nothing at this path"))
+    file.map(Page::File).ok_or_else(|| Failure::new(Status::NotFound, "notFound", "nothing exists at this path"))
 }
 
-/// What there is below the page's path.
+/// The response to a path below the page's.
 pub(super) enum Page {
     File(SwaggerFile<'static>),
     Elsewhere(Box<Redirect>),

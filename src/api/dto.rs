@@ -7,30 +7,30 @@ use crate::engine::import::ImportReport;
 use crate::engine::verify::VerifyReport;
 use crate::service::{Job, JobId, Readiness};
 
-/// The body of every call that was carried out.
+/// The body of every successful call.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done<T> {
     /// Always true.
     #[schema(example = true)]
     pub(super) success: bool,
-    /// What was done, where there is something to say.
+    /// What was done, if there is something to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) message: Option<String>,
-    /// What was asked for, or what came of it.
+    /// The data that was requested, or the result.
     pub(super) data: T,
 }
 
-/// Why the service is not ready, and what it knows.
+/// Why the service is not ready, and its state.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct NotReady {
     #[serde(flatten)]
     pub(super) failure: FailureBody,
-    /// What it knows.
+    /// The state of the service.
     pub(super) data: Readiness,
 }
 
-/// The body of every call that was not.
+/// The body of every failed call.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FailureBody {
     /// Always false.
@@ -39,11 +39,11 @@ pub(super) struct FailureBody {
     /// What went wrong.
     #[schema(example = "Database backup not found")]
     pub(super) message: String,
-    /// What programs may want to tell apart.
+    /// Details for programs.
     pub(super) error: FailureError,
 }
 
-/// What programs may want to tell apart of a failure.
+/// Details of a failure for programs.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FailureError {
@@ -56,7 +56,7 @@ pub(super) struct FailureError {
     pub(super) hint: Option<String>,
     /// The request's id, as in the header `X-Request-Id` and in the log.
     pub(super) request_id: String,
-    /// The job that it is about: the one that failed, or the one that is running already.
+    /// The job that the failure is about: the one that failed, or the one that is already running.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) job_id: Option<String>,
@@ -66,43 +66,43 @@ pub(super) struct FailureError {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Begun {
-    /// Its id.
+    /// The job's id.
     pub(super) job_id: JobId,
 }
 
-/// A backup that was taken, and what became of its import.
+/// A new backup, and the result of its import.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Created {
-    /// Where the backup is.
+    /// The backup's path.
     pub(super) backup_path: String,
-    /// Whether it was imported, too.
+    /// Whether it was also imported.
     pub(super) imported: bool,
-    /// Why it was not, where it should have been.
+    /// Why the import failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) import_error: Option<String>,
-    /// The job that did it.
+    /// The id of the job that took it.
     pub(super) job_id: JobId,
     /// The backup's name.
     pub(super) name: String,
-    /// Its collections.
+    /// The number of collections.
     pub(super) collections: u64,
-    /// Its documents.
+    /// The number of documents.
     pub(super) documents: u64,
-    /// Their bytes, uncompressed.
+    /// Bytes of the documents, uncompressed.
     pub(super) raw_size: u64,
-    /// The bytes that it takes.
+    /// Bytes that the backup takes in storage.
     pub(super) size: u64,
-    /// What moment it shows.
+    /// The kind of consistency point: `snapshot`, `oplog` or `none`.
     #[schema(example = "snapshot")]
     pub(super) consistency: String,
-    /// Backups that retention removed then.
+    /// Backups that retention deleted afterwards.
     pub(super) deleted: Vec<String>,
 }
 
 impl Created {
-    /// What a job that took a backup tells of it; none where it took none.
+    /// The backup that a job took, if it took one.
     pub(super) fn of(job: &Job) -> Option<Self> {
         let backup = job.result.backup.as_ref()?;
         Some(Self {
@@ -121,74 +121,74 @@ impl Created {
     }
 }
 
-/// An import that was done.
+/// A completed import.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Imported {
-    /// The job that did it.
+    /// The id of the job that did it.
     pub(super) job_id: JobId,
-    /// The backup.
+    /// The backup's name.
     pub(super) name: Option<String>,
     #[serde(flatten)]
     pub(super) report: ImportReport,
 }
 
 impl Imported {
-    /// What a job that imported something tells of it.
+    /// The import that a job did, if it did one.
     pub(super) fn of(job: &Job) -> Option<Self> {
         Some(Self { job_id: job.id, name: job.backup.clone(), report: job.result.import.clone()? })
     }
 }
 
-/// What a verification found.
+/// The findings of a verification.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Verified {
-    /// The job that did it.
+    /// The id of the job that did it.
     pub(super) job_id: JobId,
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong with the backup.
     pub(super) sound: bool,
     #[serde(flatten)]
     pub(super) report: VerifyReport,
 }
 
 impl Verified {
-    /// What a job that verified a backup to its end found.
+    /// The findings of a job that verified a backup to its end.
     pub(super) fn of(job: &Job) -> Option<Self> {
         let report = job.result.verify.clone()?;
         Some(Self { job_id: job.id, sound: report.is_sound(), report })
     }
 }
 
-/// A backup that was deleted.
+/// A deleted backup.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Deleted {
-    /// Its name.
+    /// The backup's name.
     pub(super) name: String,
 }
 
-/// Jobs.
+/// A list of jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobList {
-    /// Newest first, in short: what there is of each collection stands with the job itself.
+    /// Newest first, without details of each collection. `GET /api/jobs/{id}` shows those.
     pub(super) jobs: Vec<Job>,
 }
 
-/// An event of a job's stream, by its fields as server-sent events have them.
+/// An event of a job's stream, with the fields of server-sent events.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes what Rocket writes")]
 pub(super) struct JobEvent {
-    /// `progress`, or `end` for the last.
+    /// `progress`, or `end` for the last one.
     #[schema(example = "progress")]
     pub(super) event: String,
     /// The event's number in this stream.
     #[schema(example = "1")]
     pub(super) id: String,
-    /// The job as JSON, as `GET /api/jobs/{id}` gives it in `data`.
+    /// The job as JSON, as in `data` of `GET /api/jobs/{id}`.
     pub(super) data: String,
 }
 
-/// That the service is there.
+/// The answer of a live process.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Alive {
     /// Always true.

@@ -1,4 +1,4 @@
-//! `/api/jobs/{id}/events`: a job as it goes on, as server-sent events.
+//! `/api/jobs/{id}/events`: a job's progress as server-sent events.
 
 use std::time::Duration;
 
@@ -18,24 +18,26 @@ use crate::service::{JobId, JobView, MongoBackupService};
 
 /// The least time between two events.
 const PACE: Duration = Duration::from_millis(450);
-/// The most, also where nothing changes.
+/// The most time between two events, even if nothing changes.
 const BEAT: Duration = Duration::from_millis(950);
-/// How often a comment keeps the connection of a stream that says nothing else.
+/// How often a comment keeps an otherwise silent connection alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// When a client that lost its connection should come again.
+/// When a client that lost its connection should reconnect.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Follows a job.
+/// Follows a job's progress as server-sent events.
 ///
-/// Events named `progress` come at least once a second and at most twice, then one named `end`, which is the last. The data of each is the job as JSON, as `GET /api/jobs/{id}` gives it, but of its
-/// collections only those that are being worked on, fifty at most. A job that ended gives its `end` alone. A stream that ends without one was ended by the service's own end.
+/// `progress` events come at least once and at most twice a second. One `end` event comes last. The
+/// data of each event is the job as JSON, as in `GET /api/jobs/{id}`, but with at most fifty
+/// collections: those in progress. A job that has ended sends only its `end`. A stream without an
+/// `end` was closed because the service shut down.
 #[utoipa::path(
     tag = "jobs",
     operation_id = "followJob",
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
-        (status = 200, description = "The events; the data of each is a job", body = JobEvent, content_type = "text/event-stream"),
-        (status = 404, description = "There is no such job", body = FailureBody),
+        (status = 200, description = "The events; each holds a job", body = JobEvent, content_type = "text/event-stream"),
+        (status = 404, description = "The job does not exist", body = FailureBody),
     )
 )]
 #[get("/api/jobs/<id>/events")]
@@ -51,7 +53,7 @@ pub(super) async fn events(
     Ok(EventStream::from(stream::unfold(follower, Follower::next).boxed()).heartbeat(HEARTBEAT))
 }
 
-/// Where a client is in its stream.
+/// A client's position in its stream.
 struct Follower {
     job: watch::Receiver<JobView>,
     shutdown: Shutdown,
@@ -74,7 +76,7 @@ impl Follower {
         Some((if self.told == 1 { event.with_retry(RETRY) } else { event }, self))
     }
 
-    /// Waits until there is something to tell; false where there will be nothing any more.
+    /// Waits for the next event; false if none will come.
     async fn wait(&mut self) -> bool {
         let pace = sleep_until(self.last + PACE);
         let beat = sleep_until(self.last + BEAT);
@@ -88,7 +90,7 @@ impl Follower {
                 change = self.job.changed(), if !changed => match change {
                     Ok(()) if self.job.borrow().job().state.is_final() => return true,
                     Ok(()) => changed = true,
-                    // Whoever ran the job is gone, and its end with it.
+                    // The task that ran the job is gone, so no end will come.
                     Err(_) => return false,
                 },
             }

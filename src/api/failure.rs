@@ -1,4 +1,5 @@
-//! What is answered if something is wrong: of the service, of a job, of the request, of Rocket's own.
+//! Failures as responses: errors of the service, failed jobs, bad requests, and Rocket's own
+//! errors.
 
 use std::sync::Mutex;
 
@@ -14,7 +15,7 @@ use crate::context::lock;
 use crate::error::{Error, ErrorKind, Face};
 use crate::service::{Job, JobState};
 
-/// A request that is not answered as it was meant to be.
+/// A failed request.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(Box<Inner>);
 
@@ -44,7 +45,7 @@ impl Failure {
         self
     }
 
-    /// How a job ended that did not succeed.
+    /// The failure of a job that did not succeed.
     pub(super) fn of_job(job: &Job) -> Self {
         let ended = |kind, message: String| Error::new(kind, message);
         let error = match &job.error {
@@ -53,9 +54,9 @@ impl Failure {
                 let told = ended(kind, error.message.clone());
                 error.hint.iter().fold(told, |told, hint| told.hint(hint))
             }
-            None => ended(ErrorKind::Internal, format!("job {} ended as {}, and it is not known why", job.id, job.state.name())),
+            None => ended(ErrorKind::Internal, format!("job {} ended as {} for an unknown reason", job.id, job.state.name())),
         };
-        // Where another one was in the way, that is the one to know.
+        // If another job was in the way, the client needs that job's id.
         let about = job.error.as_ref().and_then(|error| error.running.clone());
         let mut failure = Self::from(error.job(about.unwrap_or_else(|| job.id.to_string())));
         if job.state == JobState::Interrupted {
@@ -64,21 +65,21 @@ impl Failure {
         failure
     }
 
-    /// What Rocket found wrong, or whatever gave a status and no more.
+    /// An error from Rocket, or one that is only a status.
     pub(super) fn of_status(status: Status) -> Self {
         let (kind, message) = match status.code {
             400 => ("badRequest", "the request cannot be understood"),
             401 => ("unauthorized", "a token is needed: Authorization: Bearer TOKEN"),
             403 => ("forbidden", "this is not allowed"),
-            404 => ("notFound", "there is nothing at this path"),
-            405 => ("methodNotAllowed", "this path takes other methods"),
+            404 => ("notFound", "nothing exists at this path"),
+            405 => ("methodNotAllowed", "this path does not take this method"),
             406 => ("notAcceptable", "this path gives JSON"),
             413 => ("tooLarge", "the body is too large"),
             415 => ("unsupportedMediaType", "the body is not JSON"),
             422 => ("usage", "a value is out of range"),
             429 => ("tooManyRequests", "too many requests"),
             503 => ("closing", "the service is shutting down"),
-            500..=599 => ("internal", "the request failed of a defect of this program"),
+            500..=599 => ("internal", "the request failed because of a defect in this program"),
             _ => ("badRequest", status.reason().unwrap_or("the request cannot be answered")),
         };
         Self::new(status, kind, message)
@@ -120,7 +121,7 @@ impl<'r> Responder<'r, 'static> for Failure {
         let body =
             FailureBody { success: false, message, error: FailureError { kind, hint, request_id: id.clone(), job_id: job } };
         let mut response = json(status, &body)?;
-        // Requests that cannot even be read pass no fairing.
+        // Unparsable requests bypass the fairings.
         response.set_raw_header(ID_HEADER, id.clone());
         if let Some((name, value)) = header {
             response.set_raw_header(name, value);
@@ -129,16 +130,16 @@ impl<'r> Responder<'r, 'static> for Failure {
     }
 }
 
-/// Why a guard turned a request away, for the catcher.
+/// Why a guard rejected a request, for the catcher.
 struct TurnedAway(Mutex<Option<Failure>>);
 
-/// Why a guard turned this request away, if one did.
+/// Why a guard rejected this request, if one did.
 pub(super) fn turned_away(request: &Request<'_>) -> Option<Failure> {
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));
     lock(&kept.0).take()
 }
 
-/// Ends a request before its handler.
+/// Rejects a request before its handler runs.
 pub(super) fn turn_away<S, F>(request: &Request<'_>, failure: Failure) -> Outcome<S, (Status, ()), F> {
     let status = failure.0.status;
     let kept = request.local_cache(|| TurnedAway(Mutex::default()));

@@ -1,23 +1,23 @@
-//! Headers of every response.
+//! Security and caching headers of every response.
 
 use rocket::fairing::{Fairing, Info, Kind};
 use rocket::shield::{Frame, Hsts, NoSniff, Permission, Referrer, Shield};
 use rocket::{Request, Response};
 
-/// Nothing is loaded from anywhere else, and nothing is shown inside another page.
+/// Loads only from this server; no framing by other pages.
 const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Swagger UI sets styles in its elements, and has its icons as `data:` URLs.
+/// Swagger UI sets inline styles, and its icons are `data:` URLs.
 const POLICY_OF_DOCS: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
                               form-action 'none'; frame-ancestors 'none'";
 
-/// What is the same everywhere.
+/// Headers that are the same everywhere.
 pub(super) fn shield(tls: bool) -> Shield {
     let shield =
         Shield::new().enable(NoSniff::Enable).enable(Frame::Deny).enable(Referrer::NoReferrer).enable(Permission::default());
     if tls { shield.enable(Hsts::default()) } else { shield }
 }
 
-/// What depends on the path; Rocket's Shield has one value for all.
+/// Headers that depend on the path. Rocket's Shield has one value for all.
 pub(super) struct ByPath;
 
 #[rocket::async_trait]

@@ -1,4 +1,5 @@
-//! `/healthz` and `/readyz`: for what watches over the process. They need no token, and tell nobody anything else.
+//! `/healthz` and `/readyz`: for supervisors of the process. They need no token, and reveal nothing
+//! else.
 
 use rocket::http::Status;
 use rocket::request::Request;
@@ -11,26 +12,26 @@ use super::query::{Nothing, Query};
 use super::request::Arrival;
 use crate::service::{MongoBackupService, Readiness};
 
-/// Whether the process is alive.
+/// Returns 200 if the process is alive.
 #[utoipa::path(
     tag = "health",
     operation_id = "isAlive",
     security(()),
-    responses((status = 200, description = "It is", body = Done<Alive>))
+    responses((status = 200, description = "The process is alive", body = Done<Alive>))
 )]
 #[get("/healthz")]
 pub(super) async fn healthz(_query: Query<Nothing>) -> Answer<Alive> {
     Answer::data(Alive { alive: true })
 }
 
-/// Whether the service takes work and could do it.
+/// Returns 200 if the service takes work and can do it.
 #[utoipa::path(
     tag = "health",
     operation_id = "isReady",
     security(()),
     responses(
-        (status = 200, description = "It does", body = Done<Readiness>),
-        (status = 503, description = "It does not: the message says why", body = NotReady),
+        (status = 200, description = "The service is ready", body = Done<Readiness>),
+        (status = 503, description = "The service is not ready; the message tells why", body = NotReady),
     )
 )]
 #[get("/readyz")]
@@ -39,7 +40,7 @@ pub(super) async fn readyz(_query: Query<Nothing>, service: &State<MongoBackupSe
     if readiness.ready { Ok(Answer::data(readiness)) } else { Err(Unready(readiness)) }
 }
 
-/// A service that is not ready, with what it knows.
+/// A service that is not ready, with its state.
 pub(super) struct Unready(Readiness);
 
 impl<'r> Responder<'r, 'static> for Unready {

@@ -1,4 +1,4 @@
-//! `/api/jobs`: what was begun, how far it is, and its end.
+//! `/api/jobs`: jobs, their progress and their results.
 
 use rocket::http::Status;
 use rocket::{State, delete, get};
@@ -10,14 +10,14 @@ use super::failure::Failure;
 use super::query::{Nothing, Query, Which};
 use crate::service::{Job, JobId, MongoBackupService};
 
-/// The newest jobs, newest first.
+/// Lists the newest jobs, newest first.
 #[utoipa::path(
     tag = "jobs",
     operation_id = "listJobs",
     params(Which),
     responses(
         (status = 200, description = "The jobs", body = Done<JobList>),
-        (status = 422, description = "A value of the query is not known or out of range", body = FailureBody),
+        (status = 422, description = "A value of the query is unknown or out of range", body = FailureBody),
     )
 )]
 #[get("/api/jobs")]
@@ -31,14 +31,16 @@ pub(super) async fn list(
     Ok(Answer::data(JobList { jobs: jobs.iter().map(|job| Job::clone(job)).collect() }))
 }
 
-/// A job. It is known after a restart of the service, too; the newest thousand are kept.
+/// Returns a job.
+///
+/// Jobs survive a restart of the service. It keeps the newest thousand.
 #[utoipa::path(
     tag = "jobs",
     operation_id = "getJob",
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
         (status = 200, description = "The job", body = Done<Job>),
-        (status = 404, description = "There is no such job", body = FailureBody),
+        (status = 404, description = "The job does not exist", body = FailureBody),
     )
 )]
 #[get("/api/jobs/<id>")]
@@ -51,15 +53,18 @@ pub(super) async fn show(
     Ok(Answer::data(Job::clone(&*service.job(identity(id)?).await?)))
 }
 
-/// Asks a job to stop. It ends when it has tidied up, and leaves nothing behind; a backup that was complete before, and was being imported, stays.
+/// Cancels a job.
+///
+/// The job cleans up, ends and leaves nothing behind. If it is importing a backup that it has just
+/// completed, that backup stays.
 #[utoipa::path(
     tag = "jobs",
     operation_id = "cancelJob",
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
-        (status = 202, description = "It was asked to; this is how it stands now", body = Done<Job>),
-        (status = 404, description = "There is no such job", body = FailureBody),
-        (status = 409, description = "It has ended already", body = FailureBody),
+        (status = 202, description = "The job was asked to stop; this is its present state", body = Done<Job>),
+        (status = 404, description = "The job does not exist", body = FailureBody),
+        (status = 409, description = "The job has already ended", body = FailureBody),
     )
 )]
 #[delete("/api/jobs/<id>")]
@@ -73,10 +78,10 @@ pub(super) async fn cancel(
     Ok(Answer::Accepted(Done { success: true, message: Some("the job was asked to stop".to_owned()), data: job }))
 }
 
-/// The job that a path names. What is no id is no job's.
+/// The job that a path names. An id that is not a UUID is not found.
 pub(super) fn identity(id: &str) -> Result<JobId, Failure> {
     id.parse().map_err(|_| {
-        Failure::new(Status::NotFound, "notFound", format!("{id:?} is not a job's id, which is a UUID"))
-            .hint("GET /api/jobs lists the jobs that are known")
+        Failure::new(Status::NotFound, "notFound", format!("{id:?} is not a job id, expected a UUID"))
+            .hint("GET /api/jobs lists the known jobs")
     })
 }

@@ -1,4 +1,4 @@
-//! The server's life: up, at work, and down in order.
+//! The server's life cycle: start, work, orderly shutdown.
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use super::listen::{Bounds, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::MongoBackupService;
 
-/// Threads that answer requests. They are not those of the engine: a backup at full speed keeps no request waiting.
+/// Threads that answer requests. They are separate from the engine's, so a backup at full speed
+/// delays no request.
 const THREADS: usize = 2;
-/// How long requests that are being answered may take once the service has ended.
+/// How long pending requests may take once the service has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
-/// Serves, and takes backups by the schedule, until `stop` is cancelled. Then the service takes no more work, its jobs get their
-/// grace and end in order, and are told of meanwhile; the server goes last.
+/// Serves, and takes scheduled backups, until `stop` is cancelled. Then the service accepts no more
+/// work, and its jobs get a grace period to end. The server answers meanwhile, and stops last.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] if address, port or TLS cannot be used; [`ErrorKind::Internal`].
@@ -29,7 +30,7 @@ pub async fn serve(rocket: Rocket<Build>, service: &MongoBackupService, stop: &C
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot start the runtime of the server: {e}")).cause(e))?;
     let served = serve_on(&runtime, rocket, service, stop).await;
-    // It may not be dropped where others wait on it; what is left on it is connections of clients.
+    // A runtime may not be dropped in an async context. Only client connections are left on it.
     runtime.shutdown_background();
     served
 }
@@ -74,12 +75,12 @@ async fn finish(server: JoinHandle<Result<()>>) -> Result<()> {
     match tokio::time::timeout(LAST_REQUESTS, server).await {
         Ok(ended) => flatten(ended),
         Err(_) => {
-            tracing::warn!("requests that were being answered still are cut off");
+            tracing::warn!("cut off requests that were still being answered");
             Ok(())
         }
     }
 }
 
 fn flatten<T>(ended: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    ended.map_err(|e| Error::new(ErrorKind::Internal, "the server died of a defect of this program").cause(e))?
+    ended.map_err(|e| Error::new(ErrorKind::Internal, "the server died because of a defect in this program").cause(e))?
 }

@@ -1,7 +1,8 @@
-//! Accepts connections, and bounds what each may take before anyone knows whose it is.
+//! Accepts connections, and limits what each may use before its client is known.
 //!
-//! Rocket's own listener has no limit of connections and no timeout for headers, handshakes or readers that stall. So hyper's
-//! HTTP/1 server listens here, and hands whole requests to Rocket in memory (`dispatch`). HTTP/2 is not spoken: a proxy can.
+//! Rocket's own listener does not limit connections, and has no timeout for headers, handshakes or
+//! stalled readers. So hyper's HTTP/1 server listens here, and hands whole requests to Rocket in
+//! memory (`dispatch`). HTTP/2 is not supported; a proxy can add it.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -30,28 +31,29 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The most connections at a time, if the system allows enough open files.
 const CONNECTIONS: usize = 1024;
-/// The share of the files that this process may open that is left to clients: backups need the others.
+/// Clients may use one in this many of the files that this process may open. Backups need the rest.
 const SHARE_OF_FILES: u64 = 4;
 /// How long to wait before the next connection is accepted if the system refuses one.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What clients may take.
+/// Limits for clients.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections at a time.
+    /// Concurrent connections.
     pub connections: usize,
-    /// How long a client may take to send the headers of a request, the first one and each that follows on the same connection.
+    /// How long a client may take to send the headers of each request.
     pub headers: Duration,
-    /// The most bytes of a request's headers, and of what is buffered for a connection.
+    /// The most bytes of a request's headers, and of a connection's buffer.
     pub header_bytes: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
-    /// How long a client may read nothing of what is sent to it.
+    /// How long a client may read nothing while an answer is sent.
     pub stalled: Duration,
 }
 
 impl Bounds {
-    /// Those of this process. Connections stay well below what the system lets it open, so that backups never lack files.
+    /// The limits of this process. Connections stay well below its limit of open files, so that
+    /// backups never lack files.
     #[must_use]
     pub fn of_this_process() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -77,10 +79,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens as the configuration says. Nothing is answered before [`run`](Self::run).
+    /// Listens on the configured address. Requests are answered only from [`run`](Self::run) on.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if address, port, certificate or key cannot be used; [`ErrorKind::Internal`].
+    /// [`ErrorKind::Usage`] if address, port, certificate or key cannot be used;
+    /// [`ErrorKind::Internal`].
     pub async fn bind(rocket: Rocket<Build>, bounds: Bounds) -> Result<Self> {
         let client = Client::untracked(rocket).await.map_err(describe)?;
         let config = client.rocket().config();
@@ -88,7 +91,7 @@ impl Server {
         let wanted = SocketAddr::new(config.address, config.port);
         let cannot = |e: std::io::Error| {
             Error::usage(format!("the server cannot listen on {wanted}: {e}"))
-                .hint("another program may listen there: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml")
+                .hint("another program may use it: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml")
         };
         let listener = TcpListener::bind(wanted).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -97,7 +100,7 @@ impl Server {
         Ok(Self { listener, address, tls, keep_alive, client: Arc::new(client), open, bounds })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -109,7 +112,8 @@ impl Server {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Answers requests until `stop` is cancelled; then those that are under way get their end, and streams of events are ended.
+    /// Answers requests until `stop` is cancelled. Then pending requests are completed, and event
+    /// streams end.
     pub async fn run(self, stop: CancellationToken) {
         let shutdown = self.client.rocket().shutdown();
         let tasks = TaskTracker::new();
@@ -131,13 +135,13 @@ impl Server {
         tasks.wait().await;
     }
 
-    /// The next connection that there is a place for.
+    /// The next connection, once there is a slot for it.
     async fn next(&self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => return (stream, peer, self.open.place().await),
                 Err(e) => {
-                    tracing::warn!("a connection cannot be accepted: {e}");
+                    tracing::warn!("cannot accept a connection: {e}");
                     sleep(PAUSE).await;
                 }
             }
@@ -159,7 +163,7 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: TcpStream) {
         if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!("a connection of {} cannot be set up: {e}", self.peer);
+            tracing::debug!("cannot set up a connection from {}: {e}", self.peer);
         }
         let stream = Watched::new(stream, self.bounds.stalled);
         let Some(acceptor) = self.tls.clone() else { return self.speak(stream).await };
@@ -167,8 +171,8 @@ impl Connection {
         let handshake = closed.run_until_cancelled(timeout(self.bounds.handshake, acceptor.accept(stream)));
         match self.stop.clone().run_until_cancelled(handshake).await.flatten() {
             Some(Ok(Ok(stream))) => self.speak(stream).await,
-            Some(Ok(Err(e))) => tracing::debug!("a TLS handshake of {} failed: {e}", self.peer),
-            Some(Err(_)) => tracing::debug!("a TLS handshake of {} took too long", self.peer),
+            Some(Ok(Err(e))) => tracing::debug!("TLS handshake with {} failed: {e}", self.peer),
+            Some(Err(_)) => tracing::debug!("TLS handshake with {} took too long", self.peer),
             None => {}
         }
     }
@@ -189,7 +193,7 @@ impl Connection {
             ended = connection.as_mut() => ended,
             () = closed.cancelled() => return,
             () = stop.cancelled() => {
-                // Nobody waits for the rest of a request that has not come.
+                // Do not wait for the rest of an incomplete request.
                 if own.is_idle() {
                     return;
                 }
@@ -198,23 +202,23 @@ impl Connection {
             }
         };
         if let Err(e) = ended {
-            tracing::debug!("a connection of {peer} ended: {e}");
+            tracing::debug!("connection from {peer} ended: {e}");
         }
     }
 }
 
-/// The server's own error. To look at its kind is what keeps it from panicking when it is dropped.
+/// Converts the server's own error. Reading its kind keeps it from panicking on drop.
 fn describe(error: rocket::Error) -> Error {
     match error.kind() {
         RocketKind::Bind(e) => Error::usage(format!("the server cannot listen: {e}")).hint(
-            "another program may listen on this port: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml; \
+            "another program may use this port: set ROCKET_PORT and ROCKET_ADDRESS, or port and address in rocket.toml; \
              with TLS, look at tls.certs and tls.key",
         ),
         RocketKind::Io(e) => Error::new(ErrorKind::Internal, format!("the server failed: {e}")),
-        RocketKind::Config(e) => Error::usage(format!("the server's settings cannot be used: {e}"))
-            .hint("they are in rocket.toml and in variables that begin with ROCKET_"),
-        RocketKind::Shutdown(_, None) => Error::new(ErrorKind::Internal, "the server did not end in order"),
-        RocketKind::Shutdown(_, Some(e)) => Error::new(ErrorKind::Internal, format!("the server did not end in order: {e}")),
-        kind => Error::new(ErrorKind::Internal, format!("the server cannot be started: {kind}")),
+        RocketKind::Config(e) => Error::usage(format!("the server's settings are invalid: {e}"))
+            .hint("check rocket.toml and environment variables that begin with ROCKET_"),
+        RocketKind::Shutdown(_, None) => Error::new(ErrorKind::Internal, "the server did not shut down cleanly"),
+        RocketKind::Shutdown(_, Some(e)) => Error::new(ErrorKind::Internal, format!("the server did not shut down cleanly: {e}")),
+        kind => Error::new(ErrorKind::Internal, format!("the server cannot start: {kind}")),
     }
 }

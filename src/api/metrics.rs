@@ -1,4 +1,4 @@
-//! `/metrics`: what Prometheus reads.
+//! `/metrics`: metrics for Prometheus.
 
 use rocket::http::ContentType;
 use rocket::{State, get};
@@ -7,7 +7,7 @@ use super::access::Reader;
 use super::query::{Nothing, Query};
 use crate::service::MongoBackupService;
 
-/// What an operator watches, in the text format of OpenMetrics.
+/// Returns the metrics in OpenMetrics text format.
 #[utoipa::path(
     tag = "health",
     operation_id = "getMetrics",

@@ -1,7 +1,9 @@
-//! The REST interface: handlers parse, call the service, and map what it gives. One file a resource.
+//! The REST interface: handlers parse requests, call the service, and map its results. One file per
+//! resource.
 //!
-//! What every call has in common is beside them: who may call ([`access`]), request ids and the access log (`request`), bodies and queries, what is answered
-//! (`answer`, `failure`), and the headers of every response (`headers`).
+//! Beside them is what all calls share: access control ([`access`]), request ids and the access log
+//! (`request`), bodies and queries, answers (`answer`, `failure`), and response headers
+//! (`headers`).
 
 pub mod access;
 mod answer;
@@ -39,13 +41,15 @@ pub use self::listen::{Bounds, Server};
 use crate::error::{Error, Result};
 use crate::service::MongoBackupService;
 
-/// The program's web server, as it runs and as it is tested: every call of the interface over this service.
+/// The program's web server, with every call of the interface over this service.
 ///
-/// `figment` holds what is configured of Rocket; below it lie Rocket's own defaults, but that it does not name itself, and that the address of a client is never taken from a
-/// header unless `ip_header` says from which.
+/// `figment` holds the configuration of Rocket. It overrides Rocket's defaults, with two changes to
+/// those: the server does not name itself, and takes a client's address from a header only if
+/// `ip_header` names it.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where no admin token is configured, and for values of Rocket's configuration that it cannot use.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if no admin token is configured, or if a
+/// value of Rocket's configuration is invalid.
 pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> Result<Rocket<Build>> {
     let gate = access::Gate::new(access)?;
     let defaults = rocket::Config {
@@ -57,9 +61,8 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
     };
     let figment = Figment::from(defaults).merge(figment);
     let config = rocket::Config::try_from(&figment).map_err(|e| {
-        Error::usage(format!("the web server cannot be configured: {e}")).hint(
-            "Rocket's guide on configuration names its keys; they stand in rocket.toml, or in the environment as ROCKET_NAME",
-        )
+        Error::usage(format!("the web server cannot be configured: {e}"))
+            .hint("Rocket's configuration guide lists the keys; set them in rocket.toml, or in the environment as ROCKET_NAME")
     })?;
     Ok(rocket::custom(figment)
         .manage(service)

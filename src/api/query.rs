@@ -1,5 +1,5 @@
-//! Queries: known names only, each once, each with a value that fits. What is misspelt is refused rather than left out of account. Every call has
-//! one, also those that take nothing.
+//! Parses queries: known names only, each once, with valid values. A misspelled name is refused,
+//! not ignored. Every handler parses its query, even if it takes none.
 
 use std::str::FromStr;
 
@@ -12,20 +12,21 @@ use crate::error::{Error, Result};
 use crate::names::nearest;
 use crate::service::{JobKind, JobState};
 
-/// The most jobs that are given at once: all that are kept.
+/// The most jobs in one answer: all that are kept.
 const MOST_JOBS: u32 = 1000;
-/// How many jobs are given where nothing else is said.
+/// The default number of jobs in one answer.
 const JOBS: u32 = 100;
 
-/// The query of a request, whose method takes no body if it has none.
+/// The query of a request. If the request's method takes no body, this also checks that there is
+/// none.
 pub(super) struct Query<T>(pub(super) T);
 
-/// What can be read from a query.
+/// A type that can be read from a query.
 pub(super) trait Parameters: Sized + Send {
-    /// The names that it knows.
+    /// Its names.
     const NAMES: &'static [&'static str];
 
-    /// Takes all that it knows.
+    /// Takes all known fields.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
@@ -36,10 +37,10 @@ pub(super) trait Parameters: Sized + Send {
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// The value of this name, where it is given.
+    /// The value of this name, if given.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for one that is given twice, or does not fit.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it is repeated or invalid.
     pub(super) fn take<T: FromStr>(&mut self, name: &str, expected: &str) -> Result<Option<T>> {
         let mut given = self.0.extract_if(.., |(key, _)| key == name);
         match (given.next(), given.next()) {
@@ -77,7 +78,7 @@ const SHOWN: usize = 100;
 
 fn unknown_name(unknown: &str, known: &[&str]) -> Error {
     let shown: String = unknown.chars().take(SHOWN).collect();
-    let error = Error::usage(format!("{shown:?} is not known in this query"));
+    let error = Error::usage(format!("the query has an unknown name {shown:?}"));
     match (nearest(unknown, known.iter().copied()), known) {
         (_, []) => error.hint("this call takes no query"),
         (Some(meant), _) => error.hint(format!("{meant} was probably meant; this call takes {}", known.join(", "))),
@@ -85,7 +86,7 @@ fn unknown_name(unknown: &str, known: &[&str]) -> Error {
     }
 }
 
-/// No query at all.
+/// An empty query.
 pub(super) struct Nothing;
 
 impl Parameters for Nothing {
@@ -100,7 +101,7 @@ impl Parameters for Nothing {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wait {
-    /// Answer once the job ended; where it is `false`, answer 202 with the job's id at once.
+    /// Wait until the job has ended. If false, answer 202 with the job's id at once.
     #[param(required = false, default = true)]
     pub(super) wait: bool,
 }
@@ -117,7 +118,7 @@ impl Parameters for Wait {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Detail {
-    /// List the segments of each collection, and of the oplog slice, too.
+    /// Also list the segments of each collection and of the oplog slice.
     #[param(required = false, default = false)]
     pub(super) segments: bool,
 }
@@ -130,17 +131,17 @@ impl Parameters for Detail {
     }
 }
 
-/// Which jobs.
+/// Which jobs to list.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
-    /// How many at most.
+    /// The most jobs to list.
     #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     pub(super) limit: u32,
-    /// Those of this kind.
+    /// List only jobs of this kind.
     #[param(nullable = false)]
     pub(super) kind: Option<JobKind>,
-    /// Those in this state.
+    /// List only jobs in this state.
     #[param(nullable = false)]
     pub(super) state: Option<JobState>,
 }
@@ -163,7 +164,7 @@ impl Parameters for Which {
     }
 }
 
-/// The one of this name.
+/// The value with this name.
 fn named<T: Copy>(what: &str, given: Option<String>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<Option<T>> {
     let Some(given) = given else { return Ok(None) };
     match all.iter().find(|one| name(**one) == given) {

@@ -1,4 +1,4 @@
-//! What is known of a request: its id, when it came, from where. And the access log.
+//! Request ids, client addresses, tokens, and the access log.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -7,22 +7,22 @@ use rocket::fairing::{Fairing, Info, Kind};
 use rocket::{Data, Request, Response};
 use uuid::Uuid;
 
-/// The header that a request's id comes and goes in.
+/// The header that carries a request's id.
 pub(super) const ID_HEADER: &str = "X-Request-Id";
-/// The longest id that is taken from a client.
+/// The longest id that is accepted from a client.
 const LONGEST_ID: usize = 64;
-/// The longest token that is looked at.
+/// The longest token that is accepted.
 const LONGEST_TOKEN: usize = 1024;
 
-/// What is known of a request from its beginning.
+/// What is known when a request arrives.
 pub(super) struct Arrival {
-    /// Its id: the client's where that can be used, else one of its own.
+    /// Its id: the client's if it is valid, else a new one.
     pub(super) id: String,
     at: Instant,
 }
 
 impl Arrival {
-    /// That of this request.
+    /// The arrival of this request.
     pub(super) fn of<'r>(request: &'r Request<'_>) -> &'r Self {
         request.local_cache(|| {
             let given = request.headers().get_one(ID_HEADER).filter(|id| is_safe(id));
@@ -31,29 +31,30 @@ impl Arrival {
     }
 }
 
-/// Whether an id may stand in headers and logs as it is.
+/// Whether an id is safe in headers and logs.
 fn is_safe(id: &str) -> bool {
     (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
-/// Where the client is, for logs and limits: the other end of the connection, or what a trusted proxy says where `ip_header` is configured.
+/// The client's address, for logs and limits: the peer's, or the one that a trusted proxy names if
+/// `ip_header` is configured.
 pub(super) fn client(request: &Request<'_>) -> Option<IpAddr> {
     request.client_ip()
 }
 
-/// The token that a request brings.
+/// The token of a request.
 pub(super) fn token<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     request.headers().get_one("Authorization").and_then(bearer)
 }
 
-/// The token in a header `Authorization`.
+/// The token in an `Authorization` header.
 pub(super) fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && (1..=LONGEST_TOKEN).contains(&token.len())).then_some(token)
 }
 
-/// Gives every request its id, and writes a line about each when it is answered: of a stream, when that begins.
+/// Gives every request an id, and logs each answer. A stream is logged when it begins.
 pub(super) struct Requests;
 
 #[rocket::async_trait]
@@ -69,13 +70,13 @@ impl Fairing for Requests {
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
         let arrival = Arrival::of(request);
         response.set_raw_header(ID_HEADER, arrival.id.clone());
-        // The query is left out: it is no place for secrets, which does not keep people from putting them there.
+        // The query is not logged: it should hold no secrets, but people put them there.
         let (status, path) = (response.status().code, request.uri().path());
         let ms = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let client = client(request).map(tracing::field::display);
         let (id, method) = (&arrival.id, request.method());
         match status {
-            // A guess is told louder, and once.
+            // A rejected token is logged once, as a warning.
             401 => {
                 let what = if token(request).is_some() { "a token that is not known" } else { "no token" };
                 tracing::warn!(requestId = id, %method, %path, status, ms, client, "turned away: {what}");

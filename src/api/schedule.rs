@@ -1,4 +1,4 @@
-//! `/api/schedule`: when backups are taken.
+//! `/api/schedule`: shows and changes when backups are taken.
 
 use rocket::{State, get, put};
 
@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::query::{Nothing, Query};
 use crate::service::{MongoBackupService, Schedule, ScheduleChange};
 
-/// When backups are taken, and what became of the last time.
+/// Returns the schedule, and the result of the last scheduled backup.
 #[utoipa::path(
     tag = "schedule",
     operation_id = "getSchedule",
@@ -25,16 +25,16 @@ pub(super) async fn show(
     Ok(Answer::data(service.schedule()))
 }
 
-/// Changes when backups are taken: what is given changes, the rest stays.
+/// Changes the schedule. Fields that are not given stay.
 ///
-/// It stays so after a restart, until the configuration says something else than it does now.
+/// The change survives a restart. It ends when the schedule in the configuration changes.
 #[utoipa::path(
     tag = "schedule",
     operation_id = "changeSchedule",
     request_body(content = ScheduleChange, content_type = "application/json"),
     responses(
-        (status = 200, description = "The schedule as it is now", body = Done<Schedule>),
-        (status = 422, description = "This cannot be a schedule", body = FailureBody),
+        (status = 200, description = "The new schedule", body = Done<Schedule>),
+        (status = 422, description = "The schedule is invalid", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),
     )
 )]

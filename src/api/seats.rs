@@ -1,4 +1,4 @@
-//! Places of connections: how many there may be, and which of them makes room if all are taken.
+//! Slots for connections: how many there are, and which connection is closed if all are taken.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::lock;
 
-/// How long to wait between looks for a connection that is idle.
+/// How long to wait between searches for an idle connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that are open, and which of them answer nothing now.
+/// The open connections, and which of them are idle.
 pub(super) struct Open {
     places: Arc<Semaphore>,
     idle: Mutex<Idle>,
 }
 
-/// Those that answer nothing, the one that has done so for the longest time first.
+/// The idle connections, longest idle first.
 #[derive(Default)]
 struct Idle {
     closers: BTreeMap<u64, CancellationToken>,
@@ -31,8 +31,8 @@ impl Open {
         Arc::new(Self { places: Arc::new(Semaphore::new(most)), idle: Mutex::default() })
     }
 
-    /// A place. If there is none, the connection that has been idle for the longest time is closed: clients that never ask
-    /// anything keep nobody out.
+    /// Waits for a slot. If all are taken, closes the connection that has been idle longest, so
+    /// that silent clients keep nobody out.
     pub(super) async fn place(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(place) = self.places.clone().try_acquire_owned() {
@@ -41,7 +41,7 @@ impl Open {
             if let Some((_, closer)) = lock(&self.idle).closers.pop_first() {
                 closer.cancel();
             }
-            // What is never closed: somebody else may become idle meanwhile.
+            // No connection may be idle now, so look again after a pause.
             if let Ok(Ok(place)) = timeout(PAUSE, self.places.clone().acquire_owned()).await {
                 return place;
             }
@@ -49,10 +49,10 @@ impl Open {
     }
 }
 
-/// The place of one connection. It is free again once this is dropped.
+/// The slot of one connection. It is free again when this is dropped.
 pub(super) struct Seat {
     open: Arc<Open>,
-    /// Under which number it is idle, if it is.
+    /// Its number among the idle connections, if it is idle.
     number: Mutex<Option<u64>>,
     /// Closes the connection.
     pub(super) closer: CancellationToken,
@@ -66,7 +66,7 @@ impl Seat {
         Arc::new(seat)
     }
 
-    /// It answers nothing from now on.
+    /// Marks it as idle.
     fn rest(&self) {
         let mut idle = lock(&self.open.idle);
         idle.next += 1;
@@ -75,19 +75,19 @@ impl Seat {
         *lock(&self.number) = Some(number);
     }
 
-    /// It answers a request.
+    /// Marks it as busy.
     fn wake(&self) {
         if let Some(number) = lock(&self.number).take() {
             lock(&self.open.idle).closers.remove(&number);
         }
     }
 
-    /// Whether it answers nothing now.
+    /// Whether it is idle.
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.number).is_some()
     }
 
-    /// Keeps it from being idle.
+    /// Keeps it from being idle until the result is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.wake();
         Busy(self.clone())
@@ -100,7 +100,7 @@ impl Drop for Seat {
     }
 }
 
-/// A connection answers a request as long as this lives.
+/// The connection is busy as long as this lives.
 pub(super) struct Busy(Arc<Seat>);
 
 impl Drop for Busy {
@@ -123,7 +123,7 @@ mod tests {
             seats.push(Seat::take(open.clone(), open.place().await));
         }
         let answering = seats[0].busy();
-        // Nobody leaves while nobody waits.
+        // No connection is closed while none waits.
         assert!(seats.iter().all(|seat| !seat.closer.is_cancelled()));
         let waiting = tokio::spawn({
             let open = open.clone();

@@ -1,4 +1,4 @@
-//! A connection whose other end must go on reading.
+//! A connection that fails if its peer stops reading.
 
 use std::future::Future as _;
 use std::io;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream that fails once nothing could be written to it for some time.
+/// A stream that fails if it cannot write anything for some time.
 pub(super) struct Watched<S> {
     stream: S,
-    /// When to give up; it runs only while a write waits.
+    /// When to give up. It runs only while a write waits.
     timer: Pin<Box<Sleep>>,
     patience: Duration,
     waits: bool,
 }
 
 impl<S> Watched<S> {
-    /// One that waits so long for its other end.
+    /// Waits this long for the peer.
     pub(super) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, timer: Box::pin(sleep(patience)), patience, waits: false }
     }
 
-    /// What became of a write, unless it has waited for too long.
+    /// The result of a write, unless it has waited too long.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waits = false;
@@ -90,7 +90,7 @@ mod tests {
     async fn only_who_reads_nothing_at_all_is_given_up() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let mut watched = Watched::new(ours, Duration::from_millis(400));
-        // However slowly it reads: longer than that in all, and never so long at once.
+        // A slow peer: it takes longer than that in total, but never pauses that long.
         let slow = tokio::spawn(async move {
             let mut part = [0; 4];
             for _ in 0..5 {

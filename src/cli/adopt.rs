@@ -1,4 +1,4 @@
-//! `adopt`: make a backup of a dump.
+//! `adopt`: makes a backup from a dump.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
@@ -20,23 +20,25 @@ use crate::repository::Repository;
 /// Flags of `adopt`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: a directory, an archive or a .bson file that mongodump wrote, compressed or not, or the tar file of a backup that a service sent; `-` for standard input
+    /// The dump: a directory, an archive or a .bson file from mongodump, plain or gzip; or a tar
+    /// file from the service. - is standard input
     #[arg(value_name = "DUMP")]
     dump: String,
     #[command(flatten)]
     filter: Filter,
-    /// When the dump was made (2026-11-22, 2026-11-22T21:45:00Z, or seconds since 1970), where neither its oplog nor the times of its
-    /// files tell: retention counts it by that
+    /// When the dump was made: 2026-11-22, 2026-11-22T21:45:00Z or seconds since 1970. Retention
+    /// counts it by that. [default: the end of its oplog, else its newest file]
     #[arg(long, value_name = "TIME")]
     created: Option<String>,
     /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL] [default: 3]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
-    /// What the backup's frames are made of, zstd or columns: columns are smaller and only bsonvault reads them [env: BACKUP_CODEC] [default: zstd]
-    #[arg(long, value_name = "CODEC")]
+    /// How frames are encoded: `zstd`, or `columns`, which is smaller if documents are alike and
+    /// which only bsonvault reads [env: BACKUP_CODEC] [default: zstd]
+    #[arg(help_heading = "Load", long, value_name = "CODEC")]
     codec: Option<String>,
-    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
 }
 
@@ -66,12 +68,12 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     Ok(Outcome::done(render::backup::adopted(&report), output::fields(&fields)?))
 }
 
-/// A backup in a tar file becomes one of the path as it is.
+/// Unpacks the backup in a tar file into the path, unchanged.
 async fn unpacked(args: &Args, packed: Packed, config: &Config, cx: &Context) -> Result<Outcome> {
     let is_asked_for_more = !args.filter.is_empty() || args.created.is_some() || args.level.is_some() || args.codec.is_some();
     if is_asked_for_more {
-        return Err(Error::usage(format!("{} is a backup already, and stays as it is", packed.location()))
-            .hint("leave out the flags that say how a dump becomes one"));
+        return Err(Error::usage(format!("{} is a backup already, and is unpacked unchanged", packed.location()))
+            .hint("leave out the flags that choose how a dump is adopted"));
     }
     let backup = unpack::into(packed, &catalog(config, cx)?, cx).await?;
     let manifest = &backup.manifest;
@@ -88,12 +90,12 @@ fn time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()).or_else(day).or_else(seconds);
     let time = time.ok_or_else(|| {
         Error::usage(format!("--created is {text:?}, which is not a time"))
-            .hint("write a date such as 2026-11-22, a time such as 2026-11-22T21:45:00Z, or seconds since 1970")
+            .hint("use a date like 2026-11-22, a time like 2026-11-22T21:45:00Z, or seconds since 1970")
     })?;
     match time <= now {
         true => Ok(time),
         false => Err(Error::usage(format!("--created is {text:?}, which is in the future"))
-            .hint("give the time when the dump was made; with a zone, such as +01:00, where it is not UTC")),
+            .hint("pass the time when the dump was made; if it is not UTC, add the zone, for example +01:00")),
     }
 }
 

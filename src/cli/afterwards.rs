@@ -1,4 +1,5 @@
-//! What `import` does where it imports nothing: it looks after what earlier imports left in the target.
+//! `import --cleanup`, `--undo-last` and `--drop-replaced`: deal with what earlier imports left in
+//! the target.
 
 use super::confirm::{Loss, confirm};
 use super::output::{self, Outcome};
@@ -22,12 +23,13 @@ pub(super) async fn cleanup((dry_run, yes): (bool, bool), config: &Config, faces
 pub(super) async fn undo_last((dry_run, yes): (bool, bool), config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = config.target()?;
     let ask = async |lost: &[String]| {
-        let hint = "give --yes to undo the import all the same, --dry-run to see what would be put back, or --drop-replaced to give up what was kept";
-        let what = "undoing the import loses something".to_owned();
+        let hint = "pass --yes to undo the import anyway; --dry-run shows what would be put back; --drop-replaced drops what \
+                    was kept instead";
+        let what = "undoing the import would lose data".to_owned();
         confirm(Loss { what, each: lost.iter().map(|lost| plain(lost)).collect(), hint: hint.to_owned() }, yes, cx).await
     };
     let options = UndoOptions { dry_run, lease: None };
-    // Not beside lines that are drawn anew: it may ask.
+    // It may ask a question, so no lines that are redrawn.
     let faces = if faces == Faces::Silent { faces } else { Faces::Lines };
     let report = with_progress(faces, cx, undo::undo_last(&target, options, ask, cx)).await?;
     Ok(Outcome::done(undone(&report), output::fields(&report)?))
@@ -41,7 +43,7 @@ pub(super) async fn drop_replaced(dry_run: bool, config: &Config, faces: Faces, 
     Ok(Outcome::done(undone(&report), output::fields(&report)?))
 }
 
-/// What undoing an import, or dropping what was kept, did or would do, a line each.
+/// What undoing an import or dropping what was kept did or would do, a line each.
 fn undone(report: &UndoReport) -> String {
     let would = if report.dry_run { "would be " } else { "" };
     let mut text = format!("target       {}\n", report.target);
@@ -50,22 +52,22 @@ fn undone(report: &UndoReport) -> String {
         names.iter().for_each(|name| text += &format!("{words}: {}\n", plain(name)));
     };
     add(&format!("{would}put back"), &report.restored);
-    add(&format!("{would}removed, as it was not there before the import"), &report.removed);
+    add(&format!("{would}removed, because it did not exist before the import"), &report.removed);
     add(&format!("{would}dropped"), &report.dropped);
     add(if report.dry_run { "would be lost" } else { "lost" }, &report.lost);
     text + if report.dry_run { "nothing was changed\n" } else { "" }
 }
 
-/// What a cleaning up did, or would do, a line each.
+/// What a cleanup did or would do, a line each.
 fn cleaned_up(report: &CleanupReport) -> String {
     let [finished, dropped, database, released] = match report.dry_run {
         true => [
             "would be published",
             "would be dropped",
-            "would be dropped, of a test restore that died",
-            "would be given back: a lease in",
+            "would be dropped, from a crashed test restore",
+            "would be released: a lease in",
         ],
-        false => ["published", "dropped", "dropped, of a test restore that died", "given back: a lease in"],
+        false => ["published", "dropped", "dropped, from a crashed test restore", "released: a lease in"],
     };
     let mut text = format!("target       {}\n", report.target);
     let mut add = |words: &str, names: &[String]| {
@@ -75,25 +77,25 @@ fn cleaned_up(report: &CleanupReport) -> String {
     add(dropped, &report.dropped);
     add(database, &report.scratch_databases);
     add(released, &report.released);
-    add("warning: given up", &report.given_up);
+    add("warning: refused by the target for good", &report.given_up);
     for name in &report.half_filled {
-        text += &format!("left alone: {}: half filled by a restore that died; --yes drops it\n", plain(name));
+        text += &format!("left alone: {}: half filled by a restore that crashed; --yes drops it\n", plain(name));
     }
     for running in &report.running {
         if running.backup.is_empty() {
-            text += &format!("left alone: {}: a restore fills collections there\n", plain(&running.database));
+            text += &format!("left alone: {}: a restore is filling collections there\n", plain(&running.database));
             continue;
         }
         text += &format!(
-            "left alone: {}: {} is being imported there, by process {} on {}\n",
+            "left alone: {}: process {} on {} is importing {} there\n",
             plain(&running.database),
-            plain(&running.backup),
             running.process,
-            plain(&running.host)
+            plain(&running.host),
+            plain(&running.backup)
         );
     }
     for database in &report.unseen {
-        text += &format!("warning: the login may not look into {}\n", plain(database));
+        text += &format!("warning: the login lacks the rights to look into {}\n", plain(database));
     }
     for failed in &report.failed {
         text += &format!("failed: {}: {}\n", plain(&failed.database), plain(&failed.message));
@@ -101,7 +103,7 @@ fn cleaned_up(report: &CleanupReport) -> String {
     let nothing =
         [&report.finished, &report.dropped, &report.scratch_databases, &report.released, &report.given_up, &report.half_filled];
     if nothing.iter().all(|names| names.is_empty()) && report.failed.is_empty() {
-        text += "nothing was left of imports or test restores that died\n";
+        text += "nothing was left by crashed imports or test restores\n";
     } else if report.dry_run {
         text += "nothing was changed\n";
     }

@@ -1,4 +1,4 @@
-//! `backup`: take one, or with `--dry-run` say what would be taken.
+//! `backup`: takes a backup, or with `--dry-run` shows what would be backed up.
 
 use serde_json::json;
 
@@ -21,52 +21,58 @@ pub struct Args {
     /// The source [env: MONGO_URI_ATLAS]
     #[arg(long, value_name = "URI")]
     source: Option<String>,
-    /// Back up this database only; may be given more than once
-    #[arg(long, value_name = "DB")]
+    /// Back up only this database. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "DB")]
     database: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// Go on with a backup that was interrupted, this one or else the newest of this source: what it stored is not read again
+    /// Go on with an interrupted backup: NAME, or the newest one of this source. What is stored is
+    /// not read again
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     resume: Option<Option<String>>,
-    /// Say what would be backed up, and do nothing
+    /// Show what would be backed up, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Take names and patterns that match nothing, and a backup of nothing, for no error
-    #[arg(long)]
+    /// Don't fail if nothing matches
+    #[arg(help_heading = "Safety", long)]
     allow_empty: bool,
-    /// Go on where the backup could not be of one moment though the source is a replica set
-    #[arg(long)]
+    /// Go on if a replica set or sharded cluster cannot be backed up at one consistency point
+    #[arg(help_heading = "Safety", long)]
     allow_inconsistent: bool,
-    /// Take the backup though another one of the same source runs into the same path
-    #[arg(long)]
+    /// Go on if another backup of the same source is running into the same path
+    #[arg(help_heading = "Safety", long)]
     allow_concurrent: bool,
-    /// Cursors that read at a time, 1 to 256 [env: BACKUP_READERS] [default: chosen from the machine]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Cursors that read at the same time, 1 to 256 [env: BACKUP_READERS] [default: adapts]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     readers: Option<String>,
-    /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// zstd's level, -7 (fastest) to 19 (smallest) [env: BACKUP_LEVEL] [default: adapts]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     level: Option<String>,
-    /// What the backup's frames are made of, zstd or columns: columns are smaller and only bsonvault reads them [env: BACKUP_CODEC] [default: zstd]
-    #[arg(long, value_name = "CODEC")]
+    /// How frames are encoded: `zstd`, or `columns`, which is smaller if documents are alike and
+    /// which only bsonvault reads [env: BACKUP_CODEC] [default: zstd]
+    #[arg(help_heading = "Load", long, value_name = "CODEC")]
     codec: Option<String>,
-    /// Let zstd look for repetitions far apart in a frame, too [env: BACKUP_LONG_DISTANCE]
-    #[arg(long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Let zstd look for repetitions in a whole frame [env: BACKUP_LONG_DISTANCE]
+    #[arg(help_heading = "Load", long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_distance: Option<String>,
-    /// MiB of documents in a frame, 1 to 16: larger ones compress better and take more memory [env: BACKUP_FRAME_MB] [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB of documents in a frame, 1 to 16. Larger frames compress better and take more memory
+    /// [env: BACKUP_FRAME_MB] [default: 4]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     frame_mb: Option<String>,
-    /// Read no more than so many Mbit/s, counted before any compression on the wire, 1 to 1000000 [env: BACKUP_MAX_MBIT]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// The most Mbit/s to read, 1 to 1000000, counted before compression on the wire [env:
+    /// BACKUP_MAX_MBIT]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     max_mbit: Option<String>,
-    /// Read more slowly while the source answers later than it did [env: BACKUP_POLITE]
-    #[arg(long, alias = "polite", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Read more slowly while the source's latency is higher than before [env: BACKUP_POLITE]
+    #[arg(help_heading = "Load", long, alias = "polite", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     adaptive_throttle: Option<String>,
-    /// Read from this member of a replica set: primary, primaryPreferred, secondary, secondaryPreferred, nearest, or a document with mode, tagSets and maxStalenessSeconds [env: BACKUP_READ_PREFERENCE] [default: the URI's, else primary]
-    #[arg(long, value_name = "MODE")]
+    /// The member of a replica set to read from: primary, primaryPreferred, secondary,
+    /// secondaryPreferred, nearest, or a document with mode, tagSets and maxStalenessSeconds [env:
+    /// BACKUP_READ_PREFERENCE] [default: the URI's, else primary]
+    #[arg(help_heading = "Load", long, value_name = "MODE")]
     read_preference: Option<String>,
-    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
 }
 
@@ -100,7 +106,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let repository = Repository::open(&config.path)?;
     let source = config.source()?;
     let resumed = match &args.resume {
-        // The newest of this source is what is taken without a name, too.
+        // Without a name, it is the newest of this source, too.
         Some(Some(name)) if is_latest(name) => Some(None),
         Some(Some(name)) => Some(Some(BackupName::parse(name)?)),
         Some(None) => Some(None),

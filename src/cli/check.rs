@@ -1,4 +1,4 @@
-//! `check`: what stands in the way of a backup or an import.
+//! `check`: finds what would keep a backup or an import from working.
 
 use super::output::{self, Outcome};
 use super::render;

@@ -1,4 +1,4 @@
-//! `clean`: delete what retention no longer keeps, and what crashes left.
+//! `clean`: deletes backups that retention no longer keeps, and leftovers of crashed backups.
 
 use std::num::NonZeroU32;
 
@@ -12,37 +12,39 @@ use crate::engine::clean::{self, CleanOptions};
 use crate::error::{Error, Face, Result};
 use crate::repository::retention::{Policy, Rule};
 
-/// The most backups that a rule may ask for: more is a slip of the hand.
+/// The most backups that a rule may ask for. More is a typo.
 const MOST: u32 = 1_000_000;
 
 /// Flags of `clean`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Keep the newest N complete backups of each source and selection; alone, those and no other
+    /// Keep the newest N complete backups of each source and selection. Without another rule,
+    /// delete all others
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep: Option<String>,
     /// Keep the newest backup of each of the last N days that have one
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep_daily: Option<String>,
-    /// The same for weeks, from Monday on
+    /// Keep the newest backup of each of the last N weeks that have one. A week begins on Monday
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep_weekly: Option<String>,
-    /// The same for months
+    /// Keep the newest backup of each of the last N months that have one
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep_monthly: Option<String>,
-    /// The same for years
+    /// Keep the newest backup of each of the last N years that have one
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep_yearly: Option<String>,
-    /// Delete every incomplete backup that nobody works on, not only those of more than a day; alone, nothing else
+    /// Delete every incomplete backup that nobody works on, not only those older than a day.
+    /// Without a rule, delete nothing else
     #[arg(long)]
     incomplete: bool,
-    /// Say what would be deleted, and do nothing
+    /// Show what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Args {
-    /// The rule that the flags give, or else the configured policy.
+    /// The rule of the flags, else the configured policy.
     fn rule(&self, configured: Policy) -> Result<Rule> {
         let last = number("--keep", self.keep.as_deref())?;
         let by_calendar = Policy {
@@ -58,14 +60,15 @@ impl Args {
             _ if self.incomplete => Ok(Rule::Policy(Policy::default())),
             _ if !configured.is_empty() => Ok(Rule::Policy(configured)),
             _ => Err(Error::usage("nothing says which backups stay").hint(
-                "give --keep N, or any of --keep-daily, --keep-weekly, --keep-monthly and --keep-yearly; --incomplete alone deletes only what was never completed",
+                "give --keep N, or any of --keep-daily, --keep-weekly, --keep-monthly and --keep-yearly; --incomplete alone \
+                 deletes only incomplete backups",
             )),
         }
     }
 }
 
 fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
-    // As with every setting, an empty value is none.
+    // As with every setting, an empty value counts as not set.
     let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
     let number = text.trim().parse().ok().and_then(NonZeroU32::new).filter(|n| n.get() <= MOST);
     number.map(Some).ok_or_else(|| Error::usage(format!("{flag} is {text:?}: expected a whole number from 1 to {MOST}")))

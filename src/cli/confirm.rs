@@ -1,4 +1,4 @@
-//! Asking before something is lost: on a terminal, and else by `--yes`.
+//! Asks on a terminal before something is lost. Without a terminal, `--yes` is the answer.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
@@ -8,7 +8,7 @@ use super::output;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many lines of what would be lost are shown.
+/// How many of the things that would be lost are shown.
 const SHOWN: usize = 20;
 
 /// What would be lost.
@@ -16,16 +16,17 @@ const SHOWN: usize = 20;
 pub(super) struct Loss {
     /// What it is, before a colon: "2 collections would be replaced".
     pub(super) what: String,
-    /// Each of it.
+    /// Each thing that would be lost.
     pub(super) each: Vec<String>,
-    /// What to do where there is no terminal to ask on.
+    /// What to do if there is no terminal to ask on.
     pub(super) hint: String,
 }
 
-/// Returns once it may be done: when `yes` was said on the command line, or is said now.
+/// Returns once the user agrees: with `yes` on the command line, or as an answer now.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] where there is nobody to ask; [`ErrorKind::Refused`] where the answer is no; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Usage`] if there is nobody to ask; [`ErrorKind::Refused`] if the answer is no;
+/// [`ErrorKind::Interrupted`].
 pub(super) async fn confirm(loss: Loss, yes: bool, cx: &Context) -> Result<()> {
     if yes {
         return Ok(());
@@ -41,17 +42,17 @@ pub(super) async fn confirm(loss: Loss, yes: bool, cx: &Context) -> Result<()> {
     if more > 0 {
         question += &format!("  and {more} more\n");
     }
-    output::to_stderr(&format!("{question}Go on? [y/N] "));
+    output::to_stderr(&format!("{question}Continue? [y/N] "));
     match cx.cancel.run_until_cancelled(answer()).await {
         Some(answer) if is_yes(&answer) => Ok(()),
-        Some(_) => Err(Error::new(ErrorKind::Refused, "it was not confirmed, and nothing was written")),
+        Some(_) => Err(Error::new(ErrorKind::Refused, "not confirmed; nothing was written")),
         None => Err(Error::interrupted()),
     }
 }
 
-/// The next line of standard input; nothing at its end.
+/// The next line of standard input. Empty at its end.
 async fn answer() -> String {
-    // A thread of its own: nobody waits for one that still reads when the program is to stop.
+    // A thread of its own: the program can stop while it still reads.
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || {
         let mut line = String::new();

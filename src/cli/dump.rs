@@ -1,4 +1,5 @@
-//! `dump`: a backup that is exported at once, under the flags of mongodump, for scripts that call that by its name.
+//! `dump`: takes a backup and exports it at once, with mongodump's flags. It replaces mongodump in
+//! scripts.
 
 mod args;
 mod place;
@@ -22,11 +23,11 @@ use crate::names::{Namespace, NamespaceFilter, NamespacePattern};
 use crate::repository::Repository;
 use crate::repository::catalog::{Backup, Catalog};
 
-/// Its flags, and those of other verbs that do the same.
+/// Its flags and wording, each with that of other verbs, which it replaces in hints.
 const FLAGS: [(&str, &str); 13] = [
     ("choose another place", "set BACKUP_PATH or --path to a disk with more"),
     ("use `bsonvault backup --allow-empty`", "pass --allow-empty"),
-    ("leave --oplog out", "pass --allow-inconsistent"),
+    ("leave out --oplog", "pass --allow-inconsistent"),
     ("--oplog", "--allow-inconsistent"),
     ("--archive", "--format archive"),
     ("--out", "--format dir"),
@@ -47,7 +48,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
     let (destination, made) = place::destination(&args, json)?;
     let dumped = dump(args, (source, database), &destination, config, faces, cx).await;
     if dumped.is_err() && made {
-        // Only if nothing came into it.
+        // This removes it only if it is empty.
         let _is_not_empty = std::fs::remove_dir(destination.to_string());
     }
     dumped.map_err(|e| tools::in_flags_of(&FLAGS, e).reworded("nothing of the backup is left", "nothing is left of the dump"))
@@ -61,7 +62,7 @@ async fn dump(
     faces: Faces,
     cx: &Context,
 ) -> Result<Outcome> {
-    // 1. What, and whether it can go where it is to go.
+    // 1. Find out what is dumped, and whether the destination can be written.
     let database = database.as_deref();
     let options = BackupOptions {
         filter: filter(&args, database)?,
@@ -77,7 +78,7 @@ async fn dump(
         export::look(destination, format, true)?;
     }
 
-    // 2. A backup, compressed, beside where the dump will be.
+    // 2. Take a compressed backup, next to the destination.
     let place = place::scratch(destination)?;
     let repository = Repository::open(&place.path().to_string_lossy())?;
     let taken = with_progress(faces, cx, backup::run(&source, &repository, &options, cx)).await?;
@@ -88,7 +89,7 @@ async fn dump(
     };
     let backup: Backup = Catalog::new(repository, &cx.cpu).find(taken.name.as_str()).await?;
 
-    // 3. The dump. Nothing of it is in its place before all of it is, but for what goes to standard output.
+    // 3. Write the dump. It appears in its place only when complete, except on standard output.
     let how = ExportOptions {
         gzip: args.gzip.then_some(DEFAULT_LEVEL),
         force: true,
@@ -109,7 +110,7 @@ async fn dump(
     let mut fields = output::fields(&report)?;
     fields.insert("consistency".to_owned(), json!(manifest.consistency));
     fields.insert("leftOut".to_owned(), json!(manifest.left_out));
-    // It is gone now.
+    // The backup no longer exists.
     fields.remove("backup");
     let text = render::export::dump(&report, manifest);
     Ok(match (args.deployment.is_quiet(), destination) {
@@ -122,7 +123,7 @@ async fn dump(
     })
 }
 
-/// `--oplog` asks for a dump of one moment.
+/// `--oplog` asks for a dump with one consistency point.
 fn refuse_inconsistent(args: &Args, manifest: &Manifest) -> Result<()> {
     let consistency = &manifest.consistency;
     let why = match (consistency.kind, consistency.exceptions.first()) {
@@ -133,11 +134,14 @@ fn refuse_inconsistent(args: &Args, manifest: &Manifest) -> Result<()> {
     if !args.oplog {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Refused, format!("--oplog: {} cannot be dumped at one moment: {why}", manifest.source.uri))
-        .hint("leave --oplog out, and stop what writes meanwhile"))
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("--oplog: {} cannot be dumped at one consistency point: {why}", manifest.source.uri),
+    )
+    .hint("leave out --oplog, and stop all writes during the dump"))
 }
 
-/// What `--db`, `--collection`, `--nsInclude` and those that leave out want.
+/// The filter of `--db`, `--collection`, `--nsInclude` and the flags that exclude.
 fn filter(args: &Args, database: Option<&str>) -> Result<NamespaceFilter> {
     let databases: Vec<String> = database.map(str::to_owned).into_iter().collect();
     let mut filter = NamespaceFilter::parse(&databases, &args.ns_include, &args.ns_exclude)?;

@@ -1,4 +1,4 @@
-//! `export`: write a backup out in mongodump's formats.
+//! `export`: writes a backup in mongodump's formats.
 
 use std::path::PathBuf;
 
@@ -15,37 +15,39 @@ use crate::error::{Error, Result};
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, latest for the newest complete one, or the path of one
+    /// The backup: a name that `list` shows, `latest` for the newest complete one, or a path
     #[arg(value_name = "BACKUP")]
     backup: String,
-    /// What is written: a directory of files, or one file; need not be said of standard output, which is an archive
+    /// A directory of files, or one archive file. Standard output gets an archive
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Where to: a directory or file that does not exist, unless --force (a directory may be empty), or `-` for standard output
+    /// The directory or file to write; - is standard output. It must not exist, unless --force is
+    /// given; a directory may be empty
     #[arg(long, value_name = "PATH")]
     out: String,
     /// Compress with gzip, on all cores
     #[arg(long)]
     gzip: bool,
-    /// The level of gzip, 1 to 9 [default: 6]
+    /// gzip's level, 1 to 9 [default: 6]
     #[arg(long, value_name = "N", requires = "gzip", allow_negative_numbers = true)]
     level: Option<String>,
     #[command(flatten)]
     filter: Filter,
-    /// Replace the file that an archive is written to (or write to a device or pipe), or, file by file, what is dumped again in a directory
-    #[arg(long)]
+    /// Replace the archive file, write to a device or pipe, or replace collections file by file in
+    /// a directory that holds a dump
+    #[arg(help_heading = "Safety", long)]
     force: bool,
-    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
 }
 
 /// mongodump's formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// A directory, for `mongorestore --dir`
+    /// A directory, for mongorestore --dir
     Dir,
-    /// A file, for `mongorestore --archive`
+    /// A file, for mongorestore --archive
     Archive,
 }
 
@@ -74,7 +76,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
     let report = with_progress(faces, cx, work).await?;
     let text = render::export::export(&report);
     if destination == Destination::Stdout {
-        // What is on standard output is the archive, and nothing else.
+        // Standard output gets only the archive.
         output::to_stderr(&text);
         return Ok(Outcome::done(String::new(), serde_json::Map::new()));
     }
@@ -84,7 +86,7 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
 fn format(asked: Option<Format>, destination: &Destination, json: bool) -> Result<export::Format> {
     match (asked, destination) {
         (_, Destination::Stdout) if json => {
-            Err(Error::usage("--json and an archive cannot both be on standard output").hint("leave one of them out"))
+            Err(Error::usage("--json and an archive cannot both be on standard output").hint("leave out one of them"))
         }
         (Some(Format::Dir), Destination::Stdout) => {
             Err(Error::usage("--format dir cannot be written to standard output").hint("use --format archive"))
@@ -92,7 +94,7 @@ fn format(asked: Option<Format>, destination: &Destination, json: bool) -> Resul
         (Some(Format::Archive), _) | (None, Destination::Stdout) => Ok(export::Format::Archive),
         (Some(Format::Dir), _) => Ok(export::Format::Dir),
         (None, Destination::Path(_)) => {
-            Err(Error::usage("--format is missing").hint("--format dir for a directory, --format archive for one file"))
+            Err(Error::usage("--format is missing").hint("--format dir writes a directory, --format archive one file"))
         }
     }
 }

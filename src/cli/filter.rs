@@ -1,4 +1,4 @@
-//! `--include` and `--exclude`, as every verb takes them that works on namespaces.
+//! `--include` and `--exclude`, for every verb that works on namespaces.
 
 use crate::error::Result;
 use crate::names::NamespaceFilter;
@@ -6,21 +6,21 @@ use crate::names::NamespaceFilter;
 /// The two flags.
 #[derive(Debug, clap::Args)]
 pub(super) struct Filter {
-    /// Only namespaces (DB.COLLECTION, `*` stands for any characters) that match; may be given more than once
-    #[arg(long, value_name = "NS")]
+    /// Take only namespaces (DB.COLLECTION) that match; * matches any characters. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
+    /// Skip namespaces that match. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     exclude: Vec<String>,
 }
 
 impl Filter {
-    /// What of these databases is wanted, or of all.
+    /// The filter within these databases, or within all if there are none.
     pub(super) fn of(&self, databases: &[String]) -> Result<NamespaceFilter> {
         NamespaceFilter::parse(databases, &self.include, &self.exclude)
     }
 
-    /// Neither is given.
+    /// Whether neither is given.
     pub(super) fn is_empty(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
     }

@@ -1,4 +1,4 @@
-//! `import`: bring a backup, or a dump of mongodump's, into the target.
+//! `import`: restores a backup, or a dump from mongodump, into the target.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::names::{NamespaceRename, is_latest};
 use crate::repository::catalog::Backup;
 use crate::sink::users::WantedAccounts;
 
-/// What says something of a backup that is imported, and nothing where none is.
+/// The flags that make sense only if a backup is imported.
 const OF_AN_IMPORT: [&str; 16] = [
     "keep_replaced",
     "backup",
@@ -51,91 +51,100 @@ const OF_AN_IMPORT: [&str; 16] = [
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, latest for the newest complete one, the path of one, the tar file that a service sent, or what mongodump made: a directory, an archive, a file; - for standard input; plain or gzip, whatever its name
+    /// The backup: a name that `list` shows, `latest` for the newest complete one, a path, or a tar
+    /// file from the service. Or a dump from mongodump: a directory, an archive or a file, plain or
+    /// gzip; - is standard input
     #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
     backup: Option<String>,
-    /// Import nothing: remove what imports and test restores that died left in the target, and finish what they had begun to publish; what a restore left half filled under its final name only with --yes
-    #[arg(long, conflicts_with_all = OF_AN_IMPORT)]
+    /// Remove what crashed imports and test restores left in the target, and finish what they had
+    /// begun to publish. Collections that a crashed `restore` left half filled are removed only
+    /// with --yes
+    #[arg(help_heading = "Instead of an import", long, conflicts_with_all = OF_AN_IMPORT)]
     cleanup: bool,
-    /// Import nothing: put back what the last import with --keep-replaced replaced; --yes also where documents were written since
-    #[arg(long, conflicts_with_all = OF_AN_IMPORT, conflicts_with = "cleanup")]
+    /// Put back what the last import with --keep-replaced replaced. --yes does so even if documents
+    /// were written since
+    #[arg(help_heading = "Instead of an import", long, conflicts_with_all = OF_AN_IMPORT, conflicts_with = "cleanup")]
     undo_last: bool,
-    /// Import nothing: drop all that imports with --keep-replaced have kept in the target
-    #[arg(long, conflicts_with_all = OF_AN_IMPORT, conflicts_with_all = ["cleanup", "undo_last"])]
+    /// Drop everything that imports with --keep-replaced kept in the target
+    #[arg(help_heading = "Instead of an import", long, conflicts_with_all = OF_AN_IMPORT, conflicts_with_all = ["cleanup", "undo_last"])]
     drop_replaced: bool,
     /// The target [env: MONGO_URI_LOCAL]
     #[arg(long, value_name = "URI")]
     target: Option<String>,
-    /// Import this database only; may be given more than once
-    #[arg(long, value_name = "DB")]
+    /// Import only this database. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "DB")]
     database: Vec<String>,
-    /// The name that the database gets, if one is imported
-    #[arg(long = "as", id = "as_name", value_name = "NAME")]
+    /// The name that a single imported database gets
+    #[arg(help_heading = "Selection", long = "as", id = "as_name", value_name = "NAME")]
     as_name: Option<String>,
-    /// Import a namespace under another name, views and what they read included; `*` carries over what it stands for; may be given more than once
-    #[arg(long, value_name = "FROM=TO")]
+    /// Import a namespace under another name. Each * in FROM matches any characters, which replace
+    /// the * in TO. Views follow. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "FROM=TO")]
     rename: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// What happens to what stands in the target under the same names
+    /// What happens to collections that already exist in the target
     #[arg(long, value_enum, default_value_t = Mode::Replace, value_name = "MODE")]
     mode: Mode,
-    /// Drop collections, time series and views of the target's databases that could have come with the backup and are not in it
+    /// Drop collections, time series and views that are in the target's databases and not in the
+    /// backup, though it could hold them
     #[arg(long, alias = "prune")]
     drop_extra: bool,
     /// Whether indexes are built
     #[arg(long, value_enum, default_value_t = Indexes::Now, value_name = "WHEN")]
     indexes: Indexes,
-    /// Of a dump's oplog, replay only what is before this time: SECONDS, SECONDS:ORDINAL, or such as 2026-11-22T21:45:00Z
-    #[arg(long, value_name = "TIME")]
+    /// For a dump: replay only oplog entries before this time: SECONDS, SECONDS:ORDINAL or
+    /// 2026-11-22T21:45:00Z
+    #[arg(help_heading = "Dumps of mongodump", long, value_name = "TIME")]
     oplog_limit: Option<String>,
-    /// Add the users and roles of a dump to those of the target, too; who is there already stays
-    #[arg(long)]
+    /// For a dump: add its users and roles to the target. Existing ones stay unchanged
+    #[arg(help_heading = "Dumps of mongodump", long)]
     with_users: bool,
-    /// Where a dump holds several documents with one `_id`, keep the first of them and say how many were passed over
-    #[arg(long)]
+    /// For a dump: if several documents have the same _id, keep the first and count the others
+    #[arg(help_heading = "Dumps of mongodump", long)]
     allow_duplicates: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace, merge into and drop what holds documents without asking; needed where there is no terminal to ask on
-    #[arg(short, long)]
+    /// Don't ask before documents are replaced, merged or dropped. Required if there is no terminal
+    /// to ask on
+    #[arg(help_heading = "Safety", short, long)]
     yes: bool,
-    /// Keep what is replaced or dropped beside the new, under a name that is told, until --undo-last or --drop-replaced
-    #[arg(long)]
+    /// Keep what is replaced or dropped under another name, so that --undo-last can put it back
+    #[arg(help_heading = "Safety", long)]
     keep_replaced: bool,
-    /// Go on though the target is the deployment that the backup came from, or the configured source
-    #[arg(long)]
+    /// Go on if the target is the deployment that the backup came from, or the configured source
+    #[arg(help_heading = "Safety", long)]
     allow_same: bool,
-    /// Writers that insert at a time, 1 to 256 [env: BACKUP_WRITERS] [default: chosen from the machine]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Writers that insert at the same time, 1 to 256 [env: BACKUP_WRITERS] [default: adapts]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     writers: Option<String>,
-    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
 }
 
 /// Modes of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// Each is replaced, whole or not at all
+    /// Replace each collection atomically
     Replace,
-    /// They refuse the import, before anything is written
+    /// Refuse the import if one exists, before anything is written
     Fail,
-    /// Each gets the documents of the backup in place of those with the same `_id`s; not atomic
+    /// Replace documents with the same _id, add the others, keep the rest. Not atomic
     Merge,
-    /// Each gets those documents of the backup whose `_id`s it does not have; not atomic
+    /// Add documents whose _id does not exist, keep the rest. Not atomic
     Add,
 }
 
 /// When indexes are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Indexes {
-    /// Before anything is published; one that cannot be built fails the import
+    /// Before publishing. An index that cannot be built fails the import
     Now,
-    /// Not at all; each is reported
+    /// Build none, and report each
     Skip,
-    /// Nothing else is done: those that the target's collections lack are built
+    /// Import nothing, and build the missing indexes of existing collections
     Only,
 }
 
@@ -186,8 +195,8 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let silent = faces == Faces::Silent;
     let found = match found(asked, silent, config, cx).await? {
         Some(backup) if oplog_limit.is_some() => {
-            let message = format!("--oplog-limit is about dumps, and {} is a backup", backup.location());
-            return Err(Error::usage(message).hint("a backup's oplog makes its parts belong together: it is replayed whole"));
+            let message = format!("--oplog-limit is for dumps, and {} is a backup", backup.location());
+            return Err(Error::usage(message).hint("leave it out: the oplog slice of a backup is always replayed whole"));
         }
         Some(backup) => Found::Backup(Box::new(backup)),
         None => match Opened::look(asked, config.tuning.memory_bytes, &cx.cancel).await.map_err(before_any_change)? {
@@ -198,7 +207,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
                 Found::Dump(Box::new(looked.map_err(before_any_change)?))
             }
             Opened::Backup(_) if oplog_limit.is_some() => {
-                return Err(Error::usage("--oplog-limit is about dumps, and this is a backup"));
+                return Err(Error::usage("--oplog-limit is for dumps, and this is a backup"));
             }
             Opened::Backup(packed) => {
                 let (backup, directory) =
@@ -212,17 +221,17 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     bring(&found, how, config, cx).await
 }
 
-/// How something is brought into the target.
+/// How something is imported.
 pub(super) struct How {
     pub(super) target: MongoUri,
     pub(super) options: ImportOptions,
     pub(super) dry_run: bool,
-    /// Whether what holds documents is overwritten without asking.
+    /// Whether namespaces that hold documents are overwritten without asking.
     pub(super) yes: bool,
     pub(super) faces: Faces,
 }
 
-/// Plans, shows the plan, and does it, unless that is all that is wanted.
+/// Plans the import and shows the plan. Unless it is a dry run, imports then.
 pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context) -> Result<Outcome> {
     let How { target, options, dry_run, yes, faces } = how;
     let source = config.configured_source()?;
@@ -260,14 +269,14 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
     let report = with_progress(faces, cx, import::execute(plan, &options, cx)).await?;
     let failure = report.failure();
     let text = render::import::done(&report);
-    // Who asked for every document makes a failure of those that were not added, and shows the report with it.
+    // `restore --stopOnError` turns documents that were not added into a failure, with this report.
     if failure.is_some() || report.not_added > 0 {
         return Ok(Outcome { text, json: output::fields(&report)?, failure, ..Outcome::default() });
     }
     Ok(Outcome { text, long: output::long(report, Map::new()), ..Outcome::default() })
 }
 
-/// The error of what only looked: an interruption changed nothing.
+/// The error of work that only reads the target. If it is interrupted, nothing was changed.
 fn before_any_change(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Interrupted => Error::new(ErrorKind::Interrupted, "interrupted; nothing was changed"),
@@ -275,22 +284,22 @@ fn before_any_change(error: Error) -> Error {
     }
 }
 
-/// What is lost by an import, if it is allowed.
+/// What an import would overwrite.
 fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
     let what = match overwrites {
         [_] => "this holds documents and would be overwritten".to_owned(),
         many => format!("these {} hold documents and would be overwritten", many.len()),
     };
-    let hint = "give --yes to do it, with --keep-replaced so that it can be undone, or --dry-run to see all of it; with --mode add or --mode fail, or under other names (--as, \
-                --rename), nothing is overwritten";
+    let hint = "pass --yes to overwrite, and --keep-replaced to be able to undo it; --dry-run shows the whole plan; \
+                --mode add, --mode fail or other names (--as, --rename) overwrite nothing";
     Loss { what, each: overwrites.iter().map(render::import::overwrite).collect(), hint: hint.to_owned() }
 }
 
 /// What is imported.
 pub(super) enum Found {
     Backup(Box<Backup>),
-    /// One that came in a tar file, and its directory, which is gone with this.
-    Unpacked(Box<Backup>, #[expect(dead_code, reason = "it is removed with this")] TempDir),
+    /// A backup from a tar file, and its directory, which is removed when this is dropped.
+    Unpacked(Box<Backup>, #[expect(dead_code, reason = "it is removed when this is dropped")] TempDir),
     Dump(Box<DumpSource>),
 }
 
@@ -302,7 +311,7 @@ impl Found {
         }
     }
 
-    /// The dump in this place. Where it is that of one database, it may be given another name.
+    /// The dump at this place. If it holds one database, that can get another name.
     pub(super) async fn dump(
         place: &str,
         (database, oplog_limit): (Option<String>, Option<ClusterTime>),
@@ -321,8 +330,8 @@ fn dump_options(config: &Config) -> DumpOptions {
     DumpOptions { database: None, oplog_limit: None, memory_bytes: config.tuning.memory_bytes }
 }
 
-/// The options with the databases that are chosen. `--database` once gave the only database another name: it is still taken so if
-/// it cannot choose any. Never of `latest`, which may hold another database today.
+/// The options with the chosen databases. `--database` once gave the only database another name. It
+/// still does if it matches none, but not with `latest`, which may hold another database today.
 fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found: &Found, silent: bool) -> Result<ImportOptions> {
     let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
     let passing: BTreeSet<&str> =
@@ -333,8 +342,8 @@ fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found:
         ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() && !is_latest(name) => {
             if !silent {
                 output::to_stderr(&format!(
-                    "note: there is no database {} in it, so the only one, {}, gets that name; say it with --as {} \
-                     (--database chooses)\n",
+                    "note: it holds no database {}, so its only one, {}, gets that name; use --as {} for that, --database \
+                     selects\n",
                     plain(only),
                     plain(from),
                     plain(only)
@@ -344,17 +353,19 @@ fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found:
         }
         (_, [name, ..], _) => {
             let held: Vec<String> = held.iter().map(ToString::to_string).collect::<Few>().into_sentences();
-            return Err(Error::usage(format!("it holds no database {name:?}"))
-                .hint(format!("--database chooses among {}; --as NAME gives one another name; case counts", held.join(", "))));
+            return Err(Error::usage(format!("it holds no database {name:?}")).hint(format!(
+                "--database selects from {} (case-sensitive); --as NAME gives one another name",
+                held.join(", ")
+            )));
         }
     }
     Ok(options)
 }
 
-/// The backup of this name or at this path; none where there may be a dump.
+/// The backup of this name or at this path. `None` if it may be a dump.
 async fn found(asked: &str, silent: bool, config: &Config, cx: &Context) -> Result<Option<Backup>> {
     let path = Path::new(asked);
-    // A pipe of the shell's is no file.
+    // A pipe of the shell exists and is no regular file.
     if asked == "-" || (!is_latest(asked) && path.exists() && !path.is_dir()) {
         return Ok(None);
     }

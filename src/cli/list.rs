@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::catalog::{catalog, refuse_missing};
 use super::output::{self, Outcome};
 use super::render;
+use super::render::lined_up::Room;
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
@@ -21,25 +22,34 @@ Columns:
   name         its name, which tells when it began (UTC)
   state        complete: it can be imported
                running: it is being made
-               incomplete: it was interrupted; `backup --resume` goes on with it, or `clean` deletes it
-               damaged: its manifest cannot be used; the reason is told below the table
-  created      the moment that it shows (UTC): that of its snapshot, or the end of its oplog slice;
-               without either, when its last document was read; of a dump, the dump's own date;
-               of one that is not complete, when it began
+               incomplete: it was interrupted; `backup --resume` goes on, `clean` deletes it
+               damaged: its manifest cannot be used; the reason is below the table
+  created      its consistency point (UTC): the snapshot time, or the end of its oplog slice.
+               Without one: when its last document was read. Of an adopted dump: the dump's
+               date. Of a backup that is not complete: when it began
   documents    how many; a time series counts its buckets, which hold many measurements each
   size         their bytes, uncompressed
-  stored       the bytes that they take in the backup
-  consistency  snapshot: every document as it was at one moment
-               oplog: the same, once its oplog slice is replayed, as `import` does
-               none: read one after the other while the source went on
-  verified     how the last check ended: never, passed or FAILED, when, and which check
-  source       the deployment or the dump that it is of
+  stored       their bytes in the backup
+  consistency  snapshot: every document is as it was at one time
+               oplog: the same, once `import` has replayed the backup's oplog slice
+               none: documents were read one after another while the source was written to
+               * some collections are exceptions; `bsonvault show NAME` names them
+  verified     how the last check ended: never, passed or FAILED; when, and which check
+  source       the deployment, or the dump, that it was taken from
   selection    what was asked for: everything, or databases and patterns
-Backups of one source and one selection count together in `clean` and in BACKUP_KEEP_...; no other
-backup takes their place.
+Retention (`clean`, BACKUP_KEEP_...) counts backups of each source and selection separately.
 ";
 
-pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
+/// Flags of `list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = LEGEND)]
+pub struct Args {
+    /// Show all columns, however wide the table gets
+    #[arg(long)]
+    wide: bool,
+}
+
+pub(super) async fn run(args: &Args, config: &Config, cx: &Context) -> Result<Outcome> {
     let catalog = catalog(config, cx)?;
     let location = catalog.repository().location();
     let now = clock::now();
@@ -49,7 +59,8 @@ pub(super) async fn run(config: &Config, cx: &Context) -> Result<Outcome> {
     }
     let entries: Vec<Value> = backups.iter().zip(groups(&backups)).map(|(s, group)| entry(s, group)).collect();
     let fields = json!({ "path": location, "backups": entries });
-    let mut text = render::backup::list(&location, &backups, now);
+    let room = if args.wide { Room::Any } else { Room::of_stdout() };
+    let mut text = render::list::list(&location, &backups, now, room);
     // For a person, and not for a program that reads a pipe.
     if !backups.is_empty() && std::io::stdout().is_terminal() {
         text += &format!("\n{LEGEND}");

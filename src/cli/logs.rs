@@ -1,4 +1,4 @@
-//! Logs: what the program does, on standard error, apart from what a verb has to say.
+//! Sets up logs on standard error. They are apart from the output of a verb.
 
 use std::io::IsTerminal as _;
 
@@ -14,12 +14,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::render::plain;
 use crate::config::LogFormat;
 
-/// What is logged where `RUST_LOG` says nothing: of a verb that ends, whose output says the rest.
+/// The default filter, without `RUST_LOG`, of a verb that ends: its output says the rest.
 pub const OF_A_VERB: &str = "warn";
-/// And of a service, which has nothing else to say it by. What its HTTP server says of requests it says itself.
+/// The default filter of the service, which has no other output. The service logs requests itself,
+/// so the HTTP server's log of them is off.
 pub const OF_A_SERVICE: &str = "info,rocket=error,tokio_cron_scheduler=warn";
 
-/// What is logged of a verb that is asked for more so often: never what libraries do.
+/// The filter for a verb with this many `-v`. It never includes what libraries do.
 #[must_use]
 pub fn of_verbosity(level: u32) -> &'static str {
     match level {
@@ -30,7 +31,8 @@ pub fn of_verbosity(level: u32) -> &'static str {
     }
 }
 
-/// Libraries that show whole requests, tokens included, where they are asked to tell much. They never are, whatever `RUST_LOG` says.
+/// Libraries whose debug logs show whole requests, with tokens. These logs are never written,
+/// whatever `RUST_LOG` says.
 const TALKATIVE: [&str; 5] = ["rocket", "hyper", "hyper_util", "reqwest", "rustls"];
 
 /// Starts logging, once in a process.
@@ -43,7 +45,8 @@ pub fn start(format: LogFormat, usual: &str) {
 fn is_discreet(metadata: &tracing::Metadata<'_>) -> bool {
     let target = metadata.target();
     let library = target.split("::").next().unwrap_or_default();
-    // What ends so is the HTTP server's comment on a request, in the middle of our own modules; the access log says it once.
+    // Targets with this ending are comments of the HTTP server on a request, under the names of our
+    // own modules. The access log has them already.
     !target.ends_with("::_") && (*metadata.level() <= tracing::Level::INFO || !TALKATIVE.contains(&library))
 }
 
@@ -52,7 +55,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
-    // What comes from a server or a client may hold line ends: a record stays one line all the same.
+    // Text from a server or a client may hold line ends. They are escaped, so a record is one line.
     let fields = debug_fn(|line, field, value| match field.name() {
         "message" => line.write_str(&plain(&format!("{value:?}"))),
         name => write!(line, "{name}={}", plain(&format!("{value:?}"))),
@@ -60,7 +63,8 @@ where
     let discreet = tracing_subscriber::registry().with(filter).with(filter_fn(is_discreet));
     match format {
         LogFormat::Human => Box::new(discreet.with(lines.fmt_fields(fields.delimited(" ")))),
-        // Of the spans around an event the innermost alone, with its fields: the list of all would repeat it.
+        // Only the innermost span around an event, with its fields: the list of all would repeat
+        // it.
         LogFormat::Json => Box::new(discreet.with(lines.json().with_current_span(true).with_span_list(false))),
     }
 }

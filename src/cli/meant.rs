@@ -1,4 +1,5 @@
-//! What was meant by a verb or a flag that is not there: first what users of other tools type, by name, then the nearest spelling.
+//! Finds what an unknown verb or flag probably means: first the names of other tools, then the
+//! nearest spelling.
 
 mod flags;
 mod verbs;
@@ -14,12 +15,13 @@ use crate::names::nearest;
 /// How a connection string begins.
 const SCHEMES: [&str; 2] = ["mongodb://", "mongodb+srv://"];
 
-/// Whether this is a connection string, which stands where something else is asked for.
+/// Whether this is a connection string, given where something else is expected.
 pub(super) fn is_uri(text: &str) -> bool {
     SCHEMES.iter().any(|scheme| text.trim_start().to_ascii_lowercase().starts_with(scheme))
 }
 
-/// The error of a verb or a flag that is not there in this command, with what was probably meant. None if something else is wrong.
+/// The error of an unknown verb or flag of this command, with what was probably meant. `None` if
+/// something else is wrong.
 pub(super) fn unknown(error: &clap::Error, args: &[OsString], command: &Command) -> Option<Error> {
     match error.kind() {
         ClapKind::InvalidSubcommand => Some(verb(text(error, ContextKind::InvalidSubcommand)?, command)),
@@ -37,8 +39,8 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
 
 fn verb(asked: &str, command: &Command) -> Error {
     if is_uri(asked) {
-        return Error::usage("a connection string stands in place of a verb")
-            .hint("begin with a verb, such as `bsonvault backup --source URI`; `bsonvault --help` lists the verbs");
+        return Error::usage("expected a verb, found a connection string")
+            .hint("begin with a verb, for example `bsonvault backup --source URI`; `bsonvault --help` lists the verbs");
     }
     let known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     let hint = match (verbs::meant(asked), nearest(asked, known.iter().copied())) {
@@ -64,7 +66,8 @@ fn argument(asked: &str, args: &[OsString], command: &Command) -> Error {
     }
     let known: Vec<String> =
         verb.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
-    // A spelling that differs in case and hyphens alone is the flag, whatever else other tools mean by it.
+    // A spelling that differs only in case and hyphens means the flag, even if other tools mean
+    // something else by it.
     let same = known.iter().find(|flag| plain(flag) == plain(asked));
     let near = || nearest(asked, known.iter().map(String::as_str));
     let hint = match (same, flags::meant(asked, name)) {
@@ -72,38 +75,39 @@ fn argument(asked: &str, args: &[OsString], command: &Command) -> Error {
         (None, Some(meant)) => meant.to_owned(),
         (None, None) => match near() {
             Some(near) => format!("probably meant: {near}; `bsonvault {name} --help` lists the flags"),
-            None => format!("`bsonvault {name} --help` lists the flags that there are"),
+            None => format!("`bsonvault {name} --help` lists its flags"),
         },
     };
     Error::usage(format!("unexpected argument '{asked}' found")).hint(hint)
 }
 
-/// A word too many.
+/// The error of an argument too many.
 fn positional(verb: &str, given: &[&str], asked: &str) -> Error {
     if given.iter().any(|arg| is_uri(arg)) {
         return uri_in_place(verb);
     }
     let hint = match verb {
         "backup" | "tune" => {
-            "name a part with --database or --include, the source with --source URI, and the place with --path DIR".to_owned()
+            "--database and --include select data, --source URI names the source, --path DIR the place of the backups".to_owned()
         }
         "list" | "clean" | "check" | "serve" | "token" => {
-            format!("{verb} takes flags only; the directory of the backups is given with --path DIR")
+            format!("{verb} takes only flags; --path DIR names the directory of the backups")
         }
-        _ => format!("{verb} takes one name; values with spaces need quotes; `bsonvault {verb} --help` shows the flags"),
+        _ => format!("{verb} takes one name; quote values with spaces; `bsonvault {verb} --help` lists its flags"),
     };
     Error::usage(format!("unexpected argument '{asked}' found")).hint(hint)
 }
 
-/// The error of a connection string that stands by itself where this verb takes none. It is not quoted: it may hold a password.
+/// The error of a positional connection string on a verb that takes none. The message does not
+/// quote it, because it may hold a password.
 pub(super) fn uri_in_place(verb: &str) -> Error {
     let hint = match verb {
-        "backup" | "tune" => "name the source with --source URI, or in MONGO_URI_ATLAS",
-        "import" | "verify" => "name the target with --target URI, or in MONGO_URI_LOCAL",
+        "backup" | "tune" => "name the source with --source URI or MONGO_URI_ATLAS",
+        "import" | "verify" => "name the target with --target URI or MONGO_URI_LOCAL",
         "check" | "serve" => "name the source with --source URI, the target with --target URI",
-        _ => "this verb talks to no deployment: leave it out",
+        _ => "leave it out: this verb connects to no deployment",
     };
-    Error::usage(format!("{verb} takes no connection string by itself")).hint(hint)
+    Error::usage(format!("{verb} takes no connection string without a flag")).hint(hint)
 }
 
 /// The verb on a command line.
@@ -193,7 +197,7 @@ mod tests {
             ("backup --out dir", "--path DIR"),
             ("backup -o dir", "--path DIR"),
             ("backup --gzip", "--level"),
-            ("backup --oplog", "one moment"),
+            ("backup --oplog", "one consistency point"),
             ("backup --collection c", "--include DB.COLLECTION"),
             ("backup --db d", "--database"),
             ("import --db d x", "--as NAME"),
@@ -212,7 +216,7 @@ mod tests {
             ("clean --keep-last 3", "--keep N"),
             ("clean --keep-dayly 3", "--keep-daily"),
             ("clean --force", "leave it out"),
-            ("backup --time 2026-01-01T00:00:00", "moment"),
+            ("backup --time 2026-01-01T00:00:00", "consistency point"),
             ("serve --cron x", "BACKUP_CRON"),
             ("--uri mongodb://h backup", "after the verb"),
             ("-v backup", "RUST_LOG"),

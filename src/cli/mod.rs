@@ -11,15 +11,17 @@ pub mod dump;
 pub mod export;
 mod filter;
 pub mod import;
-mod list;
+pub mod list;
 pub mod logs;
 mod meant;
 mod named;
 pub mod output;
 pub mod progress;
+pub mod reference;
 pub mod render;
 pub mod restore;
 pub mod serve;
+pub mod shell;
 pub mod show;
 pub mod token;
 pub mod tools;
@@ -42,27 +44,45 @@ use output::Outcome;
 use tools::Deployment;
 
 const AFTER_HELP: &str = "\
-Settings come from flags, the environment, .env and rocket.toml, the earlier of these first:
+Settings come from flags, the environment, .env and rocket.toml, in this order of precedence:
   MONGO_URI_ATLAS   the source
   MONGO_URI_LOCAL   the target
   BACKUP_PATH       the directory that holds the backups (./backups)
-  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_CODEC, BACKUP_LONG_DISTANCE, BACKUP_FRAME_MB, BACKUP_MEMORY_MB
-                    how much of the machine is used; `tune` measures most of them
+  BACKUP_READERS, BACKUP_WRITERS, BACKUP_LEVEL, BACKUP_CODEC, BACKUP_LONG_DISTANCE,
+  BACKUP_FRAME_MB, BACKUP_MEMORY_MB
+                    how much of this machine is used; `tune` measures most of them
   BACKUP_MAX_MBIT, BACKUP_POLITE
-                    how much of the source
+                    how much of the source is used
   BACKUP_READ_PREFERENCE
-                    which member of a replica set is read from
+                    the member of a replica set to read from
   BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY, _YEARLY
-                    which backups stay, after each one and for `clean`
-  LOG_FORMAT        human or json; RUST_LOG says what is logged
+                    the backups that are kept, after each backup and by `clean`
+  LOG_FORMAT        human or json; RUST_LOG sets what is logged
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match,
+130 interrupted.";
+
+/// What the program says if it is called with nothing.
+const SHORT_HELP: &str = "\
+bsonvault backs up MongoDB deployments and restores them, without MongoDB's own tools.
+
+Usage: bsonvault <COMMAND> [OPTIONS]
+
+  bsonvault check           Check configuration, connections, rights and free space
+  bsonvault backup          Back up the source
+  bsonvault list            List the backups
+  bsonvault verify latest   Check that the newest backup is intact
+  bsonvault import latest   Restore it into the target
+
+The source is MONGO_URI_ATLAS or --source, the target MONGO_URI_LOCAL or --target.
+`bsonvault --help` lists all commands, `bsonvault <COMMAND> --help` explains one.
+";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "bsonvault", version, about, after_help = AFTER_HELP)]
+#[command(name = "bsonvault", version, about, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct CommandLine {
-    /// Print one JSON object on standard output, of failures too
+    /// Print exactly one JSON object on standard output, also if the command fails
     #[arg(long, global = true)]
     pub json: bool,
     /// The directory that holds the backups [env: BACKUP_PATH] [default: ./backups]
@@ -76,37 +96,40 @@ pub struct CommandLine {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Take a backup of the source
+    /// Back up the source
     Backup(backup::Args),
-    /// Bring a backup into the target: each of its collections replaces the one there, whole or not at all
+    /// Restore a backup or a dump into the target, atomically per collection
     Import(import::Args),
-    /// Take a backup and export it at once, under the flags of mongodump
+    /// Back up and export in one step, with mongodump's flags
     #[command(disable_help_flag = true, disable_version_flag = true, version, args_override_self = true)]
     Dump(dump::Args),
-    /// Import a dump, under the flags of mongorestore
+    /// Import a dump, with mongorestore's flags
     #[command(disable_help_flag = true, disable_version_flag = true, version, args_override_self = true)]
     Restore(restore::Args),
-    /// Write a backup out in mongodump's formats, for mongorestore and other tools
+    /// Write a backup in mongodump's formats
     Export(export::Args),
-    /// Make a backup of a dump that mongodump made
+    /// Turn a dump from mongodump into a backup
     Adopt(adopt::Args),
     /// List the backups
-    #[command(after_help = list::LEGEND)]
-    List,
-    /// Show what a backup holds
+    List(list::Args),
+    /// Show one backup and its collections
     Show(show::Args),
-    /// Check that a backup is whole, or with --restore that it comes back
+    /// Check that a backup is intact, or with --restore that it can be restored
     Verify(verify::Args),
-    /// Delete backups that need not stay any more, and what crashes left
+    /// Remove backups that the retention policy no longer keeps, and leftovers of crashed runs
     Clean(clean::Args),
-    /// Check configuration, connections, rights and space
+    /// Check configuration, connections, rights and free space
     Check(check::Args),
-    /// Measure source, machine and path in under a minute, and choose readers, level and frames
+    /// Measure source, machine and path, and recommend settings
     Tune(tune::Args),
-    /// Serve the REST interface, and take backups by the schedule, until stopped
+    /// Run the service: REST interface and scheduled backups
     Serve(serve::Args),
-    /// Make a token for the service, and print it once with its hash
+    /// Make a token for the service
     Token(token::Args),
+    /// Print a script that completes this program's command line in a shell
+    Completions(shell::CompletionsArgs),
+    /// Print a manual page, for `man -l -`
+    Man(shell::ManArgs),
 }
 
 /// All that the program does: reads the command line and the settings, starts logs and the runtime, runs the verb, and gives the exit
@@ -116,9 +139,22 @@ pub enum Verb {
 /// crate would be compiled once more.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // How logs are written is a setting: until all of them are read there is nothing to log, and errors are told by themselves.
-    match parse(args.into_iter().collect()).and_then(prepare) {
+    let ready = parse(args.into_iter().collect()).and_then(|command_line| match without_settings(&command_line) {
+        Some(outcome) => Err(output::finish(outcome, command_line.json)),
+        None => prepare(command_line),
+    });
+    match ready {
         Ok(ready) => drive(ready),
         Err(code) => code,
+    }
+}
+
+/// What needs no settings, and so works in any directory: a shell runs it when it starts.
+fn without_settings(command_line: &CommandLine) -> Option<Result<Outcome>> {
+    match &command_line.verb {
+        Verb::Completions(args) => Some(shell::completions(args, CommandLine::command())),
+        Verb::Man(args) => Some(shell::man(args, CommandLine::command())),
+        _ => None,
     }
 }
 
@@ -142,6 +178,10 @@ fn drive(ready: Ready) -> ExitCode {
 /// # Errors
 /// The exit code, once everything there is to say has been said.
 fn parse(args: Vec<OsString>) -> std::result::Result<CommandLine, ExitCode> {
+    if args.len() <= 1 {
+        output::to_stderr(SHORT_HELP);
+        return Err(ExitCode::from(2));
+    }
     CommandLine::try_parse_from(&args).map_err(|error| {
         if !error.use_stderr() {
             // Help and version were asked for.
@@ -230,7 +270,7 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Restore(args) => restore::run(args, &config, faces, cx).await,
         Verb::Export(args) => export::run(args, &config, json, faces, cx).await,
         Verb::Adopt(args) => adopt::run(args, &config, faces, cx).await,
-        Verb::List => cx.unless_cancelled(list::run(&config, cx)).await,
+        Verb::List(args) => cx.unless_cancelled(list::run(&args, &config, cx)).await,
         Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json, cx)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, cx).await,
         Verb::Clean(args) => clean::run(args, &config, cx).await,
@@ -238,6 +278,8 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Tune(args) => tune::run(args, &config, faces, cx).await,
         Verb::Serve(_) => serve::run(config, cx).await,
         Verb::Token(args) => token::run(&args),
+        Verb::Completions(args) => shell::completions(&args, CommandLine::command()),
+        Verb::Man(args) => shell::man(&args, CommandLine::command()),
     }
 }
 
@@ -255,7 +297,9 @@ impl Verb {
             Self::Verify(args) => args.flags(),
             Self::Tune(args) => args.flags(),
             Self::Serve(args) => args.flags(),
-            Self::List | Self::Show(_) | Self::Clean(_) | Self::Token(_) => Flags::default(),
+            Self::List(_) | Self::Show(_) | Self::Clean(_) | Self::Token(_) | Self::Completions(_) | Self::Man(_) => {
+                Flags::default()
+            }
         })
     }
 

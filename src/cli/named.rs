@@ -1,4 +1,4 @@
-//! Which backup is meant by a name, a path or `latest`.
+//! Finds the backup that a name, a path or `latest` stands for.
 
 use std::path::Path;
 
@@ -12,20 +12,21 @@ use crate::few::Few;
 use crate::names::{LATEST, is_latest};
 use crate::repository::catalog::{Backup, Latest};
 
-/// Who asks for a backup.
+/// The verb that asks for a backup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
-    /// The verb.
+    /// Its name.
     pub(super) verb: &'static str,
-    /// Whether nothing is said but the result.
+    /// Whether it prints only the result.
     pub(super) silent: bool,
 }
 
-/// The backup that is meant. What `latest` stands for is said.
+/// The backup that is meant. If it is `latest`, a line says which backup that is.
 ///
 /// # Errors
-/// Those of [`Catalog::find`](crate::repository::catalog::Catalog::find) and [`Catalog::latest`](crate::repository::catalog::Catalog::latest);
-/// [`ErrorKind::Usage`] for a connection string.
+/// Those of [`Catalog::find`](crate::repository::catalog::Catalog::find) and
+/// [`Catalog::latest`](crate::repository::catalog::Catalog::latest); [`ErrorKind::Usage`] for a
+/// connection string.
 pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Context) -> Result<Backup> {
     if meant::is_uri(asked) {
         return Err(meant::uri_in_place(asking.verb));
@@ -42,19 +43,22 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
     catalog.find(asked).await.map_err(|e| match e.kind() {
         ErrorKind::NotFound if Path::new(asked).exists() && asking.verb != "import" => {
             Error::new(ErrorKind::NotFound, e.to_string()).hint(
-                "a dump or a downloaded tar of a backup becomes a backup by `bsonvault adopt FILE`, and is imported by \
-                 `bsonvault import FILE`",
+                "for a dump or a downloaded tar of a backup: `bsonvault adopt FILE` makes it a backup, and \
+                 `bsonvault import FILE` imports it",
             )
         }
         _ => e,
     })
 }
 
-/// `latest` always stands for a backup. If something else here is called so, that may be meant.
+/// `latest` always stands for a backup. Refused if the current directory has something of that
+/// name, because that may be meant.
 fn refuse_two(asked: &str) -> Result<()> {
     match Path::new(asked).symlink_metadata() {
-        Ok(_) => Err(Error::usage(format!("{LATEST} stands for the newest backup, and something here is called so, too"))
-            .hint(format!("write ./{asked} for what is here, or the backup's name"))),
+        Ok(_) => Err(Error::usage(format!(
+            "{LATEST} stands for the newest backup, but the current directory has something of that name"
+        ))
+        .hint(format!("use ./{asked} for what is here, or the backup's own name"))),
         Err(_) => Ok(()),
     }
 }
@@ -63,19 +67,19 @@ fn said(latest: &Latest) -> String {
     let of = render::provenance::line(&latest.provenance);
     let others = match latest.groups {
         0 | 1 => String::new(),
-        many => format!("; there are backups of {many} sources or selections here, and this is the newest of all"),
+        many => format!("; of backups of {many} sources or selections, it is the newest"),
     };
     let damaged = match latest.damaged.as_slice() {
         [] => String::new(),
         damaged => format!(
-            "note: cannot be used, and may be newer: {}\n",
+            "note: damaged, and perhaps newer: {}\n",
             damaged.iter().map(ToString::to_string).collect::<Few>().into_sentences().join(", ")
         ),
     };
     format!("{LATEST} is {} ({of}){others}\n{damaged}", latest.name)
 }
 
-/// Refuses the name of a backup where a dump is asked for and nothing is at that path.
+/// Refuses the name of a backup if a dump is asked for and the path does not exist.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`].
@@ -92,9 +96,9 @@ pub(super) async fn refuse_for_a_dump(asked: &str, verb: &str, config: &Config, 
     };
     match (is_backup, verb) {
         (false, _) => Ok(()),
-        (true, "adopt") => Err(Error::usage(format!("{asked} is a backup already, and no dump"))
+        (true, "adopt") => Err(Error::usage(format!("{asked} is a backup already, not a dump"))
             .hint("`bsonvault list` shows the backups; `bsonvault import NAME` imports one")),
-        (true, _) => Err(Error::usage(format!("{asked} is a backup, and {verb} takes dumps of mongodump"))
+        (true, _) => Err(Error::usage(format!("{asked} is a backup, and {verb} takes dumps from mongodump"))
             .hint(format!("`bsonvault import {asked}` imports it into the target"))),
     }
 }

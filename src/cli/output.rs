@@ -1,4 +1,4 @@
-//! The only writer to standard output and standard error, progress bars aside.
+//! The only writer to standard output and standard error, except for progress bars.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::render::plain;
 use crate::error::{Error, ErrorKind, Face};
 use crate::format::manifest::Manifest;
 
-/// A JSON object that is written piece by piece: as one tree it would take many times its text.
+/// A JSON object that is written piece by piece. As one tree it would take many times the memory.
 pub trait Long: std::fmt::Debug {
     /// Writes it.
     ///
@@ -25,7 +25,7 @@ impl<T: Serialize + std::fmt::Debug> Long for T {
     }
 }
 
-/// A value's fields, and some beside them.
+/// A value's fields, and some more.
 #[derive(Debug, Serialize)]
 struct With<T> {
     #[serde(flatten)]
@@ -34,36 +34,36 @@ struct With<T> {
     more: Map<String, Value>,
 }
 
-/// What succeeded and is long, with these fields beside its own.
+/// A long successful result, with these fields in addition to its own.
 pub fn long(value: impl Serialize + std::fmt::Debug + 'static, mut more: Map<String, Value>) -> Option<Box<dyn Long>> {
     more.insert("success".to_owned(), true.into());
     Some(Box::new(With { value, more }))
 }
 
-/// What a verb has to say at its end.
+/// The outcome of a verb.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// For people, whole lines.
+    /// For people: whole lines.
     pub text: String,
-    /// For programs: an object's fields.
+    /// For programs: the fields of an object.
     pub json: Map<String, Value>,
-    /// For programs, in place of these fields where nothing failed: what is too long to be made before it is written.
+    /// For programs, instead of `json` if nothing failed: a result too long to build before it is
+    /// written.
     pub long: Option<Box<dyn Long>>,
-    /// Why it counts as failed all the same: a verification that found something.
+    /// Why it counts as failed although there is a result, for example a verification with
+    /// findings.
     pub failure: Option<Error>,
 }
 
 impl Outcome {
-    /// The outcome of a verb that did what it was asked to.
+    /// The outcome of a verb that succeeded.
     #[must_use]
     pub fn done(text: String, json: Map<String, Value>) -> Self {
         Self { text, json, ..Self::default() }
     }
 }
 
-/// The fields of a value that is written as a JSON object.
-///
-/// What is told of a backup that was made, at this place.
+/// What the output says of a new backup at this place.
 pub(super) fn made(location: &str, manifest: &Manifest) -> Value {
     json!({
         "name": manifest.name,
@@ -79,8 +79,10 @@ pub(super) fn made(location: &str, manifest: &Manifest) -> Value {
     })
 }
 
+/// The fields of a value that is written as a JSON object.
+///
 /// # Errors
-/// [`ErrorKind::Internal`] where it is not.
+/// [`ErrorKind::Internal`] if it is not written as an object.
 pub fn fields(value: &impl Serialize) -> Result<Map<String, Value>, Error> {
     match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => Ok(fields),
@@ -89,7 +91,7 @@ pub fn fields(value: &impl Serialize) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Writes what a verb ended with, as text or as one JSON object, and gives the exit code.
+/// Writes the outcome of a verb as text or as one JSON object, and returns the exit code.
 #[must_use]
 pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
     let Outcome { text, json: mut fields, long, failure } =
@@ -117,7 +119,7 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
         written
     };
     match written {
-        // Whoever read the output had enough of it.
+        // A broken pipe is no error: the reader of the output stopped reading.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             to_stderr(&format!("error: cannot write to standard output: {e}\n"));
             ExitCode::from(code.max(1))
@@ -126,7 +128,8 @@ pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
     }
 }
 
-/// An error as people read it. What comes from a server or a file may hold anything: it does not get to control the terminal.
+/// An error for people. Text from a server or a file may hold control characters; they are escaped
+/// so that they cannot control the terminal.
 fn error_text(error: &Error) -> String {
     let (message, hint) = error.told(Face::CommandLine);
     let hint = hint.map(|hint| format!("hint: {}\n", plain(&hint))).unwrap_or_default();
@@ -136,14 +139,14 @@ fn error_text(error: &Error) -> String {
 /// Writes to standard output.
 ///
 /// # Errors
-/// The operating system's; a reader that went away is `BrokenPipe`.
+/// Those of the operating system. If the reader has gone, it is `BrokenPipe`.
 pub fn to_stdout(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Writes what succeeded and is long, piece by piece.
+/// Writes a long successful result piece by piece.
 fn long_to_stdout(long: &dyn Long) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     long.write(&mut out)?;
@@ -151,7 +154,7 @@ fn long_to_stdout(long: &dyn Long) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes to standard error. Where that fails there is no place left to say so.
+/// Writes to standard error. If that fails, nothing is left to report it to.
 pub fn to_stderr(text: &str) {
     let _nobody_reads = io::stderr().lock().write_all(text.as_bytes());
 }

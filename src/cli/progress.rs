@@ -1,4 +1,4 @@
-//! Progress while a verb works: bars on standard error where it is a terminal, plain lines where it is not.
+//! Shows progress while a verb works: bars if standard error is a terminal, else plain lines.
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
@@ -14,32 +14,32 @@ use crate::context::Context;
 use crate::context::progress::{CollectionProgress, Progress, Rates, View};
 use crate::error::Result;
 
-/// How often bars are drawn.
+/// The interval between redraws of the bars.
 const DRAW: Duration = Duration::from_millis(200);
-/// How often a plain line may be written.
+/// The shortest interval between plain lines.
 const LINE: Duration = Duration::from_secs(5);
-/// Over how long a rate is taken.
+/// The time over which a rate is measured.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Documents and bytes a second.
+/// Documents and bytes per second.
 type Rate = (f64, f64);
-/// How many collections get a bar.
+/// The most collections that get a bar.
 const BARS: usize = 8;
 /// The longest name in front of a bar.
 const NAME: usize = 40;
 
-/// Which ways of showing progress this process has.
+/// How this process shows progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Faces {
     /// Bars: standard error is a terminal.
     Bars,
     /// Plain lines.
     Lines,
-    /// Nothing: a program reads the result, and nobody watches.
+    /// Nothing: a program reads the result.
     Silent,
 }
 
 impl Faces {
-    /// What fits this process.
+    /// What suits the streams of this process.
     #[must_use]
     pub fn of_this_process(json: bool) -> Self {
         match (std::io::stderr().is_terminal(), json) {
@@ -63,7 +63,7 @@ impl Shown {
     pub fn start(progress: Progress, faces: Faces) -> Self {
         let stop = CancellationToken::new();
         let ended = stop.clone();
-        // What began before was shown by another one: `dump` shows a backup and then an export.
+        // Earlier phases were shown already: `dump` shows a backup and then an export.
         let told = progress.since(0).0.len();
         let task = tokio::spawn(async move {
             match faces {
@@ -75,10 +75,10 @@ impl Shown {
         Self { stop, task }
     }
 
-    /// Shows what is left to show, and takes the bars away.
+    /// Shows what is still to be shown, and removes the bars.
     pub async fn end(self) {
         self.stop.cancel();
-        // Were it to have panicked, there would be nothing left to show.
+        // If the task panicked, there is nothing left to show.
         let _shown = self.task.await;
     }
 }
@@ -94,7 +94,7 @@ async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken
         let ((phases, view), now) = (progress.since(seen), Instant::now());
         seen += phases.len();
         let rate = rates.observe(&view, now);
-        // Those that ended before it could be seen what they did are named.
+        // Phases that ended before their counts could be shown are at least named.
         let ended_early = phases.len().saturating_sub(usize::from(!over));
         for phase in &phases[..ended_early] {
             output::to_stderr(&format!("{phase}\n"));
@@ -125,7 +125,7 @@ async fn draw(progress: &Progress, ended: &CancellationToken) {
             bars.suspend(|| output::to_stderr(&format!("{note}\n")));
         }
         if over {
-            // The operation's result says all there is to say.
+            // The result of the operation says the rest.
             for bar in shown.values().chain([&total]) {
                 bar.finish_and_clear();
             }
@@ -171,24 +171,24 @@ fn new_bar() -> ProgressBar {
 }
 
 fn permille(fraction: Option<f64>) -> u64 {
-    // Between 0 and 1000.
+    // The value is between 0 and 1000.
     (fraction.unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u64
 }
 
-/// The collections that get a bar: those begun and not finished, in their order.
+/// The collections that get a bar: started and not finished, in their order.
 fn active(view: &View) -> Vec<&CollectionProgress> {
     view.items.iter().filter(|item| !item.finished && item.documents > 0).take(BARS).collect()
 }
 
-/// How much of the whole is done, by bytes where they are known and by documents where not. All of it only once every collection is
-/// finished: what is expected is a guess.
+/// The fraction that is done, by bytes if the sizes are known, else by documents. It reaches 1 only
+/// when every collection is finished, because the expected numbers are estimates.
 fn total_fraction(view: &View) -> Option<f64> {
     let (documents, bytes, expected_documents, expected_bytes) = view.sums();
     let all_finished = !view.items.is_empty() && view.items.iter().all(|item| item.finished);
     if all_finished {
         return Some(1.0);
     }
-    // A collection of which nothing is known makes the sum a lie.
+    // A collection of unknown size makes the sum wrong.
     if view.items.iter().any(|i| !i.finished && i.documents > 0 && i.expected_documents == 0 && i.expected_bytes == 0) {
         return None;
     }
@@ -200,7 +200,8 @@ fn total_fraction(view: &View) -> Option<f64> {
     Some(fraction.min(0.99))
 }
 
-/// The line for the whole: `reading: 1,200 of about 2,000 documents, 1.2 MiB (60%), 400 documents/s, 410 KiB/s, 2 seconds left`.
+/// The line for the total:
+/// `reading: 1,200 of about 2,000 documents, 1.2 MiB (60%), 400 documents/s, 2 seconds left`.
 fn total_line(view: &View, rate: Rate) -> String {
     if view.items.is_empty() {
         return view.phase.clone();
@@ -223,7 +224,7 @@ fn counts(view: &View, rate: Rate) -> String {
     let fraction = total_fraction(view);
     let mut text = HumanCount(documents).to_string();
     if bytes == 0 && expected_bytes == 0 && expected > 0 {
-        // What has no bytes is no document: an index.
+        // Items without bytes are indexes, not documents.
         return format!("{text} of {}", HumanCount(expected));
     }
     if expected > documents {
@@ -235,7 +236,7 @@ fn counts(view: &View, rate: Rate) -> String {
     }
     let (documents_a_second, bytes_a_second) = rate;
     if bytes_a_second > 0.0 {
-        // Rates are shown whole.
+        // Rates are shown as whole numbers.
         text += &format!(", {} documents/s, {}/s", HumanCount(documents_a_second as u64), BinaryBytes(bytes_a_second as u64));
         let left = Duration::try_from_secs_f64(expected_bytes.saturating_sub(bytes) as f64 / bytes_a_second).ok();
         if let Some(left) = left.filter(|_| expected_bytes > bytes && fraction.is_some_and(|f| f < 1.0)) {
@@ -245,7 +246,7 @@ fn counts(view: &View, rate: Rate) -> String {
     text
 }
 
-/// Runs what reports progress, and shows it meanwhile.
+/// Runs this work and shows its progress meanwhile.
 pub(super) async fn with_progress<T>(faces: Faces, cx: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
     let shown = Shown::start(cx.progress.clone(), faces);
     let done = work.await;

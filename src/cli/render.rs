@@ -6,7 +6,8 @@ pub mod checks;
 pub mod clean;
 pub mod export;
 pub mod import;
-mod lined_up;
+pub mod lined_up;
+pub mod list;
 pub mod provenance;
 pub mod tune;
 
@@ -41,8 +42,8 @@ fn counted(kind: CollectionKind, number: u64) -> String {
 /// How many documents, and how many of them are buckets of time series.
 fn documents(number: u64, buckets: u64) -> String {
     match buckets {
-        0 => format!("{} documents", HumanCount(number)),
-        buckets => format!("{} documents (of them {} of time series)", HumanCount(number), count(buckets, "bucket")),
+        0 => count(number, "document"),
+        buckets => format!("{} (of them {} of time series)", count(number, "document"), count(buckets, "bucket")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `restore`: an import under the flags of mongorestore, for scripts that call that by its name.
+//! `restore`: imports a dump, with mongorestore's flags. It replaces mongorestore in scripts.
 
 mod args;
 mod place;
@@ -22,14 +22,13 @@ use crate::names::{Namespace, NamespaceFilter, NamespacePattern, NamespaceRename
 use crate::sink::Alterations;
 use crate::sink::users::{self, WantedAccounts};
 
-/// Its flags, and those of `import` that do the same.
-const FLAGS: [(&str, &str); 18] = [
+/// Its flags and wording, each with that of `import`, which it replaces in hints.
+const FLAGS: [(&str, &str); 17] = [
     ("--oplogLimit", "--oplog-limit"),
     ("restore with --drop", "choose another --mode"),
     ("use `bsonvault import --allow-same`", "give --allow-same"),
     ("--noIndexRestore", "--indexes skip"),
     ("`bsonvault import --indexes only`", "--indexes only"),
-    ("without it", "without --with-users"),
     ("--nsFrom and --nsTo", "--as or --rename"),
     ("--nsFrom and --nsTo", "--as, --rename"),
     ("--nsFrom and --nsTo", "--rename or --as"),
@@ -51,7 +50,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
 }
 
 async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
-    // 1. What is to be restored.
+    // 1. Find the dump and the target.
     let target = args.target(config)?;
     let limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let database = tools::database(given(args.db.as_deref()), &target)?.map(str::to_owned);
@@ -62,19 +61,18 @@ async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Res
     named::refuse_for_a_dump(place.name(), "restore", config, cx).await?;
     let found = Found::dump(place.name(), (database.map(str::to_owned), limit), config, faces, cx).await?;
     let Found::Dump(dumped) = &found else {
-        return Err(Error::new(ErrorKind::Internal, "what was found is no dump"));
+        return Err(Error::new(ErrorKind::Internal, "what was found is not a dump"));
     };
     let dump = dumped.dump();
     if args.oplog_replay && !dump.has_oplog() {
         return Err(Error::usage(format!("--oplogReplay: {} has no oplog", dump.location()))
-            .hint("it was made without --oplog; leave --oplogReplay out"));
+            .hint("it was made without --oplog; leave out --oplogReplay"));
     }
 
-    // 2. Which of it, and under which names.
+    // 2. Select what is restored, and under which names.
     let options = options(&args, database, dumped, config)?;
 
-    // 3. An import like any other.
-    // `--drop` says by itself that what is there goes, and scripts have nobody to ask.
+    // 3. Import it. `--drop` is consent enough to replace collections, and scripts cannot be asked.
     let how = How { target, options, dry_run: args.dry_run, yes: true, faces };
     let mut outcome = import::bring(&found, how, config, cx).await?;
     if args.stops_on_error() && outcome.failure.is_none() {
@@ -83,7 +81,7 @@ async fn restore(args: Args, config: &Config, faces: Faces, cx: &Context) -> Res
     Ok(if args.deployment.is_quiet() { Outcome { text: String::new(), ..outcome } } else { outcome })
 }
 
-/// What is restored of this dump, and how.
+/// Which part of this dump is restored, and how.
 fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Config) -> Result<ImportOptions> {
     let mut options = ImportOptions {
         mode: if args.drop { ImportMode::Replace } else { ImportMode::Add },
@@ -106,9 +104,10 @@ fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Co
         options.filter.exclude.extend(left_out);
     }
     options.users = accounts(args, database, &options, dumped.dump())?;
-    // What matches nothing is no error to scripts that leave out what may be there.
+    // Scripts exclude namespaces that may not exist, so an exclude that matches nothing is no
+    // error.
     options.filter.exclude.retain(|pattern| dumped.collections().iter().any(|c| pattern.matches(&c.namespace())));
-    // Neither is what is about users and roles beside other patterns.
+    // Neither is an include of users and roles, next to others that match.
     let is_of_accounts = |pattern: &NamespacePattern| {
         ["system.users", "system.roles"].iter().any(|name| pattern.matches(&Namespace::new(users::DATABASE, *name)))
     };
@@ -122,12 +121,13 @@ fn options(args: &Args, database: Option<&str>, dumped: &DumpSource, config: &Co
     Ok(options)
 }
 
-/// The users and roles that are restored: of a whole dump those that the patterns let through, of a database on request.
+/// The users and roles that are restored: of a whole dump those that pass the patterns, of one
+/// database only on request.
 fn accounts(args: &Args, database: Option<&str>, options: &ImportOptions, dump: &Dump) -> Result<Option<WantedAccounts>> {
     if args.restore_db_users_and_roles {
         if !dump.has_users() {
-            return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users and no roles", dump.location()))
-                .hint("it was made without --dumpDbUsersAndRoles; leave the flag out"));
+            return Err(Error::usage(format!("--restoreDbUsersAndRoles: {} has no users or roles", dump.location()))
+                .hint("it was made without --dumpDbUsersAndRoles; leave out --restoreDbUsersAndRoles"));
         }
         return Ok(Some(WantedAccounts { database: database.map(str::to_owned), ..WantedAccounts::all() }));
     }
@@ -136,8 +136,8 @@ fn accounts(args: &Args, database: Option<&str>, options: &ImportOptions, dump: 
     Ok(Some(wanted).filter(|wanted| database.is_none() && dump.has_users() && (wanted.users || wanted.roles)))
 }
 
-/// `--db` and `--collection`: of an archive and of a whole dump, what is restored. The directory of one database and the file of one collection have the database's name
-/// already.
+/// `--db` and `--collection`: they select from an archive or a whole dump. The directory of one
+/// database and the file of one collection already have the name of `--db`.
 fn choose(options: &mut ImportOptions, dumped: &DumpSource, database: &str, collection: Option<&str>) -> Result<()> {
     let dump = dumped.dump();
     match (collection, dumped.collections()) {
@@ -151,7 +151,7 @@ fn choose(options: &mut ImportOptions, dumped: &DumpSource, database: &str, coll
     Ok(())
 }
 
-/// The rules of `--nsFrom` and `--nsTo`, whose `$name$` stand for what they match under a name.
+/// The rules of `--nsFrom` and `--nsTo`. In them, each `$name$` is a variable for what it matches.
 fn renames(from: &[String], to: &[String]) -> Result<Vec<NamespaceRename>> {
     if from.len() != to.len() {
         return Err(Error::usage(format!("{} --nsFrom and {} --nsTo: each needs the other", from.len(), to.len())));
@@ -164,14 +164,14 @@ fn renames(from: &[String], to: &[String]) -> Result<Vec<NamespaceRename>> {
                 return Err(Error::usage(format!(
                     "--nsFrom {from:?} and --nsTo {to:?} do not name the same variables in the same order, which is not supported"
                 ))
-                .hint("restore under another name step by step, or import with --rename"));
+                .hint("rename in several restores, or use `bsonvault import --rename`"));
             }
             NamespaceRename::between(&from_pattern, &to_pattern)
         })
         .collect()
 }
 
-/// The pattern with `*` in place of each `$name$`, and those names.
+/// The pattern with each `$name$` replaced by `*`, and those names.
 fn stars(pattern: &str) -> (String, Vec<String>) {
     let (mut stars, mut names, mut rest) = (String::new(), Vec::new(), pattern);
     while let Some((before, after)) = rest.split_once('$') {

@@ -1,5 +1,5 @@
-//! What `dump` and `restore` share: the flags by which MongoDB's own tools name a deployment, flags that are taken without effect or refused, and errors that
-//! speak of their flags.
+//! What `dump` and `restore` share: the connection flags of MongoDB's tools, flags that have no
+//! effect or are refused, and errors that name their flags.
 
 mod deployment;
 mod password;
@@ -16,40 +16,41 @@ use crate::error::{Error, Face, Result};
 use crate::mongo::MongoUri;
 use crate::names::{Namespace, NamespacePattern};
 
-/// The deployment where nothing says otherwise, as with MongoDB's tools.
+/// The default deployment, as with MongoDB's tools.
 pub(super) const DEFAULT_URI: &str = "mongodb://localhost:27017";
 
-/// Says once which of the flags that were given change nothing.
+/// Prints once which of the given flags have no effect.
 pub(super) fn tell_without_effect(deployment: &Deployment, others: &[(&'static str, bool)]) {
     let others = others.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag);
     let flags: Vec<&str> = deployment.without_effect().into_iter().chain(others).collect();
     if !flags.is_empty() && !deployment.is_quiet() {
-        output::to_stderr(&format!("note: taken, and without effect here: {}\n", flags.join(", ")));
+        output::to_stderr(&format!("note: accepted, but without effect: {}\n", flags.join(", ")));
     }
 }
 
-/// The database that is meant: the one in `--db`, or the one in the URI's path.
+/// The database of `--db`, else the one in the path of the URI.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where they are not the same.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if both are given and differ.
 pub(super) fn database<'a>(asked: Option<&'a str>, uri: &'a MongoUri) -> Result<Option<&'a str>> {
     match (asked, uri.database()) {
         (Some(asked), Some(in_path)) if asked != in_path => {
-            Err(Error::usage(format!("--db {asked:?} and the database {in_path:?} in the path of the URI are not the same"))
+            Err(Error::usage(format!("--db is {asked:?}, but the path of the URI has the database {in_path:?}"))
                 .hint("name only one of them; if the user is in that database, add ?authSource= to the URI"))
         }
         (asked, in_path) => Ok(asked.or(in_path)),
     }
 }
 
-/// The patterns of collections of this database: of these names, and of names that begin so.
+/// Patterns for collections of this database with these names, or with these prefixes.
 pub(super) fn patterns_of(database: &str, names: &[String], prefixes: &[String]) -> Result<Vec<NamespacePattern>> {
     let names = names.iter().map(|name| NamespacePattern::exactly(&Namespace::new(database, &**name)));
     let prefixes = prefixes.iter().map(|prefix| NamespacePattern::beginning_with(&Namespace::new(database, &**prefix)));
     names.chain(prefixes).collect()
 }
 
-/// The error with a hint that speaks of the flags that there are: each of the first in place of the second. Longer ones come first.
+/// The error with a hint that names the flags of this verb. In each pair, the first text replaces
+/// the second. Longer texts come first.
 pub(super) fn in_flags_of(flags: &[(&str, &str)], error: Error) -> Error {
     let Some(hint) = error.told(Face::CommandLine).1 else { return error };
     let hint = flags.iter().fold(hint, |hint, (there_is, other)| hint.replace(other, there_is));
@@ -134,7 +135,7 @@ mod tests {
         ];
         assert_eq!(uri(&old).as_deref(), Some(expected));
         assert_eq!(uri(&new).as_deref(), Some(expected));
-        // Nothing is to be verified on a plain connection.
+        // A connection without TLS has nothing to verify.
         assert_eq!(uri(&["-h", "a", "--tlsInsecure"]).as_deref(), Some("mongodb://a/?directConnection=true"));
     }
 

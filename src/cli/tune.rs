@@ -1,4 +1,4 @@
-//! `tune`: measure, and say with which settings a backup is fast and small.
+//! `tune`: measures, and recommends the settings for fast and small backups.
 
 use serde_json::json;
 
@@ -19,19 +19,19 @@ pub struct Args {
     /// The source [env: MONGO_URI_ATLAS]
     #[arg(long, value_name = "URI")]
     source: Option<String>,
-    /// Measure this database only; may be given more than once
-    #[arg(long, value_name = "DB")]
+    /// Measure only this database. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "DB")]
     database: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// Choose this level of zstd's, -7 (fastest) to 19 (smallest), and tune the rest
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = level)]
+    /// Use this level of zstd, -7 (fastest) to 19 (smallest), and tune the rest
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true, value_parser = level)]
     level: Option<i32>,
-    /// Choose with long-distance matching, or with `=false` without
-    #[arg(long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Use long-distance matching, or with =false don't, and tune the rest
+    #[arg(help_heading = "Load", long = "long", alias = "long-distance", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_distance: Option<bool>,
-    /// MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Load", long, value_name = "N", allow_negative_numbers = true)]
     memory_mb: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `verify`: whether a backup is whole, and whether it comes back.
+//! `verify`: checks that a backup is intact and, with `--restore`, that it can be restored.
 
 use super::named::{self, Asking};
 use super::output::{self, Outcome};
@@ -15,26 +15,27 @@ use crate::repository::catalog::Backup;
 /// Flags of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup: a name that `list` shows, latest for the newest complete one, or the path of one
+    /// The backup: a name that `list` shows, `latest` for the newest complete one, or a path
     #[arg(value_name = "BACKUP")]
     backup: String,
-    /// Decompress every document and prove counts and content digests too, not only that each file is as it was written
+    /// Decode every document too, and check counts and content digests
     #[arg(long)]
     deep: bool,
-    /// Import all of it into scratch databases of the target, compare what is read back, and drop them: a test restore
+    /// Test restore: import everything into scratch databases of the target, compare what is read
+    /// back, and drop them
     #[arg(long, conflicts_with = "deep")]
     restore: bool,
-    /// Of a test restore: the target [env: MONGO_URI_LOCAL]
-    #[arg(long, value_name = "URI", requires = "restore")]
+    /// The target [env: MONGO_URI_LOCAL]
+    #[arg(help_heading = "Test restore", long, value_name = "URI", requires = "restore")]
     target: Option<String>,
-    /// Of a test restore: go on though the target is the deployment that the backup came from, or the configured source
-    #[arg(long, requires = "restore")]
+    /// Go on if the target is the deployment that the backup came from, or the configured source
+    #[arg(help_heading = "Test restore", long, requires = "restore")]
     allow_same: bool,
-    /// Of a test restore: writers that insert at a time, 1 to 256 [env: BACKUP_WRITERS] [default: chosen from the machine]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
+    /// Writers that insert at the same time, 1 to 256 [env: BACKUP_WRITERS] [default: adapts]
+    #[arg(help_heading = "Test restore", long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
     writers: Option<String>,
-    /// Of a test restore: MiB that all buffers together may take, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
+    /// MiB for all buffers together, 64 or more [env: BACKUP_MEMORY_MB] [default: 256]
+    #[arg(help_heading = "Test restore", long, value_name = "N", allow_negative_numbers = true, requires = "restore")]
     memory_mb: Option<String>,
 }
 
@@ -52,7 +53,7 @@ impl Args {
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = if args.restore { Some(config.target()?) } else { None };
     let backup = match named::find(&args.backup, Asking { verb: "verify", silent: faces == Faces::Silent }, config, cx).await {
-        // A manifest that cannot be used is what a verification is there to find.
+        // An unusable manifest is a finding of the verification.
         Err(error) if error.kind() == ErrorKind::Damaged => return unusable(&args, error),
         found => found?,
     };
@@ -81,7 +82,7 @@ async fn test_restore(
             fields.insert("restore".to_owned(), true.into());
             Ok(Outcome::done(render::import::test_restore(&report), fields))
         }
-        // As without a test restore: something does not match.
+        // The same kind of error as without a test restore.
         Err(e) if e.kind() == ErrorKind::Damaged => Err(mismatch(e)),
         Err(e) => Err(e),
     }
@@ -92,7 +93,7 @@ fn unusable(args: &Args, error: Error) -> Result<Outcome> {
     Ok(Outcome { json, failure: Some(mismatch(error)), ..Outcome::default() })
 }
 
-/// The error of a backup that is damaged, as that of a verification.
+/// The error of a damaged backup, as a verification reports it.
 fn mismatch(error: Error) -> Error {
     Error::new(ErrorKind::Mismatch, error.to_string()).hint(error.hint_text().unwrap_or(HINT).to_owned()).cause(error)
 }

@@ -1,4 +1,5 @@
-//! The HTTP server's own settings, as it reads them itself: by profile, and `ROCKET_*` over them. Without the server: only its keys are known here.
+//! The HTTP server's own settings, layered as the server itself does: `rocket.toml` by profile, and
+//! `ROCKET_*` over it. This module knows only the server's keys, not the server.
 
 use std::net::IpAddr;
 
@@ -7,23 +8,25 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 
+use super::flags::Flags;
 use super::places::Places;
-use super::settings::{Flags, ROCKET_TOML};
+use super::settings::ROCKET_TOML;
 use crate::error::{Error, Result};
 
-/// Variables that are about the reading of the server's settings, and are none of them.
+/// Variables that set how the server's settings are read, and are no settings themselves.
 const ABOUT_READING: [&str; 2] = ["profile", "config"];
 
-/// What counts where nothing else is said: every key that the server must find.
+/// The defaults: every key that the server needs.
 #[derive(Serialize)]
 struct Defaults {
     address: &'static str,
     port: u16,
     workers: usize,
     max_blocking: usize,
-    /// Nothing is told of what the server is.
+    /// Off: answers do not name the server.
     ident: bool,
-    /// Addresses of clients are theirs, not what a header says: else any client could be anyone.
+    /// Off: a client's address is that of its connection. With a header, any client could pretend
+    /// to be another.
     ip_header: bool,
     limits: Limits,
     temp_dir: std::path::PathBuf,
@@ -64,7 +67,8 @@ impl Defaults {
     }
 }
 
-/// What stands over everything: signals are this program's, whose jobs end before its server does.
+/// What no place can override. This program handles signals itself, because its jobs must end
+/// before its server.
 #[derive(Serialize)]
 struct Forced {
     shutdown: NoSignals,
@@ -111,14 +115,14 @@ fn flag_values(flags: &Flags) -> Result<Dict> {
     if let Some(address) = given(&flags.address) {
         let read: IpAddr = address.parse().map_err(|_| {
             Error::usage(format!("[[address]] is {address:?}: expected an IP address"))
-                .hint("127.0.0.1 is this machine alone, 0.0.0.0 every address that it has")
+                .hint("use 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses")
         })?;
         values.insert("address".to_owned(), read.to_string().into());
     }
     if let Some(port) = given(&flags.port) {
         let read: u16 = port.parse().map_err(|_| {
             Error::usage(format!("[[port]] is {port:?}: expected a whole number from 0 to {}", u16::MAX))
-                .hint("0 takes a port that is free")
+                .hint("0 takes a free port")
         })?;
         values.insert("port".to_owned(), read.into());
     }
@@ -168,10 +172,14 @@ mod tests {
         assert_eq!(config.port, if cfg!(debug_assertions) { 2 } else { 3 });
         assert_eq!(config.address.to_string(), "::1");
         assert_eq!(config.ip_header.as_ref().map(|name| name.as_str()), Some("X-Real-IP"));
-        assert_eq!(config.limits.get("json"), Some(rocket::data::ByteUnit::Mebibyte(1)), "what is not said stays");
+        assert_eq!(
+            config.limits.get("json"),
+            Some(rocket::data::ByteUnit::Mebibyte(1)),
+            "keys that are not set keep their defaults"
+        );
         assert_eq!(config.limits.get("file"), Some(7.into()));
         assert!(config.tls_enabled());
-        assert!(!config.shutdown.ctrlc && config.shutdown.signals.is_empty(), "signals stay this program's");
+        assert!(!config.shutdown.ctrlc && config.shutdown.signals.is_empty(), "the server handles no signals");
         assert_eq!(config.shutdown.grace, 9);
 
         let staging = [("ROCKET_PROFILE", "staging")];

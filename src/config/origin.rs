@@ -1,8 +1,8 @@
-//! Where a value came from, and how a setting is written there.
+//! The origin of a value, and the name of a setting there.
 
 use super::settings::{DOTENV, Setting};
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Flag,
@@ -24,7 +24,7 @@ impl Origin {
     }
 }
 
-/// The setting as it is written where the value came from: `BACKUP_LEVEL in .env`.
+/// The setting by its name in the origin of the value: `BACKUP_LEVEL in .env`.
 pub(super) fn place(setting: &Setting, origin: Origin) -> String {
     match origin {
         Origin::Flag => setting.option.map_or_else(|| setting.variable.to_owned(), |option| format!("[[{option}]]")),

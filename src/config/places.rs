@@ -1,4 +1,4 @@
-//! The places that settings come from: what each says as raw text, and where a value that counts came from.
+//! The places that settings come from: the raw text of each, and the origin of the value that wins.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,31 +9,32 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::flags::Flags;
 use super::origin::Origin;
-use super::settings::{DOTENV, Flags, ROCKET_TOML, SERVER_PREFIX, SETTINGS, Setting};
+use super::settings::{DOTENV, ROCKET_TOML, SERVER_PREFIX, SETTINGS, Setting};
 use super::unknown::Unknown;
 use crate::error::{Error, Result};
 use crate::names::nearest;
 use crate::system;
 
-/// What all places say, not validated yet.
+/// The contents of all places, not validated yet.
 pub(super) struct Places {
-    /// This program's settings, one place over the other.
+    /// This program's settings, with the places layered.
     pub(super) settings: Figment,
     /// The HTTP server's own keys in `rocket.toml`, by profile.
     pub(super) server_table: Map<Profile, Dict>,
-    /// The HTTP server's own variables, those of the environment over those of `.env`: `port` for `ROCKET_PORT`.
+    /// The HTTP server's own variables, `port` for `ROCKET_PORT`. The environment wins over `.env`.
     pub(super) server_variables: Dict,
-    /// The first of the directories that systemd made for this service to keep its state in.
+    /// The first state directory that systemd created for this service.
     pub(super) state_directory: Option<OsString>,
-    /// Names that are given and are no settings.
+    /// Given names that are no settings.
     pub(super) unknown: Vec<Unknown>,
-    /// Variables that `.env` gives more than one value, where that is what counts.
+    /// Variables with more than one value in `.env`, unless another place wins over it.
     pub(super) contradicted: Vec<String>,
 }
 
 impl Places {
-    /// Reads each place on its own, so that its errors name it, then lays one over the other.
+    /// Reads each place on its own, so that its errors name it. Then layers them.
     pub(super) fn read(
         directory: &Path,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -63,7 +64,7 @@ impl Places {
     }
 }
 
-/// The value of a setting that counts, and where it came from.
+/// The value of a setting that wins, and its origin.
 pub(super) fn find(settings: &Figment, setting: &Setting) -> Option<(Value, Origin)> {
     let value = settings.find_value(setting.key).ok()?;
     let metadata = settings.find_metadata(setting.key)?;
@@ -96,13 +97,13 @@ fn by_variable(name: &str) -> Option<&'static Setting> {
     SETTINGS.into_iter().find(|s| s.variable == name)
 }
 
-/// The key of the HTTP server that a variable stands for, whose case says nothing there.
+/// The key of the HTTP server that a variable stands for. Case does not matter there.
 fn by_server_variable(name: &str) -> Option<String> {
     let (prefix, key) = name.split_at_checked(SERVER_PREFIX.len())?;
     (prefix.eq_ignore_ascii_case(SERVER_PREFIX) && !key.is_empty()).then(|| key.to_ascii_lowercase())
 }
 
-/// A variable's value as the HTTP server reads it: a number, a truth, a table, or else text.
+/// A variable's value as the HTTP server reads it: a number, a Boolean, a table, or else text.
 fn server_value(text: &str) -> Value {
     text.parse().unwrap_or_else(|never| match never {})
 }
@@ -135,12 +136,13 @@ fn environment_values(
     Ok(values)
 }
 
-/// The values of this program's settings in `.env`, and the variables that it gives more than one value.
+/// The values of this program's settings in `.env`, and the variables with more than one value
+/// there.
 fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>) -> Result<(Dict, Vec<String>)> {
     let (mut values, mut seen, mut contradicted) = (Dict::new(), BTreeMap::new(), Vec::new());
     let Some(content) = read_if_there(directory, DOTENV)? else { return Ok((values, contradicted)) };
     for pair in dotenvy::from_read_iter(content.as_bytes()) {
-        // The driver of this error quotes the line, which may hold a password: only its number is told.
+        // The error quotes the line, which may hold a password, so only its number is shown.
         let (name, value) = pair.map_err(|e| {
             let line = match &e {
                 dotenvy::Error::LineParse(line, _) => {
@@ -156,7 +158,8 @@ fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>
         if value.trim().is_empty() {
             continue;
         }
-        // The first of several wins here, and the last where other programs read it: so it is told.
+        // Of several values, the first wins here, but the last in other programs. So this is
+        // refused.
         let server_key = by_server_variable(&name);
         let is_own = server_key.is_some() || by_variable(&name).is_some();
         if is_own && seen.entry(name.clone()).or_insert_with(|| value.clone()) != &value && !contradicted.contains(&name) {
@@ -171,17 +174,19 @@ fn dotenv_values(directory: &Path, server: &mut Dict, unknown: &mut Vec<Unknown>
     Ok((values, contradicted))
 }
 
-/// This program's table, the rest of the file, and what of that was probably meant to be in the table.
+/// This program's table, the rest of the file, and names in the rest that probably belong in the
+/// table.
 fn rocket_table(directory: &Path) -> Result<(Dict, Map<Profile, Dict>, Vec<Unknown>)> {
     let Some(content) = read_if_there(directory, ROCKET_TOML)? else { return Ok((Dict::new(), Map::new(), Vec::new())) };
-    // What the parser says after its first line quotes the file, which may hold a password.
+    // After the first line, the parser's message quotes the file, which may hold a password.
     let mut profiles = Toml::string(&content).nested().data().map_err(|e| {
         let first = e.kind.to_string().lines().next().unwrap_or_default().to_owned();
         Error::usage(format!("{ROCKET_TOML} cannot be read: {first}"))
     })?;
     let backup = profiles.get_mut(&Profile::Default).and_then(|default| default.remove("backup"));
     let misplaced = Unknown::misplaced(&profiles);
-    // A profile of the server's has no settings of this program: the server need not see what may be a password.
+    // Remove this program's settings from all profiles: they may be passwords, which the server
+    // need not see.
     profiles.values_mut().for_each(|profile| drop(profile.remove("backup")));
     let table = match backup {
         None => return Ok((Dict::new(), profiles, misplaced)),

@@ -1,4 +1,5 @@
-//! The settings of the service. Tokens and the webhook are judged when they are asked for: no other verb looks at them.
+//! The settings of the service. Tokens and the webhook are validated only when they are asked for,
+//! because no other verb uses them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,36 +19,38 @@ use crate::error::{Error, Result};
 use crate::repository::retention::Policy;
 use crate::schedule::{Cadence, Expression, HOURS};
 
-/// The file of the state where only its directory is known.
+/// The name of the state file, if only its directory is set.
 const STATE_FILE: &str = "bsonvault.redb";
-/// The interval where nothing says otherwise.
+/// The default interval, in hours.
 const DEFAULT_HOURS: u32 = 6;
-/// How long jobs may go on after the service was asked to stop: a day at most.
+/// The allowed grace periods for jobs when the service stops: a day at most.
 const GRACE_SECONDS: std::ops::RangeInclusive<i64> = 0..=86_400;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// The settings of the service, valid. `Debug` shows no hash, and of the webhook scheme and host only.
+/// The validated settings of the service. `Debug` shows no hash, and only the webhook's scheme and
+/// host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceSettings {
-    /// Whether backups are taken on their own.
+    /// Whether scheduled backups are taken.
     pub enabled: bool,
-    /// When.
+    /// When scheduled backups are taken.
     pub schedule: Cadence,
-    /// The file that jobs and the schedule are kept in.
+    /// The file that keeps jobs and the schedule.
     pub state: PathBuf,
     /// Whether a backup is imported into the target once it is complete.
     pub auto_import: bool,
-    /// Which backups stay.
+    /// Which backups are kept.
     pub retention: Policy,
-    /// The SHA-256 of each token that may do everything. None of them twice.
+    /// The SHA-256 of each token that may do everything, without duplicates.
     pub admin_tokens: Vec<[u8; 32]>,
-    /// The SHA-256 of each token that may read. None of them twice, and none that is an admin's.
+    /// The SHA-256 of each token that may read, without duplicates and without admin tokens.
     pub read_tokens: Vec<[u8; 32]>,
-    /// The SHA-256 of each token that may read and download backups. None of them twice, and none that is of another kind.
+    /// The SHA-256 of each token that may read and download backups, without duplicates and without
+    /// tokens of another kind.
     pub download_tokens: Vec<[u8; 32]>,
-    /// Who is told of jobs that ended.
+    /// Where messages about ended jobs are sent.
     pub webhook: Option<WebhookSettings>,
-    /// How long running jobs may go on after the service was asked to stop.
+    /// How long running jobs may go on when the service stops.
     pub grace: Duration,
 }
 
@@ -68,12 +71,13 @@ impl fmt::Debug for ServiceSettings {
     }
 }
 
-/// Who is told of jobs that ended. `Debug` shows scheme and host only: a path or a query is often a password, and some URLs name one.
+/// Where messages about ended jobs are sent. `Debug` shows only scheme and host: a path or a query
+/// is often a secret, and some URLs hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
     /// The whole URL.
     pub url: String,
-    /// What messages are signed with.
+    /// The secret that signs messages.
     pub secret: Option<String>,
 }
 
@@ -91,7 +95,7 @@ impl fmt::Debug for WebhookSettings {
     }
 }
 
-/// What the places say of the service: valid but for what is judged when it is asked for.
+/// The settings of the service as read. Tokens and the webhook are not validated yet.
 #[derive(Clone)]
 pub(super) struct Service {
     enabled: bool,
@@ -152,7 +156,7 @@ impl Service {
                 if let Some(at) = tokens.iter().position(|hash| others.contains(hash)) {
                     let (kind, other) = (kind.variable, other.variable);
                     return Err(Error::usage(format!("hash {} of {kind} is one of {other}, too", at + 1))
-                        .hint("a token is of one kind: take its hash out of one of them"));
+                        .hint("a token can be of only one kind: remove its hash from one of them"));
                 }
             }
         }
@@ -160,7 +164,7 @@ impl Service {
             let url = url.trim().to_owned();
             shown(&url).ok_or_else(|| {
                 Error::usage(format!("{} is not a URL that can be called", place(&WEBHOOK_URL, *origin)))
-                    .hint("expected https://HOST/PATH or http://HOST/PATH, other characters than those of URLs encoded")
+                    .hint("use https://HOST/PATH or http://HOST/PATH, and percent-encode special characters")
             })?;
             Ok(WebhookSettings { url, secret: self.webhook_secret.clone() })
         });
@@ -179,19 +183,19 @@ impl Service {
     }
 }
 
-/// The hashes of a list, each once.
+/// The hashes of a list, without duplicates.
 fn hashes(setting: &Setting, found: Option<&(String, Origin)>) -> Result<Vec<[u8; 32]>> {
     let mut hashes = Vec::new();
     let Some((text, origin)) = found else { return Ok(hashes) };
     for (at, written) in text.split(',').map(str::trim).enumerate() {
-        // What is no hash may be the token itself: it is counted, not quoted.
+        // An invalid hash may be the token itself, so the message does not quote it.
         let hash = hash(written).ok_or_else(|| {
             let found = written.chars().count();
             Error::usage(format!(
                 "hash {} in {} is not a SHA-256: expected 64 hexadecimal digits, found {found} characters{}",
                 at + 1,
                 place(setting, *origin),
-                if found == 64 { " that are not all such digits" } else { "" }
+                if found == 64 { ", not all of them hexadecimal digits" } else { "" }
             ))
             .hint("`bsonvault token` makes a token and prints its hash; several are separated by commas")
         })?;
@@ -208,7 +212,7 @@ fn hash(text: &str) -> Option<[u8; 32]> {
     (text.len() == 64).then(|| bytes.try_into().ok()).flatten()
 }
 
-/// Scheme, host and port of a URL of HTTP, none where it is not one.
+/// Scheme, host and port of an HTTP URL. `None` if it is not one.
 fn shown(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -219,7 +223,7 @@ fn shown(url: &str) -> Option<String> {
         _ => (host, None),
     };
     let named = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c));
-    // A password with a slash would end the host: what stands before it then is no port.
+    // A password with a slash would end the host, and the text before the slash is then no port.
     let numbered = port.is_none_or(|port| port.parse::<u16>().is_ok());
     let plain = url.chars().all(|c| c.is_ascii_graphic());
     (["http", "https"].contains(&scheme.as_str()) && named && numbered && plain).then(|| format!("{scheme}://{host}"))

@@ -1,4 +1,4 @@
-//! Names that are given and are no settings: a slip in one must not leave a setting at its default without a word.
+//! Finds given names that are no settings: a typo must not silently leave a setting at its default.
 
 use figment::Profile;
 use figment::value::{Dict, Map};
@@ -8,26 +8,26 @@ use super::settings::{DOTENV, ROCKET_TOML, SERVER_KEYS, SERVER_PREFIX, SETTINGS}
 use crate::error::{Error, Result};
 use crate::names::nearest;
 
-/// Names that begin so are this program's, whatever follows.
+/// Every name with one of these prefixes belongs to this program.
 const OWN: [&str; 2] = ["BACKUP_", "AUTO_IMPORT"];
 /// The table of `rocket.toml` that is read.
 const TABLE: &str = "[default.backup]";
 
-/// A name that is given and is no setting.
+/// A given name that is no setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unknown {
-    /// As it is written.
+    /// The name as written.
     name: String,
-    /// Where: `.env`.
+    /// Where it is given, for example `.env`.
     place: &'static str,
     /// What was probably meant.
     meant: Option<String>,
-    /// Whether nobody else has names like it.
+    /// Whether no other program has such names.
     own: bool,
 }
 
 impl Unknown {
-    /// Judges the name of a variable. Most of those of the environment are other programs'.
+    /// Checks the name of a variable. Most variables of the environment belong to other programs.
     pub(super) fn variable(name: &str, origin: Origin) -> Option<Self> {
         let upper = name.to_ascii_uppercase();
         let own = OWN.iter().any(|prefix| upper.starts_with(prefix));
@@ -40,7 +40,8 @@ impl Unknown {
         (!known && (own || meant.is_some())).then(|| Self { name: name.to_owned(), place: origin.name(), meant, own })
     }
 
-    /// What of `rocket.toml` is meant for this program and stands where it is not read. `rest` is the file without its table.
+    /// Names in `rocket.toml` that are meant for this program, but are outside its table. `rest` is
+    /// the file without that table.
     pub(super) fn misplaced(rest: &Map<Profile, Dict>) -> Vec<Self> {
         let mut found = Vec::new();
         let mut add = |name: String, meant: &str| {
@@ -61,12 +62,13 @@ impl Unknown {
         found
     }
 
-    /// Whether the setting that was probably meant is given, too: then this is likely another program's, unless nobody else has such names.
+    /// Whether the setting that was probably meant is given, too. Then this name likely belongs to
+    /// another program, unless no other program has such names.
     pub(super) fn is_beside(&self, given: &dyn Fn(&str) -> bool) -> bool {
         !self.own && self.meant.as_deref().is_some_and(given)
     }
 
-    /// Whether it is a slip, as far as that can be told.
+    /// Whether it is probably a typo.
     pub(super) fn is_slip(&self) -> bool {
         self.meant.is_some()
     }
@@ -76,10 +78,11 @@ impl Unknown {
     }
 }
 
-/// Refuses what is given and is no setting.
+/// Refuses given names that are no settings.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them, and what was probably meant.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them and what was probably
+/// meant.
 pub(super) fn refuse<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) -> Result<()> {
     let unknown: Vec<&Unknown> = unknown.into_iter().collect();
     if unknown.is_empty() {
@@ -91,7 +94,8 @@ pub(super) fn refuse<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) -> Resu
         .filter_map(|u| Some(format!("{} instead of {}", u.meant.as_ref()?, u.name)))
         .chain(unknown.iter().any(|u| u.meant.is_none()).then(|| {
             format!(
-                "names that begin with BACKUP_ or AUTO_IMPORT are settings: correct or remove them; {DOTENV}.example lists all"
+                "all names that begin with BACKUP_ or AUTO_IMPORT must be settings: correct or remove them; {DOTENV}.example \
+                 lists all settings"
             )
         }))
         .collect();
@@ -100,7 +104,8 @@ pub(super) fn refuse<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) -> Resu
     Err(Error::usage(format!("{} {is}", told.join(", "))).hint(format!("{begin}{}", meant.join("; "))))
 }
 
-/// Refuses variables that `.env` gives more than one value: most programs take the last, and this one the first. No value is told.
+/// Refuses variables with more than one value in `.env`: most programs take the last, and this one
+/// the first. The error shows no values.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming all of them.
@@ -109,14 +114,13 @@ pub(super) fn refuse_contradicted(variables: &[String]) -> Result<()> {
         return Ok(());
     }
     let has = if variables.len() == 1 { "has" } else { "have" };
-    Err(Error::usage(format!("{} {has} more than one value in {DOTENV}", variables.join(", "))).hint(
-        "keep the line that is meant, and remove the others: the first counted until now, where most programs take the last",
-    ))
+    Err(Error::usage(format!("{} {has} more than one value in {DOTENV}", variables.join(", ")))
+        .hint("keep one line and remove the others: until now the first one counted, while most programs take the last"))
 }
 
-/// Says what is given and has no meaning, where that is not refused.
+/// Warns of given names that are no settings, if they are not refused.
 pub(super) fn warn<'u>(unknown: impl IntoIterator<Item = &'u Unknown>) {
     for unknown in unknown {
-        tracing::warn!("{} is not a setting, and changes nothing", unknown.told());
+        tracing::warn!("{} is not a setting, and has no effect", unknown.told());
     }
 }

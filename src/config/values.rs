@@ -1,4 +1,5 @@
-//! Raw values to typed ones: each error names the setting, the place it came from, what stands there and what was expected.
+//! Converts raw values to typed ones. Each error names the setting, its origin, what was found and
+//! what was expected.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -11,7 +12,7 @@ use super::places::find;
 use super::settings::Setting;
 use crate::error::{Error, Result};
 
-/// Text, with its origin for those that judge it.
+/// Text, with its origin for later errors.
 pub(super) fn text(settings: &Figment, setting: &Setting) -> Result<Option<(String, Origin)>> {
     match find(settings, setting) {
         None => Ok(None),
@@ -20,7 +21,7 @@ pub(super) fn text(settings: &Figment, setting: &Setting) -> Result<Option<(Stri
     }
 }
 
-/// Text that something is made of; where that fails, the error tells the place.
+/// Text that `parse` converts. If that fails, the error names the place.
 pub(super) fn parsed<T>(settings: &Figment, setting: &Setting, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
     let Some((text, origin)) = text(settings, setting)? else { return Ok(None) };
     parse(&text).map(Some).map_err(|e| e.context(place(setting, origin)))
@@ -32,7 +33,7 @@ pub(super) fn whole_number(settings: &Figment, setting: &Setting, range: RangeIn
     let (number, shown) = match &value {
         Value::String(_, text) => (text.trim().parse().ok(), format!("{text:?}")),
         Value::Num(_, number) => {
-            // A number that is not whole is told as it was written.
+            // The message shows a number that is not whole as it was written.
             let shown = number.to_f64().map_or_else(
                 || number.to_i128().map(|n| n.to_string()).or_else(|| number.to_u128().map(|n| n.to_string())),
                 |f| Some(f.to_string()),
@@ -52,13 +53,13 @@ pub(super) fn whole_number(settings: &Figment, setting: &Setting, range: RangeIn
     })
 }
 
-/// A whole number from one to this.
+/// A whole number from one to `most`.
 pub(super) fn count(settings: &Figment, setting: &Setting, most: u32) -> Result<Option<NonZeroU32>> {
     let number = whole_number(settings, setting, 1..=i64::from(most))?;
     Ok(number.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new))
 }
 
-/// Yes or no.
+/// A Boolean.
 pub(super) fn truth(settings: &Figment, setting: &Setting) -> Result<Option<bool>> {
     let Some((value, origin)) = find(settings, setting) else { return Ok(None) };
     let (truth, shown) = match &value {

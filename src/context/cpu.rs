@@ -1,7 +1,8 @@
-//! CPU work (compression, hashing) on a pool of its own: as many jobs at a time as there are cores, never on the async workers.
+//! Runs CPU work (compression, hashing) on a pool of its own: one job per core at a time, never on
+//! the async workers.
 //!
-//! A process has one pool, in its [`Context`](super::Context). What an operation is given is a share of it, which takes no core that
-//! another one works on, and counts its own work only.
+//! A process has one pool, in its [`Context`](super::Context). An operation gets a share of it. A
+//! share uses no core that another job works on, and counts only its own work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,8 +47,8 @@ impl CpuPool {
         Self(Arc::new(Shared { permits, jobs, decompressors, worked: AtomicU64::new(0), whole }))
     }
 
-    /// A share of this pool, for at most so many of its jobs at a time: it waits for the others' jobs as for its own, and what it has
-    /// [`worked`](Self::worked) is its own.
+    /// A share of this pool, for at most this many of its jobs at a time. It waits for the other
+    /// shares' jobs as for its own, and counts only its own work in [`worked`](Self::worked).
     #[must_use]
     pub fn limited(&self, jobs: usize) -> Self {
         Self::of(jobs.min(self.0.jobs), self.0.decompressors.clone(), Some(self.clone()))
@@ -65,38 +66,39 @@ impl CpuPool {
         Self::new(cores())
     }
 
-    /// What jobs decompress with: no more of them than jobs work at a time.
+    /// The decompressors of jobs: at most one for each concurrent job.
     #[must_use]
     pub fn decompressors(&self) -> &Decompressors {
         &self.0.decompressors
     }
 
-    /// How long jobs have worked so far, all together: those of its shares, too.
+    /// How long all jobs have worked so far, including those of its shares.
     #[must_use]
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.0.worked.load(Ordering::Relaxed))
     }
 
-    /// The share of what the pool can do within a time that so much work is, 0 to 1.
+    /// This much work as a fraction of what the pool can do within a time, 0 to 1.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "jobs are few")]
     pub fn busy(&self, worked: Duration, within: Duration) -> f64 {
         (worked.as_secs_f64() / (within.as_secs_f64() * self.0.jobs as f64).max(1e-9)).min(1.0)
     }
 
-    /// What the whole machine has done so far, where the system tells: whatever works on it beside this takes from the same cores.
+    /// The work of the whole machine so far, if the system tells. Other processes use the same
+    /// cores.
     #[must_use]
     pub fn machine() -> Option<Machine> {
         Machine::read(&std::fs::read_to_string("/proc/stat").ok()?)
     }
 
-    /// Runs one job and gives what it returns.
+    /// Runs a job and returns its result.
     ///
     /// # Errors
-    /// The job's own error; [`ErrorKind::Internal`] where the job panicked.
+    /// The job's own error; [`ErrorKind::Internal`] if the job panicked.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let pool = self.clone();
-        // From the share to the whole: who has a permit of the whole waits for nothing.
+        // From the share to the whole: the holder of a permit of the whole waits for nothing.
         let mut permits = Vec::new();
         for shared in pool.chain() {
             let permit = shared.permits.clone().acquire_owned().await;
@@ -116,13 +118,13 @@ impl CpuPool {
         .map_err(|e| Error::new(ErrorKind::Internal, "a CPU job died").cause(e))?
     }
 
-    /// This, what it is a share of, and so on.
+    /// This pool, the one that it is a share of, and so on.
     fn chain(&self) -> impl Iterator<Item = &Shared> {
         std::iter::successors(Some(self), |pool| pool.0.whole.as_ref()).map(|pool| &*pool.0)
     }
 }
 
-/// The time of all cores of a machine, in the system's own ticks.
+/// The time of all cores of a machine, in the system's ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
     idle: u64,
@@ -130,14 +132,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What the first line of Linux's `/proc/stat` says: user, nice, system, idle, iowait, irq, softirq, steal, each since the start.
+    /// Reads the first line of Linux's `/proc/stat`: user, nice, system, idle, iowait, irq,
+    /// softirq, steal, each since the start.
     fn read(stat: &str) -> Option<Self> {
         let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
         let ticks: Vec<u64> = fields.map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
         Some(Self { idle: ticks.get(3)? + ticks.get(4)?, all: ticks.iter().sum() })
     }
 
-    /// The share of the time since then in which the cores worked, 0 to 1.
+    /// The share of the time since `before` in which the cores worked, 0 to 1.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     pub fn busy_since(self, before: Self) -> f64 {

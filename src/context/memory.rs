@@ -1,10 +1,14 @@
-//! The byte budget: what every buffer whose size depends on the data is drawn from.
+//! The memory budget: it bounds every buffer whose size depends on the data.
 //!
-//! A process has one, in its [`Context`](super::Context). What an operation draws from is a part of it: a permit counts against the
-//! part, then against the whole, so operations at the same time never take more than the whole together. A permit is taken before the
-//! bytes are asked for and given back when it is dropped. To keep waiting free of deadlocks, a holder of a permit never waits for
-//! another one of the same whole: what turns out larger than expected is booked with [`MemoryPermit::resize`], which does not wait but
-//! makes the next taker wait longer. Who waits is let in before those who came later, so a large request is not passed over for ever.
+//! A process has one budget, in its [`Context`](super::Context). An operation draws from a part of
+//! it. A permit counts against the part, then against the whole, so concurrent operations never
+//! exceed the whole together. A permit is taken before the bytes are requested, and given back when
+//! it is dropped.
+//!
+//! To prevent deadlocks, the holder of a permit never waits for another one of the same whole. If
+//! data turn out larger than expected, [`MemoryPermit::resize`] books them without waiting, and the
+//! next taker waits longer. Takers are served in order of arrival, so a large request is never
+//! passed over forever.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::mutex::lock;
 
-/// What a process may take where nothing is said: 256 MiB.
+/// The default budget of a process: 256 MiB.
 pub const DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// So many bytes for all. Cloning shares it.
+/// A number of bytes for all. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget(Arc<Shared>);
 
@@ -31,24 +35,24 @@ struct Shared {
 #[derive(Debug)]
 struct Whole {
     budget: MemoryBudget,
-    /// What the operation takes of it beside its permits, as long as the part is there.
+    /// What the operation takes of it beside its permits, while the part exists.
     _fixed: MemoryPermit,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What permits hold that are given back soon.
+    /// The bytes of permits that are given back soon.
     taken: u64,
-    /// What is held for long. Nobody waits for it alone.
+    /// The bytes held for long. Nobody waits for them alone.
     set_aside: u64,
-    /// Who waits, the first first.
+    /// The waiting takers, in order of arrival.
     waiting: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     bytes: u64,
-    /// Told once the bytes are taken. Closed where nobody waits any more.
+    /// Sent once the bytes are taken. Closed if nobody waits any more.
     let_in: oneshot::Sender<Booking>,
 }
 
@@ -69,14 +73,16 @@ impl MemoryBudget {
         Self(Arc::new(Shared { limit, state: Mutex::default(), whole }))
     }
 
-    /// A part of this budget, with a limit of its own: what is taken of it counts against that, then against the whole.
+    /// A part of this budget, with its own limit. What is taken counts against the part, then
+    /// against the whole.
     #[must_use]
     pub fn part(&self, limit: u64) -> Self {
         self.part_beside(limit, 0)
     }
 
-    /// The same for an operation that takes `fixed` bytes beside its permits, all the time. They are booked at once, as long as the
-    /// part is there, but never so many that the part alone would not fit: by itself an operation has its whole limit.
+    /// The same for an operation that always takes `fixed` bytes beside its permits. They are
+    /// booked at once, while the part exists, but never so many that the part alone would not fit.
+    /// A single operation always gets its whole limit.
     #[must_use]
     pub fn part_beside(&self, limit: u64, fixed: u64) -> Self {
         let booked = |shared: &Arc<Shared>| Booking { shared: shared.clone(), bytes: 0, is_set_aside: true };
@@ -85,10 +91,11 @@ impl MemoryBudget {
         Self::of(limit, Some(Whole { budget: self.clone(), _fixed: beside }))
     }
 
-    /// Waits until `bytes` fit beside what is taken, and takes them. A request beyond the whole budget, or a part's, is let in once
-    /// nothing else of that is taken but what is set aside: the work goes on, one at a time.
+    /// Waits until `bytes` fit beside what is taken, and takes them. A request that exceeds the
+    /// whole budget, or a part's, is served once nothing else of it is taken except bytes set
+    /// aside. So the work goes on, one at a time.
     pub async fn take(&self, bytes: u64) -> MemoryPermit {
-        // From the part to the whole: who has taken of the whole waits for nothing.
+        // From the part to the whole: the holder of a permit of the whole waits for nothing.
         let mut bookings = Vec::new();
         for shared in self.chain() {
             bookings.push(Shared::take(shared, bytes).await);
@@ -96,12 +103,12 @@ impl MemoryBudget {
         MemoryPermit { bookings }
     }
 
-    /// This, what it is a part of, and so on.
+    /// This budget, the one that it is a part of, and so on.
     fn chain(&self) -> impl Iterator<Item = &Arc<Shared>> {
         std::iter::successors(Some(self), |budget| budget.0.whole.as_ref().map(|whole| &whole.budget)).map(|budget| &budget.0)
     }
 
-    /// Bytes taken now, what is set aside included.
+    /// Bytes taken now, including bytes set aside.
     #[cfg(test)]
     fn used(&self) -> u64 {
         let state = self.0.state();
@@ -120,14 +127,14 @@ impl Shared {
             let mut place = Place { shared, told };
             shared.state().waiting.push_back(Waiting { bytes, let_in });
             shared.let_in();
-            // Nobody gives a place up but who waits there, so this is told.
+            // Only the waiting taker can give up its place, so this is sent.
             if let Ok(booking) = (&mut place.told).await {
                 return booking;
             }
         }
     }
 
-    /// Lets in who waits, in their order, as far as there is room.
+    /// Serves the waiting takers, in order, while there is room.
     fn let_in(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
@@ -138,13 +145,13 @@ impl Shared {
             let Some(first) = state.waiting.pop_front() else { return };
             state.taken += bytes;
             drop(state);
-            // Where nobody waits there any more, it is given back.
+            // If nobody waits there any more, the booking is dropped.
             drop(first.let_in.send(Booking { shared: self.clone(), bytes, is_set_aside: false }));
         }
     }
 }
 
-/// A place among those who wait, which is left when this is dropped.
+/// A place in the queue, which is left when this is dropped.
 struct Place<'a> {
     shared: &'a Arc<Shared>,
     told: oneshot::Receiver<Booking>,
@@ -159,7 +166,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What is taken of one budget, given back when dropped.
+/// Bytes taken of one budget, given back when dropped.
 #[derive(Debug)]
 struct Booking {
     shared: Arc<Shared>,
@@ -176,7 +183,7 @@ impl Booking {
         self.change(|booking| booking.is_set_aside = true);
     }
 
-    /// Takes it out of what is counted, and counts it in again as it is then.
+    /// Removes it from the counts, changes it, and adds it again.
     fn change(&mut self, change: impl FnOnce(&mut Self)) {
         let shared = self.shared.clone();
         {
@@ -209,13 +216,13 @@ pub struct MemoryPermit {
 }
 
 impl MemoryPermit {
-    /// Makes it `bytes` large, without waiting.
+    /// Changes its size to `bytes`, without waiting.
     pub fn resize(&mut self, bytes: u64) {
         self.bookings.iter_mut().for_each(|booking| booking.resize(bytes));
     }
 
-    /// Says that it is held for long, for as long as somebody outside likes: for the rest of the whole it counts from now on as what
-    /// is fixed, so no other operation waits for it alone. In its own part it counts as before.
+    /// Marks it as held for long, for as long as an outsider likes. In the whole it now counts as
+    /// fixed, so no other operation waits for it alone. In its own part it counts as before.
     pub fn set_aside(&mut self) {
         self.bookings.iter_mut().skip(1).for_each(Booking::set_aside);
     }
@@ -275,7 +282,7 @@ mod tests {
         let first = one.take(60).await;
         let mut large = Box::pin(other.take(70));
         assert!(large.as_mut().now_or_never().is_none());
-        // It would fit, and comes later.
+        // It would fit, but comes later.
         let mut small = Box::pin(one.take(10));
         assert!(small.as_mut().now_or_never().is_none());
         drop(first);
@@ -291,7 +298,7 @@ mod tests {
         drop(large);
         assert!(small.now_or_never().is_some());
         drop(first);
-        // One that was let in and is not asked any more gives it back.
+        // A taker that was served and is not polled any more gives its bytes back.
         let first = one.take(60).await;
         let mut large = Box::pin(other.take(70));
         assert!(large.as_mut().now_or_never().is_none());
@@ -354,7 +361,7 @@ mod tests {
         }
     }
 
-    /// Lets operations, each with a part of so much and takers of these sizes, work to their ends.
+    /// Runs operations to their ends, each with a part of this size and takers of these sizes.
     fn work(limit: u64, operations: Vec<(u64, Vec<Vec<u64>>)>) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
         let (whole, held) = (MemoryBudget::new(limit), Arc::new(Held::default()));
@@ -367,7 +374,7 @@ mod tests {
                     takers.spawn(async move {
                         for bytes in sizes {
                             held.take(&part, bytes, limit).await;
-                            // One that gives up.
+                            // A taker that gives up.
                             drop(part.take(bytes).now_or_never());
                         }
                     });

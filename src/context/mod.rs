@@ -1,5 +1,4 @@
-//! What an operation works with, whatever it is: the processor and the memory, whom it tells of its progress, and what
-//! stops it.
+//! The context of every operation: CPU, memory, progress and cancellation.
 
 pub mod cpu;
 pub mod memory;
@@ -14,21 +13,24 @@ pub(crate) use self::mutex::lock;
 use self::progress::Progress;
 use crate::error::{Error, Result};
 
-/// Made once in a process, by the command line or the service, and handed down to whatever works. Cloning shares all of it.
+/// Created once per process, by the command line or the service, and handed down to all work.
+/// Cloning shares all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// Told what has been done so far.
+    /// Receives what has been done so far.
     pub progress: Progress,
-    /// Cancelled when the work is to stop.
+    /// Cancelled to stop the work.
     pub cancel: CancellationToken,
-    /// The pool for work of the processor.
+    /// The pool for CPU work.
     pub cpu: CpuPool,
-    /// The memory for all that works at the same time. An operation draws from a [part](MemoryBudget::part) of it.
+    /// The memory for all concurrent work. An operation draws from a [part](MemoryBudget::part) of
+    /// it.
     pub memory: MemoryBudget,
 }
 
 impl Context {
-    /// That of one of several operations: progress and the count of its work are its own, and it can be stopped by itself.
+    /// The context of one of several operations: with its own progress and work counter, and its
+    /// own cancellation.
     #[must_use]
     pub fn operation(&self) -> Self {
         Self {
@@ -45,13 +47,13 @@ impl Context {
         Self { memory: MemoryBudget::new(bytes), ..self }
     }
 
-    /// The same, stopped by this instead.
+    /// The same, cancelled by `cancel` instead.
     #[must_use]
     pub fn cancelled_by(&self, cancel: CancellationToken) -> Self {
         Self { cancel, ..self.clone() }
     }
 
-    /// Waits for something unless it is to stop before.
+    /// Waits for the work, unless it is cancelled first.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted); those of the work.

@@ -1,4 +1,4 @@
-//! What has been done so far, for whoever shows it: counters that the engine adds to and a face reads.
+//! The progress of an operation: counters that the engine adds to and a face reads.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ pub struct Progress(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Every phase that was begun; the last is the one it is in.
+    /// Every phase so far. The last one is current.
     phases: Mutex<Vec<String>>,
     items: Mutex<Vec<Item>>,
     notes: Mutex<Vec<String>>,
@@ -38,7 +38,7 @@ struct Counters {
     finished: AtomicBool,
 }
 
-/// One collection at a moment.
+/// One collection at a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CollectionProgress {
@@ -46,20 +46,20 @@ pub struct CollectionProgress {
     pub namespace: String,
     /// Documents done.
     pub documents: u64,
-    /// About how many there are; 0 where that is not known.
+    /// About how many there are. 0 if unknown.
     pub expected_documents: u64,
     /// Bytes done, uncompressed.
     pub bytes: u64,
-    /// About how many there are; 0 where that is not known.
+    /// About how many there are. 0 if unknown.
     pub expected_bytes: u64,
     /// Whether all of it is done.
     pub finished: bool,
 }
 
-/// The operation at a moment.
+/// The operation at a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// What it is doing, as a short phrase: `reading`.
+    /// The current phase, as a short phrase: `reading`.
     pub phase: String,
     /// Every collection of this phase.
     pub items: Vec<CollectionProgress>,
@@ -76,7 +76,7 @@ impl View {
 }
 
 impl Progress {
-    /// Begins a phase: its collections are announced anew.
+    /// Begins a phase. Its collections are announced anew.
     pub fn begin(&self, phase: &str) {
         let mut phases = lock(&self.0.phases);
         phases.push(phase.to_owned());
@@ -97,17 +97,18 @@ impl Progress {
         item
     }
 
-    /// Says something that a person should read now, such as why it waits. A face shows it and takes it away.
+    /// Adds a note for people to read now, for example why it waits. A face shows it and removes
+    /// it.
     pub fn note(&self, text: impl Into<String>) {
         lock(&self.0.notes).push(text.into());
     }
 
-    /// Says which backup it makes, once that has a name: the first counts.
+    /// Names the backup that the operation makes, once it has a name. Only the first call counts.
     pub fn makes(&self, backup: BackupName) {
         let _first_is_kept = self.0.backup.set(backup);
     }
 
-    /// The backup that it makes, as soon as that has a name.
+    /// The backup that the operation makes, as soon as it has a name.
     #[must_use]
     pub fn backup(&self) -> Option<&BackupName> {
         self.0.backup.get()
@@ -119,13 +120,14 @@ impl Progress {
         std::mem::take(&mut lock(&self.0.notes))
     }
 
-    /// Where it stands.
+    /// The current state.
     #[must_use]
     pub fn view(&self) -> View {
         self.since(0).1
     }
 
-    /// The phases that were begun after the first `seen`, however short they were, and where it stands: in the last of them.
+    /// The phases after the first `seen`, however short they were, and the current state, in the
+    /// last of them.
     #[must_use]
     pub fn since(&self, seen: usize) -> (Vec<String>, View) {
         let phases = lock(&self.0.phases);
@@ -138,19 +140,19 @@ impl Progress {
 }
 
 impl Item {
-    /// Counts documents and their bytes in.
+    /// Counts documents and their bytes.
     pub fn add(&self, documents: u64, bytes: u64) {
         self.0.documents.fetch_add(documents, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes back what was counted and will be done again.
+    /// Uncounts what will be done again.
     pub fn take_back(&self, documents: u64, bytes: u64) {
         self.0.documents.fetch_sub(documents, Ordering::Relaxed);
         self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// All of it is done.
+    /// Marks it as completely done.
     pub fn finish(&self) {
         self.0.finished.store(true, Ordering::Relaxed);
     }
@@ -167,7 +169,7 @@ impl Item {
     }
 }
 
-/// How fast it goes: over the last few seconds of the phase that is on.
+/// The speed over the last few seconds of the current phase.
 #[derive(Debug)]
 pub struct Rates {
     window: Duration,
@@ -176,19 +178,19 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// For less than this nothing is told.
+    /// Less time than this gives no speed.
     const LEAST: Duration = Duration::from_millis(500);
 
-    /// Over so long.
+    /// Measures over this time.
     #[must_use]
     pub fn over(window: Duration) -> Self {
         Self { window, phase: String::new(), seen: VecDeque::new() }
     }
 
-    /// Takes note of where it stands at this time, and gives documents and bytes a second; 0 where that cannot be told yet.
+    /// Observes the state at this time. Returns documents and bytes per second; 0 if unknown yet.
     pub fn observe(&mut self, view: &View, now: Instant) -> (f64, f64) {
         let (documents, bytes, ..) = view.sums();
-        // What is counted anew, or taken back, is no speed.
+        // Counts that start over or go back are no speed.
         if self.phase != view.phase || self.seen.back().is_some_and(|last| documents < last.1 || bytes < last.2) {
             self.phase.clone_from(&view.phase);
             self.seen.clear();

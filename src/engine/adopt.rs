@@ -1,4 +1,4 @@
-//! `adopt`: from a dump that mongodump made to a committed archive.
+//! `adopt`: turns a dump made by mongodump into a committed archive.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -36,32 +36,32 @@ use crate::repository::lock::heartbeat::{self, HeartbeatWriter};
 use crate::repository::lock::source as source_lock;
 use crate::sink::users::Accounts;
 
-/// zstd's level where nothing is said: reading a dump and decompressing it takes as long.
+/// zstd's default level. Reading and decompressing a dump takes about as long as compressing at it.
 const LEVEL: i32 = 3;
 
 const MIB: u64 = 1024 * 1024;
-/// What buffers have where what the dump says of itself takes nearly all of the memory.
+/// The least that buffers get, even if the dump's own description takes nearly all of the memory.
 const LEAST_BUFFERS: u64 = 16 * 1024 * 1024;
 
-/// About the least a segment has, stored.
+/// About the smallest segment, in stored bytes.
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 
-/// What of a dump to adopt, and how.
+/// Which parts of a dump to adopt, and how.
 #[derive(Debug, Clone, Default)]
 pub struct AdoptOptions {
-    /// Of the dump, these namespaces.
+    /// The namespaces of the dump to adopt.
     pub filter: NamespaceFilter,
-    /// Of the dump's oplog, only entries before this time are kept.
+    /// Keeps only the oplog entries before this time.
     pub oplog_limit: Option<ClusterTime>,
-    /// When the dump was made; where that is not given, its oplog tells, or else its files do.
+    /// When the dump was made. By default, the oplog tells, or else the dates of the files.
     pub created: Option<DateTime<Utc>>,
-    /// Whether users and roles are given beside it: they are no part of a backup.
+    /// Whether to return users and roles, too. They are never part of a backup.
     pub accounts: bool,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
 
-/// A committed backup of a dump.
+/// A committed backup, made of a dump.
 #[derive(Debug, Clone)]
 pub struct AdoptReport {
     /// Its name.
@@ -70,25 +70,28 @@ pub struct AdoptReport {
     pub location: String,
     /// What it holds.
     pub manifest: Manifest,
-    /// What of the dump was missing, what was taken for what, and what of it an import changes or cannot bring.
+    /// What the dump lacked, how ambiguous files were read, and what an import changes or cannot
+    /// import.
     pub notes: Vec<String>,
-    /// Documents that no server takes. They are kept all the same.
+    /// Documents that no server accepts. The backup keeps them all the same.
     pub not_importable: Vec<NotImportable>,
-    /// The users and roles of the dump, where they are wanted.
+    /// The users and roles of the dump, if the options ask for them.
     pub accounts: Accounts,
 }
 
-/// Makes a backup of a dump in a new place of `repository`. It is committed whole, or nothing of it stays.
+/// Makes a backup of a dump in a new place of `repository`: all of it is committed, or nothing of
+/// it stays.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`], [`ErrorKind::Storage`], [`ErrorKind::NotFound`] where a pattern matches nothing or nothing is left, [`ErrorKind::Refused`] where the dump's
-/// oplog cannot be replayed, [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`]; [`ErrorKind::NotFound`] if a pattern matches
+/// nothing or nothing is selected; [`ErrorKind::Refused`] if the dump's oplog cannot be replayed;
+/// [`ErrorKind::Interrupted`].
 pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, cx: &Context) -> Result<AdoptReport> {
     let collections = select(dump, options)?;
     refuse_too_many(dump, collections.len(), options)?;
     let mut notes = dump.notes().to_vec();
     if dump.has_users() {
-        notes.push("users and roles are not part of a backup, and are left out".to_owned());
+        notes.push("users and roles are skipped: they are not part of a backup".to_owned());
     }
     notes.iter().for_each(|note| cx.progress.note(note.as_str()));
     let (name, place) = source_lock::claim(repository).await?;
@@ -117,7 +120,8 @@ pub async fn run(dump: &Dump, repository: &Repository, options: &AdoptOptions, c
 /// How a server takes the documents of each collection.
 type ByNamespace = BTreeMap<Namespace, Arrivals>;
 
-/// Refuses to adopt so many collections of a dump, if what it says of itself and what adopting takes beside it go beyond the memory.
+/// Refuses to adopt this many collections if the dump's description and the work beside it exceed
+/// the memory.
 fn refuse_too_many(dump: &Dump, wanted: usize, options: &AdoptOptions) -> Result<()> {
     let (all, memory) = (dump.collections().len() as u64, options.tuning.memory_bytes);
     let needed = dump.taken() + dump.taken() * wanted as u64 / all.max(1);
@@ -126,22 +130,22 @@ fn refuse_too_many(dump: &Dump, wanted: usize, options: &AdoptOptions) -> Result
     }
     let (needed, memory) = (needed.div_ceil(MIB), memory / MIB);
     let what = format!(
-        "to adopt {wanted} collections of a dump of {all} takes about {needed} MiB of memory, and {memory} MiB are given"
+        "adopting {wanted} of the dump's {all} collections takes about {needed} MiB of memory, and {memory} MiB are allowed"
     );
     Err(Error::new(ErrorKind::Refused, what)
         .hint(format!("set [[memory-mb or BACKUP_MEMORY_MB]] to {needed} or more, or adopt it in parts with [[include]]")))
 }
 
-/// What of the dump is wanted, by its place there.
+/// The selected collections, each with its place in the dump.
 fn select(dump: &Dump, options: &AdoptOptions) -> Result<Vec<(usize, Collection)>> {
     let all = dump.collections();
     if let Some(idle) = options.filter.patterns().find(|p| !all.iter().any(|c| p.matches(&c.namespace()))) {
         return Err(Error::new(ErrorKind::NotFound, format!("the pattern {:?} matches no namespace of the dump", idle.as_str()))
-            .hint("check it: case counts, '*' stands for any characters, quote it in the shell"));
+            .hint("check the pattern: it is case-sensitive, and '*' stands for any characters; quote it in the shell"));
     }
     let wanted: Vec<_> = all.iter().cloned().enumerate().filter(|(_, c)| options.filter.takes(&c.namespace())).collect();
     match wanted.is_empty() {
-        true => Err(Error::new(ErrorKind::NotFound, format!("{} has nothing to keep", dump.location()))),
+        true => Err(Error::new(ErrorKind::NotFound, format!("{} holds nothing to back up", dump.location()))),
         false => Ok(wanted),
     }
 }
@@ -178,7 +182,7 @@ async fn execute(
     place: &Objects,
     cx: &Context,
 ) -> Result<(Manifest, Accounts, ByNamespace)> {
-    // 1. Read the dump, once, and store its documents.
+    // 1. Read the dump once, and store its documents.
     cx.progress.begin("reading");
     let settings = settings(options);
     let (budget, held) = memory(options, dump, cx);
@@ -195,7 +199,7 @@ async fn execute(
     let (parts, mut incoming) = mpsc::channel(1);
     let taken = async {
         let taken = adopted.take_all(&mut incoming, cx).await;
-        // Whoever reads stops where nothing takes its parts any more.
+        // The reader stops when nobody takes its parts any more.
         incoming.close();
         while incoming.recv().await.is_some() {}
         taken
@@ -212,7 +216,7 @@ async fn execute(
     let (mut collections, slice, accounts, arrivals) = stored?;
     let finished = clock::now();
 
-    // 2. Say what moment it shows, and which collections its oplog is about.
+    // 2. Determine the consistency point, and match the oplog's collections to those of the dump.
     cx.progress.begin("committing");
     let (consistency, oplog) = match slice {
         Some(slice) => slice.settle(&mut collections)?,
@@ -239,7 +243,8 @@ async fn execute(
     let about = About { name, source, settings, created, started, finished, consistency, oplog, left_out };
     let mut manifest = commit::manifest(about, collections, place, cx).await?;
 
-    // 4. An oplog that cannot be replayed is none to rely on. It tells which temporary collections come to last.
+    // 4. Make sure that the oplog can be replayed. It also tells which temporary collections become
+    // permanent.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(place, &manifest, oplog, listed_at, None, &cx.cpu);
@@ -250,12 +255,13 @@ async fn execute(
     Ok((manifest, accounts, arrivals))
 }
 
-/// The dump's own date: what was said, the last entry of its oplog, or when the last of its files was written.
+/// The backup's date: the given one, else that of the oplog's last entry, else when the dump's last
+/// file was written.
 fn created(dump: &Dump, options: &AdoptOptions, consistency: &Consistency, finished: DateTime<Utc>) -> DateTime<Utc> {
     options.created.or(consistency.moment()).or(dump.written()).unwrap_or(finished)
 }
 
-/// What is known of where it came from. One that tells no collection's identity is known again by its path.
+/// What is known of the dump's origin. A dump without collection UUIDs is recognized by its path.
 fn source(dump: &Dump, tells: bool) -> Source {
     let mut source = dump.source().clone();
     if !tells && dump.can_be_read_again() {
@@ -280,21 +286,22 @@ fn settings(options: &AdoptOptions) -> Settings {
     }
 }
 
-/// How the memory is divided: a half for documents on their way, which is what a [`Part`] takes; a quarter for segments that are not full yet, of all collections together. The rest is
-/// for what reading takes and for segments on their way to the store.
+/// Divides the memory. Half is for documents under way, each of which is a [`Part`]. A quarter is
+/// for segments that are not full yet, over all collections. The rest is for reading and for
+/// segments on their way to the store.
 fn memory(options: &AdoptOptions, dump: &Dump, cx: &Context) -> (MemoryBudget, usize) {
     let taken = READING_BYTES + dump.taken();
     let bytes = options.tuning.memory_bytes.saturating_sub(taken).max(LEAST_BUFFERS);
     (cx.memory.part_beside(bytes / 2, bytes / 2 + taken), usize::try_from(bytes / 4).unwrap_or(usize::MAX))
 }
 
-/// Where documents go, and how.
+/// Where documents are written to, and how.
 struct Writing<'a> {
     place: &'a Objects,
     compressors: Arc<Compressors>,
     segment_bytes: usize,
     cpu: CpuPool,
-    /// The stored bytes that may wait for their segments to be full.
+    /// The stored bytes that may wait in segments that are not full yet.
     held: usize,
 }
 
@@ -304,9 +311,9 @@ struct Adopted<'a> {
     /// By their place in the dump.
     collections: HashMap<usize, Adopting>,
     slice: Option<Slice>,
-    /// Where they are wanted.
+    /// Absent unless the options ask for them.
     accounts: Option<Accounts>,
-    /// Collections whose documents come at the moment.
+    /// Collections whose documents are arriving.
     open: HashSet<usize>,
 }
 
@@ -317,7 +324,7 @@ struct Adopting {
     item: Item,
     writer: Arc<CollectionWriter>,
     range: Option<RangeWriter>,
-    /// Once all of it is stored.
+    /// Present once the whole collection is stored.
     segments: Option<Vec<(usize, Segment)>>,
 }
 
@@ -325,7 +332,7 @@ impl<'a> Writing<'a> {
     fn begin(self, dump: &Dump, collections: Vec<(usize, Collection)>, options: &AdoptOptions, cx: &Context) -> Adopted<'a> {
         let slice = dump.has_oplog().then(|| {
             let of_dump: Vec<Collection> = collections.iter().map(|(_, c)| c.clone()).collect();
-            // It is no part of what the progress is measured by.
+            // The progress does not count it.
             Slice::new(
                 &of_dump,
                 options.oplog_limit,
@@ -365,7 +372,8 @@ impl Adopted<'_> {
         Wanted { collections, oplog: self.slice.is_some(), users: self.accounts.is_some() }
     }
 
-    /// Takes all that is read. A stop counts between two parts: what is on its way to the store would go on while the directory is removed.
+    /// Takes everything that is read. It heeds a stop only between two parts. Otherwise a write
+    /// under way would go on while the directory is removed.
     async fn take_all(&mut self, incoming: &mut mpsc::Receiver<Part>, cx: &Context) -> Result<()> {
         loop {
             let part = tokio::select! {
@@ -419,7 +427,8 @@ impl Adopted<'_> {
         }
     }
 
-    /// Ends segments before they are full, the largest first, where too much waits: an archive may bring many collections in turns.
+    /// Ends segments before they are full, the largest first, if too many bytes wait. The
+    /// collections of an archive may be interleaved.
     async fn make_room(&mut self) -> Result<()> {
         loop {
             let held = |number: &usize| self.collections.get(number).and_then(|a| a.range.as_ref()).map_or(0, RangeWriter::held);
@@ -432,7 +441,8 @@ impl Adopted<'_> {
         }
     }
 
-    /// The collections with their segments, in order, the oplog, users and roles, and how a server takes the documents.
+    /// The collections with their segments in order, the oplog, users and roles, and how a server
+    /// takes the documents.
     fn finish(self) -> Result<(Vec<Collection>, Option<Slice>, Accounts, ByNamespace)> {
         let (mut collections, mut by_namespace) = (Vec::new(), ByNamespace::new());
         for Adopting { mut collection, arrivals, segments, .. } in self.collections.into_values() {
@@ -449,7 +459,7 @@ impl Adopted<'_> {
         Ok((collections, self.slice, self.accounts.unwrap_or_default(), by_namespace))
     }
 
-    /// Waits until nothing is on its way to the store any more.
+    /// Waits until no write to the store is under way.
     async fn abandon(self) {
         for range in self.collections.into_values().filter_map(|adopting| adopting.range) {
             range.abandon().await;
@@ -461,5 +471,7 @@ impl Adopted<'_> {
 }
 
 fn found(collections: &mut HashMap<usize, Adopting>, number: usize) -> Result<&mut Adopting> {
-    collections.get_mut(&number).ok_or_else(|| Error::new(ErrorKind::Internal, "a dump gave what was not asked for"))
+    collections
+        .get_mut(&number)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the dump gave a collection that was not asked for"))
 }

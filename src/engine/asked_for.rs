@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::names::{Namespace, NamespaceFilter};
 
-/// What a backup was asked to hold, and could.
+/// What a backup was asked to hold, and what of that it had to skip.
 #[derive(Debug)]
 pub(super) struct AskedFor {
     left_out: HashSet<Namespace>,
@@ -22,12 +22,12 @@ impl AskedFor {
         })
     }
 
-    /// Whether it would have held this namespace, had it been on the source.
+    /// Whether the backup would hold this namespace if the source had it.
     pub(super) fn has(&self, namespace: &Namespace) -> bool {
         self.filter.takes(namespace) && !namespace.is_of_an_import()
     }
 
-    /// The same, but for what was there and could not be part of it.
+    /// The same, without the namespaces that the backup had to skip.
     pub(super) fn could_have(&self, namespace: &Namespace) -> bool {
         self.has(namespace) && !self.left_out.contains(namespace)
     }

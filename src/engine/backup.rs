@@ -46,7 +46,7 @@ use crate::repository::lock::source as source_lock;
 pub use crate::repository::lock::source::running;
 pub use crate::source::discover::Documents;
 
-/// How often a backup begins again because a collection was renamed or changed its catalog entry while it was read.
+/// How often a backup starts again because a collection was renamed or altered while it was read.
 const RESTARTS: u32 = 5;
 
 /// A committed backup.
@@ -63,7 +63,7 @@ pub struct BackupReport {
 /// What [`run`] would do, without writing anything.
 ///
 /// # Errors
-/// As for [`run`], as far as they show before the first document is read.
+/// As for [`run`], as far as they occur before the first document is read.
 pub async fn plan(source: &MongoUri, options: &BackupOptions, cx: &Context) -> Result<BackupPlan> {
     let mut context = plan::prepare(source, options, &cx.cpu).await?;
     context.choose_consistency().await?;
@@ -76,7 +76,7 @@ pub async fn plan(source: &MongoUri, options: &BackupOptions, cx: &Context) -> R
 /// What [`resume`] would do, without writing anything.
 ///
 /// # Errors
-/// As for [`resume`], as far as they show before the first document is read.
+/// As for [`resume`], as far as they occur before the first document is read.
 pub async fn plan_resume(
     source: &MongoUri,
     repository: &Repository,
@@ -96,15 +96,18 @@ pub async fn plan_resume(
     Ok(plan)
 }
 
-/// Takes a backup of `source` into a new place of `repository`. It is committed whole; where it fails, nothing of it stays, but where the source
-/// could not be reached any more, the store is full, or a stop was asked for, and much was read already: that can be [resumed](resume).
+/// Takes a backup of `source` into a new place of `repository`, and commits all of it. If it fails,
+/// nothing of it stays, with one exception. If the source became unreachable, the store failed or
+/// the user stopped it, and much was stored already, it can be [resumed](resume).
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`], [`ErrorKind::Storage`], [`ErrorKind::SnapshotLost`] where the
-/// source no longer has the history of the moment that is read, [`ErrorKind::Refused`] where it cannot be read at one moment at all
-/// and that is not allowed, [`ErrorKind::Busy`] where another backup of the same source runs into this repository and that is not allowed, [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Unreachable`]; [`ErrorKind::Denied`]; [`ErrorKind::NotFound`];
+/// [`ErrorKind::Storage`]; [`ErrorKind::SnapshotLost`] if the source no longer has the history of
+/// the snapshot time; [`ErrorKind::Refused`] if the source can show no consistency point and the
+/// options require one; [`ErrorKind::Busy`] if another backup of the same source runs into this
+/// repository and the options do not allow that; [`ErrorKind::Interrupted`].
 pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
-    // What is there to be seen is seen before anything is made; `backup` makes sure.
+    // Look first, before anything is made; `backup` makes sure.
     if !options.allow_concurrent {
         source_lock::look(repository, source.hosts(), cx).await?;
     }
@@ -122,13 +125,16 @@ pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOpt
     }
 }
 
-/// Goes on with an unfinished backup of `repository`, the one of this name or the newest of this source: only the ranges that were not durable are read, at the same
-/// snapshot time where the source still has that history, and else with its oplog, where that still reaches back. Where it fails, all
-/// that is durable stays.
+/// Resumes an unfinished backup of `repository`: the one of this name, or the newest of this
+/// source. It reads only the ranges that were not durable. It reads at the same snapshot time if
+/// the source still has that history, else with the oplog if that still reaches back. If it fails,
+/// everything durable stays.
 ///
 /// # Errors
-/// As for [`run`]; [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs, is complete or is of another deployment;
-/// [`ErrorKind::Usage`] where the options are not those that it was begun with; [`ErrorKind::SnapshotLost`] where neither history nor oplog reach back.
+/// As for [`run`]; [`ErrorKind::NotFound`] if there is no such backup; [`ErrorKind::Refused`] if it
+/// is running, complete or of another deployment; [`ErrorKind::Usage`] if the options differ from
+/// those that it was started with; [`ErrorKind::SnapshotLost`] if neither history nor oplog reach
+/// back.
 pub async fn resume(
     source: &MongoUri,
     repository: &Repository,
@@ -143,7 +149,7 @@ pub async fn resume(
     match backup(source, repository, &name, (&place, &lock), Some(checkpoint), options, &durable, cx).await {
         Ok(manifest) => Ok(BackupReport { location: place.location(), name, manifest }),
         Err(error) if error.kind() == ErrorKind::Busy => {
-            // It is as it was, and nobody works on it.
+            // Nothing changed it, and nobody works on it.
             if let Err(e) = place.delete(key::PROGRESS).await {
                 tracing::warn!("{} of the unfinished backup could not be removed: {e}", key::PROGRESS);
             }
@@ -159,8 +165,9 @@ pub async fn resume(
     }
 }
 
-/// Connects, reads and commits, and closes the connection however it ends: cursors that were left open are killed.
-#[expect(clippy::too_many_arguments, reason = "the one place where all of it meets")]
+/// Connects, reads and commits. Closes the connection in any case: the server then kills cursors
+/// that are still open.
+#[expect(clippy::too_many_arguments, reason = "the one place that needs all of them")]
 async fn backup(
     source: &MongoUri,
     repository: &Repository,
@@ -222,22 +229,20 @@ async fn execute(
     started: DateTime<Utc>,
     run: &Run<'_>,
 ) -> Result<Manifest> {
-    // 1. Begin to keep the oplog, where there is one, before the moment that is read.
+    // 1. Start to keep the oplog, if there is one, before the snapshot time.
     let start = match &checkpoint {
         None => run.cx.unless_cancelled(context.choose_consistency()).await?,
         Some(checkpoint) => resume::start(checkpoint),
     };
     if let Some(why) = &context.why_no_slice {
-        run.cx
-            .progress
-            .note(format!("the oplog cannot be kept beside the data, which must be read within the source's history: {why}"));
+        run.cx.progress.note(format!("the oplog cannot be kept, so the data must be read within the source's history: {why}"));
     }
     let earlier =
         checkpoint.as_mut().map_or_else(Earlier::default, |u| Earlier { step: u.oplog.take(), is_needed: u.state.needs_oplog });
     let slice = RunningSlice::of(start.map(|start| Slice::begin(start, earlier, context, run)));
     let mut beside = Beside { slice, writer: None };
     let read = read_of_one_moment(context, &mut beside, checkpoint, started, run).await;
-    // Where that failed, nothing may be writing any more when the directory is removed.
+    // If it failed, no write may be under way when the directory is removed.
     let ended = beside.slice.end(read.as_ref().is_err_and(is_resumable)).await;
     beside.stop_writer().await?;
     let (read, finished, moment) = read?;
@@ -246,7 +251,8 @@ async fn execute(
     // 5. Describe it: metadata files, checksums, the manifest.
     let mut manifest = commit::describe(context, name, read, moment, (started, finished), run.place, run.cx).await?;
 
-    // 6. A slice that cannot be replayed is none to rely on. It tells which temporary collections come to last.
+    // 6. Make sure that the slice can be replayed. It also tells which temporary collections become
+    // permanent.
     let mut at_the_end = Vec::new();
     if let (Some(oplog), Some(listed_at)) = (&manifest.oplog, manifest.consistency.cluster_time) {
         let follow = replayed::follow(run.place, &manifest, oplog, listed_at, None, &context.cpu);
@@ -257,7 +263,7 @@ async fn execute(
     Ok(manifest)
 }
 
-/// What goes on beside the reading, and ends before the backup does.
+/// What runs beside the reading, and ends before the backup does.
 struct Beside {
     slice: RunningSlice,
     /// Absent between two attempts.
@@ -273,10 +279,11 @@ impl Beside {
     }
 }
 
-/// What was read, when the last of it was, and what moment it shows, with the oplog slice where that takes one.
+/// What was read, when the reading ended, and the consistency point, with the oplog slice if it
+/// needs one.
 type ReadOfOneMoment = (Read, DateTime<Utc>, (Consistency, Option<OplogSlice>));
 
-/// The phases that need the slice to be kept meanwhile.
+/// The phases during which the slice must be kept.
 async fn read_of_one_moment(
     context: &mut BackupContext,
     beside: &mut Beside,
@@ -284,7 +291,7 @@ async fn read_of_one_moment(
     started: DateTime<Utc>,
     run: &Run<'_>,
 ) -> Result<ReadOfOneMoment> {
-    // 2. Pin what is read, and the time of the snapshot.
+    // 2. Pin the listing and the snapshot time.
     if checkpoint.is_none() {
         run.cx.unless_cancelled(context.pin_snapshot_time()).await?;
     }
@@ -293,7 +300,7 @@ async fn read_of_one_moment(
     {
         return Err(Error::new(
             ErrorKind::Server,
-            "the source's operation time went back while the backup began: another member answered",
+            "the source's operation time went back at the start of the backup: another member answered",
         )
         .hint("run it again once the deployment is stable"));
     }
@@ -302,13 +309,14 @@ async fn read_of_one_moment(
     let (read, moment) = read_all(context, beside, checkpoint, started, run).await?;
     let finished = clock::now();
 
-    // 4. Say what moment that shows, with the oplog up to it where it takes that.
+    // 4. Determine the consistency point, with the oplog up to it if needed.
     run.cx.progress.begin("committing");
     let shown = run.cx.unless_cancelled(moment.conclude(&read, context, &mut beside.slice)).await?;
     Ok((read, finished, shown))
 }
 
-/// Reads every range; begins again at a new moment where a collection changed its name meanwhile and the oplog does not tell.
+/// Reads every range. Starts again at a new snapshot time if a collection was renamed meanwhile and
+/// there is no oplog slice that tells.
 async fn read_all(
     context: &mut BackupContext,
     beside: &mut Beside,
@@ -336,12 +344,12 @@ async fn read_all(
         match read::read(context, &stems, checkpoint.as_ref(), &moment, run).await? {
             Outcome::Read(read) => return Ok((read, moment)),
             Outcome::Again(why) if restarts == RESTARTS => {
-                return Err(Error::new(ErrorKind::Server, format!("{why}, and so in each of {} attempts", RESTARTS + 1))
-                    .hint("run the backup when collections are not renamed or altered, or exclude the namespace"));
+                return Err(Error::new(ErrorKind::Server, format!("{why}, in each of {} attempts", RESTARTS + 1))
+                    .hint("run the backup when no collection is renamed or altered, or exclude the namespace"));
             }
             Outcome::Again(why) => {
                 restarts += 1;
-                run.cx.progress.note(format!("{why}: beginning again at a new snapshot time ({restarts} of {RESTARTS})"));
+                run.cx.progress.note(format!("{why}: starting again at a new snapshot time ({restarts} of {RESTARTS})"));
                 beside.stop_writer().await?;
                 run.durable.forget_ranges();
                 checkpoint = None;

@@ -1,5 +1,6 @@
-//! `check`: what stands in the way of a backup or an import, found before one is begun: configuration, connections, rights,
-//! space. Changes nothing, but for a file that is written to the path and removed.
+//! `check`: finds what would make a backup or an import fail, before one begins: configuration,
+//! connections, rights, space. Changes nothing, except that it writes a file to the path and
+//! removes it.
 
 mod needs;
 mod reach;
@@ -22,41 +23,43 @@ use crate::sink::kept;
 use crate::sink::leftovers::{self, Leftovers};
 use crate::source::discover;
 
-/// How long looking for what imports left may take.
+/// How long the search for leftovers of imports may take.
 const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is checked. Each part may be an error already, which becomes a line.
+/// What is checked. Each part may already be an error, which becomes a line.
 #[derive(Debug)]
 pub struct Setup {
-    /// Whether all settings are understood.
+    /// Whether all settings are valid.
     pub settings: Result<()>,
-    /// The source's URI, none where it is not configured.
+    /// The source's URI. None if it is not configured.
     pub source: Result<Option<MongoUri>>,
-    /// The target's URI, none where it is not configured.
+    /// The target's URI. None if it is not configured.
     pub target: Result<Option<MongoUri>>,
     /// Where backups are kept.
     pub repository: Result<Repository>,
 }
 
-/// Checks all of it, both sides at a time. What is wrong is in the report; there is nothing that keeps it from being made.
+/// Checks everything, both sides at the same time. The report names every problem; nothing prevents
+/// the report itself.
 pub async fn run(setup: Setup, cx: &Context) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new(), rights: Vec::new(), failure: None };
 
-    // 1. The settings, then both sides, whatever becomes of the other.
+    // 1. The settings, then each side, even if the other fails.
     if let Err(error) = &setup.settings {
         report.fail("settings", error);
     }
     let (source, target) = tokio::join!(reach::reach(setup.source), reach::reach(setup.target));
     let nothing_configured = matches!((&source, &target), (Ok(None), Ok(None)));
 
-    // 2. The source: what it is, what the login may do, what moment a backup could show.
+    // 2. The source: what it is, what the login may do, and which consistency point a backup could
+    // show.
     let source = settle(&mut report, Side::Source, source, nothing_configured);
     if let Some(source) = &source {
         judge_moment(&mut report, source);
         judge_member(&mut report, source);
     }
 
-    // 3. The target: the same, and whether it takes writes.
+    // 3. The target: the same, and whether it accepts writes.
     let target = settle(&mut report, Side::Target, target, nothing_configured);
     if let Some(target) = &target {
         judge_target(&mut report, target, source.as_ref());
@@ -74,7 +77,7 @@ pub async fn run(setup: Setup, cx: &Context) -> CheckReport {
         judge_rights(&mut report, Side::Target, target, rows);
     }
 
-    // 5. The path.
+    // 5. The backup path.
     let needed = source.as_ref().and_then(Reached::on_disk);
     judge_path(&mut report, setup.repository, needed).await;
 
@@ -84,7 +87,7 @@ pub async fn run(setup: Setup, cx: &Context) -> CheckReport {
     report
 }
 
-/// Whether a login with these rights can keep the oplog beside the data, and replay or resume from it.
+/// Whether a login with these rights can keep an oplog slice, and replay or resume from it.
 #[must_use]
 pub fn can_read_oplog(connection: &Connection, rights: &Rights) -> bool {
     connection.topology == Topology::ReplicaSet && needs::oplog().iter().all(|place| rights.allows(place, "find"))
@@ -127,57 +130,58 @@ fn settle(report: &mut CheckReport, side: Side, found: Result<Option<Reached>>, 
     }
 }
 
-/// What moment a backup of this source could show.
+/// Which consistency point a backup of this source could show.
 fn judge_moment(report: &mut CheckReport, source: &Reached) {
     let c = &source.connection;
     let reads_oplog = needs::oplog().iter().all(|place| source.rights.allows(place, "find"));
-    let unproven = Some("prove a restore before you rely on it");
+    let unproven = Some("run a test restore before you rely on it");
     let (message, todo) = match c.topology {
         Topology::Standalone => (
-            "a standalone server keeps no history: a backup is read while writes go on, and is not of one moment".to_owned(),
+            "a standalone server keeps no history: a backup is read while writes go on, and has no consistency point".to_owned(),
             Some("make it a replica set of one member (--replSet, then rs.initiate()), or stop writes during a backup"),
         ),
         Topology::Sharded if !discover::can_snapshot(c) => (
-            format!("a sharded cluster of MongoDB {} cannot be read at one moment", c.version),
-            Some("upgrade to 5.0 or later; `backup` takes one that is not of one moment only with [[allow-inconsistent]]"),
+            format!("a sharded cluster of MongoDB {} cannot be read at one snapshot time", c.version),
+            Some("upgrade to 5.0 or later; without a consistency point, `backup` needs [[allow-inconsistent]]"),
         ),
-        Topology::Sharded => {
-            ("a sharded cluster: reading it at one moment is not proven with this version of bsonvault".to_owned(), unproven)
-        }
+        Topology::Sharded => ("a sharded cluster: this version of bsonvault is not tested with it".to_owned(), unproven),
         Topology::ReplicaSet if !discover::can_snapshot(c) && reads_oplog => (
             format!(
-                "MongoDB {} has no snapshots to read; a slice of the oplog is kept beside the data and leads them to one moment",
+                "MongoDB {} cannot be read at a snapshot time; an oplog slice leads the data to a consistency point",
                 c.version
             ),
             None,
         ),
         Topology::ReplicaSet if !discover::can_snapshot(c) => (
             format!(
-                "MongoDB {} has no snapshots to read, and this login cannot read the oplog, which could make up for that",
+                "MongoDB {} cannot be read at a snapshot time, and this login cannot read the oplog, which would do instead",
                 c.version
             ),
-            Some(
-                "grant clusterMonitor or backup on admin; `backup` takes one that is not of one moment only with [[allow-inconsistent]]",
-            ),
+            Some("grant clusterMonitor or backup on admin; without a consistency point, `backup` needs [[allow-inconsistent]]"),
         ),
-        Topology::ReplicaSet if c.version >= Version(6, 1, 0) => {
-            (format!("MongoDB {} can be read at one moment, but servers newer than 6.0 are not proven", c.version), unproven)
-        }
+        Topology::ReplicaSet if c.version >= Version(6, 1, 0) => (
+            format!(
+                "MongoDB {} can be read at one snapshot time, but bsonvault is not tested with servers newer than 6.0",
+                c.version
+            ),
+            unproven,
+        ),
         Topology::ReplicaSet => {
             let longer = match reads_oplog {
-                true => "and a slice of the oplog is kept where that is not enough",
+                true => "and an oplog slice is kept if that is not enough",
                 false => {
-                    "capped ones apart, as long as the source keeps its history: this login cannot read the oplog, which would make it longer"
+                    "except capped ones, while the source keeps its history: this login cannot read the oplog, which \
+                     reaches further"
                 }
             };
-            (format!("every collection is read at one moment, as a snapshot, {longer}"), None)
+            (format!("every collection is read at one snapshot time, {longer}"), None)
         }
     };
     let status = if todo.is_some() { Status::Warning } else { Status::Ok };
     report.add("consistency", status, message, todo);
 }
 
-/// Which member of a set documents are read from.
+/// Which member of a set the documents are read from.
 fn judge_member(report: &mut CheckReport, source: &Reached) {
     let c = &source.connection;
     let read_from = |member: &str, what: &str| format!("documents are read from {member}, {what}");
@@ -188,7 +192,7 @@ fn judge_member(report: &mut CheckReport, source: &Reached) {
         }
         (None, Some(me)) if c.topology == Topology::ReplicaSet && c.writable => read_from(me, "the primary"),
         (None, Some(me)) if c.topology == Topology::ReplicaSet => {
-            read_from(me, "which is not the primary and is connected to directly")
+            read_from(me, "which is not the primary; the URI connects to it directly")
         }
         _ => return,
     };
@@ -197,8 +201,10 @@ fn judge_member(report: &mut CheckReport, source: &Reached) {
 
 fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reached>) {
     if !target.connection.writable {
-        let error = Error::new(ErrorKind::Refused, format!("{} takes no writes: it is not the primary", target.connection.uri))
-            .hint("take directConnection=true out of MONGO_URI_LOCAL and name the replica set, so that the primary is found");
+        let error = Error::new(ErrorKind::Refused, format!("{} accepts no writes: it is not the primary", target.connection.uri))
+            .hint(
+                "remove directConnection=true from MONGO_URI_LOCAL and name the replica set: the driver then finds the primary",
+            );
         report.fail("target", &error);
     }
     let Some(source) = source else { return };
@@ -209,22 +215,23 @@ fn judge_target(report: &mut CheckReport, target: &Reached, source: Option<&Reac
             "target",
             Status::Warning,
             "source and target are the same deployment",
-            Some("set MONGO_URI_LOCAL to another one; `import` refuses this one unless [[allow-same]] is given"),
+            Some("set MONGO_URI_LOCAL to another deployment; `import` refuses this one without [[allow-same]]"),
         );
     }
 }
 
-/// What imports and test restores have in the target.
+/// What imports and test restores have left in the target.
 async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Context) {
     let version = target.connection.version;
     let target = Target::new(target.connection.clone(), version, cx);
-    // It stands in nobody's way: where it cannot be looked at, something else says why.
+    // Leftovers never prevent an import. If they cannot be listed, another line says why.
     let Ok(Ok((found, _))) = tokio::time::timeout(LEFTOVERS_LIMIT, leftovers::look(&target)).await else { return };
     if let Ok(Ok(sets)) = tokio::time::timeout(LEFTOVERS_LIMIT, kept::sets(&target)).await
         && !sets.is_empty()
     {
         let kept: usize = sets.iter().map(|set| set.kept.iter().filter(|kept| kept.holds_documents()).count()).sum();
-        let todo = "[[`bsonvault import undo-last`]] puts back what the last of them replaced, and [[drop-replaced]] drops all that is kept";
+        let todo =
+            "[[`bsonvault import undo-last`]] puts back what the last one replaced, and [[drop-replaced]] drops all that is kept";
         let imports = if sets.len() == 1 { "1 import".to_owned() } else { format!("{} imports", sets.len()) };
         report.add("target", Status::Ok, format!("{imports} can be undone; collections kept for that: {kept}"), Some(todo));
     }
@@ -234,33 +241,40 @@ async fn judge_leftovers(report: &mut CheckReport, target: &Reached, cx: &Contex
         report.add(
             "target",
             Status::Warning,
-            format!("filled by a restore, or left half filled by one that died: {}", filled.into_iter().collect::<Few>().into_sentences().join(", ")),
-            Some("if none is running, [[`bsonvault import cleanup yes`]] drops them, and [[`bsonvault restore drop`]] fills them anew"),
+            format!(
+                "being filled by a restore, or left half filled by one that crashed: {}",
+                filled.into_iter().collect::<Few>().into_sentences().join(", ")
+            ),
+            Some(
+                "if no restore is running, [[`bsonvault import cleanup yes`]] drops them; [[`bsonvault restore drop`]] \
+                 refills them",
+            ),
         );
     }
     let found = found.into_iter().filter(|(_, leftovers)| leftovers.is_of_imports());
     let (running, left): (Vec<_>, Vec<_>) = found.partition(|(_, leftovers)| leftovers.living().is_some());
     let names = |found: Vec<(String, Leftovers)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
     if !running.is_empty() {
-        report.add("target", Status::Ok, format!("an import or a test restore is at work in {}", names(running)), None);
+        report.add("target", Status::Ok, format!("an import or a test restore is running in {}", names(running)), None);
     }
     if left.is_empty() {
         return;
     }
     let staging: usize = left.iter().map(|(_, leftovers)| leftovers.staging.len()).sum();
     let decided = left.iter().any(|(_, leftovers)| leftovers.records.values().any(Option::is_some));
-    let and = if decided { ", of which one had begun to publish" } else { "" };
+    let and = if decided { ", one of which had begun to publish," } else { "" };
     report.add(
         "target",
         Status::Warning,
-        format!("imports or test restores that died{and} left something in {}: staging collections: {staging}", names(left)),
+        format!("imports or test restores that crashed{and} left something in {}: staging collections: {staging}", names(left)),
         Some(
-            "[[`bsonvault import cleanup`]] removes it, and finishes what had begun; so does the next import into these databases",
+            "[[`bsonvault import cleanup`]] removes it and finishes what had begun to publish; the next import into \
+             these databases does so, too",
         ),
     );
 }
 
-/// The rows of a side, and a line for each that is missing something.
+/// The rows of a side, and a line for each row with missing rights.
 fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: Vec<Need>) {
     let subject = format!("{side} rights");
     let rows: Vec<RightRow> = needs.into_iter().map(|need| need.row(side, &reached.rights)).collect();
@@ -279,12 +293,12 @@ fn judge_rights(report: &mut CheckReport, side: Side, reached: &Reached, needs: 
             if row.required {
                 report.fail(&subject, &Error::new(ErrorKind::Denied, message).hint(grant));
             } else {
-                let todo = format!("{grant}; without it, {}", row.without.as_deref().unwrap_or("it is not done"));
+                let todo = format!("{grant}; without it, {}", row.without.as_deref().unwrap_or("the feature is not available"));
                 report.add(&subject, Status::Warning, message, Some(&todo));
             }
         }
         if rows.iter().all(|r| r.granted) {
-            report.add(&subject, Status::Ok, format!("{user} has all that is needed"), None);
+            report.add(&subject, Status::Ok, format!("{user} has all rights that are needed"), None);
         }
     }
     report.rights.extend(rows);
@@ -305,14 +319,14 @@ async fn judge_path(report: &mut CheckReport, repository: Result<Repository>, ne
         (None, _) => report.add(
             subject,
             Status::Warning,
-            format!("{location} can be written; how much is free cannot be told"),
-            Some("see to it that there is room"),
+            format!("{location} is writable; its free space is unknown"),
+            Some("make sure that it has enough space"),
         ),
         (Some(free), Some(needed)) if free < needed => report.add(
             subject,
             Status::Warning,
             format!(
-                "{location} can be written and has {} free; the source takes {} on its disk",
+                "{location} is writable and has {} free; the source takes {} on its disk",
                 gibibytes(free),
                 gibibytes(needed)
             ),
@@ -320,7 +334,7 @@ async fn judge_path(report: &mut CheckReport, repository: Result<Repository>, ne
         ),
         (Some(free), needed) => {
             let beside = needed.map(|n| format!("; the source takes {} on its disk", gibibytes(n))).unwrap_or_default();
-            report.add(subject, Status::Ok, format!("{location} can be written and has {} free{beside}", gibibytes(free)), None);
+            report.add(subject, Status::Ok, format!("{location} is writable and has {} free{beside}", gibibytes(free)), None);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `clean`: deletes what retention no longer keeps, and what crashes left.
+//! `clean`: removes backups that the retention policy no longer keeps, and leftovers of crashed
+//! runs.
 
 use std::num::NonZeroU32;
 
@@ -16,26 +17,26 @@ use crate::repository::catalog::provenance::{self, Grouped};
 use crate::repository::catalog::{Catalog, State, Summary};
 use crate::repository::retention::{self, Candidate, Condition, Policy, Rule};
 
-/// What goes, and where.
+/// Which backups to remove.
 #[derive(Debug, Clone, Copy)]
 pub struct CleanOptions {
     /// Which complete backups stay.
     pub rule: Rule,
-    /// All that is incomplete and that nobody works on goes, not only what has been so for a day.
+    /// Remove every incomplete backup that is not in use, not only those more than a day old.
     pub all_incomplete: bool,
-    /// Where days, weeks, months and years begin.
+    /// The time zone in which days, weeks, months and years begin.
     pub zone: Tz,
 }
 
 /// What [`execute`] will do.
 #[derive(Debug, Clone)]
 pub struct CleanPlan {
-    /// What goes, newest first, with the reason and the bytes that it takes.
+    /// The backups to delete, newest first, with the reason and their bytes.
     delete: Vec<Going>,
     kept: Vec<KeptBackup>,
 }
 
-/// A backup that is to go.
+/// A backup that is to be deleted.
 #[derive(Debug, Clone)]
 struct Going {
     found: Summary,
@@ -44,20 +45,20 @@ struct Going {
     of: Grouped,
 }
 
-/// What was done, or with a dry run what would be.
+/// What was done. In a dry run, what would be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Cleaned)]
 pub struct CleanReport {
-    /// What was deleted, newest first.
+    /// The deleted backups, newest first.
     pub deleted: Vec<DeletedBackup>,
-    /// What stays, in the order of the listing, and why.
+    /// The backups that stay, in the order of the listing, and why.
     pub kept: Vec<KeptBackup>,
-    /// What was to go and could not be deleted.
+    /// The backups that should have been deleted and could not be.
     pub failed: Vec<FailedBackup>,
-    /// The bytes that what was deleted took.
+    /// The bytes that the deleted backups took.
     pub freed_bytes: u64,
-    /// Whether nothing was deleted, because only the plan was asked for.
+    /// Whether nothing was deleted because this is a dry run.
     pub dry_run: bool,
 }
 
@@ -86,14 +87,14 @@ pub struct KeptBackup {
     pub name: BackupName,
     /// Where it is.
     pub path: String,
-    /// Why: one or more.
+    /// Why: one or more reasons.
     pub reasons: Vec<String>,
     /// What it counts with.
     #[serde(flatten)]
     pub of: Grouped,
 }
 
-/// A backup that was to go and could not be deleted.
+/// A backup that should have been deleted and could not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FailedBackup {
     /// Its name.
@@ -103,25 +104,25 @@ pub struct FailedBackup {
     pub path: String,
     /// What went wrong.
     pub message: String,
-    /// What to do about it; its options are tokens before [`CleanReport::say`].
+    /// What to do about it, with options as tokens before [`CleanReport::say`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// What came of the retention after a backup, which is a success whatever came of it.
+/// The result of the retention after a backup. The backup succeeds whatever the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
     /// What was done.
     #[serde(flatten)]
     pub report: CleanReport,
-    /// Why it was not done, or not all of it.
+    /// Why it was not done, or not completely.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl CleanPlan {
-    /// The plan as a report of a dry run.
+    /// The plan as the report of a dry run.
     #[must_use]
     pub fn report(&self) -> CleanReport {
         let deleted = self.delete.iter().map(|going| deleted(&going.found, going.reason, going.bytes, going.of.clone()));
@@ -141,7 +142,7 @@ impl CleanReport {
         self.failed.iter_mut().filter_map(|failed| failed.hint.as_mut()).for_each(|hint| *hint = face.say(hint));
     }
 
-    /// The error that sums up what could not be deleted, where there is something.
+    /// The error that sums up which backups could not be deleted, if any.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let first = self.failed.first()?;
@@ -158,17 +159,17 @@ impl CleanReport {
     }
 }
 
-/// Works out what goes. Nothing is changed.
+/// Plans what to delete. Changes nothing.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`] where the store cannot be listed or looked at.
+/// [`ErrorKind::Storage`] if the store cannot be listed or read.
 pub async fn plan(catalog: &Catalog, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
     let found = catalog.list(now).await?;
     let groups = provenance::groups(&found);
     plan_among(catalog, options, now, &found, &groups).await
 }
 
-/// The same among these alone, with the numbers of their groups.
+/// The same among these backups only, with the numbers of their groups.
 async fn plan_among(
     catalog: &Catalog,
     options: &CleanOptions,
@@ -176,13 +177,13 @@ async fn plan_among(
     found: &[Summary],
     groups: &[Option<usize>],
 ) -> Result<CleanPlan> {
-    // 1. What there is.
+    // 1. List the backups.
     let mut candidates = Vec::with_capacity(found.len());
     for (summary, group) in found.iter().zip(groups) {
         candidates.push(candidate(catalog, summary, *group).await?);
     }
 
-    // 2. What the rule says of it.
+    // 2. Apply the rule.
     let decided = retention::plan(&candidates, &options.rule, options.all_incomplete, options.zone, now);
     let by_name = |name: &str| {
         let place = found.iter().position(|s| s.name.as_str() == name)?;
@@ -193,7 +194,7 @@ async fn plan_among(
         plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string), of));
     }
 
-    // 3. What cannot be deleted now, because someone works on it or reads it, stays.
+    // 3. Keep what cannot be deleted now, because someone writes or reads it.
     for ((summary, of), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
         match catalog.in_use(summary, now).await? {
             Some(why) => plan.kept.push(kept(summary, [why], of)),
@@ -207,11 +208,12 @@ async fn plan_among(
     Ok(plan)
 }
 
-/// Does what was planned. What came into use meanwhile is kept, and said to be; one that cannot be deleted does not keep the others; one that is gone already is none. A stop
-/// is heeded between two of them: then the report is of what was done until then.
+/// Carries out the plan. A backup that came into use meanwhile is kept, and the report says so. One
+/// that cannot be deleted does not affect the others; one that is gone already is not reported. A
+/// stop is heeded between two backups; the report then covers what was done until then.
 pub async fn execute(catalog: &Catalog, plan: CleanPlan, stop: &CancellationToken) -> CleanReport {
     let mut report = CleanReport { kept: plan.kept, ..CleanReport::default() };
-    // The oldest first: where it ends in the middle, the newer ones are those that stay.
+    // The oldest first: if this stops half-way, the newer ones stay.
     for Going { found, reason, of, .. } in plan.delete.into_iter().rev() {
         if stop.is_cancelled() {
             report.kept.push(kept(&found, ["interrupted before it was deleted".to_owned()], of));
@@ -240,19 +242,19 @@ pub async fn execute(catalog: &Catalog, plan: CleanPlan, stop: &CancellationToke
 /// Deletes the one backup of this name, complete, incomplete or damaged.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Busy`] where it is being made or read;
-/// [`ErrorKind::Storage`].
+/// [`ErrorKind::NotFound`] with a message that begins with `Database backup not found`;
+/// [`ErrorKind::Busy`] if it is being made or read; [`ErrorKind::Storage`].
 pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>) -> Result<CleanReport> {
     let not_found = || {
         Error::new(
             ErrorKind::NotFound,
             format!("Database backup not found: {:?} in {}", name.as_str(), catalog.repository().location()),
         )
-        .hint("`bsonvault list` shows the backups that there are")
+        .hint("`bsonvault list` shows all backups")
     };
     let found = catalog.look(name, now).await?.ok_or_else(not_found)?;
     let bytes = catalog.delete(&found, now).await?.ok_or_else(not_found)?;
-    let gone = deleted(&found, "asked for by name", bytes, Grouped::default());
+    let gone = deleted(&found, "deleted by name", bytes, Grouped::default());
     Ok(CleanReport { deleted: vec![gone], freed_bytes: bytes, ..CleanReport::default() })
 }
 
@@ -261,13 +263,15 @@ pub async fn delete_one(catalog: &Catalog, name: &BackupName, now: DateTime<Utc>
 pub enum Keeping {
     /// All.
     All,
-    /// What the policy keeps; all where it says nothing.
+    /// Those that the policy keeps. All if the policy sets nothing.
     Policy(Policy),
-    /// The newest so many complete ones of the same source and selection. All others neither count nor go.
+    /// This many of the newest complete ones of the same source and selection. No other backup
+    /// counts or is deleted.
     Newest(NonZeroU32),
 }
 
-/// Retention after the backup `made` succeeded; nothing where all stay. It does not fail: what went wrong is in what it gives.
+/// Applies retention after the backup `made` succeeded. None if all stay. It never fails: the
+/// result holds what went wrong.
 pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping, zone: Tz, cx: &Context) -> Option<Retention> {
     let rule = match keeping {
         Keeping::All => return None,
@@ -284,7 +288,8 @@ pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping
     Some(carry_out(catalog, plan).await)
 }
 
-/// The plan among the complete backups of the same source and selection as `made`, which is one of them.
+/// The plan among the complete backups of the same source and selection as `made`, which is one of
+/// them.
 async fn plan_beside(catalog: &Catalog, made: &BackupName, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
     let found = catalog.list(now).await?;
     let groups = provenance::groups(&found);
@@ -318,8 +323,9 @@ async fn candidate(catalog: &Catalog, summary: &Summary, group: Option<usize>) -
     Ok(Candidate { name: summary.name.to_string(), group, created, condition })
 }
 
-/// When an incomplete one was begun; one that can be resumed, or does not tell, when something was last written of it: a backup may take longer than a day, and
-/// whoever stopped it gets a day to go on.
+/// When an incomplete backup was started. If it can be resumed or its start is unknown, when it was
+/// last written to: a backup may take more than a day, and whoever stopped it gets a day to resume
+/// it.
 async fn last_touched(catalog: &Catalog, summary: &Summary) -> Result<Option<DateTime<Utc>>> {
     let started = summary.created();
     if started.is_some() && !summary.resumable {
@@ -333,7 +339,7 @@ async fn last_touched(catalog: &Catalog, summary: &Summary) -> Result<Option<Dat
 }
 
 impl CleanPlan {
-    /// Into the order of the listing.
+    /// Sorts in the order of the listing.
     fn sort(&mut self, found: &[Summary]) {
         let place = |name: &BackupName| found.iter().position(|s| s.name == *name);
         self.kept.sort_by_key(|kept| place(&kept.name));

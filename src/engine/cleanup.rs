@@ -1,6 +1,7 @@
-//! `import --cleanup`: brings to an end what imports and test restores that died left in a target, also where nothing is imported again.
+//! `import --cleanup`: finishes or removes what crashed imports and test restores left in a target.
 //!
-//! What was decided is published; what was not is removed. What lives is left alone, and named.
+//! What was decided is published; everything else is removed. Anything still running is left alone
+//! and named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,38 +17,42 @@ use crate::sink::lease::{self, Seen};
 use crate::sink::leftovers::{self, Leftovers};
 use crate::sink::{Target, in_place, scratch};
 
-/// How a target is cleaned up.
+/// How to clean up a target.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CleanupOptions {
     /// Only look.
     pub dry_run: bool,
-    /// Drop what restores that died left half filled under final names, too: somebody may have gone on with it.
+    /// Also drop collections that crashed restores left half-filled under their final names.
+    /// Somebody may have gone on with them.
     pub half_filled: bool,
-    /// How long the leases hold that are taken meanwhile; [`lease::EXPIRY`] where it is not given.
+    /// How long the leases taken meanwhile last. By default [`lease::EXPIRY`].
     pub lease: Option<Duration>,
 }
 
-/// What dead imports and test restores had left, and what became of it; in a dry run, what would.
+/// The leftovers of crashed imports and test restores, and what was done with them. In a dry run,
+/// what would be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CleanupReport {
     /// Scheme, hosts and database of the target.
     pub target: String,
-    /// Whether nothing was done.
+    /// Whether this is a dry run.
     pub dry_run: bool,
     /// Namespaces that an import had decided to publish, and which are published now.
     pub finished: Vec<String>,
-    /// What of that the target refuses for good, in words: what stood there stands.
+    /// Decided steps that the target refuses for good, in words. The collections there stay
+    /// unchanged.
     pub given_up: Vec<String>,
-    /// Staging that was dropped; what was half filled under its final name, if that was asked for.
+    /// Staging collections that were dropped, and half-filled collections under their final names
+    /// if the options ask for that.
     pub dropped: Vec<String>,
-    /// What restores that died left half filled under final names, and was left there.
+    /// Collections that crashed restores left half-filled under their final names, and that stay.
     pub half_filled: Vec<String>,
-    /// Databases of dead test restores that were dropped.
+    /// Databases of crashed test restores that were dropped.
     pub scratch_databases: Vec<String>,
-    /// Databases in which leases or undecided records were all that was left, and which have none now.
+    /// Databases that held only leases or undecided records, which are removed.
     pub released: Vec<String>,
-    /// What lives, and was left alone.
+    /// What is still running and was left alone.
     pub running: Vec<Running>,
     /// Databases that the login may not look into.
     pub unseen: Vec<String>,
@@ -57,17 +62,18 @@ pub struct CleanupReport {
     pub milliseconds: u64,
 }
 
-/// An import or a test restore that lives.
+/// A running import or test restore.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// A database that it writes to.
     pub database: String,
-    /// What it imports; empty for a restore that fills under final names, of which no more is known.
+    /// The backup that it imports. Empty for a restore that fills under final names, of which no
+    /// more is known.
     pub backup: String,
     /// The machine that it runs on.
     pub host: String,
-    /// Its process there.
+    /// Its process ID there.
     pub process: i64,
 }
 
@@ -82,25 +88,28 @@ pub struct Failed {
 }
 
 impl CleanupReport {
-    /// The error that stands for what could not be cleaned up.
+    /// The error that sums up what could not be cleaned up.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let Some(first) = self.failed.first() else { return self.half_filled_failure() };
-        let words = format!("what was left in {} could not be cleaned up: {}", first.database, first.message);
-        Some(Error::new(ErrorKind::Server, words).hint("the report names each with the reason; run it again once that is gone"))
+        let words = format!("the leftovers in {} could not be cleaned up: {}", first.database, first.message);
+        Some(
+            Error::new(ErrorKind::Server, words)
+                .hint("the report gives the reason for each database; run it again once that is fixed"),
+        )
     }
 
-    /// What was half filled and stays is an error, unless nothing was to be done.
+    /// Half-filled collections that stay are an error, except in a dry run.
     fn half_filled_failure(&self) -> Option<Error> {
         if self.dry_run || self.half_filled.is_empty() {
             return None;
         }
         let words = format!(
-            "left half filled by a restore that died, and not dropped: {}",
+            "left half filled by a restore that crashed, and not dropped: {}",
             self.half_filled.iter().cloned().collect::<Few>().into_sentences().join(", ")
         );
         Some(Error::new(ErrorKind::Refused, words).hint(
-            "if nobody went on with them, [[`bsonvault import cleanup yes`]] drops them, and [[`bsonvault restore drop`]] fills them anew",
+            "if nobody uses them, [[`bsonvault import cleanup yes`]] drops them, and [[`bsonvault restore drop`]] refills them",
         ))
     }
 
@@ -114,11 +123,11 @@ impl CleanupReport {
     }
 }
 
-/// Cleans a target up.
+/// Cleans up a target.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Server`] where the target cannot be looked at; [`ErrorKind::Interrupted`]. What fails in one
-/// database is in the report.
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Server`] if the target cannot be
+/// looked at; [`ErrorKind::Interrupted`]. The report names failures in single databases.
 pub async fn run(uri: &MongoUri, options: CleanupOptions, cx: &Context) -> Result<CleanupReport> {
     let visit = Visit::begin(uri, cx).await?;
     let done = clean(&visit.target, options, cx).await;
@@ -137,19 +146,19 @@ async fn clean(target: &Target, options: CleanupOptions, cx: &Context) -> Result
         return Ok(report);
     }
 
-    // 1. The databases of dead test restores, whole.
+    // 1. The databases of crashed test restores, whole.
     cx.progress.begin("cleaning up");
     let (mut dropped, held) = scratch::drop_dead(target, expiry).await?;
     dropped.extend(scratch::drop_unrenewed(target, held, expiry).await?);
     report.scratch_databases = dropped;
 
-    // 2. What dead imports left, with all the databases that belong together at a time.
+    // 2. The leftovers of crashed imports. All databases of one import are cleared together.
     let (mut done, mut living) = (BTreeSet::new(), BTreeSet::new());
     for (database, leftovers) in &found {
         if !leftovers.is_of_imports() || done.contains(database) || report.scratch_databases.contains(database) {
             continue;
         }
-        // A test restore's that was not dropped with those of the dead lives.
+        // A test restore that was not dropped with the crashed ones is running.
         let is_scratch = leftovers.is_scratch();
         if let Some(lease) = leftovers.leases.iter().find(|lease| is_scratch || living.contains(&lease.id)) {
             report.leaves_alone(database, lease);
@@ -177,12 +186,13 @@ async fn clean(target: &Target, options: CleanupOptions, cx: &Context) -> Result
         }
     }
 
-    // 3. What dead restores left under final names.
+    // 3. Half-filled collections under their final names.
     half_filled(target, &found, options, &mut report).await?;
     Ok(report)
 }
 
-/// What restores that died left half filled under final names. It is dropped if that is asked for; a marker that names nothing any more in any case.
+/// Handles half-filled collections under final names. They are dropped only if the options ask for
+/// that; a marker that names none is always removed.
 async fn half_filled(
     target: &Target,
     found: &BTreeMap<String, Leftovers>,
@@ -212,7 +222,7 @@ async fn half_filled(
     Ok(())
 }
 
-/// What would become of the leftovers of one database.
+/// Reports what would happen to the leftovers of one database.
 fn foresee(report: &mut CleanupReport, database: &str, leftovers: &Leftovers) {
     if !leftovers.is_of_imports() {
         return;
@@ -227,7 +237,7 @@ fn foresee(report: &mut CleanupReport, database: &str, leftovers: &Leftovers) {
     if decided.is_empty() && leftovers.staging.is_empty() {
         return report.released.push(database.to_owned());
     }
-    // What is staged for what was decided is published and not dropped.
+    // Staging collections of decided steps are published, not dropped.
     let is_decided = |name: &crate::names::Namespace| {
         leftovers.records.iter().any(|(id, steps)| steps.is_some() && name.collection.contains(id))
     };

@@ -1,7 +1,7 @@
 //! Download: a complete backup as one tar stream whose length is known before its first byte.
 //!
-//! The manifest comes last, so that what was received of a stream that broke off is no backup. Nothing is ever filled up: where a file turns out not to be what
-//! the manifest says, the stream ends with an error and short of its length.
+//! The manifest comes last, so a truncated stream is no backup. Nothing is ever padded with
+//! invented bytes. If a file is not what the manifest says, the stream ends early with an error.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -20,17 +20,18 @@ use crate::names::BackupName;
 use crate::repository::backend::{ObjectReader, Objects};
 use crate::repository::catalog::Backup;
 
-/// A tar stream is made of blocks of so many bytes, and ends with two of zeros.
+/// The block size of a tar stream, which ends with two blocks of zeros.
 const BLOCK: u64 = 512;
 /// How much of a file is in memory at a time.
 const CHUNK: usize = 256 * 1024;
-/// Modes of files and directories, those that a backup has.
+/// Modes of files and directories, as a backup has them.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// A backup as a tar stream, read with [`AsyncRead`]. The same backup gives the same bytes.
 ///
-/// `Lock` is whatever keeps the backup from being deleted; it is dropped with the stream. An error ends the stream, and is given again to whoever goes on reading.
+/// `Lock` keeps the backup from being deleted; it is dropped with the stream. An error ends the
+/// stream, and every further read returns it again.
 pub struct Download<Lock = ()> {
     name: String,
     length: u64,
@@ -38,7 +39,7 @@ pub struct Download<Lock = ()> {
     chunk: Bytes,
     chunks: Chunks,
     failed: Option<(io::ErrorKind, String)>,
-    /// When it has to be at its end.
+    /// The deadline of the stream.
     until: Option<Instant>,
     lock: Lock,
 }
@@ -64,25 +65,27 @@ enum Content {
 }
 
 impl<Lock> Download<Lock> {
-    /// Looks at every file of the backup, and gives the stream at its start. `lock` must keep the backup from being deleted since before this is called.
+    /// Looks at every file of the backup, and returns the stream at its start. `lock` must have
+    /// kept the backup from being deleted since before this call.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] for a file that is not a regular one, is reached by a link, or has another size than the manifest says; [`ErrorKind::NotFound`] for one
-    /// that is missing; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Damaged`] for a file that is not a regular one, is reached by a link, or whose
+    /// size differs from the manifest; [`ErrorKind::NotFound`] for a missing file;
+    /// [`ErrorKind::Storage`].
     pub async fn open(backup: Backup, lock: Lock) -> Result<Self> {
         let Backup { store, manifest } = backup;
         let store = store.strict();
-        // Its directory may be renamed.
+        // Its directory may have been renamed.
         let name = store.name().and_then(|name| BackupName::parse(&name).ok()).unwrap_or_else(|| manifest.name.clone());
         let mut files = Vec::new();
 
-        // 1. What the manifest commits, as it commits it.
+        // 1. The objects that the manifest names, with the sizes that it names.
         for object in manifest.objects() {
             files.push(checked(&store, &object.key, object.bytes).await?);
         }
         files.push(checked(&store, key::SHA256SUMS, manifest.sums().len() as u64).await?);
 
-        // 2. What may be written anew meanwhile, as it is now.
+        // 2. The stored check results, as they are now: a check may replace them.
         files.extend(checks_of(&store).await?);
 
         // 3. The manifest itself.
@@ -96,13 +99,13 @@ impl<Lock> Download<Lock> {
         Ok(Self { name: format!("{name}.tar"), length, sent: 0, chunk: Bytes::new(), chunks, failed: None, until: None, lock })
     }
 
-    /// The same, which breaks off after this time: a reader that never ends must not keep a backup for ever.
+    /// The same stream with a time limit: a reader that never ends must not keep a backup forever.
     #[must_use]
     pub fn within(self, time: Duration) -> Self {
         Self { until: Instant::now().checked_add(time), ..self }
     }
 
-    /// The same, which keeps something more until it is dropped.
+    /// The same stream, which also keeps `more` until it is dropped.
     #[must_use]
     pub fn keeping<More>(self, more: More) -> Download<(Lock, More)> {
         let Self { name, length, sent, chunk, chunks, failed, until, lock } = self;
@@ -115,7 +118,7 @@ impl<Lock> Download<Lock> {
         self.length
     }
 
-    /// The name of a file to keep it in: `NAME.tar`, of letters, digits, `.`, `_` and `-`.
+    /// A file name for it: `NAME.tar`, of letters, digits, `.`, `_` and `-`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -133,7 +136,7 @@ impl<Lock: Unpin> AsyncRead for Download<Lock> {
             return Poll::Ready(Err(io::Error::new(*kind, message.clone())));
         }
         if self.until.is_some_and(|until| Instant::now() > until) {
-            let message = format!("the download {} took too long, and its backup is not kept for it any more", self.name);
+            let message = format!("the download {} took too long: its read lock on the backup has ended", self.name);
             tracing::error!("{message}");
             return Poll::Ready(Err(self.fail(io::ErrorKind::TimedOut, message)));
         }
@@ -141,7 +144,7 @@ impl<Lock: Unpin> AsyncRead for Download<Lock> {
             match ready!(self.chunks.as_mut().poll_next(context)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
                 Some(Err(error)) => {
-                    tracing::error!("the download {} breaks off: {error}", self.name);
+                    tracing::error!("the download {} failed: {error}", self.name);
                     return Poll::Ready(Err(self.fail(io::ErrorKind::UnexpectedEof, error.to_string())));
                 }
                 None if self.sent == self.length => return Poll::Ready(Ok(())),
@@ -159,7 +162,8 @@ impl<Lock: Unpin> AsyncRead for Download<Lock> {
     }
 }
 
-/// It cannot be sought: every attempt is an error. It is here for web servers that take only what can be sought as a body of known length, and are told the length.
+/// Every attempt to seek is an error. Some web servers require a seekable body for a known length;
+/// they are given the length.
 impl<Lock: Unpin> AsyncSeek for Download<Lock> {
     fn start_seek(self: Pin<&mut Self>, _: io::SeekFrom) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::NotSeekable, "a download is read from its start to its end"))
@@ -171,12 +175,13 @@ impl<Lock: Unpin> AsyncSeek for Download<Lock> {
 }
 
 impl Entry {
-    /// A file, whose path is still its key.
+    /// A file. Its path is still its key.
     fn file(key: &str, size: u64, content: Content) -> Self {
         Self { path: key.to_owned(), kind: EntryType::Regular, size, content }
     }
 
-    /// What stands before its content: for a path that is too long, with one more entry that holds it, as GNU tar writes it.
+    /// The bytes before its content. A path that is too long gets one more entry that holds it, in
+    /// GNU tar's format.
     fn header(&self, mtime: u64) -> Result<Bytes> {
         let mut header = Header::new_gnu();
         header.set_entry_type(self.kind);
@@ -192,7 +197,7 @@ impl Entry {
     }
 }
 
-/// A file that is there, is a regular one, and has the size that it should.
+/// Checks that a file exists, is regular, and has the expected size.
 async fn checked(store: &Objects, key: &str, expected: u64) -> Result<Entry> {
     open(store, key, expected).await?;
     Ok(Entry::file(key, expected, Content::File(key.to_owned())))
@@ -202,12 +207,13 @@ async fn open(store: &Objects, key: &str, expected: u64) -> Result<ObjectReader>
     let file = store.open_object(key).await?;
     if file.size() != expected {
         return Err(Error::damaged(format!("{key} has {} bytes, expected {expected}", file.size()))
-            .hint("`bsonvault verify` tells all that is wrong with the backup"));
+            .hint("`bsonvault verify` names every problem of the backup"));
     }
     Ok(file)
 }
 
-/// How the last checks ended, where that is known. The file is replaced whole by whoever checks, so it is taken whole.
+/// How the last checks ended, if known. Checks replace the file as a whole, so it is read as a
+/// whole.
 async fn checks_of(store: &Objects) -> Result<Option<Entry>> {
     let mut file = match store.open_object(key::CHECKS).await {
         Ok(file) => file,
@@ -216,7 +222,7 @@ async fn checks_of(store: &Objects) -> Result<Option<Entry>> {
     };
     let limit = checks::LIMIT as usize;
     let content = file.read(limit + 1).await?;
-    // One that is too large to be one is no part of a backup, and no reason to refuse it.
+    // A file that exceeds the limit is not part of a backup, and no reason to refuse the backup.
     Ok((content.len() <= limit).then(|| Entry::file(key::CHECKS, content.len() as u64, Content::Memory(content))))
 }
 
@@ -245,17 +251,17 @@ fn with_directories(name: &BackupName, files: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-/// What is left to be read.
+/// The rest of the stream.
 struct Reading {
     store: Objects,
     entries: VecDeque<Entry>,
     mtime: u64,
-    /// What follows the header that was given last.
+    /// The content that follows the last header.
     body: Option<Body>,
     ended: bool,
 }
 
-/// All of it, piece by piece.
+/// The whole stream, piece by piece.
 fn chunks(store: Objects, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item = Result<Bytes>> + Send {
     let reading = Reading { store, entries: entries.into(), mtime, body: None, ended: false };
     futures::stream::try_unfold(reading, |mut reading| async move {
@@ -264,7 +270,7 @@ fn chunks(store: Objects, entries: Vec<Entry>, mtime: u64) -> impl Stream<Item =
     })
 }
 
-/// What is left of an entry after its header.
+/// The rest of an entry after its header.
 enum Body {
     Memory(Bytes),
     File { file: ObjectReader, key: String, left: u64 },
@@ -272,7 +278,7 @@ enum Body {
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        // 1. What is left of an entry.
+        // 1. The rest of an entry.
         match self.body.take() {
             Some(Body::Memory(bytes)) => return Ok(Some(padded(&bytes, bytes.len() as u64))),
             Some(Body::File { mut file, key, left }) => {
@@ -281,7 +287,9 @@ impl Reading {
                 let left = left - chunk.len() as u64;
                 if chunk.len() < most {
                     let had = file.size();
-                    return Err(Error::damaged(format!("{key} ends {left} bytes short of the {had} that it had a moment ago")));
+                    return Err(Error::damaged(format!(
+                        "{key} ends {left} bytes short of the {had} that it had when the download began"
+                    )));
                 }
                 if left == 0 {
                     return Ok(Some(padded(&chunk, file.size())));
@@ -291,7 +299,8 @@ impl Reading {
             }
             None => {}
         }
-        // 2. The header of the next entry: only once its file is open, so that what is gone is not announced.
+        // 2. The header of the next entry: only once its file is open, so that no missing file is
+        // announced.
         if let Some(entry) = self.entries.pop_front() {
             let header = entry.header(self.mtime)?;
             self.body = match entry.content {
@@ -311,7 +320,7 @@ impl Reading {
     }
 }
 
-/// The last bytes of a content of this size, filled up to a whole block.
+/// The last bytes of a content of this size, padded to a whole block.
 fn padded(bytes: &[u8], size: u64) -> Bytes {
     [bytes, &[0; BLOCK as usize][..padding(size)]].concat().into()
 }

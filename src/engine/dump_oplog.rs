@@ -14,28 +14,28 @@ use crate::pipeline::write::RangeWriter;
 pub(super) struct Slice {
     range: RangeWriter,
     cpu: CpuPool,
-    /// Absent while entries are looked at, and after a failure.
+    /// Absent while entries are examined, and after a failure.
     seen: Option<Seen>,
     segments: Option<Vec<Segment>>,
 }
 
-/// What was seen of the entries.
+/// What was found in the entries.
 struct Seen {
     resolver: UuidResolver,
     /// The times of the first entry and of the last.
     ends: Option<(ClusterTime, ClusterTime)>,
-    /// Entries of this time and later are left out.
+    /// Entries of this time and later are skipped.
     limit: Option<ClusterTime>,
 }
 
 impl Slice {
-    /// Of a dump with these collections, up to the limit, if there is one, and without it.
+    /// The oplog of a dump with these collections. `limit` is the time at which it ends, if any.
     pub(super) fn new(collections: &[Collection], limit: Option<ClusterTime>, range: RangeWriter, cpu: CpuPool) -> Self {
         let seen = Seen { resolver: UuidResolver::new(collections), ends: None, limit };
         Self { range, cpu, seen: Some(seen), segments: None }
     }
 
-    /// Takes the next entries, and keeps what belongs into a slice.
+    /// Takes the next entries, and keeps those that belong to a slice.
     pub(super) async fn take(&mut self, entries: Vec<u8>) -> Result<()> {
         let mut seen = self.seen.take().ok_or_else(|| Error::new(ErrorKind::Internal, "an oplog went on after it failed"))?;
         let looked = self.cpu.run(move || {
@@ -50,25 +50,26 @@ impl Slice {
         }
     }
 
-    /// All of it was taken.
+    /// Finishes once all entries are taken.
     pub(super) async fn end(&mut self) -> Result<()> {
         self.segments = Some(self.range.finish().await?.into_iter().map(|(_, segment)| segment).collect());
         Ok(())
     }
 
-    /// Waits until nothing of it is on its way any more.
+    /// Waits until none of its writes is under way.
     pub(super) async fn abandon(self) {
         self.range.abandon().await;
     }
 
-    /// What moment a dump shows with it, and the UUIDs that its entries have for the dump's collections. An oplog without any entry says nothing.
+    /// The consistency point of a dump with this oplog. Sets the collections' UUIDs from the
+    /// entries. An oplog without entries gives neither.
     pub(super) fn settle(self, collections: &mut [Collection]) -> Result<(Consistency, Option<OplogSlice>)> {
         let (Some(segments), Some(seen)) = (self.segments, self.seen) else {
             return Err(Error::new(ErrorKind::Internal, "the oplog of the dump was not read to its end"));
         };
         let Some((first, to)) = seen.ends else { return Ok((none(), None)) };
         seen.resolver.resolve(collections)?;
-        // Where mongodump's listing stands among the entries is told nowhere: before all of them.
+        // mongodump records no time of its listing: assume before all entries.
         let from = before(first);
         let content: Content = segments.iter().map(Segment::content).sum();
         let (documents, bytes, digest) = (content.documents, content.bytes, content.digest());
@@ -84,7 +85,7 @@ impl Slice {
 }
 
 impl Seen {
-    /// Those of the entries that belong into a slice.
+    /// The entries that belong to a slice.
     fn look(&mut self, entries: &[u8]) -> Result<(Vec<u8>, Content)> {
         let (mut kept, mut content) = (Vec::with_capacity(entries.len()), Content::default());
         for entry in Documents::of(entries) {
@@ -111,7 +112,7 @@ impl Seen {
     }
 }
 
-/// The consistency of parts that were read one after the other.
+/// The consistency of collections that were read one after the other.
 pub(super) fn none() -> Consistency {
     Consistency { kind: ConsistencyKind::None, cluster_time: None, from: None, to: None, exceptions: Vec::new() }
 }

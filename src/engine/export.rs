@@ -1,6 +1,7 @@
-//! Export: a backup, or a part of it, written out in mongodump's formats, so that mongorestore and whatever else reads those can take it.
+//! Export: writes a backup, or a part of it, in mongodump's formats, for mongorestore and other
+//! tools that read them.
 //!
-//! Every stored byte is proven on its way, and what was written must be what the manifest says.
+//! Every stored byte is verified on its way, and the output must be what the manifest says.
 
 mod ahead;
 mod describe;
@@ -32,11 +33,11 @@ use crate::names::NamespaceFilter;
 use crate::repository::catalog::Backup;
 use crate::source::accounts;
 
-/// The users and roles of this database, as an export of it has them.
+/// The users and roles of this database, in the form of an export.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], others of the
-/// server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], others of the server;
+/// [`ErrorKind::Interrupted`].
 pub async fn accounts(uri: &MongoUri, database: &str, cx: &Context) -> Result<Vec<Beside>> {
     let reading = async {
         let connection = Connection::open(uri, ConnectOptions { pool: 2, selection_timeout: None }).await?;
@@ -63,7 +64,7 @@ pub struct ExportReport {
     pub gzip: bool,
     /// How many namespaces, views included.
     pub collections: u64,
-    /// How many documents; entries of the oplog are none.
+    /// How many documents, without the oplog's entries.
     pub documents: u64,
     /// How many of these are buckets of time series.
     pub buckets: u64,
@@ -71,7 +72,7 @@ pub struct ExportReport {
     pub bytes: u64,
     /// The bytes that the export takes.
     pub written_bytes: u64,
-    /// The oplog in it: the export shows no moment before that is replayed.
+    /// The oplog in it. Without a replay of it, the export has no consistency point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oplog: Option<ExportedOplog>,
     /// How long it took.
@@ -83,33 +84,34 @@ pub struct ExportReport {
 pub struct ExportedOplog {
     /// The time of the listing: documents were read at it or later.
     pub from: ClusterTime,
-    /// The moment that the export shows once the oplog is replayed.
+    /// The consistency point once the oplog is replayed.
     pub to: ClusterTime,
-    /// How many entries; fewer than the backup has, because only what is to be replayed is in it.
+    /// How many entries. The backup may have more: an export holds only those that count.
     pub entries: u64,
 }
 
-/// Exports a backup. Meanwhile it is not deleted. Whatever fails or is stopped leaves nothing behind; only where the files of a dump that was there are
-/// being replaced does an error leave it partly the new one, and says so.
+/// Exports a backup, which is not deleted meanwhile. A failed or stopped export leaves nothing
+/// behind, with one exception: if it fails while it replaces the files of an existing dump, that
+/// may be partly the new one, and the error says so.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] where the destination is taken, or does not go with the format; [`ErrorKind::NotFound`]
-/// for a pattern that matches nothing; [`ErrorKind::Refused`] for what mongodump's formats, or mongorestore, cannot carry;
-/// [`ErrorKind::Damaged`] where the backup is; [`ErrorKind::Storage`];
-/// [`ErrorKind::Interrupted`] when `stop` is cancelled.
+/// [`ErrorKind::Usage`] if the destination exists or does not suit the format;
+/// [`ErrorKind::NotFound`] for a pattern that matches nothing; [`ErrorKind::Refused`] for data that
+/// mongodump's formats or mongorestore cannot carry; [`ErrorKind::Damaged`] if the backup is
+/// damaged; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`] if `stop` is cancelled.
 pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destination, cx: &Context) -> Result<ExportReport> {
     let begun = Instant::now();
     let _lock = backup.read_lock("export").await?;
     let job = Job::new(backup, options, cx);
 
-    // 1. What is written: names and metadata, and of the oplog what mongorestore is to replay. Reads only.
+    // 1. Plan: names, metadata, and the oplog entries that mongorestore is to replay. Reads only.
     cx.progress.begin("looking at the backup");
     refuse_inside(backup, destination)?;
     look(destination, options.format, options.force)?;
     let planning = job.plan();
     let plan = cx.unless_cancelled(planning).await?;
 
-    // 2. Under another name.
+    // 2. Write under another name.
     let (format, gzip, force) = (options.format, options.gzip, options.force);
     let write = WriteOptions { format, gzip, force, whole: is_whole(backup, options) };
     let opening = Writer::open(destination, write, plan.contents.clone(), &job.cpu);
@@ -128,7 +130,7 @@ pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destina
         }
     };
 
-    // 3. In its place: durable now, and not stopped any more.
+    // 3. Publish: from here on it is durable and no longer stopped.
     writer.put().await?;
     let content: Content = plan.collections.iter().map(|c| c.content()).sum();
     Ok(ExportReport {
@@ -146,7 +148,8 @@ pub async fn run(backup: &Backup, options: &ExportOptions, destination: &Destina
     })
 }
 
-/// What was written goes into its place at the end only, unless that is standard output, a device or a pipe.
+/// Output is published only at the end, unless the destination is standard output, a device or a
+/// pipe.
 fn interrupted(destination: &Destination) -> Error {
     match destination {
         Destination::Path(path) if !path.exists() || path.is_file() || path.is_dir() => {
@@ -183,7 +186,7 @@ impl<'a> Job<'a> {
         let manifest = &self.backup.manifest;
         let collections = select::select(&manifest.collections, self.options)?;
         for collection in manifest.collections.iter().filter(|c| c.is_temporary() && self.options.filter.takes(&c.namespace())) {
-            self.cx.progress.note(format!("{} is left out, {TEMPORARY}", collection.namespace()));
+            self.cx.progress.note(format!("{} is skipped, {TEMPORARY}", collection.namespace()));
         }
         let slice = match &manifest.oplog {
             Some(oplog) => Some(self.slice(oplog, &collections).await?),
@@ -200,7 +203,7 @@ impl<'a> Job<'a> {
         Ok(Plan { collections, contents, slice })
     }
 
-    /// What of the oplog slice is to be replayed, after all of it was looked at.
+    /// The part of the oplog slice that is to be replayed. Reads the whole slice.
     async fn slice(&self, oplog: &'a OplogSlice, collections: &[&'a Collection]) -> Result<Slice<'a>> {
         let slice = Slice::follow(self.backup, oplog, collections, self.options, &self.cpu).await?;
         let mut filter = slice.filter();
@@ -213,7 +216,7 @@ impl<'a> Job<'a> {
         Ok(slice)
     }
 
-    /// Writes everything. Gives the number of entries of the oplog.
+    /// Writes everything. Returns the number of oplog entries.
     async fn write(&self, plan: &Plan<'a>, writer: &mut Writer) -> Result<u64> {
         self.cx.progress.begin("writing");
         let items: Vec<_> =
@@ -224,7 +227,8 @@ impl<'a> Job<'a> {
         let segments: Vec<Segment> = of_collections.chain(of_slice).collect();
         let mut ahead = Ahead::start(self.backup, segments, &self.budget, &self.cpu);
 
-        // 1. What is beside: mongorestore looks for users in an archive before it comes to any other collection.
+        // 1. Users and roles: mongorestore looks for users in an archive before any other
+        // collection.
         for beside in &self.options.beside {
             writer.begin().await?;
             writer.documents(beside.documents.clone()).await?;
@@ -253,7 +257,7 @@ impl<'a> Job<'a> {
         Ok(entries)
     }
 
-    /// Writes what of the slice is to be replayed. Gives the number of entries.
+    /// Writes the entries of the slice that are to be replayed. Returns their number.
     async fn write_entries(&self, slice: &Slice<'a>, ahead: &mut Ahead, writer: &mut Writer, item: &Item) -> Result<u64> {
         let mut filter = slice.filter();
         for _ in &slice.oplog.segments {
@@ -299,17 +303,18 @@ async fn write_documents(collection: &Collection, ahead: &mut Ahead, writer: &mu
     )))
 }
 
-/// Whether each database that is exported has no other collections, as far as the backup knows.
+/// Whether each exported database has no other collections, as far as the backup knows.
 fn is_whole(backup: &Backup, options: &ExportOptions) -> bool {
     let Manifest { settings, left_out, source, .. } = &backup.manifest;
     let chosen = [&settings.include, &settings.exclude].iter().any(|patterns| !patterns.is_empty())
         || settings.query.is_some()
         || settings.views_as_collections;
-    // A dump that was adopted may have been of a part.
+    // An adopted dump may itself have been partial.
     !chosen && options.filter == NamespaceFilter::default() && left_out.is_empty() && !source.is_dump()
 }
 
-/// An export is no part of a backup: the next verification would find it there, and deleting the one deletes the other.
+/// Refuses to export into the backup: the next verification would find the export there, and
+/// deleting the backup would delete it.
 fn refuse_inside(backup: &Backup, destination: &Destination) -> Result<()> {
     let Destination::Path(path) = destination else { return Ok(()) };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));

@@ -1,7 +1,8 @@
-//! `import`: from a committed archive into a deployment.
+//! `import`: from a committed archive, or a dump, into a deployment.
 //!
-//! Everything is filled, proven and indexed under staging names first. Only then does it take the place of what stands there, all of it: what dies before
-//! leaves the target as it was, what dies after is brought to its end by the next import. Nothing is reported as restored that was not read
+//! Everything is first filled, verified and indexed under staging names. Only then does all of it
+//! replace what exists under the final names. A crash before that leaves the target unchanged;
+//! after it, the next import finishes the work. Nothing is reported as restored unless it was read
 //! back and found to be what the backup holds.
 
 mod capped_overwrite;
@@ -59,17 +60,18 @@ use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Published, Staged, Step};
 use crate::sink::{Target, indexes, kept, leftovers, staging, users};
 
-/// How often everything is filled anew because the target's primary changed meanwhile.
+/// How often everything is filled again because the target's primary changed meanwhile.
 const RESTARTS: u32 = 5;
 
 /// How long tidying up after a failure may take.
 const TIDYING: Duration = Duration::from_secs(30);
 
-/// Works out what an import would do, and refuses what must not be done. Nothing is written.
+/// Plans an import, and refuses what must not be done. Writes nothing.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done, [`ErrorKind::NotFound`] for patterns that match nothing,
-/// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Usage`] and [`ErrorKind::Refused`] for what must not be done;
+/// [`ErrorKind::NotFound`] for patterns that match nothing; [`ErrorKind::Unreachable`],
+/// [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
 pub async fn plan<'a>(
     origin: &'a dyn DocumentSource,
     target: &MongoUri,
@@ -80,18 +82,19 @@ pub async fn plan<'a>(
     planning::make(origin, target, configured_source, options, cx).await
 }
 
-/// The databases of the target that an import would write to, as far as the backup's manifest tells: collections that change their names in
-/// its slice of the oplog may lead to others.
+/// The databases of the target that an import would write to, as far as the backup's manifest
+/// tells. Renames in its oplog slice may lead to others.
 ///
 /// # Errors
-/// As for [`plan()`], as far as they show without a connection.
+/// As for [`plan()`], as far as they occur without a connection.
 pub fn databases(backup: &Backup, target: &MongoUri, options: &ImportOptions) -> Result<BTreeSet<String>> {
     let (selected, _) =
         select::select(Cow::Borrowed(&backup.manifest.collections), &backup.manifest.left_out, options, target.database())?;
     Ok(selected.into_iter().map(|s| s.to.database).collect())
 }
 
-/// Imports a backup or a dump into `target`. `configured_source` is what backups are taken from, if that is known: it is not written to.
+/// Imports a backup or a dump into `target`. `configured_source` is the deployment that backups are
+/// taken from, if known: the import refuses to write to it.
 ///
 /// # Errors
 /// Those of [`plan()`] and of [`execute`].
@@ -103,21 +106,24 @@ pub async fn run(
     cx: &Context,
 ) -> Result<ImportReport> {
     cx.progress.begin("looking at the target");
-    // Apart from each other and from whoever calls: all futures of an import together are more than a thread's stack takes.
+    // Boxed apart, because all futures of an import together exceed a thread's stack.
     let plan = Box::pin(plan(origin, target, configured_source, options, cx)).await?;
     Box::pin(execute(plan, options, cx)).await
 }
 
-/// Does what was planned, whole or not at all. A backup is not deleted meanwhile. Where that brought the whole of it with every digest as it should be, or found it
-/// damaged, this is kept beside it.
+/// Carries out the plan, completely or not at all. The backup is not deleted meanwhile. If the
+/// import restored the whole backup with matching digests, or found it damaged, that result is kept
+/// beside the backup.
 ///
 /// # Errors
-/// Those of [`Backup::read_lock`]; [`ErrorKind::Damaged`] where the backup is not whole, [`ErrorKind::Refused`] where another import writes to one of the databases, [`ErrorKind::Mismatch`] where what was
-/// read back is not what the backup holds, [`ErrorKind::Server`] where the target refused a document or an index,
-/// [`ErrorKind::Interrupted`]: the target is as it was then. Where publishing had begun, the hint says so.
+/// Those of [`Backup::read_lock`]; [`ErrorKind::Damaged`] if the backup is damaged;
+/// [`ErrorKind::Refused`] if another import writes to one of the databases; [`ErrorKind::Mismatch`]
+/// if what was read back is not what the backup holds; [`ErrorKind::Server`] if the target refused
+/// a document or an index; [`ErrorKind::Interrupted`]. After an error the target is unchanged,
+/// unless publishing had begun: then the hint says so.
 pub async fn execute(plan: Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<ImportReport> {
     let begun = Instant::now();
-    // Nobody deletes a dump, or asks how it was checked.
+    // A dump is never deleted by clean, and keeps no check results.
     let Some(backup) = plan.origin.stored() else { return Box::pin(carry_out(plan, options, cx)).await };
     let notes = cx.progress.clone();
     let _lock = match backup.read_lock_telling("import", move |said| notes.note(said)).await {
@@ -131,23 +137,23 @@ pub async fn execute(plan: Plan<'_>, options: &ImportOptions, cx: &Context) -> R
     let problem = match &done {
         Ok(report) if report.is_whole => None,
         Err(e) if e.kind() == ErrorKind::Damaged => Some(e.to_string()),
-        // Of a part of the backup, or of the target.
+        // It covered a part of the backup, or says something about the target only.
         Ok(_) | Err(_) => return done,
     };
     backup.keep(Check::ended(CheckKind::Import, clock::now(), clock::millis_since(begun), problem)).await;
     done
 }
 
-/// The same for who holds the backup, and keeps what came of it.
+/// The same for callers that hold the read lock and keep the result.
 pub(super) async fn carry_out(mut plan: Plan<'_>, options: &ImportOptions, cx: &Context) -> Result<ImportReport> {
     let begun = Instant::now();
-    // 1. Prove what is imported, as far as it can be proven before it is loaded.
+    // 1. Verify what is imported, as far as possible before it is loaded.
     plan.origin.prove(&plan.selected, &plan.target, cx).await?;
     if plan.in_place {
         return Box::pin(in_place::execute(plan, options, begun, cx)).await;
     }
 
-    // 2. Take the lease of every database, and with it what a dead import left.
+    // 2. Take the lease of every database, and finish or remove what a crashed import left there.
     cx.progress.begin("taking the lease");
     let mut databases = plan.databases();
     if plan.users.is_some() {
@@ -160,16 +166,16 @@ pub(super) async fn carry_out(mut plan: Plan<'_>, options: &ImportOptions, cx: &
         if options.indexes == IndexMode::Only {
             return Box::pin(rebuild_indexes::build(&plan, cx)).await.map(|built| Ok(report::of_indexes(&plan, built, begun)));
         }
-        // 3. Fill, prove and index everything under staging names.
+        // 3. Fill, verify and index everything under staging names.
         plan.look_again().await?;
         let staged = Box::pin(stage_within_one_term(&mut plan, &lease, options, cx)).await?;
         // 4. Decide, and publish. From here on nothing stops it.
         let (staged, given_up) = Box::pin(put_in_place(&mut plan, &lease, staged, options, cx)).await?;
-        // 5. Nothing is left beside what was published.
+        // 5. Leave nothing beside what was published.
         let target = plan.target.unstoppable();
         staging::sweep(&target, &databases).await?;
         filling::forget(&target, &databases).await?;
-        // 6. Users and roles, where everything else is there.
+        // 6. Add users and roles, once everything else exists.
         let given_up = publish::sum_up(given_up);
         if given_up.is_some() && !staged.proven.accounts.is_empty() {
             cx.progress.note("the users and roles were not added");
@@ -192,19 +198,20 @@ pub(super) async fn carry_out(mut plan: Plan<'_>, options: &ImportOptions, cx: &
     done
 }
 
-/// Brings to its end what dead imports left in the databases of the lease, and tells of it.
+/// Finishes what crashed imports left in the databases of the lease, and reports it.
 async fn finish_dead(plan: &Plan<'_>, lease: &Lease, cx: &Context) -> Result<()> {
     let finished = leftovers::settle(&plan.target, lease).await?.finished;
     if !finished.published.is_empty() {
-        cx.progress.note(format!("an import that died had begun to publish; it is finished: {}", finished.published.join(", ")));
+        cx.progress.note(format!("a crashed import had begun to publish; now it is finished: {}", finished.published.join(", ")));
     }
     for error in finished.given_up {
-        cx.progress.note(format!("a part of what that import published was given up: {error}"));
+        cx.progress.note(format!("that import could not publish everything: {error}"));
     }
     Ok(())
 }
 
-/// Stages everything. A primary that steps down, or a server that crashes, may take back what it had taken: then from the start.
+/// Stages everything. If the primary steps down or a server crashes, acknowledged writes may be
+/// lost: then it starts over.
 async fn stage_within_one_term(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: &Context) -> Result<Staging> {
     let target = plan.target.clone();
     let mut restarts = 0;
@@ -212,8 +219,8 @@ async fn stage_within_one_term(plan: &mut Plan<'_>, lease: &Lease, options: &Imp
         let before = target.identity().await?;
         let error = match Box::pin(stage(plan, lease, options, cx)).await {
             Ok(staged) if target.identity().await? == before => return Ok(staged),
-            Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often to fill it"),
-            // Who did not answer for minutes is not asked for minutes more.
+            Ok(_) => Error::new(ErrorKind::Unreachable, "the target's primary changes too often for an import"),
+            // A target that did not answer for minutes is not asked again.
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable) => return Err(error),
             Err(error) if target.identity().await.is_ok_and(|now| now != before) => error,
             Err(error) => return Err(error),
@@ -223,23 +230,23 @@ async fn stage_within_one_term(plan: &mut Plan<'_>, lease: &Lease, options: &Imp
             return Err(error);
         }
         if !plan.origin.can_be_read_again() {
-            let what = "the target's primary changed or was started anew, and what comes by standard input can be read once only";
-            return Err(Error::new(error.kind(), what).hint("put the archive into a file, and import that").cause(error));
+            let what = "the target's primary changed or restarted, and an archive on standard input can be read only once";
+            return Err(Error::new(error.kind(), what).hint("save the archive to a file, and import that").cause(error));
         }
-        cx.progress
-            .note(format!("the target's primary changed or was started anew: filling from the start ({restarts} of {RESTARTS})"));
+        cx.progress.note(format!("the target's primary changed or restarted: filling from the start ({restarts} of {RESTARTS})"));
         staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
     }
 }
 
-/// Fills, proves and indexes everything under staging names, durably.
+/// Fills, verifies and indexes everything under staging names, durably.
 async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: &Context) -> Result<Staging> {
     // 1. Create every collection, without expiry and without indexes.
     cx.progress.begin("preparing the target");
     let target = plan.target.clone();
     staging::create(&target, &mut plan.specs, lease.id()).await?;
 
-    // 2. Those that one writer fills, and a small frame or few, get their indexes while they are empty.
+    // 2. Collections that a single writer fills with few small frames get their indexes while they
+    // are empty.
     let stage = Stage::of(plan, options, target.cores().await, cx);
     let fills_as_told = plan.origin.is_counted() && stage.loader.repeats == Repeats::Refuse;
     if plan.slice.is_none() && plan.indexes == IndexMode::Now && fills_as_told {
@@ -247,10 +254,11 @@ async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: 
         stage.builder.build_on_empty(filled_by_one.map(|(_, spec)| spec)).await?;
     }
 
-    // 3. Fill them, prove them by reading back, and build their indexes.
+    // 3. Fill them, verify them by reading back, and build their indexes.
     let mut staged = Staging::of(Box::pin(stage.fill_and_prove()).await?);
 
-    // 4. Bring it to the moment that the backup shows. Its indexes come after that, because in between a unique one need not hold.
+    // 4. Replay the oplog slice up to the consistency point. Indexes come after that: in between, a
+    // unique one may not hold.
     if let Some(slice) = &plan.slice {
         staged.operations = Box::pin(slice.replay(&stage)).await?;
         staged.documents = stage.count().await?;
@@ -264,7 +272,7 @@ async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: 
         }
     }
 
-    // 5. Only now what makes documents expire.
+    // 5. Only now set what makes documents expire.
     cx.progress.begin("confirming");
     staging::set_expiry(&target, &plan.specs).await?;
     stage.make_durable().await?;
@@ -274,7 +282,7 @@ async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: 
     Ok(staged)
 }
 
-/// Decides, and publishes. Gives what was staged with what came of that, and what was given up.
+/// Decides and publishes. Returns what was staged with the result, and what was given up.
 async fn put_in_place(
     plan: &mut Plan<'_>,
     lease: &Lease,
@@ -303,7 +311,7 @@ async fn put_in_place(
     Ok((staged, published.given_up))
 }
 
-/// What is published, in the plan's order, and what is pruned.
+/// What is published, in the plan's order, and what is dropped as extra.
 fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = keeping.map(Keeping::remember).into_iter().collect();
     let replaces = plan.mode == ImportMode::Replace;
@@ -330,11 +338,13 @@ fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// After a failure: before the decision the staging goes and the target is as it was; after it the record and the lease stay, for the next import.
+/// Tidies up after a failure. Before the decision, the staging collections are dropped and the
+/// target is unchanged. After it, the record and the lease stay for the next import.
 async fn tidy_up(target: &Target, lease: Lease, databases: &BTreeSet<String>, error: Error) -> Error {
     if lease.is_decided() {
         return error.hint_too(
-            "publishing had begun: every collection is either the old one or the new one, and the next import into these databases finishes it",
+            "publishing had begun: every collection is either the old one or the new one; the next import into these databases \
+             finishes it",
         );
     }
     if lease.is_lost() {
@@ -351,7 +361,8 @@ async fn tidy_up(target: &Target, lease: Lease, databases: &BTreeSet<String>, er
         }
         Ok(Ok(())) => error.hint_too("the target is as it was"),
         Ok(Err(_)) | Err(_) => error.hint_too(
-            "the target's collections are as they were; what was staged beside them could not be removed, and the next import does that",
+            "the target's collections are as they were; the staging collections could not be removed, \
+             and the next import removes them",
         ),
     }
 }

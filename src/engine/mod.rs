@@ -1,4 +1,4 @@
-//! One verb a file: plan, then execution.
+//! The operations, one module for each: plan, then execution.
 
 pub mod adopt;
 mod asked_for;
@@ -24,28 +24,29 @@ mod visit;
 use crate::context::memory;
 use crate::format::frame::Codec;
 
-/// How much of the machine an operation may use. What is `None` is chosen from the machine and the link.
+/// How much of the machine an operation may use. `None` values are chosen from the machine and the
+/// link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Cursors that read at a time.
     pub readers: Option<usize>,
     /// Writers that insert at a time.
     pub writers: Option<usize>,
-    /// About the bytes of a range into which a large collection is divided.
+    /// About the bytes of one range of a large collection.
     pub range_bytes: Option<u64>,
-    /// What frames are made of: zstd's where nothing is said.
+    /// The codec of frames. The default is zstd.
     pub codec: Option<Codec>,
     /// zstd's level.
     pub level: Option<i32>,
-    /// Whether zstd also looks for repetitions far apart in a frame: not where nothing is said.
+    /// Whether zstd also looks for repetitions far apart in a frame. Off by default.
     pub long_distance: Option<bool>,
     /// About the bytes of documents in a frame.
     pub frame_bytes: Option<usize>,
-    /// The most that is read from the source, in bits a second of what its replies hold.
+    /// The rate limit for reading from the source, in bits per second of reply content.
     pub max_bits: Option<u64>,
-    /// Whether cursors pause while the source answers later than it did.
+    /// Whether cursors pause while the source's latency is above its usual one.
     pub adaptive_throttle: bool,
-    /// The bytes that its buffers together may take. All operations at the same time have those of the
+    /// The bytes that its buffers together may take. All concurrent operations share those of the
     /// [`Context`](crate::context::Context::memory).
     pub memory_bytes: u64,
 }
@@ -68,7 +69,8 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// The bytes that buffers which are counted may take: an eighth is left for what nobody counts, which is what the allocator and the driver keep.
+    /// The bytes for buffers that are counted. An eighth is left for what nobody counts: what the
+    /// allocator and the driver keep.
     #[must_use]
     pub fn counted_bytes(&self) -> u64 {
         self.memory_bytes - self.memory_bytes / 8

@@ -1,5 +1,5 @@
-//! What the oplog slice of a backup makes of its collections: followed before a backup is committed, so that one that cannot be replayed
-//! fails then, and before an import changes anything.
+//! Follows the oplog slice of a backup and its effect on the collections. Before a commit, so that
+//! a slice that cannot be replayed fails the backup; before an import changes anything, too.
 
 use std::collections::HashMap;
 
@@ -25,14 +25,16 @@ pub(super) struct Followed {
     pub(super) catalog: Catalog,
     /// Which of its entries are to be applied.
     pub(super) committed: Committed,
-    /// Of the capped collections whose last document that was read the slice inserts.
+    /// The capped collections whose last document that was read is inserted by the slice.
     pub(super) last_read: LastRead,
 }
 
-/// Follows the slice of a backup, whether its manifest is stored yet or not. The last document of each capped collection is read where it is not known.
+/// Follows the slice of a backup, whether its manifest is stored yet or not. Reads the last
+/// document of each capped collection if it is not known.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) where it cannot be replayed; those of reading a segment.
+/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) if it cannot be replayed; those of
+/// reading a segment.
 pub(super) async fn follow(
     store: &Objects,
     manifest: &Manifest,

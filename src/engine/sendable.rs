@@ -1,5 +1,6 @@
-//! Compiles only where the future of every operation may move from one thread to another, as the task of a job does. Where one may not, what breaks it
-//! mostly is a stream of closures, or an `async` block that borrows, held over an await: the compiler cannot show its lifetimes to hold for all, unless it is `boxed`.
+//! Compiles only if the future of every operation is `Send`, as the task of a job requires. What
+//! breaks it is mostly a stream of closures, or an `async` block that borrows, held over an await.
+//! The compiler cannot prove that its lifetimes hold for all, unless it is `boxed`.
 
 use super::{adopt, backup, check, clean, cleanup, download, export, import, test_restore, tune, undo, verify};
 use crate::clock;
@@ -14,7 +15,7 @@ fn is_send<F: Send>(_: F) {}
 
 #[test]
 fn futures_of_operations_are_send() {
-    // It is compiled, and not run.
+    // This is only compiled, never run.
     let _backups = |uri: &MongoUri, to: &Repository, options: &backup::BackupOptions, cx: &Context| {
         is_send(backup::plan(uri, options, cx));
         is_send(backup::plan_resume(uri, to, None, options, cx));

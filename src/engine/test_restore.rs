@@ -1,4 +1,5 @@
-//! Test restore: proves that a backup comes back, by importing all of it into scratch databases, which are dropped again.
+//! Test restore: imports a whole backup into scratch databases to prove that it can be restored,
+//! and drops them again.
 
 mod names;
 
@@ -24,12 +25,13 @@ use crate::sink::{Target, limits};
 /// How long dropping the scratch databases may take.
 const DROPPING: Duration = Duration::from_secs(60);
 
-/// What a test restore may do.
+/// Options of a test restore.
 #[derive(Debug, Clone, Default)]
 pub struct TestRestoreOptions {
-    /// The target may be the deployment that the backup came from, or the configured source: nothing there is replaced, and it bears the load.
+    /// Allow a target that is the deployment that the backup came from, or the configured source.
+    /// Nothing there is replaced, but it bears the load.
     pub allow_same: bool,
-    /// How long the test restore's hold on its scratch databases lasts that is not renewed; [`lease::EXPIRY`] where it is not given.
+    /// How long an unrenewed lease of its scratch databases lasts. By default [`lease::EXPIRY`].
     pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
@@ -55,19 +57,22 @@ pub struct TestRestoreReport {
     pub buckets: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
-    /// How many indexes were built, beside those on `_id`.
+    /// How many indexes were built, without those on `_id`.
     pub indexes: u64,
-    /// What the target cannot hold and was left out, in words.
+    /// In words: what was skipped because the target cannot hold it.
     pub left_out: Vec<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// Imports the whole backup into scratch databases of the target, reads it back, compares digests, and drops them, also where it fails or is stopped. What other test restores
-/// left that died is dropped, too. The result is kept beside the backup, which is not deleted meanwhile.
+/// Imports the whole backup into scratch databases of the target, reads it back, compares digests,
+/// and drops them, even if it fails or is stopped. Leftovers of crashed test restores are dropped,
+/// too. The result is kept beside the backup, which is not deleted meanwhile.
 ///
 /// # Errors
-/// Those of [`import::run`] and of [`Backup::read_lock`]. One that says nothing of the backup, such as [`ErrorKind::Unreachable`] and [`ErrorKind::Interrupted`], is not kept as a result.
+/// Those of [`import::run`] and of [`Backup::read_lock`]. An error that says nothing about the
+/// backup, for example [`ErrorKind::Unreachable`] or [`ErrorKind::Interrupted`], is not kept as a
+/// result.
 pub async fn run(
     backup: &Backup,
     target: &MongoUri,
@@ -79,7 +84,8 @@ pub async fn run(
     let cx = &cx.cancelled_by(cx.cancel.child_token());
     let _lock = backup.read_lock("test restore").await?;
 
-    // 1. Names that are free there, and the plan, which refuses what must not be done. Reads only.
+    // 1. Choose names that are free there, and plan, which refuses what must not be done. Reads
+    // only.
     cx.progress.begin("looking at the target");
     let own = cx.unless_cancelled(connect(target, cx)).await?;
     let standing = own.unless_stopped(catalog::databases(&own.connection)).await??;
@@ -96,7 +102,7 @@ pub async fn run(
     let planning = Box::pin(import::plan(backup, target, configured_source, &import, cx));
     let plan = planning.await.map_err(|e| names.in_words(e))?;
 
-    // 2. What dead test restores left goes; then the scratch databases are this one's.
+    // 2. Drop the leftovers of crashed test restores, and claim the scratch databases.
     let expiry = options.lease.unwrap_or(lease::EXPIRY);
     let (scratch, held) = match Box::pin(claim(backup, &own, &names, expiry, cx)).await {
         Ok(claimed) => claimed,
@@ -106,7 +112,7 @@ pub async fn run(
         }
     };
 
-    // 3. The import, which proves the backup first and compares what it reads back.
+    // 3. Import, which first verifies the backup and then compares what it reads back.
     let mut importing = Box::pin(import::carry_out(plan, &import, cx));
     let imported = tokio::select! {
         imported = &mut importing => imported,
@@ -119,7 +125,7 @@ pub async fn run(
     let imported = imported.and_then(|report| whole(backup, report)).map_err(|e| names.in_words(e));
     let milliseconds = clock::millis_since(begun);
 
-    // 4. Whatever came of it, nothing stays, and the result is kept.
+    // 4. Drop the scratch databases whatever the result, and keep the result.
     cx.progress.begin("dropping the scratch databases");
     let dropped = tokio::time::timeout(DROPPING, scratch.drop()).await.unwrap_or_else(|_| Err(too_slow()));
     keep(backup, &own, &imported, milliseconds).await;
@@ -127,15 +133,15 @@ pub async fn run(
         (Ok(report), Ok(())) => report,
         (Err(e), Ok(())) => return Err(e),
         (Ok(_), Err(e)) => {
-            return Err(left_behind(e.context("the test restore passed, and its databases could not be dropped"), &names));
+            return Err(left_behind(e.context("the test restore passed, but its databases could not be dropped"), &names));
         }
         (Err(e), Err(_)) => return Err(left_behind(e, &names)),
     };
 
-    // 5. A test restore that seemed to live may have been dead for a moment.
+    // 5. A test restore that seemed alive before may prove to have crashed.
     match scratch::drop_unrenewed(&own, held, expiry).await {
         Ok(dropped) => note(cx, &dropped),
-        Err(e) => tracing::warn!("what a test restore that died may have left is not looked after: {e}"),
+        Err(e) => tracing::warn!("leftovers of crashed test restores could not be checked: {e}"),
     }
     own.connection.close().await;
     Ok(TestRestoreReport {
@@ -155,7 +161,7 @@ pub async fn run(
     })
 }
 
-/// A connection of the test restore's own: that of the import ends with it.
+/// A separate connection for the test restore: the import closes its own.
 async fn connect(target: &MongoUri, cx: &Context) -> Result<Target> {
     let connection = Connection::open(target, ConnectOptions { pool: 8, selection_timeout: None }).await?;
     let version = connection.version;
@@ -177,19 +183,20 @@ async fn claim(
 
 fn note(cx: &Context, dropped: &[String]) {
     if !dropped.is_empty() {
-        cx.progress.note(format!("what a test restore that died had left is dropped: {}", dropped.join(", ")));
+        cx.progress.note(format!("leftovers of a crashed test restore were dropped: {}", dropped.join(", ")));
     }
 }
 
-/// The report, if it is of everything.
+/// The report, if it covers everything.
 fn whole(backup: &Backup, report: ImportReport) -> Result<ImportReport> {
     if report.is_whole && report.failed_indexes.is_empty() {
         return Ok(report);
     }
-    Err(Error::new(ErrorKind::Mismatch, format!("backup {} did not come back whole", backup.manifest.name)))
+    Err(Error::new(ErrorKind::Mismatch, format!("backup {} was not restored completely", backup.manifest.name)))
 }
 
-/// Keeps what the test restore says of the backup. What says nothing of it takes no earlier result away.
+/// Keeps the result of the test restore. A result that says nothing about the backup replaces no
+/// earlier one.
 async fn keep(backup: &Backup, own: &Target, imported: &Result<ImportReport>, milliseconds: u64) {
     let problem = match imported {
         Ok(_) => None,
@@ -204,14 +211,14 @@ async fn keep(backup: &Backup, own: &Target, imported: &Result<ImportReport>, mi
 }
 
 fn too_slow() -> Error {
-    Error::new(ErrorKind::Unreachable, format!("the target did not do it within {} s", DROPPING.as_secs()))
+    Error::new(ErrorKind::Unreachable, format!("the target did not answer within {} s", DROPPING.as_secs()))
 }
 
 fn left_behind(error: Error, names: &ScratchNames) -> Error {
-    error.hint(format!("the next test restore on that target drops them, or drop them by hand: {}", names.databases().join(", ")))
+    error.hint(format!("the next test restore on that target drops them; or drop them by hand: {}", names.databases().join(", ")))
 }
 
-/// So that the names of two test restores differ.
+/// Distinguishes the names of two test restores.
 fn random() -> u32 {
     Uuid::new_v4().as_fields().0
 }

@@ -1,5 +1,6 @@
-//! `tune`: measures the source, this machine and the backup path within a minute, and says with which settings a backup is fast and small.
-//! It changes nothing: the source is read like by a small backup, and what is written to the path is removed again.
+//! `tune`: measures the source, this machine and the backup path within a minute, and recommends
+//! settings for fast and small backups. It changes nothing: it reads from the source like a small
+//! backup, and removes what it writes to the path.
 
 mod choice;
 mod cpu;
@@ -32,16 +33,17 @@ use crate::mongo::MongoUri;
 use crate::repository::Repository;
 use crate::source::sample::Taken;
 
-/// When no further way of compressing is tried: what is under way then, and the path, end within a minute all the same.
+/// When no further way of compressing is tried. The one under way and the path still end within a
+/// minute.
 const CPU_UNTIL: Duration = Duration::from_secs(50);
 
-/// The sizes of frames that are tried beside the default.
+/// The frame sizes that are tried beside the default.
 const FRAMES: [usize; 3] = [1024 * 1024, 8 * 1024 * 1024, frame::LARGEST_TARGET];
 
-/// A level may be so much slower than the one before it.
+/// The most by which a level may be slower than the one before it.
 const SLOWER_LEVEL: f64 = 4.0;
 
-/// Below this many bytes a sample says little.
+/// A sample smaller than this is not representative.
 const LITTLE: u64 = 1024 * 1024;
 
 /// A collection of the sample.
@@ -54,7 +56,7 @@ pub struct Sampled {
     pub bytes: u64,
 }
 
-/// What was read to compress it.
+/// The documents that were read for compression.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SampleFacts {
@@ -62,24 +64,24 @@ pub struct SampleFacts {
     pub documents: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Of which collections, the largest part first.
+    /// The collections that they come from, the largest part first.
     pub collections: Vec<Sampled>,
 }
 
-/// One way of compressing, and what a backup would be like with it.
+/// One way of compressing, and the predicted backup with it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// How it compresses.
     #[serde(flatten)]
     pub candidate: Candidate,
-    /// What a whole backup would be like.
+    /// The prediction for a whole backup.
     pub prediction: Prediction,
-    /// Whether it is the choice.
+    /// Whether it is chosen.
     pub chosen: bool,
 }
 
-/// The settings that were chosen.
+/// The chosen settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Choice {
@@ -89,7 +91,7 @@ pub struct Choice {
     pub level: i32,
     /// MiB of documents in a frame.
     pub frame_mb: usize,
-    /// Whether with long-distance matching.
+    /// Whether long-distance matching is on.
     pub long_distance: bool,
 }
 
@@ -99,30 +101,31 @@ pub struct Choice {
 pub struct TuneReport {
     /// The source.
     pub source: SourceFacts,
-    /// What of it was compressed here.
+    /// The sample that was compressed here.
     pub sample: SampleFacts,
-    /// How fast it is read, by cursors.
+    /// How fast the source is read, by number of cursors.
     pub readers: Vec<ReadSpeed>,
-    /// What compression on the wire does, where a backup would use it.
+    /// The effect of compression on the wire, if a backup would use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire_compression: Option<WireCompression>,
     /// The backup path.
     pub path: PathSpeed,
-    /// Cores of this machine.
+    /// The number of cores of this machine.
     pub cores: usize,
-    /// Bytes a second, on one core.
+    /// Bytes per second on one core.
     pub sha256_bytes_per_second: f64,
-    /// Bytes a second, on one core.
+    /// Bytes per second on one core.
     pub xxh3_bytes_per_second: f64,
-    /// Every way of compressing that was measured: by level, then other frames and long-distance matching.
+    /// Every way of compressing that was measured: by level, then other frame sizes and
+    /// long-distance matching.
     pub rows: Vec<Row>,
     /// The settings.
     pub choice: Choice,
-    /// Why these, a sentence each.
+    /// The reasons, one sentence each.
     pub reasons: Vec<String>,
-    /// What is to be known of the measurement.
+    /// Remarks about the measurement.
     pub notes: Vec<String>,
-    /// How long it took.
+    /// How long it took, in seconds.
     pub seconds: f64,
 }
 
@@ -137,21 +140,22 @@ impl TuneReport {
 /// Measures, and chooses.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where the source has nothing to measure; [`ErrorKind::Unreachable`], also where it sends nothing within some seconds;
-/// [`ErrorKind::Denied`], [`ErrorKind::Server`], [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::NotFound`] if the source has nothing to measure; [`ErrorKind::Unreachable`], also
+/// if it sends nothing within some seconds; [`ErrorKind::Denied`], [`ErrorKind::Server`],
+/// [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
 pub async fn run(source: &MongoUri, repository: &Repository, options: &TuneOptions, cx: &Context) -> Result<TuneReport> {
     let begin = Instant::now();
-    // 1. A path that cannot be written would make all else vain.
+    // 1. Fail at once if the path cannot be written to.
     repository.try_write().await?;
 
-    // 2. The source: what it holds, some of it, and how fast it comes.
+    // 2. The source: what it holds, a sample, and how fast it is read.
     cx.progress.begin("looking at the source");
     let looked = cx.unless_cancelled(look::look(source, options, MOST_READERS)).await?;
     let read = read_source(&looked, options, cx).await;
     looked.close().await;
     let (taken, sweep) = read?;
 
-    // 3. The path. It is not let go of before it is clean again.
+    // 3. The path. Nothing interrupts this before the path is clean again.
     cx.progress.begin("writing to the path");
     let readers = sweep.best().map_or(1, |read| read.readers);
     let path = path::measure(repository, segment_bytes(options.tuning.memory_bytes, readers), cx).await?;
@@ -160,7 +164,7 @@ pub async fn run(source: &MongoUri, repository: &Repository, options: &TuneOptio
     cx.progress.begin("compressing the sample");
     let mut notes = looked.notes.clone();
     if taken.bytes < LITTLE {
-        notes.push(format!("the sample holds {} KiB only: what it says of speed and ratio is rough", taken.bytes.div_ceil(1024)));
+        notes.push(format!("the sample holds only {} KiB: its speed and ratio are rough estimates", taken.bytes.div_ceil(1024)));
     }
     let sampled = sampled(&looked, &taken);
     let sample = Arc::new(Sample(taken.kept));
@@ -183,9 +187,9 @@ pub async fn run(source: &MongoUri, repository: &Repository, options: &TuneOptio
 
     // 5. The choice.
     let chosen = choice::choose(&measured, options.wanted)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "nothing of what was asked for was measured in time"))?;
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "none of the requested settings was measured in time"))?;
     if sweep.disturbed {
-        notes.push("more cursors were not tried: the source answered much later".to_owned());
+        notes.push("more cursors were not tried: the source's latency rose too much".to_owned());
     }
     let rows: Vec<Row> = measured
         .candidates
@@ -225,14 +229,15 @@ pub async fn run(source: &MongoUri, repository: &Repository, options: &TuneOptio
 }
 
 async fn read_source(looked: &Looked, options: &TuneOptions, cx: &Context) -> Result<(Taken, Sweep)> {
-    // A quarter of the budget is the sample's, a quarter what comes in, and the rest is what compressing takes.
+    // A quarter of the budget is for the sample, a quarter for incoming data, and the rest for
+    // compressing.
     let quarter = options.tuning.memory_bytes / 4;
     cx.progress.begin("reading a sample");
     let (reader, rate) = Reader::new(looked, quarter, options.tuning.max_bits, cx).await?;
     let taken = reader.sample(quarter, rate).await?;
     if taken.bytes == 0 {
         return Err(Error::new(ErrorKind::NotFound, "the source has no documents to measure")
-            .hint("run tune once it is filled; the defaults need no tuning"));
+            .hint("run tune once the source holds documents; the defaults need no tuning"));
     }
     cx.progress.begin("reading with more and more cursors");
     let sweep = reader.sweep().await?;
@@ -253,10 +258,10 @@ fn sampled(looked: &Looked, taken: &Taken) -> SampleFacts {
     SampleFacts { documents: taken.documents, bytes: taken.bytes, collections }
 }
 
-/// Tries all levels, then frames of other sizes and long-distance matching at the level that is best so far and at the one above. Gives what
-/// is to be known of it.
+/// Tries all levels. Then tries other frame sizes and long-distance matching at the best level so
+/// far and at the next one. Returns remarks about it.
 async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted, until: Instant) -> Result<Vec<String>> {
-    // One core by itself is what is measured: a pool of its own, which waits for no other's work.
+    // This measures a single core: a pool of its own, which waits for no other work.
     let cpu = CpuPool::new(1);
     let left = || until.saturating_duration_since(Instant::now());
     let mut notes = Vec::new();
@@ -288,7 +293,7 @@ async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted,
     };
     let above = measured.candidates.iter().find(|c| c.level > best.level && wanted.level.is_none()).cloned();
     let at: Vec<Candidate> = std::iter::once(best).chain(above).collect();
-    // A frame is compressed beside its documents, and a segment's worth of others waits.
+    // A frame is compressed beside its documents, while a segment of others waits.
     let largest = usize::try_from(measured.memory_bytes / 8).unwrap_or(usize::MAX);
     let of_use = |size: &usize| *size <= largest && *size as u64 / 2 < sample.bytes();
     let sizes = std::iter::once(frame::TARGET).chain(FRAMES.into_iter().filter(of_use));
@@ -297,7 +302,7 @@ async fn compress(measured: &mut Measured, sample: &Arc<Sample>, wanted: Wanted,
         for (level, long_distance) in at.iter().flat_map(|c| [(c, false), (c, true)]) {
             let known = frame_bytes == frame::TARGET && !long_distance;
             let unwanted = wanted.long_distance == Some(false) && long_distance;
-            // Matching at a distance pays in frames that are larger than the window of the level.
+            // Long-distance matching pays only in frames larger than the level's window.
             let pointless = long_distance && frame_bytes < frame::TARGET;
             let asked_for = long_distance && wanted.long_distance == Some(true) && frame_bytes == frame::TARGET;
             let too_long = yardstick.takes_longer(level.compress_bytes_per_second, left() / 4);

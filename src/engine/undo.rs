@@ -1,6 +1,8 @@
-//! `import --undo-last` and `--drop-replaced`: puts back what the last [[`import keep-replaced`]] replaced, or drops what was kept.
+//! `import --undo-last` and `--drop-replaced`: puts back what the last [[`import keep-replaced`]]
+//! replaced, or drops what was kept.
 //!
-//! Both are steps under a record, like an import's own: what kills them half way is brought to its end by the next import, or by a cleaning up.
+//! Both are steps under a record, like an import's own: after a crash, the next import or cleanup
+//! finishes them.
 
 use std::time::Duration;
 
@@ -18,49 +20,49 @@ use crate::sink::lease::{self, Lease};
 use crate::sink::publish::{self, Staged, Step};
 use crate::sink::{Standing, Target, check, leftovers, staging};
 
-/// What reading a collection may take, in bytes.
+/// The memory that reading a collection may take, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
 
-/// What takes the lease, where an import names its backup.
+/// The name on the lease, in place of an import's backup.
 const UNDOING: &str = "an import that is undone";
 
-/// How an import is undone.
+/// How to undo an import.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UndoOptions {
     /// Only look.
     pub dry_run: bool,
-    /// How long the leases hold that are taken meanwhile; [`lease::EXPIRY`] where it is not given.
+    /// How long the leases taken meanwhile last. By default [`lease::EXPIRY`].
     pub lease: Option<Duration>,
 }
 
-/// What became of an import that was undone, or of what was kept; in a dry run, what would.
+/// The result of an undo, or of dropping what was kept. In a dry run, what would happen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UndoReport {
     /// Scheme, hosts and database of the target.
     pub target: String,
-    /// Whether nothing was done.
+    /// Whether this is a dry run.
     pub dry_run: bool,
-    /// The backups of the imports that it is about.
+    /// The backups of the imports concerned.
     pub backups: Vec<String>,
-    /// What is under its old name again.
+    /// Namespaces that were put back under their old names.
     pub restored: Vec<String>,
-    /// What the import had made where nothing was, and is gone.
+    /// Collections that the import had created where there was none, and that are removed.
     pub removed: Vec<String>,
-    /// What was kept and is dropped.
+    /// Kept collections that were dropped.
     pub dropped: Vec<String>,
-    /// What was lost, or would be, in words.
+    /// In words: what was lost, or would be.
     pub lost: Vec<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// Puts back what the last import that kept anything has replaced. `ask` is asked before anything is lost: what was written since the import, or
-/// what is not there any more as it was kept.
+/// Puts back what the last import with kept collections replaced. `ask` is asked before anything is
+/// lost: writes since the import, or kept collections that changed or are gone.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where nothing is kept; what `ask` gives; [`ErrorKind::Refused`] where an import is at work; the server's;
-/// [`ErrorKind::Interrupted`].
+/// [`ErrorKind::NotFound`] if nothing is kept; the error of `ask`; [`ErrorKind::Refused`] if an
+/// import is running; the server's; [`ErrorKind::Interrupted`].
 pub async fn undo_last(
     uri: &MongoUri,
     options: UndoOptions,
@@ -80,7 +82,7 @@ async fn undo(
     ask: impl AsyncFnOnce(&[String]) -> Result<()>,
     cx: &Context,
 ) -> Result<UndoReport> {
-    // 1. What it would come to.
+    // 1. What it would do.
     let set = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
     let mut undo = Undo::new(target, options, cx);
     undo.report.backups.push(set.backup.clone());
@@ -90,18 +92,19 @@ async fn undo(
     }
     let lease = undo.take_lease(&set).await?;
     let working = async {
-        // 2. The last one by now: what was unfinished is finished, and it may be another one's.
+        // 2. Look again under the lease: unfinished work is finished now, and the last import may
+        // be another one.
         let last = kept::sets(target).await?.into_iter().next().ok_or_else(|| nothing_kept(uri))?;
         if last.id != set.id {
-            return Err(Error::new(ErrorKind::Refused, "another import came in between, or was undone: nothing was changed")
-                .hint("look with [[undo-last]] [[dry-run]] which is the last one now, and run it again"));
+            return Err(Error::new(ErrorKind::Refused, "another import was made or undone meanwhile: nothing was changed")
+                .hint("see with [[undo-last]] [[dry-run]] which import is the last one now, and run it again"));
         }
-        // 3. What is lost by it, and whether it may be.
+        // 3. What would be lost, and whether it may be.
         let mut steps = undo.put_back(&last).await?;
         if !undo.report.lost.is_empty() {
             ask(&undo.report.lost).await?;
         }
-        // 4. Decide, and do it. From here on nothing stops it.
+        // 4. Decide, and execute. From here on nothing stops it.
         steps.push(forget(&last));
         undo.finish(&lease, &steps).await?;
         staging::sweep(&target.unstoppable(), &lease.databases()).await.map(drop)
@@ -111,7 +114,7 @@ async fn undo(
     Ok(undo.report)
 }
 
-/// Drops all that imports have kept in the target: they cannot be undone any more.
+/// Drops everything that imports have kept in the target: they can no longer be undone.
 ///
 /// # Errors
 /// As for [`undo_last`].
@@ -136,7 +139,7 @@ async fn drop_all(target: &Target, uri: &MongoUri, options: UndoOptions, cx: &Co
         }
         let lease = undo.take_lease(&set).await?;
         let working = async {
-            // One that was undone meanwhile keeps nothing any more.
+            // An import that was undone meanwhile keeps nothing any more.
             let Some(set) = kept::set(target, &set.home, &set.id).await? else { return Ok(()) };
             let mut steps = undo.drops(&set).await?;
             steps.push(forget(&set));
@@ -150,10 +153,10 @@ async fn drop_all(target: &Target, uri: &MongoUri, options: UndoOptions, cx: &Co
 
 fn nothing_kept(uri: &MongoUri) -> Error {
     Error::new(ErrorKind::NotFound, format!("no import has kept anything in {uri}: there is nothing to undo or to drop"))
-        .hint("only [[`import keep-replaced`]] can be undone; what was kept and is put back or dropped is forgotten")
+        .hint("only [[`import keep-replaced`]] can be undone, and only until what it kept is put back or dropped")
 }
 
-/// Does something under a lease, once what dead imports left there is finished.
+/// Works under a lease, once leftovers of crashed imports there are finished.
 async fn under_lease(target: &Target, lease: &Lease, work: impl Future<Output = Result<()>>) -> Result<()> {
     let working = async {
         leftovers::settle(target, lease).await?;
@@ -164,21 +167,21 @@ async fn under_lease(target: &Target, lease: &Lease, work: impl Future<Output = 
 
 async fn give_back(lease: Lease, done: Result<()>) -> Result<()> {
     match &done {
-        // What is decided and not done is handed on with the lease.
+        // Decided steps that are not done are left to the next holder of the lease.
         Err(e) if e.hint_text().is_some_and(|hint| hint.contains(FINISHES)) => drop(lease),
         _ => lease.release().await,
     }
     done
 }
 
-/// What the hint of something says that was decided and not done.
+/// The hint of an error after which decided steps are not done.
 const FINISHES: &str = "[[`bsonvault import cleanup`]] finishes it";
 
 fn forget(set: &KeptSet) -> Step {
     Step::Forget { record: Namespace::new(&*set.home, IMPORT_COLLECTION), id: set.id.clone() }
 }
 
-/// What is worked with, and what came of it so far.
+/// What undoing works with, and its result so far.
 struct Undo<'a> {
     target: &'a Target,
     options: UndoOptions,
@@ -195,7 +198,7 @@ impl<'a> Undo<'a> {
         Lease::take(self.target, &set.databases(), UNDOING, self.options.lease.unwrap_or(lease::EXPIRY)).await
     }
 
-    /// Decides these steps, and does them.
+    /// Decides these steps, and executes them.
     async fn finish(&self, lease: &Lease, steps: &[Step]) -> Result<()> {
         self.cx.progress.begin("putting it in place");
         lease.confirm().await?;
@@ -207,7 +210,8 @@ impl<'a> Undo<'a> {
         publish::sum_up(published.given_up).map_or(Ok(()), Err)
     }
 
-    /// The steps that drop all that an import kept, what came in its way included.
+    /// The steps that drop everything that an import kept, including collections moved out of its
+    /// way.
     async fn drops(&mut self, set: &KeptSet) -> Result<Vec<Step>> {
         let own = format!("{KEPT_PREFIX}{}.", set.id);
         let mut steps = Vec::new();
@@ -222,12 +226,12 @@ impl<'a> Undo<'a> {
         Ok(steps)
     }
 
-    /// The steps that put back what an import replaced; what is lost by that is told.
+    /// The steps that put back what an import replaced. Records what is lost by that.
     async fn put_back(&mut self, set: &KeptSet) -> Result<Vec<Step>> {
-        self.cx.progress.begin("comparing what was imported with what is there");
+        self.cx.progress.begin("comparing the import with the target");
         let mut steps = Vec::new();
         let mut standing: Option<(&String, Standing)> = None;
-        // Views last: they may be on what comes back.
+        // Views last: they may read collections that are put back.
         for kept in &set.kept {
             let database = &kept.namespace.database;
             let (_, there) = match standing.take_if(|(of, _)| *of == database) {
@@ -246,7 +250,7 @@ impl<'a> Undo<'a> {
         self.report.lost.push(what);
     }
 
-    /// What was kept, where it is a collection, looked at whether it is as it was kept; none where nothing is to be put back.
+    /// The kept collection, after checking that it is unchanged. None if nothing is to be put back.
     async fn source(&mut self, kept: &Kept, standing: &Standing) -> Result<Option<Option<Uuid>>> {
         if !kept.holds_documents() {
             return Ok(Some(None));
@@ -254,17 +258,20 @@ impl<'a> Undo<'a> {
         let name = &kept.namespace;
         let identity = standing.get(&name.collection).and_then(|there| standing.identity(there));
         if identity.is_some() && identity == kept.uuid {
-            // Somebody has put it back by hand.
+            // Somebody put it back by hand.
             return Ok(None);
         }
         let place = standing.get(&kept.place.collection);
         let Some((place, uuid)) = place.and_then(|place| Some((place, standing.identity(place)?))) else {
-            self.loses(format!("what was kept of {name} is gone: {} was dropped or renamed; {name} stays as it is", kept.place));
+            self.loses(format!(
+                "the kept version of {name} is gone: {} was dropped or renamed; {name} stays as it is",
+                kept.place
+            ));
             return Ok(None);
         };
         let now = Holdings::of(self.target, &name.database, place).await?.documents();
         if kept.kind != place.kind || (kept.kind == "collection" && Some(uuid) != kept.uuid) {
-            self.loses(format!("{} is not what was kept of {name}, but something else under its name", kept.place));
+            self.loses(format!("{} is not the kept version of {name}, but something else under its name", kept.place));
         } else if kept.documents.is_some() && now != kept.documents {
             let (then, now) = (words(kept.documents), words(now));
             self.loses(format!("{} was written to since it was kept: {then} then, {now} now", kept.place));
@@ -272,7 +279,7 @@ impl<'a> Undo<'a> {
         Ok(Some(Some(uuid)))
     }
 
-    /// Looks whether what the import put in its place is as it was put. False where it stays.
+    /// Checks whether the collection that the import published is unchanged. False if it stays.
     async fn may_go(&mut self, kept: &Kept, standing: &Standing) -> Result<bool> {
         let name = &kept.namespace;
         let Some(there) = standing.get(&name.collection) else { return Ok(true) };
@@ -286,10 +293,13 @@ impl<'a> Undo<'a> {
                 return Ok(true);
             }
             if kept.was_nothing() {
-                self.loses(format!("{name} is not what the import made: it stays ({} now)", words(now)));
+                self.loses(format!("{name} is not the collection that the import created: it stays ({} now)", words(now)));
                 return Ok(false);
             }
-            self.loses(format!("{name} is not what the import put there, and would be dropped ({} now)", words(now)));
+            self.loses(format!(
+                "{name} is not the collection that the import published, and would be dropped ({} now)",
+                words(now)
+            ));
         } else if now != imported || !is_as_imported(self.target, kept, &there.kind, self.cx).await? {
             let (then, now) = (words(imported), words(now));
             self.loses(format!("{name} was written to since the import, which would be lost: {then} then, {now} now"));
@@ -297,7 +307,7 @@ impl<'a> Undo<'a> {
         Ok(true)
     }
 
-    /// How it is put back.
+    /// The step that puts it back.
     fn step(&mut self, kept: &Kept, source: Option<Uuid>, standing: &Standing) -> Option<Step> {
         let (name, options) = (kept.namespace.clone(), kept.options.clone());
         let replaced = |uuid| Staged { place: kept.place.clone(), to: name.clone(), uuid, replaces: true, keep: None };
@@ -319,7 +329,7 @@ impl<'a> Undo<'a> {
     }
 }
 
-/// Whether what the import put there holds what it held then, byte for byte.
+/// Whether the collection holds what the import published, byte for byte.
 async fn is_as_imported(target: &Target, kept: &Kept, kind: &str, cx: &Context) -> Result<bool> {
     let item = cx.progress.item(kept.namespace.to_string(), kept.imported.documents, kept.imported.bytes);
     let (cpu, budget) = (&cx.cpu, cx.memory.part(MEMORY));

@@ -1,4 +1,5 @@
-//! Unpack: a backup in a tar file, as the service's download makes it, beside for an import or into a repository to stay.
+//! Unpack: a backup in a tar file, as the service's download makes it, into a temporary directory
+//! for an import or into a repository.
 
 use tempfile::TempDir;
 
@@ -9,10 +10,10 @@ use crate::interop::Packed;
 use crate::repository::catalog::{Backup, Catalog};
 use crate::repository::{Repository, Scratch};
 
-/// Unpacks a backup into a directory of its own, which goes with the second of what it gives.
+/// Unpacks a backup into a temporary directory, which is removed with the second value.
 ///
 /// # Errors
-/// Those of [`Packed::unpack`]; [`ErrorKind::Damaged`] for a manifest that cannot be used.
+/// Those of [`Packed::unpack`]; [`ErrorKind::Damaged`] for an unusable manifest.
 pub async fn aside(packed: Packed, memory: u64, cx: &Context) -> Result<(Backup, TempDir)> {
     let directory = tempfile::Builder::new().prefix("bsonvault-tar-").tempdir().map_err(|e| no_room(&e))?;
     let repository = Repository::open(&directory.path().to_string_lossy())?;
@@ -21,16 +22,17 @@ pub async fn aside(packed: Packed, memory: u64, cx: &Context) -> Result<(Backup,
     Ok((backup, directory))
 }
 
-/// Unpacks a backup into a repository, under its name, once every file is proven to be as it was written. Nothing stays if it fails.
+/// Unpacks a backup into a repository, under its name, once every file is verified. If it fails,
+/// nothing stays.
 ///
 /// # Errors
-/// As for [`aside`]; [`ErrorKind::Mismatch`] for files that are not as they were written; [`ErrorKind::Refused`] for a backup
-/// that is there already.
+/// As for [`aside`]; [`ErrorKind::Mismatch`] for files that differ from what was written;
+/// [`ErrorKind::Refused`] for a backup that exists already.
 pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Backup> {
     let place = packed.location().to_owned();
     let aside = Scratch::make(catalog.repository()).await?;
 
-    // 1. All of it, beside.
+    // 1. Unpack everything beside, and verify it.
     let name = packed.unpack(aside.objects(), &cx.cancel).await?;
     let backup = Catalog::new(Repository::of(aside.objects().clone()), &cx.cpu).find(name.as_str()).await?;
     let report = verify::prove(&backup, &VerifyOptions { deep: false }, cx).await?;
@@ -39,9 +41,9 @@ pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Bac
             .hint("download it again, and verify the original with `bsonvault verify`"));
     }
 
-    // 2. In its place.
+    // 2. Move it into its place.
     aside.keep(name.as_str()).await.map_err(|e| match e.kind() {
-        ErrorKind::Refused => e.hint("`bsonvault verify` says whether that one is whole; give it another name to keep both"),
+        ErrorKind::Refused => e.hint("check the existing one with `bsonvault verify`; give it another name to keep both"),
         _ => e,
     })?;
     aside.remove().await?;
@@ -49,6 +51,6 @@ pub async fn into(packed: Packed, catalog: &Catalog, cx: &Context) -> Result<Bac
 }
 
 fn no_room(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("no directory can be made to unpack a backup in: {error}"))
-        .hint("set TMPDIR, or [[path]], to a directory that can be written to and has room")
+    Error::new(ErrorKind::Storage, format!("cannot create a directory to unpack a backup: {error}"))
+        .hint("set TMPDIR, or [[path]], to a writable directory with enough space")
 }

@@ -1,4 +1,4 @@
-//! Verify: proves that a backup is what its manifest says, and names everything that is not.
+//! Verify: proves that a backup is what its manifest says, and names every difference.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -24,28 +24,30 @@ use crate::pipeline::read::{self, SegmentReader};
 use crate::repository::backend::{Entry, Objects};
 use crate::repository::catalog::Backup;
 
-/// How many objects are read at a time, so that some are read while others keep the processor busy: where they are hashed, and where they are decoded, too.
+/// How many objects are read at a time, so that some are read while others keep the processor busy.
+/// One number for hashing only, one for decoding, too.
 const READERS: usize = 3;
 const DEEP_READERS: usize = 6;
 
-/// What they may take of memory together; one that is larger is read alone.
+/// The memory that they may take together. A larger one is read alone.
 const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
 
-/// Manifests of more bytes are read piece by piece.
+/// Larger manifests are read piece by piece.
 const AT_ONCE: u64 = 8 * 1024 * 1024;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct VerifyOptions {
-    /// Also decode: every frame, the structure of every document, counts and digests. Without it, every stored byte is proven by its
-    /// SHA-256.
+    /// Also decodes: every frame, the structure of every document, counts and digests. Otherwise,
+    /// only the SHA-256 of every stored byte is verified.
     pub deep: bool,
 }
 
-/// What is said of a backup that is not sound.
-pub const HINT: &str = "do not rely on it: take a new backup, and look after the disk that it is on";
+/// The hint for a backup that is not sound.
+pub const HINT: &str = "do not rely on it: take a new backup, and check the disk that it is on";
 
-/// What verifying found. Jobs that older versions kept say nothing of some of it, which is empty or 0 then.
+/// The result of verifying. In jobs kept by older versions, fields that these versions did not have
+/// are empty or 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = VerifyResult)]
@@ -53,34 +55,37 @@ pub struct VerifyReport {
     /// The backup's name, as its manifest has it.
     #[serde(default)]
     pub name: String,
-    /// Where it is; empty where that is not known.
+    /// Where it is. Empty if that is unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
     /// Whether every document was decoded, too.
     pub deep: bool,
-    /// Objects that the manifest names and that were looked at.
+    /// Objects that the manifest names and that were checked.
     pub objects: u64,
-    /// Their bytes that were read and found as they should be.
+    /// The bytes of objects that were read and are correct.
     pub stored_bytes: u64,
-    /// Documents that were decoded and found as they should be; 0 unless `deep`.
+    /// Documents that were decoded and are correct; 0 unless `deep`.
     pub documents: u64,
     /// How many of the backup's documents are buckets of time series.
     #[serde(default)]
     pub buckets: u64,
-    /// What is wrong, in the order of the manifest: the first twenty one by one, and a last entry that counts the others.
+    /// The problems, in the order of the manifest: the first twenty one by one, and a last entry
+    /// that counts the others.
     pub problems: Vec<Problem>,
     /// How many problems there are.
     #[serde(default)]
     pub problem_count: u64,
-    /// What is odd and does no harm to the backup: objects that do not belong to it; with `deep`, documents that an import changes or cannot bring.
+    /// Remarks that are no problems: objects that do not belong to the backup; with `deep`,
+    /// documents that an import changes or cannot import.
     pub notes: Vec<String>,
-    /// With `deep`, documents that no server takes: they are as they were read, and cannot be imported.
+    /// With `deep`, documents that no server accepts: they are as they were read, and cannot be
+    /// imported.
     #[serde(default)]
     pub not_importable: Vec<NotImportable>,
 }
 
 impl VerifyReport {
-    /// Of a backup that goes by this name, and whose manifest cannot be used.
+    /// The report on a backup of this name whose manifest is unusable.
     #[must_use]
     pub fn unusable(name: &str, deep: bool, error: &Error) -> Self {
         let problem = Problem { key: key::MANIFEST.to_owned(), message: error.to_string() };
@@ -93,7 +98,7 @@ impl VerifyReport {
         self.problems.is_empty()
     }
 
-    /// What makes no success of it, where something is wrong.
+    /// The error of a backup with problems, if there are any.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let count = if self.problem_count == 1 { "1 problem".to_owned() } else { format!("{} problems", self.problem_count) };
@@ -102,11 +107,11 @@ impl VerifyReport {
     }
 }
 
-/// Something that is wrong with a backup.
+/// A problem of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = VerifyProblem)]
 pub struct Problem {
-    /// The object it is about.
+    /// The object that it concerns.
     pub key: String,
     /// What is wrong, with what was expected and what was found.
     pub message: String,
@@ -118,8 +123,8 @@ impl Problem {
     }
 }
 
-/// Verifies a backup, as [`prove`] does, and keeps beside it how that ended. Meanwhile it is not deleted. Where nothing can be written beside it, only that is
-/// left undone.
+/// Verifies a backup, as [`prove`] does, and keeps the result beside it. The backup is not deleted
+/// meanwhile. If the result cannot be written, only that is skipped.
 ///
 /// # Errors
 /// Those of [`prove`] and of [`Backup::read_lock`]; nothing is kept then.
@@ -133,12 +138,13 @@ pub async fn run(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Resu
     Ok(report)
 }
 
-/// Looks whether a backup is whole, and reports every problem, not only the first. What can be known only from an object that is damaged itself
-/// is not reported again. Nothing is written: it is for who holds the backup already, or where it is nobody else's.
+/// Checks whether a backup is complete and correct, and reports every problem, not only the first.
+/// A problem that follows from a damaged object is not reported again. Writes nothing: for callers
+/// that hold the read lock already, or own the backup alone.
 ///
 /// # Errors
-/// [`ErrorKind::Interrupted`] when it is cancelled; [`ErrorKind::Internal`]. What is wrong with the backup or its storage is a problem in the
-/// report, not an error.
+/// [`ErrorKind::Interrupted`] if it is cancelled; [`ErrorKind::Internal`]. Problems of the backup
+/// or its storage are in the report, and not errors.
 pub async fn prove(backup: &Backup, options: &VerifyOptions, cx: &Context) -> Result<VerifyReport> {
     cx.cancel.run_until_cancelled(verify(backup, *options, cx)).await.ok_or_else(Error::interrupted)?
 }
@@ -153,11 +159,11 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
         ..VerifyReport::default()
     };
 
-    // 1. What the backup says of itself: the manifest as it is stored now, and the list of checksums.
+    // 1. The backup's own records: the manifest as it is stored now, and the list of checksums.
     report.take(key::MANIFEST, check_manifest(store, manifest, &cx.cpu).await)?;
     report.take(key::SHA256SUMS, check_sums(store, manifest, &cx.cpu).await)?;
 
-    // 2. Every object of the collections, and what it holds.
+    // 2. Every object of the collections, and its content.
     report.collections(backup, options, cx).await?;
 
     // 3. The oplog slice, in its order.
@@ -165,7 +171,7 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
         report.slice(store, slice, options, &cx.cpu).await?;
     }
 
-    // 4. What does not belong.
+    // 4. Objects that do not belong to the backup.
     match strays(store, manifest).await {
         Ok(notes) => report.notes.extend(notes),
         Err(e) => report.problem(&report.path.clone(), e)?,
@@ -177,15 +183,15 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
     Ok(report)
 }
 
-/// The memory that reading an object takes, and decoding the segment that it is.
+/// The memory that reading an object takes, and decoding it if it is a segment.
 fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
     let frame = decoded.map_or(0, |segment| segment.raw_bytes / segment.frames.max(1));
-    // Frames differ, and columns are there beside the documents that are made of them.
+    // Frames differ, and columns exist beside the documents made of them.
     object.bytes.saturating_add(2 * frame)
 }
 
 impl VerifyReport {
-    /// Looks at the metadata and every segment of each collection.
+    /// Checks the metadata and every segment of each collection.
     async fn collections(&mut self, Backup { store, manifest }: &Backup, options: VerifyOptions, cx: &Context) -> Result<()> {
         let parts = manifest.collections.iter().enumerate().flat_map(|(number, collection)| {
             let metadata = (number, &collection.metadata, None);
@@ -202,7 +208,7 @@ impl VerifyReport {
         }))
         .buffered(if options.deep { DEEP_READERS } else { READERS })
         .boxed();
-        // What each collection adds up to, as long as all of it could be decoded.
+        // The sum of each collection, as long as all of it could be decoded.
         let mut sums = vec![Some(Content::default()); manifest.collections.len()];
         let mut arrivals = vec![Arrivals::default(); manifest.collections.len()];
         while let Some((number, object, checked)) = checks.next().await {
@@ -228,7 +234,8 @@ impl VerifyReport {
         Ok(())
     }
 
-    /// Counts an object in; gives how many documents or entries of it are sound, and what was decoded if nothing was wrong.
+    /// Counts an object. Returns the number of its sound documents or entries, and its content if
+    /// nothing was wrong.
     fn object(&mut self, object: &StoredObject, checked: Result<(Content, Broken)>) -> Result<(u64, Option<Content>)> {
         self.objects += 1;
         match checked {
@@ -245,13 +252,14 @@ impl VerifyReport {
         }
     }
 
-    /// Looks at every segment of the slice; decoded, its entries must follow each other in time, from its start to its end.
+    /// Checks every segment of the slice. If decoded, its entries must be in order of time, within
+    /// the slice.
     async fn slice(&mut self, store: &Objects, slice: &OplogSlice, options: VerifyOptions, cpu: &CpuPool) -> Result<()> {
         let mut sum = Some(Content::default());
         let mut order = Order { after: None, from: slice.from, to: slice.to };
         for segment in &slice.segments {
             let checked = check_entries(store, segment, &mut order, options, cpu).await;
-            // Its entries are no documents of the backup.
+            // Its entries do not count as documents of the backup.
             let (_entries, content) = self.object(&segment.object, checked)?;
             sum = add(sum, content);
         }
@@ -261,7 +269,7 @@ impl VerifyReport {
         Ok(())
     }
 
-    /// Counts a problem, and keeps it where it is one of the first.
+    /// Counts a problem, and keeps it if it is one of the first.
     fn wrong(&mut self, problem: Problem) {
         self.problem_count += 1;
         if self.problems.len() < TOLD {
@@ -276,7 +284,7 @@ impl VerifyReport {
         }
     }
 
-    /// Writes down what is wrong with the backup; what is wrong with this program goes on.
+    /// Records a problem of the backup. Returns an error of this program itself.
     fn problem(&mut self, key: &str, error: Error) -> Result<()> {
         if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Interrupted) {
             return Err(error);
@@ -292,7 +300,7 @@ async fn check_manifest(store: &Objects, manifest: &Manifest, cpu: &CpuPool) -> 
         return Err(Error::damaged(format!("{} has {size} bytes, more than the limit of {}", key::MANIFEST, manifest::LIMIT)));
     }
     if size > AT_ONCE {
-        // Its digest stands for all of it, so that it is not in memory twice.
+        // Compare a digest, so that the manifest is not in memory twice.
         let mut file = store.open_to_read(key::MANIFEST).await?;
         let stored = cpu.run(move || Manifest::outline(&mut file)).await?;
         return if stored.sha256 == manifest.sha256 { Ok(()) } else { Err(replaced()) };
@@ -314,7 +322,7 @@ async fn check_sums(store: &Objects, manifest: &Manifest, cpu: &CpuPool) -> Resu
     let sha256 = Sha256Hex::of(implied.as_bytes());
     if sha256 != manifest.checksums {
         return Err(Error::damaged(format!(
-            "the objects in {} give a {} with SHA-256 {sha256}, where it names {}",
+            "the objects in {} give a {} with SHA-256 {sha256}, expected {}",
             key::MANIFEST,
             key::SHA256SUMS,
             manifest.checksums
@@ -332,7 +340,7 @@ async fn check_metadata(
 ) -> Result<(Content, Broken)> {
     let bytes = read::object(store, object, metadata::LIMIT, cpu).await?;
     if options.deep {
-        // Nothing is built, so that neither depth nor size matters.
+        // Nothing is built, so depth and size do not matter.
         serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
             .map_err(|e| Error::damaged(format!("{} is not JSON: {e}", object.key)).cause(e))?;
     }
@@ -349,14 +357,14 @@ fn does_not_add_up(what: &dyn std::fmt::Display, found: &Content, expected: &Con
     )
 }
 
-/// The sum with one more part, as long as all of them are known.
+/// The sum plus one part, as long as both are known.
 fn add(sum: Option<Content>, part: Option<Content>) -> Option<Content> {
     let (mut sum, part) = (sum?, part?);
     sum.merge(&part);
     Some(sum)
 }
 
-/// What was decoded, which documents are broken, and how a server takes them.
+/// The decoded content, the broken documents, and how a server takes the documents.
 async fn check_segment(
     store: &Objects,
     segment: &Segment,
@@ -371,7 +379,7 @@ async fn check_segment(
     Ok(((content, problems), arrivals))
 }
 
-/// The same of a segment of the oplog slice, after those before it.
+/// The same for a segment of the oplog slice, after those before it.
 async fn check_entries(
     store: &Objects,
     segment: &Segment,
@@ -386,7 +394,8 @@ async fn check_entries(
     Ok((content, problems))
 }
 
-/// Decodes a segment, where that is wanted, and runs `check` on every document, in order; gives what it made of `state`, too.
+/// Decodes a segment, if required, and runs `check` on every document, in order. Also returns the
+/// final `state`.
 async fn check_each<S: Send + 'static>(
     store: &Objects,
     segment: &Segment,
@@ -413,14 +422,14 @@ async fn check_each<S: Send + 'static>(
     Ok((content, broken, state))
 }
 
-/// The documents of a segment that are broken.
+/// The broken documents of a segment.
 #[derive(Debug, Default)]
 struct Broken {
     first: Vec<Problem>,
     count: u64,
 }
 
-/// What each entry of an oplog slice must keep to.
+/// The rules for the entries of an oplog slice.
 #[derive(Debug, Clone, Copy)]
 struct Order {
     after: Option<ClusterTime>,
@@ -445,7 +454,7 @@ async fn strays(store: &Objects, manifest: &Manifest) -> Result<Vec<String>> {
     let mut known: std::collections::HashSet<&str> = manifest.objects().map(|o| o.key.as_str()).collect();
     known.extend([key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS]);
     let is_own = |key: &str| known.contains(key) || key::checkpoint_number(key).is_some() || key::is_reader(key);
-    // The first by their keys, of however many there are.
+    // The first by their keys, however many there are.
     let (mut first, mut count) = (std::collections::BTreeMap::new(), 0_usize);
     store
         .each(|Entry { key, size }| {

@@ -1,4 +1,4 @@
-//! Work at a target by verbs that import nothing: connect, work, close.
+//! Works at a target for verbs that import nothing: connect, work, close.
 
 use std::time::Instant;
 
@@ -22,7 +22,8 @@ impl Visit {
     /// Connects to a target.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Denied`](crate::error::ErrorKind::Denied);
+    /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
+    /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied);
     /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
     pub(super) async fn begin(uri: &MongoUri, cx: &Context) -> Result<Self> {
         let begun = Instant::now();
@@ -33,10 +34,11 @@ impl Visit {
         Ok(Self { target: Target::new(connection, version, cx), begun })
     }
 
-    /// Closes the connection, whatever came of the work. Gives how long all took, in milliseconds, too.
+    /// Closes the connection, whatever the result of the work. Also returns how long everything
+    /// took, in milliseconds.
     ///
     /// # Errors
-    /// The work's.
+    /// Those of the work.
     pub(super) async fn end<T>(self, done: Result<T>) -> Result<(T, u64)> {
         self.target.connection.close().await;
         Ok((done?, clock::millis_since(self.begun)))

@@ -1,18 +1,19 @@
-//! Options in messages and hints, which each face names as whoever reads it can give them.
+//! Options in messages and hints, which each face names in the form that its reader can use.
 //!
-//! What is written is a token: `[[include]]`, `[[path or BACKUP_PATH]]`, or a whole command line, `` [[`bsonvault import cleanup yes`]] ``.
-//! The command line makes flags of the options in it. All others read the name that a request or the service has for the first of them.
+//! Texts hold tokens: `[[include]]`, `[[path or BACKUP_PATH]]`, or a whole command line, ``
+//! [[`bsonvault import cleanup yes`]] ``. The command line turns the options in them into flags.
+//! All others replace a token by the field or setting of its first option.
 
 /// Who reads a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
-    /// Who typed a command.
+    /// A user of the command line.
     CommandLine,
-    /// Who reads answers, jobs, messages and logs of the service, or what is stored.
+    /// Readers of the service's answers, jobs, messages and logs, and of stored data.
     Service,
 }
 
-/// Options that a request has, by its fields, and settings, by their variables.
+/// Options that are fields of requests, or settings, by their names.
 const NAMED: [(&str, &str); 19] = [
     ("as", "databaseName"),
     ("deep", "deep"),
@@ -41,7 +42,7 @@ const OTHERS: &str = "address allow-concurrent allow-duplicates allow-empty allo
                       username with-users yes";
 
 impl Face {
-    /// The text with each token as this face says it. What is in brackets and holds no option stays as it is.
+    /// The text with each token in this face's words. Brackets without an option stay unchanged.
     #[must_use]
     pub fn say(self, text: &str) -> String {
         let (mut said, mut rest) = (String::new(), text);

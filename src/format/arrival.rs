@@ -1,7 +1,7 @@
-//! What a server makes of a document that it is sent as an insert, and which ones it does not take: pure.
+//! What a server does to a document that is inserted, and which documents it refuses: pure.
 //!
-//! As `fixDocumentForInsert` in the sources of the server does it; tried on 4.4.2, 5.0.4, 6.0.5 and 6.0.27. A `Timestamp(0, 0)` is not
-//! looked at here: servers can be made to leave it as it is.
+//! This follows `fixDocumentForInsert` in the server's sources; tried on 4.4.2, 5.0.4, 6.0.5 and
+//! 6.0.27. A `Timestamp(0, 0)` is not handled here: servers have an option to keep it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,16 +15,18 @@ use crate::error::Result;
 use crate::few::{self, LISTED};
 use crate::format::kind;
 
-/// The largest document that a server takes from a user. It sends, and dumps hold, slightly larger ones.
+/// The largest document that a server accepts from a user. It sends slightly larger ones, and dumps
+/// have them.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// The most levels below the top that a server takes: 200, less the 20 that it keeps for itself. Servers of 4.4 take one less.
+/// The most levels below the top that a server accepts: 200, less the 20 that it reserves. Servers
+/// of 4.4 accept one less.
 const MOST_LEVELS: usize = 180;
 
-/// What an `_id` that this program makes adds to a document: type, name, value.
+/// The bytes that an `_id` made by this program adds to a document: type, name, value.
 const GIVEN_ID: usize = 1 + 4 + 12;
 
-/// Why no server takes a document.
+/// Why no server accepts a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// Its `_id` is an array.
@@ -33,21 +35,22 @@ pub enum Refusal {
     RegexId,
     /// Its `_id` is undefined.
     UndefinedId,
-    /// Its `_id` has a field whose name begins with `$`, and is no DBRef.
+    /// Its `_id` has a field whose name begins with `$`, and is not a DBRef.
     DollarId,
     /// It has more than one `_id`.
     SeveralIds,
-    /// It is larger than 16 MiB, with the `_id` that it gets where it has none.
+    /// It is larger than 16 MiB, including the `_id` that a document without one gets.
     TooLong,
     /// It is nested too deeply.
     TooDeep,
 }
 
 impl Refusal {
-    /// Why no server takes a document of this many bytes and this shape; none where servers take it.
+    /// Why no server accepts a document of this many bytes and this shape; `None` if servers accept
+    /// it.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where its `_id` is broken.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if its `_id` is broken.
     pub fn of(bytes: usize, shape: &Shape<'_>) -> Result<Option<Self>> {
         let stored = if shape.ids == 0 { bytes + GIVEN_ID } else { bytes };
         Ok(match shape.id {
@@ -77,7 +80,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether a field's name in an `_id` begins with `$`, but for those of a DBRef: `$ref`, `$id` and perhaps `$db`, in this order, before all else.
+/// Whether a field name in an `_id` begins with `$`, apart from those of a DBRef: `$ref`, `$id` and
+/// perhaps `$db`, in this order, before all others.
 fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
     let elements = Elements::of(value)?.collect::<Result<Vec<_>>>()?;
     let is_reference = is_document
@@ -93,19 +97,19 @@ fn has_dollars(value: &[u8], is_document: bool) -> Result<bool> {
     Ok(false)
 }
 
-/// Documents that no server takes.
+/// Documents that no server accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = NotImportableResult)]
 pub struct NotImportable {
     /// Their collection's namespace.
     pub namespace: String,
-    /// Why no server takes them.
+    /// Why no server accepts them.
     pub reason: String,
     /// How many there are.
     pub documents: u64,
 }
 
-/// Those of many collections, of which the first are kept one by one.
+/// Those of many collections; the first ones are listed, the others counted.
 #[derive(Debug, Default)]
 pub struct NotImportables {
     first: Vec<NotImportable>,
@@ -127,7 +131,7 @@ impl Extend<NotImportable> for NotImportables {
 }
 
 impl NotImportables {
-    /// The first, and a last one without a namespace that counts the others.
+    /// The first ones, and a last item without a namespace that counts the others.
     #[must_use]
     pub fn into_list(mut self) -> Vec<NotImportable> {
         if self.more > 0 {
@@ -141,16 +145,16 @@ impl NotImportables {
 /// How the documents of a collection arrive in a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arrivals {
-    /// Documents that have no `_id`, and get one.
+    /// Documents without an `_id`, which get one.
     pub without_id: u64,
-    /// Documents whose `_id` is not their first field, and becomes it.
+    /// Documents whose `_id` is not their first field and is moved there.
     pub id_later: u64,
-    /// Documents that no server takes, and why.
+    /// Documents that no server accepts, by reason.
     pub refused: BTreeMap<Refusal, u64>,
 }
 
 impl Arrivals {
-    /// Counts a document of this many bytes and this shape in.
+    /// Counts a document of this many bytes and this shape.
     ///
     /// # Errors
     /// As for [`Refusal::of`].
@@ -165,28 +169,28 @@ impl Arrivals {
         Ok(())
     }
 
-    /// What is to be said of them, in words. `name` is that of the collection.
+    /// Notes about them for people. `name` is that of the collection.
     #[must_use]
     pub fn notes(&self, name: &str) -> Vec<String> {
         let documents = |count: u64| if count == 1 { "1 document".to_owned() } else { format!("{count} documents") };
         let mut notes: Vec<String> = Vec::new();
         for (refusal, count) in &self.refused {
             notes.push(format!(
-                "{name}: {} with {refusal}: no server takes such, and the collection cannot be imported",
+                "{name}: {} with {refusal}: no server accepts them, and the collection cannot be imported",
                 documents(*count)
             ));
         }
         if self.without_id > 0 {
-            notes.push(format!("{name}: {} without an _id: each is given one by an import", documents(self.without_id)));
+            notes.push(format!("{name}: {} without an _id: an import gives each one", documents(self.without_id)));
         }
         if self.id_later > 0 {
-            let words = "with an _id that is not the first field: it is moved there by an import";
+            let words = "with an _id that is not the first field: an import moves it there";
             notes.push(format!("{name}: {} {words}", documents(self.id_later)));
         }
         notes
     }
 
-    /// Those that no server takes, for programs.
+    /// Those that no server accepts, for programs.
     #[must_use]
     pub fn not_importable(&self, name: &str) -> Vec<NotImportable> {
         let one = |(refusal, documents): (&Refusal, &u64)| NotImportable {
@@ -197,7 +201,7 @@ impl Arrivals {
         self.refused.iter().map(one).collect()
     }
 
-    /// Counts others in.
+    /// Adds the counts of others.
     pub fn merge(&mut self, others: &Self) {
         self.without_id += others.without_id;
         self.id_later += others.id_later;
@@ -207,21 +211,21 @@ impl Arrivals {
     }
 }
 
-/// What was changed in documents so that they are what a server makes of them.
+/// Changes to documents that a server would make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Documents that had no `_id` and were given one.
+    /// Documents without an `_id` that got one.
     pub given: u64,
     /// Documents whose `_id` was moved to their front.
     pub moved: u64,
-    /// All of these as they were.
+    /// All these documents before the change.
     before: Content,
-    /// All of these as they are.
+    /// All these documents after the change.
     after: Content,
 }
 
 impl Changes {
-    /// Counts others in.
+    /// Adds the counts of others.
     pub fn merge(&mut self, others: &Self) {
         self.given += others.given;
         self.moved += others.moved;
@@ -229,7 +233,7 @@ impl Changes {
         self.after.merge(&others.after);
     }
 
-    /// What documents come to that were this much, with these among them.
+    /// The new content of a set of documents that had this content and includes these.
     #[must_use]
     pub fn applied_to(&self, content: &Content) -> Content {
         let mut changed = content.without(&self.before);
@@ -243,14 +247,14 @@ impl Changes {
     }
 }
 
-/// Documents as a server makes them: each with its `_id` as the first field, which comes from `new_id` where it has none. One with several `_id`s stays as it is,
-/// because no server takes it.
+/// Changes documents as a server would: each has its `_id` as the first field, from `new_id` if it
+/// has none. A document with several `_id`s stays unchanged, because no server accepts it.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if they are not documents.
 pub fn arrange(frame: Vec<u8>, mut new_id: impl FnMut() -> [u8; 12]) -> Result<(Vec<u8>, Changes)> {
     let mut changes = Changes::default();
-    // Nearly always nothing is to be done.
+    // Usually, there is nothing to do.
     let mut all_first = true;
     for document in Documents::of(&frame) {
         all_first &= begins_with_id(document?);
@@ -363,7 +367,7 @@ mod tests {
         assert_eq!((changes.given, changes.moved), (3, 1));
         let before = digest(Documents::of(&frame).map(Result::unwrap));
         assert_eq!(changes.applied_to(&before), digest(found));
-        // What is arranged stays as it is, and no new `_id` is made.
+        // Arranged documents stay unchanged, and get no new `_id`.
         assert_eq!(arrange(arranged.clone(), || [0xFF; 12]).unwrap(), (arranged, Changes::default()));
     }
 

@@ -1,5 +1,6 @@
-//! What an unfinished backup has to be remembered by so that it can be resumed: small numbered objects beside its segments,
-//! `resume.00000.json` and so on. The first tells what is read and how, each further one what became durable since.
+//! The checkpoint of an unfinished backup, from which it can be resumed: small numbered objects
+//! beside its segments, `resume.00000.json` and so on. The first one describes what is read and
+//! how, each next one what has become durable since.
 
 use bson::RawDocumentBuf;
 use chrono::{DateTime, Utc};
@@ -13,7 +14,7 @@ use super::manifest::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a backup is to hold: the checkpoint's first object, durable before the first document is read.
+/// The plan of a backup: the checkpoint's first object, durable before the first document is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
@@ -21,23 +22,23 @@ pub struct Head {
     pub format_version: u32,
     /// When the backup began.
     pub started: DateTime<Utc>,
-    /// The deployment that is read.
+    /// The source deployment.
     pub source: Source,
     /// The settings that shape the backup.
     pub settings: Settings,
-    /// What the backup is to be; it may become less.
+    /// The intended consistency; the result may be weaker.
     pub consistency: ConsistencyKind,
-    /// Whether it may be of no moment although the source is a replica set.
+    /// Whether it may have no consistency point although the source is a replica set.
     pub allow_inconsistent: bool,
     /// The time of the listing.
     pub snapshot_time: Option<ClusterTime>,
-    /// Where the oplog slice begins, where one is kept.
+    /// Where the oplog slice begins, if one is kept.
     pub oplog: Option<OplogStart>,
-    /// Why none is kept, where the source has an oplog.
+    /// Why none is kept although the source has an oplog.
     pub why_no_oplog: Option<String>,
     /// What was listed, in the order of names.
     pub collections: Vec<Listed>,
-    /// What is there and cannot be part of a backup.
+    /// Existing collections that cannot be part of a backup.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -45,13 +46,13 @@ pub struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OplogStart {
-    /// The first entry that is needed.
+    /// The first entry needed.
     pub from: ClusterTime,
     /// The earliest time of a listing to which the slice belongs.
     pub since: ClusterTime,
 }
 
-/// A namespace as it was listed, and how it is divided.
+/// A listed namespace, and how it is divided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
@@ -59,55 +60,55 @@ pub struct Listed {
     pub database: String,
     /// The collection's name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     #[serde(rename = "type")]
     pub kind: CollectionKind,
-    /// The server's identity of it.
+    /// The server's UUID of it.
     pub uuid: Option<Uuid>,
     /// Its options.
     pub options: Raw,
     /// Its indexes.
     pub indexes: Vec<Raw>,
-    /// What the keys of its objects begin with.
+    /// The prefix of its objects' keys.
     pub stem: String,
-    /// About how many documents it has, where that is known.
+    /// Its approximate number of documents, if known.
     pub documents: Option<u64>,
-    /// About how many bytes they are.
+    /// Their approximate bytes.
     pub bytes: Option<u64>,
     /// Its parts.
     pub ranges: Vec<Part>,
 }
 
-/// A document as the server gave it, in base64.
+/// A document as the server returned it, in base64.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Raw(#[serde(with = "base64_document")] pub RawDocumentBuf);
 
-/// A part of a collection. A bound is a document that has it as its `_id`.
+/// A part of a collection. A bound is a document with that `_id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "by")]
 pub enum Part {
-    /// All of it, as it is stored.
+    /// All of it, in storage order.
     Natural,
-    /// From `lower` on to before `upper`, by an expression.
+    /// From `lower` (inclusive) to `upper` (exclusive), by an expression.
     Expression {
-        /// Included.
+        /// Inclusive.
         lower: Option<Raw>,
-        /// Not included.
+        /// Exclusive.
         upper: Option<Raw>,
     },
     /// The same by `min` and `max`.
     Bounds {
-        /// Included.
+        /// Inclusive.
         lower: Option<Raw>,
-        /// Not included.
+        /// Exclusive.
         upper: Option<Raw>,
     },
     /// The document whose `_id` is MaxKey.
     MaxKey,
 }
 
-/// What became durable since the object before: each further object of the checkpoint.
+/// What became durable since the previous object: each further object of the checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
@@ -116,12 +117,12 @@ pub struct Step {
     /// More of the oplog slice.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oplog: Option<OplogStep>,
-    /// What the reading rests on by now.
+    /// What the reading depends on by now.
     #[serde(rename = "standing")]
     pub state: ResumeState,
 }
 
-/// What the reading of a backup rests on. What is true once stays true.
+/// What the reading of a backup depends on. A flag that is set once stays set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumeState {
@@ -129,7 +130,7 @@ pub struct ResumeState {
     pub without_snapshot: bool,
     /// The oplog slice is needed.
     pub needs_oplog: bool,
-    /// The backup is of no one moment.
+    /// The backup has no consistency point.
     pub inconsistent: bool,
 }
 
@@ -137,15 +138,15 @@ pub struct ResumeState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RangeDone {
-    /// The collection's place in [`Head::collections`].
+    /// The collection's index in [`Head::collections`].
     pub collection: usize,
-    /// The range's place in [`Listed::ranges`].
+    /// The range's index in [`Listed::ranges`].
     pub range: usize,
     /// Its segments.
     pub segments: Vec<Segment>,
     /// The operation time of the last reply.
     pub end: Option<ClusterTime>,
-    /// Why nothing is kept of its collection, where it was found to be gone.
+    /// Why nothing of its collection is kept, if the collection does not exist any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gone: Option<String>,
 }
@@ -154,19 +155,19 @@ pub struct RangeDone {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OplogStep {
-    /// The last entry that was seen, or where the first one is looked for.
+    /// The last entry seen, or where to look for the first one.
     pub position: ClusterTime,
-    /// Whether there was one.
+    /// Whether an entry was seen there.
     pub seen: bool,
-    /// The segments that came.
+    /// The new segments.
     pub segments: Vec<Segment>,
 }
 
 impl Head {
-    /// Reads it, the version first.
+    /// Parses it, the version first.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where it is none, or of a version that cannot be gone on with.
+    /// [`ErrorKind::Damaged`] if it is not one, or has a version that cannot be resumed.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -176,7 +177,7 @@ impl Head {
         let Version { format_version } = read(bytes, 0)?;
         if !(FORMAT_VERSION..=NEWEST_VERSION).contains(&format_version) {
             return Err(Error::damaged(format!(
-                "the unfinished backup is of format version {format_version}, and this program writes {FORMAT_VERSION} to {NEWEST_VERSION}"
+                "the unfinished backup has format version {format_version}, but this program writes {FORMAT_VERSION} to {NEWEST_VERSION}"
             ))
             .hint("resume it with the version of bsonvault that began it, or take a new backup without [[resume]]"));
         }
@@ -193,10 +194,10 @@ impl Head {
 }
 
 impl Step {
-    /// Reads the checkpoint's object of this number.
+    /// Parses the checkpoint's object of this number.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where it is none.
+    /// [`ErrorKind::Damaged`] if it is not one.
     pub fn from_bytes(bytes: &[u8], number: usize) -> Result<Self> {
         read(bytes, number)
     }
@@ -211,7 +212,7 @@ impl Step {
 }
 
 impl ResumeState {
-    /// What either rests on.
+    /// The union of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! How the last checks of a backup ended: `checks.json` beside the manifest, and no part of what the manifest commits. A copy of a backup brings
-//! it along; what it says is of the moment that it names.
+//! The results of the last checks of a backup: `checks.json` beside the manifest, which does not
+//! cover it. It is copied with the backup, and applies to the times it names.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,30 +22,30 @@ const PROBLEM: usize = 1000;
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
     format_version: u32,
-    /// The `id` of the manifest that they are of.
+    /// The `id` of the manifest they belong to.
     backup: Uuid,
     /// At most one of each kind.
     checks: Vec<Check>,
 }
 
-/// One check that was brought to its end.
+/// One completed check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// What was done.
+    /// The kind of check.
     pub kind: CheckKind,
-    /// Whether everything was as it should be.
+    /// Whether everything was correct.
     pub passed: bool,
     /// When it ended.
     pub finished: DateTime<Utc>,
     /// How long it took.
     pub milliseconds: u64,
-    /// The version of the program that did it.
+    /// The version of the program that ran it.
     pub tool_version: String,
     /// The version of the server that a test restore imported into.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server_version: Option<String>,
-    /// The first thing that was wrong, where it did not pass.
+    /// The first problem, if it did not pass.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub problem: Option<String>,
 }
@@ -76,7 +76,7 @@ impl std::fmt::Display for CheckKind {
 }
 
 impl CheckKind {
-    /// How much it proves: a failure stands until a check that proves as much passes.
+    /// How much it proves: a failure is valid until a check that proves at least as much passes.
     fn rank(self) -> u8 {
         match self {
             Self::Verify => 0,
@@ -87,7 +87,7 @@ impl CheckKind {
 }
 
 impl Check {
-    /// A check that ended now. Of a long problem, the beginning is kept.
+    /// A check that ended now. A long problem is cut.
     #[must_use]
     pub fn ended(kind: CheckKind, finished: DateTime<Utc>, milliseconds: u64, problem: Option<String>) -> Self {
         let problem = problem.map(|mut text| {
@@ -101,16 +101,16 @@ impl Check {
 }
 
 impl Checks {
-    /// None yet, of the backup with this id.
+    /// An empty list for the backup with this ID.
     #[must_use]
     pub fn none(backup: Uuid) -> Self {
         Self { format_version: FORMAT_VERSION, backup, checks: Vec::new() }
     }
 
-    /// Reads the file of the backup with this id.
+    /// Parses the file of the backup with this ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where it is not one, is another backup's, or has a version that is not known here.
+    /// [`ErrorKind::Damaged`] if it is not one, is another backup's, or has an unknown version.
     pub fn from_bytes(bytes: &[u8], backup: Uuid) -> Result<Self> {
         let read: Self =
             serde_json::from_slice(bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", key::CHECKS)).cause(e))?;
@@ -122,7 +122,7 @@ impl Checks {
             )));
         }
         if read.backup != backup {
-            return Err(Error::damaged(format!("{} is of the backup {}, expected {backup}", key::CHECKS, read.backup)));
+            return Err(Error::damaged(format!("{} belongs to the backup {}, expected {backup}", key::CHECKS, read.backup)));
         }
         let mut checks = Self::none(backup);
         read.checks.into_iter().for_each(|check| checks.put(check));
@@ -138,13 +138,13 @@ impl Checks {
         written.map_err(|e| Error::new(ErrorKind::Internal, format!("{} cannot be written", key::CHECKS)).cause(e))
     }
 
-    /// Puts a check in place of the last one of its kind.
+    /// Replaces the last check of the same kind by this one.
     pub fn put(&mut self, check: Check) {
         self.checks.retain(|c| c.kind != check.kind);
         self.checks.push(check);
     }
 
-    /// The last check of each kind, in the order in which they ended.
+    /// The last check of each kind, in the order they ended.
     #[must_use]
     pub fn by_time(&self) -> Vec<&Check> {
         let mut checks: Vec<&Check> = self.checks.iter().collect();
@@ -158,8 +158,9 @@ impl Checks {
         self.checks.iter().find(|c| c.kind == kind)
     }
 
-    /// The check that decides whether the backup counts as verified: the last failure that no check since which proves as much has refuted, else the
-    /// last one that passed; none where there is none.
+    /// The check that decides whether the backup counts as verified. It is the last failure that no
+    /// later check of at least the same strength has refuted, or otherwise the last check that
+    /// passed. `None` if there is none.
     #[must_use]
     pub fn verdict(&self) -> Option<&Check> {
         let checks = self.by_time();
@@ -211,7 +212,7 @@ mod tests {
         assert_eq!(Checks::from_bytes(&bytes, id).unwrap(), checks);
         assert_eq!(checks.by_time().len(), 4);
         let other = Checks::from_bytes(&bytes, Uuid::nil()).unwrap_err();
-        assert!(other.to_string().contains("is of the backup 00000000-0000-0000-0000-000000000007"), "{other}");
+        assert!(other.to_string().contains("belongs to the backup 00000000-0000-0000-0000-000000000007"), "{other}");
         assert!(Checks::from_bytes(&bytes[..bytes.len() / 2], id).is_err());
         let newer = String::from_utf8(bytes).unwrap().replacen("\"formatVersion\": 1", "\"formatVersion\": 2", 1);
         assert!(Checks::from_bytes(newer.as_bytes(), id).unwrap_err().to_string().contains("version 2, expected 1"));

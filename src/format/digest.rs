@@ -1,4 +1,5 @@
-//! Digests: SHA-256 of stored bytes, and the content digest of documents, which does not depend on their order.
+//! Digests: SHA-256 of stored bytes, and the content digest of documents, which does not depend on
+//! their order.
 
 use std::sync::Arc;
 
@@ -8,12 +9,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result};
 
-/// The digest of a set of documents: the sum, wrapping in 128 bits, of the XXH3-128 (seed 0) of each document's bytes, with
-/// their number and the sum of their lengths. Two sets that differ in one bit, or in how often a document occurs, differ in it
-/// but for a chance of 2^-128; it finds damage and loss, not a forger.
+/// The digest of a set of documents: the wrapping 128-bit sum of the XXH3-128 (seed 0) of each
+/// document's bytes, with their number and the sum of their lengths. Two sets that differ in one
+/// bit, or in how often a document occurs, have different digests, but for a chance of 2^-128. It
+/// detects damage and loss, not forgery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Content {
-    /// How many documents.
+    /// The number of documents.
     pub documents: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
@@ -22,22 +24,22 @@ pub struct Content {
 }
 
 impl Content {
-    /// Counts one document in.
+    /// Adds one document.
     pub fn add(&mut self, document: &[u8]) {
         self.documents += 1;
         self.bytes += document.len() as u64;
         self.sum = self.sum.wrapping_add(xxh3_128(document));
     }
 
-    /// Counts another set in, as if its documents had been added one by one. Counts that a hostile manifest claims stop at the
-    /// largest number instead of wrapping.
+    /// Adds another set, as if its documents had been added one by one. Counts from a hostile
+    /// manifest stop at the largest number instead of wrapping.
     pub fn merge(&mut self, other: &Self) {
         self.documents = self.documents.saturating_add(other.documents);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.sum = self.sum.wrapping_add(other.sum);
     }
 
-    /// What is left of it without these, which are in it.
+    /// The rest without these, which must be part of it.
     #[must_use]
     pub fn without(&self, others: &Self) -> Self {
         Self {
@@ -47,7 +49,7 @@ impl Content {
         }
     }
 
-    /// The sum as it is written: 32 hexadecimal digits, lower case.
+    /// The sum in written form: 32 hexadecimal digits, lower case.
     #[must_use]
     pub fn digest(&self) -> ContentDigest {
         ContentDigest(self.sum)
@@ -90,13 +92,13 @@ impl TryFrom<String> for ContentDigest {
     }
 }
 
-/// A SHA-256 as it is written: 64 lower-case hexadecimal digits. Cloning shares them.
+/// A SHA-256 in written form: 64 lower-case hexadecimal digits. Clones share them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256Hex(Arc<str>);
 
 impl Sha256Hex {
-    /// What stands in place of a digest over bytes that contain it.
+    /// The placeholder for a digest over bytes that contain it.
     #[must_use]
     pub fn zero() -> Self {
         Self("0".repeat(64).into())
@@ -108,7 +110,7 @@ impl Sha256Hex {
         Self::of_chunks([bytes])
     }
 
-    /// The SHA-256 of these chunks, one after the other.
+    /// The SHA-256 of these chunks, concatenated.
     #[must_use]
     pub fn of_chunks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = Hasher::default();
@@ -148,17 +150,17 @@ impl TryFrom<String> for Sha256Hex {
     }
 }
 
-/// A SHA-256 that is fed piece by piece.
+/// Computes a SHA-256 piece by piece.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all that was taken.
+    /// The digest of everything added.
     #[must_use]
     pub fn finish(self) -> Sha256Hex {
         let mut text = String::with_capacity(64);

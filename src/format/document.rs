@@ -1,17 +1,18 @@
-//! The structure of BSON documents, read from bytes that may be hostile.
+//! Reads the structure of BSON documents from bytes that may be hostile.
 //!
-//! Only lengths and types are looked at: the text of names and strings may be any bytes, because servers store what
-//! clients send, and a backup must carry it. The grammar is that of <https://bsonspec.org/spec.html>.
+//! Only lengths and types are checked: the text of names and strings may be any bytes. Servers
+//! store what clients send, and a backup must carry it. The grammar is that of
+//! <https://bsonspec.org/spec.html>.
 
 use bson::{RawBsonRef, RawDocumentBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::kind;
 
-/// The largest document that a server sends: 16 MiB for users, and the 16 KiB it allows itself beyond.
+/// The largest document that a server sends: 16 MiB for users, plus the 16 KiB it allows itself.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024 + 16 * 1024;
 
-/// The deepest nesting looked into. Servers stop at 200 levels.
+/// The maximum nesting depth. Servers stop at 200 levels.
 const MAX_DEPTH: usize = 256;
 
 /// One element of a document: type byte, name without its NUL, and the bytes of the value.
@@ -21,7 +22,7 @@ pub struct Element<'a> {
     pub kind: u8,
     /// The name, any bytes but NUL.
     pub name: &'a [u8],
-    /// The value's bytes as they stand in the document.
+    /// The value's bytes in the document.
     pub value: &'a [u8],
 }
 
@@ -32,10 +33,10 @@ pub struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    /// The elements of `document`, its length and its end checked.
+    /// The elements of `document`, after checking its length and its end.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where the length or the final NUL is wrong.
+    /// [`ErrorKind::Damaged`] if the length or the final NUL is wrong.
     #[inline]
     pub fn of(document: &'a [u8]) -> Result<Self> {
         Ok(Self { rest: inside(document).map_err(Flaw::error)? })
@@ -57,7 +58,8 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// What is wrong with a document. It is small, so that looking at millions of elements does not move it about.
+/// A problem of a document. It is small, so that checking millions of elements does not move much
+/// data.
 #[derive(Debug, Clone, Copy)]
 enum Flaw {
     Says(&'static str),
@@ -74,7 +76,7 @@ impl Flaw {
     }
 }
 
-/// The bytes of the elements of a document whose length and end are right.
+/// The bytes of the elements of a document whose length and end are correct.
 #[inline]
 fn inside(document: &[u8]) -> Result<&[u8], Flaw> {
     let length = first_length(document).ok_or(Flaw::Says("is shorter than five bytes"))?;
@@ -99,8 +101,9 @@ fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
     }
 }
 
-/// Where the first NUL is. Names are short, and a loop over them ends where no processor expects it: eight bytes at a time, the
-/// lowest that is 0 is the lowest whose high bit is set when 1 is subtracted from each and was not before.
+/// The position of the first NUL. Names are short, and processors mispredict the end of a loop over
+/// them. So this checks eight bytes at a time. Subtract 1 from each byte: the lowest byte that is 0
+/// is the lowest whose high bit is set now and was not before.
 #[inline]
 fn first_nul(bytes: &[u8]) -> Option<usize> {
     if let Some(eight) = bytes.first_chunk() {
@@ -120,10 +123,10 @@ fn split_value(kind: u8, rest: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
     rest.split_at_checked(value_length(kind, rest)?).ok_or(PAST_ITS_END)
 }
 
-/// Says of a type that its values are not all of one length, or cannot all be taken as they are.
+/// Marks a type whose values have different lengths or are not all valid.
 const OTHER: u8 = u8::MAX;
 
-/// How long every value of a type is, of types all of whose values are allowed.
+/// The length of a type's values, for types whose values are all valid.
 static FIXED_LENGTHS: [u8; 256] = {
     let mut lengths = [OTHER; 256];
     let groups: [(&[u8], u8); 5] = [
@@ -146,7 +149,8 @@ static FIXED_LENGTHS: [u8; 256] = {
     lengths
 };
 
-/// How many bytes the value at the start of `rest` takes. It may claim more than there are; the caller checks.
+/// The length of the value at the start of `rest`. It may claim more bytes than there are, so the
+/// caller must check.
 #[inline]
 fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
     let int32 = |at: usize| -> Result<usize, Flaw> {
@@ -186,31 +190,32 @@ fn value_length(kind: u8, rest: &[u8]) -> Result<usize, Flaw> {
     })
 }
 
-/// What of a document's structure decides whether a server takes it, and what it makes of it.
+/// The parts of a document's structure that decide whether a server accepts it, and what it
+/// changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shape<'a> {
-    /// The first field at the top that is called `_id`: its type byte and value.
+    /// The first top-level field called `_id`: its type byte and value.
     pub id: Option<(u8, &'a [u8])>,
-    /// Whether that is the first field of all.
+    /// Whether that is the very first field.
     pub id_is_first: bool,
-    /// How many fields at the top are called `_id`.
+    /// The number of top-level fields called `_id`.
     pub ids: usize,
     /// The levels of documents and arrays below the top.
     pub depth: usize,
 }
 
-/// Checks the whole structure of one document, everything inside it included.
+/// Checks the whole structure of one document, including everything inside it.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`], saying what is wrong.
+/// [`ErrorKind::Damaged`] with the reason.
 pub fn check(document: &[u8]) -> Result<()> {
     shape(document).map(|_| ())
 }
 
-/// Checks the whole structure of one document, as [`check`] does, and tells its shape.
+/// Checks the whole structure of one document, as [`check`] does, and returns its shape.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`], saying what is wrong.
+/// [`ErrorKind::Damaged`] with the reason.
 pub fn shape(document: &[u8]) -> Result<Shape<'_>> {
     let mut shape = Shape::default();
     check_at(document, 0, &mut shape).map_err(Flaw::error)?;
@@ -262,7 +267,7 @@ fn check_at<'a>(document: &'a [u8], depth: usize, shape: &mut Shape<'a>) -> Resu
     Ok(())
 }
 
-/// The documents of a run of concatenated ones, each as its bytes; lengths are checked, the insides are not.
+/// Splits concatenated documents. Lengths are checked, the insides are not.
 #[derive(Debug, Clone)]
 pub struct Documents<'a> {
     rest: &'a [u8],
@@ -297,10 +302,10 @@ impl<'a> Iterator for Documents<'a> {
     }
 }
 
-/// The `_id` of a document: its type byte and value, or `None` where it has none.
+/// The `_id` of a document: its type byte and value, or `None` if it has none.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the document's structure is broken before an `_id` is met.
+/// [`ErrorKind::Damaged`] if the document's structure is broken before an `_id` is found.
 pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
     for element in Elements::of(document)? {
         let element = element?;
@@ -311,10 +316,10 @@ pub fn id(document: &[u8]) -> Result<Option<(u8, &[u8])>> {
     Ok(None)
 }
 
-/// `{_id: {$eq: ID}}` of a document: the query for what has its `_id`.
+/// `{_id: {$eq: ID}}` for a document: the query for the document with its `_id`.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] where it has no `_id`; [`ErrorKind::Damaged`] where its structure is broken.
+/// [`ErrorKind::Refused`] if it has no `_id`; [`ErrorKind::Damaged`] if its structure is broken.
 pub fn by_id(document: &[u8]) -> Result<Vec<u8>> {
     let (kind, id) = known_id(document)?;
     let mut equal = Writer::default();
@@ -324,7 +329,7 @@ pub fn by_id(document: &[u8]) -> Result<Vec<u8>> {
     Ok(query.finish())
 }
 
-/// `{_id: {$in: [ID, ...]}}` of documents: the query for what has an `_id` of theirs.
+/// `{_id: {$in: [ID, ...]}}` for documents: the query for documents with their `_id`s.
 ///
 /// # Errors
 /// As for [`by_id`].
@@ -345,11 +350,11 @@ fn known_id(document: &[u8]) -> Result<(u8, &[u8])> {
     id(document)?.ok_or_else(|| Error::new(ErrorKind::Refused, "a document without _id cannot be merged"))
 }
 
-/// Whether a server that is sent this document as an insert would replace a `Timestamp(0, 0)` by its own time: one in a
-/// field at the top, `_id` aside.
+/// Whether a server would replace a `Timestamp(0, 0)` by its own time when this document is
+/// inserted. It does so in top-level fields, except `_id`.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the document's structure is broken.
+/// [`ErrorKind::Damaged`] if the document's structure is broken.
 pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     for element in Elements::of(document)? {
         let element = element?;
@@ -360,10 +365,10 @@ pub fn has_empty_timestamp(document: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a field at its top has a name that begins with `$`.
+/// Whether a top-level field name begins with `$`.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the document's structure is broken.
+/// [`ErrorKind::Damaged`] if the document's structure is broken.
 pub fn has_operator_names_at_top(document: &[u8]) -> Result<bool> {
     for element in Elements::of(document)? {
         if element?.name.starts_with(b"$") {
@@ -373,10 +378,10 @@ pub fn has_operator_names_at_top(document: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a field in it, at whatever depth, has a name that begins with `$`.
+/// Whether any field name in it, at any depth, begins with `$`.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the document's structure is broken.
+/// [`ErrorKind::Damaged`] if the document's structure is broken.
 pub fn has_operator_names(document: &[u8]) -> Result<bool> {
     has_operator_names_at(document, 0)
 }
@@ -429,7 +434,7 @@ impl Writer {
         self.0.len() == 4
     }
 
-    /// Adds an element of this type byte, name (any bytes but NUL) and value as BSON lays it out.
+    /// Adds an element with this type byte, name (any bytes but NUL) and value in BSON form.
     pub fn element(&mut self, kind: u8, name: impl AsRef<[u8]>, value: &[u8]) {
         self.0.push(kind);
         self.0.extend(name.as_ref());
@@ -437,7 +442,7 @@ impl Writer {
         self.0.extend(value);
     }
 
-    /// The same, to be strung together.
+    /// The same, for chaining.
     #[must_use]
     pub fn with(mut self, kind: u8, name: impl AsRef<[u8]>, value: &[u8]) -> Self {
         self.element(kind, name, value);
@@ -447,15 +452,15 @@ impl Writer {
     /// Adds all elements of a document.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where its structure is broken.
+    /// [`ErrorKind::Damaged`] if its structure is broken.
     pub fn extend(&mut self, document: &[u8]) -> Result<()> {
         self.extend_without(document, |_| false)
     }
 
-    /// Adds the elements of a document, but for those with a name of which this is true.
+    /// Adds the elements of a document, except those for whose name this returns true.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where its structure is broken.
+    /// [`ErrorKind::Damaged`] if its structure is broken.
     pub fn extend_without(&mut self, document: &[u8], is_left_out: impl Fn(&[u8]) -> bool) -> Result<()> {
         for element in Elements::of(document)? {
             let Element { kind, name, value } = element?;
@@ -516,24 +521,24 @@ impl Writer {
     /// The document as the bson crate holds it.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where what was added does not make one.
+    /// [`ErrorKind::Internal`] if the added parts do not form a document.
     pub fn raw(self) -> Result<RawDocumentBuf> {
         RawDocumentBuf::from_bytes(self.finish())
-            .map_err(|e| Error::new(ErrorKind::Internal, "a document was not put together as one").cause(e))
+            .map_err(|e| Error::new(ErrorKind::Internal, "a document was put together incorrectly").cause(e))
     }
 
     fn close(&mut self, start: usize) {
         self.0.push(0);
-        // All that is written here stays below 48 MB: lengths fit.
+        // Everything written here stays below 48 MB: lengths fit.
         let length = (self.0.len() - start) as u32;
         self.0[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 }
 
-/// A document or an array with other values, of the same types, of those elements for which there is one.
+/// A document or an array with some values replaced by others of the same type.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where its structure is broken; those of `other`.
+/// [`ErrorKind::Damaged`] if its structure is broken; those of `other`.
 pub fn replaced(document: &[u8], mut other: impl FnMut(Element<'_>) -> Result<Option<Vec<u8>>>) -> Result<Vec<u8>> {
     let mut replaced = Writer::with_capacity(document.len());
     for element in Elements::of(document)? {
@@ -550,7 +555,7 @@ pub fn string_value(text: &str) -> Vec<u8> {
     [&length.to_le_bytes(), text.as_bytes(), &[0]].concat()
 }
 
-/// Whether a value stands for true: old servers and tools write truths as numbers, too.
+/// Whether a value means true: old servers and tools also write Booleans as numbers.
 #[must_use]
 pub fn is_true(value: RawBsonRef<'_>) -> bool {
     match value {
@@ -562,7 +567,7 @@ pub fn is_true(value: RawBsonRef<'_>) -> bool {
     }
 }
 
-/// What messages call a BSON type.
+/// The name of a BSON type in messages.
 #[must_use]
 pub fn type_name(kind: u8) -> &'static str {
     match kind {

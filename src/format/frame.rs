@@ -1,5 +1,6 @@
-//! A frame: the smallest part of a backup that can be read alone. One zstd frame (RFC 8878) that holds whole documents, says
-//! how long it is uncompressed, and carries zstd's own checksum; or, where it was asked for, one in [columns](Codec::Columns).
+//! Frames: the smallest parts of a backup that can be read alone. A frame is one frame of zstd, as
+//! in RFC 8878, with whole documents, its uncompressed length, and zstd's own checksum. On request,
+//! it is a frame in [columns](Codec::Columns) instead.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -12,30 +13,32 @@ pub use super::compression::{Codec, Compression};
 use super::document::MAX_DOCUMENT;
 use crate::error::{Error, Result};
 
-/// About how many bytes of documents a frame holds where nothing is said; it holds more only where one document is larger.
+/// The approximate bytes of documents per frame by default. A frame only has more if a single
+/// document is larger.
 pub const TARGET: usize = 4 * 1024 * 1024;
 
-/// The most that may be asked for instead of [`TARGET`].
+/// The largest allowed setting instead of [`TARGET`].
 pub const LARGEST_TARGET: usize = 16 * 1024 * 1024;
 
-/// The most bytes a frame may hold. One that claims more is refused before anything is allocated.
+/// The most bytes a frame may hold. If one claims more, it is refused before anything is allocated.
 pub const LIMIT: usize = MAX_DOCUMENT + TARGET;
 
-/// The levels that frames are compressed at.
+/// The compression levels of frames.
 pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 
-/// A compressor keeps no more room than this; only frames of one large document need more.
+/// The most buffer room that a compressor keeps; only frames with one large document need more.
 const MOST_ROOM: usize = LARGEST_TARGET + 1024 * 1024;
 
-/// Frames of fewer bytes are made in both ways where columns are asked for.
+/// Below this many bytes, frames are made both ways if columns are requested.
 const SHORT: usize = 32 * 1024;
 
-/// What columns may keep from one frame to the next, each of a handful of buffers' owners.
+/// The most bytes that columns may keep from one frame to the next, for each of a few owners of
+/// buffers.
 const MOST_COLUMNS: usize = 4 * TARGET;
 
 impl Compression {
-    /// About the bytes that a [`Compressor`] works with beside frames of this size: zstd's tables for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for
-    /// what comes out.
+    /// The approximate bytes that a [`Compressor`] needs besides frames of this size: zstd's tables
+    /// for inputs of many megabytes (`clevels.h` of zstd 1.5), and the room for the output.
     #[must_use]
     pub fn working_bytes(self, frame_bytes: usize) -> u64 {
         let tables = match self.level {
@@ -52,18 +55,19 @@ impl Compression {
         let zstd = (tables + long) * 1024 * 1024 + (frame_bytes + frame_bytes / 64) as u64;
         match self.codec {
             Codec::Zstd => zstd,
-            // Two more of zstd's, and what is kept of the columns.
+            // Two more of zstd's, and what is kept for the columns.
             Codec::Columns => 3 * zstd + 2 * MOST_COLUMNS as u64,
         }
     }
 }
 
-/// Compresses frames; kept between frames, because its working memory is large.
+/// Compresses frames. It is kept between frames, because its working memory is large.
 pub struct Compressor {
     columns: Option<columns::Encoder>,
     inner: ZstdCompressor<'static>,
     how: Compression,
-    /// Room for the worst case, used again: fresh memory of this size costs more than copying what came of it.
+    /// Room for the worst case, reused: fresh memory of this size costs more than copying the
+    /// result.
     room: Vec<u8>,
 }
 
@@ -71,7 +75,7 @@ impl Compressor {
     /// A compressor.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd cannot be set up.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if zstd cannot be set up.
     pub fn new(how: Compression) -> Result<Self> {
         let mut inner = ZstdCompressor::new(how.level).map_err(|e| internal("cannot set up zstd", e))?;
         let long = how.long_distance_parameters();
@@ -97,16 +101,18 @@ impl Compressor {
         Ok(())
     }
 
-    /// One frame that holds `documents`.
+    /// Compresses `documents` into one frame.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd fails, which it does only without memory.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if zstd fails, which only happens
+    /// without memory.
     pub fn compress(&mut self, documents: &[u8]) -> Result<Vec<u8>> {
         let Some(columns) = &mut self.columns else { return self.compress_whole(documents) };
         let frame = columns.encode(documents)?;
         columns.keep_at_most(MOST_COLUMNS);
         let Some(frame) = frame else { return self.compress_whole(documents) };
-        // Where there is little to gain, or columns are of little use in so few documents, the shorter one counts.
+        // If the gain is small, or there are too few documents for columns, the shorter frame is
+        // used.
         if cfg!(fuzzing) || (documents.len() >= SHORT && frame.len() < documents.len() - documents.len() / 16) {
             return Ok(frame);
         }
@@ -125,41 +131,42 @@ impl Compressor {
         Ok(frame)
     }
 
-    /// The bytes of working memory that zstd has for it now; all that the largest frame so far took.
+    /// The bytes of working memory that zstd has for it now: as much as the largest frame so far
+    /// needed.
     #[must_use]
     pub fn memory(&mut self) -> usize {
         self.inner.context_mut().sizeof()
     }
 }
 
-/// Compressors of one kind, lent to those who compress at the moment: there are as many as ever worked at a time, because each has
-/// working memory of up to tens of megabytes.
+/// Lends compressors of one kind. There are as many as ever worked at the same time, because each
+/// has working memory of up to tens of megabytes.
 pub struct Compressors {
     how: Compression,
-    /// The level that counts now.
+    /// The level for new frames.
     level: AtomicI32,
     idle: std::sync::Mutex<Vec<Compressor>>,
 }
 
 impl Compressors {
-    /// None yet, of this kind.
+    /// An empty pool of this kind.
     #[must_use]
     pub fn new(how: Compression) -> Self {
         Self { how, level: AtomicI32::new(how.level), idle: std::sync::Mutex::default() }
     }
 
-    /// The level of the frames from now on.
+    /// Sets the level of frames from now on.
     pub fn set_level(&self, level: i32) {
         self.level.store(level, Ordering::Relaxed);
     }
 
-    /// The level of the frames that are compressed now.
+    /// The level of frames that are compressed now.
     #[must_use]
     pub fn level(&self) -> i32 {
         self.level.load(Ordering::Relaxed)
     }
 
-    /// Lends one for the time that `work` takes.
+    /// Lends one while `work` runs.
     ///
     /// # Errors
     /// As for [`Compressor::new`], and those of `work`.
@@ -183,15 +190,15 @@ impl std::fmt::Debug for Compressors {
     }
 }
 
-/// Decompressors, lent to those who decompress at the moment: there are as many as ever worked at a time. What one keeps of columns takes
-/// megabytes, which not every reader of a segment may keep while it waits.
+/// Lends decompressors. There are as many as ever worked at the same time. One that has decoded
+/// columns keeps megabytes, which not every reader of a segment may hold while it waits.
 #[derive(Default)]
 pub struct Decompressors {
     idle: std::sync::Mutex<Vec<Decompressor>>,
 }
 
 impl Decompressors {
-    /// Lends one for the time that `work` takes.
+    /// Lends one while `work` runs.
     ///
     /// # Errors
     /// As for [`Decompressor::new`], and those of `work`.
@@ -214,7 +221,7 @@ impl std::fmt::Debug for Decompressors {
     }
 }
 
-/// Decompresses frames; kept between frames.
+/// Decompresses frames. It is kept between frames.
 pub struct Decompressor {
     inner: ZstdDecompressor<'static>,
     /// Set up with the first frame that needs it.
@@ -225,7 +232,7 @@ impl Decompressor {
     /// A decompressor.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd cannot be set up.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if zstd cannot be set up.
     pub fn new() -> Result<Self> {
         let inner = ZstdDecompressor::new().map_err(|e| internal("cannot set up zstd", e))?;
         Ok(Self { inner, columns: None })
@@ -241,11 +248,12 @@ impl Decompressor {
         Ok(documents)
     }
 
-    /// Puts the documents of one frame, in columns or not, into `documents`, in place of what is there. `raw_length` is what the segment's table says it
-    /// holds; the frame's own header must agree.
+    /// Decompresses one frame, in columns or not, into `documents`, replacing its content.
+    /// `raw_length` is the length in the segment's table; the frame's own header must agree.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a frame, claims another length, claims more than [`LIMIT`], or fails its checksum.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is not a frame, claims
+    /// another length, claims more than [`LIMIT`], or fails its checksum.
     pub fn decompress_into(&mut self, frame: &[u8], raw_length: usize, documents: &mut Vec<u8>) -> Result<()> {
         let in_columns = columns::is_one(frame);
         let claimed = if in_columns {
@@ -279,7 +287,7 @@ impl Decompressor {
         let decompressed = self.inner.decompress_to_buffer(frame, documents);
         let length = decompressed.map_err(|e| Error::damaged(format!("a frame cannot be decompressed: {e}")))?;
         if length != raw_length {
-            return Err(Error::damaged(format!("a frame held {length} bytes where {raw_length} were expected")));
+            return Err(Error::damaged(format!("a frame holds {length} bytes, but {raw_length} were expected")));
         }
         Ok(())
     }
@@ -290,7 +298,7 @@ impl Decompressor {
 mod tests {
     use super::*;
 
-    /// Bytes that repeat themselves here and there, as documents do.
+    /// Bytes with some repetitions, as in documents.
     fn documents(bytes: usize) -> Vec<u8> {
         let mut noise = 1u64;
         let mut words = String::with_capacity(bytes + 32);

@@ -1,5 +1,5 @@
-//! Where in a backup things are stored: names of files, made so that any name a server allows has one, that mongorestore
-//! finds its own, and that no two meet on a file system that ignores case.
+//! The keys of a backup's objects: file names for every name that a server allows. mongorestore
+//! finds its files, and no two names collide on a file system that ignores case.
 
 use std::collections::HashSet;
 
@@ -12,31 +12,32 @@ use crate::names::Namespace;
 
 /// The manifest: written last, it commits the backup.
 pub const MANIFEST: &str = "manifest.json";
-/// Every stored object but itself and the manifest, for `sha256sum -c`.
+/// The checksums of every stored object except itself and the manifest, for `sha256sum -c`.
 pub const SHA256SUMS: &str = "SHA256SUMS";
-/// What a running backup tells others; removed at its end.
+/// The heartbeat of a running backup; removed at its end.
 pub const PROGRESS: &str = "progress.json";
-/// The stem of the oplog slice's segments, at the backup's top.
+/// The stem of the oplog slice's segments, at the top of the backup.
 pub const OPLOG: &str = "oplog";
 
-/// How the last checks of a backup ended: written after the manifest, and no part of what that commits.
+/// The results of the last checks: written after the manifest, which does not cover it.
 pub const CHECKS: &str = "checks.json";
 /// The stem of an unfinished backup's checkpoint, at its top; removed at its end.
 const CHECKPOINT: &str = "resume";
-/// What the names begin with of what readers leave at the top while they read.
+/// The prefix of the files that readers leave at the top while they read.
 const READER: &str = "reader";
 
-/// The longest escaped collection name; mongodump's limit, so that a suffix still fits into 255 bytes.
+/// The longest escaped collection name: mongodump's limit, so that a suffix still fits into 255
+/// bytes.
 const MAX_ESCAPED: usize = 238;
-/// How much of a longer name is kept in front of its hash.
+/// How much of a longer name is kept before its hash.
 const KEPT: usize = 208;
 
-/// Gives each collection of one backup its own stem, `DATABASE/COLLECTION` escaped.
+/// Gives each collection of one backup its own stem, an escaped `DATABASE/COLLECTION`.
 ///
-/// Collections are escaped as mongodump does (Go's `url.QueryEscape`; an escaped name of more than 238 bytes is cut at 208,
-/// followed by `%24` and the unpadded base64url of the SHA-1 of the name). Databases keep their names, but for `%`,
-/// control characters and `#`. A stem that would meet another one, or one of the backup's own files, when case is
-/// ignored gets that same ending.
+/// Collections are escaped as in mongodump (Go's `url.QueryEscape`). An escaped name of more than
+/// 238 bytes is cut to 208, followed by `%24` and the unpadded base64url of the SHA-1 of the name.
+/// Databases keep their names, except for `%`, control characters and `#`. If a stem would collide
+/// with another one or with one of the backup's own files, ignoring case, it gets the same ending.
 #[derive(Debug, Default)]
 pub struct Stems {
     taken: HashSet<String>,
@@ -46,7 +47,7 @@ pub struct Stems {
 }
 
 impl Stems {
-    /// The stem for this namespace. Asked twice, it gives two different ones.
+    /// The stem for this namespace. Two calls return two different ones.
     pub fn assign(&mut self, namespace: &Namespace) -> String {
         let directory = match self.databases.get(&namespace.database) {
             Some(directory) => directory.clone(),
@@ -62,7 +63,8 @@ impl Stems {
         };
         let escaped = escape_collection(&namespace.collection);
         let mut stem = format!("{directory}/{escaped}");
-        // A collection may itself be named like another one with its hash, so the way out is looked for until it is free.
+        // A collection may be named like another one with its hash, so this repeats until the stem
+        // is free.
         let mut hashed = namespace.collection.clone();
         while !self.taken.insert(stem.to_lowercase()) {
             stem = format!("{directory}/{}", with_hash(&escaped, &hashed));
@@ -72,7 +74,7 @@ impl Stems {
     }
 }
 
-/// Whether a file at the backup's top, or one that may come there, has this name when case is ignored.
+/// Whether a file at the top of the backup has this name, or may get it, ignoring case.
 fn is_own_file(name: &str) -> bool {
     let name = name.to_lowercase();
     let slice = name.starts_with(&format!("{OPLOG}.")) && name.ends_with(".bson.zst");
@@ -92,7 +94,7 @@ pub fn segment(stem: &str, number: usize) -> String {
     format!("{stem}.{number:05}.bson.zst")
 }
 
-/// The number of a segment of this stem, by its key.
+/// The number of a segment of this stem, from its key.
 #[must_use]
 pub fn segment_number(stem: &str, key: &str) -> Option<usize> {
     let digits = key.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".bson.zst")?;
@@ -105,27 +107,27 @@ pub fn checkpoint(number: usize) -> String {
     format!("{CHECKPOINT}.{number:05}.json")
 }
 
-/// The number of an object of a checkpoint, where this is the key of one.
+/// The number of an object of a checkpoint, if this is the key of one.
 #[must_use]
 pub fn checkpoint_number(key: &str) -> Option<usize> {
     let digits = key.strip_prefix(CHECKPOINT)?.strip_prefix('.')?.strip_suffix(".json")?;
     digits.parse().ok().filter(|number| checkpoint(*number) == key)
 }
 
-/// The key of what a reader leaves while it reads.
+/// The key of a reader's file.
 #[must_use]
 pub fn reader(id: Uuid) -> String {
     format!("{READER}.{id}.json")
 }
 
-/// Whether this is the key of what a reader leaves.
+/// Whether this is the key of a reader's file.
 #[must_use]
 pub fn is_reader(key: &str) -> bool {
     let id = key.strip_prefix(READER).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".json"));
     id.is_some_and(|id| Uuid::try_parse(id).is_ok_and(|parsed| reader(parsed) == key))
 }
 
-/// A collection's name as a file name, as mongodump escapes it.
+/// A collection's name as a file name, escaped as in mongodump.
 #[must_use]
 pub fn escape_collection(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
@@ -139,8 +141,9 @@ pub fn escape_collection(name: &str) -> String {
     if escaped.len() > MAX_ESCAPED { with_hash(&escaped, name) } else { escaped }
 }
 
-/// The name that mongodump escaped to this, where it can be one: Go's `url.QueryUnescape`, which takes a character that needs
-/// no escape either way. One that [`is_cut_short`] gives what is left of the name and its hash, or nothing.
+/// Reverses mongodump's escaping, if possible: Go's `url.QueryUnescape`, which accepts characters
+/// that need no escape in either form. For a name that [`is_cut_short`], it returns the rest of the
+/// name with its hash, or `None`.
 #[must_use]
 pub fn unescape_collection(escaped: &str) -> Option<String> {
     let mut name = Vec::with_capacity(escaped.len());
@@ -159,8 +162,8 @@ fn hex_digit(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
 }
 
-/// Whether an escaped name was too long and ends with its hash: the true one is in the metadata. Names of just that length
-/// with an escaped `$` in them look the same.
+/// Whether an escaped name was too long and ends with its hash: the true one is in the metadata.
+/// Names of exactly that length with an escaped `$` look the same.
 #[must_use]
 pub fn is_cut_short(escaped: &str) -> bool {
     escaped.len() == MAX_ESCAPED && escaped.contains("%24")
@@ -169,7 +172,7 @@ pub fn is_cut_short(escaped: &str) -> bool {
 fn escape_database(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for c in name.chars() {
-        // A name the store could not keep as it is, or one that `sha256sum` could not read back.
+        // Characters that the store might not keep, or that `sha256sum` could not read back.
         if c.is_control() || matches!(c, '%' | '#' | '/' | '\\') {
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {

@@ -1,8 +1,8 @@
-//! The type bytes of BSON elements, as constants that patterns may name: <https://bsonspec.org/spec.html>.
+//! The type bytes of BSON elements, as constants for patterns: <https://bsonspec.org/spec.html>.
 
 use bson::spec::ElementType;
 
-/// A float of 64 bits.
+/// A 64-bit float.
 pub const DOUBLE: u8 = ElementType::Double as u8;
 /// Text.
 pub const STRING: u8 = ElementType::String as u8;
@@ -16,7 +16,7 @@ pub const BINARY: u8 = ElementType::Binary as u8;
 pub const UNDEFINED: u8 = ElementType::Undefined as u8;
 /// An ObjectId.
 pub const OBJECT_ID: u8 = ElementType::ObjectId as u8;
-/// A truth.
+/// A Boolean.
 pub const BOOLEAN: u8 = ElementType::Boolean as u8;
 /// Milliseconds since 1970.
 pub const DATE: u8 = ElementType::DateTime as u8;
@@ -32,13 +32,13 @@ pub const CODE: u8 = ElementType::JavaScriptCode as u8;
 pub const SYMBOL: u8 = ElementType::Symbol as u8;
 /// JavaScript with a scope, which is deprecated.
 pub const SCOPED_CODE: u8 = ElementType::JavaScriptCodeWithScope as u8;
-/// A whole number of 32 bits.
+/// A 32-bit integer.
 pub const INT32: u8 = ElementType::Int32 as u8;
-/// A time of the oplog.
+/// A time in the oplog.
 pub const TIMESTAMP: u8 = ElementType::Timestamp as u8;
-/// A whole number of 64 bits.
+/// A 64-bit integer.
 pub const INT64: u8 = ElementType::Int64 as u8;
-/// A decimal number of 128 bits.
+/// A 128-bit decimal number.
 pub const DECIMAL128: u8 = ElementType::Decimal128 as u8;
 /// Smaller than everything else.
 pub const MIN_KEY: u8 = ElementType::MinKey as u8;

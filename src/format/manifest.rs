@@ -1,4 +1,5 @@
-//! The manifest: what a backup holds and how to prove it. It is written last; without it there is no backup.
+//! The manifest: what a backup holds and how to verify it. It is written last; without it there is
+//! no backup.
 
 mod check;
 mod consistency;
@@ -24,61 +25,64 @@ use super::digest::{Content, ContentDigest, Sha256Hex};
 use super::document;
 use crate::names::{BackupName, Namespace};
 
-/// The version of the format that this program writes where nothing in a backup needs a newer one.
+/// The version of the format that this program writes unless a backup needs a newer one.
 pub const FORMAT_VERSION: u32 = 2;
 
 /// The newest version that this program reads.
 pub const NEWEST_VERSION: u32 = WITH_COLUMNS;
 
-/// The first version that knows oplog slices.
+/// The first version with oplog slices.
 const WITH_OPLOG: u32 = 2;
 
-/// The first version that knows frames in columns. Only backups that may have them are of it.
+/// The first version with frames in columns. Only backups that may have them use it.
 const WITH_COLUMNS: u32 = 3;
 
-/// The largest manifest that a reader takes: some hundred thousand collections, or more than a million segments.
+/// The largest manifest that a reader accepts: some hundred thousand collections, or more than a
+/// million segments.
 pub const LIMIT: u64 = 512 * 1024 * 1024;
 
-/// A backup, as its manifest describes it.
+/// A backup as described by its manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// The format's version: what [`Settings::format_version`] says for those written now.
+    /// The format's version; for new ones, see [`Settings::format_version`].
     pub format_version: u32,
     /// The program that wrote it.
     pub tool: Tool,
-    /// The backup's own identity.
+    /// The ID of the backup.
     pub id: Uuid,
-    /// Its name, which is its directory's.
+    /// Its name, which is also its directory's.
     pub name: BackupName,
-    /// Where the data came from.
+    /// The deployment that the data came from.
     pub source: Source,
-    /// The moment that the backup shows: the time of its snapshot, or the end of its oplog slice; of one that shows no one moment,
-    /// when its last document was read; of an adopted dump, the dump's own date. Never later than when the manifest was made.
-    /// Of backups whose maker knew no such moment, it is when the manifest was made.
+    /// The consistency point of the backup: its snapshot time, or the end of its oplog slice.
+    /// Without a consistency point, it is when the last document was read. For an adopted dump, it
+    /// is the dump's own date. It is never later than the manifest. If the maker of a backup did
+    /// not know such a time, it is when the manifest was written.
     pub created: DateTime<Utc>,
     /// When the backup began.
     pub started: DateTime<Utc>,
     /// When the last document was read.
     pub finished: DateTime<Utc>,
-    /// What moment the data shows.
+    /// The consistency of the data.
     pub consistency: Consistency,
     /// The settings that shaped it.
     pub settings: Settings,
-    /// What it holds, ordered by namespace.
+    /// Its collections, ordered by namespace.
     #[serde(deserialize_with = "at_most::<_, _, MOST_COLLECTIONS>")]
     pub collections: Vec<Collection>,
-    /// What was seen and is not part of it, and why.
+    /// What was seen and skipped, each with a reason.
     #[serde(deserialize_with = "at_most::<_, _, MOST_LEFT_OUT>")]
     pub left_out: Vec<LeftOut>,
-    /// What was written to the source while it was read; present exactly where [`Consistency::kind`] is [`ConsistencyKind::Oplog`].
+    /// What was written to the source while it was read. Present if and only if
+    /// [`Consistency::kind`] is [`ConsistencyKind::Oplog`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oplog: Option<OplogSlice>,
-    /// Sums over all of it.
+    /// Totals.
     pub totals: Totals,
     /// The SHA-256 of `SHA256SUMS`.
     pub checksums: Sha256Hex,
-    /// The SHA-256 of the manifest's own bytes with these 64 digits set to 0.
+    /// The SHA-256 of the manifest's own bytes, with these 64 digits set to 0.
     pub sha256: Sha256Hex,
 }
 
@@ -92,40 +96,43 @@ pub struct Tool {
     pub version: String,
 }
 
-/// The deployment that a backup was taken from. Never any credentials.
+/// The deployment that a backup was taken from. Never has credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// Scheme, hosts and database of the URI that was used.
+    /// Scheme, hosts and database of the URI used.
     pub uri: String,
-    /// The deployment's members as it names them itself, or the host that was connected to: `host:port`.
+    /// The deployment's members as it names them, or the connected host: `host:port`.
     #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub hosts: Vec<String>,
     /// The server's version.
     pub server_version: String,
-    /// The feature compatibility version, where it could be read.
+    /// The feature compatibility version, if it could be read.
     pub feature_compatibility_version: Option<String>,
-    /// What kind of deployment.
+    /// The kind of deployment.
     pub topology: Topology,
     /// The replica set's name.
     pub replica_set: Option<String>,
-    /// The replica set's id (`settings.replicaSetId` of its configuration, 24 hexadecimal digits), where it could be read.
+    /// The replica set's ID (`settings.replicaSetId` of its configuration, 24 hexadecimal digits),
+    /// if it could be read.
     pub replica_set_id: Option<String>,
-    /// Where there is no replica set's id, what tells this deployment from others: the UUID of its `admin.system.version`, which
-    /// comes with the data, or behind mongos the cluster's id; where it could be read.
+    /// The ID that distinguishes a deployment without a replica set's ID, if it could be read: the
+    /// UUID of its `admin.system.version`, which stays with the data, or the cluster's ID behind
+    /// mongos.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deployment_id: Option<String>,
-    /// Where there is no replica set's id, the names of the servers, `host:port`: those of `hosts`, with this machine's name in
-    /// place of `localhost` and the like, and the server's own. Of an adopted dump without identities of collections, its path.
+    /// Without a replica set's ID, the names of the servers, `host:port`: those in `hosts`, with
+    /// this machine's name for `localhost` and the like, and the server's own. For an adopted dump
+    /// without collection UUIDs, its path.
     #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub known_as: Vec<String>,
 }
 
-/// What the URI of a [`Source`] begins with that is a dump.
+/// The prefix of the URI of a [`Source`] that is a dump.
 pub const DUMP_SCHEME: &str = "dump:";
 
 impl Source {
-    /// Whether it is a dump that was adopted.
+    /// Whether it is an adopted dump.
     #[must_use]
     pub fn is_dump(&self) -> bool {
         self.uri.starts_with(DUMP_SCHEME)
@@ -136,7 +143,7 @@ impl Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Topology {
-    /// One server on its own: it keeps no history, so nothing can be read at one moment.
+    /// A single server: it keeps no history, so it cannot be read at one snapshot time.
     Standalone,
     /// A replica set.
     ReplicaSet,
@@ -158,33 +165,34 @@ impl std::fmt::Display for Topology {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// What frames are made of; of [`Codec::Columns`], each is either in columns or zstd's.
+    /// The codec. With [`Codec::Columns`], each frame is either in columns or plain zstd.
     #[serde(skip_serializing_if = "Codec::is_default", default)]
     pub codec: Codec,
     /// zstd's level.
     pub level: i32,
-    /// Whether zstd looked for repetitions far apart in a frame, too.
+    /// Whether zstd also looked for distant repetitions in a frame.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub long_distance: bool,
-    /// Cursors at a time.
+    /// The number of concurrent cursors.
     pub readers: usize,
-    /// About the bytes of documents in a frame.
+    /// The approximate bytes of documents per frame.
     pub frame_bytes: u64,
-    /// About the stored bytes of a segment.
+    /// The approximate stored bytes per segment.
     pub segment_bytes: u64,
-    /// The databases asked for; empty for all.
+    /// The requested databases; empty for all.
     #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub databases: Vec<String>,
-    /// The patterns of namespaces asked for; empty for all.
+    /// The requested namespace patterns; empty for all.
     #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub include: Vec<String>,
-    /// The patterns of namespaces kept out.
+    /// The excluded namespace patterns.
     #[serde(deserialize_with = "at_most::<_, _, MOST_NAMES>")]
     pub exclude: Vec<String>,
-    /// The query, in Extended JSON: only documents that match it were read. Such a backup is never one of all documents.
+    /// The query, in Extended JSON: only matching documents were read. Such a backup never has all
+    /// documents.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub query: Option<String>,
-    /// What views show was read as collections, and nothing else.
+    /// Whether the documents that views show were read as collections, and nothing else.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub views_as_collections: bool,
 }
@@ -196,7 +204,7 @@ impl Settings {
         Compression { codec: self.codec, level: self.level, long_distance: self.long_distance }
     }
 
-    /// The version of the format that a backup with these settings is of.
+    /// The format version of a backup with these settings.
     #[must_use]
     pub fn format_version(&self) -> u32 {
         match self.codec {
@@ -210,17 +218,18 @@ impl Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CollectionKind {
-    /// An ordinary collection, capped and clustered ones included.
+    /// An ordinary collection, including capped and clustered ones.
     #[default]
     Collection,
     /// A view: it has options and no documents.
     View,
-    /// A time series: its documents are those of its buckets.
+    /// A time series: its documents are its buckets.
     TimeSeries,
 }
 
 impl CollectionKind {
-    /// What its documents are counted in: `documents`, or `buckets` of a time series, each of which holds many measurements.
+    /// The unit of its documents: `documents`, or `buckets` for a time series, each with many
+    /// measurements.
     #[must_use]
     pub fn counted_in(self) -> &'static str {
         match self {
@@ -248,19 +257,20 @@ pub struct Collection {
     pub database: String,
     /// The collection's name, not escaped.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     #[serde(rename = "type")]
     pub kind: CollectionKind,
-    /// The server's identity of the collection (of a time series, that of its buckets); none for views.
+    /// The server's UUID of the collection; for a time series, that of its buckets; `None` for
+    /// views.
     pub uuid: Option<Uuid>,
     /// The `options` document of `listCollections`.
     pub options: RawValue,
     /// The documents of `listIndexes`, in the server's order.
     #[serde(deserialize_with = "at_most::<_, _, MOST_INDEXES>")]
     pub indexes: Vec<RawValue>,
-    /// The file that holds options and indexes for people and for mongorestore.
+    /// The file with options and indexes for people and for mongorestore.
     pub metadata: StoredObject,
-    /// How many documents (of a time series, buckets).
+    /// The number of documents; for a time series, of buckets.
     pub documents: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,
@@ -270,11 +280,12 @@ pub struct Collection {
     pub segments: Vec<Segment>,
 }
 
-/// Why a temporary collection is left out.
+/// Why a temporary collection is skipped.
 pub const TEMPORARY: &str = "temporary: the server made it for something that was under way, such as $out";
 
 impl Collection {
-    /// Whether the server marked it as temporary: it holds what an operation has done so far, and is gone or renamed when that ends.
+    /// Whether the server marked it as temporary: it holds the result of an operation so far, and
+    /// is dropped or renamed when that ends.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.options.bson.get("temp").is_ok_and(|mark| mark.is_some_and(document::is_true))
@@ -299,7 +310,7 @@ impl Collection {
     }
 }
 
-/// Something that was seen on the source and is not part of the backup.
+/// A collection that was seen on the source and is not part of the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOut {
@@ -307,31 +318,31 @@ pub struct LeftOut {
     pub database: String,
     /// The collection.
     pub collection: String,
-    /// The server's identity of it, where it is known.
+    /// The server's UUID of it, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub uuid: Option<Uuid>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Sums over a backup.
+/// The totals of a backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
-    /// Namespaces, views included.
+    /// Namespaces, including views.
     pub collections: u64,
-    /// Documents of the collections; entries of the oplog slice are none.
+    /// Documents of the collections, without the entries of the oplog slice.
     pub documents: u64,
     /// Their bytes, uncompressed.
     pub raw_bytes: u64,
-    /// Bytes of segments, stored, those of the oplog slice included.
+    /// Stored bytes of segments, including those of the oplog slice.
     pub stored_bytes: u64,
-    /// Segments, those of the oplog slice included.
+    /// Segments, including those of the oplog slice.
     pub segments: u64,
 }
 
 impl Totals {
-    /// The sums over these collections, and what the oplog slice takes.
+    /// The totals of these collections and of the oplog slice.
     #[must_use]
     pub fn of(collections: &[Collection], oplog: Option<&OplogSlice>) -> Self {
         let slice = Self {
@@ -350,7 +361,7 @@ impl Totals {
 }
 
 impl Manifest {
-    /// About what it takes of the memory, and what an import works out of it.
+    /// The approximate memory for it, and for what an import derives from it.
     #[must_use]
     pub fn memory(&self) -> u64 {
         const COLLECTION: usize = 1024;
@@ -369,14 +380,16 @@ impl Manifest {
         series.fold(0, |sum, c| sum.saturating_add(c.documents))
     }
 
-    /// Every object that the manifest names: metadata files and segments, those of the oplog slice last.
+    /// Every object that the manifest names: metadata files and segments, those of the oplog slice
+    /// last.
     pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
         let slice = self.oplog.iter().flat_map(|slice| &slice.segments).map(|s| &s.object);
         let collections = self.collections.iter();
         collections.flat_map(|c| std::iter::once(&c.metadata).chain(c.segments.iter().map(|s| &s.object))).chain(slice)
     }
 
-    /// The text of `SHA256SUMS` that belongs to it, as `sha256sum` writes and checks it: a line per object, by key.
+    /// The text of its `SHA256SUMS`, as `sha256sum` writes and checks it: one line per object, by
+    /// key.
     #[must_use]
     pub fn sums(&self) -> String {
         let mut objects: Vec<_> = self.objects().collect();

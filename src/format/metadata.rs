@@ -1,5 +1,6 @@
-//! A collection's metadata as mongodump writes it (`NAME.metadata.json`): canonical Extended JSON version 2 on one line. For
-//! people and for mongorestore; this program itself reads the manifest, because Extended JSON does not keep every value.
+//! Writes a collection's metadata as mongodump does (`NAME.metadata.json`): canonical Extended JSON
+//! version 2 on one line. It is for people and for mongorestore. This program itself reads the
+//! manifest, because Extended JSON does not preserve every value.
 
 pub mod read;
 pub mod text;
@@ -9,11 +10,13 @@ use serde_json::Value;
 
 use super::manifest::CollectionKind;
 
-/// The largest metadata file that a reader takes: options of 16 MiB, 64 indexes, and what Extended JSON adds to them.
+/// The largest metadata file that a reader accepts: options of 16 MiB, 64 indexes, and the overhead
+/// of Extended JSON.
 pub const LIMIT: u64 = 256 * 1024 * 1024;
 
-/// The content of a metadata file: `options` (left out when empty), `indexes`, `uuid` (left out when there is none),
-/// `collectionName` and `type`, in this order. What JSON cannot hold is left out.
+/// The content of a metadata file: `options` (omitted if empty), `indexes`, `uuid` (omitted if
+/// there is none), `collectionName` and `type`, in this order. Values that JSON cannot hold are
+/// omitted.
 #[must_use]
 pub fn write<'a>(
     name: &str,

@@ -1,4 +1,4 @@
-//! The bytes of a backup at rest, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
+//! The bytes of a stored backup, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
 
 pub mod arrival;
 pub mod checkpoint;

@@ -1,47 +1,49 @@
-//! mongodump's archive, as bytes: pure. The grammar was read from the sources of the MongoDB Database Tools (`common/archive`), version 0.1 of the format:
+//! mongodump's archive, as bytes: pure. The grammar was read from the sources of the MongoDB
+//! Database Tools (`common/archive`), version 0.1 of the format:
 //!
 //! ```text
 //! archive := magic header metadata* TERM block*
 //! block   := namespace document* TERM        a segment
-//!          | namespace TERM                  with EOF: the namespace ends, with the CRC of all its documents
+//!          | namespace TERM                  with EOF: the namespace ends, with its documents' CRC
 //! ```
 //!
-//! Magic, header, metadata and namespace are the types below, written as BSON; TERM is `FF FF FF FF`, little-endian like all numbers.
+//! Magic, header, metadata and namespace are the types below, written as BSON. TERM is
+//! `FF FF FF FF`, little-endian like all numbers.
 
 pub mod read;
 pub mod write;
 
-/// What an archive begins with: 0x8199E26D, little-endian.
+/// The start of an archive: 0x8199E26D, little-endian.
 pub const MAGIC: [u8; 4] = [0x6D, 0xE2, 0x99, 0x81];
 
-/// What ends the prelude and each block.
+/// The end of the prelude and of each block.
 pub const TERMINATOR: [u8; 4] = [0xFF; 4];
 
-/// The collection, in the database without a name, that holds the oplog.
+/// The collection with the oplog, in the database without a name.
 pub const OPLOG: &str = "oplog";
 
-/// What an archive says of itself, and of what it holds, before the first document.
+/// What an archive says about itself and its content before the first document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prelude {
-    /// How many namespaces at most are open at a time (`concurrent_collections`).
+    /// The maximum number of namespaces that are open at the same time (`concurrent_collections`).
     pub concurrent: i32,
-    /// The version of the server that it was taken from (`server_version`).
+    /// The version of the source server (`server_version`).
     pub server_version: String,
     /// The version of the tool that wrote it (`tool_version`).
     pub tool_version: String,
-    /// The namespaces, in the order in which they are named.
+    /// The namespaces, in the order they are named.
     pub namespaces: Vec<Member>,
 }
 
-/// A namespace that an archive holds.
+/// A namespace in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its database; empty for the oplog.
     pub database: String,
-    /// Its collection, not escaped; of a time series its own name, not that of its buckets.
+    /// Its collection, not escaped; for a time series, its own name, not that of its buckets.
     pub collection: String,
-    /// The text of its metadata file; empty where there is none.
+    /// The text of its metadata file; empty if there is none.
     pub metadata: String,
-    /// `collection`, `view` or `timeseries`; archives of old tools do not say.
+    /// `collection`, `view` or `timeseries`; missing in archives of old tools.
     pub kind: Option<String>,
 }

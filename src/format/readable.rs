@@ -1,7 +1,8 @@
-//! Documents whose text may be any bytes, as documents whose text is UTF-8: for what is shown or looked up by drivers, never for
-//! what is kept.
+//! Converts documents with arbitrary bytes as text to documents with UTF-8 text. This is for
+//! display and for lookups by drivers, never for stored data.
 //!
-//! Servers cut long keys in their messages at a byte, in the middle of a character too, and take names that were never UTF-8.
+//! Servers cut long keys in their messages at a byte, even in the middle of a character, and accept
+//! names that are not UTF-8.
 
 use std::fmt::Write as _;
 
@@ -9,10 +10,11 @@ use super::document::{Element, Elements, Writer, string_value};
 use crate::error::{Error, Result};
 use crate::format::kind;
 
-/// The deepest nesting looked into. Servers stop at 200 levels.
+/// The maximum nesting depth. Servers stop at 200 levels.
 const MAX_DEPTH: usize = 256;
 
-/// Text of these bytes: what is not UTF-8 is shown as `\\xNN`, so that two that differ in such bytes differ in what is shown.
+/// Text from these bytes. Bytes that are not UTF-8 become `\\xNN`, so that different bytes stay
+/// different.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -26,10 +28,10 @@ pub fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// The same document with every name and text made [`text`].
+/// The same document with every name and text converted by [`text`].
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where its structure is broken.
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if its structure is broken.
 pub fn document(document: &[u8]) -> Result<Vec<u8>> {
     at(document, 0)
 }

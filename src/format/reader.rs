@@ -1,5 +1,5 @@
-//! What a reader of a backup leaves in its directory while it reads, so that nobody deletes it meanwhile: `reader.ID.json`, renewed while it
-//! reads and removed at its end.
+//! The read lock of a backup: `reader.ID.json` in its directory, which prevents its deletion. It is
+//! renewed while the reader reads, and removed at its end.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,23 +7,24 @@ use serde::{Deserialize, Serialize};
 /// How often it is renewed, in seconds.
 pub const HEARTBEAT_SECONDS: u64 = 5;
 
-/// How far from now a heartbeat may be before its reader counts as gone.
+/// The maximum distance of a heartbeat from now before its reader counts as dead.
 const STALE: TimeDelta = TimeDelta::seconds(30);
 
 /// The largest one that is read.
 pub const LIMIT: u64 = 16 * 1024;
 
-/// One that reads a backup.
+/// A reader of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reader {
     /// The host it runs on.
     pub host: String,
-    /// The process there.
+    /// The process ID there.
     pub process: u32,
-    /// What it reads for: `import`, `export`, `verify`, `test restore`, `download`.
+    /// Its purpose: `import`, `export`, `verify`, `test restore`, `download`.
     pub purpose: String,
-    /// It keeps a lock on the directory, too: where that machine's processes find none, this one is gone.
+    /// Whether it also locks the directory. If no process of that machine holds the lock, it is
+    /// dead.
     pub locked: bool,
     /// When it began.
     pub since: DateTime<Utc>,
@@ -32,8 +33,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Whether the process that wrote it can be taken to be alive. One from the future is not, beyond what clocks may differ: it would keep a
-    /// backup for good.
+    /// Whether its process counts as alive. One from the future does not, beyond a tolerance for
+    /// clocks: it would keep a backup forever.
     #[must_use]
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
         now.signed_duration_since(self.heartbeat).abs() < STALE

@@ -1,5 +1,6 @@
-//! A segment: a stored object of frames, in zstd's seekable format (`contrib/seekable_format` of facebook/zstd, version 0.1.0):
-//! independent frames, then one skippable frame with a table of their sizes. `zstd -dc` reads it as it is.
+//! Segments: stored objects with frames, in zstd's seekable format (`contrib/seekable_format` of
+//! facebook/zstd, version 0.1.0). Independent frames are followed by one skippable frame with a
+//! table of their sizes. `zstd -dc` reads it unchanged.
 
 use std::ops::Range;
 
@@ -9,10 +10,11 @@ use super::digest::{Content, Hasher, Sha256Hex};
 use super::frame;
 use crate::error::{Error, Result};
 
-/// About how large a segment gets, stored.
+/// The approximate stored size of a segment.
 pub const TARGET: usize = 32 * 1024 * 1024;
 
-/// The largest stored segment that a reader takes: the target, and one incompressible frame of the largest size.
+/// The largest stored segment that a reader accepts: the target plus one incompressible frame of
+/// the largest size.
 pub const LIMIT: usize = TARGET + 2 * frame::LIMIT;
 
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
@@ -21,12 +23,13 @@ const FOOTER: usize = 9;
 const ENTRY: usize = 8;
 const HEADER: usize = 8;
 
-/// Less than the smallest zstd frame with a length and a checksum takes: it bounds how many frames a segment can have.
+/// Less than the smallest zstd frame with a length and a checksum: it limits the number of frames
+/// in a segment.
 const SMALLEST_FRAME: usize = 12;
-/// The smallest document, and so the least that a frame holds.
+/// The smallest document, and so the minimum content of a frame.
 const SMALLEST_DOCUMENT: usize = 5;
 
-/// A segment being put together in memory, frame by frame.
+/// A segment being built in memory, frame by frame.
 #[derive(Debug, Default)]
 pub struct Builder {
     chunks: Vec<Bytes>,
@@ -42,11 +45,11 @@ pub struct Builder {
 pub struct Finished {
     /// The object's bytes, in order.
     pub chunks: Vec<Bytes>,
-    /// Their number.
+    /// Their total length.
     pub stored_bytes: u64,
-    /// What they decompress to, in bytes.
+    /// Their uncompressed length.
     pub raw_bytes: u64,
-    /// How many frames.
+    /// The number of frames.
     pub frames: u64,
     /// The documents inside.
     pub content: Content,
@@ -55,7 +58,7 @@ pub struct Finished {
 }
 
 impl Builder {
-    /// Adds a compressed frame and what it holds.
+    /// Adds a compressed frame and its content.
     pub fn push(&mut self, frame: Vec<u8>, content: &Content) {
         // Both lengths are below `frame::LIMIT` and its compressed bound, far below 4 GiB.
         self.table.push((frame.len() as u32, content.bytes as u32));
@@ -105,17 +108,19 @@ impl Builder {
     }
 }
 
-/// Where the frames of a stored segment are, and how long each is uncompressed.
+/// The positions of the frames in a stored segment, and their uncompressed lengths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeekTable {
     frames: Vec<(Range<usize>, usize)>,
 }
 
 impl SeekTable {
-    /// Reads the table at the end of a whole segment. The frames it names must fill the segment up to the table exactly.
+    /// Reads the table at the end of a whole segment. Its frames must fill the segment exactly up
+    /// to the table.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a segment, is cut short, or names sizes beyond the limits.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is not a segment, is cut
+    /// short, or names sizes beyond the limits.
     pub fn read(segment: &[u8]) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(format!("a segment of {} bytes {what}", segment.len()));
         let u32_at = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(segment.get(at..at + 4)?.try_into().ok()?)) };
@@ -157,7 +162,7 @@ impl SeekTable {
         Ok(Self { frames })
     }
 
-    /// Each frame's place in the segment and its length uncompressed.
+    /// Each frame's position in the segment and its uncompressed length.
     #[must_use]
     pub fn frames(&self) -> &[(Range<usize>, usize)] {
         &self.frames

@@ -1,4 +1,4 @@
-//! Values as servers compare them: pure.
+//! Compares values as servers do: pure.
 
 use std::hash::{Hash as _, Hasher};
 
@@ -6,19 +6,20 @@ use super::document::{Element, Elements};
 use crate::error::Result;
 use crate::format::kind;
 
-/// Whether text counts in a hash.
+/// How text contributes to a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
     /// Byte for byte.
     Counts,
-    /// Not at all: a collation may take any two for equal.
+    /// Not at all: a collation may treat any two texts as equal.
     IsAlike,
 }
 
-/// Adds a value to a hash so that values which servers hold to be equal come to the same: numbers of all types, and symbols and text.
+/// Adds a value to a hash, so that values that are equal to servers have the same hash: numbers of
+/// all types, and symbols and text.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is broken.
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is broken.
 pub fn hash(kind: u8, value: &[u8], text: Text, hasher: &mut impl Hasher) -> Result<()> {
     let number = match kind {
         kind::DOUBLE => value.try_into().ok().map(f64::from_le_bytes),

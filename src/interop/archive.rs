@@ -1,4 +1,4 @@
-//! Reading mongodump's archives.
+//! Reads mongodump's archives.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +18,18 @@ use crate::format::mongodump::read::{Event, Reader};
 use crate::format::mongodump::{Member, Prelude};
 use crate::names::Namespace;
 
-/// An archive whose prelude was read.
+/// An archive whose prelude has been read.
 pub(super) struct Archive {
     reader: Reader<Reading>,
     trouble: Trouble,
-    /// What messages call it.
+    /// Its name in messages.
     place: String,
-    /// What its prelude takes of the memory.
+    /// The memory for its prelude.
     taken: u64,
 }
 
 impl Archive {
-    /// Reads the prelude, of which this memory has room for.
+    /// Reads the prelude, limited to this memory.
     pub(super) fn open(input: Input, place: String, memory: u64) -> Result<Self> {
         let Input { reading, trouble, .. } = input;
         let mut room = Room::of(memory);
@@ -43,7 +43,7 @@ impl Archive {
         self.reader.prelude()
     }
 
-    /// What an archive that was changed meanwhile does not have again, but for a chance of 2^-128.
+    /// A digest that changes with the prelude, but for a chance of 2^-128.
     pub(super) fn stamp(&self) -> ContentDigest {
         let mut content = Content::default();
         for (place, member) in self.prelude().namespaces.iter().enumerate() {
@@ -52,13 +52,13 @@ impl Archive {
         content.digest()
     }
 
-    /// The same without the metadata, once these are known.
+    /// The same without the metadata, once that is no longer needed.
     pub(super) fn without_metadata(mut self) -> Self {
         self.reader.forget_metadata();
         self
     }
 
-    /// What it holds.
+    /// The contents of the archive.
     pub(super) fn contents(&self, old: OldIndexes) -> Result<Contents> {
         let members = &self.prelude().namespaces;
         let all_users = members.iter().any(|m| is_of_all_users(&m.database, &m.collection));
@@ -67,7 +67,8 @@ impl Archive {
         Ok(Contents { taken: self.taken, ..contents })
     }
 
-    /// Whether it holds collections without metadata, and an old server's list of their database's indexes.
+    /// Whether it holds collections without metadata, and an old server's list of their database's
+    /// indexes.
     pub(super) fn needs_old_indexes(&self) -> bool {
         let namespaces = &self.prelude().namespaces;
         let lists = namespaces.iter().filter(|m| m.collection == SYSTEM_INDEXES);
@@ -76,7 +77,7 @@ impl Archive {
         !lists.is_empty() && namespaces.iter().any(|m| lacks(m) && lists.contains(m.database.as_str()))
     }
 
-    /// Reads all of it for those lists.
+    /// Reads the whole archive for those lists.
     pub(super) fn old_indexes(mut self, stop: &CancellationToken) -> Result<OldIndexes> {
         let databases: Vec<Option<String>> =
             self.prelude().namespaces.iter().map(|m| (m.collection == SYSTEM_INDEXES).then(|| m.database.clone())).collect();
@@ -101,7 +102,7 @@ impl Archive {
         Ok(old)
     }
 
-    /// Hands on what is wanted. The rest is read and proven all the same.
+    /// Passes on what is wanted. The rest is also read and verified.
     pub(super) fn read(mut self, contents: &Contents, wanted: &Wanted, frames: FrameReader) -> Result<()> {
         let namespaces: Vec<Namespace> =
             self.prelude().namespaces.iter().map(|m| Namespace::new(&*m.database, &*m.collection)).collect();

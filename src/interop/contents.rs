@@ -1,4 +1,5 @@
-//! What of a dump is a collection, what is for the server itself, and what is left out: the same for every form of dump; pure.
+//! Classifies the namespaces of a dump: collections, data for the server itself, and skipped ones.
+//! The same for every form of dump; pure.
 
 use std::collections::HashMap;
 
@@ -15,24 +16,24 @@ use crate::format::metadata::read::Metadata;
 use crate::format::mongodump;
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
 
-/// Fields that old tools put among the options, and `listCollections` does not.
+/// Fields that old tools added to the options, unlike `listCollections`.
 const NO_OPTIONS: [&str; 2] = ["create", "uuid"];
 
-/// A namespace that a dump holds, as far as it can be told before documents are read. The oplog has no database.
+/// A namespace in a dump, as known before documents are read. The oplog has no database.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) database: String,
-    /// Of a time series its own name, not that of its buckets.
+    /// For a time series, its own name, not that of its buckets.
     pub(super) name: String,
-    /// None where there is none, or where it is empty.
+    /// `None` if there is no metadata, or it is empty.
     pub(super) metadata: Option<Metadata>,
-    /// The file that would hold its documents, where it is missing.
+    /// The file that should hold its documents, if it is missing.
     pub(super) missing: Option<String>,
-    /// About the bytes of its documents; 0 where that is not known.
+    /// The approximate bytes of its documents; 0 if unknown.
     pub(super) bytes: u64,
 }
 
-/// What a dump holds, sorted out.
+/// The classified contents of a dump.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
     pub(super) collections: Vec<Collection>,
@@ -40,11 +41,11 @@ pub(super) struct Contents {
     pub(super) notes: Vec<String>,
     /// Collections without their documents.
     pub(super) missing: Vec<Namespace>,
-    /// What each that was found is; none of what is left out.
+    /// What each namespace found is; `None` for a skipped one.
     pub(super) places: Vec<Option<Of>>,
-    /// What all of it takes of the memory.
+    /// The memory that all of it takes.
     pub(super) taken: u64,
-    /// Which collections are views, once these are taken, too.
+    /// Which collections are views; still available after the collections are taken.
     pub(super) views: Vec<bool>,
 }
 
@@ -63,8 +64,9 @@ impl Contents {
     }
 }
 
-/// Sorts out what was found. Where a collection has no metadata, the old server's list of its database's indexes tells those of it, as mongorestore has it.
-/// `all_users` says that the users of all databases are among them.
+/// Classifies what was found. If a collection has no metadata, the old server's list of its
+/// database's indexes provides its indexes, as in mongorestore. `all_users` says that the users of
+/// all databases are included.
 pub(super) fn sort_out(
     found: impl ExactSizeIterator<Item = Result<Found>>,
     all_users: bool,
@@ -140,17 +142,17 @@ fn own(found: &Found, all_users: bool) -> Own {
         (_, "$admin.system.users") => Own::Is(Of::Users),
         (_, "$admin.system.roles") => Own::Is(Of::Roles),
         ("local", "oplog.rs" | "oplog.$main") => {
-            Own::LeftOut("a copy of the oplog as a collection is not taken for the oplog of the dump")
+            Own::LeftOut("a copy of the oplog as a collection does not count as the oplog of the dump")
         }
         (database, _) if SYSTEM_DATABASES.contains(&database) || database.starts_with("__mdb_internal") => {
             Own::LeftOut("its database belongs to the server itself")
         }
         (_, name) if Namespace::new(&**database, name).is_of_an_import() => {
-            Own::LeftOut("belongs to an import that ran, or that a crash left")
+            Own::LeftOut("belongs to a running or crashed import")
         }
-        (_, name) if name.contains('$') => Own::LeftOut("has a $ in its name, which no server takes"),
-        (_, "system.indexes") => Own::LeftOut("the indexes of an old server: they count where a collection has no metadata"),
-        // Buckets that have come to here have no time series.
+        (_, name) if name.contains('$') => Own::LeftOut("has a $ in its name, which no server accepts"),
+        (_, "system.indexes") => Own::LeftOut("the indexes of an old server: they are used for collections without metadata"),
+        // Buckets that get here have no time series.
         (_, name) if name.starts_with("system.") && name != "system.js" && !name.starts_with(BUCKETS_PREFIX) => {
             Own::LeftOut("belongs to the server")
         }
@@ -179,11 +181,12 @@ fn collection(found: Found, old: &mut OldIndexes, notes: &mut Few) -> Result<Col
         return Err(Error::damaged(format!("the view {} has documents", named(&namespace))));
     }
     if kind != CollectionKind::View && metadata.kind.as_deref() == Some("view") {
-        notes
-            .push(|| format!("{} was a view, and the dump holds its documents: it is taken for a collection", named(&namespace)));
+        notes.push(|| {
+            format!("{} was a view, but the dump holds its documents: it is treated as a collection", named(&namespace))
+        });
     }
     if let (Some(missing), true) = (found.missing, kind != CollectionKind::View) {
-        notes.push(|| format!("{missing} is missing: {} is taken for an empty collection", named(&namespace)));
+        notes.push(|| format!("{missing} is missing: {} is treated as an empty collection", named(&namespace)));
     }
     let mut collection = Collection {
         database: namespace.database,
@@ -204,7 +207,8 @@ fn collection(found: Found, old: &mut OldIndexes, notes: &mut Few) -> Result<Col
     Ok(collection)
 }
 
-/// What a collection is by its metadata: its options count, because a view that was dumped as a collection is none.
+/// The kind of a collection by its metadata. Its options count, because a view dumped as a
+/// collection is not a view.
 pub(super) fn kind_of(metadata: &Metadata) -> CollectionKind {
     let has = |option: &str| matches!(metadata.options.get(option), Ok(Some(_)));
     match metadata.kind.as_deref() {

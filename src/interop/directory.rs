@@ -1,4 +1,4 @@
-//! Reading directories that mongodump wrote, and single files of them.
+//! Reads directories that mongodump wrote, and single files of them.
 
 mod look;
 mod read;
@@ -9,23 +9,23 @@ pub(super) use self::look::{WHAT_A_DUMP_IS, look, look_at_file};
 use super::contents::Contents;
 use crate::names::Namespace;
 
-/// A directory that was looked at.
+/// A directory that was inspected.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// For each of the contents' places.
+    /// In the order of the contents' places.
     pub(super) members: Vec<Member>,
     pub(super) contents: Contents,
-    /// It holds one database without saying which: the directory's name tells.
+    /// Whether it holds one database without naming it: the directory's name does.
     pub(super) is_of_one_database: bool,
-    /// What `prelude.json` says.
+    /// The server version in `prelude.json`.
     pub(super) server_version: Option<String>,
 }
 
-/// A namespace, and the file that holds its documents, where there is one.
+/// A namespace, and the file with its documents, if any.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) namespace: Namespace,
     pub(super) file: Option<PathBuf>,
-    /// The bytes of the file, as it is.
+    /// The stored bytes of the file.
     pub(super) stored: u64,
 }

@@ -1,14 +1,16 @@
-//! What files are that are taken for dumps and are none, told by how they begin, so that an error can say what to do: pure.
+//! Recognizes files that are mistaken for dumps by their beginnings, so that an error can say what
+//! to do: pure.
 
 use crate::names::BackupName;
 
-/// How many bytes decide: a tar file's first header, and before that one with names in the form of POSIX, which most tools write. Nothing else needs as many.
+/// How many bytes to check. A tar file needs the most: its first header, and before that one with
+/// POSIX names, which most tools write.
 pub(super) const HEAD: usize = 4 * HEADER;
 
 /// The bytes of a tar file's header.
 const HEADER: usize = 512;
 
-/// Something that is no dump.
+/// Something that is not a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Foreign {
     /// What it is.
@@ -17,10 +19,10 @@ pub(super) struct Foreign {
     pub(super) hint: &'static str,
 }
 
-/// How compressed files begin, but for gzip, which is read.
+/// The beginnings of compressed files, except gzip, which is supported.
 const COMPRESSED: [(&[u8], &str); 7] = [
     (b"PK\x03\x04", "a zip file"),
-    (b"PK\x05\x06", "a zip file with nothing in it"),
+    (b"PK\x05\x06", "an empty zip file"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z file"),
     (b"Rar!\x1A\x07", "a RAR file"),
     (b"\xFD7zXZ\x00", "compressed by xz"),
@@ -28,7 +30,7 @@ const COMPRESSED: [(&[u8], &str); 7] = [
     (b"BZh", "compressed by bzip2"),
 ];
 
-/// What content is that begins so; none where it is nothing known.
+/// What content with this beginning is; `None` if unknown.
 pub(super) fn recognize(head: &[u8]) -> Option<Foreign> {
     if let Some((_, what)) = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Some(Foreign { what, hint: "unpack it, and name the directory, the archive or the .bson file that was in it" });
@@ -58,14 +60,16 @@ pub(super) fn recognize(head: &[u8]) -> Option<Foreign> {
     None
 }
 
-/// Whether content that begins so is a tar file of a backup, as the service's download makes it.
+/// Whether content with this beginning is a tar file of a backup, as in a download from the
+/// service.
 pub(super) fn is_backup(head: &[u8]) -> bool {
     let first = tar_entry(head);
     let name = first.as_deref().and_then(|first| first.split('/').find(|part| *part != "."));
     name.is_some_and(|name| name.starts_with(BackupName::PREFIX))
 }
 
-/// The name of the first entry of a tar archive, whose header has a checksum: the sum of its bytes, its own eight as spaces.
+/// The name of the first entry of a tar archive. Its header has a checksum: the sum of its bytes,
+/// with its own eight as spaces.
 fn tar_entry(head: &[u8]) -> Option<String> {
     let header: &[u8; HEADER] = head.first_chunk()?;
     let said = std::str::from_utf8(&header[148..156]).ok()?.trim_matches([' ', '\0']).to_owned();
@@ -75,7 +79,7 @@ fn tar_entry(head: &[u8]) -> Option<String> {
     if said != sum || name.is_empty() {
         return None;
     }
-    // It describes the entry after it.
+    // This header describes the next entry.
     if matches!(header[156], b'x' | b'g' | b'L') {
         let bytes = std::str::from_utf8(&header[124..136]).ok().map(|text| text.trim_matches([' ', '\0']));
         let bytes = bytes.and_then(|text| usize::from_str_radix(text, 8).ok()).unwrap_or(usize::MAX);
@@ -87,12 +91,13 @@ fn tar_entry(head: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
-/// What stands before line feeds in bytes that pass by. Where it always is a carriage return, something took them for text.
+/// Watches the bytes before line feeds. If they are always carriage returns, the file was treated
+/// as text.
 #[derive(Debug, Default)]
 pub(super) struct LineEnds {
     last: u8,
     pairs: u64,
-    /// One stood alone: from here on nothing is looked at.
+    /// A line feed without a carriage return was found: nothing more is checked.
     alone: bool,
 }
 
@@ -110,13 +115,13 @@ impl LineEnds {
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
 
-    /// Whether there were line feeds, and each came after a carriage return.
+    /// Whether there were line feeds, all of them after a carriage return.
     pub(super) fn are_of_text(&self) -> bool {
         self.pairs > 0 && !self.alone
     }
 }
 
-/// What to do about it.
+/// The hint for such files.
 pub(super) const AS_TEXT: &str = "every line feed in it comes after a carriage return: it looks as if it was transferred or stored as text, which damages it; transfer it again as binary (git, FTP and some shells change line ends)";
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The way from a thread that reads a dump to who takes its documents: frames, each with its share of the budget.
+//! Passes documents from a thread that reads a dump to their consumer: in frames, each with its
+//! share of the memory budget.
 
 use std::collections::HashMap;
 
@@ -13,20 +14,21 @@ use crate::format::digest::Content;
 use crate::format::document::Shape;
 use crate::format::{document, frame};
 
-/// The most bytes that wait for their frames to be full, all namespaces together, the document that comes next included. Beside them there are that document where it is read,
-/// and nothing else.
+/// The most bytes that wait for full frames, in all namespaces together, including the next
+/// document. Besides, that document is in memory where it is read, and nothing else.
 const PENDING: usize = READING_BYTES as usize / 2;
 
-/// Runs work that reads files in a thread of its own: one that waits for standard input may have to be left behind, which the runtime's threads cannot be.
+/// Runs work that reads files in its own thread: a thread that waits for standard input may have to
+/// be abandoned, unlike the runtime's threads.
 pub(super) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (done, result) = oneshot::channel();
     let run = move || drop(done.send(work()));
     let started = std::thread::Builder::new().name("dump".to_owned()).spawn(run);
     started.map_err(|e| Error::new(ErrorKind::Internal, format!("a thread cannot be started: {e}")).cause(e))?;
-    result.await.map_err(|e| Error::new(ErrorKind::Internal, "a thread that read a dump died").cause(e))?
+    result.await.map_err(|e| Error::new(ErrorKind::Internal, "a thread that read a dump crashed").cause(e))?
 }
 
-/// Hands parts on, from a thread.
+/// Passes on parts from a thread.
 #[derive(Debug, Clone)]
 pub(super) struct FrameReader {
     pub(super) budget: MemoryBudget,
@@ -36,7 +38,7 @@ pub(super) struct FrameReader {
 }
 
 impl FrameReader {
-    /// Hands whole documents on, once the budget has room for them.
+    /// Passes on whole documents, once the budget has room for them.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
@@ -47,7 +49,7 @@ impl FrameReader {
         }
     }
 
-    /// Takes the share of a frame of this many bytes.
+    /// Takes the budget share of a frame of this many bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
@@ -55,7 +57,7 @@ impl FrameReader {
         self.wait(self.budget.take(COPIES * bytes as u64))
     }
 
-    /// Hands documents on that have their share.
+    /// Passes on documents that have their share.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
@@ -64,7 +66,7 @@ impl FrameReader {
         self.part(Part::Documents { of, frame, content, arrivals, share })
     }
 
-    /// Says that all of it was handed on.
+    /// Reports that all of it was passed on.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
@@ -79,13 +81,13 @@ impl FrameReader {
         })
     }
 
-    /// Waits in this thread, until a stop is asked for.
+    /// Waits in this thread, until a stop is requested.
     fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         futures::executor::block_on(self.stop.run_until_cancelled(work)).ok_or_else(Error::interrupted)
     }
 }
 
-/// Documents that wait until they are a frame.
+/// Documents waiting for a full frame.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     frame: Vec<u8>,
@@ -94,7 +96,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a document of so many bytes belongs into another frame.
+    /// Whether a document of this many bytes belongs in another frame.
     pub(super) fn is_full_for(&self, bytes: usize) -> bool {
         !self.frame.is_empty() && self.frame.len() + bytes > frame::TARGET
     }
@@ -106,13 +108,13 @@ impl Waiting {
         self.arrivals.add(document.len(), shape)
     }
 
-    /// Where a document is read into; [`Waiting::added`] counts it.
+    /// The buffer to read a document into; then call [`Waiting::added`].
     pub(super) fn room_for(&mut self, bytes: usize) -> &mut Vec<u8> {
         self.make_room(bytes);
         &mut self.frame
     }
 
-    /// Counts what was read, from here on, where it is one document.
+    /// Counts what was read since this position, which must be one document.
     pub(super) fn added(&mut self, from: usize) -> Result<()> {
         let document = &self.frame[from..];
         let shape = document::shape(document)?;
@@ -124,7 +126,7 @@ impl Waiting {
         self.frame.len()
     }
 
-    /// Grows as vectors do, but not beyond a frame.
+    /// Grows like a vector, but not beyond a frame.
     fn make_room(&mut self, bytes: usize) {
         let needed = self.frame.len() + bytes;
         if needed > self.frame.capacity() {
@@ -134,15 +136,15 @@ impl Waiting {
     }
 }
 
-/// Gathers the documents of several namespaces that come in turns.
+/// Gathers the documents of several interleaved namespaces.
 #[derive(Debug)]
 pub(super) struct Gather {
     frames: FrameReader,
-    /// Whose documents each namespace's are; none where they are not wanted.
+    /// What each namespace's documents belong to; `None` if they are not wanted.
     places: Vec<Option<Of>>,
     waiting: Vec<Waiting>,
     bytes: usize,
-    /// How many namespaces of each have not ended.
+    /// For each of these, how many namespaces have not ended.
     left: HashMap<Of, usize>,
 }
 
@@ -154,7 +156,7 @@ impl Gather {
         Self { frames, places, waiting, bytes: 0, left }
     }
 
-    /// Takes a document of the namespace of this place.
+    /// Takes a document of the namespace at this place.
     pub(super) fn take(&mut self, place: usize, document: &[u8], shape: &Shape<'_>) -> Result<()> {
         if self.waiting[place].is_full_for(document.len()) {
             self.hand_on(place)?;
@@ -167,7 +169,8 @@ impl Gather {
         if self.waiting[place].len() >= frame::TARGET { self.hand_on(place) } else { Ok(()) }
     }
 
-    /// The namespace of this place has ended: hands on what is left of it, and, with the last namespace of whose it is, that this was all.
+    /// Ends the namespace at this place: passes on its remaining documents and, if it is the last
+    /// namespace of its kind, the end.
     pub(super) fn end(&mut self, place: usize) -> Result<()> {
         self.hand_on(place)?;
         let Some(of) = self.places[place].take() else { return Ok(()) };
@@ -180,8 +183,9 @@ impl Gather {
         }
     }
 
-    /// Hands on the largest of what waits until there is room for so many bytes. Where very many small ones wait, half of them go at once: each look at all of
-    /// them must be worth it.
+    /// Passes on the largest waiting frames until there is room for this many bytes. If there are
+    /// very many small ones, half of them are passed on at once, so that each scan of all of them
+    /// pays off.
     fn make_room(&mut self, bytes: usize) -> Result<()> {
         let mut largest: Vec<usize> = (0..self.waiting.len()).filter(|place| self.waiting[*place].len() > 0).collect();
         largest.sort_by_key(|place| std::cmp::Reverse(self.waiting[*place].len()));

@@ -1,4 +1,5 @@
-//! The bytes of a file or of standard input, uncompressed where they are gzip, read in a thread of their own.
+//! The bytes of a file or of standard input, decompressed if they are gzip, read in their own
+//! thread.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -12,29 +13,29 @@ use super::foreign::{self, LineEnds};
 use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much is read at a time.
+/// How much to read at a time.
 const BUFFER: usize = 256 * 1024;
 
-/// What gzip begins with.
+/// The beginning of gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// How many bytes of the content are looked at to tell what it is.
+/// How many bytes of the content are checked to recognize it.
 pub(super) const HEAD: usize = foreign::HEAD;
 
-/// What messages call standard input.
+/// The name of standard input in messages.
 pub(super) const STDIN: &str = "standard input";
 
-/// Bytes that are being read.
+/// Bytes being read.
 pub(super) type Reading = BufReader<Box<dyn Read + Send>>;
 
-/// A file that was opened, or standard input.
+/// An open file, or standard input.
 pub(super) struct Input {
-    /// Its content from the first byte on.
+    /// Its content from the first byte.
     pub(super) reading: Reading,
-    /// What the content begins with, [`HEAD`] bytes or all there are.
+    /// The beginning of the content: [`HEAD`] bytes, or all there are.
     pub(super) head: Vec<u8>,
     pub(super) is_gzip: bool,
-    /// What became of reading it.
+    /// Why reading it failed, if it did.
     pub(super) trouble: Trouble,
 }
 
@@ -45,7 +46,7 @@ impl Input {
         let place = path.display();
         let input =
             Self::of(file, stop).map_err(|(trouble, e)| trouble.explain(&place.to_string(), damaged_gzip(&e).context(&place)))?;
-        // What a name says counts for nothing, but where there is nothing else: gzip of nothing takes twenty bytes.
+        // A name only counts if there is no content: even gzip of nothing has twenty bytes.
         if input.head.is_empty() && !input.is_gzip && path.extension().is_some_and(|ending| ending == "gz") {
             return Err(Error::damaged(format!(
                 "{place} is cut at byte 0: it has no content, not even that of an empty gzip file"
@@ -54,7 +55,7 @@ impl Input {
         Ok(input)
     }
 
-    /// Takes standard input.
+    /// Opens standard input.
     pub(super) fn stdin(stop: &CancellationToken) -> Result<Self> {
         Self::of(io::stdin(), stop).map_err(|(trouble, e)| trouble.explain(STDIN, damaged_gzip(&e).context(STDIN)))
     }
@@ -76,17 +77,17 @@ impl Input {
     }
 }
 
-/// Bytes, after the first of them, which were looked at.
+/// Bytes preceded by their first ones, which were checked.
 type WithHead<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
 
-/// The first bytes, as many as asked for or as there are, and all of them once more.
+/// The first bytes, up to `count`, and a reader of all bytes.
 fn peek<R: Read>(mut bytes: R, count: usize) -> io::Result<(Vec<u8>, WithHead<R>)> {
     let mut head = Vec::with_capacity(count);
     bytes.by_ref().take(count as u64).read_to_end(&mut head)?;
     Ok((head.clone(), io::Cursor::new(head).chain(bytes)))
 }
 
-/// What is known of the bytes below a decoder, where that is why it failed.
+/// What is known about the bytes below a decoder, in case they are why it failed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trouble(Arc<Mutex<Seen>>);
 
@@ -98,7 +99,7 @@ struct Seen {
 }
 
 impl Trouble {
-    /// The error to give: that of the file, where it has one, or that its content is not what it should be.
+    /// The error to return: that of the file, if any, or otherwise that its content is wrong.
     pub(super) fn explain(&self, place: &str, content: Error) -> Error {
         let mut seen = self.seen();
         match seen.error.take() {
@@ -115,7 +116,7 @@ impl Trouble {
         lock(&self.0)
     }
 
-    /// Keeps the error, and gives one like it.
+    /// Keeps the error, and returns a similar one.
     fn keep(&self, error: io::Error) -> io::Error {
         let like = io::Error::other(error.to_string());
         self.seen().error = Some(error);
@@ -148,7 +149,7 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-/// The content of a file; none where that is more than `limit` bytes, of which no more is taken.
+/// The content of a file; `None` if it has more than `limit` bytes, of which the rest is not read.
 pub(super) fn whole(path: &Path, limit: u64, stop: &CancellationToken) -> Result<Option<Vec<u8>>> {
     let mut input = Input::file(path, stop)?;
     let mut content = Vec::new();
@@ -158,12 +159,12 @@ pub(super) fn whole(path: &Path, limit: u64, stop: &CancellationToken) -> Result
     }
 }
 
-/// The error of a file that has more than the limit of its kind.
+/// The error of a file that exceeds the limit for its kind.
 pub(super) fn too_long(path: &Path, limit: u64) -> Error {
     Error::damaged(format!("{} has more than {limit} bytes, the limit of such a file", path.display()))
 }
 
-/// What it means that bytes which could be read do not go on as they should: only gzip can fail so.
+/// The error if readable bytes stop making sense: only gzip can fail like this.
 pub(super) fn damaged_gzip(error: &io::Error) -> Error {
     Error::damaged(match error.kind() {
         io::ErrorKind::UnexpectedEof => "its gzip ends in the middle".to_owned(),
@@ -171,7 +172,7 @@ pub(super) fn damaged_gzip(error: &io::Error) -> Error {
     })
 }
 
-/// The error of a path that cannot be opened or looked at.
+/// The error of a path that cannot be opened or inspected.
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,

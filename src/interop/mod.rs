@@ -1,4 +1,5 @@
-//! Dumps that mongodump made: directories, archives and single files, plain or gzip, which their content tells and not their names.
+//! Dumps made by mongodump: directories, archives and single files, plain or gzip, recognized by
+//! content instead of names.
 
 mod archive;
 mod contents;
@@ -37,18 +38,18 @@ use crate::format::manifest::{Collection, DUMP_SCHEME, LeftOut, Source, Topology
 use crate::format::mongodump;
 use crate::names::Namespace;
 
-/// The memory that counts where nothing is said.
+/// The default memory.
 const MEMORY: u64 = 256 * 1024 * 1024;
 
-/// A dump that was looked at.
+/// A dump that was inspected.
 #[derive(Debug)]
 pub struct Dump {
     location: String,
     source: Source,
     form: Form,
-    /// When the last of its files was written; of what comes once, that is not known.
+    /// When the last of its files was written; unknown for a stream.
     written: Option<DateTime<Utc>>,
-    /// What its prelude may take.
+    /// The memory for its prelude.
     memory: u64,
 }
 
@@ -58,7 +59,7 @@ enum Form {
     Directory(Directory),
     /// An archive in a file, which can be read again.
     Archive { path: PathBuf, stamp: ContentDigest, contents: Arc<Contents> },
-    /// An archive that comes once, until it is taken.
+    /// An archive that can be read once, until it is taken.
     Stream { archive: Mutex<Option<Box<Archive>>>, contents: Arc<Contents> },
 }
 
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Form {
     }
 }
 
-/// What a place holds.
+/// The content of a place.
 #[derive(Debug)]
 pub enum Opened {
     /// A dump.
@@ -82,7 +83,7 @@ pub enum Opened {
 }
 
 impl Opened {
-    /// Looks at what is in this place, as [`Dump::open_as`] does.
+    /// Inspects this place, as [`Dump::open_as`] does.
     ///
     /// # Errors
     /// As for [`Dump::open_as`].
@@ -98,28 +99,29 @@ impl Opened {
                 None => Self::Dump(Box::new(open(Path::new(path), None, memory, &ending)?)),
             }),
         });
-        // A thread that waits for bytes which do not come is left behind.
+        // A thread that waits for missing bytes is abandoned.
         stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)?
     }
 }
 
 impl Dump {
-    /// Looks at the dump in this place: a directory, a file, or `-` for an archive on standard input. Of archives the prelude is read, of directories the
-    /// metadata files.
+    /// Inspects the dump in this place: a directory, a file, or `-` for an archive on standard
+    /// input. This reads the prelude of an archive, or the metadata files of a directory.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Damaged`],
-    /// [`ErrorKind::Usage`] where it is something else, or its directory cannot be a database's,
+    /// [`ErrorKind::Usage`] if it is something else, or its directory name cannot be a database's,
     /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`].
     pub async fn open(location: &str, stop: &CancellationToken) -> Result<Self> {
         Self::open_as(location, None, MEMORY, stop).await
     }
 
-    /// The same where the directory of one database, or a single file, is of the database of this name, whatever its directory is called, and
-    /// where what the dump says of itself may take so many bytes of memory.
+    /// The same with a database name for the directory of one database or for a single file,
+    /// whatever its directory is called, and with a limit in bytes for the dump's metadata in
+    /// memory.
     ///
     /// # Errors
-    /// As for [`open`](Self::open); [`ErrorKind::Refused`] where it takes more.
+    /// As for [`open`](Self::open); [`ErrorKind::Refused`] if it takes more.
     pub async fn open_as(location: &str, database: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Self> {
         let (asked, ending) = (location.to_owned(), stop.clone());
         let database = database.map(str::to_owned);
@@ -127,41 +129,43 @@ impl Dump {
             "-" => stream(Input::stdin(&ending)?, "-", STDIN, memory),
             path => open(Path::new(path), database.as_deref(), memory, &ending),
         });
-        // A thread that waits for bytes which do not come is left behind.
+        // A thread that waits for missing bytes is abandoned.
         stop.run_until_cancelled(opening).await.ok_or_else(Error::interrupted)?
     }
 
-    /// Where it is, as a person would name it.
+    /// Its location in a form for people.
     #[must_use]
     pub fn location(&self) -> String {
         self.location.clone()
     }
 
-    /// What is known of the deployment that it was taken from.
+    /// What is known about the source deployment.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// When the last of its files was written, as the file system tells; none of standard input and the like.
+    /// When the last of its files was written, by the file system; `None` for standard input and
+    /// the like.
     #[must_use]
     pub fn written(&self) -> Option<DateTime<Utc>> {
         self.written
     }
 
-    /// What it holds, ordered by namespace. How many documents is not known before they are read; `bytes` is about what they take, or 0.
+    /// Its collections, ordered by namespace. The number of documents is unknown before they are
+    /// read; `bytes` is approximate, or 0.
     #[must_use]
     pub fn collections(&self) -> &[Collection] {
         &self.contents().collections
     }
 
-    /// What it says of itself takes so many bytes of the memory: buffers have what is left.
+    /// The memory that its metadata takes: buffers get the rest.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.contents().taken
     }
 
-    /// Takes what it holds out of it: from then on it is only read.
+    /// Takes its collections out of it: from then on, it is only read.
     #[must_use]
     pub fn take_collections(&mut self) -> Vec<Collection> {
         let contents = match &mut self.form {
@@ -171,31 +175,32 @@ impl Dump {
         std::mem::take(&mut contents.collections)
     }
 
-    /// What is in it and cannot be part of an import, and why.
+    /// What is in it but cannot be imported, and why.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOut] {
         &self.contents().left_out
     }
 
-    /// What a person should know of it: what is missing, and what was taken for what.
+    /// Notes for people: what is missing, and how unclear parts are treated.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.contents().notes
     }
 
-    /// Whether it is the directory of one database, or a single file, and so its database is known by the directory's name alone.
+    /// Whether it is the directory of one database, or a single file, so that only the directory's
+    /// name shows the database.
     #[must_use]
     pub fn is_of_one_database(&self) -> bool {
         matches!(&self.form, Form::Directory(directory) if directory.is_of_one_database)
     }
 
-    /// Collections whose metadata is there and whose documents are not: they are taken for empty ones.
+    /// Collections with metadata but without documents: they are treated as empty.
     #[must_use]
     pub fn missing(&self) -> &[Namespace] {
         &self.contents().missing
     }
 
-    /// Whether it may be read more than once: everything but standard input.
+    /// Whether it can be read more than once: everything except standard input.
     #[must_use]
     pub fn can_be_read_again(&self) -> bool {
         !matches!(self.form, Form::Stream { .. })
@@ -213,12 +218,14 @@ impl Dump {
         self.contents().has_users()
     }
 
-    /// Reads what is wanted, once, to its end, and hands it on. What is not wanted is checked where it lies in the way. Each part takes [`COPIES`] times its bytes of the
-    /// budget before it is handed on; who takes it must not wait for another share while it holds one. Where nobody takes parts any more, it ends without an error.
+    /// Reads what is wanted, once, to its end, and passes it on. Unwanted parts are only checked if
+    /// they are in the way. Each part takes [`COPIES`] times its bytes from the budget before it is
+    /// passed on. Its receiver must not wait for another share while it holds one. If nobody takes
+    /// parts any more, this ends without an error.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`], naming the namespace and the offset; [`ErrorKind::Storage`];
-    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Refused`] where standard input was read already.
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Refused`] if standard input was read already.
     pub async fn read(
         &self,
         wanted: &Wanted,
@@ -227,7 +234,7 @@ impl Dump {
         parts: mpsc::Sender<Part>,
     ) -> Result<()> {
         let ending = stop.child_token();
-        // Whoever lets go of this lets the threads end, too.
+        // If this future is dropped, the threads end, too.
         let _guard = ending.clone().drop_guard();
         let frames = FrameReader { budget: budget.clone(), parts, stop: ending.clone() };
         let read = match &self.form {
@@ -238,7 +245,7 @@ impl Dump {
                 on_thread(move || {
                     let archive = Archive::open(Input::file(&path, &frames.stop)?, path.display().to_string(), memory)?;
                     if archive.stamp() != stamp {
-                        return Err(Error::damaged(format!("{} was changed since it was looked at", path.display())));
+                        return Err(Error::damaged(format!("{} was changed since it was opened", path.display())));
                     }
                     archive.without_metadata().read(&contents, &wanted, frames)
                 })
@@ -274,7 +281,7 @@ impl Dump {
     }
 }
 
-/// Looks at a path, whose content tells what it is.
+/// Opens a path, and recognizes it by its content.
 fn open(path: &Path, database: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Dump> {
     let path = std::path::absolute(path).map_err(|e| input::unreadable(path, e))?;
     // `..` has no name of its own.
@@ -309,7 +316,7 @@ fn open(path: &Path, database: Option<&str>, memory: u64, stop: &CancellationTok
     }
     if input.head.is_empty() {
         return Err(
-            Error::damaged(format!("{location} is empty")).hint("what was to write it may have failed: look at its output")
+            Error::damaged(format!("{location} is empty")).hint("the program that wrote it may have failed: check its output")
         );
     }
     let error =
@@ -324,17 +331,17 @@ fn stream(input: Input, name: &str, location: &str, memory: u64) -> Result<Dump>
         }
         if input.head.is_empty() {
             return Err(Error::damaged(format!("{location} is empty"))
-                .hint("what writes to the pipe may have failed: look at its output"));
+                .hint("the program that writes to the pipe may have failed: check its output"));
         }
         let error = input.trouble.explain(location, Error::damaged(format!("{location} does not hold an archive")));
-        let hint = "only archives can be read so: name the file or the directory itself";
+        let hint = "only archives can be read this way: name the file or the directory itself";
         return Err(if error.hint_text().is_none() { error.hint(hint) } else { error });
     }
     let archive = Archive::open(input, location.to_owned(), memory)?;
     if archive.needs_old_indexes() {
         let what = format!("{location} holds collections without metadata, and {SYSTEM_INDEXES} says which indexes they have");
         return Err(
-            Error::new(ErrorKind::Refused, what).hint("that is known only once all of it was read: put the archive into a file")
+            Error::new(ErrorKind::Refused, what).hint("they are known only after all of it is read: put the archive into a file")
         );
     }
     let contents = Arc::new(archive.contents(OldIndexes::default())?);
@@ -354,7 +361,8 @@ fn of_directory(directory: Directory, name: &str, location: String) -> Dump {
     Dump { location, source, form: Form::Directory(directory), written, memory: 0 }
 }
 
-/// When the last file of a dump was written: of itself where it is one, else of those in it and in the directories of its databases.
+/// When the last file of a dump was written: the dump itself if it is a file, otherwise the files
+/// in it and in the directories of its databases.
 fn written(path: &Path) -> Option<DateTime<Utc>> {
     let of_dump = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -375,7 +383,7 @@ fn modified(path: &Path) -> Option<DateTime<Utc>> {
     Some(std::fs::metadata(path).ok()?.modified().ok()?.into())
 }
 
-/// What a dump tells of its source: only replica sets have an oplog.
+/// What a dump shows about its source: only replica sets have an oplog.
 fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
     let version = version.filter(|v| !v.is_empty() && v.len() <= 100 && !v.contains(char::is_control));
     Source {
@@ -391,7 +399,7 @@ fn source(name: &str, version: Option<&str>, has_oplog: bool) -> Source {
     }
 }
 
-/// Whether content may begin with a document: a length that one can have, and the type of a first element.
+/// Whether content may begin with a document: a possible length, and the type of a first element.
 fn begins_a_document(head: &[u8]) -> bool {
     let Some([a, b, c, d, first]) = head.first_chunk().copied() else { return false };
     match usize::try_from(i32::from_le_bytes([a, b, c, d])) {

@@ -1,4 +1,5 @@
-//! The indexes of servers before 3.0, which kept those of a database in its collection `system.indexes`: pure. Dumps of their time have that as a file, and metadata may be missing.
+//! The indexes of servers before 3.0, which stored those of a database in its collection
+//! `system.indexes`: pure. Dumps of that time have it as a file, and may lack metadata.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,22 +13,23 @@ use crate::names::Namespace;
 /// The collection that lists the indexes of its database.
 pub(super) const SYSTEM_INDEXES: &str = "system.indexes";
 
-/// The most bytes of such a collection that are read: a hundred thousand indexes take less.
+/// The most bytes of such a collection to read: a hundred thousand indexes need less.
 pub(super) const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// How many collections a note names.
 const NAMED: usize = 5;
 
-/// What dumps list, by database and collection.
+/// The listed indexes, by database and collection.
 #[derive(Debug, Default)]
 pub(super) struct OldIndexes {
-    /// The databases that have such a list.
+    /// The databases with such a list.
     listed: HashSet<String>,
     indexes: BTreeMap<Namespace, Vec<RawDocumentBuf>>,
 }
 
 impl OldIndexes {
-    /// Takes the documents of a database's list. What they name as their namespace's database does not count: a directory may have another name by now.
+    /// Takes the documents of a database's list. The database in their namespaces does not count:
+    /// the directory may have been renamed.
     pub(super) fn add(&mut self, database: &str, documents: &[u8]) -> Result<()> {
         self.listed.insert(database.to_owned());
         for index in Documents::of(documents) {
@@ -39,37 +41,35 @@ impl OldIndexes {
     fn add_one(&mut self, database: &str, index: &[u8]) -> Result<()> {
         document::check(index)?;
         let index = RawDocumentBuf::from_bytes(index.to_vec())
-            .map_err(|e| Error::damaged(format!("an index in {database}.{SYSTEM_INDEXES} is no document: {e}")))?;
-        // What names neither is no index.
+            .map_err(|e| Error::damaged(format!("an index in {database}.{SYSTEM_INDEXES} is not a document: {e}")))?;
+        // A document without both fields is not an index.
         if [index.get("ns"), index.get("key")].iter().all(|field| matches!(field, Ok(None))) {
             return Ok(());
         }
         let collection =
             index.get_str("ns").ok().and_then(|namespace| namespace.split_once('.')).map(|(_, collection)| collection);
         let Some(collection) = collection.filter(|collection| !collection.is_empty()) else {
-            return Err(Error::damaged(format!(
-                "an index in {database}.{SYSTEM_INDEXES} does not say of which collection it is (ns)"
-            )));
+            return Err(Error::damaged(format!("an index in {database}.{SYSTEM_INDEXES} does not name its collection (ns)")));
         };
         self.indexes.entry(Namespace::new(database, collection)).or_default().push(index);
         Ok(())
     }
 
-    /// Keeps the indexes of this collection alone: no other is read.
+    /// Keeps only the indexes of this collection: no other one is read.
     pub(super) fn only(&mut self, namespace: &Namespace) {
         self.indexes.retain(|of, _| of == namespace);
     }
 
-    /// The indexes of a collection without metadata, and what is to be said of it.
+    /// The indexes of a collection without metadata, and a note about it.
     pub(super) fn take(&mut self, namespace: &Namespace) -> (Vec<RawDocumentBuf>, String) {
         let name = named(namespace);
         let indexes = self.indexes.remove(namespace).unwrap_or_default();
         let note = match (self.listed.contains(&namespace.database), indexes.len()) {
             (false, _) => format!(
-                "{name} has no metadata: its options and indexes are not known; it is taken for a plain collection without indexes"
+                "{name} has no metadata: its options and indexes are not known; it is treated as a plain collection without indexes"
             ),
             (true, 0) => format!(
-                "{name} has no metadata, and {SYSTEM_INDEXES} lists no index of it: its options and indexes are not known; it is taken for a plain collection without indexes"
+                "{name} has no metadata, and {SYSTEM_INDEXES} lists no index of it: its options and indexes are not known; it is treated as a plain collection without indexes"
             ),
             (true, 1) => {
                 format!("{name} has no metadata: its options are not known, and its index is the one that {SYSTEM_INDEXES} lists")
@@ -83,7 +83,8 @@ impl OldIndexes {
         (indexes, note)
     }
 
-    /// A note for each database whose list names collections that the dump does not hold, or that have metadata, which count. Of the latter nothing need be said.
+    /// A note for each database whose list names collections that the dump does not hold. Lists for
+    /// collections with metadata need no note: the metadata counts.
     pub(super) fn of_nothing(&self, holds: impl Fn(&Namespace) -> bool) -> Vec<String> {
         let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for namespace in self.indexes.keys().filter(|namespace| !holds(namespace)) {
@@ -131,6 +132,6 @@ mod tests {
         assert!(notes.len() == 1 && notes[0].contains("does not hold: gone"), "{notes:?}");
         let nameless = rawdoc! { "key": { "x": 1 }, "name": "x_1" };
         let error = old.add("shop", nameless.as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("does not say of which collection"), "{error}");
+        assert!(error.to_string().contains("does not name its collection"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
-//! A backup in a tar file, as the service's download makes it, taken apart into objects. The file may come from anywhere, so
-//! nothing in it leads elsewhere: only directories and regular files are taken, all of them below one directory.
+//! Unpacks a backup in a tar file, as in a download from the service. The file may come from
+//! anywhere, so nothing in it may lead elsewhere: only directories and regular files are allowed,
+//! all of them below one directory.
 
 use std::io;
 use std::path::{Component, Path};
@@ -28,7 +29,7 @@ impl std::fmt::Debug for Packed {
 }
 
 impl Packed {
-    /// What this is, if it begins as a tar file of a backup; else all of it again.
+    /// The tar file, if the input begins like one of a backup; otherwise the input unchanged.
     pub(super) fn of(input: Input, place: &str) -> std::result::Result<Self, Input> {
         match foreign::is_backup(&input.head) {
             true => Ok(Self { input, place: place.to_owned() }),
@@ -36,10 +37,11 @@ impl Packed {
         }
     }
 
-    /// The same of a file, which is left alone if it is something else. Never of standard input.
+    /// The same for a file. Anything else is left alone. Not for standard input.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`], [`ErrorKind::Damaged`] for gzip that cannot be read.
+    /// [`ErrorKind::Storage`], [`ErrorKind::Interrupted`], [`ErrorKind::Damaged`] for gzip that
+    /// cannot be read.
     pub(super) fn in_file(path: &Path, stop: &CancellationToken) -> Result<Option<Self>> {
         if !path.is_file() {
             return Ok(None);
@@ -47,24 +49,25 @@ impl Packed {
         Ok(Self::of(Input::file(path, stop)?, &path.display().to_string()).ok())
     }
 
-    /// Where it is, as a person would name it.
+    /// Its location in a form for people.
     #[must_use]
     pub fn location(&self) -> &str {
         &self.place
     }
 
-    /// Takes it apart into this directory, and gives the name of the one directory that is in it then. What was written stays
-    /// if it fails.
+    /// Unpacks it into this directory, and returns the name of the one directory in it. On failure,
+    /// the written files stay.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] for what is cut or is no backup; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::Damaged`] if it is cut or not a backup; [`ErrorKind::Storage`];
+    /// [`ErrorKind::Interrupted`].
     pub async fn unpack(self, into: &Objects, stop: &CancellationToken) -> Result<BackupName> {
         let into = into.clone();
         let unpacking = on_thread(move || {
             let Self { input: Input { reading, trouble, .. }, place } = self;
             unpack(reading, &place, &into).map_err(|e| trouble.explain(&place, e))
         });
-        // A thread that waits for bytes which do not come is left behind.
+        // A thread that waits for missing bytes is abandoned.
         stop.run_until_cancelled(unpacking).await.ok_or_else(Error::interrupted)?
     }
 }
@@ -84,7 +87,7 @@ fn unpack(reading: impl io::Read, place: &str, into: &Objects) -> Result<BackupN
             return Err(no_backup(place, &format!("a name in it leads elsewhere: {}", path.display())));
         };
         let Some(top) = top else { continue };
-        let top = BackupName::parse(&top).map_err(|_| no_backup(place, &format!("{top:?} is no backup's name")))?;
+        let top = BackupName::parse(&top).map_err(|_| no_backup(place, &format!("{top:?} is not a backup's name")))?;
         if *name.get_or_insert_with(|| top.clone()) != top {
             return Err(no_backup(place, "it holds more than one directory"));
         }
@@ -101,7 +104,7 @@ fn unpack(reading: impl io::Read, place: &str, into: &Objects) -> Result<BackupN
                 if written != size {
                     return Err(cut(place));
                 }
-                // With the manifest the backup is whole: it is there when all else is.
+                // The manifest completes the backup: it is written after everything else.
                 match is_manifest {
                     true => manifest = Some(object),
                     false => object.finish().map_err(no_room)?,
@@ -110,13 +113,13 @@ fn unpack(reading: impl io::Read, place: &str, into: &Objects) -> Result<BackupN
             _ => return Err(no_backup(place, &format!("{} is neither a directory nor a regular file", path.display()))),
         }
     }
-    let name = name.ok_or_else(|| no_backup(place, "nothing is in it"))?;
+    let name = name.ok_or_else(|| no_backup(place, "it holds nothing"))?;
     // A download ends with the manifest: without it, something is missing.
     manifest.ok_or_else(|| cut(place))?.finish().map_err(no_room)?;
     Ok(name)
 }
 
-/// The first part of a path and the rest, if all of it lies inside. There is no first part in `./`.
+/// The first part of a path and the rest, if all of it is inside. `./` has no first part.
 fn inside(path: &Path) -> Option<(Option<String>, String)> {
     let mut parts = path.components().filter(|part| *part != Component::CurDir).map(|part| match part {
         Component::Normal(name) => name.to_str().map(str::to_owned),
@@ -135,7 +138,7 @@ fn write(content: &mut impl io::Read, into: &Objects, key: &str, place: &str) ->
         ErrorKind::Refused => twice(place),
         _ => no_room(e),
     })?;
-    // What fails is either side: the object's own errors are told apart by writing in pieces.
+    // Either side may fail: writing in pieces distinguishes the object's own errors.
     let mut buffer = vec![0; 256 * 1024];
     let mut written = 0;
     loop {
@@ -161,16 +164,16 @@ fn broken(place: &str, error: &io::Error) -> Error {
 }
 
 fn cut(place: &str) -> Error {
-    Error::damaged(format!("{place} is cut: part of the backup is missing")).hint("it broke off: download it again")
+    Error::damaged(format!("{place} is cut: part of the backup is missing")).hint("the download broke off: download it again")
 }
 
 fn no_backup(place: &str, why: &str) -> Error {
-    Error::damaged(format!("{place} is no tar file of one backup: {why}"))
+    Error::damaged(format!("{place} is not a tar file of one backup: {why}"))
         .hint("a download of the service holds one backup; unpack other files yourself, and name the directory of the backup")
 }
 
 fn twice(place: &str) -> Error {
-    no_backup(place, "a file is in it twice, or a file and a directory have one name")
+    no_backup(place, "it holds a file twice, or a file and a directory of the same name")
 }
 
 fn no_room(error: Error) -> Error {
@@ -187,7 +190,7 @@ mod tests {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, kind, content) in entries {
             let mut header = tar::Header::new_ustar();
-            // `set_path` refuses what a hostile file would hold.
+            // `set_path` refuses the names of a hostile file.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_entry_type(*kind);
             header.set_size(content.len() as u64);
@@ -239,7 +242,7 @@ mod tests {
             (vec![(&*file, Regular, b"x"), (&file, Regular, b"y")], "twice"),
             (vec![(&*file, Regular, b"x"), ("other/manifest.json", Regular, b"{}")], "more than one"),
             (vec![(NAME, Regular, b"x")], "neither"),
-            (vec![("latest/manifest.json", Regular, b"{}")], "no backup's name"),
+            (vec![("latest/manifest.json", Regular, b"{}")], "not a backup's name"),
             (vec![], "nothing"),
         ] {
             let (name, directory) = unpacked(&tar(&entries));

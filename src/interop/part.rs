@@ -1,20 +1,20 @@
-//! The parts of a dump, as they come to who takes them.
+//! The parts of a dump, as passed to their receiver.
 
 use crate::context::memory::MemoryPermit;
 use crate::format::arrival::Arrivals;
 use crate::format::digest::Content;
 use crate::names::Namespace;
 
-/// How often the documents of a part are in memory on their way: what a part's share of the budget is for.
+/// How often the documents of a part are in memory on their way, which its budget share covers.
 pub const COPIES: u64 = 4;
 
-/// What reading a dump takes of the memory beside the shares of its parts, at most.
+/// The most memory for reading a dump besides the shares of its parts.
 pub const READING_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a part of a dump belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Of {
-    /// A collection, by its place in [`Dump::collections`](super::Dump::collections).
+    /// A collection, by its index in [`Dump::collections`](super::Dump::collections).
     Collection(usize),
     /// The oplog.
     Oplog,
@@ -24,27 +24,28 @@ pub enum Of {
     Roles,
 }
 
-/// A part of a dump, on its way from a reader. Those of one collection come in order.
+/// A part of a dump on its way from a reader. Those of one collection arrive in order.
 #[derive(Debug)]
 pub enum Part {
-    /// Whole documents, about a frame of them.
+    /// Whole documents, about one frame.
     Documents {
-        /// Whose they are.
+        /// What they belong to.
         of: Of,
-        /// The documents, one after the other.
+        /// The documents, concatenated.
         frame: Vec<u8>,
         /// Their count, bytes and digest.
         content: Content,
-        /// How a server takes them.
+        /// How a server accepts them.
         arrivals: Arrivals,
-        /// What they take of the budget.
+        /// Their share of the budget.
         share: MemoryPermit,
     },
-    /// All of it was read, and is what the dump says it should be, as far as it says anything.
+    /// The end of all parts: everything was read, and matches what the dump says, if it says
+    /// anything.
     End(Of),
 }
 
-/// What of a dump is to be read.
+/// Selects what to read from a dump.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// For each of [`Dump::collections`](super::Dump::collections).
@@ -65,7 +66,7 @@ impl Wanted {
     }
 }
 
-/// A namespace of a dump as messages name it.
+/// The name of a dump's namespace in messages.
 pub(super) fn named(namespace: &Namespace) -> String {
     if namespace.database.is_empty() { format!("the {}", namespace.collection) } else { namespace.to_string() }
 }

@@ -1,16 +1,16 @@
-//! How much of what a dump says of itself is kept: as much as the memory has room for.
+//! Limits how much of a dump's metadata is kept, by the memory available.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// About what a namespace takes on its way through an import, beside its metadata.
+/// The approximate memory of a namespace during an import, besides its metadata.
 const NAMESPACE: u64 = 1792;
-/// About what the name of a file takes.
+/// The approximate memory of a file name.
 const FILE: u64 = 256;
-/// How often the metadata are in memory, as text or as what is made of them.
+/// How often the metadata is in memory, as text or in parsed form.
 const COPIES: u64 = 3;
 const MIB: u64 = 1024 * 1024;
 
-/// What is left for what a dump says of itself.
+/// The room left for a dump's metadata.
 #[derive(Debug)]
 pub(super) struct Room {
     all: u64,
@@ -19,28 +19,28 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// In so many bytes of memory.
+    /// Within this many bytes of memory.
     pub(super) fn of(memory: u64) -> Self {
         Self { all: memory, left: memory, namespaces: 0 }
     }
 
-    /// Takes what one more namespace needs that so many bytes describe.
+    /// Takes room for one more namespace, described by this many bytes.
     pub(super) fn namespace(&mut self, bytes: usize) -> Result<()> {
         self.namespaces += 1;
         self.take(NAMESPACE + COPIES * bytes as u64)
     }
 
-    /// Takes what the name of one more file needs.
+    /// Takes room for the name of one more file.
     pub(super) fn file(&mut self) -> Result<()> {
         self.take(FILE)
     }
 
-    /// What was taken of it.
+    /// How much was taken.
     pub(super) fn taken(&self) -> u64 {
         self.all - self.left
     }
 
-    /// The longest metadata that there is room for.
+    /// The longest metadata that still fits.
     pub(super) fn longest(&self) -> u64 {
         self.left / COPIES
     }
@@ -50,12 +50,11 @@ impl Room {
         Ok(())
     }
 
-    /// The error where there is no more room.
+    /// The error if there is no more room.
     pub(super) fn full(&self) -> Error {
         let (all, namespaces) = (self.all / MIB, self.namespaces);
-        let what =
-            format!("what the dump says of itself takes more than {all} MiB of memory: {namespaces} namespaces were counted");
-        let hint = format!("if the dump is as large as that, set [[memory-mb or BACKUP_MEMORY_MB]] to {} or more", 2 * all);
+        let what = format!("the metadata of the dump takes more than {all} MiB of memory: {namespaces} namespaces were counted");
+        let hint = format!("if the dump is really that large, set [[memory-mb or BACKUP_MEMORY_MB]] to {} or more", 2 * all);
         Error::new(ErrorKind::Refused, what).hint(hint)
     }
 }

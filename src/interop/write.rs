@@ -1,7 +1,8 @@
-//! Dumps in mongodump's formats, written: an archive, or a directory of files; plain, or gzip made by all cores.
+//! Writes dumps in mongodump's formats: an archive, or a directory of files; plain, or gzip made by
+//! all cores.
 //!
-//! Nothing half done stays: what is written lies beside its destination, or in the directory that it is, under another name, and takes its place when all
-//! of it is on the disk.
+//! Nothing half-finished stays. A dump is written under another name, beside its destination or in
+//! an existing directory, and is moved to its place once all of it is on disk.
 
 mod archive;
 mod contents;
@@ -22,10 +23,11 @@ use self::place::Place;
 use crate::context::cpu::CpuPool;
 use crate::error::Result;
 
-/// The memory that writing takes beside the frames it is given, at most, unless a single one of them is larger.
+/// The most memory for writing besides the frames passed in, unless a single one is larger.
 pub const WRITING_BYTES: u64 = (sink::ROOM + gzip::MEMBERS * 3 * gzip::MEMBER) as u64;
 
-/// A dump being written: its parts one after the other, each begun, given its documents, and ended. One that is dropped leaves nothing.
+/// A dump being written: its parts in order, each begun, given its documents, and ended. If it is
+/// dropped, nothing stays.
 #[derive(Debug)]
 pub struct Writer(Kind);
 
@@ -35,12 +37,13 @@ enum Kind {
     Directory(Directory),
 }
 
-/// Looks whether a dump can be written there, and leaves nothing: as [`Writer::open`] looks, but for the databases' directories in a dump that is there.
+/// Checks whether a dump can be written there, and leaves nothing. It checks like [`Writer::open`],
+/// except for the databases' directories in an existing dump.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something is in its place that is not to be replaced, where the directory that it would be
-/// in is not there, or where the destination does not take the format; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where nothing can be
-/// written.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if something in its place must not be
+/// replaced, if the parent directory does not exist, or if the destination does not accept the
+/// format; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) if nothing can be written.
 pub fn look(destination: &Destination, format: Format, force: bool) -> Result<()> {
     match (destination, format) {
         (Destination::Stdout, Format::Archive) => Ok(()),
@@ -53,7 +56,8 @@ impl Writer {
     /// Begins a dump.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something is in its place, or the destination does not take the format;
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if something is in its place, or the
+    /// destination does not accept the format;
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub async fn open(destination: &Destination, options: WriteOptions, contents: Contents, cpu: &CpuPool) -> Result<Self> {
         Ok(Self(match options.format {
@@ -62,10 +66,11 @@ impl Writer {
         }))
     }
 
-    /// Begins the next collection, or after the last of them the oplog.
+    /// Begins the next collection or, after the last one, the oplog.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where its file would have the name of another one;
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if its file would have the name of
+    /// another one;
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub async fn begin(&mut self) -> Result<()> {
         match &mut self.0 {
@@ -74,11 +79,12 @@ impl Writer {
         }
     }
 
-    /// Writes whole documents, one after the other, of what was begun last.
+    /// Writes whole documents, concatenated, to what was begun last.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage); [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) for a document that an
-    /// archive cannot hold.
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
+    /// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused) for a document that an archive
+    /// cannot hold.
     pub async fn documents(&mut self, frame: Vec<u8>) -> Result<()> {
         match &mut self.0 {
             Kind::Archive(archive) => archive.documents(frame).await,
@@ -97,7 +103,7 @@ impl Writer {
         }
     }
 
-    /// Makes the dump durable. Gives the bytes that it takes.
+    /// Makes the dump durable. Returns its size in bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -108,11 +114,13 @@ impl Writer {
         }
     }
 
-    /// Puts the dump in its place, once it is durable. What is begun here goes on to its end, also where nobody waits for it.
+    /// Moves the dump to its place, once it is durable. Steps begun here are finished even if
+    /// nobody waits for them.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where something came there meanwhile, and [`ErrorKind::Storage`](crate::error::ErrorKind::Storage):
-    /// nothing stays then, unless the message says that a dump in the directory is partly the new one.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if something was created there
+    /// meanwhile; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage). Nothing stays then,
+    /// unless the message says that a dump in the directory is partly the new one.
     pub async fn put(self) -> Result<()> {
         match self.0 {
             Kind::Archive(archive) => archive.put().await,
@@ -120,7 +128,8 @@ impl Writer {
         }
     }
 
-    /// Gives the dump up: nothing of it stays, and nothing is at work on it any more but for a write to standard output that nobody reads.
+    /// Abandons the dump: nothing of it stays, and nothing works on it any more, except a write to
+    /// standard output that nobody reads.
     pub async fn abandon(self) {
         match self.0 {
             Kind::Archive(archive) => archive.abandon().await,

@@ -1,4 +1,5 @@
-//! What is on a server: databases, collections, indexes. Raw, because the driver's typed forms drop what they do not know.
+//! Reads a server's catalog: databases, collections, indexes. Raw, because the driver's typed forms
+//! drop unknown fields.
 
 use bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::Database;
@@ -22,17 +23,21 @@ pub struct ListedCollection {
     pub kind: String,
     /// Its options, raw.
     pub options: RawDocumentBuf,
-    /// Whether its name is UTF-8. One that is not is shown readable here, and cannot be given to a server.
+    /// Whether its name is UTF-8. If not, `name` is a readable form, which a server does not
+    /// accept.
     pub is_text: bool,
-    /// The server's identity of it; views and time series have none (the buckets of a time series have).
+    /// Its UUID; `None` for views and time series (the buckets of a time series have one).
     pub uuid: Option<Uuid>,
 }
 
-/// The names of all databases, sorted. A login with the right to list them sees all, also those that it may not read, so that
-/// none is passed over in silence; one without sees those that it has rights on.
+/// The names of all databases, sorted. A login with the right to list them sees all, including
+/// those that it may not read, so that none is skipped silently. Other logins see those that they
+/// have rights on.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
+/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied),
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
+/// [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
     let reply = command::ask(&connection.database("admin"), rawdoc! { "listDatabases": 1, "nameOnly": true })
         .await
@@ -47,7 +52,8 @@ pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Every entry of a database's `listCollections`, `system.*` included, sorted by name, and the operation time of the listing.
+/// Every entry of a database's `listCollections`, including `system.*`, sorted by name, and the
+/// operation time of the listing.
 ///
 /// # Errors
 /// As for [`databases`].
@@ -65,8 +71,8 @@ pub async fn collections(connection: &Connection, database: &str) -> Result<(Vec
     Ok((collections, time))
 }
 
-/// The name of an entry of a listing, or of an index. Servers take names that are not UTF-8; they are made readable, and differ as the
-/// bytes do.
+/// The name in an entry of a listing, or in an index. Servers accept names that are not UTF-8. They
+/// are made readable, and differ if the bytes do.
 #[must_use]
 pub fn name(entry: &RawDocument) -> Option<String> {
     let element = Elements::of(entry.as_bytes()).ok()?.flatten().find(|element| element.name == b"name")?;
@@ -84,15 +90,15 @@ fn info(entry: &RawDocument) -> std::result::Result<ListedCollection, DriverErro
     Ok(ListedCollection {
         is_text: entry.get_str("name").is_ok(),
         name: name(entry).ok_or_else(|| command::invalid("an entry of a listing has no name"))?,
-        // Servers before 3.4 gave no type; those supported here always do.
+        // Servers before 3.4 had no type; supported ones always do.
         kind: entry.get_str("type").unwrap_or("collection").to_owned(),
         options: entry.get_document("options").map(RawDocument::to_owned).unwrap_or_default(),
         uuid,
     })
 }
 
-/// Every index of a collection or time series, in the server's order, and the operation time of the listing; no index where
-/// the collection does not exist (any more).
+/// Every index of a collection or time series, in the server's order, and the operation time of the
+/// listing. Empty if the collection does not exist (any more).
 ///
 /// # Errors
 /// As for [`databases`].
@@ -108,7 +114,7 @@ pub async fn indexes(
     }
 }
 
-/// A number of a reply, whichever of BSON's types it has; negative ones are 0.
+/// A number in a reply, of any numeric BSON type; negative ones become 0.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,

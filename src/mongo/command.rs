@@ -1,4 +1,4 @@
-//! Raw commands with a limit of their own, because the driver has no timeout for a command.
+//! Runs raw commands with their own limits, because the driver has no timeout for commands.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use super::{failure, retry};
 use crate::format::readable;
 
-/// How long any one command may take that does no work in proportion to the data.
+/// The limit of a command whose work is not proportional to the data.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Bounds a future of the driver: past the limit it counts as a broken connection, which is what it mostly is. What the server says of
-/// a failure is told as that, also if it is not UTF-8.
+/// Limits a future of the driver. Past the limit, it counts as a broken connection, which it mostly
+/// is. The server's message of a failure is kept, even if it is not UTF-8.
 ///
 /// # Errors
 /// The future's own, or an I/O error of kind `TimedOut`.
@@ -29,10 +29,11 @@ pub async fn bounded<T>(limit: Duration, future: impl Future<Output = Result<T, 
     }
 }
 
-/// Runs a command and gives its reply.
+/// Runs a command and returns its reply.
 ///
 /// # Errors
-/// The driver's. A reply with `writeErrors` or `writeConcernError` is no error to the driver: callers that write look.
+/// Driver errors. A reply with `writeErrors` or `writeConcernError` is no error to the driver:
+/// callers that write must check.
 pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Document, DriverError> {
     reply(database, command, Some(COMMAND_LIMIT)).await
 }
@@ -42,24 +43,24 @@ pub async fn run(database: &Database, command: RawDocumentBuf) -> Result<Documen
 /// # Errors
 /// As for [`run`].
 pub async fn reply(database: &Database, command: RawDocumentBuf, limit: Option<Duration>) -> Result<Document, DriverError> {
-    // The driver would ask the primary, whatever the database was made for.
+    // By default, the driver would ask the primary, whatever the database was created for.
     let options = RunCommandOptions::builder().selection_criteria(database.selection_criteria().cloned()).build();
     let running = database.run_raw_command(command).with_options(options).into_future();
     let done = match limit {
         Some(limit) => bounded(limit, running).await,
         None => running.await.map_err(readable_error),
     };
-    // A reply that the driver could not decode comes with its error.
+    // The driver's error contains a reply that it could not decode.
     done.or_else(|error| match undecoded(&error) {
         Some(reply) if reply.get("ok").is_some_and(is_one) => Ok(reply),
         _ => Err(error),
     })
 }
 
-/// The reply whose text is not UTF-8, readable, if that is what a driver's error is about.
+/// The reply of a driver error, made readable, if its text is not UTF-8.
 ///
-/// A server cuts long keys in its messages at a byte, in the middle of a character too. The driver decodes replies strictly: to it, a
-/// document that is refused that way is a failure of the whole command.
+/// A server cuts long keys in its messages at a byte, even in the middle of a character. The driver
+/// decodes replies strictly: such a refusal of a document is a failure of the whole command to it.
 fn undecoded(error: &DriverError) -> Option<Document> {
     if !matches!(error.kind.as_ref(), DriverKind::InvalidResponse { .. } | DriverKind::Bson(_)) {
         return None;
@@ -68,7 +69,7 @@ fn undecoded(error: &DriverError) -> Option<Document> {
     bson::deserialize_from_slice(&readable).ok()
 }
 
-/// The error of a command that failed, if the driver could not read why; any other as it is.
+/// The error of a failed command whose reason the driver could not read; any other error unchanged.
 fn readable_error(error: DriverError) -> DriverError {
     let Some(reply) = undecoded(&error).filter(|reply| reply.get("ok").is_some_and(|ok| !is_one(ok))) else { return error };
     match bson::deserialize_from_document::<CommandError>(reply) {
@@ -86,7 +87,8 @@ fn is_one(ok: &Bson) -> bool {
     }
 }
 
-/// Runs a command that changes nothing, again where its connection breaks meanwhile. That no server is there is not asked twice.
+/// Runs a command that changes nothing, and repeats it if the connection breaks. An unreachable
+/// server is not asked twice.
 ///
 /// # Errors
 /// The last try's, as for [`run`].
@@ -94,10 +96,10 @@ pub async fn ask(database: &Database, command: RawDocumentBuf) -> Result<Documen
     retry::ask(retry::OPENING, failure::is_break, || run(database, command.clone())).await
 }
 
-/// Runs a command that answers with a cursor of batches of so many documents, where that is said.
+/// Runs a command that answers with a cursor, with this batch size if given.
 ///
 /// # Errors
-/// The driver's.
+/// Driver errors.
 pub async fn open_cursor(
     database: &Database,
     command: RawDocumentBuf,
@@ -108,11 +110,11 @@ pub async fn open_cursor(
     database.run_raw_cursor_command(command).with_options(options).batch().await
 }
 
-/// Runs a command that answers with a cursor, and gives every document, raw, with the operation time of its last reply, which
-/// only members of a replica set tell.
+/// Runs a command that answers with a cursor. Returns every document, raw, and the operation time
+/// of the last reply, which only members of a replica set report.
 ///
 /// # Errors
-/// The driver's.
+/// Driver errors.
 pub async fn run_cursor(
     database: &Database,
     command: RawDocumentBuf,
@@ -133,8 +135,8 @@ pub async fn run_cursor(
     bounded(COMMAND_LIMIT, all).await
 }
 
-/// Tries something again while what fails is transient, for half a minute: listings and other small questions in the middle of
-/// longer work.
+/// Repeats something for half a minute as long as its failures are transient: listings and other
+/// small requests within longer work.
 ///
 /// # Errors
 /// The last try's.
@@ -142,10 +144,10 @@ pub async fn patiently<T, F: Future<Output = crate::error::Result<T>>>(ask: impl
     retry::ask(retry::QUESTION, failure::is_passing, ask).await
 }
 
-/// The bytes of a batch's array of documents: a BSON array whose elements are the documents.
+/// The bytes of a batch's document array: a BSON array whose elements are the documents.
 ///
 /// # Errors
-/// The driver's, where the reply holds none.
+/// Driver errors, if the reply has none.
 pub fn batch_array(batch: &RawBatch) -> Result<&[u8], DriverError> {
     Ok(batch.doc_slices()?.as_bytes())
 }
@@ -156,13 +158,13 @@ pub fn operation_time(reply: &RawDocument) -> Option<bson::Timestamp> {
     reply.get_timestamp("operationTime").ok()
 }
 
-/// An error for a reply that is not what the server's documentation says.
+/// An error for a reply that contradicts the server's documentation.
 #[must_use]
 pub fn invalid(what: &str) -> DriverError {
     DriverError::from(DriverKind::Io(std::sync::Arc::new(std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()))))
 }
 
-/// An error for a connection that cannot be trusted to be what it was: transient.
+/// An error for a connection that may lead elsewhere by now: transient.
 #[must_use]
 pub fn broken(what: &str) -> DriverError {
     std::io::Error::other(what.to_owned()).into()

@@ -1,4 +1,4 @@
-//! A connection, and what is known of the deployment behind it.
+//! A connection, and what is known about the deployment behind it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Source, Topology};
 use crate::system;
 
-/// How long to look for a server where the URI does not say.
+/// How long to look for a server by default.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A server's version.
@@ -24,7 +24,7 @@ const SELECTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Version(pub u32, pub u32, pub u32);
 
 impl Version {
-    /// The version that this text names, `6.0.5` or `6.0.5-rc1`; none where it names none.
+    /// Parses a version, `6.0.5` or `6.0.5-rc1`; `None` if the text is not a version.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(['.', '-', '+']).map(str::parse);
@@ -38,26 +38,26 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// A deployment that answered, and what it says of itself.
+/// A deployment that answered, and what it reports about itself.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The driver's client.
     pub client: Client,
-    /// What it was reached by.
+    /// The URI it was reached by.
     pub uri: MongoUri,
-    /// What kind of deployment.
+    /// The kind of deployment.
     pub topology: Topology,
     /// Its version.
     pub version: Version,
     /// The replica set's name.
     pub replica_set: Option<String>,
-    /// The members as the deployment names them, or the URI's hosts, `host:port`.
+    /// The members as the deployment names them, or else the URI's hosts, `host:port`.
     pub hosts: Vec<String>,
-    /// The identity of the server's process: another one after every start.
+    /// The ID of the server's process, which changes with every start.
     pub process: Option<ObjectId>,
-    /// The name of the member that answers, as its set knows it.
+    /// The name of the answering member, as its set knows it.
     pub me: Option<String>,
-    /// Whether what is asked for beside documents is answered by a server that takes writes.
+    /// Whether a writable server answers everything but document reads.
     pub writable: bool,
     options: ClientOptions,
     preference: Option<ReadPreference>,
@@ -67,9 +67,9 @@ pub struct Connection {
 /// How to connect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConnectOptions {
-    /// Connections that may be open at a time, beyond those that watch the deployment.
+    /// The number of connections allowed at a time, not counting those that monitor the deployment.
     pub pool: u32,
-    /// Look for a server no longer than this, even where the URI says otherwise.
+    /// The longest time to look for a server, even if the URI says otherwise.
     pub selection_timeout: Option<Duration>,
 }
 
@@ -77,8 +77,8 @@ impl Connection {
     /// Connects and asks the deployment what it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] where it does not answer, [`ErrorKind::Denied`] where it refuses the login,
-    /// [`ErrorKind::Usage`] where the URI's options contradict each other.
+    /// [`ErrorKind::Unreachable`] if it does not answer, [`ErrorKind::Denied`] if it refuses the
+    /// login, [`ErrorKind::Usage`] if the URI's options contradict each other.
     pub async fn open(uri: &MongoUri, how: ConnectOptions) -> Result<Self> {
         let role = uri.role();
         let what = format!("connecting to {uri}");
@@ -95,13 +95,13 @@ impl Connection {
         } else if !uri.names_selection_timeout() {
             options.server_selection_timeout = Some(SELECTION_TIMEOUT);
         }
-        // What is written goes to the primary, whatever is preferred for reading.
+        // Writes go to the primary, whatever is preferred for reading.
         let in_string = ReadPreference::of(options.selection_criteria.take())?;
         let preference = uri.preference().cloned().or(in_string).filter(|_| role == Role::Source);
         Self::with_options(uri.clone(), options, preference).await
     }
 
-    /// The same deployment over connections that compress what they carry with zstd.
+    /// The same deployment over connections with zstd compression.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -154,39 +154,40 @@ impl Connection {
         Ok(Self { client, uri, topology, version, replica_set, hosts, process, me, writable, options, preference, members })
     }
 
-    /// A database of it.
+    /// A database for everything but document reads.
     #[must_use]
     pub fn database(&self, name: &str) -> Database {
         self.members.database(&self.client, name)
     }
 
-    /// A database of it as documents are read: from the member that the read preference chose.
+    /// A database for document reads: from the member that the read preference chose.
     #[must_use]
     pub fn documents(&self, name: &str) -> Database {
         self.members.documents(&self.client, name)
     }
 
-    /// The member that a read preference chose, `host:port`, whether it is the primary, and the preference.
+    /// The member that a read preference chose (`host:port`), whether it is the primary, and the
+    /// preference.
     #[must_use]
     pub fn chosen(&self) -> Option<(String, bool, &ReadPreference)> {
         self.members.chosen()
     }
 
-    /// A read failed: if the chosen member is not there any more, another one that fits is chosen.
+    /// Handles a failed read: if the chosen member is gone, another matching one is chosen.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] if none fits.
+    /// [`ErrorKind::Unreachable`] if none matches.
     pub async fn reconsider(&self) -> Result<()> {
         self.members.reconsider(&self.client).await
     }
 
-    /// The role it plays.
+    /// The role of the deployment.
     #[must_use]
     pub fn role(&self) -> Role {
         self.uri.role()
     }
 
-    /// What a manifest keeps of a source. What the login may not see is left empty.
+    /// Describes a source for a manifest. Fields that the login may not read are empty.
     pub async fn describe(&self) -> Source {
         let replica_set_id = self.replica_set_id().await;
         let (deployment_id, known_as) = match replica_set_id {
@@ -206,9 +207,10 @@ impl Connection {
         }
     }
 
-    /// What tells a deployment without a replica set's id from others: behind mongos the cluster's id, else, and where that cannot be
-    /// read, the UUID of `admin.system.version`, which every server makes at its first start and keeps with its data. None where
-    /// the login may read neither.
+    /// The ID that distinguishes a deployment without a replica set's ID from others. Behind
+    /// mongos, it is the cluster's ID. Otherwise, and if that cannot be read, it is the UUID of
+    /// `admin.system.version`: every server creates it at its first start and keeps it with its
+    /// data. `None` if the login may read neither.
     async fn deployment_id(&self) -> Option<String> {
         if self.topology == Topology::Sharded {
             let ask = rawdoc! { "find": "version", "limit": 1, "singleBatch": true };
@@ -225,8 +227,8 @@ impl Connection {
         }
     }
 
-    /// The names of the servers, with this machine's in place of `localhost`; of a server that is no member of a set, its own, too,
-    /// where the login may ask.
+    /// The names of the servers, with this machine's name for `localhost`. Includes the own name of
+    /// a server outside of a set, if the login may ask.
     async fn known_as(&self) -> Vec<String> {
         let machine = system::host().to_lowercase();
         let named = |host: &String| if system::is_own_name(host) { of_machine(&machine, host) } else { host.clone() };
@@ -242,14 +244,14 @@ impl Connection {
         names
     }
 
-    /// The feature compatibility version, where the login may ask.
+    /// The feature compatibility version, if the login may ask.
     async fn feature_compatibility_version(&self) -> Option<String> {
         let ask = rawdoc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
         let reply = command::ask(&self.documents("admin"), ask).await.ok()?;
         reply.get_document("featureCompatibilityVersion").and_then(|f| f.get_str("version")).ok().map(str::to_owned)
     }
 
-    /// The version as which it behaves: its own, or the lower one that it was told to be compatible with.
+    /// The version as which it behaves: its own, or its lower feature compatibility version.
     pub async fn behaves_as(&self) -> Version {
         let told = self.feature_compatibility_version().await.and_then(|told| {
             let (major, minor) = told.split_once('.')?;
@@ -261,7 +263,7 @@ impl Connection {
         }
     }
 
-    /// The replica set's id, where there is one and the login may read the configuration.
+    /// The replica set's ID, if there is one and the login may read the configuration.
     pub async fn replica_set_id(&self) -> Option<String> {
         self.replica_set.as_ref()?;
         let reply = command::ask(&self.documents("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
@@ -270,7 +272,7 @@ impl Connection {
         id.ok().map(|id| id.to_hex())
     }
 
-    /// The time from a small command to its reply, the shortest of a few.
+    /// The round-trip time of a small command, the shortest of a few.
     ///
     /// # Errors
     /// The command's, as for [`open`](Self::open).
@@ -279,15 +281,16 @@ impl Connection {
         let mut shortest = Duration::MAX;
         for _ in 0..3 {
             let begin = std::time::Instant::now();
-            command::ask(&admin, rawdoc! { "ping": 1 }).await.map_err(|e| describe(self.role(), "measuring the link", e))?;
+            command::ask(&admin, rawdoc! { "ping": 1 }).await.map_err(|e| describe(self.role(), "measuring the latency", e))?;
             shortest = shortest.min(begin.elapsed());
         }
         Ok(shortest)
     }
 
-    /// Closes every connection, and gives the cursors that were dropped time to be killed on the server.
+    /// Closes every connection, after giving the server time to kill the cursors that were dropped.
     pub async fn close(&self) {
-        // `shutdown` waits for every handle that is still out; a bound keeps a lost one from holding the process.
+        // `shutdown` waits for every open handle; the limit keeps a lost one from blocking the
+        // process.
         let _closed_in_time = tokio::time::timeout(Duration::from_secs(2), self.client.clone().shutdown()).await;
     }
 }
@@ -297,7 +300,7 @@ fn first(reply: &Document) -> Option<&Document> {
     reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()
 }
 
-/// A name that every machine has for itself, as one of this machine.
+/// Replaces a name that every machine has for itself by this machine's name.
 fn of_machine(machine: &str, host: &str) -> String {
     match host.rsplit_once(':') {
         Some((_, port)) => format!("{machine}:{port}"),
@@ -305,14 +308,15 @@ fn of_machine(machine: &str, host: &str) -> String {
     }
 }
 
-/// The error of options that each are possible, and not together. What the driver says of them names options and files, and no value that is secret.
+/// The error of options that are valid alone, but not together. The driver's message names options
+/// and files, but no secret values.
 fn unusable(uri: &MongoUri, error: DriverError) -> Error {
     let label = uri.role().label();
     let why = match error.kind.as_ref() {
         DriverKind::InvalidArgument { message, .. } => format!(": {message}"),
         DriverKind::InvalidTlsConfig { message, .. } if message.contains("decrypt private key") => {
             return Error::usage(format!("the private key of {uri} cannot be decrypted"))
-                .hint("check tlsCertificateKeyFilePassword, its special characters encoded; `openssl pkcs8 -topk8` encrypts a key in a way that is known")
+                .hint("check tlsCertificateKeyFilePassword, with special characters percent-encoded; `openssl pkcs8 -topk8` encrypts a key in a supported way")
                 .cause(error);
         }
         DriverKind::InvalidTlsConfig { message, .. } => format!(": {message}"),

@@ -1,4 +1,4 @@
-//! What a driver's error means for the one who asked: a kind, a message without noise, and what to do.
+//! Turns driver errors into this crate's errors: a kind, a message without noise, and what to do.
 
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 
@@ -6,7 +6,8 @@ use super::Role;
 use crate::error::{Error, ErrorKind};
 use crate::names::BUCKETS_PREFIX;
 
-/// Codes of the server's own list (`src/mongo/base/error_codes.yml` of mongodb/mongo) that are told apart here.
+/// Codes of the server's own list (`src/mongo/base/error_codes.yml` of mongodb/mongo) that are
+/// handled here.
 pub mod code {
     /// A host could not be reached.
     pub const HOST_UNREACHABLE: i32 = 6;
@@ -16,25 +17,25 @@ pub mod code {
     pub const AUTHENTICATION_FAILED: i32 = 18;
     /// The namespace does not exist.
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
-    /// The server does not do this to this namespace.
+    /// The server does not allow this on this namespace.
     pub const ILLEGAL_OPERATION: i32 = 20;
-    /// The namespace stands there already.
+    /// The namespace exists already.
     pub const NAMESPACE_EXISTS: i32 = 48;
     /// The server has no such command.
     pub const COMMAND_NOT_FOUND: i32 = 59;
-    /// Another operation on the namespace is under way.
+    /// Another operation on the namespace is in progress.
     pub const CONFLICTING_OPERATION_IN_PROGRESS: i32 = 117;
     /// A majority did not confirm a write in time.
     pub const WRITE_CONCERN_FAILED: i32 = 64;
-    /// The command does not go on a view.
+    /// The command does not apply to a view.
     pub const COMMAND_NOT_SUPPORTED_ON_VIEW: i32 = 166;
     /// An index of the namespace is being built.
     pub const BACKGROUND_OPERATION_IN_PROGRESS: i32 = 12587;
-    /// The command has an option that the server does not take.
+    /// The command has an option that the server does not accept.
     pub const INVALID_OPTIONS: i32 = 72;
-    /// The document after which a scan was to go on is gone.
+    /// The document after which a scan was to continue does not exist any more.
     pub const KEY_NOT_FOUND: i32 = 211;
-    /// A capped collection overwrote the place that a cursor had got to.
+    /// A capped collection overwrote the position of a cursor.
     pub const CAPPED_POSITION_LOST: i32 = 136;
     /// The collection of an open cursor was dropped or renamed.
     pub const QUERY_PLAN_KILLED: i32 = 175;
@@ -42,9 +43,10 @@ pub mod code {
     pub const SNAPSHOT_TOO_OLD: i32 = 239;
     /// The collection or its catalog entry is newer than the snapshot.
     pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
-    /// The name leads to another collection than the UUID.
+    /// The name belongs to another collection than the UUID.
     pub const COLLECTION_UUID_MISMATCH: i32 = 361;
-    /// A bucket of a time series holds measurements of several types in one field, which the collection is not marked for.
+    /// A time series bucket holds several types of measurement in one field, for which the
+    /// collection has no flag.
     pub const MIXED_SCHEMA: i32 = 408;
     /// A duplicate key.
     pub const DUPLICATE_KEY: i32 = 11000;
@@ -59,41 +61,43 @@ pub fn code_of(error: &DriverError) -> Option<i32> {
     }
 }
 
-/// Whether trying again later may help: the network, an election, a cursor that the server lost, a shutdown.
+/// Whether trying again later may help: the network, an election, a cursor that the server lost, a
+/// shutdown.
 #[must_use]
 pub fn is_transient(error: &DriverError) -> bool {
     if matches!(error.kind.as_ref(), DriverKind::Authentication { .. }) {
-        // Whatever breaks a login comes as this; what it was stands behind it.
+        // Every failure of a login has this kind; its cause shows what it was.
         return behind(error).is_some_and(is_transient);
     }
     match error.kind.as_ref() {
-        // What `command::invalid` makes is an answer that will not get better.
+        // Errors from `command::invalid` are replies that will not get better.
         DriverKind::Io(io) => io.kind() != std::io::ErrorKind::InvalidData,
         DriverKind::ConnectionPoolCleared { .. } | DriverKind::ServerSelection { .. } => true,
-        // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations
-        // that a failover or an operator killed.
+        // Network, elections and shutdowns (the retryable codes of the drivers' specification), and
+        // cursors and operations that a failover or an operator killed.
         DriverKind::Command(c) => is_transient_code(c.code),
         _ => error.contains_label("RetryableWriteError") || error.contains_label("TransientTransactionError"),
     }
 }
 
-/// Whether a connection broke, or what answered could not just then; not that no server was found, which was waited for.
+/// Whether a connection broke, or the server could not answer just then. Not if no server was
+/// found: the driver waited for that.
 #[must_use]
 pub fn is_break(error: &DriverError) -> bool {
     is_transient(error) && !matches!(error.kind.as_ref(), DriverKind::ServerSelection { .. })
 }
 
-/// The same of a code alone, such as one of a reply's `writeErrors`.
+/// The same for a code alone, for instance from a reply's `writeErrors`.
 #[must_use]
 pub fn is_transient_code(code: i32) -> bool {
-    // Network, elections and shutdowns (the retryable codes of the drivers' specification), and cursors and operations that a
-    // failover or an operator killed.
+    // Network, elections and shutdowns (the retryable codes of the drivers' specification), and
+    // cursors and operations that a failover or an operator killed.
     const TRANSIENT: [i32; 22] =
         [6, 7, 43, 50, 63, 89, 91, 134, 150, 189, 234, 237, 262, 290, 9001, 10107, 11600, 11601, 11602, 13388, 13435, 13436];
     TRANSIENT.contains(&code)
 }
 
-/// The crate's error for a driver's, in the words of the one who ran `what`: `what: message`.
+/// This crate's error for a driver error, with the operation `what` in front: `what: message`.
 #[must_use]
 pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
     let (side, grant) = match role {
@@ -135,7 +139,7 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
             )
         }
         DriverKind::Io(io) => Error::new(ErrorKind::Unreachable, format!("{what}: the connection to the {side} broke: {io}"))
-            .hint("run it again once the network holds"),
+            .hint("run it again once the network is stable"),
         DriverKind::DnsResolve { message, .. } if missing_record(message).is_some() => {
             let record = missing_record(message).unwrap_or_default();
             Error::new(ErrorKind::Unreachable, format!("{what}: DNS has no record {record}, which names the servers of mongodb+srv"))
@@ -152,25 +156,25 @@ pub fn describe(role: Role, what: &str, error: DriverError) -> Error {
     described.cause(error)
 }
 
-/// The record of servers that DNS does not have, if a driver's words of DNS are about that.
+/// The name of the SRV record that DNS does not have, if a driver's DNS message is about that.
 fn missing_record(message: &str) -> Option<&str> {
     let (_, name) = message.split_once("no records found")?.1.split_once("Name(\"")?;
     let (name, _) = name.split_once('"')?;
     name.starts_with("_mongodb._tcp.").then(|| name.trim_end_matches('.'))
 }
 
-/// The error of a server that asks for a login where the URI has none.
+/// The error of a server that requires a login that the URI does not have.
 #[must_use]
 pub fn without_login(role: Role, what: &str) -> Error {
     let side = if role == Role::Source { "source" } else { "target" };
     Error::new(ErrorKind::Denied, format!("{what}: the {side} requires authentication, and the URI names no user")).hint(format!(
-        "write USER:PASSWORD@ in front of the host in {}, and ?authSource= the database that the user was created in, if it is \
+        "write USER:PASSWORD@ in front of the host in {}, and ?authSource=DATABASE if the user was created in a database that is \
          not admin",
         role.setting()
     ))
 }
 
-/// What gives rights on the buckets of time series.
+/// How to grant rights on the buckets of time series.
 #[must_use]
 pub fn buckets(role: Role) -> &'static str {
     match role {
@@ -187,12 +191,12 @@ pub fn buckets(role: Role) -> &'static str {
 
 fn login(side_uri: &str) -> String {
     format!(
-        "check user and password in {side_uri}, and authSource: the database that the user was created in; without it, the one \
-         in the URI's path counts, else admin"
+        "check user and password in {side_uri}, and authSource: the database that the user was created in; the default is the one \
+         in the URI's path, or else admin"
     )
 }
 
-/// Whether an error of this crate has a transient one of the driver behind it.
+/// Whether an error of this crate has a transient driver error as its cause.
 #[must_use]
 pub fn is_passing(error: &Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<DriverError>());
@@ -203,8 +207,8 @@ fn behind(error: &DriverError) -> Option<&DriverError> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// What the driver met on each server that it looked for, from its description of the topology; the whole message where that
-/// names nothing.
+/// What the driver met on each server, from its description of the topology. The whole message if
+/// it names no servers.
 fn why_unselected(message: &str) -> String {
     let servers = message.split("Address: ").skip(1).filter_map(|server| {
         let (address, rest) = server.split_once(',')?;
@@ -216,7 +220,7 @@ fn why_unselected(message: &str) -> String {
     if met.is_empty() { shorten(message) } else { met.join("; ") }
 }
 
-/// The addresses of the servers that the driver looked for and got no answer from.
+/// The addresses of the servers that did not answer the driver.
 pub(super) fn unselected(message: &str) -> impl Iterator<Item = &str> {
     message.split("Address: ").skip(1).filter_map(|server| {
         let (address, rest) = server.split_once(',')?;
@@ -224,7 +228,7 @@ pub(super) fn unselected(message: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The first part of a message that goes on with the command or the topology that it was about.
+/// The first part of a message, without the command or the topology it is about.
 fn shorten(message: &str) -> String {
     let cut = message.find(" to execute command").unwrap_or(message.len());
     let text: String = message[..cut].chars().take(600).collect();

@@ -1,7 +1,8 @@
-//! Which member of a replica set documents are read from.
+//! Chooses the member of a replica set that documents are read from.
 //!
-//! A read preference chooses one member, and every read goes to it until it fails: what one cursor told (its place in the order of
-//! storage, the newest document of a capped collection) means most to the member that told it.
+//! A read preference chooses one member, and every read goes to it until it fails. What a cursor
+//! returned (a position in the storage order, the newest document of a capped collection) is only
+//! exact on the same member.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,26 +15,26 @@ use super::read_preference::{Mode, ReadPreference};
 use super::{Role, command, failure};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long to look for a member that is better than the next one that would do.
+/// How long to look for the best kind of member before trying the next.
 const WAIT_FOR_BETTER: Duration = Duration::from_secs(2);
 
-/// How long the chosen member may take to say that it is still there.
+/// How long the chosen member may take to confirm that it still serves reads.
 const WAIT_FOR_CHOSEN: Duration = Duration::from_secs(2);
 
-/// What is done, as messages say it.
+/// The operation, as messages name it.
 const LOOKING: &str = "looking for a member to read from";
 
-/// Who answers what is asked.
+/// Who answers which requests.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     documents: Reader,
-    /// There was no primary at the beginning: the member that is read from answers everything.
+    /// There was no primary at the start: the member for reads answers everything.
     for_all: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 enum Reader {
-    /// The server that takes writes, or the only one there is.
+    /// The server that accepts writes, or the only one there is.
     #[default]
     Main,
     /// A mongos chooses.
@@ -42,22 +43,24 @@ enum Reader {
     Member(Arc<Chosen>),
 }
 
-/// The member that was chosen.
+/// The chosen member.
 #[derive(Debug)]
 struct Chosen {
     preference: ReadPreference,
     role: Role,
     /// `host:port` in lower case, as the set names it, and whether it was the primary.
     member: RwLock<(String, bool)>,
-    /// One at a time looks for another.
+    /// Only one task at a time looks for another member.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Members {
-    /// Looks for a server by a preference. Gives what answers first says of itself: of a set that has a primary, it is that.
+    /// Looks for a server by a preference. Returns the first `hello` reply, which is the primary's
+    /// if the set has one.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] where nothing answers; [`ErrorKind::Refused`] where the preference cannot be honored.
+    /// [`ErrorKind::Unreachable`] if nothing answers; [`ErrorKind::Refused`] if the preference
+    /// cannot be honored.
     pub(super) async fn find(client: &Client, preference: &ReadPreference, role: Role, direct: bool) -> Result<(Self, Document)> {
         let any = ReadPreference { mode: Mode::PrimaryPreferred, tag_sets: Vec::new(), max_staleness: None };
         let strict = ReadPreference { mode: Mode::Primary, ..any.clone() };
@@ -82,12 +85,12 @@ impl Members {
         Ok((Self { documents: Reader::Member(Arc::new(chosen)), for_all }, hello))
     }
 
-    /// A database as everything but documents is asked of it.
+    /// A database for everything but document reads.
     pub(super) fn database(&self, client: &Client, name: &str) -> Database {
         if self.for_all { self.documents(client, name) } else { client.database(name) }
     }
 
-    /// A database as documents are read from it.
+    /// A database for document reads.
     pub(super) fn documents(&self, client: &Client, name: &str) -> Database {
         match &self.documents {
             Reader::Main => client.database(name),
@@ -96,17 +99,19 @@ impl Members {
         }
     }
 
-    /// The member that was chosen, `host:port`, whether it was the primary, and why it was.
+    /// The chosen member (`host:port`), whether it was the primary, and the preference that chose
+    /// it.
     pub(super) fn chosen(&self) -> Option<(String, bool, &ReadPreference)> {
         let Reader::Member(chosen) = &self.documents else { return None };
         let (address, is_primary) = chosen.member.read().unwrap_or_else(PoisonError::into_inner).clone();
         Some((address, is_primary, &chosen.preference))
     }
 
-    /// Something failed: if the chosen member does not answer any more, or is not what it was, another one that fits is chosen.
+    /// Handles a failure: if the chosen member does not answer any more, or changed its state,
+    /// another matching one is chosen.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] where none fits.
+    /// [`ErrorKind::Unreachable`] if none matches.
     pub(super) async fn reconsider(&self, client: &Client) -> Result<()> {
         let Reader::Member(chosen) = &self.documents else { return Ok(()) };
         let _one_at_a_time = chosen.turn.lock().await;
@@ -118,7 +123,7 @@ impl Members {
             return Ok(());
         }
         let found = choose(client, &chosen.preference, chosen.role).await?;
-        tracing::warn!("documents are read from {} now", found.0);
+        tracing::warn!("now reading documents from {}", found.0);
         *chosen.member.write().unwrap_or_else(PoisonError::into_inner) = found;
         Ok(())
     }
@@ -143,23 +148,25 @@ fn serves(hello: &Document) -> bool {
     ["isWritablePrimary", "secondary"].iter().any(|state| hello.get_bool(state).unwrap_or(false))
 }
 
-/// The member that fits best, `host:port` as the set names it, and whether it is the primary.
+/// The best matching member, `host:port` as the set names it, and whether it is the primary.
 async fn choose(client: &Client, preference: &ReadPreference, role: Role) -> Result<(String, bool)> {
     let hello = first_of(client, preference.steps()).await.map_err(|e| match members_of(&e) {
-        // An error that passes: a member that fits may come back.
+        // A transient error: a matching member may come back.
         Some(members) => refused(preference, &members).cause(e),
         None => failure::describe(role, LOOKING, e),
     })?;
-    let me = hello.get_str("me").map_err(|_| Error::new(ErrorKind::Server, "a member of the set does not tell its name"))?;
+    let me =
+        hello.get_str("me").map_err(|_| Error::new(ErrorKind::Server, "a member of the replica set does not report its name"))?;
     Ok((me.to_lowercase(), hello.get_bool("isWritablePrimary").unwrap_or(false)))
 }
 
 fn refused(preference: &ReadPreference, why: &str) -> Error {
     Error::new(ErrorKind::Refused, format!("{preference} cannot be honored: {why}"))
-        .hint("choose another read preference, or leave it out to read from the primary")
+        .hint("choose another read preference, or omit it to read from the primary")
 }
 
-/// Asks for the best there is; for the last that would do, as long as a server is looked for at all.
+/// Asks for the best kind of member, and then for the next; for the last kind, as long as the
+/// server selection lasts.
 async fn first_of(client: &Client, steps: Vec<SelectionCriteria>) -> Result<Document, mongodb::error::Error> {
     let last = steps.len().saturating_sub(1);
     for (number, criteria) in steps.into_iter().enumerate() {
@@ -175,7 +182,7 @@ async fn first_of(client: &Client, steps: Vec<SelectionCriteria>) -> Result<Docu
     Err(command::broken("there is nothing to look for"))
 }
 
-/// What members there are, from the driver's description of the topology, where it looked for one in vain.
+/// The members in the driver's description of the topology, if it looked for one in vain.
 fn members_of(error: &mongodb::error::Error) -> Option<String> {
     let mongodb::error::ErrorKind::ServerSelection { message, .. } = error.kind.as_ref() else { return None };
     let members = message.split("Address: ").skip(1).filter_map(|member| {
@@ -186,7 +193,7 @@ fn members_of(error: &mongodb::error::Error) -> Option<String> {
         Some(match kind {
             "RsPrimary" => format!("{address} is the primary{tags}"),
             "RsSecondary" => format!("{address} is a secondary{tags}"),
-            _ => format!("{address} does not answer as a member that can be read from"),
+            _ => format!("{address} does not answer as a readable member"),
         })
     });
     let members: Vec<String> = members.collect();

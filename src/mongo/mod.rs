@@ -1,5 +1,5 @@
-//! What `source` and `sink` share of MongoDB: URIs, connections, raw commands, what is on a server, and how its failures are
-//! told. With them, the only user of the driver.
+//! What `source` and `sink` share for MongoDB: URIs, connections, raw commands, the catalog, and
+//! error messages. These three are the only users of the driver.
 
 pub mod catalog;
 pub mod command;

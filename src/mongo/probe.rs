@@ -1,4 +1,4 @@
-//! What a port speaks, found out by a few bytes: the driver tells only that a connection broke.
+//! Finds out with a few bytes what a port speaks: the driver only reports that a connection broke.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,18 @@ use super::command;
 
 /// How long a port may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The most bytes of a handshake that are read.
+/// The most bytes to read of a handshake.
 const LONGEST: usize = 256 * 1024;
-/// The server's message with a reply: of `OP_MSG`.
+/// The message type of a server's reply: `OP_MSG`.
 const OP_MSG: i32 = 2013;
 
-/// Whether anybody listens there.
+/// Whether anything listens on this address.
 pub(super) async fn listens(address: &ServerAddress) -> bool {
     connect(address).await.is_some()
 }
 
-/// The replica set that a server says it is of; no set of one that is of none. No answer is none.
+/// The replica set that a server reports; the inner `None` if it has none, the outer if there is no
+/// answer.
 pub(super) async fn replica_set(address: &ServerAddress, options: &ClientOptions) -> Option<Option<String>> {
     let mut options = options.clone();
     (options.hosts, options.repl_set_name, options.credential) = (vec![address.clone()], None, None);
@@ -56,7 +57,7 @@ pub(super) async fn speaks_plain(address: &ServerAddress) -> bool {
     timeout(PATIENCE, ask).await.ok().flatten().unwrap_or(false)
 }
 
-/// Whether a server answers with TLS. Its certificate is not looked at.
+/// Whether a server answers with TLS. Its certificate is not checked.
 pub(super) async fn speaks_tls(address: &ServerAddress, config: Arc<ClientConfig>) -> bool {
     let ask = async {
         let mut stream = connect(address).await?;
@@ -72,7 +73,8 @@ pub(super) async fn speaks_tls(address: &ServerAddress, config: Arc<ClientConfig
     timeout(PATIENCE, ask).await.ok().flatten().unwrap_or(false)
 }
 
-/// Shakes hands, so that the configuration's verifier sees the certificate. None where there is no answer, or none by TLS.
+/// Performs a handshake, so that the configuration's verifier sees the certificate. `None` if there
+/// is no answer, or not with TLS.
 pub(super) async fn shake_hands(address: &ServerAddress, config: Arc<ClientConfig>) -> Option<Result<(), rustls::Error>> {
     let shake = async {
         let mut stream = connect(address).await?;
@@ -89,7 +91,8 @@ pub(super) async fn shake_hands(address: &ServerAddress, config: Arc<ClientConfi
                 match tls.process_new_packets() {
                     Ok(_) => {}
                     Err(e @ rustls::Error::InvalidCertificate(_)) => return Some(Err(e)),
-                    // It refuses us, perhaps for want of a certificate of ours: the driver will tell.
+                    // The server refuses this client, perhaps because it has no certificate: the
+                    // driver reports that.
                     Err(_) => return None,
                 }
             }

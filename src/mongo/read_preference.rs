@@ -1,4 +1,4 @@
-//! Which members are to be read from, as drivers and mongodump name them.
+//! Read preferences: which members to read from, as drivers and mongodump name them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// The shortest `maxStalenessSeconds` that servers and drivers take.
+/// The lowest `maxStalenessSeconds` that servers and drivers accept.
 const LEAST_STALENESS: u64 = 90;
 
-/// The kinds of members that are read from.
+/// The kinds of members to read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Primary,
@@ -30,8 +30,8 @@ const MODES: [(&str, Mode); 5] = [
     ("nearest", Mode::Nearest),
 ];
 
-/// Which members documents are read from: a mode, sets of tags of which the first that any member has counts, and how far a
-/// secondary may lag.
+/// Which members documents are read from: a mode, tag sets (the first that any member has counts),
+/// and how far a secondary may lag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPreference {
     pub(super) mode: Mode,
@@ -39,7 +39,7 @@ pub struct ReadPreference {
     pub(super) max_staleness: Option<Duration>,
 }
 
-/// The form of a document, as mongodump takes it.
+/// The document form that mongodump accepts.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
@@ -63,8 +63,8 @@ impl Default for TagSets {
 }
 
 impl ReadPreference {
-    /// Reads a mode (`secondary`), or a document as mongodump takes it:
-    /// `{mode: "nearest", tagSets: [{dc: "east"}], maxStalenessSeconds: 120}`; its names need no quotes.
+    /// Reads a mode (`secondary`), or a document as mongodump accepts it: `{mode: "nearest",
+    /// tagSets: [{dc: "east"}], maxStalenessSeconds: 120}`. Its names need no quotes.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
@@ -77,17 +77,17 @@ impl ReadPreference {
             Written { mode: text.to_owned(), tag_sets: TagSets::default(), max_staleness_seconds: None }
         };
         let known = MODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&written.mode));
-        let Some((_, mode)) = known else { return Err(unreadable(format!("{:?} is no read preference", written.mode))) };
+        let Some((_, mode)) = known else { return Err(unreadable(format!("{:?} is not a read preference", written.mode))) };
         let tag_sets = match written.tag_sets {
             TagSets::Several(sets) => sets,
             TagSets::One(set) => vec![set],
         };
-        // The drivers' specification: nothing that is positive means no limit.
+        // The drivers' specification: anything that is not positive means no limit.
         let max_staleness = written.max_staleness_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
         Self { mode: *mode, tag_sets, max_staleness: max_staleness.map(Duration::from_secs) }.checked()
     }
 
-    /// That of a connection string, if it has one.
+    /// The preference in a connection string, if any.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
@@ -119,7 +119,7 @@ impl ReadPreference {
         }
     }
 
-    /// Whether a member without the tags does not do.
+    /// Whether a member must have tags.
     fn wants_tags(&self) -> bool {
         !self.tag_sets.is_empty() && self.tag_sets.iter().all(|set| !set.is_empty())
     }
@@ -129,7 +129,7 @@ impl ReadPreference {
         self.tag_sets.is_empty() || self.tag_sets.iter().any(fits)
     }
 
-    /// The same in the driver's words, of members of this kind with these sets of tags.
+    /// The same for the driver, for members of this kind with these tag sets.
     fn criteria(&self, mode: Mode, sets: &[BTreeMap<String, String>]) -> SelectionCriteria {
         let sets: Vec<HashMap<_, _>> = sets.iter().map(|set| set.iter().map(|(n, v)| (n.clone(), v.clone())).collect()).collect();
         let sets = Some(sets).filter(|sets| !sets.is_empty());
@@ -143,12 +143,13 @@ impl ReadPreference {
         })
     }
 
-    /// All of it in the driver's words, for a mongos, which chooses itself.
+    /// The whole preference for the driver, for a mongos, which chooses itself.
     pub(super) fn handed_on(&self) -> SelectionCriteria {
         self.criteria(self.mode, &self.tag_sets)
     }
 
-    /// What to look for, the best first. The driver alone would take the first member that it hears of.
+    /// What to look for, in order of preference. The driver alone would take the first member it
+    /// hears of.
     pub(super) fn steps(&self) -> Vec<SelectionCriteria> {
         let each = |mode| -> Vec<_> {
             match self.tag_sets.as_slice() {
@@ -166,7 +167,7 @@ impl ReadPreference {
         }
     }
 
-    /// Why it cannot be honored where one server is all there is; nothing where that one fits.
+    /// Why a single server cannot honor it; `None` if it can.
     pub(super) fn why_not(&self, hello: &Document) -> Option<String> {
         let is_primary = hello.get_bool("isWritablePrimary").unwrap_or(false);
         if hello.get_str("setName").is_err() {
@@ -174,19 +175,19 @@ impl ReadPreference {
             return strict.then(|| "it is a standalone, which has neither secondaries nor tags".to_owned());
         }
         if self.mode == Mode::Primary {
-            return (!is_primary).then(|| "the member that is connected to is not the primary".to_owned());
+            return (!is_primary).then(|| "the connected member is not the primary".to_owned());
         }
         if self.mode == Mode::Secondary && is_primary {
-            return Some("the member that is connected to directly is the primary".to_owned());
+            return Some("the directly connected member is the primary".to_owned());
         }
-        // The primary that is fallen back to needs no tags.
+        // A primary as a fallback needs no tags.
         let needs_tags = !(is_primary && matches!(self.mode, Mode::PrimaryPreferred | Mode::SecondaryPreferred));
         let tags = tags(hello);
         if needs_tags && !self.has_tags(&tags) {
-            return Some(format!("the member that is connected to directly has the tags {}", show(&tags)));
+            return Some(format!("the directly connected member has the tags {}", show(&tags)));
         }
         let unknown_lag = self.max_staleness.is_some() && !is_primary;
-        unknown_lag.then(|| "how far one member lags cannot be told when it alone is connected to".to_owned())
+        unknown_lag.then(|| "the lag of a member cannot be determined if only that member is connected".to_owned())
     }
 }
 
@@ -217,12 +218,12 @@ fn show<'t>(tags: impl IntoIterator<Item = (&'t String, &'t String)>) -> String 
 
 fn unreadable(what: String) -> Error {
     Error::usage(what).hint(
-        "it is primary, primaryPreferred, secondary, secondaryPreferred or nearest, or a document such as \
+        "use primary, primaryPreferred, secondary, secondaryPreferred or nearest, or a document, for instance \
          {\"mode\": \"secondary\", \"tagSets\": [{\"dc\": \"east\"}], \"maxStalenessSeconds\": 120}",
     )
 }
 
-/// A document whose names may stand without quotes, as in examples for mongodump, as JSON.
+/// Converts a document whose names may lack quotes, as in examples for mongodump, to JSON.
 fn with_quoted_names(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 16);
     let (mut in_string, mut escaped, mut name) = (false, false, String::new());
@@ -235,7 +236,7 @@ fn with_quoted_names(text: &str) -> String {
         } else {
             let is_name = c == ':' && !name.is_empty();
             json.push_str(&if is_name { format!("\"{name}\"") } else { std::mem::take(&mut name) });
-            // White space may stand between a name and its colon.
+            // White space may precede the colon after a name.
             name.clear();
             in_string = c == '"';
             json.push(c);

@@ -1,23 +1,25 @@
-//! Trying again what fails for a while: how long, and with which pauses. What passes by itself is told by [`failure`](super::failure).
+//! Retries transient failures: for how long, and with which pauses. [`failure`](super::failure)
+//! decides what is transient.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long one step of long work is tried again: longer than an election, and than the restart of a server.
+/// How long to retry a step of long work: longer than an election or the restart of a server.
 pub const STEP: Duration = Duration::from_secs(120);
-/// The same of a small question in the middle of longer work.
+/// How long to retry a small request within longer work.
 pub const QUESTION: Duration = Duration::from_secs(30);
-/// The same of one that a verb begins with: less than what the service waits for an answer.
+/// How long to retry a request at the start of a command: shorter than the service waits for an
+/// answer.
 pub const OPENING: Duration = Duration::from_secs(2);
 
-/// The first pause; each further one is twice as long, up to the longest.
+/// The first pause; each next one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// A short one meets the moments in which a bad link holds.
+/// Short enough to catch the moments when a bad link works.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The patience with one step, which begins anew whenever a part of the step succeeded.
+/// The retries of one step. The time limit starts again whenever a part of the step succeeds.
 #[derive(Debug)]
 pub struct Retry {
     limit: Duration,
@@ -27,7 +29,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Patience from the first failure on: a step that worked for hours before has all of it.
+    /// The limit counts from the first failure: a step that worked for hours before still has all
+    /// of it.
     #[must_use]
     pub fn within(limit: Duration) -> Self {
         Self { limit, failing_since: None, pause: FIRST_PAUSE, tried: 1 }
@@ -38,7 +41,8 @@ impl Retry {
         *self = Self::within(self.limit);
     }
 
-    /// After a failure that may pass: how long to pause before the next try; none if it has been failing for too long.
+    /// After a transient failure: how long to pause before the next try; `None` if it has been
+    /// failing for too long.
     #[must_use]
     pub fn pause(&mut self) -> Option<Duration> {
         if self.failing_since.get_or_insert_with(Instant::now).elapsed() > self.limit {
@@ -50,17 +54,18 @@ impl Retry {
         Some(pause)
     }
 
-    /// How many tries there were since the last progress.
+    /// The number of tries since the last progress.
     #[must_use]
     pub fn tried(&self) -> u32 {
         self.tried
     }
 }
 
-/// Asks again while what fails passes, until so much time has gone by since the first question: what is slow to fail is asked once.
+/// Repeats a request while its failures are transient, within this time from the first try. A
+/// request that fails slowly is only tried once.
 ///
 /// # Errors
-/// The last one's.
+/// The last try's.
 pub async fn ask<T, E, F>(limit: Duration, passes: impl Fn(&E) -> bool, question: impl Fn() -> F) -> Result<T, E>
 where
     E: Display,

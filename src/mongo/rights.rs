@@ -1,5 +1,5 @@
-//! What a login may do, as `connectionStatus` tells it, and what that means for a namespace: the server's own rules of which
-//! privilege covers what.
+//! The rights of a login, as `connectionStatus` reports them, and what they mean for a namespace,
+//! by the server's rules of which privilege covers what.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use super::{Connection, command};
 use crate::error::Result;
 use crate::names::{BUCKETS_PREFIX, Namespace};
 
-/// A privilege on `anyAction` holds all.
+/// A privilege with `anyAction` covers all actions.
 const ANY_ACTION: &str = "anyAction";
 
-/// What a login may do.
+/// The rights of a login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// The users that are logged in, `name@database`; none without a login.
+    /// The logged-in users, `name@database`; empty without a login.
     pub users: Vec<String>,
-    /// Whether the server asks for rights at all.
+    /// Whether the server enforces rights at all.
     pub enforced: bool,
     privileges: Vec<Privilege>,
 }
@@ -29,7 +29,7 @@ struct Privilege {
     actions: BTreeSet<String>,
 }
 
-/// What a privilege is on. `None` stands for any.
+/// The resource of a privilege. `None` means any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Resource {
     Everything,
@@ -42,11 +42,11 @@ enum Resource {
         database: Option<String>,
         series: Option<String>,
     },
-    /// Of a kind that is not known here; it grants nothing, so that a verdict errs on the side of a warning.
+    /// An unknown kind. It grants nothing, so that in doubt there is a warning.
     Unknown,
 }
 
-/// What an action would be done to.
+/// The object of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// The deployment.
@@ -71,17 +71,19 @@ impl Rights {
     /// Asks the server.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
+    /// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied),
+    /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
+    /// [`ErrorKind::Server`](crate::error::ErrorKind::Server).
     pub async fn ask(connection: &Connection) -> Result<Self> {
         let admin = connection.database("admin");
         let status = command::ask(&admin, rawdoc! { "connectionStatus": 1, "showPrivileges": true })
             .await
-            .map_err(|e| describe(connection.role(), "asking for the login's rights", e))?;
+            .map_err(|e| describe(connection.role(), "reading the login's rights", e))?;
         let mut rights = Self::of(&status);
-        // Servers do not say outright whether they ask for rights. This command needs one, does nothing, and where it is
-        // allowed shows the settings.
+        // Servers do not say directly whether they enforce rights. This command needs a right,
+        // changes nothing, and shows the settings if it is allowed.
         rights.enforced = match command::ask(&admin, rawdoc! { "getCmdLineOpts": 1 }).await {
-            Err(e) if is_transient(&e) => return Err(describe(connection.role(), "asking for the login's rights", e)),
+            Err(e) if is_transient(&e) => return Err(describe(connection.role(), "reading the login's rights", e)),
             Err(_) => true,
             Ok(options) => rights.allows(&Place::Cluster, "getCmdLineOpts") && asks_for_rights(&options),
         };
@@ -106,7 +108,7 @@ impl Rights {
         Self { users, enforced: true, privileges }
     }
 
-    /// Whether this action may be done to this place.
+    /// Whether this action is allowed on this place.
     #[must_use]
     pub fn allows(&self, place: &Place, action: &str) -> bool {
         !self.enforced
@@ -117,7 +119,7 @@ impl Rights {
     }
 }
 
-/// Whether the settings in a reply to `getCmdLineOpts` switch access control on.
+/// Whether the settings in a reply to `getCmdLineOpts` enable access control.
 fn asks_for_rights(options: &Document) -> bool {
     let Ok(security) = options.get_document("parsed").and_then(|parsed| parsed.get_document("security")) else { return false };
     let on = security.get_str("authorization").is_ok_and(|a| a == "enabled")
@@ -142,9 +144,10 @@ fn resource(document: &Document) -> Resource {
 }
 
 impl Resource {
-    /// The rules of `buildResourceSearchList` in the server's `authorization_session_impl.cpp`: a privilege on a database is
-    /// on its ordinary collections, not on those named `system.`; one on any database leaves `local` and `config` out; one
-    /// on a collection's name is on just that.
+    /// The rules of `buildResourceSearchList` in the server's `authorization_session_impl.cpp`. A
+    /// privilege on a database covers its ordinary collections, not those named `system.`. One on
+    /// any database does not cover `local` and `config`. One on a collection's name covers just
+    /// that.
     fn covers(&self, place: &Place) -> bool {
         let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
         let is_internal = |database: &str| matches!(database, "local" | "config");

@@ -1,23 +1,26 @@
-//! What else a server says of itself that a check wants to know.
+//! Further facts about a server, for the check.
 
 use bson::{Bson, rawdoc};
 
 use super::{Connection, catalog, command};
 use crate::error::Result;
 
-/// A database and what the server says it takes on its disk, in bytes.
+/// A database and its size on the server's disk, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseSize {
     /// Its name.
     pub name: String,
-    /// Its bytes on the server's disk, compressed there; none where the login may not know.
+    /// Its compressed size on the server's disk; `None` if the login may not know.
     pub on_disk: Option<u64>,
 }
 
-/// Every database, whether or not the login may read it, where it may list them; else those that it may read something of.
+/// All databases, readable or not, if the login may list them. Otherwise those in which it may read
+/// something.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied), [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Server`](crate::error::ErrorKind::Server).
+/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied),
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
+/// [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<DatabaseSize>> {
     let all = command::ask(&connection.database("admin"), rawdoc! { "listDatabases": 1, "authorizedDatabases": false }).await;
     let Ok(reply) = all else {

@@ -1,4 +1,5 @@
-//! TLS: the files that a URI names, looked at before the driver does, whose errors name none; and certificates for another name.
+//! TLS: checks the files that a URI names before the driver, whose errors name none; and
+//! certificates for another host name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use super::{MongoUri, probe};
 use crate::error::{Error, ErrorKind, Result};
 use crate::system;
 
-/// Looks at the files that the URI names, and settles what the driver cannot.
+/// Checks the files that the URI names, and handles what the driver cannot.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`], naming the file and the option; [`ErrorKind::Denied`] for a server whose certificate is not trusted, if names do not count.
+/// [`ErrorKind::Usage`], naming the file and the option; [`ErrorKind::Denied`] for an untrusted
+/// server certificate, if host names do not count.
 pub(super) async fn prepare(uri: &MongoUri, options: &mut ClientOptions) -> Result<()> {
     let Some(Tls::Enabled(tls)) = &mut options.tls else { return Ok(()) };
     if let Some(path) = &tls.ca_file_path {
@@ -30,14 +32,14 @@ pub(super) async fn prepare(uri: &MongoUri, options: &mut ClientOptions) -> Resu
     look_at_key(uri, tls)?;
     if uri.takes_any_hostname() && tls.allow_invalid_certificates != Some(true) {
         trust(uri, &options.hosts, tls).await?;
-        // The driver checks either all of a certificate or nothing.
+        // The driver checks all of a certificate or nothing.
         tls.allow_invalid_certificates = Some(true);
     }
     Ok(())
 }
 
-/// Looks whether certificate and key are there, and the key can be read. A password that is not needed is left out: the driver takes one for
-/// encrypted keys alone.
+/// Checks that certificate and key exist, and that the key can be read. An unneeded password is
+/// dropped: the driver accepts one for encrypted keys only.
 fn look_at_key(uri: &MongoUri, tls: &mut TlsOptions) -> Result<()> {
     let option = "tlsCertificateKeyFile";
     let Some(path) = tls.cert_key_file_path.clone() else {
@@ -54,14 +56,14 @@ fn look_at_key(uri: &MongoUri, tls: &mut TlsOptions) -> Result<()> {
             .hint("put the client's certificate and its private key into one PEM file"));
     }
     if content.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err(refused(uri, option, &path, "its key is encrypted in a way that is no longer in use")
+        return Err(refused(uri, option, &path, "its key is encrypted in an obsolete format")
             .hint("convert the key: `openssl pkcs8 -topk8 -in OLD.pem -out NEW.pem`, and put it in its place"));
     }
     match (holds("ENCRYPTED PRIVATE KEY"), tls.tls_certificate_key_file_password.is_some()) {
         (true, true) => {}
         (true, false) => {
             return Err(refused(uri, option, &path, "its key is encrypted")
-                .hint("add tlsCertificateKeyFilePassword=PASSWORD to the URI, special characters encoded"));
+                .hint("add tlsCertificateKeyFilePassword=PASSWORD to the URI, with special characters percent-encoded"));
         }
         (false, _) if ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].into_iter().any(holds) => {
             tls.tls_certificate_key_file_password = None;
@@ -75,12 +77,12 @@ fn look_at_key(uri: &MongoUri, tls: &mut TlsOptions) -> Result<()> {
 }
 
 fn refused(uri: &MongoUri, option: &str, path: &Path, what: &str) -> Error {
-    let relative = if path.is_relative() { "; it is looked for in the working directory" } else { "" };
+    let relative = if path.is_relative() { "; a relative path starts at the working directory" } else { "" };
     Error::usage(format!("{option} of {uri}: {}: {what}", path.display()))
         .hint(format!("check {option} in {}{relative}", uri.role().setting()))
 }
 
-/// The certificates of this file, or those of the usual public CAs.
+/// The certificates of this file, or by default those of the usual public CAs.
 fn roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     match path {
@@ -93,7 +95,8 @@ fn roots(path: Option<&Path>) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Looks at the certificate of each server that answers: who made it must be trusted, whatever name it is for.
+/// Checks the certificate of each server that answers: a trusted CA must have issued it, for any
+/// name.
 async fn trust(uri: &MongoUri, hosts: &[ServerAddress], tls: &TlsOptions) -> Result<()> {
     let unusable = |e: String| Error::usage(format!("TLS of {uri} cannot be set up: {e}"));
     let roots = roots(tls.ca_file_path.as_deref()).map_err(unusable)?;
@@ -114,7 +117,7 @@ async fn trust(uri: &MongoUri, hosts: &[ServerAddress], tls: &TlsOptions) -> Res
     Ok(())
 }
 
-/// A configuration for looking at what a port speaks: no certificate passes.
+/// A configuration to find out what a port speaks: it accepts no certificate.
 pub(super) fn anything() -> Option<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().ok()?;
@@ -126,7 +129,7 @@ fn config(provider: Arc<CryptoProvider>, verifier: AnyName) -> Result<Arc<Client
     Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()))
 }
 
-/// Checks all of a certificate but the name that it is for.
+/// Checks everything about a certificate except the host name.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 
@@ -139,7 +142,7 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The name is what is looked at last.
+        // The host name is checked last.
         match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

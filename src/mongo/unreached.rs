@@ -1,4 +1,5 @@
-//! Why a deployment does not answer, and what to do: looked into once the driver gave up, because all that it tells is what broke.
+//! Finds out why a deployment does not answer, and what to do. Used after the driver gave up, since
+//! it only reports what broke.
 
 use std::sync::Arc;
 
@@ -9,13 +10,13 @@ use super::failure::unselected;
 use super::{MongoUri, probe, tls};
 use crate::error::{Error, ErrorKind};
 
-/// How many servers are looked at.
+/// How many servers to look at.
 const LOOKED_AT: usize = 3;
-/// What to do where a server takes no client without a certificate.
+/// What to do if a server refuses clients without a certificate.
 const ASKS_FOR_CERTIFICATE: &str =
-    "if the server asks for a certificate of its clients, name a PEM file that holds one and its key with tlsCertificateKeyFile";
+    "if the server requires a client certificate, name a PEM file with the certificate and its key with tlsCertificateKeyFile";
 
-/// The error of a connection that could not be made, with what to do about it.
+/// The error of a failed connection, with what to do about it.
 pub(super) async fn explain(uri: &MongoUri, options: &ClientOptions, error: Error) -> Error {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<DriverError>());
     let Some(DriverKind::ServerSelection { message, .. }) = cause.map(|cause| cause.kind.as_ref()) else { return error };
@@ -32,12 +33,12 @@ async fn hint(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<
     let setting = uri.role().setting();
     let servers: Vec<ServerAddress> = unselected(message).filter_map(|address| ServerAddress::parse(address).ok()).collect();
 
-    // 1. A certificate that is refused, here or there.
+    // 1. A refused certificate, on either side.
     if let Some(hint) = of_certificates(message) {
         return Some(format!("{hint}, in {setting}"));
     }
 
-    // 2. TLS on one side alone, or without the certificate that the server asks for.
+    // 2. TLS on one side only, or without the client certificate that the server requires.
     let anything = tls::anything();
     for server in servers.iter().take(LOOKED_AT) {
         let speaks_tls = match &anything {
@@ -47,18 +48,18 @@ async fn hint(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<
         match &options.tls {
             Some(Tls::Enabled(tls)) if speaks_tls && tls.cert_key_file_path.is_none() => {
                 return Some(format!(
-                    "{server} speaks TLS and closes the connection: {ASKS_FOR_CERTIFICATE}, in {setting}; its log says why it does"
+                    "{server} speaks TLS and closes the connection: {ASKS_FOR_CERTIFICATE}, in {setting}; the server's log shows why"
                 ));
             }
             Some(Tls::Enabled(_)) if !speaks_tls && probe::speaks_plain(server).await => {
                 return Some(format!(
-                    "{server} does not speak TLS: take the options of TLS out of {setting}; mongodb+srv speaks it unless tls=false is added"
+                    "{server} does not speak TLS: remove the TLS options from {setting}; mongodb+srv uses TLS unless tls=false is added"
                 ));
             }
             Some(Tls::Enabled(_)) => {}
             _ if speaks_tls && !probe::speaks_plain(server).await => {
                 return Some(format!(
-                    "{server} speaks TLS: add tls=true to {setting}, and tlsCAFile=FILE if its certificate is not made by a public CA"
+                    "{server} speaks TLS: add tls=true to {setting}, and tlsCAFile=FILE if its certificate was not issued by a public CA"
                 ));
             }
             _ => {}
@@ -81,11 +82,12 @@ async fn hint(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<
         }
     }
 
-    // 4. What the network says.
+    // 4. What the network reports.
     of_the_network(message).map(|hint| format!("{hint}; the host is named in {setting}"))
 }
 
-/// The error of servers that are of another replica set than the one that is asked for. The driver drops them without a word.
+/// The error of servers that belong to another replica set than the URI's. The driver drops them
+/// without a message.
 async fn of_another_set(uri: &MongoUri, options: &ClientOptions, message: &str) -> Option<Error> {
     let asked = options.repl_set_name.as_ref()?;
     let is_dropped = message.contains("Topology: {") && !message.contains("Address: ");
@@ -97,30 +99,30 @@ async fn of_another_set(uri: &MongoUri, options: &ClientOptions, message: &str) 
         let Some(set) = probe::replica_set(host, options).await else { continue };
         found.push(match set {
             Some(set) if set == *asked => return None,
-            Some(set) => format!("{host} is of the replica set {set:?}"),
-            None => format!("{host} is of no replica set"),
+            Some(set) => format!("{host} belongs to the replica set {set:?}"),
+            None => format!("{host} belongs to no replica set"),
         });
     }
     let setting = uri.role().setting();
     let what = match found.is_empty() {
-        true => "no server is of the replica set that the URI names".to_owned(),
-        false => format!("{}, and the URI asks for {asked:?}", found.join(", ")),
+        true => "no server belongs to the replica set that the URI names".to_owned(),
+        false => format!("{}, but the URI asks for {asked:?}", found.join(", ")),
     };
     Some(
         Error::new(ErrorKind::Unreachable, format!("connecting to {uri}: {what}"))
-            .hint(format!("correct replicaSet in {setting}, or take it out: the hosts know their set")),
+            .hint(format!("correct replicaSet in {setting}, or remove it: the hosts report their set")),
     )
 }
 
-/// What to do about a network that says no.
+/// What to do about a network failure.
 fn of_the_network(message: &str) -> Option<&'static str> {
     let says = |what: &str| message.contains(what);
     if says("failed to lookup address information") {
         Some("the name cannot be resolved: check its spelling, and this machine's DNS")
     } else if says("Connection refused") {
-        Some("check that it runs, its port, and that bindIp lets this machine in: nothing listens there")
+        Some("nothing listens there: check that it runs, its port, and that bindIp allows this machine")
     } else if says("Network is unreachable") || says("No route to host") {
-        Some("this machine has no way there: check its network, VPN and routes")
+        Some("this machine has no route to it: check its network, VPN and routes")
     } else {
         None
     }
@@ -130,21 +132,21 @@ fn of_the_network(message: &str) -> Option<&'static str> {
 fn of_certificates(message: &str) -> Option<&'static str> {
     let says = |what: &str| message.contains(what);
     if says("UnknownIssuer") || says("CaUsedAsEndEntity") {
-        Some("the server's certificate is not made by a CA that is trusted: name the file of its CA with tlsCAFile")
+        Some("the server's certificate was not issued by a trusted CA: name the file of its CA with tlsCAFile")
     } else if says("NotValidForName") || says("not valid for name") {
         Some(
-            "the server's certificate is for another name: connect by a name that it is for, or add tlsAllowInvalidHostnames=true",
+            "the server's certificate is for another name: connect by a name in the certificate, or add tlsAllowInvalidHostnames=true",
         )
     } else if says("invalid peer certificate: Expired") || says("certificate expired") {
-        Some("the server's certificate has expired: renew it, or look at this machine's clock")
+        Some("the server's certificate has expired: renew it, or check this machine's clock")
     } else if says("fatal alert: InternalError") || says("tlsv1 alert internal error") {
         Some(
-            "the server breaks off TLS with an internal error, as Atlas does if this machine's address is not in the IP access list of \
-             the project: add it there, under Network Access, and look whether the cluster is paused",
+            "the server aborts TLS with an internal error; Atlas does so if this machine's address is not in the IP access list of \
+             the project: add it there, under Network Access, and check whether the cluster is paused",
         )
     } else if says("CertificateRequired") || says("HandshakeFailure") || says("CertificateUnknown") || says("BadCertificate") {
         Some(
-            "the server asks for a certificate of the client's: name a PEM file that holds it and its key with tlsCertificateKeyFile",
+            "the server requires a client certificate: name a PEM file with the certificate and its key with tlsCertificateKeyFile",
         )
     } else {
         None

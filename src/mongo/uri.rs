@@ -14,17 +14,17 @@ use super::ReadPreference;
 use crate::context::lock;
 use crate::error::{Error, ErrorKind, Face, Result};
 
-/// Which of the two deployments is meant. The names in messages are those that users know.
+/// One of the two deployments. Messages use the names that users know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Where backups are taken from: "Atlas".
+    /// The deployment that backups are taken from: "Atlas".
     Source,
-    /// Where they are brought back to: "Local".
+    /// The deployment that backups are restored to: "Local".
     Target,
 }
 
 impl Role {
-    /// How messages name it.
+    /// Its name in messages.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Role {
         }
     }
 
-    /// Where its URI is said, for hints.
+    /// The settings with its URI, for hints.
     #[must_use]
     pub(super) fn setting(self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Role {
         }
     }
 
-    /// The error of an operation that needs a URI where none is configured.
+    /// The error of an operation that needs a URI that is not configured.
     #[must_use]
     pub fn not_configured(self) -> Error {
         Error::new(ErrorKind::NotConfigured, format!("{} MongoDB URI not configured", self.label())).hint(match self {
@@ -52,7 +52,7 @@ impl Role {
     }
 }
 
-/// A connection string that parses. `Display` and `Debug` show scheme, hosts and database only.
+/// A valid connection string. `Display` and `Debug` show scheme, hosts and database only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MongoUri {
     /// As it was given.
@@ -71,17 +71,17 @@ pub struct MongoUri {
 }
 
 impl MongoUri {
-    /// Reads a connection string.
+    /// Parses a connection string.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, with the option that is not known, and no
-    /// value of the string, which may hold a password.
+    /// [`ErrorKind::Usage`]: `Invalid Atlas URI format` or `Invalid Local URI format`, with the
+    /// unknown option. No value of the string is quoted, since it may hold a password.
     pub fn parse(role: Role, text: &str) -> Result<Self> {
         let given = text.trim().to_owned();
         let Understood { text, notes, names_compressors, any_hostname, .. } =
             understand(&given).map_err(|trouble| invalid(role, trouble, &given))?;
-        // The driver's message is left out: it quotes parts of the string, and a password with a character that should have
-        // been escaped ends up in any of them.
+        // The driver's message is dropped: it quotes parts of the string, and an unescaped password
+        // can end up in any of them.
         let parsed = ConnectionString::parse(&text).map_err(|_| invalid(role, Trouble::Somewhere, &given))?;
         let scheme = text.split_once("://").map_or("mongodb", |(scheme, _)| scheme);
         let hosts: Vec<String> = match &parsed.host_info {
@@ -117,38 +117,38 @@ impl MongoUri {
         self.preference.as_ref()
     }
 
-    /// The same with what else is said of the deployment.
+    /// The same with what flags say about the deployment.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] where that contradicts it.
+    /// [`ErrorKind::Usage`] if that contradicts it.
     pub fn amended(&self, amendment: &amend::Amendment) -> Result<Self> {
         Self::parse(self.role, &amend::amended(&self.given, amendment)?)
     }
 
-    /// The whole string, credentials included: for the driver alone.
+    /// The whole string, credentials included: for the driver only.
     pub(super) fn secret(&self) -> &str {
         &self.text
     }
 
-    /// The hosts it names, `host:port` in lower case; the one DNS name of an SRV string.
+    /// Its hosts, `host:port` in lower case; for an SRV string, its DNS name.
     #[must_use]
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }
 
-    /// The one database that its path selects. `admin`, which is often there for the login, selects none.
+    /// The database that its path selects. `admin` is often there for the login and selects none.
     #[must_use]
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref().filter(|d| *d != "admin" && !d.is_empty())
     }
 
-    /// Which deployment it leads to.
+    /// The deployment it leads to.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Whether it says which compression to use on the wire.
+    /// Whether it chooses the compression on the wire.
     #[must_use]
     pub fn names_compressors(&self) -> bool {
         self.names_compressors
@@ -158,23 +158,24 @@ impl MongoUri {
         self.names_selection_timeout
     }
 
-    /// Whether the name in a server's certificate may be another one.
+    /// Whether a server's certificate may have another name.
     pub(super) fn takes_any_hostname(&self) -> bool {
         self.any_hostname
     }
 
-    /// Whether its hosts are looked up by a name of DNS.
+    /// Whether its hosts are looked up by a DNS name.
     pub(super) fn is_srv(&self) -> bool {
         self.text.starts_with("mongodb+srv://")
     }
 
-    /// What of it is left out of account, and why.
+    /// The ignored parts, each with the reason.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Warns of what is left out of account, of each once in a process: the service connects every half minute.
+    /// Warns about the ignored parts, once each per process: the service connects every half
+    /// minute.
     pub(super) fn tell_notes(&self) {
         static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         let setting = Face::Service.say(self.role.setting());
@@ -210,10 +211,10 @@ fn invalid(role: Role, trouble: Trouble, given: &str) -> Error {
     let message = format!("Invalid {} URI format", role.label());
     match trouble {
         Trouble::Option(what, todo) => Error::usage(format!("{message}: the option {what}")).hint(todo),
-        Trouble::Value(option) => Error::usage(format!("{message}: the value of the option {option} is not possible"))
-            .hint(format!("the value of the option {option} is not possible{}", expected(&option))),
+        Trouble::Value(option) => Error::usage(format!("{message}: the option {option} has an invalid value"))
+            .hint(format!("the option {option} has an invalid value{}", expected(&option))),
         Trouble::Port => Error::usage(format!("{message}: mongodb+srv takes no port"))
-            .hint("mongodb+srv takes no port: DNS tells the ports; take it out, or write mongodb:// to name a server itself"),
+            .hint("mongodb+srv takes no port: DNS provides the ports; remove it, or write mongodb:// to name a server directly"),
         Trouble::Somewhere => match wrong::diagnose(given) {
             Some(wrong) => Error::usage(format!("{message}: {}", wrong.what)).hint(wrong.todo),
             None => Error::usage(message).hint(wrong::LOOKS_LIKE),
@@ -221,13 +222,13 @@ fn invalid(role: Role, trouble: Trouble, given: &str) -> Error {
     }
 }
 
-/// What would be possible, where that is not told by the option's name.
+/// The valid values, unless the option's name already shows them.
 fn expected(option: &str) -> &'static str {
     match option {
         "authMechanism" => {
-            ": SCRAM-SHA-256, SCRAM-SHA-1, PLAIN and MONGODB-X509 are known; Kerberos, AWS and OIDC are not supported"
+            ": SCRAM-SHA-256, SCRAM-SHA-1, PLAIN and MONGODB-X509 are supported; Kerberos, AWS and OIDC are not supported"
         }
-        "tls" | "ssl" => ", or contradicts another option: true and false are known",
+        "tls" | "ssl" => ", or contradicts another option: use true or false",
         _ => ", or contradicts another option",
     }
 }

@@ -1,30 +1,31 @@
-//! Which namespaces are wanted.
+//! Selects namespaces.
 
 use super::{Namespace, NamespacePattern};
 use crate::error::Result;
 
-/// What of a deployment, a backup or a dump is wanted: of these databases, what any pattern of `include` matches and none of `exclude`.
+/// The selection of a deployment, a backup or a dump: in these databases, what any pattern of
+/// `include` matches and none of `exclude`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamespaceFilter {
-    /// All where empty.
+    /// If empty, all.
     pub databases: Vec<String>,
-    /// All where empty.
+    /// If empty, all.
     pub include: Vec<NamespacePattern>,
-    /// What is left out.
+    /// What to skip.
     pub exclude: Vec<NamespacePattern>,
 }
 
 impl NamespaceFilter {
-    /// Of all databases, or of these, what the patterns let through.
+    /// The filter of these databases and patterns.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a pattern that could match nothing.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a pattern that can match nothing.
     pub fn parse(databases: &[String], include: &[String], exclude: &[String]) -> Result<Self> {
         let patterns = |texts: &[String]| texts.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<_>>();
         Ok(Self { databases: databases.to_vec(), include: patterns(include)?, exclude: patterns(exclude)? })
     }
 
-    /// Whether a namespace is wanted.
+    /// Whether a namespace is selected.
     #[must_use]
     pub fn takes(&self, namespace: &Namespace) -> bool {
         let of_database = self.databases.is_empty() || self.databases.contains(&namespace.database);
@@ -37,7 +38,8 @@ impl NamespaceFilter {
         self.include.iter().chain(&self.exclude)
     }
 
-    /// The same with its databases sorted, each once; where it has none, of the one that a connection string names.
+    /// The same with its databases sorted and unique. Without databases, the one that a connection
+    /// string names.
     #[must_use]
     pub fn or_in(mut self, named: Option<&str>) -> Self {
         if self.databases.is_empty() {

@@ -1,17 +1,18 @@
-//! The known name that was probably meant by one that is not known.
+//! Finds the known name that an unknown name was probably meant to be.
 
-/// The most characters of a name that is compared: no known one is as long.
+/// The most characters of a name that is compared: no known name is this long.
 const LONGEST: usize = 64;
 
-/// The known name that is closest to this one, if it is close enough to be a slip: letters that are swapped, missing, doubled or
-/// wrong, other case, other separators.
+/// The known name closest to this one, if it is close enough to be a typo: letters that are
+/// swapped, missing, doubled or wrong, other case, other separators.
 #[must_use]
 pub fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let (closest, slips) = closest(given, known)?;
     (slips <= tolerated(closest)).then_some(closest)
 }
 
-/// The known name that is closest to this one, and how many slips lie between them; none if the given one is too long to be any.
+/// The known name closest to this one, and the number of typos between them. None if the given name
+/// is too long to be any.
 pub fn closest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<(&'k str, usize)> {
     let given = plain(given);
     if given.len() > LONGEST {
@@ -20,7 +21,7 @@ pub fn closest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Opt
     known.into_iter().map(|known| (known, strsim::osa_distance(&given, &plain(known)))).min_by_key(|(_, slips)| *slips)
 }
 
-/// How many slips a name of this length may hold: one in a short name, three in a long one.
+/// How many typos a name of this length may have: one in a short name, three in a long one.
 fn tolerated(known: &str) -> usize {
     match known.chars().count() {
         0..=5 => 1,

@@ -5,8 +5,8 @@ use std::fmt;
 use super::Namespace;
 use crate::error::{Error, Result};
 
-/// A pattern over `database.collection` as a whole, where `*` stands for any run of characters, dots included, and a
-/// backslash takes the next character literally.
+/// A pattern over the whole of `database.collection`. `*` stands for any run of characters, dots
+/// included. A backslash takes the next character literally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespacePattern {
     text: String,
@@ -20,11 +20,11 @@ enum Part {
 }
 
 impl NamespacePattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where it could match no namespace: it is empty, or has neither a
-    /// dot nor a `*`.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it can match no namespace: it is
+    /// empty, or has neither a dot nor a `*`.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = Vec::new();
         let mut chars = text.chars();
@@ -44,15 +44,16 @@ impl NamespacePattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
-    /// The pattern that matches this namespace alone.
+    /// The pattern that matches only this namespace.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a name is empty.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if a name is empty.
     pub fn exactly(namespace: &Namespace) -> Result<Self> {
         Self::parse(&literal(namespace))
     }
 
-    /// The pattern of every collection of its database whose name begins with its collection's.
+    /// The pattern of every collection of the database whose name begins with this collection's
+    /// name.
     ///
     /// # Errors
     /// As for [`exactly`](Self::exactly).
@@ -84,7 +85,8 @@ impl NamespacePattern {
     #[must_use]
     pub fn matches(&self, namespace: &Namespace) -> bool {
         let text: Vec<char> = namespace.to_string().chars().collect();
-        // Greedy with one point to come back to: linear but for the last `*`, quadratic at worst.
+        // Greedy with one position to backtrack to: linear except for the last `*`, quadratic at
+        // worst.
         let (mut p, mut t, mut back) = (0, 0, None);
         while t < text.len() {
             match self.parts.get(p) {
@@ -116,7 +118,7 @@ impl fmt::Display for NamespacePattern {
     }
 }
 
-/// A pattern that matches this namespace alone.
+/// A pattern that matches only this namespace.
 pub(super) fn literal(namespace: &Namespace) -> String {
     let mut pattern = String::new();
     for c in namespace.to_string().chars() {

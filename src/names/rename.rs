@@ -1,11 +1,12 @@
-//! Renaming namespaces by pattern: `FROM=TO`, where each `*` of FROM stands for any run of characters and the same run takes
-//! the place of the `*` of the same number in TO.
+//! Renames namespaces by pattern, `FROM=TO`. Each `*` of FROM stands for any run of characters,
+//! which replaces the `*` of the same number in TO.
 
 use super::Namespace;
 use super::pattern::literal;
 use crate::error::{Error, Result};
 
-/// One rule of renaming over `database.collection` as a whole. A backslash takes the next character literally.
+/// A renaming rule over the whole of `database.collection`. A backslash takes the next character
+/// literally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceRename {
     text: String,
@@ -14,15 +15,15 @@ pub struct NamespaceRename {
 }
 
 impl NamespaceRename {
-    /// Reads `FROM=TO`.
+    /// Parses `FROM=TO`.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where there is no `=`, a side could be no namespace, or the sides differ in how many `*` they
-    /// have.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if there is no `=`, a side cannot be a
+    /// namespace, or the sides differ in their number of `*`.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::usage(format!("[[rename]] {text:?}: {why}"))
-                .hint("write FROM=TO over whole namespaces, such as shop.orders=shop.orders_old or shop.*=copy.*")
+                .hint("write FROM=TO over whole namespaces, for example shop.orders=shop.orders_old or shop.*=copy.*")
         };
         let sides = split(text).ok_or_else(|| bad("it ends in a lone backslash"))?;
         let [from, to] = <[Vec<String>; 2]>::try_from(sides).map_err(|_| bad("expected one '=' between two namespaces"))?;
@@ -30,12 +31,12 @@ impl NamespaceRename {
             return Err(bad(&format!("{} '*' on the left and {} on the right", from.len() - 1, to.len() - 1)));
         }
         if [&from, &to].iter().any(|side| side.len() == 1 && !is_namespace(&side[0])) {
-            return Err(bad("both sides are namespaces, DATABASE.COLLECTION"));
+            return Err(bad("both sides must be namespaces, DATABASE.COLLECTION"));
         }
         Ok(Self { text: text.to_owned(), from, to })
     }
 
-    /// The rule of two patterns, which may hold a `=` as it is.
+    /// The rule of two patterns, which may contain a plain `=`.
     ///
     /// # Errors
     /// As for [`parse`](Self::parse).
@@ -47,7 +48,7 @@ impl NamespaceRename {
     /// The rule for one namespace, whatever characters are in its names.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a name is empty.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if a name is empty.
     pub fn exactly(from: &Namespace, to: &Namespace) -> Result<Self> {
         Self::between(&literal(from), &literal(to))
     }
@@ -61,16 +62,18 @@ impl NamespaceRename {
     /// The new name of a namespace that the left side matches.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where what comes out is not a namespace.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if the result is not a namespace.
     pub fn apply(&self, namespace: &Namespace) -> Result<Option<Namespace>> {
         let Some(new) = transform(&self.from, &self.to, &namespace.to_string()) else { return Ok(None) };
         match new.split_once('.') {
             Some((database, collection)) if is_namespace(&new) => Ok(Some(Namespace::new(database, collection))),
-            _ => Err(Error::usage(format!("[[rename]] {:?} makes {new:?} of {namespace}, which is not a namespace", self.text))),
+            _ => {
+                Err(Error::usage(format!("[[rename]] {:?} turns {namespace} into {new:?}, which is not a namespace", self.text)))
+            }
         }
     }
 
-    /// The name that it would have made this one of.
+    /// The name from which the rule would have made this one.
     #[must_use]
     pub fn reverse(&self, namespace: &Namespace) -> Option<Namespace> {
         let old = transform(&self.to, &self.from, &namespace.to_string())?;
@@ -82,7 +85,8 @@ fn is_namespace(text: &str) -> bool {
     text.split_once('.').is_some_and(|(database, collection)| !database.is_empty() && !collection.is_empty())
 }
 
-/// The sides, each as the literal pieces between its `*`; none where a backslash has nothing to escape.
+/// The sides, each as the literal pieces between its `*`. None if a backslash has nothing to
+/// escape.
 fn split(text: &str) -> Option<Vec<Vec<String>>> {
     let mut sides = vec![vec![String::new()]];
     let mut chars = text.chars();
@@ -98,7 +102,8 @@ fn split(text: &str) -> Option<Vec<Vec<String>>> {
     Some(sides)
 }
 
-/// `text` with the literal pieces of one side replaced by those of the other. Each `*` but the last takes as little as it can.
+/// `text` with the literal pieces of one side replaced by those of the other. Each `*` except the
+/// last matches as little as it can.
 fn transform(from: &[String], to: &[String], text: &str) -> Option<String> {
     let runs = captures(from, text)?;
     let mut new = to.first()?.clone();

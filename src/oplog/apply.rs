@@ -1,7 +1,9 @@
-//! Applies entries to a target: what they did to documents is done to the collections that hold them there.
+//! Applies oplog entries to a target: changes to documents are repeated in the collections that
+//! hold them there.
 //!
-//! If the documents were read after the first entry, each at another time, many of the entries have had their effect already. Applied
-//! again, in order, they come to the same documents in the end: an oplog is made for that. For the same reason any part may be sent again.
+//! If the documents were read after the first entry, each at another time, many entries have taken
+//! effect already. Applied again, in order, they lead to the same documents in the end: an oplog is
+//! designed for that. For the same reason, any part may be sent again.
 
 mod destination;
 mod plan;
@@ -23,35 +25,35 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::names::Namespace;
 use crate::sink::{Identity, Target, write_errors};
 
-/// How many commands are under way at a time. The operations on one document are always in the same lane.
+/// The number of concurrent commands. The operations on one document are always in the same lane.
 const LANES: usize = 2;
 
-/// Applies entries as they come, piece by piece.
+/// Applies entries as they arrive, piece by piece.
 #[derive(Debug)]
 pub struct Applier {
     target: Target,
-    /// Absent after a failure.
+    /// `None` after a failure.
     planner: Option<Planner>,
     senders: Vec<Sender>,
-    /// A collection of each database.
+    /// One collection of each database.
     databases: BTreeMap<String, Namespace>,
     begun: Identity,
     operations: u64,
 }
 
-/// What was applied so far, and is durable.
+/// What was applied so far and is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
-    /// The operations.
+    /// The number of operations.
     pub operations: u64,
-    /// Whether another server became the target's primary meanwhile, or it was started anew: then some of it may be lost, and all entries are to be
-    /// applied once more, to what is there now.
+    /// Whether another server became the target's primary meanwhile, or it was restarted. Then some
+    /// writes may be lost, and all entries must be applied again, to what exists now.
     pub again: bool,
 }
 
 impl Applier {
-    /// Of entries from the first one on that `commits` speaks of. They are passed over until it is told where a collection is:
-    /// [`direct`](Self::direct).
+    /// A new one for entries from the first one that `commits` knows. Entries are skipped until
+    /// [`direct`](Self::direct) says where a collection is.
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`].
@@ -59,7 +61,7 @@ impl Applier {
         Self::with_lanes(target, commits, LANES).await
     }
 
-    /// The same with this many commands under way at a time.
+    /// The same with this many concurrent commands.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -75,7 +77,7 @@ impl Applier {
         })
     }
 
-    /// From the next entry on, the documents of this collection of the source are there in the target.
+    /// From the next entry on, the documents of this source collection are at this destination.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] after a failure.
@@ -85,7 +87,7 @@ impl Applier {
         Ok(())
     }
 
-    /// From the next entry on, what is about this collection of the source is passed over.
+    /// From the next entry on, entries about this source collection are skipped.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] after a failure.
@@ -94,11 +96,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies the next entries: a frame of whole ones, in their order. Returns once the target has all of them that count by then.
+    /// Applies the next entries: a frame of whole ones, in their order. Returns once the target has
+    /// all those that count by then.
     ///
     /// # Errors
-    /// [`ErrorKind::Server`] where the target refuses an operation, naming the collection, the operation and the type of the `_id`;
-    /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold entries.
+    /// [`ErrorKind::Server`] if the target refuses an operation, naming the collection, the
+    /// operation and the type of the `_id`; [`ErrorKind::Unreachable`], [`ErrorKind::Denied`],
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] if the frame does not hold entries.
     pub async fn take(&mut self, frame: Vec<u8>) -> Result<()> {
         let mut planner = self.planner.take().ok_or_else(failed)?;
         let (planner, lanes) = self
@@ -115,10 +119,10 @@ impl Applier {
         Ok(())
     }
 
-    /// Makes everything that was applied so far durable, and says whether it is sure to be there.
+    /// Makes everything applied so far durable, and reports whether it is certain to be there.
     ///
     /// # Errors
-    /// The server's; [`ErrorKind::Interrupted`].
+    /// Server errors; [`ErrorKind::Interrupted`].
     pub async fn make_durable(&self) -> Result<Applied> {
         for namespace in self.databases.values() {
             let command = rawdoc! {
@@ -138,5 +142,5 @@ impl Applier {
 }
 
 fn failed() -> Error {
-    Error::new(ErrorKind::Internal, "entries were to be applied after that had failed")
+    Error::new(ErrorKind::Internal, "entries were to be applied after a failure")
 }

@@ -1,7 +1,9 @@
-//! Which collections, views and indexes there are after each entry, worked out from what was listed once and from the entries: pure.
+//! Works out which collections, views and indexes exist after each entry, from one listing and the
+//! entries: pure.
 //!
-//! Everything that changes the catalog is resolved here (collections, views and indexes that come, go, change and are renamed), so that
-//! replaying is a matter of documents alone, into collections that exist at the entry up to which one replays.
+//! All changes to the catalog are resolved here: collections, views and indexes that are created,
+//! dropped, changed and renamed. So replaying only deals with documents, in collections that exist
+//! at the last entry to be replayed.
 
 mod fields;
 mod indexes;
@@ -27,14 +29,14 @@ use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
 
 const VIEWS: &str = "system.views";
 
-/// Follows the catalog entry by entry. It can be asked after each of them what stands there, and goes on.
+/// Follows the catalog entry by entry. After each, it can report the catalog and continue.
 pub struct CatalogTracker<'a> {
     listed_at: ClusterTime,
     wanted: Box<dyn Fn(&Namespace) -> bool + Send + 'a>,
     listed: Cow<'a, [Collection]>,
     collections: HashMap<Uuid, State>,
     views: BTreeMap<Namespace, View>,
-    /// Collections that were there before the first entry and are not listed, once they are renamed.
+    /// Unlisted collections from before the first entry, once they are renamed.
     strangers: HashMap<Uuid, Namespace>,
     transactions: Transactions<Command>,
     last_read: HashMap<Uuid, (u8, Vec<u8>)>,
@@ -42,28 +44,31 @@ pub struct CatalogTracker<'a> {
     has_differences: bool,
 }
 
-/// What stands after an entry.
+/// The catalog after an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Catalog {
-    /// The collections, time series and views as they are then, by namespace. Those that were listed keep their segments, documents, bytes
-    /// and digest, which are those before the replay; those that entries create have none.
+    /// The collections, time series and views at that time, by namespace. Listed ones keep their
+    /// segments, documents, bytes and digest, which describe the state before the replay. Those
+    /// created by entries have none.
     pub collections: Vec<Collection>,
-    /// There are updates among the entries that are written as differences (`$v: 2`), which servers write and take from 5.0 on.
+    /// Whether any update is written as a difference (`$v: 2`), which servers write and accept from
+    /// 5.0 on.
     pub has_differences: bool,
-    /// The capped collections whose last document that was read is inserted by an entry: what is inserted up to there has been read.
+    /// The capped collections whose last document read is inserted by an entry: inserts up to it
+    /// have been read.
     pub read_within: HashSet<Uuid>,
 }
 
-/// A collection on its way.
+/// The current state of a collection.
 #[derive(Debug, Clone)]
 struct State {
     namespace: Namespace,
     kind: CollectionKind,
     options: Fields,
     indexes: Indexes,
-    /// Its place in the list.
+    /// Its index in the listing.
     listed: Option<usize>,
-    /// Entries changed it: otherwise options and indexes are those that were listed, to the byte.
+    /// Whether entries changed it. If not, options and indexes are the listed ones, byte for byte.
     changed: bool,
 }
 
@@ -88,11 +93,11 @@ impl std::fmt::Debug for CatalogTracker<'_> {
 }
 
 impl<'a> CatalogTracker<'a> {
-    /// From what was listed at this time. Collections that entries create belong to it if they are `wanted` under the name that they have
-    /// when one asks; those that were listed do in any case.
+    /// Starts from what was listed at this time. Collections created by entries are included if
+    /// their name is `wanted` when the catalog is requested. Listed ones are always included.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where options or indexes are not documents.
+    /// [`ErrorKind::Damaged`] if options or indexes are not documents.
     pub fn new(
         listed: impl Into<Cow<'a, [Collection]>>,
         listed_at: ClusterTime,
@@ -129,16 +134,18 @@ impl<'a> CatalogTracker<'a> {
         })
     }
 
-    /// Says which document of a capped collection was the last to be read, by the type byte and the value of its `_id`.
+    /// Sets which document of a capped collection was read last, by the type byte and the value of
+    /// its `_id`.
     pub fn last_read(&mut self, collection: Uuid, kind: u8, id: &[u8]) {
         self.last_read.insert(collection, (kind, id.to_vec()));
     }
 
-    /// Takes the next entry, a document of the oplog. Gives the times of the earlier entries that come to count with it, and its own: the parts
-    /// of the transaction that it commits.
+    /// Takes the next entry, a document of the oplog. Returns the times of the earlier entries that
+    /// now count with it, and its own: the parts of the transaction that it commits.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] for an entry that cannot be replayed, by its name; [`ErrorKind::Damaged`] for one that is not an oplog's.
+    /// [`ErrorKind::Refused`] for an entry that cannot be replayed, by its name;
+    /// [`ErrorKind::Damaged`] for one that is not an oplog entry.
     pub fn take(&mut self, entry: &[u8]) -> Result<Vec<ClusterTime>> {
         let entry = Entry::parse(entry)?;
         let place = |e: Error| e.context(format!("oplog entry at {}", entry.time));
@@ -165,23 +172,23 @@ impl<'a> CatalogTracker<'a> {
         Ok(parts)
     }
 
-    /// What stands after the last entry that was taken.
+    /// The catalog after the last entry taken.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if a collection that was not listed, whose documents nobody has, got a wanted name; [`ErrorKind::Damaged`] if
-    /// two have the same name.
+    /// [`ErrorKind::Refused`] if an unlisted collection, whose documents the backup lacks, got a
+    /// wanted name; [`ErrorKind::Damaged`] if two have the same name.
     pub fn catalog(&self) -> Result<Catalog> {
         if let Some(stranger) = self.strangers.values().find(|name| self.is_wanted(name)) {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("a collection that the backup does not hold was renamed to {stranger} while it was taken"),
+                format!("while the backup was taken, a collection that it does not hold was renamed to {stranger}"),
             )
             .hint("take a new backup"));
         }
         let mut collections = Vec::new();
         for (uuid, state) in &self.collections {
             let temporary = state.options.get("temp").is_some_and(is_true);
-            // A temporary one is listed whatever it is called, and counts by the name that it gets.
+            // A temporary one is listed under any name, and counts by the name that it gets.
             let is_held = state.listed.is_some_and(|number| !self.listed[number].is_temporary());
             if !temporary && (is_held || self.is_wanted(&state.namespace)) {
                 collections.push(state.collection(*uuid, &self.listed)?);
@@ -194,7 +201,10 @@ impl<'a> CatalogTracker<'a> {
         }
         collections.sort_by_key(Collection::namespace);
         if let Some(twice) = collections.windows(2).find(|pair| pair[0].namespace() == pair[1].namespace()) {
-            return Err(Error::damaged(format!("at the end of the oplog slice there are two of {}", twice[0].namespace())));
+            return Err(Error::damaged(format!(
+                "at the end of the oplog slice, two collections are named {}",
+                twice[0].namespace()
+            )));
         }
         Ok(Catalog { collections, has_differences: self.has_differences, read_within: self.rewritten.clone() })
     }
@@ -212,7 +222,7 @@ impl<'a> CatalogTracker<'a> {
         if operation.kind == OperationKind::Update && operation.collection.is_some_and(|c| self.collections.contains_key(&c)) {
             self.has_differences |= Fields::of(operation.o)?.get("$v").is_some_and(|v| v.value.first() == Some(&2));
         }
-        // Which documents were read of a capped collection is told by the last of them.
+        // The last document read shows which documents of a capped collection were read.
         if let Some(uuid) = operation.collection
             && operation.kind == OperationKind::Insert
             && let Some((kind, id)) = self.last_read.get(&uuid)
@@ -223,7 +233,8 @@ impl<'a> CatalogTracker<'a> {
         Ok(())
     }
 
-    /// A write to `system.views`, where views and the visible part of time series are kept as documents.
+    /// A write to `system.views`, which stores views and the visible part of time series as
+    /// documents.
     fn take_view(&mut self, operation: &Operation<'_>) -> Result<()> {
         let (kind, id) = operation.id()?;
         let id = text(crate::format::document::Element { kind, name: b"_id", value: id })?;
@@ -275,9 +286,10 @@ impl<'a> CatalogTracker<'a> {
                 Ok(())
             }
             ("renameCollection", _) => self.rename(&operation, &fields),
-            // They have their effect when they are done, and what they do to documents is told by entries of its own.
+            // They take effect when they are done, and separate entries report their changes to
+            // documents.
             ("startIndexBuild" | "dbCheck" | "setMultikeyMetadata" | "dropIdent" | "emptycapped", _) => Ok(()),
-            // Of collections that are not followed.
+            // For collections that are not followed.
             (_, None) if operation.collection.is_some() => Ok(()),
             ("createIndexes", Some(state)) => state.change().indexes.create(&fields),
             ("commitIndexBuild", Some(state)) => state.change().indexes.commit(&fields),
@@ -307,14 +319,15 @@ impl<'a> CatalogTracker<'a> {
             return Err(unsupported(&format!("{namespace} is created as a time series without buckets")));
         }
         let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!("{namespace} is created without an identity")));
+            return Err(Error::damaged(format!("{namespace} is created without a UUID")));
         };
         let options = options::of_created(create, kind);
         let indexes = match kind {
             CollectionKind::TimeSeries => Indexes { list: Vec::new(), series: Some(options.clone()) },
             _ => Indexes::of_created(create)?,
         };
-        // Entries may begin before the listing, as a dump's do. Then all that came to the collection from here on is told once more.
+        // Entries may begin before the listing, as in a dump. Then everything up to the listing is
+        // in the entries once more.
         let listed = self.collections.get(&uuid).and_then(|known| known.listed);
         let state = State { namespace, kind, options, indexes, listed, changed: true };
         self.collections.insert(uuid, state);
@@ -353,7 +366,7 @@ impl<'a> CatalogTracker<'a> {
             _ => {}
         }
         let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!("a collection without an identity is renamed to {namespace}")));
+            return Err(Error::damaged(format!("a collection without a UUID is renamed to {namespace}")));
         };
         match self.collections.get_mut(&uuid) {
             Some(state) => {
@@ -402,7 +415,7 @@ impl View {
     }
 }
 
-/// A collection that was not listed: its name, options and indexes are still to be set.
+/// A collection that was not listed; its name, options and indexes are set later.
 fn empty(kind: CollectionKind, uuid: Option<Uuid>) -> Collection {
     Collection {
         database: String::new(),

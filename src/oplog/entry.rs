@@ -1,7 +1,7 @@
-//! Entries of an oplog as servers write them into `local.oplog.rs`, from 4.4 on.
+//! Reads oplog entries as servers write them into `local.oplog.rs`, from 4.4 on.
 //!
-//! An entry is one operation, or an `applyOps` that holds several: those of a transaction, or of a batch that a client or the server put
-//! together. The bytes may be hostile: whatever is not as expected is an error.
+//! An entry is one operation, or an `applyOps` with several: those of a transaction, or of a batch
+//! that a client or the server combined. The bytes may be hostile: anything unexpected is an error.
 
 use uuid::Uuid;
 
@@ -11,17 +11,17 @@ use crate::format::kind;
 use crate::format::manifest::ClusterTime;
 use crate::names::Namespace;
 
-/// How deep an `applyOps` inside an `applyOps` is looked into.
+/// The maximum nesting depth of `applyOps`.
 const MAX_DEPTH: usize = 10;
 
 /// One entry.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
-    /// `ts`: its place in the order of all entries.
+    /// `ts`: its position in the order of all entries.
     pub time: ClusterTime,
-    /// What it says.
+    /// Its operation.
     pub operation: Operation<'a>,
-    /// What makes it a part of a transaction.
+    /// Its part in a transaction, if any.
     pub part: Option<Part<'a>>,
 }
 
@@ -30,13 +30,13 @@ pub struct Entry<'a> {
 pub struct Operation<'a> {
     /// `op`.
     pub kind: OperationKind,
-    /// `ns`: the namespace, of a command `DATABASE.$cmd`.
+    /// `ns`: the namespace; `DATABASE.$cmd` for a command.
     pub namespace: &'a str,
-    /// `ui`: the collection's identity.
+    /// `ui`: the collection's UUID.
     pub collection: Option<Uuid>,
     /// `o`: the document, the change or the command.
     pub o: &'a [u8],
-    /// `o2`: which document an update changes.
+    /// `o2`: the document that an update changes.
     pub o2: Option<&'a [u8]>,
 }
 
@@ -51,18 +51,18 @@ pub enum OperationKind {
     Delete,
     /// `c`
     Command,
-    /// `n`, and what servers write for themselves alone (`km`, `ci`, `cd`, `cu`).
+    /// `n`, and operations for the server itself (`km`, `ci`, `cd`, `cu`).
     Nothing,
 }
 
 /// An entry's part in a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// The session's identity, a document.
+    /// The session's ID, a document.
     pub session: &'a [u8],
     /// The transaction's number within its session.
     pub number: i64,
-    /// The part before this one; zero for the first.
+    /// The time of the part before this one; zero for the first.
     pub previous: ClusterTime,
     /// What it does.
     pub step: Step,
@@ -73,16 +73,16 @@ pub struct Part<'a> {
 pub enum Step {
     /// Operations that count once the transaction is committed.
     Operations,
-    /// The last operations of a transaction that was not prepared: it is committed with them.
+    /// The last operations of an unprepared transaction, which commit it.
     LastOperations,
     /// Commits a prepared transaction.
     Commit,
-    /// Gives the transaction up.
+    /// Aborts the transaction.
     Abort,
 }
 
 impl<'a> Entry<'a> {
-    /// Reads an entry.
+    /// Parses an entry.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what is missing or wrong.
@@ -95,7 +95,8 @@ impl<'a> Entry<'a> {
                 b"ts" => time = Some(timestamp(element)?),
                 b"lsid" => session = Some(sub_document(element)?),
                 b"txnNumber" => number = integer(element),
-                // 1 and 2: inserts and other operations that were put into one entry without being a transaction.
+                // 1 and 2: inserts and other operations combined in one entry without a
+                // transaction.
                 b"multiOpType" => several = integer(element).is_some_and(|n| n != 0),
                 b"prevOpTime" if element.kind == kind::DOCUMENT => {
                     for inner in Elements::of(element.value)? {
@@ -119,7 +120,8 @@ impl<'a> Entry<'a> {
         Ok(Self { time, operation, part })
     }
 
-    /// Hands each operation of the entry on, in order: its own, or those of its `applyOps`, however nested.
+    /// Passes each operation of the entry to `visit`, in order: its own, or those of its
+    /// `applyOps`, nested to any depth.
     ///
     /// # Errors
     /// Those of `visit`; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged).
@@ -129,7 +131,7 @@ impl<'a> Entry<'a> {
 }
 
 impl<'a> Operation<'a> {
-    /// Reads an operation: an entry's own, or one inside an `applyOps`.
+    /// Parses an operation: an entry's own, or one inside an `applyOps`.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what is missing or wrong.
@@ -169,16 +171,16 @@ impl<'a> Operation<'a> {
         self.namespace.split('.').next().unwrap_or_default()
     }
 
-    /// The namespace, where it is that of a collection.
+    /// The namespace, if it is a collection's.
     #[must_use]
     pub fn target(&self) -> Option<Namespace> {
         self.namespace.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
     }
 
-    /// The `_id` of the document that it is about: its type byte and value.
+    /// The `_id` of the document it is about: type byte and value.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it has none.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it has none.
     pub fn id(&self) -> Result<(u8, &'a [u8])> {
         let holder = match self.kind {
             OperationKind::Update => self.o2.ok_or_else(|| broken("is an update without o2"))?,
@@ -190,17 +192,17 @@ impl<'a> Operation<'a> {
     /// A command's name: that of its first field.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is empty or not text.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is empty or not text.
     pub fn command(&self) -> Result<&'a str> {
         std::str::from_utf8(self.first()?.name).map_err(|e| broken("is a command whose name is not text").cause(e))
     }
 
-    /// The first field of `o`: of a command its name, with what it is about.
+    /// The first field of `o`: for a command, its name and object.
     pub(super) fn first(&self) -> Result<Element<'a>> {
         Elements::of(self.o)?.next().ok_or_else(|| broken("is an empty command"))?
     }
 
-    /// The step of a transaction that this command is, if it is one.
+    /// The step of a transaction that this command is, if any.
     fn step(&self) -> Result<Option<Step>> {
         let has = |field: &[u8]| -> Result<bool> {
             let mut fields = Elements::of(self.o)?;
@@ -215,10 +217,12 @@ impl<'a> Operation<'a> {
         })
     }
 
-    /// The operations in its `applyOps`, each with its own document, in order; none where it is something else.
+    /// The operations in its `applyOps`, each with its own document, in order; `None` for anything
+    /// else.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), also of each operation; where one is in more than ten others.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), also for each operation, and if
+    /// one is nested in more than ten others.
     pub(super) fn inner(&self, depth: usize) -> Result<Option<Inner<'a>>> {
         if self.kind != OperationKind::Command || self.command()? != "applyOps" {
             return Ok(None);
@@ -253,27 +257,28 @@ impl<'a> Iterator for Inner<'a> {
     }
 }
 
-/// The head of an entry, its parts as they stand in it: what one needs who keeps entries, and does not replay them. Operations that later
-/// servers add are none of its business.
+/// The head of an entry, borrowed from its bytes: enough to keep entries without replaying them. It
+/// accepts operations that later servers may add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// `ts`: when it was written; no two entries have the same.
+    /// `ts`: the time when it was written; no two entries have the same.
     pub time: ClusterTime,
     /// `t`: the term of the primary that wrote it.
     pub term: Option<i64>,
     /// `op`: `i`, `u`, `d`, `c`, `n`, or what later servers add.
     pub operation: &'a [u8],
-    /// `ns`: the namespace; of a command `DATABASE.$cmd`.
+    /// `ns`: the namespace; `DATABASE.$cmd` for a command.
     pub namespace: &'a [u8],
-    /// `o`: the document of what was done; empty where there is none.
+    /// `o`: the document of the operation; empty if there is none.
     object: &'a [u8],
 }
 
 impl<'a> Head<'a> {
-    /// Reads it.
+    /// Parses it.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is no document, or has no `ts` or `op`.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is no document, or has no
+    /// `ts` or `op`.
     pub fn of(document: &'a [u8]) -> Result<Self> {
         let (mut time, mut term, mut operation, mut namespace, mut object) = (None, None, None, &[][..], &[][..]);
         for element in Elements::of(document)? {
@@ -300,14 +305,15 @@ impl<'a> Head<'a> {
         &self.namespace[..dot]
     }
 
-    /// The command of an entry of `op: "c"`: the name of the first field of `o`.
+    /// The command of an entry with `op: "c"`: the name of the first field of `o`.
     #[must_use]
     pub fn command(&self) -> Option<&'a [u8]> {
         let is_command = self.operation == b"c";
         is_command.then(|| Elements::of(self.object).ok()?.next()?.ok().map(|first| first.name)).flatten()
     }
 
-    /// Whether it is part of a transaction's way, or a batch of operations of its own: those may be on any namespace.
+    /// Whether it is part of a transaction, or a batch of operations: those may be on any
+    /// namespace.
     #[must_use]
     pub fn is_grouped(&self) -> bool {
         matches!(self.command(), Some(b"applyOps" | b"commitTransaction" | b"abortTransaction"))
@@ -317,19 +323,20 @@ impl<'a> Head<'a> {
 /// A string's text.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is none.
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is not one.
 pub fn text(element: Element<'_>) -> Result<&str> {
     let name = || String::from_utf8_lossy(element.name).into_owned();
     let bytes = text_bytes(element).ok_or_else(|| broken(&format!("has a field {:?} that is not text", name())))?;
     std::str::from_utf8(bytes).map_err(|e| broken(&format!("has a field {:?} that is not UTF-8", name())).cause(e))
 }
 
-/// A string's bytes, where the element is one: int32 length, bytes, NUL; the lengths are those of the element.
+/// A string's bytes, if the element is a string: int32 length, bytes, NUL; the element's own length
+/// counts.
 fn text_bytes(element: Element<'_>) -> Option<&[u8]> {
     (element.kind == kind::STRING).then(|| element.value.get(4..element.value.len().saturating_sub(1))).flatten()
 }
 
-/// A UUID's value, where the element is one.
+/// A UUID's value, if the element is one.
 #[must_use]
 pub fn uuid(element: Element<'_>) -> Option<Uuid> {
     // int32 length, subtype, bytes

@@ -1,4 +1,4 @@
-//! What of an oplog counts for a selection.
+//! Decides which parts of an oplog count for a selection.
 
 pub mod by_name;
 
@@ -7,13 +7,13 @@ use bson::{Bson, Document, doc};
 use super::Head;
 use crate::names::SYSTEM_DATABASES;
 
-/// The databases whose entries are kept: these, or those of all users if none is named.
+/// The databases whose entries are kept: these, or all user databases if none is named.
 #[derive(Debug, Clone, Default)]
 pub struct Databases(pub Vec<String>);
 
 impl Databases {
-    /// Whether an entry is kept. Those that may be about several databases always are; no-ops and those about the deployment's own
-    /// databases never.
+    /// Whether an entry is kept. Those that may be about several databases always are. No-ops and
+    /// those about the deployment's own databases never are.
     #[must_use]
     pub fn want(&self, entry: &Head<'_>) -> bool {
         let is = |name: &str| name.as_bytes() == entry.database();
@@ -21,7 +21,8 @@ impl Databases {
         entry.operation != b"n" && (entry.is_grouped() || is_ours())
     }
 
-    /// What of this a server can tell, so that the rest need not be carried: a filter on its oplog that lets all through that is wanted.
+    /// The part of this that a server can evaluate, so that fewer entries are sent: a filter on its
+    /// oplog that passes everything wanted.
     #[must_use]
     pub fn query(&self) -> Document {
         let mut wanted = doc! { "op": { "$ne": "n" } };

@@ -1,8 +1,11 @@
-//! The oplog as a stream with several users: the slice of a backup, the replay of an import, the oplogs of dumps.
+//! The oplog as a stream with several users: the oplog slice of a backup, the replay of an import,
+//! the oplogs of dumps.
 //!
-//! [`entry`] reads one entry, [`transactions`] tells which of them count, [`tail`] follows a source's oplog from a [`position`] on, and
-//! [`window`] says how far that reaches; [`catalog`] follows what entries do to collections, [`filter`] leaves what is about a selection,
-//! and [`apply`] writes what counts to a target. Each is fed entry by entry and can be asked at any of them: nothing needs to know the end.
+//! [`entry`] parses one entry. [`transactions`] decides which of them count. [`tail`] follows a
+//! source's oplog from a [`position`] on, and [`window`] finds out how far back that reaches.
+//! [`catalog`] follows what entries do to collections. [`filter`] keeps what concerns a selection,
+//! and [`apply`] writes what counts to a target. Each takes one entry at a time and can report its
+//! state after any of them: nothing needs to know the end.
 
 pub mod apply;
 pub mod catalog;

@@ -1,27 +1,28 @@
-//! Where one stands in an oplog, and whether its history is still the one that was followed up to there.
+//! A position in an oplog, which also shows whether the history up to there is still the same.
 
 use super::Head;
 use crate::error::Result;
 use crate::format::digest::{Content, ContentDigest};
 use crate::format::manifest::ClusterTime;
 
-/// A place in an oplog: at an entry, or where one is looked for.
+/// A place in an oplog: at an entry, or where to look for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The entry's `ts`, which no two have.
+    /// The entry's `ts`, which is unique.
     pub time: ClusterTime,
-    /// What is known of the entry there.
+    /// What is known about the entry there.
     pub entry: Known,
 }
 
-/// What is known of the entry at a position.
+/// What is known about the entry at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// None was seen there, and there need not be one.
+    /// None was seen there, and none need exist.
     Nothing,
     /// It was seen.
     Seen,
-    /// It is this one. A source that was put back to an older state may use a time again, and its entry is another one then.
+    /// It is this one. A source that was restored to an older state may use a time again, for
+    /// another entry.
     Content {
         /// Its `t`: the term of the primary that wrote it.
         term: Option<i64>,
@@ -37,7 +38,7 @@ impl Position {
         Self { time, entry: Known::Nothing }
     }
 
-    /// At an entry of this time of which nothing else is known.
+    /// At an entry of this time about which nothing else is known.
     #[must_use]
     pub fn at(time: ClusterTime) -> Self {
         Self { time, entry: Known::Seen }
@@ -46,7 +47,7 @@ impl Position {
     /// At this entry.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is none.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is not one.
     pub fn of(entry: &[u8]) -> Result<Self> {
         let head = Head::of(entry)?;
         let mut content = Content::default();
@@ -60,7 +61,7 @@ impl Position {
         self.entry != Known::Nothing
     }
 
-    /// Whether both can be of one history: not where they are different entries of one time.
+    /// Whether both can belong to one history: not if they are different entries of one time.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
         let are_known = [self, other].iter().all(|p| matches!(p.entry, Known::Content { .. }));

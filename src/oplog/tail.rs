@@ -1,9 +1,10 @@
-//! A source's oplog, followed from a position on without an end.
+//! Follows a source's oplog from a position on, without an end.
 //!
-//! It is read piece by piece: each time everything from the last entry that was seen up to an operation time that the source told. That
-//! last entry must come again as the first of the next piece, the same as it was, so that nothing between two pieces can be missing,
-//! whatever became of the connection, the primary, the oplog's oldest part or the source itself meanwhile. A piece that was read to its end
-//! is complete, because the source is asked to wait until all of it is committed by a majority.
+//! It reads the oplog in pieces: each one holds everything from the last entry seen up to an
+//! operation time that the source reported. That last entry must be the first of the next piece,
+//! unchanged. So nothing can be missing between two pieces, whatever happened meanwhile to the
+//! connection, the primary, the oplog's oldest part or the source itself. A piece that was read to
+//! its end is complete, because the source waits until a majority has committed all of it.
 
 use bson::{Document, RawDocumentBuf, Timestamp, doc, rawdoc};
 use futures::TryStreamExt as _;
@@ -22,49 +23,50 @@ use crate::mongo::{Connection, command};
 use crate::pipeline::write::Documents;
 use crate::source::scan::BATCH_LIMIT;
 
-/// Entries a reply: most are a few hundred bytes, so that it has about as many as a frame holds.
+/// The entries per reply: most have a few hundred bytes, so that a reply has about as many as a
+/// frame.
 const BATCH: u32 = 5_000;
 
 /// Follows the oplog of a source.
 pub struct Tail {
     connection: Connection,
     databases: Databases,
-    /// The last entry that was handed on, or where the first one is looked for.
+    /// The last entry passed on, or where to look for the first one.
     position: Position,
-    /// An operation time of the source, up to which the next piece is.
+    /// An operation time of the source, where the next piece ends.
     known: Timestamp,
     piece: Option<Piece>,
 }
 
-/// A piece that is being read.
+/// A piece being read.
 struct Piece {
     goal: Timestamp,
     cursor: RawBatchCursor,
-    /// No entry of it has come yet.
+    /// Whether no entry of it has arrived yet.
     is_first: bool,
-    /// The source's operation time of the last reply.
+    /// The source's operation time in the last reply.
     told: Option<Timestamp>,
 }
 
-/// What comes next of an oplog.
+/// The next part of an oplog.
 #[derive(Debug)]
 pub enum Next {
-    /// Entries, those of one reply.
+    /// The entries of one reply.
     Entries(Entries),
-    /// Everything up to this operation time of the source has come.
+    /// Everything up to this operation time of the source has been returned.
     Through(Timestamp),
 }
 
-/// The entries of one reply, untouched, and which of them count.
+/// The unchanged entries of one reply, and which of them count.
 #[derive(Debug)]
 pub struct Entries {
     reply: RawBatch,
     wanted: Vec<bool>,
-    /// Where one stands after them.
+    /// The position after them.
     pub position: Position,
 }
 
-/// Why a reply did not come.
+/// Why a reply did not arrive.
 enum Ended {
     Driver(DriverError),
     Failed(Error),
@@ -89,19 +91,21 @@ impl std::fmt::Debug for Tail {
 }
 
 impl Tail {
-    /// From `position` on, of the entries about these databases, in a first piece up to `known`, which must be an operation time of the source.
+    /// Starts at `position`, with the entries about these databases. The first piece ends at
+    /// `known`, which must be an operation time of the source.
     #[must_use]
     pub fn new(connection: Connection, databases: Databases, position: Position, known: Timestamp) -> Self {
         Self { connection, databases, position, known, piece: None }
     }
 
-    /// What comes next. A piece begins with the first call, and with the first one after each [`Next::Through`]: up to `until`, an operation time
-    /// of the source, or else as far as the source told that it is. What was read beyond that is part of it. A broken connection or a change of the
-    /// primary is waited for, up to two minutes without any progress.
+    /// Returns what comes next. A piece begins with the first call, and with the first one after
+    /// each [`Next::Through`]. It ends at `until`, an operation time of the source, or by default
+    /// at the latest time that the source reported. After a broken connection or a change of
+    /// primary, it retries for up to two minutes without progress.
     ///
     /// # Errors
-    /// [`ErrorKind::SnapshotLost`] if the oplog no longer reaches back to the last entry, or if another one is in its place;
-    /// [`ErrorKind::Interrupted`]; what the source fails with.
+    /// [`ErrorKind::SnapshotLost`] if the oplog no longer reaches back to the last entry, or if
+    /// another entry is in its place; [`ErrorKind::Interrupted`]; errors of the source.
     pub async fn next(&mut self, until: Option<Timestamp>, stop: &CancellationToken) -> Result<Next> {
         let mut retry = Retry::within(retry::STEP);
         let mut nobody = None;
@@ -120,14 +124,14 @@ impl Tail {
             let Some(pause) = retry.pause().filter(|_| is_transient(&failed) || lost_position) else {
                 return Err(nobody.unwrap_or_else(|| describe(self.connection.role(), "reading the oplog", failed)));
             };
-            tracing::info!("reading the oplog was interrupted and goes on: {failed}");
+            tracing::info!("reading the oplog was interrupted and continues: {failed}");
             stop.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or_else(Error::interrupted)?;
             let again = stop.run_until_cancelled(self.connection.reconsider()).await.ok_or_else(Error::interrupted)?;
             nobody = again.err().map(|e| e.context("reading the oplog"));
         }
     }
 
-    /// Reads on in the piece, or begins one, until there is an entry beyond the position, or its end.
+    /// Continues the piece, or begins one, until there is an entry beyond the position, or its end.
     async fn read(&mut self, goal: Timestamp, stop: &CancellationToken) -> Result<Next, Ended> {
         loop {
             let piece = match &mut self.piece {
@@ -146,7 +150,7 @@ impl Tail {
                 let told = piece.told;
                 self.piece = None;
                 self.known = told.ok_or_else(|| {
-                    Error::new(ErrorKind::Server, "reading the oplog: the source does not tell its operation time")
+                    Error::new(ErrorKind::Server, "reading the oplog: the source does not report its operation time")
                 })?;
                 return Ok(Next::Through(goal));
             };
@@ -167,8 +171,9 @@ impl Tail {
     }
 }
 
-/// Opens the cursor of a piece. What the server can tell need not be carried, but the last entry and the goal's come along, whatever they are
-/// about: the one proves that this piece follows the one before it, the other is where the next begins.
+/// Opens the cursor of a piece. The server filters what it can, but the last entry and the goal's
+/// are always included: the first proves that this piece follows the previous one, the other is
+/// where the next begins.
 async fn open(
     connection: &Connection,
     databases: &Databases,
@@ -190,7 +195,8 @@ async fn open(
     command::bounded(BATCH_LIMIT, command::open_cursor(&local, find, Some(BATCH))).await
 }
 
-/// The first entry of a reply, and which of them are wanted that come after `after`; nothing of an empty one.
+/// The first entry of a reply, and which of the entries after `after` are wanted; `None` for an
+/// empty reply.
 fn sort_out(reply: RawBatch, databases: &Databases, after: &Position) -> Result<Option<(Position, Entries)>, Ended> {
     let array = command::batch_array(&reply)?;
     let (mut wanted, mut first, mut last, mut before) = (Vec::new(), None, None, None);
@@ -210,8 +216,8 @@ fn sort_out(reply: RawBatch, databases: &Databases, after: &Position) -> Result<
     Ok(Some((first, Entries { reply, wanted, position })))
 }
 
-/// The entry that a piece should have begun with did not come. If it was never seen, it need not exist, as long as the oplog reaches back
-/// further.
+/// Handles a piece that does not begin with the expected entry. If that was never seen, it need not
+/// exist, as long as the oplog reaches back further.
 async fn confirm_nothing_is_missing(connection: &Connection, position: &Position) -> Result<(), Ended> {
     let oldest = window::oldest(connection).await?.map(ClusterTime::from);
     if !position.has_entry() && oldest.is_some_and(|oldest| oldest <= position.time) {
@@ -220,14 +226,14 @@ async fn confirm_nothing_is_missing(connection: &Connection, position: &Position
     let begins = oldest.map_or("it is empty".to_owned(), |oldest| format!("it begins at {oldest}"));
     let error =
         Error::new(ErrorKind::SnapshotLost, format!("the source's oplog no longer reaches back to {}: {begins}", position.time));
-    let hint = "make the oplog larger on the source, db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: HOURS}) \
-                (on Atlas: the minimum oplog window), or run the backup when less is written";
+    let hint = "enlarge the oplog of the source, db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: HOURS}) \
+                (on Atlas: the minimum oplog window), or run the backup when there are fewer writes";
     Err(error.hint(hint).into())
 }
 
 fn another_history(position: &Position) -> Error {
-    let what = format!("the source's oplog has another entry of {} than it had: its history was changed", position.time);
-    Error::new(ErrorKind::SnapshotLost, what).hint("it was restored or set back meanwhile: take a new backup")
+    let what = format!("the source's oplog has another entry at {} than before: its history was changed", position.time);
+    Error::new(ErrorKind::SnapshotLost, what).hint("it was restored or rolled back meanwhile: take a new backup")
 }
 
 impl Entries {

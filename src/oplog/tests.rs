@@ -1,4 +1,5 @@
-//! Made histories of a source, and the folds asked after every entry of them: what they say must be what the source was then.
+//! Generated histories of a source, to query the folds after every entry: they must report the
+//! source's state then.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use crate::format::digest::{ContentDigest, Sha256Hex};
 use crate::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue, StoredObject};
 use crate::names::Namespace;
 
-/// Something that is asked of a source, of collections, indexes, documents and sessions by number. What cannot be done is not.
+/// A request to the source, with collections, indexes, documents and sessions by number. Impossible
+/// ones are ignored.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask {
     Create(u8),
@@ -21,10 +23,10 @@ pub(super) enum Ask {
     Rename(u8, u8),
     /// Builds an index, or drops it.
     Index(u8, u8),
-    /// Puts a document into a collection, alone or in a transaction of a session.
+    /// Puts a document into a collection, alone or in a session's transaction.
     Put(Option<u8>, u8, i32),
     Delete(Option<u8>, u8, i32),
-    /// The same in a transaction that has no other part.
+    /// The same in a transaction with a single part.
     PutAtOnce(u8, u8, i32),
     Prepare(u8),
     Commit(u8),
@@ -49,17 +51,17 @@ pub(super) fn asks() -> impl Strategy<Value = Vec<Ask>> {
     proptest::collection::vec(ask, 1..60)
 }
 
-/// What a source shows.
+/// The visible state of a source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct State {
     pub(super) names: BTreeMap<u8, Uuid>,
     pub(super) documents: BTreeMap<Uuid, BTreeMap<i32, i32>>,
     indexes: BTreeMap<Uuid, BTreeSet<u8>>,
-    /// The first part of the oldest transaction whose end was not told.
+    /// The first part of the oldest transaction without a logged end.
     open_from: Option<ClusterTime>,
 }
 
-/// A source on its way through a history.
+/// A source during a history.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub(super) entries: Vec<Vec<u8>>,
@@ -67,7 +69,7 @@ pub(super) struct Source {
     pub(super) states: Vec<State>,
     now: State,
     open: BTreeMap<u8, Open>,
-    /// Of each session the first part of a transaction whose end was not told.
+    /// For each session, the first part of a transaction without a logged end.
     untold: BTreeMap<u8, ClusterTime>,
 }
 
@@ -81,7 +83,7 @@ struct Open {
 
 type Write = (Uuid, i32, Option<i32>);
 
-/// When the `n`th entry was written, from 1.
+/// The time of the `n`th entry, from 1.
 pub(super) fn time(n: usize) -> ClusterTime {
     ClusterTime { t: n as u32, i: u32::from(n > 0) }
 }
@@ -106,7 +108,7 @@ impl Source {
         self.log(doc! { "op": "c", "ns": "d.$cmd", "ui": ui(uuid), "o": o });
     }
 
-    /// A part of a session's transaction; the first begins one, the last tells its end.
+    /// A part of a session's transaction; the first begins one, the last logs its end.
     fn part(&mut self, session: u8, o: Document, is_last: bool) {
         let n = self.entries.len() + 1;
         let open = self.open.entry(session).or_insert_with(|| Open { number: n as i64, ..Open::default() });
@@ -121,7 +123,7 @@ impl Source {
         self.log(doc! { "op": "c", "ns": "admin.$cmd", "lsid": lsid, "txnNumber": number, "prevOpTime": previous, "o": o });
     }
 
-    /// A transaction holds on to the collections and the documents that it writes to.
+    /// A transaction locks the collections and the documents that it writes to.
     fn is_held(&self, uuid: Uuid, id: Option<i32>, but_by: Option<u8>) -> bool {
         let others = self.open.iter().filter(|(session, _)| Some(**session) != but_by);
         others.flat_map(|(_, open)| &open.writes).any(|(in_, which, _)| *in_ == uuid && id.is_none_or(|id| *which == id))
@@ -221,7 +223,7 @@ impl Source {
         if is_committed {
             self.apply(&writes);
         }
-        // Of one that was not prepared and comes to nothing, servers say nothing.
+        // Servers do not log the abort of an unprepared transaction.
         if is_committed || is_prepared {
             let o = match (is_committed, is_prepared) {
                 (true, true) => doc! { "commitTransaction": 1 },
@@ -243,7 +245,7 @@ impl Source {
         }
     }
 
-    /// The collection of this name, if no transaction holds on to it.
+    /// The collection of this name, if no transaction locks it.
     fn free(&self, name: u8) -> Option<Uuid> {
         self.now.names.get(&name).copied().filter(|uuid| !self.is_held(*uuid, None, None))
     }
@@ -298,7 +300,7 @@ fn listed(state: &State) -> Vec<Collection> {
     state.names.iter().map(one).collect()
 }
 
-/// Names with UUIDs and names of indexes.
+/// Names, with UUIDs and index names.
 fn catalog(collections: &[Collection]) -> BTreeMap<Namespace, (Option<Uuid>, BTreeSet<String>)> {
     let names = |c: &Collection| c.indexes.iter().map(|i| i.bson.get_str("name").unwrap().to_owned()).collect();
     collections.iter().map(|c| (c.namespace(), (c.uuid, names(c)))).collect()

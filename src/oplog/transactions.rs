@@ -1,4 +1,5 @@
-//! Which operations count, and from which entry on: a fold over the entries, which need not know what comes.
+//! Decides which operations count, and from which entry on: a fold over the entries that need not
+//! know later ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,12 +9,12 @@ use crate::format::manifest::ClusterTime;
 
 /// Follows the transactions of an oplog. Keeps `T`s of their parts until they are committed.
 ///
-/// What counts are entries after a time (that of a listing, where data were read from then on), and of transactions those parts whose
-/// transaction was committed after it.
+/// Entries after a time count (that of a listing, if data were read from then on). Of transactions,
+/// those parts count whose transaction was committed after it.
 #[derive(Debug)]
 pub struct Transactions<T> {
     since: ClusterTime,
-    /// The one of each session: it has one at a time, and numbers them upwards.
+    /// The transaction of each session: it has one at a time, with ascending numbers.
     open: HashMap<Vec<u8>, Chain<T>>,
 }
 
@@ -25,12 +26,12 @@ struct Chain<T> {
     kept: Vec<T>,
 }
 
-/// What comes to count with an entry: all of what it commits.
+/// What starts to count with an entry: everything that it commits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Effect<T> {
     /// What was kept of it and of all earlier parts of its transaction, in order.
     pub kept: Vec<T>,
-    /// The times of these parts; none of an entry that needs no others.
+    /// The times of these parts; empty for an entry that needs no others.
     pub parts: Vec<ClusterTime>,
 }
 
@@ -45,20 +46,21 @@ impl<T> Effect<T> {
 }
 
 impl<T> Transactions<T> {
-    /// Of which nothing counts up to this time.
+    /// A new one; nothing up to this time counts.
     #[must_use]
     pub fn new(since: ClusterTime) -> Self {
         Self { since, open: HashMap::new() }
     }
 
-    /// Takes the next entry and what is to be kept of it, and gives what comes to count with it.
+    /// Takes the next entry and what to keep of it, and returns what starts to count with it.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where a part of a transaction that counts did not come.
+    /// [`ErrorKind::Damaged`] if a part of a transaction that counts is missing.
     pub fn take(&mut self, entry: &Entry<'_>, keep: Vec<T>) -> Result<Effect<T>> {
         let counts = self.counts(entry);
         let Some(part) = &entry.part else { return Ok(if counts { Effect::of_one(keep) } else { Effect::none() }) };
-        // A later transaction of a session, or a new attempt under the same number, says that the one before came to nothing.
+        // A later transaction of a session, or a new attempt under the same number, shows that the
+        // previous one was aborted.
         let before = self.open.remove(part.session);
         if is_first(part.previous) && part.step == Step::LastOperations {
             return Ok(if counts { Effect::of_one(keep) } else { Effect::none() });
@@ -71,7 +73,7 @@ impl<T> Transactions<T> {
             None if is_first(part.previous) => {
                 Chain { number: part.number, last: entry.time, parts: Vec::new(), kept: Vec::new() }
             }
-            // Begun before the first entry: of no account where it was also committed before the time.
+            // Begun before the first entry: irrelevant if it was also committed before the time.
             None if part.step == Step::Operations || !counts => return Ok(Effect::none()),
             None => {
                 return Err(Error::new(
@@ -102,18 +104,19 @@ impl<T> Transactions<T> {
         entry.time > self.since
     }
 
-    /// The first part of the oldest transaction that is open: who goes on later has to begin there.
+    /// The first part of the oldest open transaction: a later reader must begin there.
     #[must_use]
     pub fn open_from(&self) -> Option<ClusterTime> {
         self.open.values().filter_map(|chain| chain.parts.first()).min().copied()
     }
 }
 
-/// Which entries count of those that were looked at before, so that nothing need be kept until a commit.
+/// Which entries count, if all were read before: then nothing need be kept until a commit.
 ///
-/// A part counts where it stands, which may be before its transaction's commit, and even before the time from which entries count. For
-/// documents this comes to the same as counting it at the commit: from the moment at which a transaction writes to a document until it
-/// ends, nothing else can write to that document, so no entry about it stands between the part and the commit.
+/// A part counts at its own position, which may be before its transaction's commit, and even before
+/// the time from which entries count. For documents, the result is the same as at the commit: from
+/// the moment when a transaction writes to a document until it ends, nothing else can write to that
+/// document. So there is no entry about it between the part and the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     since: ClusterTime,
@@ -121,18 +124,18 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Before any transaction was committed; nothing counts up to this time.
+    /// Before any commit; nothing up to this time counts.
     #[must_use]
     pub fn new(since: ClusterTime) -> Self {
         Self { since, parts: HashSet::new() }
     }
 
-    /// These parts of a transaction were committed: [`Effect::parts`].
+    /// Adds the parts of a committed transaction: [`Effect::parts`].
     pub fn add(&mut self, parts: impl IntoIterator<Item = ClusterTime>) {
         self.parts.extend(parts);
     }
 
-    /// Whether the operations of this entry are to be applied.
+    /// Whether to apply the operations of this entry.
     #[must_use]
     pub fn counts(&self, entry: &Entry<'_>) -> bool {
         match &entry.part {

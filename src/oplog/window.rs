@@ -1,4 +1,4 @@
-//! Questions to a source about its oplog: from where on it is needed, how far back it reaches, what is in it.
+//! Queries a source's oplog: from where on it is needed, how far back it reaches, what is in it.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::describe;
 use crate::mongo::{Connection, command};
 
-/// How long the search for writes to one collection may take.
+/// The time limit of a search for writes to one collection.
 const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 
-/// Where a slice of the oplog has to begin.
+/// Where an oplog slice must begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
-    /// The first entry that is needed: `since`, or the oldest entry of a transaction that was open then.
+    /// The first entry needed: `since`, or the oldest entry of a transaction that was open then.
     pub from: Timestamp,
-    /// The slice holds all that data which are read at this time or later can lack.
+    /// The slice holds everything that data read at this time or later can lack.
     pub since: Timestamp,
 }
 
-/// Finds where a slice that is begun now has to begin.
+/// Finds where a slice that is begun now must begin.
 ///
-/// A transaction that is open at a later time began at or before `since` and is open now, or began after `since`; what it wrote first
-/// is in the slice either way.
+/// A transaction that is open at a later time began at or before `since` and is open now, or began
+/// after `since`. Its first write is in the slice in both cases.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where the login may not read the oplog or the table of transactions, [`ErrorKind::Unreachable`],
-/// [`ErrorKind::Server`].
+/// [`ErrorKind::Denied`] if the login may not read the oplog or the table of transactions,
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
 pub async fn start(connection: &Connection) -> Result<Start> {
     let ask = || async {
         let failed = |e| describe(connection.role(), "reading the oplog", e);
-        // At majority, so that no election can take the time back.
+        // At majority, so that no election can roll the time back.
         let first = rawdoc! { "find": "oplog.rs", "limit": 1, "projection": { "ts": 1 }, "readConcern": { "level": "majority" } };
         let (_, since) = command::run_cursor(&connection.database("local"), first).await.map_err(failed)?;
         let since = since
-            .ok_or_else(|| Error::new(ErrorKind::Server, "reading the oplog: the source does not tell its operation time"))?;
+            .ok_or_else(|| Error::new(ErrorKind::Server, "reading the oplog: the source does not report its operation time"))?;
         let open = rawdoc! {
             "find": "transactions",
             "filter": { "state": { "$in": ["prepared", "inProgress"] }, "startOpTime.ts": { "$exists": true } },
@@ -53,7 +53,7 @@ pub async fn start(connection: &Connection) -> Result<Start> {
     command::patiently(ask).await
 }
 
-/// The time of the oldest entry; none if there is no entry.
+/// The time of the oldest entry; `None` if there are no entries.
 pub(super) async fn oldest(connection: &Connection) -> Result<Option<Timestamp>, DriverError> {
     let first = rawdoc! { "find": "oplog.rs", "limit": 1, "readConcern": { "level": "majority" } };
     let (found, _) = command::run_cursor(&connection.documents("local"), first).await?;
@@ -63,7 +63,8 @@ pub(super) async fn oldest(connection: &Connection) -> Result<Option<Timestamp>,
 /// Whether the oplog has any entry for this collection after `from` and up to `to`.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where the login may not read the oplog, or why the search failed; then nothing is known.
+/// [`ErrorKind::Denied`] if the login may not read the oplog; otherwise the reason why the search
+/// failed. Then nothing is known.
 pub async fn touches(connection: &Connection, collection: Uuid, from: Timestamp, to: Timestamp) -> Result<bool> {
     let search = || async {
         let found = search(connection, collection, from, to).await;

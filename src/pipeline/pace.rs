@@ -1,4 +1,5 @@
-//! How fast the source is read: a limit that is never passed for long, and pauses while the source has others to answer.
+//! Limits how fast the source is read: a rate limit, and pauses while the source is slow for
+//! others.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,44 +9,44 @@ use tokio::time::Instant;
 
 use crate::context::lock;
 
-/// The part of a second that one reply may take at the limit, so that what is read comes in small steps.
+/// How many replies per second a reader takes at the limit, so that reading goes in small steps.
 const STEPS_A_SECOND: u64 = 4;
 
-/// The smallest reply that is asked for because of a limit.
+/// The smallest reply to ask for because of a limit.
 const SMALLEST_REPLY: u64 = 64 * 1024;
 
 /// The longest pause of a reader after one reply.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How often a pause looks whether it is still needed.
+/// How often a pause checks whether it is still needed.
 const SLICE: Duration = Duration::from_millis(200);
 
-/// How many times as long as a reply took its reader pauses, at most.
+/// The longest pause, as a multiple of the time that the reply took.
 const MOST_EASE: f64 = 15.0;
 
-/// The pace of all readers of one source. Cloning shares it.
+/// The rate limit of all readers of one source. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimiter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Bytes a second.
+    /// Bytes per second.
     limit: Option<u64>,
-    /// From when on the limit lets something through.
+    /// When the limit lets the next bytes through.
     free: Mutex<Option<Instant>>,
-    /// How many times as long as a reply took its reader pauses after it, in thousandths.
+    /// The pause after a reply, in thousandths of the time that the reply took.
     ease: AtomicU32,
 }
 
 impl RateLimiter {
-    /// A pace of at most so many bits a second.
+    /// A limit in bits per second. None means no limit.
     #[must_use]
     pub fn limited(bits: Option<u64>) -> Self {
         let limit = bits.map(|bits| (bits / 8).max(1));
         Self(Arc::new(Shared { limit, ..Shared::default() }))
     }
 
-    /// Whether the readers are held back now.
+    /// Whether readers are held back now.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
         self.0.limit.is_some() || self.ease() > 0.0
@@ -57,7 +58,8 @@ impl RateLimiter {
         self.0.limit.map_or(wanted, |limit| wanted.min((limit / STEPS_A_SECOND).max(SMALLEST_REPLY)))
     }
 
-    /// Waits until `expected` bytes may be asked for, and counts them. They are given back if they never come.
+    /// Waits until `expected` bytes may be asked for, and counts them. They are given back if they
+    /// never arrive.
     pub async fn ask(&self, expected: u64) -> Asked {
         let Some(limit) = self.0.limit else { return Asked { pace: self.clone(), expected, at: Instant::now() } };
         let from = {
@@ -72,7 +74,8 @@ impl RateLimiter {
         asked
     }
 
-    /// Pauses for as long as the source is to be eased after a reply that took this long: no longer than half a minute, and no longer than it is.
+    /// Pauses after a reply that took this long, as far as the source must be eased. Never longer
+    /// than half a minute, and only while it is needed.
     pub async fn pause_after(&self, took: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < took.mul_f64(self.ease()).min(LONGEST_PAUSE) {
@@ -80,20 +83,21 @@ impl RateLimiter {
         }
     }
 
-    /// How many times as long as a reply took its reader pauses after it; 0 where nothing is eased.
+    /// The pause after a reply, as a multiple of the time that the reply took. 0 if nothing is
+    /// eased.
     #[must_use]
     pub fn ease(&self) -> f64 {
         f64::from(self.0.ease.load(Ordering::Relaxed)) / 1000.0
     }
 
-    /// Sets that.
+    /// Sets the multiple.
     pub fn ease_by(&self, ease: f64) {
         self.0.ease.store((ease.clamp(0.0, MOST_EASE) * 1000.0) as u32, Ordering::Relaxed);
     }
 }
 
 impl Shared {
-    /// Counts these bytes instead of those that were counted before.
+    /// Counts these bytes instead of those counted before.
     fn book(&self, bytes: u64, before: u64) {
         let Some(limit) = self.limit else { return };
         let mut free = self.free();
@@ -106,7 +110,7 @@ impl Shared {
     }
 }
 
-/// What was asked for.
+/// Bytes that were asked for.
 #[derive(Debug)]
 pub struct Asked {
     pace: RateLimiter,
@@ -115,7 +119,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Counts what came instead of what was expected, and gives how long it took.
+    /// Counts the bytes that arrived instead of those expected. Returns how long that took.
     pub fn came(mut self, bytes: u64) -> Duration {
         self.pace.0.book(bytes, self.expected);
         self.expected = 0;
@@ -134,22 +138,22 @@ fn at_rate(bytes: u64, limit: u64) -> Duration {
     Duration::from_secs_f64(bytes as f64 / limit as f64)
 }
 
-/// How much a source is to be eased, told from how late it answers: pauses double while it answers later than it did, and shrink
-/// step by step once it does not.
+/// Decides from the source's latency how much to ease it. Pauses double while the latency is above
+/// the usual one, and shrink step by step once it is not.
 #[derive(Debug, Clone)]
 pub struct LatencyThrottle {
-    /// How late it answered before it was read.
+    /// The latency before the source was read.
     usual: Duration,
     ease: f64,
 }
 
 impl LatencyThrottle {
-    /// The latency that is no reason to ease anything, however fast the source was.
+    /// Added to the threshold, so that tiny latencies of a fast source ease nothing.
     const SMALL: Duration = Duration::from_millis(2);
-    /// How many times later than usual is late.
+    /// A latency above this multiple of the usual one, plus [`SMALL`](Self::SMALL), is late.
     const LATE: f64 = 2.0;
 
-    /// With these latencies from before.
+    /// With these latencies from before the reading.
     #[must_use]
     pub fn new(before: &[Duration]) -> Self {
         let mut sorted = before.to_vec();
@@ -157,7 +161,7 @@ impl LatencyThrottle {
         Self { usual: sorted.get(sorted.len() / 2).copied().unwrap_or_default(), ease: 0.0 }
     }
 
-    /// Takes these latencies of now, and gives how much to ease.
+    /// Takes the latest latencies, and returns how much to ease.
     pub fn take(&mut self, now: &[Duration]) -> f64 {
         let mut sorted = now.to_vec();
         sorted.sort();
@@ -183,14 +187,14 @@ mod tests {
             let pace = pace.clone();
             tokio::spawn(async move {
                 for _ in 0..5 {
-                    // Twice what was expected comes.
+                    // Twice what was expected arrives.
                     let asked = pace.ask(50_000).await;
                     asked.came(100_000);
                 }
             })
         });
         futures::future::join_all(readers).await;
-        // What does not come is given back.
+        // What never arrives is given back.
         drop(pace.ask(50_000_000).await);
         let asked = pace.ask(1).await;
         asked.came(1);

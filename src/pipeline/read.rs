@@ -1,5 +1,6 @@
-//! Stored objects to proven bytes: sizes first, before anything is read; then the SHA-256; then, of a segment, its table, frame
-//! by frame, and at the end what all of it adds up to. A reader holds one segment and one frame.
+//! Reads stored objects and verifies them. First the size, before anything is read; then the
+//! SHA-256; then, for a segment, its table, frame by frame, and at the end the sum. A reader holds
+//! one segment and one frame.
 
 use bytes::Bytes;
 
@@ -12,11 +13,12 @@ use crate::format::manifest::{Segment, StoredObject};
 use crate::format::segment::{self, SeekTable};
 use crate::repository::backend::Objects;
 
-/// The bytes of a stored object, proven to be those that the manifest describes.
+/// The bytes of a stored object, verified to be those that the manifest describes.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where it is missing, [`ErrorKind::Damaged`] where it is larger than `limit` (nothing is read then), has another
-/// size or another SHA-256 than the manifest says, [`ErrorKind::Storage`]. Each names the key.
+/// [`ErrorKind::NotFound`] if it is missing; [`ErrorKind::Damaged`] if it is larger than `limit`
+/// (then nothing is read), or its size or SHA-256 differs from the manifest;
+/// [`ErrorKind::Storage`]. Each names the key.
 pub async fn object(store: &Objects, expected: &StoredObject, limit: u64, cpu: &CpuPool) -> Result<Bytes> {
     let bytes = sized(store, expected, limit).await?;
     let hashed = bytes.clone();
@@ -28,12 +30,12 @@ pub async fn object(store: &Objects, expected: &StoredObject, limit: u64, cpu: &
     Ok(bytes)
 }
 
-/// The bytes of a stored object of the size that the manifest says.
+/// The bytes of a stored object of the size in the manifest.
 async fn sized(store: &Objects, expected: &StoredObject, limit: u64) -> Result<Bytes> {
     let key = &expected.key;
     if expected.bytes > limit {
         return Err(Error::damaged(format!(
-            "{key} has {} bytes by the manifest, more than the limit of {limit}",
+            "{key} has {} bytes according to the manifest, more than the limit of {limit}",
             expected.bytes
         )));
     }
@@ -53,12 +55,13 @@ async fn sized(store: &Objects, expected: &StoredObject, limit: u64) -> Result<B
     Ok(bytes)
 }
 
-/// About how many bytes of documents one job looks at: it cannot be stopped on the way.
+/// About how many bytes of documents one job examines: it cannot be stopped half-way.
 const AT_A_TIME: usize = 32 * 1024 * 1024;
 
-/// Reads one segment, frame by frame, and proves it against the manifest on the way.
+/// Reads one segment, frame by frame, and verifies it against the manifest on the way.
 ///
-/// The proof is whole only once [`next`](Self::next) has returned `None`, or [`look_through`](Self::look_through) has returned.
+/// It is verified only once [`next`](Self::next) has returned `None`, or
+/// [`look_through`](Self::look_through) has returned.
 pub struct SegmentReader {
     expected: Segment,
     cpu: CpuPool,
@@ -77,8 +80,9 @@ struct Frames {
 }
 
 impl Frames {
-    /// Puts the documents of the next frame into `documents`, each of which `look` sees with its number in the segment while it is still near
-    /// the processor. False where there is no further frame.
+    /// Puts the documents of the next frame into `documents`. `look` sees each one with its number
+    /// in the segment while it is still in the processor's cache. False if there is no further
+    /// frame.
     fn next(
         &mut self,
         decompressor: &mut Decompressor,
@@ -102,16 +106,18 @@ impl Frames {
 }
 
 impl SegmentReader {
-    /// Reads the segment and proves its size, its SHA-256 and its table.
+    /// Reads the segment and verifies its size, its SHA-256 and its table.
     ///
     /// # Errors
-    /// As for [`object()`]; [`ErrorKind::Damaged`] where its table is broken or is not what the manifest says.
+    /// As for [`object()`]; [`ErrorKind::Damaged`] if its table is broken or differs from the
+    /// manifest.
     pub async fn open(store: &Objects, expected: &Segment, cpu: &CpuPool) -> Result<Self> {
         let bytes = object(store, &expected.object, segment::LIMIT as u64, cpu).await?;
         Self::of(bytes, expected, cpu)
     }
 
-    /// Reads a segment whose SHA-256 was proven a moment ago: each frame has a checksum of its own, and what all of them hold is compared with what the manifest says.
+    /// Reads a segment whose SHA-256 was verified a moment ago. Each frame has its own checksum,
+    /// and the content of all frames is compared with the manifest.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -130,7 +136,7 @@ impl SegmentReader {
         let raw: u64 = table.frames().iter().map(|(_, raw)| *raw as u64).sum();
         if raw != expected.raw_bytes {
             return Err(Error::damaged(format!(
-                "{key} holds {raw} bytes of documents by its table, expected {}",
+                "{key} holds {raw} bytes of documents according to its table, expected {}",
                 expected.raw_bytes
             )));
         }
@@ -138,11 +144,12 @@ impl SegmentReader {
         Ok(Self { expected: expected.clone(), cpu: cpu.clone(), content: Content::default(), frames: Some(frames) })
     }
 
-    /// The next frame: whole documents, one after the other, the length of each checked but not its inside. `None` once all of them were
-    /// given and add up to what the manifest says.
+    /// The next frame: whole documents, one after the other. The length of each is checked, but not
+    /// its inside. `None` once all documents were returned and add up to what the manifest says.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where a frame cannot be read or all of them do not add up; nothing can be read after that.
+    /// [`ErrorKind::Damaged`] if a frame cannot be read or the sum differs; nothing can be read
+    /// after that.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let (mut frames, cpu) = (self.frames()?, self.cpu.clone());
         let read = self.cpu.run(move || {
@@ -159,8 +166,8 @@ impl SegmentReader {
         Ok(documents)
     }
 
-    /// Reads all frames that are left, many in one job, and lets `look` see every document with its number in the segment, from 0. Gives what all of
-    /// them add up to, which is what the manifest says, and what `look` made of `state`.
+    /// Reads all remaining frames, many in one job. `look` sees every document with its number in
+    /// the segment, from 0. Returns their sum, which matches the manifest, and the final `state`.
     ///
     /// # Errors
     /// As for [`next`](Self::next).

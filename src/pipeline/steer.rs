@@ -1,4 +1,4 @@
-//! How many work at a time, and how hard frames are compressed, told from what is the limit at the moment.
+//! Adapts the number of workers and the level of compression to the current bottleneck.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use crate::context::cpu::{CpuPool, Machine};
 use crate::context::progress::Progress;
 
-/// How often it is looked at what sets the pace.
+/// How often the bottleneck is determined.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// From this share of the cores on, compressing is the limit.
+/// From this share of the cores on, compressing is the bottleneck.
 const BUSY: f64 = 0.85;
 /// Below this share of the cores there is time to compress better.
 const IDLE: f64 = 0.5;
-/// From this share of their time on, those who write wait for what is to be written.
+/// From this share of their time on, writers wait for data.
 const STARVED: f64 = 0.5;
-/// One more must give at least this much more.
+/// One more worker must increase the rate by at least this factor.
 const GAIN: f64 = 1.05;
-/// After a try that gave nothing, so many samples pass before the next.
+/// After an unsuccessful try, this many samples pass before the next.
 const REST: u32 = 15;
-/// The levels that are chosen among where none is asked for: each is worth its time where there is time.
+/// The levels to choose from if the user asked for none: each is worth its time if there is time.
 const LEVELS: [i32; 4] = [1, 2, 3, 4];
 
-/// What happened in a while.
+/// What happened in a period.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// How long it was.
+    /// The length of the period.
     pub lasted: Duration,
-    /// The bytes that came through.
+    /// The bytes that passed through.
     pub bytes: u64,
     /// The share of the cores that worked, 0 to 1.
     pub busy: f64,
-    /// The share of their time that those who write waited for something to write, 0 to 1.
+    /// The share of their time in which writers waited for data, 0 to 1.
     pub starved: f64,
 }
 
-/// What set the pace.
+/// The bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The cores of this machine.
     Cpu,
-    /// What is read from: the source or the link to it.
+    /// The source or its link.
     Source,
-    /// What is written to.
+    /// The side that is written to.
     Sink,
 }
 
 impl Sample {
-    /// What set the pace.
+    /// The bottleneck.
     #[must_use]
     pub fn limit(&self) -> Limit {
         match *self {
@@ -64,7 +64,7 @@ impl Sample {
     }
 }
 
-/// What an operation does, looked at again and again.
+/// An operation that is sampled again and again.
 #[derive(Debug)]
 pub struct Watched {
     cpu: CpuPool,
@@ -77,7 +77,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Looks at it from now on.
+    /// Samples from now on.
     #[must_use]
     pub fn new(cpu: CpuPool, progress: Progress) -> Self {
         let mut tick = interval_at(Instant::now() + EVERY, EVERY);
@@ -86,7 +86,7 @@ impl Watched {
         Self { cpu, progress, tick, at: Instant::now(), worked, machine: CpuPool::machine(), bytes }
     }
 
-    /// Waits for about a second, and gives what happened in it. Who writes counts as never starved.
+    /// Waits for about a second, and returns what happened in it. Writers count as never starved.
     pub async fn next(&mut self) -> Sample {
         self.tick.tick().await;
         let (lasted, worked, bytes) = (self.at.elapsed(), self.cpu.worked(), self.progress.view().sums().1);
@@ -101,20 +101,21 @@ impl Watched {
     }
 }
 
-/// How many work at a time: one more is tried where the cores have time for it, and stays where it gave something.
+/// How many work at a time. One more is tried if the cores have time for it, and stays if it
+/// helped.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyController {
     now: usize,
-    /// Fewer than this are not tried.
+    /// The lower limit.
     least: usize,
     most: usize,
-    /// The rate before the last one was added; where there is none, nothing is being tried.
+    /// The rate before the last worker was added. None if nothing is being tried.
     before: Option<f64>,
     rest: u32,
 }
 
 impl ConcurrencyController {
-    /// So many, to begin with, and never more than `most`.
+    /// Begins with `now`, and never exceeds `most`.
     #[must_use]
     pub fn new(now: usize, most: usize) -> Self {
         Self { now, least: now, most: most.max(now), before: None, rest: 0 }
@@ -126,7 +127,7 @@ impl ConcurrencyController {
         self.now
     }
 
-    /// Takes a sample, and gives how many are to work from now on.
+    /// Takes a sample, and returns how many are to work from now on.
     pub fn take(&mut self, sample: &Sample) -> usize {
         let rate = sample.rate();
         if let Some(before) = self.before.take() {
@@ -138,7 +139,7 @@ impl ConcurrencyController {
         }
         self.rest = self.rest.saturating_sub(1);
         if sample.limit() == Limit::Cpu {
-            // More only take memory.
+            // More of them only take memory.
             self.now = (self.now - 1).max(self.least);
         } else if self.rest == 0 && self.now < self.most && sample.bytes > 0 {
             self.before = Some(rate);
@@ -148,11 +149,12 @@ impl ConcurrencyController {
     }
 }
 
-/// zstd's level: higher while the cores wait for something else, lower where they are waited for.
+/// zstd's level: higher while the cores wait for something else, lower while others wait for the
+/// cores.
 #[derive(Debug, Clone)]
 pub struct LevelController {
     place: usize,
-    /// The highest that was not too slow, as far as is known.
+    /// The highest level that was not too slow, as far as is known.
     ceiling: usize,
     rest: u32,
 }
@@ -161,14 +163,14 @@ impl LevelController {
     /// The highest level that is ever chosen.
     pub const MOST: i32 = LEVELS[LEVELS.len() - 1];
 
-    /// Begins with this level, or the nearest below it that is chosen among.
+    /// Begins with this level, or the nearest lower one of those to choose from.
     #[must_use]
     pub fn new(level: i32) -> Self {
         let place = LEVELS.iter().rposition(|&l| l <= level).unwrap_or(0);
         Self { place, ceiling: LEVELS.len() - 1, rest: 0 }
     }
 
-    /// Takes a sample, and gives the level from now on.
+    /// Takes a sample, and returns the level from now on.
     pub fn take(&mut self, sample: &Sample) -> i32 {
         self.rest = self.rest.saturating_sub(1);
         if self.rest == 0 {
@@ -231,7 +233,7 @@ mod tests {
         let mut effort = LevelController::new(1);
         assert_eq!([0; 4].map(|_| effort.take(&sample(1, 0.2, 0.9))), [2, 3, 4, 4]);
         assert_eq!(effort.take(&sample(1, 0.9, 0.1)), 3);
-        // What was too slow is not tried again at once.
+        // A level that was too slow is not tried again at once.
         assert_eq!([0; 5].map(|_| effort.take(&sample(1, 0.2, 0.9))), [3; 5]);
         assert_eq!((0..REST).map(|_| effort.take(&sample(1, 0.2, 0.9))).last(), Some(4));
         assert_eq!(LevelController::new(5).take(&sample(1, 0.7, 0.1)), 4);

@@ -1,4 +1,5 @@
-//! From batches to stored segments: documents are gathered into frames, compressed and digested on the CPU pool, and put.
+//! From batches to stored segments: documents are gathered into frames, compressed and digested on
+//! the CPU pool, and stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,19 +18,19 @@ use crate::format::segment::{Builder, Finished};
 use crate::format::{frame, key};
 use crate::repository::backend::Objects;
 
-/// Documents as a server gives them: the bytes of a BSON array whose elements they are.
+/// Documents as a server sends them: the bytes of a BSON array whose elements they are.
 pub trait Documents: Send + 'static {
     /// The array.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where there is none.
+    /// [`ErrorKind::Damaged`] if there is none.
     fn array(&self) -> Result<&[u8]>;
 
-    /// Whether the document at this place, from 0, counts.
+    /// Whether the document at this index counts.
     fn counts(&self, place: usize) -> bool;
 }
 
-/// How large things get.
+/// Target sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     /// About the stored bytes of a segment.
@@ -39,14 +40,14 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Segments of this size, and frames as they are where nothing is said.
+    /// Segments of this size, and frames of the default size.
     #[must_use]
     pub fn of_segments(segment: usize) -> Self {
         Self { segment, frame: frame::TARGET }
     }
 }
 
-/// Where the segments of one collection go. Its ranges share it.
+/// Where the segments of one collection are stored. Its ranges share it.
 #[derive(Debug)]
 pub struct CollectionWriter {
     store: Objects,
@@ -65,12 +66,12 @@ impl CollectionWriter {
         Arc::new(Self { store, stem, next: AtomicUsize::new(0), compressors, sizes, cpu, item })
     }
 
-    /// Numbers the next segment no lower than this.
+    /// The next segment gets this number or a higher one.
     pub fn number_from(&self, number: usize) {
         self.next.fetch_max(number, Ordering::Relaxed);
     }
 
-    /// Begins a range. Segments are numbered as they are stored, and one holds documents of one range.
+    /// Begins a range. Segments are numbered as they are stored; each holds documents of one range.
     #[must_use]
     pub fn range(self: &Arc<Self>) -> RangeWriter {
         RangeWriter {
@@ -97,7 +98,7 @@ impl RangeWriter {
     /// Takes a batch. One segment may be on its way to the store while the next is filled.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where the batch is not one of documents; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Damaged`] if the batch does not consist of documents; [`ErrorKind::Storage`].
     pub async fn write<T: Documents>(&mut self, batch: T) -> Result<()> {
         let (content, finished) = self.pack(move |packer, compressor| packer.take(&batch, compressor)).await?;
         self.counted.merge(&content);
@@ -108,7 +109,7 @@ impl RangeWriter {
         Ok(())
     }
 
-    /// Takes whole documents that are to be a frame by themselves.
+    /// Takes whole documents that are to be a frame of their own.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -122,13 +123,13 @@ impl RangeWriter {
         Ok(())
     }
 
-    /// The stored bytes that wait for their segment to be full.
+    /// The stored bytes of the segment that is not full yet.
     #[must_use]
     pub fn held(&self) -> usize {
         self.packer.as_ref().map_or(0, |packer| packer.builder.stored())
     }
 
-    /// Stores what is left and gives the range's segments with their numbers. Every one is durable.
+    /// Stores the rest and returns the range's segments with their numbers. Every one is durable.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -141,12 +142,13 @@ impl RangeWriter {
         Ok(std::mem::take(&mut self.stored))
     }
 
-    /// Takes segments that were stored before for what this range begins with.
+    /// Takes over segments that were stored before, as the beginning of this range.
     pub fn adopt(&mut self, stored: Vec<(usize, Segment)>) {
         self.stored.extend(stored);
     }
 
-    /// Ends the segment that is being filled, where anything is in it, and gives those that were stored since `known` of them. Every one is durable.
+    /// Ends the segment that is being filled, if anything is in it. Returns the segments after the
+    /// first `known`. Every one is durable.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -159,7 +161,7 @@ impl RangeWriter {
         Ok(self.stored.iter().skip(known).map(|(_, segment)| segment.clone()).collect())
     }
 
-    /// Takes back all that was written of the range.
+    /// Discards everything that was written of the range.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -174,7 +176,7 @@ impl RangeWriter {
         Ok(())
     }
 
-    /// Waits until nothing of it is on its way any more; what was stored stays, for the one who gave up to remove.
+    /// Waits until no write of it is under way. Stored segments stay; the caller removes them.
     pub async fn abandon(mut self) {
         if let Some(putting) = self.putting.take() {
             let _whatever_it_gave = putting.await;
@@ -208,11 +210,13 @@ impl RangeWriter {
             let (documents, digest) = (segment.content.documents, segment.content.digest());
             Ok((number, Segment { object, raw_bytes: segment.raw_bytes, documents, digest, frames: segment.frames }))
         }));
-        // One that is larger than planned, because a single frame is, does not wait beside the next.
+        // An oversized segment, the result of a single large frame, does not wait beside the next
+        // one.
         if oversized { self.settle().await } else { Ok(()) }
     }
 
-    /// Waits for the segment that is on its way. Where that cannot be stored, the range has a hole, and cannot go on until it begins again.
+    /// Waits for the segment that is being stored. If that fails, the range has a hole, and can
+    /// only start over.
     async fn settle(&mut self) -> Result<()> {
         if let Some(putting) = self.putting.take() {
             let stored = putting.await.map_err(|e| Error::new(ErrorKind::Internal, "a storing task died").cause(e));
@@ -248,7 +252,7 @@ impl Packer {
         Self { sizes, pending: Vec::new(), content: Content::default(), builder: Builder::default(), finished: Vec::new() }
     }
 
-    /// Takes every document of a batch, and says what was taken.
+    /// Takes every document of a batch, and returns what was taken.
     fn take<T: Documents>(&mut self, batch: &T, compressor: &mut Compressor) -> Result<Content> {
         let mut taken = Content::default();
         for (place, element) in Elements::of(batch.array()?)?.enumerate() {
@@ -267,7 +271,7 @@ impl Packer {
             one.add(document);
             taken.merge(&one);
             if document.len() >= self.sizes.frame {
-                self.push(document, &one, compressor)?; // alone in its frame, without another copy
+                self.push(document, &one, compressor)?; // a frame of its own, without another copy
             } else {
                 self.pending.extend_from_slice(document);
                 self.content.merge(&one);
@@ -341,7 +345,7 @@ mod tests {
         }
     }
 
-    /// Large enough that a few make a frame, and incompressible, so that they make segments too.
+    /// Large enough that a few fill a frame, and incompressible, so that they fill segments, too.
     fn document(number: i32) -> Vec<u8> {
         let mut noise = u64::from(number.unsigned_abs()) + 1;
         let mut bytes = vec![0; 1_500_000];
@@ -399,7 +403,7 @@ mod tests {
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(2_000_000);
         let mut range = CollectionWriter::new(store, "d/c".to_owned(), compressors, sizes, CpuPool::new(1), item).range();
-        // Where the directory should be.
+        // In place of the directory.
         let in_the_way = directory.path().join("d");
         std::fs::write(&in_the_way, "").unwrap();
         assert_eq!(range.write(Batch::of(0..9)).await.unwrap_err().kind(), ErrorKind::Storage);
@@ -422,7 +426,8 @@ mod tests {
         let sizes = Sizes { segment: 5_000_000, frame: 3_200_000 };
         let writer = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item);
         let mut range = writer.range();
-        // The first of each batch does not count. Frames of two, made of two batches, and one of a single larger document.
+        // The first of each batch does not count. Frames of two, made of two batches, and one of a
+        // single larger document.
         for batch in [0..4, 3..6, 5..7, 6..12] {
             range.write(Batch::of(batch)).await.unwrap();
         }
@@ -460,7 +465,7 @@ mod tests {
         let compressors = Arc::new(Compressors::new(Compression::of(1)));
         let sizes = Sizes::of_segments(100_000_000);
         let mut range = CollectionWriter::new(store.clone(), "d/c".to_owned(), compressors, sizes, cpu.clone(), item).range();
-        // Two documents a frame, 3 MB, and 72 MB of them in one segment.
+        // Two documents per frame, 3 MB, and 72 MB of them in one segment.
         range.write(Batch::of(0..49)).await.unwrap();
         let stored = range.finish().await.unwrap();
         assert_eq!(stored.len(), 1);
@@ -470,7 +475,7 @@ mod tests {
         assert_eq!((content, places), (stored[0].1.content(), (0..48).collect()));
     }
 
-    /// A string as BSON has it.
+    /// A string in BSON.
     fn text(length: u32) -> Vec<u8> {
         let mut value = (length + 1).to_le_bytes().to_vec();
         value.resize(value.len() + length as usize, b'x');

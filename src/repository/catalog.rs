@@ -1,4 +1,4 @@
-//! Which backups a repository holds, and the way to one of them by its name or its path.
+//! Lists the backups of a repository, and finds one by its name or path.
 
 mod backup;
 mod checks;
@@ -34,11 +34,11 @@ const MIB: u64 = 1024 * 1024;
 
 /// How many backups are looked at at a time.
 const LOOKERS: usize = 4;
-/// Manifests of more bytes are read piece by piece.
+/// Larger manifests are read piece by piece.
 const AT_ONCE: u64 = 8 * MIB;
-/// What a whole manifest may take of memory where nothing is said.
+/// The default memory for a whole manifest.
 const MEMORY: u64 = 256 * MIB;
-/// How long a place may take to answer where nothing is said: a disk that sleeps takes its time.
+/// The default time limit for a place to answer: a sleeping disk takes its time.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest `progress.json` that is read.
 const PROGRESS_LIMIT: u64 = 1024 * 1024;
@@ -48,12 +48,12 @@ const PROGRESS_LIMIT: u64 = 1024 * 1024;
 pub struct Catalog {
     pub(super) repository: Repository,
     cpu: CpuPool,
-    /// The largest manifest that is read whole.
+    /// The largest manifest that is read as a whole.
     memory: u64,
     pub(super) looks: Looks,
 }
 
-/// The files that a summary is read from, as they were: equal stamps, equal summaries.
+/// The properties of the files behind a summary: equal stamps mean equal summaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     manifest: (u64, DateTime<Utc>),
@@ -73,33 +73,34 @@ impl Stamp {
 pub struct Summary {
     /// Its name: that of its directory.
     pub name: BackupName,
-    /// Where it is, as a person would name it.
+    /// Its location, for people.
     pub location: String,
-    /// What it is like.
+    /// Its state.
     pub state: State,
-    /// How its last checks ended; none of those that are not complete.
+    /// How its last checks ended. None unless it is complete.
     pub checks: Option<Checks>,
-    /// Whether it was left unfinished and can be resumed.
+    /// Whether it is unfinished and can be resumed.
     pub resumable: bool,
-    /// Whether another look finds the same as long as its [`Stamp`] is the same: it was read, whole or damaged.
+    /// Whether another look finds the same while its [`Stamp`] is the same: it was read, whether
+    /// intact or damaged.
     pub lasting: bool,
 }
 
-/// What a backup's directory is like.
+/// The state of a backup's directory.
 #[derive(Debug, Clone)]
 pub enum State {
-    /// It has its manifest, of which this is all but its lists: see [`Manifest::outline`].
+    /// It has a manifest. This holds everything but its lists: see [`Manifest::outline`].
     Complete(Box<Manifest>),
     /// It is being made, by a process that was alive just now.
     Running(Heartbeat),
-    /// It has no manifest and no one works on it: what a crash left.
+    /// It has no manifest and nobody works on it: leftovers of a crash.
     Incomplete,
-    /// It has a manifest, or something by that name, that cannot be used, for this reason.
+    /// It has a manifest, or something by that name, that is unusable for this reason.
     Damaged(String),
 }
 
 impl State {
-    /// The manifest of a complete one.
+    /// The manifest of a complete backup.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         match self {
@@ -108,7 +109,8 @@ impl State {
         }
     }
 
-    /// Documents and their bytes, uncompressed; of one that is being made, those that are stored already; none of others.
+    /// Documents and their bytes, uncompressed. For a running backup, those stored already. None
+    /// otherwise.
     #[must_use]
     pub fn counted(&self) -> Option<(u64, u64)> {
         match self {
@@ -118,7 +120,7 @@ impl State {
         }
     }
 
-    /// Why a damaged one cannot be used.
+    /// Why a damaged backup is unusable.
     #[must_use]
     pub fn damage(&self) -> Option<&str> {
         if let Self::Damaged(reason) = self { Some(reason) } else { None }
@@ -137,8 +139,8 @@ impl State {
 }
 
 impl Summary {
-    /// The moment that a complete one shows; of others, when they were begun, where that is known: from the progress, or else from
-    /// the name.
+    /// The consistency point of a complete backup. For others, when they were started, if known:
+    /// from the progress, or else from the name.
     #[must_use]
     pub fn created(&self) -> Option<DateTime<Utc>> {
         match &self.state {
@@ -150,19 +152,19 @@ impl Summary {
 }
 
 impl Catalog {
-    /// The catalog of this repository. Manifests are decoded in this pool.
+    /// The catalog of this repository. The pool decodes manifests.
     #[must_use]
     pub fn new(repository: Repository, cpu: &CpuPool) -> Self {
         Self { repository, cpu: cpu.clone(), memory: MEMORY, looks: Looks::new(PATIENCE) }
     }
 
-    /// The same where a place may take so long to answer what is asked of it.
+    /// The same with this time limit for a place to answer.
     #[must_use]
     pub fn patient_for(self, limit: Duration) -> Self {
         Self { looks: Looks::new(limit), ..self }
     }
 
-    /// The same where what is read may take so many bytes of memory: a manifest that has more is not read whole.
+    /// The same with this much memory for reading: a larger manifest is not read as a whole.
     #[must_use]
     pub fn within(self, memory: u64) -> Self {
         Self { memory, ..self }
@@ -174,11 +176,12 @@ impl Catalog {
         &self.repository
     }
 
-    /// The backups, newest first; those of unknown age last. Directories that could not be a backup's are left out. One that
-    /// cannot be read, or does not answer, is listed as damaged, and hides no other.
+    /// The backups, newest first; those of unknown age last. Directories that cannot be backups are
+    /// skipped. A backup that cannot be read, or does not answer, is listed as damaged, and hides
+    /// no other.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the repository cannot be listed.
+    /// [`ErrorKind::Storage`] if the repository cannot be listed.
     pub async fn list(&self, now: DateTime<Utc>) -> Result<Vec<Summary>> {
         let names = self.names().await?.into_iter();
         let looks = futures::stream::iter(names.map(|name| self.summary(name, now))).buffer_unordered(LOOKERS);
@@ -187,12 +190,13 @@ impl Catalog {
         Ok(found)
     }
 
-    /// The complete backup of this name, or at this path: what contains a `/`, or is a directory and no backup's name. `latest`
-    /// is none here: see [`latest`](Self::latest).
+    /// The complete backup of this name, or at this path. A path contains a `/`, or is a directory
+    /// and no backup's name. `latest` is not handled here: see [`latest`](Self::latest).
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], its message beginning with `Database backup not found`; [`ErrorKind::Refused`] for one that is not complete;
-    /// [`ErrorKind::Damaged`] for one whose manifest cannot be used; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`] with a message that begins with `Database backup not found`;
+    /// [`ErrorKind::Refused`] for an incomplete one; [`ErrorKind::Damaged`] for one with an
+    /// unusable manifest; [`ErrorKind::Storage`].
     pub async fn find(&self, name_or_path: &str) -> Result<Backup> {
         let (catalog, asked) = (self.clone(), name_or_path.to_owned());
         let place = self.place_of(name_or_path);
@@ -208,7 +212,7 @@ impl Catalog {
         }
     }
 
-    /// The directory that is meant by a name or a path, and where it was looked for.
+    /// The directory that a name or a path means, and where it was looked for.
     async fn locate(&self, name_or_path: &str) -> Result<(Objects, String)> {
         let is_path = name_or_path.contains('/');
         if let (false, Ok(name)) = (is_path, BackupName::parse(name_or_path)) {
@@ -232,51 +236,51 @@ impl Catalog {
         Ok((store, place))
     }
 
-    /// What is known of the backup of this name; nothing where there is none.
+    /// What is known of the backup of this name. None if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the repository cannot be listed.
+    /// [`ErrorKind::Storage`] if the repository cannot be listed.
     pub async fn look(&self, name: &BackupName, now: DateTime<Utc>) -> Result<Option<Summary>> {
-        // Not by its path: that could be a link to somewhere else.
+        // Not by its path, which may be a link to somewhere else.
         if !self.holds(name).await? {
             return Ok(None);
         }
         Ok(self.summary(name.clone(), now).await)
     }
 
-    /// Whether there is a directory of this name, and no link.
+    /// Whether a directory of this name exists. A link does not count.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the repository cannot be listed.
+    /// [`ErrorKind::Storage`] if the repository cannot be listed.
     pub async fn holds(&self, name: &BackupName) -> Result<bool> {
         Ok(self.directories().await?.iter().any(|found| found == name.as_str()))
     }
 
-    /// The backups that are being made, by name. Unlike [`list`](Self::list) it reads no manifest.
+    /// The running backups, by name. Unlike [`list`](Self::list) it reads no manifest.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the repository cannot be listed.
+    /// [`ErrorKind::Storage`] if the repository cannot be listed.
     pub async fn running(&self, now: DateTime<Utc>) -> Result<Vec<(BackupName, Heartbeat)>> {
         let mut running = Vec::new();
         for name in self.names().await? {
             let place = self.repository.place(&name);
             let look = async move {
-                // What cannot be read is no sign of life, or comes again with the next heartbeat.
+                // An unreadable heartbeat is no sign of life, or the next one will be readable.
                 let progress = read_progress(&place).await.ok()?;
                 let is_running = is_at_work(&place, &progress, now).await && place.size(layout::MANIFEST).await.is_err();
                 is_running.then_some(progress)
             };
-            // Nor is what does not answer.
+            // Neither is a place that does not answer.
             let found = self.looks.at(&self.repository.place(&name).location(), 0, look).await;
             running.extend(found.ok().flatten().map(|progress| (name, progress)));
         }
         Ok(running)
     }
 
-    /// The names of all directories that could be backups.
+    /// The names of all directories that can be backups.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the repository cannot be listed.
+    /// [`ErrorKind::Storage`] if the repository cannot be listed.
     pub async fn names(&self) -> Result<Vec<BackupName>> {
         Ok(self.directories().await?.into_iter().filter_map(|name| BackupName::parse(&name).ok()).collect())
     }
@@ -285,14 +289,15 @@ impl Catalog {
         let repository = self.repository.clone();
         let look = async move {
             let names = repository.objects().top().await?.prefixes;
-            // What a later layout keeps there is not to be taken for something else.
+            // The contents of a later layout must not be mistaken for something else.
             repository.refuse_later().await?;
             Ok(names)
         };
         self.looks.at(&self.repository.location(), 0, look).await?
     }
 
-    /// What changes when what [`summary`](Self::summary) tells of a backup with a manifest does; none of those that have none.
+    /// Changes whenever [`summary`](Self::summary) of a backup with a manifest does. None without a
+    /// manifest.
     pub async fn stamp(&self, name: &BackupName) -> Option<Stamp> {
         let store = self.repository.place(name);
         let place = store.location();
@@ -303,7 +308,8 @@ impl Catalog {
         self.looks.at(&place, 0, look).await.ok().flatten()
     }
 
-    /// What is known of one backup without reading its data; none of a directory that holds nothing of a backup.
+    /// What is known of one backup without reading its data. None for a directory without parts of
+    /// a backup.
     pub async fn summary(&self, name: BackupName, now: DateTime<Utc>) -> Option<Summary> {
         let store = self.repository.place(&name);
         let bytes = self.bytes_to_read(&store).await;
@@ -318,7 +324,7 @@ impl Catalog {
         })
     }
 
-    /// The size of the manifest, where there is one.
+    /// The size of the manifest, if there is one.
     async fn bytes_to_read(&self, store: &Objects) -> Result<u64> {
         let (place, of) = (store.location(), store.clone());
         let size = self.looks.at(&place, 0, async move { of.size(layout::MANIFEST).await }).await?;
@@ -367,14 +373,14 @@ impl Catalog {
         self.looks.at(&directory, bytes, look).await?
     }
 
-    /// All of it.
+    /// The whole manifest.
     async fn read_manifest(&self, store: &Objects) -> Result<Manifest> {
         let size = size_of_manifest(store).await?;
         if size > self.memory {
             let (is, may) = (size.div_ceil(MIB), self.memory / MIB);
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("{} has {is} MiB, more than the {may} MiB of memory that may be used", layout::MANIFEST),
+                format!("{} has {is} MiB, more than the {may} MiB of memory that are allowed", layout::MANIFEST),
             )
             .hint(format!("set [[memory-mb or BACKUP_MEMORY_MB]] to {is} or more")));
         }
@@ -385,7 +391,7 @@ impl Catalog {
         self.cpu.run(move || Manifest::from_bytes(&bytes)).await
     }
 
-    /// What lists show of it. Of a long one nothing else is looked at.
+    /// What lists show of it. Nothing else of a long manifest is read.
     pub(super) async fn read_outline(&self, store: &Objects) -> Result<Manifest> {
         if size_of_manifest(store).await? > AT_ONCE {
             return self.read(store, Manifest::outline).await;
@@ -405,7 +411,7 @@ impl Catalog {
 
 async fn size_of_manifest(store: &Objects) -> Result<u64> {
     let size = match store.size(layout::MANIFEST).await {
-        // That it is not what it should be does not mean that the backup was never completed.
+        // A directory in its place does not mean that the backup was never completed.
         Err(e) if e.kind() == ErrorKind::NotFound && store.top().await?.prefixes.iter().any(|name| name == layout::MANIFEST) => {
             return Err(Error::damaged(e.to_string()));
         }
@@ -417,7 +423,7 @@ async fn size_of_manifest(store: &Objects) -> Result<u64> {
     }
 }
 
-/// Why there is no manifest.
+/// The error for a missing manifest.
 async fn without_manifest(store: &Objects, asked: &str, place: &str) -> Error {
     match holds_parts(store).await {
         Ok(true) => {}
@@ -426,7 +432,7 @@ async fn without_manifest(store: &Objects, asked: &str, place: &str) -> Error {
     }
     let seen = match read_progress(store).await {
         Ok(p) => {
-            format!("; process {} on {} was last seen at it at {}", p.process, p.host, p.heartbeat.format("%Y-%m-%dT%H:%M:%SZ"))
+            format!("; process {} on {} last worked on it at {}", p.process, p.host, p.heartbeat.format("%Y-%m-%dT%H:%M:%SZ"))
         }
         Err(_) => String::new(),
     };
@@ -438,13 +444,13 @@ async fn without_manifest(store: &Objects, asked: &str, place: &str) -> Error {
             layout::MANIFEST
         ),
     )
-    .hint("choose a complete backup; `bsonvault list` shows which are, and which can be resumed")
+    .hint("choose a complete backup; `bsonvault list` shows which backups are complete, and which can be resumed")
 }
 
 fn not_found(asked: &str, place: &str) -> Error {
-    // The words are those that users of the REST interface match on.
+    // Users of the REST interface match on these words.
     Error::new(ErrorKind::NotFound, format!("Database backup not found: {asked:?} {place}"))
-        .hint("`bsonvault list` shows the backups that there are; [[path or BACKUP_PATH]] says where to look")
+        .hint("`bsonvault list` shows all backups; [[path or BACKUP_PATH]] says where to look")
 }
 
 pub(super) async fn read_progress(store: &Objects) -> Result<Heartbeat> {
@@ -455,8 +461,8 @@ pub(super) async fn read_progress(store: &Objects) -> Result<Heartbeat> {
     serde_json::from_slice(&bytes).map_err(|e| Error::damaged(format!("{} cannot be read: {e}", layout::PROGRESS)).cause(e))
 }
 
-/// Whether the process that wrote this can be taken to be alive. The lock of a process of this machine ends with it, and its heartbeat half a minute
-/// later.
+/// Whether the process that wrote this counts as alive. The lock of a process on this machine ends
+/// with the process; its heartbeat expires half a minute later.
 pub(super) async fn is_at_work(store: &Objects, progress: &Heartbeat, now: DateTime<Utc>) -> bool {
     let lock_tells = progress.locked && progress.host == system::host();
     progress.is_alive(now) && !(lock_tells && store.is_locked().await == Some(false))
@@ -467,7 +473,8 @@ fn time_in(name: &str) -> Option<DateTime<Utc>> {
     NaiveDateTime::parse_from_str(name, "atlas-backup-%Y-%m-%dT%H-%M-%S-%3fZ").ok().map(|t| t.and_utc())
 }
 
-/// Whether there is anything there that only a backup writes. Metadata files are mongodump's, too: they count where the directory was named by a backup.
+/// Whether anything exists there that only a backup writes. Metadata files are mongodump's, too:
+/// they count only if a backup named the directory.
 async fn holds_parts(store: &Objects) -> Result<bool> {
     let is_named = store.name().is_some_and(|name| time_in(&name).is_some());
     let is_part = |e: &Entry| {

@@ -1,5 +1,6 @@
-//! What makes an unfinished backup resumable: what it was to hold, what of that became durable, and what the reading rests on by
-//! then. [`CheckpointWriter`] writes it down while a backup runs, [`Checkpoint`] is what is read of it again.
+//! The checkpoint of an unfinished backup, which makes it resumable: what it is to hold, what of
+//! that is durable, and what the reading depends on. [`CheckpointWriter`] writes it while a backup
+//! runs; [`Checkpoint`] is what is read back.
 
 mod writer;
 
@@ -36,22 +37,23 @@ pub struct Checkpoint {
     pub gone: HashMap<usize, String>,
     /// What is durable of its oplog slice.
     pub oplog: Option<OplogStep>,
-    /// What the reading rests on.
+    /// What the reading depends on.
     pub state: ResumeState,
     /// The number of the checkpoint's next object.
     pub next: usize,
-    /// What was written down and is not there any more.
+    /// Recorded objects that do not exist any more.
     lost: Vec<String>,
     /// Held until the backup is complete, or given up.
     pub lock: Option<Lock>,
 }
 
-/// Finds the unfinished backup of this name, or the newest one of this source, and reads what is durable of it. Where none is of this
-/// source as far as `is_of` tells, it is the newest of all: what the deployment says of itself tells then.
+/// Finds the unfinished backup of this name, or the newest one of this source, and reads its
+/// checkpoint. If `is_of` accepts none, it takes the newest of all: the deployment's identity then
+/// decides.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] where it runs or is complete, or a crash came before its checkpoint was begun;
-/// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+/// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Refused`] if it is running or complete,
+/// or crashed before it had a checkpoint; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
 pub async fn open(catalog: &Catalog, name: Option<&BackupName>, is_of: impl Fn(&Source) -> bool) -> Result<Checkpoint> {
     let (repository, backups) = (catalog.repository(), catalog.list(clock::now()).await?);
     if let Some(name) = name {
@@ -60,7 +62,7 @@ pub async fn open(catalog: &Catalog, name: Option<&BackupName>, is_of: impl Fn(&
                 ErrorKind::NotFound,
                 format!("Database backup not found: {:?} in {}", name.as_str(), repository.location()),
             )
-            .hint("`bsonvault list` shows the backups that there are")
+            .hint("`bsonvault list` shows all backups")
         })?;
         return take(repository, found).await;
     }
@@ -77,7 +79,7 @@ pub async fn open(catalog: &Catalog, name: Option<&BackupName>, is_of: impl Fn(&
     }
     Err(refused.unwrap_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("there is no unfinished backup in {}", repository.location()))
-            .hint("take a new backup without [[resume]]; `bsonvault list` shows what there is")
+            .hint("take a new backup without [[resume]]; `bsonvault list` shows all backups")
     }))
 }
 
@@ -90,19 +92,20 @@ async fn take(repository: &Repository, found: &Summary) -> Result<Checkpoint> {
             return Err(refused("is complete".to_owned()).hint("there is nothing to resume; take a new one without [[resume]]"));
         }
         State::Damaged(reason) => return Err(Error::damaged(format!("backup {}: {reason}", found.location))),
-        // Of this machine's processes the lock knows better.
+        // For processes of this machine, the lock is more reliable.
         State::Running(progress) => progress.host != system::host(),
         State::Incomplete => false,
     };
     let lock = place.lock().await?.filter(|_| !seen_alive).ok_or_else(running)?;
     if matches!(found.state, State::Running(_)) && !lock.holds() {
-        return Err(running()
-            .hint("where the file system knows no locks, it counts as running for half a minute after its last sign of life"));
+        return Err(
+            running().hint("without file system locks, it counts as running for half a minute after its last sign of life")
+        );
     }
     let head = match read(&place, 0).await {
         Ok(bytes) => Head::from_bytes(&bytes)?,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(refused("cannot be resumed: it was interrupted before anything of it was read".to_owned())
+            return Err(refused("cannot be resumed: it was interrupted before it read anything".to_owned())
                 .hint(format!("take a new one without [[resume]], and remove {}", found.location)));
         }
         Err(e) => return Err(e),
@@ -167,15 +170,15 @@ impl Checkpoint {
         }
     }
 
-    /// The error of a checkpoint that contradicts itself.
+    /// The error for a checkpoint that contradicts itself.
     #[must_use]
     pub fn contradiction(&self) -> Error {
-        Error::damaged(format!("{} contradicts what the checkpoint began with", layout::checkpoint(self.next - 1)))
+        Error::damaged(format!("{} contradicts the beginning of the checkpoint", layout::checkpoint(self.next - 1)))
             .hint(format!("take a new backup without [[resume]], and remove {}", self.place.location()))
     }
 
-    /// What was durable is there with its size, or it does not count. (What it holds `verify` proves, and the read of all of it would
-    /// take about as long as the backup.)
+    /// Keeps only objects that still exist with their size. `verify` proves their content; reading
+    /// all of it here would take about as long as the backup.
     async fn leave_out_what_is_lost(&mut self) -> Result<()> {
         let named = self.ranges.values().flat_map(|done| &done.segments).chain(self.oplog.iter().flat_map(|o| &o.segments));
         let mut sizes: HashMap<String, Option<u64>> = named.map(|s| (s.object.key.clone(), None)).collect();
@@ -195,7 +198,7 @@ impl Checkpoint {
         };
         let gone = &self.gone;
         self.ranges.retain(|(collection, _), done| gone.contains_key(collection) || !missing(&done.segments));
-        // The slice is removed before the commit where it is not needed.
+        // A slice that is not needed is removed before the commit.
         if self.oplog.as_ref().is_some_and(|oplog| oplog.segments.iter().any(|s| !is_there(s))) {
             self.oplog = None;
         }
@@ -217,7 +220,7 @@ impl Checkpoint {
         self.ranges.keys().filter(|(of, _)| *of == collection).count()
     }
 
-    /// Removes what does not count: what was half written, segments of ranges that were not finished.
+    /// Removes what does not count: half-written objects, and segments of unfinished ranges.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -233,7 +236,7 @@ impl Checkpoint {
         let swept = self.place.sweep(keep).await?;
         tracing::info!(swept, "objects of the interrupted attempt removed");
         for key in &self.lost {
-            cx.progress.note(format!("{key} is not as it was written: its range is read again"));
+            cx.progress.note(format!("{key} is missing or has another size: its range is read again"));
         }
         let (done, all) = self.ranges();
         cx.progress.note(format!("resuming {}: {done} of {all} ranges are stored already", self.name));

@@ -1,5 +1,5 @@
-//! `repository.json`: which repository this is, and in which layout. One without it is read as before, and gets one with its
-//! next backup. FORMAT.md describes it.
+//! `repository.json`: identifies the repository and its layout. A repository without it is read as
+//! before, and gets one with its next backup. FORMAT.md describes it.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -14,25 +14,25 @@ use crate::error::{Error, ErrorKind, Result};
 /// The newest layout of a repository that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// What to do about one that cannot be read.
-const MOVE_AWAY: &str = "move it away: the backups are read without it, and the next backup writes it anew";
+/// The hint for an unreadable file.
+const MOVE_AWAY: &str = "move it away: backups can be read without it, and the next backup writes a new one";
 
-/// The largest that is read, in bytes.
+/// The largest file that is read, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
-/// What `repository.json` says. Members that this program does not know are of a later one, and are no error.
+/// The content of `repository.json`. Unknown members come from a later version, and are no error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RepositoryConfig {
     /// The version of the layout: which keys there are, and what they mean.
     pub format_version: u32,
-    /// Tells this repository from every other one, also after it was moved or copied to another path.
+    /// Identifies this repository, even after it was moved or copied to another path.
     pub id: Uuid,
     /// When it got its id.
     pub created: DateTime<Utc>,
 }
 
-/// Only this is read of one whose version is not known: the rest may mean something else there.
+/// Only this is read if the version is unknown: the rest may have another meaning there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
@@ -50,7 +50,9 @@ impl RepositoryConfig {
         if format_version > FORMAT_VERSION {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("{REPOSITORY} says format version {format_version}; this program knows those up to {FORMAT_VERSION}"),
+                format!(
+                    "{REPOSITORY} has format version {format_version}; this program supports versions up to {FORMAT_VERSION}"
+                ),
             )
             .hint("use the version of bsonvault that wrote it, or a later one"));
         }
@@ -59,10 +61,11 @@ impl RepositoryConfig {
 }
 
 impl Repository {
-    /// What `repository.json` says. Who writes to a repository asks for it first. Nothing where there is none.
+    /// The content of `repository.json`. Writers ask for it first. None if there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] for a later layout than this program knows; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Refused`] for a later layout than this program supports;
+    /// [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn config(&self) -> Result<Option<RepositoryConfig>> {
         let read = async {
             match self.objects.size(REPOSITORY).await {
@@ -75,22 +78,23 @@ impl Repository {
         read.await.map_err(|e: Error| e.context(format!("repository {}", self.location())))
     }
 
-    /// Refuses to read a repository of a later layout. One whose `repository.json` cannot be read is no reason not to bring back a
-    /// backup that is whole: that is said in the log.
+    /// Refuses to read a repository of a later layout. An unreadable `repository.json` only causes
+    /// a warning in the log: it is no reason not to restore an intact backup.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`].
     pub async fn refuse_later(&self) -> Result<()> {
         match self.config().await {
             Err(e) if e.kind() != ErrorKind::Refused => {
-                tracing::warn!("{e}; the backups are read all the same");
+                tracing::warn!("{e}; the backups are read nonetheless");
                 Ok(())
             }
             config => config.map(|_| ()),
         }
     }
 
-    /// As [`config`](Self::config), and writes `repository.json` where there is none. Of several that do so at a time one is first, and all get what it wrote.
+    /// Like [`config`](Self::config), and writes `repository.json` if there is none. Of several
+    /// concurrent callers, one writes it, and all get its content.
     ///
     /// # Errors
     /// As for [`config`](Self::config).
@@ -105,8 +109,7 @@ impl Repository {
         match self.objects.put_if_absent(REPOSITORY, Bytes::from(bytes)).await? {
             true => Ok(config),
             false => self.config().await?.ok_or_else(|| {
-                Error::damaged(format!("repository {}: what is called {REPOSITORY} is something else", self.location()))
-                    .hint(MOVE_AWAY)
+                Error::damaged(format!("repository {}: {REPOSITORY} is not a file", self.location())).hint(MOVE_AWAY)
             }),
         }
     }
@@ -145,7 +148,7 @@ mod tests {
     async fn one_of_a_later_layout_is_refused_whatever_else_it_says() {
         let error = holding(br#"{"formatVersion":2,"id":7}"#).await.identify().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert!(error.to_string().contains("repository memory:/: repository.json says format version 2"), "{error}");
+        assert!(error.to_string().contains("repository memory:/: repository.json has format version 2"), "{error}");
     }
 
     #[tokio::test]

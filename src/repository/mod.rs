@@ -1,6 +1,6 @@
-//! Where backups live: the objects of a place ([`backend`]), their keys ([`layout`]), which backups they are ([`catalog`]),
-//! who works on one ([`lock`]), what makes an unfinished one resumable ([`checkpoint`]), and which of them stay
-//! ([`retention`]).
+//! The repository, where backups live: the objects of a place ([`backend`]), their keys
+//! ([`layout`]), the backups among them ([`catalog`]), who works on one ([`lock`]), what makes an
+//! unfinished one resumable ([`checkpoint`]), and which of them stay ([`retention`]).
 
 pub mod backend;
 pub mod catalog;
@@ -19,7 +19,7 @@ pub use self::scratch::Scratch;
 use crate::error::Result;
 use crate::names::BackupName;
 
-/// Where backups live: what an operation is given. Cloning shares it.
+/// Where backups live. Every operation gets one. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Repository {
     objects: Objects,
@@ -34,7 +34,7 @@ impl Repository {
         Ok(Self::of(Objects::open(location)?))
     }
 
-    /// The same on a thread that may wait, because the place may not answer.
+    /// The same on a thread that may block, because the place may not answer.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -42,13 +42,13 @@ impl Repository {
         Ok(Self::of(Objects::open_apart(location).await?))
     }
 
-    /// One in memory, which is empty.
+    /// An empty repository in memory.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::of(Objects::in_memory())
     }
 
-    /// One whose objects are kept by any backend.
+    /// A repository with objects of any backend.
     #[must_use]
     pub fn of(objects: Objects) -> Self {
         Self { objects }
@@ -60,7 +60,7 @@ impl Repository {
         &self.objects
     }
 
-    /// Where it is, as a person would name it.
+    /// Its location, for people.
     #[must_use]
     pub fn location(&self) -> String {
         self.objects.location()
@@ -72,7 +72,7 @@ impl Repository {
         self.objects.below(name.as_str())
     }
 
-    /// What a path names that leads right into this repository.
+    /// The last part of a path that leads directly into this repository.
     #[must_use]
     pub fn name_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         let path = Path::new(path);
@@ -80,7 +80,7 @@ impl Repository {
         path.file_name().filter(|_| is_here)?.to_str()
     }
 
-    /// Proves that something can be written there, and leaves nothing behind.
+    /// Tests whether the repository is writable, and leaves nothing behind.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do about it.
@@ -88,7 +88,7 @@ impl Repository {
         self.objects.try_write().await
     }
 
-    /// Bytes that can still be written, where that is known.
+    /// The free space in bytes, if known.
     #[must_use]
     pub fn free_space(&self) -> Option<u64> {
         self.objects.free_space()

@@ -1,4 +1,4 @@
-//! Deleting a backup: never one that is being made, never under a reader, and the manifest first.
+//! Deletes a backup: never a running one, never under a reader, and the manifest first.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -13,16 +13,19 @@ use crate::repository::lock::read::readers;
 use crate::system;
 
 impl Catalog {
-    /// Deletes a backup, or what a crash left of one, and gives the bytes that it took; nothing where it is gone already.
+    /// Deletes a backup, or the leftovers of a crashed one, and returns the bytes that it took.
+    /// None if it is gone already.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] where it is being made or read, with who does it; [`ErrorKind::Refused`] where it is not what it was when it was looked at;
-    /// [`ErrorKind::Storage`]: then it may be there in part, and is no backup any more.
+    /// [`ErrorKind::Busy`] if it is being made or read, and by whom; [`ErrorKind::Refused`] if it
+    /// has changed since it was looked at; [`ErrorKind::Storage`]: then parts of it may remain, and
+    /// it is no backup any more.
     pub async fn delete(&self, found: &Summary, now: DateTime<Utc>) -> Result<Option<u64>> {
         let place = self.repository.place(&found.name);
         self.looks.refuse_overdue(&place.location())?;
 
-        // 1. Nobody of this machine works on it or reads it from here on, and nobody of another one does now.
+        // 1. From here on, nobody on this machine works on it or reads it, and nobody on another
+        // one does now.
         let lock = match lock(&place, now).await {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             lock => lock?,
@@ -37,7 +40,7 @@ impl Catalog {
         let manifest = place.get(layout::MANIFEST).await.ok();
         place.delete(layout::MANIFEST).await?;
 
-        // 3. One that came to read before that has left its note; one that comes now finds no manifest.
+        // 3. An earlier reader has left its note; a later one finds no manifest.
         if let Err(busy) = refuse_readers(&place, &lock, now).await {
             return Err(put_back(&place, manifest, busy).await);
         }
@@ -45,7 +48,7 @@ impl Catalog {
         Ok(Some(bytes))
     }
 
-    /// Why a backup could not be deleted now, in words.
+    /// Why a backup cannot be deleted now, in words.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -63,7 +66,7 @@ impl Catalog {
         }
     }
 
-    /// Whether it is there, and what it was found to be.
+    /// Whether it still exists and is what it was found to be.
     async fn is_still(&self, found: &Summary, place: &Objects, lock: &Lock, now: DateTime<Utc>) -> Result<bool> {
         let changed = |what: &str| Error::new(ErrorKind::Refused, format!("backup {} {what} meanwhile", found.location));
         match &found.state {
@@ -80,7 +83,7 @@ impl Catalog {
                     return Err(changed("was completed"));
                 }
                 match read_progress(place).await {
-                    // The lock proves that no process of this machine is at it, where there are locks.
+                    // If there are locks, ours proves that no process of this machine works on it.
                     Ok(progress) if progress.is_alive(now) && !(lock.holds() && is_of_this_machine(&progress)) => {
                         Err(running(place, &progress))
                     }
@@ -102,7 +105,7 @@ async fn lock(place: &Objects, now: DateTime<Utc>) -> Result<Lock> {
     }
 }
 
-/// The error that names who is at work on a directory that is locked.
+/// The error that names who works on a locked directory.
 async fn who(place: &Objects, now: DateTime<Utc>) -> Error {
     if let Ok(progress) = read_progress(place).await
         && is_at_work(place, &progress, now).await
@@ -117,7 +120,8 @@ async fn who(place: &Objects, now: DateTime<Utc>) -> Error {
     }
 }
 
-/// Notes of this machine's readers count only where there are no locks: they may have outlived their processes.
+/// The notes of this machine's readers count only if there are no locks: they may have outlived
+/// their processes.
 async fn refuse_readers(place: &Objects, lock: &Lock, now: DateTime<Utc>) -> Result<()> {
     let here = system::host();
     let readers = readers(place).await?.into_iter().map(|(_, reader)| reader);
@@ -129,8 +133,9 @@ async fn refuse_readers(place: &Objects, lock: &Lock, now: DateTime<Utc>) -> Res
 
 fn being_read(place: &Objects, reader: &Reader) -> Error {
     let since = reader.since.format("%Y-%m-%dT%H:%M:%SZ");
-    Error::new(ErrorKind::Busy, format!("backup {} is being read: {reader}, since {since}", place.location()))
-        .hint("wait until that is done, or stop that process; one that died on another machine counts for half a minute more")
+    Error::new(ErrorKind::Busy, format!("backup {} is being read: {reader}, since {since}", place.location())).hint(
+        "wait until that is done, or stop that process; a process that crashed on another machine counts for half a minute more",
+    )
 }
 
 fn running(place: &Objects, progress: &Heartbeat) -> Error {
@@ -152,7 +157,7 @@ async fn put_back(place: &Objects, manifest: Option<Bytes>, error: Error) -> Err
         Ok(()) => error,
         Err(e) => Error::new(
             ErrorKind::Storage,
-            format!("{error}; its {} was removed already, and could not be put back: {e}", layout::MANIFEST),
+            format!("{error}; its {} was already removed, and could not be restored: {e}", layout::MANIFEST),
         )
         .cause(e),
     }

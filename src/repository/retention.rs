@@ -1,4 +1,4 @@
-//! Retention: which backups stay, by restic's rules, and why. Pure: no clock, no store.
+//! Retention: decides which backups stay, by restic's rules, and why. Pure: no clock, no store.
 
 pub mod group;
 
@@ -8,21 +8,22 @@ use std::num::NonZeroU32;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-/// How long an incomplete backup stays that nobody asks to be removed: it may be resumed.
+/// How long an incomplete backup stays unless its removal is requested: it may be resumed.
 const INCOMPLETE_STAYS: TimeDelta = TimeDelta::days(1);
 
-/// How many backups stay. What is `None` keeps none by that rule; where all are, nothing is ever deleted.
+/// How many backups stay. A rule that is `None` keeps none. If all are `None`, nothing is ever
+/// deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The newest so many.
+    /// This many of the newest.
     pub last: Option<NonZeroU32>,
-    /// The newest of each of the last so many days that have one.
+    /// The newest of each day, for this many of the last days that have one.
     pub daily: Option<NonZeroU32>,
-    /// The newest of each of the last so many ISO weeks that have one.
+    /// The newest of each ISO week, for this many of the last weeks that have one.
     pub weekly: Option<NonZeroU32>,
-    /// The newest of each of the last so many months that have one.
+    /// The newest of each month, for this many of the last months that have one.
     pub monthly: Option<NonZeroU32>,
-    /// The newest of each of the last so many years that have one.
+    /// The newest of each year, for this many of the last years that have one.
     pub yearly: Option<NonZeroU32>,
 }
 
@@ -37,47 +38,47 @@ impl Policy {
 /// Which complete backups of each group stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// Those that a policy keeps, the newest, and the newest that is verified.
+    /// Those that a policy keeps, the newest, and the newest verified one.
     Policy(Policy),
-    /// The newest so many, and no other.
+    /// This many of the newest, and no other.
     Count(NonZeroU32),
 }
 
-/// What a rule decides about.
+/// A backup that a rule decides about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its name; where two are of one time, the later name counts as the newer backup.
+    /// Its name. Of two with the same time, the later name counts as the newer backup.
     pub name: String,
-    /// What it counts with, by its [number](group::number); none where that is not known. Only complete ones count.
+    /// The [number](group::number) of its group. None if unknown. Only complete ones count.
     pub group: Option<usize>,
-    /// The moment that it shows, or when an incomplete one was last worked on; none where that is not known.
+    /// Its consistency point, or when an incomplete one was last worked on. None if unknown.
     pub created: Option<DateTime<Utc>>,
-    /// What it is like.
+    /// Its condition.
     pub condition: Condition,
 }
 
-/// What a backup is like, as far as it matters here.
+/// The condition of a backup, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// It can be restored.
     Complete {
-        /// A check passed, and none that proves as much failed since.
+        /// A check passed, and no check that proves as much failed since.
         verified: bool,
     },
     /// A crash left it, and nobody works on it.
     Incomplete,
     /// It is being made.
     Running,
-    /// Its manifest cannot be used.
+    /// Its manifest is unusable.
     Damaged,
 }
 
-/// What is to be done with each candidate, newest first.
+/// What to do with each candidate, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What stays, each with all reasons.
     pub keep: Vec<Kept>,
-    /// What goes.
+    /// What is to be deleted.
     pub remove: Vec<Removed>,
 }
 
@@ -86,11 +87,11 @@ pub struct Plan {
 pub struct Kept {
     /// Its name.
     pub name: String,
-    /// Why: one or more.
+    /// Why: one or more reasons.
     pub reasons: Vec<&'static str>,
 }
 
-/// A backup that goes.
+/// A backup that is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
     /// Its name.
@@ -101,15 +102,19 @@ pub struct Removed {
 
 /// Decides what stays.
 ///
-/// Each group is judged by itself: what is in another one never changes what becomes of it.
+/// Each group is judged by itself: other groups never affect it.
 ///
-/// A policy counts as restic does (0.19, `ApplyPolicy`; all of its tables for these rules give the same): going back from the newest backup, each rule keeps the newest of every calendar day, week by
-/// ISO 8601, month or year of `zone` until it has kept as many as it says; calendar units without a backup do not count. A rule that has some left at the oldest backup
-/// keeps that one, too, so that the history is as long as it can be.
+/// A policy counts as restic does (0.19, `ApplyPolicy`; all of its tables for these rules give the
+/// same). Going back from the newest backup, each rule keeps the newest of every calendar day, ISO
+/// 8601 week, month or year of `zone`, until it has kept its number. Units without a backup do not
+/// count. A rule that has not kept its number at the oldest backup keeps that one, too, so that the
+/// history is as long as possible.
 ///
-/// Only complete backups count. What restic does not know: the newest complete backup of each group and the newest verified one are
-/// kept by every policy; an empty policy keeps all; one from the future is kept and takes nobody's place, because a clock that was wrong once must not cost the backups that came after. None of this holds for
-/// [`Rule::Count`]: what is asked for by count is what stays. A running backup and a damaged one are kept by both; an incomplete one goes a day after it was last worked on, or at
+/// Only complete backups count. Beyond restic's rules, every policy keeps the newest complete
+/// backup of each group and the newest verified one. An empty policy keeps all. A backup from the
+/// future is kept and does not count: a wrong clock must not cost the backups that came after. None
+/// of this holds for [`Rule::Count`], which keeps exactly the requested number. Both keep a running
+/// backup and a damaged one. An incomplete one is deleted a day after it was last worked on, or at
 /// once with `all_incomplete`.
 #[must_use]
 pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: Tz, now: DateTime<Utc>) -> Plan {
@@ -141,7 +146,7 @@ pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: T
             },
             Condition::Incomplete => incomplete(candidate, all_incomplete, now).map(|reason| vec![reason]),
             Condition::Running => Ok(vec!["it is being made"]),
-            Condition::Damaged => Ok(vec!["it is damaged, and no rule removes what cannot be judged"]),
+            Condition::Damaged => Ok(vec!["it is damaged, and no rule removes damaged backups"]),
         };
         let name = candidate.name.clone();
         match verdict {
@@ -152,17 +157,17 @@ pub fn plan(candidates: &[Candidate], rule: &Rule, all_incomplete: bool, zone: T
     plan
 }
 
-/// The reason for which an incomplete one stays, or else goes.
+/// The reason why an incomplete backup stays, or else is deleted.
 fn incomplete(candidate: &Candidate, all: bool, now: DateTime<Utc>) -> Result<&'static str, &'static str> {
     match candidate.created {
-        _ if all => Err("incomplete, and all such were to go"),
+        _ if all => Err("incomplete, and all incomplete backups were to be deleted"),
         Some(touched) if now.signed_duration_since(touched) > INCOMPLETE_STAYS => Err("incomplete for more than a day"),
         Some(_) => Ok("incomplete for less than a day"),
-        None => Ok("incomplete, and its age is not known"),
+        None => Ok("incomplete, and its age is unknown"),
     }
 }
 
-/// The reasons to keep each of these; none where it goes.
+/// The reasons to keep each of these. Empty if it is deleted.
 fn by_count(newest_first: &[&Candidate], count: NonZeroU32) -> Vec<Vec<&'static str>> {
     let count = usize::try_from(count.get()).unwrap_or(usize::MAX);
     let reasons = |place| match place {
@@ -203,18 +208,18 @@ fn counters(policy: &Policy) -> [Counter; 5] {
     ]
 }
 
-/// The reasons to keep each of these; none where it goes.
+/// The reasons to keep each of these. Empty if it is deleted.
 fn by_policy(newest_first: &[&Candidate], policy: &Policy, zone: Tz, now: DateTime<Utc>) -> Vec<Vec<&'static str>> {
     let mut counters = counters(policy);
     let mut reasons: Vec<Vec<&'static str>> = Vec::with_capacity(newest_first.len());
-    // One whose age is not known is not judged by it.
+    // A backup of unknown age is not judged by its age.
     let judged = |c: &Candidate| c.created.filter(|created| *created <= now).map(|created| created.with_timezone(&zone));
     let last = newest_first.iter().rposition(|c| judged(c).is_some());
     let is_verified = |c: &Candidate| c.condition == Condition::Complete { verified: true };
     let (mut newest, mut newest_verified) = (true, true);
     for (place, candidate) in newest_first.iter().enumerate() {
         let Some(created) = judged(candidate) else {
-            reasons.push(vec![if candidate.created.is_some() { "from the future" } else { "its age is not known" }]);
+            reasons.push(vec![if candidate.created.is_some() { "from the future" } else { "its age is unknown" }]);
             continue;
         };
         let mut why = Vec::new();

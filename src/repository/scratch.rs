@@ -1,4 +1,4 @@
-//! A place in a repository for what is to stay no longer than it is looked at.
+//! A place in a repository for temporary data.
 
 use std::fmt::Debug;
 
@@ -7,27 +7,28 @@ use super::backend::{Lock, Objects};
 use super::layout::SCRATCH;
 use crate::error::Result;
 
-/// A place that is removed with all in it, and with what was made of the way to it: by [`remove`](Self::remove), and where that
-/// was not reached, when it is dropped.
+/// A place that is removed with everything in it, and with the parents created for it: by
+/// [`remove`](Self::remove), or else when it is dropped.
 #[derive(Debug)]
 pub struct Scratch {
     of: Repository,
     name: String,
     objects: Objects,
-    /// Dropped after the lock is let go.
+    /// Dropped after the lock is released.
     _guard: Box<dyn Debug + Send + Sync>,
     lock: Option<Lock>,
 }
 
 impl Scratch {
-    /// Makes one in `repository`, which need not exist. What others left there that live no more is removed.
+    /// Makes one in `repository`, which need not exist. Removes those that crashed processes left.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with what to do where the path cannot be written.
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage), with a hint if the path is not
+    /// writable.
     pub async fn make(repository: &Repository) -> Result<Self> {
         for name in repository.objects().top().await?.prefixes.into_iter().filter(|name| name.starts_with(SCRATCH)) {
             let left = repository.objects().below(&name);
-            // One that is gone, or another's.
+            // One that is gone, or in use by others.
             if let Ok(Some(lock)) = left.lock().await
                 && lock.holds()
             {
@@ -43,13 +44,13 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Where to put things.
+    /// Where to put data.
     #[must_use]
     pub fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// Moves what is below a prefix to be a part of the repository, under the same name.
+    /// Moves everything below a prefix into the repository, under the same name.
     ///
     /// # Errors
     /// Those of [`rename`](super::backend::Backend::rename).
@@ -60,7 +61,7 @@ impl Scratch {
     /// Removes it.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where something stays.
+    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) if something remains.
     pub async fn remove(mut self) -> Result<()> {
         self.lock = None;
         (*self.objects).delete_all().await

@@ -1,9 +1,9 @@
-//! How a cron expression is written. Stricter than `croner`, which takes seconds and years, names in any field, empty items, and steps that
-//! are larger than their field.
+//! The syntax of a cron expression. It is stricter than `croner`, which accepts seconds and years,
+//! names in any field, empty items, and steps larger than their field.
 
 use crate::error::{Error, Result};
 
-/// What a field holds.
+/// The values of a field.
 struct Field {
     name: &'static str,
     first: u32,
@@ -34,11 +34,12 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
-/// The five fields of an expression, for `croner`: in numbers, and marked where both kinds of days must hold.
+/// The five fields of an expression, for `croner`: in numbers, and marked if both kinds of days
+/// must match.
 pub(super) fn fields(text: &str) -> Result<Vec<String>> {
     let refused = |what: String| {
         Error::usage(format!("cron expression {text:?}: {what}"))
-            .hint("the fields are minute, hour, day of month, month, day of week: `30 2 * * *` is half past two each night")
+            .hint("the fields are minute, hour, day of month, month, day of week: `30 2 * * *` is 2:30 every night")
     };
     let plain = match NICKNAMES.iter().find(|(nickname, _)| nickname.eq_ignore_ascii_case(text)) {
         Some((_, plain)) => plain,
@@ -61,8 +62,9 @@ pub(super) fn fields(text: &str) -> Result<Vec<String>> {
             items.map(|items| items.join(",")).map_err(|what| refused(format!("{what} in the field {}", field.name)))
         })
         .collect::<Result<Vec<_>>>()?;
-    // Vixie cron takes a field that begins with a star for one that says nothing, also `*/2`: then both fields must hold. `croner` sees only the
-    // star alone so, and takes either field elsewhere; its mark for "both" makes the difference good.
+    // Vixie cron treats a field that begins with a star, even `*/2`, as one that says nothing: then
+    // both fields must match. `croner` does so only for a lone star, and otherwise lets either
+    // field match. Its mark for "both" makes up for the difference.
     if fields[2] != "*" && fields[4] != "*" && (fields[2].starts_with('*') || fields[4].starts_with('*')) {
         fields[4].insert(0, '+');
     }
@@ -70,7 +72,7 @@ pub(super) fn fields(text: &str) -> Result<Vec<String>> {
 }
 
 impl Field {
-    /// One item of a list, in numbers: `*`, a value or a range, with a step or without.
+    /// One item of a list, in numbers: `*`, a value or a range, with or without a step.
     fn item(&self, item: &str) -> Result<String, String> {
         let (base, step) = match item.split_once('/') {
             Some((base, step)) => (base, Some(step)),

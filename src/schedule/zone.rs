@@ -1,34 +1,36 @@
-//! What the wall clock of a time zone shows, and when it does: clocks are put forward and back, and whole days are skipped.
+//! Converts between absolute time and the wall clock of a time zone: clocks change, and whole days
+//! may be skipped.
 
 use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 use crate::error::{Error, Result};
 
-/// No zone ever had two changes within this time (the nearest were four days apart), so the offsets of two moments that are no further
-/// apart tell whether the clock was changed between them.
+/// No zone ever had two changes within this time (the closest were four days apart). So if two
+/// times are no further apart, their offsets tell whether the clock changed between them.
 const STRIDE: TimeDelta = TimeDelta::hours(12);
 /// No zone is further from UTC than this.
 const FURTHEST: TimeDelta = TimeDelta::hours(16);
 
-/// Reads the name of a zone as the IANA has it.
+/// Parses an IANA zone name.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), with the zones that may have been meant.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), with the zones that were probably meant.
 pub fn parse(name: &str) -> Result<Tz> {
     let name = name.trim();
     name.parse().map_err(|_| {
         let city = |name: &str| name.rsplit('/').next().unwrap_or_default().replace(' ', "_").to_lowercase();
         let meant: Vec<_> = TZ_VARIANTS.iter().map(|zone| zone.name()).filter(|zone| city(zone) == city(name)).take(3).collect();
         let hint = match meant.as_slice() {
-            [] => "give an IANA name, as Europe/Berlin or UTC".to_owned(),
+            [] => "give an IANA name, for example Europe/Berlin or UTC".to_owned(),
             meant => format!("did you mean {}?", meant.join(" or ")),
         };
-        Error::usage(format!("{name:?} is not a time zone that is known")).hint(hint)
+        Error::usage(format!("{name:?} is not a known time zone")).hint(hint)
     })
 }
 
-/// The first moment later than `after` at which the clock shows a time that `next` names. `next` gives the first time after one, or at it.
+/// The first moment later than `after` at which the clock shows a time that `next` names. `next`
+/// returns the first time after the given one, or at it.
 pub(super) fn each_match(
     zone: Tz,
     after: DateTime<Utc>,
@@ -36,7 +38,7 @@ pub(super) fn each_match(
 ) -> Option<DateTime<Utc>> {
     let (mut from, mut inclusive) = (after, false);
     loop {
-        // As long as the clock is not changed, what it shows and absolute time go together.
+        // Until the clock changes, wall clock and absolute time advance together.
         let wanted = next(shown(zone, from), inclusive)?;
         let found = from.checked_add_signed(wanted - shown(zone, from))?;
         match first_change(zone, from, found) {
@@ -46,9 +48,11 @@ pub(super) fn each_match(
     }
 }
 
-/// The first moment later than `after` that a time which `next` names stands for, each standing for one. `next` gives the first time after one.
+/// The first moment later than `after` that stands for a time that `next` names; each time has one
+/// moment. `next` returns the first time after the given one.
 ///
-/// Later times stand for later moments, or the same, so the search need not begin before what the clock shows at `after`.
+/// Later times have later or equal moments, so the search need not begin before the wall clock time
+/// at `after`.
 pub(super) fn each_once(
     zone: Tz,
     after: DateTime<Utc>,
@@ -64,7 +68,7 @@ pub(super) fn each_once(
     }
 }
 
-/// The moment that a time on the clock stands for, none where the whole day was skipped.
+/// The moment of a time on the clock. None if the whole day was skipped.
 fn moment(zone: Tz, time: NaiveDateTime) -> Option<DateTime<Utc>> {
     match zone.from_local_datetime(&time) {
         MappedLocalTime::Single(found) => Some(found.to_utc()),
@@ -84,7 +88,7 @@ fn after_gap(zone: Tz, time: NaiveDateTime) -> Option<DateTime<Utc>> {
     Some(first(low, high, |at| shown(zone, at) > time))
 }
 
-/// The first moment later than `from` and no later than `to` at which the clock is changed.
+/// The first moment later than `from` and no later than `to` at which the clock changes.
 fn first_change(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
     let before = offset(from);
@@ -99,7 +103,8 @@ fn first_change(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Date
     None
 }
 
-/// The first whole second after `low` for which something holds that holds at `high`, and from its first second on.
+/// The first whole second after `low` at which `holds` is true. It must hold from that second up to
+/// `high`.
 fn first(low: DateTime<Utc>, high: DateTime<Utc>, holds: impl Fn(DateTime<Utc>) -> bool) -> DateTime<Utc> {
     let (mut low, mut high) = (low.timestamp(), high.timestamp());
     let at = |second: i64| DateTime::from_timestamp(second, 0).unwrap_or(DateTime::UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! Both deployments at once: whether they answer, what they are, what can be done with them.
+//! Probes both deployments: whether they answer, what they are, and what they allow.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use crate::source::discover;
 
 /// How long to look for a server.
 const SELECTION_TIMEOUT: Duration = Duration::from_millis(3500);
-/// How long all that is asked of one deployment may take.
+/// How long all requests to one deployment may take together.
 const LIMIT: Duration = Duration::from_millis(4500);
 
-/// Both deployments: their connections, and how they stand.
+/// Connections to both deployments, and their states.
 #[derive(Debug)]
 pub struct DualConnection {
-    /// The source: open where `state.atlas.connected`.
+    /// The source: open if `state.atlas.connected`.
     pub atlas: Option<Connection>,
-    /// The target: open where `state.local.connected`.
+    /// The target: open if `state.local.connected`.
     pub local: Option<Connection>,
-    /// How both stand.
+    /// The states of both.
     pub state: DualState,
 }
 
-/// How both deployments stand.
+/// The states of both deployments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DualState {
     /// The source.
@@ -40,30 +40,31 @@ pub struct DualState {
     pub local: ConnectionState,
 }
 
-/// How a deployment stands.
+/// The state of a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionState {
     /// Whether a URI is configured for it.
     pub configured: bool,
-    /// Whether it answered and took the login.
+    /// Whether it answered and accepted the login.
     pub connected: bool,
-    /// The hosts that its URI names, `host:port`, comma-separated.
+    /// The hosts in its URI, as `host:port`, comma-separated.
     #[schema(example = "localhost:27017")]
     pub host: Option<String>,
-    /// How long a small question takes, in milliseconds.
+    /// The round trip of a small command, in milliseconds.
     pub latency_ms: Option<f64>,
     /// The server's version.
     #[schema(example = "6.0.5")]
     pub version: Option<String>,
-    /// What it is: `standalone`, `replicaSet` or `sharded`.
+    /// The topology: `standalone`, `replicaSet` or `sharded`.
     #[schema(example = "replicaSet")]
     pub topology: Option<String>,
-    /// Whether it can be read at one moment.
+    /// Whether all of it can be read at one snapshot time.
     pub can_snapshot: bool,
-    /// Whether the login may read the oplog, which makes one moment of a read that takes longer.
+    /// Whether the login may read the oplog. A backup that outlives its snapshot needs it for a
+    /// consistency point.
     pub can_read_oplog: bool,
-    /// When it was asked.
+    /// When it was probed.
     pub checked: DateTime<Utc>,
     /// Why it is not connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +74,7 @@ pub struct ConnectionState {
 /// Why a deployment is not connected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionError {
-    /// The kind, as in every error.
+    /// The kind of error, as in all errors.
     #[schema(example = "unreachable")]
     pub kind: String,
     /// What went wrong.
@@ -83,7 +84,8 @@ pub struct ConnectionError {
     pub hint: Option<String>,
 }
 
-/// Connects to both deployments at a time, within five seconds even where nothing answers. What is wrong with either is in its state.
+/// Connects to both deployments in parallel, within five seconds even if nothing answers. Errors
+/// are in each deployment's state.
 ///
 /// ```no_run
 /// # async fn example() -> bsonvault::error::Result<()> {
@@ -111,11 +113,11 @@ impl DualConnection {
     }
 }
 
-/// What is told where the deployments could not even be asked.
+/// The states of deployments that could not be probed.
 pub(super) fn unknown(config: &Config) -> DualState {
     let unknown = |uri: &Result<MongoUri>| {
         let mut state = unasked(uri);
-        let error = Error::new(ErrorKind::Internal, "the connection was not tested: the service is ending");
+        let error = Error::new(ErrorKind::Internal, "the connection was not tested: the service is shutting down");
         state.error = Some(ConnectionError::from(&error));
         state
     };

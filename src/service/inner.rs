@@ -1,4 +1,5 @@
-//! What a service is made of, and which backup is meant. All of it runs on the runtime of the service, to its end.
+//! The parts of a service, and how it finds a backup. All of it runs on the service's runtime, to
+//! its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,9 @@ use crate::names::{BackupName, is_latest};
 use crate::repository::Repository;
 use crate::repository::catalog::{Backup, Catalog};
 
-/// How long a place below the path of the backups may take to answer.
+/// How long a path below the backup path may take to answer.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
-/// How long the path itself may take when the service begins.
+/// How long the backup path itself may take when the service starts.
 const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
 
 /// The parts of a service.
@@ -45,7 +46,8 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Opens the path and the state file. Gives the jobs, too, that were interrupted when the service last ended.
+    /// Opens the path and the state file. Also returns the jobs that were interrupted when the
+    /// service last ended.
     ///
     /// # Errors
     /// Those of [`MongoBackupService::open`](super::MongoBackupService::open).
@@ -77,36 +79,38 @@ impl Inner {
         Ok((Arc::new(inner), interrupted))
     }
 
-    /// What the engine works with for a job.
+    /// The engine's context for a job.
     pub(super) fn works_with(&self, job: &JobContext) -> Context {
         Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.operation() }
     }
 
-    /// What is done about every job that ended, before anyone who waits for it is told.
+    /// Processes a job that ended, before its waiters learn of it.
     pub(super) fn tell(&self, job: &Job) {
         self.metrics.ended(job);
         self.scheduler.hear(job);
         self.notices.tell(job);
     }
 
-    /// A complete backup, by its name or its path as the status gives it.
+    /// A complete backup, by its name or by its path as in the status.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] if it is incomplete; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::Storage`].
     pub(super) async fn find(&self, name: &str) -> Result<Backup> {
         let name = self.resolve(name).await?;
-        // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
+        // A backup that vanishes meanwhile and an empty directory get the same message.
         let found = self.catalog.find(name.as_str()).await;
         let found = found.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })?;
-        // So is one that became a link meanwhile.
+        // So does one that became a link meanwhile.
         match found.store.is(&self.catalog.repository().place(&name)) {
             true => Ok(found),
             false => Err(missing()),
         }
     }
 
-    /// The backup that is meant by its name, or by its path as the status gives it. Whatever else is asked for, and whatever is no directory of its own right below the path, is not
-    /// there: a link, and what leads out of the path. `latest` is the newest complete one.
+    /// Finds a backup by its name, or by its path as in the status; `latest` is the newest complete
+    /// one. Only real directories directly below the backup path are found: no links, and no paths
+    /// that lead elsewhere.
     pub(super) async fn resolve(&self, name_or_path: &str) -> Result<BackupName> {
         if is_latest(name_or_path) {
             let entries = self.listing.get().await?;
@@ -119,13 +123,13 @@ impl Inner {
     }
 }
 
-/// The words are those that users of the REST interface match on.
+/// Users of the REST interface match on this text.
 pub(super) fn missing() -> Error {
     Error::new(ErrorKind::NotFound, "Database backup not found")
         .hint("the status lists the backups that there are, by name and path")
 }
 
-/// The path of the backups, which must be one that can be written to.
+/// Opens the backup path, which must be writable.
 async fn open_path(path: &str) -> Result<Repository> {
     let opened = async move {
         let repository = Repository::open_apart(path).await?;
@@ -135,6 +139,6 @@ async fn open_path(path: &str) -> Result<Repository> {
     tokio::time::timeout(PATIENCE_AT_FIRST, opened).await.unwrap_or_else(|_| {
         let seconds = PATIENCE_AT_FIRST.as_secs();
         Err(Error::new(ErrorKind::Storage, format!("the backup path {path} has not answered for {seconds} s"))
-            .hint("look after the disk or the network mount that it is on"))
+            .hint("check the disk or network mount that it is on"))
     })
 }

@@ -1,4 +1,5 @@
-//! A job: one run of a verb, as it is kept and as programs read it. Its JSON is the record in the state file and the body of the REST interface.
+//! A job: one run of a backup, an import or a verification. Its JSON is the record in the state
+//! file and the body in the REST interface.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,10 +14,10 @@ use super::requests::{BackupRequest, ImportRequest};
 use super::results::JobResult;
 use crate::error::{Error, Face};
 
-/// Problems that a job in short tells of.
+/// Problems in the short form of a job.
 const PROBLEMS_IN_SHORT: usize = 10;
 
-/// The identity of a job: a UUID whose order is that of creation.
+/// A job's id: a UUID. Ids are ordered by time of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct JobId(Uuid);
@@ -45,7 +46,7 @@ impl FromStr for JobId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        text.parse().map(Self).map_err(|_| Error::usage(format!("{text:?} is not a job's id: expected a UUID")))
+        text.parse().map(Self).map_err(|_| Error::usage(format!("{text:?} is not a job id, expected a UUID")))
     }
 }
 
@@ -53,7 +54,7 @@ impl FromStr for JobId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
-    /// Takes a backup, and where that is configured imports it and removes old ones.
+    /// Takes a backup; if configured, imports it and applies retention.
     Backup,
     /// Imports a backup.
     Import,
@@ -65,7 +66,7 @@ impl JobKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Backup, Self::Import, Self::Verify];
 
-    /// Its name where a program reads it.
+    /// Its name in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,21 +77,21 @@ impl JobKind {
     }
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// It waits for another one to end.
+    /// Waits for another job to end.
     Queued,
-    /// It is at work.
+    /// Is at work.
     Running,
-    /// All of it was done.
+    /// Did all of its work.
     Succeeded,
-    /// Some of it was not: `error` says what.
+    /// Did not do all of its work: see `error`.
     Failed,
-    /// It was stopped by request, and left nothing behind.
+    /// Was cancelled on request, and left nothing behind.
     Cancelled,
-    /// The service ended, or was killed, before the job did.
+    /// The service ended or was killed before the job ended.
     Interrupted,
 }
 
@@ -98,13 +99,13 @@ impl JobState {
     /// Every state.
     pub const ALL: [Self; 6] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Interrupted];
 
-    /// Whether nothing will change any more.
+    /// Whether the job has ended.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
     }
 
-    /// Its name where a program reads it.
+    /// Its name in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -118,15 +119,15 @@ impl JobState {
     }
 }
 
-/// Who asked for a job.
+/// Who began a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
-    /// Somebody, through the REST interface or the library.
+    /// A request through the REST interface or the library.
     Manual,
-    /// The schedule, at its time.
+    /// The schedule, on time.
     Schedule,
-    /// The schedule, for a time at which the service did not run.
+    /// The schedule, for a time when the service did not run.
     Missed,
 }
 
@@ -134,33 +135,33 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
-    /// Its identity.
+    /// Its id.
     pub id: JobId,
     /// What it does.
     pub kind: JobKind,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
-    /// Who asked for it.
+    /// Who began it.
     pub trigger: Trigger,
-    /// When it was asked for.
+    /// When it was created.
     pub created: DateTime<Utc>,
-    /// When it began to work.
+    /// When it started to work.
     pub started: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished: Option<DateTime<Utc>>,
     /// The backup that it makes or reads, once that has a name.
     pub backup: Option<String>,
-    /// What was asked of a backup by somebody, beyond what is configured.
+    /// The options of a backup that a request gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub create: Option<BackupRequest>,
-    /// What was asked of an import.
+    /// The options of an import.
     pub import: Option<ImportRequest>,
-    /// How far it is.
+    /// Its progress.
     pub progress: JobProgress,
-    /// What it had to say on the way, the last hundred lines.
+    /// Its last hundred notes.
     pub notes: Vec<String>,
-    /// What came of it. Where the job failed this is what was done all the same: a backup whose import failed is complete.
+    /// Its result. A failed job lists what it did before: a backup whose import failed is complete.
     pub result: JobResult,
     /// Why it did not succeed.
     pub error: Option<JobError>,
@@ -186,7 +187,7 @@ impl Job {
         }
     }
 
-    /// The job without what there is of each of its collections, of which there may be thousands.
+    /// The job without details of each collection, since there may be thousands.
     pub(super) fn in_short(&self) -> Self {
         let mut short = self.clone();
         short.progress.collections.clear();
@@ -201,7 +202,7 @@ impl Job {
         short
     }
 
-    /// How long it worked, in seconds; none where it never began or has not ended.
+    /// How long it worked, in seconds; `None` if it never started or has not ended.
     #[must_use]
     pub fn seconds(&self) -> Option<f64> {
         let milliseconds = (self.finished? - self.started?).num_milliseconds();
@@ -213,9 +214,9 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobError {
-    /// The part of the job that failed: of a backup that is imported, too, one of the two.
+    /// The part of the job that failed. A backup job with an import has two parts.
     pub stage: JobKind,
-    /// The kind, as in every error.
+    /// The kind of error, as in all errors.
     #[schema(example = "unreachable")]
     pub kind: String,
     /// What went wrong.
@@ -223,7 +224,7 @@ pub struct JobError {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The job that is at work already, where that is why.
+    /// The id of the job that is already running, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! Runs jobs: who may begin, in which order, how far each is, how each ends, and what is kept of it.
+//! Runs jobs: admission, queues, progress, results, and what is stored of them.
 //!
-//! A job is on the disk before anyone is told its id, and its end is on the disk before anyone is told of it. It belongs to the service and not to whoever
-//! asked for it: a client that goes away changes nothing.
+//! A job is on disk before anyone learns its id, and its end is on disk before anyone learns of
+//! that. Jobs belong to the service, not to their callers: a client that disconnects changes
+//! nothing.
 
 mod context;
 mod live;
@@ -32,12 +33,12 @@ use crate::context::lock;
 use crate::context::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long the end of the service waits for questions that are under way.
+/// How long a shutdown waits for short operations in progress.
 const LAST_QUESTIONS: Duration = Duration::from_secs(10);
-/// How long it waits for jobs that were stopped to tidy up. Who runs services kills them soon after.
+/// How long a shutdown waits for stopped jobs to clean up. Supervisors kill services soon after.
 const LAST_JOBS: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 
-/// The jobs of a service. Cloning shares them.
+/// The jobs of a service. Clones share them.
 #[derive(Clone)]
 pub(super) struct Jobs(Arc<Inner>);
 
@@ -47,14 +48,14 @@ struct Inner {
 }
 
 impl Jobs {
-    /// The jobs that are kept here; those that had not ended and that nobody is at any more count as interrupted. They are given, too. Jobs run on this
-    /// runtime.
+    /// Opens the stored jobs, which run on this runtime. Unfinished jobs without a live owner count
+    /// as interrupted; also returns those.
     ///
     /// # Errors
     /// Those of the state file.
     pub(super) async fn open(state: State, engine: Handle) -> Result<(Self, Vec<Job>)> {
         let interrupted: Vec<Job> = state.orphans().await?.into_iter().map(interrupted).collect();
-        // In one transaction: each of its own would wait for the disk.
+        // In one transaction: several would each wait for the disk.
         state.put(interrupted.clone(), None).await?;
         let shared = Shared {
             state,
@@ -69,7 +70,7 @@ impl Jobs {
         Ok((Self(Arc::new(Inner { shared: Arc::new(shared), worker: OnceLock::new() })), interrupted))
     }
 
-    /// Who does the work. The first who is named. It stays as long as one of its jobs has not ended.
+    /// Sets the worker. The first call wins. The worker lives until all of its jobs have ended.
     pub(super) fn served_by(&self, worker: Weak<dyn Worker>) {
         let _first_wins = self.0.worker.set(worker);
     }
@@ -78,16 +79,16 @@ impl Jobs {
         self.0.worker.get()?.upgrade()
     }
 
-    /// Begins a job, or queues it where another one of its kind is at work.
+    /// Begins a job, or queues it if another one of its kind is at work.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if another one has what it claims; [`ErrorKind::TooMany`] if too many wait or work already;
-    /// [`ErrorKind::Closing`]; those of the state file.
+    /// [`ErrorKind::Busy`] if another job holds one of its claims; [`ErrorKind::TooMany`] if too
+    /// many jobs wait or work; [`ErrorKind::Closing`]; those of the state file.
     pub(super) async fn submit(&self, job: Job, task: Task, claims: BTreeSet<Claim>) -> Result<JobId> {
         let (id, kind, shared) = (job.id, task.kind, &self.0.shared);
-        // Held until the job itself is tracked: an end of the service in between waits for it.
+        // Held until the job itself is tracked, so that a shutdown in between waits for it.
         let _tracked = shared.tracker.token();
-        let worker = self.worker().ok_or_else(|| Error::new(ErrorKind::Internal, "nobody does the work of jobs"))?;
+        let worker = self.worker().ok_or_else(|| Error::new(ErrorKind::Internal, "no worker is set for jobs"))?;
         let assignment = Assignment { owner: shared.owner, task: task.clone(), claims };
         let live = Arc::new(Live::new(job.clone(), assignment.clone(), shared.stop.child_token()));
         {
@@ -108,13 +109,13 @@ impl Jobs {
         Ok(id)
     }
 
-    /// Keeps a job that could not begin as one that failed, and tells of it as of any that ended. Gives the error, with the job that tells of it. Where it cannot
-    /// be kept, the log says so, and others are told all the same.
+    /// Stores a job that could not begin as failed, and announces its end. Returns the error with
+    /// the job's id. If the job cannot be stored, that is logged, and its end is announced anyway.
     pub(super) async fn fail(&self, mut job: Job, error: Error) -> Error {
         (job.state, job.finished) = (JobState::Failed, Some(clock::now()));
         job.error = Some(JobError::of(job.kind, &error));
         if let Err(e) = self.0.shared.state.put(vec![job.clone()], None).await {
-            tracing::error!("a job that failed cannot be kept: {e}");
+            tracing::error!("cannot store a failed job: {e}");
         }
         let job = Arc::new(job);
         if let Some(worker) = self.worker() {
@@ -123,7 +124,7 @@ impl Jobs {
         error.job(job.id.to_string())
     }
 
-    /// Goes through those that ended, newest first, one at a time.
+    /// Visits the jobs that have ended, newest first, one at a time.
     ///
     /// # Errors
     /// Those of the state file.
@@ -137,7 +138,7 @@ impl Jobs {
         self.0.shared.state.visit(visitor).await
     }
 
-    /// A job, whether or not it ended.
+    /// A job, whether or not it has ended.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; those of the state file.
@@ -149,7 +150,7 @@ impl Jobs {
         }
     }
 
-    /// The newest jobs that are wanted, newest first, in short: without what there is of each of their collections.
+    /// The newest jobs that match, newest first, in short: without details of their collections.
     ///
     /// # Errors
     /// Those of the state file.
@@ -163,7 +164,7 @@ impl Jobs {
         Ok(self.0.shared.state.newest(limit, wanted).await?.into_iter().map(Arc::new).collect())
     }
 
-    /// Follows a job: what it is like now, and every change, up to its end, which is the last.
+    /// Follows a job: its present state, and every change up to its end.
     ///
     /// # Errors
     /// As for [`job`](Self::job).
@@ -178,25 +179,25 @@ impl Jobs {
         }
     }
 
-    /// Waits until a job ended, and gives it.
+    /// Waits until a job has ended, and returns it.
     ///
     /// # Errors
     /// As for [`job`](Self::job).
     pub(super) async fn wait(&self, id: JobId) -> Result<Arc<Job>> {
         let mut view = self.watch(id).await?;
-        // What is borrowed from the channel is given back before anything else is waited for: callers may be on any thread.
+        // The channel's borrow ends before the next await: callers may be on any thread.
         let ended = view.wait_for(|view| view.job().state.is_final()).await.map(|view| view.job().clone());
         match ended {
             Ok(job) => Ok(job),
-            // The last view of one that ended is always its end.
+            // The last view of a job that ended is always its end.
             Err(_) => self.job(id).await,
         }
     }
 
-    /// Asks a job to stop. Gives it as it is now: it ends when it has tidied up.
+    /// Asks a job to stop, and returns its present state. The job ends once it has cleaned up.
     ///
     /// # Errors
-    /// As for [`job`](Self::job); [`ErrorKind::Refused`] where it ended already.
+    /// As for [`job`](Self::job); [`ErrorKind::Refused`] if it has already ended.
     pub(super) async fn cancel(&self, id: JobId) -> Result<Arc<Job>> {
         let live = lock(&self.0.shared.live).jobs.get(&id).cloned();
         match live {
@@ -228,7 +229,7 @@ impl Jobs {
         counts
     }
 
-    /// Those that have not ended, as they are now.
+    /// The jobs that have not ended, in their present state.
     pub(super) fn unfinished(&self) -> Vec<Arc<Job>> {
         lock(&self.0.shared.live)
             .jobs
@@ -238,7 +239,8 @@ impl Jobs {
             .collect()
     }
 
-    /// Goes on only where work is taken. The end of the service waits for it until what this gives is dropped.
+    /// Continues only if the service accepts work. A shutdown waits until the returned token is
+    /// dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Closing`].
@@ -248,26 +250,27 @@ impl Jobs {
         Ok(entered)
     }
 
-    /// Whether jobs are taken.
+    /// Whether jobs are accepted.
     pub(super) fn is_open(&self) -> bool {
         !self.0.shared.closing.is_cancelled()
     }
 
-    /// Takes no more jobs, and ends those that wait.
+    /// Accepts no more jobs, and ends waiting ones.
     pub(super) fn close(&self) {
         self.0.shared.closing.cancel();
         self.0.shared.tracker.close();
     }
 
-    /// Ends: takes no more jobs, lets those that work go on for so long, then stops them, and returns when each of them has tidied up. What waits for
-    /// a disk that does not answer is left behind: jobs count as interrupted then when the service begins again.
+    /// Shuts down: accepts no more jobs, gives running jobs this grace period, then stops them, and
+    /// returns when all have cleaned up. Jobs that wait for an unresponsive disk are left behind;
+    /// they count as interrupted when the service starts again.
     pub(super) async fn shut_down(&self, grace: Duration) {
         self.close();
         let waiting = self.unfinished().len();
         if waiting > 0 {
             tracing::info!("waiting up to {} s for {waiting} jobs to end", grace.as_secs());
         }
-        // Where there is no job, only short questions are under way.
+        // Without jobs, only short operations are in progress.
         let grace = if waiting > 0 { grace } else { grace.min(LAST_QUESTIONS) };
         if tokio::time::timeout(grace, self.0.shared.tracker.wait()).await.is_ok() {
             return;
@@ -279,30 +282,35 @@ impl Jobs {
         let last = if waiting > 0 { LAST_JOBS } else { Duration::ZERO };
         if tokio::time::timeout(last, self.0.shared.tracker.wait()).await.is_err() {
             tracing::error!(
-                "left behind what did not end when it was told to, {} jobs among it: the disk of the backups does not answer, or what \
-                 they had to tidy up takes too long",
+                "left behind what did not end on request, including {} jobs: the disk of the backups does not answer, or cleaning \
+                 up takes too long",
                 self.unfinished().len()
             );
         }
     }
 }
 
-/// How a job ended that nobody is at any more.
+/// The final state of a job without a live owner.
 fn interrupted(orphan: Orphan) -> Job {
     let mut job = orphan.job;
     job.state = JobState::Interrupted;
     job.finished = Some(clock::now());
-    let error = Error::new(ErrorKind::Interrupted, "the service ended before the job did: it was killed, or lost its power")
-        .hint("what it was doing is safe: an unfinished backup counts as none, and the next import finishes or removes what one left");
-    // A backup that is kept as taken was being imported.
+    let error = Error::new(
+        ErrorKind::Interrupted,
+        "the service ended before the job did: it was killed, or the machine lost power",
+    )
+    .hint(
+        "no data is at risk: an unfinished backup does not count, and the next import finishes or removes an unfinished import",
+    );
+    // A job with a completed backup was importing it.
     let stage = if job.result.backup.is_some() { JobKind::Import } else { job.kind };
     job.error = Some(JobError::of(stage, &error));
     job
 }
 
 fn not_found(id: JobId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("job {id} is not known"))
-        .hint("GET /api/jobs lists those that are; the newest thousand are kept")
+    Error::new(ErrorKind::NotFound, format!("job {id} does not exist"))
+        .hint("GET /api/jobs lists the existing jobs; the newest thousand are kept")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which backups stay after one that was asked for: `true`, `false`, or a number.
+//! Which backups to keep after one that a request asked for: `true`, `false`, or a number.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -11,32 +11,32 @@ use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema};
 
 use crate::error::Error;
 
-/// Which backups stay after one was taken.
+/// Which backups to keep after one was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// All: nothing is deleted (`true`).
+    /// Keep all: nothing is deleted (`true`).
     All,
-    /// What is configured (`false`).
+    /// As configured (`false`).
     Configured,
-    /// The newest so many complete backups, 1 to 1,000,000, of the same source and the same databases and patterns, the new one among
-    /// them. All others stay.
+    /// Keep this many of the newest complete backups, 1 to 1,000,000, of the same source with the
+    /// same databases and patterns. The new one counts. All others stay.
     Newest(i64),
 }
 
-/// The most backups that can be asked to be kept.
+/// The largest number.
 const MOST_KEPT: u32 = 1_000_000;
 
 impl Keep {
-    /// How many stay; none if that is not said.
+    /// The number, if this is one.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage), naming the range.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it is out of range.
     pub(super) fn newest(self) -> Result<Option<NonZeroU32>, Error> {
         let Self::Newest(count) = self else { return Ok(None) };
         let known = u32::try_from(count).ok().filter(|count| *count <= MOST_KEPT).and_then(NonZeroU32::new);
         known.map(Some).ok_or_else(|| {
             Error::usage(format!("keep is {count}, expected true, false, or a whole number from 1 to {MOST_KEPT}"))
-                .hint("a number says how many of the newest backups of the same source and selection are to stay")
+                .hint("a number is how many of the newest backups of the same source and selection to keep")
         })
     }
 }
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for Keep {
     }
 }
 
-/// Takes any whole number, however it is written; what of it makes sense is told by its range.
+/// Takes any whole number, however it is written. [`Keep::newest`] checks the range.
 struct KeepVisitor;
 
 impl Visitor<'_> for KeepVisitor {
@@ -88,9 +88,9 @@ impl utoipa::PartialSchema for Keep {
     fn schema() -> RefOr<Schema> {
         let all = ObjectBuilder::new()
             .schema_type(Type::Boolean)
-            .description(Some("`true`: nothing is deleted. `false`: as if it were not given"));
+            .description(Some("`true` deletes nothing. `false` is the default: the configured retention applies"));
         let newest = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MOST_KEPT)).description(Some(
-            "So many of the newest complete backups of the same source and the same databases and patterns, this one among them; all others stay",
+            "Keep this many of the newest complete backups of the same source with the same databases and patterns. The new one counts. Backups of other sources or selections stay",
         ));
         OneOfBuilder::new().item(all).item(newest).into()
     }

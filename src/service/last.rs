@@ -1,4 +1,4 @@
-//! How the last of each kind of work ended, told from the jobs that are kept.
+//! How the last job of each kind ended, from the stored jobs.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,71 +7,71 @@ use utoipa::ToSchema;
 use super::job::{Job, JobId, JobKind, JobState, Trigger};
 use super::requests::BackupRequest;
 
-/// What became of a time of the schedule, or of a backup that was asked for.
+/// The last run: of the schedule, or on request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastRun {
-    /// The time that it was planned for; of one that was asked for, when that was.
+    /// The time that it was planned for, or the time of the request.
     pub planned: DateTime<Utc>,
-    /// When it was looked at.
+    /// When the scheduler handled it.
     pub at: DateTime<Utc>,
-    /// What was done.
+    /// What the scheduler did.
     pub outcome: RunOutcome,
-    /// The job that it began, or the failed one that tells why none began.
+    /// The job that it began, or a failed job that tells why none began.
     pub job_id: Option<JobId>,
-    /// Who asked for it; none of those that were kept before this was said.
+    /// Who began it. Absent in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub trigger: Option<Trigger>,
-    /// Why none began.
+    /// Why no job began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What was done at a time of the schedule.
+/// What the scheduler did at a planned time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunOutcome {
     /// A job began.
     Started,
-    /// Another backup was running still.
+    /// Another backup was still running.
     Skipped,
-    /// It could not begin.
+    /// The backup could not begin.
     Failed,
 }
 
-/// How the last work of a kind ended.
+/// How the last jobs of a kind ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Last {
-    /// When some was last done.
+    /// When one last succeeded.
     pub(super) success: Option<DateTime<Utc>>,
-    /// When some last failed, or was interrupted.
+    /// When one last failed or was interrupted.
     pub(super) failure: Option<DateTime<Utc>>,
 }
 
 impl Last {
-    /// Whether the last was done; none where there was none.
+    /// Whether the last one succeeded; `None` if there was none.
     pub(super) fn succeeded(&self) -> Option<bool> {
         (self.success.is_some() || self.failure.is_some()).then_some(self.success > self.failure)
     }
 }
 
-/// How the last of each kind ended. Jobs may be taken in any order, and again.
+/// How the last job of each kind ended. Jobs may be added in any order, and repeatedly.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastResults([Last; JobKind::ALL.len()]);
 
 impl LastResults {
-    /// Takes a job that ended.
+    /// Adds a job that ended.
     pub(super) fn take(&mut self, job: &Job) {
         let Some(finished) = job.finished else { return };
         for kind in JobKind::ALL {
-            // A backup of a part stands in for none of all, whether it was taken or failed.
+            // A partial backup does not stand for a full one, whether it succeeded or failed.
             if kind == JobKind::Backup && job.create.as_ref().is_some_and(BackupRequest::is_of_a_part) {
                 continue;
             }
             let last = &mut self.0[kind as usize];
             match outcome(job, kind) {
-                // When one that was killed had done this is not known: not before it began.
+                // When a killed job had done this is unknown, but not before it started.
                 Some(true) if job.state == JobState::Interrupted => last.success = last.success.max(job.started),
                 Some(true) => last.success = last.success.max(Some(finished)),
                 Some(false) => last.failure = last.failure.max(Some(finished)),
@@ -80,14 +80,15 @@ impl LastResults {
         }
     }
 
-    /// Of this kind.
+    /// The results of this kind.
     pub(super) fn of(&self, kind: JobKind) -> Last {
         self.0[kind as usize]
     }
 }
 
-/// Whether a job that ended did this kind of work, or failed at it; none where it did not come to it, or was cancelled at it. A backup whose import failed is a
-/// backup that was taken, and an import that failed.
+/// Whether a job that ended did this kind of work, or failed at it. `None` if it did not get to it,
+/// or was cancelled during it. A backup whose import failed counts as a successful backup and a
+/// failed import.
 pub(super) fn outcome(job: &Job, kind: JobKind) -> Option<bool> {
     let result = &job.result;
     let done = match kind {
@@ -98,7 +99,7 @@ pub(super) fn outcome(job: &Job, kind: JobKind) -> Option<bool> {
     let failed = job.error.as_ref().is_some_and(|error| error.stage == kind);
     match job.state {
         JobState::Queued | JobState::Running => None,
-        // A backup that is complete stays so, whatever killed the job after that.
+        // A complete backup stays a success, even if the job was killed later.
         _ if kind == JobKind::Backup && done => Some(true),
         JobState::Failed | JobState::Interrupted if failed => Some(false),
         JobState::Cancelled if failed => None,

@@ -1,7 +1,10 @@
-//! What the service tells those who watch it, in the text format of OpenMetrics, which Prometheus reads. Labels are words of this program: no name, address or path of anyone's.
+//! The metrics of the service in the text format of OpenMetrics, for Prometheus. Labels are words
+//! of this program: no names, addresses or paths.
 //!
-//! Counters begin at 0 with the process, and last results with the jobs that are kept. Everything else is looked up when it is asked for. What is not known is
-//! not there, rather than 0: `absent()` sees it.
+//! Counters start at 0 with the process; last results come from the stored jobs. Everything else is
+//! looked up on each scrape. Unknown values are absent rather than 0, so `absent()` detects them.
+
+mod described;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -22,18 +25,20 @@ use super::retry::NotTaken;
 use super::status::{BackupEntry, BackupState};
 use crate::context::lock;
 
-/// The media type of what [`MongoBackupService::metrics`](super::MongoBackupService::metrics) gives.
+pub use self::described::{DescribedMetric, described_metrics};
+
+/// The media type of [`MongoBackupService::metrics`](super::MongoBackupService::metrics).
 pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the names of all metrics begin with.
+/// The prefix of all metric names.
 const PREFIX: &str = "bsonvault";
-/// Upper bounds of the durations that are told apart, in seconds: from one to a day.
+/// Upper bounds of the duration buckets, in seconds: from one second to a day.
 const DURATIONS: [f64; 12] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0];
 
 type Kind = [(&'static str, &'static str); 1];
 type KindAndState = [(&'static str, &'static str); 2];
 
-/// What is counted over the life of the process.
+/// Counters over the life of the process.
 pub(super) struct Metrics {
     started: DateTime<Utc>,
     last: Mutex<LastResults>,
@@ -44,16 +49,17 @@ pub(super) struct Metrics {
     backup_stored_bytes: Counter,
     import_documents: Counter,
     import_bytes: Counter,
-    /// One looks at the path at a time: where a network file system hangs, so does one look, and not one more with each scrape.
+    /// Held during a look at the path. If a network file system hangs, only one look hangs, not one
+    /// more per scrape.
     pub(super) looking: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What is looked up when it is asked for.
+/// Values that are looked up on each scrape.
 pub(super) struct Seen {
     pub(super) now: DateTime<Utc>,
-    /// None where they cannot be listed.
+    /// `None` if they cannot be listed.
     pub(super) backups: Option<Arc<Vec<BackupEntry>>>,
-    /// The group of the service's own.
+    /// The group of the service's own backups.
     pub(super) own: Option<usize>,
     pub(super) free_bytes: Option<u64>,
     pub(super) jobs: Vec<(JobKind, JobState, u64)>,
@@ -66,7 +72,7 @@ pub(super) struct Seen {
 }
 
 impl Metrics {
-    /// Nothing was counted yet.
+    /// All counters at 0.
     pub(super) fn new(started: DateTime<Utc>) -> Self {
         let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
         let metrics = Self {
@@ -81,7 +87,7 @@ impl Metrics {
             import_bytes: Counter::default(),
             looking: Arc::default(),
         };
-        // What is 0 first is seen to rise; what appears as 1 is not.
+        // Series must exist at 0 first, so that their first increase is visible.
         for kind in JobKind::ALL {
             drop(metrics.durations.get_or_create(&labelled(kind)));
             for state in JobState::ALL.into_iter().filter(|state| state.is_final()) {
@@ -91,7 +97,7 @@ impl Metrics {
         metrics
     }
 
-    /// Takes a job that ended in the life of another process.
+    /// Adds a job that ended under another process.
     pub(super) fn kept(&self, job: &Job) {
         lock(&self.last).take(job);
     }
@@ -100,7 +106,7 @@ impl Metrics {
     pub(super) fn ended(&self, job: &Job) {
         self.kept(job);
         self.ended.get_or_create(&of_kind(job.kind, job.state)).inc();
-        // Of one that was found interrupted it is not known how long it worked.
+        // If it was found interrupted, how long it worked is unknown.
         if let Some(seconds) = job.seconds().filter(|_| job.finished >= Some(self.started) && job.started >= Some(self.started)) {
             self.durations.get_or_create(&labelled(job.kind)).observe(seconds);
         }
@@ -115,16 +121,16 @@ impl Metrics {
         }
     }
 
-    /// All of it as text.
+    /// All metrics as text.
     pub(super) fn render(&self, seen: &Seen) -> String {
         let mut page = Page(Registry::with_prefix(PREFIX));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        page.register("build", "The program", version);
-        page.one("process_start_time_seconds", "When the service was opened, in Unix time", Some(unix(self.started)));
-        page.one("accepting_jobs", "Whether jobs are taken: not while it shuts down", Some(truth(seen.accepting)));
+        page.register("build", "The version of bsonvault", version);
+        page.one("process_start_time_seconds", "When the service started, in Unix time", Some(unix(self.started)));
+        page.one("accepting_jobs", "1 if the service accepts jobs, 0 while it shuts down", Some(truth(seen.accepting)));
         page.one(
             "state_file_replaced",
-            "Whether the state file was damaged and replaced by a new one since the service was opened",
+            "1 if the state file was damaged and replaced by a new one since the service started",
             Some(truth(seen.state_file_replaced)),
         );
         page.backups(seen);
@@ -139,9 +145,9 @@ impl Metrics {
 
     fn jobs(&self, page: &mut Page, seen: &Seen) {
         let counts = seen.jobs.iter().map(|(kind, state, count)| (of_kind(*kind, *state), *count as f64));
-        page.each("jobs", "Jobs that wait or work", counts);
-        page.register("jobs_ended", "Jobs that ended since the service was opened", self.ended.clone());
-        let help = "How long jobs worked, from their turn to their end";
+        page.each("jobs", "Jobs that are queued or running", counts);
+        page.register("jobs_ended", "Jobs that ended since the service started", self.ended.clone());
+        let help = "How long jobs ran, without their time in the queue";
         page.register("job_duration_seconds", help, self.durations.clone());
         let last = *lock(&self.last);
         let each = |what: fn(super::last::Last) -> Option<f64>| {
@@ -149,81 +155,112 @@ impl Metrics {
         };
         page.each(
             "last_succeeded",
-            "Whether the last backup of all, import or verification succeeded; a backup whose import failed is one of each",
+            "1 if the last full backup, import or verification succeeded. A backup whose import failed counts as a successful backup and a failed import",
             each(|last| last.succeeded().map(truth)),
         );
-        page.each("last_success_timestamp_seconds", "When one last succeeded, in Unix time", each(|last| last.success.map(unix)));
+        page.each(
+            "last_success_timestamp_seconds",
+            "When a full backup, import or verification last succeeded, in Unix time",
+            each(|last| last.success.map(unix)),
+        );
         page.each(
             "last_failure_timestamp_seconds",
-            "When one last failed or was interrupted, in Unix time",
+            "When a full backup, import or verification last failed or was interrupted, in Unix time",
             each(|last| last.failure.map(unix)),
         );
-        page.register("backup_documents", "Documents in backups that were completed", self.backup_documents.clone());
-        page.register("backup_raw_bytes", "Their bytes, uncompressed", self.backup_raw_bytes.clone());
-        page.register("backup_stored_bytes", "Their bytes, as they are stored", self.backup_stored_bytes.clone());
-        page.register("import_documents", "Documents of imports that succeeded", self.import_documents.clone());
-        page.register("import_bytes", "Their bytes, uncompressed", self.import_bytes.clone());
+        page.register("backup_documents", "Documents in completed backups", self.backup_documents.clone());
+        page.register(
+            "backup_raw_bytes",
+            "Bytes of the documents in completed backups, uncompressed",
+            self.backup_raw_bytes.clone(),
+        );
+        page.register(
+            "backup_stored_bytes",
+            "Bytes of the documents in completed backups, as stored",
+            self.backup_stored_bytes.clone(),
+        );
+        page.register("import_documents", "Documents of successful imports", self.import_documents.clone());
+        page.register("import_bytes", "Bytes of the documents of successful imports, uncompressed", self.import_bytes.clone());
     }
 }
 
-/// A page that is being written.
+/// The page under construction.
 struct Page(Registry);
 
 impl Page {
     fn backups(&mut self, seen: &Seen) {
-        self.one("catalog_readable", "Whether the backups could be listed just now", Some(truth(seen.backups.is_some())));
+        self.one("catalog_readable", "1 if the backups can be listed", Some(truth(seen.backups.is_some())));
         let free = seen.free_bytes.map(|bytes| bytes as f64);
-        self.one("backup_path_free_bytes", "What can still be written where the backups are", free);
+        self.one("backup_path_free_bytes", "Free bytes in the backup path", free);
         let Some(backups) = &seen.backups else { return };
         let states = [BackupState::Complete, BackupState::Running, BackupState::Incomplete, BackupState::Damaged];
         let counts = states.into_iter().map(|state| {
             let count = backups.iter().filter(|backup| backup.state == state).count();
             ([("state", state_name(state))], count as f64)
         });
-        self.each("backups", "Backups, by what they are like", counts);
+        self.each("backups", "Backups, by state", counts);
         let complete = || backups.iter().filter(|backup| backup.complete);
         let stored: u64 = complete().map(|backup| backup.size).sum();
         let ahead = complete().filter(|backup| backup.is_ahead(seen.now)).count();
-        let help = "Complete backups that are dated in the future: a clock is or was wrong. None of them counts as the newest";
+        let help =
+            "Complete backups that are dated in the future, because a clock is or was wrong. None of them counts as the newest";
         self.one("backups_dated_ahead", help, Some(ahead as f64));
-        self.one("backups_stored_bytes", "What the documents of all complete backups take", Some(stored as f64));
+        self.one("backups_stored_bytes", "Bytes of the documents in all complete backups, as stored", Some(stored as f64));
 
-        // Another deployment's, or of a part only, stands in for none. Without a complete one none of the following is there.
+        // Other deployments' and partial backups do not count here. Without a complete backup, the
+        // metrics below are absent.
         let own = complete().filter(|backup| seen.own.is_some() && backup.of.group == seen.own);
-        // One that a wrong clock dated ahead would be the newest for as long, and hide that no other is taken.
+        // A backup dated in the future would stay the newest for a long time, and hide missing
+        // ones.
         let own = own.filter(|backup| !backup.is_ahead(seen.now));
         let newest = own.max_by_key(|backup| (backup.created, &backup.name));
         let created = newest.and_then(|backup| backup.created);
         let age = created.map(|created| (unix(seen.now) - unix(created)).max(0.0));
         self.one(
             "newest_backup_age_seconds",
-            "How old the newest complete backup of the source is, by the moment that it shows",
+            "Age of the newest complete backup of the source, since its consistency point",
             age,
         );
-        let help = "The moment that the newest complete backup of the source shows, in Unix time";
+        let help = "The consistency point of the newest complete backup of the source, in Unix time";
         self.one("newest_backup_timestamp_seconds", help, created.map(unix));
         let of_newest = |what: fn(&BackupEntry) -> u64| newest.map(|backup| what(backup) as f64);
-        self.one("newest_backup_documents", "Documents of the newest complete backup of the source", of_newest(|b| b.documents));
-        self.one("newest_backup_raw_bytes", "Their bytes, uncompressed", of_newest(|b| b.raw_size));
-        self.one("newest_backup_stored_bytes", "Their bytes, as they are stored", of_newest(|b| b.size));
+        self.one("newest_backup_documents", "Documents in the newest complete backup of the source", of_newest(|b| b.documents));
+        self.one(
+            "newest_backup_raw_bytes",
+            "Bytes of the documents in the newest complete backup of the source, uncompressed",
+            of_newest(|b| b.raw_size),
+        );
+        self.one(
+            "newest_backup_stored_bytes",
+            "Bytes of the documents in the newest complete backup of the source, as stored",
+            of_newest(|b| b.size),
+        );
         let ratio = newest.filter(|backup| backup.size > 0).map(|backup| backup.raw_size as f64 / backup.size as f64);
-        self.one("newest_backup_compression_ratio", "How many times smaller they are stored", ratio);
+        self.one(
+            "newest_backup_compression_ratio",
+            "Uncompressed bytes divided by stored bytes of the newest complete backup of the source",
+            ratio,
+        );
         let verified = newest.map(|backup| truth(backup.verified));
-        self.one("newest_backup_verified", "Whether a check found it whole: 0 where none was made, or the last failed", verified);
+        self.one(
+            "newest_backup_verified",
+            "1 if the last check of the newest complete backup of the source passed; 0 if it failed, or if there was none",
+            verified,
+        );
     }
 
     fn schedule(&mut self, seen: &Seen) {
-        self.one("schedule_enabled", "Whether backups are taken by the schedule", Some(truth(seen.schedule_enabled)));
-        let help = "When the schedule takes the next backup, in Unix time";
+        self.one("schedule_enabled", "1 if the schedule is on", Some(truth(seen.schedule_enabled)));
+        let help = "When the next scheduled backup is due, in Unix time";
         self.one("schedule_next_run_timestamp_seconds", help, seen.next_run.map(unix));
-        let help = "How often the last scheduled backup failed: 0 once it was taken";
+        let help = "How often the last scheduled backup failed so far; 0 once it is taken";
         self.one("schedule_failed_attempts", help, Some(seen.not_taken.map_or(0.0, |not| f64::from(not.failed))));
-        let help = "When the last scheduled backup is tried again, in Unix time";
+        let help = "When the next try for the last scheduled backup is due, in Unix time";
         let next_try = seen.not_taken.and_then(|not| not.next_try);
         self.one("schedule_next_try_timestamp_seconds", help, next_try.map(unix));
     }
 
-    /// Nothing of a deployment that is not configured, or was not asked yet.
+    /// Deployments that are not configured or not yet probed are absent.
     fn connections(&mut self, connections: Option<&DualState>) {
         let known: Vec<_> = connections
             .into_iter()
@@ -233,14 +270,14 @@ impl Page {
             .collect();
         let each = || known.iter().copied();
         let up = each().map(|(label, state)| (label, truth(state.connected)));
-        self.each("connection_up", "Whether it answered and took the login when it was last asked", up);
+        self.each("connection_up", "1 if the deployment answered and accepted the login at the last probe", up);
         let latency = each().filter_map(|(label, state)| Some((label, state.latency_ms? / 1000.0)));
-        self.each("connection_latency_seconds", "How long a small question took", latency);
+        self.each("connection_latency_seconds", "The round trip of a small command to the deployment", latency);
         let checked = each().map(|(label, state)| (label, unix(state.checked)));
-        self.each("connection_checked_timestamp_seconds", "When it was last asked, in Unix time", checked);
+        self.each("connection_checked_timestamp_seconds", "When the deployment was last probed, in Unix time", checked);
     }
 
-    /// A value without labels; nothing where it is not known.
+    /// Adds a value without labels, if it is known.
     fn one(&mut self, name: &str, help: &str, value: Option<f64>) {
         if let Some(value) = value {
             let gauge = Gauge::<f64, AtomicU64>::default();
@@ -249,7 +286,7 @@ impl Page {
         }
     }
 
-    /// A value for each of some labels.
+    /// Adds a value for each set of labels.
     fn each<const N: usize>(
         &mut self,
         name: &str,
@@ -263,7 +300,7 @@ impl Page {
         self.register(name, help, family);
     }
 
-    /// The last word of a name may be its unit, which the page says, too.
+    /// Registers a metric. If the last word of its name is a unit, the page also states the unit.
     fn register(&mut self, name: &str, help: &str, metric: impl prometheus_client::registry::Metric) {
         let units = [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)];
         match units.into_iter().find_map(|(ending, unit)| Some((name.strip_suffix(ending)?, unit))) {

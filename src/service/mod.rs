@@ -1,6 +1,7 @@
-//! The service: jobs, scheduler and status over the engine, for the REST interface and for programs that use this library.
+//! The service: jobs, scheduler and status on top of the engine, for the REST interface and for
+//! programs that use this library.
 //!
-//! It runs on the runtime that it was opened on. Jobs belong to it, not to whoever asked for them.
+//! It runs on the runtime that it was opened on. Jobs belong to the service, not to their callers.
 
 mod connections;
 mod inner;
@@ -40,8 +41,8 @@ pub use self::job::{Job, JobError, JobId, JobKind, JobState, Trigger};
 pub use self::jobs::JobView;
 pub use self::keep::Keep;
 pub use self::last::{LastRun, RunOutcome};
-pub use self::metrics::METRICS_TYPE;
 use self::metrics::Seen;
+pub use self::metrics::{DescribedMetric, METRICS_TYPE, described_metrics};
 pub use self::prober::Readiness;
 pub use self::progress::JobProgress;
 pub use self::requests::{BackupRequest, ImportMode, ImportRequest};
@@ -61,13 +62,14 @@ use crate::repository::catalog::{Backup, Described};
 use crate::repository::lock::read::ReadLock;
 use crate::repository::retention::Rule;
 
-/// How often somebody looks at the backups, whoever asks.
+/// How often the service lists the backups on its own.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a download may keep its backup from being deleted.
 const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
 
-/// Backups of one source in one path: by hand, by schedule, imported, verified, removed. Cloning shares it.
+/// Backups of one source in one path: taken by hand or by schedule, imported, verified, removed.
+/// Clones share one service.
 ///
 /// ```no_run
 /// # async fn example() -> bsonvault::error::Result<()> {
@@ -89,11 +91,12 @@ const LONGEST_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
 pub struct MongoBackupService(Arc<Inner>);
 
 impl MongoBackupService {
-    /// Opens the service on the runtime that this is called on: its path, its state file, what is known of former jobs. Neither deployment is asked anything yet.
+    /// Opens the service on the current runtime: its path, its state file, and what is known of
+    /// former jobs. Contacts neither deployment.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for settings that cannot be used; [`ErrorKind::Storage`] where path or state file cannot be written;
-    /// [`ErrorKind::Busy`] where another service has the state file open.
+    /// [`ErrorKind::Usage`] for invalid settings; [`ErrorKind::Storage`] if the path or the state
+    /// file cannot be written; [`ErrorKind::Busy`] if another service has the state file open.
     pub async fn open(config: Config) -> Result<Self> {
         let (inner, interrupted) = Inner::open(config).await?;
         let worker: Weak<Inner> = Arc::downgrade(&inner);
@@ -113,17 +116,18 @@ impl MongoBackupService {
 
     // ---- backups ----
 
-    /// Takes a backup, removes what retention no longer keeps, and waits for both. It is not imported.
+    /// Takes a backup, applies retention, and waits for both. Does not import it.
     ///
     /// # Errors
-    /// Those of [`begin_backup`](Self::begin_backup). How the job itself ended is in the job.
+    /// Those of [`begin_backup`](Self::begin_backup). How the job ended is in the job.
     pub async fn create_backup(&self) -> Result<Arc<Job>> {
         let request = BackupRequest { import: Some(false), ..BackupRequest::default() };
         let id = self.begin_backup_of(Trigger::Manual, request).await?;
         self.wait(id).await
     }
 
-    /// Takes a backup, imports it where that is configured, removes what retention no longer keeps, and waits for all of it.
+    /// Takes a backup, imports it if that is configured, applies retention, and waits for all of
+    /// it.
     ///
     /// # Errors
     /// As for [`create_backup`](Self::create_backup).
@@ -132,21 +136,23 @@ impl MongoBackupService {
         self.wait(id).await
     }
 
-    /// Begins what [`manual_backup`](Self::manual_backup) does, and gives its job.
+    /// Begins what [`manual_backup`](Self::manual_backup) does, and returns its job's id.
     ///
     /// # Errors
-    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the source's URI; [`ErrorKind::Busy`] where a backup of this source is running, of this service or of
-    /// a command line; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the source's URI;
+    /// [`ErrorKind::Busy`] if this service or a command line is already backing up this source;
+    /// [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_backup(&self, trigger: Trigger) -> Result<JobId> {
         self.begin_backup_of(trigger, BackupRequest::default()).await
     }
 
-    /// Begins a backup as it is asked for: of these databases and namespaces, imported or not, and with so many to stay. What is not
-    /// asked for is as configured.
+    /// Begins a backup as the request says: which databases and namespaces, whether to import it,
+    /// and which backups to keep. The configuration applies to everything else.
     ///
     /// # Errors
-    /// Those of [`begin_backup`](Self::begin_backup); [`ErrorKind::Usage`] for what cannot be asked; [`ErrorKind::NotConfigured`] where
-    /// it is to be imported and no target is configured. Nothing was done then.
+    /// Those of [`begin_backup`](Self::begin_backup); [`ErrorKind::Usage`] for an invalid request;
+    /// [`ErrorKind::NotConfigured`] if it asks for an import and no target is configured. On an
+    /// error, nothing was done.
     pub async fn begin_backup_of(&self, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
         self.on_engine(move |inner| kinds::backup::begin(inner, trigger, request)).await
     }
@@ -154,22 +160,24 @@ impl MongoBackupService {
     /// Imports a backup into the target, and waits for it.
     ///
     /// # Errors
-    /// Those of [`begin_import`](Self::begin_import). How the job itself ended is in the job.
+    /// Those of [`begin_import`](Self::begin_import). How the job ended is in the job.
     pub async fn import_to_local(&self, request: ImportRequest) -> Result<Arc<Job>> {
         let id = self.begin_import(request).await?;
         self.wait(id).await
     }
 
-    /// Begins an import, and gives its job.
+    /// Begins an import, and returns its job's id.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::Refused`] for one that is not complete, [`ErrorKind::Damaged`];
-    /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] where another import writes to one of the databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`] if the backup does not exist; [`ErrorKind::Usage`] if the request
+    /// does not fit it; [`ErrorKind::Refused`] if it is incomplete; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] if another import writes to one of the
+    /// databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {
         self.on_engine(|inner| kinds::import::begin(inner, request)).await
     }
 
-    /// Begins to verify a backup, and gives its job.
+    /// Begins to verify a backup, and returns the job's id.
     ///
     /// # Errors
     /// As for [`find`](Self::find); [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
@@ -178,11 +186,12 @@ impl MongoBackupService {
         self.on_engine(move |inner| kinds::verify::begin(inner, name, deep)).await
     }
 
-    /// Removes all but the newest `keep` complete backups, whatever else retention would keep, and what a crash left more than a day ago. What could
-    /// not be removed is in the report.
+    /// Removes all but the newest `keep` complete backups, whatever else retention would keep. Also
+    /// removes leftovers of runs that crashed more than a day ago. The report lists what could not
+    /// be removed.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where the path cannot be listed; [`ErrorKind::Closing`].
+    /// [`ErrorKind::Storage`] if the path cannot be listed; [`ErrorKind::Closing`].
     pub async fn clean_old_backups(&self, keep: NonZeroU32, dry_run: bool) -> Result<CleanReport> {
         let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone: self.0.config.timezone };
         self.on_engine(move |inner| async move {
@@ -202,12 +211,12 @@ impl MongoBackupService {
     /// Removes one backup.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] where it is being made or read; [`ErrorKind::Usage`] for `latest`;
-    /// [`ErrorKind::Storage`]; [`ErrorKind::Closing`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] if it is being made or read;
+    /// [`ErrorKind::Usage`] for `latest`; [`ErrorKind::Storage`]; [`ErrorKind::Closing`].
     pub async fn delete_backup(&self, name: &str) -> Result<()> {
         let resolved = self.0.resolve(name).await?;
         if is_latest(name) {
-            return Err(Error::usage(format!("{LATEST} is not deleted: it may be another one by now"))
+            return Err(Error::usage(format!("{LATEST} cannot be deleted: it may be another backup by now"))
                 .hint(format!("name the backup; the newest complete one is {resolved}")));
         }
         let name = resolved;
@@ -215,33 +224,37 @@ impl MongoBackupService {
             let _entered = inner.jobs.enter()?;
             let deleted = clean::delete_one(&inner.catalog, &name, clock::now()).await;
             if deleted.is_ok() {
-                tracing::info!(backup = %name, "deleted the backup {name}, as asked for");
+                tracing::info!(backup = %name, "deleted the backup {name} on request");
             }
             inner.listing.forget();
-            // One that goes meanwhile, and a directory that holds nothing, are told in the same words.
+            // A backup that vanishes meanwhile and an empty directory get the same message.
             deleted.map(drop).map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { e })
         })
         .await
     }
 
-    /// A complete backup, by its name or its path as the status gives it.
+    /// A complete backup, by its name or by its path as in the status.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for one that is not complete; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] if it is incomplete; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::Storage`].
     pub async fn find(&self, name: &str) -> Result<Backup> {
         self.0.find(name).await
     }
 
-    /// What `write` makes of what a complete backup holds. Its answers share a part of the memory.
+    /// What `write` makes of a complete backup's description. All answers share a part of the
+    /// memory budget.
     ///
     /// # Errors
-    /// As for [`find`](Self::find), and those of `write`; [`ErrorKind::Busy`] where the memory is taken by other answers.
+    /// As for [`find`](Self::find), and those of `write`; [`ErrorKind::Busy`] if other answers take
+    /// all of that memory.
     pub async fn show(&self, name: &str, segments: bool, write: impl FnOnce(Described) -> Result<Vec<u8>>) -> Result<Answered> {
         let name = self.0.resolve(name).await?;
         self.0.shown.get(self.0.find(name.as_str()), &name, segments, write).await
     }
 
-    /// A complete backup as one tar stream. It is not deleted as long as the stream is there, which is for a day at most.
+    /// A complete backup as one tar stream. The backup cannot be deleted while the stream exists,
+    /// for a day at most.
     ///
     /// # Errors
     /// As for [`find`](Self::find), [`Backup::read_lock`] and [`Download::open`].
@@ -268,31 +281,31 @@ impl MongoBackupService {
         })
     }
 
-    /// Asks both deployments how they stand, within five seconds.
+    /// Checks the connections to both deployments, within five seconds.
     pub async fn test_connections(&self) -> DualState {
         self.0.prober.ask().await
     }
 
-    /// Whether the service can do what it is there for, as far as it knows: nothing is asked for it. Both deployments are asked from
-    /// [`start_automatic_backup`](Self::start_automatic_backup) on, every half minute, and by [`test_connections`](Self::test_connections).
+    /// Whether the service can do its work, as far as it knows; this contacts nobody.
+    /// [`start_automatic_backup`](Self::start_automatic_backup) makes it probe both deployments
+    /// every half minute. [`test_connections`](Self::test_connections) probes them, too.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let replaced = self.0.state.replaced().map(|_| {
-            "the state file was damaged, and a new one was begun: earlier jobs are not listed, and the schedule is the configured one"
+            "the state file was damaged and replaced by a new one: earlier jobs are not listed, and the schedule is the configured one"
                 .to_owned()
         });
         let now = clock::now();
         let ahead = self.0.listing.known().iter().filter(|backup| backup.complete && backup.is_ahead(now)).count();
-        let ahead = (ahead > 0).then(|| {
-            format!("{ahead} backups are dated in the future, and do not count as the newest: a clock is wrong, or was")
-        });
+        let ahead = (ahead > 0)
+            .then(|| format!("{ahead} backups are dated in the future and do not count as the newest: a clock is or was wrong"));
         let mut readiness = self.0.prober.readiness(self.is_open());
         let not_taken = self.0.scheduler.shown().not_taken;
         let busy = not_taken
             .filter(|not| not.busy)
-            .map(|_| "the last scheduled backup was not begun, because another one was running".to_owned());
+            .map(|_| "the last scheduled backup did not begin, because another backup was running".to_owned());
         if let Some(not) = not_taken.filter(|not| !not.busy && readiness.ready) {
-            let next = not.next_try.map(|next| format!(": it is tried again at {}", next.format("%Y-%m-%dT%H:%M:%SZ")));
+            let next = not.next_try.map(|next| format!(": the next try is at {}", next.format("%Y-%m-%dT%H:%M:%SZ")));
             let reason = format!("the last scheduled backup was not taken{}", next.unwrap_or_default());
             (readiness.ready, readiness.reason) = (false, Some(reason));
         }
@@ -301,7 +314,8 @@ impl MongoBackupService {
         readiness
     }
 
-    /// What those need to know who watch the service, in the text format of OpenMetrics ([`METRICS_TYPE`]). What cannot be looked up is not in it.
+    /// Metrics in the text format of OpenMetrics ([`METRICS_TYPE`]). Values that cannot be
+    /// determined are absent.
     pub async fn metrics(&self) -> String {
         let seen = Seen::look(&self.0).await;
         self.0.metrics.render(&seen)
@@ -317,7 +331,7 @@ impl MongoBackupService {
         self.0.jobs.job(id).await
     }
 
-    /// The newest jobs, newest first, of this kind and in this state where that is given.
+    /// The newest jobs, newest first, optionally only of this kind or in this state.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -334,7 +348,7 @@ impl MongoBackupService {
         self.0.jobs.wait(id).await
     }
 
-    /// Follows a job: every change up to its end, which is the last.
+    /// Follows a job: every change, up to its end.
     ///
     /// # Errors
     /// As for [`job`](Self::job).
@@ -342,18 +356,20 @@ impl MongoBackupService {
         self.0.jobs.watch(id).await
     }
 
-    /// Asks a job to stop, and gives it as it is now. It leaves nothing behind.
+    /// Asks a job to stop, and returns its present state. The job leaves nothing behind.
     ///
     /// # Errors
-    /// As for [`job`](Self::job); [`ErrorKind::Refused`] where it ended already.
+    /// As for [`job`](Self::job); [`ErrorKind::Refused`] if it has already ended.
     pub async fn cancel(&self, id: JobId) -> Result<Arc<Job>> {
         self.0.jobs.cancel(id).await
     }
 
     // ---- schedule ----
 
-    /// Begins to take backups by the schedule, where that is enabled, now or later. What was missed while the service did not run is made up for once.
-    /// From now on both deployments are asked how they stand, too, whether or not the schedule is enabled; this does not wait for their answers.
+    /// Starts the scheduler, which takes backups whenever the schedule is enabled. It makes up once
+    /// for backups that were missed while the service did not run. From now on, both deployments
+    /// are also probed, whether or not the schedule is enabled. This call does not wait for their
+    /// answers.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`].
@@ -377,7 +393,7 @@ impl MongoBackupService {
         Ok(())
     }
 
-    /// Begins a backup of the schedule. One that cannot be begun is a job that failed.
+    /// Begins a scheduled backup. One that cannot begin becomes a failed job.
     async fn begin_by_schedule(&self, trigger: Trigger) -> Result<JobId> {
         match self.begin_backup(trigger).await {
             Err(e) if e.kind() != ErrorKind::Closing => {
@@ -387,13 +403,13 @@ impl MongoBackupService {
         }
     }
 
-    /// Looks at the backups every now and then, so that readiness knows of them.
+    /// Lists the backups regularly, so that readiness knows about them.
     fn watch_the_backups(&self) {
         let service = Arc::downgrade(&self.0);
         self.0.engine.spawn(async move {
             while let Some(service) = service.upgrade().filter(|service| service.jobs.is_open()) {
                 if let Err(e) = service.listing.get().await {
-                    tracing::warn!("the backups cannot be listed: {e}");
+                    tracing::warn!("cannot list the backups: {e}");
                 }
                 drop(service);
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -401,16 +417,18 @@ impl MongoBackupService {
         });
     }
 
-    /// When backups are taken.
+    /// The schedule.
     #[must_use]
     pub fn schedule(&self) -> Schedule {
         Schedule::of(self.0.scheduler.shown(), self.0.config.timezone)
     }
 
-    /// Changes when backups are taken. It stays so after a restart, until the configuration says something else than it does now.
+    /// Changes the schedule. The change survives a restart. It ends when the schedule in the
+    /// configuration changes.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for what cannot be a schedule; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Usage`] for an invalid schedule; [`ErrorKind::Closing`];
+    /// [`ErrorKind::Storage`].
     pub async fn change_schedule(&self, change: ScheduleChange) -> Result<Schedule> {
         self.on_engine(move |inner| async move {
             let _entered = inner.jobs.enter()?;
@@ -423,29 +441,31 @@ impl MongoBackupService {
 
     // ---- life ----
 
-    /// Whether jobs are taken.
+    /// Whether the service accepts jobs.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.jobs.is_open()
     }
 
-    /// Takes no more jobs. What runs goes on.
+    /// Accepts no more jobs. Running jobs continue.
     pub fn close(&self) {
         self.0.jobs.close();
     }
 
-    /// Ends: takes no more jobs, gives those that run the configured grace, stops what has not ended then, and returns when all of it is tidied up.
+    /// Shuts down: accepts no more jobs, gives running jobs the configured grace period, and then
+    /// stops the rest. Returns when all have cleaned up.
     pub async fn shut_down(&self) {
         self.close();
         self.0.scheduler.stop().await;
         self.0.prober.stop().await;
         self.0.jobs.shut_down(self.0.settings.grace).await;
-        // What ended only now is tried again by the next process.
+        // A scheduled backup that ends only now is retried by the next process.
         self.0.scheduler.keep_what_was_heard(clock::now()).await;
         self.0.notices.stop().await;
     }
 
-    /// Does what must not end halfway where whoever asked for it goes away, or sits on another runtime: on the service's own, to its end.
+    /// Runs work to its end on the service's own runtime, even if the caller goes away or sits on
+    /// another runtime.
     async fn on_engine<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -453,7 +473,7 @@ impl MongoBackupService {
     {
         self.0.engine.spawn(work(self.0.clone())).await.map_err(|e| {
             let (kind, message) = match e.is_panic() {
-                true => (ErrorKind::Internal, "what was asked for died of a defect of this program"),
+                true => (ErrorKind::Internal, "the request failed because of a defect in this program"),
                 false => (ErrorKind::Closing, "the service has ended"),
             };
             Error::new(kind, message).cause(e)

@@ -1,4 +1,5 @@
-//! Tells the webhook of every job that ended. Deliveries go on beside the work; the end of the service gives them a little time.
+//! Notifies the webhook of every job that ended. Deliveries run in the background; a shutdown gives
+//! them a little time.
 
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use crate::clock;
 use crate::config::WebhookSettings;
 use crate::error::Result;
 
-/// How many deliveries may be under way. One takes minutes where nobody answers; what comes beyond that is named in the log and given up.
+/// The most deliveries in progress. One can take minutes if nobody answers. Further ones are logged
+/// and dropped.
 const PENDING: usize = 100;
-/// How long the end of the service waits for those that are under way.
+/// How long a shutdown waits for deliveries in progress.
 const LAST: Duration = Duration::from_secs(5);
 
 /// The notices of a service.
@@ -27,21 +29,22 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// To this webhook; to nobody where there is none.
+    /// Notices to this webhook, or to nobody.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a URL that cannot be used.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if the URL is invalid.
     pub(super) fn new(settings: Option<&WebhookSettings>, engine: Handle) -> Result<Self> {
         let webhook = settings.map(Webhook::new).transpose()?;
         Ok(Self { webhook, engine, deliveries: TaskTracker::new(), stop: CancellationToken::new() })
     }
 
-    /// Tells how a job ended, without waiting for it: `job.succeeded`, `job.failed`, `job.cancelled` or `job.interrupted`. The job comes without its
-    /// collections, of which there may be thousands.
+    /// Announces how a job ended, without waiting for the delivery: `job.succeeded`, `job.failed`,
+    /// `job.cancelled` or `job.interrupted`. The job comes without its collections, since there may
+    /// be thousands.
     pub(super) fn tell(&self, job: &Job) {
         let Some(webhook) = self.webhook.clone() else { return };
         if self.deliveries.len() >= PENDING {
-            tracing::error!(job = %job.id, "the webhook is not told how the job ended: {PENDING} deliveries are under way already");
+            tracing::error!(job = %job.id, "did not notify the webhook of the job's end: {PENDING} deliveries are already under way");
             return;
         }
         let name = match job.state.name() {
@@ -54,13 +57,13 @@ impl Notices {
         let (stop, id) = (self.stop.clone(), job.id);
         let deliver = async move {
             if let Err(e) = webhook.deliver(&event, &stop).await {
-                tracing::error!(job = %id, "the webhook was not told how the job ended: {e}");
+                tracing::error!(job = %id, "could not notify the webhook of the job's end: {e}");
             }
         };
         self.deliveries.spawn_on(deliver, &self.engine);
     }
 
-    /// Gives what is under way a little time, and then gives it up.
+    /// Gives deliveries in progress a little time, and then drops them.
     pub(super) async fn stop(&self) {
         self.deliveries.close();
         if tokio::time::timeout(LAST, self.deliveries.wait()).await.is_err() {

@@ -1,4 +1,5 @@
-//! Asks both deployments every now and then how they stand, so that whoever watches the service is answered at once, however long a dead server takes to be silent.
+//! Probes both deployments regularly, so that status requests are answered at once even if a server
+//! does not respond.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,31 +17,33 @@ use crate::config::Config;
 use crate::context::lock;
 use crate::format::manifest::Source;
 
-/// How long it waits between two times.
+/// The pause between two probes.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Whether the service can do what it is there for. It names no host and quotes no error, so that it may be shown to anyone.
+/// Whether the service can do its work. It names no host and quotes no error, so anyone may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Ready)]
 pub struct Readiness {
-    /// Whether it takes jobs, the source answered when it was last asked (where none is configured, the target), and the last scheduled backup was
-    /// taken, or goes on for the first time.
+    /// Whether the service is ready. It must accept jobs, and the source must have answered at the
+    /// last probe; without a source, the target. The last scheduled backup must be taken, or be at
+    /// its first try.
     pub ready: bool,
-    /// Whether it takes jobs: it does not where it shuts down.
+    /// Whether the service accepts jobs. It does not while it shuts down.
     pub accepting: bool,
-    /// Whether the source answered when it was last asked; none where it was not asked yet.
+    /// Whether the source answered at the last probe. Null before the first probe.
     pub atlas: Option<bool>,
-    /// Whether the target answered when it was last asked; none where it was not asked yet.
+    /// Whether the target answered at the last probe. Null before the first probe.
     pub local: Option<bool>,
-    /// What somebody should look at though it is ready: a damaged state file that was replaced, for one.
+    /// A problem that needs attention although the service is ready, such as a damaged state file
+    /// that was replaced.
     pub warning: Option<String>,
-    /// Why it is not ready.
+    /// Why the service is not ready.
     #[schema(example = "the source does not answer")]
     pub reason: Option<String>,
 }
 
 impl Readiness {
-    /// What follows from how the deployments stood last.
+    /// The readiness that follows from the last states of the deployments.
     fn of(accepting: bool, known: Option<DualState>) -> Self {
         let reason = match &known {
             _ if !accepting => Some("the service is shutting down".to_owned()),
@@ -54,7 +57,7 @@ impl Readiness {
     }
 }
 
-/// Why a deployment is of no use now.
+/// Why a deployment is unusable now.
 fn unfit(name: &str, state: &ConnectionState) -> Option<String> {
     if state.connected {
         return None;
@@ -62,8 +65,8 @@ fn unfit(name: &str, state: &ConnectionState) -> Option<String> {
     Some(match kind_of(state) {
         Some("unreachable") | None => format!("the {name} does not answer"),
         Some("denied") => format!("the {name} refuses the login"),
-        Some("usage") => format!("the URI of the {name} cannot be used"),
-        Some(_) => format!("the {name} fails what it is asked"),
+        Some("usage") => format!("the URI of the {name} is invalid"),
+        Some(_) => format!("the {name} fails the commands of the probe"),
     })
 }
 
@@ -71,37 +74,38 @@ fn kind_of(state: &ConnectionState) -> Option<&str> {
     state.error.as_ref().map(|error| error.kind.as_str())
 }
 
-/// What asks, and remembers what came of it.
+/// Probes the deployments, and remembers the results.
 pub(super) struct Prober {
     config: Config,
     engine: Handle,
     known: Arc<Mutex<Known>>,
-    /// What is being asked for somebody. Whoever comes meanwhile gets the same answer.
+    /// The probe that runs on request. Callers that come meanwhile get the same answer.
     asking: Mutex<Option<Shared<BoxFuture<'static, DualState>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
-    /// A service that is dropped without being shut down leaves no task behind.
+    /// Stops the task if the service is dropped without a shutdown.
     _stops: DropGuard,
 }
 
 #[derive(Default)]
 struct Known {
-    /// When it was asked what is known.
+    /// When the probe with this result began.
     asked: Option<Instant>,
     state: Option<DualState>,
-    /// What tells the source from other deployments. It stays where that does not answer any more.
+    /// The source's identity. It stays when the source no longer answers.
     source: Option<Source>,
 }
 
 impl Prober {
-    /// Asks nothing yet.
+    /// Probes nothing yet.
     pub(super) fn new(config: Config, engine: Handle) -> Self {
         let stop = CancellationToken::new();
         let stops = stop.clone().drop_guard();
         Self { config, engine, known: Arc::default(), asking: Mutex::default(), task: Mutex::default(), stop, _stops: stops }
     }
 
-    /// Begins to ask: at once, and then every half minute. Returns before there is an answer; a second time does nothing.
+    /// Starts to probe: at once, and then every half minute. Returns before there is an answer. A
+    /// second call does nothing.
     pub(super) fn start(&self) {
         let mut task = lock(&self.task);
         if task.is_some() || self.stop.is_cancelled() {
@@ -123,7 +127,8 @@ impl Prober {
         }));
     }
 
-    /// Asks now, and remembers that, too. One question is under way at a time, however many want to know.
+    /// Probes now, and remembers the result, too. Only one such probe runs at a time, for all
+    /// callers.
     pub(super) async fn ask(&self) -> DualState {
         let question = {
             let mut asking = lock(&self.asking);
@@ -131,7 +136,8 @@ impl Prober {
                 Some(question) => question.clone(),
                 None => {
                     let question = self.question();
-                    // It goes on if whoever asked goes away. The driver's tasks belong to the runtime of the engine.
+                    // It continues if its caller goes away. The driver's tasks belong to the
+                    // engine's runtime.
                     self.engine.spawn(question.clone());
                     asking.insert(question).clone()
                 }
@@ -156,29 +162,29 @@ impl Prober {
         question.boxed().shared()
     }
 
-    /// How both stood last; none before the first answer.
+    /// The last states of both; `None` before the first answer.
     pub(super) fn known(&self) -> Option<DualState> {
         lock(&self.known).state.clone()
     }
 
-    /// What tells the source from other deployments, by its last answer; none before the first.
+    /// The source's identity from its last answer; `None` before the first.
     pub(super) fn source(&self) -> Option<Source> {
         lock(&self.known).source.clone()
     }
 
-    /// Whether the service is ready, given whether it takes jobs.
+    /// Whether the service is ready, given whether it accepts jobs.
     pub(super) fn readiness(&self, accepting: bool) -> Readiness {
         Readiness::of(accepting, self.known())
     }
 
-    /// Asks no more.
+    /// Stops probing.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         let task = lock(&self.task).take();
         if let Some(task) = task
             && let Err(e) = task.await
         {
-            tracing::error!("what asks the deployments how they stand died: {e}");
+            tracing::error!("the prober of the deployments died: {e}");
         }
     }
 }
@@ -187,7 +193,7 @@ async fn ask(config: &Config, known: &Arc<Mutex<Known>>) -> DualState {
     let both = connect_dual_db(config).await;
     let state = both.state.clone();
     let known = known.clone();
-    // Nobody waits for what tells the source from others, nor for a server that is slow to say goodbye.
+    // The answer waits neither for the source's identity nor for a server that is slow to close.
     tokio::spawn(async move {
         if let Some(source) = &both.atlas
             && let Ok(source) = tokio::time::timeout(EVERY, source.describe()).await
@@ -199,7 +205,7 @@ async fn ask(config: &Config, known: &Arc<Mutex<Known>>) -> DualState {
     state
 }
 
-/// Of two that were asked at a time, the one that was asked later counts.
+/// Stores a result. Of two overlapping probes, the one that began later counts.
 fn remember(known: &Mutex<Known>, asked: Instant, state: DualState) {
     let mut known = lock(known);
     if known.asked.is_some_and(|then| then > asked) {
@@ -211,19 +217,19 @@ fn remember(known: &Mutex<Known>, asked: Instant, state: DualState) {
     (known.asked, known.state) = (Some(asked), Some(state));
 }
 
-/// Logs what has changed: that it answers, that it does not, and another reason why not.
+/// Logs changes: it answers, it does not, or the reason has changed.
 fn tell(name: &str, before: Option<&ConnectionState>, now: &ConnectionState) {
     if !has_changed(before, now) {
         return;
     }
     match (&now.error, before) {
-        (Some(error), _) => tracing::warn!(kind = error.kind, "the {name} cannot be used: {}", error.message),
+        (Some(error), _) => tracing::warn!(kind = error.kind, "the {name} is unusable: {}", error.message),
         (None, None) => tracing::info!("the {name} answers"),
         (None, Some(_)) => tracing::warn!("the {name} answers again"),
     }
 }
 
-/// Messages hold times and addresses that differ from one time to the next: only their kinds are compared.
+/// Compares only the kinds of errors, since messages hold varying times and addresses.
 fn has_changed(before: Option<&ConnectionState>, now: &ConnectionState) -> bool {
     let shown = |state: &ConnectionState| (state.connected, kind_of(state).map(str::to_owned));
     now.configured && before.map(shown) != Some(shown(now))
@@ -241,7 +247,7 @@ mod tests {
         Config::load(directory.path(), [], &flags).unwrap()
     }
 
-    /// As if it had been asked, with this end.
+    /// As if it had been probed, with this result.
     fn asked(configured: bool, error: Option<&str>) -> ConnectionState {
         let mut state = connections::unknown(&config("", "")).atlas;
         state.configured = configured;
@@ -300,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_asks_at_once_and_ends_in_the_middle_of_asking() {
-        // Who listens there never says a word.
+        // A listener that never responds.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = format!("mongodb://{}/", listener.local_addr().unwrap());
         let prober = Prober::new(config(&silent, ""), Handle::current());
@@ -318,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn however_many_ask_one_question_is_under_way() {
-        // Who listens there never says a word.
+        // A listener that never responds.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = format!("mongodb://{}/", listener.local_addr().unwrap());
         let prober = Prober::new(config(&silent, ""), Handle::current());

@@ -1,38 +1,38 @@
-//! How far a job is, as it is kept and as programs read it.
+//! A job's progress, as it is stored and as programs read it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::context::progress::CollectionProgress;
 
-/// How far a job is; of one that did its work, all of that.
+/// A job's progress. For a successful job, all that it did.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobProgress {
-    /// What it is doing, as a short phrase: `reading`.
+    /// What the job is doing, as a short phrase: `reading`.
     pub phase: String,
     /// Documents done in this phase.
     pub documents: u64,
-    /// About how many there are; 0 where that is not known.
+    /// About how many documents there are; 0 if unknown.
     pub expected_documents: u64,
     /// Bytes done in this phase, uncompressed.
     pub bytes: u64,
-    /// About how many there are; 0 where that is not known.
+    /// About how many bytes there are; 0 if unknown.
     pub expected_bytes: u64,
-    /// Documents a second, over the last few seconds.
+    /// Documents per second, over the last few seconds.
     pub documents_per_second: u64,
-    /// Bytes a second, over the last few seconds.
+    /// Bytes per second, over the last few seconds.
     pub bytes_per_second: u64,
-    /// Collections that are done.
+    /// Finished collections.
     pub collections_done: u64,
-    /// Collections of this phase.
+    /// All collections of this phase.
     pub collections_total: u64,
-    /// Each collection of this phase; in events those that are being worked on, fifty at most.
+    /// Each collection of this phase. Events list only those in progress, fifty at most.
     pub collections: Vec<CollectionProgress>,
 }
 
 impl JobProgress {
-    /// That of work that is done: namespaces with their documents and bytes.
+    /// The progress of finished work: namespaces with their documents and bytes.
     pub(super) fn done(collections: impl Iterator<Item = (String, u64, u64)>) -> Self {
         let collections: Vec<CollectionProgress> = collections
             .map(|(namespace, documents, bytes)| CollectionProgress {

@@ -1,4 +1,4 @@
-//! How far a job is, and how fast it goes.
+//! A job's progress and rates.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use super::job::Job;
 use super::progress::JobProgress;
 use crate::context::progress::{Rates, View};
 
-/// Over how long a rate is taken.
+/// The window of a rate.
 pub(super) const WINDOW: Duration = Duration::from_secs(5);
 
-/// Takes what was counted until now over into a job's progress.
+/// Copies the counters into a job's progress.
 pub(super) fn take(view: View, rates: &mut Rates, progress: &mut JobProgress) {
     let (documents_per_second, bytes_per_second) = rates.observe(&view, Instant::now());
-    // A phase without collections, such as the last one, leaves in sight what was done before it.
+    // A phase without collections, such as the last one, keeps the former counts visible.
     if view.items.is_empty() {
         (progress.documents_per_second, progress.bytes_per_second) = (0, 0);
         progress.phase = view.phase;
@@ -33,7 +33,7 @@ pub(super) fn take(view: View, rates: &mut Rates, progress: &mut JobProgress) {
     };
 }
 
-/// The rates of a job that ended: over all of its time.
+/// The rates of a job that ended: over its whole time.
 pub(super) fn average(job: &mut Job) {
     let Some(milliseconds) = job.seconds().map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0) else { return };
     let rate = |count: u64| count.saturating_mul(1000) / milliseconds;

@@ -1,4 +1,4 @@
-//! What came of a job, as it is kept and as programs read it.
+//! A job's result, as it is stored and as programs read it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,45 +7,45 @@ use crate::engine::import::ImportReport;
 use crate::engine::verify::VerifyReport;
 use crate::format::manifest::ConsistencyKind;
 
-/// What came of a job: the parts that it did.
+/// A job's result: the parts that it completed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobResult {
     /// The backup that was taken. It is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupResult>,
-    /// Whether a backup was imported into the target; none if that was not asked for.
+    /// Whether a backup was imported into the target. Absent if no import was wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub imported: Option<bool>,
-    /// The import that was done.
+    /// The completed import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportReport>,
-    /// What a verification found.
+    /// The findings of a verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyReport>,
-    /// What retention removed after a backup.
+    /// What retention did after the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionResult>,
 }
 
-/// A backup that was taken.
+/// A completed backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupResult {
-    /// Its name.
+    /// The backup's name.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub path: String,
-    /// Its collections.
+    /// The number of collections.
     pub collections: u64,
-    /// Its documents.
+    /// The number of documents.
     pub documents: u64,
-    /// Their bytes, uncompressed.
+    /// Bytes of the documents, uncompressed.
     pub raw_bytes: u64,
-    /// The bytes that it takes.
+    /// Bytes that the backup takes in storage.
     pub stored_bytes: u64,
-    /// What moment it shows.
+    /// The kind of consistency point: `snapshot`, `oplog` or `none`.
     #[schema(value_type = String, example = "snapshot")]
     pub consistency: ConsistencyKind,
 }
@@ -54,11 +54,11 @@ pub struct BackupResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionResult {
-    /// Names of the backups that were removed.
+    /// Names of the deleted backups.
     pub deleted: Vec<String>,
-    /// Bytes that they took.
+    /// Bytes that were freed.
     pub freed_bytes: u64,
-    /// Why not all was removed that should have been.
+    /// Why retention could not delete all that it should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

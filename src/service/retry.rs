@@ -1,4 +1,5 @@
-//! A scheduled backup that was not taken is tried again before its next time comes: soon at first, then more and more rarely.
+//! Retries a scheduled backup that was not taken, before its next time comes: soon at first, then
+//! more and more rarely.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,12 +9,12 @@ use super::job::{Job, JobId, JobKind};
 use super::last::outcome;
 use super::requests::BackupRequest;
 
-/// How long after its first failure it is tried again. It is twice as long after each further one.
+/// The wait after the first failure. It doubles with each further one.
 const FIRST: TimeDelta = TimeDelta::minutes(1);
-/// The most parts of the time between two backups that one wait takes: a quarter of it.
+/// The longest wait is the time between two backups divided by this.
 const PARTS: i32 = 4;
 
-/// A scheduled backup from its beginning until one was taken.
+/// A scheduled backup, from its planned time until one was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Retry {
@@ -21,40 +22,41 @@ pub(super) struct Retry {
     pub(super) planned: DateTime<Utc>,
     /// How often it failed.
     pub(super) failed: u32,
-    /// The job that is at it.
+    /// The job that is trying to take it.
     pub(super) job: Option<JobId>,
-    /// When it is tried again; never where its next regular time comes before that.
+    /// When the next try is; `None` if its next regular time comes first.
     pub(super) next: Option<DateTime<Utc>>,
-    /// Whether all that kept it from being taken was another one that was running.
+    /// Whether the only obstacle was another running backup.
     #[serde(default)]
     pub(super) busy: bool,
 }
 
-/// That the last scheduled backup was not taken.
+/// The last scheduled backup was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotTaken {
-    /// How often it failed so far.
+    /// How often it has failed so far.
     pub failed: u32,
-    /// When it is tried again; none while that goes on, and where its next regular time comes first.
+    /// When the next try is. Absent while a try is running, or if the next regular time comes
+    /// first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next_try: Option<DateTime<Utc>>,
-    /// Whether it was not begun because another backup was running.
+    /// Whether it did not begin because another backup was running.
     pub busy: bool,
 }
 
-/// How a backup of all ended.
+/// How a full backup ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) id: JobId,
     created: DateTime<Utc>,
-    /// Whether one was taken; none where it was cancelled.
+    /// Whether one was taken; `None` if it was cancelled.
     taken: Option<bool>,
 }
 
 impl Ended {
-    /// None of other jobs, and of those that are not of all.
+    /// `None` for other jobs, and for partial backups.
     pub(super) fn of(job: &Job) -> Option<Self> {
         let is_of_all = job.kind == JobKind::Backup && !job.create.as_ref().is_some_and(BackupRequest::is_of_a_part);
         is_of_all.then(|| Self { id: job.id, created: job.created, taken: outcome(job, JobKind::Backup) })
@@ -62,12 +64,12 @@ impl Ended {
 }
 
 impl Retry {
-    /// One that this job is at.
+    /// A retry that this job has begun.
     pub(super) fn begun(planned: DateTime<Utc>, failed: u32, job: JobId) -> Self {
         Self { planned, failed, job: Some(job), next: None, busy: false }
     }
 
-    /// One that could not be begun, or whose job failed, once more: tried again within `interval`, which ends at `regular`.
+    /// After one more failure: the next try is within `interval`, which ends at `regular`.
     pub(super) fn after_failure(
         planned: DateTime<Utc>,
         failed: u32,
@@ -79,7 +81,7 @@ impl Retry {
         Self { planned, failed, job: None, next, busy: false }
     }
 
-    /// What a clock that was set back makes of it: it waits no longer than it did at first.
+    /// Corrects it after a clock was set back: it waits no longer than it did at first.
     pub(super) fn at_most(&mut self, now: DateTime<Utc>, interval: TimeDelta) {
         let latest = now.checked_add_signed(wait(self.failed, interval));
         self.next = self.next.map(|next| latest.map_or(next, |latest| next.min(latest)));
@@ -91,13 +93,13 @@ impl Retry {
         match ended.taken {
             Some(true) if is_own || ended.created >= self.planned => Meaning::Done,
             Some(false) if is_own => Meaning::Failed,
-            // Somebody did not want it.
+            // A cancelled backup is not wanted.
             None if is_own => Meaning::Done,
             _ => Meaning::Nothing,
         }
     }
 
-    /// As it is shown; nothing as long as it has not failed.
+    /// As it is shown; `None` unless it has failed.
     pub(super) fn shown(&self) -> Option<NotTaken> {
         (self.failed > 0).then_some(NotTaken { failed: self.failed, next_try: self.next, busy: self.busy })
     }

@@ -1,4 +1,4 @@
-//! The schedule as it is shown, and as it is changed.
+//! The schedule as the service shows it, and changes to it.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -11,53 +11,53 @@ use super::scheduler::{Plan, Shown};
 use crate::error::{Error, Result};
 use crate::schedule::{Cadence, no_interval};
 
-/// When backups are taken, and what became of the last time.
+/// The schedule, and the result of the last scheduled backup.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
-    /// Whether the scheduler runs.
+    /// Whether the schedule is on.
     pub enabled: bool,
-    /// Hours between two backups; none where a cron expression says when.
+    /// Hours between two backups. Null if a cron expression sets the times.
     #[schema(example = 6)]
     pub interval: Option<u32>,
-    /// When, as a cron expression of five fields; none where an interval says it.
+    /// A cron expression of five fields. Null if an interval sets the times.
     pub cron: Option<String>,
-    /// The zone that the cron expression is read in.
+    /// The time zone of the cron expression.
     #[schema(example = "UTC")]
     pub timezone: String,
-    /// When the next backup is due; none where the scheduler does not run.
+    /// When the next backup is due. Null if the schedule is off.
     pub next_run: Option<DateTime<Utc>>,
-    /// The last backup that the scheduler began, or skipped, or that was asked for.
+    /// The last run: scheduled, skipped or on request.
     pub last_run: Option<LastRun>,
-    /// That its backup was not taken, and when that is tried again; absent where it was.
+    /// Failed tries of the last scheduled backup. Absent once it is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub not_taken: Option<NotTaken>,
 }
 
-/// What is to change of a [`Schedule`]; what is not given stays.
+/// A change to the schedule. Fields that are not given stay.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScheduleChange {
-    /// Whether the scheduler runs.
+    /// Whether the schedule is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Hours between two backups, in place of a cron expression.
+    /// Hours between two backups. Replaces a cron expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 87600, example = 6)]
     pub interval: Option<i64>,
-    /// A cron expression of five fields, in place of an interval.
+    /// A cron expression of five fields. Replaces an interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "30 2 * * *")]
     pub cron: Option<String>,
-    /// The IANA zone that the cron expression is read in.
+    /// The IANA time zone of the cron expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "Europe/Berlin")]
     pub timezone: Option<String>,
 }
 
 impl Schedule {
-    /// `configured` is the zone that is shown where the cadence has none.
+    /// The visible form. If the cadence has no time zone, `configured` is shown.
     pub(super) fn of(shown: Shown, configured: Tz) -> Self {
         let (interval, cron, timezone) = match &shown.plan.cadence {
             Cadence::Every(hours) => (Some(hours.get()), None, configured),
@@ -76,7 +76,7 @@ impl Schedule {
 }
 
 impl ScheduleChange {
-    /// What it makes of a plan.
+    /// Applies the change to a plan.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
@@ -84,7 +84,7 @@ impl ScheduleChange {
         let zone = self.timezone.as_deref();
         let cadence = match (self.interval, &self.cron, &now.cadence) {
             (Some(_), Some(_), _) => {
-                return Err(Error::usage("interval and cron are both given").hint("give the one that is to count"));
+                return Err(Error::usage("interval and cron are both given").hint("give only one of them"));
             }
             (None, Some(expression), Cadence::Cron { zone: before, .. }) => {
                 Cadence::cron(expression, zone.unwrap_or(before.name()))?
@@ -93,9 +93,9 @@ impl ScheduleChange {
             (None, None, Cadence::Cron { expression, zone: before }) => {
                 Cadence::cron(expression.as_str(), zone.unwrap_or(before.name()))?
             }
-            // Whoever sends back what was shown sends the configured one.
+            // A client that sends back a shown schedule sends the configured zone.
             (Some(_), None, _) | (None, None, Cadence::Every(_)) if zone.is_some_and(|zone| zone != configured.name()) => {
-                return Err(Error::usage("a time zone is given, and an interval has none").hint("give cron, too"));
+                return Err(Error::usage("a time zone is given, but an interval has none").hint("give cron, too"));
             }
             (Some(hours), None, _) => Cadence::every(u32::try_from(hours).map_err(|_| no_interval(hours))?)?,
             (None, None, Cadence::Every(_)) => now.cadence.clone(),

@@ -1,5 +1,6 @@
-//! Begins backups at their times. When those are is computed elsewhere and kept in the state file; the library's scheduler only wakes this one, once a second, so
-//! that a clock that was set and a machine that slept are noticed, too.
+//! Begins backups at their times. The times are computed elsewhere and stored in the state file.
+//! The library's scheduler only wakes this one once a second, so that a clock change or a suspended
+//! machine is noticed, too.
 
 #[cfg(test)]
 mod tests;
@@ -22,49 +23,49 @@ use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schedule::Cadence;
 
-/// How often it looks at the clock.
+/// How often it checks the clock.
 const WAKE: Duration = Duration::from_secs(1);
-/// And how often without the library that wakes it.
+/// How often it checks the clock without the library.
 const WAKE_ANYHOW: Duration = Duration::from_secs(30);
-/// A run that begins later than this was missed: the service, or the machine, was not there.
+/// A run that begins later than this was missed: the service or the machine was down.
 const LATE: TimeDelta = TimeDelta::seconds(60);
-/// Where the schedule is kept in the state file.
+/// The schedule's key in the state file.
 const KEY: &str = "schedule";
 
-/// When backups are taken.
+/// The schedule's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Plan {
-    /// Whether they are.
+    /// Whether the schedule is on.
     pub(super) enabled: bool,
     /// How often.
     #[serde(with = "kept_cadence")]
     pub(super) cadence: Cadence,
 }
 
-/// What is kept.
+/// The schedule as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kept {
     plan: Plan,
-    /// What the configuration said when this was kept: where that changes, it counts again.
+    /// The configuration when this was stored. If the configuration changes, it applies again.
     configured: Plan,
-    /// When intervals began to be counted.
+    /// From when intervals are counted.
     anchor: DateTime<Utc>,
     /// The next time.
     next: Option<DateTime<Utc>>,
     last: Option<LastRun>,
-    /// The last one, until it was taken.
+    /// The last scheduled backup, until it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry: Option<Retry>,
 }
 
-/// A time that has come.
+/// A backup that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Due {
     planned: DateTime<Utc>,
     trigger: Trigger,
-    /// How often it was tried before.
+    /// How often it failed before.
     failed: u32,
 }
 
@@ -75,22 +76,22 @@ impl Kept {
         kept
     }
 
-    /// What was kept, under the configuration as it is now.
+    /// The stored schedule under the present configuration.
     fn resumed(mut self, configured: Plan, now: DateTime<Utc>) -> Self {
         if self.configured != configured {
-            tracing::info!("the configured schedule has changed, and counts instead of what was set before");
+            tracing::info!("the configured schedule has changed and replaces the stored one");
             self.configured = configured.clone();
             self.change(configured, now);
         }
         self
     }
 
-    /// Another plan, from now on.
+    /// Applies another plan from now on.
     fn change(&mut self, plan: Plan, now: DateTime<Utc>) {
         if plan.cadence != self.plan.cadence {
             self.anchor = now;
         }
-        // One that was not enabled missed nothing.
+        // A disabled schedule missed nothing.
         let keeps_time = plan.enabled && self.plan == plan;
         self.plan = plan;
         if !keeps_time {
@@ -103,7 +104,7 @@ impl Kept {
         self.next = self.plan.enabled.then(|| self.plan.cadence.next_after(self.anchor, now)).flatten();
     }
 
-    /// What is due now, however many times have passed: it is made up once, and the next one lies ahead.
+    /// The backup that is due now. Missed times are made up for once, and the next time lies ahead.
     fn due(&mut self, now: DateTime<Utc>) -> Option<Due> {
         self.heed_a_clock_that_was_set_back(now);
         let Some(planned) = self.next.filter(|next| *next <= now && self.plan.enabled) else { return self.due_again(now) };
@@ -112,14 +113,14 @@ impl Kept {
         Some(Due { planned, trigger, failed: 0 })
     }
 
-    /// What failed before, and is to be tried again now.
+    /// A failed backup whose next try is due.
     fn due_again(&mut self, now: DateTime<Utc>) -> Option<Due> {
         let retry = self.retry.as_mut().filter(|retry| retry.next.is_some_and(|next| next <= now))?;
         retry.next = None;
         self.plan.enabled.then_some(Due { planned: retry.planned, trigger: Trigger::Schedule, failed: retry.failed })
     }
 
-    /// What became of one that was due.
+    /// Records whether a backup that was due began.
     fn tried(&mut self, due: Due, begun: &Result<JobId>, now: DateTime<Utc>) {
         self.retry = match begun {
             Ok(job) => Some(Retry::begun(due.planned, due.failed, *job)),
@@ -129,7 +130,7 @@ impl Kept {
         };
     }
 
-    /// A job ended.
+    /// Records a job that ended.
     fn hear(&mut self, ended: &Ended, now: DateTime<Utc>) {
         let Some(retry) = &self.retry else { return };
         let (planned, failed) = (retry.planned, retry.failed);
@@ -143,7 +144,7 @@ impl Kept {
     fn after_failure(&self, planned: DateTime<Utc>, failed: u32, now: DateTime<Utc>) -> Option<Retry> {
         let retry = Retry::after_failure(planned, failed.saturating_add(1), now, self.next?, self.interval()?);
         match retry.next {
-            Some(next) => tracing::warn!("the backup of {planned} is tried again at {next}"),
+            Some(next) => tracing::warn!("the next try for the backup of {planned} is at {next}"),
             None => tracing::warn!("the backup of {planned} is not tried again before the next one"),
         }
         Some(retry)
@@ -157,7 +158,7 @@ impl Kept {
 }
 
 impl Kept {
-    /// What was planned by a clock that was ahead would come too late by as much.
+    /// A time that was planned while the clock was ahead would come too late.
     fn heed_a_clock_that_was_set_back(&mut self, now: DateTime<Utc>) {
         let is_ahead = self.anchor > now;
         self.anchor = self.anchor.min(now);
@@ -173,19 +174,19 @@ impl Kept {
     }
 }
 
-/// Begins a backup, and gives its job.
+/// Begins a backup, and returns its job's id.
 pub(super) type Begin = Box<dyn Fn(Trigger) -> BoxFuture<'static, Result<JobId>> + Send + Sync>;
 
-/// The scheduler of a service. Cloning shares it.
+/// The scheduler of a service. Clones share it.
 #[derive(Clone)]
 pub(super) struct Scheduler(Arc<Shared>);
 
 struct Shared {
     state: State,
     kept: Mutex<Kept>,
-    /// Backups that ended since it was last looked.
+    /// Backups that ended since the last check.
     heard: Mutex<Vec<Ended>>,
-    /// Of those that change what is kept, one at a time.
+    /// Held while the stored schedule changes.
     changing: tokio::sync::Mutex<()>,
     waker: tokio::sync::Mutex<Option<(JobScheduler, DropGuard)>>,
 }
@@ -197,7 +198,7 @@ impl Shared {
     }
 }
 
-/// What the scheduler shows of itself.
+/// The visible state of the scheduler.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
     pub(super) plan: Plan,
@@ -207,7 +208,7 @@ pub(super) struct Shown {
 }
 
 impl Scheduler {
-    /// The schedule as it was kept, or as it is configured. It does not run yet.
+    /// Opens the stored schedule, or else the configured one. It does not run yet.
     ///
     /// # Errors
     /// Those of the state file.
@@ -222,7 +223,7 @@ impl Scheduler {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Begins to look at the clock. What was missed is made up for at once.
+    /// Starts to check the clock. Makes up at once for a missed backup.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`].
@@ -231,9 +232,10 @@ impl Scheduler {
         if waker.is_some() {
             return Ok(());
         }
-        let failed = |e| Error::new(ErrorKind::Internal, format!("the scheduler cannot be started: {e}")).cause(e);
+        let failed = |e| Error::new(ErrorKind::Internal, format!("the scheduler cannot start: {e}")).cause(e);
         let scheduler = JobScheduler::new().await.map_err(failed)?;
-        // The library lets go of this long after its end, if ever; the state file must be free before.
+        // The library keeps its closures long after its end, if not forever. The state file must be
+        // free earlier.
         let (shared, begin) = (Arc::downgrade(&self.0), Arc::new(begin));
         let begin_anyhow = begin.clone();
         let wake = Wake::new_repeated_async(WAKE, move |_, _| {
@@ -247,7 +249,8 @@ impl Scheduler {
         scheduler.add(wake.map_err(failed)?).await.map_err(failed)?;
         scheduler.start().await.map_err(failed)?;
 
-        // The library's own clock stands still while the machine's, once set back, catches up.
+        // The library's own clock stands still until a machine's clock that was set back has caught
+        // up.
         let stop = CancellationToken::new();
         let (stopped, shared) = (stop.clone(), Arc::downgrade(&self.0));
         tokio::spawn(async move {
@@ -260,26 +263,26 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Looks at the clock no more. What it began goes on.
+    /// Stops checking the clock. Jobs that it began continue.
     pub(super) async fn stop(&self) {
         if let Some((mut scheduler, _stops)) = self.0.waker.lock().await.take()
             && let Err(e) = scheduler.shutdown().await
         {
-            tracing::warn!("the scheduler did not stop in order: {e}");
+            tracing::warn!("the scheduler did not stop cleanly: {e}");
         }
     }
 
-    /// When backups are taken.
+    /// The schedule and its state.
     pub(super) fn shown(&self) -> Shown {
         let kept = self.kept();
         let not_taken = kept.retry.as_ref().and_then(Retry::shown);
         Shown { plan: kept.plan.clone(), next: kept.next, last: kept.last.clone(), not_taken }
     }
 
-    /// Changes when backups are taken, and keeps it.
+    /// Changes the schedule, and stores it.
     ///
     /// # Errors
-    /// Those of `change` and of the state file; nothing is changed then.
+    /// Those of `change` and of the state file. On an error, nothing is changed.
     pub(super) async fn change(&self, change: impl FnOnce(&Plan) -> Result<Plan>) -> Result<()> {
         let _changing = self.0.changing.lock().await;
         let mut kept = self.kept().clone();
@@ -290,12 +293,12 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Takes note of a job that ended: one that failed is tried again. Jobs may be told again.
+    /// Records a job that ended; a failed one is retried. The same job may be recorded again.
     pub(super) fn hear(&self, job: &Job) {
         lock(&self.0.heard).extend(Ended::of(job));
     }
 
-    /// Keeps what it has heard; others keep what is kept already.
+    /// Applies the recorded ends. Another writer may be storing the schedule now.
     pub(super) async fn keep_what_was_heard(&self, now: DateTime<Utc>) {
         let heard = std::mem::take(&mut *lock(&self.0.heard));
         let before = self.kept().clone();
@@ -306,21 +309,21 @@ impl Scheduler {
         }
     }
 
-    /// Begins what is due. One that is under way already is not overtaken.
+    /// Begins the backup that is due, unless another change is in progress.
     async fn wake(&self, now: DateTime<Utc>, begin: &Begin) {
         let Ok(_changing) = self.0.changing.try_lock() else { return };
         self.keep_what_was_heard(now).await;
         let before = self.kept().clone();
         let mut kept = before.clone();
         let Some(due) = kept.due(now) else {
-            // Nothing is due, but the clock may have been set back: the corrected time must be the one that is waited for.
+            // Nothing is due, but if the clock was set back, the corrected time must be stored.
             if kept != before {
                 self.replace(kept).await;
             }
             return;
         };
         if due.trigger == Trigger::Missed {
-            tracing::warn!("the backup of {} was missed, and is made up for now", due.planned);
+            tracing::warn!("the backup of {} was missed; making up for it now", due.planned);
         }
         let begun = begin(due.trigger).await;
         if begun.as_ref().is_err_and(|e| e.kind() == ErrorKind::Closing) {
@@ -334,7 +337,7 @@ impl Scheduler {
         };
         let reason = begun.as_ref().err().map(ToString::to_string);
         if let Some(reason) = &reason {
-            tracing::error!(outcome = ?outcome, "the backup of {} was not begun: {reason}", due.planned);
+            tracing::error!(outcome = ?outcome, "the backup of {} did not begin: {reason}", due.planned);
         }
         kept.tried(due, &begun, now);
         let failed = |e: &Error| e.job_id().and_then(|id| id.parse().ok());
@@ -343,7 +346,7 @@ impl Scheduler {
         self.replace(kept).await;
     }
 
-    /// A backup began that somebody asked for.
+    /// Records a backup that a request began.
     pub(super) async fn ran(&self, id: JobId, now: DateTime<Utc>) {
         let _changing = self.0.changing.lock().await;
         let trigger = Some(Trigger::Manual);
@@ -352,10 +355,10 @@ impl Scheduler {
         self.replace(kept).await;
     }
 
-    /// Goes on with this schedule, also if it cannot be written to the state file.
+    /// Continues with this schedule, even if it cannot be stored.
     async fn replace(&self, kept: Kept) {
         if let Err(e) = self.0.state.keep(KEY, &kept).await {
-            tracing::error!("the schedule cannot be kept: {e}");
+            tracing::error!("cannot store the schedule: {e}");
         }
         *self.kept() = kept;
     }
@@ -365,7 +368,7 @@ impl Scheduler {
     }
 }
 
-/// A cadence as it is kept: as it is written in the configuration.
+/// Stores a cadence as it is written in the configuration.
 mod kept_cadence {
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

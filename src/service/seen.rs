@@ -1,4 +1,4 @@
-//! What metrics tell and is looked up when it is asked for.
+//! Looks up the values that metrics need on each scrape.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::metrics::Seen;
 use super::status::{BackupEntry, own_group};
 use crate::clock;
 
-/// How long the path of the backups may take to answer. Prometheus waits ten seconds.
+/// How long the backup path may take to answer. Prometheus waits ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Seen {
@@ -18,11 +18,11 @@ impl Seen {
         let (backups, free_bytes) = match tokio::time::timeout(PATIENCE, look_at_path(inner.clone())).await {
             Ok(found) => found,
             Err(_) => {
-                tracing::warn!("the path of the backups does not answer within {} s", PATIENCE.as_secs());
+                tracing::warn!("the backup path did not answer within {} s", PATIENCE.as_secs());
                 (None, None)
             }
         };
-        // One that cannot be used is as none; what is wrong with it is told where it is used.
+        // An invalid source counts as none. Its error is reported where it is used.
         let configured = inner.config.configured_source().ok().flatten();
         let known = inner.prober.source();
         let own = backups.as_ref().and_then(|found| own_group(found, configured.as_ref(), known.as_ref()));
@@ -42,7 +42,8 @@ impl Seen {
     }
 }
 
-/// The backups and the free bytes. It goes on where whoever asked has given up, and keeps the next from piling up behind it.
+/// The backups and the free bytes. The look continues if its caller gives up, and keeps further
+/// ones from piling up.
 async fn look_at_path(inner: Arc<Inner>) -> (Option<Arc<Vec<BackupEntry>>>, Option<u64>) {
     let turn = inner.metrics.looking.clone().lock_owned().await;
     let engine = inner.engine.clone();
@@ -51,7 +52,7 @@ async fn look_at_path(inner: Arc<Inner>) -> (Option<Arc<Vec<BackupEntry>>>, Opti
         let backups = match inner.listing.get().await {
             Ok(backups) => Some(backups),
             Err(e) => {
-                tracing::warn!("the backups cannot be listed: {e}");
+                tracing::warn!("cannot list the backups: {e}");
                 None
             }
         };

@@ -1,5 +1,5 @@
-//! What backups hold, as the service tells it: however many ask at a time, and however slowly they take the answer, all answers together keep
-//! within a part of the memory.
+//! Descriptions of backups as answers. All answers together stay within a part of the memory
+//! budget, however many clients ask and however slowly they read.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::names::BackupName;
 use crate::repository::catalog::{Backup, Catalog, Described, Stamp};
 
-/// How long room is waited for.
+/// How long to wait for memory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the text of a manifest is in memory: as what is made of it, and as the answer.
+/// How often a manifest's text is in memory: as the parsed description, and as the answer.
 const COPIES: u64 = 2;
 
-/// An answer, which several may be taking. The last one that lets go of it gives its room back.
+/// An answer that several clients may read. The last one to drop it releases its memory.
 #[derive(Debug, Clone)]
 pub struct Answered(Arc<(Vec<u8>, MemoryPermit)>);
 
@@ -25,17 +25,17 @@ impl AsRef<[u8]> for Answered {
     }
 }
 
-/// What an answer was made of: equal ones, equal answers.
+/// What determines an answer: equal keys give equal answers.
 type Made = (BackupName, bool, Option<Stamp>);
 
-/// An answer that may still be on its way.
+/// The last answer, which may still be in use.
 type Last = (Made, Weak<(Vec<u8>, MemoryPermit)>);
 
-/// Makes answers.
+/// Creates answers.
 pub(super) struct Shown {
     catalog: Catalog,
     room: MemoryBudget,
-    /// The last one, as long as somebody takes it.
+    /// The last answer, while a client reads it.
     last: Mutex<Option<Last>>,
 }
 
@@ -47,7 +47,8 @@ impl Shown {
     /// What `write` makes of the description of a backup.
     ///
     /// # Errors
-    /// Those of [`Catalog::find`] and of `write`; [`ErrorKind::Busy`] where there is no room for half a minute.
+    /// Those of [`Catalog::find`] and of `write`; [`ErrorKind::Busy`] if no memory is free within
+    /// half a minute.
     pub(super) async fn get(
         &self,
         find: impl Future<Output = Result<Backup>>,
@@ -58,7 +59,7 @@ impl Shown {
         let size = self.catalog.stamp(name).await.map_or(0, |stamp| stamp.manifest_bytes());
         let taken = tokio::time::timeout(PATIENCE, self.room.take(COPIES * size)).await;
         let mut share = taken.map_err(|_| {
-            Error::new(ErrorKind::Busy, "the memory for answers is taken by others, which are being sent").hint("try again later")
+            Error::new(ErrorKind::Busy, "the memory for answers is taken by answers that are being sent").hint("try again later")
         })?;
         let made = (name.clone(), segments, self.catalog.stamp(name).await);
         if let Some(answered) = self.again(&made) {
@@ -66,14 +67,14 @@ impl Shown {
         }
         let bytes = write(find.await?.describe(segments).await?)?;
         share.resize(bytes.capacity() as u64);
-        // Clients take it as slowly as they like: no job waits for them.
+        // Clients may read slowly: no job waits for this memory.
         share.set_aside();
         let answered = Answered(Arc::new((bytes, share)));
         *lock(&self.last) = Some((made, Arc::downgrade(&answered.0)));
         Ok(answered)
     }
 
-    /// The same answer, where it is being sent to others.
+    /// The same answer, if another client is still reading it.
     fn again(&self, made: &Made) -> Option<Answered> {
         lock(&self.last)
             .as_ref()

@@ -1,4 +1,5 @@
-//! What outlives the process: jobs and the schedule. Values are JSON, so that a newer version can read what an older one wrote.
+//! What survives the process: jobs and the schedule. Values are JSON, so that newer versions can
+//! read what older ones wrote.
 
 mod disk;
 #[cfg(test)]
@@ -24,24 +25,25 @@ use crate::clock;
 use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is kept, without blocking whoever asks. Cloning shares it.
+/// The state, without blocking its callers. Clones share it.
 ///
-/// Errors are those of [`JobStore`]. What one of its calls changes is durable when it returns.
+/// Errors are those of [`JobStore`]. Changes are durable when a call returns.
 #[derive(Clone)]
 pub(super) struct State(Arc<dyn JobStore>);
 
 impl State {
-    /// That of a state file, which is made where there is none. A damaged one is moved aside.
+    /// Opens a state file, and creates it if it does not exist. A damaged one is moved aside.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if another process has it open; [`ErrorKind::Storage`] if it cannot be read, made or moved;
-    /// [`ErrorKind::Damaged`] if it is no state file at all; [`ErrorKind::Refused`] if it is one of a newer version.
+    /// [`ErrorKind::Busy`] if another process has it open; [`ErrorKind::Storage`] if it cannot be
+    /// read, created or moved; [`ErrorKind::Damaged`] if it is not a state file at all;
+    /// [`ErrorKind::Refused`] if a newer version wrote it.
     pub(super) async fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         Ok(Self::over(blocking(move || Disk::open(&path)).await?))
     }
 
-    /// What this store keeps.
+    /// The state in this store.
     pub(super) fn over(store: impl JobStore) -> Self {
         Self(Arc::new(store))
     }
@@ -75,7 +77,7 @@ impl State {
         blocking(move || store.visit(&mut look)).await
     }
 
-    /// What is wanted of jobs, of the newest so many that anything is wanted of, newest first.
+    /// The results of `wanted` for the newest jobs, newest first, `limit` at most.
     pub(super) async fn newest(&self, limit: usize, wanted: impl Fn(Job) -> Option<Job> + Send + 'static) -> Result<Vec<Job>> {
         let found = Arc::new(Mutex::new(Vec::new()));
         let into = found.clone();
@@ -97,7 +99,7 @@ impl State {
         blocking(move || store.job(id)).await
     }
 
-    /// Keeps a setting.
+    /// Stores a setting.
     pub(super) async fn keep<T: Serialize>(&self, name: &'static str, value: &T) -> Result<()> {
         let (store, value) = (self.0.clone(), serde_json::to_vec(value));
         let value =
@@ -105,10 +107,10 @@ impl State {
         blocking(move || store.keep(name, &value)).await
     }
 
-    /// A setting that was kept.
+    /// A stored setting.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] for one that cannot be read, too.
+    /// [`ErrorKind::Damaged`] if it cannot be read.
     pub(super) async fn kept<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>> {
         let store = self.0.clone();
         let found = blocking(move || store.kept(name)).await?;

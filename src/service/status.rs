@@ -1,4 +1,4 @@
-//! Which backups there are, as the service shows them: looked at often, and read only where something changed.
+//! The backups as the service lists them: checked often, and read only if something has changed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,23 +21,23 @@ use crate::repository::catalog::provenance::{BriefSource, Grouped, Selection, of
 use crate::repository::catalog::{Catalog, Stamp, State, Summary};
 use crate::repository::retention::group::{self, Origin};
 
-/// For how long what was looked at is told without another look.
+/// How long a result is reused without another look.
 const FRESH: Duration = Duration::from_millis(250);
-/// How many backups are looked at at a time.
+/// How many backups are checked in parallel.
 const LOOKERS: usize = 4;
 
-/// The service, and the backups of its path.
+/// The service, and the backups in its path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
-    /// When backups are taken.
+    /// The schedule.
     #[serde(flatten)]
     pub schedule: Schedule,
     /// Whether each backup is imported once it is complete.
     pub auto_import: bool,
-    /// Where backups are kept.
+    /// The directory of the backups.
     pub backup_path: String,
-    /// Jobs that have not ended.
+    /// The jobs that have not ended.
     pub running: Vec<RunningJob>,
     /// The backups, newest first.
     pub backups: Vec<BackupEntry>,
@@ -47,21 +47,21 @@ pub struct BackupStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunningJob {
-    /// Its id.
+    /// The job's id.
     pub job_id: JobId,
-    /// What it does.
+    /// Its kind.
     pub kind: JobKind,
-    /// Whether it waits or works.
+    /// Whether it is queued or running.
     pub state: JobState,
-    /// Who asked for it.
+    /// Who began it.
     pub trigger: Trigger,
-    /// What it is doing.
+    /// What it is doing, as a short phrase.
     pub phase: String,
     /// The backup that it makes or reads.
     pub backup: Option<String>,
-    /// Documents done.
+    /// Documents done in this phase.
     pub documents: u64,
-    /// About how many there are.
+    /// About how many documents there are.
     pub expected_documents: u64,
 }
 
@@ -84,50 +84,52 @@ impl From<&Job> for RunningJob {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupEntry {
-    /// Its name.
+    /// The backup's name.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub path: String,
-    /// The moment that it shows: that of its snapshot, the end of its oplog slice, or when its last document was read; of an
-    /// adopted dump, the dump's own date; of one that is not complete, when it was begun, where that is known.
+    /// Its consistency point: the snapshot time, the end of its oplog slice, or when its last
+    /// document was read. For an adopted dump, the dump's own date. For an incomplete backup, when
+    /// it began, if known.
     pub created: Option<DateTime<Utc>>,
-    /// The bytes that its documents take, compressed; 0 where that is not known.
+    /// Bytes that its documents take in storage; 0 if unknown.
     pub size: u64,
-    /// Its documents, of a time series its buckets; those that are stored already where it is not complete.
+    /// The number of its documents; for a time series, of its buckets. For an incomplete backup,
+    /// those that are already stored.
     pub documents: u64,
-    /// Their bytes, uncompressed.
+    /// Bytes of the documents, uncompressed.
     pub raw_size: u64,
-    /// What moment it shows: `snapshot`, `oplog` or `none`; none where it is not complete.
+    /// The kind of consistency point: `snapshot`, `oplog` or `none`. Null for an incomplete backup.
     #[schema(example = "snapshot")]
     pub consistency: Option<String>,
-    /// Whether a verification or an import found it whole.
+    /// Whether the last verification or import found it intact.
     pub verified: bool,
-    /// Whether it can be relied on.
+    /// Whether it is complete and usable.
     pub complete: bool,
-    /// What it is like.
+    /// Its state.
     pub state: BackupState,
-    /// What it counts with.
+    /// The group in which retention counts it.
     #[serde(flatten)]
     pub of: Grouped,
-    /// What tells its group.
+    /// What determines its group.
     #[serde(skip)]
     pub(super) origin: Option<Origin>,
-    /// Why it cannot be used, where it is damaged.
+    /// Why it is unusable, if it is damaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a backup is like.
+/// The state of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupState {
-    /// It is whole.
+    /// It is complete.
     Complete,
     /// It is being made.
     Running,
-    /// Nobody works on it any more, and it was never completed.
+    /// It was never completed, and nobody works on it any more.
     Incomplete,
-    /// Its manifest cannot be used.
+    /// Its manifest is unusable.
     Damaged,
 }
 
@@ -158,18 +160,20 @@ impl From<&Summary> for BackupEntry {
     }
 }
 
-/// How far a backup may be dated ahead: the clocks of two machines differ a little.
+/// How far in the future a backup may be dated: the clocks of two machines differ a little.
 const AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 impl BackupEntry {
-    /// Whether it is dated in the future: a clock is or was wrong, and its date says nothing of its age.
+    /// Whether it is dated in the future. Then a clock is or was wrong, and the date does not tell
+    /// its age.
     pub(super) fn is_ahead(&self, now: DateTime<Utc>) -> bool {
         self.created.is_some_and(|created| created.signed_duration_since(now) > AHEAD)
     }
 }
 
-/// The group of the service's own backups: of the configured source, as it was known last, and what the service asks it for. As long as
-/// nothing is known of the source, its URI tells. Where no source is configured, the newest backup of everything stands for it.
+/// The group of the service's own backups: full backups of the configured source. While nothing is
+/// known about the source, its URI decides. If no source is configured, the newest full backup
+/// decides.
 pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, known: Option<&Source>) -> Option<usize> {
     let mut complete: Vec<&BackupEntry> = entries.iter().filter(|entry| entry.of.group.is_some()).collect();
     complete.sort_by_key(|entry| std::cmp::Reverse(entry.created));
@@ -193,18 +197,18 @@ pub(super) fn own_group(entries: &[BackupEntry], configured: Option<&MongoUri>, 
     complete.iter().find(is_own)?.of.group
 }
 
-/// The backups of a catalog, remembered.
+/// The cached backups of a catalog.
 pub(super) struct Listing {
     catalog: Catalog,
     seen: Mutex<Seen>,
-    /// One looks at a time, and the others take what it found.
+    /// Held by the one look in progress. Others wait for its result.
     looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Seen {
     at: Option<Instant>,
-    /// How often it was forgotten: a look that began before that tells nothing new.
+    /// How often the cache was invalidated. A look that began earlier does not count as fresh.
     forgotten: u64,
     entries: Arc<Vec<BackupEntry>>,
     known: HashMap<BackupName, (Stamp, BackupEntry)>,
@@ -215,7 +219,7 @@ impl Listing {
         Self { catalog, seen: Mutex::default(), looking: tokio::sync::Mutex::default() }
     }
 
-    /// The backups, newest first, as they were a quarter of a second ago at most.
+    /// The backups, newest first, at most a quarter of a second old.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -230,12 +234,12 @@ impl Listing {
         }
     }
 
-    /// The backups as somebody saw them last, without a look.
+    /// The backups from the last look, without a new one.
     pub(super) fn known(&self) -> Arc<Vec<BackupEntry>> {
         lock(&self.seen).entries.clone()
     }
 
-    /// The next who asks looks anew.
+    /// Invalidates the cache, so that the next call looks again.
     pub(super) fn forget(&self) {
         let mut seen = lock(&self.seen);
         seen.at = None;
@@ -258,7 +262,7 @@ impl Listing {
         Ok(seen.entries.clone())
     }
 
-    /// A backup whose files have not changed is as it was.
+    /// A backup whose files have not changed is taken from the cache.
     async fn look_at(&self, name: BackupName, now: DateTime<Utc>) -> Option<(BackupName, Option<Stamp>, BackupEntry)> {
         let stamp = self.catalog.stamp(&name).await;
         if let Some(stamp) = stamp {
@@ -269,7 +273,8 @@ impl Listing {
         }
         let summary = self.catalog.summary(name.clone(), now).await?;
         let entry = BackupEntry::from(&summary);
-        // What could not be read may be read the next time, with no other stamp. What is damaged stays so.
+        // A backup that could not be read may become readable with the same stamp. A damaged one
+        // stays damaged.
         Some((name, stamp.filter(|_| summary.lasting), entry))
     }
 
@@ -340,13 +345,13 @@ mod tests {
         }
         let uri = |text: &str| MongoUri::parse(Role::Source, text).unwrap();
         let of = |text: &str, known: Option<&Source>| own_group(&entries, Some(&uri(text)), known);
-        // By what the source says of itself, whatever its URI.
+        // By the source's own identity, whatever its URI.
         assert_eq!((of("mongodb://x", Some(&own)), of("mongodb://x/crm", Some(&own))), (Some(4), Some(3)));
         assert_eq!(of("mongodb://own:1", Some(&source("c", "own:1"))), None, "another one stands there now");
-        // By its URI where it does not answer.
+        // By its URI if it does not answer.
         assert_eq!((of("mongodb://own:1", None), of("mongodb://own:1/crm", None)), (Some(4), Some(3)));
         assert_eq!((of("mongodb://own:1/shop", None), of("mongodb://x", None)), (None, None));
-        // Without one: the newest of everything, and no dump.
+        // Without a configured source: the newest full backup, but no dump.
         assert_eq!((own_group(&entries, None, None), own_group(&[], None, None)), (Some(2), None));
     }
 }

@@ -1,4 +1,4 @@
-//! What a job is to do, as data: its kind, and parameters that only this kind knows.
+//! A job's task as data: its kind, and parameters that only this kind knows.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,27 +7,27 @@ use serde_json::Value;
 use super::job::JobKind;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a job is to do. It is kept with the job until that ended.
+/// A job's task. It is stored with the job until the job has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Task {
-    /// Which kind of work.
+    /// The kind of work.
     pub(super) kind: JobKind,
-    /// What the kind is told.
+    /// The parameters of this kind.
     parameters: Value,
 }
 
 impl Task {
     /// # Errors
-    /// [`ErrorKind::Internal`] for parameters that cannot be written as JSON.
+    /// [`ErrorKind::Internal`] if the parameters cannot be written as JSON.
     pub(super) fn new(kind: JobKind, parameters: &impl Serialize) -> Result<Self> {
         let parameters = serde_json::to_value(parameters).map_err(|e| wrong(kind, "written", e))?;
         Ok(Self { kind, parameters })
     }
 
-    /// The parameters, as the kind knows them.
+    /// The parameters, as this kind's type.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] for those of another kind.
+    /// [`ErrorKind::Internal`] if they belong to another kind.
     pub(super) fn parameters<T: DeserializeOwned>(self) -> Result<T> {
         serde_json::from_value(self.parameters).map_err(|e| wrong(self.kind, "read", e))
     }

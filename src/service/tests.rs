@@ -51,7 +51,7 @@ async fn a_backup_that_does_not_answer_is_told_and_keeps_neither_questions_nor_t
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     drop(hang);
 
-    // A job that works on one when it stops to answer.
+    // A job that works on a backup when that stops responding.
     let hang = Hang::at(&directory.path().join("backups/other/shop"));
     let job = service.begin_verify("other", false).await.unwrap();
     let mut view = service.watch(job).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_scheduled_backup_that_cannot_be_begun_is_a_failed_job_that_is_told_an
     let given = given.into_iter().chain([("BACKUP_ENABLED", "true".into()), ("BACKUP_INTERVAL_HOURS", "6".into())]);
     let environment: Vec<_> = given.map(|(name, value)| (OsString::from(name), value)).collect();
     let config = || Config::load(directory.path(), environment.clone(), &Flags::default()).unwrap();
-    // As it would be kept by a service that ended hours ago. There is no source.
+    // As stored by a service that ended hours ago. No source is configured.
     let plan = serde_json::json!({ "enabled": true, "cadence": { "hours": 6 } });
     let (anchor, next) = (clock::now() - chrono::TimeDelta::hours(7), clock::now() - chrono::TimeDelta::hours(1));
     let kept = serde_json::json!({ "plan": plan, "configured": plan, "anchor": anchor, "next": next, "last": null });

@@ -1,4 +1,5 @@
-//! What the log says of what the service does: names, counts, sizes and reasons, so that nobody has to ask the API for them.
+//! Log lines about what the service does, with names, counts, sizes and reasons, so that nobody has
+//! to ask the API for them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -9,30 +10,32 @@ use crate::engine::import::{ImportMode, ImportReport};
 use crate::engine::verify::VerifyReport;
 use crate::repository::retention::Policy;
 
-/// How many namespaces of an import are named.
+/// How many namespaces of an import the log names.
 const NAMED: usize = 10;
 
-/// When the next backup is due, which ones stay, and where all that is kept.
+/// Logs when the next backup is due, which backups retention keeps, and where everything is stored.
 pub(super) fn start(service: &Inner) {
     let shown = service.scheduler.shown();
     match shown.next.filter(|_| shown.plan.enabled) {
         Some(next) => tracing::info!("the next backup is due at {} ({})", time(next), shown.plan.cadence),
-        None => tracing::info!("the schedule is off: backups are taken when they are asked for"),
+        None => tracing::info!("the schedule is off: backups are taken only on request"),
     }
     match policy(&service.config.retention) {
         Some(policy) => {
-            tracing::info!("retention keeps, of each source and selection, {policy}; others are deleted after a backup")
+            tracing::info!(
+                "retention keeps these backups of each source and selection: {policy}; a new backup deletes the others"
+            )
         }
-        None => tracing::info!("retention is off: all backups stay; BACKUP_KEEP_LAST and others say which do"),
+        None => tracing::info!("retention is off: all backups stay; set BACKUP_KEEP_LAST or others to limit them"),
     }
     tracing::info!(
-        "backups are in {}, jobs and the schedule in the state file {}",
+        "backups are in {}; jobs and the schedule are in the state file {}",
         service.catalog.repository().location(),
         std::path::absolute(&service.settings.state).unwrap_or_else(|_| service.settings.state.clone()).display()
     );
 }
 
-/// A backup was taken.
+/// Logs a backup that was taken.
 pub(super) fn took(report: &BackupReport) {
     let manifest = &report.manifest;
     tracing::info!(
@@ -47,7 +50,7 @@ pub(super) fn took(report: &BackupReport) {
     );
 }
 
-/// A backup was imported.
+/// Logs a backup that was imported.
 pub(super) fn imported(report: &ImportReport) {
     let mut names: Vec<&str> = report.collections.iter().take(NAMED).map(|c| c.namespace.as_str()).collect();
     let more = report.collections.len().saturating_sub(NAMED);
@@ -56,10 +59,10 @@ pub(super) fn imported(report: &ImportReport) {
         names.push(&more);
     }
     let how = match report.mode {
-        None | Some(ImportMode::Replace) => "replacing what stood there",
-        Some(ImportMode::Fail) => "where nothing stood",
-        Some(ImportMode::Merge) => "merged into what stood there",
-        Some(ImportMode::Add) => "added to what stood there",
+        None | Some(ImportMode::Replace) => "replacing existing collections",
+        Some(ImportMode::Fail) => "where no such collection existed",
+        Some(ImportMode::Merge) => "merged into existing collections",
+        Some(ImportMode::Add) => "added to existing collections",
     };
     tracing::info!(
         backup = %report.backup,
@@ -74,7 +77,7 @@ pub(super) fn imported(report: &ImportReport) {
     );
 }
 
-/// A backup was verified.
+/// Logs a backup that was verified.
 pub(super) fn verified(report: &VerifyReport) {
     let how = if report.deep { "every document was decoded" } else { "every file was read" };
     match report.problem_count {
@@ -85,7 +88,8 @@ pub(super) fn verified(report: &VerifyReport) {
     }
 }
 
-/// Backups were deleted, each for a reason, or could not be. `why` says who asked.
+/// Logs backups that were deleted, each with its reason, and those that could not be. `why` names
+/// the cause.
 pub(super) fn cleaned(report: &CleanReport, why: &str) {
     for gone in &report.deleted {
         tracing::info!(backup = %gone.name, "{why} deleted the backup {}, {}: {}", gone.name, size(gone.bytes), gone.reason);
@@ -94,11 +98,11 @@ pub(super) fn cleaned(report: &CleanReport, why: &str) {
         tracing::error!(backup = %failed.name, "{why} could not delete the backup {}: {}", failed.name, failed.message);
     }
     if !report.deleted.is_empty() {
-        tracing::info!("{why} freed {}, and {} stay", size(report.freed_bytes), counted(report.kept.len() as u64, "backup"));
+        tracing::info!("{why} freed {}; {} stay", size(report.freed_bytes), counted(report.kept.len() as u64, "backup"));
     }
 }
 
-/// The rules of a policy in words; none if it has none.
+/// The rules of a policy in words; `None` if it has none.
 fn policy(policy: &Policy) -> Option<String> {
     let Policy { last, daily, weekly, monthly, yearly } = policy;
     let rules = [(last, "the last"), (daily, "daily"), (weekly, "weekly"), (monthly, "monthly"), (yearly, "yearly")];
@@ -121,7 +125,7 @@ fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{plural}", grouped.join(","))
 }
 
-/// Bytes in the largest unit that leaves a whole number before the point.
+/// Bytes in the largest unit that gives a whole number before the point.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let Some(unit) = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * (unit + 1)) > 0) else { return format!("{bytes} B") };

@@ -1,11 +1,13 @@
-//! The webhook: somebody is told of every job that ended, signed, and again where that failed for a reason that passes.
+//! The webhook: sends a signed message for every job that ended, and retries temporary failures.
 //!
 //! A message is a POST of JSON: `{"event", "delivery", "time", "data"}`, with these headers:
 //!
 //! - `X-Bsonvault-Event`: what happened, as in the body.
-//! - `X-Bsonvault-Delivery`: a UUID, the same for every attempt, by which the receiver knows a message that it has already.
+//! - `X-Bsonvault-Delivery`: a UUID, the same for every attempt, so that the receiver can detect
+//!   duplicates.
 //! - `X-Bsonvault-Timestamp`: when this attempt was made, in seconds since 1970.
-//! - `X-Bsonvault-Signature`, with a secret: `sha256=` and the HMAC-SHA256, in lower-case hexadecimal, of the timestamp, a dot and the body.
+//! - `X-Bsonvault-Signature`, if a secret is configured: `sha256=` and the HMAC-SHA256, in
+//!   lower-case hexadecimal, of the timestamp, a dot and the body.
 
 #[cfg(test)]
 mod tests;
@@ -26,26 +28,26 @@ use crate::clock;
 use crate::config::WebhookSettings;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a message is sent at most.
+/// The most attempts to send a message.
 const ATTEMPTS: u32 = 6;
 
-/// What is told.
+/// An event to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// What happened, a word of visible ASCII: `job.succeeded`.
     pub name: &'static str,
-    /// When.
+    /// When it happened.
     pub time: DateTime<Utc>,
-    /// The rest. It holds no secret: whoever calls has seen to that.
+    /// The details. The caller makes sure that they hold no secrets.
     pub data: Value,
 }
 
-/// How long things take.
+/// Timeouts and pauses.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// One attempt, from the connection to the status.
+    /// The timeout of one attempt, from the connection to the status.
     attempt: Duration,
-    /// The first pause; each one after it is twice as long.
+    /// The first pause. Each further one is twice as long.
     first: Duration,
     /// The longest pause that a receiver may ask for.
     longest: Duration,
@@ -53,12 +55,12 @@ struct Pace {
 
 const PACE: Pace = Pace { attempt: Duration::from_secs(10), first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
-/// Who is told.
+/// The receiver of messages.
 #[derive(Clone)]
 pub struct Webhook {
     client: Client,
     url: Url,
-    /// Scheme and host. All that is ever shown of the URL.
+    /// Scheme and host: the only parts of the URL that are ever shown.
     shown: String,
     secret: Option<String>,
     pace: Pace,
@@ -70,52 +72,56 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// What came of an attempt that failed.
+/// A failed attempt.
 struct Failed {
     error: Error,
-    /// Whether it may pass.
+    /// Whether the failure is temporary.
     passes: bool,
     /// The pause that the receiver asked for.
     pause: Option<Duration>,
 }
 
 impl Webhook {
-    /// Makes ready to call it; nothing is sent yet.
+    /// Prepares a client; sends nothing yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for a URL that cannot be called, without the URL; [`ErrorKind::Internal`] where TLS cannot be set up.
+    /// [`ErrorKind::Usage`] if the URL is invalid, without quoting it; [`ErrorKind::Internal`] if
+    /// TLS cannot be set up.
     pub fn new(settings: &WebhookSettings) -> Result<Self> {
         Self::with_pace(settings, PACE)
     }
 
     fn with_pace(settings: &WebhookSettings, pace: Pace) -> Result<Self> {
         let shown = settings.shown();
-        // The parser's error is left out: it may quote a part of the URL.
+        // The parser's error is left out: it may quote part of the URL.
         let url = Url::parse(&settings.url).map_err(|_| {
-            Error::usage("WEBHOOK_URL is not a URL that can be called").hint("expected https://HOST/PATH or http://HOST/PATH")
+            Error::usage("WEBHOOK_URL is not a valid HTTP URL").hint("expected https://HOST/PATH or http://HOST/PATH")
         })?;
-        // Another part of the program may have installed one: any does.
+        // Another part of the program may already have installed a provider; any will do.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            // A redirect would send the message, and its signature, to somebody who was not configured.
+            // A redirect would send the message and its signature to an unconfigured host.
             .redirect(redirect::Policy::none())
             .timeout(pace.attempt)
             .user_agent(concat!("bsonvault/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| {
-                Error::new(ErrorKind::Internal, format!("the client of the webhook at {shown} cannot be made"))
+                Error::new(ErrorKind::Internal, format!("cannot create the client of the webhook at {shown}"))
                     .cause(e.without_url())
             })?;
         Ok(Self { client, url, shown, secret: settings.secret.clone(), pace })
     }
 
-    /// Sends a message until it is taken, six times at most: again after failures of the network, timeouts, and the statuses 408, 429
-    /// and 5xx, after a pause that doubles, or that `Retry-After` asks for, a minute at most. `stop` ends the pauses: an attempt that is
-    /// under way then is waited for, and one is made in any case, so that the last word of a service that stops is heard.
+    /// Sends a message until the receiver accepts it, six times at most. Network failures,
+    /// timeouts, and the statuses 408, 429 and 5xx lead to another attempt. Pauses double, or
+    /// follow `Retry-After`, for a minute at most. `stop` ends a pause, but not an attempt in
+    /// progress. At least one attempt is made, so that the last message of a stopping service is
+    /// sent.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] where no answer came, [`ErrorKind::Server`] with the status where it was another, [`ErrorKind::Interrupted`] where
-    /// it would be tried again and `stop` said not to. None shows more of the URL than scheme and host.
+    /// [`ErrorKind::Unreachable`] if no answer came; [`ErrorKind::Server`] with the status of an
+    /// answer that refuses the message; [`ErrorKind::Interrupted`] if `stop` prevented another
+    /// attempt. None shows more of the URL than scheme and host.
     pub async fn deliver(&self, event: &Event, stop: &CancellationToken) -> Result<()> {
         let delivery = Uuid::new_v4();
         let body = json!({ "event": event.name, "delivery": delivery, "time": event.time, "data": event.data });
@@ -167,7 +173,7 @@ impl Webhook {
         }
         let error = Error::new(ErrorKind::Server, format!("the webhook at {} answered {status}", self.shown));
         if status.is_redirection() {
-            return Err(Failed::for_good(error.hint("redirects are not followed: set WEBHOOK_URL to where they lead")));
+            return Err(Failed::for_good(error.hint("redirects are not followed: set WEBHOOK_URL to their target")));
         }
         let passes = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error();
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -178,23 +184,23 @@ impl Webhook {
     fn unanswered(&self, e: reqwest::Error) -> Failed {
         let shown = &self.shown;
         let (kind, what) = if e.is_timeout() {
-            (ErrorKind::Unreachable, format!("the webhook at {shown} does not answer within {:?}", self.pace.attempt))
+            (ErrorKind::Unreachable, format!("the webhook at {shown} did not answer within {:?}", self.pace.attempt))
         } else if e.is_connect() {
             (ErrorKind::Unreachable, format!("the webhook at {shown} cannot be reached"))
         } else if e.is_builder() {
-            (ErrorKind::Internal, format!("the message for the webhook at {shown} cannot be made"))
+            (ErrorKind::Internal, format!("cannot create the message for the webhook at {shown}"))
         } else {
-            (ErrorKind::Unreachable, format!("the webhook at {shown} broke off"))
+            (ErrorKind::Unreachable, format!("the webhook at {shown} closed the connection"))
         };
         let passes = !e.is_builder();
         Failed { error: Error::new(kind, what).cause(e.without_url()), passes, pause: None }
     }
 
-    /// The pause after so many attempts: twice as long each time, and between a half and all of that, so that many senders that failed at the
-    /// same time do not come again at the same time.
+    /// The pause after this many attempts. It doubles each time; a random share of up to half is
+    /// cut, so that many senders that failed together do not return together.
     fn pause(&self, attempts: u32) -> Duration {
         let longest = self.pace.first * 2_u32.saturating_pow(attempts - 1);
-        // Without randomness the whole pause does as well.
+        // Without randomness, the whole pause is fine.
         let share = getrandom::u32().unwrap_or(u32::MAX);
         longest / 2 + (longest / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
     }
@@ -209,7 +215,7 @@ impl Failed {
 /// `sha256=` and the HMAC in hexadecimal.
 fn signature(secret: &str, timestamp: i64, body: &[u8]) -> Result<String> {
     let mut hmac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())
-        .map_err(|e| Error::new(ErrorKind::Internal, "the webhook's secret cannot be a key").cause(e))?;
+        .map_err(|e| Error::new(ErrorKind::Internal, "the webhook's secret cannot be used as a key").cause(e))?;
     hmac.update(format!("{timestamp}.").as_bytes());
     hmac.update(body);
     let digits: String = hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

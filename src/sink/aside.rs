@@ -1,4 +1,5 @@
-//! What an import replaces and keeps, moved to another name before the new takes its place.
+//! Moves collections that an import replaces and keeps to another name before the new ones are
+//! published.
 
 use bson::{RawDocument, rawdoc};
 use uuid::Uuid;
@@ -11,7 +12,8 @@ use crate::mongo::catalog::ListedCollection;
 use crate::mongo::command;
 use crate::names::Namespace;
 
-/// Moves what stands under a name aside, so that the name is free. False where something else came under the name meanwhile, by a newer listing.
+/// Moves the collection under a name aside, so that the name is free. Returns false if another
+/// collection came under the name meanwhile, which a newer listing shows.
 pub(super) async fn set_aside(
     target: &Target,
     namespace: &Namespace,
@@ -23,7 +25,8 @@ pub(super) async fn set_aside(
     let identity = standing.identity(there);
     let mut place = keep.place.clone();
     if standing.get(&place.collection).is_some() && !kept::is_written_down(target, keep, identity).await? {
-        // The kept one has left already: this came under its name in the moment before the new one does. It is kept, too.
+        // The kept collection was moved already: this one came under its name just before the new
+        // one does. It is kept, too.
         let others = (1..).map(|n| Namespace::new(&*place.database, format!("{}.{n}", keep.place.collection)));
         place = others.into_iter().find(|other| standing.get(&other.collection).is_none()).unwrap_or(place);
     } else {
@@ -39,7 +42,8 @@ pub(super) async fn set_aside(
     }
 }
 
-/// Moves a time series to another name, from wherever an earlier run got to: buckets first, and what shows them then.
+/// Moves a time series to another name, from any point that an earlier run reached: buckets first,
+/// then the view on them.
 async fn set_series_aside(
     target: &Target,
     from: &Namespace,
@@ -53,7 +57,7 @@ async fn set_series_aside(
     series::publish(target, &moved, options).await.map(|_| ())
 }
 
-/// Renames a collection to a free name. False where it is not what stands there any more.
+/// Renames a collection to a free name. Returns false if it is not the one under the name any more.
 async fn rename(target: &Target, from: &Namespace, to: &Namespace, uuid: Option<Uuid>) -> Result<bool> {
     let what = format!("keeping {from} as {to}");
     let mut attempts = Attempts::new(target, &what);
@@ -65,7 +69,7 @@ async fn rename(target: &Target, from: &Namespace, to: &Namespace, uuid: Option<
         if ddl::judge(&mut attempts, tried).await?.is_some() {
             return Ok(true);
         }
-        // Whether it was done is told by what stands there.
+        // The listing shows whether it was done.
         let standing = Standing::of(target, &from.database).await?;
         if standing.get(&to.collection).is_some_and(|c| c.uuid == uuid) {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! Reads back what a collection holds, by means of its own, and counts and digests it.
+//! Reads back the content of a collection, and counts and digests it.
 
 use std::time::Duration;
 
@@ -24,23 +24,23 @@ use crate::names::Namespace;
 
 /// How long one reply of the cursor may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(90);
-/// What two replies take, each of which has 16 MiB at most: one is digested while the next is on its way.
+/// Memory for two replies of at most 16 MiB each: one is digested while the next arrives.
 const REPLIES: u64 = 2 * LARGEST_REPLY;
-/// The size of a reply that nothing limits.
+/// The size of a reply without a limit.
 const LARGEST_REPLY: u64 = 16 * 1024 * 1024;
-/// How often reading begins again from the start of a collection.
+/// How often a read may begin again from the start of a collection.
 const RESTARTS: u32 = 20;
-/// The smallest reply that is asked for on a bad network.
+/// The smallest reply size to ask for on a bad network.
 const SMALLEST_REPLY: u64 = 256 * 1024;
 
-/// The most documents of a collection that is asked for in one reply.
+/// The largest number of documents to ask for in a single reply.
 const MOST_IN_ONE: u64 = 100_000;
 
-/// What the collection of this spec holds now, as a majority of the target's members has it. For a time series that is its
-/// buckets.
+/// What the collection of this spec holds now, as a majority of the target's members has it. For a
+/// time series, these are its buckets.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+/// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
 pub async fn content(
     target: &Target,
     spec: &CollectionSpec,
@@ -66,21 +66,21 @@ pub async fn content(
             reading.forget();
             restarts += 1;
             if restarts > RESTARTS {
-                let once = "it could only be read from its start, and that was interrupted too often";
+                let once = "it can only be read from the start, and was interrupted too often";
                 return Err(describe(target.connection.role(), &what, e).context(once));
             }
         }
-        // A place that the server no longer knows: from the start.
+        // The server no longer knows the resume token: begin from the start.
         if resumed && !is_transient(&e) {
             continue;
         }
-        // A network that breaks again and again lets smaller replies through.
+        // A network that keeps breaking lets smaller replies through.
         reading.reply_bytes = Some((reading.reply_bytes.unwrap_or(LARGEST_REPLY) / 4).max(SMALLEST_REPLY));
         attempts.again(e).await?;
     }
 }
 
-/// The same of something that stands there, about as large as is said.
+/// The same for an existing collection of about this size.
 ///
 /// # Errors
 /// As for [`content`].
@@ -100,7 +100,7 @@ pub async fn content_of(
 /// How many documents the collection of this spec has, as the server counts them.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+/// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
 pub async fn count(target: &Target, spec: &CollectionSpec) -> Result<u64> {
     let what = format!("counting {}", spec.namespace);
     let count = rawdoc! { "count": spec.data_collection() };
@@ -109,25 +109,25 @@ pub async fn count(target: &Target, spec: &CollectionSpec) -> Result<u64> {
         .ok_or_else(|| Error::new(ErrorKind::Server, format!("{what}: the reply has no count")))
 }
 
-/// A collection being read, and how far.
+/// A collection being read, and its progress.
 struct Reading<'a> {
     target: &'a Target,
     spec: &'a CollectionSpec,
     cpu: &'a CpuPool,
     item: &'a Item,
     content: Content,
-    /// From where to go on: the server's token, and the process that alone understands it.
+    /// Where to resume: the server's token, and the only process that understands it.
     place: Option<(ObjectId, RawDocumentBuf)>,
-    /// About the size of a reply; the largest there is where it is not said.
+    /// The approximate reply size; by default the largest possible.
     reply_bytes: Option<u64>,
 }
 
 impl Reading<'_> {
-    /// Reads to the end, or to a driver's error.
+    /// Reads to the end, or to a driver error.
     async fn go_on(&mut self) -> Result<Result<(), DriverError>> {
         let database = self.target.connection.database(&self.spec.place.database);
         let opened = async {
-            // What comes in one reply need not be gone on with.
+            // A single reply needs no resume token.
             let process = if self.is_one_reply() { None } else { self.process().await? };
             if self.place.as_ref().is_some_and(|(of, _)| Some(*of) != process) {
                 self.forget();
@@ -136,7 +136,7 @@ impl Reading<'_> {
             let cursor =
                 database.run_raw_cursor_command(self.find(process.is_some())).with_options(options).batch().into_future();
             let cursor = command::bounded(BATCH_LIMIT, cursor).await?;
-            // Another process may have become primary in between.
+            // Another process may have become primary meanwhile.
             Ok::<_, DriverError>((cursor, process, if self.is_one_reply() { None } else { self.process().await? }))
         };
         let (mut cursor, process) = match opened.await {
@@ -165,7 +165,7 @@ impl Reading<'_> {
     }
 
     fn find(&self, resumable: bool) -> RawDocumentBuf {
-        // A standalone has no majority; what it wrote was made durable before.
+        // A standalone has no majority; its writes were made durable before.
         let level = if self.target.connection.topology == Topology::Standalone { "local" } else { "majority" };
         let mut find = rawdoc! {
             "find": self.spec.data_collection(),
@@ -187,7 +187,7 @@ impl Reading<'_> {
     fn batch_size(&self) -> Option<u32> {
         let average = self.spec.content.bytes / self.spec.content.documents.max(1);
         if self.is_one_reply() {
-            // One more than there are, so that the server closes the cursor.
+            // One more than the collection has, so that the server closes the cursor.
             return Some(u32::try_from(self.spec.content.documents).unwrap_or(u32::MAX).saturating_add(1));
         }
         self.reply_bytes.map(|bytes| u32::try_from(bytes / average.max(1)).unwrap_or(u32::MAX).max(2))
@@ -203,7 +203,7 @@ impl Reading<'_> {
         self.place = None;
     }
 
-    /// The process that answers, where it can be asked to go on from a token: mongos cannot.
+    /// The process that answers, if it can resume from a token: mongos cannot.
     async fn process(&self) -> Result<Option<ObjectId>, DriverError> {
         if self.target.connection.topology == Topology::Sharded {
             return Ok(None);
@@ -213,7 +213,7 @@ impl Reading<'_> {
     }
 }
 
-/// The place that a reply ends at.
+/// The resume token at the end of a reply.
 fn token(batch: &RawBatch) -> Option<RawDocumentBuf> {
     let cursor = batch.as_raw_document().get_document("cursor").ok()?;
     cursor.get_document("postBatchResumeToken").ok().map(|token| token.to_owned())

@@ -1,4 +1,4 @@
-//! What is to stand in the target, worked out from the manifest before anything is written: pure.
+//! Works out from the manifest what the target will hold, before anything is written: pure.
 
 mod alterations;
 
@@ -20,40 +20,43 @@ use crate::format::value::Text;
 use crate::mongo::{Version, catalog};
 use crate::names::Namespace;
 
-/// One collection, time series or view as it is to stand in the target.
+/// One collection, time series or view as it will be in the target.
 #[derive(Debug, Clone)]
 pub struct CollectionSpec {
-    /// Its name there, in the end.
+    /// Its final name.
     pub namespace: Namespace,
     /// Its name while it is filled: a staging name in the same database, once there is one.
     pub place: Namespace,
-    /// The identity of the staging collection that holds its documents, once it is created.
+    /// The UUID of the staging collection with its documents, once it is created.
     pub uuid: Option<Uuid>,
-    /// What it is.
+    /// Its kind.
     pub kind: CollectionKind,
     /// Whether it keeps the order of its documents.
     pub capped: bool,
     /// What it must hold in the end.
     pub content: Content,
-    /// Its indexes, but for the one on `_id` that comes with it.
+    /// Its indexes, except the one on `_id` that every collection has.
     pub indexes: Vec<Index>,
-    /// What the target cannot hold and can be done without, in words.
+    /// Parts that the target cannot hold and that are skipped, each with a reason.
     pub left_out: Vec<String>,
-    /// The options of `create`, and the `_id` index.
+    /// The options for `create`, including the `_id` index.
     pub(super) options: RawDocumentBuf,
-    /// Set once everything is proven, so that the server does not expire documents before.
+    /// The expiry, set once everything is verified, so that the server does not expire documents
+    /// before.
     pub(super) expire_after: Option<(u8, Vec<u8>)>,
-    /// Documents that its rules refuse may be in it.
+    /// Whether it may hold documents that its rules refuse.
     pub(super) has_rules: bool,
     /// A time series whose buckets may hold measurements of several types.
     pub(super) mixed_schema: bool,
-    /// Its documents are inserted in the order in which they come, if it is not capped, too.
+    /// Whether documents are inserted in the order they arrive, even if it is not capped.
     pub(super) in_order: bool,
-    /// It is filled under its final name and cannot be read: see [`in_place`](super::in_place).
+    /// Whether it is filled under its final name and cannot be read: see
+    /// [`in_place`](super::in_place).
     pub(super) unread: bool,
-    /// What stands under its name may have other options.
+    /// Whether an existing collection under its name may have other options.
     pub takes_any_options: bool,
-    /// Its lasting indexes were made while it was empty, and stand as long as no document is refused.
+    /// Whether its lasting indexes were built while it was empty, and still exist: they do as long
+    /// as no document is refused.
     pub(super) indexed: Arc<AtomicBool>,
 }
 
@@ -64,7 +67,7 @@ pub struct Index {
     pub name: String,
     /// Its specification for `createIndexes`.
     pub(super) specification: RawDocumentBuf,
-    /// Whether a value in its key is not as it was.
+    /// Whether a value in its key was changed.
     key_changed: bool,
 }
 
@@ -75,11 +78,12 @@ impl Index {
 }
 
 impl CollectionSpec {
-    /// What a server that behaves as this version needs to hold `collection` under the name `namespace`, if it can: see
-    /// [`limits`](super::limits).
+    /// What a server that behaves as this version needs to hold `collection` under the name
+    /// `namespace`, if it can: see [`limits`](super::limits).
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where the options or an index are not documents.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if the options or an index are not
+    /// documents.
     pub fn of(collection: &Collection, namespace: Namespace, version: Version) -> Result<Self> {
         let mut spec =
             Self { kind: collection.kind, content: collection.content(), has_rules: false, ..Self::standing(namespace) };
@@ -90,7 +94,7 @@ impl CollectionSpec {
         Ok(spec)
     }
 
-    /// A plain collection that stands there already.
+    /// A plain collection that exists already.
     #[must_use]
     pub(super) fn standing(namespace: Namespace) -> Self {
         Self {
@@ -113,19 +117,19 @@ impl CollectionSpec {
         }
     }
 
-    /// The same where it stands under its final name already, with these indexes to be built.
+    /// The same under its final name, where it exists already, with these indexes still to build.
     #[must_use]
     pub fn in_place(&self, indexes: Vec<Index>) -> Self {
         Self { place: self.namespace.clone(), uuid: None, indexes, indexed: Arc::default(), ..self.clone() }
     }
 
-    /// The same where it must hold this.
+    /// The same with this content to hold.
     #[must_use]
     pub fn holding(&self, content: Content) -> Self {
         Self { content, ..self.clone() }
     }
 
-    /// The options of `create`, expiry included.
+    /// The options for `create`, including expiry.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
@@ -138,7 +142,7 @@ impl CollectionSpec {
         options.raw()
     }
 
-    /// Whether one writer fills it, in the order in which its documents come.
+    /// Whether a single writer fills it, in the order its documents arrive.
     #[must_use]
     pub fn keeps_order(&self) -> bool {
         self.capped || self.in_order
@@ -150,7 +154,8 @@ impl CollectionSpec {
         self.kind != CollectionKind::View
     }
 
-    /// The name of the collection that its documents are in while it is filled: for a time series that of its buckets.
+    /// The collection that holds its documents while it is filled. For a time series, the one with
+    /// its buckets.
     #[must_use]
     pub fn data_collection(&self) -> String {
         match self.kind {
@@ -159,7 +164,7 @@ impl CollectionSpec {
         }
     }
 
-    /// How text counts in an `_id` of it.
+    /// How its `_id` compares text.
     pub(super) fn text(&self) -> Text {
         let locale = self.options.get_document("collation").and_then(|collation| collation.get_str("locale"));
         if locale.is_ok_and(|locale| locale != "simple") { Text::IsAlike } else { Text::Counts }
@@ -170,7 +175,7 @@ impl CollectionSpec {
         let elements =
             Elements::of(collection.options.bson.as_bytes()).and_then(Iterator::collect::<Result<Vec<_>>>).map_err(place)?;
         let has = |name: &[u8]| elements.iter().any(|e| e.name == name);
-        // `convertToCapped` leaves both, which no server creates.
+        // `convertToCapped` leaves both options. No server creates a collection with both.
         let is_capped = elements.iter().any(|e| e.name == b"capped" && is_true(e.kind, e.value));
         let is_clustered = has(b"clusteredIndex") && !is_capped;
         if has(b"clusteredIndex") && is_capped {
@@ -186,10 +191,10 @@ impl CollectionSpec {
                     self.mixed_schema = is_true(kind, value) && minds_mixed_schema(version)
                 }
                 b"clusteredIndex" if is_capped => {}
-                // Says how one server numbers its records, and is no option of `create`.
+                // Says how a server numbers its records; not an option of `create`.
                 b"recordIdsReplicated" => {}
-                // An index on `_id` can no longer be done without, and from 8.2 the option is unknown.
-                // No server takes it, and what is marked by it is no part of an import.
+                // An index on `_id` is mandatory by now, and servers from 8.2 on do not know the
+                // option. No server accepts `temp`, and temporary collections are not imported.
                 b"temp" => {}
                 b"autoIndexId" if version >= Version(8, 2, 0) => {}
                 b"autoIndexId" => options.bool("autoIndexId", true),
@@ -200,7 +205,8 @@ impl CollectionSpec {
         self.capped = is_capped;
         let says_auto = has(b"autoIndexId") && version < Version(8, 2, 0);
         if self.kind == CollectionKind::Collection && !is_clustered && !says_auto {
-            // The only place where the collation and the version of the index on `_id` can be said; not beside `autoIndexId`.
+            // The only place for the collation and the version of the index on `_id`; not allowed
+            // together with `autoIndexId`.
             let specifications = collection.indexes.iter().map(|index| &*index.bson);
             if let Some(id_index) =
                 specifications.into_iter().find(|i| is_id_index(i) && !i.get_bool("clustered").unwrap_or(false))
@@ -241,7 +247,8 @@ impl CollectionSpec {
         Ok(())
     }
 
-    /// Adds an index, unless it is one with another that is there already: keys that only old servers told apart become equal. Of two, one that is unique stays.
+    /// Adds an index, unless an equal one exists already: some keys that old servers told apart are
+    /// equal now. Of two equal ones, a unique one stays.
     fn add_index(&mut self, made: Specification, version: Version) {
         let Specification { name, bson: specification, key_changed, changes } = made;
         self.left_out.extend(changes.iter().map(|change| format!("index {name:?} of {}: {change}", self.namespace)));
@@ -253,27 +260,27 @@ impl CollectionSpec {
         let other = &mut self.indexes[place];
         let gone = if index.is_unique() && !other.is_unique() { std::mem::replace(other, index) } else { index };
         self.left_out.push(format!(
-            "index {:?} of {}: its key is that of index {:?}, as servers take it now, and it is built once",
+            "index {:?} of {}: current servers treat its key as equal to that of index {:?}, and build it once",
             gone.name, self.namespace, other.name
         ));
     }
 
-    /// What of an index's expiry the target takes, or takes for something else.
+    /// What the target does with an index's expiry.
     fn expiry_for(&mut self, specification: &RawDocument, index: &str, version: Version) -> Expiry {
         if !matches!(specification.get("expireAfterSeconds"), Ok(Some(_))) {
             return Expiry::AsItIs;
         }
         if self.capped && version >= Version(5, 1, 0) && version < Version(7, 1, 0) {
             self.left_out.push(format!(
-                "expireAfterSeconds of index {index:?} of {}: the target takes none on a capped collection",
+                "expireAfterSeconds of index {index:?} of {}: the target supports no expiry on a capped collection",
                 self.namespace
             ));
             return Expiry::LeftOut;
         }
-        // Nothing expires by it before 5.0; 5.0.4 takes it for 0, by which everything does.
+        // Before 5.0, nothing expires by it; 5.0.4 reads it as 0 and expires everything.
         if version >= Version(5, 0, 0) && specification.get_f64("expireAfterSeconds").is_ok_and(f64::is_nan) {
             self.left_out.push(format!(
-                "expireAfterSeconds of index {index:?} of {}: it is not a number, by which nothing expired",
+                "expireAfterSeconds of index {index:?} of {}: it is NaN, which never expired a document",
                 self.namespace
             ));
             return Expiry::LeftOut;
@@ -282,15 +289,15 @@ impl CollectionSpec {
     }
 }
 
-/// What becomes of an index's `expireAfterSeconds`.
+/// What happens to an index's `expireAfterSeconds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expiry {
     AsItIs,
     LeftOut,
 }
 
-/// Whether servers of this version refuse buckets whose measurements have several types in one field, unless they are told that there are
-/// such, and so have an option to tell them.
+/// Whether servers of this version refuse buckets with several types of measurement in one field,
+/// unless an option announces them. These servers have that option.
 fn minds_mixed_schema(version: Version) -> bool {
     match version {
         Version(8.., _, _) => true,

@@ -1,4 +1,5 @@
-//! Documents from one collection of the target to another, through this program: where the server cannot rename.
+//! Copies documents from one target collection to another through this program, when the server
+//! cannot rename.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,9 @@ const BATCH_LIMIT: Duration = Duration::from_secs(90);
 /// How often reading begins again from the start.
 const RESTARTS: u32 = 20;
 
-/// Calls `take` with every batch of documents of a collection, one after the other: of that with this identity, if one is given. Where reading breaks it begins again from the start:
-/// what `take` does must bear being repeated.
+/// Calls `take` with every batch of documents of a collection, in turn. If `uuid` is given, it must
+/// be the collection's. If the read breaks, it begins again from the start, so `take` must be safe
+/// to repeat.
 pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
     target: &Target,
     what: &str,
@@ -45,7 +47,7 @@ pub(super) async fn each_batch<F: Future<Output = Result<()>>>(
         }
         attempts.again(e).await?;
     }
-    Err(Error::new(ErrorKind::Unreachable, format!("{what}: it was interrupted too often"))
+    Err(Error::new(ErrorKind::Unreachable, format!("{what}: interrupted too often"))
         .hint("run the import again once the target is stable"))
 }
 
@@ -57,7 +59,7 @@ async fn read<F: Future<Output = Result<()>>>(
 ) -> Result<Result<(), DriverError>> {
     let database = target.connection.database(&from.database);
     let mut find = rawdoc! { "find": from.collection.as_str(), "hint": { "$natural": 1 } };
-    // What is gone reads as empty where nothing says what is meant.
+    // Without a UUID, a dropped collection reads as empty.
     target.name_uuid(&mut find, uuid);
     let mut cursor = match command::bounded(BATCH_LIMIT, database.run_raw_cursor_command(find).batch().into_future()).await {
         Ok(cursor) => cursor,
@@ -84,11 +86,11 @@ async fn read<F: Future<Output = Result<()>>>(
     }
 }
 
-/// Inserts every bucket of a staged time series into what `to` describes, which was just created.
+/// Inserts every bucket of a staged time series into `to`, which was just created.
 pub(super) async fn documents(target: &Target, staged: &Staged, to: &CollectionSpec) -> Result<()> {
     let item = Progress::default().item(to.namespace.to_string(), 0, 0);
     let inserter = Inserter::new(target.clone(), Arc::new(to.clone()));
-    let what = format!("reading what was staged for {}", staged.to);
+    let what = format!("reading the staged buckets of {}", staged.to);
     each_batch(target, &what, &staged.place.buckets(), Some(staged.uuid), |frame| {
         let insertion = inserter.insert(frame, &item);
         async { insertion.await.map(|_| ()) }
@@ -96,7 +98,8 @@ pub(super) async fn documents(target: &Target, staged: &Staged, to: &CollectionS
     .await
 }
 
-/// Builds the indexes of `from` on `to`, where they are not there yet. The one on `_id` comes with a collection.
+/// Builds the indexes of `from` on `to`, unless they exist there. Every collection has the one on
+/// `_id`.
 pub(super) async fn indexes(target: &Target, from: &Namespace, to: &Namespace) -> Result<()> {
     let found = super::indexes::standing(target, from).await?;
     let specifications: Vec<RawDocumentBuf> = found.into_iter().filter(|i| i.get_str("name").ok() != Some("_id_")).collect();

@@ -1,4 +1,4 @@
-//! Commands on the target's catalog that may be repeated: listing, creating, dropping.
+//! Repeatable commands on the target's catalog: list, create, drop.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +14,34 @@ use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 
-/// What one database holds, by name.
+/// The contents of one database, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(BTreeMap<String, ListedCollection>);
 
 impl Standing {
-    /// Lists a database, patiently.
+    /// Lists a database, with retries.
     ///
     /// # Errors
-    /// The server's; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+    /// Server errors; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
     pub async fn of(target: &Target, database: &str) -> Result<Self> {
         let listing = || catalog::collections(&target.connection, database);
         let (found, _) = target.unless_stopped(command::patiently(listing)).await??;
         Ok(Self(found.into_iter().map(|c| (c.name.clone(), c)).collect()))
     }
 
-    /// What stands under this name: a collection, a view or a time series.
+    /// What exists under this name: a collection, a view or a time series.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ListedCollection> {
         self.0.get(name)
     }
 
-    /// The collection of this identity.
+    /// The collection with this UUID.
     #[must_use]
     pub fn by_uuid(&self, uuid: Uuid) -> Option<&ListedCollection> {
         self.0.values().find(|c| c.uuid == Some(uuid))
     }
 
-    /// The identity of something that stands here: of a time series that of its buckets. Views have none.
+    /// The UUID of an entry; for a time series, that of its buckets. Views have none.
     #[must_use]
     pub fn identity(&self, info: &ListedCollection) -> Option<Uuid> {
         match info.kind.as_str() {
@@ -56,7 +56,7 @@ impl Standing {
     }
 }
 
-/// Drops what stands under a name, whatever its kind; nothing there is no error.
+/// Drops whatever exists under a name, of any kind. If nothing does, that is not an error.
 pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<()> {
     let what = format!("dropping {namespace}");
     let mut attempts = Attempts::new(target, &what);
@@ -73,14 +73,15 @@ pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<()> {
     }
 }
 
-/// Creates a collection, a time series or a view with these options.
+/// Creates a collection, time series or view with these options.
 pub(super) async fn create(target: &Target, namespace: &Namespace, options: &RawDocument) -> Result<()> {
     let create = create_command(namespace, options)?;
     let what = format!("creating {namespace}");
     let mut attempts = Attempts::new(target, &what);
     loop {
         match target.try_run(&namespace.database, create.clone(), Some(command::COMMAND_LIMIT)).await? {
-            // An attempt whose reply was lost made it, or an application did. It goes, as long as patience lasts.
+            // An earlier attempt whose reply was lost created it, or an application did. It is
+            // dropped, as long as the retries last.
             Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
                 attempts.again_after(in_between(&e)).await?;
                 drop(target, namespace).await?;
@@ -102,7 +103,7 @@ pub(super) fn create_command(namespace: &Namespace, options: &RawDocument) -> Re
     create.raw()
 }
 
-/// Changes a collection, a time series or a view by `collMod` with these fields.
+/// Changes a collection, time series or view by `collMod` with these fields.
 pub(super) async fn modify(target: &Target, what: &str, namespace: &Namespace, fields: Writer) -> Result<()> {
     let mut command = Writer::default();
     command.string("collMod", &namespace.collection);
@@ -111,7 +112,8 @@ pub(super) async fn modify(target: &Target, what: &str, namespace: &Namespace, f
     target.run(what, &namespace.database, command.raw()?).await.map(|_| ())
 }
 
-/// What came of a command that moves or makes something where another may be, as [`Attempts::judge`] tells: that may be gone, or be settled, the next time.
+/// The outcome of a command that moves or creates a collection at a name that may be in use, as in
+/// [`Attempts::judge`]. The conflict may be gone or settled the next time.
 pub(super) async fn judge(attempts: &mut Attempts<'_>, tried: Result<Document, DriverError>) -> Result<Option<Document>> {
     match tried {
         Err(e) if is_in_between(&e) => attempts.again_after(in_between(&e)).await.map(|()| None),
@@ -133,7 +135,7 @@ fn is_in_between(error: &DriverError) -> bool {
     )
 }
 
-/// The same as a problem after which it is tried again.
+/// The same as a problem that is retried.
 fn in_between(error: &DriverError) -> Problem {
     Problem { index: 0, code: code::HOST_UNREACHABLE, message: error.to_string() }
 }

@@ -1,4 +1,4 @@
-//! How much what stands in the target holds: what an import would take away.
+//! Counts what the target's collections hold: what an import would remove.
 
 use bson::rawdoc;
 
@@ -7,14 +7,14 @@ use crate::error::{ErrorKind, Result};
 use crate::mongo::catalog::{self, ListedCollection};
 use crate::names::Namespace;
 
-/// The documents of something that stands in the target.
+/// The documents of an existing collection in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holdings {
-    /// There are none. A view holds none of its own.
+    /// None. A view holds none of its own.
     Nothing,
-    /// So many, as the server counts them; of a time series, its buckets.
+    /// This number, as the server counts them; for a time series, its buckets.
     Documents(u64),
-    /// The login may not look.
+    /// The login may not read it.
     Unknown,
 }
 
@@ -22,14 +22,14 @@ impl Holdings {
     /// What a collection or a time series holds.
     ///
     /// # Errors
-    /// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+    /// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
     pub async fn of(target: &Target, database: &str, there: &ListedCollection) -> Result<Self> {
         if there.kind == "view" {
             return Ok(Self::Nothing);
         }
         let namespace = Namespace::new(database, &*there.name);
         let what = format!("counting {namespace}");
-        // The server's counter is wrong after a crash: whether there is anything is looked at.
+        // The server's counter is wrong after a crash, so a read checks whether there is anything.
         let first = rawdoc! { "find": &*there.name, "limit": 1, "singleBatch": true, "projection": { "_id": 1 } };
         match target.run(&what, database, first).await {
             Ok(reply) if is_empty(&reply) => return Ok(Self::Nothing),
@@ -45,7 +45,7 @@ impl Holdings {
         }
     }
 
-    /// The number, where it is known.
+    /// The number, if it is known.
     #[must_use]
     pub fn documents(self) -> Option<u64> {
         match self {
@@ -56,7 +56,7 @@ impl Holdings {
     }
 }
 
-/// Whether the first batch of a cursor has nothing.
+/// Whether the first batch of a cursor is empty.
 fn is_empty(reply: &bson::Document) -> bool {
     reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).is_ok_and(Vec::is_empty)
 }

@@ -1,7 +1,9 @@
-//! Filling collections under their final names, for a login that may create, insert and drop, and neither read nor rename: the built-in role `restore`.
+//! Fills collections under their final names, for a login that may create, insert and drop, but
+//! neither read nor rename: the built-in role `restore`.
 //!
-//! Nothing is there before, and whatever fails drops what was made. What a process that dies leaves is told by a marker: an empty collection in
-//! each database, whose validator names what is being filled, because listing is all that such a login may read.
+//! The collections must not exist before, and on failure everything created is dropped. A marker
+//! shows what a crashed process left: an empty collection in each database, whose validator names
+//! the collections that are being filled. Such a login can read nothing but listings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,38 +19,38 @@ use crate::mongo::catalog::ListedCollection;
 use crate::mongo::failure::{code, code_of, describe};
 use crate::names::{FILLING_PREFIX, Namespace};
 
-/// How often a marker shows that somebody works on what it names.
+/// How often a marker is renewed, which shows that its holder is alive.
 const BEAT: Duration = Duration::from_millis(1500);
-/// How often it is looked whether a command came late.
+/// How many times to check whether a command came late.
 const ROUNDS: u32 = 10;
-/// The pause between two looks.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a marker that does not change is looked at.
+/// How long to watch a marker that does not change.
 const SILENCE: Duration = Duration::from_secs(6);
 
-/// What is being filled under final names, and its markers.
+/// The collections being filled under their final names, and their markers.
 #[derive(Debug)]
 pub struct Filling {
     target: Target,
     id: String,
-    /// By database, the identities of what was made.
+    /// The UUIDs of the created collections, by database.
     made: BTreeMap<String, Vec<(Namespace, Uuid)>>,
     views: Vec<Namespace>,
     beating: tokio::task::JoinHandle<()>,
 }
 
-/// What those left that died, in what stands in a database.
+/// The leftovers of crashed restores among the collections of a database.
 #[must_use]
 pub fn left(database: &str, standing: &Standing) -> Vec<Namespace> {
     markers(standing).flat_map(|marker| named(database, marker, standing)).collect()
 }
 
-/// The markers in what stands in a database.
+/// The markers among the collections of a database.
 pub(super) fn markers(standing: &Standing) -> impl Iterator<Item = &ListedCollection> {
     standing.iter().filter(|c| c.name.starts_with(FILLING_PREFIX))
 }
 
-/// What a marker names and is still there.
+/// What a marker names and still exists.
 fn named(database: &str, marker: &ListedCollection, standing: &Standing) -> Vec<Namespace> {
     let validator = marker.options.get_document("validator").ok().and_then(|v| Document::try_from(v).ok()).unwrap_or_default();
     let texts = |field: &str| -> BTreeSet<String> {
@@ -65,10 +67,10 @@ fn named(database: &str, marker: &ListedCollection, standing: &Standing) -> Vec<
     standing.iter().filter(is_named).map(|there| Namespace::new(database, &*there.name)).collect()
 }
 
-/// Takes away markers of those that died, if nothing stands any more of what they name.
+/// Removes the markers of crashed restores if nothing that they name exists any more.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn forget(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
     for database in databases {
         let standing = Standing::of(target, database).await?;
@@ -79,10 +81,11 @@ pub async fn forget(target: &Target, databases: &BTreeSet<String>) -> Result<()>
     Ok(())
 }
 
-/// Drops what those left in these databases that died while they filled. Gives what was dropped.
+/// Drops the leftovers in these databases of restores that crashed while filling. Returns what was
+/// dropped.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] where one of them still works; the server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Busy`] if one of them is still alive; server errors; [`ErrorKind::Interrupted`].
 pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespace>> {
     let mut dropped = Vec::new();
     for database in databases {
@@ -93,7 +96,7 @@ pub async fn clean(target: &Target, databases: &[String]) -> Result<Vec<Namespac
     Ok(dropped)
 }
 
-/// The same in one database, for markers that were seen there.
+/// The same in one database, for the markers seen there.
 ///
 /// # Errors
 /// As for [`clean`].
@@ -113,17 +116,19 @@ pub async fn clean_one(target: &Target, database: &str, markers: &[ListedCollect
     Ok(dropped)
 }
 
-/// Waits for as long as a marker may stand still whose restore lives. Gives what stands there then.
+/// Waits as long as the marker of a live restore may stay unchanged. Returns the listing after
+/// that.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] where one of these has changed; the server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Busy`] if one of these markers has changed; server errors;
+/// [`ErrorKind::Interrupted`].
 pub async fn refuse_beating(target: &Target, database: &str, markers: &[ListedCollection]) -> Result<Standing> {
     let since = tokio::time::Instant::now();
     loop {
         let later = Standing::of(target, database).await?;
         let beats = |marker: &ListedCollection| later.get(&marker.name).is_some_and(|now| now.options != marker.options);
         if markers.iter().any(beats) {
-            return Err(Error::new(ErrorKind::Busy, format!("another restore fills collections of {database}"))
+            return Err(Error::new(ErrorKind::Busy, format!("another restore is filling collections of {database}"))
                 .hint("wait until it is done"));
         }
         if since.elapsed() >= SILENCE {
@@ -134,10 +139,12 @@ pub async fn refuse_beating(target: &Target, database: &str, markers: &[ListedCo
 }
 
 impl Filling {
-    /// Creates each collection and time series under its final name, empty and without expiry, and the markers that name them.
+    /// Creates each collection and time series under its final name, empty and without expiry, and
+    /// the markers that name them.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where one was made meanwhile; the server's. What was made is dropped again.
+    /// [`ErrorKind::Refused`] if one was created meanwhile; server errors. Then everything created
+    /// is dropped again.
     pub async fn begin(target: &Target, specs: &mut [CollectionSpec], id: &str) -> Result<Self> {
         let mut made: BTreeMap<String, Vec<(Namespace, Uuid)>> = BTreeMap::new();
         let begun = Self::create(target, specs, &mut made).await;
@@ -169,7 +176,8 @@ impl Filling {
             let standing = Standing::of(target, &name.database).await?;
             let identity = standing.get(&name.collection).and_then(|there| standing.identity(there));
             let identity = identity.ok_or_else(|| {
-                Error::new(ErrorKind::Refused, format!("{name} is gone right after it was made")).hint("stop what drops it")
+                Error::new(ErrorKind::Refused, format!("{name} disappeared right after it was created"))
+                    .hint("stop the process that drops it")
             })?;
             made.entry(name.database.clone()).or_default().push((name, identity));
             (spec.uuid, spec.unread) = (Some(identity), true);
@@ -189,16 +197,16 @@ impl Filling {
         Ok(())
     }
 
-    /// Makes the views, and takes the markers away: all of it is whole.
+    /// Creates the views and removes the markers: the restore is complete.
     ///
     /// # Errors
-    /// The server's, naming the view.
+    /// Server errors, naming the view.
     pub async fn end(&self, specs: &[CollectionSpec]) -> Result<()> {
         for spec in specs.iter().filter(|b| !b.holds_documents()) {
             create_new(&self.target, &spec.namespace, &spec.all_options()?).await?;
         }
         self.beating.abort();
-        // What was written before is on the disks of a majority once this is.
+        // Once this is done, all writes before it are on the disks of a majority.
         for database in self.made.keys() {
             let command = rawdoc! {
                 "drop": marker(database, &self.id).collection,
@@ -212,7 +220,7 @@ impl Filling {
         Ok(())
     }
 
-    /// Drops what was made, after this error.
+    /// Drops everything created, after this error.
     pub async fn undo(self, error: Error) -> Error {
         self.beating.abort();
         let target = self.target.unstoppable();
@@ -250,7 +258,8 @@ impl Filling {
     }
 }
 
-/// A command that was interrupted may come late, and make a collection anew, on servers where it cannot name the one that it is for.
+/// On servers where a command cannot name a collection's UUID, an interrupted command may come late
+/// and recreate a collection.
 async fn drop_again(target: &Target, database: &str, made: &[(Namespace, Uuid)]) -> Result<()> {
     for _ in 0..ROUNDS {
         target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
@@ -262,7 +271,8 @@ async fn drop_again(target: &Target, database: &str, made: &[(Namespace, Uuid)])
     Ok(())
 }
 
-/// Creates what must not be there: unlike staging, nothing of that name is ever dropped for it.
+/// Creates a collection that must not exist. Unlike staging, this never drops anything of that
+/// name.
 async fn create_new(target: &Target, namespace: &Namespace, options: &bson::RawDocument) -> Result<()> {
     let what = format!("creating {namespace}");
     let create = ddl::create_command(namespace, options)?;
@@ -272,8 +282,8 @@ async fn create_new(target: &Target, namespace: &Namespace, options: &bson::RawD
             Some(problem) => Err(problem.error(&what)),
         },
         Err(e) if code_of(&e) == Some(code::NAMESPACE_EXISTS) => {
-            Err(Error::new(ErrorKind::Refused, format!("{namespace} was made meanwhile, and is left as it is"))
-                .hint("stop what makes it, drop it if it may go, and restore again"))
+            Err(Error::new(ErrorKind::Refused, format!("{namespace} was created meanwhile and is left unchanged"))
+                .hint("stop the process that creates it, drop it if nobody needs it, and restore again"))
         }
         Err(e) => Err(describe(target.connection.role(), &what, e)),
     }
@@ -291,10 +301,10 @@ fn validator(made: &[(Namespace, Uuid)], views: &[Namespace], beat: i64) -> Resu
     let uuids: Vec<String> = made.iter().map(|(_, uuid)| uuid.to_string()).collect();
     let views: Vec<&str> = views.iter().map(|view| view.collection.as_str()).collect();
     let validator = doc! { "collections": { "$in": uuids }, "views": { "$in": views }, "beat": beat };
-    RawDocumentBuf::try_from(&validator).map_err(|e| Error::new(ErrorKind::Internal, "a marker is no document").cause(e))
+    RawDocumentBuf::try_from(&validator).map_err(|e| Error::new(ErrorKind::Internal, "a marker is not a valid document").cause(e))
 }
 
-/// Shows again and again that somebody works.
+/// Renews the markers regularly, to show that the restore is alive.
 async fn beat(target: Target, id: String, made: BTreeMap<String, Vec<(Namespace, Uuid)>>, views: Vec<Namespace>) {
     let made = Arc::new(made);
     for beat in 1_i64.. {
@@ -304,7 +314,7 @@ async fn beat(target: Target, id: String, made: BTreeMap<String, Vec<(Namespace,
             let mut fields = Writer::default();
             fields.document("validator", validator.as_bytes());
             let marker = marker(database, &id);
-            if let Err(e) = ddl::modify(&target, "marking what is filled", &marker, fields).await {
+            if let Err(e) = ddl::modify(&target, "marking the collections being filled", &marker, fields).await {
                 tracing::debug!("{marker} was not renewed: {e}");
             }
         }

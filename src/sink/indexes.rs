@@ -22,17 +22,19 @@ use crate::mongo::command::patiently;
 use crate::mongo::failure::{describe, is_transient};
 use crate::names::Namespace;
 
-/// Commands at a time. Servers build no more than three indexes of users at a time (`maxNumActiveUserIndexBuilds`), and several
-/// indexes of one collection are built faster by a command each than by one for all.
+/// The number of concurrent commands. Servers run at most three index builds of users at a time
+/// (`maxNumActiveUserIndexBuilds`). Several indexes of one collection build faster with one command
+/// each than with one for all.
 const AT_A_TIME: usize = 3;
-/// Collections of fewer documents get all their indexes by one command: there, the command is what takes the time.
+/// Collections with fewer documents get all their indexes with one command: there, the command
+/// itself takes the time.
 const SMALL: u64 = 5_000;
-/// The same commands of empty collections: for each of them a server has only its catalog to change.
+/// The same for empty collections: each command only changes the server's catalog.
 const EMPTY_AT_A_TIME: usize = 8;
-/// No limit: a build takes as long as it takes.
+/// No limit: an index build may take any time.
 const UNLIMITED: Option<Duration> = None;
 
-/// Builds indexes, never more at a time than a server takes. Cloning shares that bound.
+/// Builds indexes, never more at a time than a server accepts. Clones share that bound.
 #[derive(Debug, Clone)]
 pub struct IndexBuilder {
     target: Target,
@@ -50,14 +52,14 @@ pub struct IndexFailure {
     pub error: Error,
 }
 
-/// Which of a collection's indexes.
+/// Selects indexes of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// All.
     All,
-    /// Those that make no documents expire: they may be built before what the collection holds is proven.
+    /// Indexes that expire no documents: they may be built before the content is verified.
     Lasting,
-    /// Those that make documents expire.
+    /// Indexes that expire documents.
     Expiring,
 }
 
@@ -68,11 +70,12 @@ impl IndexBuilder {
         Self { target, permits: Arc::new(Semaphore::new(AT_A_TIME)) }
     }
 
-    /// Makes the lasting indexes of collections that are empty yet and will stay small. Where there is nothing to sort, an index costs a server a hundredth of what
-    /// building it takes. What it refuses here is told when it refuses it again, with documents.
+    /// Builds the lasting indexes of collections that are still empty and will stay small. With
+    /// nothing to sort, an index costs the server a hundredth of a later build. An index refused
+    /// here is reported when the server refuses it again, with documents.
     ///
     /// # Errors
-    /// What stops all: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
+    /// Failures of the whole work: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
     pub async fn build_on_empty<'a>(&self, specs: impl IntoIterator<Item = &'a CollectionSpec>) -> Result<()> {
         let fit = |b: &&CollectionSpec| b.kind == CollectionKind::Collection && b.content.documents < SMALL;
         let work = specs.into_iter().filter(fit).map(|spec| async move {
@@ -84,7 +87,7 @@ impl IndexBuilder {
                     spec.indexed.store(true, Ordering::Relaxed);
                     Ok(())
                 }
-                // All or none: what was refused is refused again, by name, once there are documents.
+                // All or none: a refused index is refused again, by name, once there are documents.
                 _ => take_back(&self.target, spec).await,
             }
         });
@@ -92,15 +95,16 @@ impl IndexBuilder {
         stream::iter(work).buffer_unordered(EMPTY_AT_A_TIME).boxed().try_collect().await
     }
 
-    /// Builds indexes of one collection, several at a time. All are tried, whatever fails.
+    /// Builds indexes of one collection, several at a time. Tries all of them, whatever fails.
     ///
     /// # Errors
-    /// What stops all: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`]. An index that the server refuses is among what it gives.
+    /// Failures of the whole work: [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`]. The
+    /// result lists the indexes that the server refuses.
     pub async fn build(&self, spec: &CollectionSpec, which: Which, item: &Item) -> Result<Vec<IndexFailure>> {
         self.build_telling(spec, which, item, &watch::Sender::new(0)).await
     }
 
-    /// The same, telling how many commands are not done yet.
+    /// The same, and reports the number of unfinished commands.
     ///
     /// # Errors
     /// As for [`build`](Self::build).
@@ -139,8 +143,9 @@ impl IndexBuilder {
     }
 }
 
-/// Takes back what was made while the collection was empty, because a document was refused: without indexes it shows whether it was for one of them. They are built
-/// again in the end, and named if that fails.
+/// Drops the indexes that were built while the collection was empty, because a document was
+/// refused. Without indexes, it shows whether an index was the reason. They are built again in the
+/// end, and named if that fails.
 pub(super) async fn take_back(target: &Target, spec: &CollectionSpec) -> Result<()> {
     let what = format!("dropping the indexes of {}", spec.namespace);
     let drop = bson::rawdoc! { "dropIndexes": spec.place.collection.as_str(), "index": "*" };
@@ -160,7 +165,7 @@ impl Index {
     }
 }
 
-/// One error that names every index which could not be built; none where there is none.
+/// One error that names every index that could not be built; `None` if there is none.
 #[must_use]
 pub fn sum_up(failures: &[IndexFailure]) -> Option<Error> {
     let first = failures.first()?;
@@ -177,7 +182,7 @@ pub fn sum_up(failures: &[IndexFailure]) -> Option<Error> {
     })
 }
 
-/// Why any of these could not be built.
+/// Builds these indexes, and returns the reasons for those that could not be built.
 async fn build_some(target: &Target, spec: &CollectionSpec, indexes: &[Index]) -> Result<Vec<IndexFailure>> {
     let names: Vec<String> = indexes.iter().map(|i| format!("{:?}", i.name)).collect();
     let what = match names.as_slice() {
@@ -187,7 +192,8 @@ async fn build_some(target: &Target, spec: &CollectionSpec, indexes: &[Index]) -
     let mut attempts = Attempts::new(target, &what);
     let command = command(target, &spec.place.collection, indexes.iter().map(|i| i.specification.as_bytes()))?;
     loop {
-        // Asked again for an index that is being built, a server waits for it; for one that is there, it does nothing.
+        // Asked again, a server waits for an index that is being built, and does nothing for one
+        // that exists.
         match target.try_run(&spec.place.database, command.clone(), UNLIMITED).await? {
             Err(e) if !is_transient(&e) => return one_by_one(target, spec, indexes, &what, e).await,
             tried => {
@@ -199,7 +205,8 @@ async fn build_some(target: &Target, spec: &CollectionSpec, indexes: &[Index]) -
     }
 }
 
-/// A command for several fails as a whole and names one: each by itself shows which of them it was.
+/// A command for several indexes fails as a whole and names one. Building each by itself shows
+/// which ones fail.
 async fn one_by_one(
     target: &Target,
     spec: &CollectionSpec,
@@ -228,9 +235,9 @@ pub(super) fn command<'a>(
     let mut command = Writer::default();
     command.string("createIndexes", collection);
     command.documents("indexes", specifications);
-    // Options that only older servers knew have no meaning any more.
+    // Options that only older servers knew have no effect any more.
     command.bool("ignoreUnknownIndexOptions", true);
-    // Else a build waits for every member that votes, and for ever where one is down.
+    // Otherwise a build waits for every voting member, and forever if one is down.
     if target.connection.topology == Topology::ReplicaSet {
         command.string("commitQuorum", "majority");
     }
@@ -238,17 +245,17 @@ pub(super) fn command<'a>(
     command.raw()
 }
 
-/// Looks that every index is there and names the options that the target did not keep.
+/// Checks that every index exists, and returns the options that the target did not keep.
 ///
 /// # Errors
-/// [`ErrorKind::Mismatch`] where one is missing; the server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Mismatch`] if one is missing; server errors; [`ErrorKind::Interrupted`].
 pub async fn confirm(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<String>> {
     let mut lost = Vec::new();
     for spec in specs.iter().filter(|b| !b.indexes.is_empty()) {
         let standing = standing(target, &spec.place).await?;
         for index in &spec.indexes {
             let Some(there) = standing.iter().find(|i| catalog::name(i).is_some_and(|name| name == index.name)) else {
-                let what = format!("index {:?} of {} was built and is not there", index.name, spec.namespace);
+                let what = format!("index {:?} of {} was built but does not exist", index.name, spec.namespace);
                 return Err(Error::new(ErrorKind::Mismatch, what).hint("something else may be writing to the target: stop it"));
             };
             let kept: Vec<&[u8]> = Elements::of(there.as_bytes())?.flatten().map(|e| e.name).collect();
@@ -269,11 +276,11 @@ pub async fn confirm(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<St
     Ok(lost)
 }
 
-/// The names of those indexes of this collection that cannot be added to what stands under its final name: another one there has the same name, or the same
-/// key and nothing that would tell them apart.
+/// The names of this collection's indexes that cannot be added to the existing one under its final
+/// name: another index there has the same name, or the same key and nothing that tells them apart.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn conflicts(target: &Target, spec: &CollectionSpec) -> Result<Vec<String>> {
     let standing = standing(target, &spec.namespace).await?;
     let apart = told_apart_by(target.connection.version);
@@ -281,7 +288,7 @@ pub async fn conflicts(target: &Target, spec: &CollectionSpec) -> Result<Vec<Str
     Ok(conflicting.map(|index| index.name.clone()).collect())
 }
 
-/// Those indexes of this collection that what stands under its final name does not have.
+/// Those indexes of this collection that the existing one under its final name lacks.
 ///
 /// # Errors
 /// As for [`conflicts`].
@@ -291,7 +298,7 @@ pub async fn missing(target: &Target, spec: &CollectionSpec) -> Result<Vec<Index
     Ok(spec.indexes.iter().filter(is_there).cloned().collect())
 }
 
-/// The indexes of what stands under a name.
+/// The indexes of an existing collection.
 pub(super) async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
     let database = || target.connection.database(&namespace.database);
     let listing = || catalog::indexes(&target.connection, database(), &namespace.collection);

@@ -1,4 +1,5 @@
-//! Raw `insert` commands, each put together by hand from documents that are never decoded, and made safe to repeat.
+//! Builds raw `insert` commands from documents that are never decoded, and makes them safe to
+//! repeat.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -25,24 +26,25 @@ use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::{Version, command};
 use crate::names::Namespace;
 
-/// From this version on servers do not look at names inside of what an update writes.
+/// From this version on, servers do not check the names inside the documents that an update writes.
 pub(crate) const NAMES_ARE_FREE: Version = Version(5, 0, 0);
 
-/// The most bytes of documents in one command, unless a single document is larger: a command is a document itself, which may have
-/// 16 MiB and the 16 KiB that servers allow themselves beyond.
+/// The most document bytes in one command, unless a single document is larger. A command is itself
+/// a document, which may have 16 MiB, plus the 16 KiB that servers allow themselves.
 const COMMAND_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
-/// The most documents in one command; servers take 100,000.
+/// The most documents in one command; servers accept 100,000.
 const COMMAND_DOCUMENTS: usize = 100_000;
-/// How many documents are looked for at a time where others may stand under their `_id`s, which may be of any size.
+/// How many documents to look up at a time when others, of any size, may have their `_id`s.
 const LOOKED_FOR: usize = 500;
-/// How often the part of a batch that is sent at a time is halved.
+/// How many times the part of a batch that is sent at a time may be halved.
 const HALVINGS: u32 = 8;
-/// What is to be done about an `_id` that is there already, in a collection that nothing else should write to.
-const REPEATS: &str = "if this holds several documents with one _id, [[allow-duplicates]] keeps the first of them and says how many were passed over; else something else writes to the target: stop it";
-/// How long one command may take.
+/// The hint for an `_id` that exists already, in a collection that nothing else should write to.
+const REPEATS: &str = "if the input has several documents with the same _id, [[allow-duplicates]] keeps the first and reports how many it skipped; if not, something else writes to the target: stop it";
+/// The limit of one command.
 const INSERT_LIMIT: Duration = Duration::from_secs(90);
 
-/// Fills one collection. Any number of them may fill the same one at a time, but for a capped one.
+/// Fills one collection. Any number of inserters may fill the same one concurrently, unless it is
+/// capped.
 #[derive(Debug, Clone)]
 pub struct Inserter {
     pub(super) target: Target,
@@ -50,45 +52,48 @@ pub struct Inserter {
     pub(super) repeats: Repeats,
 }
 
-/// What happens to a document whose `_id` another one of the same collection has.
+/// What happens to a document whose `_id` another document of the same collection has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Repeats {
     /// It is an error.
     #[default]
     Refuse,
-    /// The one that came first stays, and the other is passed over.
+    /// The first one stays, and the other is skipped.
     PassOver,
 }
 
-/// Documents as the target makes them, ready to be sent.
+/// Documents as the target would store them, ready to send.
 #[derive(Debug)]
 pub struct Arranged {
     /// The documents. Each has an `_id`, which stays the same however often it is sent.
     pub frame: Vec<u8>,
-    /// What was changed in them for that.
+    /// How they were changed for that.
     pub changes: Changes,
-    /// Hashes of their `_id`s, equal where the target takes these for equal. Only where those that repeat are passed over.
+    /// Hashes of their `_id`s, equal if the target treats them as equal. Empty unless repeated ones
+    /// are skipped.
     pub ids: Vec<u64>,
 }
 
 impl Inserter {
-    /// One for this collection.
+    /// An inserter for this collection.
     #[must_use]
     pub fn new(target: Target, spec: Arc<CollectionSpec>) -> Self {
         Self { target, spec, repeats: Repeats::Refuse }
     }
 
-    /// The same with another rule for documents whose `_id` repeats.
+    /// The same with another rule for repeated `_id`s.
     #[must_use]
     pub fn with_repeats(self, repeats: Repeats) -> Self {
         Self { repeats, ..self }
     }
 
-    /// Makes of documents what a server would make of them, which is then inserted and proven: one without an `_id` gets one here, once, so that a command which is
-    /// sent again does not add it again; an `_id` that comes later goes to the front.
+    /// Changes documents as a server would, so that what is inserted can be verified. A document
+    /// without an `_id` gets one here, once, so that a repeated command does not add it again. An
+    /// `_id` that is not the first field is moved to the front.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] for a bucket of a time series without an `_id`, by which its measurements are found; [`ErrorKind::Damaged`].
+    /// [`ErrorKind::Refused`] for a time series bucket without an `_id`, since its measurements are
+    /// found by it; [`ErrorKind::Damaged`].
     pub async fn arrange(&self, frame: Vec<u8>) -> Result<Arranged> {
         let (text, repeats) = (self.spec.text(), self.repeats);
         let work = move || {
@@ -100,18 +105,18 @@ impl Inserter {
         if self.spec.kind == CollectionKind::TimeSeries && arranged.changes.given > 0 {
             let what = format!("{}: a bucket of the time series has no _id", self.spec.namespace);
             return Err(Error::new(ErrorKind::Refused, what)
-                .hint("its _id says which time it is about: nothing can take its place; leave the collection out"));
+                .hint("the _id of a bucket holds its time and cannot be made up; exclude the collection"));
         }
         Ok(arranged)
     }
 
-    /// Inserts the documents of one frame, and returns once the server has all of them. A capped collection gets them in order. Gives those that were passed
-    /// over: see [`Repeats`].
+    /// Inserts the documents of one frame, and returns once the server has all of them. A capped
+    /// collection gets them in order. Returns the skipped documents: see [`Repeats`].
     ///
     /// # Errors
-    /// [`ErrorKind::Server`] where it refuses a document, naming the collection, the reason and the type of the `_id`;
-    /// [`ErrorKind::Unreachable`], [`ErrorKind::Denied`], [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] where the frame does not hold
-    /// documents.
+    /// [`ErrorKind::Server`] if the server refuses a document, naming the collection, the reason
+    /// and the type of the `_id`; [`ErrorKind::Unreachable`], [`ErrorKind::Denied`],
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] if the frame does not hold documents.
     pub async fn insert(&self, frame: Vec<u8>, item: &Item) -> Result<Content> {
         let (ordered, version, text) = (self.spec.keeps_order(), self.target.connection.version, self.spec.text());
         let repeats = self.repeats;
@@ -123,7 +128,8 @@ impl Inserter {
             divide(&divided, (ordered, keeps_places), version)
         };
         for batch in self.target.cpu.run(work).await? {
-            // Apart from the many futures around it: all of them together are more than a thread's stack takes without optimisation.
+            // Boxed apart from the futures around it: unoptimized, all of them together need more
+            // than a thread's stack.
             match batch.way {
                 Way::Masked => {
                     for document in &batch.documents {
@@ -138,16 +144,18 @@ impl Inserter {
         Ok(passed_over)
     }
 
-    /// Sends a batch until all of it is there. Where an attempt's outcome is unknown, and where a document is said to stand there
-    /// already, what is there is read back first: an attempt whose reply was lost, or an import that was killed a moment ago, may have
-    /// written it. After a failure less is sent at a time: over a link that breaks again and again, a small command may get through.
+    /// Sends a batch until all of it is in the collection. If the outcome of an attempt is unknown,
+    /// or a document is reported as existing, the existing documents are read back first: an
+    /// attempt whose reply was lost may have written them, or an import that was just killed. After
+    /// a failure, less is sent at a time: on a link that keeps breaking, a small command may get
+    /// through.
     async fn insert_batch(&self, frame: &Arc<Vec<u8>>, batch: &Batch, passed_over: &mut Content) -> Result<()> {
         let what = format!("inserting into {}", self.spec.namespace);
         let mut attempts = Attempts::new(&self.target, &what);
         let mut left = batch.documents.clone();
         let mut halvings = 0;
         let mut told_of_mixed_schema = false;
-        // No attempt's outcome is unknown.
+        // Whether the outcome of every attempt is known.
         let mut is_certain = true;
         while !left.is_empty() {
             let part = (left.len() >> halvings).max(1);
@@ -161,7 +169,8 @@ impl Inserter {
                     let early = self.spec.indexed.load(Ordering::Relaxed);
                     let mut looks_again = false;
                     if let Some(problem) = problems.iter().find(|p| early && p.may_be_of_an_index()) {
-                        // Without indexes it shows whether it was for one of them. What was written meanwhile is looked for below.
+                        // Without indexes, it shows whether an index was the reason. Documents
+                        // written meanwhile are looked up below.
                         match indexes::take_back(&self.target, &self.spec).await {
                             Err(e) if e.kind() == ErrorKind::Denied => {
                                 let document = left.get(problem.index).cloned().unwrap_or_default();
@@ -184,7 +193,7 @@ impl Inserter {
                             code::DUPLICATE_KEY => duplicates.push((document, problem)),
                             code::COLLECTION_UUID_MISMATCH => return Err(taken_away(&self.spec.namespace)),
                             code if is_transient_code(code) => transient = Some(problem),
-                            // Sent again once the target has been told.
+                            // Sent again once the target accepts it.
                             code::MIXED_SCHEMA if mixed => {}
                             _ => return Err(self.refused(&what, &problem, &frame[document])),
                         }
@@ -209,14 +218,16 @@ impl Inserter {
                     halvings = (halvings + 1).min(HALVINGS);
                 }
             }
-            // An upsert of what is there must not be sent: all that is left is looked at before.
+            // An upsert of an existing document must not be sent, so all remaining ones are looked
+            // up first.
             let is_upsert = matches!(batch.way, Way::Upsert { .. }) && self.repeats == Repeats::Refuse;
             let mut tried: Vec<Range<usize>> = left.drain(..if is_upsert { left.len() } else { part }).collect();
             if self.repeats == Repeats::PassOver && was_certain && !duplicates.is_empty() {
-                // No earlier attempt can have written them: they repeat.
+                // No earlier attempt can have written them, so they repeat.
                 duplicates.iter().for_each(|(document, _)| passed_over.add(&frame[document.clone()]));
                 if is_certain && !mixed {
-                    // The reply tells all: what was not refused is there, up to where an ordered command stopped.
+                    // The reply is complete: documents not refused are stored, up to where an
+                    // ordered command stopped.
                     let stopped = duplicates.iter().map(|(_, problem)| problem.index).min().filter(|_| batch.way.is_ordered());
                     let rest = stopped.map_or_else(Vec::new, |at| tried.split_off((at + 1).min(tried.len())));
                     left.splice(..0, rest);
@@ -227,7 +238,8 @@ impl Inserter {
                 tried.retain(|place| !repeated.contains(&place.start));
             }
             if self.spec.unread {
-                // What an earlier attempt may have written and is said to be there, is there.
+                // Documents that an earlier attempt may have written and that are reported as
+                // existing do exist.
                 if let (true, Some((document, problem))) = (was_certain, duplicates.first()) {
                     return Err(self.refused(&what, problem, &frame[document.clone()]));
                 }
@@ -245,7 +257,8 @@ impl Inserter {
                     }
                 });
             }
-            // What is said to be there and is not is another document of the backup with an equal `_id`.
+            // A document reported as existing that is absent: another document of the backup has an
+            // equal `_id`.
             let absent: HashSet<usize> = missing.iter().map(|place| place.start).collect();
             let mut repeated = HashSet::new();
             for (document, problem) in duplicates.into_iter().filter(|(document, _)| absent.contains(&document.start)) {
@@ -267,7 +280,8 @@ impl Inserter {
         if problem.code == code::DUPLICATE_KEY && self.is_staging() { error.hint(REPEATS) } else { error }
     }
 
-    /// A command that was refused as a whole: where one of its documents is such as no server takes, it is that one.
+    /// The error of a command that was refused as a whole. If no server accepts one of its
+    /// documents, that one is blamed.
     fn blame(&self, error: Error, frame: &[u8], documents: &[Range<usize>]) -> Error {
         match documents.iter().find_map(|document| refusal(&frame[document.clone()])) {
             None => error,
@@ -278,7 +292,7 @@ impl Inserter {
         }
     }
 
-    /// Whether what is filled is this import's own.
+    /// Whether the collection being filled belongs to this import alone.
     fn is_staging(&self) -> bool {
         self.spec.place != self.spec.namespace
     }
@@ -290,7 +304,8 @@ impl Inserter {
         self.target.cpu.run(move || build(&spec, uuid, &frame, &documents, (way, repeats))).await
     }
 
-    /// Those of the documents that are not there yet. One that stands there with other content is an error.
+    /// Those of the documents that do not exist yet. One that exists with other content is an
+    /// error.
     async fn missing(
         &self,
         frame: &[u8],
@@ -311,12 +326,12 @@ impl Inserter {
             let kind = document::id(other.as_bytes())?.map_or("none", |(kind, _)| type_name(kind));
             return Err(Error::new(
                 ErrorKind::Server,
-                format!("{what}: a document with the same _id ({kind}) but other content stands there already"),
+                format!("{what}: a document with the same _id ({kind}) but other content already exists"),
             )
             .hint(if self.is_staging() {
                 REPEATS
             } else {
-                "stop what else writes to the target, and run the import again"
+                "stop other writers to the target, and run the import again"
             }));
         }
         let there: HashSet<&[u8]> = found.iter().map(|f| f.as_bytes()).collect();
@@ -324,16 +339,17 @@ impl Inserter {
     }
 }
 
-/// How documents are written so that they arrive as they are.
+/// How documents are written so that they arrive unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// `insert`.
     Insert { ordered: bool },
-    /// `insert` with the order to leave `Timestamp(0, 0)` as it is.
+    /// `insert` with the option to keep `Timestamp(0, 0)`.
     InsertEmptyTimestamps { ordered: bool },
-    /// For servers that know no such order: an upsert whose pipeline makes the whole document of a literal. It keeps every byte, odd
-    /// names, repeated names and deprecated types included (tried on 6.0.5). It has to be an upsert of a document that is not there: an
-    /// update of one that is computes the difference, and a repeated name in it makes a server abort.
+    /// For servers without that option: an upsert whose pipeline makes the whole document from a
+    /// literal. It keeps every byte, including odd names, repeated names and deprecated types
+    /// (tried on 6.0.5). The document must not exist yet: an update of an existing one computes the
+    /// difference, and a repeated name in it makes a server abort.
     Upsert { ordered: bool },
     /// For servers that would refuse the names in that upsert: one by one, in several steps.
     Masked,
@@ -348,7 +364,7 @@ impl Way {
     }
 }
 
-/// Documents of one command, as places in their frame.
+/// The documents of one command, as ranges in their frame.
 #[derive(Debug)]
 struct Batch {
     documents: Vec<Range<usize>>,
@@ -366,7 +382,8 @@ pub(super) fn keeps_empty_timestamps(version: Version) -> bool {
     }
 }
 
-/// Divides a frame into commands. Documents that go by another command come after the others, unless all keep their places.
+/// Divides a frame into commands. Documents that need another command come after the others, unless
+/// all keep their places.
 fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version) -> Result<Vec<Batch>> {
     let mut plain: Vec<Batch> = Vec::new();
     let mut special: Vec<Batch> = Vec::new();
@@ -382,13 +399,13 @@ fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version)
             true if version < NAMES_ARE_FREE && document::has_operator_names(document)? => Way::Masked,
             true => Way::Upsert { ordered },
         };
-        // Out of order they go by themselves; in order each stays in its place.
+        // Unordered, they are sent separately; ordered, each stays in its place.
         let (batches, room) = match way {
             Way::Insert { .. } => (&mut plain, &mut plain_room),
             _ if keeps_places => (&mut plain, &mut plain_room),
             _ => (&mut special, &mut special_room),
         };
-        // An upsert carries the `_id` twice, and names around it.
+        // An upsert holds the `_id` twice, and more field names.
         let size = place.len() + if matches!(way, Way::Upsert { .. }) { place.len().min(2048) + 160 } else { 16 };
         match batches.last_mut() {
             Some(batch) if batch.way == way && size <= *room && batch.documents.len() < COMMAND_DOCUMENTS => {
@@ -405,10 +422,12 @@ fn divide(frame: &[u8], (ordered, keeps_places): (bool, bool), version: Version)
     Ok(plain)
 }
 
-/// The commands that insert a frame's documents, as [`Inserter::insert`] sends them to a server of this version: what is measured of it without a server.
+/// The commands that insert a frame's documents, as [`Inserter::insert`] sends them to a server of
+/// this version. For benchmarks without a server.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`] where the frame does not hold documents; [`ErrorKind::Refused`] where a document cannot be sent as it is.
+/// [`ErrorKind::Damaged`] if the frame does not hold documents; [`ErrorKind::Refused`] if a
+/// document cannot be sent as it is.
 #[doc(hidden)]
 pub fn commands(spec: &CollectionSpec, version: Version, frame: &[u8]) -> Result<Vec<RawDocumentBuf>> {
     let ordered = spec.keeps_order();
@@ -429,10 +448,11 @@ fn build(
     let (verb, ordered) = match way {
         Way::Insert { ordered } | Way::InsertEmptyTimestamps { ordered } => ("insert", ordered),
         Way::Upsert { ordered } => ("update", ordered),
-        Way::Masked => return Err(Error::new(ErrorKind::Internal, "a document that takes several commands was put into one")),
+        Way::Masked => return Err(Error::new(ErrorKind::Internal, "a document that needs several commands was put into one")),
     };
     command.string(verb, &spec.data_collection());
-    // A command that comes late, after an import was stopped and its staging dropped, must not make the collection anew.
+    // A late command must not recreate the collection after an import was stopped and its staging
+    // dropped.
     if let Some(uuid) = uuid {
         command.uuid("collectionUUID", uuid.as_bytes());
     }
@@ -442,7 +462,7 @@ fn build(
         false => rawdoc! { "w": 1, "j": false },
     };
     command.document("writeConcern", concern.as_bytes());
-    // A right of its own, so it is asked for only where it is needed.
+    // This needs a right of its own, so it is only requested if necessary.
     if spec.has_rules {
         command.bool("bypassDocumentValidation", true);
     }
@@ -458,8 +478,8 @@ fn build(
     command.raw()
 }
 
-/// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`. Where what stands there must stay, the query matches nothing, and the server
-/// finds the `_id` taken.
+/// `{q: {_id: {$eq: ID}}, u: [{$replaceWith: {$literal: DOCUMENT}}], upsert: true}`. If an existing
+/// document must stay, the query matches nothing, and the server finds the `_id` in use.
 pub(crate) fn upsert(document: &[u8], repeats: Repeats) -> Result<Vec<u8>> {
     let (kind, id) = document::id(document)?.ok_or_else(|| {
         Error::new(ErrorKind::Refused, "a document without _id holds Timestamp(0, 0), which this server would replace")
@@ -499,7 +519,7 @@ pub(super) fn refused(what: &str, problem: &Problem, document: &[u8]) -> Error {
     }
 }
 
-/// Why no server takes this document; none where that is not why.
+/// Why no server accepts this document; `None` if that is not the reason.
 fn refusal(document: &[u8]) -> Option<Refusal> {
     let shape = document::shape(document).ok()?;
     Refusal::of(document.len(), &shape).ok()?
@@ -507,12 +527,12 @@ fn refusal(document: &[u8]) -> Option<Refusal> {
 
 fn never_taken(refusal: Refusal) -> String {
     format!(
-        "no server takes a document with {refusal}: leave the collection out ([[exclude]]), or mend the file; `bsonvault adopt` and [[`bsonvault verify deep`]] count \
+        "no server accepts a document with {refusal}: exclude the collection ([[exclude]]) or repair the file; `bsonvault adopt` and [[`bsonvault verify deep`]] count \
          such documents"
     )
 }
 
-/// Hashes of the `_id`s of a frame, in its order.
+/// The hashes of the `_id`s of a frame, in order.
 fn ids(frame: &[u8], text: Text) -> Result<Vec<u64>> {
     let mut ids = Vec::new();
     for document in Documents::of(frame) {
@@ -525,7 +545,8 @@ fn ids(frame: &[u8], text: Text) -> Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// Whether a document that may go by another command has an `_id` that repeats in this frame: then all must keep their places, so that the first one stays.
+/// Whether a document that may need another command has a repeated `_id` in this frame. Then all
+/// must keep their places, so that the first one stays.
 fn special_repeats(frame: &[u8], text: Text) -> Result<bool> {
     let mut special = Vec::new();
     for document in Documents::of(frame) {

@@ -1,8 +1,9 @@
-//! What an import replaced and keeps beside the new: moved aside under names of its own, and written down in the target, so that the
-//! import can be undone.
+//! Records what an import replaced and keeps: moved aside under reserved names, and recorded in the
+//! target, so that the import can be undone.
 //!
-//! One document for each namespace and a header for the import stand in the import's own collection, in the database of its record. They are written by
-//! steps of the record, before anything is moved: what kills an import then is brought to its end with all of it.
+//! The import's own collection, in the database of its record, has one document per namespace and a
+//! header for the import. Steps of the record write them before anything is moved. If the import is
+//! killed then, all of it is still finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,10 +22,10 @@ use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{IMPORT_COLLECTION, KEPT_PREFIX, Namespace};
 
-/// The most bytes of `DATABASE.COLLECTION` that any server takes.
+/// The largest number of bytes in `DATABASE.COLLECTION` that every server allows.
 const SHORTEST_LIMIT: usize = 120;
 
-/// What a kept view, or a name under which nothing stood, is recorded as beside `collection` and `timeseries`.
+/// The recorded kind of a name that did not exist, besides `collection`, `timeseries` and `view`.
 const NOTHING: &str = "nothing";
 
 /// What an import kept of one namespace.
@@ -32,42 +33,43 @@ const NOTHING: &str = "nothing";
 pub struct Kept {
     /// Its name before the import.
     pub namespace: Namespace,
-    /// Its name since.
+    /// Its name since the import.
     pub place: Namespace,
-    /// `collection`, `timeseries`, `view`, or `nothing` where the import made what was not there.
+    /// `collection`, `timeseries`, `view`, or `nothing` if the import created what did not exist.
     pub kind: String,
-    /// The options of `create`.
+    /// The options for `create`.
     pub options: RawDocumentBuf,
-    /// Its identity.
+    /// Its UUID.
     pub uuid: Option<Uuid>,
-    /// Its documents when it was kept, of a time series its buckets, as the server counted them.
+    /// The number of its documents when it was kept, as the server counted them; for a time series,
+    /// of its buckets.
     pub documents: Option<u64>,
-    /// The identity of what took its place; views have none, and what was pruned has none.
+    /// The UUID of its replacement; `None` for views and for dropped extras.
     pub new: Option<Uuid>,
-    /// What the import put in its place.
+    /// The content that the import put in its place.
     pub imported: Content,
 }
 
 impl Kept {
-    /// Whether there is a collection or a time series under its new name.
+    /// Whether a collection or a time series is under its new name.
     #[must_use]
     pub fn holds_documents(&self) -> bool {
         matches!(self.kind.as_str(), "collection" | "timeseries")
     }
 
-    /// Whether nothing stood there.
+    /// Whether nothing existed there.
     #[must_use]
     pub fn was_nothing(&self) -> bool {
         self.kind == NOTHING
     }
 }
 
-/// All that one import kept.
+/// Everything that one import kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptSet {
     /// The import.
     pub id: String,
-    /// The database that has its record.
+    /// The database with its record.
     pub home: String,
     /// The backup that it imported.
     pub backup: String,
@@ -78,7 +80,7 @@ pub struct KeptSet {
 }
 
 impl KeptSet {
-    /// The databases that it is about, that of its record first.
+    /// The databases concerned, starting with that of its record.
     #[must_use]
     pub fn databases(&self) -> Vec<String> {
         let others: BTreeSet<&String> = self.kept.iter().map(|k| &k.namespace.database).filter(|d| **d != self.home).collect();
@@ -86,21 +88,22 @@ impl KeptSet {
     }
 }
 
-/// Under which name something is kept: one that tells what it was, where that is short and plain enough for every server.
+/// The name under which a collection is kept. It includes the original name, if that is short and
+/// plain enough for every server.
 #[must_use]
 pub fn place(id: &str, number: i64, namespace: &Namespace) -> Namespace {
     let short = Namespace::new(&*namespace.database, format!("{KEPT_PREFIX}{id}.{number}"));
     let name = &namespace.collection;
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && !name.contains("system.");
     let long = Namespace::new(&*short.database, format!("{}.{name}", short.collection));
-    // Of a time series, the buckets have the longer name.
+    // The buckets of a time series have the longer name.
     if is_plain && long.buckets().to_string().len() <= SHORTEST_LIMIT { long } else { short }
 }
 
-/// Refuses a login that may not move aside what stands under these names.
+/// Refuses a login that may not move these collections aside.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] naming what is missing; the server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Denied`] with the missing rights; server errors; [`ErrorKind::Interrupted`].
 pub async fn refuse_without_rights<'a>(target: &Target, names: impl Iterator<Item = &'a Namespace>) -> Result<()> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
     let mut missing = BTreeSet::new();
@@ -125,22 +128,22 @@ pub async fn refuse_without_rights<'a>(target: &Target, names: impl Iterator<Ite
     Err(super::prepare::lacking_rights(&format!("{} (for [[keep-replaced]])", missing.join(", "))))
 }
 
-/// The clock of the target, by which the last of several imports is told.
+/// The target's clock, which shows the last one of several imports.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn clock(target: &Target) -> Result<bson::DateTime> {
-    let hello = target.run("asking for the target's time", "admin", rawdoc! { "hello": 1 }).await?;
+    let hello = target.run("reading the target's clock", "admin", rawdoc! { "hello": 1 }).await?;
     Ok(hello.get_datetime("localTime").copied().unwrap_or_else(|_| bson::DateTime::now()))
 }
 
-/// Writes down that an import keeps what it replaces.
+/// Records that an import keeps what it replaces.
 pub(super) async fn begin(target: &Target, home: &str, id: &str, backup: &str, at: bson::DateTime) -> Result<()> {
     let header = rawdoc! { "_id": { "kept": id }, "backup": backup, "at": at };
     put(target, home, rawdoc! { "_id": { "kept": id } }, header).await
 }
 
-/// Writes down that nothing stood under a name, unless something was seen there before.
+/// Records that nothing existed under a name, unless something was seen there before.
 pub(super) async fn was_free(target: &Target, namespace: &Namespace, keep: &Keep, new: Option<Uuid>) -> Result<()> {
     let nothing = Kept {
         namespace: namespace.clone(),
@@ -155,7 +158,7 @@ pub(super) async fn was_free(target: &Target, namespace: &Namespace, keep: &Keep
     put(target, &keep.home, id_of(keep), rawdoc! { "$setOnInsert": fields(&nothing) }).await
 }
 
-/// Writes down what stands under a name, before it is moved aside or changed.
+/// Records what exists under a name, before it is moved aside or changed.
 pub(super) async fn remember(
     target: &Target,
     namespace: &Namespace,
@@ -177,18 +180,18 @@ pub(super) async fn remember(
     put(target, &keep.home, id_of(keep), rawdoc! { "$set": fields(&kept) }).await
 }
 
-/// Whether something of this identity is what was written down: it is being moved then.
+/// Whether the collection with this UUID is the recorded one: then it is being moved.
 pub(super) async fn is_written_down(target: &Target, keep: &Keep, identity: Option<Uuid>) -> Result<bool> {
     let found = find(target, &keep.home, id_of(keep)).await?;
     let written = found.first().and_then(|document| read(document)).and_then(|kept| kept.uuid);
-    // One that is half moved has no identity of its own any more.
+    // A half-moved one has no UUID any more.
     Ok(identity.is_none() || written == identity)
 }
 
-/// What imports keep in a target, the last import first.
+/// What imports keep in a target, the latest import first.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn sets(target: &Target) -> Result<Vec<KeptSet>> {
     let mut sets = Vec::new();
     for database in target.unless_stopped(catalog::databases(&target.connection)).await?? {
@@ -202,10 +205,10 @@ pub async fn sets(target: &Target) -> Result<Vec<KeptSet>> {
     Ok(sets)
 }
 
-/// What one import keeps; none where it keeps nothing.
+/// What one import keeps; `None` if it keeps nothing.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn set(target: &Target, home: &str, id: &str) -> Result<Option<KeptSet>> {
     let found = find(target, home, rawdoc! { "_id.kept": id }).await?;
     Ok(sets_of(home, &found).pop())
@@ -228,21 +231,22 @@ fn sets_of(home: &str, found: &[RawDocumentBuf]) -> Vec<KeptSet> {
     headers.collect()
 }
 
-/// Forgets what an import keeps: it is put back, or dropped.
+/// Deletes the record of what an import keeps, once that is restored or dropped.
 pub(super) async fn forget(target: &Target, home: &str, id: &str) -> Result<()> {
     let delete = rawdoc! {
         "delete": IMPORT_COLLECTION,
         "deletes": [{ "q": { "_id.kept": id }, "limit": 0 }],
         "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_LIMIT },
     };
-    target.run(&format!("forgetting what an import kept in {home}"), home, delete).await.map(|_| ())
+    target.run(&format!("deleting the record of what an import kept in {home}"), home, delete).await.map(|_| ())
 }
 
 fn id_of(keep: &Keep) -> RawDocumentBuf {
     rawdoc! { "_id": { "kept": &*keep.id, "number": keep.number } }
 }
 
-/// Options go as bytes: servers take no names with a `$` in an update, which stages of a view have.
+/// Options are stored as bytes: servers refuse names with a `$` in an update, and the stages of a
+/// view have them.
 fn fields(kept: &Kept) -> RawDocumentBuf {
     let mut fields = rawdoc! {
         "database": &*kept.namespace.database,
@@ -283,7 +287,7 @@ fn read(document: &RawDocument) -> Option<Kept> {
 }
 
 async fn put(target: &Target, home: &str, query: RawDocumentBuf, update: RawDocumentBuf) -> Result<()> {
-    let what = format!("writing down in {home} what an import keeps");
+    let what = format!("recording in {home} what an import keeps");
     let command = rawdoc! {
         "update": IMPORT_COLLECTION,
         "updates": [{ "q": query, "u": update, "upsert": true }],

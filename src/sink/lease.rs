@@ -1,8 +1,10 @@
-//! The lease: one document in each database that an import writes to, so that two imports never work on one database at a time.
+//! The lease of an import: one document per database, so that two imports never write to the same
+//! database at a time.
 //!
-//! It names its holder and when it expires by the server's own clock (`$$NOW`); a holder that lives renews it several times
-//! before that. A newcomer waits until a lease that nobody renews has expired, and then takes it over with all that its holder left: what that one had
-//! decided to publish, and what those before it had. Whoever cannot finish that hands it on.
+//! The lease names its holder and the time when it expires, by the server's own clock (`$$NOW`). A
+//! live holder renews it several times before that. Another import waits until an unrenewed lease
+//! has expired, and then takes it over, with all publish decisions that its former holders left
+//! unfinished. An import that cannot finish those passes them on.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,31 +24,32 @@ use crate::mongo::failure::{code, code_of};
 use crate::mongo::{catalog, command};
 use crate::names::IMPORT_COLLECTION;
 
-/// How long a lease holds that is not renewed.
+/// How long a lease is valid without renewal.
 pub const EXPIRY: Duration = Duration::from_secs(5);
 
-/// How often a lease is renewed before it would expire.
+/// How often a lease is renewed within its expiry.
 const RENEWALS: u32 = 5;
 
-/// How long one renewal may take, where half of the expiry is less: one connection that hangs must not cost the lease.
+/// The minimum time limit of one renewal, if half of the expiry is less. One hanging connection
+/// must not cost the lease.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a target may leave renewals without an answer until it counts as lost: no command of an import waits longer, but for the building of
-/// an index, which has no limit of its own.
+/// How long a target may leave renewals unanswered before it counts as lost. No command of an
+/// import waits longer, except an index build, which has no limit.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// How often the collection of a lease is tried to be dropped.
+/// How many times the drop of a lease's collection is tried.
 const DROPS: u32 = 3;
 
-/// How long the collection of a lease may take to be dropped, at least.
+/// The minimum time limit for dropping a lease's collection.
 const DROP_LIMIT: Duration = Duration::from_secs(1);
 
-/// What a lease is for. A database may have one of each.
+/// The purpose of a lease. A database may have one lease for each purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// An import writes to the database.
     Import,
-    /// The database belongs to a test restore as a whole, and goes with it.
+    /// The whole database belongs to a test restore and is dropped with it.
     TestRestore,
 }
 
@@ -60,23 +63,24 @@ impl Purpose {
     }
 }
 
-/// Who has a database that was a test restore's, after it was asked for.
+/// Who holds a test restore's database, after an attempt to take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Who asked: its test restore is dead.
+    /// The caller: its test restore is dead.
     Taken,
-    /// Its test restore, until then unless it renews that.
+    /// Its test restore, until this time unless it renews the lease.
     Held(bson::DateTime),
-    /// No test restore: it may be a user's.
+    /// No test restore: the database may be a user's.
     Absent,
 }
 
-/// Takes a database from its test restore if that does not live any more. A database that has no test restore's lease is left as it is.
+/// Takes a database from its test restore if that is dead. A database without a test restore's
+/// lease is left unchanged.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn take_from_dead_test_restore(target: &Target, database: &str, expiry: Duration) -> Result<Hold> {
-    let what = format!("looking whether the test restore of {database} lives");
+    let what = format!("checking whether the test restore of {database} is alive");
     let ask = Ask { database: database.to_owned(), home: database.to_owned(), ..Ask::new(Purpose::TestRestore, expiry) };
     let reply = target.run(&what, &ask.database, ask.command(false)?).await?;
     let Ok(lease) = reply.get_document("value") else { return Ok(Hold::Absent) };
@@ -87,7 +91,7 @@ pub async fn take_from_dead_test_restore(target: &Target, database: &str, expiry
     }
 }
 
-/// A lease as it stands in a database.
+/// A lease in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// What it is for.
@@ -98,18 +102,18 @@ pub struct Seen {
     pub backup: String,
     /// The machine that its holder runs on.
     pub host: String,
-    /// Its holder's process there.
+    /// The process ID of its holder on that machine.
     pub process: i64,
-    /// Whether it has not expired.
+    /// Whether it has not expired yet.
     pub lives: bool,
 }
 
-/// The leases in a database. Takes none.
+/// Reads the leases of a database, without taking any.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn seen(target: &Target, database: &str) -> Result<Vec<Seen>> {
-    let what = format!("looking at the leases of {database}");
+    let what = format!("reading the leases of {database}");
     let command = rawdoc! {
         "aggregate": IMPORT_COLLECTION,
         "pipeline": [
@@ -142,34 +146,34 @@ pub struct Lease {
     target: Target,
     id: String,
     asks: Vec<Ask>,
-    /// Those who had them and are gone.
+    /// The dead imports that held them before.
     formers: Vec<Former>,
-    /// The record of what is published may stand.
+    /// The record of publish steps may exist.
     decided: AtomicBool,
-    /// Nothing that former holders left is open any more.
+    /// Everything that former holders left is finished.
     settled: Arc<AtomicBool>,
-    /// Cancelled when another import has taken one of them, or the target does not answer.
+    /// Cancelled if another import has taken one of the leases, or the target does not answer.
     lost: CancellationToken,
     end: CancellationToken,
     beating: JoinSet<()>,
 }
 
-/// An import that had the lease before and did not give it back.
+/// An import that held the lease before and did not release it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Former {
     /// Its id.
     pub id: String,
-    /// The database that has the record of what it publishes, if it got that far.
+    /// The database with its publish record, if it got that far.
     pub home: String,
 }
 
 impl Lease {
-    /// Takes the lease of each of these databases, the first of which will have the record, and of those that unfinished imports there write to as well, and
-    /// begins to renew them.
+    /// Takes the leases of these databases, and of all databases that unfinished imports in them
+    /// also write to, and begins to renew them. The first database will have the record.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where another import that lives has one of them, after waiting a little longer than `expiry` for it to be gone; the server's;
-    /// [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::Refused`] if another live import holds one of them, after waiting a little
+    /// longer than `expiry` for its release; server errors; [`ErrorKind::Interrupted`].
     pub async fn take(target: &Target, databases: &[String], backup: &str, expiry: Duration) -> Result<Self> {
         Self::take_for(Purpose::Import, target, databases, backup, expiry).await
     }
@@ -216,14 +220,15 @@ impl Lease {
         let mut seen: BTreeSet<Former> = BTreeSet::new();
         while let Some(database) = wanted.pop_front() {
             let ask = Ask { database, ..ask.clone() };
-            // Also the one that fails: whether it was given is unknown where the reply is lost.
+            // Also if taking it fails: if the reply is lost, the lease may have been granted.
             self.asks.push(ask.clone());
             let found = ask.patiently(target).await.map_err(|e| match databases.contains(&ask.database) {
                 true => e,
-                false => e.context("an import that died has to be finished first, in other databases too"),
+                false => e.context("a crashed import must be finished first, in other databases too"),
             })?;
             self.beating.spawn(beat(self.target.clone(), ask.clone(), self.lost.clone(), self.end.clone()));
-            // What they left is finished by one import at a time, and so with the lease of all that it is about.
+            // Only one import at a time finishes leftovers, so it holds the leases of all databases
+            // concerned.
             let home = ask.database;
             let ids = record::ids(target, &home).await?;
             formers.extend(found.into_iter().chain(ids.into_iter().map(|id| Former { id, home: home.clone() })));
@@ -239,13 +244,13 @@ impl Lease {
         Ok(formers)
     }
 
-    /// The id that staging carries.
+    /// The id in the names of its staging collections.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The database that has the record.
+    /// The database with the record.
     #[must_use]
     pub fn home(&self) -> &str {
         self.asks.first().map_or("", |ask| &ask.home)
@@ -255,45 +260,48 @@ impl Lease {
         &self.formers
     }
 
-    /// Says whether the record of what is published may stand.
+    /// Sets whether the record of publish steps may exist.
     pub(super) fn decide(&self, decided: bool) {
         self.decided.store(decided, Ordering::Relaxed);
     }
 
-    /// Whether the record of what is published may stand: then whatever is left is done by the next import that comes.
+    /// Whether the record of publish steps may exist. If so, the next import finishes the rest.
     #[must_use]
     pub fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Relaxed)
     }
 
-    /// Works until the end, or until another import has taken the lease.
+    /// Runs the work to its end, unless another import takes the lease.
     ///
     /// # Errors
-    /// The work's; [`ErrorKind::Refused`] where the lease is lost.
+    /// Errors of the work; [`ErrorKind::Refused`] if the lease is lost.
     pub async fn unless_lost<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.lost.run_until_cancelled(work).await.unwrap_or_else(|| Err(Self::lost_error(&self.target)))
     }
 
-    /// Waits until another import has taken the lease, which happens where this one was suspended for long.
+    /// Waits until another import has taken the lease. That happens if this one was suspended for
+    /// long.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// The databases that it is about: those that were asked for, and those that were found to belong to what has to be finished.
+    /// The databases of all its leases: those asked for, and those of unfinished imports that were
+    /// found.
     #[must_use]
     pub fn databases(&self) -> BTreeSet<String> {
         self.asks.iter().map(|ask| ask.database.clone()).collect()
     }
 
-    /// Nothing that former holders left is open any more: from now on the lease is no more than this import's own.
+    /// Everything that former holders left is finished: from now on, the lease covers this import
+    /// alone.
     pub(super) fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
 
-    /// Renews it now, before something that must not be done without it.
+    /// Renews the leases now, before a step that must not be done without them.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where another import has it; the server's.
+    /// [`ErrorKind::Refused`] if another import has it; server errors.
     pub async fn confirm(&self) -> Result<()> {
         for ask in &self.asks {
             let what = format!("renewing the lease of {}", ask.database);
@@ -306,7 +314,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Whether another import has it.
+    /// Whether another import has taken a lease.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
@@ -317,29 +325,29 @@ impl Lease {
     pub fn lost_error(target: &Target) -> Error {
         Error::new(
             ErrorKind::Refused,
-            format!("another import has taken over {}, or it did not answer: this one did not renew its lease in time", target.connection.uri),
+            format!("the import did not renew its lease in time: another import has taken over {}, or it did not answer", target.connection.uri),
         )
-        .hint("the process was suspended, or the target did not answer it; run it again when the target answers and no other import writes to it")
+        .hint("the process was suspended, or the target did not answer; run it again when the target answers and no other import writes to it")
     }
 
-    /// Renews the leases no more, and leaves them to expire.
+    /// Stops renewing the leases and leaves them to expire.
     pub async fn end(&mut self) {
         self.end.cancel();
         while self.beating.join_next().await.is_some() {}
     }
 
-    /// Gives the leases back. What cannot be given back now expires.
+    /// Releases the leases. A lease that cannot be released now expires.
     pub async fn release(mut self) {
         self.end().await;
         for ask in &self.asks {
             if let Err(e) = give_back(&self.target, ask).await {
-                tracing::warn!("the lease of {} was not given back, and expires by itself: {e}", ask.database);
+                tracing::warn!("the lease of {} was not released and expires by itself: {e}", ask.database);
             }
         }
     }
 }
 
-/// What is asked of a database's lease.
+/// A request for a database's lease.
 #[derive(Debug, Clone)]
 struct Ask {
     purpose: Purpose,
@@ -358,7 +366,8 @@ impl Ask {
         Self { purpose, database, id, home, backup, expiry, settled: Arc::default() }
     }
 
-    /// Asks until it is given or nobody can be expected to give it up. Gives who had it before and is gone.
+    /// Asks until the lease is granted, or its holder is clearly alive. Returns the dead former
+    /// holders.
     async fn patiently(&self, target: &Target) -> Result<Vec<Former>> {
         let what = format!("taking the lease of {}", self.database);
         let (began, patience) = (Instant::now(), self.expiry + self.expiry / RENEWALS);
@@ -375,7 +384,8 @@ impl Ask {
         }
     }
 
-    /// The database of a test restore is dropped with its lease: made anew, it would be there again.
+    /// Never recreates a test restore's lease: its database is dropped with the lease, and the
+    /// renewal would create it again.
     fn renewal(&self) -> Result<RawDocumentBuf> {
         self.command(self.purpose == Purpose::Import)
     }
@@ -384,14 +394,14 @@ impl Ask {
         reply.get_document("value").and_then(|lease| lease.get_str("id")).is_ok_and(|id| id == self.id)
     }
 
-    /// Takes the lease where it is free (or not there at all, if `made`), expired or held already, and gives it as it is then: all in one step of the
-    /// server's.
+    /// Takes the lease if it is free, expired or held by this import, and returns the lease as it
+    /// is then, in one atomic step of the server. If `made`, a missing lease is created.
     fn command(&self, made: bool) -> Result<RawDocumentBuf> {
         let millis = i64::try_from(self.expiry.as_millis()).unwrap_or(i64::MAX);
         let mine = doc! { "$eq": ["$id", &*self.id] };
         let free = doc! { "$eq": [{ "$type": "$expires" }, "missing"] };
         let expired = doc! { "$lt": ["$expires", "$$NOW"] };
-        // They are handed on until what they left is finished.
+        // They are passed on until what they left is finished.
         let known = if self.settled.load(Ordering::Relaxed) {
             doc! { "$literal": [] }
         } else {
@@ -399,7 +409,7 @@ impl Ask {
         };
         let before = doc! { "$cond": [free.clone(), [], [{ "id": "$id", "home": "$home" }]] };
         let held = doc! {
-            // A text that begins with `$` would name a field.
+            // A text that begins with `$` would be taken for a field name.
             "_id": self.purpose.id(), "id": &*self.id, "home": { "$literal": &*self.home }, "backup": { "$literal": &*self.backup },
             "host": { "$literal": rustix::system::uname().nodename().to_string_lossy().into_owned() }, "process": i64::from(std::process::id()),
             "expires": { "$add": ["$$NOW", millis] },
@@ -411,7 +421,7 @@ impl Ask {
             "writeConcern": { "w": "majority", "wtimeout": MAJORITY_LIMIT },
         };
         RawDocumentBuf::try_from(&command)
-            .map_err(|e| Error::new(ErrorKind::Internal, "a command was not put together as a document").cause(e))
+            .map_err(|e| Error::new(ErrorKind::Internal, "the command for a lease is not a valid document").cause(e))
     }
 }
 
@@ -428,7 +438,7 @@ fn taken(database: &str, lease: &Document) -> Error {
     Error::new(
         ErrorKind::Refused,
         format!(
-            "another import writes to {database}: of {}, by process {process} on {}; nothing has been changed",
+            "another import writes to {database}: {}, by process {process} on {}; nothing has been changed",
             text("backup"),
             text("host")
         ),
@@ -436,7 +446,7 @@ fn taken(database: &str, lease: &Document) -> Error {
     .hint("wait until it has ended, or stop it")
 }
 
-/// Renews one lease until the end, or until it is another's.
+/// Renews one lease until the end, or until another import has it.
 async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: CancellationToken) {
     let database = target.connection.database(&ask.database);
     let mut answered = Instant::now();
@@ -454,19 +464,20 @@ async fn beat(target: Target, ask: Ask, lost: CancellationToken, end: Cancellati
                 return;
             }
             Err(e) if answered.elapsed() > SILENCE => {
-                tracing::warn!("the lease of {} could not be renewed for long: {e}", ask.database);
+                tracing::warn!("the lease of {} could not be renewed for a long time: {e}", ask.database);
                 lost.cancel();
                 return;
             }
-            // Tried again the next time; who has it then will show.
+            // The next renewal tries again and shows who holds the lease then.
             Err(e) => tracing::debug!("the lease of {} was not renewed: {e}", ask.database),
         }
     }
 }
 
-/// Gives the lease back: with its collection where nothing else is in it, and with all that former holders left where that is not settled.
+/// Releases the lease. Drops its collection if nothing else is in it. If the leftovers of former
+/// holders are not finished, they are passed on.
 async fn give_back(target: &Target, ask: &Ask) -> Result<()> {
-    let what = format!("giving back the lease of {}", ask.database);
+    let what = format!("releasing the lease of {}", ask.database);
     let mine = rawdoc! { "_id": ask.purpose.id(), "id": ask.id.as_str() };
     let concern = rawdoc! { "w": "majority", "wtimeout": MAJORITY_LIMIT };
     let renewed = target.run(&what, &ask.database, ask.renewal()?).await?;
@@ -481,14 +492,15 @@ async fn give_back(target: &Target, ask: &Ask) -> Result<()> {
         };
         return target.run(&what, &ask.database, update).await.map(|_| ());
     }
-    // The collection goes while the lease is still held, for as long as it holds: whoever comes then finds nothing, and whoever comes before waits. So
-    // the server must not carry it out late, and each try renews the lease.
+    // The collection is dropped while the lease is still held, within its validity: a later import
+    // finds nothing, and an earlier one waits. So the server must not execute the drop late, and
+    // each try renews the lease.
     let limit = (ask.expiry / 2).max(DROP_LIMIT);
     for _ in 0..DROPS {
         if !ask.is_given(&target.run(&what, &ask.database, ask.renewal()?).await?) {
             return Ok(());
         }
-        // Without a query it would be the server's own counter, which is wrong after a crash.
+        // Without a query, the reply is the server's own counter, which is wrong after a crash.
         let count = rawdoc! { "count": IMPORT_COLLECTION, "query": { "_id": { "$exists": true } } };
         let held = target.run(&what, &ask.database, count).await?;
         if catalog::number(&held, "n") != Some(1) {

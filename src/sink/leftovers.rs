@@ -1,4 +1,5 @@
-//! What imports and test restores that died left in a target: staging, records, leases, scratch databases. Looking, and bringing it to its end.
+//! Finds and finishes leftovers of crashed imports and test restores in a target: staging, records,
+//! leases, scratch databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,32 +14,34 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::catalog::{self, ListedCollection};
 use crate::names::{IMPORT_COLLECTION, Namespace};
 
-/// Databases that are looked at at a time.
+/// How many databases to inspect at a time.
 const AT_A_TIME: usize = 8;
 
-/// Databases that no import writes to. `admin` is none of them: users and roles are staged there.
+/// Databases that no import writes to. `admin` is not one of them: users and roles are staged
+/// there.
 const LEFT_ALONE: [&str; 2] = ["local", "config"];
 
-/// What takes the lease for a cleaning, where an import names its backup.
-const CLEANING: &str = "what a cleaning of the target removes";
+/// Stands in the lease for a cleanup, in place of a backup's name.
+const CLEANING: &str = "(cleanup of the target)";
 
-/// What was found in one database.
+/// The leftovers found in one database.
 #[derive(Debug, Clone, Default)]
 pub struct Leftovers {
     /// Collections and time series that an import fills or filled.
     pub staging: BTreeSet<Namespace>,
-    /// What imports had decided to publish, by their ids; none of one that had not.
+    /// What imports had decided to publish, by import id; `None` for an unreadable or undecided
+    /// record.
     pub records: BTreeMap<String, Option<Vec<Namespace>>>,
     /// The leases.
     pub leases: Vec<Seen>,
-    /// What says what a restore fills under final names, as it was seen.
+    /// The markers of restores that fill collections under final names, as seen.
     pub markers: Vec<ListedCollection>,
-    /// What these name, and is still there.
+    /// What these markers name and still exists.
     pub half_filled: BTreeSet<Namespace>,
 }
 
 impl Leftovers {
-    /// The lease of an import or a test restore that lives.
+    /// The lease of a live import or test restore.
     #[must_use]
     pub fn living(&self) -> Option<&Seen> {
         self.leases.iter().find(|lease| lease.lives)
@@ -50,17 +53,18 @@ impl Leftovers {
         self.leases.iter().any(|lease| lease.purpose == Purpose::TestRestore)
     }
 
-    /// Whether imports or test restores have something here.
+    /// Whether imports or test restores left anything here.
     #[must_use]
     pub fn is_of_imports(&self) -> bool {
         !(self.staging.is_empty() && self.records.is_empty() && self.leases.is_empty())
     }
 }
 
-/// What imports and test restores have in the databases of a target, by database, and the databases that the login may not look into.
+/// What imports and test restores have in the databases of a target, by database, and the databases
+/// that the login may not read.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn look(target: &Target) -> Result<(BTreeMap<String, Leftovers>, Vec<String>)> {
     let databases = target.unless_stopped(catalog::databases(&target.connection)).await??;
     let looking = databases.into_iter().filter(|d| !LEFT_ALONE.contains(&d.as_str())).map(|database| async move {
@@ -100,21 +104,23 @@ async fn look_at(target: &Target, database: &str) -> Result<Option<Leftovers>> {
     Ok(Some(found))
 }
 
-/// What became of the leftovers of a database, and of those that belong to them.
+/// What happened to the leftovers of a database, and to those that belong to them.
 #[derive(Debug, Default)]
 pub struct Cleared {
-    /// The databases that it was about.
+    /// The databases concerned.
     pub databases: BTreeSet<String>,
-    /// What dead imports had begun to publish, and what of it was given up.
+    /// What crashed imports had begun to publish, and what of it was given up.
     pub finished: Finished,
     /// Staging that was dropped.
     pub dropped: BTreeSet<Namespace>,
 }
 
-/// Brings to its end what imports that died had decided, in the databases of a lease, and removes what is left of those that had not.
+/// Finishes what crashed imports had decided, in the databases of a lease, and removes the
+/// leftovers of those that had decided nothing.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Refused`] where a record cannot be read; [`ErrorKind::Interrupted`]: what is left then is left to the next.
+/// Server errors; [`ErrorKind::Refused`] if a record cannot be read; [`ErrorKind::Interrupted`].
+/// The next import finishes what is left then.
 pub async fn settle(target: &Target, lease: &Lease) -> Result<Cleared> {
     let databases = lease.databases();
     let finished = Box::pin(publish::roll_forward(target, lease)).await?;
@@ -123,10 +129,10 @@ pub async fn settle(target: &Target, lease: &Lease) -> Result<Cleared> {
     Ok(Cleared { databases, finished, dropped })
 }
 
-/// The same for all that belongs to one database. An import that lives is left alone.
+/// The same for everything that belongs to one database. Leaves a live import alone.
 ///
 /// # Errors
-/// Those of [`settle`]; [`ErrorKind::Busy`] where an import that lives has the lease.
+/// Those of [`settle`]; [`ErrorKind::Busy`] if a live import has the lease.
 pub async fn clear(target: &Target, database: &str, expiry: Duration) -> Result<Cleared> {
     let lease = match Lease::take(target, &[database.to_owned()], CLEANING, expiry).await {
         Ok(lease) => lease,
@@ -140,10 +146,10 @@ pub async fn clear(target: &Target, database: &str, expiry: Duration) -> Result<
     done
 }
 
-/// The lease of an import that lives, in this database.
+/// The lease of a live import in this database.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn living(target: &Target, database: &str) -> Result<Option<Seen>> {
     let leases = lease::seen(target, database).await?;
     Ok(leases.into_iter().find(|lease| lease.lives && lease.purpose == Purpose::Import))

@@ -1,7 +1,8 @@
-//! What the target cannot hold: all of it, named before anything is written.
+//! Finds everything that the target cannot hold, before anything is written.
 //!
-//! What follows from the version alone is worked out from the manifest. Whether the target understands the pipelines of views and the rules of
-//! collections it is asked itself, without anything being run.
+//! Reasons that follow from the version come from the manifest alone. Whether the target
+//! understands the pipelines of views and the rules of collections, it is asked itself, without
+//! running anything.
 
 mod queries;
 
@@ -16,10 +17,12 @@ use crate::format::manifest::{Collection, CollectionKind, Source, Topology};
 use crate::mongo::{Connection, Version, catalog};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 
-/// Refuses where the target, behaving as `version`, cannot hold everything of these collections of a backup of `source`, or cannot replay its slice. Reads only.
+/// Refuses a target that, behaving as `version`, cannot hold all of these collections of a backup
+/// of `source`, or cannot replay its oplog slice. Only reads.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`], naming each thing with the reason; [`ErrorKind::Unreachable`], [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Refused`] with every item and its reason; [`ErrorKind::Unreachable`],
+/// [`ErrorKind::Interrupted`].
 pub async fn refuse<'a>(
     target: &Target,
     source: &Source,
@@ -40,7 +43,7 @@ pub async fn refuse<'a>(
     }
     reasons.extend(queries::not_understood(target, specs).await?);
     if replays_differences && version < Version(5, 0, 0) {
-        reasons.push("the oplog slice has updates that are written as differences, which servers take from 5.0 on".to_owned());
+        reasons.push("the oplog slice has updates written as differences, which need a server of 5.0 or later".to_owned());
     }
     match refusal(&target.connection, version, &reasons) {
         Some(error) => Err(error),
@@ -48,7 +51,7 @@ pub async fn refuse<'a>(
     }
 }
 
-/// The error that names these reasons, each of the form `WHAT is WHY`; none where there are none.
+/// The error that lists these reasons, each of the form `WHAT is WHY`; `None` if there are none.
 #[must_use]
 pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> Option<Error> {
     if reasons.is_empty() {
@@ -60,26 +63,26 @@ pub fn refusal(target: &Connection, behaves_as: Version, reasons: &[String]) -> 
     } else {
         format!(" with the feature compatibility version {}.{}", behaves_as.0, behaves_as.1)
     };
-    let message = format!("the target, MongoDB {}{compatible}, cannot hold what the backup holds: {named}", target.version);
+    let message = format!("the target, MongoDB {}{compatible}, cannot hold all of the backup: {named}", target.version);
     Some(
         Error::new(ErrorKind::Refused, message)
             .hint("import into a server that can, or take a backup without it ([[`backup exclude`]]); nothing has been changed"),
     )
 }
 
-/// How many bytes `database.collection` may have.
+/// The most bytes that `database.collection` may have.
 #[must_use]
 pub fn longest_namespace(target: Version) -> usize {
     if target < Version(4, 4, 0) { 120 } else { 255 }
 }
 
-/// What decides whether something can be held.
+/// The facts that decide what can be held.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     /// The version as which the target behaves.
     target: Version,
     topology: Topology,
-    /// The version of the server that the backup was taken from, where the manifest tells one.
+    /// The version of the server that the backup was taken from, if the manifest names it.
     source: Option<Version>,
     /// In seconds since 1970.
     now: f64,
@@ -94,7 +97,7 @@ impl Wanted {
         if collection.kind == CollectionKind::TimeSeries
             && let Some(reason) = self.of_time_series(series)
         {
-            // Its indexes mean nothing without it.
+            // Without the series, its indexes mean nothing.
             reasons.push(format!("{namespace} {reason}"));
             return reasons;
         }
@@ -111,7 +114,7 @@ impl Wanted {
         reasons.extend(self.lacking(&needs).map(|reason| format!("{namespace} {reason}")));
         if has("encryptedFields") && self.topology == Topology::Standalone {
             reasons.push(format!(
-                "{namespace} has encrypted fields, which a standalone server does not hold and a replica set of one does"
+                "{namespace} has encrypted fields, which a replica set can hold (one member is enough), but a standalone server cannot"
             ));
         }
         if collection.kind != CollectionKind::View {
@@ -119,7 +122,7 @@ impl Wanted {
             for index in collection.indexes.iter().map(|index| &*index.bson) {
                 let name = catalog::name(index).unwrap_or_else(|| "?".to_owned());
                 let (identity, mut is_another) = (identity(index), false);
-                // One that is there twice is built once.
+                // A duplicate index is built once.
                 for (other, of) in &keys {
                     is_another |= *of == identity && !same_index::are_one(other, index, false, self.target);
                 }
@@ -138,7 +141,7 @@ impl Wanted {
         let length = namespace.to_string().len() + buckets;
         (length > longest).then(|| {
             format!(
-                "{namespace} is longer than the {longest} bytes that it takes (a shorter database name can be given with [[as]])"
+                "{namespace} is longer than the {longest} bytes that the target allows (choose a shorter database name with [[as]])"
             )
         })
     }
@@ -147,8 +150,8 @@ impl Wanted {
         let span = series.is_some_and(|s| s.get("bucketRoundingSeconds").ok().flatten().is_some());
         let needs = [
             (true, "is a time series", Version(5, 0, 0)),
-            (span, "is a time series with a bucket span of its own", Version(6, 3, 0)),
-            // Older servers take them and fail to read them (seen on 5.0.4).
+            (span, "is a time series with a custom bucket span", Version(6, 3, 0)),
+            // Older servers accept them and fail to read them (seen on 5.0.4).
             (self.comes_from(Version(5, 2, 0)), "is a time series whose buckets may be compressed", Version(5, 2, 0)),
             (self.comes_from(Version(8, 0, 0)), "is a time series whose buckets may be compressed unsorted", Version(8, 0, 0)),
         ];
@@ -184,7 +187,7 @@ impl Wanted {
                 "has a partial filter with $or, $in, a nested $and or geometry",
                 Version(6, 0, 0),
             ),
-            (beyond, "is on more than the time and the metadata of a time series", Version(6, 0, 0)),
+            (beyond, "is on fields other than the time and the metadata of a time series", Version(6, 0, 0)),
             (series.is_some() && filter.is_some(), "is a partial index of a time series", Version(6, 0, 0)),
             (series.is_some() && expiry.is_some(), "expires measurements of a time series", Version(6, 3, 0)),
             (ages, "expires after more seconds than there are since 1970", Version(6, 0, 0)),
@@ -198,14 +201,15 @@ impl Wanted {
         self.source.is_some_and(|source| source >= version)
     }
 
-    /// What is there and the target is too old for.
+    /// What exists and the target is too old for.
     fn lacking(self, needs: &[(bool, &str, Version)]) -> impl Iterator<Item = String> {
         let lacking = needs.iter().filter(move |(there, _, since)| *there && self.target < *since);
-        lacking.map(|(_, what, since)| format!("{what}, which servers hold from {}.{} on", since.0, since.1))
+        lacking.map(|(_, what, since)| format!("{what}, which needs a server of {}.{} or later", since.0, since.1))
     }
 }
 
-/// Whether a partial index's filter has what servers before 6.0 refuse: of the logical operators they take `$and` alone, at the top alone.
+/// Whether a partial index's filter has parts that servers before 6.0 refuse. Of the logical
+/// operators, they accept `$and` alone, and only at the top.
 fn needs_wider_filters(filter: &RawDocument, top: bool) -> bool {
     let fields: Vec<_> = filter.iter().flatten().collect();
     fields.iter().any(|(name, value)| match (name.as_str(), value) {
@@ -222,7 +226,8 @@ fn needs_wider_filters(filter: &RawDocument, top: bool) -> bool {
     })
 }
 
-/// What told indexes of one collection apart before 5.0: the fields of the key with their directions or kinds, and the collation.
+/// What distinguished the indexes of a collection before 5.0: the key's fields with their
+/// directions or kinds, and the collation.
 fn identity(index: &RawDocument) -> (Vec<(String, String)>, Vec<u8>) {
     let direction = |value: RawBsonRef<'_>| match number(value) {
         Some(n) => n.to_string(),
@@ -271,7 +276,7 @@ mod tests {
         Wanted { target, topology, source, now: 1.8e9 }.reasons(&collection, &Namespace::new("d", "c"))
     }
 
-    /// What no server that the tests have can show.
+    /// Cases that no server available to the tests can show.
     #[test]
     fn things_of_newer_servers_are_told_where_the_target_is_older_and_nowhere_else() {
         let (plain, series) = (CollectionKind::Collection, CollectionKind::TimeSeries);

@@ -1,8 +1,10 @@
-//! Documents that servers before 5.0 take in no one command as they are: with a `Timestamp(0, 0)` at the top, which an insert replaces by
-//! the server's time, and names that begin with `$` inside, which everything that makes an update of the whole document refuses.
+//! Inserts documents that servers before 5.0 cannot take unchanged in a single command.
 //!
-//! Each is inserted with dates in the place of those timestamps, which then are set by their names alone (seen on 4.4.2: the fields stay in
-//! their places, in capped collections too). What stands there tells how far an earlier try came.
+//! These have a `Timestamp(0, 0)` at the top, which an insert replaces by the server's time, and
+//! names inside that begin with `$`, which every update of a whole document refuses. Each is
+//! inserted with dates in place of those timestamps. Then the timestamps are set by name alone
+//! (seen on 4.4.2: the fields keep their places, in capped collections too). The stored document
+//! shows how far an earlier try got.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +22,7 @@ use crate::mongo::command;
 use crate::mongo::failure::{code, is_transient_code};
 use crate::names::Namespace;
 
-/// Puts such a document where none has its `_id`.
+/// Inserts such a document, if no document has its `_id`.
 pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool, document: &[u8]) -> Result<()> {
     let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(collection.clone()) };
     let inserter = Inserter::new(target.clone(), Arc::new(spec));
@@ -28,10 +30,11 @@ pub(crate) async fn put(target: &Target, collection: &Namespace, has_rules: bool
 }
 
 impl Inserter {
-    /// Inserts one such document, or finds that it is there. One that is passed over is added to `passed_over`.
+    /// Inserts one such document, or finds that it exists. A skipped one is added to `passed_over`.
     ///
     /// # Errors
-    /// As for [`insert`](Self::insert); [`ErrorKind::Refused`] where a field cannot be set by its name.
+    /// As for [`insert`](Self::insert); [`ErrorKind::Refused`] if a field cannot be set by its
+    /// name.
     pub(super) async fn insert_masked(&self, document: &[u8], passed_over: &mut Content) -> Result<()> {
         let what = format!("inserting into {}", self.spec.namespace);
         let (masked, set) = mask(document).map_err(|e| e.context(what.clone()))?;
@@ -50,7 +53,7 @@ impl Inserter {
                 (Some(found), _) if found.as_bytes() == masked => {
                     self.statement("update", "updates", &update(document, &set)?)?
                 }
-                // Another document stands in its way.
+                // Another document is in its way.
                 (_, Some(problem)) if self.repeats == Repeats::PassOver && problem.code == code::DUPLICATE_KEY => {
                     passed_over.add(document);
                     return Ok(());
@@ -66,9 +69,9 @@ impl Inserter {
                 (Some(_), None) => {
                     return Err(Error::new(
                         ErrorKind::Server,
-                        format!("{what}: a document with the same _id but other content stands there already"),
+                        format!("{what}: a document with the same _id but other content already exists"),
                     )
-                    .hint("stop what else writes to the target, and run the import again"));
+                    .hint("stop other writers to the target, and run the import again"));
                 }
                 (None, None) => self.statement("insert", "documents", &masked)?,
             };
@@ -76,7 +79,7 @@ impl Inserter {
                 Ok(reply) => match (write_errors(&reply).into_iter().next(), write_concern_error(&reply)) {
                     (None, None) => attempts.progress(),
                     (Some(problem), _) if !is_transient_code(problem.code) => {
-                        // Without indexes it shows whether it was for one of them.
+                        // Without indexes, it shows whether an index was the reason.
                         if self.spec.indexed.load(Ordering::Relaxed) && problem.may_be_of_an_index() {
                             indexes::take_back(&self.target, &self.spec).await?;
                         } else {
@@ -104,7 +107,7 @@ impl Inserter {
         command.string(verb, &self.spec.data_collection());
         command.documents(statements, [statement]);
         command.document("writeConcern", rawdoc! { "w": 1 }.as_bytes());
-        // A right of its own, so it is asked for only where it is needed.
+        // This needs a right of its own, so it is only requested if necessary.
         if self.spec.has_rules {
             command.bool("bypassDocumentValidation", true);
         }
@@ -125,7 +128,7 @@ fn mask(document: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
             return Err(Error::new(
                 ErrorKind::Refused,
                 "a document holds Timestamp(0, 0) in a field whose name is empty, begins with '$' or has a dot, and names that \
-                 begin with '$' inside: servers before 5.0 take it in no way",
+                 begin with '$' inside: servers before 5.0 cannot store it",
             )
             .hint("import into a server of 5.0 or later"));
         }

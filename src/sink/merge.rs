@@ -1,4 +1,5 @@
-//! Merging: documents of a staged collection into one that stands, each in place of the one with its `_id`, or only where there is none.
+//! Merges documents of a staged collection into an existing one: they replace those with the same
+//! `_id`, or only fill gaps.
 
 mod kept;
 
@@ -24,29 +25,29 @@ use crate::names::Namespace;
 
 /// The most bytes of documents in one command, unless a single one is larger.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-/// The most documents in one command; servers take 100,000.
+/// The most documents in one command; servers accept 100,000.
 const COMMAND_DOCUMENTS: usize = 20_000;
-/// How often it begins again because the target's primary changed meanwhile.
+/// How many times it may start again because the target's primary changed meanwhile.
 const ROUNDS: u32 = 10;
-/// How long one command may take.
+/// The limit of one command.
 const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 
-/// What happens to documents that stand there under an `_id` of the backup.
+/// What happens to existing documents under an `_id` of the backup.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Merging<'a> {
     /// They are replaced.
     Replace,
-    /// They stay, and the documents that would have replaced them are counted here.
+    /// They stay, and the skipped documents of the backup are counted here.
     Keep(&'a PassedOver),
 }
 
-/// Documents that were to be added where others stand under their `_id`s or in the way of a unique index, by collection: every
-/// collection that is added to is in it.
+/// The number of documents not added because of an existing one with the same `_id` or a unique
+/// index, by collection. It has an entry for every collection that is added to.
 #[derive(Debug, Default)]
 pub(super) struct PassedOver(Mutex<BTreeMap<Namespace, u64>>);
 
 impl PassedOver {
-    /// What each came to.
+    /// The count of each collection.
     pub(super) fn into_counts(self) -> BTreeMap<Namespace, u64> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,7 +57,8 @@ impl PassedOver {
     }
 }
 
-/// Merges what is staged into what stands under its final name, or finds that it was done.
+/// Merges a staged collection into the existing one under its final name, or finds that this was
+/// done.
 pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'_>) -> Result<()> {
     for round in 0..ROUNDS {
         let standing = Standing::of(target, &staged.to.database).await?;
@@ -71,7 +73,7 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
         let before = target.identity().await?;
         match merging {
             Merging::Replace => documents(target, staged, has_rules).await?,
-            // The first round counts: what it added stands there in a later one.
+            // Only the first round counts: in later rounds, its own additions already exist.
             Merging::Keep(passed_over) => {
                 let counted = missing(target, staged, has_rules).await?;
                 if round == 0 {
@@ -81,7 +83,8 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
         }
         copy::indexes(target, &staged.place, &staged.to).await?;
         target.make_durable(&staged.to.database).await?;
-        // The staging goes once everything in it is known to be elsewhere: it was there all the while, and no change of primary took writes back.
+        // Staging is dropped once all of it is known to be elsewhere: it existed all the time, and
+        // no change of primary rolled back writes.
         let is_whole = Standing::of(target, &staged.to.database).await?.by_uuid(staged.uuid).is_some();
         if !is_whole {
             return Err(Error::new(
@@ -100,27 +103,29 @@ pub(super) async fn publish(target: &Target, staged: &Staged, merging: Merging<'
         .hint("the next import finishes it, once the deployment is stable"))
 }
 
-/// Puts every staged document into the collection that stands under the final name, in place of the one with its `_id`, if there is one. `has_rules` says that
-/// it has a validator, which documents that were there before it need not meet.
+/// Puts every staged document into the collection under the final name, in place of the one with
+/// the same `_id`, if any. `has_rules` says that the collection has a validator, which older
+/// documents need not meet.
 ///
 /// # Errors
-/// [`ErrorKind::Server`] where one is refused, such as by a unique index; [`ErrorKind::Mismatch`] where the server says that it took fewer; others of the
-/// server's.
+/// [`ErrorKind::Server`] if one is refused, for instance by a unique index;
+/// [`ErrorKind::Mismatch`] if the server reports fewer documents; other server errors.
 async fn documents(target: &Target, staged: &Staged, has_rules: bool) -> Result<()> {
     let keeper = Keeper::new(target, staged, has_rules);
-    let what = format!("reading what was staged for {}", staged.to);
+    let what = format!("reading the staged documents of {}", staged.to);
     copy::each_batch(target, &what, &staged.place, Some(staged.uuid), |batch| put(target, &staged.to, batch, &keeper)).await
 }
 
-/// Puts those staged documents into the collection that stands under the final name whose `_id` it does not have, and which its unique indexes take: the others are
-/// passed over, as mongorestore does.
+/// Inserts those staged documents into the collection under the final name whose `_id` is new to it
+/// and which its unique indexes accept. The others are skipped, as in mongorestore.
 async fn missing(target: &Target, staged: &Staged, has_rules: bool) -> Result<u64> {
     let item = Progress::default().item(staged.to.to_string(), 0, 0);
     let inserter = standing(target, &staged.to, has_rules).with_repeats(Repeats::PassOver);
     let all = check::count(target, &CollectionSpec::standing(staged.place.clone())).await?;
-    // Where reading begins again, what was added before stands there: so what is added counts, each once.
+    // If reading begins again, earlier additions already exist. So additions are counted, each one
+    // once.
     let added = AtomicU64::new(0);
-    let what = format!("reading what was staged for {}", staged.to);
+    let what = format!("reading the staged documents of {}", staged.to);
     copy::each_batch(target, &what, &staged.place, Some(staged.uuid), |batch| {
         let documents = Documents::of(&batch).count() as u64;
         let (insertion, added) = (inserter.insert(batch, &item), &added);
@@ -142,15 +147,16 @@ async fn put(target: &Target, to: &Namespace, batch: Vec<u8>, keeper: &Keeper<'_
         let document = document?;
         let place = at..at + document.len();
         at = place.end;
-        // A replacement, too, gets the server's time for an empty timestamp, on servers that cannot be told otherwise; and a name that
-        // begins with `$` at its top is an operator to it.
+        // A replacement, too, gets the server's time for an empty timestamp, unless the server has
+        // an option against that. And a name at its top that begins with `$` counts as an operator.
         let is_special = (!bypass && document::has_empty_timestamp(document)?) || document::has_operator_names_at_top(document)?;
         if is_special { special.push(place) } else { plain.push(place) }
     }
     for part in divide(&plain) {
         special.extend(Box::pin(update(target, to, &batch, part, (bypass, keeper.has_rules))).await?);
     }
-    // Apart from the futures around it: all of them together are more than a thread's stack takes without optimisation.
+    // Boxed apart from the futures around it: unoptimized, all of them together need more than a
+    // thread's stack.
     Box::pin(keeper.replace(&batch, &special)).await
 }
 
@@ -169,7 +175,8 @@ fn divide(places: &[Range<usize>]) -> Vec<&[Range<usize>]> {
     parts
 }
 
-/// `{q: {_id: {$eq: ID}}, u: DOCUMENT, upsert: true}` for each. Gives those that were refused for their names.
+/// `{q: {_id: {$eq: ID}}, u: DOCUMENT, upsert: true}` for each. Returns those refused for their
+/// names.
 async fn update(
     target: &Target,
     to: &Namespace,
@@ -226,12 +233,14 @@ fn counted(reply: &bson::Document, sent: usize, what: &str) -> Result<()> {
     if taken == sent as u64 {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Mismatch, format!("{what}: {sent} documents were sent, and the server says that it took {taken}")))
+    Err(Error::new(ErrorKind::Mismatch, format!("{what}: {sent} documents were sent, but the server reports {taken}")))
 }
 
-/// Whether a server refuses what an update would store for a name in it, or a reference that is not whole: before 5.0 they look at
-/// names inside of documents, too. An insert is not looked at that way.
+/// Whether a server refuses an update because of a name in the document, or because of an
+/// incomplete reference. Before 5.0, servers check nested names too. They do not check an insert
+/// like that.
 fn is_of_a_name(code: i32) -> bool {
-    // DollarPrefixedFieldName, InvalidIdField, NotSingleValueField, InvalidDBRef, EmptyFieldName, DottedFieldName.
+    // DollarPrefixedFieldName, InvalidIdField, NotSingleValueField, InvalidDBRef, EmptyFieldName,
+    // DottedFieldName.
     (52..=57).contains(&code)
 }

@@ -1,5 +1,5 @@
-//! Batches to MongoDB: what stands in the target is dropped, collections are created with their raw options, filled with raw
-//! documents, read back and proven, and given their indexes.
+//! Writes backups to MongoDB: creates collections with their raw options, fills them with raw
+//! documents, reads them back to verify them, and builds their indexes.
 
 mod aside;
 pub mod check;
@@ -49,51 +49,56 @@ use crate::mongo::failure::{code, describe, is_transient, is_transient_code};
 use crate::mongo::retry::{self, Retry};
 use crate::mongo::{Connection, Version, command};
 
-/// How long a majority may take to confirm one command, in milliseconds: less than the command itself may, so that the reply says what is missing.
+/// How long a majority may take to confirm one command, in milliseconds. This is less than the
+/// limit of the command itself, so that the reply says what is missing.
 const MAJORITY_LIMIT: i32 = 50_000;
 
-/// The process of a primary, and its term: the election that made it one.
+/// The process of a primary, and the term of the election that made it primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     process: Option<ObjectId>,
     term: Option<ObjectId>,
 }
 
-/// The deployment that is written to, the wish to stop, the processor and the memory. Cloning shares all of it.
+/// The target deployment, with the stop token, the CPU pool and the memory budget. Clones share all
+/// of it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The connection.
     pub connection: Connection,
-    /// Whether its servers check the UUID that a write names: then a command that comes late never makes a collection anew.
+    /// Whether its servers check the UUID that a write names. Then a late command never recreates a
+    /// collection.
     pub checks_uuids: bool,
-    /// The pool for what is done to documents on their way there.
+    /// The pool for CPU work on documents before they are written.
     pub cpu: CpuPool,
-    /// The memory for all that works at the same time.
+    /// The memory budget shared by all concurrent work.
     pub memory: MemoryBudget,
     stop: CancellationToken,
 }
 
 impl Target {
-    /// Everything done through it ends with [`ErrorKind::Interrupted`] once the context is cancelled.
+    /// A new target. Everything done through it ends with [`ErrorKind::Interrupted`] once the
+    /// context is cancelled.
     #[must_use]
     pub fn new(connection: Connection, behaves_as: Version, cx: &Context) -> Self {
         let checks_uuids = behaves_as >= Version(6, 0, 0) && connection.topology != Topology::Sharded;
         Self { connection, checks_uuids, cpu: cx.cpu.clone(), memory: cx.memory.clone(), stop: cx.cancel.clone() }
     }
 
-    /// The same, not to be stopped: for what must be brought to its end or tidied up after a stop.
+    /// The same target, without the stop: for work that must be finished, and for cleanup after a
+    /// stop.
     #[must_use]
     pub fn unstoppable(&self) -> Self {
         Self { stop: CancellationToken::new(), ..self.clone() }
     }
 
-    /// What stops it.
+    /// The token that stops it.
     #[must_use]
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Waits for something unless it is stopped before.
+    /// Awaits a future unless the target is stopped first.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`].
@@ -101,14 +106,15 @@ impl Target {
         self.stop.run_until_cancelled(future).await.ok_or_else(Error::interrupted)
     }
 
-    /// Names in a command which collection it means, where that is known and the servers check it.
+    /// Names the collection's UUID in a command, if it is known and the servers check it.
     fn name_uuid(&self, command: &mut RawDocumentBuf, uuid: Option<Uuid>) {
         if let (true, Some(uuid)) = (self.checks_uuids, uuid) {
             command.append(cstr!("collectionUUID"), bson::Binary::from(bson::Uuid::from_bytes(uuid.into_bytes())));
         }
     }
 
-    /// The reply of a command that takes no longer than `limit`; a write concern that was not met is an error of the server's.
+    /// Runs a command with a limit of `limit`. An unmet write concern is a server error in the
+    /// reply.
     pub(crate) async fn try_run(
         &self,
         database: &str,
@@ -119,7 +125,7 @@ impl Target {
         self.unless_stopped(command::reply(&database, command, limit)).await
     }
 
-    /// A command that may be repeated without harm, until it succeeds or fails for good.
+    /// Runs a command that is safe to repeat, until it succeeds or fails permanently.
     pub(crate) async fn run(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(self, what);
         loop {
@@ -130,30 +136,31 @@ impl Target {
         }
     }
 
-    /// The cores of the machine that answers, where the login may ask.
+    /// The number of cores of the server, if the login may ask.
     pub async fn cores(&self) -> Option<u64> {
-        let asked = self.run("asking for the cores", "admin", rawdoc! { "hostInfo": 1 }).await.ok()?;
+        let asked = self.run("reading the number of cores", "admin", rawdoc! { "hostInfo": 1 }).await.ok()?;
         asked.get_document("system").ok().and_then(|system| crate::mongo::catalog::number(system, "numCores"))
     }
 
-    /// Which process answers, and as primary of which term: where that changes, writes that no majority had may be gone.
+    /// Which process answers, and as primary of which term. If that changes, writes that no
+    /// majority had confirmed may be lost.
     ///
     /// # Errors
-    /// The server's; [`ErrorKind::Interrupted`].
+    /// Server errors; [`ErrorKind::Interrupted`].
     pub async fn identity(&self) -> Result<Identity> {
-        let hello = self.run("asking who answers", "admin", rawdoc! { "hello": 1 }).await?;
+        let hello = self.run("asking which server answers", "admin", rawdoc! { "hello": 1 }).await?;
         let process = hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok();
         Ok(Identity { process, term: hello.get_object_id("electionId").ok() })
     }
 
     /// Waits until every write so far is on the disks of a majority.
     ///
-    /// One update that matches nothing, with write concern majority and journaling: it changes nothing and leaves nothing behind, and yet the
-    /// server waits for its whole log up to that moment (seen on 6.0.5, standalone and replica set: it hangs as long as the journal's
-    /// flusher is held).
+    /// Sends one update that matches nothing, with write concern majority and journaling. It
+    /// changes nothing, and yet the server waits until its whole log so far is durable. Seen on
+    /// 6.0.5, standalone and replica set: it hangs as long as the journal's flusher is held.
     ///
     /// # Errors
-    /// The server's, [`ErrorKind::Interrupted`].
+    /// Server errors, [`ErrorKind::Interrupted`].
     pub async fn make_durable(&self, database: &str) -> Result<()> {
         let command = rawdoc! {
             "update": crate::names::IMPORT_COLLECTION,
@@ -165,7 +172,7 @@ impl Target {
     }
 }
 
-/// The patience with one step.
+/// The retries of one step.
 pub(crate) struct Attempts<'a> {
     target: &'a Target,
     what: &'a str,
@@ -177,12 +184,12 @@ impl<'a> Attempts<'a> {
         Self { target, what, retry: Retry::within(retry::STEP) }
     }
 
-    /// A part of the step succeeded: patience begins anew.
+    /// A part of the step succeeded: the retry limit starts again.
     fn progress(&mut self) {
         self.retry.progress();
     }
 
-    /// Returns when it is time to try again after this error, or gives the error where that is of no use.
+    /// Waits until the next attempt after this error, or returns the error if a retry is pointless.
     pub(crate) async fn again(&mut self, error: DriverError) -> Result<()> {
         if !is_transient(&error) {
             return Err(describe(self.target.connection.role(), self.what, error));
@@ -190,7 +197,8 @@ impl<'a> Attempts<'a> {
         self.wait(|what| describe(self.target.connection.role(), what, error)).await
     }
 
-    /// What came of a command: its reply; none where it did not do all that was asked, once it is time to try again.
+    /// The reply of a command. `None` if the command did not do all it was asked, once it is time
+    /// to try again.
     pub(crate) async fn judge(&mut self, tried: Result<Document, DriverError>) -> Result<Option<Document>> {
         match tried {
             Ok(reply) => match write_errors(&reply).into_iter().next().or_else(|| write_concern_error(&reply)) {
@@ -201,7 +209,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The same after a problem that a reply named.
+    /// The same, after a problem that a reply names.
     pub(crate) async fn again_after(&mut self, problem: Problem) -> Result<()> {
         let is_late = problem.code == code::WRITE_CONCERN_FAILED;
         if !is_transient_code(problem.code) && !is_late {
@@ -210,7 +218,8 @@ impl<'a> Attempts<'a> {
         self.wait(|what| {
             let error = Error::new(ErrorKind::Unreachable, problem.error(what).to_string());
             match is_late {
-                true => error.hint("a majority of the target's members must confirm what is written, and does not: start the members that are down"),
+                true => error
+                    .hint("a majority of the target's members must confirm writes and does not: start the members that are down"),
                 false => error,
             }
         })
@@ -225,10 +234,10 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Something that a reply which says `ok: 1` names as failed.
+/// A failure that a reply with `ok: 1` names.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
-    /// Which statement of the command; 0 for a write concern.
+    /// The index of the statement in the command; 0 for a write concern.
     index: usize,
     code: i32,
     message: String,
@@ -243,7 +252,7 @@ impl Problem {
         }
     }
 
-    /// Whether it can be that an index refuses a document.
+    /// Whether an index may be the reason why a document was refused.
     fn may_be_of_an_index(&self) -> bool {
         !is_transient_code(self.code) && !matches!(self.code, code::MIXED_SCHEMA | code::COLLECTION_UUID_MISMATCH)
     }

@@ -1,4 +1,4 @@
-//! What stands in the target, and what forbids writing to it. Reads only.
+//! Checks the target before writing: what exists in it, and what forbids writing to it. Only reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,19 +15,20 @@ use crate::names::{FILLING_PREFIX, IMPORT_COLLECTION, Namespace, STAGING_PREFIX}
 /// How many missing rights an error names.
 const NAMED_RIGHTS: usize = 5;
 
-/// Refuses a target that cannot take these collections, and gives what stands in their databases.
+/// Refuses a target that cannot take these collections, and returns what exists in their databases.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] where it is not a writable primary, where a collection of one of these names is sharded, where a database stands there
-/// whose name differs in case only; [`ErrorKind::Denied`], [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
+/// [`ErrorKind::Refused`] if it is not a writable primary, if a collection of one of these names is
+/// sharded, or if a database exists whose name differs in case only; [`ErrorKind::Denied`],
+/// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
 pub async fn inspect(target: &Target, specs: &[CollectionSpec]) -> Result<BTreeMap<String, Standing>> {
     let connection = &target.connection;
-    let hello = target.run("looking at the target", "admin", rawdoc! { "hello": 1 }).await?;
+    let hello = target.run("inspecting the target", "admin", rawdoc! { "hello": 1 }).await?;
     if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
         let primary = hello.get_str("primary").map(|p| format!(", its primary is {p}")).unwrap_or_default();
         return Err(Error::new(
             ErrorKind::Refused,
-            format!("the target {} takes no writes: it is not a primary{primary}", connection.uri),
+            format!("the target {} accepts no writes: it is not a primary{primary}", connection.uri),
         )
         .hint("give the URI of the whole replica set, without directConnection"));
     }
@@ -38,7 +39,7 @@ pub async fn inspect(target: &Target, specs: &[CollectionSpec]) -> Result<BTreeM
             return Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "the target has a database {other:?}, beside which a server does not take {name:?}: they differ in case only"
+                    "the target has a database {other:?}, and servers do not allow {name:?} beside it: they differ in case only"
                 ),
             )
             .hint("drop the other one, or import into another server"));
@@ -58,14 +59,15 @@ pub async fn inspect(target: &Target, specs: &[CollectionSpec]) -> Result<BTreeM
 #[derive(Debug)]
 pub struct Lacking {
     missing: Vec<String>,
-    /// Nobody is logged in.
+    /// Whether nobody is logged in.
     nobody: bool,
-    /// What it has is enough to fill collections under their final names: see [`in_place`](super::in_place).
+    /// Whether its rights are enough to fill collections under their final names: see
+    /// [`in_place`](super::in_place).
     pub allows_filling: bool,
 }
 
 impl Lacking {
-    /// It as an error.
+    /// The error for it.
     #[must_use]
     pub fn error(&self) -> Error {
         if self.nobody {
@@ -78,11 +80,11 @@ impl Lacking {
     }
 }
 
-/// What the login lacks of the rights that filling, checking or finishing any of these collections needs: found out halfway, what
-/// stood there would be gone.
+/// The missing rights of the login to fill, check or finish any of these collections. Discovered
+/// halfway, it would be too late: the existing collections would be gone.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn lacking(target: &Target, specs: &[CollectionSpec]) -> Result<Option<Lacking>> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
     let missing = missing_rights(&rights, specs);
@@ -108,9 +110,10 @@ fn allows_filling(rights: &Rights, specs: &[CollectionSpec]) -> bool {
 
 fn missing_rights(rights: &Rights, specs: &[CollectionSpec]) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
-    // The rights on `system.js` come with several roles in several ways; the server has the last word there.
+    // The rights on `system.js` come with several roles in several ways, so the server decides
+    // there.
     let mut need = |action: &str, place: &Place| {
-        // Of names that nobody has to know, the database is what a right is granted on.
+        // Nobody needs to know internal names; rights on them are granted on the database.
         let words = match place {
             Place::Collection(name) if name.is_of_an_import() => format!("{action} on collections of {}", name.database),
             _ => format!("{action} on {place}"),
@@ -130,7 +133,7 @@ fn missing_rights(rights: &Rights, specs: &[CollectionSpec]) -> Vec<String> {
             need("createCollection", &name);
             continue;
         }
-        // Where the documents are filled in: any name that staging may get.
+        // The collection that is filled: any name that staging may get.
         let staging = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}0"));
         let data = match spec.kind {
             CollectionKind::TimeSeries => staging.buckets(),
@@ -152,11 +155,11 @@ fn missing_rights(rights: &Rights, specs: &[CollectionSpec]) -> Vec<String> {
     missing
 }
 
-/// The error of a login that may not do this.
+/// The error of a login without these rights.
 pub(super) fn lacking_rights(missing: &str) -> Error {
     Error::new(ErrorKind::Denied, format!("the login at the target lacks rights, and nothing was changed: {missing}")).hint(
-        "grant it `readWrite` and `dbAdmin` on each database that is imported into, and for time series or all databases `readWriteAnyDatabase` and \
-         `dbAdminAnyDatabase`, or a role of your own, for time series on {db: DATABASE, system_buckets: \"\"}; `bsonvault check` shows what for",
+        "grant it `readWrite` and `dbAdmin` on each database to import into; for time series or all databases, `readWriteAnyDatabase` and \
+         `dbAdminAnyDatabase`; or a role of your own, for time series on {db: DATABASE, system_buckets: \"\"}; `bsonvault check` shows the reasons",
     )
 }
 
@@ -165,7 +168,7 @@ async fn refuse_sharded(target: &Target, specs: &[CollectionSpec]) -> Result<()>
         specs.iter().flat_map(|b| [b.namespace.to_string(), b.namespace.buckets().to_string()]).map(Bson::String).collect();
     let find = doc! { "find": "collections", "filter": { "_id": { "$in": names }, "dropped": { "$ne": true } } };
     let find = bson::RawDocumentBuf::try_from(&find)
-        .map_err(|e| Error::new(ErrorKind::Internal, "a command was not put together as a document").cause(e))?;
+        .map_err(|e| Error::new(ErrorKind::Internal, "the query for sharded collections is not a valid document").cause(e))?;
     let (found, _) = target
         .unless_stopped(command::run_cursor(&target.connection.database("config"), find))
         .await?
@@ -174,6 +177,9 @@ async fn refuse_sharded(target: &Target, specs: &[CollectionSpec]) -> Result<()>
     if sharded.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Refused, format!("sharded in the target, and so not replaced: {}", sharded.join(", ")))
-        .hint("drop them first, or import into a server that does not shard them"))
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("collections that are sharded in the target cannot be replaced: {}", sharded.join(", ")),
+    )
+    .hint("drop them first, or import into a server that does not shard them"))
 }

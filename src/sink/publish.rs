@@ -1,8 +1,9 @@
-//! Publishing: what was staged and proven takes its place, all of it or, until a next run, a part that is recorded.
+//! Publishes what was staged and verified: all of it, or a part with a record from which a next run
+//! continues.
 //!
-//! Readers see the old collection or the new one, never a part of either. The record is written first; from then on every step is
-//! brought to its end, by this run or by the next one that comes, and each can be repeated: what was done is recognised by UUIDs, so that
-//! a reply that was lost changes nothing.
+//! Readers see the old collection or the new one, never a part of either. The record is written
+//! first. From then on every step will be finished, by this run or the next one. Every step can be
+//! repeated: finished work is recognized by UUIDs, so a lost reply changes nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,56 +22,63 @@ use crate::format::document::Writer;
 use crate::mongo::command;
 use crate::names::{KEPT_PREFIX, Namespace, STAGING_PREFIX};
 
-/// Renames at a time.
+/// The number of concurrent renames.
 const AT_A_TIME: usize = 8;
 
-/// Steps at a time that move documents, each of which takes some 50 MiB.
+/// The number of concurrent steps that move documents. Each needs about 50 MiB.
 const MOVING_AT_A_TIME: usize = 2;
 
-/// How often all steps are gone through until a look afterwards finds every one done: a primary that steps down may take some back.
+/// How many rounds of all steps to run until a check finds every one done: a primary that steps
+/// down may roll some back.
 const ROUNDS: u32 = 10;
 
-/// What dead imports had begun to publish.
+/// What crashed imports had begun to publish.
 #[derive(Debug, Default)]
 pub struct Finished {
-    /// The namespaces of what was brought to its end.
+    /// The namespaces that were finished.
     pub published: Vec<String>,
-    /// What of it was given up, because the target refuses it for good.
+    /// Steps that were given up, because the target refuses them permanently.
     pub given_up: Vec<Error>,
 }
 
-/// What publishing came to.
+/// The outcome of publishing.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// What was given up, because the target refuses it for good.
+    /// Steps that were given up, because the target refuses them permanently.
     pub given_up: Vec<Error>,
-    /// Documents that were to be added where others stand under their `_id`s or in the way of a unique index, by each
-    /// collection that was added to.
+    /// The number of documents not added because of an existing one with the same `_id` or a unique
+    /// index, for each collection that was added to.
     pub passed_over: BTreeMap<Namespace, u64>,
 }
 
-/// Looks that everything that is about to be published is still under its staging name: whoever takes over a lease drops what it finds staged.
+/// Checks that everything to be published is still under its staging name. A run that takes over a
+/// lease drops the staging it finds.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] where something is gone; the server's; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Refused`] if something is missing; server errors; [`ErrorKind::Interrupted`].
 pub async fn ready(target: &Target, steps: &[Step]) -> Result<()> {
     let standing = list(target, steps).await?;
     for staged in steps.iter().filter_map(Step::staged) {
         let found = standing.get(staged.place.database.as_str()).and_then(|s| s.by_uuid(staged.uuid));
         if found.is_none_or(|c| !staged.is_staged_as(&c.name)) {
-            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", staged.to))
-                .hint("another import took over, or something else drops collections in the target: run the import again"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("the staging collection of {} was dropped or renamed", staged.to),
+            )
+            .hint("another import took over, or something else drops collections in the target: run the import again"));
         }
     }
     Ok(())
 }
 
-/// Publishes: once the steps are recorded, they will be done, by this run or the next. Everything but what was given up is done then.
+/// Publishes. Once the steps are recorded, they will be done, by this run or the next. On return,
+/// everything is done except the steps that were given up.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`]. If the lease [is decided](Lease::is_decided), the record stands (whether it does is unknown
-/// only where the target does not answer any more), and whatever is left is done by the next import that comes. Else the target refused the record, and nothing
-/// of it is left.
+/// Server errors, naming the namespace; [`ErrorKind::Interrupted`]. If the lease
+/// [is decided](Lease::is_decided), the record exists, and the next import does the rest. (If the
+/// target does not answer any more, it is unknown whether the record exists.) Otherwise the target
+/// refused the record, and nothing of it is left.
 pub async fn publish(target: &Target, lease: &Lease, steps: &[Step]) -> Result<Published> {
     let (home, id) = (lease.home(), lease.id());
     lease.decide(true);
@@ -82,21 +90,22 @@ pub async fn publish(target: &Target, lease: &Lease, steps: &[Step]) -> Result<P
         return Err(error);
     }
     let mut published = Box::pin(finish(target, home, id, steps)).await?;
-    // Steps whose staging is gone count as done. In the run that staged it, it has to be where it was put.
+    // Steps without staging count as done. In the run that staged it, the collection must be where
+    // it was put.
     if published.given_up.is_empty() {
         published.given_up.extend(displaced(target, steps).await?);
     }
     Ok(published)
 }
 
-/// Does every step, makes it durable, looks that it is done, and removes the record.
+/// Does every step, makes it durable, checks that it is done, and removes the record.
 async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<Published> {
     let passed_over = PassedOver::default();
     for _ in 0..ROUNDS {
         let before = target.identity().await?;
         let given_up = Box::pin(forward(target, steps, &passed_over)).await?;
         target.make_durable(home).await?;
-        // One process, in one term: nothing of what it acknowledged in between was taken back.
+        // The same process in the same term: none of the acknowledged writes were rolled back.
         if target.identity().await? == before && all_done(target, steps, &given_up).await? {
             for step in steps {
                 if let Step::Forget { record, id } = step {
@@ -110,12 +119,12 @@ async fn finish(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result
     }
     Err(Error::new(
         ErrorKind::Server,
-        format!("what was published in {} does not stay: something undoes it", target.connection.uri),
+        format!("published collections in {} do not persist: something undoes them", target.connection.uri),
     )
     .hint("look for another program that renames or drops collections there, and run the import again"))
 }
 
-/// Brings to their ends the imports that died after they had decided, and removes what others left of records.
+/// Finishes crashed imports that had decided to publish, and removes incomplete records of others.
 ///
 /// # Errors
 /// As for [`publish`].
@@ -139,16 +148,20 @@ pub(super) async fn roll_forward(target: &Target, lease: &Lease) -> Result<Finis
     Ok(done)
 }
 
-/// One error that names everything that was given up; none where nothing was.
+/// One error that names everything that was given up; `None` if nothing was.
 #[must_use]
 pub fn sum_up(given_up: Vec<Error>) -> Option<Error> {
     let words: Vec<String> = given_up.iter().map(ToString::to_string).collect();
     let first = given_up.into_iter().next()?;
     let summed = first.hint_text().into_iter().fold(Error::new(first.kind(), words.join("; ")), Error::hint_too);
-    Some(summed.hint_too("everything else is imported; of what was merged into a collection that is named here, a part may be"))
+    Some(
+        summed.hint_too(
+            "everything else is imported; collections named here may have a part of the documents that were to be merged",
+        ),
+    )
 }
 
-/// What stands in the databases of these steps.
+/// The contents of the databases of these steps.
 async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str, Standing>> {
     let mut standing = BTreeMap::new();
     for step in steps {
@@ -159,9 +172,9 @@ async fn list<'a>(target: &Target, steps: &'a [Step]) -> Result<BTreeMap<&'a str
     Ok(standing)
 }
 
-/// Does every step. Gives those that were given up, by their namespaces, and counts documents that were passed over.
+/// Does every step. Returns those that were given up, by namespace, and counts skipped documents.
 async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> Result<Vec<(Namespace, Error)>> {
-    // What an import keeps is written down before anything of it is moved.
+    // What an import keeps is recorded before anything of it is moved.
     for step in steps {
         if let Step::Remember { record, id, backup, at } = step {
             kept::begin(target, &record.database, id, backup, *at).await?;
@@ -172,7 +185,7 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> R
     let work = |step| {
         let standing = standing.get(Step::database(step)).unwrap_or(&nothing);
         async move {
-            // Each apart: together they are more than a thread's stack takes without optimization.
+            // Boxed one by one: unoptimized, all of them together need more than a thread's stack.
             let done = match step {
                 Step::Swap(staged) => Box::pin(swap(target, staged, standing)).await,
                 Step::Series { staged, options } => Box::pin(publish_series(target, staged, options)).await,
@@ -200,7 +213,8 @@ async fn forward(target: &Target, steps: &[Step], passed_over: &PassedOver) -> R
     Ok(given_up)
 }
 
-/// Whether nothing that was to be published is under its staging name any more, but for what was given up.
+/// Whether everything to be published has left its staging name, except the steps that were given
+/// up.
 async fn all_done(target: &Target, steps: &[Step], given_up: &[(Namespace, Error)]) -> Result<bool> {
     let standing = list(target, steps).await?;
     Ok(steps.iter().filter(|step| given_up.iter().all(|(name, _)| name != step.name())).all(|step| {
@@ -209,7 +223,7 @@ async fn all_done(target: &Target, steps: &[Step], given_up: &[(Namespace, Error
     }))
 }
 
-/// What was published a moment ago and is not there.
+/// The error for collections that were just published and do not exist.
 async fn displaced(target: &Target, steps: &[Step]) -> Result<Option<Error>> {
     let standing = list(target, steps).await?;
     let gone = |step: &&Step| {
@@ -227,21 +241,22 @@ async fn displaced(target: &Target, steps: &[Step]) -> Result<Option<Error>> {
     Ok(Some(
         Error::new(
             ErrorKind::Mismatch,
-            format!("published, and dropped or replaced at once by something else: {}", names.join(", ")),
+            format!("something else dropped or replaced these right after they were published: {}", names.join(", ")),
         )
-        .hint("stop what else writes to the target, and run the import again"),
+        .hint("stop other writers to the target, and run the import again"),
     ))
 }
 
-/// Renames a staged collection over what stands under its final name. `listed` may be some minutes old.
+/// Renames a staged collection over the existing one under its final name. `listed` may be some
+/// minutes old.
 async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()> {
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
     let mut standing = Cow::Borrowed(listed);
-    // What stood there was moved aside since the listing.
+    // Whether the existing collection was moved aside since the listing.
     let mut is_free = false;
     loop {
-        // Not under its staging name any more: it is published, or was and is replaced since.
+        // No longer under its staging name: it is published, or was and has been replaced since.
         if standing.by_uuid(staged.uuid).is_none_or(|c| c.name != staged.place.collection) {
             return Ok(());
         }
@@ -249,7 +264,7 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
         if let (Some(there), false) = (there, staged.replaces) {
             return Err(in_the_way(&staged.to, &there.kind));
         }
-        // Anything but a plain rename is done by what stands there now, and not by what stood there.
+        // Everything but a plain rename is decided by a new listing, not by the old one.
         let is_plain = there.is_none_or(|c| c.kind == "collection" && !staged.to.collection.starts_with("system."));
         if let (false, Cow::Borrowed(_)) = (is_plain, &standing) {
             standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
@@ -266,11 +281,11 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
             (Some(keep), None) if !is_free => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await?,
             _ => {}
         }
-        // A rename goes over collections only.
+        // A rename replaces collections only.
         if there.is_some_and(|c| c.kind != "collection") {
             ddl::drop(target, &staged.to).await?;
         }
-        // `system.js` may be renamed and not dropped: the old one leaves first.
+        // `system.js` can be renamed but not dropped: the old one is moved away first.
         let leaves = there.filter(|_| staged.to.collection.starts_with("system."));
         let number = staged.place.collection.trim_start_matches(STAGING_PREFIX).trim_start_matches(KEPT_PREFIX);
         let aside = Namespace::new(&*staged.to.database, format!("{STAGING_PREFIX}{number}.old"));
@@ -287,33 +302,33 @@ async fn swap(target: &Target, staged: &Staged, listed: &Standing) -> Result<()>
         if ddl::judge(&mut attempts, tried).await.map_err(named)?.is_some() && leaves.is_none() {
             return Ok(());
         }
-        // Whether it was done is told by what stands there.
+        // The listing shows whether it was done.
         standing = Cow::Owned(Standing::of(target, &staged.to.database).await?);
         is_free = false;
     }
 }
 
-/// Brings a staged time series to its place. What stands there is moved aside before that, where it is to be kept.
+/// Publishes a staged time series. If the existing one is to be kept, it is moved aside before.
 async fn publish_series(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
     while let Some(standing) = series::publish(target, staged, options).await? {
         if let (Some(keep), Some(there)) = (&staged.keep, standing.get(&staged.to.collection)) {
-            // What came under the name meanwhile is met by the next look.
+            // The next round handles whatever came under the name meanwhile.
             aside::set_aside(target, &staged.to, there, &standing, keep, Some(staged.uuid)).await?;
         }
     }
     Ok(())
 }
 
-/// Drops what is still what it was when the plan named it, or keeps it elsewhere.
+/// Drops a collection that is unchanged since the plan named it, or keeps it elsewhere.
 async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>, keep: Option<&Keep>) -> Result<()> {
     let standing = Standing::of(target, &namespace.database).await?;
     match standing.get(&namespace.collection) {
-        // A view has no identity, and is no more than its definition.
+        // A view has no UUID: it is only a definition.
         Some(there) if standing.identity(there) == uuid && (uuid.is_some() || there.kind == "view") => match keep {
             Some(keep) => aside::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
             None => ddl::drop(target, namespace).await,
         },
-        // Its buckets have left already, and it has not.
+        // Its buckets have left already, but the view on them has not.
         Some(there) if there.kind == "timeseries" && standing.identity(there).is_none() => match keep {
             Some(keep) => aside::set_aside(target, namespace, there, &standing, keep, None).await.map(|_| ()),
             None => Ok(()),
@@ -322,10 +337,11 @@ async fn prune(target: &Target, namespace: &Namespace, uuid: Option<uuid::Uuid>,
     }
 }
 
-/// Creates every view, or changes what stands there into it. Gives those that the target refuses.
+/// Creates every view, or changes the existing one. Returns those that the target refuses.
 async fn create_views(target: &Target, views: Vec<&Step>) -> Result<Vec<(Namespace, Error)>> {
     let mut left = views;
-    // A view may be asked for before the one that it is on. Those that fail are tried again as long as others succeed.
+    // A view may come before the view it is based on. Failed ones are tried again as long as others
+    // succeed.
     loop {
         let (before, mut failed) = (left.len(), Vec::new());
         for step in left {
@@ -360,12 +376,12 @@ async fn view(target: &Target, to: &Namespace, options: &RawDocumentBuf, replace
             Some(_) => return Err(in_the_way(to, &there.kind)),
             None => {}
         }
-        // A view can be changed in one step, but for its collation.
+        // A view can be changed in one step, except for its collation.
         if there.kind == "view" && there.options.get("collation").ok() == options.get("collation").ok() {
             let mut fields = Writer::default();
             fields.extend_without(options.as_bytes(), |name| name == b"collation")?;
             match ddl::modify(target, &format!("changing the view {to}"), to, fields).await {
-                // A right of its own; without it, the old one goes first.
+                // This needs a right of its own; without it, the old view is dropped first.
                 Err(e) if e.kind() == ErrorKind::Denied => {}
                 done => return done,
             }

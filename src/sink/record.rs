@@ -1,11 +1,13 @@
-//! The record of what an import publishes. It is the decision: once it stands in the target, whoever finds it brings it to its end.
+//! The record of what an import publishes. It is the decision: once it exists in the target,
+//! whoever finds it finishes it.
 //!
-//! It is kept beside the lease, one document a step and a header, written last, that says how many steps there are. Steps without their
-//! header were never decided.
+//! It is stored beside the lease: one document per step, and a header with the number of steps,
+//! which is written last. Steps without their header were never decided.
 //!
-//! Servers before 5.0 look at the names in what an update writes, and refuse `$match` in the pipeline of a view. So everything is
-//! inserted, and options are kept as bytes (binary, the BSON document), where no server looks at names or depth. Records with
-//! options as documents, which earlier versions of this program wrote, are read too.
+//! Servers before 5.0 check the names in what an update writes, and refuse `$match` in the pipeline
+//! of a view. So everything is inserted, and options are stored as bytes (binary, the BSON
+//! document), where no server checks names or depth. Records with options as documents, which
+//! earlier versions of this program wrote, are also read.
 
 use std::collections::BTreeSet;
 
@@ -138,7 +140,8 @@ fn keep_to_document(step: &mut Writer, keep: Option<&Keep>) {
     step.document("keep", keep.as_bytes());
 }
 
-/// Where a step keeps what it replaces, none where it does not; none of that where it cannot be read.
+/// Where a step keeps what it replaces. `Some(None)` if it keeps nothing; `None` if this cannot be
+/// read.
 #[expect(clippy::option_option, reason = "it need not be there, and it may be unreadable")]
 fn keep_of_document(step: &RawDocument) -> Option<Option<Keep>> {
     let Ok(keep) = step.get_document("keep") else { return Some(None) };
@@ -153,7 +156,7 @@ fn keep_of_document(step: &RawDocument) -> Option<Option<Keep>> {
     }))
 }
 
-/// Writes the steps, and then the header: when this returns they are decided, and on the disks of a majority.
+/// Writes the steps, then the header. On return they are decided, and durable on a majority.
 pub(super) async fn write(target: &Target, home: &str, id: &str, steps: &[Step]) -> Result<()> {
     let mut documents = Vec::new();
     let mut bytes = 0;
@@ -171,7 +174,8 @@ pub(super) async fn write(target: &Target, home: &str, id: &str, steps: &[Step])
     put(target, home, &[header]).await
 }
 
-/// Inserts them. It can be repeated: nobody else writes documents with these `_id`s, so one that stands there already is the same.
+/// Inserts them. Safe to repeat: nobody else writes documents with these `_id`s, so an existing one
+/// is the same.
 async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Result<()> {
     if documents.is_empty() {
         return Ok(());
@@ -198,7 +202,7 @@ async fn put(target: &Target, home: &str, documents: &[RawDocumentBuf]) -> Resul
     }
 }
 
-/// The steps of an import that were decided; none where it did not get that far.
+/// The decided steps of an import; `None` if it did not get that far.
 pub(super) async fn read(target: &Target, home: &str, id: &str) -> Result<Option<Vec<Step>>> {
     let found = find(target, home, rawdoc! { "_id.import": id }).await?;
     let Some(header) = found.iter().find(|d| d.get("steps").is_ok_and(|steps| steps.is_some())) else { return Ok(None) };
@@ -209,7 +213,7 @@ pub(super) async fn read(target: &Target, home: &str, id: &str) -> Result<Option
             format!("the record of an unfinished import in {home}.{IMPORT_COLLECTION} cannot be read: a part of it is missing, or a newer version wrote it"),
         )
         .hint(format!(
-            "look at it and at the collections named bsonvault.staging.{id}.*: they hold data that was about to be published; once you need neither, drop them"
+            "inspect it and the collections bsonvault.staging.{id}.*, which hold data that was about to be published; drop them once you need neither"
         )));
     }
     Ok(Some(steps))
@@ -222,9 +226,9 @@ pub(super) async fn ids(target: &Target, database: &str) -> Result<BTreeSet<Stri
     Ok(found.iter().filter_map(id).collect())
 }
 
-/// The documents in the import's collection of a database that fit.
+/// The matching documents in the import's collection of a database.
 pub(super) async fn find(target: &Target, database: &str, filter: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>> {
-    let what = format!("looking in {database} for what imports wrote down");
+    let what = format!("reading the records of imports in {database}");
     let ask = || async {
         let mut find = rawdoc! { "find": IMPORT_COLLECTION };
         find.append(cstr!("filter"), filter.clone());
@@ -237,7 +241,7 @@ pub(super) async fn find(target: &Target, database: &str, filter: RawDocumentBuf
 
 /// Removes the record of an import.
 pub(super) async fn remove(target: &Target, home: &str, id: &str) -> Result<()> {
-    // The header first: without it, what is left of the steps was never decided.
+    // The header first: without it, remaining steps count as never decided.
     for query in [rawdoc! { "_id": { "import": id } }, rawdoc! { "_id.import": id }] {
         let delete = rawdoc! {
             "delete": IMPORT_COLLECTION, "deletes": [{ "q": query, "limit": 0 }], "writeConcern": { "w": "majority", "wtimeout": MAJORITY_LIMIT },

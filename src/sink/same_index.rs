@@ -1,4 +1,4 @@
-//! Which specifications servers take for one and the same index: pure.
+//! Decides which index specifications servers treat as the same index: pure.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,11 @@ use crate::format::document::Elements;
 use crate::format::kind;
 use crate::mongo::Version;
 
-/// Options of old servers that said how to build an index, and nothing of what it is. (The simple collation is not listed either.)
+/// Options of old servers that only say how to build an index. (The simple collation is not listed
+/// here.)
 pub(super) const ONLY_FOR_BUILDING: [&[u8]; 2] = [b"background", b"dropDups"];
 
-/// Whether this index cannot be added to what stands there.
+/// Whether this index cannot be added to the existing ones.
 pub(super) fn conflict(wanted: &RawDocument, standing: &[RawDocumentBuf], apart: &[&str]) -> bool {
     let of = |specification: &RawDocument, fields: &[&str]| -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut all = comparable(specification);
@@ -25,7 +26,7 @@ pub(super) fn conflict(wanted: &RawDocument, standing: &[RawDocumentBuf], apart:
         })
 }
 
-/// What makes indexes of one key two: before 5.0 the collation alone.
+/// The options that distinguish indexes with the same key. Before 5.0, only the collation does.
 pub(super) fn told_apart_by(version: Version) -> &'static [&'static str] {
     match version >= Version(5, 0, 0) {
         true => &["collation", "partialFilterExpression", "sparse", "unique", "wildcardProjection"],
@@ -33,8 +34,9 @@ pub(super) fn told_apart_by(version: Version) -> &'static [&'static str] {
     }
 }
 
-/// Whether a server takes two specifications for one index under two names. Where a key is not as it was, the old server told them apart by that, and what it
-/// could not have in another way decides; else they are one only if newer servers say so.
+/// Whether a server treats two specifications as the same index under two names. If a value in a
+/// key was changed, the old server distinguished them by that value, and the target's rules decide.
+/// Otherwise they are the same only by the rules of newer servers.
 pub(super) fn are_one(one: &RawDocument, other: &RawDocument, key_changed: bool, version: Version) -> bool {
     let apart = told_apart_by(if key_changed { version } else { Version(5, 0, 0) });
     let of = |specification: &RawDocument| -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -45,8 +47,8 @@ pub(super) fn are_one(one: &RawDocument, other: &RawDocument, key_changed: bool,
     of(one) == of(other)
 }
 
-/// The options of an index that say what it is, in a form that is the same on every version: some list them as they were given, others with numbers and
-/// truths made uniform.
+/// The options that define an index, in a form that is the same on every version. Some versions
+/// list them as given, others with uniform numbers and Booleans.
 fn comparable(specification: &RawDocument) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let elements = Elements::of(specification.as_bytes()).into_iter().flatten().flatten();
     elements
@@ -60,7 +62,7 @@ fn comparable(specification: &RawDocument) -> BTreeMap<Vec<u8>, Vec<u8>> {
                     .flatten()
                     .flat_map(|field| [field.name, &[0], &uniform(field.kind, field.value)].concat())
                     .collect(),
-                // False is what it is where nothing is said.
+                // False is the default.
                 b"unique" | b"sparse" | b"hidden" | b"prepareUnique" => {
                     match uniform(e.kind, e.value).iter().skip(1).any(|&b| b != 0) {
                         true => vec![1],
@@ -74,7 +76,7 @@ fn comparable(specification: &RawDocument) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-/// Numbers as doubles, and all else as it is.
+/// Numbers as doubles, everything else unchanged.
 #[expect(clippy::cast_precision_loss, reason = "numbers of indexes are small: directions, seconds, bits")]
 fn uniform(kind: u8, value: &[u8]) -> Vec<u8> {
     let number = match (kind, value.len()) {
@@ -125,7 +127,7 @@ mod tests {
         assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "n", "unique": true }, &there));
         assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "other" }, &there));
         assert!(conflicts_with(rawdoc! { "key": { "n": 1 }, "name": "other", "expireAfterSeconds": 1 }, &there));
-        // From 5.0 on these are two indexes.
+        // From 5.0 on, these are two indexes.
         let sparse = rawdoc! { "key": { "n": 1 }, "name": "other", "sparse": true };
         assert!(!conflicts_with(sparse.clone(), &there));
         assert!(conflict(&sparse, &there, told_apart_by(Version(4, 4, 2))));

@@ -1,5 +1,6 @@
-//! Scratch databases: those that a test restore fills and drops. Each has the test restore's lease in it from before its first collection until it is dropped, so that one
-//! which nobody owns any more is told from one in use, and both from a user's.
+//! Scratch databases, which a test restore fills and drops. Each holds the test restore's lease
+//! from before its first collection until it is dropped. The lease distinguishes an abandoned one
+//! from one in use, and both from a user's database.
 
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use crate::mongo::catalog;
 use crate::mongo::rights::{Place, Rights};
 use crate::names::{self, IMPORT_COLLECTION, Namespace};
 
-/// Collections that are dropped at a time.
+/// The number of collections to drop at a time.
 const AT_A_TIME: usize = 8;
 
-/// How often a database is dropped until it stays away: a last command of what was interrupted may make it anew.
+/// How many times a database is dropped until it stays away: a last interrupted command may
+/// recreate it.
 const DROPS: u32 = 20;
 
-/// The pause between two looks.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The scratch databases of one test restore.
@@ -40,31 +42,32 @@ pub struct Held {
 }
 
 impl Scratch {
-    /// Makes these databases the test restore's own. None of them may stand there.
+    /// Claims these databases for the test restore. None of them may exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] where the login could not drop them again; [`ErrorKind::Refused`] where another test restore has one of them; the server's;
-    /// [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::Denied`] if the login could not drop them again; [`ErrorKind::Refused`] if
+    /// another test restore has one of them; server errors; [`ErrorKind::Interrupted`].
     pub async fn claim(target: &Target, databases: Vec<String>, backup: &str, expiry: Duration) -> Result<Self> {
         let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
         if let Some(lacking) = databases.iter().find(|d| !rights.allows(&Place::Database((*d).clone()), "dropDatabase")) {
             return Err(prepare::lacking_rights(&format!("dropDatabase on {lacking}")));
         }
-        // Not to be stopped: a command that was let go of would make one of them when nobody drops it any more.
+        // Not stoppable: an abandoned command could create a database that nobody drops any more.
         let target = target.unstoppable();
         let lease = Lease::take_for(Purpose::TestRestore, &target, &databases, backup, expiry).await?;
         Ok(Self { target, databases, lease })
     }
 
-    /// Waits until another test restore has taken one of them, which happens where this one was suspended for long.
+    /// Waits until another test restore has taken one of them. That happens if this one was
+    /// suspended for long.
     pub async fn lost(&self) {
         self.lease.lost().await;
     }
 
-    /// Drops them. What cannot be dropped is left to the next test restore.
+    /// Drops them. The next test restore drops those that cannot be dropped now.
     ///
     /// # Errors
-    /// The server's.
+    /// Server errors.
     pub async fn drop(mut self) -> Result<()> {
         self.lease.end().await;
         for database in &self.databases {
@@ -74,10 +77,11 @@ impl Scratch {
     }
 }
 
-/// Drops the databases of test restores that are dead. Gives what was dropped, and those that have not expired.
+/// Drops the databases of dead test restores. Returns what was dropped, and those that have not
+/// expired.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn drop_dead(target: &Target, expiry: Duration) -> Result<(Vec<String>, Vec<Held>)> {
     let (mut dropped, mut held) = (Vec::new(), Vec::new());
     let databases = target.unless_stopped(catalog::databases(&target.connection)).await??;
@@ -94,10 +98,11 @@ pub async fn drop_dead(target: &Target, expiry: Duration) -> Result<(Vec<String>
     Ok((dropped, held))
 }
 
-/// Drops those of these that nobody has renewed since, waiting until they have expired. One that was renewed is left alone.
+/// Drops those that nobody has renewed since, after waiting until they expire. A renewed one is
+/// left alone.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn drop_unrenewed(target: &Target, mut held: Vec<Held>, expiry: Duration) -> Result<Vec<String>> {
     let (began, patience) = (Instant::now(), expiry + expiry / 2);
     let mut dropped = Vec::new();
@@ -121,7 +126,7 @@ pub async fn drop_unrenewed(target: &Target, mut held: Vec<Held>, expiry: Durati
     Ok(dropped)
 }
 
-/// Drops a database, its lease last: what a crash leaves of it is recognised.
+/// Drops a database, its lease last, so that leftovers of a crash are recognized.
 async fn drop_database(target: &Target, database: &str) -> Result<()> {
     let what = format!("dropping the scratch database {database}");
     for _ in 0..DROPS {
@@ -139,5 +144,5 @@ async fn drop_database(target: &Target, database: &str) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Error::new(ErrorKind::Server, format!("{what}: it does not stay away: something makes it anew")))
+    Err(Error::new(ErrorKind::Server, format!("{what}: something keeps recreating it")))
 }

@@ -1,5 +1,6 @@
-//! Publishing a time series. Servers do not rename it, so its buckets are renamed from below, or copied; the old one goes only once
-//! the new one is filled and proven under its staging name.
+//! Publishes a time series. Servers do not rename one, so its buckets are renamed directly, or
+//! copied. The old one is dropped only once the new one is filled and verified under its staging
+//! name.
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
@@ -14,20 +15,20 @@ use crate::format::manifest::CollectionKind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
 
-/// What reading buckets back may take, in bytes.
+/// The memory for reading buckets back, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
 
-/// How often it is copied anew because the target's primary changed meanwhile.
+/// How many times the copy may start again because the target's primary changed meanwhile.
 const ROUNDS: u32 = 5;
 
-/// Brings a staged time series to its place, from wherever an earlier run got to. Where something stands there that is to be kept, it gives
-/// what it saw: that is moved aside, and then this goes on.
+/// Publishes a staged time series, from any point that an earlier run reached. If something in its
+/// place is to be kept, it returns the listing: the caller moves that aside and calls again.
 pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocument) -> Result<Option<Standing>> {
     let what = format!("publishing {}", staged.to);
     let mut attempts = Attempts::new(target, &what);
     let (staged_buckets, final_buckets) = (staged.place.buckets(), staged.to.buckets());
     loop {
-        // Anew each time: what is dropped here must be what stands there now.
+        // Listed again each time: only what exists now may be dropped here.
         let standing = Standing::of(target, &staged.to.database).await?;
         let there = standing.get(&staged.to.collection);
         let Some(buckets) = standing.by_uuid(staged.uuid) else {
@@ -37,22 +38,24 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
         if buckets.name == final_buckets.collection {
             match there.map(|c| c.kind.as_str()) {
                 Some("timeseries") => return leave_staging(target, staged, &standing).await.map(|()| None),
-                // It hides the buckets, and they stay.
+                // This hides the buckets, which stay.
                 Some(_) if staged.keep.is_some() => return Ok(Some(standing)),
                 Some(_) => ddl::drop(target, &staged.to).await?,
                 None => {}
             }
-            // Over buckets that are there, servers make one of their storage options only: a mark of mixed buckets is among these.
+            // Over existing buckets, servers only create a time series with the same storage
+            // options. The flag for mixed buckets is one of these.
             let mut same = Writer::default();
             same.extend_without(options.as_bytes(), |name| name == b"storageEngine")?;
             same.extend_without(buckets.options.as_bytes(), |name| name != b"storageEngine")?;
-            // Not by `ddl::create`, which drops what is in its way: that would be the time series itself, where a reply was lost.
+            // Not `ddl::create`, which drops what is in its way: after a lost reply, that is the
+            // time series itself.
             let create = ddl::create_command(&staged.to, &same.raw()?)?;
             let tried = target.try_run(&staged.to.database, create, Some(command::COMMAND_LIMIT)).await?;
             ddl::judge(&mut attempts, tried).await?;
             continue;
         }
-        // The staging is whole and proven: what stands in its place may go.
+        // Staging is complete and verified: the old one may be dropped.
         match &staged.keep {
             Some(_) if there.is_some() => return Ok(Some(standing)),
             Some(keep) => kept::was_free(target, &staged.to, keep, Some(staged.uuid)).await?,
@@ -63,7 +66,7 @@ pub(super) async fn publish(target: &Target, staged: &Staged, options: &RawDocum
                 ddl::drop(target, name).await?;
             }
         }
-        // Never with `dropTarget`: of buckets, that makes a server abort at the next listing.
+        // Never with `dropTarget`: for buckets, that makes a server abort at the next listing.
         let rename = rawdoc! {
             "applyOps": [{
                 "op": "c", "ns": format!("{}.$cmd", staged.to.database),
@@ -91,7 +94,7 @@ async fn leave_staging(target: &Target, staged: &Staged, standing: &Standing) ->
     Ok(())
 }
 
-/// Makes the time series anew and copies the buckets. The staging stays until the copy is proven.
+/// Recreates the time series and copies the buckets. Staging stays until the copy is verified.
 async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> Result<()> {
     let (plain, expiry) = without_expiry(options)?;
     for _ in 0..ROUNDS {
@@ -100,7 +103,7 @@ async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> R
             ddl::drop(target, name).await?;
         }
         let copied = copy_once(target, staged, &plain).await;
-        // What a primary took that is none any more may be gone.
+        // Writes that a former primary accepted may be lost.
         if target.identity().await? != before {
             continue;
         }
@@ -137,9 +140,9 @@ async fn copy_once(target: &Target, staged: &Staged, plain: &RawDocument) -> Res
     if check::content(target, &to, cpu, &budget, &item).await? != held {
         return Err(Error::new(
             ErrorKind::Mismatch,
-            format!("{} was copied from its staging and does not hold the same", staged.to),
+            format!("{} was copied from its staging collection but differs from it", staged.to),
         )
-        .hint("something else writes to it: stop it, and run the import again; the staging is kept until then"));
+        .hint("something else writes to it: stop it, and run the import again; the staging collection is kept until then"));
     }
     copy::indexes(target, &staged.place, &staged.to).await
 }

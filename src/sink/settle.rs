@@ -1,4 +1,5 @@
-//! Writes that later ones rest on: one whose reply was lost must not be carried out after them.
+//! Sends writes that later writes depend on: one whose reply was lost must not be executed after
+//! them.
 
 use std::time::Duration;
 
@@ -10,16 +11,17 @@ use super::{Attempts, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::command;
 
-/// How long one command may take.
+/// The limit of one command.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-/// The pause before it is asked again whether a command whose reply was lost is still at work.
+/// The pause between two checks whether a command with a lost reply is still running.
 const SETTLING: Duration = Duration::from_millis(50);
 
-/// Sends writes that carry a comment of their own, by which the server is asked whether one of them is still at work.
+/// Sends writes with a unique comment, by which the server can show whether one of them is still
+/// running.
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) target: Target,
-    /// What its commands are known by on the server.
+    /// The comment that identifies its commands on the server.
     pub(crate) comment: String,
 }
 
@@ -28,7 +30,7 @@ impl Settled {
         Self { target, comment: format!("bsonvault {what} {}", Uuid::new_v4()) }
     }
 
-    /// A write that may be repeated, and that has the comment.
+    /// Sends a repeatable write that carries the comment.
     pub(crate) async fn write(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<Document> {
         let mut attempts = Attempts::new(&self.target, what);
         loop {
@@ -40,7 +42,7 @@ impl Settled {
         }
     }
 
-    /// Waits until no command with the comment is at work any more.
+    /// Waits until no command with the comment is running any more.
     pub(crate) async fn settle(&self, what: &str) -> Result<()> {
         let mut attempts = Attempts::new(&self.target, what);
         let waiting = Instant::now();
@@ -57,7 +59,7 @@ impl Settled {
                     let seconds = LIMIT.as_secs();
                     return Err(Error::new(
                         ErrorKind::Server,
-                        format!("{what}: a command whose reply was lost is still at work after {seconds} seconds"),
+                        format!("{what}: a command whose reply was lost is still running after {seconds} seconds"),
                     )
                     .hint("run the import again once the target is less busy"));
                 }

@@ -1,7 +1,9 @@
-//! Index specifications as `createIndexes` and `create` take them: pure.
+//! Converts index specifications to the form that `createIndexes` and `create` accept: pure.
 //!
-//! `listIndexes` and old dumps name what servers of before took, and newer ones refuse. What each refuses was tried on 4.4.2, 5.0.4 and 6.0.5. What an odd value meant is what servers before
-//! 5.0 take it for: null and undefined are false, and all else that is no number is true.
+//! `listIndexes` and old dumps have values that old servers accepted and newer ones refuse. What
+//! each version refuses was tried on 4.4.2, 5.0.4 and 6.0.5. An odd value keeps the meaning that
+//! servers before 5.0 gave it: null and undefined are false, and everything else that is no number
+//! is true.
 
 use bson::{RawDocument, RawDocumentBuf};
 
@@ -10,23 +12,23 @@ use crate::format::document::{Element, Elements, Writer};
 use crate::format::kind;
 use crate::mongo::catalog;
 
-/// Options that are true or false.
+/// Boolean options.
 const TRUTHS: [&[u8]; 6] = [b"unique", b"sparse", b"background", b"dropDups", b"hidden", b"prepareUnique"];
 
-/// Options that are documents.
+/// Options with a document as value.
 const DOCUMENTS: [&[u8]; 4] = [b"collation", b"partialFilterExpression", b"storageEngine", b"weights"];
 
-/// Options that are numbers.
+/// Options with a number as value.
 const NUMBERS: [&[u8]; 7] =
     [b"expireAfterSeconds", b"2dsphereIndexVersion", b"textIndexVersion", b"bits", b"min", b"max", b"bucketSize"];
 
-/// Options that are text.
+/// Options with text as value.
 const TEXTS: [&[u8]; 2] = [b"default_language", b"language_override"];
 
-/// What says how an index was built, and nothing of what it is: nobody misses it.
+/// Options that only say how an index was built: nobody misses them.
 const TELLS_NOTHING: [&[u8]; 3] = [b"ns", b"background", b"dropDups"];
 
-/// A specification that servers take, and what of it is not as it was, in words.
+/// A specification that servers accept, and a description of each change to it.
 #[derive(Debug)]
 pub(super) struct Specification {
     pub(super) name: String,
@@ -36,19 +38,19 @@ pub(super) struct Specification {
     pub(super) changes: Vec<String>,
 }
 
-/// How an index is to be made.
+/// How to create an index.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How {
-    /// The collection has a collation, which an index has that names none.
+    /// Whether the collection has a collation, which is the default of its indexes.
     pub(super) collated_by_default: bool,
-    /// Its expiry is left out.
+    /// Whether to omit its expiry.
     pub(super) without_expiry: bool,
-    /// It is of a time series.
+    /// Whether it belongs to a time series.
     pub(super) is_of_series: bool,
 }
 
-/// A specification as `createIndexes` must be given it to make the same index: as it was listed, but for what that implies, and for
-/// what older servers took and newer ones refuse.
+/// The specification for `createIndexes` to create the same index. It is the listed one, plus what
+/// the listing implies, minus what older servers accepted and newer ones refuse.
 pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result<Specification> {
     let mut specification = Writer::default();
     let mut changes = Vec::new();
@@ -58,7 +60,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
     for element in Elements::of(listed.as_bytes())? {
         let Element { kind, name: option, value } = element?;
         match option {
-            // The namespace in specifications of servers before 4.4: another one here.
+            // The namespace, in specifications of servers before 4.4; it differs here.
             b"ns" => continue,
             b"key" => {
                 specification.document("key", &modern);
@@ -74,14 +76,14 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
             b"v" => match version(kind, value) {
                 Some(version) => is_version_one = version == 1,
                 None => {
-                    changes.push("its version is one that servers no longer make: it gets theirs".to_owned());
+                    changes.push("servers no longer create its version: it gets the current one".to_owned());
                     continue;
                 }
             },
             _ if TRUTHS.contains(&option) && !is_number(kind) && kind != kind::BOOLEAN => {
                 let holds = !matches!(kind, kind::NULL | kind::UNDEFINED);
                 if !TELLS_NOTHING.contains(&option) {
-                    changes.push(format!("{} is of type {}, and taken for {holds}", shown(option), type_of(kind)));
+                    changes.push(format!("{} is of type {}, and taken as {holds}", shown(option), type_of(kind)));
                 }
                 if holds {
                     specification.element(kind::BOOLEAN, option, &[1]);
@@ -89,7 +91,7 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
                 continue;
             }
             _ if !fits(option, kind, value) => {
-                changes.push(format!("{} is of type {}, which means nothing: it is left out", shown(option), type_of(kind)));
+                changes.push(format!("{} is of type {}, which means nothing: it is omitted", shown(option), type_of(kind)));
                 continue;
             }
             b"collation" => has_collation = true,
@@ -102,18 +104,18 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
         Some(name) => name,
         None => {
             let name = name_of(&modern)?;
-            changes.push("it had no name, and gets one of its key".to_owned());
+            changes.push("it had no name, and gets one from its key".to_owned());
             specification.string("name", &name);
             name
         }
     };
-    // `listIndexes` leaves the simple collation out, and `createIndexes` takes the collection's where none is named. Version 1
-    // indexes cannot name one.
+    // `listIndexes` omits the simple collation, and `createIndexes` uses the collection's by
+    // default. Version 1 indexes cannot have a collation.
     if how.collated_by_default && !has_collation && !is_version_one {
         specification.document("collation", bson::rawdoc! { "locale": "simple" }.as_bytes());
     }
-    // Those of version 1 do not name it. Those on measurements of a time series do not either, whatever their version, and no
-    // server makes one of version 1 there.
+    // Indexes of version 1 do not name it. Those on measurements of a time series never do, and no
+    // server creates one of version 1 there.
     if has_kind(key, "2dsphere") && !has_sphere_version && !how.is_of_series {
         specification.element(kind::INT32, "2dsphereIndexVersion", &1i32.to_le_bytes());
     }
@@ -121,7 +123,8 @@ pub(super) fn index(listed: &RawDocument, key: &RawDocument, how: How) -> Result
     Ok(Specification { name, bson: specification.raw()?, key_changed, changes })
 }
 
-/// The index on `_id` as `create` takes it, which is its key, name, version and collation alone, and what was left out, in words.
+/// The index on `_id` as `create` accepts it, with only key, name, version and collation, and a
+/// description of what was omitted.
 pub(super) fn id_index(listed: &RawDocument, is_collated: bool) -> Result<(RawDocumentBuf, Vec<String>)> {
     let mut specification = Writer::default();
     let mut changes = Vec::new();
@@ -129,7 +132,7 @@ pub(super) fn id_index(listed: &RawDocument, is_collated: bool) -> Result<(RawDo
         let Element { kind, name, value } = element?;
         match name {
             b"v" if version(kind, value).is_some() => specification.element(kind, name, value),
-            b"v" => changes.push("its version is one that servers no longer make: it gets theirs".to_owned()),
+            b"v" => changes.push("servers no longer create its version: it gets the current one".to_owned()),
             b"key" => specification.document("key", bson::rawdoc! { "_id": 1 }.as_bytes()),
             b"collation" if kind == kind::DOCUMENT && is_collated => specification.element(kind, name, value),
             b"name" | b"ns" | b"background" | b"dropDups" => {}
@@ -142,7 +145,8 @@ pub(super) fn id_index(listed: &RawDocument, is_collated: bool) -> Result<(RawDo
     Ok((specification.raw()?, changes))
 }
 
-/// Whether this is the index on `_id` that every ordinary collection comes with: its key is `_id` and nothing else. Servers take a descending one for it, too.
+/// Whether this is the index on `_id` that every ordinary collection has: its key is `_id` and
+/// nothing else. Servers also treat a descending one as that.
 pub(super) fn is_id_index(specification: &RawDocument) -> bool {
     let Ok(key) = specification.get_document("key") else { return false };
     let Some(key) = modern_key(key).ok().and_then(|key| RawDocumentBuf::from_bytes(key).ok()) else { return false };
@@ -152,13 +156,13 @@ pub(super) fn is_id_index(specification: &RawDocument) -> bool {
     name.as_str() == "_id" && number.is_some_and(|number| number.abs() == 1.0)
 }
 
-/// Whether a field of the key is of this kind of index.
+/// Whether a field of the key has this kind of index.
 pub(super) fn has_kind(key: &RawDocument, kind: &str) -> bool {
     key.iter().flatten().any(|(_, value)| value.as_str() == Some(kind))
 }
 
-/// The key with those values replaced by 1 that only servers before 3.4 took: 0, NaN, empty text, and what is neither a number nor
-/// text. They all meant an ascending index.
+/// The key with those values replaced by 1 that only servers before 3.4 accepted: 0, NaN, empty
+/// text, and values that are neither numbers nor text. They all meant an ascending index.
 fn modern_key(key: &RawDocument) -> Result<Vec<u8>> {
     let mut modern = Writer::default();
     for element in Elements::of(key.as_bytes())? {
@@ -198,7 +202,7 @@ fn name_of(key: &[u8]) -> Result<String> {
     Ok(parts.join("_"))
 }
 
-/// The versions that servers make.
+/// The index version, if servers create it.
 fn version(kind: u8, value: &[u8]) -> Option<u8> {
     let number = match kind {
         kind::DOUBLE => f64::from_le_bytes(value.try_into().ok()?),
@@ -210,10 +214,11 @@ fn version(kind: u8, value: &[u8]) -> Option<u8> {
     [1u8, 2].into_iter().find(|version| f64::from(*version) == number)
 }
 
-/// Whether an option has a value of the type that servers want; of those that are not known here, any but null.
+/// Whether an option has a value of the type that servers expect. Unknown options may have any
+/// value but null.
 fn fits(option: &[u8], kind: u8, value: &[u8]) -> bool {
     if DOCUMENTS.contains(&option) {
-        // An empty one, too, is refused of these.
+        // Servers also refuse an empty document for these.
         let may_be_empty = matches!(option, b"partialFilterExpression" | b"weights");
         return kind == kind::DOCUMENT && (may_be_empty || value.len() > 5);
     }

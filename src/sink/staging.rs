@@ -1,7 +1,8 @@
-//! Staging: the collections that an import fills under names of its own, beside those that they will replace.
+//! Staging: the collections that an import fills under reserved names, beside those that they will
+//! replace.
 //!
-//! A staging name carries the id of the import and a number, not the final name: it fits beside the longest one, and what a crash left is
-//! recognised by it.
+//! A staging name has the id of the import and a number instead of the final name. So it is never
+//! too long, and identifies leftovers of a crash.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,19 +15,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::names::{BUCKETS_PREFIX, Namespace, STAGING_PREFIX};
 
-/// Commands on the catalog that run at a time.
+/// The number of concurrent commands on the catalog.
 const AT_A_TIME: usize = 8;
 
-/// How often leftovers are looked for until none is found: a last command of what was interrupted may come late.
+/// How many times to look for leftovers until none is found: a last interrupted command may come
+/// late.
 const SWEEPS: u32 = 20;
 
-/// The pause between two looks.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Gives every collection and time series its staging name and creates it there, empty, with its options but without expiry. Views are not staged.
+/// Gives every collection and time series its staging name and creates it there, empty, with its
+/// options but without expiry. Views are not staged.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+/// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
 pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> Result<()> {
     for (number, spec) in specs.iter_mut().enumerate().filter(|(_, b)| b.holds_documents()) {
         spec.place = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
@@ -39,11 +42,12 @@ pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> 
         }
         Ok::<_, Error>(())
     });
-    // Each comes to its end though another one fails: one that was let go of would be made after all was tidied up.
+    // Each creation runs to its end even if another fails: an abandoned one could come after the
+    // cleanup.
     let created: Vec<Result<()>> = stream::iter(work).buffer_unordered(AT_A_TIME).boxed().collect().await;
     created.into_iter().collect::<Result<()>>()?;
 
-    // Their identities, by which everything after recognises them.
+    // Their UUIDs, which identify them from here on.
     let mut standing: HashMap<String, Standing> = HashMap::new();
     for spec in specs.iter_mut().filter(|b| b.holds_documents()) {
         let database = &spec.place.database;
@@ -53,8 +57,11 @@ pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> 
         let found = standing.get(database).and_then(|s| s.get(&spec.data_collection()));
         spec.uuid = found.and_then(|c| c.uuid);
         if spec.uuid.is_none() {
-            return Err(Error::new(ErrorKind::Refused, format!("the staging collection of {} is gone", spec.namespace))
-                .hint("something else drops collections in the target: stop it, and run the import again"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("the staging collection of {} was dropped or renamed", spec.namespace),
+            )
+            .hint("something else drops collections in the target: stop it, and run the import again"));
         }
     }
     Ok(())
@@ -68,27 +75,28 @@ pub(super) async fn allow_mixed_schema(target: &Target, spec: &CollectionSpec) -
     ddl::modify(target, &what, &spec.place, mixed).await
 }
 
-/// Drops all staging of these databases: that of this import, and what dead ones left. Only once nothing that is decided is left to be published
-/// from it. Gives what was dropped.
+/// Drops all staging in these databases: this import's, and that of crashed ones. Call this only
+/// once nothing decided remains to be published from it. Returns what was dropped.
 ///
 /// # Errors
-/// The server's; [`ErrorKind::Interrupted`].
+/// Server errors; [`ErrorKind::Interrupted`].
 pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<BTreeSet<Namespace>> {
     sweep_those(target, databases, is_staging, 1).await
 }
 
-/// Drops the staging of the import with this id: what others staged may be decided, and all that is left of it.
+/// Drops the staging of the import with this id. Staging of others stays, as it may be decided and
+/// all that is left.
 ///
 /// # Errors
 /// As for [`sweep`].
 pub async fn sweep_own(target: &Target, databases: &BTreeSet<String>, id: &str) -> Result<()> {
     let own = format!("{STAGING_PREFIX}{id}.");
     let is_own = |name: &str| name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(&own);
-    // What was interrupted may be under way.
+    // An interrupted command may still be running.
     sweep_those(target, databases, is_own, 2).await.map(drop)
 }
 
-/// The staging among what stands in a database, time series by their own names.
+/// The staging among the contents of a database, with time series under their own names.
 pub(super) fn standing(database: &str, standing: &Standing) -> BTreeSet<Namespace> {
     let names = standing.iter().filter(|c| is_staging(&c.name));
     names.map(|c| Namespace::new(database, c.name.strip_prefix(BUCKETS_PREFIX).unwrap_or(&c.name))).collect()
@@ -120,7 +128,8 @@ async fn sweep_those(
             }
             let plain = |n: &Namespace| n.collection.strip_prefix(BUCKETS_PREFIX).unwrap_or(&n.collection).to_owned();
             dropped.extend(left.iter().map(|n| Namespace::new(&**database, plain(n))));
-            // A time series takes its buckets along; buckets that are listed too may be gone by then.
+            // Dropping a time series drops its buckets, so buckets listed as well may be gone by
+            // then.
             let (buckets, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|n| n.collection.starts_with(BUCKETS_PREFIX));
             for group in [others, buckets] {
                 let drops = group.into_iter().map(|namespace| async move { ddl::drop(target, &namespace).await });
@@ -135,10 +144,11 @@ fn is_staging(name: &str) -> bool {
     name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(STAGING_PREFIX)
 }
 
-/// Sets the expiry of clustered collections and time series that have one, once what they hold is proven.
+/// Sets the expiry of clustered collections and time series that have one, once their content is
+/// verified.
 ///
 /// # Errors
-/// The server's, naming the namespace; [`ErrorKind::Interrupted`].
+/// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
 pub async fn set_expiry(target: &Target, specs: &[CollectionSpec]) -> Result<()> {
     for spec in specs {
         let Some((kind, value)) = &spec.expire_after else { continue };

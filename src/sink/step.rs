@@ -1,4 +1,4 @@
-//! What an import does at the end, namespace by namespace.
+//! The steps with which an import publishes its result, one per namespace.
 
 use bson::RawDocumentBuf;
 use uuid::Uuid;
@@ -8,74 +8,76 @@ use crate::format::digest::Content;
 use crate::mongo::failure::is_passing;
 use crate::names::Namespace;
 
-/// One namespace that is put in its place. Each step can be repeated, by another process too, and changes nothing where it was done before.
+/// A step for one namespace. Each step can be repeated, by another process too, and changes nothing
+/// if it was done before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// A staged collection takes the place of what stands under its name.
+    /// A staged collection replaces the existing one.
     Swap(Staged),
-    /// A staged time series does.
+    /// A staged time series replaces the existing one.
     Series {
         /// The staged buckets.
         staged: Staged,
-        /// The options of `create`, expiry included.
+        /// The options for `create`, expiry included.
         options: RawDocumentBuf,
     },
-    /// The documents of a staged collection go into the one that stands there.
+    /// The documents of a staged collection are merged into the existing one.
     Merge(Staged),
-    /// Those of them go into the one that stands there whose `_id` it does not have.
+    /// Those documents of a staged collection are added whose `_id` the existing one does not have.
     Add(Staged),
     /// A view is created, or changed into this one.
     View {
         /// Its name.
         to: Namespace,
-        /// The options of `create`.
+        /// The options for `create`.
         options: RawDocumentBuf,
-        /// Whether what stands there otherwise goes.
+        /// Whether it replaces something else under its name.
         replaces: bool,
-        /// Where what stands there is kept.
+        /// Where the existing one is kept.
         keep: Option<Keep>,
     },
-    /// What the backup does not have is dropped.
+    /// A collection that the backup does not have is dropped.
     Drop {
         /// Its name.
         namespace: Namespace,
-        /// Its identity, of a time series that of its buckets; views have none.
+        /// Its UUID; for a time series, that of its buckets; `None` for views.
         uuid: Option<Uuid>,
         /// Where it is kept.
         keep: Option<Keep>,
     },
-    /// It is written down that an import keeps what it replaces.
+    /// A note that an import keeps what it replaces.
     Remember {
-        /// Where.
+        /// Where the note is stored.
         record: Namespace,
         /// The import.
         id: String,
-        /// What it imports.
+        /// The backup that it imports.
         backup: String,
         /// When, by the target's clock.
         at: bson::DateTime,
     },
-    /// What an import kept is forgotten.
+    /// The record of what an import kept is deleted.
     Forget {
-        /// Where it is written down.
+        /// Where the record is stored.
         record: Namespace,
         /// The import.
         id: String,
     },
 }
 
-/// A staged collection and where it goes.
+/// A staged collection and its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staged {
     /// Its staging name.
     pub place: Namespace,
-    /// Its name in the end.
+    /// Its final name.
     pub to: Namespace,
-    /// The identity of the collection that holds the documents: of a time series, of its buckets.
+    /// The UUID of the collection with the documents; for a time series, that of its buckets.
     pub uuid: Uuid,
-    /// Whether a collection that stands under its name goes; else it stays, and this one is not published.
+    /// Whether it replaces an existing collection under its name. If not, the existing one stays,
+    /// and this one is not published.
     pub replaces: bool,
-    /// Where what it replaces is kept.
+    /// Where the replaced collection is kept.
     pub keep: Option<Keep>,
 }
 
@@ -84,18 +86,18 @@ pub struct Staged {
 pub struct Keep {
     /// The import.
     pub id: String,
-    /// The database that has its record.
+    /// The database with its record.
     pub home: String,
-    /// Which of its namespaces.
+    /// The number of the namespace within the import.
     pub number: i64,
-    /// The name that it gets.
+    /// The name under which it is kept.
     pub place: Namespace,
-    /// What the import puts in its place.
+    /// The content that the import puts in its place.
     pub imported: Content,
 }
 
 impl Step {
-    /// What it puts in place, or drops.
+    /// The namespace that it publishes or drops.
     #[must_use]
     pub fn name(&self) -> &Namespace {
         match self {
@@ -118,8 +120,9 @@ impl Step {
         }
     }
 
-    /// Whether this error means that the step can never be done, and that nothing is lost by giving it up: what stood there stands. Else everything
-    /// that comes after would wait for it for ever.
+    /// Whether this error means that the step can never be done, and that giving it up loses
+    /// nothing: the existing collection stays. Otherwise all later imports would wait for it
+    /// forever.
     pub(super) fn can_be_given_up_after(&self, error: &Error) -> bool {
         match self {
             Self::Swap(_) => error.kind() == ErrorKind::Refused,
@@ -137,11 +140,11 @@ impl Staged {
     }
 }
 
-/// Something stands under a name that is not to be replaced.
+/// The error for an existing collection that must not be replaced.
 pub(super) fn in_the_way(name: &Namespace, kind: &str) -> Error {
     Error::new(
         ErrorKind::Refused,
-        format!("{name} was not imported: a {kind} was made under its name meanwhile, and it was left as it is"),
+        format!("{name} was not imported: a {kind} was created under its name meanwhile, which was left unchanged"),
     )
     .hint("import it under another name ([[rename]]), or choose another [[mode]]")
 }

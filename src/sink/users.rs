@@ -1,4 +1,5 @@
-//! Users and roles: into collections of their own first, from where the server merges them, as mongorestore has it done.
+//! Restores users and roles: fills collections of its own, which the server then merges, as for
+//! mongorestore.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::names::{Namespace, STAGING_PREFIX};
 /// The most bytes of users, and of roles, that are kept in memory until they are added.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// The database that has the users and roles of all.
+/// The database that stores all users and roles.
 pub const DATABASE: &str = "admin";
 
-/// Documents of `admin.system.users` and `admin.system.roles`, one after the other.
+/// Documents of `admin.system.users` and `admin.system.roles`, concatenated.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
     /// The users.
@@ -26,19 +27,19 @@ pub struct Accounts {
     pub roles: Vec<u8>,
 }
 
-/// Which users and roles are wanted.
+/// Selects users and roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedAccounts {
-    /// Users are.
+    /// Whether users are wanted.
     pub users: bool,
-    /// Roles are.
+    /// Whether roles are wanted.
     pub roles: bool,
-    /// Only those of this database; of all where none is named.
+    /// Only those of this database; by default those of all databases.
     pub database: Option<String>,
 }
 
 impl WantedAccounts {
-    /// All there are.
+    /// All of them.
     #[must_use]
     pub fn all() -> Self {
         Self { users: true, roles: true, database: None }
@@ -52,15 +53,15 @@ impl Accounts {
         self.users.is_empty() && self.roles.is_empty()
     }
 
-    /// Takes the next users.
+    /// Takes more users.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where they are more than are kept in memory.
+    /// [`ErrorKind::Refused`] if there are more than fit in memory.
     pub fn take_users(&mut self, documents: &[u8]) -> Result<()> {
         take(&mut self.users, documents)
     }
 
-    /// Takes the next roles.
+    /// Takes more roles.
     ///
     /// # Errors
     /// As for [`take_users`](Self::take_users).
@@ -68,10 +69,10 @@ impl Accounts {
         take(&mut self.roles, documents)
     }
 
-    /// Those of them that are wanted.
+    /// The selected ones.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where they are not documents.
+    /// [`ErrorKind::Damaged`] if they are not documents.
     pub fn only(&self, wanted: &WantedAccounts) -> Result<Self> {
         let of = |wants: bool, documents: &[u8]| -> Result<Vec<u8>> {
             let mut kept = Vec::new();
@@ -97,19 +98,19 @@ fn take(kept: &mut Vec<u8>, documents: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Through which collections users and roles are added.
+/// The collections through which users and roles are added.
 #[derive(Debug, Clone, Copy)]
 pub enum Through<'a> {
-    /// Those of the import with this id, whose lease must hold the database [`DATABASE`].
+    /// Those of the import with this id, whose lease must cover the database [`DATABASE`].
     Own(&'a str),
-    /// Those of MongoDB's tools: the only ones that the role `restore` may have read.
+    /// Those of MongoDB's tools: the only ones that the role `restore` allows the server to read.
     OfTools,
 }
 
-/// Adds users and roles to those of the target: who is there already stays as they are.
+/// Adds users and roles to those of the target. Existing ones stay unchanged.
 ///
 /// # Errors
-/// The server's, such as [`ErrorKind::Denied`]: it takes the role `restore` or `root`.
+/// Server errors; [`ErrorKind::Denied`] without the role `restore` or `root`.
 pub async fn merge(target: &Target, through: Through<'_>, accounts: &Accounts) -> Result<()> {
     let place = |what: &str| match through {
         Through::Own(id) => Namespace::new(DATABASE, format!("{STAGING_PREFIX}{id}.{what}")),
@@ -120,7 +121,8 @@ pub async fn merge(target: &Target, through: Through<'_>, accounts: &Accounts) -
         for (place, documents) in &places {
             fill(target, place, documents, matches!(through, Through::OfTools)).await?;
         }
-        // `drop: false`: who is there stays, as they are; the login that does this may be one of them.
+        // `drop: false`: existing users stay unchanged; the login that does this may be one of
+        // them.
         let command = rawdoc! {
             "_mergeAuthzCollections": 1,
             "tempUsersCollection": places[0].0.to_string(),
@@ -132,7 +134,7 @@ pub async fn merge(target: &Target, through: Through<'_>, accounts: &Accounts) -
         target.run("adding users and roles", DATABASE, command).await
     };
     let merged = merging.await.map_err(|e| match e.kind() {
-        ErrorKind::Denied => e.hint("it takes the role `restore` or `root` in the target"),
+        ErrorKind::Denied => e.hint("this needs the role `restore` or `root` in the target"),
         _ => e,
     });
     for (place, _) in &places {

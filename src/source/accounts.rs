@@ -1,4 +1,5 @@
-//! Users and roles of one database, as dumps of it carry them: no part of a backup, whatever time they show.
+//! Reads the users and roles of one database for a dump. They are not part of a backup and have no
+//! snapshot time.
 
 use bson::{RawDocumentBuf, rawdoc};
 
@@ -6,14 +7,16 @@ use crate::error::Result;
 use crate::mongo::failure::describe;
 use crate::mongo::{Connection, command};
 
-/// The database that has the users and roles of all.
+/// The database that stores all users and roles.
 const DATABASE: &str = "admin";
 
-/// The documents of `system.users`, `system.roles` and `system.version`, each one after the other, with the name under which a dump of
-/// the database has them. Without the last, which tells their schema, no tool takes them.
+/// The documents of `system.users`, `system.roles` and `system.version`, each concatenated, with
+/// the name that a dump of the database gives them. The last one has the schema: without it, no
+/// tool accepts the others.
 ///
 /// # Errors
-/// The server's, such as [`ErrorKind::Denied`](crate::error::ErrorKind::Denied): the role `backup` may read them.
+/// Server errors; [`ErrorKind::Denied`](crate::error::ErrorKind::Denied) without a right to read
+/// them, which the role `backup` has.
 pub async fn of(connection: &Connection, database: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for (name, filter) in [

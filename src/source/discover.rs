@@ -1,4 +1,4 @@
-//! What a source holds, and one moment at which all of it can be read.
+//! Lists what a source holds, and a time at which all of it can be read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -15,39 +15,40 @@ use crate::mongo::catalog::{self, ListedCollection};
 use crate::mongo::{Connection, Version, command};
 use crate::names::{BUCKETS_PREFIX, KEPT_PREFIX, Namespace, NamespaceFilter, SYSTEM_DATABASES};
 
-/// How many small commands are under way at a time.
+/// How many small commands to run at a time.
 const CONCURRENCY: usize = 16;
 
-/// How often the listing is repeated until two in a row agree.
+/// How many listings to try until two in a row agree.
 const LISTINGS: u32 = 40;
 
-/// What of a source is wanted.
+/// Selects what to read from a source.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of the databases of its users, these namespaces.
+    /// These namespaces of the user databases.
     pub filter: NamespaceFilter,
-    /// A name or a pattern that matches nothing, and nothing at all, are no errors.
+    /// Whether names and patterns may match nothing, and the selection may be empty.
     pub allow_empty: bool,
-    /// A pattern that keeps out what is not there is no error.
+    /// Whether an exclude pattern may match nothing.
     pub idle_excludes: bool,
-    /// Which documents of it.
+    /// Which documents to read.
     pub documents: Documents,
 }
 
-/// Which documents of what is selected are wanted.
+/// Which documents of the selected collections to read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Documents {
     /// All.
     #[default]
     All,
-    /// Of one collection, those that match this query.
+    /// Those of one collection that match this query.
     Matching(RawDocumentBuf),
-    /// Those that views show: each view is read as a collection, and nothing else is. With a query, those of them that match.
+    /// Those that views show: each view is read as a collection, and nothing else is. With a query,
+    /// only matching ones.
     OfViews(Option<RawDocumentBuf>),
 }
 
 impl Documents {
-    /// The query that they are read by, if they are not all.
+    /// The query to read them with, unless all are read.
     #[must_use]
     pub fn filter(&self) -> Option<RawDocumentBuf> {
         match self {
@@ -57,7 +58,7 @@ impl Documents {
         }
     }
 
-    /// The query that was asked for.
+    /// The requested query.
     #[must_use]
     pub fn query(&self) -> Option<&bson::RawDocument> {
         match self {
@@ -67,13 +68,13 @@ impl Documents {
         }
     }
 
-    /// Whether what views show is read.
+    /// Whether to read what views show.
     #[must_use]
     pub fn is_of_views(&self) -> bool {
         matches!(self, Self::OfViews(_))
     }
 
-    /// What of this is read so.
+    /// The part of this that is read that way.
     fn of(&self, found: Vec<CollectionInfo>) -> Result<Vec<CollectionInfo>> {
         match (self, found.as_slice()) {
             (Self::All, _) => Ok(found),
@@ -85,8 +86,11 @@ impl Documents {
                     CollectionKind::TimeSeries => "it is a time series, whose documents are buckets",
                     CollectionKind::Collection => "it is one of several",
                 };
-                Err(Error::usage(format!("a query is about one collection, and {} is not that: {what}", other.namespace))
-                    .hint("name one collection, or leave the query out"))
+                Err(Error::usage(format!(
+                    "a query applies to one collection only, and {} does not qualify: {what}",
+                    other.namespace
+                ))
+                .hint("name one collection, or omit the query"))
             }
             (Self::OfViews(_), _) => {
                 Ok(found.into_iter().filter(|f| f.kind == CollectionKind::View).map(CollectionInfo::shown).collect())
@@ -100,9 +104,9 @@ impl Documents {
 pub struct CollectionInfo {
     /// Its name.
     pub namespace: Namespace,
-    /// What it is.
+    /// Its kind.
     pub kind: CollectionKind,
-    /// The server's identity of it, of a time series that of its buckets; none for views.
+    /// Its UUID; for a time series, that of its buckets; `None` for views.
     pub uuid: Option<Uuid>,
     /// Its options, raw.
     pub options: RawDocumentBuf,
@@ -111,12 +115,12 @@ pub struct CollectionInfo {
 }
 
 impl CollectionInfo {
-    /// What a view shows, as a collection.
+    /// A view's documents as a collection.
     fn shown(self) -> Self {
         Self { kind: CollectionKind::Collection, options: RawDocumentBuf::new(), uuid: None, ..self }
     }
 
-    /// The namespace that holds its documents.
+    /// The namespace with its documents.
     #[must_use]
     pub fn data(&self) -> Namespace {
         match self.kind {
@@ -131,36 +135,38 @@ impl CollectionInfo {
         self.options.get_bool("capped").unwrap_or(false)
     }
 
-    /// Whether the server marked it as temporary. A slice of the oplog may give it its final name, so it is listed whatever the patterns say of the
-    /// name that it has.
+    /// Whether the server marked it as temporary. A rename in the oplog slice may give it its final
+    /// name, so it is listed whatever the patterns say about its present name.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.options.get_bool("temp").unwrap_or(false)
     }
 
-    /// Whether its documents are stored in the order of their `_id`: clustered collections, and the buckets of time series.
+    /// Whether its documents are stored in the order of `_id`: clustered collections, and the
+    /// buckets of time series.
     #[must_use]
     pub fn is_clustered(&self) -> bool {
         self.kind == CollectionKind::TimeSeries || matches!(self.options.get("clusteredIndex"), Ok(Some(_)))
     }
 }
 
-/// All that was found.
+/// The result of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
-    /// What is wanted, by namespace.
+    /// The selected collections, by namespace.
     pub collections: Vec<CollectionInfo>,
-    /// What is there and cannot be part of a backup.
+    /// Existing collections that cannot be part of a backup.
     pub left_out: Vec<LeftOut>,
-    /// The operation time of the last reply; none from a standalone server.
+    /// The operation time of the last reply; `None` for a standalone server.
     pub time: Option<Timestamp>,
 }
 
-/// Lists what is wanted.
+/// Lists the selected collections.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where a database or a pattern matches nothing, or where nothing is left, unless that is allowed;
-/// [`ErrorKind::Denied`], [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
+/// [`ErrorKind::NotFound`] if a database or a pattern matches nothing, or if nothing remains,
+/// unless that is allowed; [`ErrorKind::Denied`], [`ErrorKind::Unreachable`],
+/// [`ErrorKind::Server`].
 pub async fn list(connection: &Connection, selection: &Selection) -> Result<Listing> {
     if let Some(system) = selection.filter.databases.iter().find(|d| SYSTEM_DATABASES.contains(&d.as_str())) {
         return Err(Error::usage(format!("the database {system} belongs to the deployment and is not part of a backup"))
@@ -222,11 +228,11 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     Ok(Listing { collections: indexed.into_iter().map(|(c, _)| c).collect(), left_out, time })
 }
 
-/// Divides one database's entries into what can be backed up and what cannot.
+/// Divides one database's entries into those that can be backed up and those that cannot.
 fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<CollectionInfo>, left_out: &mut Vec<LeftOut>) {
     let mut buckets: HashMap<String, Option<Uuid>> =
         entries.iter().filter_map(|e| Some((e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned(), e.uuid))).collect();
-    // Of a time series, its buckets alone are marked.
+    // For a time series, only its buckets have the mark.
     let is_marked = |e: &&ListedCollection| e.options.get_bool("temp").unwrap_or(false);
     let temporary: HashSet<String> =
         entries.iter().filter(is_marked).filter_map(|e| Some(e.name.strip_prefix(BUCKETS_PREFIX)?.to_owned())).collect();
@@ -245,8 +251,8 @@ fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<Coll
         }
         if Namespace::new(database, &*entry.name).is_of_an_import() {
             let reason = match entry.name.starts_with(KEPT_PREFIX) {
-                true => "is what an import replaced and keeps",
-                false => "belongs to an import that runs, or that a crash left",
+                true => "was replaced by an import, which keeps it",
+                false => "belongs to a running or crashed import",
             };
             reject(entry.name, entry.uuid, reason);
             continue;
@@ -268,7 +274,8 @@ fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<Coll
     }
 }
 
-/// Servers take names of any bytes. A backup names its collections in text, so it cannot hold these.
+/// Servers accept names of any bytes. A backup has its collections' names as text, so it cannot
+/// hold these.
 fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) -> Result<()> {
     let wanted: Vec<String> = unnameable.iter().filter(|name| selection.filter.takes(name)).map(ToString::to_string).collect();
     if wanted.is_empty() {
@@ -278,7 +285,7 @@ fn refuse_names_of_other_bytes(unnameable: &[Namespace], selection: &Selection) 
         ErrorKind::Refused,
         format!("names that are not UTF-8 cannot be in a backup (each other byte is shown as \\xNN): {}", wanted.join(", ")),
     )
-    .hint("rename these collections or drop them, or leave them out by [[exclude]] with a pattern, such as 'DATABASE.PREFIX*'"))
+    .hint("rename or drop these collections, or exclude them by [[exclude]] with a pattern, for instance 'DATABASE.PREFIX*'"))
 }
 
 fn select(found: Vec<CollectionInfo>, unnameable: &[Namespace], selection: &Selection) -> Result<Vec<CollectionInfo>> {
@@ -314,12 +321,14 @@ pub fn can_snapshot(connection: &Connection) -> bool {
     connection.topology != Topology::Standalone && connection.version >= Version(5, 0, 0)
 }
 
-/// Lists until two listings in a row agree, where that is asked for, and gives the operation time of the first of them: at that time the source held
-/// exactly what they say. Names are not identity (a collection that was dropped since reads as empty, without an error), so
-/// the listing and the time must belong together.
+/// Lists the source. If `until_they_agree`, it repeats the listing until two in a row agree, and
+/// returns the operation time of the first one: at that time, the source held exactly this. Names
+/// do not identify collections (a dropped one reads as empty, without an error), so the listing and
+/// the time must match.
 ///
 /// # Errors
-/// As for [`list`]; [`ErrorKind::Server`] where collections come and go too fast for two listings to agree.
+/// As for [`list`]; [`ErrorKind::Server`] if collections come and go too fast for two listings to
+/// agree.
 pub async fn list_at_one_time(connection: &Connection, selection: &Selection, until_they_agree: bool) -> Result<Listing> {
     let mut first = command::patiently(|| list(connection, selection)).await?;
     if !until_they_agree {
@@ -345,15 +354,16 @@ pub async fn list_at_one_time(connection: &Connection, selection: &Selection, un
     .hint("run the backup when fewer collections and indexes are created and dropped, or exclude their namespaces"))
 }
 
-/// The time of a listing, if a majority has confirmed all that it shows. A member without a primary can have more than that, which nobody may
-/// ever confirm: then it is the last time that is confirmed, unless the catalog changed since.
+/// The time of a listing, if a majority has confirmed everything in it. A member without a primary
+/// can have newer writes that may never be confirmed. Then this is the last confirmed time, unless
+/// the catalog has changed since.
 async fn confirmed(connection: &Connection, time: Option<Timestamp>) -> Result<Option<Timestamp>> {
     let Some(time) = time.filter(|_| !connection.writable && connection.topology == Topology::ReplicaSet) else {
         return Ok(time);
     };
     let committed = match optime::now(connection).await {
         Ok(committed) => committed,
-        // It must not be read; then the listing's own time has to do.
+        // The login may not read it, so the listing's own time must do.
         Err(e) if e.kind() == ErrorKind::Denied => return Ok(Some(time)),
         Err(e) => return Err(e),
     };
@@ -363,7 +373,7 @@ async fn confirmed(connection: &Connection, time: Option<Timestamp>) -> Result<O
     Ok((!optime::changes_catalog_after(connection, committed).await?).then_some(committed))
 }
 
-/// About how much a collection holds, as the server's own counters say.
+/// The approximate size of a collection, from the server's own counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// Documents.
@@ -372,7 +382,8 @@ pub struct Size {
     pub bytes: u64,
 }
 
-/// The sizes of these collections, in their order; none where the server does not tell. Planning rests on it, correctness does not.
+/// The sizes of these collections, in their order; `None` if the server does not report one. They
+/// affect planning, not correctness.
 pub async fn sizes(connection: &Connection, collections: &[CollectionInfo]) -> Vec<Option<Size>> {
     futures::stream::iter(collections)
         .map(|collection| async move {
@@ -383,7 +394,7 @@ pub async fn sizes(connection: &Connection, collections: &[CollectionInfo]) -> V
             let reply = command::ask(&connection.database(&data.database), rawdoc! { "collStats": data.collection.as_str() })
                 .await
                 .ok()?;
-            // Of buckets, the server counts them elsewhere.
+            // The server counts buckets elsewhere.
             let buckets = reply.get_document("timeseries").ok().and_then(|series| catalog::number(series, "bucketCount"));
             Some(Size { documents: catalog::number(&reply, "count").or(buckets)?, bytes: catalog::number(&reply, "size")? })
         })
@@ -393,23 +404,24 @@ pub async fn sizes(connection: &Connection, collections: &[CollectionInfo]) -> V
         .await
 }
 
-/// What became of a collection.
+/// What happened to a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CollectionState {
-    /// It exists no more, and nothing has its name.
+    /// It does not exist any more, and its name is free.
     Dropped,
-    /// It exists no more, and another collection has its name, as after `$out` or a rename over it.
+    /// It does not exist any more, and another collection has its name, for instance after `$out`
+    /// or a rename over it.
     Replaced,
-    /// It has its old name.
+    /// It still has its name.
     Unmoved,
     /// It has this name now.
     Renamed(Namespace),
 }
 
-/// Finds a collection by its identity. `data` is the namespace that held its documents when it was last looked for.
+/// Finds a collection by its UUID. `data` is the last known namespace of its documents.
 ///
 /// # Errors
-/// As for [`list`]; of other databases than its own, only where they can be listed.
+/// As for [`list`]; for other databases than its own, only if the login may list them.
 pub async fn whereabouts(connection: &Connection, collection: &CollectionInfo, data: &Namespace) -> Result<CollectionState> {
     let own = &data.database;
     let is_it = |entry: &ListedCollection| entry.uuid.is_some() && entry.uuid == collection.uuid;
@@ -418,7 +430,7 @@ pub async fn whereabouts(connection: &Connection, collection: &CollectionInfo, d
         let now = Namespace::new(own, &entry.name);
         return Ok(if now == *data { CollectionState::Unmoved } else { CollectionState::Renamed(now) });
     }
-    // Where the login sees no other databases, its own is all there is to see.
+    // If the login sees no other databases, its own one must do.
     let all = command::patiently(|| catalog::databases(connection)).await.unwrap_or_default();
     for database in all.iter().filter(|d| *d != own) {
         let Ok((entries, _)) = command::patiently(|| catalog::collections(connection, database)).await else { continue };
@@ -430,7 +442,7 @@ pub async fn whereabouts(connection: &Connection, collection: &CollectionInfo, d
     Ok(if replaced { CollectionState::Replaced } else { CollectionState::Dropped })
 }
 
-/// How many seconds of history the source keeps, where the login may ask.
+/// How many seconds of history the source keeps, if the login may ask.
 pub async fn history_seconds(connection: &Connection) -> Option<u64> {
     let ask = rawdoc! { "getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
     let reply = command::run(&connection.documents("admin"), ask).await.ok()?;

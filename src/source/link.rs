@@ -1,4 +1,5 @@
-//! The way to the source: near, or so far or narrow that it, and not the machines, sets the pace.
+//! Measures the link to the source: near, or so slow that the link and not the machines limits the
+//! speed.
 
 use std::time::{Duration, Instant};
 
@@ -8,28 +9,29 @@ use super::discover::{CollectionInfo, Size};
 use crate::error::Result;
 use crate::mongo::{Connection, command};
 
-/// From this round trip on, a source is distant: a machine in the same data centre answers well below.
+/// From this latency on, a source is far: a machine in the same data center answers much faster.
 const DISTANT: Duration = Duration::from_millis(3);
 
-/// Below this many bytes a second, compressing and decompressing is faster than sending.
+/// Below this many bytes per second, compressing and decompressing is faster than sending.
 const NARROW: f64 = 50e6;
 
-/// How much is read to measure the width.
+/// How many bytes to read to measure the bandwidth.
 const PROBE: u64 = 2 * 1024 * 1024;
 
-/// How far away the source is.
+/// The distance to the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// On this machine or beside it: bytes are cheap, CPU is not.
+    /// On this machine or close to it: bandwidth is cheap, CPU is not.
     Near,
-    /// Far or narrow: it pays to compress on the wire and to have more cursors under way.
+    /// Far away or narrow: compression on the wire and more concurrent cursors pay off.
     Far,
 }
 
-/// Measures the link by a few small round trips and, where the largest collection is worth it, by a few of its documents.
+/// Measures the link by a few small round trips and, if the largest collection is big enough, by
+/// reading a few of its documents.
 ///
 /// # Errors
-/// The first command's, as for [`Connection::open`].
+/// Those of the first command, as for [`Connection::open`].
 pub async fn measure(connection: &Connection, largest: Option<(&CollectionInfo, Size)>) -> Result<Link> {
     if connection.round_trip().await? >= DISTANT {
         return Ok(Link::Far);
@@ -45,14 +47,14 @@ pub async fn measure(connection: &Connection, largest: Option<(&CollectionInfo, 
         "singleBatch": true,
     };
     let mut fastest = 0f64;
-    // Twice: the first may wait for the server's disk.
+    // Twice: the first read may wait for the server's disk.
     for _ in 0..2 {
         let begin = Instant::now();
         let Ok((found, _)) = command::run_cursor(&connection.documents(&data.database), find.clone()).await else {
             return Ok(Link::Near);
         };
         let bytes: usize = found.iter().map(|d| d.as_bytes().len()).sum();
-        // A few bytes measure the round trip, not the width.
+        // A few bytes measure the latency, not the bandwidth.
         if bytes < 64 * 1024 {
             return Ok(Link::Near);
         }

@@ -1,4 +1,4 @@
-//! From MongoDB to batches: what there is, how it is divided, and how each part is read.
+//! Reads MongoDB into batches: what exists, how it is divided, and how each part is read.
 
 pub mod accounts;
 pub mod discover;

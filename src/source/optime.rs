@@ -1,4 +1,4 @@
-//! Small questions about the source's operation time.
+//! Reads the source's operation time.
 
 use bson::{Timestamp, rawdoc};
 
@@ -6,7 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::describe;
 use crate::mongo::{Connection, command};
 
-/// The operation time of now: whatever this program has read of the source at majority, it read at or before it.
+/// The current operation time: everything that this program has read from the source at majority is
+/// from this time or earlier.
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].
@@ -14,7 +15,7 @@ pub async fn now(connection: &Connection) -> Result<Timestamp> {
     let ask = || async {
         match committed(connection).await {
             Err(e) => {
-                // The question is asked again, of another member if this one is gone.
+                // The request is repeated, with another member if this one is gone.
                 connection.reconsider().await?;
                 Err(e)
             }
@@ -24,17 +25,18 @@ pub async fn now(connection: &Connection) -> Result<Timestamp> {
     command::patiently(ask).await
 }
 
-/// The time up to which a majority has everything, as far as the member knows that is read from. (What one without a primary has beyond that
-/// nobody may ever confirm, so nothing can wait for it.)
+/// The time up to which a majority has everything, as far as the member for reads knows. (Newer
+/// writes on a member without a primary may never be confirmed, so nothing can wait for them.)
 async fn committed(connection: &Connection) -> Result<Timestamp> {
     let ask = rawdoc! { "find": "oplog.rs", "limit": 1, "projection": { "ts": 1 }, "readConcern": { "level": "majority" } };
     let (_, time) = command::run_cursor(&connection.documents("local"), ask)
         .await
-        .map_err(|e| describe(connection.role(), "asking for the operation time", e))?;
-    time.ok_or_else(|| Error::new(ErrorKind::Server, "the source does not tell its operation time"))
+        .map_err(|e| describe(connection.role(), "reading the operation time", e))?;
+    time.ok_or_else(|| Error::new(ErrorKind::Server, "the source does not report its operation time"))
 }
 
-/// Whether the member that is read from has any entry after this time that may change the catalog, whether or not a majority has it.
+/// Whether the member for reads has any entry after this time that may change the catalog,
+/// confirmed by a majority or not.
 ///
 /// # Errors
 /// [`ErrorKind::Unreachable`], [`ErrorKind::Server`].

@@ -1,9 +1,10 @@
-//! How a collection is divided: into ranges of `_id` that meet without a gap, so that several cursors can read it.
+//! Divides a collection into ranges of `_id` without gaps, so that several cursors can read it.
 //!
-//! A plain `{_id: {$gte: lo, $lt: hi}}` sees values of one BSON type only. `min` and `max` give the index's own bounds, across types
-//! and without another look at each document; they leave out only a document whose `_id` is MaxKey, so that one is asked for by itself. Where
-//! a collection has a collation of its own, `$expr` with `$gte` and `$lt` compares as its index is ordered, from 5.0 on: the server
-//! looks at each document once more, which takes it a quarter more processor time.
+//! A plain `{_id: {$gte: lo, $lt: hi}}` matches values of one BSON type only. `min` and `max` are
+//! bounds in the index itself, across types and without checking each document again. They only
+//! miss a document whose `_id` is MaxKey, so that is read separately. If a collection has a
+//! collation, `$expr` with `$gte` and `$lt` compares in the order of its index, from 5.0 on. The
+//! server then checks each document again, which costs it a quarter more CPU time.
 
 use bson::{RawDocumentBuf, rawdoc};
 
@@ -14,22 +15,22 @@ use crate::format::kind;
 use crate::format::manifest::Topology;
 use crate::mongo::{Connection, Version, command};
 
-/// Below this many bytes a collection is one range.
+/// A collection below this many bytes is one range.
 const SMALL: u64 = 48 * 1024 * 1024;
 
-/// About the fewest bytes that are worth a cursor.
+/// The approximate minimum of bytes that justifies a cursor.
 const SMALLEST: u64 = SMALL / 4;
 
-/// About how many bytes a range of a large collection has.
+/// The approximate bytes per range of a large collection.
 const RANGE: u64 = 256 * 1024 * 1024;
 
-/// The most ranges of one collection.
+/// The maximum number of ranges per collection.
 const MOST: u64 = 2048;
 
-/// Up to this many bytes it does not matter how the samples are found.
+/// Up to this many bytes, the way to find samples does not matter.
 const CHEAP_TO_SCAN: u64 = 64 * 1024 * 1024;
 
-/// How many samples there are for each bound: the more, the more equal the ranges.
+/// How many samples to take per bound: more samples make more equal ranges.
 const OVERSAMPLING: u64 = 20;
 
 /// The value of an `_id`: its type byte and its bytes.
@@ -48,51 +49,53 @@ impl IdValue {
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
     pub fn document(&self) -> Result<RawDocumentBuf> {
         let bytes = document::Writer::default().with(self.kind, b"_id", &self.value).finish();
-        let defect = |e| Error::new(crate::error::ErrorKind::Internal, "a bound of a range is no document").cause(e);
+        let defect = |e| Error::new(crate::error::ErrorKind::Internal, "a bound of a range is not a document").cause(e);
         RawDocumentBuf::from_bytes(bytes).map_err(defect)
     }
 
-    /// Whether it can be part of a command: the driver cannot send text that is not UTF-8.
+    /// Whether a command can contain it: the driver cannot send text that is not UTF-8.
     #[must_use]
     pub fn can_be_sent(&self) -> bool {
         self.kind != kind::STRING || self.value.get(4..).is_some_and(|text| std::str::from_utf8(text).is_ok())
     }
 
-    /// The `_id` of a document, where it has one.
+    /// The `_id` of a document, if it has one.
     #[must_use]
     pub fn of(document: &[u8]) -> Option<Self> {
         document::id(document).ok().flatten().map(|(kind, value)| Self { kind, value: value.to_vec() })
     }
 }
 
-/// A part of a collection, and how it is asked for.
+/// A part of a collection, and how to query it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
-    /// All of it, in the order in which it is stored.
+    /// All of it, in storage order.
     Natural,
-    /// From `lower` on (or the start) to before `upper` (or the end), by `$expr`.
+    /// From `lower` (or the start) up to `upper` (or the end), by `$expr`.
     Expression {
-        /// Included.
+        /// Inclusive.
         lower: Option<IdValue>,
-        /// Not included.
+        /// Exclusive.
         upper: Option<IdValue>,
     },
-    /// The same by `min` and `max`; the last one leaves out MaxKey.
+    /// The same by `min` and `max`; the last range omits MaxKey.
     Bounds {
-        /// Included.
+        /// Inclusive.
         lower: Option<IdValue>,
-        /// Not included.
+        /// Exclusive.
         upper: Option<IdValue>,
     },
-    /// The one document whose `_id` is MaxKey, if there is one.
+    /// The document whose `_id` is MaxKey, if any.
     MaxKey,
 }
 
 impl Range {
-    /// The same part, read in the order of `_id` where it would be read as it is stored. Without a snapshot, a document that is deleted and
-    /// inserted again can be met twice where it is stored, and never twice in the order of `_id`; and where it is stored, what is written
-    /// meanwhile comes last, whatever its `_id`, so that a cursor that may not read as fast follows it for ever. Capped collections are
-    /// left as they are: their order counts, and nothing is deleted from them. So is what comes from several shards, each in its own order.
+    /// The same part, read in the order of `_id` instead of storage order. Without a snapshot, a
+    /// document that is deleted and inserted again can appear twice in storage order, but never in
+    /// the order of `_id`. And concurrent writes come last in storage order, whatever their `_id`,
+    /// so that a rate-limited cursor may follow them forever. Capped collections stay as they are:
+    /// their order matters, and nothing is deleted from them. So do those on several shards, which
+    /// have an order each.
     #[must_use]
     pub fn in_order(&self, collection: &CollectionInfo, topology: Topology) -> Self {
         match self {
@@ -109,21 +112,23 @@ impl Range {
     }
 }
 
-/// Into how many ranges a collection is divided.
+/// How to divide a collection into ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Division {
-    /// Cursors that read at a time.
+    /// The number of concurrent cursors.
     pub readers: usize,
-    /// About the bytes of a range, where that is said.
+    /// The approximate bytes of a range, if given.
     pub range_bytes: Option<u64>,
-    /// Whether the last range is divided again. The server picks far too few samples at the end of what was inserted in order: what comes after the last bound
-    /// was measured at four times the size of any other part, and the reader that was left with it read alone for a quarter of the time.
+    /// Whether to divide the last range again. The server takes far too few samples at the end of
+    /// documents inserted in order. The part after the last bound was measured at four times the
+    /// size of any other, and its reader ran alone for a quarter of the time.
     pub fine_end: bool,
 }
 
 impl Division {
-    /// Where nothing is said: enough ranges for every reader to have several, so that they end at about the same time, none
-    /// smaller than is worth a cursor, and none so large that reading it again would cost much.
+    /// The number of ranges. By default, every reader gets several, so that all end at about the
+    /// same time. None is smaller than what justifies a cursor, and none so large that reading it
+    /// again would cost much.
     fn parts(self, size: Size) -> u64 {
         let parts = match self.range_bytes {
             Some(bytes) => size.bytes / bytes.max(1),
@@ -134,10 +139,12 @@ impl Division {
     }
 }
 
-/// Divides a collection. Sampling that fails or finds too little gives one range: it is about speed alone.
+/// Divides a collection. If sampling fails or finds too little, the result is one range: only speed
+/// depends on it.
 pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: Size, how: Division) -> Vec<Range> {
     let whole = vec![Range::Natural];
-    // Before 5.3 no hint leads a scan of a clustered collection, and there are no others than the buckets of time series.
+    // Before 5.3, hints do not affect scans of clustered collections, and only the buckets of time
+    // series are clustered.
     let by_cluster = collection.is_clustered() && connection.version >= Version(5, 3, 0);
     let divisible = !collection.is_capped() && (by_cluster || (!collection.is_clustered() && has_id_index(collection)));
     let parts = how.parts(size);
@@ -146,7 +153,8 @@ pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: 
     }
     let mut samples = parts * OVERSAMPLING;
     if size.bytes > CHEAP_TO_SCAN {
-        // From a twentieth of the documents on, `$sample` reads all of them instead of picking.
+        // From a twentieth of the documents on, `$sample` reads all of them instead of picking
+        // some.
         samples = samples.min((size.documents / 20).saturating_sub(1));
     }
     let parts = parts.min(samples / 2);
@@ -176,7 +184,8 @@ pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: 
     ranges
 }
 
-/// Which of so many samples, in order, are bounds between `parts` parts of about as many, of which the last is divided again into up to `last_parts`.
+/// Which of this many samples, in order, are bounds between `parts` parts of about equal size. The
+/// last part is divided again into up to `last_parts`.
 fn places(samples: usize, parts: usize, last_parts: usize) -> impl Iterator<Item = usize> {
     let step = samples.div_ceil(parts.max(1)).max(1);
     let last = samples.saturating_sub(1) / step * step;
@@ -184,7 +193,8 @@ fn places(samples: usize, parts: usize, last_parts: usize) -> impl Iterator<Item
     (step..last).step_by(step).chain((last.max(step)..samples).step_by(small_step))
 }
 
-/// Bounds between `parts` parts of about the same size, ascending in the collection's own order, each different.
+/// Bounds between `parts` parts of about equal size, ascending in the collection's own order,
+/// without duplicates.
 async fn sample(
     connection: &Connection,
     collection: &CollectionInfo,
@@ -233,7 +243,7 @@ mod tests {
         assert_eq!(of(80, 4, 4), [20, 40, 60, 65, 70, 75]);
         assert_eq!(of(80, 4, 3), [20, 40, 60, 67, 74]);
         assert_eq!(of(80, 4, 1000), (20..60).step_by(20).chain(60..80).collect::<Vec<_>>());
-        // Fewer samples than were asked for, one too many, and hardly any.
+        // Fewer samples than requested, one too many, and hardly any.
         assert_eq!(of(41, 4, 2), [11, 22, 33, 39]);
         assert_eq!(of(3, 2, 1), [2]);
         assert_eq!(of(2, 4, 1), [1]);

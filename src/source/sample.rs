@@ -1,4 +1,4 @@
-//! A bounded part of a source, read to learn about it: what it is made of, and how fast it comes.
+//! Reads a bounded part of a source to learn what it holds and how fast it can be read.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::mongo::Connection;
 use crate::pipeline::pace::RateLimiter;
 use crate::pipeline::write::Documents as _;
 
-/// How much longer than it may take a source is waited for that has sent nothing yet.
+/// How much longer than the time limit to wait for a source that has sent nothing yet.
 const FIRST_REPLY: Duration = Duration::from_secs(8);
 
-/// How long a reply that is under way is waited for at the end.
+/// How long to wait at the end for a reply in progress.
 const LAST_REPLY: Duration = Duration::from_secs(1);
 
-/// How often each part is read at most, where parts are read again to go on.
+/// How many times each part is read at most, when parts are read repeatedly.
 const PASSES: usize = 8;
 
 /// A part of a collection that may be read.
@@ -33,40 +33,40 @@ const PASSES: usize = 8;
 pub struct Part {
     /// The collection.
     pub collection: CollectionInfo,
-    /// About how much it holds in all.
+    /// Its approximate total size.
     pub size: Size,
-    /// The part of it.
+    /// The part to read.
     pub range: Range,
-    /// Read no more of it than about so many bytes.
+    /// The approximate maximum of bytes to read.
     pub most: u64,
 }
 
-/// Where reading ends.
+/// When reading ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// About the bytes that are read in all.
+    /// The approximate total of bytes to read.
     pub bytes: u64,
-    /// How long it may take.
+    /// The time limit.
     pub time: Duration,
-    /// The most that is read, in bits a second.
+    /// The rate limit, in bits per second.
     pub bits: Option<u64>,
-    /// About the bytes of a reply.
+    /// The approximate bytes of a reply.
     pub batch_bytes: u64,
 }
 
-/// What becomes of what is read.
+/// What happens to the documents read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// Each part is read once, and its documents are kept.
     Documents,
-    /// Documents are dropped as they come, and parts are read again where there are too few of them.
+    /// Documents are dropped as they arrive, and parts are read again if there are too few.
     Nothing,
 }
 
-/// Documents of one collection, one after the other as they came.
+/// Documents of one collection, concatenated in order of arrival.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
-    /// The place of the part that they are of.
+    /// The index of the part they belong to.
     pub part: usize,
     /// Their bytes.
     pub bytes: Vec<u8>,
@@ -81,14 +81,14 @@ pub struct Taken {
     pub documents: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// From the beginning to the last reply.
+    /// From the start to the last reply.
     pub time: Duration,
-    /// By part, where they are kept.
+    /// By part, if they are kept.
     pub kept: Vec<Kept>,
 }
 
 impl Taken {
-    /// Bytes a second.
+    /// Bytes per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.bytes as f64 / self.time.as_secs_f64().max(1e-6)
@@ -105,17 +105,19 @@ struct Reading {
     begin: Instant,
     next: Mutex<usize>,
     taken: Mutex<Taken>,
-    /// Takes nothing more: a reply that is under way is waited for, so that the server learns that its cursor is not needed.
+    /// Starts nothing new, but waits for replies in progress, so that the server learns that their
+    /// cursors are not needed.
     halt: CancellationToken,
-    /// Waits for nothing more.
+    /// Stops waiting altogether.
     abandon: CancellationToken,
 }
 
-/// Reads the parts with so many cursors at a time, until a limit is reached, and gives what came. Where it is stopped, every cursor is let go of
-/// before it returns.
+/// Reads the parts with this many concurrent cursors until a limit is reached, and returns what
+/// arrived. If it is stopped, it releases every cursor before it returns.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`] where nothing comes at all; [`ErrorKind::Denied`], [`ErrorKind::Server`]; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Unreachable`] if nothing arrives at all; [`ErrorKind::Denied`],
+/// [`ErrorKind::Server`]; [`ErrorKind::Interrupted`].
 pub async fn read(
     connection: &Connection,
     parts: &[Part],
@@ -151,7 +153,7 @@ pub async fn read(
     };
     let joined = async {
         while let Some(ended) = workers.join_next().await {
-            ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a reading task died").cause(e)))?;
+            ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a reading task crashed").cause(e)))?;
         }
         Ok(())
     };
@@ -173,7 +175,7 @@ pub async fn read(
             reading.halt.cancel();
             ended.await
         }
-        // A disk that sleeps, or a link that is very slow.
+        // Perhaps a sleeping disk or a very slow link.
         None => loop {
             tokio::select! {
                 ended = &mut ended => break ended,
@@ -243,7 +245,7 @@ impl Reading {
                     () = self.halt.cancelled() => None,
                 };
                 let Some(event) = event else { break };
-                // What came twice is no harm: nothing rests on it but speed.
+                // Repeated documents do no harm: only speed depends on them.
                 let Event::Batch(batch, _share) = event else { continue };
                 let bytes = self.count(&batch, &mut kept)?;
                 left = left.saturating_sub(bytes);
@@ -251,7 +253,7 @@ impl Reading {
                     break;
                 }
             }
-            // Whoever sends sees that nobody listens.
+            // The sender sees that nobody receives.
             drop(from);
             if !kept.ends.is_empty() {
                 lock(&self.taken).kept.push(kept);
@@ -266,7 +268,7 @@ impl Reading {
         }
     }
 
-    /// Counts a reply, and gives its bytes.
+    /// Counts a reply, and returns its bytes.
     fn count(&self, batch: &Batch, kept: &mut Kept) -> Result<u64> {
         let malformed = |e: Error| e.context("a reply of the source");
         let (mut documents, mut bytes) = (0, 0);

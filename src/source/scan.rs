@@ -1,4 +1,5 @@
-//! Reading one range: raw batches, handed on as they come, with the next one under way; resumed where the cursor dies.
+//! Reads one range: passes raw batches on as they arrive, while the next one is on its way, and
+//! resumes if the cursor dies.
 
 use std::time::Duration;
 
@@ -28,19 +29,20 @@ use crate::pipeline::write::Documents;
 /// How long one batch may take to arrive. A batch has 16 MiB at most.
 pub(crate) const BATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// How often batches are halved while none arrives: over a link that breaks again and again, a small one may get through.
+/// How many times batches are halved while none arrives: on a link that keeps breaking, a small one
+/// may get through.
 const HALVINGS: u32 = 6;
 
-/// The least that is drawn from the budget for a reply.
+/// The minimum to take from the memory budget for a reply.
 const SMALLEST_SHARE: u64 = 64 * 1024;
 
 /// The largest reply of a server.
 const LARGEST_BATCH: u64 = 16 * 1024 * 1024;
 
-/// Documents a batch where small replies are wanted and it is not known how large documents are.
+/// The documents per batch if small replies are wanted and the size of documents is unknown.
 const CAREFUL_DOCUMENTS: u32 = 500;
 
-/// How often a range that can only be read from its start is begun again.
+/// How many times a range that can only be read from its start may begin again.
 const RESTARTS: u32 = 20;
 
 /// What to read, and how.
@@ -50,34 +52,34 @@ pub struct Scan {
     pub connection: Connection,
     /// The collection.
     pub collection: CollectionInfo,
-    /// The namespace that holds its documents now; at the listing it was [`CollectionInfo::data`].
+    /// The present namespace of its documents; in the listing, it was [`CollectionInfo::data`].
     pub data: Namespace,
-    /// About how much it holds, where that is known.
+    /// Its approximate size, if known.
     pub size: Option<Size>,
-    /// The part of it.
+    /// The part to read.
     pub range: Range,
-    /// Of all of it, only documents that match this.
+    /// Reads only documents that match this.
     pub filter: Option<RawDocumentBuf>,
-    /// The cluster time to read at; without one the newest committed data are read.
+    /// The cluster time to read at; by default, the newest committed data.
     pub snapshot: Option<Timestamp>,
-    /// Without a snapshot: nothing older than this.
+    /// Without a snapshot: read nothing older than this.
     pub not_before: Option<Timestamp>,
-    /// About how many bytes to ask for at a time.
+    /// The approximate bytes to ask for at a time.
     pub reply_bytes: u64,
-    /// How fast.
+    /// The rate limit.
     pub pace: RateLimiter,
 }
 
-/// What a scan hands on.
+/// What a scan passes on.
 #[derive(Debug)]
 pub enum Event {
-    /// The next documents, and their share of the budget.
+    /// The next documents, and their share of the memory budget.
     Batch(Batch, MemoryPermit),
-    /// The range could not be resumed and begins again: what was handed on does not count.
+    /// The range could not be resumed and begins again: everything passed on before is void.
     Restart,
 }
 
-/// One reply of the server, its documents untouched.
+/// One reply of the server, its documents unchanged.
 #[derive(Debug)]
 pub struct Batch {
     reply: RawBatch,
@@ -100,40 +102,43 @@ impl Documents for Batch {
 pub enum Failure {
     /// The server no longer has the history of the snapshot time (code 239).
     TooOld(Error),
-    /// The collection is not under its name any more, or its catalog entry is newer than the snapshot (26, 175, 246, 361).
+    /// The collection is not under its name any more, or its catalog entry is newer than the
+    /// snapshot (26, 175, 246, 361).
     Moved(Error),
-    /// Nothing receives any more, or a stop was asked for.
+    /// Nobody receives any more, or a stop was requested.
     Stopped,
     /// Anything else.
     Other(Error),
 }
 
-/// Where a scan has got to.
+/// The progress of a scan.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Position {
     handed_on: bool,
-    /// The last `_id` handed on, of a range that is read in the order of `_id`.
+    /// The last `_id` passed on, if the range is read in the order of `_id`.
     last_id: Option<IdValue>,
-    /// Where a natural scan goes on, and the server process in which that means something.
+    /// Where a natural scan resumes, and the only server process that understands this.
     token: Option<(RawDocumentBuf, ObjectId)>,
     /// The operation time of the last reply.
     end: Option<Timestamp>,
-    /// Of a capped collection, the newest document when reading began: there it ends. What is written meanwhile overwrites the oldest
-    /// ones, so that all that could be read does not fit into the collection again.
+    /// For a capped collection: the newest document when reading began, where it ends. Concurrent
+    /// writes overwrite the oldest documents, so with them the result would not fit into the
+    /// collection again.
     until: Option<IdValue>,
-    /// That document was handed on.
+    /// That document was passed on.
     complete: bool,
-    /// Where a range without an end ends, if it is not read at one moment.
+    /// The end of a range without an upper bound, if it is not read at one snapshot time.
     last: Option<Last>,
     /// The bytes of the replies so far.
     bytes: u64,
 }
 
-/// The largest `_id`s of a collection when reading began. Without a moment that is read, a cursor would follow what is written after it for ever
-/// if that comes faster than it may read.
+/// The largest `_id`s of a collection when reading began. Without a snapshot time, a cursor would
+/// follow later writes forever if they arrive faster than it may read.
 #[derive(Debug, Clone, PartialEq)]
 struct Last {
-    /// Beside MaxKey, which is larger than any that may come; none where there was no other document.
+    /// The largest one apart from MaxKey, which is larger than any; `None` if there was no other
+    /// document.
     id: Option<IdValue>,
 }
 
@@ -151,9 +156,9 @@ impl From<DriverError> for Ended {
 }
 
 impl Scan {
-    /// Reads the range to its end and gives the operation time of its last reply. A broken connection, a lost cursor or a
-    /// change of the primary is waited for, up to two minutes without any progress; then the range goes on after the last
-    /// document that was handed on.
+    /// Reads the range to its end and returns the operation time of the last reply. After a broken
+    /// connection, a lost cursor or a change of primary, it waits and retries for up to two minutes
+    /// without progress. Then it resumes after the last document passed on.
     ///
     /// # Errors
     /// [`Failure`].
@@ -174,7 +179,7 @@ impl Scan {
         let mut retry = Retry::within(retry::STEP);
         let (mut restarts, mut halvings) = (0, 0);
         let mut by_uuid = self.can_name_uuid();
-        // Why no member can be read from, when that is so.
+        // Why no member can be read from, if so.
         let mut nobody = None;
         loop {
             let before = position.clone();
@@ -192,7 +197,7 @@ impl Scan {
                     | code::SNAPSHOT_UNAVAILABLE
                     | code::COLLECTION_UUID_MISMATCH,
                 ) => return Err(Failure::Moved(self.describe(failed))),
-                // A server of 6.0 that is still told to behave as one of 5.0.
+                // A 6.0 server whose feature compatibility version is still 5.0.
                 Some(code::INVALID_OPTIONS) if by_uuid => {
                     by_uuid = false;
                     continue;
@@ -208,13 +213,13 @@ impl Scan {
             let Some(pause) = retry.pause().filter(|_| is_transient(&failed) || lost_position) else {
                 return Err(Failure::Other(nobody.unwrap_or_else(|| self.describe(failed))));
             };
-            tracing::info!("{} was interrupted and goes on: {failed}", self.what());
+            tracing::info!("{} was interrupted and continues: {failed}", self.what());
             tokio::time::sleep(pause).await;
             nobody = self.connection.reconsider().await.err().map(|e| e.context(self.what()));
             if position.handed_on && (lost_position || !self.can_resume(&position).await) {
                 restarts += 1;
                 if restarts > RESTARTS {
-                    let once = "it can only be read in one go, which was interrupted too often";
+                    let once = "it can only be read in one pass, which was interrupted too often";
                     return Err(Failure::Other(self.describe(failed).context(once)));
                 }
                 position = Position::default();
@@ -223,7 +228,8 @@ impl Scan {
         }
     }
 
-    /// Whether the next cursor can start after what was handed on. A server that does not answer now may do so later.
+    /// Whether the next cursor can start after what was passed on. A server that does not answer
+    /// now may do so later.
     async fn can_resume(&self, position: &Position) -> bool {
         if self.filter.is_some() {
             return false;
@@ -235,7 +241,7 @@ impl Scan {
         }
     }
 
-    /// Reads with one cursor, from `position` on.
+    /// Reads with one cursor, starting at `position`.
     async fn read(
         &self,
         position: &mut Position,
@@ -250,8 +256,9 @@ impl Scan {
             && self.connection.topology != Topology::Sharded;
         let process = if with_token { self.process().await? } else { None };
         if position.token.as_ref().is_some_and(|(_, given)| process != Some(*given)) {
-            // A token means something in the process that gave it and nowhere else; without it, all would be read again.
-            return Err(command::broken("another server answers than the one that was read from").into());
+            // Only the process that issued a token understands it; without the token, all would be
+            // read again.
+            return Err(command::broken("a different server answers than the one that was read from").into());
         }
         if self.collection.is_capped() && position.until.is_none() {
             position.until = self.newest().await?;
@@ -259,7 +266,8 @@ impl Scan {
         if self.is_open() && position.last.is_none() {
             position.last = self.last().await?;
         }
-        // The first of a range that goes on may be one that was read: with it alone, nothing would have come.
+        // The first document after resuming may be a known one: a batch with it alone would be
+        // empty.
         let least = if position.last_id.is_some() { 2 } else { 1 };
         let batch = self.batch_documents().map(|documents| (documents >> halvings).max(least));
         let mut expected = self.expected_bytes();
@@ -267,7 +275,7 @@ impl Scan {
         let unlimited = RateLimiter::default();
         let mut skip_id = position.last_id.clone().filter(|_| !self.skips(position));
         loop {
-            // The driver holds a reply twice for a moment.
+            // The driver briefly holds a reply twice.
             let mut share = budget.take(2 * expected).await;
             let pace = if self.chases(position) { &unlimited } else { &self.pace };
             let asked = pace.ask(expected.min(self.reply_bytes)).await;
@@ -292,7 +300,10 @@ impl Scan {
             let chased = self.chases(position);
             position.bytes += bytes;
             if self.chases(position) && !chased && self.pace.is_held_back() {
-                tracing::warn!("{} grows faster than it may be read: the rest of it is read without the limit", self.what());
+                tracing::warn!(
+                    "{}: it grows faster than the rate limit allows; the rest of it is read without the limit",
+                    self.what()
+                );
             }
             let took = asked.came(bytes);
             expected = (bytes + bytes / 4).clamp(SMALLEST_SHARE, LARGEST_BATCH);
@@ -317,7 +328,7 @@ impl Scan {
         let data = &self.data;
         let mut find = rawdoc! { "find": data.collection.as_str() };
         match (&self.range, &self.filter) {
-            // How it is found is left to the server, which may have an index for it.
+            // The server decides how to find them, since it may have an index.
             (_, Some(filter)) => {
                 let bound = position.last.as_ref().map(|last| all_of(&[last.expression()]));
                 let parts: Vec<_> = [filter.as_bytes().to_vec()].into_iter().chain(bound).collect();
@@ -349,8 +360,9 @@ impl Scan {
             }
             (Range::Bounds { lower, upper }, None) => {
                 find.append(cstr!("hint"), rawdoc! { "_id": 1 });
-                // `min` includes its bound: the document that was read last is skipped by the server, or comes again and is skipped here.
-                // Without `max`, servers differ in whether MaxKey belongs to it; with it, it never does.
+                // `min` includes its bound: the server skips the last read document, or returns it
+                // again and it is skipped here. Without `max`, servers differ in whether MaxKey is
+                // included; with it, it never is.
                 if self.skips(position) {
                     find.append(cstr!("skip"), 1_i64);
                 }
@@ -378,7 +390,7 @@ impl Scan {
         command::open_cursor(&self.connection.documents(&data.database), find, batch).await
     }
 
-    /// Whether the server is to leave out the document that was read last: at one moment it is still there.
+    /// Whether the server should skip the last read document: in a snapshot, it still exists.
     fn skips(&self, position: &Position) -> bool {
         matches!(self.range, Range::Bounds { .. }) && self.snapshot.is_some() && position.last_id.is_some()
     }
@@ -392,12 +404,13 @@ impl Scan {
         }
     }
 
-    /// Whether `find` itself checks that the name still leads to the collection that was listed.
+    /// Whether `find` itself checks that the name still belongs to the listed collection.
     fn can_name_uuid(&self) -> bool {
         self.connection.version >= Version(6, 0, 0) && self.connection.topology != Topology::Sharded
     }
 
-    /// Where `find` does not, looks once a cursor is open: from then on the cursor keeps the collection.
+    /// Checks this after a cursor is opened, if `find` does not: from then on, the cursor keeps the
+    /// collection.
     async fn confirm_identity(&self) -> Result<(), Ended> {
         if self.collection.uuid.is_none() {
             return Ok(());
@@ -409,7 +422,8 @@ impl Scan {
         }
     }
 
-    /// Whether what is written meanwhile, with larger and larger `_id`s, would belong to it. Capped collections end at their newest document.
+    /// Whether concurrent writes with larger and larger `_id`s would belong to the range. Capped
+    /// collections end at their newest document.
     fn is_open(&self) -> bool {
         let without_end = match &self.range {
             Range::Natural => true,
@@ -419,9 +433,10 @@ impl Scan {
         without_end && self.snapshot.is_none() && !self.collection.is_capped()
     }
 
-    /// The largest `_id` now, in the collection's own order; none where it cannot be sent back.
+    /// The largest `_id` now, in the collection's own order; `None` if it cannot be sent back.
     async fn last(&self) -> Result<Option<Last>, DriverError> {
-        // What is stored by `_id` is not sorted again: versions before 5.3 would read all of it for that.
+        // Collections stored by `_id` are not sorted again: before 5.3, servers would read all of
+        // them for that.
         let sort = if self.collection.is_clustered() {
             rawdoc! { "$natural": -1 }
         } else {
@@ -436,7 +451,7 @@ impl Scan {
         Ok(id.as_ref().is_none_or(IdValue::can_be_sent).then_some(Last { id }))
     }
 
-    /// The `_id` of the document that was written last.
+    /// The `_id` of the newest document.
     async fn newest(&self) -> Result<Option<IdValue>, DriverError> {
         let data = &self.data;
         let find = rawdoc! {
@@ -447,7 +462,8 @@ impl Scan {
         Ok(found.first().and_then(|document| IdValue::of(document.as_bytes())))
     }
 
-    /// Documents a batch, so that it has about the bytes that are to be asked for; what the server likes where nothing is known.
+    /// The number of documents per batch to get about the requested bytes; `None` leaves it to the
+    /// server if sizes are unknown.
     fn batch_documents(&self) -> Option<u32> {
         let Some(size) = self.size.filter(|s| s.documents > 0) else {
             return (self.reply_bytes < LARGEST_BATCH / 8).then_some(CAREFUL_DOCUMENTS);
@@ -465,9 +481,10 @@ impl Scan {
         expected.clamp(SMALLEST_SHARE, LARGEST_BATCH)
     }
 
-    /// Whether more came than all of the collection was when reading began. Without a moment that is read, a cursor meets what is written before its end, and where
-    /// that comes just before the cursor, faster than it may read, it would follow it for ever. So from here on it reads as fast as it can: like the oplog, which
-    /// has to keep up with what is written, too.
+    /// Whether more has arrived than the whole collection held when reading began. Without a
+    /// snapshot, a cursor meets writes before its end. If these come just before the cursor, faster
+    /// than its rate limit, it would follow them forever. So from here on it reads as fast as it
+    /// can, like the oplog tail, which must also keep up with writes.
     fn chases(&self, position: &Position) -> bool {
         self.snapshot.is_none() && self.size.is_some_and(|size| position.bytes > size.bytes + size.bytes / 4 + LARGEST_BATCH / 64)
     }
@@ -476,7 +493,7 @@ impl Scan {
         self.size.is_none_or(|s| s.bytes >= LARGEST_BATCH)
     }
 
-    /// The identity of the server process that answers now.
+    /// The ID of the server process that answers now.
     async fn process(&self) -> Result<Option<ObjectId>, DriverError> {
         let hello = command::run(&self.connection.documents("admin"), rawdoc! { "hello": 1 }).await?;
         Ok(hello.get_document("topologyVersion").and_then(|v| v.get_object_id("processId")).ok())
@@ -492,7 +509,7 @@ impl Scan {
 }
 
 impl Position {
-    /// Moves past a reply, and gives what of it counts; nothing where it has no documents.
+    /// Moves past a reply, and returns the part of it that counts; `None` if it has no documents.
     fn advance(
         &mut self,
         reply: RawBatch,
@@ -530,7 +547,7 @@ impl Position {
 }
 
 impl Last {
-    /// Up to it, and the one that is larger than all.
+    /// Everything up to it, and MaxKey.
     fn expression(&self) -> Vec<u8> {
         let largest = comparison(b"$eq", &IdValue { kind: kind::MAX_KEY, value: Vec::new() });
         let upto = self.id.as_ref().map(|id| comparison(b"$lte", id));
@@ -546,7 +563,7 @@ fn comparison(operator: &[u8], id: &IdValue) -> Vec<u8> {
     Writer::default().with(kind::ARRAY, operator, &sides).finish()
 }
 
-/// `{$expr: {$and: [..]}}`, which compares as the collection is ordered, across types.
+/// `{$expr: {$and: [..]}}`, which compares in the collection's order, across types.
 fn all_of(expressions: &[Vec<u8>]) -> Vec<u8> {
     let and = Writer::default().with(kind::ARRAY, b"$and", &array(expressions)).finish();
     Writer::default().with(kind::DOCUMENT, b"$expr", &and).finish()

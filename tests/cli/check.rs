@@ -1,4 +1,4 @@
-//! `check` against real servers: what its table says a login may do is what the server lets it do.
+//! `check` against real servers: its table of privileges matches what the server allows.
 
 mod uris;
 
@@ -24,7 +24,7 @@ async fn fill(server: &Server) {
     shop.run_command(doc! { "create": "ticks", "timeseries": { "timeField": "t" } }).await.unwrap();
 }
 
-/// Whether the server lets this login do it. What fails for another reason is allowed.
+/// Whether the server allows this login to run it. Failures for other reasons count as allowed.
 async fn allowed(client: &Client, database: &str, command: Document) -> bool {
     match client.database(database).run_command(command.clone()).await {
         Err(e) => match *e.kind {
@@ -35,7 +35,7 @@ async fn allowed(client: &Client, database: &str, command: Document) -> bool {
     }
 }
 
-/// What a feature comes to at the server.
+/// The server commands that a feature needs.
 fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
     let shop = |commands: Vec<Document>| commands.into_iter().map(|c| ("shop", c)).collect();
     match (side, feature) {
@@ -44,10 +44,10 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
         ("source", "read documents") => shop(vec![doc! { "find": "orders" }, doc! { "find": "log" }]),
         ("source", "read time series") => shop(vec![doc! { "find": "system.buckets.ticks" }]),
         ("source", "sizes for planning") => shop(vec![doc! { "collStats": "orders" }]),
-        ("source", "keep the oplog beside the data") => {
+        ("source", "keep an oplog slice") => {
             vec![("local", doc! { "find": "oplog.rs", "limit": 1 }), ("config", doc! { "find": "transactions", "limit": 1 })]
         }
-        ("source", "know the replica set again") => vec![("admin", doc! { "replSetGetConfig": 1 })],
+        ("source", "recognize the replica set") => vec![("admin", doc! { "replSetGetConfig": 1 })],
         ("target", "keep the lease of an import") => {
             let update = doc! { "q": {}, "u": { "$set": { "a": 1 } }, "upsert": true };
             let delete = doc! { "q": {}, "limit": 0 };
@@ -58,11 +58,11 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
                 doc! { "delete": "lease", "deletes": [delete] },
             ])
         }
-        ("target", "put what was filled in its place") => {
+        ("target", "publish collections") => {
             let rename = doc! { "renameCollection": "shop.staged", "to": "shop.gone", "dropTarget": true };
             vec![("admin", rename), ("shop", doc! { "drop": "gone" })]
         }
-        ("target", "replay a slice of the oplog") => {
+        ("target", "replay an oplog slice") => {
             let insert = doc! { "op": "i", "ns": "shop.new", "o": { "_id": "replayed" } };
             vec![("admin", doc! { "applyOps": [insert] })]
         }
@@ -71,13 +71,13 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
         ("target", "create indexes") => {
             shop(vec![doc! { "createIndexes": "new", "indexes": [{ "key": { "a": 1 }, "name": "a" }] }])
         }
-        ("target", "read back what was written") => shop(vec![doc! { "find": "new" }]),
-        ("target", "insert where a validator stands") => {
+        ("target", "read back documents") => shop(vec![doc! { "find": "new" }]),
+        ("target", "insert despite a validator") => {
             shop(vec![doc! { "insert": "new", "documents": [{}], "bypassDocumentValidation": true }])
         }
         ("target", "change options") => shop(vec![doc! { "collMod": "orders" }]),
         ("target", "write time series") => {
-            // An empty bucket is refused by the buckets' own validator, where the right does not come first.
+            // If the login has the privilege, the buckets' own validator refuses an empty bucket.
             shop(vec![doc! { "insert": "system.buckets.ticks", "documents": [{}] }, doc! { "find": "system.buckets.ticks" }])
         }
         other => panic!("a feature that this test does not know: {other:?}"),
@@ -119,9 +119,10 @@ async fn the_table_says_what_the_server_allows() {
         assert_eq!(rows.len(), 18, "{report}");
         for row in rows {
             let (side, feature) = (row["side"].as_str().unwrap(), row["feature"].as_str().unwrap());
-            // The server asks for the rights to what is replayed as well, which have rows of their own.
+            // The server also requires the privileges for what is replayed, which have rows of
+            // their own.
             let may_insert = rows.iter().any(|r| r["feature"] == "insert documents" && r["granted"] == true);
-            if feature == "replay a slice of the oplog" && !may_insert {
+            if feature == "replay an oplog slice" && !may_insert {
                 continue;
             }
             let mut all = true;
@@ -155,7 +156,7 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     assert_eq!(report["error"]["kind"], "denied");
     assert_eq!(row(&report, "source", "read time series")["missing"][0], "find");
     assert_eq!(row(&report, "source", "read documents")["granted"], true);
-    let oplog = row(&report, "source", "keep the oplog beside the data");
+    let oplog = row(&report, "source", "keep an oplog slice");
     assert_eq!((&oplog["granted"], &oplog["required"], &oplog["missing"][0]), (&false.into(), &false.into(), &"find".into()));
     let consistency = |report: &Value| {
         let lines = report["lines"].as_array().unwrap();
@@ -163,17 +164,17 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     };
     assert!(consistency(&report).contains("this login cannot read the oplog"), "{report}");
     assert_eq!(report["rights"].as_array().unwrap().len(), 7, "{report}");
-    // What a backup of this source would need at the target is required there.
+    // The privileges that a backup of this source would need at the target are required there.
     let shop = server.client().await.database("shop");
     shop.run_command(doc! { "create": "strict", "validator": { "a": 1 } }).await.unwrap();
     let both = Cli::new().env("MONGO_URI_ATLAS", server.uri()).env("MONGO_URI_LOCAL", uri(&server, "reader"));
     let report = both.run(&["check", "--json"]).await.json();
-    assert!(consistency(&report).contains("a slice of the oplog is kept where that is not enough"), "{report}");
-    assert_eq!(row(&report, "target", "insert where a validator stands")["required"], true);
+    assert!(consistency(&report).contains("an oplog slice is kept if that is not enough"), "{report}");
+    assert_eq!(row(&report, "target", "insert despite a validator")["required"], true);
     assert_eq!(row(&report, "target", "write time series")["required"], true);
     assert_eq!(row(&report, "target", "change options")["required"], false);
 
-    // The one login that works and one that does not: a wrong password is told, and not shown.
+    // One login works, the other does not: a wrong password is reported, but not shown.
     let cli = cli.env("MONGO_URI_LOCAL", uri(&server, "nobody"));
     let report = cli.run(&["check", "--json"]).await;
     assert!(report.stdout.contains("refuses the login") && !report.stdout.contains(PASSWORD), "{}", report.stdout);
@@ -187,7 +188,7 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     assert!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
     assert!(refused.stderr.contains("USER:PASSWORD@") && !refused.stderr.contains("grant"), "{refused:?}");
 
-    // A role of the user's own covers buckets only if it names them, as the hint says.
+    // A custom role covers buckets only if it names them, as the hint says.
     let all =
         doc! { "resource": { "db": "", "collection": "" }, "actions": ["find", "listCollections", "listIndexes", "collStats"] };
     let listing = doc! { "resource": { "cluster": true }, "actions": ["listDatabases"] };
@@ -230,7 +231,7 @@ async fn without_access_control_everything_is_allowed_and_the_other_side_is_chec
     assert_eq!(line("target")["status"], "failed");
     assert_eq!(line("path")["status"], "ok");
     assert!(report["rights"].as_array().unwrap().iter().all(|r| r["granted"] == true && r["side"] == "source"));
-    // It looked whether it could write, and left nothing.
+    // It checked whether it could write, and left nothing.
     assert_eq!(std::fs::read_dir(cli.dir()).unwrap().count(), 0);
 }
 
@@ -244,7 +245,7 @@ async fn what_is_not_configured_is_told() {
     assert_eq!(report["success"], false);
 }
 
-/// How many documents a member has given to anyone.
+/// How many documents a member has returned to anyone.
 async fn returned(member: &Server) -> i64 {
     let status = member.admin(doc! { "serverStatus": 1 }).await.unwrap();
     status.get_document("metrics").unwrap().get_document("document").unwrap().get_i64("returned").unwrap()
@@ -261,7 +262,7 @@ async fn a_read_preference_chooses_the_member_that_is_read() {
     let cli = Cli::new();
     let uri = set.uri();
 
-    // The primary is spared, and `check` says who is not.
+    // Reads avoid the primary, and `check` names the members to read from.
     let before = returned(&set.members[primary]).await;
     let taken = cli.json(&["backup", "--source", &uri, "--read-preference", "secondary"]).await;
     assert_eq!((&taken["documents"], &taken["consistency"]["kind"]), (&DOCUMENTS.into(), &"snapshot".into()));
@@ -272,7 +273,8 @@ async fn a_read_preference_chooses_the_member_that_is_read() {
     let member = lines.iter().find(|line| line["subject"] == "source member").unwrap();
     assert!(member["message"].as_str().unwrap().contains("a secondary (readPreference=secondary)"), "{member}");
 
-    // What cannot be honored is told with what there is, and nothing is taken.
+    // A read preference that no member fits is reported with the available members, and nothing is
+    // stored.
     let refused = |output: &Output, code: i32, what: &str| {
         assert_eq!(output.code, Some(code), "{output:?}");
         assert!(output.stderr.contains(what), "{output:?}");
@@ -280,11 +282,11 @@ async fn a_read_preference_chooses_the_member_that_is_read() {
     let none = format!("{uri}&readPreference=secondary&readPreferenceTags=dc:none&serverSelectionTimeoutMS=500");
     refused(&cli.run(&["backup", "--source", &none]).await, 1, "is a secondary");
     let direct = set.members[primary].uri();
-    let is_primary = "the member that is connected to directly is the primary";
+    let is_primary = "the directly connected member is the primary";
     refused(&cli.run(&["backup", "--source", &format!("{direct}&readPreference=secondary")]).await, 1, is_primary);
     refused(&cli.run(&["backup", "--source", &uri, "--read-preference", "second"]).await, 2, "secondaryPreferred");
 
-    // The member dies in the middle, and another one is read on from.
+    // The member dies in the middle, and reading continues from another one.
     let backup = ["backup", "--source", &uri, "--read-preference", "secondary", "--max-mbit", "8", "--json"];
     let (before, running) = (member_reads(&set).await, cli.spawn(&backup));
     let read = loop {
@@ -299,7 +301,7 @@ async fn a_read_preference_chooses_the_member_that_is_read() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.json()["documents"], DOCUMENTS);
 
-    // Without a primary, the one that is left is read from.
+    // Without a primary, reads go to the remaining member.
     set.members[primary].kill();
     let left = &set.members[3 - primary - read];
     for source in [format!("{uri}&readPreference=secondaryPreferred"), left.uri()] {

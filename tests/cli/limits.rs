@@ -1,4 +1,5 @@
-//! What is asked of a source and of this machine: limits are kept, a source that is late is eased, frames are as they were asked for.
+//! Load on a source and on this machine: limits hold, a slow source gets a pause, and frames have
+//! the requested form.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use crate::support::cli::{Cli, finish};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions};
 
-/// A collection of so many documents, each of 10 kB that nothing compresses.
+/// A collection of this many incompressible documents of 10 kB each.
 async fn fill(client: &Client, documents: i32) {
     let mut random = StdRng::seed_from_u64(6);
     let documents = (0..documents).map(|number| {
@@ -39,7 +40,8 @@ async fn a_limit_is_kept_and_the_backup_is_whole() {
     assert_eq!(verified["documents"], 400);
 }
 
-/// Documents of so many kilobytes with larger and larger `_id`s, as fast as they go, of which the oldest are removed; until told to stop.
+/// Inserts documents of this size with ascending `_id`s as fast as possible, and removes the
+/// oldest, until it is stopped.
 async fn queue(client: Client, stop: Arc<AtomicBool>) {
     let queue = client.database("shop").collection::<Document>("queue");
     for number in 200.. {
@@ -53,7 +55,7 @@ async fn queue(client: Client, stop: Arc<AtomicBool>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_ends_though_documents_come_faster_than_it_may_read() {
-    // Neither reads a snapshot: the one has none, the other's is over at once.
+    // Neither can read a snapshot: one has none, the other's expires at once.
     let history = vec![("minSnapshotHistoryWindowInSeconds".to_owned(), "0".to_owned())];
     let set = ServerOptions { repl_set: Some("rs".to_owned()), parameters: history, ..ServerOptions::default() };
     let (alone, set) = tokio::join!(Server::standalone(), Server::start(set));
@@ -78,7 +80,7 @@ async fn a_backup_ends_though_documents_come_faster_than_it_may_read() {
     tokio::join!(backup(&alone, "none"), backup(&set, "oplog"));
 }
 
-/// The same with `_id`s that come in the middle of what is read, before one that stays the last.
+/// The same with `_id`s in the middle of what is read, before one that stays the last.
 async fn queue_in_the_middle(client: Client, stop: Arc<AtomicBool>) {
     let queue = client.database("shop").collection::<Document>("queue");
     let id = |number: i32| format!("b{number:09}");
@@ -108,14 +110,14 @@ async fn a_backup_ends_though_documents_come_just_before_its_cursor() {
     writing.await.unwrap();
     let taken = taken.expect("the backup follows what is written for ever");
     assert_eq!(taken.code, Some(0), "{taken:?}");
-    assert!(taken.stderr.contains("grows faster than it may be read"), "{taken:?}");
+    assert!(taken.stderr.contains("grows faster than the rate limit allows"), "{taken:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not() {
     let source = Server::standalone().await;
     fill(&source.client().await, 800).await;
-    // 8 MB at 2 MB/s: time enough to become late in.
+    // 8 MB at 2 MB/s: enough time for answers to become late.
     let link = Link::to(source.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
     let cli = Cli::new().env("RUST_LOG", "bsonvault=info");
     let uri = source.uri_through(link.port());
@@ -136,9 +138,9 @@ async fn a_polite_backup_eases_a_source_that_is_late_and_goes_on_when_it_is_not(
     source.fail_no_more().await;
     let ended = finish(backup).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("answers late: it is eased"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("answers late: readers pause"), "{}", ended.stderr);
     assert_eq!(ended.json()["documents"], 800);
-    // 8 MB take four seconds of the link; while answers were late, readers paused.
+    // 8 MB take four seconds on the link. While answers were late, readers paused.
     assert!(began.elapsed() >= Duration::from_millis(6500), "{:?}", began.elapsed());
 }
 
@@ -147,7 +149,7 @@ async fn frames_are_as_large_as_asked_for_and_far_repetitions_are_found() {
     let source = Server::standalone().await;
     let client = source.client().await;
     fill(&client, 500).await;
-    // The same again: 5 MB further on.
+    // The same again, 5 MB later.
     let again = client.database("shop").collection::<Document>("orders");
     let pipeline = [doc! { "$set": { "_id": { "$add": ["$_id", 1000] } } }, doc! { "$merge": "orders" }];
     again.aggregate(pipeline).await.unwrap();

@@ -1,8 +1,9 @@
-//! The command line as a process: what it is asked, what it does with real servers, and what it prints where.
+//! The command line as a process: its usage, its work with real servers, and its output.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod check;
+mod guides;
 mod limits;
 mod resume;
 mod round_trip;
@@ -10,3 +11,4 @@ mod round_trip;
 mod support;
 mod tune;
 mod usage;
+mod words;

@@ -1,5 +1,5 @@
-//! Interruptions: whatever ends a backup, what is left is whole or recognisably unfinished, the same command succeeds again, and an unfinished one
-//! can be resumed.
+//! Interruptions. Whatever ends a backup, the result is complete or recognizably unfinished, the
+//! same command succeeds again, and an unfinished backup can be resumed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::data::{content, fill, insert, numbered};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{ReplicaSet, Server, ServerOptions};
 
-/// How many collections of a thousand documents there are beside what changes.
+/// The number of unchanging collections, of a thousand documents each.
 const STEADY: usize = 16;
 
 async fn fill_steady(server: &Server, database: &str) {
@@ -25,17 +25,17 @@ async fn fill_steady(server: &Server, database: &str) {
     }
 }
 
-/// The one directory of the backups' path.
+/// The only directory in the backup path.
 fn directory(cli: &Cli) -> Option<PathBuf> {
     std::fs::read_dir(cli.dir().join("backups")).ok()?.map(|e| e.unwrap().path()).find(|path| path.is_dir())
 }
 
-/// What the journal says is durable: keys of segments of collections.
+/// The keys of collection segments that are durable according to the journal.
 fn durable(directory: &Path) -> Vec<String> {
     steps(directory).iter().flat_map(|step| step["ranges"].as_array().unwrap()).flat_map(keys).collect()
 }
 
-/// The same of the oplog slice.
+/// The same for the oplog slice.
 fn slice_durable(directory: &Path) -> Vec<String> {
     steps(directory).iter().filter(|step| step["oplog"].is_object()).flat_map(|step| keys(&step["oplog"])).collect()
 }
@@ -53,7 +53,7 @@ fn written(directory: &Path, keys: &[String]) -> BTreeMap<String, SystemTime> {
     keys.iter().map(|k| (k.clone(), std::fs::metadata(directory.join(k)).unwrap().modified().unwrap())).collect()
 }
 
-/// Waits until this many segments are durable by the journal, and gives the backup's directory.
+/// Waits until the journal lists this many durable segments, and returns the backup's directory.
 async fn wait_durable(cli: &Cli, child: &mut Child, segments: usize) -> PathBuf {
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
@@ -79,7 +79,8 @@ fn failed(output: &Output, message: &str) {
     assert!(output.stderr.contains(message), "{message:?} is not in {output:?}");
 }
 
-/// That a backup is sound, holds the steady collections to the byte, and comes back consistent.
+/// Checks that a backup is intact, holds the unchanging collections to the byte, and is restored
+/// consistently.
 async fn prove(cli: &Cli, server: &Server, target: &Server, name: &str, database: &str) -> serde_json::Value {
     cli.json(&["verify", name, "--deep"]).await;
     let left = std::fs::read_dir(cli.dir().join("backups").join(name)).unwrap().map(|e| e.unwrap().file_name());
@@ -142,7 +143,7 @@ async fn killed_at_any_moment_it_is_resumed_and_reads_nothing_twice() {
     assert_eq!(bank::check(&target.client().await, "bank").await, Vec::<String>::new());
 }
 
-/// The steady collections, and a bank's tables that nobody writes to any more, in one database.
+/// The unchanging collections, and a bank's tables without writers, in one database.
 async fn fill_bank_and_steady(server: &Server, database: &str) {
     let bank = Bank::start(&server.client().await, BankOptions { db: database.to_owned(), ..BankOptions::default() }).await;
     bank.wait_for(3, 3).await;
@@ -156,7 +157,8 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     let options = ServerOptions { repl_set: Some("short".to_owned()), parameters, ..ServerOptions::default() };
     let (server, target) = tokio::join!(Server::start(options), Server::standalone());
     let client = server.client().await;
-    // Its accounts are more than the rest, so that they are read first: what the slice lacks of them is not made good by a later read.
+    // There are more accounts than anything else, so they are read first: a later read does not
+    // make up for what the slice lacks of them.
     let bank = Bank::start(&client, BankOptions { db: "short".to_owned(), accounts: 4000, ..BankOptions::default() }).await;
     fill_steady(&server, "short").await;
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
@@ -213,7 +215,7 @@ async fn where_the_oplog_no_longer_reaches_back_it_is_refused_and_a_new_one_succ
     assert!(message.contains("cannot be resumed") && message.contains("oplog no longer reaches back"), "{json}");
     let hint = json["error"]["hint"].as_str().unwrap();
     assert!(hint.contains("without --resume") && hint.contains(place.to_str().unwrap()), "{json}");
-    // It may have read on until the oplog was missed.
+    // It may have read on until it missed the oplog.
     let after = durable(&place);
     assert!(before.iter().all(|key| after.contains(key)), "what was durable is to stay: {before:?}, {after:?}");
     let anew = cli.json(&["backup", "--database", "rolled"]).await;
@@ -236,7 +238,7 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     for (args, message) in [
         (["--database", "agreed"], "--database is agreed, and backup"),
         (["--include", "agreed.*"], "--include is agreed.*"),
-        (["--exclude", "agreed.steady2"], "was begun with agreed.steady1*"),
+        (["--exclude", "agreed.steady2"], "was started with agreed.steady1*"),
         (["--level", "3"], "the level (--level, BACKUP_LEVEL) is 3"),
         (["--codec", "columns"], "the codec (--codec, BACKUP_CODEC) is columns"),
         (["--long=false", "--level=2"], "BACKUP_LONG_DISTANCE) is false, and backup"),
@@ -244,19 +246,19 @@ async fn what_contradicts_the_beginning_is_refused_by_name() {
     ] {
         failed(&cli.run(&["backup", "--resume", args[0], args[1]]).await, message);
     }
-    // One whose directory lost what the journal names reads that again.
+    // If the directory lost segments that the journal lists, they are read again.
     let lost = durable(&place)[0].clone();
     std::fs::remove_file(place.join(&lost)).unwrap();
     std::fs::write(place.join("agreed/half.00000.bson.zst#1"), "half written").unwrap();
     let output = cli.run(&["backup", "--resume", "--level", "2"]).await;
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.stderr.contains(&format!("{lost} is not as it was written")), "{output:?}");
+    assert!(output.stderr.contains(&format!("{lost} is missing or has another size")), "{output:?}");
     assert!(!place.join("agreed/half.00000.bson.zst#1").exists());
     let verified = cli.json(&["verify", &name(&place), "--deep"]).await;
     assert_eq!((&verified["notes"], &verified["documents"]), (&serde_json::json!([]), &9000.into()), "{verified}");
 }
 
-/// More than is thrown away, and something small that is read last and does not compress.
+/// More data than is ever discarded, and a small, incompressible collection that is read last.
 async fn fill_much(server: &Server, database: &str) {
     let database = server.client().await.database(database);
     insert(&database, "much", numbered(200_000)).await;
@@ -294,7 +296,7 @@ async fn stopped_or_with_a_full_disk_it_keeps_what_is_worth_it() {
     let output = finish(child).await;
     server.fail_no_more().await;
     assert_eq!(output.code, Some(130), "{output:?}");
-    failed(&output, &format!("`bsonvault backup --resume {}` goes on", name(&place)));
+    failed(&output, &format!("`bsonvault backup --resume {}` resumes the backup", name(&place)));
     let listed = cli.json(&["list"]).await["backups"][0].clone();
     assert_eq!((&listed["state"], &listed["resumable"]), (&"incomplete".into(), &true.into()));
     assert!(cli.run(&["list"]).await.stdout.contains(&format!("bsonvault backup --resume {}", name(&place))));
@@ -303,7 +305,7 @@ async fn stopped_or_with_a_full_disk_it_keeps_what_is_worth_it() {
     assert_eq!(written(&place, &before.keys().cloned().collect::<Vec<_>>()), before);
     prove(&cli, &name(&place)).await;
 
-    // No file may be larger than two megabytes: to the program it is a disk without room.
+    // A file size limit of two megabytes: to the program, this is a full disk.
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let full = async |args: &str| {
         let line = format!("trap '' XFSZ; ulimit -f 2048; exec {} {args}", env!("CARGO_BIN_EXE_bsonvault"));
@@ -317,7 +319,7 @@ async fn stopped_or_with_a_full_disk_it_keeps_what_is_worth_it() {
     let output = full("backup --readers 2").await;
     failed(&output, "make space there");
     let place = directory(&cli).unwrap();
-    failed(&output, &format!("`bsonvault backup --resume {}` goes on", name(&place)));
+    failed(&output, &format!("`bsonvault backup --resume {}` resumes the backup", name(&place)));
     failed(&full("backup --resume").await, "make space there");
     let before = written(&place, &durable(&place));
     assert!(before.len() >= 5, "{before:?}");

@@ -1,4 +1,5 @@
-//! The whole way, by the binary: a deployment, its backup, its verification, its import, and a comparison of both sides.
+//! The whole way with the binary: a deployment, its backup, verification and import, and a
+//! comparison of both sides.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::support::link::{Link, LinkOptions};
 use crate::support::server::Server;
 use crate::support::zoo::{self, ZooOptions};
 
-/// Backs up, verifies and imports; gives what `backup` said.
+/// Backs up, verifies and imports. Returns the report of `backup`.
 async fn round_trip(cli: &Cli, source: &str, target: &str, more: &[&str]) -> serde_json::Value {
     let report = cli.json(&[&["backup", "--source", source, "--path", "b"], more].concat()).await;
     let name = report["name"].as_str().unwrap().to_owned();
@@ -38,13 +39,13 @@ async fn one_of_everything_comes_back_without_a_difference() {
         assert_eq!(comparison.differences, Vec::<String>::new(), "seed {seed}");
         assert!(comparison.namespaces > 50, "{comparison:?}");
 
-        // Ordinary tools read it too.
+        // Ordinary tools can read it, too.
         let place = cli.dir().join("b").join(report["name"].as_str().unwrap());
         let sums =
             Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&place).status().unwrap();
         assert!(sums.success());
 
-        // Over what is there now, it comes back the same.
+        // An import over the present data restores the same.
         b.database("zoo").collection::<Document>("people").delete_many(doc! {}).await.unwrap();
         b.database("zoo").collection::<Document>("adults").drop().await.unwrap();
         b.database("zoo").collection::<Document>("adults").insert_one(doc! { "a": "collection where a view was" }).await.unwrap();
@@ -94,7 +95,7 @@ async fn frames_in_columns_come_back_without_a_difference() {
     assert_eq!((&made["formatVersion"], &made["settings"]["codec"]), (&3.into(), &"columns".into()));
     assert_eq!((&usual["formatVersion"], &usual["settings"]["codec"]), (&2.into(), &serde_json::Value::Null));
 
-    // What reads it as mongodump's formats, and what proves it by restoring it, know columns, too.
+    // The exports in mongodump's formats and the test restore support columns, too.
     let name = report["name"].as_str().unwrap();
     cli.json(&["export", name, "--path", "b", "--format", "dir", "--out", "dump"]).await;
     let adopted = cli.json(&["adopt", "dump", "--path", "adopted", "--codec", "columns"]).await;
@@ -113,7 +114,7 @@ async fn what_was_written_under_invariants_comes_back_under_them() {
     let cli = Cli::new();
     for _ in 0..3 {
         let report = round_trip(&cli, &source.uri(), &target.uri(), &[]).await;
-        // The oplog's where a collection that was listed was gone before it was read.
+        // `oplog` if a listed collection was dropped before it was read.
         assert_ne!(report["consistency"]["kind"], "none");
         assert_eq!(bank::check(&b, "bank").await, Vec::<String>::new());
         running.wait_for(20, 200).await;
@@ -147,7 +148,7 @@ async fn a_connection_that_breaks_before_anything_is_read_or_written_ends_nothin
     let (source, target) = tokio::join!(Server::replica_set("early"), Server::replica_set("early_target"));
     source.client().await.database("early").collection::<Document>("c").insert_one(doc! { "_id": 1 }).await.unwrap();
     let cli = Cli::new();
-    // Whether a backup asks it of the source, and an import of the target.
+    // Whether a backup requests it from the source, and an import from the target.
     for (command, asked) in [
         ("buildInfo", [true, true]),
         ("listDatabases", [true, true]),
@@ -184,7 +185,7 @@ async fn signals_end_a_backup_cleanly() {
         let child = cli.spawn(&["backup", "--source", &source.uri(), "--path", "b", "--json"]);
         let pid = child.id().to_string();
         let place = cli.dir().join("b");
-        // It has claimed its directory and is held up in the middle of reading.
+        // The backup has claimed its directory, and is delayed in the middle of reading.
         while source.admin(doc! { "currentOp": 1, "failpointMsg": { "$exists": true } }).await.is_err()
             || std::fs::read_dir(&place).map_or(0, |d| d.flatten().filter(|e| e.path().join("progress.json").exists()).count())
                 == 0

@@ -1,4 +1,4 @@
-//! `tune`: what it measures and chooses, and that it leaves nothing.
+//! `tune`: its measurements and choices, and that it leaves nothing behind.
 
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::support::cli::{Cli, Output, finish};
 use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions, free_port};
 
-/// What it does after it has looked and read a little.
+/// Its phases after a first look and a short read.
 const PHASES: [&str; 3] = ["reading with more and more cursors", "writing to the path", "compressing the sample"];
 
 /// Documents of about 600 bytes that compress as real ones do.
@@ -26,7 +26,7 @@ async fn fill(server: &Server, documents: u32) {
     }
 }
 
-/// That it failed so, having written nothing.
+/// Checks that it failed with this message, and wrote nothing.
 fn refused(cli: &Cli, output: &Output, code: i32, message: &str) {
     assert_eq!((output.code, output.stdout.as_str()), (Some(code), ""), "{output:?}");
     assert!(output.stderr.contains(message), "{message:?} is not in {output:?}");
@@ -40,7 +40,7 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let json = cli.json(&["tune"]).await;
     assert_eq!(json["success"], true);
-    // What answers late counts as far away, and so does a server beside other work.
+    // A source with late answers counts as far, and so does a server under load.
     let near = json["source"]["far"] == false;
     assert_eq!((&json["source"]["documents"], &json["source"]["local"]), (&12_000.into(), &near.into()), "{json}");
     let limits = json["rows"].as_array().unwrap().iter().map(|row| row["prediction"]["limit"].as_str().unwrap());
@@ -56,7 +56,7 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     assert!(json["seconds"].as_f64().unwrap() > 0.0);
     let rows = json["rows"].as_array().unwrap();
     let levels: Vec<i64> = rows.iter().filter_map(|row| row["level"].as_i64()).collect();
-    // Beside other work the slowest levels may not be tried; that is told then.
+    // Under load, the slowest levels may be skipped; a note says so.
     let untold = [-5, 3, 19]
         .iter()
         .filter(|level| !levels.contains(level) && !json["notes"].to_string().contains(&format!("level {level}")));
@@ -76,7 +76,7 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     let lines = [format!("BACKUP_FRAME_MB={}", choice["frameMb"]), format!("BACKUP_LONG_DISTANCE={}", choice["longDistance"])];
     assert_eq!(json["lines"], serde_json::json!(lines), "and nothing that would keep readers and level from adapting");
 
-    // What it predicts to be stored is about what a backup stores.
+    // The predicted size is close to what a backup stores.
     let level = format!("--level={}", json["choice"]["level"]);
     let frame = format!("--frame-mb={}", json["choice"]["frameMb"]);
     let long = format!("--long={}", json["choice"]["longDistance"]);
@@ -88,13 +88,13 @@ async fn it_measures_and_chooses_and_leaves_nothing() {
     let text = cli.run(&["tune", "--level", "3"]).await;
     assert_eq!(text.code, Some(0), "{text:?}");
     for part in
-        ["\nchoice       level 3, ", "\nreason  ", "\nrule  ", "against the choice", "times the time", "####", "shop.orders"]
+        ["\nchoice       level 3, ", "\nreason  ", "\nrule  ", "against the choice", "times as long", "####", "shop.orders"]
     {
         assert!(text.stdout.contains(part), "{part:?} is not in {}", text.stdout);
     }
     let phases = ["looking at the source", "reading a sample", PHASES[0], PHASES[1], PHASES[2]];
     let mut told: Vec<&str> = text.stderr.lines().collect();
-    // One that takes seconds is told again.
+    // A phase of several seconds is reported again.
     told.dedup();
     assert_eq!(told, phases, "each is told, however short it was");
     let (_, paste) = text.stdout.split_once("\npaste        BACKUP_FRAME_MB=").unwrap();
@@ -114,7 +114,7 @@ async fn what_cannot_be_is_told_and_changes_nothing() {
         &cli,
         &cli.run(&["tune"]).await,
         1,
-        "no documents to measure: every collection that a backup would take (1) is empty",
+        "no documents to measure: every collection that a backup would read (1) is empty",
     );
     refused(&cli, &cli.run(&["tune", "--include", "shop.seen"]).await, 1, "only views (1), which hold no documents");
     refused(&cli, &cli.run(&["tune", "--level", "20"]).await, 2, "expected a whole number from -7 to 19");

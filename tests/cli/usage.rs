@@ -1,4 +1,4 @@
-//! The command line as a process: usage, configuration, exit codes, and what is printed where.
+//! The command line as a process: usage, configuration, exit codes, and output.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -15,7 +15,7 @@ fn unreachable(user: &str) -> String {
     format!("mongodb://{user}127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=500", free_port())
 }
 
-/// That it failed so, saying this on standard error and nothing on standard output.
+/// Checks that it failed with this message on standard error, and nothing on standard output.
 fn refused(output: &Output, code: i32, message: &str) {
     assert_eq!(output.code, Some(code), "{output:?}");
     assert!(output.stderr.contains(message), "{message:?} is not in {output:?}");
@@ -82,7 +82,7 @@ async fn missing_and_bad_uris_are_told_in_the_known_words() {
     assert_eq!(json["message"], "Atlas MongoDB URI not configured");
     assert_eq!(json["error"]["kind"], "usage");
     assert!(json["error"]["hint"].is_string());
-    // What needs no URI minds neither.
+    // Verbs that need no URI work without them.
     std::fs::create_dir(cli.dir().join("backups")).unwrap();
     assert_eq!(cli.env("MONGO_URI_ATLAS", "nonsense").run(&["list"]).await.code, Some(0));
 }
@@ -94,7 +94,7 @@ async fn a_source_that_does_not_answer_fails_soon_and_leaves_nothing() {
     let output = cli.run(&["backup"]).await;
     assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
     refused(&output, 1, "the source does not answer");
-    assert!(output.stderr.contains("\nhint: check that it runs"), "{}", output.stderr);
+    assert!(output.stderr.contains("\nhint: nothing listens there: check that it runs"), "{}", output.stderr);
     let json = cli.run(&["backup", "--json"]).await;
     assert_eq!(json.code, Some(1));
     assert_eq!(json.json()["error"]["kind"], "unreachable");
@@ -108,7 +108,7 @@ async fn paths_and_backups_that_cannot_be_are_refused() {
     refused(&cli.run(&["list", "--path", "s3://bucket/x"]).await, 2, "s3:// is not yet supported");
     std::fs::write(cli.dir().join("file"), "").unwrap();
     refused(&cli.run(&["list", "--path", "file"]).await, 1, "is not a directory");
-    // A path that is mistyped is not one without backups.
+    // A mistyped path is not the same as a path without backups.
     refused(&cli.run(&["list", "--path", "bakcups"]).await, 1, "bakcups does not exist\nhint: set BACKUP_PATH or --path");
     assert_eq!(cli.run(&["list", "--path", "bakcups", "--json"]).await.json()["error"]["kind"], "notFound");
     for dry in [&[][..], &["--dry-run"]] {
@@ -142,7 +142,7 @@ async fn flags_beat_the_environment_which_beats_dotenv_which_beats_rocket_toml()
     assert_eq!(path(&cli, &["list"]).await, "from-environment");
     assert_eq!(path(&cli, &["list", "--path", "from-flag"]).await, "from-flag");
     assert_eq!(path(&cli, &["--path", "from-flag", "list"]).await, "from-flag");
-    // A wrong value is told with the place it is in.
+    // An error about a wrong value names its place.
     std::fs::write(cli.dir().join(".env"), "BACKUP_LEVEL=99\n").unwrap();
     refused(&cli.run(&["list"]).await, 2, "error: BACKUP_LEVEL in .env is \"99\": expected a whole number from -7 to 19");
     refused(&cli.run(&["backup", "--level", "-8"]).await, 2, "error: --level is \"-8\": expected");
@@ -214,7 +214,7 @@ async fn a_token_is_made_and_shown_with_its_hash() {
 
 #[tokio::test]
 async fn logs_are_written_as_each_place_says() {
-    // The lines of the log among those of the progress.
+    // The log lines among the progress lines.
     let logged = async |cli: &Cli| -> (usize, usize) {
         let output = cli.run(&["backup", "--dry-run"]).await;
         assert_eq!(output.code, Some(0), "{output:?}");
@@ -249,7 +249,7 @@ async fn logs_are_written_as_each_place_says() {
 
 #[tokio::test]
 async fn sigterm_ends_it_as_interrupted() {
-    // A server that accepts and never answers.
+    // A server that accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=60000", silent.local_addr().unwrap());
     let cli = Cli::new().env("MONGO_URI_ATLAS", uri);
@@ -323,7 +323,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     let second = cli.run(&["backup", "--exclude", "shop.empty"]).await;
     assert_eq!(second.code, Some(0), "{second:?}");
     assert!(second.stdout.contains("500 documents in 1 collection,"), "{}", second.stdout);
-    assert!(second.stdout.contains("warning: what was written to the source during the backup"), "{}", second.stdout);
+    assert!(second.stdout.contains("warning: writes during the backup may be in one part"), "{}", second.stdout);
 
     let listed = cli.json(&["list"]).await;
     let entry = listed["backups"].as_array().unwrap().iter().find(|b| b["name"] == name).unwrap();
@@ -343,9 +343,9 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
 
     let verified = cli.json(&["verify", name, "--deep"]).await;
     assert_eq!((&verified["success"], &verified["deep"], &verified["documents"]), (&true.into(), &true.into(), &500.into()));
-    assert!(cli.run(&["verify", name]).await.stdout.contains("sound: "));
+    assert!(cli.run(&["verify", name]).await.stdout.contains("intact: "));
 
-    // Damage is a mismatch, told by file.
+    // Damage is a mismatch, reported per file.
     let segment = std::path::Path::new(made["path"].as_str().unwrap()).join("shop/orders.00000.bson.zst");
     let mut bytes = std::fs::read(&segment).unwrap();
     bytes[20] ^= 1;
@@ -359,7 +359,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     assert_eq!((&json.json()["success"], &json.json()["error"]["kind"]), (&false.into(), &"mismatch".into()));
     assert_eq!(json.json()["problems"][0]["key"], "shop/orders.00000.bson.zst");
 
-    // So is a manifest that was changed.
+    // So is a changed manifest.
     let manifest = std::path::Path::new(made["path"].as_str().unwrap()).join("manifest.json");
     let changed = std::fs::read_to_string(&manifest).unwrap().replacen("500", "501", 1);
     std::fs::write(&manifest, changed).unwrap();
@@ -371,7 +371,7 @@ async fn a_backup_is_taken_listed_shown_and_verified() {
     assert!(entry["reason"].is_string());
 }
 
-/// Runs a verb, and gives what came of it with the MiB that it had resident at most.
+/// Runs a verb. Returns its output and its peak resident memory in MiB.
 async fn measured(cli: &Cli, args: &[&str]) -> (Output, u64) {
     let child = cli.spawn(args);
     let status = format!("/proc/{}/status", child.id());
@@ -483,6 +483,55 @@ async fn a_long_manifest_is_listed_without_its_lists_and_refused_where_it_is_too
     assert!(peak < 120, "{peak} MiB");
     let cli = cli.env("BACKUP_MEMORY_MB", "64");
     let (output, peak) = measured(&cli, &["show", "long", "--path", path.to_str().unwrap()]).await;
-    refused(&output, 1, "more than the 64 MiB of memory that may be used");
+    refused(&output, 1, "more than the 64 MiB of memory that are allowed");
     assert!(peak < 120, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn lists_and_backups_fit_a_terminal_of_eighty_columns() {
+    let server = Server::standalone().await;
+    let long = format!("a_collection_with_a_{}_name", "very_".repeat(20));
+    let database = server.client().await.database("shop");
+    database.run_command(doc! { "insert": &long, "documents": [{ "_id": 1 }] }).await.unwrap();
+    let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
+    let name = cli.json(&["backup"]).await["name"].as_str().unwrap().to_owned();
+    let narrow = Cli::new().env("BACKUP_PATH", cli.dir().join("backups").to_str().unwrap()).env("COLUMNS", "80");
+    let table = |output: &Output| {
+        output
+            .stdout
+            .lines()
+            .filter(|line| !line.starts_with("path") && !line.starts_with("warning"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for args in [vec!["list"], vec!["show", &name]] {
+        let output = narrow.run(&args).await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+        let wide: Vec<String> = table(&output).into_iter().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty() && output.stdout.contains(&name), "{output:?}");
+        let all = narrow.run(&[&args[..], &["--wide"]].concat()).await.stdout;
+        assert!(table(&Output { stdout: all, ..output.clone() }).iter().any(|line| line.chars().count() > 80), "{args:?}");
+    }
+    let shown = narrow.run(&["show", &name]).await.stdout;
+    assert!(!shown.contains(&long) && shown.contains("shop.a_collection…"), "{shown}");
+    // A pipe has room for everything.
+    assert!(cli.run(&["show", &name]).await.stdout.contains(&long));
+    assert!(cli.run(&["list"]).await.stdout.contains("consistency  verified"));
+}
+
+#[tokio::test]
+async fn a_shell_and_man_are_told_of_every_verb() {
+    let cli = Cli::new();
+    // It runs wherever a shell starts, so settings do not matter.
+    std::fs::write(cli.dir().join(".env"), "BACKUP_LEVEL=99\n").unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = cli.run(&["completions", shell]).await;
+        assert_eq!((script.code, script.stderr.as_str()), (Some(0), ""));
+        assert!(script.stdout.contains("keep-replaced") && script.stdout.contains("verify"), "{shell}");
+    }
+    let page = cli.run(&["man"]).await;
+    assert!(page.code == Some(0) && page.stdout.starts_with(".ie") && page.stdout.contains("bsonvault"), "{page:?}");
+    let page = cli.run(&["man", "backup"]).await.stdout;
+    assert!(page.contains("bsonvault\\-backup") && page.contains("adaptive\\-throttle"), "{page}");
+    refused(&cli.run(&["man", "sync"]).await, 2, "there is no command \"sync\"");
 }

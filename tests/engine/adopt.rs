@@ -1,4 +1,5 @@
-//! Dumps that the real mongodump made, adopted as backups: what they hold is what was dumped, and what is damaged leaves nothing.
+//! Adopts dumps of the real mongodump as backups: they hold what was dumped, and damaged dumps
+//! leave nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ async fn refused(vault: &Vault, dump: &Path) -> Error {
     error
 }
 
-/// A value as `expected.json` writes it: canonical Extended JSON, the order of keys as it is.
+/// A value as in `expected.json`: canonical Extended JSON with the original key order.
 fn text(value: &Bson) -> String {
     match value {
         Bson::Document(fields) => text_of(fields, fields.keys().map(String::as_str)),
@@ -48,7 +49,7 @@ fn text_of<'a>(fields: &Document, keys: impl Iterator<Item = &'a str>) -> String
     format!("{{{}}}", keys.map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// The same, but for the order of the outermost keys.
+/// The same, but with sorted outermost keys.
 fn sorted(document: &RawDocument) -> String {
     let fields = Document::try_from(document).unwrap();
     text_of(&fields, fields.keys().map(String::as_str).collect::<BTreeSet<_>>().into_iter())
@@ -87,7 +88,7 @@ async fn assert_expected(backup: &Backup, only: Option<&str>) {
             let listed = expected["indexes"].as_array().into_iter().flatten();
             assert_eq!(indexes, listed.map(|i| i.as_str().unwrap().to_owned()).collect(), "{namespace}");
             assert_eq!(collection.uuid.is_some(), collection.kind != CollectionKind::View, "{namespace}");
-            // Of time series a dump has the buckets.
+            // For time series, a dump has the buckets.
             if collection.kind == CollectionKind::Collection {
                 assert_eq!(collection.documents, expected["count"].as_u64().unwrap(), "{namespace}");
                 assert_eq!(sum(backup, collection).await, expected["documents"].as_str().unwrap(), "{namespace}");
@@ -116,7 +117,7 @@ async fn what_was_dumped_is_what_the_backup_holds() {
         assert_eq!(left_out, if only.is_none() { vec![("admin", "system.version")] } else { vec![] }, "{name}");
         contents.push(manifest.collections.iter().map(|c| (c.namespace().to_string(), c.content())).collect());
     }
-    // Also the buckets of time series are the same however they were dumped.
+    // The buckets of time series are also the same in every kind of dump.
     assert!(contents[0]["zoo.weather"].documents > 0);
     for other in &contents[1..] {
         assert!(other.iter().all(|(name, content)| contents[0][name] == *content));
@@ -196,7 +197,7 @@ async fn an_oplog_leads_to_one_moment() {
         assert_eq!(bank::check(&client, "bank").await, Vec::<String>::new(), "{name}");
         client.database("bank").drop().await.unwrap();
     }
-    // Without it, the parts do not fit: the samples would prove nothing otherwise.
+    // Without the oplog, the parts do not fit. Otherwise, the samples would prove nothing.
     let copy = copied(&sample("oplog-dir-gzip"));
     std::fs::remove_file(copy.path().join("d/oplog.bson")).unwrap();
     let adopted = cli.json(&["adopt", copy.path().join("d").to_str().unwrap(), "--path", "b"]).await;
@@ -205,7 +206,7 @@ async fn an_oplog_leads_to_one_moment() {
     assert_ne!(bank::check(&client, "bank").await, Vec::<String>::new());
 }
 
-/// A copy of a directory, `d` in another.
+/// A copy of a directory, as `d` in a temporary one.
 fn copied(from: &Path) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     copy(from, &place.path().join("d"));
@@ -292,7 +293,7 @@ async fn an_archive_comes_from_standard_input_and_a_stop_ends_the_wait_for_it() 
     let backups = || directories(&cli.dir().join("b")).len();
     assert_eq!(backups(), 1);
 
-    // What follows never comes.
+    // The rest never comes.
     let (child, writing) = run(Some(archive[..archive.len() - 1000].to_vec()));
     let open = writing.unwrap().join().unwrap();
     let begun = async {
@@ -337,7 +338,8 @@ async fn a_dump_has_a_date_of_its_own_and_counts_with_dumps_alone() {
     let created = with_oplog["created"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     assert_eq!(created.timestamp(), with_oplog["consistency"]["to"]["t"].as_i64().unwrap());
 
-    // The two dumps of all count together; neither counts with the part, nor with the other deployment.
+    // The two dumps of everything are counted together, but not with the partial one or the other
+    // deployment.
     let cleaned = cli.json(&["clean", "--keep", "1", "--dry-run"]).await;
     let gone: Vec<&str> = cleaned["deleted"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(gone, [said["name"].as_str().unwrap()]);
@@ -395,7 +397,7 @@ async fn a_repository_of_a_later_version_is_neither_read_nor_written() {
     ] {
         let error = ended.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-        assert!(error.to_string().contains("repository.json says format version 2"), "{error}");
+        assert!(error.to_string().contains("repository.json has format version 2"), "{error}");
     }
     assert_eq!(files(place.directory.path()), before);
 }

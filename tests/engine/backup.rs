@@ -1,4 +1,5 @@
-//! Backups of real servers: every document once, at one moment, whatever happens meanwhile; and nothing left where one fails.
+//! Backups of real servers: every document once, at one consistency point, whatever happens
+//! meanwhile. A failed backup leaves nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -114,7 +115,8 @@ async fn a_backup_shows_one_moment_while_others_write() {
     assert!(writer.await.unwrap() > 20, "the writer hardly wrote");
 }
 
-/// Moves money between two collections in transactions until told to stop, and says how often it did.
+/// Moves money between two collections in transactions until it is stopped. Returns the number of
+/// transfers.
 async fn transfer(client: Client, stop: CancellationToken) -> u32 {
     let mut done = 0;
     for i in 0i32.. {
@@ -139,7 +141,7 @@ async fn transfer(client: Client, stop: CancellationToken) -> u32 {
     done
 }
 
-/// The sum of all balances in a backup, and how many there are.
+/// The sum of all balances in a backup, and their number.
 async fn balances(vault: &Vault, report: &BackupReport) -> (i64, usize) {
     let (mut total, mut documents) = (0, 0);
     for collection in &report.manifest.collections {
@@ -221,7 +223,7 @@ async fn without_the_oplog_a_collection_renamed_or_altered_while_it_is_read_begi
     .unwrap();
     vault.contents(&report).await;
     let collection = &report.manifest.collections[0];
-    // Either the moment before both changes, or one after them: never a mixture.
+    // A state before both changes or after one of them, but never a mixture.
     let (altered, indexes) = (collection.options.bson.get("validator").unwrap().is_some(), collection.indexes.len());
     assert!(matches!((altered, indexes), (false, 1) | (true, 2)), "{altered} {indexes}");
 }
@@ -234,7 +236,8 @@ async fn without_the_oplog_a_collection_that_is_renamed_each_time_fails_by_name(
     insert(&database, "name0", numbered(2_000)).await;
     let vault = Vault::new();
     let stop = CancellationToken::new();
-    // Every read of the collection is held up, and every time it has another name when the read goes on.
+    // Every read of the collection is delayed, and whenever it continues, the collection has
+    // another name.
     server.fail_command("alwaysOn", doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 1000 }).await;
     let renaming = tokio::spawn({
         let (client, stop) = (client.clone(), stop.clone());
@@ -268,7 +271,7 @@ async fn without_the_oplog_a_collection_created_or_swapped_meanwhile_is_not_mixe
     let vault = Vault::new();
     let report = at((&server, &uri), ("find", "created.log"), &vault, &divided("created", u64::MAX), async {
         fill(&database, "brand_new", [Bson::Int32(1)]).await;
-        // The classical rotation: the name stays, the collection is another.
+        // The usual log rotation: the name stays, the collection is a new one.
         let rename = doc! { "renameCollection": "created.log", "to": "created.log_old" };
         client.database("admin").run_command(rename).await.unwrap();
         fill(&database, "log", [Bson::Int32(-1)]).await;
@@ -280,7 +283,7 @@ async fn without_the_oplog_a_collection_created_or_swapped_meanwhile_is_not_mixe
     assert_eq!(contents["created.log"].documents, 1);
     assert_eq!(contents["created.brand_new"].documents, 1);
 
-    // Created only: the snapshot time is before it, so it is not part of the backup.
+    // Only created: the snapshot time is earlier, so it is not part of the backup.
     let report = at((&server, &uri), ("find", "created.other"), &vault, &divided("created", u64::MAX), async {
         fill(&database, "too_late", [Bson::Int32(1)]).await;
     })
@@ -319,7 +322,7 @@ async fn a_server_that_is_told_to_behave_as_an_older_one_is_backed_up() {
     assert_eq!(vault.contents(&report).await["older.c"], content(&database, "c").await);
     assert_eq!(report.manifest.source.feature_compatibility_version.as_deref(), Some("5.0"));
 
-    // There, a read by name cannot see by itself that the name leads elsewhere.
+    // There, a read by name cannot detect that the name belongs to another collection.
     let report = at((&server, &uri), ("find", "older.c"), &vault, &divided("older", u64::MAX), async {
         let rename = doc! { "renameCollection": "older.c", "to": "older.d" };
         client.database("admin").run_command(rename).await.unwrap();
@@ -337,7 +340,8 @@ async fn an_index_built_between_listing_and_moment_is_in_the_listing() {
     for collection in ["early", "late"] {
         fill(&database, collection, [Bson::Int32(1)]).await;
     }
-    // The first listing is for planning; in the second, `late` is held up when `early` has been listed.
+    // The first listing is for planning. In the second one, `late` is delayed once `early` is
+    // listed.
     let hold =
         doc! { "failCommands": ["listIndexes"], "namespace": "settled.late", "blockConnection": true, "blockTimeMS": 5000 };
     let before = server.fail_command(doc! { "skip": 1 }, hold).await;
@@ -365,11 +369,13 @@ async fn a_broken_cursor_goes_on_where_it_was() {
     database.run_command(doc! { "create": "capped", "capped": true, "size": 64 << 20 }).await.unwrap();
     let cluster = doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } };
     database.run_command(cluster).await.unwrap();
-    // `small` is read in one piece and begins again; `ranges`, `clustered` and `whole` go on, each in its own way.
+    // `small` is read in one piece and starts over. `ranges`, `clustered` and `whole` continue,
+    // each in its own way.
     for (collection, documents) in [("capped", 20_000), ("clustered", 20_000), ("ranges", 20_000), ("whole", 20_000)] {
         insert(&database, collection, numbered(documents)).await;
     }
-    // Segments of it are stored before it is interrupted, and must go: it does not compress, and segments are small.
+    // Segments are stored before the interruption, and must be deleted: the data is incompressible,
+    // and segments are small.
     for part in 0..9 {
         let noise = |i: i32| {
             let mut rng = StdRng::seed_from_u64(u64::from((part * 1000 + i).unsigned_abs()));
@@ -403,7 +409,8 @@ async fn a_broken_cursor_goes_on_where_it_was() {
             }
             let mut data = failure.clone();
             data.insert("namespace", format!("broken.{collection}"));
-            // The second reply of a cursor fails, twice: what was handed on before must count, and count once.
+            // The second reply of a cursor fails, twice. Documents that were passed on before must
+            // count exactly once.
             let before = server.fail_command(doc! { "times": 2 }, data).await;
             let vault = Vault::new();
             let options = BackupOptions {
@@ -470,7 +477,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
     let database = client.database("short");
     insert(&database, "c", numbered(20_000)).await;
     let stop = CancellationToken::new();
-    // History is only given up where there are writes.
+    // History is discarded only while there are writes.
     let writer = tokio::spawn({
         let (database, stop) = (database.clone(), stop.clone());
         async move {
@@ -492,7 +499,7 @@ async fn without_the_oplog_a_history_that_is_too_short_fails_with_what_to_do_and
     assert!(error.to_string().contains("239") && error.to_string().contains("it keeps 1 seconds"), "{error}");
     let hint = error.hint_text().unwrap();
     assert!(
-        hint.contains("read the oplog")
+        hint.contains("role backup or clusterMonitor")
             && hint.contains("minSnapshotHistoryWindowInSeconds")
             && hint.contains("[[allow-inconsistent]]")
             && hint.contains("faster"),
@@ -539,7 +546,7 @@ async fn without_the_oplog_capped_collections_keep_their_order_and_are_exception
     vault.contents(&report).await;
     let exceptions = &report.manifest.consistency.exceptions;
     assert_eq!(exceptions.iter().map(|e| e.collection.as_str()).collect::<Vec<_>>(), ["busy", "quiet"], "{exceptions:?}");
-    assert!(exceptions[0].reason.contains("without a right to the oplog"));
+    assert!(exceptions[0].reason.contains("the login cannot read the oplog"));
     let quiet = report.manifest.collections.iter().find(|c| c.name == "quiet").unwrap();
     assert_eq!(quiet.segments.len(), 1);
     let bytes = vault.repository().place(&report.name).get(&quiet.segments[0].object.key).await.unwrap();
@@ -599,7 +606,7 @@ async fn what_is_asked_for_is_what_is_in_it() {
     let twice = BackupOptions { filter: of_databases(&["blog", "blog"]), ..BackupOptions::default() };
     assert_eq!(names(&vault.take(&server.uri(), &twice).await.unwrap()).len(), 3);
 
-    // The path of the URI selects a database, but `admin` none.
+    // The path of the URI selects a database, unless it is `admin`.
     let by_path = vault.take(&server.uri().replace("/?", "/blog?"), &BackupOptions::default()).await.unwrap();
     assert_eq!(names(&by_path).len(), 3);
     let admin = vault.take(&server.uri().replace("/?", "/admin?"), &BackupOptions::default()).await.unwrap();
@@ -693,7 +700,7 @@ async fn what_the_source_refuses_is_named() {
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("does not answer"), "{error}");
 
-    // A database that cannot be read at all is named, not passed over.
+    // A database that cannot be read at all is named, not silently skipped.
     let lister = doc! { "createRole": "listsAll", "roles": [{ "role": "read", "db": "open" }], "privileges": [
         { "resource": { "cluster": true }, "actions": ["listDatabases"] },
     ] };
@@ -703,7 +710,7 @@ async fn what_the_source_refuses_is_named() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("closed"), "{error}");
 
-    // One database is enough for the right to read one database.
+    // For one database, the privilege to read one database is enough.
     let report = vault.take(&login("partial:p"), &on("open")).await.unwrap();
     assert_eq!(vault.contents(&report).await.len(), 1);
     assert_eq!(directories(vault.directory.path()).len(), 1);

@@ -1,4 +1,4 @@
-//! What stands after the entries of an oplog, from entries as servers of 4.4 to 6.0 write them.
+//! The catalog after the entries of an oplog, with entries as servers of 4.4 to 6.0 write them.
 
 use bson::{Binary, Bson, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
 use bsonvault::error::{Error, ErrorKind};
@@ -8,7 +8,7 @@ use bsonvault::oplog::catalog::{Catalog, CatalogTracker};
 use bsonvault::oplog::{Committed, Entry};
 use uuid::Uuid;
 
-/// The listing's time; entries of [`Oplog`] come after it unless they are dated otherwise.
+/// The time of the listing. Entries of [`Oplog`] come later unless they have their own time.
 const LISTED_AT: u32 = 100;
 
 fn uuid(n: u128) -> Uuid {
@@ -44,7 +44,7 @@ fn id_index() -> Document {
     doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }
 }
 
-/// What the entries come to.
+/// The result of the entries.
 #[derive(Debug)]
 struct Followed {
     catalog: Catalog,
@@ -97,7 +97,8 @@ impl Oplog {
         Ok(Followed { catalog: tracker.catalog()?, committed })
     }
 
-    /// The collections at the end: name, the last digits of the identity, whether the backup holds any of it.
+    /// The collections at the end: name, last digits of the UUID, and whether the backup holds any
+    /// of it.
     fn at_end(&self, listed: &[Collection]) -> Vec<(String, Option<u128>, bool)> {
         let catalog = self.followed(listed).unwrap().catalog;
         let one = |c: &Collection| (c.namespace().to_string(), c.uuid.map(|u| u.as_u128()), c.documents > 0);
@@ -148,7 +149,8 @@ fn what_an_aggregation_puts_out_takes_the_place_of_what_was_there() {
     assert!(end.catalog.collections[0].options.bson.is_empty(), "{:?}", end.catalog.collections[0].options.json());
 }
 
-/// Listed while it is filled, it counts by the name that it gets: what it was called was asked for by nobody.
+/// A collection that is listed while it is filled counts under its final name; nobody selects its
+/// temporary name.
 #[test]
 fn a_temporary_collection_that_was_listed_lasts_if_it_gets_a_wanted_name() {
     let temporary = |name: &str| listed(name, CollectionKind::Collection, 2, doc! { "temp": true }, &[id_index()]);
@@ -341,8 +343,9 @@ fn transactions_count_where_they_are_committed_after_the_listing() {
     let ops = |id: i32| vec![doc! { "op": "i", "ns": "d.a", "ui": binary(1), "o": { "_id": id } }];
     let mut oplog = Oplog::new();
     oplog.time = LISTED_AT - 10;
-    // 91 to 93: over before the listing. 94 to 101: prepared before it, committed after it. 102, 103: given up. 104: small. 105 to
-    // 107: large, not prepared. 108: never committed. 109, 110: a batch that is no transaction.
+    // 91 to 93: ended before the listing. 94 to 101: prepared before it, committed after it. 102,
+    // 103: aborted. 104: small. 105 to 107: large, unprepared. 108: never committed. 109, 110: a
+    // batch that is not a transaction.
     let oplog = oplog
         .of_transaction(1, 0, doc! { "applyOps": ops(1), "partialTxn": true })
         .of_transaction(1, 91, doc! { "applyOps": ops(2), "partialTxn": true })
@@ -435,7 +438,7 @@ fn entries_that_are_none_are_refused() {
 
 #[test]
 fn a_capped_collection_may_not_become_smaller_than_what_was_read_of_it() {
-    // Five documents of 50 bytes in all.
+    // Five documents of 50 bytes in total.
     let capped = listed("c", CollectionKind::Collection, 1, doc! { "capped": true, "size": 8192, "max": 100 }, &[id_index()]);
     let large_enough = Oplog::new().command(1, doc! { "collMod": "c", "cappedSize": 50_i64, "cappedMax": 5_i64 });
     let end = large_enough.followed(std::slice::from_ref(&capped)).unwrap();

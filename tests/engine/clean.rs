@@ -1,4 +1,5 @@
-//! Retention and deletion: what goes, what stays and why, and that nothing is deleted under whoever makes or reads it.
+//! Retention and deletion: which backups are deleted, which stay and why. Nothing is deleted while
+//! it is made or read.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ use crate::support::on_disk::OnDisk as _;
 use crate::support::server::Server;
 use crate::support::vault::{catalog, store};
 
-/// A complete backup of this time with `documents`, by its name.
+/// Writes a complete backup of this time with `documents`, named by its time.
 async fn write_with(root: &Path, created: DateTime<Utc>, documents: Vec<Vec<u8>>) -> Backup {
     let name = BackupName::at(created);
     let store = store(root).below(name.as_str());
@@ -49,7 +50,7 @@ async fn write(root: &Path, created: DateTime<Utc>) -> Backup {
     write_with(root, created, vec![rawdoc! { "_id": 1 }.into_bytes()]).await
 }
 
-/// One that says something else of itself, by its name.
+/// Writes one with a changed manifest, named by its time.
 async fn write_as(root: &Path, created: DateTime<Utc>, change: impl FnOnce(&mut Manifest)) -> String {
     let Backup { store, mut manifest } = write(root, created).await;
     change(&mut manifest);
@@ -76,7 +77,7 @@ fn heartbeat(host: &str, age: i64, more: Value) -> String {
     progress.to_string()
 }
 
-/// The note of a reader whose heartbeat is of `age` seconds ago.
+/// The note of a reader whose heartbeat is `age` seconds old.
 fn note(host: &str, age: i64) -> String {
     let at = clock::now() - TimeDelta::seconds(age);
     json!({ "host": host, "process": 77, "purpose": "download", "locked": true, "since": at, "heartbeat": at }).to_string()
@@ -108,7 +109,7 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
     for hours in [100, 80, 60, 40] {
         made.push(write(&root, ago(hours)).await.manifest.name.to_string());
     }
-    // The oldest is verified; by count that does not save it.
+    // The oldest is verified; retention by count ignores that.
     let oldest = catalog(&root).find(&made[0]).await.unwrap();
     oldest.keep(Check::ended(CheckKind::Verify, clock::now(), 1, None)).await;
     let old = BackupName::at(ago(30)).to_string();
@@ -138,7 +139,7 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
             (&*young, &json!(["incomplete for less than a day"])),
             (&*made[3], &json!(["last backup", "newest complete backup"])),
             (&*made[2], &json!(["last backup"])),
-            ("broken", &json!(["it is damaged, and no rule removes what cannot be judged"])),
+            ("broken", &json!(["it is damaged, and no rule removes damaged backups"])),
         ]
     );
     let gone = &done["deleted"][0];
@@ -148,7 +149,7 @@ async fn a_count_is_what_stays_and_the_report_names_everything_with_its_reason()
     );
     assert!(!root.join(&old).exists() && !root.join(&made[0]).exists() && root.join("photos/holiday.jpg").exists());
 
-    // Nobody works on the young one; alone, the flag touches nothing else.
+    // Nobody works on the young one. Without a rule, the flag deletes nothing else.
     let done = cli.json(&["clean", "--incomplete"]).await;
     assert_eq!(names(&done["deleted"]), [&young]);
     let text = cli.run(&["clean", "--keep=1"]).await.stdout;
@@ -272,7 +273,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
         (&"download".into(), &me.into(), &bsonvault::system::host().into())
     );
 
-    // It is no part of the backup, and others read beside it.
+    // It is not part of the backup, and others may read at the same time.
     let report = verify::run(&made[1], &VerifyOptions::default(), &Context::default()).await.unwrap();
     assert!(report.is_sound() && report.notes.is_empty(), "{report:?}");
     assert_eq!(readers(&made[1]).len(), 1);
@@ -292,7 +293,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     assert!(report.kept[1].reasons[0].contains("is being read: download"), "{report:?}");
     assert!(report.failed.is_empty());
 
-    // One that comes to read, or vanishes, between the plan and its execution.
+    // A backup that gets a reader, or vanishes, between the plan and its execution.
     let oldest = write(root.path(), ago(60)).await;
     drop(hold);
     assert_eq!(readers(&made[1]), Vec::<PathBuf>::new());
@@ -306,7 +307,7 @@ async fn what_is_read_stays_and_the_rest_goes() {
     drop(hold);
     assert_eq!(clean(&catalog, &by_count(1)).await.deleted.len(), 1);
 
-    // Who comes too late is told so.
+    // A reader that comes too late gets an error.
     let late = oldest.read_lock("verify").await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::NotFound, "{late}");
     assert!(!oldest.store.directory().exists());
@@ -330,7 +331,7 @@ async fn a_note_of_another_machine_counts_while_it_is_fresh_and_one_of_a_dead_pr
         }
         assert_eq!(backup.store.directory().join("manifest.json").exists(), stays);
     }
-    // What died long ago is tidied up by the next reader.
+    // The next reader cleans up after one that died long ago.
     let backup = write(root.path(), ago(4)).await;
     file(backup.store.directory().join(key::reader(Uuid::new_v4())), note("elsewhere", 4000));
     drop(backup.read_lock("verify").await.unwrap());
@@ -346,7 +347,7 @@ async fn a_heartbeat_is_renewed_and_does_not_bring_a_directory_back() {
     let beat = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok().map(|v| v["heartbeat"].to_string());
     let first = beat(&path);
     wait("no second heartbeat", || beat(&path).is_some() && beat(&path) != first).await;
-    // Somebody removed it by hand.
+    // Someone removed it by hand.
     std::fs::remove_dir_all(backup.store.directory()).unwrap();
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(!backup.store.directory().exists());
@@ -365,7 +366,7 @@ async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
 #[tokio::test]
 async fn a_reader_that_cannot_write_there_reads_all_the_same() {
     let root = TempDir::new().unwrap();
-    // So long that the files of a backup can be there, and a reader's cannot.
+    // A path so long that a backup's files fit, but not a reader's note.
     let mut deep = root.path().to_owned();
     let name = BackupName::at(ago(5));
     while deep.as_os_str().len() + 1 + name.as_str().len() < 4060 {
@@ -393,7 +394,7 @@ async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
     let (mut read, mut deleted) = (0, 0);
     for round in 0..120u64 {
         let backup = write(root.path(), ago(5)).await;
-        // Of ten rounds, one is the deletion's and one the reader's; the rest are close.
+        // Of ten rounds, the deletion wins one and the reader one; the others are close.
         let (pause, ahead) = match round % 10 {
             0 => (Duration::from_millis(60), Duration::ZERO),
             5 => (Duration::ZERO, Duration::from_millis(2)),
@@ -429,7 +430,7 @@ async fn of_a_reader_and_a_deletion_at_the_same_time_one_gives_way() {
     assert!(read > 5 && deleted > 5, "{read} {deleted}");
 }
 
-/// What a reader of another machine does, of which locks tell nothing.
+/// A reader on another machine, whose locks are invisible here.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
     let root = TempDir::new().unwrap();
@@ -444,7 +445,8 @@ async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
                 while !begin.load(Ordering::Acquire) {
                     std::hint::spin_loop();
                 }
-                // Half of them come as soon as they see the manifest gone: the latest that it may be.
+                // Half of the readers come as soon as the manifest is gone: the latest possible
+                // moment.
                 let manifest = directory.join("manifest.json");
                 if round % 2 == 0 {
                     std::thread::sleep(Duration::from_micros(round * 13 % 2500));
@@ -461,7 +463,8 @@ async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
                     let _may_be_gone = std::fs::remove_file(&path);
                     return false;
                 }
-                // It reads, and finds all of it. A deletion that came between may be putting the manifest back.
+                // It reads, and finds everything. A deletion in between may be putting the manifest
+                // back.
                 for _ in 0..200 {
                     assert!(directory.join("d/c.00000.bson.zst").exists(), "deleted under a reader");
                     std::thread::sleep(Duration::from_micros(50));
@@ -480,7 +483,7 @@ async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
         });
         match result {
             Ok(_) => deleted += 1,
-            // A file that came while the directory was being removed.
+            // A file appeared while the directory was being removed.
             Err(e) if e.kind() == ErrorKind::Storage && !is_held => deleted += 1,
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Busy, "{e}");
@@ -493,7 +496,7 @@ async fn of_a_reader_of_another_machine_and_a_deletion_one_gives_way_too() {
     assert!(put_back > 5 && deleted > 5, "{put_back} {deleted}");
 }
 
-/// Starts `verify` of a backup that takes a while, and stops it in the middle.
+/// Starts `verify` of a backup that takes a while, and pauses it in the middle.
 async fn stopped_verify(cli: &Cli, backup: &Backup) -> std::process::Child {
     for _ in 0..20 {
         let mut child = cli.spawn(&["verify", backup.manifest.name.as_str(), "--deep"]);
@@ -527,7 +530,7 @@ async fn a_verify_that_hangs_keeps_its_backup_and_a_killed_one_does_not() {
     let name = backup.manifest.name.as_str();
 
     let child = stopped_verify(&cli, &backup).await;
-    // Its heartbeat is long ago; the lock tells that it is there.
+    // Its heartbeat is old, but its lock shows that it is alive.
     for path in readers(&backup) {
         file(path, note(&bsonvault::system::host(), 600));
     }
@@ -632,7 +635,7 @@ async fn what_changed_since_the_plan_stays() {
     std::fs::remove_file(manifest(0)).unwrap();
     let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
     assert_eq!(plan.report().deleted.len(), 2);
-    // One was resumed and is complete, the other has another one in its place.
+    // One was resumed and is complete; the other was replaced by another backup.
     std::fs::write(manifest(0), completed).unwrap();
     std::fs::copy(manifest(2), manifest(1)).unwrap();
     let report = clean::execute(&catalog, plan, &CancellationToken::new()).await;
@@ -643,7 +646,7 @@ async fn what_changed_since_the_plan_stays() {
     assert!(reasons.iter().any(|r| r.ends_with("was replaced by another one meanwhile")), "{reasons:?}");
     assert!(manifest(0).exists() && manifest(1).exists());
 
-    // A plan is stopped between two of them.
+    // Cancellation between two deletions of a plan.
     let stop = CancellationToken::new();
     stop.cancel();
     let plan = clean::plan(&catalog, &by_count(1), clock::now()).await.unwrap();
@@ -668,7 +671,7 @@ async fn a_backup_of_another_source_or_of_a_part_takes_nobodys_place() {
     let dump = write_as(&root, ago(20), |m| m.source.uri = "dump:all.archive".into()).await;
     file(root.join("broken/manifest.json"), "{");
 
-    // Of those that count together the newest stays, and of each of the others the only one.
+    // In each group, the newest backup stays. The others are alone in their groups, so they stay.
     for args in [vec!["clean", "--keep", "1", "--dry-run"], vec!["clean", "--keep-daily", "1", "--dry-run"]] {
         assert_eq!(names(&cli.json(&args).await["deleted"]), [&first, &full], "{args:?}");
     }
@@ -689,7 +692,7 @@ async fn a_backup_of_another_source_or_of_a_part_takes_nobodys_place() {
         "{text}"
     );
 
-    // The list tells the same, and its legend is for people.
+    // The list shows the same, and its legend is for people.
     let listed = cli.json(&["list"]).await;
     let of = |name: &str| listed["backups"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone();
     assert_eq!((&of(&first)["group"], &of(&first)["selection"]["databases"]), (&of(&second)["group"], &json!(["crm", "shop"])));
@@ -703,7 +706,8 @@ async fn a_backup_of_another_source_or_of_a_part_takes_nobodys_place() {
     }
 }
 
-/// A deployment is known by what it is and not by its URI; and the moment of a backup is one wherever it is told.
+/// A deployment is recognized by its identity, not by its URI, and a backup has the same time in
+/// every report.
 #[tokio::test]
 async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
     let (set, alone) = tokio::join!(Server::replica_set("groups"), Server::standalone());
@@ -732,7 +736,7 @@ async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
     assert!(shown["source"]["deploymentId"].is_string() && shown["source"]["knownAs"].is_array(), "{shown}");
     assert_eq!(shown["created"], shown["finished"]);
 
-    // One time, and buckets that are called so.
+    // The same time, and buckets under that name.
     let (name, time) = (first["name"].as_str().unwrap(), &first["consistency"]["clusterTime"]["t"]);
     let seconds = |value: &Value| json!(value["created"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap().timestamp());
     let shown = cli.json(&["show", name]).await;
@@ -755,12 +759,12 @@ async fn retention_after_a_backup_of_something_else_leaves_the_others_alone() {
     let plan = cli.json(&["backup", "--dry-run"]).await;
     assert_eq!(plan["collections"][1]["countedIn"], "buckets");
 
-    // Its own comes last, and displaces the first alone.
+    // Its own backup comes last, and displaces only the first one.
     let last = backup("").await;
     assert_eq!(names(&last["retention"]["deleted"]), [name]);
     assert_eq!(catalog(&cli.dir().join("backups")).list(clock::now()).await.unwrap().len(), 3);
 
-    // Whatever brings it somewhere counts buckets, too.
+    // Every report of a copy or import counts buckets, too.
     let name = last["name"].as_str().unwrap();
     let target = by("127.0.0.1");
     for of in [

@@ -1,4 +1,5 @@
-//! A backup as one tar stream: what the system's own tar makes of it, and what may never be taken for a whole backup.
+//! A backup as one tar stream: how the system's tar reads it, and what must never pass for a
+//! complete backup.
 
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
@@ -27,7 +28,7 @@ use crate::support::vault::{catalog, store, verified};
 const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
 const SEGMENT: &str = "shop/orders.00000.bson.zst";
 
-/// A copy of the fixture, with the file that tells of its checks.
+/// A copy of the fixture, with its file of checks.
 async fn copied() -> (TempDir, Backup) {
     let directory = tempfile::tempdir().unwrap();
     copy(&fixture("v2").join(NAME), &directory.path().join(NAME));
@@ -39,7 +40,7 @@ async fn find(directory: &Path) -> Backup {
     catalog(directory).find(NAME).await.unwrap()
 }
 
-/// Reads all of it, a piece of odd size at a time.
+/// Reads all of it, in pieces of odd sizes.
 async fn read(mut download: Download) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut piece = vec![0; 4099];
@@ -58,11 +59,11 @@ async fn tar_of(backup: &Backup) -> Vec<u8> {
     read(Download::open(backup.clone(), ()).await.unwrap()).await
 }
 
-/// Runs the system's tar over a stream; gives whether it was content, and what it printed.
+/// Runs the system's tar on a stream. Returns whether it succeeded, and its output.
 fn tar(bytes: &[u8], arguments: &[&str]) -> (bool, String) {
     let mut child =
         Command::new("tar").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // One that gives up early reads no further.
+    // A tar that fails early stops reading.
     let _broken_pipe = child.stdin.take().unwrap().write_all(bytes);
     let output = child.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -89,16 +90,16 @@ async fn what_tar_makes_of_it_is_the_backup_whole_and_sound() {
     let bytes = read(download).await;
     assert_eq!(bytes, tar_of(&backup).await, "it is the same each time");
 
-    // All that belongs to it, and nothing else.
+    // All files of the backup, and no others.
     let unpacked = untar(&bytes);
     let mut expected = files(directory.path());
     expected.retain(|path, _| !path.ends_with("stray.txt"));
     assert_eq!(files(unpacked.path()), expected);
     let report = verified(&find(unpacked.path()).await, true).await;
     assert!(report.is_sound() && report.documents > 0, "{report:?}");
-    assert_eq!(report.notes, ["shop.odd/näme #1 100%: 1 document without an _id: each is given one by an import"]);
+    assert_eq!(report.notes, ["shop.odd/näme #1 100%: 1 document without an _id: an import gives each one"]);
 
-    // As a backup is kept, and of its time.
+    // With the modes of a stored backup, and with its time.
     for (path, mode) in [("", 0o700), ("shop", 0o700), (SEGMENT, 0o600), (key::MANIFEST, 0o600)] {
         let found = std::fs::metadata(unpacked.path().join(NAME).join(path)).unwrap();
         assert_eq!(found.permissions().mode() & 0o777, mode, "{path}");
@@ -114,12 +115,12 @@ async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
     let (_directory, backup) = copied().await;
     let bytes = tar_of(&backup).await;
     let manifest = backup.store.size(key::MANIFEST).await.unwrap() as usize;
-    // The last byte of the manifest stands before its padding and the two blocks of the end.
+    // The last byte of the manifest is before its padding and the two final blocks.
     let end = bytes.len() - 1024 - (manifest.next_multiple_of(512) - manifest);
     let cuts = (0..end).step_by(end / 40).chain([end - manifest - 512, end - manifest, end - 1]);
     for cut in cuts {
         let directory = tempfile::tempdir().unwrap();
-        // Tar does not even complain about all of these.
+        // tar does not even report all of these.
         tar(&bytes[..cut], &["-xf", "-", "-C", directory.path().to_str().unwrap()]);
         let catalog = catalog(directory.path());
         for summary in catalog.list(clock::now()).await.unwrap() {
@@ -131,7 +132,7 @@ async fn wherever_it_breaks_off_what_was_received_is_no_backup() {
 #[tokio::test]
 async fn its_length_is_exact_for_every_size_and_name() {
     let long = "x".repeat(238);
-    // NAME/ takes 38 bytes: 62 more are 100.
+    // NAME/ takes 38 bytes: with 62 more, the path has 100.
     let (fits, does_not) = (format!("d/{}", "f".repeat(60)), format!("d/{}", "f".repeat(61)));
     let deep = format!("{long}/{long}.00000.bson.zst");
     let odd = "d\u{e4}ta/\u{1f980} %23.00000.bson.zst".to_owned();
@@ -152,7 +153,7 @@ async fn its_length_is_exact_for_every_size_and_name() {
         let metadata = manifest.collections[0].metadata.clone();
         store.put(&metadata.key, vec![vec![1; metadata.bytes as usize].into()]).await.unwrap();
         store.put(key::SHA256SUMS, vec![manifest.sums().into()]).await.unwrap();
-        // Its manifest takes each remainder of a block, too.
+        // Its manifest also takes each remainder of a block.
         store.put(key::MANIFEST, vec![vec![b' '; 1000 + number * 13].into()]).await.unwrap();
         let bytes = tar_of(&Backup { store, manifest }).await;
         assert_eq!(bytes.len() % 512, 0);
@@ -209,7 +210,7 @@ async fn what_is_no_plain_file_of_its_size_is_refused_before_the_first_byte() {
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }
 
-/// Puts something else in the place of a file, which stays beside it.
+/// Replaces a file by something else; the original stays beside it.
 fn put_instead(what: &str, path: &Path) {
     let beside = path.with_extension("beside");
     std::fs::rename(path, &beside).unwrap();
@@ -223,7 +224,7 @@ fn put_instead(what: &str, path: &Path) {
 
 const OTHERS: [&str; 4] = ["a symbolic link", "a pipe", "a socket", "a directory"];
 
-/// Nobody may wait for what never comes.
+/// Fails if something hangs.
 async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(std::time::Duration::from_secs(20), what).await.unwrap()
 }
@@ -286,7 +287,7 @@ async fn whatever_stands_in_place_of_its_files_a_backup_is_listed_and_deleted_an
             let (place, other) = (directory.path().join(NAME), directory.path().join("other"));
             assert!(Command::new("cp").arg("-r").arg(&place).arg(&other).status().unwrap().success());
             if key == key::PROGRESS {
-                // What it says counts where there is no manifest.
+                // Its checks do not matter without a manifest.
                 std::fs::remove_file(place.join(key::MANIFEST)).unwrap();
             }
             if key != key::MANIFEST {
@@ -407,7 +408,7 @@ async fn a_download_becomes_a_backup_again_as_it_is_or_not_at_all() {
     let (file, backups) = (cli.dir().join("x.tar"), cli.dir().join("backups"));
     let left = || std::fs::read_dir(&backups).map_or(0, |entries| entries.count());
 
-    // 1. What is cut, changed or something else leaves nothing.
+    // 1. A stream that is truncated, changed or something else leaves nothing.
     let at = bytes.windows(4).position(|four| four == b"\x28\xB5\x2F\xFD").unwrap() + 20;
     let mut changed = bytes.clone();
     changed[at] ^= 1;
@@ -420,20 +421,20 @@ async fn a_download_becomes_a_backup_again_as_it_is_or_not_at_all() {
         assert_eq!(left(), 0, "{told}");
     }
 
-    // 2. The whole one, also gzip, and from standard input.
+    // 2. A complete one, also gzipped, and from standard input.
     std::fs::write(&file, &bytes).unwrap();
     let adopted = cli.json(&["adopt", "x.tar"]).await;
     assert_eq!((&adopted["name"], &adopted["unpacked"]), (&NAME.into(), &true.into()), "{adopted}");
     assert_eq!(cli.run(&["verify", "latest", "--deep"]).await.code, Some(0));
     let again = cli.run(&["adopt", "x.tar"]).await;
-    assert!(again.code == Some(1) && again.stderr.contains("is there already"), "{again:?}");
+    assert!(again.code == Some(1) && again.stderr.contains("exists already"), "{again:?}");
     assert_eq!(left(), 1);
     std::fs::remove_dir_all(backups.join(NAME)).unwrap();
     assert!(Command::new("gzip").arg(&file).status().unwrap().success());
     assert_eq!(with_input(&cli, &["adopt", "-"], &cli.dir().join("x.tar.gz")).code, Some(0));
     assert_eq!(cli.run(&["verify", NAME]).await.code, Some(0));
 
-    // 3. Other verbs say what to do with it.
+    // 3. Other verbs tell what to do with it.
     for args in [&["verify", "x.tar.gz"][..], &["show", "x.tar.gz"], &["restore", "x.tar.gz"]] {
         let told = cli.run(args).await;
         assert!(told.code != Some(0) && told.stderr.contains("`bsonvault import FILE`"), "{told:?}");
@@ -461,12 +462,13 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
         names.into_iter().filter(|name| !["admin", "config", "local"].contains(&name.as_str())).collect()
     };
 
-    // 1. There is no latest, and nothing may be called so.
+    // 1. There is no latest backup, and nothing may have that name.
     let none = cli.run(&["import", "latest"]).await;
     assert!(none.code == Some(1) && none.stderr.contains("no complete backup"), "{none:?}");
     assert!(BackupName::parse("Latest").is_err());
 
-    // 2. A download is imported from its file and from standard input, and leaves nothing beside.
+    // 2. A download is imported from its file and from standard input, and leaves nothing beside
+    // it.
     let file = cli.dir().join("x.tar");
     std::fs::write(&file, tar_of(&backup).await).unwrap();
     let report = cli.json(&["import", "x.tar", "--yes", "--allow-same"]).await;
@@ -477,7 +479,7 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let listed = cli.run(&["restore", "--uri", &uri, name]).await;
     assert!(listed.code == Some(1) && listed.stderr.contains("does not exist"), "no such backup here: {listed:?}");
 
-    // 3. Of two, latest is the newer, and says which and of how many kinds.
+    // 3. Of two backups, `latest` is the newer one; the output names it, and the number of sources.
     assert_eq!(cli.run(&["adopt", "x.tar"]).await.code, Some(0));
     std::fs::create_dir_all(cli.dir().join("d/old")).unwrap();
     std::fs::write(cli.dir().join("d/old/c.bson"), bson::rawdoc! { "_id": 1 }.as_bytes()).unwrap();
@@ -498,7 +500,7 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let told = cli.run(&["adopt", older["name"].as_str().unwrap()]).await;
     assert!(told.code == Some(2) && told.stderr.contains("is a backup already"), "{told:?}");
 
-    // 4. A connection string is not a backup, and shows no password.
+    // 4. A connection string is not a backup, and its password is not shown.
     for verb in ["import", "show", "verify", "export", "adopt"] {
         let more: &[&str] = if verb == "export" { &["--out", "o", "--format", "dir"] } else { &[] };
         let told = cli.run(&[&[verb, "mongodb://u:hunter2@h/"], more].concat()).await;
@@ -506,7 +508,8 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
         assert!(!told.stderr.contains("hunter2"), "{told:?}");
     }
 
-    // 5. --database chooses, --as renames, and the only database may still be renamed by --database, which is said.
+    // 5. --database selects, --as renames. If there is only one database, --database may still
+    // rename it, with a note.
     for name in there().await {
         client.database(&name).drop().await.unwrap();
     }
@@ -520,7 +523,7 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let old = cli.run(&["import", older["name"].as_str().unwrap(), "--allow-same", "--database", "new"]).await;
     assert!(old.code == Some(0) && old.stderr.contains("--as new"), "{old:?}");
     assert!(there().await.contains(&"new".to_owned()));
-    // What latest holds nobody knows by heart.
+    // Nobody knows the content of `latest` by heart.
     let unknown = cli.run(&["import", "latest", "--database", "new", "--include", "a.*"]).await;
     assert!(unknown.code == Some(2) && unknown.stderr.contains("holds no database"), "{unknown:?}");
     let missing = cli.run(&["import", older["name"].as_str().unwrap(), "--database", "a", "--database", "b"]).await;

@@ -1,4 +1,5 @@
-//! Dumps that mongodump made, and some that it could have made, imported: whole and right, or not at all.
+//! Imports dumps that mongodump made, and some that it could have made: completely and correctly,
+//! or not at all.
 
 mod accounts;
 mod damage;
@@ -38,7 +39,7 @@ async fn import_with(place: &Path, dump: DumpOptions, target: &str, options: &Im
     import::run(&dumped, &target, None, options, &Context::default()).await
 }
 
-/// Drops everything but what belongs to the server.
+/// Drops everything except what belongs to the server.
 async fn empty(client: &Client) {
     for database in client.list_database_names().await.unwrap() {
         if !["admin", "config", "local"].contains(&&*database) {

@@ -1,4 +1,5 @@
-//! Backups written out in mongodump's formats, read again by a reader of its own, which knows the formats' grammar and nothing of the writer.
+//! Exports backups in mongodump's formats, and reads them with a separate reader that knows only
+//! the formats' grammar.
 
 mod archives;
 mod directories;
@@ -20,11 +21,11 @@ use crate::support::on_disk::OnDisk as _;
 use crate::support::server::Server;
 use crate::support::vault::Vault;
 
-/// A document whose field `v` is there twice, with a name that is empty.
+/// A document with two fields `v` and one field with an empty name.
 const TWICE: [u8; 30] =
     [30, 0, 0, 0, 0x10, b'_', b'i', b'd', 0, 1, 0, 0, 0, 0x10, b'v', 0, 1, 0, 0, 0, 0x10, b'v', 0, 2, 0, 0, 0, 0x0A, 0, 0];
 
-/// A backup of one of each kind, and of 37 MB of documents that are not like each other where that is asked for.
+/// A backup with one of each kind; on request with 37 MB of incompressible documents.
 async fn taken(vault: &Vault, large: bool) -> Backup {
     let server = Server::standalone().await;
     let client = server.client().await;
@@ -69,7 +70,7 @@ async fn taken(vault: &Vault, large: bool) -> Backup {
     vault.backup(&server, &[]).await
 }
 
-/// The documents of these segments, one after the other, in order.
+/// The documents of these segments, concatenated in order.
 fn raw(backup: &Backup, segments: &[Segment]) -> Vec<u8> {
     let decoded = |s: &Segment| {
         let file = std::fs::read(backup.store.directory().join(&s.object.key)).unwrap();
@@ -82,11 +83,13 @@ fn collection<'a>(backup: &'a Backup, name: &str) -> &'a Collection {
     backup.manifest.collections.iter().find(|c| c.name == name).unwrap()
 }
 
-/// The text of a metadata file, by what the server said: options, indexes and their order.
+/// Checks the text of a metadata file against the server's listing: options, indexes and their
+/// order.
 fn check_metadata(text: &str, collection: &Collection, has_uuid: bool) {
     let mut expected = String::from("{");
     let json = |raw: &RawDocumentBuf| {
-        // The fields of these few are in the order of the document, and hold no number that JSON writes in two ways.
+        // The fields of these few are in the document's order, and hold no number that JSON can
+        // write in two ways.
         let document = Document::try_from(raw).unwrap();
         reader::json(&Bson::Document(document))
     };

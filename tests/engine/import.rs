@@ -1,5 +1,5 @@
-//! Imports into real servers: what comes back is what was backed up, what is in the way is replaced, nothing else is touched, and
-//! whatever must be refused is refused before the first write.
+//! Imports into real servers. The data is restored, existing collections are replaced, nothing else
+//! is touched, and every refusal comes before the first write.
 
 use std::time::Duration;
 
@@ -75,12 +75,12 @@ async fn what_stands_under_the_same_name_is_replaced_whatever_its_kind() {
             }
         }
     }
-    // Buckets whose time series is gone, and a stored function, which servers do not drop.
+    // Buckets without a time series, and a stored function, which servers do not drop.
     to.run_command(doc! { "create": "system.buckets.series_over_buckets" }).await.unwrap();
     from.run_command(doc! { "create": "series_over_buckets", "timeseries": series() }).await.unwrap();
     insert(&from, "system.js", [doc! { "_id": "one", "value": "new" }]).await;
     insert(&to, "system.js", [doc! { "_id": "one", "value": "old" }, doc! { "_id": "two", "value": "old" }]).await;
-    // What the backup does not have stays.
+    // Collections that the backup lacks stay.
     insert(&to, "kept", numbered(4)).await;
     insert(&b.database("kept"), "kept", numbered(4)).await;
 
@@ -116,14 +116,14 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
         error
     };
 
-    // The deployment that it came from, by its hosts and, behind another address, by its set's id.
+    // The deployment that it came from: by its hosts and, behind another address, by its set's id.
     let error = expect(vault.import(&both, &source.uri()).await, ErrorKind::Refused, "the deployment that the backup came from");
     assert!(error.hint_text().unwrap().contains("[[allow-same]]"));
     let moved = with_manifest(both.clone(), |manifest| manifest.source.hosts = vec!["elsewhere:27017".to_owned()]).await;
     let link = Link::to(source.port(), LinkOptions::default());
     let behind = source.uri_through(link.port());
     expect(vault.import(&moved, &behind).await, ErrorKind::Refused, "the same id");
-    // What is configured as the source: by its hosts, and behind another address by its process.
+    // The configured source: by its hosts and, behind another address, by its process.
     let options = ImportOptions::default();
     let result = vault.import_with(&both, &target.uri(), Some(&target.uri()), &options).await;
     expect(result, ErrorKind::Refused, "the configured source");
@@ -144,12 +144,12 @@ async fn what_is_refused_leaves_the_target_as_it_was() {
     std::fs::write(&path, damaged).unwrap();
     expect(vault.import(&one, &target.uri()).await, ErrorKind::Damaged, &segment);
     std::fs::write(&path, whole).unwrap();
-    // Nobody there.
+    // No server.
     let nobody = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=300", crate::support::server::free_port());
     expect(vault.import(&one, &nobody).await, ErrorKind::Unreachable, "does not answer");
     assert!((snapshot(&a).await, snapshot(&b).await) == before, "a refused import wrote something");
 
-    // And with nothing in the way, a source that does not answer keeps no one.
+    // If nothing is in the way, a source that does not answer does not matter.
     vault.import_with(&one, &target.uri(), Some(&nobody), &renamed("fresh")).await.unwrap();
     let allowed = ImportOptions { allow_same: true, ..renamed("fresh") };
     vault.import_with(&one, &source.uri(), Some(&source.uri()), &allowed).await.unwrap();
@@ -188,7 +188,8 @@ async fn one_database_may_get_another_name() {
     assert!(!b.list_database_names().await.unwrap().contains(&"zoo".to_owned()));
 }
 
-/// Documents with `Timestamp(0, 0)` at the top, and with everything that makes copying a document hard.
+/// Documents with `Timestamp(0, 0)` at the top level, and with everything that makes it hard to
+/// copy a document.
 fn odd_timestamps() -> Vec<RawDocumentBuf> {
     const ZERO: [u8; 8] = [0; 8];
     let odd = |id: &str| Raw::with_id(id).element(0x11, "v", ZERO);
@@ -263,7 +264,7 @@ async fn empty_timestamps_stay_empty() {
     vault.import(&backup, &target.uri()).await.unwrap();
     assert_same(&a, &b, CompareOptions::default()).await;
 
-    // Again, where the first reply is lost: what is there already is not written over.
+    // Again, with the first reply lost: existing documents are not overwritten.
     let fail = doc! { "failCommands": ["update"], "writeConcernError": { "code": 91, "errmsg": "shutting down" }, "appName": "bsonvault" };
     target.fail_command(doc! { "times": 2 }, fail).await;
     vault.import(&backup, &target.uri()).await.unwrap();
@@ -284,7 +285,7 @@ async fn documents_of_the_largest_size_come_back() {
         database.collection::<RawDocumentBuf>("c").insert_one(document).await.unwrap();
     }
     insert(&database, "c", (10..20).map(|id| doc! { "_id": id })).await;
-    // Very many small ones: more than a command takes.
+    // Very many small ones: more than fit into one command.
     insert(&database, "small", (0..230_000).map(|id| doc! { "_id": id })).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
@@ -355,7 +356,7 @@ async fn nothing_expires_before_it_is_counted() {
     target.fail_command(doc! { "times": 3 }, slow).await;
     let report = vault.import(&backup, &target.uri()).await.unwrap();
     assert!(report.documents > 22_000, "{report:?}");
-    // And then they do expire, by the same rules.
+    // Afterwards they do expire, by the same rules.
     for name in ["indexed", "clustered", "series"] {
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while to.collection::<Document>(name).find_one(doc! {}).await.unwrap().is_some() {
@@ -479,7 +480,7 @@ async fn indexes_of_old_servers_are_made_as_new_ones_take_them() {
         doc! { "v": 1, "key": { "a": 1, "b": 1, "c": 1, "d": -1, "e": 1, "f": 0.5 }, "name": "values", "background": true }
     );
     assert_eq!(found[2].get("2dsphereIndexVersion"), Some(&Bson::Int32(1)));
-    // `listIndexes` does not name the simple collation; one that was inherited it would.
+    // `listIndexes` does not show the simple collation, but it would show an inherited one.
     assert!(indexes("collated").await[0].contains_key("collation"));
     assert_eq!(indexes("collated").await[1], doc! { "v": 2, "key": { "a": 1 }, "name": "simple" });
 }
@@ -512,7 +513,7 @@ async fn a_broken_network_and_lost_replies_leave_neither_gaps_nor_errors() {
     for data in [
         doc! { "closeConnection": true },
         doc! { "errorCode": 189 },
-        // Done, and not known to be done.
+        // Executed, but with an unknown outcome.
         doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down" } },
     ] {
         for command in commands {
@@ -528,7 +529,7 @@ async fn a_broken_network_and_lost_replies_leave_neither_gaps_nor_errors() {
         assert_same(&a, &b, CompareOptions::default()).await;
     }
 
-    // Real cuts: what was on its way is lost in either direction.
+    // Real cuts: data in transit is lost in either direction.
     let options = LinkOptions { mbit: Some(200.0), cut_every: Some(Duration::from_millis(400)), ..LinkOptions::default() };
     let link = Link::to(target.port(), options);
     vault.import(&backup, &target.uri_through(link.port())).await.unwrap();
@@ -548,7 +549,7 @@ async fn a_document_that_the_target_refuses_is_named() {
     assert_eq!(error.kind(), ErrorKind::Server);
     assert!(error.to_string().contains("inserting into d.c") && error.to_string().contains("code 2,"), "{error}");
 
-    // One by one: two documents whose `_id`s are one under the collation that the target's collection gets.
+    // One by one: two documents whose `_id`s are equal under the target collection's collation.
     let backup = with_manifest(backup, |manifest| {
         let collection = &mut manifest.collections[0];
         collection.options = RawValue::of(&rawdoc! { "validator": { "n": { "$lt": 3 } } });
@@ -573,7 +574,7 @@ async fn a_document_that_the_target_refuses_is_named() {
 
 #[tokio::test]
 async fn another_writer_is_found_out() {
-    // A small collection, which is read back once all are full, and a large one, which is as soon as it is full itself.
+    // A small collection is read back once all are filled; a large one as soon as it is filled.
     for (documents, phase, filled) in [(10, "checking", 0), (20_000, "filling", 20_000)] {
         another_writer_is_found_out_of(documents, phase, filled).await;
     }
@@ -631,7 +632,7 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
             while vault.cx.progress.view().phase != phase || vault.cx.progress.view().sums().0 < documents {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            // Let it reach what hangs.
+            // Let it reach the command that hangs.
             tokio::time::sleep(Duration::from_millis(100)).await;
             vault.cx.cancel.cancel();
             std::time::Instant::now()
@@ -650,7 +651,7 @@ async fn an_import_stops_when_it_is_told_to_and_can_be_run_again() {
         assert_eq!(b.database("stop").list_collection_names().await.unwrap(), Vec::<String>::new(), "{command}");
         assert!(begun.elapsed() < Duration::from_secs(3), "{command} was waited for");
         target.fail_no_more().await;
-        // What the server was held up with it may do all the same; the next import removes what comes of that.
+        // The server may still execute the delayed command; the next import removes its result.
         let held =
             doc! { "aggregate": 1, "pipeline": [{ "$currentOp": {} }, { "$match": { "appName": "bsonvault" } }], "cursor": {} };
         let is_held = async || {
@@ -683,7 +684,8 @@ async fn a_right_that_is_missing_is_named() {
         "{error:?}"
     );
 
-    // Rights for most of it are not enough: found out halfway, what stands there would be gone.
+    // Privileges for most of it are not enough: otherwise, a failure halfway would have removed
+    // existing data.
     let standing = target.client().await.database("strict");
     insert(&standing, "c", numbered(3)).await;
     let strict = source.client().await.database("strict");

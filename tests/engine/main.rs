@@ -1,4 +1,5 @@
-//! The engine's verbs against real servers: by the library, and by the binary where a process is what counts.
+//! The engine's verbs on real servers: through the library, and through the binary if the process
+//! matters.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

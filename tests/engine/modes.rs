@@ -1,4 +1,5 @@
-//! What an import does to what stands in the target: modes, pruning, names, filters, indexes, and what a login may do.
+//! What an import does to existing data in the target: modes, drop extra, names, filters, indexes,
+//! and privileges.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -89,7 +90,7 @@ async fn fail_names_what_stands_and_writes_nothing() {
     let error = refused(vault.run(&backup, &target.uri(), &mode(ImportMode::Fail)).await, ErrorKind::Refused, &["d.v"]);
     assert!(!error.to_string().contains("d.free") && error.hint_text().unwrap().contains("[[rename]]"), "{error}");
     assert_eq!(snapshot(&b).await, before);
-    // With nothing in the way it is an import like any other.
+    // With nothing in the way, it is an ordinary import.
     let without = options(|o| (o.mode, o.filter) = (ImportMode::Fail, without(&["d.v"])));
     vault.run(&backup, &target.uri(), &without).await.unwrap();
     assert_eq!(names(&b.database("d")).await, ["c", "free", "other", "v"]);
@@ -122,7 +123,7 @@ async fn what_is_made_while_an_import_runs_is_left_alone_where_nothing_may_be_re
     }
 }
 
-/// Puts a document there as it is: plain inserts replace empty timestamps.
+/// Inserts a document unchanged: plain inserts replace empty timestamps.
 async fn put(database: &Database, collection: &str, document: Document) {
     let id = document.get("_id").unwrap().clone();
     let update = doc! { "q": { "_id": { "$eq": id } }, "u": [{ "$replaceWith": { "$literal": document } }], "upsert": true };
@@ -159,7 +160,8 @@ async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
         create.extend(rules());
         database.run_command(create).await.unwrap();
     }
-    // Both sides have 0 to 9 and differ in them; what the rules refuse came before them.
+    // Both sides have 0 to 9 with different content; documents that violate the validator came
+    // before it.
     let bypassing = |n: i32, pad: &str| {
         let documents: Vec<Document> = (n..n + 20).map(|i| doc! { "_id": i, "n": 200, "side": pad }).collect();
         doc! { "insert": "c", "documents": documents, "bypassDocumentValidation": true }
@@ -170,7 +172,7 @@ async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
         let number = i32::try_from(number).unwrap();
         let empty = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
         put(&a, "odd", doc! { "_id": id.clone(), "n": number, "at": empty.clone(), "side": "new" }).await;
-        // Half of them stand there already, with other fields, and so do documents that the backup does not have.
+        // Half of them already exist with other fields, and so do documents that the backup lacks.
         if number % 2 == 0 {
             put(&b, "odd", doc! { "side": "old", "_id": id, "gone": [1, 2], "at": empty }).await;
         }
@@ -179,7 +181,7 @@ async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
         .await;
     insert(&b, "odd", [doc! { "_id": "dollar", "x": 1 }, doc! { "_id": "stays" }]).await;
     insert(&a, "created", numbered(3)).await;
-    // A document of the largest size that there is.
+    // A document of the largest size.
     let overhead = bson::serialize_to_vec(&doc! { "_id": 1, "s": "" }).unwrap().len();
     let largest = "y".repeat(16 * 1024 * 1024 - overhead);
     insert(&a, "large", [doc! { "_id": 1, "s": largest }]).await;
@@ -191,7 +193,7 @@ async fn merge_puts_documents_in_place_of_their_likes_and_leaves_all_else() {
 
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    // The second time there is nothing left to change.
+    // The second time, there is nothing to change.
     for _ in 0..2 {
         let report = vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await.unwrap();
         assert_eq!(report.documents, backup.manifest.totals.documents);
@@ -231,7 +233,7 @@ async fn merge_refuses_what_it_cannot_merge_into_before_it_writes() {
             insert(database, "kind", [doc! { "_id": 1 }]).await;
         }
         insert(database, "good", [doc! { "_id": i32::from(differs) }]).await;
-        // Two of one key, which both sides have.
+        // Two with one key, which both sides have.
         index(database, "good", doc! { "key": { "k": 1 }, "name": "k" }).await;
         index(database, "good", doc! { "key": { "k": 1 }, "name": "sparse", "sparse": true }).await;
     }
@@ -247,7 +249,7 @@ async fn merge_refuses_what_it_cannot_merge_into_before_it_writes() {
             "d.keyed (index \"l\" differs)",
             "d.capped (capped)",
             "d.series (a time series)",
-            "d.view (a view that is not the same)",
+            "d.view (a different view)",
             "d.kind (a view",
         ],
     );
@@ -261,7 +263,7 @@ async fn a_merge_that_a_unique_index_refuses_is_given_up_and_in_nobodys_way() {
     let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
     insert(&a, "c", (0..5).map(|i| doc! { "_id": i, "u": i })).await;
     insert(&a, "fine", numbered(5)).await;
-    // One of them goes a way of its own, by which the old document is gone for a moment.
+    // One of them takes a special path, on which the old document is gone for a moment.
     insert(&a, "dollar", [doc! { "_id": 1, "$x": 1, "u": 1 }]).await;
     for name in ["c", "dollar"] {
         insert(&b, name, [doc! { "_id": "other", "u": 1 }, doc! { "_id": 1, "u": "mine" }]).await;
@@ -291,7 +293,8 @@ async fn a_merge_that_was_killed_is_finished_by_the_next_import() {
     insert(&b, "c", (-10..10_000).map(|i| doc! { "_id": i, "side": "old" })).await;
     let vault = Vault::new();
     let backup = vault.backup(&source, &[]).await;
-    // Its second command of documents is held up, and it is killed there. The updates before make durable.
+    // Its second command of documents is delayed, and it is killed there. The updates before it
+    // make data durable.
     let slow = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 3000, "appName": "bsonvault" };
     target.fail_command(doc! { "skip": 3 }, slow).await;
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&backup));
@@ -325,7 +328,8 @@ async fn records_are_written_where_updates_may_hold_no_operators_and_earlier_one
     let backup = vault.backup(&server, &[]).await;
     d.drop().await.unwrap();
     insert(&d, "c", [doc! { "_id": "old" }]).await;
-    // What an earlier version decided and did not finish, as it wrote it; and steps that were never decided.
+    // A decision that an earlier version recorded and did not finish, in its form; and steps that
+    // were never decided.
     let earlier = doc! { "_id": { "import": "0123456789ab", "step": 0_i64 }, "kind": "view", "replaces": true, "database": "d", "to": "earlier", "options": { "viewOn": "c", "pipeline": pipeline() } };
     let undecided = doc! { "_id": { "import": "ba9876543210", "step": 0_i64 }, "kind": "drop", "database": "d", "to": "c" };
     let header = doc! { "_id": { "import": "0123456789ab" }, "steps": 1_i64 };
@@ -337,7 +341,7 @@ async fn records_are_written_where_updates_may_hold_no_operators_and_earlier_one
         assert_eq!(names(&d).await, ["c", "earlier", "v"]);
         assert_eq!((documents(&d, "c").await.len(), documents(&d, "v").await.len()), (5, 2));
     }
-    // A target that refuses the record for good decides nothing, and nothing stays there.
+    // If a target refuses the record for good, nothing is decided, and nothing stays there.
     let before = snapshot(&server.client().await).await;
     let refusing =
         doc! { "failCommands": ["insert"], "errorCode": 8000, "namespace": "d.bsonvault.import", "appName": "bsonvault" };
@@ -363,7 +367,8 @@ fn with_operator_names() -> Vec<Document> {
     documents
 }
 
-/// What servers of 4.4 take by no single command: they replace the timestamp in an insert, and refuse the name in an update.
+/// Servers of 4.4 accept this by no single command: they replace the timestamp in an insert, and
+/// refuse the name in an update.
 async fn put_empty_timestamp_beside_operator(database: &Database, collection: &str, id: i32) {
     insert(database, collection, [doc! { "_id": id, "at": 1, "a": { "$x": 1 }, "side": "new" }]).await;
     let empty = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
@@ -394,7 +399,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
     assert_eq!(documents(&d, "capped").await, capped);
     let hidden = async || d.list_collection_names().await.unwrap().iter().filter(|n| n.starts_with("bsonvault")).count();
 
-    // Merged over others, whatever reply is lost, and again.
+    // Merged over others, with any lost reply, and again.
     for command in ["", "insert", "delete", "update", "find"] {
         d.collection::<Document>("c").drop().await.unwrap();
         insert(&d, "c", (0..600).map(|i| doc! { "_id": i, "side": "old", "pad": [1, 2] })).await;
@@ -416,7 +421,8 @@ async fn documents_go_where_updates_may_hold_no_operators() {
     let report = vault.run(&backup, &server.uri(), &of_mode(ImportMode::Add, "d.c")).await.unwrap();
     assert_eq!((report.not_added, documents(&d, "c").await.len()), (2, wanted.len()));
 
-    // Killed where the old ones are gone and the new ones not there yet; and then a new one is refused.
+    // Killed when the old ones are gone and the new ones do not yet exist; then a new one is
+    // refused.
     let old = || [doc! { "_id": 1, "u": "mine" }, doc! { "_id": 2, "u": "too" }];
     let u = d.collection::<Document>("u");
     for refuses in [false, true] {
@@ -434,7 +440,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // Before the command that was held up comes late, which it may.
+        // Before the delayed command is executed late, which may happen.
         if refuses {
             insert(&d, "u", [doc! { "_id": "other", "u": 2 }]).await;
         }
@@ -445,7 +451,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
             documents(&d, "u").await.iter().map(|found| Document::try_from(found.clone()).unwrap()).collect();
         there.retain(|found| found.get_str("_id").is_err());
         let new = [doc! { "_id": 1, "u": 1, "a": { "$x": 1 } }, doc! { "_id": 2, "u": 2, "a": { "$x": 1 } }];
-        // The second one is refused; the first one may have come late.
+        // The second one is refused; the first one may have been inserted late.
         let [first, second] = if refuses { old() } else { new.clone() };
         assert!(there.len() == 2 && there.contains(&second), "refuses: {refuses}: {there:?}");
         assert!(there.contains(&first) || (refuses && there.contains(&new[0])), "refuses: {refuses}: {there:?}");
@@ -458,7 +464,7 @@ async fn documents_go_where_updates_may_hold_no_operators() {
 async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     let (a, b) = (source.client().await.database("d"), target.client().await.database("d"));
-    // Servers cut a key at 150 bytes, which falls into a character.
+    // Servers cut a key at 150 bytes, here in the middle of a character.
     let title = |i: i32| format!("No. {}: {}{i}", i % 8, "\u{8a9e}".repeat(60));
     insert(&a, "c", (0..40).map(|i| doc! { "_id": i, "t": title(i) })).await;
     insert(&a, "ids", (0..40).map(|i| doc! { "_id": title(i) })).await;
@@ -474,7 +480,7 @@ async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
     assert_eq!((documents(&b, "c").await.len(), documents(&b, "ids").await.len()), (40, 40));
     let result = vault.run(&backup, &target.uri(), &mode(ImportMode::Merge)).await;
     refused(result, ErrorKind::Server, &["merging into d.c", "11000", "\\x"]);
-    // An index that cannot be built says so in such words, too: it fails, and what it fails by is the command.
+    // An index that cannot be built has such an error, too: its command fails.
     b.collection::<Document>("c").drop().await.unwrap();
     insert(&b, "c", [1, 2].map(|i| doc! { "_id": i, "t": title(3) })).await;
     let only = options(|o| (o.indexes, o.filter) = (IndexMode::Only, matching(&["d.c"])));
@@ -483,7 +489,7 @@ async fn refusals_whose_text_is_cut_inside_a_character_are_read() {
     assert!(reason.contains("11000") && reason.contains("\\x"), "{reason}");
 }
 
-/// The command with these bytes, which no type of the driver holds, for `@@@`.
+/// The command with these bytes in place of `@@@`, which no type of the driver can hold.
 fn of_bytes(command: Document, bytes: &[u8; 3]) -> RawDocumentBuf {
     let mut all = bson::serialize_to_vec(&command).unwrap();
     let at = all.windows(3).position(|three| three == b"@@@").unwrap();
@@ -513,7 +519,7 @@ async fn names_of_other_bytes_are_told_apart() {
         documents.map(|document| document.unwrap().as_document().unwrap().to_owned()).collect()
     };
     assert_eq!((listed(&b).await.len(), listed(&b).await), (3, listed(&a).await));
-    // A collection cannot be named by them; it is told, and can be left out.
+    // Such a name cannot select a collection. It is reported, and can be excluded.
     for name in [b"n\xE8n", b"n\xE9n"] {
         let create = doc! { "applyOps": [{ "op": "c", "ns": "d.$cmd", "o": { "create": "@@@" } }] };
         a.client().database("admin").run_raw_command(of_bytes(create, name)).await.unwrap();
@@ -576,10 +582,10 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     let vault = Vault::new();
     let all = vault.backup(&source, &[]).await;
 
-    // The backup itself was asked to leave things out.
+    // The backup itself was partial by request.
     let asked = with_manifest(vault.backup(&source, &[]).await, |manifest| {
         manifest.settings.exclude = vec!["*.gone*".to_owned()];
-        // Or could not take it along.
+        // Or it could not include something.
         let reason = "dropped while the backup ran".to_owned();
         manifest.left_out = vec![LeftOut { database: "shop".to_owned(), collection: "kept".to_owned(), uuid: None, reason }];
     })
@@ -589,7 +595,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     assert_eq!(report.pruned, Vec::<String>::new());
     assert_eq!(names(&shop).await, ["c", "gone", "gone_series", "gone_view", "kept", "log_2"]);
 
-    // The plan names it first, and a dry run does no more.
+    // The plan lists it first, and a dry run stops there.
     let (cli, uri, path) = (Cli::new(), target.uri(), path(&all));
     let before = snapshot(&b).await;
     let arguments =
@@ -608,7 +614,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     let buckets = shop.list_collection_names().await.unwrap();
     assert!(!buckets.iter().any(|name| name.contains("gone_series")), "{buckets:?}");
 
-    // Under another name, what stands there counts, and only there.
+    // Under another name, only existing data under that name matters.
     insert(&b.database("copy"), "gone", [doc! { "_id": 1 }]).await;
     insert(&shop, "gone", [doc! { "_id": 1 }]).await;
     let renamed = options(|o| (o.drop_extra, o.renames, o.filter) = (true, renames(&["shop.*=copy.*"]), matching(&["shop.*"])));
@@ -616,7 +622,7 @@ async fn prune_drops_what_could_have_come_and_did_not_and_nothing_else() {
     assert_eq!(report.pruned, ["copy.gone"]);
     assert_eq!(names(&b.database("copy")).await, ["c", "log_1"]);
     assert_eq!(names(&shop).await, ["c", "gone", "log_2"]);
-    // Where only indexes are built, nothing can be pruned.
+    // If only indexes are built, drop extra is impossible.
     let both = options(|o| (o.drop_extra, o.indexes) = (true, IndexMode::Only));
     refused(vault.run(&all, &target.uri(), &both).await, ErrorKind::Usage, &["drop-extra"]);
 }
@@ -651,7 +657,7 @@ async fn renamed_collections_take_their_views_along() {
     assert!(format!("{:?}", Document::try_from(wanted[0].clone()).unwrap()).contains("item 1"), "{wanted:?}");
     assert_eq!(read(&copy, "x_of_view").await, wanted);
 
-    // Two into one, a view apart from what it reads, and names that no server takes.
+    // Two into one, a view apart from its source, and names that no server accepts.
     for (rules, kind, words) in [
         (&["shop.orders=shop.items"][..], ErrorKind::Usage, &["shop.orders", "shop.items", "both"][..]),
         (&["shop.joined=else.joined"], ErrorKind::Refused, &["shop.joined", "orders"]),
@@ -724,7 +730,7 @@ async fn names_filters_and_modes_go_together() {
     assert_eq!(documents(&b.database("copy"), "logs_1").await.len(), 5);
     let databases = b.list_database_names().await.unwrap();
     assert!(!databases.iter().any(|name| ["shop", "other"].contains(&name.as_str())), "{databases:?}");
-    // One name is not for two databases.
+    // One name does not fit two databases.
     let result = cli.run(&["import", &path, "--target", &uri, "--database", "copy"]).await;
     assert_eq!(result.code, Some(2), "{result:?}");
 }
@@ -744,7 +750,7 @@ async fn indexes_can_be_skipped_and_built_later() {
     let report = cli.json(&["import", &path, "--yes", "--target", &uri, "--indexes", "skip"]).await;
     assert_eq!((report["indexes"].as_u64(), report["skippedIndexes"].as_array().unwrap().len()), (Some(0), 4), "{report}");
     assert_eq!(indexes(&b, "c").await, ["_id_"]);
-    // Meanwhile something came that one of them does not allow, and another index.
+    // Meanwhile, a document appeared that one of them forbids, and another index.
     insert(&b, "c", [doc! { "_id": "twice", "u": 1 }]).await;
     index(&b, "c", doc! { "key": { "mine": 1 }, "name": "mine" }).await;
     let failed = cli.run(&["import", &path, "--target", &uri, "--indexes", "only", "--json"]).await;
@@ -762,7 +768,7 @@ async fn indexes_can_be_skipped_and_built_later() {
     assert_eq!(report["indexes"], 1, "{report}");
     assert_eq!(indexes(&b, "c").await, ["_id_", "mine", "n", "u"]);
     assert_eq!(names(&b).await, ["c", "e"]);
-    // A collection that is not there gets none, and is not made.
+    // A missing collection gets no indexes, and is not created.
     b.collection::<Document>("e").drop().await.unwrap();
     let report = vault.run(&backup, &uri, &options(|o| o.indexes = IndexMode::Only)).await.unwrap();
     assert_eq!(report.failed_indexes.len(), 2);
@@ -803,7 +809,7 @@ async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_n
         assert_eq!(names(&b.database("one")).await, ["c", "strict", "v"]);
         assert_eq!(documents(&b.database("one"), "c").await, documents(&a.database("one"), "c").await);
     }
-    // Time series are filled through their buckets, and that takes more.
+    // Time series are filled through their buckets, which needs more privileges.
     series(&a.database("one"), "series", 3).await;
     let with_series = vault.backup(&source, &["one"]).await;
     let before = held().await;
@@ -811,7 +817,7 @@ async fn a_login_for_one_database_imports_into_it_and_is_told_what_else_it_may_n
     assert_eq!(held().await, before);
 }
 
-/// What holds documents is overwritten only where somebody said so: on a terminal, or by `--yes`.
+/// Documents are overwritten only after consent: on a terminal, or by `--yes`.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_holds_documents_is_not_overwritten_unasked() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
@@ -823,13 +829,13 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     let backup = vault.backup(&source, &[]).await;
     let (cli, path, d) = (Cli::new().env("MONGO_URI_LOCAL", target.uri()), path(&backup), b.database("d"));
 
-    // Nothing is asked over nothing, over what is empty, and over a view.
+    // Nothing is asked if there is nothing, an empty collection, or a view.
     cli.json(&["import", &path]).await;
     d.collection::<Document>("c").delete_many(doc! {}).await.unwrap();
     d.collection::<Document>("e").drop().await.unwrap();
     cli.json(&["import", &path]).await;
 
-    // Over documents it is: nothing is written, and what is in the way is named with how much it holds.
+    // With documents, nothing is written, and the error names the collections and their counts.
     insert(&d, "c", [doc! { "_id": "mine" }]).await;
     insert(&d, "gone", [doc! { "_id": "mine" }]).await;
     let before = snapshot(&b).await;
@@ -849,7 +855,7 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     let gone = serde_json::json!({ "namespace": "d.gone", "type": "collection", "action": "dropped", "documents": 1 });
     assert_eq!((plan["overwrites"].as_array().unwrap().len(), &plan["overwrites"][2]), (3, &gone), "{plan}");
 
-    // On a terminal it asks.
+    // On a terminal, it asks.
     let on_a_terminal = async |answer: &str| {
         let mut command = cli.command(&["import", &path]);
         let program = command.get_program().to_owned();
@@ -872,12 +878,12 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     assert_eq!(code, Some(0), "{shown}");
     assert_eq!((documents(&d, "c").await.len(), documents(&d, "gone").await.len()), (5, 1));
 
-    // And `--yes` says so; adding takes nothing away.
+    // `--yes` is consent. Mode add needs none, since it removes nothing.
     cli.json(&["import", &path, "--mode", "add"]).await;
     cli.json(&["import", &path, "-y", "--drop-extra"]).await;
     assert_eq!(names(&d).await, ["c", "e", "v"]);
 
-    // Documents that come after it was looked at are not lost.
+    // Documents that appear after the check are not lost.
     d.collection::<Document>("c").delete_many(doc! {}).await.unwrap();
     d.collection::<Document>("e").delete_many(doc! {}).await.unwrap();
     let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
@@ -888,18 +894,18 @@ async fn what_holds_documents_is_not_overwritten_unasked() {
     }
     insert(&d, "c", [doc! { "_id": "late" }]).await;
     let refused = crate::support::cli::finish(child).await;
-    assert!(refused.code == Some(1) && refused.stderr.contains("came into the target"), "{refused:?}");
+    assert!(refused.code == Some(1) && refused.stderr.contains("were written to the target"), "{refused:?}");
     assert_eq!(documents(&d, "c").await.len(), 1);
 }
 
-/// Everything but the order of views, which is that of their making.
+/// Everything except the order of views, which is the order of their creation.
 async fn shown(client: &mongodb::Client) -> Vec<String> {
     let mut lines = snapshot(client).await;
     lines.sort();
     lines
 }
 
-/// What an import replaced and kept comes back as it was: identity, indexes, options, kind.
+/// Undo restores what an import replaced and kept: UUID, indexes, options, kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_kept_is_put_back_whole() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
@@ -910,7 +916,7 @@ async fn what_was_kept_is_put_back_whole() {
         let v = v.to_owned();
         (0..30).map(move |i| doc! { "t": DateTime::from_millis(i * 1000), "m": 1, "v": &v })
     };
-    // Each kind in the place of each that is otherwise, and some that are on one side only.
+    // Each kind replaces each other kind, and some exist only on one side.
     insert(&from, "c", numbered(40)).await;
     insert(&from, "made", numbered(3)).await;
     insert(&from, "was_view", numbered(1)).await;
@@ -947,7 +953,7 @@ async fn what_was_kept_is_put_back_whole() {
     let undo = ["import", "--undo-last"];
     let before = shown(&b).await;
 
-    // Nothing to undo, and what cannot be kept.
+    // Nothing to undo, and options that cannot be combined with keeping.
     for verb in ["--undo-last", "--drop-replaced"] {
         let none = cli.run(&["import", verb]).await;
         assert!(none.code == Some(1) && none.stderr.contains("nothing to undo"), "{none:?}");
@@ -957,7 +963,7 @@ async fn what_was_kept_is_put_back_whole() {
     }
     assert_eq!(cli.run(&["import", "--undo-last", &path]).await.code, Some(2));
 
-    // Kept under names that are told, and no part of a backup; put back.
+    // Kept under names that the report lists, not part of a backup; then restored.
     let report = cli.json(&import).await;
     let kept: BTreeMap<&str, Option<&str>> =
         report["kept"].as_array().unwrap().iter().map(|k| (k["namespace"].as_str().unwrap(), k["keptAs"].as_str())).collect();
@@ -974,7 +980,7 @@ async fn what_was_kept_is_put_back_whole() {
     cli.json(&undo).await;
     assert_eq!(shown(&b).await, before);
 
-    // What would be lost is said, and takes `--yes`.
+    // The output names what would be lost, which requires `--yes`.
     let report = cli.json(&import).await;
     let place = |name: &str| {
         let kept = report["kept"].as_array().unwrap().iter().find(|k| k["namespace"] == name).unwrap();
@@ -982,13 +988,13 @@ async fn what_was_kept_is_put_back_whole() {
     };
     insert(&to, "c", [doc! { "_id": "later" }]).await;
     to.collection::<Document>(&place("d.pruned")).drop().await.unwrap();
-    // As many as there were, and others.
+    // As many documents as before, but different ones.
     to.collection::<Document>("was_view").update_one(doc! {}, doc! { "$set": { "n": 99 } }).await.unwrap();
     insert(&to, &place("d.was_collection"), [doc! { "_id": "later" }]).await;
-    // What the import made where nothing was is gone, and something else is there.
+    // A collection that the import created is gone, and something else is in its place.
     to.collection::<Document>("made_view").drop().await.unwrap();
     insert(&to, "made_view", [doc! { "_id": "mine" }]).await;
-    // Somebody has put it back by hand.
+    // Someone has restored it by hand.
     b.database("e").collection::<Document>("capped").drop().await.unwrap();
     let back = doc! { "renameCollection": format!("e.{}", place("e.capped")), "to": "e.capped" };
     b.database("admin").run_command(back).await.unwrap();
@@ -997,10 +1003,10 @@ async fn what_was_kept_is_put_back_whole() {
     assert_eq!(refused.code, Some(2), "{refused:?}");
     for part in [
         "d.c was written to since the import",
-        "what was kept of d.pruned is gone",
+        "the kept version of d.pruned is gone",
         "d.was_view was written to since the import, which would be lost: 1 document then, 1 document now",
         "was_collection was written to since it was kept: 1 document then, 2 documents now",
-        "d.made_view is not what the import made: it stays (1 document now)",
+        "d.made_view is not the collection that the import created: it stays (1 document now)",
     ] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
@@ -1011,7 +1017,7 @@ async fn what_was_kept_is_put_back_whole() {
     assert_eq!((documents(&to, "c").await.len(), documents(&to, "made_view").await.len()), (1, 1));
     assert_eq!(documents(&b.database("e"), "capped").await.len(), 2);
 
-    // Killed half way, it is finished, and so is undoing; the last import is undone first.
+    // If an undo is killed halfway, it is finished later. The last import is undone first.
     let first = shown(&b).await;
     for arguments in [&import[..], &undo] {
         let slow =
@@ -1032,7 +1038,7 @@ async fn what_was_kept_is_put_back_whole() {
             _ => assert_eq!(documents(&to, "c").await.len(), 40),
         }
     }
-    // What comes under a name in the moment between the two renames is not lost.
+    // Data that appears under a name between the two renames is not lost.
     let slow =
         doc! { "failCommands": ["renameCollection"], "blockConnection": true, "blockTimeMS": 1000, "appName": "bsonvault" };
     target.fail_command("alwaysOn", slow).await;

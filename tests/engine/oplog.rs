@@ -1,5 +1,5 @@
-//! Backups that rest on a slice of the oplog: whatever keeps the data from being of one moment, the slice holds every write since, without
-//! a gap, and is there only where it is needed.
+//! Backups with an oplog slice. Whenever the data has no consistency point of its own, the slice
+//! holds every write since, without a gap. It exists only if needed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,8 @@ async fn documents(vault: &Vault, report: &BackupReport, segments: &[Segment]) -
     documents
 }
 
-/// The slice of a backup, after it was found to be exactly what the server's own oplog has between its ends about these databases.
+/// The slice of a backup, after a check that it equals the server's own oplog between its ends for
+/// these databases.
 async fn proven_slice(
     client: &Client,
     vault: &Vault,
@@ -71,7 +72,7 @@ async fn proven_slice(
     (slice, kept)
 }
 
-/// What `_id`s a collection of a backup has; each once.
+/// The `_id`s of a collection in a backup; each once.
 async fn ids(vault: &Vault, report: &BackupReport, namespace: &str) -> Vec<Bson> {
     let collection = report.manifest.collections.iter().find(|c| c.namespace().to_string() == namespace).unwrap();
     let documents = documents(vault, report, &collection.segments).await;
@@ -127,7 +128,11 @@ async fn a_history_that_is_too_short_is_made_up_for_by_the_oplog() {
         ids(&vault, &report, &format!("short.{collection}")).await;
     }
     let notes = vault.cx.progress.take_notes();
-    assert_eq!(notes.iter().filter(|n| n.contains("reading on with its oplog")).count(), 1, "{notes:?}");
+    assert_eq!(
+        notes.iter().filter(|n| n.contains("keeps an oplog slice: the source no longer has the history")).count(),
+        1,
+        "{notes:?}"
+    );
     let totals = report.manifest.totals;
     assert_eq!(totals.documents, report.manifest.collections.iter().map(|c| c.documents).sum::<u64>());
     assert!(totals.segments > report.manifest.collections.iter().map(|c| c.segments.len() as u64).sum::<u64>());
@@ -155,7 +160,10 @@ async fn a_collection_renamed_and_made_anew_while_it_is_read_is_read_on() {
         let of = |entry: &RawDocumentBuf| entry.get_document("o").unwrap().iter().next().unwrap().unwrap().0.to_string();
         let kinds: Vec<String> = kept.iter().filter(|e| e.get_str("op").ok() == Some("c")).map(of).collect();
         assert_eq!(kinds, ["renameCollection", "create"], "{moment}");
-        assert!(vault.cx.progress.take_notes().iter().all(|n| !n.contains("beginning again")));
+        let notes = vault.cx.progress.take_notes();
+        let why = format!("keeps an oplog slice: {name}.log was renamed to {name}.log_old while the backup ran");
+        assert_eq!(notes.iter().filter(|n| n.contains(&why)).count(), 1, "{notes:?}");
+        assert!(notes.iter().all(|n| !n.contains("starting again")), "{notes:?}");
     }
 }
 
@@ -208,7 +216,8 @@ async fn a_collection_dropped_or_replaced_while_it_is_read_is_left_out_and_in_th
     .await
     .unwrap();
     let contents = vault.contents(&report).await;
-    // Whether `going` was read before it was dropped depends on which reader was first; both are right.
+    // Whether `going` was read before it was dropped depends on which reader came first. Both are
+    // right.
     assert!(contents.contains_key("dropped.kept") && !contents.contains_key("dropped.report"), "{contents:?}");
     let left: BTreeMap<_, _> = report.manifest.left_out.iter().map(|l| (l.collection.as_str(), l.reason.as_str())).collect();
     assert!(left["report"].contains("replaced"), "{left:?}");
@@ -242,7 +251,7 @@ async fn a_collection_altered_before_it_is_read_is_read_without_the_snapshot() {
     .await
     .unwrap();
     assert_eq!(vault.contents(&report).await["altered.c"].documents, 2_000);
-    // The listing is of the moment before; what came after is in the slice.
+    // The listing is from before; later changes are in the slice.
     assert_eq!(report.manifest.collections[0].indexes.len(), 1);
     let (_, kept) = proven_slice(&client, &vault, &report, &["altered"]).await;
     assert_eq!(kept.iter().filter(|e| e.get_str("op").ok() == Some("c")).count(), 4, "two renames, and a build's start and end");
@@ -266,6 +275,8 @@ async fn a_capped_collection_that_is_written_to_needs_the_slice_and_a_quiet_one_
     vault.contents(&report).await;
     let (_, kept) = proven_slice(&client, &vault, &report, &["capped"]).await;
     assert_eq!(kept.last().unwrap().get_document("o").unwrap().get_i32("_id").unwrap(), 5000);
+    let notes = vault.cx.progress.take_notes();
+    assert!(notes.iter().any(|n| n.contains("keeps an oplog slice: capped.busy is capped, and was written to")), "{notes:?}");
 
     let report = vault.take(&server.uri(), &on("capped")).await.unwrap();
     let consistency = &report.manifest.consistency;
@@ -317,7 +328,7 @@ async fn a_piece_of_the_slice_that_breaks_in_the_middle_goes_on_where_it_was() {
         }
         let rename = doc! { "renameCollection": "piece.large", "to": "piece.renamed" };
         client.database("admin").run_command(rename).await.unwrap();
-        // More entries within a second than one reply has.
+        // More entries within a second than one reply holds.
         fill(&database, "c", (0..40_000).map(Bson::Int32)).await;
     };
     let (report, ()) = tokio::join!(backup, change);
@@ -345,15 +356,21 @@ async fn an_oplog_that_no_longer_reaches_back_fails_the_backup_that_rests_on_it(
     let link = Link::to(server.port(), LinkOptions { mbit: Some(16.0), ..LinkOptions::default() });
     let vault = Vault::new();
     let (uri, options) = (server.uri_through(link.port()), divided("rolled", u64::MAX));
-    // As if the history were over as soon as reading begins.
+    // As if the snapshot history expired as soon as reading begins.
     let lost = doc! { "failCommands": ["find"], "namespace": "rolled.c", "errorCode": 239, "appName": "bsonvault" };
     server.fail_command(doc! { "times": 1 }, lost).await;
     let backup = vault.take(&uri, &options);
     let change = async {
-        while !vault.cx.progress.take_notes().iter().any(|n| n.contains("reading on with its oplog")) {
+        while !vault
+            .cx
+            .progress
+            .take_notes()
+            .iter()
+            .any(|n| n.contains("keeps an oplog slice: the source no longer has the history"))
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The slice cannot be read on until the oplog is written over.
+        // The slice cannot be read further until the oplog is overwritten.
         let refuse = doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 189, "appName": "bsonvault" };
         server.fail_command("alwaysOn", refuse).await;
         let now = server.admin(doc! { "ping": 1 }).await.unwrap().get_timestamp("operationTime").unwrap();
@@ -383,7 +400,7 @@ async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
         while vault.cx.progress.view().sums().0 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Not one that may pass.
+        // Not a temporary error.
         let refuse = doc! { "failCommands": ["find"], "namespace": "local.oplog.rs", "errorCode": 2, "appName": "bsonvault" };
         server.fail_command("alwaysOn", refuse).await;
     };
@@ -391,7 +408,7 @@ async fn an_oplog_that_is_lost_fails_no_backup_that_does_not_need_it() {
     let report = report.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Snapshot);
     let notes = vault.cx.progress.take_notes();
-    assert!(notes.iter().any(|n| n.contains("the oplog is not kept any more")), "{notes:?}");
+    assert!(notes.iter().any(|n| n.contains("the oplog is no longer kept")), "{notes:?}");
     vault.contents(&report).await;
 }
 
@@ -402,7 +419,7 @@ async fn a_transaction_that_was_open_at_the_start_is_in_the_slice_from_its_first
     let database = client.database("open");
     database.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
     fill(&database, "c", (0..10).map(Bson::Int32)).await;
-    // A prepared one has entries in the oplog long before it is committed.
+    // A prepared transaction has oplog entries long before it is committed.
     let mut session = client.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     database.collection::<Document>("c").insert_one(doc! { "_id": 100 }).session(&mut session).await.unwrap();
@@ -438,12 +455,12 @@ async fn entries_of_sixteen_mebibytes_and_transactions_of_several_entries_are_ke
     let report =
         at_for(Duration::from_secs(12), (&server, &server.uri()), ("find", "large.capped"), &vault, &on("large"), async {
             fill(&database, "capped", [Bson::Int32(1)]).await;
-            // The largest document there is makes an entry that is larger.
+            // The largest document has an oplog entry that is even larger.
             let empty = bson::serialize_to_vec(&doc! { "_id": 100, "pad": "" }).unwrap().len();
             let largest = doc! { "_id": 100, "pad": "x".repeat(16 * 1024 * 1024 - empty) };
             database.collection::<Document>("c").insert_one(largest).await.unwrap();
             let mut session = client.start_session().await.unwrap();
-            // A server that is short of cache takes a transaction back, and wants it again.
+            // A server that is short of cache aborts a transaction, and wants it repeated.
             let insert = async |session: &mut ClientSession| {
                 for i in 0..3 {
                     let document = doc! { "_id": 200 + i, "pad": "y".repeat(9 << 20) };
@@ -499,7 +516,7 @@ async fn a_slice_that_cannot_be_replayed_fails_the_backup_and_not_its_import() {
     let (uri, options) = (server.uri_through(link.port()), divided("unreplayable", u64::MAX));
     let backup = vault.take(&uri, &options);
     let change = async {
-        // The small collection is read by then.
+        // The small collection has been read by then.
         while vault.cx.progress.view().sums().0 < 300 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

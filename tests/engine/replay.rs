@@ -1,4 +1,5 @@
-//! Oplog slices of real servers, replayed: whatever was done while a source was read, the target ends up as the source was at the end.
+//! Replays oplog slices of real servers. Whatever happened while a source was read, the target ends
+//! up as the source was at the end.
 
 mod changes;
 mod faults;
@@ -108,7 +109,7 @@ async fn an_id_meets_an_equal_one_that_was_read_later() {
     assert_same(&slice.differences(&end, &target).await);
 }
 
-/// Servers of 4.4 take such names in inserts, and in nothing that an update writes.
+/// Servers of 4.4 accept such names in inserts, but not in anything that an update writes.
 #[tokio::test]
 async fn names_of_operators_inside_of_documents_come_through_a_slice_of_old_servers() {
     let old = |set: Option<&str>| ServerOptions {

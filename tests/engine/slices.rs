@@ -1,5 +1,5 @@
-//! Backups that keep a slice of the oplog, imported: the target shows the source as it was at the slice's end, indexes, views and names included,
-//! whatever was read when.
+//! Imports of backups with an oplog slice. The target shows the source at the slice's end,
+//! including indexes, views and names, whenever each part was read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,8 @@ use crate::support::link::{Link, LinkOptions};
 use crate::support::server::{Server, ServerOptions};
 use crate::support::vault::{Vault, divided, verified, without};
 
-/// Takes a backup over a slow link while writers are at work, as if the history were over as soon as `large` is read.
+/// Takes a backup over a slow link while writers run, as if the snapshot history expired as soon as
+/// `large` is read.
 async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &str, mbit: f64) -> Backup {
     let lost = doc! { "failCommands": ["find"], "namespace": large, "errorCode": 239 };
     server.fail_command(doc! { "times": 1 }, lost).await;
@@ -36,7 +37,7 @@ async fn taken(vault: &Vault, server: &Server, options: &BackupOptions, large: &
     vault.find(&report.name).await
 }
 
-/// What the source held at this time.
+/// The source's content at this time.
 async fn content_at(database: &Database, collection: &str, time: Timestamp) -> Content {
     let find = doc! {
         "find": collection, "batchSize": 100_000, "readConcern": { "level": "snapshot", "atClusterTime": time },
@@ -60,7 +61,8 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
         let large = database.collection::<Document>("large");
         async move {
             for i in 0.. {
-                // Gone and back, behind the cursor or before it: stored at another place, in the same place by `_id`.
+                // Deleted and inserted again, behind the cursor or before it: stored in a new
+                // place, but in the same place by `_id`.
                 let id = i * 7919 % 30_000;
                 large.delete_one(doc! { "_id": id }).await.unwrap();
                 large.insert_one(doc! { "_id": id, "back": i }).await.unwrap();
@@ -70,7 +72,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     let vault = Vault::new();
     let backup = taken(&vault, &server, &divided("moment", u64::MAX), "moment.large", 120.0).await;
     bank.wait_for(2, 2).await;
-    // Entries of the slice are no documents.
+    // Entries of the slice do not count as documents.
     let verified = verified(&backup, true).await;
     assert!(verified.is_sound() && backup.manifest.oplog.as_ref().unwrap().content().documents > 50, "{verified:?}");
     assert_eq!(verified.documents, backup.manifest.totals.documents);
@@ -88,7 +90,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     bank.stop().await;
     assert_eq!(bank::check(&copy, "moment").await, Vec::<String>::new());
 
-    // A part of it, under other names, is of the same moment.
+    // A part of it under other names has the same consistency point.
     let options = ImportOptions {
         filter: without(&["moment.large"]),
         renames: vec![NamespaceRename::parse("moment.*=part.*").unwrap()],
@@ -99,7 +101,7 @@ async fn an_import_shows_the_moment_at_the_slices_end() {
     assert!(!copy.database("part").list_collection_names().await.unwrap().contains(&"large".to_owned()));
 }
 
-/// What `$out` fills: a collection that the server marks as temporary.
+/// The target of `$out`: a collection that the server marks as temporary.
 async fn temporary(database: &Database, name: &str, ids: std::ops::Range<i32>) {
     let namespace = format!("{}.$cmd", database.name());
     let create = doc! { "applyOps": [{ "op": "c", "ns": namespace, "o": { "create": name, "temp": true } }] };
@@ -116,7 +118,7 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     let copy = target.client().await.database("out");
     temporary(&database, RENAMED, 0..300).await;
     temporary(&database, KILLED, 0..200).await;
-    // It is called like one, and is a user's own.
+    // It has such a name, but belongs to a user.
     insert(&database, "tmp.agg_out.mine", (0..7).map(|i| doc! { "_id": i })).await;
     insert(&database, "report", (0..5).map(|i| doc! { "_id": i, "old": true })).await;
     let names = async || {
@@ -129,7 +131,7 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
         left_out.inspect(|l| assert!(l.reason.starts_with("temporary"), "{l:?}")).map(|l| l.collection.clone()).collect()
     };
 
-    // Of one moment: neither is a part of it.
+    // With a snapshot: neither is part of the backup.
     let vault = Vault::new();
     let backup = vault.backup(&server, &["out"]).await;
     assert_eq!(backup.manifest.consistency.kind, ConsistencyKind::Snapshot);
@@ -137,10 +139,10 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     vault.import(&backup, &target.uri()).await.unwrap();
     assert_eq!(names().await, ["report", "tmp.agg_out.mine"]);
 
-    // With the oplog: one is filled further and takes its place within the slice, the other one never does.
+    // With the oplog: one is filled further and renamed within the slice, the other one never is.
     insert(&database, "large", numbered(10_000)).await;
     let finish = async {
-        // The listing stands once its journal does.
+        // The listing exists once its journal does.
         while !inside(vault.directory.path()).iter().any(|backup| backup.join("resume.00000.json").exists()) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -157,7 +159,7 @@ async fn temporary_collections_are_left_out_unless_they_come_to_last() {
     assert_eq!(names().await, ["large", "report", "tmp.agg_out.mine"]);
     assert_eq!(content(&copy, "report").await, content(&database, "report").await);
 
-    // A test restore looks for what there is at the end of the slice, and not for what was listed.
+    // A test restore expects what exists at the end of the slice, not what was listed.
     assert_ne!(backup.manifest.collections.len(), 3);
     let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
     let restored = test_restore::run(&backup, &uri, None, &TestRestoreOptions::default(), &vault.cx).await.unwrap();
@@ -175,7 +177,8 @@ async fn change_everything(database: &Database, stop: &AtomicBool) {
     admin.run_command(rename).await.unwrap();
     insert(database, "log", (0..50).map(|i| doc! { "_id": i, "new": true })).await;
     let unique = doc! { "key": { "unique": 1 }, "name": "unique", "unique": true };
-    // Unique only once what stood in its way is gone: replayed over what was read later, it may be violated for a moment.
+    // It becomes unique only once the duplicate is gone. A replay over data that was read later may
+    // violate that for a moment.
     log("log_old").delete_one(doc! { "_id": "twin" }).await.unwrap();
     run(doc! { "createIndexes": "log_old", "indexes": [unique] }).await;
     run(doc! { "collMod": "view", "viewOn": "log_old", "pipeline": [{ "$match": { "unique": 1 } }] }).await;
@@ -228,10 +231,11 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
             change_everything(&database, &stop).await;
         }
     });
-    // One after the other, the largest first: the capped one is read when much of what it held at the listing is overwritten.
+    // One by one, the largest first: the capped one is read when much of what it held at the
+    // listing is overwritten.
     let mut options = divided("ddl", u64::MAX);
     options.tuning.readers = Some(1);
-    // Eight seconds, in which all of it is changed.
+    // Eight seconds, in which everything is changed.
     let backup = taken(&vault, &server, &options, "ddl.large", 30.0).await;
     stop.store(true, Ordering::Relaxed);
     changing.await.unwrap();
@@ -243,7 +247,7 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
         assert_eq!(content(&copy, collection).await, content_at(&database, collection, to).await, "{collection}");
     }
     assert_eq!(copy.collection::<Document>("events").count_documents(doc! {}).await.unwrap(), 500);
-    // In the order in which they came, up to that moment.
+    // In their original order, up to that time.
     let order: Vec<i64> = copy
         .collection::<Document>("events")
         .find(doc! {})
@@ -254,7 +258,7 @@ async fn what_was_renamed_altered_dropped_and_created_meanwhile_is_as_it_was_lef
         .await
         .unwrap();
     assert!(order.is_sorted() && order.last().is_some_and(|last| *last >= 10_000), "{order:?}");
-    // Names, options, views and indexes: nothing changed after the slice's end but documents.
+    // Names, options, views and indexes: after the slice's end, only documents changed.
     let find = doc! { "$nor": [{ "_id": null }] };
     for client in [&client, &target.client().await] {
         for name in ["large", "log", "log_old", "kept", "born", "events", "series", "series_born", "out"] {

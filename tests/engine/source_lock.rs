@@ -1,4 +1,4 @@
-//! One backup of a source at a time: those that begin together, those that come later, and those that were killed.
+//! The source lock: backups that begin at the same time, later ones, and killed ones.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use crate::support::data::{fill, insert, numbered};
 use crate::support::server::Server;
 use crate::support::vault::{Vault, catalog, on};
 
-/// A source whose backup takes so many milliseconds, at least.
+/// A source whose backup takes at least this many milliseconds.
 async fn slow_source(server: &Server, milliseconds: i32) {
     let database = server.client().await.database("d");
     for number in 0..8 {
         insert(&database, &format!("c{number}"), numbered(1000)).await;
     }
-    // The largest is looked at before a backup says that it runs; this one is only read.
+    // The largest collection is checked before a backup announces itself; this one is only read.
     fill(&database, "slow", [bson::Bson::Int32(1)]).await;
     slow_down(server, milliseconds).await;
 }
@@ -41,7 +41,7 @@ fn directories(cli: &Cli) -> Vec<PathBuf> {
     found.map(|e| e.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
-/// What this one says of itself, once it has decided to go on.
+/// Its progress file, once it has decided to continue.
 async fn decided(cli: &Cli, child: &mut Child) -> Value {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -92,12 +92,12 @@ async fn a_second_backup_of_a_source_is_refused_by_name_unless_it_is_allowed() {
     let json = cli.run(&["backup", "--json"]).await;
     assert_eq!((json.code, &json.json()["error"]["kind"]), (Some(1), &"busy".into()));
 
-    // The same deployment by another name of its host, found once it is connected to.
+    // The same deployment under another name of its host, recognized once connected.
     let alias = format!("mongodb://localhost:{}/?directConnection=true", server.port());
     assert!(is_busy(&cli.run(&["backup", "--source", &alias]).await));
     assert_eq!(directories(&cli).len(), 1);
 
-    // Another source, a plan, and what is allowed are not kept waiting.
+    // Another source, a dry run, and a backup with consent do not wait.
     for args in [vec!["backup", "--source", &other.uri()], vec!["backup", "--dry-run"], vec!["backup", "--allow-concurrent"]] {
         assert_eq!(cli.run(&args).await.code, Some(0), "{args:?}");
     }
@@ -116,7 +116,8 @@ async fn of_two_that_begin_at_once_one_goes_on() {
     let cli = Cli::new().env("MONGO_URI_ATLAS", server.uri());
     let alias = format!("mongodb://localhost:{}/?directConnection=true", server.port());
     for round in 1..=4 {
-        // By the same name no heartbeat of one can be missed by the other; where both know only their own, the deployment is a standalone and does not tell.
+        // Under the same name, neither can miss the other's heartbeat. If each knows only its own
+        // name, a standalone cannot be recognized.
         let both = [cli.spawn(&["backup"]), cli.spawn(&["backup", "--source", &server.uri()])];
         let ended = futures::future::join_all(both.map(finish)).await;
         let done = ended.iter().filter(|o| o.code == Some(0)).count();
@@ -166,7 +167,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     let hosts = [server.host()];
     let (name, progress) = backup::running(&catalog, &hosts, clock::now()).await.unwrap().unwrap();
     assert_eq!(progress.process, child.id());
-    // From here on it can be resumed.
+    // From here on, it can be resumed.
     let (begin, begun) = (Instant::now(), cli.dir().join("backups").join(name.as_str()).join("resume.00000.json"));
     while !begun.exists() {
         assert!(begin.elapsed() < Duration::from_secs(30), "no journal");
@@ -174,7 +175,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     }
     assert!(backup::running(&catalog, &["db.example:27017".to_owned()], clock::now()).await.unwrap().is_none());
     assert!(matches!(catalog.list(clock::now()).await.unwrap()[0].state, State::Running(_)));
-    // Nobody deletes it meanwhile, asked to or not.
+    // Nobody deletes it meanwhile, on request or not.
     let clean = cli.json(&["clean", "--incomplete"]).await;
     assert_eq!(clean["kept"][0]["reasons"], json!(["it is being made"]));
     kill(child);
@@ -184,7 +185,7 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     server.fail_no_more().await;
     assert_eq!(cli.run(&["backup"]).await.code, Some(0));
 
-    // What is resumed keeps others waiting, and waits for others.
+    // A resumed backup makes others wait, and waits for others.
     slow_down(&server, 10_000).await;
     let mut resumed = cli.spawn(&["backup", "--resume", name.as_str()]);
     decided(&cli, &mut resumed).await;
@@ -194,7 +195,8 @@ async fn a_killed_backup_is_incomplete_at_once_and_in_nobodys_way() {
     decided(&cli, &mut other).await;
     let output = cli.run(&["backup", "--resume", name.as_str()]).await;
     assert!(is_busy(&output), "{output:?}");
-    // By the moment that each shows: that of the complete one may lie before the incomplete one was begun, at a source that nobody writes to.
+    // By consistency point: that of the complete one may be before the start of the incomplete one,
+    // if nobody writes to the source.
     let states = |listed: &Value| -> Vec<String> {
         let backups = listed["backups"].as_array().unwrap().iter();
         let mut states: Vec<_> = backups.map(|b| b["state"].as_str().unwrap().to_owned()).collect();

@@ -1,5 +1,5 @@
-//! Imports are whole or not at all: whatever breaks, and whenever, every collection of the target is the old one or the new one, and the next
-//! import succeeds and leaves nothing behind.
+//! Imports are atomic per collection. Whatever fails, and whenever, every collection of the target
+//! is the old one or the new one. The next import succeeds and leaves nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
@@ -23,7 +23,7 @@ use crate::support::server::{ReplicaSet, Server, ServerOptions};
 use crate::support::vault::{Vault, matching, with_manifest};
 use crate::support::zoo::{self, ZooOptions};
 
-/// Every command that an import may send, for failing them.
+/// Every command that an import may send, to make each fail.
 const COMMANDS: [&str; 17] = [
     "find",
     "getMore",
@@ -44,14 +44,15 @@ const COMMANDS: [&str; 17] = [
     "count",
 ];
 
-/// So that what a dead import left can be taken over at once.
+/// Short, so that leftovers of a dead import can be taken over at once.
 const LEASE: Duration = Duration::from_millis(60);
 
 fn quick() -> ImportOptions {
     ImportOptions { lease: Some(LEASE), ..ImportOptions::default() }
 }
 
-/// Each collection, time series and view of a database with everything in it, in a form that shows any change, but for identities.
+/// Each collection, time series and view of a database with its content, in a form that shows any
+/// change except in UUIDs.
 async fn states(database: &Database) -> BTreeMap<String, String> {
     let infos: Vec<Document> =
         database.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap().try_collect().await.unwrap();
@@ -72,7 +73,7 @@ async fn states(database: &Database) -> BTreeMap<String, String> {
             indexes.sort();
             let mut documents: Vec<Vec<u8>> = documents(database, &name).await.iter().map(|d| d.as_bytes().to_vec()).collect();
             if name == "series" {
-                // Servers put the fields of measurements together in no order.
+                // Servers return the fields of measurements in any order.
                 for document in &mut documents {
                     let fields: BTreeMap<String, bson::Bson> = bson::deserialize_from_slice(document).unwrap();
                     *document = format!("{fields:?}").into_bytes();
@@ -88,7 +89,8 @@ async fn states(database: &Database) -> BTreeMap<String, String> {
     states
 }
 
-/// That every collection is the old one or the new one, and nothing else is there but what the import keeps for itself.
+/// Checks that every collection is the old one or the new one, and that nothing else exists except
+/// the import's own records.
 fn assert_old_or_new(
     found: &BTreeMap<String, String>,
     old: &BTreeMap<String, String>,
@@ -97,7 +99,8 @@ fn assert_old_or_new(
 ) {
     for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let state = found.get(name);
-        // A time series, and what stands in for another kind, cannot be swapped in one step: the old one goes, and the record says what comes.
+        // A time series, or a collection that replaces another kind, cannot be swapped in one step:
+        // the old one is dropped, and the record tells what comes.
         let gone_on_the_way = state.is_none() && (["series", "system.js"].contains(&name.as_str()) || name.starts_with("kind"));
         assert!(
             state == old.get(name) || state == new.get(name) || gone_on_the_way,
@@ -112,7 +115,7 @@ fn own(found: &BTreeMap<String, String>) -> Vec<&String> {
     found.keys().filter(|name| name.starts_with("bsonvault.")).collect()
 }
 
-/// A database of one of each, which differs by `version` in all of them.
+/// A database with one of each kind, all of which differ by `version`.
 async fn fill(database: &Database, version: i32) {
     insert(database, "plain", (0..20 + version).map(|i| doc! { "_id": i, "version": version })).await;
     let index = doc! { "key": { "version": version }, "name": format!("version{version}") };
@@ -128,7 +131,7 @@ async fn fill(database: &Database, version: i32) {
     .await;
     let pipeline = [doc! { "$match": { "version": version } }];
     database.run_command(doc! { "create": "view", "viewOn": "plain", "pipeline": pipeline.to_vec() }).await.unwrap();
-    // What is a collection in one version is a view in the other.
+    // A collection in one version is a view in the other.
     if version == 1 {
         insert(database, "kind1", [doc! { "_id": 1 }]).await;
         database.run_command(doc! { "create": "kind2", "viewOn": "plain", "pipeline": [] }).await.unwrap();
@@ -148,7 +151,7 @@ async fn fill_anew(database: &Database, version: i32) {
     fill(database, version).await;
 }
 
-/// A server with the old database, a backup of the new one, and what each is like.
+/// A server with the old database, a backup of the new one, and the state of each.
 struct Scene {
     target: Server,
     client: Client,
@@ -196,7 +199,7 @@ async fn whichever_command_fails_every_collection_is_the_old_one_or_the_new_one(
         assert_old_or_new(&found, &scene.old, &scene.new, &when);
         let error = match result {
             Ok(_) if found == scene.new => break,
-            // All was done but giving back the lease, which then expires.
+            // All is done except releasing the lease, which then expires.
             Ok(_) => {
                 assert_eq!(own(&found), ["bsonvault.import"], "{when}");
                 scene.import_and_check(&when).await;
@@ -235,10 +238,10 @@ async fn whichever_reply_is_lost_the_import_succeeds() {
         "delete",
     ] {
         for (times, data) in [
-            // The connection breaks, and nobody knows whether the command was carried out: it was not.
+            // The connection breaks before the command is executed, so its outcome is unknown.
             (1, doc! { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" }),
             (3, doc! { "failCommands": [command], "closeConnection": true, "appName": "bsonvault" }),
-            // The command is carried out, and the reply says to try again.
+            // The command is executed, but the reply says to try again.
             (
                 1,
                 doc! { "failCommands": [command], "writeConcernError": { "code": 91, "errmsg": "shutting down" }, "appName": "bsonvault" },
@@ -268,7 +271,7 @@ async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     let path = new.store.directory().to_str().unwrap().to_owned();
     let uri = target.uri();
     let arguments = ["import", path.as_str(), "--yes", "--target", uri.as_str()];
-    // How long it takes at most, over nothing; then what it is like.
+    // How long it takes at most with nothing to replace, and the resulting state.
     let begun = std::time::Instant::now();
     cli.json(&arguments).await;
     let whole = begun.elapsed();
@@ -304,7 +307,8 @@ async fn killed_at_any_moment_an_import_leaves_every_collection_old_or_new() {
     }
 }
 
-/// What a killed import or test restore left goes, and what it had decided is finished, though nothing is imported again. What lives is left alone.
+/// Cleanup removes leftovers of a killed import or test restore, and finishes what it had decided,
+/// without another import. Live ones are left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
@@ -333,7 +337,8 @@ async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
     let before = standing().await;
     let after = ["one.c", "one.series", "two.c"];
 
-    // Killed while it fills, while it publishes, and a test restore: beside each, first what lives is left alone.
+    // Killed while it fills, while it publishes, and a test restore. For each, live ones are first
+    // left alone.
     let kinds: [(&str, &[&str]); 3] = [
         ("insert", &["import", &path, "--yes"]),
         ("renameCollection", &["import", &path, "--yes"]),
@@ -362,10 +367,10 @@ async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
         child.wait().unwrap();
         target.fail_no_more().await;
         let checked = cli.json(&["check"]).await.to_string();
-        assert!(checked.contains("at work in") || checked.contains("--cleanup"), "{checked}");
+        assert!(checked.contains("is running in") || checked.contains("--cleanup"), "{checked}");
         let left = standing().await;
         let dry = cli.json(&["import", "--cleanup", "--dry-run"]).await;
-        // What was held up may come late.
+        // The delayed command may still be executed.
         let still = standing().await;
         assert!(dry["dryRun"] == true && left.iter().all(|name| still.contains(name)), "{left:?} {still:?}");
 
@@ -383,7 +388,7 @@ async fn what_dead_imports_and_test_restores_left_is_cleaned_up() {
         let again = cli.run(&["import", "--cleanup"]).await;
         assert!(again.code == Some(0) && again.stdout.contains("nothing was left"), "{again:?}");
     }
-    // What it has no use for is refused.
+    // Arguments without a use are refused.
     assert_eq!(cli.run(&["import", "--cleanup", &path]).await.code, Some(2));
     assert_eq!(cli.run(&["import", "--cleanup", "--drop-extra"]).await.code, Some(2));
 }
@@ -410,7 +415,7 @@ async fn readers_see_the_old_collection_or_the_new_one() {
             done = &mut importing => break done,
             count = count => match count {
                 Ok(count) => *seen.entry(count).or_insert(0) += 1,
-                // The server ends what is being read of the old one when that is replaced: QueryPlanKilled.
+                // The server ends a read of the old one when it is replaced: QueryPlanKilled.
                 Err(e) => assert!(matches!(&*e.kind, mongodb::error::ErrorKind::Command(e) if e.code == 175), "{e}"),
             }
         }
@@ -442,10 +447,10 @@ async fn two_imports_never_write_to_one_database() {
     held.unwrap();
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-    assert!(error.to_string().contains("another import writes to two: of atlas-backup-"), "{error}");
+    assert!(error.to_string().contains("another import writes to two: atlas-backup-"), "{error}");
     assert_same(&a, &b, only("one")).await;
     assert_same(&a, &b, only("two")).await;
-    // And with it gone, nothing is in the way.
+    // Once it is gone, nothing is in the way.
     second.import(&two, &uri).await.unwrap();
     assert!(own(&states(&b.database("two")).await).is_empty());
 }
@@ -475,7 +480,7 @@ async fn an_import_that_lost_its_lease_changes_nothing() {
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.to_string().contains("another import has taken over"), "{error}");
     assert_eq!(states(&to).await["c"], before["c"]);
-    // The thief's lease is not taken from it.
+    // The thief keeps its lease.
     let lease = to.collection::<Document>("bsonvault.import").find_one(doc! { "_id": "lease" }).await.unwrap().unwrap();
     assert_eq!(lease.get_str("id").unwrap(), "another");
 }
@@ -558,7 +563,7 @@ async fn the_longest_names_have_room_beside_them() {
         vault.import(&backup, &target.uri()).await.unwrap();
         assert_same(&a, &b, CompareOptions::default()).await;
     }
-    // And a mode that refuses what stands there does so before anything is written.
+    // A mode that refuses existing collections does so before anything is written.
     let fail = ImportOptions { mode: ImportMode::Fail, ..ImportOptions::default() };
     let error = vault.run(&backup, &target.uri(), &fail).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains(&name), "{error}");
@@ -580,7 +585,7 @@ async fn what_was_decided_is_finished_however_many_imports_fail_to() {
     target.fail_command("alwaysOn", fail).await;
     let error = vault.run(&backup, &target.uri(), &quick()).await.unwrap_err();
     assert!(error.hint_text().unwrap().contains("publishing had begun"), "{error:?}");
-    // These have to do with one of the databases only, and what they cannot finish stays.
+    // These concern only one of the databases, and what they cannot finish stays.
     for _ in 0..2 {
         let error = vault.run(&backup, &target.uri(), &small).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error}");
@@ -630,7 +635,10 @@ async fn an_import_whose_staging_is_gone_does_not_report_success() {
     let uri = target.uri();
     let (result, ()) = tokio::join!(vault.import(&backup, &uri), thief);
     let error = result.unwrap_err();
-    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("staging collection of d.c is gone"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Refused && error.to_string().contains("staging collection of d.c was dropped or renamed"),
+        "{error}"
+    );
     assert_eq!(states(&to).await, before);
 }
 
@@ -638,7 +646,8 @@ async fn an_import_whose_staging_is_gone_does_not_report_success() {
 async fn an_index_that_refuses_a_document_is_named_and_everything_stays_as_it_was() {
     let (source, target) = tokio::join!(Server::standalone(), Server::standalone());
     let shop = source.client().await.database("shop");
-    // Few enough for their indexes to be made before they come: some are written then, and others are refused.
+    // Few enough for their indexes to be created first: some are written then, and others are
+    // refused.
     insert(&shop, "orders", (0..40).map(|n| doc! { "_id": n, "k": n % 30, "kept": n })).await;
     let indexes = [doc! { "key": { "kept": 1 }, "name": "kept" }, doc! { "key": { "k": 1 }, "name": "k" }];
     shop.run_command(doc! { "createIndexes": "orders", "indexes": indexes.to_vec() }).await.unwrap();

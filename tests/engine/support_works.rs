@@ -1,4 +1,4 @@
-//! The tests' own support, shown to see what it must see: a comparison that finds nothing would prove nothing.
+//! Tests the tests' own support: a comparison that finds nothing must be able to find something.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -63,7 +63,7 @@ async fn what_is_filled_alike_compares_equal() {
     assert_eq!(found.differences, [""; 0]);
     assert!(found.namespaces > 70 && found.documents > 7000, "{found:?}");
 
-    // The same namespaces, but not one of the larger collections alike.
+    // The same namespaces, but none of the larger collections is equal.
     let other = Server::replica_set("other").await;
     let other = other.client().await;
     zoo::fill(&other, &ZooOptions { seed: 2, ..options }).await;
@@ -96,14 +96,14 @@ fn across_versions_the_form_is_forgiven_and_nothing_else() {
     ] {
         assert!(!same(a.clone(), b.clone()), "{a} and {b}");
     }
-    // Told twice, and only where both are told alike.
+    // Listed twice, and only if both are the same.
     let clustered = doc! {"clustered": true, "expireAfterSeconds": 10};
     assert_eq!(listed(&clustered, &doc! {"expireAfterSeconds": 10_i64}), doc! {"clustered": true});
     assert_ne!(listed(&clustered, &doc! {"expireAfterSeconds": 11}), doc! {"clustered": true});
     assert_ne!(listed(&clustered, &doc! {}), doc! {"clustered": true});
 }
 
-/// Two databases of one server that were filled alike, buckets among it, until one is changed.
+/// Two databases of one server with the same content, including buckets, until one is changed.
 #[tokio::test]
 async fn every_kind_of_change_is_reported() {
     let server = Server::standalone().await;
@@ -139,7 +139,7 @@ async fn every_kind_of_change_is_reported() {
     ];
     for (what, change, expected) in changes {
         if what.starts_with("the order") {
-            // Both hold the same two documents then.
+            // Then both hold the same two documents.
             let reversed = doc! {"insert": "capped", "documents": [{"_id": 0}, {"_id": 1}]};
             client.database("same").run_command(reversed).await.unwrap();
         }
@@ -176,7 +176,7 @@ async fn fill_small(client: &Client, db: &str) {
     }
 }
 
-/// A bucket of one measurement, as a backup would bring it back.
+/// A bucket of one measurement, as a restore would insert it.
 fn bucket(id: u8) -> Document {
     let at = bson::DateTime::from_millis(i64::from(id) * 1000);
     let measured = doc! {"t": at, "v": 1};

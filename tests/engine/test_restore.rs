@@ -1,4 +1,5 @@
-//! Drills: what they prove, what they keep beside the backup, and that nothing stays in the target, however they end.
+//! Test restores: their results, their record beside the backup, and that nothing stays in the
+//! target, however they end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,7 @@ async fn last(backup: &Backup, kind: CheckKind) -> Option<Check> {
     backup.checks().await.of(kind).cloned()
 }
 
-/// The databases that test restores have on a server.
+/// The databases of test restores on a server.
 async fn scratch(client: &Client) -> Vec<String> {
     let names = client.list_database_names().await.unwrap();
     names.into_iter().filter(|n| n.starts_with("bsonvault_drill_") && n != "bsonvault_drill_of_a_user").collect()
@@ -47,14 +48,14 @@ async fn until_scratch_appears(client: &Client) -> Vec<String> {
     }
 }
 
-/// What a target holds for its users.
+/// The user data of a target.
 async fn fill_users(client: &Client) {
     insert(&client.database("shop"), "orders", numbered(20)).await;
     insert(&client.database("bsonvault_drill_of_a_user"), "c", numbered(3)).await;
     insert(&client.database("~user"), "c", numbered(3)).await;
 }
 
-/// Makes each insert of what uses [`slow_uri`] take this long, or no longer than others.
+/// Delays each insert over [`slow_uri`] by this long, or not at all.
 async fn slow_inserts(target: &Server, millis: Option<i32>) {
     let slow =
         doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": millis.unwrap_or(1), "appName": "slow" };
@@ -85,7 +86,7 @@ async fn a_test_restore_of_everything_passes_leaves_nothing_and_is_listed() {
     let backup = vault.backup(&source, &[]).await;
     let manifest = &backup.manifest;
 
-    // A database in the path leads nowhere else.
+    // A database in the path changes nothing.
     let uri = target.uri().replace("/?", "/shop?");
     let path = vault.directory.path().to_str().unwrap().to_owned();
     let cli = Cli::new().env("MONGO_URI_LOCAL", uri).env("BACKUP_PATH", &path);
@@ -99,7 +100,7 @@ async fn a_test_restore_of_everything_passes_leaves_nothing_and_is_listed() {
     assert!(done["indexes"].as_u64().unwrap() > 10, "{done}");
     assert_eq!(snapshot(&b).await, before);
 
-    // The result is beside the backup, and no part of it.
+    // The result is beside the backup, but not part of it.
     let entry = cli.json(&["list"]).await["backups"][0]["verified"].clone();
     assert_eq!((&entry["state"], &entry["kind"]), (&"passed".into(), &"restore".into()));
     assert_eq!(entry["checks"][0]["milliseconds"], done["milliseconds"]);
@@ -112,7 +113,7 @@ async fn a_test_restore_of_everything_passes_leaves_nothing_and_is_listed() {
     let text = cli.run(&["list"]).await.stdout;
     assert!(text.contains("passed just now (verify), test restore passed just now ("), "{text}");
 
-    // It goes with the directory, under whichever name, and away with it.
+    // It moves and vanishes with the directory, whatever its name.
     std::fs::rename(&directory, Path::new(&path).join("another")).unwrap();
     let shown = cli.json(&["show", "another"]).await;
     assert_eq!(shown["verified"]["checks"].as_array().map(Vec::len), Some(2), "{shown}");
@@ -160,19 +161,19 @@ async fn a_damaged_backup_fails_and_that_stands_in_the_list() {
     assert!(!check.passed && check.problem.unwrap().contains("d/c.00000.bson.zst"));
     let text = cli.run(&["list"]).await.stdout;
     assert!(text.contains("FAILED just now (test restore, "), "{text}");
-    // So says an import; and a plain verification.
+    // An import reports this, too, and so does a plain verification.
     assert_eq!(cli.run(&["import", name, "--yes"]).await.code, Some(1));
     assert!(!last(&backup, CheckKind::Import).await.unwrap().passed);
     assert_eq!(cli.run(&["verify", name]).await.code, Some(3));
     assert!(!last(&backup, CheckKind::Verify).await.unwrap().passed);
-    // What says nothing of the backup is no result.
+    // A failure that says nothing about the backup is not a result.
     damage(&backup.store.directory());
     cli.json(&["import", name, "--yes"]).await;
     let nowhere = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=300", crate::support::server::free_port());
     assert_eq!(cli.run(&["verify", name, "--restore", "--target", &nowhere]).await.code, Some(1));
     let entry = cli.json(&["list"]).await["backups"][0]["verified"].clone();
     assert_eq!((&entry["state"], &entry["kind"]), (&"passed".into(), &"import".into()), "{entry}");
-    // Neither is a part of it.
+    // Neither is a partial one.
     let finished = last(&backup, CheckKind::Import).await.unwrap().finished;
     insert(&source.client().await.database("e"), "c", numbered(5)).await;
     let two = vault.backup(&source, &[]).await;
@@ -199,7 +200,7 @@ async fn a_file_of_checks_that_cannot_be_used_is_no_failure() {
         std::fs::write(&file, bad).unwrap();
         let output = cli.run(&["list", "--json"]).await;
         assert_eq!(output.json()["backups"][0]["verified"]["state"], "never");
-        assert!(output.stderr.contains("is ignored: checks.json"), "{output:?}");
+        assert!(output.stderr.contains("are ignored: checks.json"), "{output:?}");
         assert_eq!(cli.run(&["verify", name]).await.code, Some(0));
         assert_eq!(cli.json(&["list"]).await["backups"][0]["verified"]["kind"], "verify");
     }
@@ -208,12 +209,12 @@ async fn a_file_of_checks_that_cannot_be_used_is_no_failure() {
     std::fs::create_dir_all(file.join("in the way")).unwrap();
     let output = cli.run(&["verify", name]).await;
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.stderr.contains("the result of the check is not kept"), "{output:?}");
+    assert!(output.stderr.contains("the result of the check could not be kept"), "{output:?}");
     std::fs::remove_dir_all(&file).unwrap();
-    // Many at a time: whole, and of one of them.
+    // Many at the same time: the file is complete, and from one of them.
     futures::future::join_all((0..20).map(|n| verify(n % 2 == 0))).await;
     assert!(backup.checks().await.verdict().unwrap().passed);
-    // One that has gone meanwhile is not made again.
+    // A backup that is gone meanwhile is not recreated.
     backup.store.delete_all(key::MANIFEST).await.unwrap();
     backup.keep(Check::ended(CheckKind::Verify, backup.manifest.created, 1, None)).await;
     assert!(!backup.store.directory().exists());
@@ -313,14 +314,14 @@ async fn a_dead_test_restore_is_tidied_up_after_and_a_live_one_is_not() {
     let path = vault.directory.path().to_str().unwrap().to_owned();
     let cli = Cli::new().env("MONGO_URI_LOCAL", slow_uri(&target)).env("BACKUP_PATH", &path);
 
-    // One that lives, and is slow.
+    // One that is alive, and slow.
     slow_inserts(&target, Some(15_000)).await;
     let uri = MongoUri::parse(Role::Target, &slow_uri(&target)).unwrap();
     let (options, cx) = (TestRestoreOptions::default(), Context::default());
     let live = test_restore::run(&backup, &uri, None, &options, &cx);
     let others = async {
         let of_the_live_one = until_scratch_appears(&b).await;
-        // One that is killed, in the middle.
+        // One that is killed in the middle.
         let mut child = cli.spawn(&["verify", backup.manifest.name.as_str(), "--restore"]);
         while scratch(&b).await.len() < 2 {
             assert!(child.try_wait().unwrap().is_none(), "{:?}", finish(child).await);

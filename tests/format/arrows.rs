@@ -1,4 +1,5 @@
-//! Keeps the arrows of ARCHITECTURE.md: which module may use which, and who alone uses a library.
+//! Enforces the dependency rules of ARCHITECTURE.md: which module may use which, and which modules
+//! may use a library.
 
 mod circles;
 mod flags;
@@ -21,10 +22,10 @@ const LAYERS: [&[&str]; 12] = [
     &["service"],
 ];
 
-/// The faces, which may use everything and which nothing uses.
+/// The faces, which may use everything, and which nothing may use.
 const FACES: [&str; 3] = ["api", "cli", "main"];
 
-/// A library, and the places that may use it. Everything else must not.
+/// A library, and the only places that may use it.
 const ONLY: [(&str, &[&str]); 25] = [
     ("mongodb", &["mongo/", "source/", "sink/", "oplog/tail.rs", "oplog/window.rs", "oplog/apply/"]),
     ("zstd", &["format/compression.rs", "format/frame.rs", "format/columns/sections.rs"]),
@@ -53,14 +54,14 @@ const ONLY: [(&str, &[&str]); 25] = [
     ("flate2", &["interop/input.rs"]),
 ];
 
-/// What a part of the crate must not know at all.
+/// What a part of the crate must not mention at all.
 const NEVER: [(&str, &[&str]); 3] = [
     ("format/", &["tokio", "futures", "std::fs", "std::net", "mongodb", "object_store"]),
     ("repository/backend/", &["bson"]),
     ("", &["SystemTime::now", "Local::now"]),
 ];
 
-/// What is wrong with one source file, given by its path below `src` and its text.
+/// The violations in one source file, given by its path below `src` and its text.
 fn violations(path: &str, text: &str) -> Vec<String> {
     let own = path.split(['/', '.']).next().unwrap();
     let code = code_of(text);
@@ -97,7 +98,7 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The text without comments, without what stands in quotes, and without its unit tests.
+/// The text without comments, quoted text and unit tests.
 fn code_of(text: &str) -> String {
     let (mut code, _) = parts(text);
     while let Some(begin) = code.find("#[cfg(test)]") {
@@ -111,7 +112,7 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// The text without comments and without what stands in quotes, and what stands in double quotes.
+/// The text without comments and quoted text, and the texts in double quotes.
 fn parts(text: &str) -> (String, Vec<&str>) {
     let (mut code, mut quoted, mut rest) = (String::new(), Vec::new(), text);
     while let Some(c) = rest.chars().next() {
@@ -152,7 +153,8 @@ fn parts(text: &str) -> (String, Vec<&str>) {
     (code, quoted)
 }
 
-/// Modules of this crate that are named by `crate::NAME`, `crate::{NAME, ..}`, or by the binary as `bsonvault::NAME`.
+/// Modules of this crate that `crate::NAME` or `crate::{NAME, ..}` names, or `bsonvault::NAME` in
+/// the binary.
 fn crate_modules(code: &str) -> Vec<String> {
     let mut modules = Vec::new();
     for root in ["crate::", "bsonvault::"] {
@@ -185,7 +187,8 @@ fn crate_modules(code: &str) -> Vec<String> {
     modules
 }
 
-/// Whether a path that begins with this library is used: its name, not inside a longer one, before `::`, or in `use NAME;`.
+/// Whether a path begins with this library: its name, not inside a longer one, before `::` or in
+/// `use NAME;`.
 fn mentions(code: &str, library: &str) -> bool {
     code.match_indices(library).any(|(at, _)| {
         let before = code[..at].chars().next_back().unwrap_or(' ');

@@ -1,4 +1,5 @@
-//! What holds of every backend of a repository, whatever keeps the objects. A new one is added to [`every_backend_conforms`].
+//! Rules for every backend of a repository, however it stores objects. A new backend is added to
+//! [`every_backend_conforms`].
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -23,7 +24,7 @@ use futures::{FutureExt as _, StreamExt as _};
 
 use crate::support::archive::{self, Given, Shape};
 
-/// What must hold, by name, of a place with no objects in it.
+/// A rule, by name, checked on an empty place.
 type Case = (&'static str, fn(Objects) -> LocalBoxFuture<'static, ()>);
 
 const CASES: [Case; 14] = [
@@ -43,7 +44,7 @@ const CASES: [Case; 14] = [
     ("backup", |objects| a_backup_lives_there(objects).boxed_local()),
 ];
 
-/// The cases that do not hold of a backend.
+/// The rules that a backend violates.
 async fn failing(make: impl Fn() -> Objects) -> Vec<&'static str> {
     let mut failing = Vec::new();
     for (name, case) in CASES {
@@ -63,7 +64,7 @@ async fn every_backend_conforms() {
     };
     assert_eq!(failing(on_disk).await, Vec::<&str>::new());
     assert_eq!(failing(Objects::in_memory).await, Vec::<&str>::new());
-    // One that has nothing but what it must have.
+    // A backend with only the required methods.
     assert_eq!(failing(|| broken(Fault::None)).await, Vec::<&str>::new());
 }
 
@@ -344,7 +345,7 @@ enum Fault {
     LeavesNotes,
 }
 
-/// Memory with a fault, and without what a backend need not have.
+/// A memory backend with a fault, and without the optional methods.
 #[derive(Debug, Clone)]
 struct Broken {
     inner: Arc<dyn Backend>,
@@ -467,7 +468,7 @@ impl Backend for Broken {
     }
 }
 
-/// An object that is not read as it was when it was opened.
+/// An object whose content is not read as it was when it was opened.
 #[derive(Debug)]
 struct Changed {
     of: Broken,

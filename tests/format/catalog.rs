@@ -1,4 +1,4 @@
-//! Which backups there are, and the way to one.
+//! The list of backups, and how to find one.
 
 use bson::rawdoc;
 use bsonvault::error::ErrorKind;
@@ -57,11 +57,11 @@ async fn each_directory_is_listed_as_what_it_is_newest_first() {
     file(&root, "atlas-backup-2026-11-20T00-00-00-000Z/d/c.00000.bson.zst", "x");
     file(&root, "atlas-backup-2026-11-19T00-00-00-000Z/d/c.metadata.json", "x");
     file(&root, "atlas-backup-2026-11-18T00-00-00-000Z/progress.json", "{");
-    // What is no backup.
+    // Files that are no backup.
     file(&root, "photos/holiday.jpg", "x");
     file(&root, "not a name/manifest.json", "x");
     file(&root, "loose.bson.zst", "x");
-    // A dump of mongodump's, which `clean` must leave alone.
+    // A dump from mongodump, which `clean` must leave alone.
     file(&root, "dump/d/c.bson", "x");
     file(&root, "dump/d/c.metadata.json", "x");
     std::fs::create_dir(root.path().join("empty")).unwrap();
@@ -143,7 +143,7 @@ async fn a_backup_that_was_never_completed_is_refused() {
     let message = "crashed has no manifest.json, so it was never completed: it is still running, or a crash left it";
     assert!(error.to_string().ends_with(message), "{error}");
     let error = catalog.find("going").await.unwrap_err();
-    assert!(error.to_string().ends_with("; process 77 on db1 was last seen at it at 2026-11-22T21:45:00Z"), "{error}");
+    assert!(error.to_string().ends_with("; process 77 on db1 last worked on it at 2026-11-22T21:45:00Z"), "{error}");
 }
 
 #[tokio::test]

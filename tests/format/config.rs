@@ -1,4 +1,4 @@
-//! What each place says, what beats what, and what is refused in which words.
+//! The places of settings, their precedence, and error messages.
 
 use std::path::Path;
 use std::time::Duration;
@@ -94,7 +94,7 @@ fn what_compresses_and_what_spares_the_source_can_be_said_everywhere() {
     let zstd = Given { toml, flags: Flags { codec: Some("zstd".into()), ..Flags::default() }, ..Given::default() };
     assert_eq!(zstd.load().unwrap().tuning.codec, Some(Codec::Zstd));
     let codec = Given { environment: vec![("BACKUP_CODEC", "lz4")], ..Given::default() };
-    assert_eq!(codec.refused(), "BACKUP_CODEC in the environment: \"lz4\" is no codec: expected zstd or columns");
+    assert_eq!(codec.refused(), "BACKUP_CODEC in the environment: found \"lz4\": expected zstd or columns");
 
     let limit = Given { environment: vec![("BACKUP_MAX_MBIT", "0")], ..Given::default() };
     assert_eq!(limit.refused(), "BACKUP_MAX_MBIT in the environment is \"0\": expected a whole number from 1 to 1000000");
@@ -205,9 +205,9 @@ fn what_the_service_cannot_do_is_refused_for_every_verb() {
     for (variable, value, message) in [
         ("BACKUP_INTERVAL_HOURS", "0", " is \"0\": expected a whole number from 1 to 87600"),
         ("BACKUP_INTERVAL_HOURS", "1.5", " is \"1.5\": expected a whole number from 1 to 87600"),
-        ("BACKUP_CRON", "0 0 30 2 *", ": cron expression \"0 0 30 2 *\" never fires: no month of those has such a day"),
+        ("BACKUP_CRON", "0 0 30 2 *", ": cron expression \"0 0 30 2 *\" never fires: none of these months has such a day"),
         ("BACKUP_CRON", "61 * * * *", ": cron expression \"61 * * * *\": found \"61\": expected 0 to 59 in the field minute"),
-        ("BACKUP_TIMEZONE", "Berlin", ": \"Berlin\" is not a time zone that is known"),
+        ("BACKUP_TIMEZONE", "Berlin", ": \"Berlin\" is not a known time zone"),
         ("BACKUP_KEEP_DAILY", "0", " is \"0\": expected a whole number from 1 to 1000000"),
         ("BACKUP_KEEP_LAST", "1000001", " is \"1000001\": expected a whole number from 1 to 1000000"),
         ("BACKUP_SHUTDOWN_GRACE_SECONDS", "-1", " is \"-1\": expected a whole number from 0 to 86400"),
@@ -242,8 +242,8 @@ fn tokens_are_hashes_and_nothing_of_them_is_told() {
         ("bv_hunter2", 1, "10 characters"),
         (format!("{HASH},").leak(), 2, "0 characters"),
         (format!("{HASH}, {}", &HASH[1..]).leak(), 2, "63 characters"),
-        (format!("{}hunter2", &HASH[7..]).leak(), 1, "64 characters that are not all such digits"),
-        ("fg".repeat(32).leak(), 1, "64 characters that are not all such digits"),
+        (format!("{}hunter2", &HASH[7..]).leak(), 1, "64 characters, not all of them hexadecimal digits"),
+        ("fg".repeat(32).leak(), 1, "64 characters, not all of them hexadecimal digits"),
         ("é".repeat(32).leak(), 1, "32 characters"),
     ] {
         let error = service(vec![("ADMIN_TOKEN_SHA256", text)]).unwrap_err();
@@ -331,7 +331,8 @@ fn a_setting_of_two_values_in_one_file_is_refused() {
         assert!(told.starts_with("BACKUP_KEEP_DAILY, ROCKET_PORT, MONGO_URI_ATLAS have more than one value in .env"), "{told}");
         assert!(!told.contains("secret") && !told.contains("30"), "{told}");
     }
-    // The same value twice is no contradiction, neither is an empty one; and it does not count where something else does.
+    // The same value twice is no contradiction, nor is an empty one. A contradiction does not
+    // matter if another place takes precedence.
     let same = Given { dotenv: "BACKUP_KEEP_DAILY=7\nBACKUP_KEEP_DAILY='7'\nBACKUP_KEEP_DAILY=\n", ..Given::default() };
     same.load().unwrap().refuse_unknown().unwrap();
     let dotenv = "BACKUP_KEEP_DAILY=7\nBACKUP_KEEP_DAILY=30\n";
@@ -375,7 +376,7 @@ fn names_of_other_programs_are_none_of_ours() {
     ];
     let given = Given { environment: others.map(|name| (name, "x")).to_vec(), ..Given::default() };
     given.load().unwrap().refuse_unknown().unwrap();
-    // So is one that looks like a slip, where what would be meant is given, too.
+    // So is one that looks like a slip if the probable setting is also given.
     let environment = vec![("MONGO_URI_ATLAS", "mongodb://h"), ("MONGO_URI_ATLAS2", "mongodb://i")];
     Given { environment, ..Given::default() }.load().unwrap().refuse_unknown().unwrap();
     let environment = vec![("BACKUP_KEEP_DAILY", "7"), ("BACKUP_KEEP_DAYLY", "70")];

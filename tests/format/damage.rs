@@ -39,7 +39,7 @@ impl Kept {
         self.directory.path().join(key)
     }
 
-    /// The problems as they are with `bytes` in place of the object.
+    /// The problems if the object's content is `bytes`.
     async fn with(&self, key: &str, bytes: &[u8]) -> Vec<String> {
         std::fs::write(self.path(key), bytes).unwrap();
         self.verify(false).await.problems.into_iter().map(|p| p.key).collect()
@@ -131,7 +131,7 @@ async fn everything_that_is_wrong_is_reported_at_once() {
     std::fs::write(kept.path("d/a.00002.bson.zst"), flipped).unwrap();
     std::fs::remove_file(kept.path("e/b.00000.bson.zst")).unwrap();
     std::fs::remove_file(kept.path(key::SHA256SUMS)).unwrap();
-    // Something that cannot be read, and is not only missing.
+    // An object that exists, but cannot be read.
     std::fs::remove_file(kept.path("e/b.metadata.json")).unwrap();
     std::os::unix::fs::symlink("b.metadata.json", kept.path("e/b.metadata.json")).unwrap();
     for deep in [false, true] {

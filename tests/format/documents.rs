@@ -1,4 +1,4 @@
-//! Any documents, and that they come back.
+//! Arbitrary documents survive a round trip.
 
 use bson::raw::RawBsonRef;
 use bson::{RawArray, RawDocument};
@@ -11,14 +11,15 @@ use proptest::prelude::*;
 
 use crate::support::archive::{Shape, segments};
 
-/// A type byte and a value as BSON lays it out.
+/// A type byte and a value in BSON layout.
 type Value = (u8, Vec<u8>);
 
 fn text(utf8: bool) -> BoxedStrategy<Vec<u8>> {
     if utf8 { ".{0,12}".prop_map(String::into_bytes).boxed() } else { vec(any::<u8>(), 0..12).boxed() }
 }
 
-/// Text without NUL, for names and regular expressions. A few names come often, so that some stand twice.
+/// Text without NUL, for names and regular expressions. A few names are frequent, so that some
+/// repeat.
 fn name(utf8: bool) -> BoxedStrategy<Vec<u8>> {
     let free = text(utf8).prop_map(|mut t| {
         t.retain(|&b| b != 0);
@@ -39,7 +40,7 @@ fn value(utf8: bool) -> BoxedStrategy<Value> {
     let fixed = |kind: u8, length: usize| vec(any::<u8>(), length).prop_map(move |v| (kind, v));
     let strings = (prop_oneof![Just(0x02u8), Just(0x0D), Just(0x0E)], text(utf8)).prop_map(|(kind, t)| (kind, string(&t)));
     let binary = (any::<u8>(), vec(any::<u8>(), 0..20)).prop_map(move |(subtype, bytes)| {
-        // The old subtype has a length of its own inside.
+        // The old subtype has an inner length.
         let bytes = if subtype == 2 { [&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat() } else { bytes };
         (0x05, [&(bytes.len() as u32).to_le_bytes(), [subtype].as_slice(), &bytes].concat())
     });
@@ -73,7 +74,8 @@ fn value(utf8: bool) -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// Any document a server could hold: every type, names that stand twice, and text that is not UTF-8 unless `utf8`.
+/// Any document that a server could hold: every type, repeated names, and text that is not UTF-8
+/// unless `utf8`.
 pub(crate) fn any_document(utf8: bool) -> BoxedStrategy<Vec<u8>> {
     vec((name(utf8), value(utf8)), 0..6).prop_map(|elements| write(&elements)).boxed()
 }
@@ -110,8 +112,8 @@ fn bson_reads(document: &[u8]) -> bool {
     RawDocument::from_bytes(document).is_ok_and(all)
 }
 
-/// Whether nothing is in it that a server stores and the `bson` crate refuses: text that is not UTF-8, and binary values of
-/// the old subtype without their inner length.
+/// Whether it is free of what a server stores but the `bson` crate refuses: text that is not UTF-8,
+/// and binary values of the old subtype without their inner length.
 fn is_clean(document: &[u8]) -> bool {
     let utf8 = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
     Elements::of(document).unwrap().all(|element| {

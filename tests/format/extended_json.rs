@@ -1,4 +1,5 @@
-//! mongodump's metadata files, value by value: what each version of Extended JSON means, what is wrong and where.
+//! mongodump's metadata files, value by value: the meaning in each version of Extended JSON, and
+//! errors with their places.
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, RawDocumentBuf, Regex, Timestamp, doc, rawdoc};
@@ -9,7 +10,7 @@ use bsonvault::format::metadata::read::{Metadata, Versions};
 use bsonvault::format::metadata::text::{canonical, is_faithful};
 use uuid::Uuid;
 
-/// The options of a file of this era, which something beside them decides.
+/// The options of a file of this era; another field determines the era.
 fn options(modern: bool, options: &str) -> RawDocumentBuf {
     let kind = if modern { r#","type":"collection""# } else { "" };
     Metadata::parse(format!(r#"{{"options":{options}{kind}}}"#).as_bytes()).unwrap().options
@@ -142,7 +143,7 @@ fn documents_with_keys_of_queries_stay_documents() {
             assert_eq!(plain, expected);
         }
     }
-    // Even those that the options themselves would be.
+    // This holds even if the options as a whole look like such a value.
     assert_eq!(options(true, r#"{"$undefined":true}"#), rawdoc! { "$undefined": true });
 }
 
@@ -151,10 +152,11 @@ fn keys_that_stand_twice_do_so_again() {
     let read = options(true, r#"{"a":{"$numberInt":"1"},"b":true,"a":"x"}"#);
     let names: Vec<&str> = read.iter().map(|e| e.unwrap().0.as_str()).collect();
     assert_eq!(names, ["a", "b", "a"]);
-    assert_eq!(error(r#"{"indexes":[],"uuid":"","indexes":[]}"#), "at indexes: it stands twice");
+    assert_eq!(error(r#"{"indexes":[],"uuid":"","indexes":[]}"#), "at indexes: it occurs twice");
 }
 
-/// A document of every type. Its keys are in the order of their bytes, so that no writer needs to keep it.
+/// A document with every type. Its keys are in byte order, so the order is the same in every
+/// writer.
 fn every_type() -> RawDocumentBuf {
     let text = |t: &[u8]| [&(t.len() as u32 + 1).to_le_bytes(), t, &[0]].concat();
     let scope = rawdoc! { "x": [1, { "$options": "i", "$regex": "a" }] };
@@ -230,18 +232,18 @@ fn what_is_wrong_is_said_with_its_path() {
         (r#"{"$date":"today"}"#, r#".$date: "today" is not a date"#),
         (r#"{"$uuid":"1"}"#, r#".$uuid: "1" is not a UUID"#),
         (r#"{"$timestamp":{"t":-1,"i":0}}"#, r#".$timestamp: "-1" is not a number of 32 bits"#),
-        (r#"{"$binary":{"base64":"","subType":"100"}}"#, r#".$binary: "100" is no subtype of a binary value"#),
-        (r#"[1,{"b\u0000":1}]"#, "[1].b\0: a NUL stands where BSON cannot have one"),
+        (r#"{"$binary":{"base64":"","subType":"100"}}"#, r#".$binary: "100" is not a subtype of a binary value"#),
+        (r#"[1,{"b\u0000":1}]"#, "[1].b\0: it has a NUL where BSON allows none"),
     ];
     for (value, what) in wrong {
         assert_eq!(at_key(value), format!("at indexes[2].key.a{what}"));
     }
     assert!(at_key(r#"{"$binary":{"base64":"?","subType":"00"}}"#).contains("is not base64"));
-    assert_eq!(error(r#"{"options":[]}"#), "at options: an object was expected, and there is an array");
-    assert_eq!(error(r#"{"indexes":[{},1]}"#), "at indexes[1]: an object was expected, and there is the number 1");
-    assert_eq!(error(r#"{"uuid":"12"}"#), "at uuid: 32 hexadecimal digits were expected, and there is \"12\"");
-    assert_eq!(error(r#"{"type":{}}"#), "at type: a string was expected, and there is an object");
-    assert_eq!(error("[]"), "at line 1, column 1: an object was expected, and there is an array");
+    assert_eq!(error(r#"{"options":[]}"#), "at options: expected an object, found an array");
+    assert_eq!(error(r#"{"indexes":[{},1]}"#), "at indexes[1]: expected an object, found the number 1");
+    assert_eq!(error(r#"{"uuid":"12"}"#), "at uuid: expected 32 hexadecimal digits, found \"12\"");
+    assert_eq!(error(r#"{"type":{}}"#), "at type: expected a string, found an object");
+    assert_eq!(error("[]"), "at line 1, column 1: expected an object, found an array");
 }
 
 #[test]

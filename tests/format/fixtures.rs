@@ -1,4 +1,5 @@
-//! Backups that were written once and must be readable for good, and damaged ones with the message that each must give.
+//! Backups that were written once and must stay readable forever, and damaged ones with the message
+//! that each must give.
 
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
@@ -44,7 +45,7 @@ async fn a_backup_of_version_3_with_frames_in_columns_is_read_and_proven() {
     assert_eq!((past.documents, past.bytes, past.digest.to_string().as_str()), (206, 67_702, PAST_DIGEST));
     let report = verified(&backup, true).await;
     assert!(report.is_sound(), "{report:#?}");
-    assert_eq!(report.notes, [ODD, "shop.past orders: 1 document without an _id: each is given one by an import"]);
+    assert_eq!(report.notes, [ODD, "shop.past orders: 1 document without an _id: an import gives each one"]);
     assert_eq!(report.documents, backup.manifest.totals.documents);
 }
 
@@ -53,10 +54,11 @@ const PAST_DIGEST: &str = "90661c70b4b6062849368b042f2f2bd6";
 const ENTRIES_BYTES: u64 = 2834;
 const ENTRIES_DIGEST: &str = "d45704ad80e930db3aff07b1f22b83a1";
 
-/// What is noted if every document is looked at.
-const ODD: &str = "shop.odd/näme #1 100%: 1 document without an _id: each is given one by an import";
+/// The note if every document is checked.
+const ODD: &str = "shop.odd/näme #1 100%: 1 document without an _id: an import gives each one";
 
-/// Both fixtures hold the same collections; all of one is proven. Entries of a slice are no documents.
+/// Both fixtures hold the same collections; all of one is verified. Entries of a slice do not count
+/// as documents.
 async fn proven(backup: &Backup) {
     let found: Vec<_> = backup
         .manifest
@@ -71,7 +73,7 @@ async fn proven(backup: &Backup) {
     for deep in [false, true] {
         let report = verified(backup, deep).await;
         assert!(report.is_sound(), "{report:#?}");
-        // Every document is looked at only by the deep one: one of them has no `_id`.
+        // Only a deep verification checks every document: one of them has no `_id`.
         let notes: &[&str] = if deep { &[ODD] } else { &[] };
         assert_eq!(report.notes, notes);
         assert_eq!(report.objects, backup.manifest.objects().count() as u64);

@@ -1,4 +1,5 @@
-//! What fuzzing calls, on its seeds, on small changes of them, and on every input that it once found.
+//! Runs the fuzzing functions on the seeds, on small changes of them, and on every input that
+//! fuzzing once found.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::fuzz::{self, seeds};
 
-/// How many changed inputs are tried of each seed.
+/// How many changed inputs are tried per seed.
 const CHANGED: usize = 8;
 
 type Target = (&'static str, fn(&[u8]));
@@ -45,7 +46,7 @@ fn fuzz_targets_hold_on_their_seeds_and_near_them() {
     for (name, target) in TARGETS {
         let seeds = seeds::of(name, root());
         assert!(!seeds.is_empty(), "{name} has no seeds");
-        // Frames are slow to make, and all bytes are alike to them.
+        // Frames are slow to create, and their content does not matter.
         for seed in seeds.iter().take(40) {
             target(seed);
             (0..CHANGED).for_each(|_| target(&changed(seed, &mut random)));

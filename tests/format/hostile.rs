@@ -1,4 +1,5 @@
-//! Bytes that no writer made: errors, never a panic, and nothing allocated for what is only claimed.
+//! Bytes that no writer made: readers return errors, never panic, and allocate nothing for mere
+//! claims.
 
 use bson::rawdoc;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
@@ -34,7 +35,7 @@ fn feed(bytes: &[u8]) {
     assert!(Manifest::from_bytes(bytes).is_err());
 }
 
-/// A segment, changed and cut.
+/// A changed and truncated segment.
 fn changed_segment() -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (vec(any_document(false), 1..6), changes, any::<prop::sample::Index>(), any::<bool>()).prop_map(
@@ -62,7 +63,7 @@ proptest! {
 
     #[test]
     fn documents_of_random_insides_never_panic(mut bytes in vec(any::<u8>(), 5..200), small in any::<bool>()) {
-        // Small numbers make for lengths that are almost right.
+        // Small numbers give lengths that are almost right.
         if small {
             bytes.iter_mut().for_each(|b| *b %= 20);
         }
@@ -112,12 +113,12 @@ fn a_table_of_frames_without_bytes_is_refused_before_it_is_built() {
     assert!(error.to_string().contains("more frames than fit"), "{error}");
 }
 
-/// A manifest of one collection, changed as a forger could: its own digest fits.
+/// The error for a manifest of one collection that a forger changed: its own digest fits.
 async fn forged(change: impl FnOnce(&mut Collection)) -> String {
     forged_with_slice(|manifest| change(&mut manifest.collections[0])).await
 }
 
-/// The same of one with an oplog slice.
+/// The same for one with an oplog slice.
 async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
@@ -132,7 +133,7 @@ async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     collection.documents = segments.iter().fold(0, |n, s| n.saturating_add(s.documents));
     collection.bytes = segments.iter().fold(0, |n, s| n.saturating_add(s.raw_bytes));
     manifest.totals = bsonvault::format::manifest::Totals::of(&manifest.collections, manifest.oplog.as_ref());
-    // `to_bytes` refuses what cannot be read back, so the digest is put in by hand.
+    // `to_bytes` refuses what cannot be read back, so the digest is set by hand.
     manifest.sha256 = Sha256Hex::zero();
     let zeroed = serde_json::to_vec(&manifest).unwrap();
     manifest.sha256 = Sha256Hex::of(&zeroed);
@@ -154,7 +155,7 @@ async fn a_forged_manifest_is_refused_for_what_it_claims() {
     for key in ["manifest.json", "SHA256SUMS", "progress.json", "a\nb", "a\\b"] {
         assert!(forged(|c| c.metadata.key = key.to_owned()).await.contains("cannot be that of a collection's object"), "{key:?}");
     }
-    assert!(forged(|c| c.metadata.key = c.segments[0].object.key.clone()).await.contains("stands twice"));
+    assert!(forged(|c| c.metadata.key = c.segments[0].object.key.clone()).await.contains("occurs twice"));
     assert!(forged(|c| c.kind = CollectionKind::View).await.contains("the view shop.orders has documents"));
     assert!(forged(|c| c.digest = ContentDigest(1)).await.contains("the segments of shop.orders do not add up to it"));
     let broken = rawdoc! { "a": "text" }.into_bytes();
@@ -177,7 +178,7 @@ async fn a_forged_slice_is_refused_for_what_it_claims() {
     assert!(slice(|o| o.segments[0].documents = u64::MAX).await.contains(beyond));
     for key in ["../oplog.00000.bson.zst", "/x", "shop/orders.00000.bson.zst"] {
         let error = forged_with_slice(|m| m.oplog.as_mut().unwrap().segments[0].object.key = key.to_owned()).await;
-        assert!(error.contains("leads outside of the backup or stands twice"), "{error}");
+        assert!(error.contains("leads outside of the backup or occurs twice"), "{error}");
     }
     let sums = "the segments of the oplog slice do not add up to it";
     assert!(slice(|o| o.digest = ContentDigest(1)).await.contains(sums));

@@ -1,4 +1,5 @@
-//! The keys of a backup's objects: escaped as mongodump does it, and distinct wherever case does not count.
+//! The keys of a backup's objects: escaped as in mongodump, and distinct even if case does not
+//! matter.
 
 use std::collections::HashSet;
 

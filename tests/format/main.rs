@@ -1,10 +1,11 @@
-//! What needs no server: that bytes which are written come back, that any damage is found, that no bytes make a reader panic, and that the
-//! code and the packages are as they are meant to be.
+//! Tests without a server: written bytes are read back, any damage is found, no bytes make a reader
+//! panic, and the code and the packages follow their rules.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod arrows;
 mod backends;
+mod book;
 mod catalog;
 mod config;
 mod damage;

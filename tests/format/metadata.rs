@@ -1,4 +1,4 @@
-//! mongodump's metadata files: those of the real one are read as they stand, and no text makes the reader panic.
+//! mongodump's metadata files: real ones are read as they are, and no text makes the reader panic.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ fn texts() -> Vec<(String, Vec<u8>)> {
     files(&samples()).iter().map(|path| text(path)).collect()
 }
 
-/// Canonical Extended JSON with keys in their order.
+/// Canonical Extended JSON with sorted keys.
 fn ordered(value: Bson) -> String {
     match value {
         Bson::Document(document) => {
@@ -105,7 +105,7 @@ fn the_versions_that_the_real_mongodump_wrote_are_read() {
     }
 }
 
-/// JSON made of the words of Extended JSON, so that wrappers that are almost right come often.
+/// JSON made of the words of Extended JSON, so that almost valid wrappers are frequent.
 fn any_json() -> impl Strategy<Value = String> {
     let words = [
         "$oid",
@@ -160,7 +160,7 @@ fn any_json() -> impl Strategy<Value = String> {
     })
 }
 
-/// What is read must be BSON throughout, and an error must say where.
+/// The result must be valid BSON throughout, and an error must name a place.
 fn feed(text: &[u8]) -> bool {
     let _whatever = Versions::parse(text);
     match Metadata::parse(text) {
@@ -201,7 +201,7 @@ proptest! {
     fn any_document_that_is_written_is_read(document in any_document(true), index in any_document(true)) {
         let [document, index] = [document, index].map(|d| RawDocumentBuf::from_bytes(d).unwrap());
         let text = metadata::write("c", CollectionKind::Collection, None, &document, [index.as_ref()]);
-        // Text is only lost where JSON has none for it.
+        // Text is lost only if JSON cannot express it.
         if let (Some(options), Some(index)) = (canonical(&document), canonical(&index)) {
             let read = Metadata::parse(&text).unwrap();
             prop_assert_eq!(canonical(&read.options), Some(options));
@@ -231,7 +231,7 @@ fn changed_metadata_never_panics() {
             read += usize::from(feed(&text[..end]));
         }
     }
-    // Only the empty one says nothing.
+    // Only the empty file says nothing.
     assert_eq!(read, texts.len());
     assert!(!feed(rawdoc! { "a": 1 }.as_bytes()));
 }

@@ -1,4 +1,4 @@
-//! mongodump's archives: what the real one wrote is read whole, and the grammar is held to.
+//! mongodump's archives: real ones are read completely, and the grammar is enforced.
 
 use std::io::Read;
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub(crate) fn sample(name: &str) -> Vec<u8> {
 /// The documents of one namespace.
 pub(crate) type Documents = Vec<Vec<u8>>;
 
-/// What an archive holds: its prelude, and the documents of each namespace.
+/// An archive's content: its prelude, and the documents of each namespace.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contents {
     pub(crate) prelude: Prelude,
@@ -51,7 +51,7 @@ pub(crate) fn read(inner: impl Read) -> Result<Contents> {
     Ok(Contents { prelude, documents })
 }
 
-/// The error of a whole pass, without keeping anything.
+/// The error of a whole pass that keeps nothing.
 pub(crate) fn pass(archive: impl Read) -> Result<u64> {
     let mut reader = Reader::open(archive)?;
     let mut bytes = 0;
@@ -85,7 +85,7 @@ pub(crate) fn numbered(numbers: Range<i32>) -> Vec<Vec<u8>> {
     numbers.map(|n| rawdoc! { "_id": n, "text": format!("number {n}") }.into_bytes()).collect()
 }
 
-/// Puts archives together, right ones and others.
+/// Builds archives, valid and invalid ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Archive(pub(crate) Vec<u8>);
 
@@ -120,7 +120,8 @@ impl Archive {
     }
 }
 
-/// A small archive of every kind of namespace, interleaved; and where its body begins. No name becomes another one by one bit.
+/// A small archive with every kind of namespace, interleaved, and the offset of its body. No name
+/// becomes another one by a flipped bit.
 pub(crate) fn small() -> (Vec<u8>, usize) {
     let members = [
         ("shop", "orders", "collection"),
@@ -144,7 +145,7 @@ pub(crate) fn small() -> (Vec<u8>, usize) {
     (archive.0, body)
 }
 
-/// Where the body begins: after the prelude's terminator.
+/// The offset of the body: after the prelude's terminator.
 pub(crate) fn body_of(archive: &[u8]) -> usize {
     let mut at = MAGIC.len();
     while archive[at..at + 4] != TERMINATOR {
@@ -153,7 +154,7 @@ pub(crate) fn body_of(archive: &[u8]) -> usize {
     at + 4
 }
 
-/// Says where an error is: every one of damage does.
+/// The offset in an error. Every error of damage has one.
 pub(crate) fn offset_of(error: &Error) -> u64 {
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{text}");
@@ -175,7 +176,7 @@ fn what_the_real_mongodump_wrote_is_read_whole() {
         let escaped = key::escape_collection(&member.collection);
         let buckets = format!("system.buckets.{}", member.collection);
         let of_file = [escaped.as_str(), &buckets].map(|name| std::fs::read(plain.join(format!("{name}.bson"))));
-        // The documents are those of the directory, which the same server gave.
+        // The documents equal those of the directory dump of the same server.
         match of_file.into_iter().find_map(std::result::Result::ok) {
             Some(bytes) => assert!(documents.concat() == bytes, "{}.{}", member.database, member.collection),
             None => assert_eq!((documents.len(), member.kind.as_deref()), (0, Some("view"))),
@@ -208,38 +209,35 @@ fn the_grammar_is_held_to() {
     let segment = block("d", "c", false, 0);
     let [a, b] = [body, body + segment.len()];
     let wrong = [
-        (one.clone().bytes(&TERMINATOR), format!("at byte {a} of the archive: a terminator stands where a block must begin")),
+        (one.clone().bytes(&TERMINATOR), format!("at byte {a} of the archive: found a terminator where a block must begin")),
         (
             one.clone().whole("d", "c", &documents).bytes(&TERMINATOR),
             format!(
-                "at byte {} of the archive: a terminator stands where a block must begin",
+                "at byte {} of the archive: found a terminator where a block must begin",
                 one.clone().whole("d", "c", &documents).0.len()
             ),
         ),
-        (
-            one.clone().bytes(&documents[0]),
-            format!("at byte {a} of the archive: a block's header has a field \"_id\", which is none of its own"),
-        ),
+        (one.clone().bytes(&documents[0]), format!("at byte {a} of the archive: a block's header has an unknown field \"_id\"")),
         (
             one.clone().bytes(&block("d", "c", true, 0)).bytes(&documents[0]),
             format!("d.c: at byte {b} of the archive: a document follows its end"),
         ),
         (
             one.clone().segment("d", "x", &[]),
-            format!("d.x: at byte {a} of the archive: a block of it follows, and the prelude does not name it"),
+            format!("d.x: at byte {a} of the archive: it has a block, but the prelude does not name it"),
         ),
         (
             one.clone().segment("", "oplog", &[]),
-            format!("the oplog: at byte {a} of the archive: a block of it follows, and the prelude does not name it"),
+            format!("the oplog: at byte {a} of the archive: it has a block, but the prelude does not name it"),
         ),
         (
             one.clone().end("d", "c", &[]).segment("d", "c", &[]),
-            format!("d.c: at byte {} of the archive: a block of it follows after its end", b + 4),
+            format!("d.c: at byte {} of the archive: it has a block after its end", b + 4),
         ),
         (
             one.clone().segment("d", "c", &documents).end("d", "c", &documents[..1]),
             format!(
-                "d.c: at byte {} of the archive: its documents have the CRC {:016x}, and its end says {:016x}",
+                "d.c: at byte {} of the archive: its documents have the CRC {:016x}, but its end says {:016x}",
                 one.clone().segment("d", "c", &documents).0.len(),
                 crc(&documents),
                 crc(&documents[..1])
@@ -248,24 +246,24 @@ fn the_grammar_is_held_to() {
         (
             one.clone().bytes(&block("d", "c", false, 5)),
             format!(
-                "d.c: at byte {a} of the archive: a segment's header holds a CRC, 0000000000000005, which only the one of the end does"
+                "d.c: at byte {a} of the archive: a segment's header holds a CRC, 0000000000000005, which only an end header may hold"
             ),
         ),
-        (one.clone(), format!("at byte {a} of the archive: it ends early: the end is missing of d.c")),
+        (one.clone(), format!("at byte {a} of the archive: it ends early: missing the end of d.c")),
         (
             one.clone().segment("d", "c", &documents),
             format!(
-                "at byte {} of the archive: it ends early: the end is missing of d.c",
+                "at byte {} of the archive: it ends early: missing the end of d.c",
                 one.clone().segment("d", "c", &documents).0.len()
             ),
         ),
         (
             one.clone().bytes(&[4, 0, 0, 0, 0]),
-            format!("at byte {a} of the archive: a document claims 4 bytes, and may have 5 to {MAX_DOCUMENT}"),
+            format!("at byte {a} of the archive: a document claims 4 bytes, but may have only 5 to {MAX_DOCUMENT}"),
         ),
         (
             one.clone().bytes(&segment).bytes(&[0xFE, 0xFF, 0xFF, 0xFF]),
-            format!("d.c: at byte {b} of the archive: a document claims 4294967294 bytes, and may have 5 to {MAX_DOCUMENT}"),
+            format!("d.c: at byte {b} of the archive: a document claims 4294967294 bytes, but may have only 5 to {MAX_DOCUMENT}"),
         ),
         (
             one.clone().bytes(&segment).bytes(&[5, 0, 0, 0, 1]),
@@ -276,13 +274,9 @@ fn the_grammar_is_held_to() {
     for (archive, message) in wrong {
         assert_eq!(archive.error(), message);
     }
-    // Not a byte of these is left out: a member in excess, one of a wrong type, one that stands twice.
+    // Not a byte of these may be ignored: an extra field, one of a wrong type, one that repeats.
     let fields = [
-        (
-            rawdoc! { "db": "d", "collection": "c", "EOF": false, "CRC": 0_i64, "x": 1 },
-            "d.c: ",
-            "a field \"x\", which is none of its own",
-        ),
+        (rawdoc! { "db": "d", "collection": "c", "EOF": false, "CRC": 0_i64, "x": 1 }, "d.c: ", "an unknown field \"x\""),
         (rawdoc! { "db": "d", "collection": "c", "EOF": false }, "d.c: ", "without its field CRC"),
         (rawdoc! { "db": "d", "collection": "c", "EOF": 0, "CRC": 0_i64 }, "d.c: ", "\"EOF\" is of type int32, not boolean"),
         (rawdoc! { "db": "d", "collection": "c", "EOF": false, "CRC": 0 }, "d.c: ", "\"CRC\" is of type int32, not int64"),
@@ -299,8 +293,8 @@ fn the_prelude_is_held_to() {
     let of = |parts: &[&[u8]]| Archive([&MAGIC, parts.concat().as_slice()].concat()).error();
     let place = |message: String| message.split_once("of the archive's prelude: ").unwrap().1.to_owned();
     let [right, first] = [header("0.1"), member("d", "c", "collection")];
-    assert_eq!(place(of(&[&TERMINATOR])), "a terminator stands where the archive's header must be");
-    assert_eq!(place(of(&[&header("0.2"), &TERMINATOR])), "it is of version \"0.2\" of the format, and only \"0.1\" is known");
+    assert_eq!(place(of(&[&TERMINATOR])), "found a terminator where the archive's header must be");
+    assert_eq!(place(of(&[&header("0.2"), &TERMINATOR])), "it has version \"0.2\" of the format, but only \"0.1\" is supported");
     assert_eq!(place(of(&[&[5, 0, 0, 0, 0], &TERMINATOR])), "the archive's header has no version");
     let bad = rawdoc! { "version": "0.1", "concurrent_collections": "4" }.into_bytes();
     assert_eq!(place(of(&[&bad])), "the field \"concurrent_collections\" is of type string, not int32");
@@ -317,7 +311,7 @@ fn the_prelude_is_held_to() {
     let not = pass(b"{\"a\":1}".as_slice()).unwrap_err();
     assert_eq!(
         not.to_string(),
-        "at byte 0 of the archive's prelude: it begins with 7b 22 61 22, and an archive of mongodump with 6d e2 99 81"
+        "at byte 0 of the archive's prelude: it begins with 7b 22 61 22, but a mongodump archive begins with 6d e2 99 81"
     );
     let compressed = pass(std::fs::read(samples().join("zoo.archive.gz")).unwrap().as_slice()).unwrap_err();
     assert!(compressed.hint_text().is_some_and(|hint| hint.contains("gzip")));
@@ -349,15 +343,15 @@ fn what_old_and_new_tools_leave_out_and_add_is_taken() {
 fn buckets_belong_to_their_time_series_and_to_nothing_else() {
     let documents = numbered(0..3);
     let series = Archive::new(&[("d", "s", "timeseries")]);
-    // Of servers of today, and of those before.
+    // Of present and of older servers.
     for name in ["s", "system.buckets.s"] {
         let found = read(series.clone().whole("d", name, &documents).0.as_slice()).unwrap();
         assert_eq!(found.documents, std::slice::from_ref(&documents));
     }
     let both = series.clone().segment("d", "s", &documents).segment("d", "system.buckets.s", &[]);
-    assert!(both.error().starts_with("d.s: ") && both.error().ends_with("its blocks name now it and now its buckets"));
+    assert!(both.error().starts_with("d.s: ") && both.error().ends_with("some of its blocks name it, others its buckets"));
     let not = Archive::new(&[("d", "s", "collection")]).whole("d", "system.buckets.s", &documents);
-    assert!(not.error().ends_with("a block of it follows, and the prelude does not name it"));
+    assert!(not.error().ends_with("it has a block, but the prelude does not name it"));
     let direct = Archive::new(&[("d", "s", "timeseries"), ("d", "system.buckets.s", "collection")]);
     let found = read(direct.whole("d", "system.buckets.s", &documents).whole("d", "s", &[]).0.as_slice()).unwrap();
     assert_eq!(found.documents, [vec![], documents]);
@@ -368,5 +362,5 @@ fn many_that_are_missing_are_not_all_named() {
     let names: Vec<String> = (0..8).map(|n| format!("c{n}")).collect();
     let members: Vec<(&str, &str, &str)> = names.iter().map(|name| ("d", name.as_str(), "view")).collect();
     let archive = Archive::new(&members).whole("d", "c1", &[]);
-    assert!(archive.error().ends_with("it ends early: the end is missing of d.c0, d.c2, d.c3, d.c4, d.c5 and 2 more"));
+    assert!(archive.error().ends_with("it ends early: missing the end of d.c0, d.c2, d.c3, d.c4, d.c5 and 2 more"));
 }

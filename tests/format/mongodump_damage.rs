@@ -1,4 +1,5 @@
-//! mongodump's archives: any damage is found and its place said, and no bytes make the reader panic or take memory.
+//! mongodump's archives: any damage is found with its place, and no bytes make the reader panic or
+//! use much memory.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -19,7 +20,7 @@ use crate::mongodump::{
     Archive, Contents, Documents, block, body_of, gunzip, header, numbered, offset_of, pass, read, sample, samples, small,
 };
 
-/// Where the namespace headers are: one that is changed may hide the name of its namespace, and nothing else may.
+/// The places of namespace headers. Only a changed header may hide the name of its namespace.
 fn headers_of(archive: &[u8], body: usize) -> Vec<Range<usize>> {
     let (mut at, mut headers) = (body, Vec::new());
     let length = |at: usize| u32::from_le_bytes(archive[at..at + 4].try_into().unwrap()) as usize;
@@ -47,7 +48,7 @@ fn assert_cut(archive: &[u8], body: usize, names: &[String], end: usize) {
     assert!(end < body || names.iter().any(|name| text.contains(name)), "cut at {end}: {text}");
 }
 
-/// Where `size` stands, and a type that says nothing: what is read over.
+/// The places that the reader skips: `size`, and a type without meaning.
 fn unread_in(archive: &[u8]) -> Vec<Range<usize>> {
     let places = |part: &'static [u8], length: usize| {
         let found = archive.windows(part.len()).enumerate().filter(move |(_, w)| *w == part);
@@ -92,7 +93,7 @@ fn an_archive_cut_at_any_byte_is_an_error_that_says_where_and_of_what() {
         for _ in 0..700 {
             assert_cut(&archive, body, &names, random.random_range(0..archive.len()));
         }
-        // Between blocks nothing but the namespaces tells.
+        // Between blocks, only the namespaces tell.
         for header in headers_of(&archive, body).iter().step_by(7) {
             assert_cut(&archive, body, &names, header.start);
         }
@@ -139,14 +140,14 @@ fn a_compressed_archive_that_is_cut_or_changed_is_an_error_that_says_where() {
                 offset_of(&error);
                 found += 1;
             }
-            // Some bits of the compressed form mean nothing.
+            // Some bits of the compressed form have no meaning.
             Ok(contents) => assert!(contents == whole),
         }
     }
     assert!(found > 150, "only {found} changes were found");
 }
 
-/// Reads as `bytes` does, then fails, and keeps the most that was ever asked for.
+/// Reads as `bytes` does, then fails, and records the largest request.
 struct Failing<'a> {
     bytes: &'a [u8],
     error: Option<io::Error>,
@@ -183,7 +184,7 @@ fn an_error_of_the_stream_keeps_its_kind_and_gets_a_place() {
     assert_eq!(fail(inside, io::Error::other(Error::interrupted())), (ErrorKind::Interrupted, format!("{place}interrupted")));
     let (kind, text) = fail(7, io::Error::from(io::ErrorKind::TimedOut));
     assert_eq!((kind, text.as_str()), (ErrorKind::Storage, "at byte 7 of the archive's prelude: it cannot be read: timed out"));
-    // This one is only to be tried again.
+    // This error only asks for another try.
     let again = Again { first: Some(io::ErrorKind::Interrupted.into()), rest: &archive };
     pass(again).unwrap();
 }
@@ -221,7 +222,7 @@ fn no_more_is_allocated_than_the_largest_document_takes() {
         offset_of(&pass(&mut inner).unwrap_err());
         assert!(inner.asked >= 256 * 1024 && inner.asked < MAX_DOCUMENT + 1024 * 1024, "asked for {}", inner.asked);
     }
-    // The largest that there may be, twice.
+    // The largest allowed document, twice.
     let mut largest = rawdoc! { "a": "" }.into_bytes();
     largest.splice(11..11, vec![b'x'; MAX_DOCUMENT - largest.len()]);
     largest[..4].copy_from_slice(&(MAX_DOCUMENT as u32).to_le_bytes());
@@ -232,7 +233,7 @@ fn no_more_is_allocated_than_the_largest_document_takes() {
 
 #[test]
 fn a_prelude_has_an_end() {
-    // What a tool added is not kept, so this takes no memory here either.
+    // Fields that a tool added are not kept, so this uses no memory here either.
     let part = |n: u32| {
         let padding = 16_000_000_u32;
         let start = rawdoc! { "db": "d", "collection": format!("{n:04}") }.into_bytes();
@@ -248,7 +249,7 @@ fn a_prelude_has_an_end() {
     assert!(error.to_string().ends_with("the prelude takes more than 536870912 bytes"), "{error}");
 }
 
-/// Gives so many bytes at a time.
+/// Returns this many bytes at a time.
 struct Trickle<'a>(&'a [u8], usize);
 
 impl Read for Trickle<'_> {
@@ -258,7 +259,8 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// Some namespaces, and the steps in which their documents are written: which one, how many.
+/// Some namespaces, and the steps in which their documents are written: which namespace, how many
+/// documents.
 fn interleaved() -> impl Strategy<Value = (Vec<Documents>, Vec<(usize, usize)>)> {
     let documents = vec(vec(any_document(false), 0..6), 1..5);
     (documents, vec((any::<prop::sample::Index>(), 0usize..4), 0..20)).prop_map(|(documents, steps)| {
@@ -313,7 +315,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_an_error_with_a_place(start in 0usize..4, bytes in vec(any::<u8>(), 0..300), small in any::<bool>()) {
-        // Small numbers make for lengths that are almost right.
+        // Small numbers give lengths that are almost right.
         let bytes: Vec<u8> = if small { bytes.iter().map(|b| b % 20).collect() } else { bytes };
         let body = Archive::new(&[("d", "c", "collection")]);
         let start = match start {

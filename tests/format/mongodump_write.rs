@@ -1,4 +1,4 @@
-//! What is written of mongodump's formats: preludes, the headers of blocks, and their ends.
+//! Writing of mongodump's formats: preludes, block headers and terminators.
 
 use bson::{Document, doc};
 use bsonvault::format::mongodump::write::{Crc, end, prelude_json, segment};

@@ -1,4 +1,4 @@
-//! What was probably meant by a name that nobody knows.
+//! The probable meaning of an unknown name.
 
 use bsonvault::names::{closest, nearest};
 

@@ -1,4 +1,4 @@
-//! The filter on entries made by hand.
+//! The oplog filter on hand-made entries.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn command(n: Option<u128>, o: Document) -> Document {
     command
 }
 
-/// A part of the transaction of this number, after the part of that second.
+/// A part of the transaction with this number, after the part of that second.
 fn part(number: i64, after: u32, o: Document) -> Document {
     let previous = Timestamp { time: after, increment: u32::from(after > 0) };
     doc! {
@@ -49,7 +49,7 @@ fn part(number: i64, after: u32, o: Document) -> Document {
     }
 }
 
-/// A collection of the database `d` that a backup lists, and no documents of it.
+/// A listed collection of the database `d`, without documents.
 pub(crate) fn listed(name: &str, kind: CollectionKind, options: Document) -> Collection {
     Collection {
         database: "d".to_owned(),
@@ -70,7 +70,8 @@ fn known(name: &str, kind: CollectionKind, options: Document, after: Option<i32>
     Known::listed(&listed(name, kind, options), after.map(|id| (0x10, id.to_le_bytes().to_vec())))
 }
 
-/// What is left of these entries of a backup of `d.a` (1), `d.capped` (2, read up to 5), the time series `d.s` (3) and the view `d.v`; `d.out*` was not
+/// The remaining entries for a backup of `d.a` (1), `d.capped` (2, read up to 5), the time series
+/// `d.s` (3) and the view `d.v`; `d.out*` was not selected.
 /// asked for.
 fn kept(entries: &[Document]) -> Result<Vec<Document>> {
     let frame: Vec<u8> = entries.iter().flat_map(|e| e.to_vec().unwrap()).collect();
@@ -136,7 +137,8 @@ fn an_apply_ops_is_rebuilt_without_the_operations_of_others() {
 #[test]
 fn transactions_are_left_whole_where_they_count_and_go_where_they_do_not() {
     let ops = |id| doc! { "applyOps": [insert("a", 1, id)], "partialTxn": true };
-    // Begun before the listing, committed after it; one of its parts is about others alone.
+    // Begun before the listing, committed after it. One of its parts is only about other
+    // namespaces.
     let first = entry(90, part(1, 0, ops(1)));
     let foreign = entry(91, part(1, 90, doc! { "applyOps": [insert("b", 9, 2)], "partialTxn": true }));
     let last = entry(120, part(1, 91, doc! { "applyOps": [insert("a", 1, 3)], "count": 3i64 }));
@@ -145,7 +147,8 @@ fn transactions_are_left_whole_where_they_count_and_go_where_they_do_not() {
     let prepared = entry(105, part(2, 0, doc! { "applyOps": [insert("a", 1, 4)], "prepare": true }));
     let commit =
         entry(110, part(2, 105, doc! { "commitTransaction": 1, "commitTimestamp": Timestamp { time: 109, increment: 1 } }));
-    // Given up; committed before the listing; never ended; of others alone and unprepared.
+    // Aborted; committed before the listing; never ended; only about other namespaces, and
+    // unprepared.
     let aborted = [entry(106, part(3, 0, ops(5))), entry(107, part(3, 106, doc! { "abortTransaction": 1 }))];
     let early = [entry(92, part(4, 0, ops(6))), entry(95, part(4, 92, doc! { "applyOps": [insert("a", 1, 7)] }))];
     let early_commit = entry(96, part(6, 80, doc! { "commitTransaction": 1 }));
@@ -204,8 +207,8 @@ fn creating_what_is_listed_is_passed_over() {
     let stays = [entry(110, insert("a", 1, 1)), entry(111, command(Some(1), doc! { "drop": "a" }))];
     let all: Vec<_> = goes.iter().chain(&stays).cloned().collect();
     assert_eq!(kept(&all).unwrap(), stays);
-    // Another one of the same name is another one.
-    assert!(refusal(&[entry(101, command(Some(7), doc! { "create": "a" }))]).contains("d.a was dropped and made anew"));
+    // A new collection of the same name is a different one.
+    assert!(refusal(&[entry(101, command(Some(7), doc! { "create": "a" }))]).contains("d.a was dropped and recreated"));
 }
 
 #[test]
@@ -218,14 +221,14 @@ fn what_mongorestore_would_get_wrong_is_refused_by_name() {
             vec![command(Some(9), doc! { "renameCollection": "d.x", "to": "d.out", "dropTarget": ui(1) })],
             "another collection was renamed to d.out",
         ),
-        (vec![command(Some(1), doc! { "drop": "a" }), command(Some(7), doc! { "create": "a" })], "d.a was dropped and made anew"),
+        (vec![command(Some(1), doc! { "drop": "a" }), command(Some(7), doc! { "create": "a" })], "d.a was dropped and recreated"),
         (
             vec![
                 command(Some(7), doc! { "create": "b" }),
                 command(Some(7), doc! { "drop": "b" }),
                 command(Some(8), doc! { "create": "b" }),
             ],
-            "d.b was dropped and made anew",
+            "d.b was dropped and recreated",
         ),
         (vec![view("i", "d.new")], "the view or time series d.new was created, changed or dropped"),
         (vec![view("u", "d.v")], "the view or time series d.v was"),

@@ -1,4 +1,5 @@
-//! Which collection the entries of a dump's oplog are about, where its metadata does not tell.
+//! The UUID resolver: which collection an entry of a dump's oplog is about if metadata does not
+//! tell.
 
 use bson::{Document, Timestamp, doc};
 use bsonvault::error::ErrorKind;

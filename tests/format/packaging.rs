@@ -1,4 +1,5 @@
-//! The unit and the container file, as far as a machine can judge them that runs neither: by the programs that check such files where they are there, and by rules of our own in any case.
+//! The systemd unit and the container file, checked without running them: by their own tools if
+//! available, and always by our rules.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ const ENVIRONMENT: &str = "contrib/systemd/bsonvault.env.example";
 const CONTAINER: &str = "Containerfile";
 const IGNORE: &str = ".containerignore";
 
-/// Directives that the unit may use. A word that systemd does not know is ignored by it, and with it what it was to protect.
+/// The directives that the unit may use. systemd ignores an unknown word, and with it the
+/// protection.
 const DIRECTIVES: [(&str, &[&str]); 3] = [
     ("Unit", &["Description", "Wants", "After"]),
     (
@@ -70,7 +72,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// `(section, directive, value)` of each line that says something.
+/// `(section, directive, value)` of each meaningful line.
 fn unit(text: &str) -> Vec<(String, String, String)> {
     let mut section = String::new();
     let mut lines = Vec::new();
@@ -90,7 +92,7 @@ fn values<'a>(unit: &'a [(String, String, String)], name: &str) -> Vec<&'a str> 
     unit.iter().filter(|(section, found, _)| section == "Service" && found == name).map(|(_, _, value)| value.as_str()).collect()
 }
 
-/// The names in `NAME=VALUE` lines, those in front of which a `#` stands included.
+/// The names in `NAME=VALUE` lines, including those behind a `#`.
 fn variables(text: &str) -> BTreeSet<String> {
     let lines = text.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
     lines.filter_map(|line| line.split_once('=')).map(|(name, _)| name.to_owned()).filter(|name| is_variable(name)).collect()
@@ -100,7 +102,8 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// Those that the program does not read. Rocket's own and the logger's are no settings of this program's.
+/// The names that the program does not read. Those of Rocket and the logger are not settings of
+/// this program.
 fn unknown(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let known = variables(&text(".env.example"));
     assert!(known.contains("MONGO_URI_ATLAS") && known.len() > 6, "{known:?}");
@@ -108,7 +111,7 @@ fn unknown(names: impl IntoIterator<Item = String>) -> Vec<String> {
     names.into_iter().filter(|name| !known.contains(name) && !others.contains(&name.as_str())).collect()
 }
 
-/// What is wrong with the unit.
+/// The faults of the unit.
 fn unit_faults(text: &str) -> Vec<String> {
     let unit = unit(text);
     let mut faults = Vec::new();
@@ -128,13 +131,13 @@ fn unit_faults(text: &str) -> Vec<String> {
     if stop < 2 * grace() {
         faults.push(format!("it is killed after {stop} s, and jobs have {} s and then tidy up", grace()));
     }
-    // A second start with wrong settings ends like the first.
+    // A restart with wrong settings would fail like the first start.
     if one("RestartPreventExitStatus") != "2" || one("Restart") != "on-failure" {
         faults.push("it starts again with wrong settings".to_owned());
     }
     let set = values(&unit, "Environment").into_iter().filter_map(|value| value.split_once('=')).map(|(name, _)| name.to_owned());
     faults.extend(unknown(set).into_iter().map(|name| format!("{name} is no setting")));
-    // What it writes is where it may write.
+    // It may write where it writes.
     let state = format!("/var/lib/{}", one("StateDirectory"));
     if !values(&unit, "Environment")
         .iter()
@@ -148,7 +151,7 @@ fn unit_faults(text: &str) -> Vec<String> {
     faults
 }
 
-/// Seconds that running jobs have by default, as `.env.example` says it.
+/// The default grace period in seconds, as in `.env.example`.
 fn grace() -> u64 {
     let example = text(".env.example");
     let said = example.lines().zip(example.lines().skip(1)).find(|(_, next)| next.starts_with("BACKUP_SHUTDOWN_GRACE_SECONDS"));
@@ -156,7 +159,7 @@ fn grace() -> u64 {
     comment.rsplit_once("Empty: ").unwrap().1.trim_end_matches('.').parse().unwrap()
 }
 
-/// Instructions of a container file, lines that go on joined.
+/// The instructions of a container file, with continued lines joined.
 fn instructions(text: &str) -> Vec<(String, String)> {
     let joined = text.replace("\\\n", " ");
     let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -166,7 +169,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What is copied into the image from beside the container file.
+/// The files that are copied into the image from the build context.
 fn copied(container: &[(String, String)]) -> Vec<String> {
     let copies = container.iter().filter(|(name, arguments)| name == "COPY" && !arguments.contains("--from="));
     copies
@@ -177,7 +180,7 @@ fn copied(container: &[(String, String)]) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with the container file.
+/// The faults of the container file.
 fn container_faults(text: &str) -> Vec<String> {
     let container = instructions(text);
     let mut faults = Vec::new();
@@ -272,12 +275,12 @@ fn systemd_takes_the_unit_as_it_is() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bsonvault.service");
-    // It looks whether the program is there.
+    // It checks that the program exists.
     let at_hand = text(UNIT).replace("/usr/local/bin/bsonvault", env!("CARGO_BIN_EXE_bsonvault"));
     let verify = |unit: &str| {
         std::fs::write(&path, unit).unwrap();
         let output = analyze(&["verify", path.to_str().unwrap()]).unwrap();
-        // What it ignores it says, and ends well.
+        // It reports ignored directives, but succeeds.
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.success() && !said.contains("bsonvault.service"), said)
     };
@@ -287,7 +290,8 @@ fn systemd_takes_the_unit_as_it_is() {
         let (good, _) = verify(&at_hand.replace(right, wrong));
         assert!(!good, "{wrong} was taken");
     }
-    // How much it leaves open, from 0 to 100, told without starting anything; older ones cannot.
+    // The exposure from 0 to 100, computed without starting anything. Older versions cannot do
+    // this.
     std::fs::write(&path, at_hand).unwrap();
     let output = analyze(&["security", "--offline=true", "--threshold=20", path.to_str().unwrap()]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -349,7 +353,8 @@ fn what_is_wrong_with_a_container_file_is_found() {
     }
 }
 
-/// What is copied into the image is all that is compiled: else the build fails there, and only there.
+/// Everything that is compiled must be copied into the image. Otherwise the build fails there, and
+/// only there.
 #[test]
 fn what_is_copied_into_the_image_can_be_built() {
     let directory = tempfile::tempdir().unwrap();
@@ -357,8 +362,8 @@ fn what_is_copied_into_the_image_can_be_built() {
         let copy = Command::new("cp").arg("-r").arg(root().join(&source)).arg(directory.path()).status().unwrap();
         assert!(copy.success(), "{source}");
     }
-    // 1. The manifest finds all that it names, and the lock file is the one that belongs to it. What other systems need is not looked at:
-    // it was not fetched to build this.
+    // 1. The manifest finds all that it names, and the lock file matches it. Dependencies of other
+    // systems are not checked, since they were not fetched for this build.
     let compiler = Command::new("rustc").arg("-vV").output().unwrap();
     let compiler = String::from_utf8(compiler.stdout).unwrap();
     let host = compiler.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
@@ -369,7 +374,7 @@ fn what_is_copied_into_the_image_can_be_built() {
         .unwrap();
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
 
-    // 2. Files that are compiled in are there.
+    // 2. Files that are compiled in exist.
     let mut left = vec![directory.path().join("src")];
     while let Some(path) = left.pop() {
         if path.is_dir() {
@@ -383,7 +388,7 @@ fn what_is_copied_into_the_image_can_be_built() {
         }
     }
 
-    // 3. The compiler of the image is new enough for every dependency.
+    // 3. The image's compiler is new enough for every dependency.
     let image = text(CONTAINER).split("/rust:").nth(1).unwrap().split('-').next().unwrap().to_owned();
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
     for package in metadata["packages"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! Renaming by patterns, and the way back.
+//! Renaming by patterns, and its reversal.
 
 use bsonvault::names::{Namespace, NamespaceRename};
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn what_could_be_no_rule_is_refused() {
     assert!(rule.apply(&Namespace::new("shop", "x")).is_err());
 }
 
-/// Pieces that could be mistaken for one another, and the characters that mean something in a rule.
+/// Pieces that are easily confused, and the characters with a meaning in a rule.
 fn piece() -> impl Strategy<Value = String> {
     r"[ab.=*\\]{0,4}"
 }

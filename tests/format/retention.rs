@@ -1,4 +1,4 @@
-//! Golden tables of what stays and why, and what holds of every table.
+//! Golden tables of which backups stay and why, and rules that hold for every table.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ fn policy([last, daily, weekly, monthly, yearly]: [u32; 5]) -> Policy {
     Policy { last, daily, weekly, monthly, yearly }
 }
 
-/// A line for each, newest first: `+` and the reasons, or `-` and why it goes.
+/// One line per backup, newest first: `+` and the reasons, or `-` and the reason for its deletion.
 fn table(candidates: &[Candidate], rule: Rule, zone: Tz, now: &str) -> Vec<String> {
     let plan = plan(candidates, &rule, false, zone, time(now));
     let mut lines: Vec<(Option<DateTime<Utc>>, String, String)> = Vec::new();
@@ -73,7 +73,7 @@ fn each_rule_keeps_the_newest_of_its_unit_and_the_oldest_while_it_counts() {
     let gone = "kept by no rule";
     assert_eq!(reasons([3, 0, 0, 0, 0])[..4], ["last, newest", "last", "last", gone]);
     assert_eq!(reasons([0, 4, 0, 0, 0]), ["daily, newest", "daily", gone, "daily", "daily", gone, gone, gone, gone, gone, gone]);
-    // 2025-12-29 and 2026-01-04 are of one ISO week, the first of 2026.
+    // 2025-12-29 and 2026-01-04 are in one ISO week, the first of 2026.
     assert_eq!(
         reasons([0, 0, 4, 0, 0]),
         ["weekly, newest", "weekly", gone, gone, gone, gone, "weekly", "weekly", gone, gone, gone]
@@ -110,7 +110,8 @@ fn days_weeks_and_years_are_those_of_the_zone() {
             "- 2026-02-28T04:30:00Z: kept by no rule",
         ]
     );
-    // The hour that comes twice when summer time ends is one day's, and Kiribati's new year is fourteen hours before UTC's.
+    // The hour that repeats when summer time ends belongs to one day. Kiribati's new year is
+    // fourteen hours before UTC's.
     let given = of(&["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-12-31T10:30:00Z", "2026-12-31T09:30:00Z"]);
     assert_eq!(
         table(&given, Rule::Policy(policy([0, 2, 0, 0, 0])), Tz::Europe__Berlin, NOW)[2..],
@@ -173,15 +174,15 @@ fn only_complete_backups_count_and_others_have_rules_of_their_own() {
             "+ 2026-01-08T12:00:00Z: incomplete for less than a day",
             "+ 2026-01-08T00:00:00Z: incomplete for less than a day",
             "- 2026-01-07T23:59:59Z: incomplete for more than a day",
-            "+ 2026-01-07T00:00:00Z: it is damaged, and no rule removes what cannot be judged",
+            "+ 2026-01-07T00:00:00Z: it is damaged, and no rule removes damaged backups",
             "+ 2026-01-06T00:00:00Z: last backup, newest complete backup",
             "- 2026-01-05T00:00:00Z: not among the newest that were asked for",
-            "+ ?: incomplete, and its age is not known",
+            "+ ?: incomplete, and its age is unknown",
         ]
     );
     let all = plan(&given, &Rule::Policy(Policy::default()), true, Tz::UTC, time(now));
     assert_eq!(all.remove.len(), 4);
-    assert!(all.remove.iter().all(|r| r.reason == "incomplete, and all such were to go"), "{all:?}");
+    assert!(all.remove.iter().all(|r| r.reason == "incomplete, and all incomplete backups were to be deleted"), "{all:?}");
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn conditions() -> impl Strategy<Value = Condition> {
     ]
 }
 
-/// Of a few years around `now`, many close to each other and some at the same time.
+/// Backups of a few years around `now`, many of them close together and some at the same time.
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     let time = prop_oneof![0i64..800, 0i64..20_000].prop_map(|hours| DateTime::from_timestamp(1_700_000_000 + hours * 3600, 0));
     let one = (prop::option::weighted(0.95, time), conditions());
@@ -250,7 +251,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     })
 }
 
-/// Of several groups.
+/// Backups of several groups.
 fn mixed() -> impl Strategy<Value = Vec<Candidate>> {
     let grouped = |found: Vec<Candidate>, groups: Vec<Option<usize>>| {
         found.into_iter().zip(groups).map(|(candidate, group)| Candidate { group, ..candidate }).collect()

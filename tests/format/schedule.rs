@@ -1,4 +1,4 @@
-//! Golden tables around every kind of change of a clock, and what must hold of every expression.
+//! Golden tables around every kind of clock change, and rules that hold for every expression.
 
 use bsonvault::schedule::{Cadence, Expression, zone};
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Timelike as _, Utc};
@@ -9,7 +9,7 @@ fn utc(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()
 }
 
-/// The runs from a moment to another, as the clock of the zone shows them.
+/// The runs between two times, as the zone's clock shows them.
 fn runs(expression: &str, zone: &str, from: &str, to: &str) -> Vec<String> {
     let cadence = Cadence::cron(expression, zone).unwrap();
     let zone = self::zone(zone).unwrap();
@@ -27,7 +27,7 @@ fn a_time_that_is_skipped_runs_once_when_the_gap_ends() {
     assert_eq!(berlin, ["28 02:30 +0100", "29 03:00 +0200", "30 02:30 +0200"]);
     let new_york = runs("30 2 * * *", "America/New_York", "2026-03-06T12:00:00Z", "2026-03-09T12:00:00Z");
     assert_eq!(new_york, ["07 02:30 -0500", "08 03:00 -0400", "09 02:30 -0400"]);
-    // There the clock goes from 02:00 to 02:30.
+    // There, the clock goes from 02:00 to 02:30.
     let lord_howe = runs("30 2 * * *", "Australia/Lord_Howe", "2026-10-02T00:00:00Z", "2026-10-05T00:00:00Z");
     assert_eq!(lord_howe, ["03 02:30 +1030", "04 02:30 +1100", "05 02:30 +1100"]);
     let lord_howe = runs("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T00:00:00Z", "2026-10-05T00:00:00Z");
@@ -46,7 +46,7 @@ fn a_time_that_is_repeated_runs_where_it_comes_first() {
     assert_eq!(new_york, ["31 02:30 -0400", "01 02:30 -0500", "02 02:30 -0500"]);
     let lord_howe = runs("45 1 * * *", "Australia/Lord_Howe", "2026-04-03T00:00:00Z", "2026-04-06T00:00:00Z");
     assert_eq!(lord_howe, ["04 01:45 +1100", "05 01:45 +1100", "06 01:45 +1030"]);
-    // From within the second half of the repeated hour, too.
+    // Also from within the second half of the repeated hour.
     let later = runs("30 2 * * *", "Europe/Berlin", "2026-10-25T01:15:00Z", "2026-10-26T12:00:00Z");
     assert_eq!(later, ["26 02:30 +0100"]);
 }
@@ -69,7 +69,8 @@ fn what_runs_every_hour_runs_in_every_hour_that_there_is() {
     assert_eq!(hourly, ["25 01:00 +0200", "25 02:00 +0200", "25 02:00 +0100", "25 03:00 +0100"]);
     assert_eq!(hourly, runs("@hourly", "Europe/Berlin", "2026-10-24T22:30:00Z", "2026-10-25T02:30:00Z"));
     assert_eq!(hourly, runs("0 0-23 * * *", "Europe/Berlin", "2026-10-24T22:30:00Z", "2026-10-25T02:30:00Z"));
-    // A clock that goes from 02:00 to 02:30 never shows 02:00, and one that goes back to 01:30 shows it half an hour late.
+    // A clock that jumps from 02:00 to 02:30 never shows 02:00. One that goes back to 01:30 shows
+    // 02:00 half an hour late.
     let hourly = runs("0 * * * *", "Australia/Lord_Howe", "2026-10-03T14:00:00Z", "2026-10-03T17:00:00Z");
     assert_eq!(hourly, ["04 01:00 +1030", "04 03:00 +1100", "04 04:00 +1100"]);
     let hourly = runs("0 * * * *", "Australia/Lord_Howe", "2026-04-04T13:30:00Z", "2026-04-04T17:00:00Z");
@@ -106,10 +107,10 @@ fn a_day_that_is_skipped_has_no_runs() {
     assert_eq!(midnight, ["29 00:00 -1000", "31 00:00 +1400", "01 00:00 +1400"]);
     let friday = runs("0 12 * * FRI", "Pacific/Apia", "2011-12-20T00:00:00Z", "2012-01-10T00:00:00Z");
     assert_eq!(friday, ["23 12:00 -1000", "06 12:00 +1400"]);
-    // In Nuuk the last hour of a day is skipped: what was planned in it runs at midnight.
+    // In Nuuk, the last hour of a day is skipped: runs that were planned in it happen at midnight.
     let nuuk = runs("30 23 * * *", "America/Nuuk", "2024-03-30T12:00:00Z", "2024-04-01T12:00:00Z");
     assert_eq!(nuuk, ["31 00:00 -0100", "31 23:30 -0100"]);
-    // In Beirut the first one of a day.
+    // In Beirut, the first hour of a day is skipped.
     let beirut = runs("0 0 * * *", "Asia/Beirut", "2024-03-30T12:00:00Z", "2024-04-01T12:00:00Z");
     assert_eq!(beirut, ["31 01:00 +0300", "01 00:00 +0300"]);
 }
@@ -120,7 +121,7 @@ fn days_of_month_and_of_week_are_joined_as_vixie_cron_does() {
         let found = moments(&Cadence::cron(expression, "UTC").unwrap(), utc("2026-05-31T23:59:00Z"), utc("2026-06-30T23:00:00Z"));
         found.iter().map(|at| at.day()).collect()
     };
-    // June 2026 begins with a Monday.
+    // June 2026 begins on a Monday.
     assert_eq!(days("0 0 13 * *"), [13]);
     assert_eq!(days("0 0 * * 5"), [5, 12, 19, 26]);
     assert_eq!(days("0 0 13 * 5"), [5, 12, 13, 19, 26], "either of them");
@@ -181,11 +182,11 @@ fn a_zone_that_is_unknown_is_refused_with_those_that_may_be_meant() {
         ("europe/berlin", "did you mean Europe/Berlin?"),
         ("Germany/Berlin", "did you mean Europe/Berlin?"),
         ("new york", "did you mean America/New_York?"),
-        ("Mars/Base", "give an IANA name, as Europe/Berlin or UTC"),
-        ("", "give an IANA name, as Europe/Berlin or UTC"),
+        ("Mars/Base", "give an IANA name, for example Europe/Berlin or UTC"),
+        ("", "give an IANA name, for example Europe/Berlin or UTC"),
     ] {
         let error = zone(name).unwrap_err();
-        assert_eq!(error.to_string(), format!("{:?} is not a time zone that is known", name));
+        assert_eq!(error.to_string(), format!("{:?} is not a known time zone", name));
         assert_eq!(error.hint_text(), Some(hint), "{name}");
     }
 }
@@ -203,7 +204,7 @@ fn intervals_are_exact_in_absolute_time() {
         utc("2026-03-28T15:07:03.250Z"),
         "the first one comes one interval after the anchor"
     );
-    // 8349 intervals and a part of one have passed.
+    // 8349 intervals and part of another one have passed.
     assert_eq!(next("2031-01-01T00:00:00Z") - anchor, TimeDelta::hours(5) * 8350);
     assert_eq!(Cadence::every(87_600).unwrap().next_after(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC), None);
 }
@@ -263,7 +264,7 @@ fn field(first: u32, last: u32) -> impl Strategy<Value = String> {
     ]
 }
 
-/// Whether a field admits a value, told anew and slowly.
+/// Whether a field admits a value, in an independent, slow implementation.
 fn admits(field: &str, first: u32, value: u32) -> bool {
     field.split(',').any(|item| match (item.strip_prefix("*/"), item.split_once('-')) {
         (Some(step), _) => (value - first).is_multiple_of(step.parse().unwrap()),
@@ -272,7 +273,7 @@ fn admits(field: &str, first: u32, value: u32) -> bool {
     })
 }
 
-/// Whether the clock shows what is named.
+/// Whether the clock shows what the fields name.
 fn names(fields: &[String], at: NaiveDateTime) -> bool {
     let week = at.weekday().num_days_from_sunday();
     let (day, weekday) =
@@ -299,7 +300,7 @@ proptest! {
         let found = moments(&cadence, from, to);
         prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1]));
         let every_hour = (0..24).all(|hour| admits(&fields[1], 0, hour));
-        // Every wall clock minute of four days, and the moments that show it.
+        // Every minute of the wall clock in four days, and the times that show it.
         let mut expected: Vec<DateTime<Utc>> = Vec::new();
         let first = utc(around).naive_utc().date().and_hms_opt(0, 0, 0).unwrap() - TimeDelta::days(3);
         for minute in 0..7 * 1440 {

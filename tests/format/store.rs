@@ -1,4 +1,4 @@
-//! The store on a local disk.
+//! The object store on a local disk.
 
 use crate::support::on_disk::OnDisk as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -215,7 +215,7 @@ async fn a_directory_that_may_not_be_written_is_named_with_what_to_do() {
     assert!(error.hint_text().unwrap().contains("BACKUP_PATH"));
 }
 
-/// A mounted file system that goes with it.
+/// A mounted file system, which is unmounted with this.
 struct Mount(TempDir);
 
 impl Mount {

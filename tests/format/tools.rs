@@ -1,4 +1,4 @@
-//! A backup is read by ordinary tools.
+//! Ordinary tools can read a backup.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The REST interface: who may call what, what is answered, word for word, and that its description is true. Every answer that any test gets is compared with that description.
+//! The REST interface: access, exact answers, and its description. Every response in any test is
+//! checked against that description.
 
 mod access;
 mod bodies;

@@ -1,4 +1,4 @@
-//! The service: its REST interface, its process, and what it tells those who watch it.
+//! The service: its REST interface, its process, and its monitoring.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! The service as a process: how it starts, how it ends, what a kill leaves, and who works beside it.
+//! The service as a process: how it starts and ends, what a kill leaves, and other processes beside
+//! it.
 
 mod beside;
 mod ending;
@@ -21,10 +22,10 @@ use crate::support::data::{insert, numbered};
 use crate::support::server::Server;
 use crate::support::service::configured;
 
-/// Collections that a backup of the tests reads.
+/// The number of collections in a backup.
 const COLLECTIONS: usize = 6;
 
-/// A replica set that holds a database `shop`, and a standalone to import into.
+/// A replica set with a database `shop`, and a standalone to import into.
 struct Pair {
     source: Server,
     target: Server,
@@ -40,7 +41,7 @@ impl Pair {
         Self { source, target }
     }
 
-    /// A service between both; a scheduler that is not asked for is off.
+    /// A service between both. The scheduler is off by default.
     fn service(&self) -> Cli {
         configured()
             .env("MONGO_URI_ATLAS", self.source.uri())

@@ -1,4 +1,4 @@
-//! What the service tells those who watch it, against real servers: readiness and metrics.
+//! Monitoring of the service with real servers: readiness and metrics.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn config(directory: &Path, source: &str, target: &str) -> Config {
     Config::load(directory, set.into_iter().map(|(name, value)| (name.into(), value.into())), &Flags::default()).unwrap()
 }
 
-/// The value of a sample; none where it is not there.
+/// The value of a sample, if it exists.
 fn value(metrics: &str, sample: &str) -> Option<f64> {
     assert!(metrics.ends_with("# EOF\n") && !metrics.contains("NaN"), "{metrics}");
     let start = format!("bsonvault_{sample} ");
@@ -43,19 +43,19 @@ async fn a_backup_and_its_source_are_seen_and_still_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = Server::replica_set("watched").await;
     insert(&source.client().await.database("shop"), "orders", numbered(500)).await;
-    // A source that is gone is given up on soon.
+    // It gives up soon on a source that is gone.
     let uri = format!("{}&serverSelectionTimeoutMS=1000", source.uri());
     let config = config(directory.path(), &uri, "");
     let service = MongoBackupService::open(config.clone()).await.unwrap();
 
-    // 1. Nothing is known, and nothing is made up.
+    // 1. Unknown values are absent.
     assert_eq!(service.readiness().reason.as_deref(), Some("not known yet"));
     let metrics = service.metrics().await;
     assert_eq!(value(&metrics, "catalog_readable"), Some(1.0));
     assert_eq!(value(&metrics, "backups{state=\"complete\"}"), Some(0.0));
     assert!(!metrics.contains("newest_backup") && !metrics.contains("connection_up"), "{metrics}");
 
-    // 2. The source is asked without anyone asking for it.
+    // 2. The source is probed without a request.
     service.start_automatic_backup().await.unwrap();
     let readiness = until(&service, "ready", |readiness| readiness.ready).await;
     assert!(readiness.accepting && readiness.atlas == Some(true) && readiness.local == Some(false));
@@ -81,7 +81,7 @@ async fn a_backup_and_its_source_are_seen_and_still_after_a_restart() {
         assert!(!metrics.contains(private), "{private} in\n{metrics}");
     }
 
-    // 4. After a restart the backup is known, and what was counted is not.
+    // 4. After a restart, the backup is known, but the counters are not.
     service.shut_down().await;
     assert_eq!(service.readiness().reason.as_deref(), Some("the service is shutting down"));
     drop(service);
@@ -91,7 +91,7 @@ async fn a_backup_and_its_source_are_seen_and_still_after_a_restart() {
     assert_eq!(value(&metrics, "backups{state=\"complete\"}"), Some(1.0));
     assert_eq!(value(&metrics, "jobs_ended_total{kind=\"backup\",state=\"succeeded\"}"), Some(0.0));
 
-    // 5. Without its source it is not ready, and a backup that fails shows.
+    // 5. Without its source, it is not ready, and a failed backup is visible.
     source.kill();
     let state = service.test_connections().await;
     assert!(!state.atlas.connected);
@@ -105,7 +105,7 @@ async fn a_backup_and_its_source_are_seen_and_still_after_a_restart() {
     assert_eq!(value(&metrics, "connection_up{deployment=\"source\"}"), Some(0.0));
     assert_eq!(value(&metrics, "backups{state=\"complete\"}"), Some(1.0), "an older one is there still");
 
-    // 6. Where the path cannot be read, that is what is told.
+    // 6. If the path cannot be read, that is reported.
     std::fs::rename(directory.path().join("backups"), directory.path().join("away")).unwrap();
     std::fs::write(directory.path().join("backups"), "a file").unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;

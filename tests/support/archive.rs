@@ -1,5 +1,5 @@
-//! Small backups, made from the library's own parts without a server: what the tests of the format damage, and what
-//! `examples/make_fixtures.rs` writes.
+//! Small backups, made from the library's own parts without a server: for tests that damage them,
+//! and for `examples/make_fixtures.rs`.
 
 use bson::{RawDocumentBuf, rawdoc};
 use bsonvault::error::Result;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-/// A collection to be written.
+/// A collection to write.
 pub(crate) struct Given {
     pub(crate) namespace: Namespace,
     pub(crate) kind: CollectionKind,
@@ -28,7 +28,7 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// An ordinary collection with the index that every one has.
+    /// An ordinary collection with its `_id` index.
     pub(crate) fn new(database: &str, name: &str, documents: Vec<Vec<u8>>) -> Self {
         Self {
             namespace: Namespace::new(database, name),
@@ -40,7 +40,7 @@ impl Given {
     }
 }
 
-/// How large frames and segments get, in bytes, and what frames are made of.
+/// The sizes of frames and segments in bytes, and the codec of frames.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) frame: usize,
@@ -49,13 +49,13 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Of zstd's frames.
+    /// With zstd frames.
     pub(crate) const fn of(frame: usize, segment: usize) -> Self {
         Self { frame, segment, codec: Codec::Zstd }
     }
 }
 
-/// When the backups made here were begun.
+/// When these backups began.
 pub(crate) fn started() -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_795_383_900_000).unwrap_or_default()
 }
@@ -84,16 +84,16 @@ pub(crate) fn segments(documents: &[Vec<u8>], shape: Shape) -> Result<Vec<Finish
     Ok(finished)
 }
 
-/// When the listing of the backups made here was taken.
+/// The cluster time of these backups' listing.
 pub(crate) const LISTED: ClusterTime = ClusterTime { t: 1_795_383_900, i: 7 };
 
-/// Writes a complete backup into the store, in the order in which a backup is written, and gives its manifest. The same input gives the
-/// same bytes.
+/// Writes a complete backup into the store, in the order of a real backup, and returns its
+/// manifest. The same input gives the same bytes.
 pub(crate) async fn write(store: &Objects, given: &[Given], shape: Shape) -> Result<Manifest> {
     write_as(store, given, None, FORMAT_VERSION, shape).await
 }
 
-/// The same as a backup with an oplog slice of these entries, from a second before the listing to one after it.
+/// The same with an oplog slice of these entries, from a second before the listing to one after it.
 pub(crate) async fn write_with_oplog(store: &Objects, given: &[Given], entries: &[Vec<u8>], shape: Shape) -> Result<Manifest> {
     write_as(store, given, Some(entries), FORMAT_VERSION, shape).await
 }
@@ -130,7 +130,7 @@ pub(crate) async fn write_as(
     Manifest::from_bytes(&bytes)
 }
 
-/// Stores these documents under the stem, and gives what they are and where.
+/// Stores these documents under the stem. Returns their content and segments.
 async fn write_segments(store: &Objects, stem: &str, documents: &[Vec<u8>], shape: Shape) -> Result<(Content, Vec<Segment>)> {
     let mut content = Content::default();
     let mut stored = Vec::new();

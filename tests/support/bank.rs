@@ -1,8 +1,10 @@
-//! Keep writing to a replica set so that only a consistent copy of it adds up, and check that a copy adds up.
+//! Keeps writing to a replica set in such a way that only a consistent copy adds up, and checks
+//! copies.
 //!
-//! Money moves between `left` and `right` in transactions that also append to `journal`; `counters` grows one by one, so
-//! its `n` has no gaps at any one time; `churn` is inserted into, updated, grown and deleted from; and if asked for,
-//! collections and indexes come and go, each step tied to a counter.
+//! Money moves between `left` and `right` in transactions that also append to `journal`. `counters`
+//! grows one by one, so its `n` has no gaps at any one time. `churn` is inserted into, updated,
+//! grown and deleted from. On request, collections and indexes come and go; each step is tied to a
+//! counter.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,13 +21,14 @@ use tokio::task::JoinHandle;
 
 const START_BALANCE: i64 = 1000;
 const SIDES: [&str; 2] = ["left", "right"];
-/// Every so many counters a collection comes; it is renamed every second time, and dropped otherwise.
+/// Every this many counters, a collection is created. Every second one is then renamed, the others
+/// are dropped.
 const DDL_EVERY: i64 = 400;
 
 #[derive(Clone, Debug)]
 pub struct BankOptions {
     pub db: String,
-    /// On each side.
+    /// Accounts on each side.
     pub accounts: i64,
     /// Transfers that run at the same time.
     pub lanes: i64,
@@ -40,7 +43,7 @@ impl Default for BankOptions {
     }
 }
 
-/// Writers at work, on the runtime that started them: a test that blocks it stops them too.
+/// Running writers, on the runtime that started them. A test that blocks it stops them, too.
 pub struct Bank {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -53,7 +56,7 @@ struct Counts {
     counters: AtomicU64,
 }
 
-/// What was written by the time the writers stopped.
+/// What was written when the writers stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     pub transfers: u64,
@@ -61,7 +64,7 @@ pub struct Written {
 }
 
 impl Bank {
-    /// Empties the database, fills it and starts writing.
+    /// Empties the database, fills it, and starts to write.
     pub async fn start(client: &Client, options: BankOptions) -> Self {
         let db = majority(client, &options.db);
         set_up(&db, &options).await.unwrap();
@@ -80,7 +83,7 @@ impl Bank {
         Written { transfers: of(&self.counts.transfers), counters: of(&self.counts.counters) }
     }
 
-    /// Wait until so much more was written; for a test that wants writes at a certain point.
+    /// Waits for this many more writes, for tests that need writes at a certain point.
     pub async fn wait_for(&self, transfers: u64, counters: u64) {
         let from = self.written();
         loop {
@@ -93,7 +96,7 @@ impl Bank {
         }
     }
 
-    /// Let every writer finish what it is at. Panics where one died of an error.
+    /// Lets every writer finish its current step. Panics if one died of an error.
     pub async fn stop(mut self) -> Written {
         self.stop.store(true, Ordering::SeqCst);
         for writer in self.writers.drain(..) {
@@ -109,7 +112,7 @@ impl Drop for Bank {
     }
 }
 
-/// Every invariant that the database breaks.
+/// All invariants that the database violates.
 pub async fn check(client: &Client, db: &str) -> Vec<String> {
     let db = client.database(db);
     let mut broken = Vec::new();
@@ -157,7 +160,7 @@ pub async fn check(client: &Client, db: &str) -> Vec<String> {
     broken
 }
 
-/// A whole number, however a driver wrote it.
+/// An integer, however a driver wrote it.
 fn whole(value: Option<&Bson>) -> i64 {
     value.and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from))).unwrap()
 }
@@ -165,7 +168,7 @@ fn whole(value: Option<&Bson>) -> i64 {
 async fn check_ddl(db: &Database, last: i64) -> Vec<String> {
     let mut broken = Vec::new();
     let names: BTreeSet<String> = db.list_collection_names().await.unwrap().into_iter().collect();
-    // What the last counter started may not have ended.
+    // The step that the last counter started may not have ended.
     for i in (DDL_EVERY..last).step_by(DDL_EVERY as usize) {
         if names.contains(&format!("tmp{i}")) {
             broken.push(format!("tmp{i} should be gone by counter {last}"));
@@ -248,7 +251,7 @@ async fn churn(db: Database, options: BankOptions, stop: Arc<AtomicBool>, counts
     let mut i = 0_i64;
     while !stop.load(Ordering::SeqCst) {
         i += 1;
-        // A counter that came through though its answer did not is as good.
+        // A counter that was written although its reply was lost is fine.
         if let Err(e) = of(&db, "counters").insert_one(doc! {"_id": i, "n": i}).await
             && !is_duplicate(&e)
         {

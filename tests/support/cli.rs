@@ -1,11 +1,12 @@
-//! Run the built binary as a user would, with nothing of the environment it is tested in.
+//! Runs the built binary as a user would, without the environment of the tests.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A working directory of its own, so that no `.env` or `rocket.toml` is picked up, and a clean environment.
+/// A working directory of its own, so that no `.env` or `rocket.toml` is found, and a clean
+/// environment.
 pub struct Cli {
     dir: TempDir,
     environment: Vec<(String, String)>,
@@ -14,7 +15,7 @@ pub struct Cli {
 
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// None where a signal ended it.
+    /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -30,13 +31,13 @@ impl Cli {
         self
     }
 
-    /// The most files that it may have open at a time.
+    /// The most files that it may have open.
     pub fn files(mut self, most: u32) -> Self {
         self.files = Some(most);
         self
     }
 
-    /// Where it runs, and its `HOME`: gone once this is dropped.
+    /// Its working directory and `HOME`, which are deleted when this is dropped.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -58,14 +59,14 @@ impl Cli {
         command
     }
 
-    /// Wait for it on a thread apart, so that what the test runs beside it goes on.
+    /// Waits for it on a separate thread, so that other tasks of the test continue.
     pub async fn run<S: AsRef<str>>(&self, args: &[S]) -> Output {
         let mut command = self.command(args);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         Output::from(output)
     }
 
-    /// The one JSON object of a run that must succeed; `--json` is added.
+    /// The JSON object of a run that must succeed; adds `--json`.
     pub async fn json<S: AsRef<str>>(&self, args: &[S]) -> serde_json::Value {
         let args: Vec<&str> = args.iter().map(AsRef::as_ref).chain(["--json"]).collect();
         let output = self.run(&args).await;
@@ -73,7 +74,7 @@ impl Cli {
         output.json()
     }
 
-    /// Start it with its output piped, to interrupt or kill it on the way.
+    /// Starts it with its output piped, to interrupt or kill it on the way.
     pub fn spawn<S: AsRef<str>>(&self, args: &[S]) -> Child {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -95,7 +96,7 @@ impl From<std::process::Output> for Output {
     }
 }
 
-/// Wait for a spawned one, on a thread apart.
+/// Waits for a spawned process on a separate thread.
 pub async fn finish(child: Child) -> Output {
     Output::from(tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap())
 }

@@ -1,8 +1,9 @@
-//! Compare what two MongoDB servers hold, and say every difference.
+//! Compares the data of two MongoDB servers, and reports every difference.
 //!
-//! Compared, per database: collections, views and time series with their options (UUIDs aside), indexes with all their
-//! options, and every document byte for byte, in any order; in natural order too for capped collections. Time series are
-//! read twice, as measurements and as the buckets they are stored in.
+//! It compares, per database: collections, views and time series with their options (except UUIDs),
+//! indexes with all their options, and every document byte for byte, in any order. For capped
+//! collections, it also compares the natural order. It reads time series twice: as measurements,
+//! and as the buckets that store them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,33 +12,34 @@ use futures::TryStreamExt;
 use mongodb::{Client, Database};
 use sha2::{Digest, Sha256};
 
-/// What belongs to a server rather than to its users.
+/// Databases of a server rather than of its users.
 const SKIPPED_DATABASES: [&str; 3] = ["admin", "local", "config"];
-/// A difference shows no more of either side than this.
+/// The most characters of either side in a reported difference.
 const SHOWN_CHARS: usize = 700;
 
 #[derive(Clone, Debug, Default)]
 pub struct CompareOptions {
-    /// The databases of the first server; all but `admin`, `local` and `config` where none are given.
+    /// The databases of the first server; default: all but `admin`, `local` and `config`.
     pub databases: Option<Vec<String>>,
-    /// Where a database of the first server is found under another name in the second.
+    /// Databases of the first server that have another name on the second.
     pub rename: HashMap<String, String>,
     /// Allow databases and collections that only the second server has.
     pub ignore_extra: bool,
-    /// Leave out what a server makes up in a time series, for servers that were filled apart: its buckets, and the order
-    /// of a measurement's fields, which follows the buckets' columns.
+    /// Ignore what a server makes up in a time series, for servers that were filled separately: its
+    /// buckets, and the order of a measurement's fields, which follows the buckets' columns.
     pub filled_apart: bool,
-    /// Leave out in what ways servers of different versions list the same thing: numbers and truths among an index's options are
-    /// compared by value, the expiry of a clustered collection counts where it is an option of the collection and not again where only
-    /// newer servers list it, as one of its index, and so does not a mark of the second server's own on a time series of mixed buckets.
+    /// Ignore how servers of different versions list the same thing. Numbers and Booleans among an
+    /// index's options are compared by value. The expiry of a clustered collection counts as an
+    /// option of the collection, not again as an option of its index, which only newer servers
+    /// list. A mark that the second server adds to a time series with mixed buckets is ignored.
     pub across_versions: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// On either side, views among them.
+    /// Namespaces on either side, including views.
     pub namespaces: u64,
-    /// Of the first server, measurements of time series among them.
+    /// Documents of the first server, including measurements of time series.
     pub documents: u64,
     pub differences: Vec<String>,
 }
@@ -76,12 +78,12 @@ pub async fn compare(a: &Client, b: &Client, options: CompareOptions) -> Compari
     found
 }
 
-/// One collection, view or time series; each property as text that is equal where the property is.
+/// One collection, view or time series. Each property is a text that is equal if the property is.
 #[derive(Default)]
 struct Description {
     count: u64,
     properties: BTreeMap<&'static str, String>,
-    /// Options that are as good as those among the properties, where a newer server may have come to others by itself.
+    /// Equivalent options, in case a newer server has added a mark by itself.
     unmarked: Option<String>,
 }
 
@@ -91,7 +93,7 @@ impl Description {
             let (left, right) = (self.properties.get(property), other.properties.get(property));
             let marked_there = *property == "options" && other.unmarked.is_some() && left == other.unmarked.as_ref();
             if left != right && !marked_there {
-                // Of several lines those that are not on the other side.
+                // For several lines, show those that the other side lacks.
                 let shown = |side: Option<&String>, other: Option<&String>| {
                     let other: BTreeSet<&str> = other.into_iter().flat_map(|o| o.lines()).collect();
                     let lines: Vec<&str> =
@@ -153,7 +155,7 @@ async fn describe(db: &Database, how: &CompareOptions) -> BTreeMap<String, Descr
     described
 }
 
-/// An index of a collection with these options, in one of the ways in which versions list it.
+/// An index of a collection with these options, in the form that all versions share.
 pub fn of_any_version(index: Document, options: &Document) -> Document {
     let number = |value: &Bson| match value {
         Bson::Int32(n) => Some(f64::from(*n)),
@@ -168,7 +170,7 @@ pub fn of_any_version(index: Document, options: &Document) -> Document {
         .map(|(name, value)| {
             let value = match number(&value) {
                 None if name == "wildcardProjection" => {
-                    // 5.0 lists truths, and `_id`, which is left out unless it is asked for.
+                    // 5.0 lists Booleans, and omits `_id` unless it is asked for.
                     let fields = value.as_document().cloned().unwrap_or_default().into_iter();
                     let truths = fields.map(|(name, value)| (name, number(&value).map_or(value, |n| Bson::Boolean(n != 0.0))));
                     Bson::Document(truths.filter(|(name, value)| name != "_id" || *value != Bson::Boolean(false)).collect())
@@ -182,8 +184,8 @@ pub fn of_any_version(index: Document, options: &Document) -> Document {
         .collect()
 }
 
-/// The options without the mark that a server shows for a time series whose buckets may be mixed, where there is that mark and nothing beside
-/// it.
+/// The options without the mark that a server shows for a time series whose buckets may be mixed,
+/// if that mark is its only storage option.
 fn without_mixed_mark(options: &Document) -> Option<Document> {
     let engine = options.get_document("storageEngine").and_then(|e| e.get_document("wiredTiger")).ok()?;
     let mark = "app_metadata=(timeseriesBucketsMayHaveMixedSchemaData=true)";
@@ -198,14 +200,15 @@ async fn cursor(db: &Database, command: Document) -> Vec<Document> {
     db.run_cursor_command(command).await.unwrap().try_collect().await.unwrap()
 }
 
-/// With every value's type. Key order counts inside (an index's key, a pipeline), not among the options themselves.
+/// With every value's type. The order of keys matters inside an option (an index's key, a
+/// pipeline), not among the options.
 fn text(options: &Document) -> String {
     let sorted: BTreeMap<_, _> = options.iter().collect();
     let parts: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{key:?}: {value:?}")).collect();
     format!("{{{}}}", parts.join(", "))
 }
 
-/// What of a collection's order counts.
+/// Which order of a collection matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Natural,
@@ -215,7 +218,8 @@ enum Order {
 
 struct DocumentsDigest {
     count: u64,
-    /// The documents' SHA-256 digests added up, so that their order does not matter while repeated ones do.
+    /// The sum of the documents' SHA-256 digests. Their order does not matter, repeated documents
+    /// do.
     sum: String,
     /// The digest of the digests in natural order.
     order: Option<String>,
@@ -227,7 +231,7 @@ async fn digest(db: &Database, name: &str, counts: Order) -> DocumentsDigest {
     let find = collection.find(doc! {});
     let ordered = counts == Order::Natural;
     let mut documents = if ordered { find.hint(mongodb::options::Hint::Keys(doc! {"$natural": 1})) } else { find }.await.unwrap();
-    // The raw reply's own slices: some documents hold what the driver's types would refuse.
+    // The raw slices of the reply: the driver's types would refuse some documents.
     while documents.advance().await.unwrap() {
         let digest = match counts {
             Order::Natural | Order::Any => Sha256::digest(documents.current().as_bytes()),
@@ -241,7 +245,7 @@ async fn digest(db: &Database, name: &str, counts: Order) -> DocumentsDigest {
     DocumentsDigest { count, sum, order: ordered.then(|| hex(&order.finalize())) }
 }
 
-/// Add a big-endian digest modulo 2^256; the least significant limb comes first.
+/// Adds a big-endian digest modulo 2^256; the least significant limb comes first.
 fn add(sum: &mut [u64; 4], digest: &[u8]) {
     let mut carry = false;
     for (limb, bytes) in sum.iter_mut().zip(digest.rchunks_exact(8)) {

@@ -1,4 +1,4 @@
-//! What is put into servers, and what they hold.
+//! Test data, and the content of servers.
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bsonvault::format::digest::Content;
@@ -7,7 +7,7 @@ use mongodb::{Client, Database};
 
 use super::compare::{CompareOptions, compare};
 
-/// What a plain scan of a collection gives.
+/// The content of a collection according to a plain scan.
 pub async fn content(database: &Database, collection: &str) -> Content {
     let mut content = Content::default();
     let mut cursor = database.collection::<RawDocumentBuf>(collection).find(doc! {}).await.unwrap();
@@ -32,7 +32,7 @@ pub fn only(database: &str) -> CompareOptions {
     CompareOptions { databases: Some(vec![database.to_owned()]), ..CompareOptions::default() }
 }
 
-/// Everything a server holds, in a form that shows any change.
+/// Everything on a server, in a form that shows any change.
 pub async fn snapshot(client: &Client) -> Vec<String> {
     let mut lines = Vec::new();
     for name in client.list_database_names().await.unwrap() {

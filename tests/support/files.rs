@@ -1,4 +1,4 @@
-//! Files: fixtures, and what is in a directory.
+//! Helpers for files: fixtures, and the contents of directories.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -14,24 +14,24 @@ pub fn sample(name: &str) -> PathBuf {
     fixture("mongodump").join(name)
 }
 
-/// What a directory itself holds, in order.
+/// The entries of a directory, in order.
 pub fn inside(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
 }
 
-/// The directories among it.
+/// The directories among its entries.
 pub fn directories(directory: &Path) -> Vec<PathBuf> {
     inside(directory).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// All of it, by name.
+/// The names of its entries.
 pub fn names(directory: &Path) -> Vec<String> {
     inside(directory).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
-/// Every file below a directory, by its path from there. Links to directories are not followed.
+/// Every file below a directory, by relative path. Links to directories are not followed.
 pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![root.to_owned()];
@@ -48,7 +48,7 @@ pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Copies a directory to a place that is not there yet, without its modes: what is copied may be changed.
+/// Copies a directory to a new path. Modes are not copied, so the copy is writable.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for (name, bytes) in files(from) {
@@ -58,7 +58,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What gzip members hold, one after the other.
+/// The decompressed contents of gzip members, one after the other.
 pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).unwrap();

@@ -1,7 +1,8 @@
 //! A TCP proxy on loopback that behaves like a distant or a bad network.
 //!
-//! It runs on a thread of its own, so that a test that blocks does not hold it up. Drivers must connect through it with
-//! `directConnection=true`, as [`super::server::Server::uri_through`] does, or they learn the server's own address.
+//! It runs on its own thread, so that a test that blocks does not delay it. Drivers must connect
+//! through it with `directConnection=true`, as [`super::server::Server::uri_through`] does.
+//! Otherwise they learn the server's own address.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,17 +21,18 @@ pub struct LinkOptions {
     pub round_trip: Duration,
     /// Megabits a second each way, shared by all connections.
     pub mbit: Option<f64>,
-    /// The most that one connection gets: what loss and windows leave a single stream over a long path.
+    /// The most for one connection: what packet loss and windows leave to a single stream over a
+    /// long path.
     pub stream_mbit: Option<f64>,
-    /// Reset every connection this often.
+    /// Reset every connection at this interval.
     pub cut_every: Option<Duration>,
-    /// Reset every connection, once, after so many bytes have passed both ways.
+    /// Reset every connection once, after this many bytes in both directions together.
     pub cut_after_bytes: Option<u64>,
-    /// Refuse connections that long after each cut.
+    /// Refuse connections for this long after each cut.
     pub down_for: Duration,
 }
 
-/// The way to one port; closed, with all connections, when dropped.
+/// A link to one port. When it is dropped, it closes, with all connections.
 pub struct Link {
     port: u16,
     shared: Arc<Shared>,
@@ -39,7 +41,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// To a port of this machine, from one that [`Link::port`] tells.
+    /// A link to a port of this machine. [`Link::port`] is its own port.
     pub fn to(target: u16, options: LinkOptions) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -75,22 +77,22 @@ impl Link {
         self.port
     }
 
-    /// Reset all connections; new ones are taken, once `down_for` has passed.
+    /// Resets all connections. New ones are accepted once `down_for` has passed.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Reset all connections once this many more bytes have passed.
+    /// Resets all connections after this many more bytes.
     pub fn cut_after(&self, bytes: u64) {
         *self.shared.cut_at.lock().unwrap() = Some(self.shared.carried() + bytes);
     }
 
-    /// Refuse new connections, or take them again; those that are open stay.
+    /// Refuses new connections, or accepts them again. Open ones stay.
     pub fn refuse(&self, refusing: bool) {
         self.shared.refusing.store(refusing, Ordering::SeqCst);
     }
 
-    /// Reset all connections and refuse new ones for a while.
+    /// Resets all connections, and refuses new ones for a while.
     pub fn down_for(&self, time: Duration) {
         self.shared.cut();
         *self.shared.closed_until.lock().unwrap() = Some(Instant::now() + time);
@@ -100,12 +102,12 @@ impl Link {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 
-    /// The bytes carried to the server.
+    /// The bytes that went to the server.
     pub fn bytes_up(&self) -> u64 {
         self.shared.up.carried.load(Ordering::SeqCst)
     }
 
-    /// The bytes carried from the server.
+    /// The bytes that came from the server.
     pub fn bytes_down(&self) -> u64 {
         self.shared.down.carried.load(Ordering::SeqCst)
     }
@@ -123,7 +125,7 @@ struct Shared {
     up: Lane,
     down: Lane,
     cut_at: Mutex<Option<u64>>,
-    /// What aborts each open connection.
+    /// Handles that abort the open connections.
     open: Mutex<Vec<AbortHandle>>,
     closed_until: Mutex<Option<Instant>>,
     refusing: AtomicBool,
@@ -147,7 +149,7 @@ impl Shared {
     }
 }
 
-/// One way through the link: what passed, and the bandwidth that all connections share.
+/// One direction of the link: its byte count, and the bandwidth that all connections share.
 struct Lane {
     bucket: Bucket,
     carried: AtomicU64,
@@ -159,7 +161,7 @@ impl Lane {
     }
 }
 
-/// When so many bytes have passed, at so many a second.
+/// When this many bytes have passed, at this rate.
 struct Bucket {
     bytes_per_second: Option<f64>,
     free_at: Mutex<Option<Instant>>,
@@ -193,7 +195,7 @@ async fn serve(listener: std::net::TcpListener, target: u16, shared: Arc<Shared>
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let Ok((near, _)) = listener.accept().await else { continue };
-        near.set_zero_linger().unwrap(); // to end with a reset rather than in good order, where it is not shut down first
+        near.set_zero_linger().unwrap(); // so that it ends with a reset, unless it is shut down first
         if shared.refuses() {
             continue;
         }
@@ -212,11 +214,11 @@ async fn carry(near: TcpStream, target: u16, shared: Arc<Shared>) {
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     let up = pump(near_read, far_write, &shared, &shared.up);
     let down = pump(far_read, near_write, &shared, &shared.down);
-    // Each half may end by itself, an error on either ends both.
+    // Each direction may end by itself; an error in either ends both.
     _ = tokio::try_join!(up, down);
 }
 
-/// Read, say when each piece is due on the other side, and deliver it then.
+/// Reads data, computes when each piece is due on the other side, and delivers it then.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, lane: &Lane) -> std::io::Result<()> {
     let own = Bucket::new(shared.options.stream_mbit);
     let (due, mut delivered) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
@@ -234,7 +236,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
             if shared.cut_at.lock().unwrap().take_if(|at| shared.carried() > *at).is_some() {
                 shared.cut();
             }
-            // No further ahead than a window would let it be.
+            // No further ahead than a TCP window would allow.
             tokio::time::sleep_until(sent - Duration::from_millis(50)).await;
         }
     };

@@ -1,4 +1,5 @@
-//! What the integration tests share: real servers, what to fill them with, how to compare them, and a bad network.
+//! Shared parts of the integration tests: real servers, data to fill them with, comparisons, and a
+//! bad network.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
     clippy::unwrap_used,

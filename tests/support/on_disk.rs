@@ -1,4 +1,4 @@
-//! Where the objects of a backup lie on the disk, for tests that look at files or damage them.
+//! The paths of a backup's objects on disk, for tests that inspect files or damage them.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
-//! Real MongoDB servers that live no longer than the test process, however it ends.
+//! Real MongoDB servers that live no longer than the test process, however that ends.
 //!
-//! Each server is started by a small shell that reads a pipe held by the test process. When the pipe closes, be it by
-//! `Drop`, by a panic or by SIGKILL, the shell kills the server and removes its directory.
+//! A small shell starts each server, and reads a pipe that the test process holds. When the pipe
+//! closes, whether by `Drop`, a panic or SIGKILL, the shell kills the server and removes its
+//! directory.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -19,12 +20,14 @@ use bson::{Document, doc};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 
-/// How long a server may take to start, to elect a primary or to stop, on a machine busy with other tests.
+/// How long a server may take to start, to elect a primary, or to stop, on a machine that is busy
+/// with other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
-/// The shell that watches over a server: arguments are its directory and the command. Lines it reads are names of
-/// signals to send, or `keep`: leave the directory. File descriptor 3 of the server is the pipe that closes as it ends.
+/// The shell that watches a server. Its arguments are the directory and the command. Each line of
+/// its input is the name of a signal to send, or `keep`: keep the directory. The server's file
+/// descriptor 3 is the pipe that closes when it ends.
 const WATCHDOG: &str = r#"
 dir=$1; shift
 "$@" 3>&1 >>"$dir/output" 2>&1 </dev/null &
@@ -44,21 +47,24 @@ wait "$server" 2>/dev/null
 
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    /// The version, one of those that `scripts/mongod` knows; where it is not given, the server that it finds without one.
+    /// The version, one of those in `scripts/mongod`. Default: the server that the script finds
+    /// without one.
     pub version: Option<String>,
-    /// The name of the replica set; none for a standalone.
+    /// The name of the replica set; `None` for a standalone.
     pub repl_set: Option<String>,
-    /// `--setParameter NAME=VALUE`, beside `enableTestCommands=1`, without which `failCommand` is not to be had.
+    /// `--setParameter NAME=VALUE`, in addition to `enableTestCommands=1`, which `failCommand`
+    /// needs.
     pub parameters: Vec<(String, String)>,
     /// Access control, with the user `root` and the password `secret`.
     pub auth: bool,
-    /// `--wiredTigerCacheSizeGB`; 0.25 where it is not given.
+    /// `--wiredTigerCacheSizeGB`. Default: 0.25.
     pub cache_gb: Option<f64>,
-    /// Anything else, as mongod takes it.
+    /// Any other arguments of mongod.
     pub extra_args: Vec<String>,
 }
 
-/// A running `mongod`, or one that was killed or stopped and may be restarted. Dropped, it is gone with its data.
+/// A running `mongod`, or one that was killed or stopped and can be restarted. Dropping it removes
+/// it and its data.
 pub struct Server {
     options: ServerOptions,
     port: u16,
@@ -81,13 +87,15 @@ impl Server {
         Self::start(ServerOptions { repl_set: Some(name.to_owned()), ..ServerOptions::default() }).await
     }
 
-    /// A replica set of one that compresses nothing on the wire, so that a narrow link takes its time also for what compresses well.
+    /// A replica set of one without compression on the wire, so that a narrow link also delays
+    /// compressible data.
     pub async fn uncompressed(name: &str) -> Self {
         let extra_args = ["--networkMessageCompressors", "disabled"].map(str::to_owned).to_vec();
         Self::start(ServerOptions { repl_set: Some(name.to_owned()), extra_args, ..ServerOptions::default() }).await
     }
 
-    /// Start and, for a replica set, initiate it as its only member; writable when this returns.
+    /// Starts it. A replica set is initiated with this as its only member, and is writable when
+    /// this returns.
     pub async fn start(options: ServerOptions) -> Self {
         let server = Self::start_uninitiated(options).await;
         if let Some(name) = &server.options.repl_set {
@@ -108,12 +116,12 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The connection string for this one server, whatever set it belongs to.
+    /// The connection string for this one server, whether or not it belongs to a set.
     pub fn uri(&self) -> String {
         self.uri_through(self.port)
     }
 
-    /// The same through another port of this machine, such as a proxy's.
+    /// The same through another port of this machine, for example a proxy's.
     pub fn uri_through(&self, port: u16) -> String {
         let (user, source) = if self.options.auth { ("root:secret@", "&authSource=admin") } else { ("", "") };
         format!("mongodb://{user}127.0.0.1:{port}/?directConnection=true{source}")
@@ -127,21 +135,22 @@ impl Server {
         self.client().await.database("admin").run_command(command).await
     }
 
-    /// Make commands fail as the server itself would, by its fail point `failCommand`: `mode` is `"alwaysOn"`, `"off"`
-    /// or `{times: n}`, `data` has `failCommands` and `errorCode`, `closeConnection` or `blockConnection`. Gives how many failed before.
+    /// Makes commands fail as the server itself would, with its fail point `failCommand`. `mode` is
+    /// `"alwaysOn"`, `"off"` or `{times: n}`. `data` has `failCommands`, and `errorCode`,
+    /// `closeConnection` or `blockConnection`. Returns how many commands failed before.
     pub async fn fail_command(&self, mode: impl Into<bson::Bson>, data: Document) -> i64 {
         let set = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data};
         let reply = self.admin(set).await.unwrap();
         reply.get_i32("count").map_or_else(|_| reply.get_i64("count").unwrap(), i64::from)
     }
 
-    /// Each of these commands takes its time where the program sends it.
+    /// Delays each of these commands if the program sends it.
     pub async fn slow_down(&self, commands: &[&str], milliseconds: i32) {
         let data = doc! {"failCommands": commands, "appName": "bsonvault", "blockConnection": true, "blockTimeMS": milliseconds};
         self.fail_command("alwaysOn", data).await;
     }
 
-    /// No command fails or waits any more. Gives how many did so far.
+    /// Ends all failures and delays. Returns how many there were.
     pub async fn fail_no_more(&self) -> i64 {
         self.fail_command("off", doc! {"failCommands": ["ping"], "errorCode": 1}).await
     }
@@ -150,14 +159,14 @@ impl Server {
         self.process.as_ref().is_some_and(|p| !p.has_ended())
     }
 
-    /// End it as a power cut would; the data stays for [`Server::restart`].
+    /// Ends it as a power cut would. The data stays for [`Server::restart`].
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.end(After::KeepDirectory);
         }
     }
 
-    /// Shut it down cleanly; the data stays for [`Server::restart`].
+    /// Shuts it down cleanly. The data stays for [`Server::restart`].
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal("TERM");
@@ -166,7 +175,7 @@ impl Server {
         }
     }
 
-    /// Stop its process without ending it, so that connections hang; [`Server::resume`] lets it go on.
+    /// Pauses its process, so that connections hang. [`Server::resume`] continues it.
     pub fn pause(&mut self) {
         self.process.as_mut().unwrap().signal("STOP");
     }
@@ -175,8 +184,8 @@ impl Server {
         self.process.as_mut().unwrap().signal("CONT");
     }
 
-    /// Start it again on the same port with the same data, once it was killed or stopped; kills it first where it runs.
-    /// Returns when it answers, which for a member of a set is before a primary is elected.
+    /// Restarts a killed or stopped server on the same port with the same data; kills a running one
+    /// first. Returns when it answers. For a member of a set, that is before a primary is elected.
     pub async fn restart(&mut self) {
         self.kill();
         self.process = Some(Process::spawn(&self.dir, self.port, &self.options));
@@ -186,7 +195,7 @@ impl Server {
         }
     }
 
-    /// Have the primary step down for `seconds`; a replica set of one elects it again afterwards.
+    /// Makes the primary step down for `seconds`. A replica set of one then elects it again.
     pub async fn step_down(&self, seconds: i32) {
         // The server may close this connection instead of answering.
         let answer = self.admin(doc! {"replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 0, "force": true}).await;
@@ -208,7 +217,7 @@ impl Server {
         }
     }
 
-    /// The server's own log, for assertions about what it was asked.
+    /// The server's log, for assertions about its requests.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -227,7 +236,7 @@ impl Server {
             if server.answers().await {
                 return server;
             }
-            last = server.last_output(); // most often another process took the port in between
+            last = server.last_output(); // usually, another process has taken the port
         }
         panic!("no server would start: {last}");
     }
@@ -240,7 +249,7 @@ impl Server {
         client.database("admin").run_command(doc! {"replSetInitiate": config}).await.unwrap();
     }
 
-    /// Allowed to anyone on this machine while there is no user.
+    /// Anyone on this machine may do this while there is no user.
     pub(crate) async fn create_root(&self) {
         let client = self.impatient_client().await;
         let user = doc! {"createUser": "root", "pwd": "secret", "roles": ["root"]};
@@ -250,7 +259,7 @@ impl Server {
     async fn answers(&self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.is_running() {
-            // Another process may have won the port: then ours never listens, and ends.
+            // If another process has taken the port, ours never listens, and ends.
             let listens = std::fs::read_to_string(self.dir.join("log")).is_ok_and(|log| log.contains("Waiting for connections"));
             if listens && tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
                 let client = self.impatient_client().await;
@@ -263,7 +272,7 @@ impl Server {
         false
     }
 
-    /// One without a user, that gives up soon.
+    /// A client without a user that gives up soon.
     async fn impatient_client(&self) -> Client {
         let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
         let mut options = ClientOptions::parse(uri).await.unwrap();
@@ -289,7 +298,7 @@ impl Drop for Server {
     }
 }
 
-/// A replica set of one, and the URI of a login that may read all of it but the oplog.
+/// A replica set of one, and the URI of a login that may read everything except the oplog.
 pub async fn without_oplog(name: &str, parameters: &[(&str, &str)]) -> (Server, String) {
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let options = ServerOptions { repl_set: Some(name.to_owned()), auth: true, parameters, ..ServerOptions::default() };
@@ -310,7 +319,8 @@ pub struct ReplicaSet {
 }
 
 impl ReplicaSet {
-    /// With a primary, and every other member a secondary in step, when this returns.
+    /// Starts it. When this returns, there is a primary, and all other members are secondaries in
+    /// sync.
     pub async fn start(members: usize) -> Self {
         Self::start_with(members, ServerOptions { repl_set: Some("set".to_owned()), ..ServerOptions::default() }).await
     }
@@ -321,7 +331,7 @@ impl ReplicaSet {
             futures::future::join_all((0..members).map(|_| Server::start_uninitiated(options.clone()))).await;
         let ports: Vec<u16> = servers.iter().map(Server::port).collect();
         servers[0].initiate(&name, &ports).await;
-        servers[0].wait_writable().await; // the others do not yet have what is needed to be elected
+        servers[0].wait_writable().await; // the others cannot be elected yet
         if options.auth {
             servers[0].create_root().await;
         }
@@ -341,7 +351,7 @@ impl ReplicaSet {
         Client::with_uri_str(self.uri()).await.unwrap()
     }
 
-    /// The index of the member that is primary now; waits for one.
+    /// The index of the present primary; waits for one.
     pub async fn primary(&self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -356,7 +366,7 @@ impl ReplicaSet {
         }
     }
 
-    /// Wait until every member that runs is the primary or a secondary, and one is the primary.
+    /// Waits until one running member is the primary, and all others are secondaries.
     pub async fn wait_healthy(&self) {
         let deadline = Instant::now() + PATIENCE;
         for member in self.members.iter().filter(|m| m.is_running()) {
@@ -375,12 +385,13 @@ impl ReplicaSet {
     }
 }
 
-/// A port of loopback that nothing listened on a moment ago.
+/// A loopback port on which nothing listened a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The path of the server's executable of this version or, without one, of any; found or fetched once per process.
+/// The path of the server's executable of this version, or of any version. Found or fetched once
+/// per process.
 pub fn mongod(version: Option<&str>) -> PathBuf {
     static FOUND: Mutex<BTreeMap<Option<String>, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
@@ -401,7 +412,7 @@ enum After {
     RemoveDirectory,
 }
 
-/// A server and the shell that watches over it.
+/// A server and the shell that watches it.
 struct Process {
     shell: Child,
     orders: Option<ChildStdin>,
@@ -431,7 +442,8 @@ impl Process {
             };
         }
         command.args(&options.extra_args);
-        // In a process group of its own, so that what interrupts the tests reaches the pipe before the shell.
+        // In its own process group, so that an interrupt of the tests closes the pipe before it
+        // reaches the shell.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(dir.join("shell")).unwrap());
         let mut shell = command.spawn().unwrap();
         let orders = shell.stdin.take();

@@ -15,21 +15,21 @@ pub const ADMIN: &str = "bv_an-admin-token-of-the-tests";
 /// A token that may only read.
 pub const READER: &str = "bv_a-reading-token-of-the-tests";
 
-/// How long anything may take that is waited for.
+/// How long to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running service. It is killed when it is dropped.
+/// A running service. Dropping it kills it.
 pub struct Service {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     /// `http://127.0.0.1:PORT`
     pub address: String,
-    /// How long it took until it listened.
+    /// How long it took to listen.
     pub started_within: Duration,
     client: reqwest::Client,
 }
 
-/// An answer: status and body.
+/// A response: status and body.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -37,7 +37,8 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// A command line whose environment has what a service needs beside URIs: the path `backups` below its directory, and tokens.
+/// A command line with the environment that a service needs in addition to URIs: the path `backups`
+/// below its directory, and tokens.
 pub fn configured() -> Cli {
     let cli = Cli::new();
     let path = cli.dir().join("backups").to_str().unwrap().to_owned();
@@ -52,7 +53,7 @@ pub fn sha256(text: &str) -> String {
     bsonvault::format::digest::Sha256Hex::of(text.as_bytes()).to_string()
 }
 
-/// A client, with what its TLS needs.
+/// A client, with the certificates for TLS.
 pub fn client() -> reqwest::Client {
     static READY: OnceLock<()> = OnceLock::new();
     READY.get_or_init(|| {
@@ -70,7 +71,7 @@ impl Service {
         }
     }
 
-    /// The log, where it ended before it listened.
+    /// Starts `serve`. Returns the log if it ends before it listens.
     pub async fn try_start(cli: &Cli) -> Result<Self, Vec<String>> {
         let begun = Instant::now();
         let mut child = cli.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -98,14 +99,14 @@ impl Service {
         }
     }
 
-    /// What the system says of the process in `/proc/PID/status`, in bytes: `VmRSS`, `VmHWM`.
+    /// The process's memory from `/proc/PID/status`, in bytes: `VmRSS`, `VmHWM`.
     pub fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// Every line that it has logged.
+    /// All lines that it has logged.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
@@ -134,14 +135,14 @@ impl Service {
         answer(self.request(Method::PUT, path).header("content-type", "application/json").body(body.to_string())).await
     }
 
-    /// Begins a backup, and gives its job's id.
+    /// Begins a backup, and returns its job's id.
     pub async fn begin_backup(&self) -> String {
         let begun = self.post("/api/backups/create?wait=false", &Value::Null).await;
         assert_eq!(begun.status, 202, "{begun:?}");
         begun.body["data"]["jobId"].as_str().unwrap().to_owned()
     }
 
-    /// Begins an import, and gives its job's id.
+    /// Begins an import, and returns its job's id.
     pub async fn begin_import(&self, name: &str) -> String {
         let begun = self.post("/api/backups/import?wait=false", &serde_json::json!({ "backupPath": name })).await;
         assert_eq!(begun.status, 202, "{begun:?}");
@@ -154,7 +155,7 @@ impl Service {
         job.body["data"].clone()
     }
 
-    /// Waits until a job is as it should be, and gives it.
+    /// Waits until a job meets a condition, and returns it.
     pub async fn job_when(&self, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
@@ -171,20 +172,20 @@ impl Service {
         self.job_when(id, "at its end", |job| !["queued", "running"].contains(&job["state"].as_str().unwrap())).await
     }
 
-    /// Sends it a signal: `TERM`.
+    /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let sent = std::process::Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// `kill -9`; waits until it is gone.
     pub async fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();
         self.wait().await;
         self.log()
     }
 
-    /// SIGTERM, and waits for its exit code.
+    /// Sends SIGTERM, and waits for its exit code.
     pub async fn stop(mut self) -> (Option<i32>, Vec<String>) {
         self.signal("TERM");
         let code = self.wait().await;

@@ -1,4 +1,4 @@
-//! Backups and imports through the library, into a directory that is gone afterwards.
+//! Backups and imports through the library, in a temporary directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ use bsonvault::repository::catalog::{Backup, Catalog};
 use super::files::inside;
 use super::server::Server;
 
-/// A place for backups, how to take one, and how to bring it back.
+/// A directory for backups, with methods to take and restore them.
 pub struct Vault {
     pub directory: tempfile::TempDir,
     pub cx: Context,
@@ -39,7 +39,7 @@ impl Vault {
         repository(self.directory.path())
     }
 
-    /// Takes a backup of what a connection string names.
+    /// Takes a backup of the source of a connection string.
     pub async fn take(&self, source: &str, options: &BackupOptions) -> Result<BackupReport, Error> {
         let source = MongoUri::parse(Role::Source, source).unwrap();
         backup::run(&source, &self.repository(), options, &self.cx).await
@@ -56,7 +56,7 @@ impl Vault {
         catalog(self.directory.path()).find(name.as_str()).await.unwrap()
     }
 
-    /// The backup, after it was found sound to the last document.
+    /// The backup, after it was deeply verified.
     pub async fn sound(&self, name: &BackupName) -> Backup {
         let backup = self.find(name).await;
         let report = verified(&backup, true).await;
@@ -64,7 +64,7 @@ impl Vault {
         backup
     }
 
-    /// The documents' digest of each collection of a sound backup.
+    /// The content digest of each collection of an intact backup.
     pub async fn contents(&self, report: &BackupReport) -> BTreeMap<String, Content> {
         let backup = self.sound(&report.name).await;
         backup.manifest.collections.iter().map(|c| (c.namespace().to_string(), c.content())).collect()
@@ -74,18 +74,18 @@ impl Vault {
         assert_eq!(inside(self.directory.path()), Vec::<std::path::PathBuf>::new(), "left behind");
     }
 
-    /// Imports whatever is asked for.
+    /// Runs an import with these options.
     pub async fn run(&self, backup: &Backup, target: &str, options: &ImportOptions) -> Result<ImportReport, Error> {
         let target = MongoUri::parse(Role::Target, target).unwrap();
         import::run(backup, &target, None, options, &self.cx).await
     }
 
-    /// Imports all of it, and sees that all of it came.
+    /// Imports all of it, and checks that everything came.
     pub async fn import(&self, backup: &Backup, target: &str) -> Result<ImportReport, Error> {
         self.import_with(backup, target, None, &ImportOptions::default()).await
     }
 
-    /// The same with options that leave nothing out, and with a source that must not be the target.
+    /// The same with options that skip nothing, and with a source that must not be the target.
     pub async fn import_with(
         &self,
         backup: &Backup,
@@ -97,7 +97,7 @@ impl Vault {
         let source = source.map(|source| MongoUri::parse(Role::Source, source).unwrap());
         let report = import::run(backup, &target, source.as_ref(), options, &self.cx).await?;
         assert!(report.collections.iter().all(|c| c.digest_matches), "{report:?}");
-        // What is replayed adds documents and takes some away.
+        // The replay adds and removes documents.
         if backup.manifest.oplog.is_none() {
             assert_eq!(report.documents, backup.manifest.totals.documents);
         }
@@ -122,7 +122,7 @@ pub async fn verified(backup: &Backup, deep: bool) -> VerifyReport {
     verify::prove(backup, &VerifyOptions { deep }, &Context::default()).await.unwrap()
 }
 
-/// The backup with another manifest, which is valid in itself.
+/// The backup with a different, valid manifest.
 pub async fn with_manifest(backup: Backup, change: impl FnOnce(&mut Manifest)) -> Backup {
     let Backup { store, mut manifest } = backup;
     change(&mut manifest);
@@ -136,22 +136,22 @@ fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-/// What these patterns let through.
+/// A filter with these patterns.
 pub fn filter(include: &[&str], exclude: &[&str]) -> NamespaceFilter {
     NamespaceFilter::parse(&[], &texts(include), &texts(exclude)).unwrap()
 }
 
-/// What any of these patterns matches.
+/// A filter for namespaces that match any of these patterns.
 pub fn matching(include: &[&str]) -> NamespaceFilter {
     filter(include, &[])
 }
 
-/// All but what any of these patterns matches.
+/// A filter for namespaces that match none of these patterns.
 pub fn without(exclude: &[&str]) -> NamespaceFilter {
     filter(&[], exclude)
 }
 
-/// All of these databases.
+/// A filter for these databases.
 pub fn of_databases(databases: &[&str]) -> NamespaceFilter {
     NamespaceFilter::parse(&texts(databases), &[], &[]).unwrap()
 }
@@ -166,8 +166,8 @@ pub fn divided(database: &str, range_bytes: u64) -> BackupOptions {
     BackupOptions { tuning, ..on(database) }
 }
 
-/// Takes a backup by this URI, runs `meanwhile` at the moment when a command on this namespace is held up for the first time, for four seconds, and
-/// gives the backup's result.
+/// Takes a backup of this URI. Delays the first command on this namespace for four seconds, runs
+/// `meanwhile` then, and returns the backup's result.
 pub async fn at<F: Future<Output = ()>>(
     deployment: (&Server, &str),
     moment: (&str, &str),
@@ -178,7 +178,7 @@ pub async fn at<F: Future<Output = ()>>(
     at_for(Duration::from_secs(4), deployment, moment, vault, options, meanwhile).await
 }
 
-/// The same where `meanwhile` may take longer.
+/// The same, but `meanwhile` may take longer.
 pub async fn at_for<F: Future<Output = ()>>(
     held: Duration,
     (server, uri): (&Server, &str),

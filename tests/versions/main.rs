@@ -1,4 +1,4 @@
-//! What holds between servers of different versions.
+//! Tests between servers of different versions.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,7 +1,9 @@
-//! Servers of different versions: a backup comes back on the same and on every newer version without a difference, and for an older one
-//! everything that it cannot hold is named before anything is written.
+//! Servers of different versions. A backup is restored without a difference on the same and on
+//! every newer version. For an older version, everything that it cannot hold is named before
+//! anything is written.
 //!
-//! `BSONVAULT_MATRIX` says how much of it runs: `part`, which is the default, `all`, or `none` where the servers cannot be had.
+//! `BSONVAULT_MATRIX` selects how much of it runs: `part` (the default), `all`, or `none` if the
+//! servers are not available.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -24,7 +26,7 @@ use crate::support::zoo::{self, ZooOptions};
 
 /// Oldest first.
 const VERSIONS: [&str; 4] = ["4.4.2", "5.0.4", "6.0.5", "6.0.27"];
-/// What the default run goes through: from where, to where.
+/// The pairs of the default run: source and target.
 const PART: [(&str, &str); 3] = [("4.4.2", "6.0.5"), ("5.0.4", "6.0.5"), ("6.0.5", "5.0.4")];
 
 /// How much of the matrix runs.
@@ -41,7 +43,7 @@ impl Extent {
             Ok("all") => Self::All,
             Ok("part" | "") | Err(_) => Self::Part,
             Ok("none") => {
-                // Past the harness, which keeps what a test prints to itself.
+                // Written directly: the test harness captures printed output.
                 let skipped = b"SKIPPED: BSONVAULT_MATRIX=none, so nothing is tested between servers of different versions\n";
                 std::io::stderr().write_all(skipped).unwrap();
                 Self::None
@@ -59,12 +61,13 @@ impl Extent {
     }
 }
 
-/// Something in the zoo that not every server holds: what an error must say of it, and the first of the versions that holds it.
+/// Something in the zoo that not every server supports: what an error must say of it, and the first
+/// version that supports it.
 struct Kept {
     namespace: &'static str,
     words: &'static str,
     by: &'static str,
-    /// The first of the versions on which the zoo has it.
+    /// The first version on which the zoo has it.
     since: &'static str,
 }
 
@@ -72,12 +75,16 @@ const fn kept(namespace: &'static str, words: &'static str, by: &'static str) ->
     Kept { namespace, words, by, since: by }
 }
 
-/// In the order of the manifest, which is that of the names.
+/// In the order of the manifest, which is sorted by name.
 const KEPT: [Kept; 15] = [
-    kept("zoo.clustered", "zoo.clustered is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
-    kept("zoo.clustered_ends", "zoo.clustered_ends is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
-    kept("zoo.clustered_strings", "zoo.clustered_strings is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
-    kept("zoo.clustered_ttl", "zoo.clustered_ttl is a clustered collection, which servers hold from 5.3 on", "6.0.5"),
+    kept("zoo.clustered", "zoo.clustered is a clustered collection, which needs a server of 5.3 or later", "6.0.5"),
+    kept("zoo.clustered_ends", "zoo.clustered_ends is a clustered collection, which needs a server of 5.3 or later", "6.0.5"),
+    kept(
+        "zoo.clustered_strings",
+        "zoo.clustered_strings is a clustered collection, which needs a server of 5.3 or later",
+        "6.0.5",
+    ),
+    kept("zoo.clustered_ttl", "zoo.clustered_ttl is a clustered collection, which needs a server of 5.3 or later", "6.0.5"),
     kept("zoo.indexed", "index \"double key\" of zoo.indexed has the key and the collation of another index", "5.0.4"),
     kept("zoo.indexed", "index \"unique sparse\" of zoo.indexed has the key and the collation of another index", "5.0.4"),
     kept("zoo.indexed", "index \"prepared\" of zoo.indexed is to become unique (prepareUnique)", "6.0.5"),
@@ -86,7 +93,7 @@ const KEPT: [Kept; 15] = [
         ..kept("zoo.indexed", "index \"either\" of zoo.indexed has the key and the collation of another index", "5.0.4")
     },
     kept("zoo.indexed", "index \"either\" of zoo.indexed has a partial filter with $or", "6.0.5"),
-    kept("zoo.preimages", "zoo.preimages keeps pre-images for change streams, which servers hold from 6.0 on", "6.0.5"),
+    kept("zoo.preimages", "zoo.preimages keeps pre-images for change streams, which needs a server of 6.0 or later", "6.0.5"),
     kept("zoo.weather", "zoo.weather is a time series", "5.0.4"),
     kept("zoo.weather2", "zoo.weather2 is a time series", "5.0.4"),
     kept("zoo.weather_empty", "zoo.weather_empty is a time series", "5.0.4"),
@@ -116,11 +123,11 @@ fn named(error: &Error) -> Vec<String> {
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.hint_text().unwrap().contains("nothing has been changed"), "{error:?}");
     let (_, things) =
-        error.to_string().split_once("cannot hold what the backup holds: ").map(|(a, b)| (a.len(), b.to_owned())).unwrap();
+        error.to_string().split_once("cannot hold all of the backup: ").map(|(a, b)| (a.len(), b.to_owned())).unwrap();
     things.split("; ").map(str::to_owned).collect()
 }
 
-/// Everything that a target holds, for an import that must not change it.
+/// Everything in a target, for an import that must not change it.
 async fn standing(client: &Client) -> Vec<String> {
     let mut found = Vec::new();
     for name in client.list_database_names().await.unwrap() {
@@ -134,7 +141,7 @@ async fn standing(client: &Client) -> Vec<String> {
     found
 }
 
-/// Imports what must be refused because of `expected`, and nothing else.
+/// Runs an import that must be refused because of `expected`, and nothing else.
 async fn assert_refused(vault: &Vault, backup: &Backup, target: &Server, expected: &[&str]) {
     let client = target.client().await;
     client.database("zoo").collection("people").insert_one(doc! { "_id": "stays" }).await.unwrap();
@@ -148,12 +155,12 @@ async fn assert_refused(vault: &Vault, backup: &Backup, target: &Server, expecte
     client.database("zoo").drop().await.unwrap();
 }
 
-/// From a filled source to one target; gives what the table says of it.
+/// Goes from a filled source to one target. Returns the table's entry for it.
 async fn go(vault: &Vault, source: &Server, whole: &Backup, from: &str, to: &str) -> String {
     let target = Server::of_version(to).await;
     let (a, b) = (source.client().await, target.client().await);
     let lacks: Vec<&Kept> = KEPT.iter().filter(|k| place(k.by) > place(to) && place(from) >= place(k.since)).collect();
-    // Its buckets are compressed, which 5.0 takes and cannot read.
+    // Its buckets are compressed. 5.0 accepts but cannot read them.
     let compressed = KEPT.iter().filter(|k| k.words.contains("time series") && to == "5.0.4" && place(from) > place(to));
     let mut lacks: Vec<&Kept> = lacks.into_iter().chain(compressed).collect();
     lacks.sort_by_key(|k| (k.namespace == "zoo.types", k.namespace));
@@ -172,7 +179,7 @@ async fn go(vault: &Vault, source: &Server, whole: &Backup, from: &str, to: &str
         assert_refused(vault, &backup, &target, &words(&documents)).await;
         without.insert("zoo.types");
     }
-    // Everything else comes back there, too.
+    // Everything else is restored there, too.
     let backup = taken(vault, source, &without).await;
     vault.import(&backup, &target.uri()).await.unwrap();
     let found = compared(&a, &b).await;
@@ -223,7 +230,7 @@ async fn indexes(database: &Database, collection: &str) -> Vec<Document> {
     listed.try_collect().await.unwrap()
 }
 
-/// Upwards, too, there are things that only the older server takes.
+/// Some things are accepted only by the older server.
 #[tokio::test]
 async fn what_newer_servers_no_longer_take_is_left_out_and_told() {
     let targets: &[&str] = match Extent::asked() {
@@ -260,18 +267,19 @@ async fn what_newer_servers_no_longer_take_is_left_out_and_told() {
         let newer = place(to) > 0;
         assert_eq!(c.len(), if newer { 2 } else { 3 }, "{to}: {c:?}");
         assert_eq!(says("\"hay\" of old.c"), newer, "{to}: {told:?}");
-        assert_eq!(says("\"never\" of old.c: it is not a number"), newer, "{to}: {told:?}");
-        // 5.0.4 would list, and follow, 0.
+        assert_eq!(says("\"never\" of old.c: it is NaN"), newer, "{to}: {told:?}");
+        // 5.0.4 would list 0, and act on it.
         let never = c.iter().find(|index| index.get_str("name").unwrap() == "never").unwrap();
         assert_eq!(expiry(never).is_some(), !newer, "{to}: {c:?}");
         let refuses = place(to) >= place("6.0.5");
-        assert_eq!(says("\"ttl\" of old.capped: the target takes none on a capped"), refuses, "{to}: {told:?}");
+        assert_eq!(says("\"ttl\" of old.capped: the target supports no expiry on a capped"), refuses, "{to}: {told:?}");
         assert_eq!(expiry(&capped[1]), (!refuses).then_some(Bson::Int32(100)), "{to}");
         assert_eq!(told.len(), if newer { 2 } else { 0 } + usize::from(refuses), "{to}: {told:?}");
     }
 }
 
-/// 5.0 puts measurements of several types into one bucket. Later patches of 6.0 mark a time series that has such, as an option that others keep.
+/// 5.0 puts measurements of several types into one bucket. Later patches of 6.0 mark such a time
+/// series with an option, which other versions keep.
 async fn mixed_buckets_go_from_server_to_server() {
     let (first, marking) = tokio::join!(Server::of_version("5.0.4"), Server::of_version("6.0.27"));
     let (third, fourth) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
@@ -291,7 +299,8 @@ async fn mixed_buckets_go_from_server_to_server() {
     }
 }
 
-/// What is refused in a document upwards is not known beforehand: the server tells when it meets it.
+/// If a newer server refuses a document, that is not known beforehand: the server reports it when
+/// it gets the document.
 async fn a_document_that_only_a_newer_server_refuses_fails_the_import() {
     let (source, target) = tokio::join!(Server::of_version("6.0.5"), Server::of_version("6.0.27"));
     let false_column = Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Column, bytes: b"no column".to_vec() });
@@ -303,7 +312,7 @@ async fn a_document_that_only_a_newer_server_refuses_fails_the_import() {
     assert!(error.to_string().contains("inserting into columns.c: Invalid BSON column"), "{error}");
 }
 
-/// Whether an older server understands a view or a validator it is asked itself.
+/// An older server itself is asked whether it understands a view or a validator.
 #[tokio::test]
 async fn what_the_target_does_not_understand_is_refused() {
     let targets: &[(&str, usize)] = match Extent::asked() {
@@ -324,17 +333,17 @@ async fn what_the_target_does_not_understand_is_refused() {
     let truncated = expression(doc! { "$dateTrunc": { "date": "$d", "unit": "day" } });
     run(&database, doc! { "create": "e_ruled", "validator": truncated }).await;
     run(&database, doc! { "create": "f_ruled", "validator": expression(doc! { "$getField": "a.b" }) }).await;
-    // Refused nowhere: what such a view needs to run is not needed for it to stand there.
+    // No server refuses it: creating such a view does not need what running it needs.
     run(&database, doc! { "create": "g_plain", "validator": { "a": { "$type": "int" } } }).await;
     run(&database, view("h_text", doc! { "$match": { "$text": { "$search": "word" } } })).await;
     run(&database, view("i_near", doc! { "$geoNear": { "near": [0, 0], "distanceField": "d", "key": "k" } })).await;
     run(&database, view("z_later", doc! { "$limit": 1 })).await;
-    // Longer ago than time is counted from; older servers take no such expiry.
+    // Longer ago than 1970; older servers do not accept such an expiry.
     let ages = doc! { "key": { "t": 1 }, "name": "ages", "expireAfterSeconds": i32::MAX };
     run(&database, doc! { "createIndexes": "g_plain", "indexes": [ages] }).await;
     let vault = Vault::new();
     let whole = vault.backup(&source, &[]).await;
-    // One that no server understands, as a newer one's would be.
+    // A stage that no server understands, like one of a newer version.
     let backup = with_pipeline(whole, doc! { "$laterStage": {} }).await;
     for (to, refused) in targets {
         let target = Server::of_version(to).await;
@@ -347,12 +356,12 @@ async fn what_the_target_does_not_understand_is_refused() {
             assert_eq!(all.contains(&format!("asked.{name} ")), place(to) < since, "{to}: {things:#?}");
         }
         assert_eq!(all.contains("index \"ages\" of asked.g_plain expires after"), place(to) < 2, "{to}: {things:#?}");
-        assert!(all.contains("asked.z_later is a view whose pipeline it does not understand"), "{to}: {all}");
+        assert!(all.contains("asked.z_later is a view whose pipeline the target does not understand"), "{to}: {all}");
         assert_eq!(standing(&target.client().await).await, Vec::<String>::new());
     }
 }
 
-/// The backup with another pipeline of its view `asked.z_later`.
+/// The backup with a different pipeline in its view `asked.z_later`.
 async fn with_pipeline(backup: Backup, stage: Document) -> Backup {
     let Backup { store, mut manifest } = backup;
     let view = manifest.collections.iter_mut().find(|c| c.name == "z_later").unwrap();
@@ -364,7 +373,7 @@ async fn with_pipeline(backup: Backup, stage: Document) -> Backup {
     Backup { store, manifest }
 }
 
-/// A server that was told to behave as an older version holds what that version does.
+/// A server with an older feature compatibility version supports what that version does.
 #[tokio::test]
 async fn a_lower_feature_compatibility_version_counts() {
     if Extent::asked() == Extent::None {
@@ -399,7 +408,7 @@ async fn a_lower_feature_compatibility_version_counts() {
     assert_eq!(things.len(), 3, "{things:#?}");
     assert!(things.iter().zip(expected).all(|(thing, expected)| thing.starts_with(expected)), "{things:#?}");
 
-    // Without these it comes back, and of many the first are named.
+    // Without these, it is restored. If there are many, the first ones are named.
     database.collection::<Document>("z").drop_index("hidden").await.unwrap();
     database.collection::<Document>("z").drop_index("compound").await.unwrap();
     database.collection::<Document>(&"n".repeat(117)).drop().await.unwrap();
@@ -415,7 +424,8 @@ async fn a_lower_feature_compatibility_version_counts() {
     assert_eq!((things.len(), things[20].as_str()), (21, "and 3 more"), "{things:#?}");
 }
 
-/// Replica sets of versions that cannot be read at one moment, or not for long, are brought to one by the slice of their oplog.
+/// Replica sets of versions without snapshot reads, or with short ones, get a consistency point
+/// from their oplog slice.
 #[tokio::test]
 async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
     if Extent::asked() == Extent::None {
@@ -428,7 +438,7 @@ async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
         let (a, b) = (source.client().await, target.client().await);
         let bank = Bank::start(&a, BankOptions { ddl: true, ..BankOptions::default() }).await;
         bank.wait_for(20, 20).await;
-        // As if the history were over as soon as reading begins, where there is any.
+        // As if the snapshot history expired as soon as reading begins, if there is any.
         let lost = doc! { "failCommands": ["find"], "namespace": "bank.left", "errorCode": 239, "appName": "bsonvault" };
         if from != "4.4.2" {
             source.fail_command(doc! { "times": 1 }, lost).await;
@@ -442,7 +452,7 @@ async fn older_replica_sets_that_are_written_to_come_back_as_of_one_moment() {
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
             assert_eq!(
                 named(&error),
-                ["the oplog slice has updates that are written as differences, which servers take from 5.0 on"]
+                ["the oplog slice has updates written as differences, which need a server of 5.0 or later"]
             );
             assert!(b.database("bank").list_collection_names().await.unwrap().is_empty());
             continue;

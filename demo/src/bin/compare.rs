@@ -1,7 +1,7 @@
-//! Compare what two servers hold, byte for byte, with the comparison that the tests use.
+//! Compares the data of two servers byte for byte, as the tests do.
 //!
-//! `compare [--ignore-extra]` compares the server at `MONGO_URI_ATLAS` with the one at `MONGO_URI_LOCAL`. Exit code 1
-//! where they differ.
+//! `compare [--ignore-extra]` compares the server at `MONGO_URI_ATLAS` with the one at
+//! `MONGO_URI_LOCAL`. The exit code is 1 if they differ.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[path = "../../../tests/support/compare.rs"]
@@ -18,7 +18,8 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let ignore_extra = std::env::args().skip(1).any(|arg| arg == "--ignore-extra");
     let (source_uri, target_uri) = (std::env::var("MONGO_URI_ATLAS")?, std::env::var("MONGO_URI_LOCAL")?);
     let (source, target) = (Client::with_uri_str(&source_uri).await?, Client::with_uri_str(&target_uri).await?);
-    // As in a backup, a database in the source's path is the only one, and one in the target's is its name there.
+    // As in a backup, a database in the source's path is the only one. One in the target's path is
+    // its name there.
     let mut only = source.default_database().map(|db| db.name().to_owned()).filter(|name| name != "admin");
     if only.is_none() {
         let mut held = source.list_database_names().await?;

@@ -1,7 +1,7 @@
-//! Sample data worth backing up: a shop, its sensors and its log; the same with each run.
+//! Sample data worth backing up: a shop, its sensors and its log. Each run creates the same data.
 //!
-//! `demo_data initiate HOST:PORT` makes a server started with `--replSet` a replica set of one and waits until it can be
-//! written; `demo_data fill URI` fills it.
+//! `demo_data initiate HOST:PORT` turns a server that was started with `--replSet` into a replica
+//! set of one, and waits until it accepts writes. `demo_data fill URI` fills it.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::time::{Duration, Instant};

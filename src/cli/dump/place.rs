@@ -1,4 +1,4 @@
-//! Where a dump goes, and where the backup is that it is written from.
+//! The destination of a dump, and the temporary directory of the backup that it is written from.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use super::args::Args;
 use crate::engine::export::Destination;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The directory where none is named, as with mongodump.
+/// The directory if none is named, as with mongodump.
 const DEFAULT_DIRECTORY: &str = "dump";
 
-/// Where the dump goes, and whether a directory was made for it.
+/// The destination of the dump, and whether a directory was created for it.
 pub(super) fn destination(args: &Args, json: bool) -> Result<(Destination, bool)> {
     let out = args.out.as_deref().filter(|out| !out.as_os_str().is_empty());
     let archive = args.archive.as_deref().filter(|archive| !archive.as_os_str().is_empty());
@@ -19,19 +19,19 @@ pub(super) fn destination(args: &Args, json: bool) -> Result<(Destination, bool)
     match archive {
         Some(file) if file == Path::new("-") && json => {
             Err(Error::usage("--json and an archive cannot both be on standard output")
-                .hint("give the archive a name: --archive=FILE"))
+                .hint("write the archive to a file: --archive=FILE"))
         }
         Some(file) if file == Path::new("-") => Ok((Destination::Stdout, false)),
-        // As mongodump has it.
+        // As mongodump does it.
         Some(file) if file.is_dir() => {
             Ok((Destination::Path(file.join(if args.gzip { "archive.gz" } else { "archive" })), false))
         }
         Some(file) => Ok((Destination::Path(file.to_owned()), false)),
         None if out == Some(Path::new("-")) && json => {
-            Err(Error::usage("--json and documents cannot both be on standard output").hint("name a directory with --out"))
+            Err(Error::usage("--json and documents cannot both be on standard output").hint("write to a directory: --out DIR"))
         }
         None if out == Some(Path::new("-")) && args.gzip => {
-            Err(Error::usage("--gzip does not go with --out -, as with mongodump").hint("pipe the output through gzip"))
+            Err(Error::usage("--gzip cannot be used with --out -, as in mongodump").hint("pipe the output through gzip"))
         }
         None if out == Some(Path::new("-")) => Ok((Destination::Stdout, false)),
         None => {
@@ -47,7 +47,8 @@ pub(super) fn destination(args: &Args, json: bool) -> Result<(Destination, bool)
     }
 }
 
-/// A directory for the backup, on the disk that the dump goes to; the system's temporary one where that is standard output or no file.
+/// A directory for the backup, on the disk of the destination. If that is standard output or not a
+/// regular file, it is in the system's temporary directory.
 pub(super) fn scratch(destination: &Destination) -> Result<tempfile::TempDir> {
     let above = match destination {
         Destination::Path(path) if path.is_dir() => path.clone(),
@@ -60,8 +61,10 @@ pub(super) fn scratch(destination: &Destination) -> Result<tempfile::TempDir> {
         Destination::Path(_) | Destination::Stdout => std::env::temp_dir(),
     };
     tempfile::Builder::new().prefix(".bsonvault-dump-").tempdir_in(&above).map_err(|e| {
-        Error::new(ErrorKind::Storage, format!("no directory can be made in {}: {e}", above.display()))
-            .hint("the backup that the dump is written from is kept there meanwhile; TMPDIR names the place for an archive to standard output")
+        Error::new(ErrorKind::Storage, format!("cannot create a directory in {}: {e}", above.display()))
+            .hint(
+                "the backup that the dump is written from needs it; for an archive to standard output, TMPDIR chooses the place",
+            )
             .cause(e)
     })
 }
@@ -86,6 +89,6 @@ pub(super) async fn pour_out(directory: &Path) -> Result<()> {
     };
     let poured = tokio::task::spawn_blocking(pouring).await;
     poured
-        .map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?
+        .map_err(|e| Error::new(ErrorKind::Internal, "a file system task crashed").cause(e))?
         .map_err(|e| Error::new(ErrorKind::Storage, format!("cannot write to standard output: {e}")).cause(e))
 }

@@ -1,4 +1,4 @@
-//! `--query`, `--queryFile` and `--viewsAsCollections`: which documents are dumped.
+//! `--query`, `--queryFile` and `--viewsAsCollections`: select the documents of a dump.
 
 use bson::RawDocumentBuf;
 
@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::format::metadata::read;
 use crate::system;
 
-/// Which documents the flags ask for.
+/// The documents that the flags select.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where a query cannot be read.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if a query cannot be read.
 pub(super) fn documents(args: &Args) -> Result<Documents> {
     let query = match (given(args.query.as_deref()), &args.query_file) {
         (Some(_), Some(_)) => {
@@ -35,8 +35,8 @@ pub(super) fn documents(args: &Args) -> Result<Documents> {
 
 fn parse(flag: &str, text: &[u8]) -> Result<RawDocumentBuf> {
     read::extended(text).map_err(|e| {
-        Error::usage(format!("{flag} is no query: {e}")).hint(
-            "it is Extended JSON 2, such as {\"created\": {\"$gte\": {\"$date\": \"2026-01-31T00:00:00Z\"}}}; quote it in the shell",
+        Error::usage(format!("{flag} is not a query: {e}")).hint(
+            "use Extended JSON 2, like {\"created\": {\"$gte\": {\"$date\": \"2026-01-31T00:00:00Z\"}}}; quote it in the shell",
         )
     })
 }

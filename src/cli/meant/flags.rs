@@ -1,8 +1,10 @@
-//! Flags of mongodump, mongorestore, pbm, mongosh and restic on verbs that do not have them, and what does the same here.
+//! Flags of mongodump, mongorestore, pbm, mongosh and restic on verbs that do not have them, and
+//! what to use instead.
 
 use super::verbs::is_among;
 
-/// The flags that are typed, the verbs it is about (all if empty), both as words, and what is meant. The first that fits counts.
+/// The typed flags, the verbs (all if empty), both as words, and what is meant. The first match
+/// counts.
 type Meant = (&'static str, &'static str, &'static str);
 
 const DEPLOYMENT: &str = "--uri --host --port --mongodb-uri --mongodburi --url --connection --connection-string";
@@ -20,19 +22,15 @@ const OF_RESTORE: &str = "--stoponerror --maintaininsertionorder --nooptionsrest
      --keepindexversion --bypassdocumentvalidation --objcheck --writeconcern --batchsize --preserveuuid";
 const OF_DUMP: &str = "--viewsascollections --forcetablescan --repair";
 
-/// Verbs that work on the backups of a path and talk to no deployment.
+/// Verbs that work on the backups of a path and connect to no deployment.
 const OF_A_PATH: &str = "list show export adopt clean token";
-/// Verbs with names of their own for everything.
+/// Verbs whose flags are this program's own.
 const OWN: &str = "backup import export adopt list show verify clean check tune serve token";
 
 const FLAGS: &[Meant] = &[
-    // What is the same everywhere.
-    (
-        "-v --verbose -vv -vvv --debug --trace --log-level --loglevel",
-        "",
-        "RUST_LOG=bsonvault=debug in the environment shows more of what it does",
-    ),
-    ("--version -V", "", "`bsonvault --version` says it"),
+    // The same for every verb.
+    ("-v --verbose -vv -vvv --debug --trace --log-level --loglevel", "", "RUST_LOG=bsonvault=debug in the environment logs more"),
+    ("--version -V", "", "`bsonvault --version` shows the version"),
     (
         "--config --conf -f --env-file --options-file",
         "backup import list show verify check tune serve token adopt",
@@ -41,13 +39,13 @@ const FLAGS: &[Meant] = &[
     (
         "--latest --last --newest",
         "show verify import export",
-        "latest is a backup's name: it stands for the newest complete one, without a flag",
+        "give the name `latest`, without a flag: it stands for the newest complete backup",
     ),
     ("--wait -w", OWN, "leave it out: a verb ends when its work is done"),
     (
         "--tag --label --description --comment",
         OWN,
-        "backups have no tags; `bsonvault list` tells them by time, source and selection",
+        "backups have no tags; `bsonvault list` shows their time, source and selection",
     ),
     // dump and restore have the flags of MongoDB's tools.
     ("--source --target", "dump restore", "here it is --uri, as with MongoDB's tools"),
@@ -60,169 +58,165 @@ const FLAGS: &[Meant] = &[
     (
         "--mode --replace --overwrite",
         "restore",
-        "--drop replaces what is there; without it, documents are added; `bsonvault import --mode` has more",
+        "--drop replaces existing collections; without it, documents are added; `bsonvault import --mode` has more modes",
     ),
     ("--indexes", "restore", "--noIndexRestore builds no indexes"),
     (
         "--with-users --dumpdbusersandroles",
         "restore",
-        "those of a whole dump are added in any case; with --db, --restoreDbUsersAndRoles adds them",
+        "the users and roles of a whole dump are always added; with --db, --restoreDbUsersAndRoles adds them",
     ),
     ("--yes -y", "dump restore", "leave it out: nothing is asked"),
     (
         "--readpreference --read-preference",
         "restore",
-        "it is for reading: `bsonvault dump --readPreference`; what is restored goes to the primary",
+        "it is for reading: `bsonvault dump --readPreference`; a restore writes to the primary",
     ),
     (
         "--query -q --queryfile",
         "restore",
-        "a restore takes whole collections: `bsonvault dump --query` dumps the documents that match",
+        "a restore takes whole collections; `bsonvault dump --query` dumps only documents that match",
     ),
     ("--out -o", "restore", "a restore reads: name the dump's directory without a flag"),
-    ("--oplog", "restore", "--oplogReplay is for restoring; a dump's oplog is replayed in any case"),
+    ("--oplog", "restore", "the flag of a restore is --oplogReplay; a dump's oplog is always replayed"),
     (
         "--drop --oplogreplay --oploglimit --restoredbusersandroles --noindexrestore",
         "dump",
-        "it is for restoring: `bsonvault restore --drop`, and the like",
+        "it is for restoring: use it with `bsonvault restore`, for example `bsonvault restore --drop`",
     ),
-    ("--nsfrom --nsto", "dump", "a dump keeps the names: `bsonvault restore --nsFrom` and --nsTo rename"),
+    ("--nsfrom --nsto", "dump", "a dump keeps names; `bsonvault restore --nsFrom` and --nsTo rename"),
     ("--level --codec", "dump", "--gzip compresses a dump; `bsonvault backup --level` makes a backup"),
-    ("--dir", "dump", "the directory is given with --out DIR"),
+    ("--dir", "dump", "--out DIR names the directory"),
     // The deployment.
-    (DEPLOYMENT, "backup tune", "--source URI, or MONGO_URI_ATLAS, names the deployment: mongodb://HOST:PORT/"),
-    (DEPLOYMENT, "import verify", "--target URI, or MONGO_URI_LOCAL, names the deployment: mongodb://HOST:PORT/"),
-    (
-        DEPLOYMENT,
-        "check serve",
-        "--source URI names the deployment that is backed up, --target URI the one that is imported into",
-    ),
-    (DEPLOYMENT, OF_A_PATH, "this verb talks to no deployment: it works on the backups in --path DIR"),
-    (LOGIN, OF_A_PATH, "this verb talks to no deployment: it works on the backups in --path DIR"),
+    (DEPLOYMENT, "backup tune", "--source URI or MONGO_URI_ATLAS names the deployment: mongodb://HOST:PORT/"),
+    (DEPLOYMENT, "import verify", "--target URI or MONGO_URI_LOCAL names the deployment: mongodb://HOST:PORT/"),
+    (DEPLOYMENT, "check serve", "--source URI names the deployment to back up, --target URI the one to import into"),
+    (DEPLOYMENT, OF_A_PATH, "this verb connects to no deployment: it works on the backups in --path DIR"),
+    (LOGIN, OF_A_PATH, "this verb connects to no deployment: it works on the backups in --path DIR"),
     (LOGIN, OWN, "the login is part of the connection string: mongodb://USER:PASSWORD@HOST/?authSource=admin"),
-    (TLS, OF_A_PATH, "this verb talks to no deployment: it works on the backups in --path DIR"),
+    (TLS, OF_A_PATH, "this verb connects to no deployment: it works on the backups in --path DIR"),
     (TLS, OWN, "TLS is part of the connection string: tls=true, tlsCAFile=FILE, tlsCertificateKeyFile=FILE"),
     (
         "--readpreference",
         "import export adopt list show verify clean check tune serve token",
-        "`bsonvault backup --read-preference` and BACKUP_READ_PREFERENCE choose the member that is read; imports go to the primary",
+        "`bsonvault backup --read-preference` and BACKUP_READ_PREFERENCE choose the member to read; imports write to the primary",
     ),
     (
         "--read-preference",
         "import export adopt list show verify clean check tune serve token",
-        "`bsonvault backup --read-preference` and BACKUP_READ_PREFERENCE choose the member that is read; imports go to the primary",
+        "`bsonvault backup --read-preference` and BACKUP_READ_PREFERENCE choose the member to read; imports write to the primary",
     ),
-    // What.
-    (OF_A_DATABASE, "backup tune", "--database NAME chooses a database"),
-    (OF_A_DATABASE, "import", "--database NAME imports that database only, and --as NAME gives it another name"),
-    (OF_A_DATABASE, "export adopt", "--include 'DB.*' chooses a database"),
-    ("--collection -c --collections", "backup import export adopt tune", "--include DB.COLLECTION chooses a collection"),
+    // The selection.
+    (OF_A_DATABASE, "backup tune", "--database NAME selects a database"),
+    (OF_A_DATABASE, "import", "--database NAME imports only that database, and --as NAME gives it another name"),
+    (OF_A_DATABASE, "export adopt", "--include 'DB.*' selects a database"),
+    ("--collection -c --collections", "backup import export adopt tune", "--include DB.COLLECTION selects a collection"),
     (
         "--query -q --queryfile --filter",
         OWN,
-        "a backup holds whole collections: `bsonvault dump --query` dumps the documents of one that match",
+        "a backup holds whole collections; `bsonvault dump --query` dumps only documents that match",
     ),
     (
         ONLY,
         "backup import export adopt tune",
-        "--include NS chooses namespaces: DB.COLLECTION, where * stands for any characters",
+        "--include NS selects namespaces: DB.COLLECTION, in which * matches any characters",
     ),
     (
         WITHOUT,
         "backup import export adopt tune",
-        "--exclude NS leaves out namespaces: DB.COLLECTION, where * stands for any characters",
+        "--exclude NS skips namespaces: DB.COLLECTION, in which * matches any characters",
     ),
-    (RENAMES, "import", "--rename FROM=TO imports a namespace under another name, and --as NAME a database"),
-    (RENAMES, "backup export adopt", "names change in an import: `bsonvault import --rename FROM=TO`"),
-    ("--rename --as", "export adopt backup verify", "names change in an import: `bsonvault import --rename FROM=TO`"),
-    ("--dumpdbusersandroles", "import", "--with-users adds the users and roles of a dump to those of the target"),
+    (RENAMES, "import", "--rename FROM=TO imports a namespace under another name, --as NAME a database"),
+    (RENAMES, "backup export adopt", "only an import can rename: `bsonvault import --rename FROM=TO`"),
+    ("--rename --as", "export adopt backup verify", "only an import can rename: `bsonvault import --rename FROM=TO`"),
+    ("--dumpdbusersandroles", "import", "--with-users adds the users and roles of a dump to the target"),
     (
         "--dumpdbusersandroles --with-users --with-users-and-roles --restoredbusersandroles",
         "backup export adopt",
-        "users and roles are no part of a backup: create them in the target with createUser, or use mongodump for them",
+        "a backup holds no users and roles: create them in the target with createUser, or use mongodump for them",
     ),
     (
         "--restoredbusersandroles --with-users-and-roles",
         "import",
-        "--with-users adds the users and roles of a dump to those of the target",
+        "--with-users adds the users and roles of a dump to the target",
     ),
-    // How.
+    // The work itself.
     (
         "--drop --overwrite --replace",
         "import",
-        "leave it out: --mode replace, the default, replaces each collection whole; --drop-extra drops those that are not in the backup",
+        "leave it out: by default, --mode replace replaces whole collections; --drop-extra drops those that are not in the backup",
     ),
-    ("--force -f", "import", "--yes overwrites what holds documents without asking"),
+    ("--force -f", "import", "--yes overwrites documents without asking"),
     (
         "--force --yes -y",
         "backup clean adopt verify export",
-        "leave it out: nothing is asked; --dry-run shows beforehand what would be done, if the verb has it",
+        "leave it out: nothing is asked; if the verb has --dry-run, it shows what would be done",
     ),
-    ("--gzip -z", "import adopt", "leave it out: whether something is compressed shows in what it holds"),
+    ("--gzip -z", "import adopt", "leave it out: compression is recognized by content"),
     (
         "--gzip -z --compress --compression --compression-level",
         "backup",
-        "a backup is compressed in any case: --level N says how much; `bsonvault dump --gzip` writes what mongorestore reads",
+        "a backup is always compressed: --level N sets how much; `bsonvault dump --gzip` writes what mongorestore reads",
     ),
-    ("--archive", "import adopt verify show", "give the archive's file without a flag, and - for standard input"),
-    ("--archive", "export", "--format archive --out FILE writes an archive, and --out - writes to standard output"),
+    ("--archive", "import adopt verify show", "give the archive's file without a flag, or - for standard input"),
+    ("--archive", "export", "--format archive --out FILE writes an archive, --out - writes it to standard output"),
     ("--archive", "backup", "`bsonvault dump --archive=FILE` writes an archive; a backup goes to --path DIR"),
     ("--dir --input", "import adopt", "give the dump's directory without a flag"),
-    ("--output -o --dest --destination --directory", "export", "--out PATH says where to write"),
-    (PLACE, OWN, "backups are in --path DIR, or BACKUP_PATH; `bsonvault dump --out DIR` writes a dump"),
+    ("--output -o --dest --destination --directory", "export", "--out PATH names the directory or file to write"),
+    (PLACE, OWN, "backups are in --path DIR or BACKUP_PATH; `bsonvault dump --out DIR` writes a dump"),
     (
         "--oplog",
         "backup export",
-        "leave it out: a backup of a replica set is of one moment in any case, with its oplog where it needs it",
+        "leave it out: a backup of a replica set always has one consistency point, and an oplog slice if it needs one",
     ),
     (
         "--oplog --oplogreplay",
         "import adopt",
-        "leave it out: the oplog of a dump is replayed in any case; --oplog-limit ends it earlier in an import",
+        "leave it out: the oplog of a dump is always replayed; in an import, --oplog-limit ends the replay earlier",
     ),
     ("--noindexrestore", "import", "--indexes skip builds no indexes"),
-    (PARALLEL, "backup tune", "`bsonvault backup --readers N` says how many cursors read at a time"),
-    (PARALLEL, "import verify", "--writers N says how many writers insert at a time"),
+    (PARALLEL, "backup tune", "`bsonvault backup --readers N` sets how many cursors read at the same time"),
+    (PARALLEL, "import verify", "--writers N sets how many writers insert at the same time"),
     (
         OF_RESTORE,
         "import",
-        "`bsonvault restore` has mongorestore's flags; an import proves what it wrote, and waits for a majority",
+        "`bsonvault restore` has mongorestore's flags; an import verifies what it wrote, and waits for a majority",
     ),
     (OF_DUMP, "backup", "`bsonvault dump` has mongodump's flags"),
 ];
 
-/// More, which would make that table too long.
+/// The rest, which would make that table too long.
 const OTHERS: &[Meant] = &[
     (
         "--keep-last -l --keep-within --retention --older-than",
         "clean",
-        "--keep N keeps the newest N of each source and selection; --keep-daily and others keep by the calendar",
+        "--keep N keeps the newest N of each source and selection; --keep-daily and others keep by calendar",
     ),
     (
         "--keep --keep-last --retention --keep-daily --keep-weekly --keep-monthly",
         "backup serve",
-        "BACKUP_KEEP_LAST, BACKUP_KEEP_DAILY and others say which backups stay; `bsonvault clean --keep N` deletes others",
+        "BACKUP_KEEP_LAST, BACKUP_KEEP_DAILY and others set which backups stay; `bsonvault clean --keep N` deletes the others",
     ),
     ("--all", "clean", "--keep N keeps the newest N; to delete all, remove the directories"),
     (
         "--time --pitr --base-snapshot --base",
         OWN,
-        "a backup shows one moment, which `bsonvault list` tells: choose a backup by its name",
+        "choose a backup by its name: each has one consistency point, and `bsonvault list` shows when it was taken",
     ),
-    ("--type --incremental --full", "backup", "leave it out: each backup is whole"),
+    ("--type --incremental --full", "backup", "leave it out: each backup is a full one"),
     (
         "--rate-limit --limit-upload --limit-download --throttle --max-rate --bandwidth",
         "backup",
-        "--max-mbit N limits what is read from the source, and --adaptive-throttle reads more slowly while it is busy",
+        "--max-mbit N limits the rate of reading, and --adaptive-throttle reads more slowly while the source is busy",
     ),
     (
         "--cron --interval --schedule",
         "serve backup",
-        "BACKUP_CRON or BACKUP_INTERVAL_HOURS say when `bsonvault serve` takes backups",
+        "BACKUP_CRON or BACKUP_INTERVAL_HOURS sets when `bsonvault serve` takes backups",
     ),
     ("--apply --write", "tune", "leave it out: tune writes nothing; paste the two lines that it prints into .env"),
-    ("--token --admin-token", "serve", "ADMIN_TOKEN_SHA256 holds the hash of a token, which `bsonvault token` makes"),
-    ("--bind --listen --bind-ip --bindip", "serve", "--address IP and --port PORT say where to listen"),
+    ("--token --admin-token", "serve", "ADMIN_TOKEN_SHA256 holds the hash of a token; `bsonvault token` makes both"),
+    ("--bind --listen --bind-ip --bindip", "serve", "--address IP and --port PORT set where to listen"),
 ];
 
 fn all() -> impl Iterator<Item = &'static Meant> {
@@ -238,18 +232,18 @@ pub(super) fn meant(asked: &str, verb: &str) -> Option<&'static str> {
     all().find(|(typed, verbs, _)| is_among(typed, &name) && of_verb(verbs)).map(|(_, _, meant)| *meant)
 }
 
-/// What is meant by this flag before any verb, where that is something else than that it comes too early.
+/// What is meant by this flag before any verb. `None` if it only comes too early.
 pub(super) fn before_a_verb(asked: &str) -> Option<&'static str> {
     all().find(|(typed, verbs, _)| verbs.is_empty() && is_among(typed, asked)).map(|(_, _, meant)| *meant)
 }
 
-/// All that is said.
+/// All hints.
 #[cfg(test)]
 pub(super) fn hints() -> impl Iterator<Item = &'static str> {
     all().map(|(_, _, meant)| *meant)
 }
 
-/// All verbs that are named, with flags.
+/// All verbs that the tables name, with the flags.
 #[cfg(test)]
 pub(super) fn verbs() -> impl Iterator<Item = (&'static str, &'static str)> {
     all().flat_map(|(typed, verbs, _)| verbs.split_whitespace().map(|verb| (verb, *typed)))

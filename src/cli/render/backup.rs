@@ -1,16 +1,15 @@
 //! Backups: what one would be, one that was taken or is shown, and the list of them.
 
-use chrono::{DateTime, Utc};
-use indicatif::{BinaryBytes, HumanCount};
+use indicatif::BinaryBytes;
 
-use super::lined_up::lined_up;
-use super::{checks, count, counted, documents, entries, plain, provenance, right_align, source, table};
+use super::lined_up::{Room, lined_up};
+use super::{checks, count, counted, documents, entries, plain, provenance, source};
 use crate::engine::adopt::AdoptReport;
 use crate::engine::backup::BackupPlan;
 use crate::few::{self, LISTED};
 use crate::format::checks::Checks;
-use crate::format::manifest::{CollectionKind, Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice};
-use crate::repository::catalog::{Provenance, State, Summary};
+use crate::format::manifest::{Collection, CollectionKind, Consistency, ConsistencyKind, LeftOut, Manifest, OplogSlice};
+use crate::repository::catalog::Provenance;
 
 /// How long a backup took, in seconds.
 #[must_use]
@@ -19,7 +18,7 @@ pub fn seconds(manifest: &Manifest) -> f64 {
     took.as_seconds_f64().max(0.0)
 }
 
-/// What a backup would be.
+/// The plan of a backup.
 #[must_use]
 pub fn plan(plan: &BackupPlan) -> String {
     let rows = || {
@@ -37,7 +36,7 @@ pub fn plan(plan: &BackupPlan) -> String {
             ]
         })
     };
-    let table = lined_up(["namespace", "type", "documents", "size", "ranges"], &[2, 3, 4], rows);
+    let table = lined_up(["namespace", "type", "documents", "size", "ranges"], &[2, 3, 4], Room::of_stdout(), rows);
     let (number, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
     let series = plan.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries);
     let buckets = series.map(|c| c.documents).sum();
@@ -51,7 +50,7 @@ pub fn plan(plan: &BackupPlan) -> String {
     );
     text += &left_out(&plan.left_out);
     match &plan.resumes {
-        None => text + "nothing was written: this is what a backup would hold now\n",
+        None => text + "nothing was written: a backup would hold this now\n",
         Some(name) => {
             let (done, all) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.ranges_done, sum.1 + c.ranges));
             text + &format!("nothing was written: {name} would be resumed, and {} of {all} ranges read\n", all - done.min(all))
@@ -69,7 +68,7 @@ pub fn taken(location: &str, manifest: &Manifest) -> String {
     text + &warnings(manifest)
 }
 
-/// The moment that it shows.
+/// Its consistency point.
 fn created(manifest: &Manifest) -> String {
     format!("created      {}\n", manifest.created.format("%Y-%m-%d %H:%M:%S UTC"))
 }
@@ -81,9 +80,9 @@ pub fn adopted(report: &AdoptReport) -> String {
     taken(&report.location, &report.manifest) + &notes.collect::<String>()
 }
 
-/// What a backup holds.
+/// What a backup holds. Names are cut, and content digests are not shown, if they do not fit.
 #[must_use]
-pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
+pub fn show(location: &str, manifest: &Manifest, checks: &Checks, room: Room) -> String {
     let mut text = format!("backup       {}\npath         {location}\n", manifest.name);
     text += &created(manifest);
     text += &format!("source       {}\n", source(&manifest.source));
@@ -91,63 +90,35 @@ pub fn show(location: &str, manifest: &Manifest, checks: &Checks) -> String {
     text += &format!("written by   {} {}, format {}\n", manifest.tool.name, manifest.tool.version, manifest.format_version);
     text += &summary(manifest);
     text += &checks::lines(checks);
-    let rows = || {
-        manifest.collections.iter().map(|c| {
-            [
-                plain(&c.namespace().to_string()),
-                c.kind.to_string(),
-                counted(c.kind, c.documents),
-                BinaryBytes(c.bytes).to_string(),
-                BinaryBytes(c.stored_bytes()).to_string(),
-                c.indexes.len().to_string(),
-                c.digest.to_string(),
-            ]
-        })
-    };
-    let header = ["namespace", "type", "documents", "size", "stored", "indexes", "content digest"];
-    let table = lined_up(header, &[2, 3, 4, 5], rows);
-    text += &format!("\n{table}\n");
+    text += &format!("\n{}\n", collections(manifest, room));
     text + &warnings(manifest)
 }
 
-/// The backups of a path.
-#[must_use]
-pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>) -> String {
-    if backups.is_empty() {
-        return format!("no backups in {location}\n");
+/// The collections of a backup, a line each.
+fn collections(manifest: &Manifest, room: Room) -> String {
+    let cells = |c: &Collection| {
+        [
+            plain(&c.namespace().to_string()),
+            c.kind.to_string(),
+            counted(c.kind, c.documents),
+            BinaryBytes(c.bytes).to_string(),
+            BinaryBytes(c.stored_bytes()).to_string(),
+            c.indexes.len().to_string(),
+        ]
+    };
+    let right = [2, 3, 4, 5];
+    if room == Room::Any {
+        let rows = || {
+            manifest.collections.iter().map(|c| {
+                let [namespace, kind, documents, size, stored, indexes] = cells(c);
+                [namespace, kind, documents, size, stored, indexes, c.digest.to_string()]
+            })
+        };
+        let header = ["namespace", "type", "documents", "size", "stored", "indexes", "content digest"];
+        return lined_up(header, &right, room, rows);
     }
-    let mut table =
-        table(["name", "state", "created", "documents", "size", "stored", "consistency", "verified", "source", "selection"]);
-    right_align(&mut table, &[3, 4, 5]);
-    let mut reasons = String::new();
-    for backup in backups {
-        let created = backup.created().map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
-        let mut row = vec![backup.name.to_string(), backup.state.label().to_owned(), created];
-        match &backup.state {
-            State::Complete(manifest) => {
-                let of = Provenance::of(manifest);
-                row.extend([
-                    HumanCount(manifest.totals.documents).to_string(),
-                    BinaryBytes(manifest.totals.raw_bytes).to_string(),
-                    BinaryBytes(manifest.totals.stored_bytes).to_string(),
-                    verdict(&manifest.consistency),
-                    backup.checks.as_ref().map(|checks| checks::cell(checks, now)).unwrap_or_default(),
-                    provenance::source(&of.source),
-                    provenance::selection(&of.selection),
-                ]);
-            }
-            State::Running(progress) => {
-                row.extend([HumanCount(progress.documents).to_string(), BinaryBytes(progress.raw_bytes).to_string()]);
-            }
-            State::Incomplete if backup.resumable => {
-                reasons += &format!("{} can be resumed: bsonvault backup --resume {}\n", backup.name, backup.name);
-            }
-            State::Incomplete => {}
-            State::Damaged(reason) => reasons += &format!("warning: {}: {reason}\n", backup.name),
-        }
-        table.add_row(row);
-    }
-    format!("{table}\n{reasons}")
+    let header = ["namespace", "type", "documents", "size", "stored", "indexes"];
+    lined_up(header, &right, room, || manifest.collections.iter().map(cells))
 }
 
 fn summary(manifest: &Manifest) -> String {
@@ -177,21 +148,21 @@ fn summary(manifest: &Manifest) -> String {
 pub(super) fn warnings(manifest: &Manifest) -> String {
     let mut text = String::new();
     if manifest.consistency.kind == ConsistencyKind::None {
-        text += "warning: what was written to the source during the backup may be in one part of it and not in another\n";
+        text += "warning: writes during the backup may be in one part of it and missing in another\n";
     }
     for e in &manifest.consistency.exceptions {
         let namespace = plain(&format!("{}.{}", e.database, e.collection));
-        text += &format!("warning: {namespace} is not of the backup's moment: {}\n", e.reason);
+        text += &format!("warning: {namespace} is not at the consistency point: {}\n", e.reason);
     }
     text + &left_out(&manifest.left_out)
 }
 
 fn left_out(left_out: &[LeftOut]) -> String {
     let line =
-        |l: &LeftOut| format!("warning: {} is left out: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
+        |l: &LeftOut| format!("warning: {} is skipped: {}\n", plain(&format!("{}.{}", l.database, l.collection)), l.reason);
     let mut lines: String = left_out.iter().take(LISTED).map(line).collect();
     if left_out.len() > LISTED {
-        lines += &format!("warning: {} left out\n", few::and_more(left_out.len() - LISTED));
+        lines += &format!("warning: {} skipped\n", few::and_more(left_out.len() - LISTED));
     }
     lines
 }
@@ -199,16 +170,9 @@ fn left_out(left_out: &[LeftOut]) -> String {
 /// The kind of consistency, in words.
 fn kind(kind: ConsistencyKind) -> &'static str {
     match kind {
-        ConsistencyKind::Snapshot => "snapshot: every document as it was at one moment",
-        ConsistencyKind::Oplog => "oplog: every document as it was at one moment, once the oplog slice is replayed",
-        ConsistencyKind::None => "none: read one after the other while the source went on",
-    }
-}
-
-fn verdict(consistency: &Consistency) -> String {
-    match consistency.exceptions.len() {
-        0 => consistency.kind.to_string(),
-        n => format!("{}, {}", consistency.kind, count(n as u64, "exception")),
+        ConsistencyKind::Snapshot => "snapshot: every document as it was at one time",
+        ConsistencyKind::Oplog => "oplog: every document as it was at one time, once `import` has replayed the oplog slice",
+        ConsistencyKind::None => "none: read one after another while the source was written to",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checks of a backup's files and of what surrounds a backup.
+//! Renders the results of `verify` and `check`.
 
 use indicatif::BinaryBytes;
 
@@ -6,7 +6,7 @@ use super::{count, documents, table};
 use crate::engine::check::{CheckReport, Status};
 use crate::engine::verify::VerifyReport;
 
-/// What a verification found.
+/// The result of a verification.
 #[must_use]
 pub fn verify(report: &VerifyReport) -> String {
     let mut text = format!("backup       {}\npath         {}\n", report.name, report.path);
@@ -16,7 +16,7 @@ pub fn verify(report: &VerifyReport) -> String {
     }
     text += "\n";
     for problem in &report.problems {
-        // Most messages name the object themselves.
+        // Most messages already name the object.
         let key = if problem.key.is_empty() || problem.message.contains(&problem.key) {
             String::new()
         } else {
@@ -29,15 +29,15 @@ pub fn verify(report: &VerifyReport) -> String {
     }
     if report.problems.is_empty() {
         text += if report.deep {
-            "sound: every file is as it was written, and every document as it was read\n"
+            "intact: every file is as it was written, and every document as it was read\n"
         } else {
-            "sound: every file is as it was written (--deep decodes the documents, too)\n"
+            "intact: every file is as it was written (--deep also decodes the documents)\n"
         };
     }
     text
 }
 
-/// What a check found.
+/// The result of a check.
 #[must_use]
 pub fn check(report: &CheckReport) -> String {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What a cleaning did, as `clean` and `backup` tell it.
+//! Renders what a cleanup did, for `clean` and `backup`.
 
 use indicatif::BinaryBytes;
 
@@ -6,7 +6,7 @@ use super::{plain, provenance};
 use crate::engine::clean::{CleanReport, Retention};
 use crate::repository::catalog::provenance::Grouped;
 
-/// Every backup that there was, a line each, those that count together below one heading; and the sum.
+/// Every backup, a line each, then the sum. Backups that count together are below one heading.
 #[must_use]
 pub fn text(report: &CleanReport) -> String {
     let mut groups: Vec<&Grouped> =
@@ -20,26 +20,26 @@ pub fn text(report: &CleanReport) -> String {
     let count = report.deleted.len();
     let backups = if count == 1 { "backup" } else { "backups" };
     text + &if report.dry_run {
-        format!("nothing was deleted: {count} {backups} would be, and {} freed\n", BinaryBytes(report.freed_bytes))
+        format!("nothing was deleted: {count} {backups} would be deleted, {} freed\n", BinaryBytes(report.freed_bytes))
     } else {
         format!("{count} {backups} deleted, {} freed\n", BinaryBytes(report.freed_bytes))
     }
 }
 
-/// What became of those that count together. Those that count with none come last.
+/// The backups that count together. Those that count with no other come last.
 fn members(report: &CleanReport, of: &Grouped) -> String {
     let mut text = provenance::of(of).map_or_else(|| "not complete\n".to_owned(), |line| format!("of {line}\n"));
     for kept in report.kept.iter().filter(|kept| kept.of.group == of.group) {
         text += &format!("kept     {}: {}\n", kept.name, plain(&kept.reasons.join(", ")));
     }
-    let verb = if report.dry_run { "would go" } else { "deleted " };
+    let verb = if report.dry_run { "would be deleted" } else { "deleted " };
     for deleted in report.deleted.iter().filter(|deleted| deleted.of.group == of.group) {
         text += &format!("{verb} {}: {}, {}\n", deleted.name, deleted.reason, BinaryBytes(deleted.bytes));
     }
     text
 }
 
-/// What came of the retention after a backup: what was deleted, and what went wrong.
+/// The retention after a backup: what it deleted, and what failed.
 #[must_use]
 pub fn after_backup(retention: &Retention) -> String {
     let mut text = String::new();
@@ -49,7 +49,7 @@ pub fn after_backup(retention: &Retention) -> String {
         text += &format!("retention    {name} deleted: {reason}, {bytes}{}\n", of.unwrap_or_default());
     }
     if let Some(error) = &retention.error {
-        text += &format!("warning: the backup is there, and retention failed: {}\n", plain(error));
+        text += &format!("warning: the backup is complete, but retention failed: {}\n", plain(error));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Exports and dumps.
+//! Renders the results of exports and dumps.
 
 use indicatif::BinaryBytes;
 
@@ -7,13 +7,13 @@ use super::{count, documents, entries, plain};
 use crate::engine::export::ExportReport;
 use crate::format::manifest::Manifest;
 
-/// What was exported.
+/// The result of an export.
 #[must_use]
 pub fn export(report: &ExportReport) -> String {
     format!("backup       {}\n{}", report.backup, exported(report))
 }
 
-/// What a dump came to.
+/// The result of a dump.
 #[must_use]
 pub fn dump(report: &ExportReport, manifest: &Manifest) -> String {
     exported(report) + &warnings(manifest)
@@ -31,7 +31,8 @@ fn exported(report: &ExportReport) -> String {
     );
     if let Some(oplog) = &report.oplog {
         text += &format!(
-            "oplog        {}, up to {}\nThe documents were read at different times: restore it with `mongorestore --oplogReplay`, or it shows no one moment.\n",
+            "oplog        {}, up to {}\n\
+             The documents were read at different times. Only `mongorestore --oplogReplay` restores them as of one time.\n",
             entries(oplog.entries),
             oplog.to,
         );

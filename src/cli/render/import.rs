@@ -1,25 +1,25 @@
-//! Imports: what one will do, what it did, and a test restore that passed.
+//! Renders imports: the plan of one, its result, and a test restore that passed.
 
 use std::collections::HashMap;
 
 use indicatif::{BinaryBytes, HumanCount};
 
-use super::lined_up::lined_up;
+use super::lined_up::{Room, lined_up};
 use super::{count, counted, documents, plain};
 use crate::engine::import::{
     ImportMode, ImportPlan, ImportReport, ImportedCollection, IndexMode, Overwriting, PlannedNamespace, PlannedOverwrite,
 };
 use crate::engine::test_restore::TestRestoreReport;
 
-/// What an import will do.
+/// The plan of an import.
 #[must_use]
 pub fn plan(plan: &ImportPlan) -> String {
     let overwrites: HashMap<String, &PlannedOverwrite> =
         plan.overwrites.iter().flatten().map(|o| (o.namespace.to_string(), o)).collect();
     let held_by = |name: &String| overwrites.get(name).and_then(|overwritten| held(overwritten));
     let rows = || plan.collections.iter().map(|c| planned(plan, c, held_by(&c.to)));
-    let header = ["namespace", "becomes", "type", "documents", "size", "indexes", "what stands there"];
-    let table = lined_up(header, &[3, 4, 5], rows);
+    let header = ["namespace", "becomes", "type", "documents", "size", "indexes", "in the target"];
+    let table = lined_up(header, &[3, 4, 5], Room::of_stdout(), rows);
     let mut text = format!("backup       {}\ntarget       {}\n\n{table}\n", plan.backup, plan.target);
     match plan.indexes {
         IndexMode::Now => {}
@@ -27,10 +27,10 @@ pub fn plan(plan: &ImportPlan) -> String {
         IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
     }
     if let Some(oplog) = &plan.oplog {
-        text += &format!("the oplog is replayed up to {}: {} entries\n", oplog.to, HumanCount(oplog.entries));
+        text += &format!("the oplog is replayed up to {} ({} entries)\n", oplog.to, HumanCount(oplog.entries));
     }
     if matches!(plan.mode, ImportMode::Merge | ImportMode::Add) {
-        text += "merging is not atomic: what reads the target meanwhile may see a part of it\n";
+        text += "merging is not atomic: readers of the target may see a part of it meanwhile\n";
     }
     for namespace in &plan.prunes {
         let held = held_by(namespace).map(|held| format!(" ({held})")).unwrap_or_default();
@@ -42,7 +42,8 @@ pub fn plan(plan: &ImportPlan) -> String {
     text
 }
 
-/// What is to become of one namespace; `held` is how much what stands there holds, where that is overwritten.
+/// The row of one namespace. `held` is how much the target holds under its name, if that is
+/// overwritten.
 fn planned(plan: &ImportPlan, c: &PlannedNamespace, held: Option<String>) -> [String; 7] {
     let standing = match (&c.replaces, plan.mode, plan.indexes) {
         (None, ..) => "nothing".to_owned(),
@@ -62,10 +63,10 @@ fn planned(plan: &ImportPlan, c: &PlannedNamespace, held: Option<String>) -> [St
     ]
 }
 
-/// Something that holds documents and is overwritten.
+/// A namespace of the target that holds documents and is overwritten.
 #[must_use]
 pub fn overwrite(overwrite: &PlannedOverwrite) -> String {
-    let held = held(overwrite).unwrap_or_else(|| "documents that cannot be counted".to_owned());
+    let held = held(overwrite).unwrap_or_else(|| "an unknown number of documents".to_owned());
     let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
     let backup = overwrite.backup_documents.map(|documents| format!("{} of the backup", count(documents, unit)));
     let fate = match overwrite.action {
@@ -76,19 +77,19 @@ pub fn overwrite(overwrite: &PlannedOverwrite) -> String {
     format!("{} ({held}; {fate})", plain(&overwrite.namespace.to_string()))
 }
 
-/// How much it holds, where that is known.
+/// How much it holds, if that is known.
 fn held(overwrite: &PlannedOverwrite) -> Option<String> {
     let unit = if overwrite.kind == "timeseries" { "bucket" } else { "document" };
     overwrite.documents.map(|documents| count(documents, unit))
 }
 
-/// What an import did.
+/// The result of an import.
 #[must_use]
 pub fn done(report: &ImportReport) -> String {
     let table = if report.added.is_some() { added(report) } else { imported(report) };
     let data = match report.added {
         Some(added) => format!(
-            "{} added in {}, {} were there already",
+            "{} added in {}, {} existed already",
             documents(added, 0),
             count(report.collections.len() as u64, "collection"),
             HumanCount(report.not_added)
@@ -107,24 +108,26 @@ pub fn done(report: &ImportReport) -> String {
         report.milliseconds as f64 / 1000.0,
     );
     if let Some(replayed) = &report.replayed {
-        text += &format!("replayed     {} operations of the oplog, up to {}\n", HumanCount(replayed.operations), replayed.to);
+        text += &format!("replayed     {} oplog operations, up to {}\n", HumanCount(replayed.operations), replayed.to);
     }
     if report.passed_over > 0 {
-        text += &format!("passed over  {}, of which the dump holds another version\n", count(report.passed_over, "document"));
+        let documents = count(report.passed_over, "document");
+        text += &format!("skipped      {documents}: an earlier document of the dump has the same _id\n");
     }
     text += &changed_ids(&report.collections);
     if report.not_added > 0 {
-        text += &format!("not added    {}: others stand in the target in their places\n", count(report.not_added, "document"));
+        let documents = count(report.not_added, "document");
+        text += &format!("not added    {documents}: the _id or a unique key already exists in the target\n");
     }
     if report.overwritten > 0 {
         text += &format!(
-            "overwritten  {}, of which the dump holds more than its capped collection\n",
+            "overwritten  {}: the dump holds more than fit into a capped collection\n",
             count(report.overwritten, "document")
         );
     }
     if report.users + report.roles > 0 {
         text += &format!(
-            "added        {}, {}, but for those that are there already\n",
+            "added        {}, {}; existing ones stay as they are\n",
             count(report.users, "user"),
             count(report.roles, "role")
         );
@@ -137,7 +140,7 @@ pub fn done(report: &ImportReport) -> String {
         text += &format!("kept: {}, {place}\n", plain(&kept.namespace));
     }
     if report.kept.is_some() {
-        text += "to undo the import: bsonvault import --undo-last; to drop what was kept: bsonvault import --drop-replaced\n";
+        text += "to undo the import: bsonvault import --undo-last; to drop what it kept: bsonvault import --drop-replaced\n";
     }
     for left_out in &report.left_out {
         text += &format!("warning: {}\n", plain(left_out));
@@ -146,7 +149,7 @@ pub fn done(report: &ImportReport) -> String {
         text += &format!("skipped: index {} of {}\n", plain(&index.name), plain(&index.namespace));
     }
     if !report.skipped_indexes.is_empty() {
-        text += &format!("to build them: bsonvault import {} --indexes only, with the same choices\n", report.backup);
+        text += &format!("to build them: bsonvault import {} --indexes only, with the same selection\n", report.backup);
     }
     for index in &report.failed_indexes {
         let reason = index.reason.as_deref().unwrap_or_default();
@@ -174,10 +177,10 @@ pub fn test_restore(report: &TestRestoreReport) -> String {
         text += &format!("warning: {}\n", plain(left_out));
     }
     text += &changed_ids(&report.collections);
-    text + "sound: all of it came back, and what was read back is what the backup holds; the scratch databases are dropped\n"
+    text + "intact: everything was restored and matches the backup; the scratch databases are dropped\n"
 }
 
-/// Each namespace of an import, and whether it reads back.
+/// Each namespace of an import, and whether what was read back matches.
 fn imported(report: &ImportReport) -> String {
     let rows = || {
         report.collections.iter().map(|c| {
@@ -191,10 +194,11 @@ fn imported(report: &ImportReport) -> String {
             ]
         })
     };
-    lined_up(["namespace", "type", "documents", "size", "indexes", "reads back"], &[2, 3, 4], rows)
+    lined_up(["namespace", "type", "documents", "size", "indexes", "reads back"], &[2, 3, 4], Room::of_stdout(), rows)
 }
 
-/// Each namespace that documents were added to, and how many. What stood there before is not part of what is read back.
+/// Each namespace that documents were added to, and how many. A collection that existed before is
+/// not compared.
 fn added(report: &ImportReport) -> String {
     let rows = || {
         report.collections.iter().map(|c| {
@@ -206,23 +210,23 @@ fn added(report: &ImportReport) -> String {
                 HumanCount(added).to_string(),
                 HumanCount(c.documents.saturating_sub(added)).to_string(),
                 HumanCount(c.indexes).to_string(),
-                if c.added.is_some() { "was there".to_owned() } else { reads_back(report, c) },
+                if c.added.is_some() { "existed".to_owned() } else { reads_back(report, c) },
             ]
         })
     };
-    let header = ["namespace", "type", "documents", "added", "there already", "indexes", "reads back"];
-    lined_up(header, &[2, 3, 4, 5], rows)
+    let header = ["namespace", "type", "documents", "added", "existed", "indexes", "reads back"];
+    lined_up(header, &[2, 3, 4, 5], Room::of_stdout(), rows)
 }
 
 fn reads_back(report: &ImportReport, c: &ImportedCollection) -> String {
     match (report.not_read_back, c.digest_matches) {
-        (true, _) => "not done".to_owned(),
+        (true, _) => "not compared".to_owned(),
         (false, true) => "the same".to_owned(),
         (false, false) => "DIFFERENT".to_owned(),
     }
 }
 
-/// What an import had to change in documents, as the server would have.
+/// What an import changed in documents, as the server would have done.
 fn changed_ids(collections: &[ImportedCollection]) -> String {
     let mut text = String::new();
     for c in collections {

@@ -1,4 +1,4 @@
-//! What `tune` measured and chose, as people read it. Pure: values in, whole lines out.
+//! Renders what `tune` measured and chose. Pure: values in, whole lines out.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{count, plain, right_align, source, table};
 use crate::engine::tune::{Choice, Limit, Row, TuneReport, slack};
 use crate::format::frame;
 
-/// How wide the longest bar is.
+/// The width of the longest bar.
 const BAR: f64 = 30.0;
 
-/// All of it.
+/// The whole report.
 #[must_use]
 pub fn text(report: &TuneReport) -> String {
     let mut text = facts(report);
@@ -21,10 +21,11 @@ pub fn text(report: &TuneReport) -> String {
     let [frame, long] = lines(report.choice);
     text += &choice(report);
     text += &format!("paste        {frame}\n             {long}\n");
-    text + "             into .env; readers and level need no setting: unless one is set, they follow what is the limit\n"
+    text + "             into .env; readers and level need no setting: by default they adapt to what limits a backup\n"
 }
 
-/// What of the choice is to stand in `.env`, a line each. Not readers and level: once set, they no longer adapt.
+/// The settings of the choice for `.env`, a line each. Readers and level are not among them: once
+/// set, they no longer adapt.
 #[must_use]
 pub fn lines(choice: Choice) -> [String; 2] {
     [format!("BACKUP_FRAME_MB={}", choice.frame_mb), format!("BACKUP_LONG_DISTANCE={}", choice.long_distance)]
@@ -52,7 +53,7 @@ fn facts(report: &TuneReport) -> String {
         BinaryBytes(sample.bytes),
         names.join(", ")
     );
-    text += &format!("link         {distance}, {:.1} ms there and back\n", facts.round_trip_seconds * 1000.0);
+    text += &format!("link         {distance}, {:.1} ms round trip\n", facts.round_trip_seconds * 1000.0);
     let path = &report.path;
     let free = path.free_bytes.map(|free| format!(", {} free", BinaryBytes(free))).unwrap_or_default();
     text += &format!(
@@ -71,7 +72,7 @@ fn facts(report: &TuneReport) -> String {
 }
 
 fn readers(report: &TuneReport) -> String {
-    let mut table = table(["readers", "MB/s from the source", "it answers in"]);
+    let mut table = table(["readers", "MB/s from the source", "latency"]);
     right_align(&mut table, &[0, 1, 2]);
     for read in &report.readers {
         let latency = read.latency_seconds.map(|seconds| format!("{:.1} ms", seconds * 1000.0)).unwrap_or_default();
@@ -80,7 +81,7 @@ fn readers(report: &TuneReport) -> String {
     let mut text = format!("\n{table}\n");
     if let Some(wire) = &report.wire_compression {
         text += &format!(
-            "compressed on the wire, as a backup reads over such a link: {} MB/s; not compressed: {} MB/s\n",
+            "with compression on the wire, which a backup uses over such a link: {} MB/s; without: {} MB/s\n",
             mb(wire.bytes_per_second),
             mb(wire.without_bytes_per_second)
         );
@@ -109,33 +110,34 @@ fn rows(report: &TuneReport) -> String {
         ]);
     }
     format!(
-        "\n{table}\n\"long\" is long-distance matching; \"back\" is MB/s of decompression on a core; \"memory\" is what each core that compresses takes beside\nthe buffers; \"takes\" and \"stored\" are predictions for all of the data\n"
+        "\n{table}\n\"long\" is long-distance matching. \"back\" is MB/s of decompression per core. \"memory\" is what each core that\n\
+         compresses takes in addition to the buffers. \"takes\" and \"stored\" are predictions for all of the data.\n"
     )
 }
 
-/// `12 % smaller, 14 times the time`
+/// `12 % smaller, 14.0 times as long`
 fn against(chosen: Option<&Row>, row: &Row) -> String {
     let Some(chosen) = chosen.filter(|_| !row.chosen) else { return String::new() };
     if !row.prediction.fits {
-        return "does not fit into the memory".to_owned();
+        return "does not fit into memory".to_owned();
     }
     let size = (row.candidate.ratio / chosen.candidate.ratio).recip() - 1.0;
     let size = match (size * 100.0).round() {
-        0.0 => "as small".to_owned(),
+        0.0 => "same size".to_owned(),
         percent if percent < 0.0 => format!("{:.0} % smaller", -percent),
         percent => format!("{percent:.0} % larger"),
     };
     let time = row.prediction.seconds / chosen.prediction.seconds.max(1e-9);
     let time = match time {
-        t if t >= 1.995 => format!("{t:.1} times the time"),
+        t if t >= 1.995 => format!("{t:.1} times as long"),
         t if t >= 1.005 => format!("{:.0} % slower", (t - 1.0) * 100.0),
         t if t <= 0.995 => format!("{:.0} % faster", (1.0 - t) * 100.0),
-        _ => "as fast".to_owned(),
+        _ => "same time".to_owned(),
     };
     format!("{size}, {time}")
 }
 
-/// Speed and ratio by level, frames of the default size.
+/// Speed and ratio by level, with frames of the default size.
 fn chart(report: &TuneReport) -> String {
     let rows: Vec<&Row> =
         report.rows.iter().filter(|r| r.candidate.frame_bytes == frame::TARGET && !r.candidate.long_distance).collect();
@@ -168,8 +170,7 @@ fn choice(report: &TuneReport) -> String {
     for reason in &report.reasons {
         text += &format!("reason       {}\n", plain(reason));
     }
-    text +=
-        &format!("rule         of all that is within {} of the fastest and fits into the memory, what stores least\n", slack());
+    text += &format!("rule         the smallest of all that fit into memory and are within {} of the fastest\n", slack());
     for note in &report.notes {
         text += &format!("note         {}\n", plain(note));
     }
@@ -185,7 +186,7 @@ fn limit(limit: Limit) -> &'static str {
     }
 }
 
-/// Bytes a second as MB/s, with a digit behind the point where there are few.
+/// Bytes per second as MB/s, with one decimal if they are few.
 fn mb(bytes_per_second: f64) -> String {
     let mb = bytes_per_second / 1e6;
     if mb < 9.95 { format!("{mb:.1}") } else { format!("{mb:.0}") }
@@ -231,13 +232,13 @@ mod tests {
     #[test]
     fn what_another_row_costs_is_told_against_the_choice() {
         let chosen = row(3.0, 10.0, true);
-        assert_eq!(against(Some(&chosen), &row(3.4, 140.0, false)), "12 % smaller, 14.0 times the time");
+        assert_eq!(against(Some(&chosen), &row(3.4, 140.0, false)), "12 % smaller, 14.0 times as long");
         assert_eq!(against(Some(&chosen), &row(2.5, 9.0, false)), "20 % larger, 10 % faster");
-        assert_eq!(against(Some(&chosen), &row(3.0, 12.0, false)), "as small, 20 % slower");
+        assert_eq!(against(Some(&chosen), &row(3.0, 12.0, false)), "same size, 20 % slower");
         assert_eq!(against(Some(&chosen), &chosen), "");
         let mut large = row(3.4, 10.0, false);
         large.prediction.fits = false;
-        assert_eq!(against(Some(&chosen), &large), "does not fit into the memory");
+        assert_eq!(against(Some(&chosen), &large), "does not fit into memory");
     }
 
     #[test]

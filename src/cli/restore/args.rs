@@ -1,4 +1,4 @@
-//! The flags of `restore`, and what contradicts itself among them.
+//! The flags of `restore`, and checks for flags that contradict each other.
 
 use super::promise;
 use crate::cli::tools::{self, DEFAULT_URI, Deployment, Refusal, given};
@@ -6,89 +6,93 @@ use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
 use crate::mongo::{MongoUri, Role};
 
-/// How many writers there are at most, whatever is asked for.
+/// The most writers, whatever is asked for.
 const MOST_WRITERS: usize = 256;
 
 /// Flags of `restore`, under the names that mongorestore gives them.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "camelCase")]
 pub struct Args {
-    /// The target's connection string, and the dump: a directory, the .bson file of one collection, or - for its documents on standard input [default: dump]
+    /// The target's connection string, and the dump: a directory, the .bson file of one collection,
+    /// or - for its documents on standard input [default: dump]
     #[arg(value_name = "URI, DIRECTORY OR FILE")]
     pub(super) arguments: Vec<String>,
-    /// The dump
-    #[arg(long, value_name = "DIR")]
+    /// The dump's directory
+    #[arg(help_heading = "Input", long, value_name = "DIR")]
     pub(super) dir: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) deployment: Deployment,
-    /// Restore this database only; a directory of one database is restored under this name
-    #[arg(short, long, value_name = "NAME")]
+    /// Restore only this database. The directory of one database is restored under this name
+    #[arg(help_heading = "Selection", short, long, value_name = "NAME")]
     pub(super) db: Option<String>,
-    /// Restore this collection of it only; a .bson file is restored under this name
-    #[arg(short, long, value_name = "NAME")]
+    /// Restore only this collection of --db. A .bson file is restored under this name
+    #[arg(help_heading = "Selection", short, long, value_name = "NAME")]
     pub(super) collection: Option<String>,
-    /// Restore from an archive, or from standard input where no file is given
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    /// Restore from the archive FILE, or from standard input
+    #[arg(help_heading = "Input", long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(super) archive: Option<String>,
-    /// Taken for what it is: whether something is compressed shows in what it holds
-    #[arg(long)]
+    /// Accepted for compatibility; compression is recognized by content
+    #[arg(help_heading = "Input", long)]
     pub(super) gzip: bool,
-    /// Replace each collection that is there, whole; without it, documents are added to what is there
-    #[arg(long)]
+    /// Replace existing collections, atomically per collection. Without it, documents are added to
+    /// them
+    #[arg(help_heading = "Safety", long)]
     pub(super) drop: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
+    /// Show what would be done, and write nothing
+    #[arg(help_heading = "Safety", long)]
     pub(super) dry_run: bool,
-    /// Replay the dump's oplog, which happens in any case where it has one; fails where it has none
-    #[arg(long)]
+    /// Fail if the dump has no oplog. An oplog is always replayed
+    #[arg(help_heading = "Input", long)]
     pub(super) oplog_replay: bool,
-    /// Of the oplog, replay only what is before this time
-    #[arg(long, value_name = "SECONDS[:ORDINAL]")]
+    /// Replay only oplog entries before this time
+    #[arg(help_heading = "Input", long, value_name = "SECONDS[:ORDINAL]")]
     pub(super) oplog_limit: Option<String>,
-    /// Restore only namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
+    /// Restore only namespaces that match. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     pub(super) ns_include: Vec<String>,
-    /// Leave out namespaces that match; may be given more than once
-    #[arg(long, value_name = "NS")]
+    /// Skip namespaces that match. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     pub(super) ns_exclude: Vec<String>,
-    /// Restore namespaces that match under the name in the --nsTo of the same number
-    #[arg(long, value_name = "NS")]
+    /// Restore namespaces that match under another name. The nth --nsFrom goes with the nth --nsTo
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     pub(super) ns_from: Vec<String>,
-    /// The names of those
-    #[arg(long, value_name = "NS")]
+    /// The new name for the --nsFrom of the same position
+    #[arg(help_heading = "Selection", long, value_name = "NS")]
     pub(super) ns_to: Vec<String>,
-    /// Leave out collections of this name, of any database; may be given more than once
-    #[arg(long, value_name = "NAME")]
+    /// Skip collections of this name in every database. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "NAME")]
     pub(super) exclude_collection: Vec<String>,
-    /// Leave out collections whose names begin so, of any database; may be given more than once
-    #[arg(long, value_name = "PREFIX")]
+    /// Skip collections whose names begin with PREFIX in every database. Repeatable
+    #[arg(help_heading = "Selection", long, value_name = "PREFIX")]
     pub(super) exclude_collections_with_prefix: Vec<String>,
-    /// Add the users and roles of this database, too; those of a whole dump are added in any case
-    #[arg(long)]
+    /// Add the users and roles of --db. Those of a whole dump are always added
+    #[arg(help_heading = "Selection", long)]
     pub(super) restore_db_users_and_roles: bool,
-    /// Do not build indexes
-    #[arg(long)]
+    /// Build no indexes
+    #[arg(help_heading = "Restoring", long)]
     pub(super) no_index_restore: bool,
-    /// Make collections without their options, such as collation, validator and cap; views and time series keep theirs
-    #[arg(long)]
+    /// Create collections without options such as collation, validator and cap. Views and time
+    /// series keep theirs
+    #[arg(help_heading = "Restoring", long)]
     pub(super) no_options_restore: bool,
-    /// Make an ascending index of each hashed one on a field inside another
-    #[arg(long)]
+    /// Replace each hashed index on a nested field by an ascending one
+    #[arg(help_heading = "Restoring", long)]
     pub(super) fix_dotted_hash_index: bool,
-    /// Insert documents in the dump's order, each collection by one writer, and fail as with --stopOnError
-    #[arg(long)]
+    /// Insert documents in the dump's order, with one writer per collection. Implies --stopOnError
+    #[arg(help_heading = "Restoring", long)]
     pub(super) maintain_insertion_order: bool,
-    /// Fail where a document is not inserted because another one has its _id or what a unique index holds; without it such documents are passed over, and counted
-    #[arg(long)]
+    /// Fail if a document is not inserted because its _id or a unique key already exists. Without
+    /// it, such documents are skipped and counted
+    #[arg(help_heading = "Restoring", long)]
     pub(super) stop_on_error: bool,
-    /// Take a write concern that is no stronger than what is always waited for: a majority, on disk
-    #[arg(long, value_name = "CONCERN")]
+    /// Accepted if it is not stronger than what is always used: a majority, on disk
+    #[arg(help_heading = "Restoring", long, value_name = "CONCERN")]
     pub(super) write_concern: Option<String>,
-    /// How many collections are filled at a time
-    #[arg(short = 'j', long, value_name = "N")]
+    /// Collections that are filled at the same time
+    #[arg(help_heading = "Load", short = 'j', long, value_name = "N")]
     pub(super) num_parallel_collections: Option<usize>,
-    /// How many writers fill one of them
-    #[arg(long, value_name = "N")]
+    /// Writers per collection
+    #[arg(help_heading = "Load", long, value_name = "N")]
     pub(super) num_insertion_workers_per_collection: Option<usize>,
     #[arg(long, hide = true)]
     pub(super) bypass_document_validation: bool,
@@ -129,22 +133,22 @@ impl Args {
         self.stop_on_error || self.maintain_insertion_order
     }
 
-    /// The target: what the flags name, what is configured, or the default.
+    /// The target: of the flags, else the configured one, else the default.
     pub(super) fn target(&self, config: &Config) -> Result<MongoUri> {
         let target = config.configured_target()?.map_or_else(|| MongoUri::parse(Role::Target, DEFAULT_URI), Ok)?;
         let (connection, _) = tools::positional(&self.arguments)?;
         self.deployment.beside(target, connection)
     }
 
-    /// Refuses what is not there, and what contradicts itself.
+    /// Refuses flags that are not supported or that contradict each other.
     pub(super) fn refuse(&self, database: Option<&str>) -> Result<()> {
-        const OPLOG: &str = "only the oplog that was kept while a dump was taken fits it";
+        const OPLOG: &str = "a dump can be restored only with the oplog that was kept while it was taken";
         tools::refuse(&[
             (
                 self.preserve_uuid,
                 Refusal(
                     "--preserveUUID",
-                    "collections get new UUIDs: the old ones stand until the new ones are proven",
+                    "restored collections get new UUIDs: the old collections stay until the new ones are verified",
                     "leave it out: nothing in the data depends on UUIDs",
                 ),
             ),
@@ -153,7 +157,7 @@ impl Args {
                 Refusal(
                     "--oplogFile",
                     OPLOG,
-                    "if the file is that oplog, put it into the dump's directory as oplog.bson, and give --oplogReplay",
+                    "if the file is that oplog, put it into the dump's directory as oplog.bson, and pass --oplogReplay",
                 ),
             ),
         ])?;
@@ -161,8 +165,8 @@ impl Args {
         let excludes = !self.exclude_collection.is_empty() || !self.exclude_collections_with_prefix.is_empty();
         match (self.collection(), database) {
             (Some(_), None) => Err(Error::usage("--collection needs a database").hint("name it with --db")),
-            (Some(_), _) if excludes => Err(Error::usage("--collection is one collection: nothing can be left out of it")
-                .hint("leave --excludeCollection and --excludeCollectionsWithPrefix out")),
+            (Some(_), _) if excludes => Err(Error::usage("--collection selects one collection, so none can be excluded")
+                .hint("leave out --excludeCollection and --excludeCollectionsWithPrefix")),
             (_, None) if self.restore_db_users_and_roles => {
                 Err(Error::usage("--restoreDbUsersAndRoles needs a database").hint("name it with --db"))
             }
@@ -170,7 +174,7 @@ impl Args {
         }
     }
 
-    /// Says once what changes nothing.
+    /// Prints once which given flags have no effect.
     pub(super) fn tell_without_effect(&self) {
         tools::tell_without_effect(
             &self.deployment,

@@ -1,4 +1,4 @@
-//! Where the dump is.
+//! Finds the dump that the arguments of `restore` name.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use super::args::Args;
 use crate::cli::tools::{self, given};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is restored where nothing is named, as with mongorestore.
+/// The dump that is restored if none is named, as with mongorestore.
 const DEFAULT_DIRECTORY: &str = "dump";
 
-/// The file that documents on standard input are kept in.
+/// The file that keeps the documents from standard input.
 const KEPT: &str = "stdin.bson";
 
-/// A place.
+/// The place of a dump.
 pub(super) struct Place {
     name: String,
-    /// Removed with this.
+    /// Removed when this is dropped.
     _kept: Option<TempDir>,
 }
 
@@ -31,10 +31,11 @@ impl Place {
     }
 }
 
-/// The place that the arguments name. Documents of one collection on standard input are kept in a file.
+/// The place that the arguments name. Documents of one collection from standard input are kept in
+/// a file.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] where they name none or several; [`ErrorKind::Storage`].
+/// [`ErrorKind::Usage`] if they name none or several; [`ErrorKind::Storage`].
 pub(super) async fn find(args: &Args) -> Result<Place> {
     let (_, others) = tools::positional(&args.arguments)?;
     let places: Vec<&str> = others.into_iter().chain(given(args.dir.as_deref())).collect();
@@ -42,24 +43,25 @@ pub(super) async fn find(args: &Args) -> Result<Place> {
         (Some(archive), []) => of_archive(archive).map(Place::there),
         (None, []) => Ok(Place::there(DEFAULT_DIRECTORY.to_owned())),
         (None, ["-"]) if args.collection().is_none() => {
-            Err(Error::usage("documents on standard input are those of one collection, and none is named")
+            Err(Error::usage("standard input holds the documents of one collection, but no collection is named")
                 .hint("name it with --db and --collection, or pipe an archive to --archive"))
         }
         (None, ["-"]) => standard_input().await,
         (None, [place]) => Ok(Place::there((*place).to_owned())),
         (Some(_), _) => Err(Error::usage("a directory or file and --archive were both given")
-            .hint("give only one of them; the file of an archive follows an equals sign: --archive=FILE")),
+            .hint("give only one of them; name an archive's file with an equals sign: --archive=FILE")),
         (None, _) => Err(Error::usage("several directories or files were given").hint("give only one of them")),
     }
 }
 
 fn of_archive(archive: &str) -> Result<String> {
-    // As mongodump names it in a directory.
+    // mongodump's name of an archive in a directory.
     let inside = ["archive", "archive.gz"].iter().map(|name| Path::new(archive).join(name)).find(|path| path.is_file());
     match inside {
         Some(path) => Ok(path.to_string_lossy().into_owned()),
         None if Path::new(archive).is_dir() => {
-            Err(Error::usage(format!("--archive={archive} is a directory without an archive")).hint("name it without --archive"))
+            Err(Error::usage(format!("--archive={archive} is a directory without an archive"))
+                .hint("to restore the directory, leave out --archive="))
         }
         None => Ok(archive.to_owned()),
     }
@@ -73,10 +75,10 @@ async fn standard_input() -> Result<Place> {
         Ok((directory, path.to_string_lossy().into_owned()))
     };
     let kept = tokio::task::spawn_blocking(keep).await;
-    let kept = kept.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?;
+    let kept = kept.map_err(|e| Error::new(ErrorKind::Internal, "a file system task crashed").cause(e))?;
     let (directory, path) = kept.map_err(|e| {
         Error::new(ErrorKind::Storage, format!("standard input cannot be kept in {}: {e}", std::env::temp_dir().display()))
-            .hint("set TMPDIR to a directory with room")
+            .hint("set TMPDIR to a directory with enough space")
             .cause(e)
     })?;
     Ok(Place { name: path, _kept: Some(directory) })

@@ -1,12 +1,12 @@
-//! What flags of mongorestore promise of documents: how safe they are, and that none is passed over.
+//! Flags of mongorestore that promise how safely documents are written, and that none is skipped.
 
 use crate::cli::output::Outcome;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a majority always has: of a set of any size, as many members at least as can be asked for with this number.
+/// The highest `w` that a majority always satisfies, whatever the size of the replica set.
 const ALWAYS: i64 = 2;
 
-/// Refuses a write concern that asks for more than what is always waited for.
+/// Refuses a write concern that is stronger than the one always used.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`].
@@ -19,11 +19,11 @@ pub(super) fn refuse_stronger(concern: Option<&str>) -> Result<()> {
     if !is_more {
         return Ok(());
     }
-    Err(Error::usage("--writeConcern is refused: more members or tagged ones cannot be waited for")
-        .hint("leave it out: before anything is published, a majority has all of it on disk"))
+    Err(Error::usage("--writeConcern is refused: a restore cannot wait for more than a majority, or for tagged members")
+        .hint("leave it out: a majority has everything on disk before anything is published"))
 }
 
-/// What a write concern says of `w`: `majority`, or `{w: 2, j: true}`.
+/// The `w` of a write concern like `majority` or `{w: 2, j: true}`.
 fn w(concern: &str) -> String {
     let bare = |text: &str| text.trim().trim_matches(['"', '\'']).to_owned();
     let Some(fields) = concern.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else { return bare(concern) };
@@ -31,13 +31,16 @@ fn w(concern: &str) -> String {
     of_w.map(|(_, value)| bare(value)).unwrap_or_default()
 }
 
-/// The failure of a restore that was to stop where a document is not inserted.
+/// The failure of a restore with `--stopOnError` that did not insert all documents.
 pub(super) fn not_added(outcome: &Outcome) -> Option<Error> {
     let left = outcome.json.get("notAdded").and_then(serde_json::Value::as_u64).filter(|left| *left > 0)?;
     let what = if left == 1 { "a document was".to_owned() } else { format!("{left} documents were") };
     Some(
-        Error::new(ErrorKind::Server, format!("--stopOnError: {what} not added, because others stand in the way"))
-            .hint("all others were added; restore with --drop to replace what stands there"),
+        Error::new(
+            ErrorKind::Server,
+            format!("--stopOnError: {what} not added: the _id or a unique key already exists in the target"),
+        )
+        .hint("all others were added; restore with --drop to replace existing collections"),
     )
 }
 

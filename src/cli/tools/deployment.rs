@@ -1,4 +1,4 @@
-//! The flags by which MongoDB's own tools name a deployment, and the URI that they come to.
+//! The connection flags of MongoDB's tools, and the URI that they amount to.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,60 +14,69 @@ use crate::mongo::uri::amend::{self, Addition, Amendment, When};
 /// How a connection string begins.
 const SCHEMES: [&str; 2] = ["mongodb://", "mongodb+srv://"];
 
-/// Ways to log in that have no password.
+/// Login mechanisms without a password.
 const WITHOUT_PASSWORD: [&str; 1] = ["MONGODB-X509"];
 
-/// Ways to log in that are not there.
+/// Login mechanisms that are not supported.
 const NOT_SUPPORTED: [&str; 3] = ["GSSAPI", "MONGODB-AWS", "MONGODB-OIDC"];
 
 /// Which deployment.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "camelCase")]
 pub struct Deployment {
-    /// The deployment; a connection string without --uri is the same [env: MONGO_URI_ATLAS for dump, MONGO_URI_LOCAL for restore] [default: mongodb://localhost:27017]
-    #[arg(long, value_name = "URI")]
+    /// The deployment's connection string; --uri may be omitted [env: MONGO_URI_ATLAS for dump,
+    /// MONGO_URI_LOCAL for restore] [default: mongodb://localhost:27017]
+    #[arg(help_heading = "Connection", long, value_name = "URI")]
     uri: Option<String>,
-    /// Its host, or SET/HOST,HOST for a replica set
-    #[arg(short = 'h', long, value_name = "HOST")]
+    /// The host, or SET/HOST,HOST for a replica set
+    #[arg(help_heading = "Connection", short = 'h', long, value_name = "HOST")]
     host: Option<String>,
-    /// Its port
-    #[arg(long, value_name = "PORT")]
+    /// The port
+    #[arg(help_heading = "Connection", long, value_name = "PORT")]
     port: Option<String>,
     /// The user
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(help_heading = "Connection", short, long, value_name = "NAME")]
     username: Option<String>,
-    /// The user's password, which others can see in the list of processes; without it, it is asked for, or read from a line of standard input
-    #[arg(short, long, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
+    /// The user's password. Other users of this machine can see it in the list of processes.
+    /// Without a value, it is asked for, or read from a line of standard input
+    #[arg(help_heading = "Connection", short, long, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
     password: Option<String>,
-    /// The database that the user is in [default: the one in --db or in the URI's path, else admin]
-    #[arg(long, value_name = "NAME")]
+    /// The database that defines the user [default: --db or the database in the URI, else admin]
+    #[arg(help_heading = "Connection", long, value_name = "NAME")]
     authentication_database: Option<String>,
     /// How the user logs in: SCRAM-SHA-1, SCRAM-SHA-256, MONGODB-X509 or PLAIN
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Connection", long, value_name = "NAME")]
     authentication_mechanism: Option<String>,
-    /// A YAML file with any of password, uri and sslPEMKeyPassword: there nobody sees them in the list of processes
-    #[arg(long, value_name = "FILE")]
+    /// A YAML file with password, uri or sslPEMKeyPassword, which keeps them out of the list of
+    /// processes
+    #[arg(help_heading = "Connection", long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Encrypt the connection
-    #[arg(long, alias = "tls")]
+    /// Use TLS
+    #[arg(help_heading = "Connection", long, alias = "tls")]
     ssl: bool,
-    /// The certificates of those who may certify the server
-    #[arg(long = "sslCAFile", alias = "tlsCAFile", value_name = "FILE")]
+    /// The certificates of the authorities that may certify the server
+    #[arg(help_heading = "Connection", long = "sslCAFile", alias = "tlsCAFile", value_name = "FILE")]
     ssl_ca_file: Option<String>,
     /// The client's certificate and key
-    #[arg(long = "sslPEMKeyFile", alias = "tlsCertificateKeyFile", value_name = "FILE")]
+    #[arg(help_heading = "Connection", long = "sslPEMKeyFile", alias = "tlsCertificateKeyFile", value_name = "FILE")]
     ssl_pem_key_file: Option<String>,
-    /// The password of that key; others can see it in the list of processes
-    #[arg(long = "sslPEMKeyPassword", alias = "tlsCertificateKeyFilePassword", value_name = "PASSWORD")]
+    /// The password of the client's key. Other users of this machine can see it in the list of
+    /// processes
+    #[arg(
+        help_heading = "Connection",
+        long = "sslPEMKeyPassword",
+        alias = "tlsCertificateKeyFilePassword",
+        value_name = "PASSWORD"
+    )]
     ssl_pem_key_password: Option<String>,
-    /// Take any certificate of the server
-    #[arg(long, alias = "tlsAllowInvalidCertificates")]
+    /// Accept any certificate of the server
+    #[arg(help_heading = "Connection", long, alias = "tlsAllowInvalidCertificates")]
     ssl_allow_invalid_certificates: bool,
-    /// Take a certificate that names another host
-    #[arg(long, alias = "tlsAllowInvalidHostnames")]
+    /// Accept a certificate that names another host
+    #[arg(help_heading = "Connection", long, alias = "tlsAllowInvalidHostnames")]
     ssl_allow_invalid_hostnames: bool,
-    /// Check nothing of the server's certificate
-    #[arg(long)]
+    /// Don't check the server's certificate
+    #[arg(help_heading = "Connection", long)]
     tls_insecure: bool,
     /// Seconds that a connection may take
     #[arg(long, value_name = "SECONDS", hide = true)]
@@ -82,10 +91,10 @@ pub struct Deployment {
     taken: taken::Common,
     #[arg(skip)]
     read: OnceLock<Secrets>,
-    /// Say more on standard error: -v, -vvvv or --verbose=N
+    /// Log more on standard error: -v, -vvvv or --verbose=N
     #[arg(short, long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = level, action = ArgAction::Append)]
     verbose: Vec<u32>,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(long)]
     quiet: bool,
     /// Print help
@@ -96,22 +105,23 @@ pub struct Deployment {
     version: Option<bool>,
 }
 
-/// `-v=3`, and `v` for each further one.
+/// The level of `-v=3`, or of `-vvv`, which clap passes as `vv`.
 fn level(text: &str) -> std::result::Result<u32, String> {
     let all_v = !text.is_empty() && text.bytes().all(|b| b == b'v');
     if all_v {
         Ok(u32::try_from(text.len()).unwrap_or(u32::MAX))
     } else {
-        text.parse().map_err(|_| "a number is expected".to_owned())
+        text.parse().map_err(|_| "expected a number".to_owned())
     }
 }
 
 impl Deployment {
-    /// The URI that the flags come to, with the one that stands by itself; none where nothing names a deployment. A password that is
-    /// missing is asked for.
+    /// The URI that the flags and the positional URI amount to. `None` if they name no deployment.
+    /// Asks for a missing password.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where flags contradict each other or the URI, and for what is not supported.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if flags contradict each other or the
+    /// URI, or are not supported.
     pub(in crate::cli) fn uri(&self, positional: Option<&str>, database: Option<&str>) -> Result<Option<String>> {
         self.taken.refuse()?;
         let mut amendment = self.amendment(database)?;
@@ -126,7 +136,7 @@ impl Deployment {
         amend::amended(&base, &amendment).map(Some)
     }
 
-    /// The configured deployment with what the flags say of how it is reached, where they name none.
+    /// The configured deployment. If the flags name none, with the connection options of the flags.
     ///
     /// # Errors
     /// As for [`uri`](Self::uri).
@@ -138,22 +148,22 @@ impl Deployment {
         if amendment.options.is_empty() && amendment.password.is_none() { Ok(uri) } else { uri.amended(&amendment) }
     }
 
-    /// How much is to be said on standard error.
+    /// How verbose the log on standard error is.
     pub(in crate::cli) fn verbosity(&self) -> u32 {
         if self.quiet { 0 } else { self.verbose.iter().fold(0, |all, level| all.saturating_add(*level)) }
     }
 
-    /// Whether nothing is shown but errors.
+    /// Whether only errors are shown.
     pub(in crate::cli) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Its flags that change nothing here.
+    /// Its given flags that have no effect.
     pub(in crate::cli) fn without_effect(&self) -> Vec<&'static str> {
         self.taken.without_effect()
     }
 
-    /// The URI before anything is put into it.
+    /// The URI before options are added to it.
     fn base(&self, positional: Option<&str>) -> Result<Option<String>> {
         let secrets = self.secrets()?;
         let uri = given(self.uri.as_deref());
@@ -170,16 +180,19 @@ impl Deployment {
         let host = host.unwrap_or("localhost");
         let (set, hosts) = host.split_once('/').map_or((None, host), |(set, hosts)| (Some(set), hosts));
         let hosts: Vec<&str> = hosts.split(',').map(|host| if host.is_empty() { "localhost" } else { host }).collect();
-        // One host is meant where one is named.
+        // A single host means that host only, and not the set that it may belong to.
         let direct = if set.is_none() && hosts.len() == 1 { "?directConnection=true" } else { "" };
         Ok(Some(format!("mongodb://{}/{direct}", hosts.join(","))))
     }
 
-    /// What the flags say beside the URI.
+    /// What the flags add to the URI.
     fn amendment(&self, database: Option<&str>) -> Result<Amendment> {
         let secrets = self.secrets()?;
         let port = given(self.port.as_deref()).map(|port| {
-            port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| Error::usage(format!("--port {port:?} is no port")))
+            port.parse::<u16>()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| Error::usage(format!("--port is {port:?}: expected a whole number from 1 to 65535")))
         });
         let mut amendment = Amendment {
             host: given(self.host.as_deref()).map(str::to_owned),
@@ -246,7 +259,7 @@ impl Deployment {
         given(self.authentication_mechanism.as_deref())
     }
 
-    /// What the file says, read once: it may be a pipe of the shell's.
+    /// The secrets in the file. It is read only once, because it may be a pipe of the shell.
     fn secrets(&self) -> Result<Secrets> {
         let Some(file) = &self.config else { return Ok(Secrets::default()) };
         if let Some(read) = self.read.get() {
@@ -257,10 +270,10 @@ impl Deployment {
     }
 }
 
-/// The connection string among arguments that stand by themselves, and the others.
+/// The connection string among the positional arguments, and the others.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where there are two.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if there are two.
 pub(in crate::cli) fn positional(arguments: &[String]) -> Result<(Option<&str>, Vec<&str>)> {
     let is_uri = |argument: &&str| SCHEMES.iter().any(|scheme| argument.starts_with(scheme));
     let (uris, others): (Vec<&str>, Vec<&str>) =
@@ -272,7 +285,7 @@ pub(in crate::cli) fn positional(arguments: &[String]) -> Result<(Option<&str>, 
     }
 }
 
-/// A value that says something: scripts give empty ones for what they leave out.
+/// The value, unless it is empty: scripts pass empty values for what they omit.
 pub(in crate::cli) fn given(value: Option<&str>) -> Option<&str> {
     value.filter(|value| !value.is_empty())
 }

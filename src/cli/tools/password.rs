@@ -1,4 +1,5 @@
-//! A password that is asked for: on a terminal without being shown, else from a line of standard input, as MongoDB's tools do.
+//! Asks for a password on a terminal without showing it, else reads a line of standard input, as
+//! MongoDB's tools do.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
@@ -6,13 +7,13 @@ use std::os::fd::AsFd as _;
 use crate::cli::output;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest that is read.
+/// The longest line that is read, in bytes.
 const LONGEST: usize = 4096;
 
 /// Asks for the password of this user.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] where there is none.
+/// [`ErrorKind::Usage`] if there is none.
 pub(super) fn ask(user: &str) -> Result<String> {
     output::to_stderr(&format!("password of {user}: "));
     let read = if std::io::stdin().is_terminal() { console::Term::stderr().read_secure_line() } else { line() };
@@ -22,13 +23,13 @@ pub(super) fn ask(user: &str) -> Result<String> {
         output::to_stderr("\n");
     }
     if password.is_empty() {
-        return Err(Error::usage(format!("the user {user} was given without a password"))
-            .hint("give --password, put it into a file for --config, or write it to standard input"));
+        return Err(Error::usage(format!("the user {user} has no password"))
+            .hint("pass --password, put it into a file for --config, or pipe it to standard input"));
     }
     Ok(password)
 }
 
-/// One line and not a byte more: what follows may be an archive.
+/// One line, and not a byte more: an archive may follow it.
 fn line() -> std::io::Result<String> {
     let mut input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let (mut line, mut byte) = (Vec::new(), [0]);

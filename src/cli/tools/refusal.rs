@@ -1,8 +1,8 @@
-//! Flags that are refused by name.
+//! Refuses flags of MongoDB's tools that are known but not supported.
 
 use crate::error::{Error, Result};
 
-/// A flag that is known and refused: its name, why, and what to do instead.
+/// A flag that is known and refused: its name, the reason, and what to do instead.
 pub(in crate::cli) struct Refusal(
     pub(in crate::cli) &'static str,
     pub(in crate::cli) &'static str,

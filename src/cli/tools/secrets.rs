@@ -1,11 +1,11 @@
-//! The file of `--config`, in which MongoDB's tools take secrets: a flat YAML mapping.
+//! Reads the file of `--config`, in which MongoDB's tools accept secrets: a flat YAML mapping.
 
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::system;
 
-/// What such a file says. It is never shown.
+/// The contents of such a file. They are never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Secrets {
     pub(super) password: Option<String>,
@@ -22,7 +22,8 @@ impl std::fmt::Debug for Secrets {
 /// Reads the file.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] where it cannot be read or understood. Nothing of what it holds is quoted but names.
+/// [`ErrorKind::Usage`] if it cannot be read or parsed. Of its contents, the error quotes only
+/// names.
 pub(super) fn read(file: &Path) -> Result<Secrets> {
     let named = |e: Error| e.context(format!("--config {}", file.display()));
     let bytes = system::small_file(file).map_err(|e| named(Error::usage(format!("cannot be read: {}", e.kind())).cause(e)))?;
@@ -35,28 +36,28 @@ fn parse(text: &str) -> Result<Secrets> {
     for (number, line) in text.lines().enumerate() {
         let place = |what: &str| {
             Error::new(ErrorKind::Usage, format!("line {}: {what}", number + 1))
-                .hint("it has lines such as `password: \"…\"`, `uri: …` and `sslPEMKeyPassword: …`, and nothing else")
+                .hint("the file may hold only lines like `password: \"…\"`, `uri: …` and `sslPEMKeyPassword: …`")
         };
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') || trimmed == "---" || trimmed == "..." {
             continue;
         }
         let is_flat = !line.starts_with([' ', '\t', '-', '{', '[']);
-        let (name, value) = line.split_once(':').filter(|_| is_flat).ok_or_else(|| place("NAME: VALUE is expected"))?;
+        let (name, value) = line.split_once(':').filter(|_| is_flat).ok_or_else(|| place("expected NAME: VALUE"))?;
         let value = match value.strip_prefix([' ', '\t']) {
             Some(value) => scalar(value.trim()).map_err(place)?,
             None if value.is_empty() => String::new(),
-            None => return Err(place("NAME: VALUE is expected, with a space after the colon")),
+            None => return Err(place("expected NAME: VALUE, with a space after the colon")),
         };
         let name = name.trim().trim_matches(['"', '\'']);
         let field = match name {
             "password" => &mut secrets.password,
             "uri" => &mut secrets.uri,
             "sslPEMKeyPassword" => &mut secrets.key_password,
-            _ => return Err(place("this is not password, uri or sslPEMKeyPassword")),
+            _ => return Err(place("expected the name password, uri or sslPEMKeyPassword")),
         };
         if field.is_some() {
-            return Err(place(&format!("{name} was given before")));
+            return Err(place(&format!("{name} was given twice")));
         }
         *field = Some(value);
     }
@@ -88,14 +89,14 @@ fn scalar(text: &str) -> std::result::Result<String, &'static str> {
                         'n' => '\n',
                         't' => '\t',
                         c @ ('"' | '\\' | '/') => c,
-                        _ => return Err("this escape in double quotes is not understood: write the value in single quotes"),
+                        _ => return Err("this escape in double quotes is not supported: put the value in single quotes"),
                     }),
                     c => value.push(c),
                 }
             }
         }
         Some('|' | '>' | '&' | '*' | '!' | '%' | '@' | '`' | '{' | '[') => {
-            Err("a value that begins so is not understood: put it in quotes")
+            Err("a plain value cannot begin with this character: put the value in quotes")
         }
         _ => {
             let plain = text.find(" #").map_or(text, |comment| &text[..comment]).trim();
@@ -106,7 +107,7 @@ fn scalar(text: &str) -> std::result::Result<String, &'static str> {
 
 fn ended(rest: &str, value: String) -> std::result::Result<String, &'static str> {
     let rest = rest.trim();
-    if rest.is_empty() || rest.starts_with('#') { Ok(value) } else { Err("something follows the closing quote") }
+    if rest.is_empty() || rest.starts_with('#') { Ok(value) } else { Err("unexpected text after the closing quote") }
 }
 
 #[cfg(test)]

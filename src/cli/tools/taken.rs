@@ -1,9 +1,9 @@
-//! Flags of MongoDB's tools that are about how those work inside: taken and said, or refused by name.
+//! Flags of MongoDB's tools about their internals: accepted with a note, or refused by name.
 
 use super::refusal::{Refusal, refuse};
 use crate::error::Result;
 
-/// Of both tools.
+/// Those that both tools have.
 #[derive(Debug, Default, clap::Args)]
 #[command(rename_all = "camelCase")]
 pub(super) struct Common {
@@ -38,7 +38,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Those that were given and change nothing.
+    /// The given flags that have no effect.
     pub(super) fn without_effect(&self) -> Vec<&'static str> {
         let all = [
             ("--socketTimeout", self.socket_timeout.is_some()),
@@ -50,27 +50,27 @@ impl Common {
         all.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
     }
 
-    /// Refuses those that ask for what there is not.
+    /// Refuses flags that are not supported.
     pub(super) fn refuse(&self) -> Result<()> {
-        const FILES: &str = "a server's files are not read without the server";
+        const FILES: &str = "a server's data files cannot be read without the server";
         const START: &str = "start the server, and name it with --uri";
-        const LOGIN: &str = "this way to log in is not supported";
+        const LOGIN: &str = "this login mechanism is not supported";
         const OTHER: &str = "log in with SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509 or PLAIN";
         refuse(&[
             (
                 self.ssl_crl_file.is_some(),
                 Refusal(
                     "--sslCRLFile",
-                    "lists of revoked certificates are not read",
-                    "leave it out, and take revoked certificates out of --sslCAFile",
+                    "certificate revocation lists are not supported",
+                    "leave it out, and remove revoked certificates from --sslCAFile",
                 ),
             ),
             (
                 self.ssl_fips_mode,
                 Refusal(
                     "--sslFIPSMode",
-                    "the TLS that is built in has no such mode",
-                    "leave it out, or use mongodump where FIPS is a must",
+                    "the built-in TLS has no FIPS mode",
+                    "leave it out, or use mongodump if you must have FIPS",
                 ),
             ),
             (self.gssapi_service_name.is_some(), Refusal("--gssapiServiceName", LOGIN, OTHER)),

@@ -1,4 +1,4 @@
-//! Committing a backup: metadata files, `SHA256SUMS`, and the manifest last.
+//! Commits a backup: metadata files, `SHA256SUMS`, and the manifest last.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -22,17 +22,18 @@ use crate::repository::checkpoint;
 
 /// How many metadata files are stored at a time.
 const AT_A_TIME: usize = 32;
-/// What their documents may take meanwhile.
+/// The memory that their documents may take meanwhile.
 const METADATA_BYTES: u64 = 16 * 1024 * 1024;
-/// About how often a document is in memory while it is made JSON.
+/// About how many copies of a document are in memory while it becomes JSON.
 const TIMES_AS_JSON: u64 = 8;
 
-/// What a manifest says beside its collections.
+/// What a manifest holds beside its collections.
 pub(in crate::engine) struct About {
     pub(in crate::engine) name: BackupName,
     pub(in crate::engine) source: Source,
     pub(in crate::engine) settings: Settings,
-    /// The moment that it shows; one that lies ahead, by a source whose clock does, counts as now.
+    /// The consistency point. If it is in the future because the source's clock is fast, the
+    /// present time counts.
     pub(in crate::engine) created: DateTime<Utc>,
     pub(in crate::engine) started: DateTime<Utc>,
     pub(in crate::engine) finished: DateTime<Utc>,
@@ -41,7 +42,7 @@ pub(in crate::engine) struct About {
     pub(in crate::engine) left_out: Vec<LeftOut>,
 }
 
-/// Stores the metadata files of what was read and gives the manifest, not stored yet.
+/// Stores the metadata files of what was read. Returns the manifest, not stored yet.
 pub(super) async fn describe(
     context: &BackupContext,
     name: &BackupName,
@@ -84,7 +85,8 @@ pub(super) async fn describe(
     manifest(about, collections, place, cx).await
 }
 
-/// Stores the metadata files of these collections, under the keys that they have, and gives the manifest, not stored yet.
+/// Stores the metadata files of these collections under their keys. Returns the manifest, not
+/// stored yet.
 pub(in crate::engine) async fn manifest(
     about: About,
     mut collections: Vec<Collection>,
@@ -117,14 +119,15 @@ pub(in crate::engine) async fn manifest(
     Ok(manifest)
 }
 
-/// Stores the metadata files, several at a time: each waits for the disk twice, and there may be a hundred thousand of them.
+/// Stores the metadata files, several at a time: each waits for the disk twice, and there may be
+/// 100,000 of them.
 async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Context) -> Result<()> {
     let (ending, budget) = (cx.cancel.child_token(), cx.memory.part(METADATA_BYTES));
     let puts = collections.iter_mut().map(|collection| async {
         let documents = collection.indexes.iter().chain([&collection.options]);
         let about = TIMES_AS_JSON * documents.map(|document| document.bson.as_bytes().len() as u64).sum::<u64>();
         let _share = budget.take(about).await;
-        // Between two puts, never in the middle of one: it would go on while the directory is removed.
+        // Stop between two writes, never during one: it would go on while the directory is removed.
         if ending.is_cancelled() {
             return Ok(());
         }
@@ -133,7 +136,7 @@ async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Cont
         (collection.metadata.bytes, collection.metadata.sha256) = (bytes.len() as u64, Sha256Hex::of(&bytes));
         place.put(&collection.metadata.key, vec![Bytes::from(bytes)]).await.inspect_err(|_| ending.cancel())
     });
-    // All to their ends, for the same reason.
+    // Wait for all of them, for the same reason.
     let failed =
         stream::iter(puts).buffer_unordered(AT_A_TIME).boxed().filter_map(|put| async { put.err() }).collect::<Vec<_>>().await;
     match failed.into_iter().next() {
@@ -143,8 +146,8 @@ async fn put_metadata(collections: &mut [Collection], place: &Objects, cx: &Cont
     }
 }
 
-/// Takes the collections out of a manifest, and out of the store, that are still temporary at the end: of the slice of the oplog, of which
-/// these collections are left, or of the reading.
+/// Removes collections that are still temporary at the end from the manifest and the store. The end
+/// is that of the oplog slice, which leaves these collections, or else that of the reading.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].
@@ -172,26 +175,31 @@ pub(in crate::engine) async fn leave_out_temporary(
     Ok(())
 }
 
-/// Looks once more that every object is there, and commits.
+/// Checks once more that every object exists, and commits.
 pub(in crate::engine) async fn commit(manifest: &Manifest, place: &Objects) -> Result<()> {
     for object in manifest.objects() {
         let size = place.size(&object.key).await?;
         if size != object.bytes {
             return Err(Error::new(
                 ErrorKind::Storage,
-                format!("{} has {size} bytes in {}, where {} were written", object.key, place.location(), object.bytes),
+                format!(
+                    "{} has {size} bytes in {}, expected the {} that were written",
+                    object.key,
+                    place.location(),
+                    object.bytes
+                ),
             )
             .hint("something else changed the backup while it was written"));
         }
     }
     place.put(key::SHA256SUMS, vec![Bytes::from(manifest.sums())]).await?;
     place.put(key::MANIFEST, vec![Bytes::from(manifest.to_bytes()?)]).await?;
-    // From here on there is a backup; what cannot be tidied up does not undo it.
+    // From here on the backup exists. What cannot be removed now does not undo it.
     if let Err(e) = checkpoint::remove(place).await {
-        tracing::warn!("its checkpoint is left beside a complete backup: {e}");
+        tracing::warn!("the checkpoint of a complete backup could not be removed: {e}");
     }
     if let Err(e) = place.delete(key::PROGRESS).await {
-        tracing::warn!("{} is left beside a complete backup: {e}", key::PROGRESS);
+        tracing::warn!("{} of a complete backup could not be removed: {e}", key::PROGRESS);
     }
     Ok(())
 }

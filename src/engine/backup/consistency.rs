@@ -1,4 +1,5 @@
-//! What moment a backup shows: one that the source can still be read at, or one that its oplog leads to, or none.
+//! The consistency point of a backup: its snapshot time, a time to which its oplog slice leads, or
+//! none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use crate::format::manifest::{ClusterTime, Consistency, ConsistencyException, Co
 use crate::oplog::window;
 use crate::source::{discover, optime};
 
-/// At what time the ranges are read, and what makes up for those that cannot be read at it.
+/// The time at which the ranges are read, and what makes up for ranges that cannot be read at it.
 #[derive(Debug)]
 pub(super) struct ConsistencyPoint {
     /// The time of the listing.
@@ -30,9 +31,9 @@ pub(super) struct ConsistencyPoint {
 }
 
 impl ConsistencyPoint {
-    /// As it stands when reading begins, or went on with `resumed`.
+    /// The state when reading begins, or goes on with `resumed`.
     pub(super) fn new(context: &BackupContext, slice: Option<&Slice>, resumed: ResumeState, cx: &Context) -> Self {
-        // One that is needed and lost stays, and fails the backup.
+        // A slice that is needed and lost stays, and fails the backup.
         let reliance = slice.map(|slice| slice.reliance().clone()).filter(|r| r.is_needed() || r.why_lost().is_none());
         let has_moment = match context.kind {
             ConsistencyKind::Snapshot => true,
@@ -50,7 +51,7 @@ impl ConsistencyPoint {
         }
     }
 
-    /// What the reading rests on by now.
+    /// What the reading depends on now.
     pub(super) fn resume_state(&self) -> ResumeState {
         ResumeState {
             without_snapshot: self.without_snapshot.load(Ordering::Relaxed),
@@ -59,17 +60,24 @@ impl ConsistencyPoint {
         }
     }
 
-    /// The time to read at; none where the newest committed documents are read.
+    /// The time to read at. None if the newest committed documents are read.
     pub(super) fn snapshot(&self) -> Option<Timestamp> {
         self.time.filter(|_| !self.without_snapshot.load(Ordering::Relaxed))
     }
 
-    /// Has the oplog slice make up for what is not read at the snapshot time; false where there is none.
-    pub(super) fn rely(&self) -> bool {
-        self.reliance.as_ref().is_some_and(|reliance| reliance.rely())
+    /// Makes the oplog slice make up for what is not read at the snapshot time. False if there is
+    /// none. A note says why the backup becomes one with an oplog.
+    pub(super) fn rely(&self, why: impl FnOnce() -> String) -> bool {
+        let Some(reliance) = &self.reliance else { return false };
+        let is_new = !reliance.is_needed();
+        let relies = reliance.rely();
+        if relies && is_new {
+            self.progress.note(format!("the backup keeps an oplog slice: {}", why()));
+        }
+        relies
     }
 
-    /// Whether there is an oplog slice that could make up for what is not read at the snapshot time.
+    /// Whether an oplog slice could make up for what is not read at the snapshot time.
     pub(super) fn may_rely(&self) -> bool {
         self.reliance.is_some()
     }
@@ -79,7 +87,7 @@ impl ConsistencyPoint {
         self.reliance.as_ref().is_some_and(|reliance| reliance.is_needed())
     }
 
-    /// Waits until reading on is of no use, because the slice that it rests on is lost.
+    /// Waits until the slice that the backup needs is lost, so that reading on is of no use.
     pub(super) async fn failed(&self) -> Error {
         match &self.reliance {
             Some(reliance) if !self.allow_inconsistent => reliance.failed().await,
@@ -87,15 +95,13 @@ impl ConsistencyPoint {
         }
     }
 
-    /// The source no longer has the history of the snapshot time: the rest is read without it, where that is possible.
+    /// Handles the loss of the snapshot time's history: the rest is read without it, if possible.
     ///
     /// # Errors
     /// [`ErrorKind::SnapshotLost`].
     pub(super) async fn give_up_snapshot(&self, cause: Error, connection: &crate::mongo::Connection) -> Result<()> {
-        if self.rely() {
-            if !self.without_snapshot.swap(true, Ordering::Relaxed) {
-                self.progress.note("the source no longer has the history of the snapshot time: reading on with its oplog");
-            }
+        if self.rely(|| "the source no longer has the history of the snapshot time".to_owned()) {
+            self.without_snapshot.store(true, Ordering::Relaxed);
         } else if self.allow_inconsistent {
             self.without_snapshot.store(true, Ordering::Relaxed);
             self.inconsistent.store(true, Ordering::Relaxed);
@@ -105,7 +111,7 @@ impl ConsistencyPoint {
         Ok(())
     }
 
-    /// Error 239 in words, with what the source keeps, and why the oplog does not help.
+    /// Explains error 239: what history the source keeps, and why the oplog does not help.
     async fn too_old(&self, cause: Error, connection: &crate::mongo::Connection) -> Error {
         let time = self.time.map(|t| ClusterTime::from(t).to_string()).unwrap_or_default();
         let kept = match discover::history_seconds(connection).await {
@@ -114,31 +120,34 @@ impl ConsistencyPoint {
         };
         let lost = self.reliance.as_ref().and_then(|reliance| reliance.why_lost());
         let oplog = match lost.or_else(|| self.why_no_slice.clone()) {
-            Some(why) => format!("; its oplog, which could make up for it, cannot be kept: {why}"),
+            Some(why) => format!("; the oplog could make up for it, but cannot be kept: {why}"),
             None => String::new(),
         };
         Error::new(
             ErrorKind::SnapshotLost,
             format!(
-                "the source no longer has the history of the snapshot time {time} (error 239, SnapshotTooOld): {kept}, and reading took \
-                 longer{oplog}"
+                "the source no longer has the history of the snapshot time {time} (error 239, SnapshotTooOld): {kept}, and \
+                 reading took longer{oplog}"
             ),
         )
         .hint(
-            "let the login read the oplog (the role backup, or clusterMonitor, on admin), with which a backup may take longer; or raise the \
-             history on the source, db.adminCommand({setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}); or read faster (nearer to the \
-             source, more [[readers]], fewer namespaces at a time); or pass [[allow-inconsistent]] for a backup whose parts are of different moments",
+            "grant the login the role backup or clusterMonitor on admin: with the oplog, a backup may take longer; or raise the \
+             source's history, db.adminCommand({setParameter: 1, minSnapshotHistoryWindowInSeconds: 3600}); or read faster \
+             (closer to the source, more [[readers]], fewer namespaces at a time); or pass [[allow-inconsistent]] for a backup without a \
+             consistency point",
         )
         .cause(cause)
     }
 
-    /// Says what moment was read, once all of it is, and ends the slice: it is kept where the backup rests on it.
+    /// Determines the consistency point once everything is read, and ends the slice. The slice is
+    /// kept if the backup needs it.
     ///
-    /// Capped collections cannot be read at a snapshot time. They belong to it where the oplog shows no write to them between it and the end of
-    /// their read; others need the slice, or are exceptions.
+    /// Capped collections cannot be read at a snapshot time. One belongs to it if the oplog shows
+    /// no write to it between that time and the end of its read. The others need the slice, or are
+    /// exceptions.
     ///
     /// # Errors
-    /// Those of [`Slice::finish`] where the backup rests on the slice, and of [`Slice::discard`] where it does not.
+    /// Those of [`Slice::finish`] if the backup needs the slice, else those of [`Slice::discard`].
     pub(super) async fn conclude(
         &self,
         read: &Read,
@@ -148,7 +157,7 @@ impl ConsistencyPoint {
         let time = self.time.filter(|_| !self.inconsistent.load(Ordering::Relaxed));
         let Some(time) = time else {
             slice.end(false).await?;
-            // With nothing to read there may be no time, and there is nothing that could disagree.
+            // With nothing to read there may be no time, and nothing can disagree.
             let nothing_read = self.time.is_none() && context.kind == ConsistencyKind::Snapshot;
             return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
         };
@@ -166,24 +175,30 @@ impl ConsistencyPoint {
                 Ok((Consistency { from: Some(slice.from), to: Some(slice.to), ..consistency }, Some(slice)))
             }
             Err(e) if self.allow_inconsistent && e.kind() != ErrorKind::Interrupted => {
-                self.progress.note(format!("the backup is not of one moment: {e}"));
+                self.progress.note(format!("the backup has no consistency point: {e}"));
                 Ok((plain(ConsistencyKind::None, None), None))
             }
             Err(e) => Err(e),
         }
     }
 
-    /// The capped collections that do not belong to the snapshot; none where the slice can make up for them.
+    /// The capped collections that do not belong to the snapshot. None if the slice can make up for
+    /// them.
     async fn exceptions(&self, read: &Read, context: &BackupContext, time: Timestamp) -> Vec<ConsistencyException> {
         let mut exceptions = Vec::new();
         for (found, read) in context.listing.collections.iter().zip(&read.collections) {
             let (Some(uuid), true, None) = (found.uuid, found.is_capped(), &read.gone) else { continue };
             let reason = match window::touches(&context.connection, uuid, time, read.end.unwrap_or(time)).await {
                 Ok(false) => continue,
-                _ if self.rely() => return Vec::new(),
+                Ok(true) if self.rely(|| format!("{} is capped, and was written to meanwhile", found.namespace)) => {
+                    return Vec::new();
+                }
+                Err(_) if self.rely(|| format!("{} is capped, and may have been written to meanwhile", found.namespace)) => {
+                    return Vec::new();
+                }
                 Ok(true) => "capped, and written to while the backup ran".to_owned(),
                 Err(e) if e.kind() == ErrorKind::Denied => {
-                    "capped, and without a right to the oplog it cannot be proven that it was not written to while the backup ran"
+                    "capped, and the login cannot read the oplog to prove that it was not written to while the backup ran"
                         .to_owned()
                 }
                 Err(e) => format!("capped, and it cannot be proven that it was not written to while the backup ran: {e}"),

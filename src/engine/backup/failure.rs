@@ -1,4 +1,5 @@
-//! What becomes of what a backup that failed had stored: it is removed, or kept to be gone on with.
+//! What happens to the objects of a failed backup: they are removed, or kept so that it can be
+//! resumed.
 
 use crate::error::{Error, ErrorKind};
 use crate::format::key;
@@ -6,10 +7,11 @@ use crate::names::BackupName;
 use crate::repository::backend::Objects;
 use crate::repository::checkpoint::Durable;
 
-/// A backup that is stopped keeps what it stored where that is of so many bytes of documents: reading less again is quicker than to care for it.
+/// A stopped backup keeps what it stored from this many bytes of documents on. Reading less again
+/// is not worth the care.
 const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
 
-/// Removes what a failed backup wrote; what cannot be removed is named beside the failure.
+/// Removes what a failed backup wrote. If that fails, the error names what is left.
 pub(in crate::engine) async fn remove(place: &Objects, error: Error) -> Error {
     match place.delete_all(key::MANIFEST).await {
         Ok(()) if error.kind() == ErrorKind::Interrupted => {
@@ -18,22 +20,22 @@ pub(in crate::engine) async fn remove(place: &Objects, error: Error) -> Error {
         Ok(()) => error,
         Err(left) => {
             tracing::error!("the unfinished backup could not be removed: {left}");
-            error.hint_too(format_args!("also remove what is left in {}: {left}", place.location()))
+            error.hint_too(format_args!("also remove the leftovers in {}: {left}", place.location()))
         }
     }
 }
 
-/// Whether what is stored may be gone on with later, when what failed is over.
+/// Whether the backup can be resumed once the cause of the failure is gone.
 pub(super) fn is_resumable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable | ErrorKind::Storage)
 }
 
-/// Whether what a failed backup stored is worth more than the trouble of removing it.
+/// Whether the objects of a failed backup are worth keeping.
 pub(super) fn is_worth_keeping(error: &Error, durable: &Durable) -> bool {
     is_resumable(error) && durable.bytes() >= WORTH_KEEPING
 }
 
-/// Keeps what a failed backup stored, and says how it goes on.
+/// Keeps what a failed backup stored, and adds to the error how to resume it.
 pub(super) async fn keep(name: &BackupName, place: &Objects, error: Error) -> Error {
     for key in [key::MANIFEST, key::SHA256SUMS, key::PROGRESS] {
         if let Err(e) = place.delete(key).await {
@@ -41,5 +43,7 @@ pub(super) async fn keep(name: &BackupName, place: &Objects, error: Error) -> Er
         }
     }
     let remove = place.location();
-    error.hint_too(format_args!("what was read is kept: [[`bsonvault backup resume {name}`]] goes on; or remove {remove}"))
+    error.hint_too(format_args!(
+        "what was read is kept: [[`bsonvault backup resume {name}`]] resumes the backup; or remove {remove}"
+    ))
 }

@@ -1,4 +1,4 @@
-//! What reading came to.
+//! The outcome of reading.
 
 use bson::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::format::manifest::Segment;
 pub(super) enum Outcome {
     /// Everything is read and stored.
     Read(Read),
-    /// A collection changed its name or its catalog entry after the snapshot time.
+    /// A collection was renamed or altered after the snapshot time.
     Again(String),
 }
 
@@ -24,7 +24,7 @@ pub(super) struct ReadCollection {
     pub(super) stem: String,
     pub(super) segments: Vec<Segment>,
     pub(super) content: Content,
-    /// Why it is not part of the backup, where it was gone before all of it was read.
+    /// Why it is not part of the backup, if it disappeared before all of it was read.
     pub(super) gone: Option<String>,
     /// The operation time of the last reply.
     pub(super) end: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! Planning a backup: the connection, what is read and when, how it is divided, and with what settings.
+//! Plans a backup: the connection, what is read and when, how it is divided, and the settings.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,26 +29,26 @@ use crate::source::discover::{self, CollectionInfo, Documents, Listing, Selectio
 use crate::source::link::{self, Link};
 use crate::source::ranges::{self, Division, Range};
 
-/// Cursors at a time over a distant link, where most of each one's time is waiting.
+/// Cursors at a time over a slow link, over which each cursor mostly waits.
 const FAR_READERS: usize = 8;
 
-/// The most cursors at a time that are tried where none is asked for.
+/// The most cursors at a time that are tried, unless the options set a number.
 const MOST_READERS: usize = 16;
 
-/// The most cursors at a time that are chosen from the cores.
+/// The most cursors at a time that are chosen by the number of cores.
 const NEAR_READERS: usize = 4;
 
-/// zstd's level where nothing is said: it keeps up with a source that is near.
+/// zstd's default level: it keeps up with a source nearby.
 const NEAR_LEVEL: i32 = 1;
 
-/// The same where the link leaves time to compress better.
+/// The default level if the link leaves time to compress better.
 const FAR_LEVEL: i32 = 3;
 
-/// About the least a segment has, stored.
+/// About the smallest segment, in stored bytes.
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 
-/// What keeping the oplog takes of the memory, at most: two segments of it, two frames, and a reply that the driver holds twice. Only
-/// entries of many megabytes make it more.
+/// The most memory that keeping the oplog takes: two of its segments, two frames, and a reply that
+/// the driver holds twice. Only entries of many megabytes need more.
 const SLICE_BYTES: u64 = 24 * 1024 * 1024;
 
 /// What a backup would do.
@@ -57,14 +57,14 @@ const SLICE_BYTES: u64 = 24 * 1024 * 1024;
 pub struct BackupPlan {
     /// The source.
     pub source: Source,
-    /// What moment it would show.
+    /// The kind of consistency point that it would have.
     pub consistency: ConsistencyKind,
-    /// The unfinished backup that would be gone on with.
+    /// The unfinished backup that would be resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumes: Option<BackupName>,
-    /// Each namespace, in the order of names.
+    /// Each namespace, sorted by name.
     pub collections: Vec<PlannedCollection>,
-    /// What is there and would not be part of it.
+    /// What exists and would be skipped, with the reason.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -79,15 +79,15 @@ pub struct PlannedCollection {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: CollectionKind,
-    /// About how many documents, by the server's counters; of a time series, buckets.
+    /// About how many documents, by the server's counters. For a time series, buckets.
     pub documents: u64,
     /// What these are: `documents` or `buckets`.
     pub counted_in: &'static str,
     /// About how many bytes, uncompressed.
     pub bytes: u64,
-    /// In how many ranges it would be read.
+    /// How many ranges it would be read in.
     pub ranges: usize,
-    /// How many of them are stored already, and would not be read again.
+    /// How many of them are stored already and would not be read again.
     pub ranges_done: usize,
 }
 
@@ -96,35 +96,37 @@ pub(super) struct BackupContext {
     pub(super) connection: Connection,
     pub(super) selection: Selection,
     pub(super) allow_inconsistent: bool,
-    /// What the backup is to be; it may become less.
+    /// The intended kind of consistency; it may become less.
     pub(super) kind: ConsistencyKind,
-    /// Why the oplog cannot be kept, where it cannot.
+    /// Why the oplog cannot be kept, if it cannot.
     pub(super) why_no_slice: Option<String>,
     pub(super) settings: Settings,
     pub(super) compressors: Arc<Compressors>,
     pub(super) cpu: CpuPool,
     pub(super) room: Room,
     pub(super) pace: RateLimiter,
-    /// How late the source answered before it was read, where the backup is under the adaptive throttle.
+    /// The source's latencies before the reading. Present if the backup is under the adaptive
+    /// throttle.
     pub(super) usual: Option<Vec<Duration>>,
-    /// What reading has of the memory, and what keeping the oplog and compressing take.
+    /// The memory for reading, keeping the oplog and compressing.
     counted_bytes: u64,
     pub(super) listing: Listing,
     pub(super) survey: Survey,
 }
 
-/// How large collections are and how they are divided. It is found out before the snapshot time is taken, because the source keeps
-/// its history for a short time only; what came since is read in one piece.
+/// How large collections are and how they are divided. It is determined before the snapshot time is
+/// pinned, because the source keeps its history only for a short time. Collections created since
+/// are read in one piece.
 #[derive(Debug, Default)]
 pub(super) struct Survey(HashMap<Uuid, (Option<Size>, Vec<Range>)>);
 
 impl Survey {
-    /// One that was found out before.
+    /// A survey that was made before.
     pub(super) fn known(collections: HashMap<Uuid, (Option<Size>, Vec<Range>)>) -> Self {
         Self(collections)
     }
 
-    /// Of a collection: its size where it is known, and its ranges; none of a view.
+    /// The size of a collection, if known, and its ranges. A view has none.
     pub(super) fn of(&self, collection: &CollectionInfo) -> (Option<Size>, Vec<Range>) {
         if collection.kind == CollectionKind::View {
             return (Some(Size::default()), Vec::new());
@@ -134,7 +136,8 @@ impl Survey {
     }
 }
 
-/// Connects, lists, and chooses the settings. The listing that is read comes later, with [`BackupContext::pin_snapshot_time`].
+/// Connects, lists, and chooses the settings. [`BackupContext::pin_snapshot_time`] later takes the
+/// listing that is read.
 pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &CpuPool) -> Result<BackupContext> {
     let most_readers = options.tuning.readers.unwrap_or(MOST_READERS);
     let mut connection =
@@ -212,7 +215,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
     })
 }
 
-/// How late the source answers before it is read, where that is to be minded.
+/// The source's latencies before the reading, if the adaptive throttle needs them.
 async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listing) -> Option<Vec<Duration>> {
     match options.tuning.adaptive_throttle {
         true => Some(throttle::usual_latencies(connection, throttle::place(listing).as_ref()).await),
@@ -220,8 +223,8 @@ async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listi
     }
 }
 
-/// Connects again for a backup that goes on with this listing, with the settings that it was begun with. Readers and memory may be others: no document
-/// depends on them.
+/// Connects again for a backup that goes on with this listing, with its original settings. Readers
+/// and memory may differ: no document depends on them.
 pub(super) async fn prepare_again(
     source: &MongoUri,
     options: &BackupOptions,
@@ -242,7 +245,7 @@ pub(super) async fn prepare_again(
     let usual = usual(&connection, options, &listing).await;
     let selection = Selection {
         filter: NamespaceFilter::parse(&settings.databases, &settings.include, &settings.exclude)?,
-        // What it named was there when it began.
+        // Everything that it named existed when it began.
         allow_empty: true,
         idle_excludes: true,
         documents: Documents::All,
@@ -255,7 +258,7 @@ pub(super) async fn prepare_again(
         why_no_slice: None,
         compressors: Arc::new(Compressors::new(settings.compression())),
         cpu: cpu.limited(room.jobs),
-        // As it was begun.
+        // As when it began.
         room: Room { follows_level: false, ..room },
         pace: RateLimiter::limited(options.tuning.max_bits),
         usual,
@@ -266,22 +269,23 @@ pub(super) async fn prepare_again(
     })
 }
 
-/// How the memory is divided, and how many work in it.
+/// How the memory is divided, and how many work with it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    /// For reading, beside what keeping the oplog and compressing take.
+    /// For reading, beside keeping the oplog and compressing.
     memory_bytes: u64,
     /// Cursors to begin with.
     readers: usize,
-    /// The most of them.
+    /// The most cursors.
     pub(super) most_readers: usize,
-    /// Frames that are compressed at a time.
+    /// Frames compressed at a time.
     jobs: usize,
-    /// Whether zstd's level follows what is the limit: it takes memory, and is not what was asked for where one was.
+    /// Whether the level controller may change zstd's level. That takes memory, and overrides no
+    /// level that the user chose.
     pub(super) follows_level: bool,
 }
 
-/// Below this much memory, none of it is kept for higher levels.
+/// Below this much memory, none of it is reserved for higher levels.
 const ROOMY: u64 = 112 * 1024 * 1024;
 
 impl Room {
@@ -298,8 +302,11 @@ impl Room {
         let each = Compression { level, ..compression }.working_bytes(frame_bytes);
         if each > all / 2 {
             let mb = |bytes: u64| bytes >> 20;
-            let what =
-                format!("compressing so takes {} MiB, more than half of the {} MiB", mb(each), mb(options.tuning.memory_bytes));
+            let what = format!(
+                "compressing a frame with these settings takes {} MiB, more than half of the {} MiB",
+                mb(each),
+                mb(options.tuning.memory_bytes)
+            );
             return Err(Error::usage(format!("{what} that BACKUP_MEMORY_MB allows"))
                 .hint(format!("pass [[memory-mb]] {} or more, a lower [[level]], or smaller frames", mb(each * 5 / 2) + 1)));
         }
@@ -313,10 +320,7 @@ impl Room {
         let fitting = most_readers_in(memory_bytes, frame_bytes);
         let readers = wanted.min(fitting);
         if readers < wanted && options.tuning.readers.is_some() {
-            tracing::warn!(
-                "{readers} readers instead of {wanted}: more do not fit into {} MiB",
-                options.tuning.memory_bytes >> 20
-            );
+            tracing::warn!("{readers} readers instead of {wanted}: no more fit into {} MiB", options.tuning.memory_bytes >> 20);
         }
         let most_readers = match options.tuning.readers {
             Some(_) => readers,
@@ -346,24 +350,26 @@ async fn pinned(connection: &Connection, selection: &Selection, kind: Consistenc
     if kind != ConsistencyKind::None && has_documents && listing.time.is_none() {
         return Err(Error::new(
             ErrorKind::Refused,
-            "the source does not tell its operation time, without which it cannot be read at one moment",
+            "the source does not tell its operation time, so it cannot be read at one snapshot time",
         )
-        .hint("connect to the deployment itself, not through something that only resembles it"));
+        .hint("connect to the deployment itself, not to something that only imitates it"));
     }
     Ok(listing)
 }
 
-/// How many readers fit: each needs two small segments, two frames, and a batch that the driver holds twice.
+/// How many readers fit: each needs two small segments, two frames, and a batch that the driver
+/// holds twice.
 fn most_readers_in(memory_bytes: u64, frame_bytes: usize) -> usize {
     usize::try_from(memory_bytes / (2 * SMALLEST_SEGMENT + 4 * frame_bytes as u64)).unwrap_or(usize::MAX).max(1)
 }
 
-/// Segments wait in memory, up to two a reader; a third of the budget is theirs.
+/// Up to two segments per reader wait in memory. They get a third of the budget.
 pub(in crate::engine) fn segment_bytes(memory_bytes: u64, readers: usize) -> u64 {
     (memory_bytes / (6 * readers as u64)).clamp(SMALLEST_SEGMENT, segment::TARGET as u64)
 }
 
-/// What each reader holds whatever the data: two segments, a frame being filled and a frame being compressed.
+/// What each reader holds, whatever the data: two segments, a frame being filled and a frame being
+/// compressed.
 fn fixed_bytes(settings: &Settings, readers: usize) -> u64 {
     readers as u64 * (2 * settings.segment_bytes + 2 * settings.frame_bytes)
 }
@@ -373,7 +379,8 @@ fn pool(readers: usize) -> u32 {
 }
 
 impl BackupPlan {
-    /// The same with temporary collections among what is left out. Those that come to last meanwhile become part of the backup.
+    /// The plan with temporary collections among the skipped ones. Those that become permanent
+    /// during the backup become part of it.
     pub(super) fn without_temporary(mut self, context: &BackupContext) -> Self {
         for found in context.listing.collections.iter().filter(|found| found.is_temporary()) {
             let Namespace { database, collection } = found.namespace.clone();
@@ -387,16 +394,17 @@ impl BackupPlan {
 }
 
 impl BackupContext {
-    /// Chooses what consistency point the backup can show, and where the oplog slice that it keeps for that has to begin; none where there is no
-    /// oplog to be read.
+    /// Chooses which consistency point the backup can show, and where the oplog slice for it must
+    /// begin. None if no oplog can be read.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where it can show none and that is not allowed; [`ErrorKind::Unreachable`].
+    /// [`ErrorKind::Refused`] if it can show none and the options require one;
+    /// [`ErrorKind::Unreachable`].
     pub(super) async fn choose_consistency(&mut self) -> Result<Option<Start>> {
         let connection = &self.connection;
         let start = match connection.topology {
             _ if self.selection.documents != Documents::All => {
-                Err(Error::new(ErrorKind::Refused, "it is about all documents, and not all are read"))
+                Err(Error::new(ErrorKind::Refused, "it covers all documents, and this backup reads only some"))
             }
             Topology::ReplicaSet => window::start(connection).await.map(Some),
             Topology::Standalone | Topology::Sharded => Ok(None),
@@ -422,28 +430,30 @@ impl BackupContext {
     fn without_a_moment(&self) -> Error {
         let (topology, version) = (self.connection.topology, self.connection.version);
         let oplog = match &self.why_no_slice {
-            Some(why) => format!("; its oplog, which could make up for that, cannot be kept: {why}"),
+            Some(why) => format!("; the oplog could make up for that, but cannot be kept: {why}"),
             None => String::new(),
         };
         let grant = match topology {
-            Topology::ReplicaSet => "let the login read the oplog (the role backup, or clusterMonitor, on admin); or ",
+            Topology::ReplicaSet => {
+                "grant the login the role backup or clusterMonitor on admin, so that it can read the oplog; or "
+            }
             _ => "",
         };
         Error::new(
             ErrorKind::Refused,
-            format!("the source is a {topology} of version {version}, which cannot be read at one moment{oplog}"),
+            format!("the source is a {topology} of version {version}, which cannot be read at one snapshot time{oplog}"),
         )
         .hint(format!(
-            "{grant}upgrade it to 5.0 or later, or pass [[allow-inconsistent]] for a backup whose parts are of different moments"
+            "{grant}upgrade it to 5.0 or later, or pass [[allow-inconsistent]] for a backup without a consistency point"
         ))
     }
 
-    /// The time of the listing, where the backup is to be of a moment.
+    /// The time of the listing, if the backup is to have a consistency point.
     pub(super) fn time(&self) -> Option<Timestamp> {
         self.listing.time.filter(|_| self.kind != ConsistencyKind::None)
     }
 
-    /// The budget of batches. Beside them are segments, what compressing takes, and the oplog slice.
+    /// The memory budget of batches. Segments, compressing and the oplog slice come on top.
     pub(super) fn budget(&self, cx: &Context) -> MemoryBudget {
         let batches = self
             .room
@@ -453,7 +463,7 @@ impl BackupContext {
         cx.memory.part_beside(batches, self.counted_bytes.saturating_sub(batches))
     }
 
-    /// Takes the listing that is read, and with it the time that all reads share.
+    /// Takes the listing that is read, and with it the snapshot time that all reads share.
     pub(super) async fn pin_snapshot_time(&mut self) -> Result<()> {
         self.listing = pinned(&self.connection, &self.selection, self.kind).await?;
         Ok(())

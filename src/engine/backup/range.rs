@@ -1,4 +1,4 @@
-//! Reading one range to its end, whatever becomes of the snapshot or the collection meanwhile.
+//! Reads one range to its end, even if the snapshot is lost or the collection moves meanwhile.
 
 use std::sync::atomic::Ordering;
 
@@ -14,10 +14,11 @@ use crate::pipeline::write::RangeWriter;
 use crate::source::discover::{CollectionState, whereabouts};
 use crate::source::scan::{Event, Failure, Scan};
 
-/// How often a range is begun again because its collection moved.
+/// How often a range is read again because its collection moved.
 const MOVES: u32 = 20;
 
-/// Reads one range and gives the operation time of the last reply. Nothing of it counts where its collection is found to be gone.
+/// Reads one range and returns the operation time of the last reply. Nothing of it counts if its
+/// collection is found to be gone.
 pub(super) async fn read_range(
     shared: &Shared,
     reading: &Reading,
@@ -48,7 +49,8 @@ pub(super) async fn read_range(
             Err(failure) => failure,
         };
         match failure {
-            // What it has can stay only where it is of the same moment as the rest; from its start on is simple, and it is one range.
+            // Documents read so far count only at the same snapshot time as the rest. Reading the
+            // range again is simple.
             Failure::TooOld(cause) if snapshot.is_some() => {
                 writer.restart().await?;
                 moment.give_up_snapshot(cause, &shared.connection).await?;
@@ -74,12 +76,19 @@ pub(super) async fn read_range(
     }
 }
 
-/// What follows from where a collection is now; true where there is nothing more to read of it. With the oplog slice the reading goes on,
-/// without it the backup begins again, except where the collection is simply gone.
+/// Decides what follows from where a collection is now. True if there is nothing more to read of
+/// it. With the oplog slice the reading goes on. Without it the backup starts again, unless the
+/// collection is simply gone.
 fn moved(shared: &Shared, reading: &Reading, found: CollectionState) -> Result<bool, Halt> {
     let namespace = &reading.found.namespace;
-    let bridged = shared.moment.rely();
-    let again = |what: String| Err(Halt::Again(format!("{namespace} {what} while the backup ran")));
+    let change = match &found {
+        CollectionState::Dropped => "was dropped".to_owned(),
+        CollectionState::Replaced => "was replaced".to_owned(),
+        CollectionState::Renamed(now) => format!("was renamed to {now}"),
+        CollectionState::Unmoved => "was altered (its options or indexes)".to_owned(),
+    };
+    let what = format!("{namespace} {change} while the backup ran");
+    let bridged = shared.moment.rely(|| what.clone());
     match found {
         CollectionState::Dropped => {
             lock(&reading.gone).get_or_insert_with(|| "dropped while the backup ran".to_owned());
@@ -87,7 +96,7 @@ fn moved(shared: &Shared, reading: &Reading, found: CollectionState) -> Result<b
         }
         CollectionState::Replaced if bridged => {
             lock(&reading.gone)
-                .get_or_insert_with(|| "replaced by another collection of its name while the backup ran".to_owned());
+                .get_or_insert_with(|| "replaced by another collection of the same name while the backup ran".to_owned());
             Ok(true)
         }
         CollectionState::Renamed(now) if bridged => {
@@ -99,10 +108,9 @@ fn moved(shared: &Shared, reading: &Reading, found: CollectionState) -> Result<b
             reading.altered.store(true, Ordering::Relaxed);
             Ok(false)
         }
-        // Neither the one that is gone nor the one that came after the listing would be in the backup.
-        CollectionState::Replaced => again("was replaced".to_owned()),
-        CollectionState::Renamed(now) => again(format!("was renamed to {now}")),
-        CollectionState::Unmoved => again("was altered (its options or indexes)".to_owned()),
+        // The backup would hold neither the dropped collection nor the new one, which is not
+        // listed.
+        CollectionState::Replaced | CollectionState::Renamed(_) | CollectionState::Unmoved => Err(Halt::Again(what)),
     }
 }
 
@@ -112,11 +120,11 @@ fn restless(reading: &Reading, cause: Error) -> Error {
         ErrorKind::Server,
         format!("{namespace} was renamed or altered {MOVES} times while one part of it was read: {cause}"),
     )
-    .hint("run the backup when collections are not renamed or altered, or exclude the namespace")
+    .hint("run the backup when no collection is renamed or altered, or exclude the namespace")
     .cause(cause)
 }
 
-/// Lets a scan run ahead of the writer by one batch. The outer error is the writer's.
+/// Lets a scan run one batch ahead of the writer. The outer error is the writer's.
 async fn transfer(
     scan: Scan,
     writer: &mut RangeWriter,

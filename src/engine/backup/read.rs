@@ -1,4 +1,4 @@
-//! Reading and storing every range of a backup, several at a time.
+//! Reads and stores every range of a backup, several at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,8 @@ use crate::format::manifest::Segment;
 use crate::repository::backend::Objects;
 use crate::repository::checkpoint::{self, Checkpoint};
 
-/// Reads everything that was planned into `place`, but for the ranges that an interrupted attempt stored.
+/// Reads everything that was planned into `place`, except ranges that an interrupted attempt
+/// stored.
 pub(super) async fn read(
     context: &BackupContext,
     stems: &[String],
@@ -66,7 +67,7 @@ pub(super) async fn read(
             () = &mut throttling => continue,
         };
         if let Err(why) = ended {
-            // The first one counts; the others end because of it.
+            // The first error counts; the others follow from it.
             halt.cancel();
             first.get_or_insert(why);
         }
@@ -81,7 +82,7 @@ pub(super) async fn read(
     }
 }
 
-/// Removes what an attempt stored, before the next one.
+/// Removes the objects of an attempt before the next one.
 pub(super) async fn clear(place: &Objects) -> Result<()> {
     checkpoint::remove(place).await?;
     for entry in place.list().await? {
@@ -92,7 +93,7 @@ pub(super) async fn clear(place: &Objects) -> Result<()> {
     Ok(())
 }
 
-/// What the keys of each collection's objects begin with.
+/// The key prefixes of each collection's objects.
 pub(super) fn stems(context: &BackupContext) -> Vec<String> {
     let mut stems = Stems::default();
     context.listing.collections.iter().map(|found| stems.assign(&found.namespace)).collect()
@@ -108,7 +109,7 @@ async fn work(number: usize, shared: Arc<Shared>, halt: CancellationToken) -> Re
         }
         let unit = lock(&shared.queue).pop_front();
         let Some(unit) = unit else {
-            // Whoever waits finds that there is nothing left.
+            // Wake the waiting workers: they find the queue empty.
             shared.allowed.send_replace(usize::MAX);
             return Ok(());
         };
@@ -145,7 +146,7 @@ async fn work(number: usize, shared: Arc<Shared>, halt: CancellationToken) -> Re
     }
 }
 
-/// Puts the results of all ranges in order.
+/// Collects the results of all ranges in order.
 async fn gather(shared: &Shared, place: &Objects) -> Result<Read> {
     let mut collections = Vec::with_capacity(shared.collections.len());
     for reading in &shared.collections {

@@ -1,4 +1,5 @@
-//! Going on with a backup that a crash left: whether it is the same source, and what is read of it again.
+//! Resumes an unfinished backup: checks that the source is the same, and finds what must still be
+//! read.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +20,8 @@ use crate::repository::checkpoint::{self, Checkpoint};
 use crate::source::discover::{CollectionInfo, Listing, Size};
 use crate::source::ranges::{IdValue, Range};
 
-/// Finds the unfinished backup of this name, or the newest one of this source, and reads what is durable of it.
+/// Finds the unfinished backup of this name, or the newest one of this source, and reads its
+/// checkpoint.
 ///
 /// # Errors
 /// Those of [`checkpoint::open`].
@@ -33,7 +35,7 @@ pub(super) async fn open(
     checkpoint::open(&Catalog::new(repository.clone(), cpu), name, |begun| is_of(begun, source)).await
 }
 
-/// Whether a backup was begun of this source, as far as its URI tells.
+/// Whether a backup is of this source, as far as its URI tells.
 fn is_of(begun: &Source, source: &MongoUri) -> bool {
     begun.uri == source.to_string() || begun.hosts.iter().any(|host| source.hosts().contains(host))
 }
@@ -66,10 +68,11 @@ fn listing(checkpoint: &Checkpoint) -> Result<(Listing, Survey)> {
     Ok((Listing { collections, left_out: checkpoint.head.left_out.clone(), time }, Survey::known(survey)))
 }
 
-/// Connects to the source of an unfinished backup and prepares to go on.
+/// Connects to the source of an unfinished backup and prepares to resume it.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] where it is another deployment; [`ErrorKind::Usage`] where the options are not those of the backup; those of a connection.
+/// [`ErrorKind::Refused`] if it is another deployment; [`ErrorKind::Usage`] if the options differ
+/// from those of the backup; those of a connection.
 pub(super) async fn prepare(
     source: &MongoUri,
     options: &BackupOptions,
@@ -89,22 +92,23 @@ pub(super) async fn prepare(
     Err(Error::new(
         ErrorKind::Refused,
         format!(
-            "backup {} was begun of {}, and {} is another deployment",
+            "backup {} was started from {}, and {} is another deployment",
             checkpoint.name,
             who(&checkpoint.head.source),
             who(&now)
         ),
     )
-    .hint("resume it with the source that it was begun of, or take a new backup without [[resume]]"))
+    .hint("resume it with the source that it was started from, or take a new backup without [[resume]]"))
 }
 
-/// That what is asked for is what the backup was begun with. What is not said now counts as it was then.
+/// Checks that the options agree with those that the backup was started with. An option that is
+/// absent now keeps its value.
 fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) -> Result<()> {
     let was = &checkpoint.head.settings;
     let contradiction = |flag: &str, now: String, then: String| {
         let then = if then.is_empty() { "without".to_owned() } else { format!("with {then}") };
-        Error::usage(format!("{flag} is {now}, and backup {} was begun {then}", checkpoint.name))
-            .hint("leave it out to go on with what the backup was begun with, or take a new one without [[resume]]")
+        Error::usage(format!("{flag} is {now}, and backup {} was started {then}", checkpoint.name))
+            .hint("leave it out to keep what the backup was started with, or take a new one without [[resume]]")
     };
     let NamespaceFilter { databases, include, exclude } = options.filter.clone().or_in(source.database());
     if !databases.is_empty() && databases != was.databases {
@@ -137,8 +141,8 @@ fn agree(source: &MongoUri, options: &BackupOptions, checkpoint: &Checkpoint) ->
     Ok(())
 }
 
-/// Whether both are one deployment: by the set's id where that can be read; else by its name and a host that both have, unless other
-/// data are there now.
+/// Whether both are one deployment: by the set's id if it can be read; else by its name and a
+/// shared host, unless the data there now differ.
 fn is_same(then: &Source, now: &Source) -> bool {
     let alike = then.topology == now.topology && then.replica_set == now.replica_set;
     let names = |source: &Source| source.hosts.iter().chain(&source.known_as).cloned().collect::<HashSet<_>>();
@@ -156,7 +160,7 @@ fn who(source: &Source) -> String {
     format!("the {}{set} ({}{id})", source.topology, source.hosts.join(", "))
 }
 
-/// What the checkpoint of a backup begins with.
+/// The head of a backup's checkpoint.
 pub(super) async fn head(
     context: &BackupContext,
     start: Option<Start>,
@@ -204,7 +208,7 @@ fn part(range: &Range) -> Result<Part> {
     })
 }
 
-/// The range that a part of the checkpoint stands for; none where a bound has no `_id`.
+/// The range that a part of the checkpoint describes. None if a bound has no `_id`.
 fn range(part: &Part) -> Option<Range> {
     let bound = |raw: &Option<Raw>| match raw {
         Some(raw) => IdValue::of(raw.0.as_bytes()).map(Some),

@@ -1,4 +1,5 @@
-//! What those who read share: the ranges that are left, and what has been stored of each collection.
+//! What the readers of a backup share: the ranges that are left, and what is stored of each
+//! collection.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +40,7 @@ impl From<Error> for Halt {
     }
 }
 
-/// One range, to be read by one cursor.
+/// A range that one cursor reads.
 pub(super) struct Unit {
     pub(super) collection: usize,
     /// Its place among the collection's ranges.
@@ -52,11 +53,11 @@ pub(super) struct Unit {
 pub(super) struct Reading {
     pub(super) found: CollectionInfo,
     pub(super) size: Option<Size>,
-    /// The namespace that holds its documents, as it was last found.
+    /// The namespace that holds its documents, as last found.
     pub(super) data: Mutex<Namespace>,
-    /// Its catalog entry is newer than the snapshot, so that it cannot be read at it.
+    /// Its catalog entry is newer than the snapshot, so it cannot be read at the snapshot time.
     pub(super) altered: AtomicBool,
-    /// Why nothing more is read of it, where it is gone.
+    /// Why nothing more of it is read, if it is gone.
     pub(super) gone: Mutex<Option<String>>,
     pub(super) stem: String,
     pub(super) item: Item,
@@ -65,7 +66,8 @@ pub(super) struct Reading {
     pub(super) done: Mutex<Done>,
 }
 
-/// What has been stored of a collection: its segments with their numbers, and the operation time of the last reply.
+/// What is stored of a collection: its segments with their numbers, and the operation time of the
+/// last reply.
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) segments: Vec<(usize, Segment)>,
@@ -73,7 +75,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Takes what an interrupted attempt stored of a range.
+    /// Takes over what an interrupted attempt stored of a range.
     pub(super) fn take(&mut self, stem: &str, earlier: &RangeDone) {
         let numbered = |segment: &Segment| Some((key::segment_number(stem, &segment.object.key)?, segment.clone()));
         self.segments.extend(earlier.segments.iter().filter_map(numbered));
@@ -86,26 +88,27 @@ pub(super) struct Shared {
     pub(super) connection: crate::mongo::Connection,
     pub(super) moment: Arc<ConsistencyPoint>,
     pub(super) budget: MemoryBudget,
-    /// What documents must match to be read, if not all are.
+    /// The filter that documents must match. None if all are read.
     pub(super) filter: Option<RawDocumentBuf>,
     pub(super) pace: RateLimiter,
     /// About how many bytes to ask for at a time.
     pub(super) reply_bytes: u64,
-    /// How many read now: those with a number below this.
+    /// How many workers read now: those with a number below this.
     pub(super) allowed: watch::Sender<usize>,
-    /// The nanoseconds that those who write have waited for something to write.
+    /// The nanoseconds that writers have waited for documents.
     pub(super) starved: AtomicU64,
     pub(super) state: Arc<HeartbeatState>,
     pub(super) durable: Arc<Durable>,
     pub(super) collections: Vec<Reading>,
     pub(super) queue: Mutex<VecDeque<Unit>>,
-    /// Those of temporary collections, which are read last, if at all.
+    /// The ranges of temporary collections, which are read last, if at all.
     pub(super) temporary: Mutex<Vec<Unit>>,
 }
 
 impl Shared {
-    /// When all else is read: whether temporary collections are read, too. They count only where a slice of the oplog gives them a lasting name;
-    /// of what is read at one moment they are no part. Capped collections may come to need the slice when all is read.
+    /// Called when everything else is read: whether temporary collections are read, too. They count
+    /// only if the oplog slice makes them permanent; without it, the backup skips them. Capped
+    /// collections may come to need the slice when everything is read.
     pub(super) fn goes_on_with_temporary(&self) -> bool {
         let units = std::mem::take(&mut *lock(&self.temporary));
         let may_need_slice = self.moment.may_rely() && self.collections.iter().any(|reading| reading.found.is_capped());
@@ -122,12 +125,12 @@ impl Shared {
         false
     }
 
-    /// One who writes has waited so long for something to write.
+    /// Adds the time that a writer has waited for documents.
     pub(super) fn starved_for(&self, waited: Duration) {
         self.starved.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// How long all of them have.
+    /// The time that all writers have waited.
     pub(super) fn starved(&self) -> Duration {
         Duration::from_nanos(self.starved.load(Ordering::Relaxed))
     }
@@ -187,7 +190,7 @@ pub(super) fn share_out(
             done: Mutex::new(done),
         });
     }
-    // The largest first, so that none is left to run alone at the end.
+    // The largest first, so that none runs alone at the end.
     units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
     state.begin(moment.time.map(Into::into), all as u64, (all - units.len()) as u64);
     let (temporary, units): (Vec<_>, Vec<_>) =

@@ -1,4 +1,5 @@
-//! Keeping a slice of the oplog while the data are read, for the case that they are not all of one moment.
+//! Keeps a slice of the oplog while the data are read, in case they are not all read at one
+//! snapshot time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,11 +31,11 @@ use crate::repository::lock::heartbeat::HeartbeatState;
 /// How long to wait between two pieces.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often what was read is made durable, at first and after hours.
+/// How often entries are made durable, at first and after hours.
 const SHORTEST_NOTE: Duration = Duration::from_secs(5);
 const LONGEST_NOTE: Duration = Duration::from_secs(60);
 
-/// About the stored bytes of a segment of the slice, at most.
+/// About the most stored bytes of a segment of the slice.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A slice that is being kept, until [`Slice::finish`] or [`Slice::end`].
@@ -46,7 +47,7 @@ pub(super) struct Slice {
     task: JoinHandle<Result<Ending>>,
 }
 
-/// The slice of a backup that runs: kept, ended, or never begun.
+/// The slice of a running backup: kept, ended, or never begun.
 pub(super) struct RunningSlice(Option<Slice>);
 
 impl RunningSlice {
@@ -54,23 +55,24 @@ impl RunningSlice {
         Self(slice)
     }
 
-    /// The slice, as long as it is kept.
+    /// The slice, while it is being kept.
     pub(super) fn get(&self) -> Option<&Slice> {
         self.0.as_ref()
     }
 
-    /// As [`Slice::finish`]. It is over then, however that ends.
+    /// Like [`Slice::finish`]. The slice is over afterward in any case.
     ///
     /// # Errors
     /// Those of [`Slice::finish`].
     pub(super) async fn finish(&mut self, to: Timestamp, may_leave: bool) -> Result<OplogSlice> {
-        let slice = self.0.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice is gone"))?;
+        let slice = self.0.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the oplog slice has already ended"))?;
         let finished = slice.finish(to, may_leave).await;
         self.0 = None;
         finished
     }
 
-    /// Ends it, if it is still kept: what is stored of it is left for a backup that is resumed, or removed.
+    /// Ends the slice if it is still being kept. What is stored of it stays for a backup that is
+    /// resumed, or is removed.
     ///
     /// # Errors
     /// Those of [`Slice::end`].
@@ -92,24 +94,24 @@ enum Ending {
     Lost,
 }
 
-/// What an interrupted backup stored of its slice, and whether the backup rests on it.
+/// What an interrupted backup stored of its slice, and whether the backup needs it.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     pub(super) step: Option<OplogStep>,
     pub(super) is_needed: bool,
 }
 
-/// What the task that keeps a slice hands over.
+/// What the task that keeps a slice returns.
 struct Kept {
     segments: Vec<Segment>,
     to: Timestamp,
 }
 
-/// Whether a backup rests on its slice, and whether it can.
+/// Whether a backup needs its slice, and whether it can rely on it.
 #[derive(Debug, Default)]
 pub(super) struct Reliance {
     inner: Mutex<Standing>,
-    /// Cancelled once the slice is lost although it is needed.
+    /// Cancelled once the slice is lost although the backup needs it.
     failed: CancellationToken,
 }
 
@@ -120,24 +122,24 @@ struct Standing {
 }
 
 impl Reliance {
-    /// From now on the slice is needed; false where it is lost, and nothing can rest on it.
+    /// Marks the slice as needed. False if it is lost, so that nothing can rely on it.
     pub(super) fn rely(&self) -> bool {
         let mut standing = self.lock();
         standing.needed |= standing.lost.is_none();
         standing.lost.is_none()
     }
 
-    /// Whether it is needed.
+    /// Whether the backup needs it.
     pub(super) fn is_needed(&self) -> bool {
         self.lock().needed
     }
 
-    /// Why it is lost, where it is.
+    /// Why it is lost, if it is.
     pub(super) fn why_lost(&self) -> Option<String> {
         self.lock().lost.as_ref().map(ToString::to_string)
     }
 
-    /// Waits until it is lost although it is needed, and gives the reason.
+    /// Waits until the slice is lost although the backup needs it, and returns the reason.
     pub(super) async fn failed(&self) -> Error {
         self.failed.cancelled().await;
         let lost = self.lock().lost.take();
@@ -158,7 +160,7 @@ impl Reliance {
 }
 
 impl Slice {
-    /// Begins to keep everything from `start` on, or goes on after what is stored earlier.
+    /// Starts to keep everything from `start` on, or goes on after what is stored already.
     pub(super) fn begin(start: Start, earlier: Earlier, context: &BackupContext, run: &Run<'_>) -> Self {
         let Run { place, state, durable, cx } = *run;
         let writer = CollectionWriter::new(
@@ -167,7 +169,7 @@ impl Slice {
             context.compressors.clone(),
             Sizes::of_segments(usize::try_from(context.settings.segment_bytes.min(SEGMENT_BYTES)).unwrap_or(usize::MAX)),
             context.cpu.clone(),
-            // It is no part of what the progress is measured by.
+            // The progress does not count it.
             Progress::default().item(key::OPLOG, 0, 0),
         );
         let (until, end, reliance) = (watch::Sender::new(None), cx.cancel.child_token(), Arc::new(Reliance::default()));
@@ -202,7 +204,7 @@ impl Slice {
         Self { start, reliance, until, end, task }
     }
 
-    /// How far a backup rests on it.
+    /// How far a backup relies on it.
     pub(super) fn reliance(&self) -> &Arc<Reliance> {
         &self.reliance
     }
@@ -212,15 +214,16 @@ impl Slice {
         self.start
     }
 
-    /// The earliest time of a listing to which it belongs.
+    /// The earliest time of a listing to which the slice belongs.
     pub(super) fn since(&self) -> Timestamp {
         self.start.since
     }
 
-    /// Reads on to `to` or a little later, and gives all of it, durable. Where that fails, what is stored may be left for a backup that is resumed.
+    /// Reads on to `to` or a little later, and returns the whole slice, durable. If that fails,
+    /// what is stored may stay for a backup that is resumed.
     ///
     /// # Errors
-    /// Those of [`Tail::next`], also where they came up earlier.
+    /// Those of [`Tail::next`], including earlier ones.
     pub(super) async fn finish(&mut self, to: Timestamp, may_leave: bool) -> Result<OplogSlice> {
         self.until.send_replace(Some(to));
         let Kept { segments, to } = match (&mut self.task).await.map_err(died)?? {
@@ -244,7 +247,7 @@ impl Slice {
         })
     }
 
-    /// Stops. All of it that was read is left, durable, for a backup that is resumed, or removed.
+    /// Stops. The entries read so far stay, durable, for a backup that is resumed, or are removed.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -261,10 +264,10 @@ impl Slice {
 /// The work of the task.
 struct Keeping {
     tail: Tail,
-    /// Up to where it was handed to the writer.
+    /// The position up to which entries were handed to the writer.
     position: Position,
     writer: RangeWriter,
-    /// How many of its segments are in the checkpoint.
+    /// How many of its segments the checkpoint holds.
     recorded: usize,
     durable: Arc<Durable>,
     until: watch::Receiver<Option<Timestamp>>,
@@ -281,7 +284,7 @@ impl Keeping {
             Err(error) => error,
         };
         self.state.oplog_at(None);
-        // What a resumed backup may be able to go on with stays, until the one who gave it up says otherwise.
+        // Segments that a resumed backup may use stay until the owner of the slice says otherwise.
         if self.end.is_cancelled() || is_resumable(&error) && self.reliance.is_needed() {
             if error.kind() != ErrorKind::Interrupted {
                 self.reliance.lose(error);
@@ -289,12 +292,12 @@ impl Keeping {
             return Ok(Ending::Stopped(Box::new(self)));
         }
         let removed = self.writer.restart().await;
-        self.progress.note(format!("the oplog is not kept any more: {error}"));
+        self.progress.note(format!("the oplog is no longer kept: {error}"));
         self.reliance.lose(error);
         removed.map(|()| Ending::Lost)
     }
 
-    /// Makes durable what was read so far, and has it written down.
+    /// Makes the entries read so far durable, and records them in the checkpoint.
     async fn note(&mut self) -> Result<()> {
         let segments = self.writer.flush(self.recorded).await?;
         self.recorded += segments.len();
@@ -302,7 +305,8 @@ impl Keeping {
         Ok(())
     }
 
-    /// Writes the entries of the next piece: up to `until`, or as far as the source told that it is. Gives the time up to which that was.
+    /// Writes the entries of the next piece: up to `until`, or as far as the source says that it
+    /// is. Returns the time that it reached.
     async fn piece(&mut self, until: Option<Timestamp>) -> Result<Timestamp> {
         loop {
             match self.tail.next(until, &self.end).await? {
@@ -324,7 +328,8 @@ impl Keeping {
             let until = *self.until.borrow_and_update();
             let to = self.piece(until).await?;
             self.state.oplog_at(Some(to.into()));
-            // Rarer the longer it takes, or a slice of many hours would be in thousands of pieces.
+            // Less often the longer it takes. Otherwise a slice of many hours would consist of
+            // thousands of pieces.
             if until.is_some() || noted.elapsed() > (begun.elapsed() / 20).clamp(SHORTEST_NOTE, LONGEST_NOTE) {
                 self.note().await?;
                 noted = Instant::now();
@@ -335,7 +340,7 @@ impl Keeping {
             }
             tokio::select! {
                 () = self.end.cancelled() => return Err(Error::interrupted()),
-                // Where nobody can say any more when it ends, it is over.
+                // If nobody can set the end any more, it is over.
                 changed = self.until.changed() => changed.map_err(|_| Error::interrupted())?,
                 () = tokio::time::sleep(PAUSE) => {}
             }

@@ -1,4 +1,5 @@
-//! While a backup reads: how many cursors and how hard frames are compressed follow what is the limit at the moment.
+//! Adapts the number of cursors and the level of compression to the bottleneck while a backup
+//! reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use crate::context::progress::Progress;
 use crate::format::frame::Compressors;
 use crate::pipeline::steer::{ConcurrencyController, LevelController, Sample, Watched};
 
-/// What the decisions rest on, and what they change.
+/// What the decisions depend on, and what they change.
 pub(super) struct Steering {
     shared: Arc<Shared>,
     crew: ConcurrencyController,
-    /// Absent where the level stays as it is.
+    /// Absent if the level is fixed.
     effort: Option<LevelController>,
     compressors: Arc<Compressors>,
     watched: Watched,
@@ -32,7 +33,7 @@ impl Steering {
         }
     }
 
-    /// Waits until it is time to look again, looks, and changes what is to be changed.
+    /// Waits until the next sample is due, takes it, and adapts.
     pub(super) async fn go_on(&mut self) {
         let sample = self.watched.next().await;
         let starved = self.shared.starved();
@@ -40,9 +41,9 @@ impl Steering {
         let share = starved.saturating_sub(self.starved).as_secs_f64() / possible.max(1e-3);
         let sample = Sample { starved: share.min(1.0), ..sample };
         self.starved = starved;
-        // What is held back on purpose says nothing of what more readers would bring.
+        // A throttled backup does not show what more readers would gain.
         let now = if self.shared.pace.is_held_back() { self.crew.now() } else { self.crew.take(&sample) };
-        // Where the queue is empty, nobody is to wait any more.
+        // Once the queue is empty, nobody may wait any more.
         self.shared.allowed.send_if_modified(|allowed| *allowed != usize::MAX && std::mem::replace(allowed, now) != now);
         if let Some(effort) = &mut self.effort {
             self.compressors.set_level(effort.take(&sample));

@@ -1,4 +1,4 @@
-//! The adaptive throttle: the source is asked how late it answers, and eased accordingly.
+//! The adaptive throttle: probes the source's latency and eases the load accordingly.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use crate::names::Namespace;
 use crate::pipeline::pace::{LatencyThrottle, RateLimiter};
 use crate::source::discover::{CollectionInfo, Listing};
 
-/// How many times a second a backup with the adaptive throttle asks how late the source answers.
+/// How many times a second the adaptive throttle probes the latency.
 const ASKED_A_SECOND: u32 = 5;
 
-/// How long an answer may take; a source that is later than this is late.
+/// How long a probe may take; a source that is slower is late.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many answers say how late a source usually is.
+/// How many probes establish the usual latency.
 const USUAL: usize = 9;
 
-/// The collection that a backup with the adaptive throttle asks the source about: the first that is no view.
+/// The collection that the adaptive throttle probes: the first that is not a view.
 pub(super) fn place(listing: &Listing) -> Option<Namespace> {
     listing.collections.iter().find(|found| found.kind != CollectionKind::View).map(CollectionInfo::data)
 }
 
-/// Asks the source again and again how late it answers, and eases it accordingly, until dropped. `place` is a collection to be asked of.
+/// Probes the source's latency again and again and eases the load accordingly, until dropped.
+/// `place` is the collection to probe.
 pub(super) async fn throttle(connection: &Connection, place: Option<&Namespace>, usual: Vec<Duration>, pace: &RateLimiter) {
     let mut throttle = LatencyThrottle::new(&usual);
     let mut tick = interval(Duration::from_secs(1) / ASKED_A_SECOND);
@@ -42,7 +43,7 @@ pub(super) async fn throttle(connection: &Connection, place: Option<&Namespace>,
                     ?usual,
                     ease,
                     "the source answers {}",
-                    if ease > 0.0 { "late: it is eased" } else { "as usual" }
+                    if ease > 0.0 { "late: readers pause" } else { "as usual" }
                 );
             }
             pace.ease_by(ease);
@@ -51,7 +52,7 @@ pub(super) async fn throttle(connection: &Connection, place: Option<&Namespace>,
     }
 }
 
-/// How late the source answers before it is read.
+/// The source's latencies before the reading.
 pub(super) async fn usual_latencies(connection: &Connection, place: Option<&Namespace>) -> Vec<Duration> {
     let mut answers = Vec::with_capacity(USUAL);
     for _ in 0..USUAL {
@@ -60,7 +61,8 @@ pub(super) async fn usual_latencies(connection: &Connection, place: Option<&Name
     answers
 }
 
-/// From a small question to its answer: the first document of a collection, as any client of the source would ask; where there is none, a ping.
+/// The time of a small command: the first document of a collection, as any client would ask for it.
+/// Without a collection, a ping.
 async fn latency(connection: &Connection, place: Option<&Namespace>) -> Duration {
     let begun = Instant::now();
     let (database, question) = match place {
@@ -72,7 +74,7 @@ async fn latency(connection: &Connection, place: Option<&Namespace>) -> Duration
         }
         None => ("admin", rawdoc! { "ping": 1 }),
     };
-    // What it says does not matter, and an error comes late or soon as an answer does.
+    // The content does not matter. An error arrives as late or as soon as an answer.
     let _answer = tokio::time::timeout(ANSWER_LIMIT, command::run(&connection.documents(database), question)).await;
     begun.elapsed()
 }

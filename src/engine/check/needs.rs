@@ -1,4 +1,4 @@
-//! What each feature needs: which actions, where, and which role has them.
+//! What each feature needs: which actions, where, and which role grants them.
 
 use super::reach::{Found, Kind, Reached, all_of};
 use super::report::{RightRow, Side};
@@ -8,15 +8,16 @@ use crate::mongo::rights::{Place, Rights};
 use crate::names::{BUCKETS_PREFIX, Namespace};
 use crate::source::discover;
 
-/// Stands for any database or collection, where it is not known which: `*` is covered by privileges on all, and no other.
+/// Stands for any database or collection, if the name is not known. Only privileges on all
+/// databases or collections cover `*`.
 const ANY: &str = "*";
 /// How many places a row names.
 const PLACES: usize = 4;
 
-/// A row in the making: which action is needed where.
+/// A row in the making: which actions are needed where.
 pub(super) struct Need {
     feature: &'static str,
-    /// The same actions at each of these places.
+    /// All these actions are needed at each of these places.
     actions: &'static [&'static str],
     at: Vec<Place>,
     required: bool,
@@ -24,7 +25,8 @@ pub(super) struct Need {
     without: Option<&'static str>,
 }
 
-/// The collections of these kinds in a database, with this before their names; any, where there is none or it is not known.
+/// The collections of these kinds in a database, with the prefix before their names. `ANY` if there
+/// is none or none is known.
 fn collections_of(database: &Found, kinds: &[Kind], prefix: &str) -> Vec<Place> {
     let place = |name: &str| Place::Collection(Namespace::new(&*database.name, format!("{prefix}{name}")));
     let held = database.collections.iter().flatten().filter(|held| kinds.contains(&held.kind));
@@ -32,7 +34,7 @@ fn collections_of(database: &Found, kinds: &[Kind], prefix: &str) -> Vec<Place> 
     if places.is_empty() { vec![place(ANY)] } else { places }
 }
 
-/// The role that is to be granted: on the one database that is meant, or on any.
+/// The role to grant: on the one database, or on any.
 fn role(one: Option<&str>, any: &str, of_one: &str) -> String {
     match one {
         Some(database) => format!("{of_one} on {database}, or {any} on admin"),
@@ -51,7 +53,7 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
     let read = role(one, "readAnyDatabase", "read");
     let mut rows = Vec::new();
     if one.is_none() {
-        let without = "a backup has only the databases that the login may read something of, and does not know of others";
+        let without = "a backup finds only the databases that the login may read, and skips the others without naming them";
         let listing = Need::of("list databases", &["listDatabases"], vec![Place::Cluster], "readAnyDatabase on admin");
         rows.push(listing.required_where(false, without));
     }
@@ -63,32 +65,34 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
     let series = Need::of("read time series", &["find"], places(&[Kind::TimeSeries], BUCKETS_PREFIX), grant);
     let without = "there is no time series now; a backup would fail once there is one";
     rows.push(series.required_where(source.has(Kind::TimeSeries), without));
-    let without = "the work is divided without knowing sizes, and progress has no end to measure by";
+    let without = "work is divided without known sizes, and the progress shows no total";
     rows.push(Need::of("sizes for planning", &["collStats"], stored, read).required_where(false, without));
     if source.connection.topology == Topology::ReplicaSet {
         let grant = "clusterMonitor or backup on admin, or read on local and on config";
         let without = if source.has(Kind::Capped) {
-            "a backup that takes longer than the source keeps its history fails, and capped collections are marked as not being of its moment"
+            "a backup that outlasts the source's history fails, and capped collections are marked as not part of its \
+             consistency point"
         } else {
-            "a backup that takes longer than the source keeps its history fails"
+            "a backup that outlasts the source's history fails"
         };
-        let keeping = Need::of("keep the oplog beside the data", &["find"], oplog(), grant);
+        let keeping = Need::of("keep an oplog slice", &["find"], oplog(), grant);
         rows.push(keeping.required_where(!discover::can_snapshot(&source.connection), without));
         let grant = "clusterMonitor on admin";
-        let knowing = Need::of("know the replica set again", &["replSetGetConfig"], vec![Place::Cluster], grant);
-        rows.push(knowing.required_where(false, "an import tells by hosts alone whether its target is the source"));
+        let knowing = Need::of("recognize the replica set", &["replSetGetConfig"], vec![Place::Cluster], grant);
+        rows.push(knowing.required_where(false, "an import recognizes the source among its targets by hosts alone"));
     }
     rows
 }
 
-/// Where the oplog is, and what tells how far back it is needed.
+/// The oplog, and the collection that tells how far back it is needed.
 pub(super) fn oplog() -> Vec<Place> {
     [("local", "oplog.rs"), ("config", "transactions")].map(|(d, c)| Place::Collection(Namespace::new(d, c))).to_vec()
 }
 
-/// What an import needs at its target, of what these databases of the source hold.
+/// What an import needs at its target for the contents of these databases of the source.
 pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
-    // Imports go to the database of the URI, else to those of the source; where they are not known, to any.
+    // Imports go to the URI's database, else to the source's databases; if these are not known, to
+    // any.
     let one = target.connection.uri.database();
     let names: Vec<&str> = match one {
         Some(name) => vec![name],
@@ -108,21 +112,21 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
     vec![
         required("list collections and indexes", &["listCollections", "listIndexes"], each_database()),
         required("keep the lease of an import", &["find", "insert", "update", "remove"], any_collection("")),
-        required("put what was filled in its place", &["renameCollectionSameDB", "dropCollection"], any_collection("")),
+        required("publish collections", &["renameCollectionSameDB", "dropCollection"], any_collection("")),
         required("create collections", &["createCollection"], any_collection("")),
         required("insert documents", &["insert"], any_collection("")),
         required("create indexes", &["createIndex"], any_collection("")),
-        required("read back what was written", &["find"], any_collection("")),
-        Need::of("insert where a validator stands", &["insert", "bypassDocumentValidation"], any_collection(""), &*admin)
+        required("read back documents", &["find"], any_collection("")),
+        Need::of("insert despite a validator", &["insert", "bypassDocumentValidation"], any_collection(""), &*admin)
             .required_where(all_of(source).any(|held| held.has_validator), "an import of a collection with a validator fails"),
         Need::of("change options", &["collMod"], any_collection(""), &*admin).required_where(
             all_of(source).any(|held| held.expires),
-            "an import fails where a time series or a clustered collection expires its documents",
+            "an import fails if a time series or a clustered collection expires its documents",
         ),
-        Need::of("replay a slice of the oplog", &["applyOps"], replays, "readWriteAnyDatabase and dbAdminAnyDatabase on admin")
+        Need::of("replay an oplog slice", &["applyOps"], replays, "readWriteAnyDatabase and dbAdminAnyDatabase on admin")
             .required_where(
                 false,
-                "a backup whose consistency is `oplog` is refused, and time series are copied instead of renamed",
+                "an import of a backup with consistency `oplog` is refused, and time series are copied instead of renamed",
             ),
         Need::of("write time series", &["insert", "find"], any_collection(BUCKETS_PREFIX), of_series)
             .required_where(all_of(source).any(|held| held.kind == Kind::TimeSeries), "an import of a time series fails"),
@@ -130,17 +134,17 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
 }
 
 impl Need {
-    /// One without which nothing goes.
+    /// A need without which no backup or import works.
     fn of(feature: &'static str, actions: &'static [&'static str], at: Vec<Place>, grant: impl Into<String>) -> Self {
         Self { feature, actions, at, required: true, grant: grant.into(), without: None }
     }
 
-    /// The same where it is required only if this holds, and what happens without it else.
+    /// The same, required only if `required` holds. `without` says what happens otherwise.
     fn required_where(self, required: bool, without: &'static str) -> Self {
         Self { required, without: Some(without), ..self }
     }
 
-    /// The row, by what these rights allow.
+    /// The row for these rights.
     pub(super) fn row(self, side: Side, rights: &Rights) -> RightRow {
         let need = self;
         let lacks = |place: &Place, action: &str| !rights.allows(place, action);

@@ -1,4 +1,4 @@
-//! One side of a check: what there is to know of a deployment, within a few seconds.
+//! Looks at one side of a check: what there is to know of a deployment, within a few seconds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::names::SYSTEM_DATABASES;
 
 /// How long to look for a server.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one side may take in all: a check that hangs helps nobody.
+/// How long one side may take in all: a check that hangs is useless.
 const SIDE_LIMIT: Duration = Duration::from_secs(20);
 
 /// A deployment that answered.
@@ -22,15 +22,15 @@ pub(super) struct Reached {
     pub(super) databases: Vec<Found>,
 }
 
-/// A database of it, system databases aside.
+/// A database, but not a system database.
 pub(super) struct Found {
     pub(super) name: String,
     pub(super) on_disk: Option<u64>,
-    /// What it holds; none where the login may not list it.
+    /// What it holds. None if the login may not list it.
     pub(super) collections: Option<Vec<Held>>,
 }
 
-/// A collection, and what of it asks for a right of its own.
+/// A collection, and its properties that need a right of their own.
 pub(super) struct Held {
     pub(super) name: String,
     pub(super) kind: Kind,
@@ -47,7 +47,7 @@ pub(super) enum Kind {
 }
 
 impl Reached {
-    /// What it takes on the server's disk, where that is known of all of it.
+    /// What it takes on the server's disk. None unless that is known of every database.
     pub(super) fn on_disk(&self) -> Option<u64> {
         self.databases.iter().map(|d| d.on_disk).sum()
     }
@@ -58,12 +58,12 @@ impl Reached {
     }
 }
 
-/// Every collection that is known of.
+/// Every known collection.
 pub(super) fn all_of(databases: &[Found]) -> impl Iterator<Item = &Held> {
     databases.iter().flat_map(|d| d.collections.iter().flatten())
 }
 
-/// Connects and looks at all that the check wants to know.
+/// Connects and collects everything that the check needs.
 pub(super) async fn reach(uri: Result<Option<MongoUri>>) -> Result<Option<Reached>> {
     let Some(uri) = uri? else { return Ok(None) };
     match tokio::time::timeout(SIDE_LIMIT, look(&uri)).await {
@@ -82,7 +82,7 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
     let latency = connection.round_trip().await?;
     let rights = Rights::ask(&connection).await?;
     let mut databases = Vec::new();
-    // A login without any right is told so by the rows; it is no reason to give up.
+    // The rows report a login without rights; here it is no reason to give up.
     let listed = survey::databases(&connection).await.unwrap_or_default();
     let wanted = match uri.database() {
         Some(name) => {
@@ -92,7 +92,7 @@ async fn look(uri: &MongoUri) -> Result<Reached> {
         None => listed.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.name.as_str())).collect(),
     };
     for DatabaseSize { name, on_disk } in wanted {
-        // Of the server's own collections, `system.js` alone is part of a backup.
+        // Of the system collections, only `system.js` is part of a backup.
         let is_users = |name: &str| !name.starts_with("system.") || name == "system.js";
         let listed = command::patiently(|| catalog::collections(&connection, &name)).await.ok();
         let collections = listed.map(|(entries, _)| entries.iter().filter(|e| is_users(&e.name)).map(held).collect());

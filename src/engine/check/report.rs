@@ -1,30 +1,30 @@
-//! What a check found.
+//! The report of a check.
 
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 
-/// What was found.
+/// The report of a check.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
-    /// A line each, in the order of reading.
+    /// One line per finding, in reading order.
     pub lines: Vec<CheckLine>,
-    /// What each feature needs, and what of it is missing.
+    /// What each feature needs, and what is missing.
     pub rights: Vec<RightRow>,
     #[serde(skip)]
     pub(super) failure: Option<ErrorKind>,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckLine {
-    /// What: `source`, `source rights`, `path`.
+    /// The subject: `source`, `source rights`, `path`.
     pub subject: String,
     /// How it stands.
     pub status: Status,
     /// What was found.
     pub message: String,
-    /// What to do about it, its options as tokens.
+    /// What to do about it, with options as tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todo: Option<String>,
 }
@@ -63,29 +63,29 @@ impl std::fmt::Display for Side {
 /// What a feature needs, and whether the login has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RightRow {
-    /// Where.
+    /// Which side.
     pub side: Side,
-    /// What it is for: `read documents`.
+    /// The feature: `read documents`.
     pub feature: String,
-    /// The actions it takes, by the server's names.
+    /// The actions it needs, by the server's names.
     pub needs: Vec<String>,
-    /// Those that are missing somewhere.
+    /// The actions that are missing somewhere.
     pub missing: Vec<String>,
-    /// Where they are missing, the first few places.
+    /// Where they are missing: the first few places.
     pub places: Vec<String>,
-    /// Whether a backup or an import fails without it, as far as what was found on the server tells.
+    /// Whether a backup or an import fails without it, as far as the check can tell.
     pub required: bool,
     /// Whether the login has all of it.
     pub granted: bool,
-    /// The role that has it.
+    /// The role that grants it.
     pub grant: String,
-    /// What is lost without it, where it is not required.
+    /// What is lost without it, if it is not required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without: Option<String>,
 }
 
 impl CheckReport {
-    /// The error that stands for all of it, where a backup or an import would fail.
+    /// The error that sums up the report, if a backup or an import would fail.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let failed = self.lines.iter().filter(|l| l.status == Status::Failed).count();

@@ -1,4 +1,5 @@
-//! Segments read ahead: some of them are fetched, proven and decompressed at the same time, and handed on in their order.
+//! Reads segments ahead: several are fetched, verified and decompressed at the same time, and
+//! handed on in order.
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -13,22 +14,23 @@ use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Objects;
 use crate::repository::catalog::Backup;
 
-/// How many frames of a segment are in memory: one that waits, one that is being made, and one with whoever takes them.
+/// How many frames of a segment are in memory: one waiting, one being made, and one with the
+/// consumer.
 const COPIES: u64 = 3;
 
-/// How many segments are under way at most, where the budget has room for them.
+/// How many segments are under way at most, if the budget has room for them.
 const SEGMENTS: usize = 4;
 
-/// A frame, and what was read of its segment up to its end.
+/// A frame, and the content of its segment up to its end.
 type Frame = Result<(Vec<u8>, Content)>;
 
-/// Segments on their way. Dropped, it stops.
+/// Segments under way. Dropping it stops the reading.
 pub(super) struct Ahead {
     segments: mpsc::Receiver<mpsc::Receiver<Frame>>,
     _feeder: AbortOnDropHandle<()>,
 }
 
-/// One of them, frame by frame.
+/// A segment, frame by frame.
 pub(super) struct Frames {
     frames: mpsc::Receiver<Frame>,
     content: Content,
@@ -36,10 +38,10 @@ pub(super) struct Frames {
 }
 
 impl Ahead {
-    /// Begins to read these segments, in this order.
+    /// Starts to read these segments, in this order.
     pub(super) fn start(backup: &Backup, segments: Vec<Segment>, budget: &MemoryBudget, cpu: &CpuPool) -> Self {
         let (store, budget, cpu) = (backup.store.clone(), budget.clone(), cpu.clone());
-        // Beside the one that is taken from, and the one that waits for its share.
+        // Beside the one being consumed, and the one waiting for its share.
         let (handed_on, taken) = mpsc::channel(cpu::cores().clamp(1, SEGMENTS - 2));
         let feeder = tokio::spawn(async move {
             let mut readers = tokio::task::JoinSet::new();
@@ -57,13 +59,13 @@ impl Ahead {
         Self { segments: taken, _feeder: AbortOnDropHandle::new(feeder) }
     }
 
-    /// The next segment; none after the last one.
+    /// The next segment. None after the last one.
     pub(super) async fn next_segment(&mut self) -> Option<Frames> {
         let frames = self.segments.recv().await?;
         Some(Frames { frames, content: Content::default(), over: false })
     }
 
-    /// The next segment, where there must be one.
+    /// The next segment, if there must be one.
     pub(super) async fn expected(&mut self) -> Result<Frames> {
         let next = self.next_segment().await;
         next.ok_or_else(|| Error::new(ErrorKind::Internal, "reading ahead ended before its end"))
@@ -71,12 +73,12 @@ impl Ahead {
 }
 
 impl Frames {
-    /// The next frame; none once the whole segment is proven.
+    /// The next frame. None once the whole segment is verified.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         match self.frames.recv().await {
             Some(Ok((frame, content))) => {
                 self.content = content;
-                // The last one has no documents: it says that all of them are proven.
+                // The last frame has no documents. It says that all of them are verified.
                 self.over = frame.is_empty();
                 Ok((!self.over).then_some(frame))
             }
@@ -94,7 +96,7 @@ impl Frames {
 
 async fn read(store: Objects, segment: Segment, share: MemoryPermit, cpu: CpuPool, frames: mpsc::Sender<Frame>) {
     if let Err(e) = hand_on(&store, &segment, share, &cpu, &frames).await {
-        // Where nobody takes it any more, nobody asks why.
+        // If nobody receives frames any more, nobody needs the error.
         let _taken = frames.send(Err(e)).await;
     }
 }
@@ -117,7 +119,7 @@ async fn hand_on(
             return Ok(());
         }
     }
-    // Its bytes are not needed any more, and neither is most of its share.
+    // The segment's bytes are no longer needed: release most of its share.
     let content = *reader.content();
     drop(reader);
     share.resize(COPIES * largest as u64);

@@ -1,4 +1,4 @@
-//! How mongodump would describe a collection.
+//! Describes a collection as mongodump would.
 
 use super::options::Beside;
 use crate::error::{Error, ErrorKind, Result};
@@ -8,10 +8,10 @@ use crate::interop::write::Described;
 use crate::mongo::Version;
 use crate::names::BUCKETS_PREFIX;
 
-/// From this version on the buckets of a time series have no name of their own.
+/// From this version on, the buckets of a time series have no name of their own.
 const VIEWLESS: Version = Version(8, 3, 0);
 
-/// The names and the metadata of a collection that a server of this version held.
+/// The names and the metadata of a collection on a server of this version.
 pub(super) fn described(collection: &Collection, server_version: &str) -> Result<Described> {
     let named_buckets =
         collection.kind == CollectionKind::TimeSeries && Version::parse(server_version).is_none_or(|v| v < VIEWLESS);
@@ -22,17 +22,17 @@ pub(super) fn described(collection: &Collection, server_version: &str) -> Result
         false => Err(Error::new(
             ErrorKind::Refused,
             format!(
-                "{what} of {} cannot be exported: mongodump's metadata are JSON, which does not keep them",
+                "{what} of {} cannot be exported: mongodump's metadata are JSON, which cannot represent them",
                 collection.namespace()
             ),
         )
-        .hint(format!("leave it out with [[exclude]] {:?}; an import brings it whole", collection.namespace().to_string()))),
+        .hint(format!("skip it with [[exclude]] {:?}; an import restores it completely", collection.namespace().to_string()))),
     };
     faithful(&collection.options, "the options")?;
     for index in &collection.indexes {
         faithful(index, "an index")?;
     }
-    // mongodump asks for the time series, and only its buckets have a UUID.
+    // mongodump reads the time series by name, and only its buckets have a UUID.
     let uuid = if named_buckets { None } else { collection.uuid };
     let indexes = collection.indexes.iter().map(|index| &*index.bson);
     let metadata = metadata::write(&name, collection.kind, uuid, &collection.options.bson, indexes);
@@ -41,7 +41,7 @@ pub(super) fn described(collection: &Collection, server_version: &str) -> Result
     Ok(Described { database: collection.database.clone(), name, data, kind: collection.kind, metadata })
 }
 
-/// What is beside the collections has no metadata, as with mongodump.
+/// Users and roles have no metadata, as with mongodump.
 pub(super) fn described_beside(beside: &Beside) -> Described {
     let (database, name) = (beside.database.clone(), beside.name.clone());
     Described { database, data: name.clone(), name, kind: CollectionKind::Collection, metadata: String::new() }

@@ -1,32 +1,34 @@
-//! What is exported, and how.
+//! What to export, and how.
 
 use crate::engine::Tuning;
 use crate::interop::write::Format;
 use crate::names::NamespaceFilter;
 
-/// What is exported, and how.
+/// What to export, and how.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// The format.
     pub format: Format,
-    /// The level of gzip, one of [`LEVELS`](crate::interop::write::LEVELS); not compressed without.
+    /// The level of gzip, one of [`LEVELS`](crate::interop::write::LEVELS). Without it, the export
+    /// is not compressed.
     pub gzip: Option<u32>,
-    /// Of the backup, these namespaces.
+    /// The namespaces of the backup to export.
     pub filter: NamespaceFilter,
-    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
+    /// Whether the export may overwrite: an archive may replace a file or be written to a device or
+    /// pipe, and a directory may replace the files of a dump.
     pub force: bool,
-    /// Whether there is an oplog in any case: an empty one where the backup needs none.
+    /// Whether to write an oplog in any case: an empty one if the backup needs none.
     pub oplog: bool,
-    /// What comes before the backup's collections and is no part of a backup.
+    /// What precedes the backup's collections and is not part of a backup.
     pub beside: Vec<Beside>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
 
-/// What an export has beside a backup's collections, such as users and roles.
+/// Part of an export that is not a collection of the backup: users and roles.
 #[derive(Debug, Clone)]
 pub struct Beside {
-    /// The database with whose collections it comes.
+    /// The database that it belongs to.
     pub database: String,
     /// Its name there.
     pub name: String,

@@ -1,7 +1,8 @@
-//! The oplog slice of a backup as mongorestore is to replay it.
+//! The oplog slice of a backup in the form that mongorestore is to replay.
 //!
-//! mongorestore applies every entry of an oplog, by the names in it, where an import applies what counts, by identity. So of the slice only that is left
-//! which is about the documents that are exported and which they may not have seen yet; and where names and identities part, the export is refused.
+//! mongorestore applies every entry of an oplog by the names in it. An import applies only entries
+//! that count, by UUID. So the export keeps only the entries for exported documents that the
+//! documents may not reflect yet. If names and UUIDs disagree, the export is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use crate::names::{Namespace, SYSTEM_DATABASES};
 use crate::oplog::filter::by_name::{Filter, Known, Rules};
 use crate::repository::catalog::Backup;
 
-/// From this version on servers apply deletes in capped collections.
+/// From this version on, servers apply deletes in capped collections.
 const DELETES_IN_CAPPED: Version = Version(6, 0, 0);
 
-/// A slice, and what of it is exported.
+/// A slice, and which of its entries are exported.
 pub(super) struct Slice<'a> {
     pub(super) oplog: &'a OplogSlice,
     pub(super) listed_at: ClusterTime,
@@ -29,7 +30,7 @@ pub(super) struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    /// Follows the slice to its end, once.
+    /// Reads the slice to its end, once.
     pub(super) async fn follow(
         backup: &Backup,
         oplog: &'a OplogSlice,
@@ -39,7 +40,7 @@ impl<'a> Slice<'a> {
     ) -> Result<Self> {
         let manifest = &backup.manifest;
         let listed_at = manifest.consistency.cluster_time;
-        let listed_at = listed_at.ok_or_else(|| Error::damaged("the backup has an oplog slice, and no time of its listing"))?;
+        let listed_at = listed_at.ok_or_else(|| Error::damaged("the backup has an oplog slice, but no time of its listing"))?;
         let Followed { committed, mut last_read, .. } =
             replayed::follow(&backup.store, manifest, oplog, listed_at, None, cpu).await?;
         let mut known = HashMap::new();
@@ -59,7 +60,7 @@ impl<'a> Slice<'a> {
         Ok(Self { oplog, listed_at, to: oplog.to, filter: Filter::new(Arc::new(rules), known, names, views) })
     }
 
-    /// What leaves the rest out, from the slice's first entry on.
+    /// The filter of the entries, at the slice's first entry.
     pub(super) fn filter(&self) -> Filter {
         self.filter.clone()
     }

@@ -1,14 +1,15 @@
-//! The first documents of a capped collection. mongodump reads such a collection on while it is written to, and so brings more documents than it holds: those that
-//! come last overwrite these again in the target.
+//! Remembers the first documents of a capped collection. mongodump goes on reading such a
+//! collection while it is written to, so a dump may hold more documents than the collection. In the
+//! target, the last documents then overwrite the first.
 
 use crate::error::Result;
 use crate::format::digest::Content;
 use crate::format::document::Documents;
 
-/// How many are remembered: more are never overwritten while a dump is made, or nothing is known of it.
+/// How many are remembered. If a dump overwrites more than these, nothing is known of it.
 const REMEMBERED: usize = 500_000;
 
-/// The first documents that came, each by what it adds to the digest.
+/// The first documents that arrived, each by what it adds to the digest.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FirstDocuments(Vec<(u128, u32)>);
 
@@ -16,7 +17,7 @@ impl FirstDocuments {
     /// Takes the next documents.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where they are not documents.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if they are not documents.
     pub(super) fn take(&mut self, frame: &[u8]) -> Result<()> {
         for document in Documents::of(frame) {
             if self.0.len() == REMEMBERED {
@@ -29,7 +30,8 @@ impl FirstDocuments {
         Ok(())
     }
 
-    /// What is left of `all` once the first so many documents are overwritten; none where not so many are remembered.
+    /// What is left of `all` once the first `count` documents are overwritten. None if fewer are
+    /// remembered.
     pub(super) fn overwritten(&self, all: &Content, count: u64) -> Option<Content> {
         let first = self.0.get(..usize::try_from(count).ok()?)?;
         let gone = first.iter().map(|(sum, bytes)| Content { documents: 1, bytes: u64::from(*bytes), sum: *sum });

@@ -1,4 +1,5 @@
-//! What an import brings, and where its documents come from: a backup, or a dump that mongodump made.
+//! What an import restores, and where its documents come from: a backup, or a dump made by
+//! mongodump.
 
 use std::fmt;
 
@@ -26,18 +27,20 @@ const NAMED_PROBLEMS: usize = 3;
 
 /// A source of documents for an import.
 pub trait DocumentSource: fmt::Debug + Send + Sync {
-    /// What is known of it in a backup's terms: its collections, whose documents may be elsewhere, and its oplog.
+    /// What is known of it in a backup's terms: its oplog, and its collections, whose documents may
+    /// be elsewhere.
     fn backup(&self) -> &Backup;
 
-    /// Its name, as a person would say it.
+    /// Its name, for people.
     fn name(&self) -> String;
 
-    /// The backup that it is, if it is one that is stored: nobody may delete it meanwhile, and how an import ended is kept beside it.
+    /// The stored backup, if it is one: it must not be deleted meanwhile, and keeps the result of
+    /// the import.
     fn stored(&self) -> Option<&Backup> {
         None
     }
 
-    /// Whether it is known before they are read how many documents there are.
+    /// Whether the number of documents is known before they are read.
     fn is_counted(&self) -> bool {
         true
     }
@@ -52,28 +55,30 @@ pub trait DocumentSource: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Collections whose documents are lost.
+    /// Collections whose documents are missing.
     fn lost(&self) -> &[Namespace] {
         &[]
     }
 
-    /// What it holds and is not imported, and what was taken for what, in words.
+    /// In words: what it holds that is not imported, and how ambiguous files were read.
     fn beside(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The last document of each capped collection, where it is known without reading the backup.
+    /// The last document of each capped collection, if known without reading the backup.
     fn last_read(&self) -> Option<&LastRead> {
         None
     }
 
-    /// The bytes of memory that reading it takes, and what is known of all its collections.
+    /// The memory that reading it takes, and the description of all its collections, in bytes.
     fn memory(&self) -> u64;
 
-    /// Refuses what is not whole, and what the target does not take, as far as that shows before documents are loaded.
+    /// Refuses damaged data, and documents that the target does not accept, as far as that can be
+    /// found before documents are loaded.
     fn prove<'f>(&'f self, selected: &'f [Selected<'_>], target: &'f Target, cx: &'f Context) -> BoxFuture<'f, Result<()>>;
 
-    /// Loads the documents of all collections of the plan, and returns once the target has taken every one. Each collection is told of once it is full.
+    /// Loads the documents of all collections of the plan. Returns once the target has accepted
+    /// every one. Sends each collection to `filled` once it is full.
     fn load<'f>(&'f self, loader: &'f Loader<'_>, filled: UnboundedSender<Loaded>) -> BoxFuture<'f, Result<Brought>>;
 }
 
@@ -108,7 +113,8 @@ impl DocumentSource for Backup {
     }
 }
 
-/// A dump is proven while it is read, before anything is published. One that could be read once only is the backup that was made of it.
+/// A dump is verified while it is read, before anything is published. A dump that can be read only
+/// once was copied to a backup, which stands for it.
 impl DocumentSource for DumpSource {
     fn backup(&self) -> &Backup {
         &self.backup
@@ -135,7 +141,7 @@ impl DocumentSource for DumpSource {
     }
 
     fn beside(&self) -> Vec<String> {
-        // One that was kept aside has its temporary collections left out already.
+        // A dump that was copied has its temporary collections skipped already.
         let temporary = self.backup.manifest.left_out.iter().filter(|l| l.reason == TEMPORARY);
         let left_out = self.dump().left_out().iter().chain(temporary);
         let left_out = left_out.map(|l| format!("{}: {}", Namespace::new(&*l.database, &*l.collection), l.reason));
@@ -188,5 +194,8 @@ async fn refuse_damaged(backup: &Backup, cx: &Context) -> Result<()> {
         report.name,
         named.into_sentences().join("; ")
     ))
-    .hint("`bsonvault verify` names everything that is wrong with it; import another backup"))
+    .hint(
+        "import another backup; `bsonvault verify` names every problem of this one; to rescue its intact collections, export \
+         them with [[include]] and import the export",
+    ))
 }

@@ -1,4 +1,4 @@
-//! Documents that an older target refuses: found by reading the backup, before anything is written.
+//! Finds documents that an older target refuses, by reading the backup before anything is written.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -16,14 +16,15 @@ use crate::sink::{Target, limits};
 
 /// How many segments are read at a time.
 const READERS: usize = 2;
-/// From here on servers take names that begin with `$` at the top of a document.
+/// From this version on, servers accept field names that begin with `$` at the top of a document.
 const TAKES_DOLLARS: Version = Version(5, 0, 0);
 
-/// Refuses a backup with documents that the target does not take. Only a target older than what the backup was taken from can refuse any, and
-/// only then is the backup read for it.
+/// Refuses a backup with documents that the target does not accept. Only a target older than the
+/// backup's source can refuse any, so only then is the backup read for it.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), naming each collection; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
+/// [`ErrorKind::Refused`](crate::error::ErrorKind::Refused), which names each collection;
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged);
 /// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
 pub(super) async fn refuse(backup: &Backup, selected: &[Selected<'_>], target: &Target, cx: &Context) -> Result<()> {
     let connection = &target.connection;
@@ -38,7 +39,7 @@ pub(super) async fn refuse(backup: &Backup, selected: &[Selected<'_>], target: &
         let count = cx.unless_cancelled(counting).await?;
         if count > 0 {
             reasons.push(format!(
-                "{to} holds {count} documents with a field name that begins with $, which servers take from {}.{} on",
+                "{to} holds {count} documents with a field name that begins with $, which servers accept from {}.{} on",
                 TAKES_DOLLARS.0, TAKES_DOLLARS.1
             ));
         }
@@ -68,7 +69,8 @@ fn count_dollars(frame: &[u8]) -> Result<u64> {
     let mut count = 0;
     for document in Documents::of(frame) {
         let document = document?;
-        // `insert` looks at the names at the top; documents with an empty timestamp there go by `update`, which looks at all names.
+        // `insert` checks the names at the top. Documents with an empty timestamp there are written
+        // by `update`, which checks all names.
         let counts = match document::has_empty_timestamp(document)? {
             true => document::has_operator_names(document)?,
             false => document::has_operator_names_at_top(document)?,

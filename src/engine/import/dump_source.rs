@@ -1,8 +1,9 @@
-//! A dump as an import sees it: its collections, and its oplog kept as a slice, in a backup's terms.
+//! A dump as an import sees it: its collections, and its oplog as a slice, in a backup's terms.
 //!
-//! What an oplog does to the catalog decides what is staged, and it is the last that an archive holds. So a dump with an oplog is read twice: for that, and
-//! for its documents. Meanwhile the oplog is kept, compressed, in the system's temporary directory; and where the dump comes by standard input, all of it is. A
-//! dump without an oplog is read once.
+//! The oplog's changes to the catalog decide what is staged, but the oplog comes last in an
+//! archive. So a dump with an oplog is read twice: for the oplog, and for the documents. In
+//! between, the oplog is kept, compressed, in the system's temporary directory. If the dump comes
+//! by standard input, all of it is kept there. A dump without an oplog is read once.
 
 use std::collections::HashMap;
 
@@ -30,19 +31,19 @@ use crate::repository::backend::Objects;
 use crate::repository::catalog::{Backup, Catalog};
 use crate::sink::users::Accounts;
 
-/// How many parts wait.
+/// How many parts may wait.
 const WAITING: usize = 4;
-/// The level at which the oplog is kept for a while.
+/// The compression level of the copy in the temporary directory.
 const LEVEL: i32 = 1;
 /// About the stored bytes of its segments.
 const SEGMENT_BYTES: usize = segment::TARGET / 4;
 
-/// How a dump is to be read.
+/// How to read a dump.
 #[derive(Debug, Clone, Default)]
 pub struct DumpOptions {
-    /// The name of the database, where the dump is that of one, instead of its directory's.
+    /// The database's name, if the dump is of a single database. By default, the directory's name.
     pub database: Option<String>,
-    /// Of its oplog, only entries before this time are replayed.
+    /// Replays only the oplog entries before this time.
     pub oplog_limit: Option<ClusterTime>,
     /// The bytes that all buffers together may take.
     pub memory_bytes: u64,
@@ -55,31 +56,34 @@ pub struct DumpSource {
     /// Its collections without documents, and its oplog.
     pub(super) backup: Backup,
     pub(super) documents: Documents,
-    /// Removed with this.
+    /// The temporary directory, removed with this.
     _kept: Option<TempDir>,
 }
 
 /// Where the documents of a dump are.
 #[derive(Debug)]
 pub(super) enum Documents {
-    /// In the dump. Of each capped collection, the last that was read before its oplog is told.
+    /// In the dump. Holds the last document of each capped collection, read before the oplog.
     InDump(LastRead),
-    /// In the backup that was made of it, because it can be read once only. Its users and roles are kept beside that.
+    /// In a backup made of the dump, because the dump can be read only once. The users and roles
+    /// are beside it.
     InBackup(Accounts),
 }
 
 impl DumpSource {
-    /// Looks at a dump: a directory, an archive or a single file, or `-` for an archive on standard input. Where it has an oplog, that is read, and of an archive
-    /// with it everything else: what is damaged shows here.
+    /// Opens a dump: a directory, an archive or a single file, or `-` for an archive on standard
+    /// input. If it has an oplog, that is read, and in an archive everything before it: damage is
+    /// found here.
     ///
     /// # Errors
-    /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot be replayed; [`ErrorKind::Usage`] for a limit where there is none.
+    /// Those of [`Dump::open`] and [`Dump::read`]; [`ErrorKind::Refused`] for an oplog that cannot
+    /// be replayed; [`ErrorKind::Usage`] for an oplog limit if there is no oplog.
     pub async fn open(location: &str, options: DumpOptions, cx: &Context) -> Result<Self> {
         let dump = Dump::open_as(location, options.database.as_deref(), options.memory_bytes, &cx.cancel).await?;
         Self::of(dump, options, cx).await
     }
 
-    /// The same of a dump that was looked at already.
+    /// The same for a dump that is already open.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -95,14 +99,14 @@ impl DumpSource {
             };
             let (backup, documents) = looking.await.map_err(|e| match e.kind() {
                 ErrorKind::Storage => {
-                    e.hint(format!("set TMPDIR to a directory with room; now it is {}", std::env::temp_dir().display()))
+                    e.hint(format!("set TMPDIR to a directory with enough space; now it is {}", std::env::temp_dir().display()))
                 }
                 _ => e,
             })?;
             return Ok(Self { dump, backup, documents, _kept: Some(kept) });
         }
         if options.oplog_limit.is_some() {
-            return Err(Error::usage(format!("a limit of the oplog was given, and {} has none", dump.location()))
+            return Err(Error::usage(format!("an oplog limit was given, and {} has no oplog", dump.location()))
                 .hint("leave [[oplog-limit]] out"));
         }
         let mut collections = dump.take_collections();
@@ -111,13 +115,13 @@ impl DumpSource {
         Ok(Self { dump, backup, documents: Documents::InDump(LastRead::new()), _kept: None })
     }
 
-    /// Keeps the oplog aside.
+    /// Copies the oplog to the temporary directory.
     async fn with_oplog(dump: &mut Dump, store: &Objects, options: &DumpOptions, cx: &Context) -> Result<(Backup, Documents)> {
         cx.progress.begin("reading the oplog");
         let (slice, last_ids) = oplog(dump, store, options, cx).await?;
         let mut collections = dump.take_collections();
         let moment = slice.settle(&mut collections)?;
-        // An oplog without entries says nothing of who is who.
+        // An oplog without entries names no UUIDs.
         if moment.1.is_none() {
             name_anew(&mut collections);
         }
@@ -126,7 +130,8 @@ impl DumpSource {
         Ok((backup, Documents::InDump(last_read)))
     }
 
-    /// Keeps all of it aside, compressed: what can be read once only is gone when its oplog comes.
+    /// Copies the whole dump, compressed: a dump that can be read only once has passed when its
+    /// oplog comes.
     async fn as_backup(
         dump: &mut Dump,
         repository: &Repository,
@@ -152,31 +157,32 @@ impl DumpSource {
         &self.backup.manifest.collections
     }
 
-    /// Where it is, as a person would name it.
+    /// Its location, for people.
     #[must_use]
     pub fn location(&self) -> String {
         self.dump.location()
     }
 }
 
-/// Gives each collection an identity, by which its parts are found again: what a dump says of it may be missing, or repeat where a collection was copied.
+/// Gives each collection a new UUID, by which its parts are found again. The dump's own UUID may be
+/// missing, or repeat if a collection was copied.
 fn name_anew(collections: &mut [Collection]) {
     for collection in collections.iter_mut().filter(|c| c.kind != CollectionKind::View) {
         collection.uuid = Some(Uuid::new_v4());
     }
 }
 
-/// A directory that is gone with what it gives.
+/// A temporary directory, removed when the result is dropped.
 async fn kept() -> Result<TempDir> {
     let made = tokio::task::spawn_blocking(|| tempfile::Builder::new().prefix("bsonvault-oplog-").tempdir()).await;
     let made = made.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?;
     made.map_err(|e| {
-        let message = format!("no directory can be made in {} for the oplog: {e}", std::env::temp_dir().display());
-        Error::new(ErrorKind::Storage, message).hint("set TMPDIR to a directory that can be written to").cause(e)
+        let message = format!("cannot create a directory for the oplog in {}: {e}", std::env::temp_dir().display());
+        Error::new(ErrorKind::Storage, message).hint("set TMPDIR to a writable directory").cause(e)
     })
 }
 
-/// By its collection's place, the `_id` of the last document of each capped collection.
+/// The `_id` of the last document of each capped collection, by the collection's place.
 type LastIds = HashMap<usize, (u8, Vec<u8>)>;
 
 /// Reads a dump for its oplog and for the ends of its capped collections.
@@ -199,7 +205,7 @@ async fn oplog(dump: &Dump, store: &Objects, options: &DumpOptions, cx: &Context
     let budget = cx.memory.part_beside(options.memory_bytes.saturating_sub(READING_BYTES), READING_BYTES);
     let (sender, parts) = mpsc::channel(WAITING);
     let keeping = async {
-        // Whoever reads stops where nothing takes its parts any more.
+        // The reader stops when nobody takes its parts any more.
         let mut parts = parts;
         while let Some(part) = parts.recv().await {
             match part {
@@ -219,7 +225,7 @@ async fn oplog(dump: &Dump, store: &Objects, options: &DumpOptions, cx: &Context
         }
         Ok::<_, Error>(())
     };
-    // Both to their ends: what is on its way to the directory would go on while that is removed.
+    // Wait for both: a write under way would go on while the directory is removed.
     let (read, kept) = tokio::join!(dump.read(&wanted, &budget, &cx.cancel, sender), keeping);
     if let Err(e) = read.and(kept) {
         slice.abandon().await;

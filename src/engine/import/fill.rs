@@ -1,4 +1,5 @@
-//! From segments to staged collections that are proven and have their indexes: large ones are checked and indexed while others are filled.
+//! From segments to staged collections that are verified and indexed. Large ones are verified and
+//! indexed while others are filled.
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
@@ -16,28 +17,30 @@ use crate::sink::indexes::{self, Which};
 use crate::sink::users::{self, Accounts};
 use crate::sink::{Target, check};
 
-/// Collections of fewer bytes are checked and indexed once all are filled, when they are made durable together.
+/// Smaller collections are verified and indexed once all are filled, when they are made durable
+/// together.
 const LARGE: u64 = 16 * 1024 * 1024;
 
-/// What was filled, and read back.
+/// What was filled and read back.
 #[derive(Debug, Default)]
 pub(super) struct Proven {
-    /// What each collection must hold: what came, less what was overwritten.
+    /// What each collection must hold: what arrived, less what was overwritten.
     pub(super) expected: Vec<Content>,
     /// What each was found to hold.
     pub(super) contents: Vec<Content>,
-    /// What became of the documents of each on their way.
+    /// What happened to the documents of each on their way.
     pub(super) came: Vec<Came>,
-    /// Documents that were passed over, because another one with the same `_id` came first.
+    /// Documents that were skipped because another one with the same `_id` came first.
     pub(super) passed_over: u64,
-    /// Documents of capped collections that later ones have overwritten, because the dump holds more than the collections.
+    /// Documents of capped collections that later ones overwrote, because the dump holds more than
+    /// the collections can.
     pub(super) overwritten: u64,
-    /// Users and roles that are to be merged.
+    /// Users and roles to be merged.
     pub(super) accounts: Accounts,
 }
 
 impl Proven {
-    /// Adds users and roles to those of the target, once everything else is there.
+    /// Adds users and roles to those of the target, once everything else exists.
     pub(super) async fn add_accounts(&self, target: &Target, through: users::Through<'_>, cx: &Context) -> Result<()> {
         if self.accounts.is_empty() {
             return Ok(());
@@ -59,18 +62,19 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// One that has still to be looked at, or need not be.
+    /// A collection that is still to be read back, or need not be.
     pub(super) fn of(filled: Loaded, content: Content) -> Self {
         Self { expected: filled.content, filled, content }
     }
 }
 
 impl Stage<'_> {
-    /// Fills every staged collection, proves it by reading it back, and builds its indexes.
+    /// Fills every staged collection, verifies it by reading back, and builds its indexes.
     ///
     /// # Errors
-    /// [`ErrorKind::Mismatch`] where one does not hold what the backup holds; [`ErrorKind::Server`] where a document or an index is refused; others
-    /// of the server's; [`ErrorKind::Damaged`]; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::Mismatch`] if one does not hold what the backup holds; [`ErrorKind::Server`] if
+    /// a document or an index is refused; others of the server; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::Interrupted`].
     pub(super) async fn fill_and_prove(&self) -> Result<Proven> {
         self.loader.cx.progress.begin("filling");
         let (filled, full) = unbounded_channel();
@@ -100,7 +104,7 @@ impl Stage<'_> {
         Ok(Proven { expected, contents, came, passed_over, overwritten, accounts })
     }
 
-    /// Waits until all that was written is on the disks of a majority.
+    /// Waits until all writes are on the disks of a majority.
     pub(super) async fn make_durable(&self) -> Result<()> {
         if self.plan.in_place {
             // A majority had each document on disk when it was acknowledged.
@@ -112,7 +116,8 @@ impl Stage<'_> {
         }
     }
 
-    /// Proves large collections as they come, and builds their indexes beside the filling of others. Gives those, and those that are left.
+    /// Verifies large collections as they become full, and builds their indexes while others are
+    /// filled. Returns these, and the rest.
     async fn prove_large(&self, mut full: UnboundedReceiver<Loaded>) -> Result<(Vec<Read>, Vec<Loaded>)> {
         let mut running = FuturesUnordered::new();
         let (mut proven, mut small) = (Vec::new(), Vec::new());
@@ -144,11 +149,13 @@ impl Stage<'_> {
             return check.await.map(|mut read| read.remove(0));
         }
         let this = [Read::of(filled.clone(), filled.content)];
-        // Each build keeps one core of the target busy, and the longest of them decides: reading back waits for a core that has none.
+        // Each build keeps one core of the target busy, and the longest build decides. Reading back
+        // waits for a free core.
         let (left, mut builds) = watch::channel(spec.indexes.len());
         let checked_beside = async {
             let has_room = |left: &usize| self.target_cores.is_none_or(|cores| (*left as u64) < cores.max(2));
-            // Where nobody tells any more, the builds have ended. What it gives is a lock: it must not be kept.
+            // If the sender is gone, the builds have ended. The result is a lock and must not be
+            // kept.
             let _ended = builds.wait_for(has_room).await.is_err();
             check.await
         }
@@ -164,7 +171,7 @@ impl Stage<'_> {
         Ok(read.remove(0))
     }
 
-    /// Reads these collections back; an error where any does not hold what it must.
+    /// Reads these collections back. Fails if any does not hold what it must.
     async fn prove(&self, mut filled: Vec<Loaded>) -> Result<Vec<Read>> {
         filled.sort_by_key(|filled| std::cmp::Reverse(filled.content.bytes));
         let checks = filled.into_iter().map(|filled| async move {
@@ -179,13 +186,14 @@ impl Stage<'_> {
         if self.plan.in_place {
             return Ok(filled.content);
         }
-        // What it holds was not known before where it came from a dump.
+        // The content of a dump's collections is known only now.
         let spec = self.plan.specs[filled.number].holding(filled.content);
         let item = self.loader.item(&spec, "reading back");
         check::content(&self.plan.target, &spec, &self.loader.cx.cpu, &self.loader.budget, &item).await
     }
 
-    /// Gives them back where each holds what came; of a capped one that a dump brought more of than it holds, the last of that.
+    /// Returns the collections if each holds what arrived. A capped one that received more from a
+    /// dump than it can hold must hold the last of that.
     fn refuse_differences(&self, found: impl IntoIterator<Item = Read>) -> Result<Vec<Read>> {
         let words = |c: &Content| format!("{} documents of {} bytes with digest {}", c.documents, c.bytes, c.digest());
         let (mut proven, mut differences) = (Vec::new(), Few::default());
@@ -205,7 +213,7 @@ impl Stage<'_> {
         }
         Err(Error::new(
             ErrorKind::Mismatch,
-            format!("the target does not hold what the backup holds: {}", differences.join("; ")),
+            format!("the collections read back from the target differ from the backup: {}", differences.join("; ")),
         )
         .hint("something else may be writing to the staging collections: stop it"))
     }
@@ -233,7 +241,7 @@ impl Stage<'_> {
         stream::iter(counts).buffered(self.loader.writers.now).boxed().try_collect().await
     }
 
-    /// Builds indexes of these collections. One that the target refuses is an error, which names all that it refused.
+    /// Builds indexes of these collections. The error names every index that the target refused.
     pub(super) async fn build(&self, collections: &[Read], which: Which) -> Result<()> {
         self.build_telling(collections, which, &watch::Sender::new(0)).await
     }
@@ -243,7 +251,7 @@ impl Stage<'_> {
             return Ok(());
         }
         let builds = collections.iter().map(|Read { filled, content, .. }| async move {
-            // How many at a time depends on what there is.
+            // The number of builds at a time depends on the content.
             let spec = &self.plan.specs[filled.number].holding(*content);
             let item = self.loader.cx.progress.item(format!("{} (indexes)", spec.namespace), spec.indexes.len() as u64, 0);
             let failures = self.builder.build_telling(spec, which, &item, left).await;
@@ -254,9 +262,10 @@ impl Stage<'_> {
         let failures: Vec<_> = failures.into_iter().flatten().collect();
         match indexes::sum_up(&failures) {
             None => Ok(()),
-            Some(error) => {
-                Err(error.hint("import with [[indexes]] skip to have the documents, and build the indexes with [[indexes]] only once nothing is in their way"))
-            }
+            Some(error) => Err(error.hint(
+                "import with [[indexes]] skip to get the documents; build the indexes with [[indexes]] only once the cause \
+                     is fixed",
+            )),
         }
     }
 }

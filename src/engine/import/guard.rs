@@ -1,4 +1,4 @@
-//! The guard: nobody's production is replaced because two variables were swapped.
+//! The guard: prevents that swapped variables replace someone's production data.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::format::manifest::Source;
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 
-/// How long the configured source may take to say what it is. Its hosts are compared whether it answers or not.
+/// How long the configured source may take to identify itself. Its hosts are compared in any case.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Refuses a target that is the deployment which the backup came from, or the one that is configured as the source.
+/// Refuses a target that is the deployment that the backup came from, or the configured source.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`], saying by what it was recognised.
+/// [`ErrorKind::Refused`], which says how it was recognized.
 pub(super) async fn refuse_source(target: &Connection, origin: &Source, configured_source: Option<&MongoUri>) -> Result<()> {
     let refused = |what: &str, by: String| {
         Err(Error::new(ErrorKind::Refused, format!("the target {} is {what}: {by}", target.uri))
-            .hint("check [[MONGO_URI_LOCAL or target]]; to write to that deployment all the same, give [[allow-same]]"))
+            .hint("check [[MONGO_URI_LOCAL or target]]; to write to that deployment nonetheless, give [[allow-same]]"))
     };
     let target_hosts = hosts(target);
 
-    // What the backup says of its origin.
+    // The backup's record of its origin.
     let came_from = "the deployment that the backup came from";
     if let Some(host) = common(&target_hosts, &normal(&origin.hosts)) {
         return refused(came_from, format!("both have the host {host}"));
@@ -32,7 +32,7 @@ pub(super) async fn refuse_source(target: &Connection, origin: &Source, configur
         return refused(came_from, format!("both are the replica set {name:?} with the same id"));
     }
 
-    // What is configured, and what it says of itself.
+    // The configured source, and how it identifies itself.
     let Some(source) = configured_source else { return Ok(()) };
     let configured = "the configured source";
     if let Some(host) = common(&target_hosts, &normal(source.hosts())) {
@@ -40,9 +40,7 @@ pub(super) async fn refuse_source(target: &Connection, origin: &Source, configur
     }
     let how = ConnectOptions { pool: 1, selection_timeout: Some(SOURCE_PATIENCE) };
     let Ok(Ok(source)) = tokio::time::timeout(2 * SOURCE_PATIENCE, Connection::open(source, how)).await else {
-        tracing::warn!(
-            "the configured source does not answer: that the target is another deployment is told by their hosts alone"
-        );
+        tracing::warn!("the configured source does not answer: only the hosts show that the target is another deployment");
         return Ok(());
     };
     let by = if source.process.is_some() && source.process == target.process {
@@ -58,13 +56,13 @@ pub(super) async fn refuse_source(target: &Connection, origin: &Source, configur
     by.map_or(Ok(()), |by| refused(configured, by))
 }
 
-/// What a deployment calls its hosts, and what it was reached by.
+/// A deployment's own names of its hosts, and those of the URI.
 fn hosts(connection: &Connection) -> Vec<String> {
     let all: Vec<String> = connection.hosts.iter().chain(connection.uri.hosts()).cloned().collect();
     normal(&all)
 }
 
-/// The names of this machine are one.
+/// Unifies the names of this machine.
 fn normal(hosts: &[String]) -> Vec<String> {
     hosts
         .iter()

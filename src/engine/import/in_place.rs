@@ -1,4 +1,5 @@
-//! Filling under final names, where the login may neither read nor rename: what is not there yet, and nothing else.
+//! Fills collections under their final names if the login may neither read nor rename. Only
+//! collections that do not exist yet.
 
 use std::time::Instant;
 
@@ -14,10 +15,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sink::in_place::{self, Filling};
 use crate::sink::{prepare, staging, users};
 
-/// Whether it is to be filled so: the login lacks rights for anything else, and this is allowed and possible.
+/// Whether to fill in place: the login lacks the rights for anything else, and in-place filling is
+/// allowed and possible.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`], naming the rights that are missing, where it is not.
+/// [`ErrorKind::Denied`], which names the missing rights, if it is not.
 pub(super) fn decide(plan: &Plan<'_>, options: &ImportOptions, lacking: Option<prepare::Lacking>) -> Result<bool> {
     let Some(lacking) = lacking else { return Ok(false) };
     if !options.in_place || !lacking.allows_filling || plan.slice.is_some() || options.indexes == IndexMode::Only {
@@ -30,31 +32,32 @@ pub(super) fn decide(plan: &Plan<'_>, options: &ImportOptions, lacking: Option<p
         if left.contains(name) { half.push(name.to_string()) } else { standing.push(name.to_string()) }
     }
     if !standing.is_empty() {
-        let what = format!("there already, and the login lacks the rights to add to them or replace them: {}", listed(&standing));
+        let what =
+            format!("these exist already, and the login lacks the rights to add to them or replace them: {}", listed(&standing));
         return Err(lacking.error().context(what));
     }
     if !half.is_empty() && options.mode != ImportMode::Replace {
         return Err(Error::new(
             ErrorKind::Refused,
-            format!("half filled by a restore that died, and nothing was changed: {}", listed(&half)),
+            format!("left half filled by a restore that crashed; nothing was changed: {}", listed(&half)),
         )
         .hint("restore again with [[drop]], which drops them first, or drop them"));
     }
     Ok(true)
 }
 
-/// Does what was planned so. Whatever fails drops what was made.
+/// Carries out the plan in place. On failure, it drops what it created.
 ///
 /// # Errors
 /// As for [`execute`](super::execute).
 pub(super) async fn execute(mut plan: Plan<'_>, options: &ImportOptions, begun: Instant, cx: &Context) -> Result<ImportReport> {
     let target = plan.target.clone();
-    // 1. What a restore that died left half filled goes.
+    // 1. Drop what a crashed restore left half filled.
     cx.progress.begin("preparing the target");
     let dropped = in_place::clean(&target, &plan.databases()).await?;
     if !dropped.is_empty() {
         let names: Vec<String> = dropped.iter().map(ToString::to_string).collect();
-        cx.progress.note(format!("a restore that died had left these half filled, and they were dropped: {}", names.join(", ")));
+        cx.progress.note(format!("dropped what a crashed restore had left half filled: {}", names.join(", ")));
     }
     // 2. Fill everything.
     let filling = Filling::begin(&target, &mut plan.specs, &Uuid::new_v4().simple().to_string()).await?;
@@ -76,7 +79,8 @@ pub(super) async fn execute(mut plan: Plan<'_>, options: &ImportOptions, begun: 
     };
     // 3. Users and roles.
     staged.proven.add_accounts(&target, users::Through::OfTools, cx).await?;
-    plan.beside.push("nothing was read back: the login may not read, so what a majority acknowledged counts".to_owned());
+    plan.beside
+        .push("nothing was read back: the login may not read, so the counts are those that a majority acknowledged".to_owned());
     let report = report::of(&plan, staged, begun);
     plan.close().await;
     Ok(report)

@@ -1,4 +1,4 @@
-//! What of the target an import keeps beside the new.
+//! Decides what of the target an import keeps under another name.
 
 use super::options::{ImportMode, ImportOptions, IndexMode};
 use super::plan::Plan;
@@ -33,7 +33,8 @@ impl Keeping {
         Step::Remember { record, id: self.id.clone(), backup: self.backup.clone(), at: self.at }
     }
 
-    /// Where what stands under the name of a step is kept. Collections that are pruned come after those of the plan.
+    /// Where the collection under the name of a step is kept. Extra collections come after those of
+    /// the plan.
     pub(super) fn keep(&self, number: usize, namespace: &Namespace) -> Keep {
         let imported = self.contents.get(number).copied().unwrap_or_default();
         let number = i64::try_from(number).unwrap_or(i64::MAX);
@@ -42,18 +43,18 @@ impl Keeping {
     }
 }
 
-/// Refuses to keep where nothing is replaced whole.
+/// Refuses to keep if nothing is replaced as a whole.
 pub(super) fn refuse(options: &ImportOptions) -> Result<()> {
     if !options.keep_replaced {
         return Ok(());
     }
     if options.indexes == IndexMode::Only {
-        return Err(Error::usage("[[keep-replaced]] keeps nothing where only indexes are built")
+        return Err(Error::usage("[[keep-replaced]] has no effect if only indexes are built")
             .hint("leave [[keep-replaced]] out, or [[indexes]] only"));
     }
     if matches!(options.mode, ImportMode::Merge | ImportMode::Add) {
         return Err(Error::usage(
-            "[[keep-replaced]] keeps collections that are replaced whole, and [[mode]] merge and add change them where they are",
+            "[[keep-replaced]] keeps collections that are replaced as a whole; [[mode]] merge and add change them in place",
         )
         .hint("leave [[keep-replaced]] out, or choose [[mode]] replace"));
     }

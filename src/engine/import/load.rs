@@ -1,4 +1,4 @@
-//! What loading works with, and what it tells.
+//! What loading works with, and what it reports.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::sink::insert::{Inserter, Repeats};
 use crate::sink::users::Accounts;
 use crate::sink::{CollectionSpec, Target};
 
-/// The most that write at a time where nothing is said. Memory bounds them, too.
+/// The default maximum of writers at a time. Memory bounds them, too.
 const MOST_WRITERS: usize = 16;
 
 /// How many write at a time.
@@ -29,7 +29,7 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    /// As many as are asked for; where that is not said, more are tried than it begins with.
+    /// As many as the user asked for. Otherwise more than the first number are tried.
     pub(super) fn of(asked_for: Option<usize>) -> Self {
         match asked_for {
             Some(now) => Self { now: now.max(1), most: now.max(1) },
@@ -41,11 +41,11 @@ impl Writers {
 /// What documents are loaded with.
 #[derive(Debug)]
 pub struct Loader<'a> {
-    /// The collections, and what is made of each.
+    /// The collections, and what each becomes.
     pub(super) selected: &'a [Selected<'a>],
     pub(super) specs: &'a [CollectionSpec],
     pub(super) target: &'a Target,
-    /// Users and roles are wanted, too.
+    /// Whether to load users and roles, too.
     pub(super) users: bool,
     pub(super) writers: Writers,
     pub(super) budget: MemoryBudget,
@@ -66,34 +66,34 @@ impl Loader<'_> {
     }
 }
 
-/// What came beside the collections that were filled.
+/// What arrived beside the filled collections.
 #[derive(Debug, Default)]
 pub struct Brought {
-    /// Documents that were passed over.
+    /// Documents that were skipped.
     pub(super) passed_over: u64,
-    /// Users and roles, where they are wanted.
+    /// Users and roles, if requested.
     pub(super) accounts: Accounts,
 }
 
-/// A collection that the target has taken every document of.
+/// A collection of which the target has accepted every document.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// Which of the plan's collections.
     pub(super) number: usize,
     /// What it must hold now.
     pub(super) content: Content,
-    /// Of a capped one that comes from a dump, what may have been overwritten.
+    /// The documents of a capped collection from a dump that may have been overwritten.
     pub(super) first_documents: Arc<FirstDocuments>,
-    /// What became of its documents on their way.
+    /// What happened to its documents on their way.
     pub(super) came: Came,
 }
 
-/// What became of documents on their way.
+/// What happened to documents on their way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Came {
-    /// What was changed in them.
+    /// How they were changed.
     pub(super) changes: Changes,
-    /// Those that were passed over.
+    /// Those that were skipped.
     pub(super) passed_over: Content,
 }
 
@@ -103,14 +103,14 @@ impl Came {
         self.passed_over.merge(&other.passed_over);
     }
 
-    /// What the target must hold of this.
+    /// What the target must hold after this.
     pub(super) fn left_of(&self, all: &Content) -> Content {
         self.changes.applied_to(all).without(&self.passed_over)
     }
 }
 
-/// Tells that a collection is full.
+/// Reports that a collection is full.
 pub(super) fn announce(filled: &UnboundedSender<Loaded>, full: Loaded) {
-    // Nobody listens any more where the other side has failed, and that is what counts then.
+    // Nobody listens if the other side has failed. That error counts then.
     let _heard = filled.send(full);
 }

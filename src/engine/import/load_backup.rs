@@ -1,4 +1,4 @@
-//! Segments to collections: several writers that take the largest segment next.
+//! Loads segments into collections: each of several writers takes the largest segment next.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,19 +27,21 @@ use crate::repository::catalog::Backup;
 use crate::sink::Target;
 use crate::sink::insert::{Arranged, Inserter, Repeats};
 
-/// How often the documents of a frame are in memory while they are inserted: the frame, the command, and the driver's copies of it.
+/// How often the documents of a frame are in memory while they are inserted: the frame, the
+/// command, and the driver's copies of it.
 const COPIES: u64 = 4;
 
-/// How many frames of a collection are on their way at a time where its documents come in their order, because an `_id` may repeat.
+/// How many frames of a collection are under way at a time if its documents come in order because
+/// an `_id` may repeat.
 const IN_TURN: usize = 4;
 
-/// What one writer does without a break: one segment, or all of a collection whose order counts.
+/// What one writer does without a break: one segment, or a whole collection whose order counts.
 struct Job {
     collection: Arc<Loading>,
     inserter: Inserter,
     item: Item,
     segments: Vec<Segment>,
-    /// How many of its frames are on their way at a time.
+    /// How many of its frames are under way at a time.
     at_a_time: usize,
 }
 
@@ -51,12 +53,12 @@ impl Job {
 
 /// A collection that is being filled.
 struct Loading {
-    /// What it must hold, if nothing is passed over.
+    /// What it must hold unless documents are skipped.
     whole: Loaded,
-    /// Jobs of it that are not done.
+    /// Its unfinished jobs.
     left: AtomicUsize,
     came: Mutex<Came>,
-    /// Kept where it is capped and mongodump took it.
+    /// Present if it is capped and comes from mongodump.
     first_documents: Option<Mutex<FirstDocuments>>,
 }
 
@@ -72,7 +74,8 @@ struct Shared {
     filled: UnboundedSender<Loaded>,
 }
 
-/// Fills every collection, and returns once the target has taken every document. Each collection is told of once it is full.
+/// Fills every collection. Returns once the target has accepted every document. Sends each
+/// collection to `filled` once it is full.
 ///
 /// # Errors
 /// The first that any writer met; the others are stopped.
@@ -87,7 +90,7 @@ pub(super) async fn load(backup: &Backup, loader: &Loader<'_>, filled: Unbounded
         items.push(item.clone());
         let inserter = loader.inserter(spec);
         let segments = &selected.collection.segments;
-        // In their order where that counts, and where an `_id` may repeat.
+        // In order if the order counts or an `_id` may repeat.
         let in_turn = loader.repeats == Repeats::PassOver && !spec.keeps_order();
         let together = if spec.keeps_order() || in_turn { segments.len().max(1) } else { 1 };
         let collection = Arc::new(Loading {
@@ -118,7 +121,7 @@ pub(super) async fn load(backup: &Backup, loader: &Loader<'_>, filled: Unbounded
         allowed: watch::Sender::new(writers.now),
         filled,
     });
-    // Dropped with a writer's error, the set stops the others.
+    // If a writer's error drops the set, the others stop.
     let mut running = JoinSet::new();
     for number in 0..writers.most {
         running.spawn(work(number, shared.clone()));
@@ -133,7 +136,7 @@ pub(super) async fn load(backup: &Backup, loader: &Loader<'_>, filled: Unbounded
             },
             sample = watched.next() => {
                 let now = crew.take(&sample);
-                // Where the queue is empty, nobody is to wait any more.
+                // Once the queue is empty, nobody may wait any more.
                 shared.allowed.send_if_modified(|allowed| *allowed != usize::MAX && std::mem::replace(allowed, now) != now);
                 tracing::debug!(writers = now, ?sample, "steered");
             }
@@ -148,11 +151,11 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
     let mut allowed = shared.allowed.subscribe();
     loop {
         let told = async { allowed.wait_for(|writers| number < *writers).await.is_ok() };
-        // The sender is there as long as this is.
+        // The sender lives as long as this.
         let _told = shared.target.unless_stopped(told).await?;
         let next = lock(&shared.queue).pop_front();
         let Some(job) = next else {
-            // Whoever waits finds that there is nothing left.
+            // Wake the waiting writers: they find the queue empty.
             shared.allowed.send_replace(usize::MAX);
             return Ok(());
         };
@@ -179,9 +182,10 @@ async fn work(number: usize, shared: Arc<Shared>) -> Result<()> {
     }
 }
 
-/// Inserts a segment's frames in their order: each once those before it are there, or several at a time that share no `_id`.
+/// Inserts a segment's frames in order: each after those before it, or several at a time that share
+/// no `_id`.
 async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result<()> {
-    // A frame with a large document is as large as that.
+    // A frame with a large document is as large as that document.
     let frame_bytes = (segment.raw_bytes / segment.frames.max(1)).max(frame::TARGET as u64);
     let at_least = segment.object.bytes + COPIES * frame_bytes * job.at_a_time as u64;
     let mut share = shared.target.unless_stopped(shared.budget.take(at_least)).await?;
@@ -208,7 +212,7 @@ async fn insert_segment(shared: &Shared, job: &Job, segment: &Segment) -> Result
     Ok(())
 }
 
-/// Inserts a frame; gives its bytes and its `_id`s back.
+/// Inserts a frame. Returns its bytes and its `_id`s.
 async fn insert(job: &Job, arranged: Arranged) -> Result<(u64, Vec<u64>)> {
     let Arranged { frame, changes, ids } = arranged;
     let bytes = frame.len() as u64;

@@ -1,4 +1,5 @@
-//! A dump to collections: it is read once, in its own order, and what it gives is inserted by several writers as it comes.
+//! Loads a dump into collections: it is read once, in its own order, and several writers insert the
+//! documents as they arrive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::interop::{COPIES, Of, Part, Wanted};
 use crate::sink::insert::{Arranged, Inserter};
 use crate::sink::users::Accounts;
 
-/// How many parts wait for a writer. Their bytes are drawn from the budget before they come here.
+/// How many parts wait for a writer. The budget counts their bytes before they come here.
 const WAITING: usize = 16;
 
 /// A collection that is being filled.
@@ -30,20 +31,21 @@ struct Loading {
     item: Item,
     keeps_order: bool,
     is_capped: bool,
-    /// What came of it so far.
+    /// What has arrived so far.
     content: Content,
-    /// What became of that.
+    /// What happened to it.
     came: Came,
-    /// The `_id`s that writers have.
+    /// The `_id`s that writers are inserting.
     turns: Turns,
-    /// Where it is capped.
+    /// For a capped collection.
     first_documents: Arc<FirstDocuments>,
-    /// Parts of it that writers have.
+    /// Parts of it that writers are inserting.
     under_way: usize,
     ended: bool,
 }
 
-/// Fills every collection of the plan from a dump, as [`load`](super::load_backup::load) does from a backup.
+/// Fills every collection of the plan from a dump, as [`load`](super::load_backup::load) does from
+/// a backup.
 ///
 /// # Errors
 /// Those of [`Dump::read`](crate::interop::Dump::read) and of [`Inserter::insert`].
@@ -68,37 +70,38 @@ pub(super) async fn load(dumped: &DumpSource, loader: &Loader<'_>, filled: Unbou
     Ok(Brought { passed_over: collections.passed_over, accounts })
 }
 
-/// The number in the plan of each collection that is filled, and its progress, by its place in the dump. What the oplog made of the catalog is told by identity.
+/// For each filled collection, by its place in the dump: its number in the plan, and its progress.
+/// The collections that result from the oplog are matched by UUID.
 fn numbers(loader: &Loader<'_>, dumped: &DumpSource) -> HashMap<usize, (usize, Item)> {
     let places: HashMap<Uuid, usize> =
         dumped.collections().iter().enumerate().filter_map(|(place, c)| Some((c.uuid?, place))).collect();
-    // What the oplog creates has no documents before it.
+    // A collection that the oplog creates has no documents before it.
     let place = |selected: &Selected<'_>| selected.collection.uuid.and_then(|uuid| places.get(&uuid)).copied();
     let item = |number: usize| loader.item(&loader.specs[number], "");
     let selected = loader.selected.iter().enumerate();
     selected.filter_map(|(number, selected)| Some((place(selected)?, (number, item(number))))).collect()
 }
 
-/// The collections that are being filled: from the first that comes of them until they are full.
+/// The collections that are being filled: from their first part until they are full.
 struct Loadings<'a> {
     loader: &'a Loader<'a>,
     /// The number in the plan of each, and its progress, by its place in the dump.
     numbers: &'a HashMap<usize, (usize, Item)>,
     open: HashMap<usize, Loading>,
-    /// Documents of those that are full that were passed over.
+    /// Skipped documents of full collections.
     passed_over: u64,
     /// How many are full.
     ended: usize,
 }
 
 impl Loadings<'_> {
-    /// The collection of this place, where it is wanted.
+    /// The collection at this place, if it is selected.
     fn get(&mut self, place: usize) -> Option<&mut Loading> {
         let (number, item) = self.numbers.get(&place)?;
         Some(self.open.entry(place).or_insert_with(|| Loading::begin(self.loader, *number, item.clone())))
     }
 
-    /// Tells of a collection once it is full, and lets go of it.
+    /// Reports a collection once it is full, and drops its state.
     fn tell_if_full(&mut self, place: usize, filled: &UnboundedSender<Loaded>) {
         if !self.open.get(&place).is_some_and(|collection| collection.ended && collection.under_way == 0) {
             return;
@@ -112,7 +115,8 @@ impl Loadings<'_> {
     }
 }
 
-/// What a writer gives back: the collection's place, what became of the documents, and the `_id`s that have arrived.
+/// What a writer returns: the collection's place, what happened to the documents, and the `_id`s
+/// that have arrived.
 type Written = (usize, Came, Vec<u64>);
 
 impl Loading {
@@ -133,7 +137,7 @@ impl Loading {
         }
     }
 
-    /// Whether documents with these `_id`s must wait for what writers have.
+    /// Whether documents with these `_id`s must wait for those that writers are inserting.
     fn must_wait(&self, ids: &[u64]) -> bool {
         (self.keeps_order && self.under_way > 0) || self.turns.must_wait(ids)
     }
@@ -146,7 +150,7 @@ async fn write(
     mut parts: mpsc::Receiver<Part>,
     filled: &UnboundedSender<Loaded>,
 ) -> Result<()> {
-    // Dropped with an error, the set stops the writers.
+    // If an error drops the set, the writers stop.
     let mut writers: JoinSet<Result<Written>> = JoinSet::new();
     let mut more = true;
     while more || !writers.is_empty() {
@@ -182,7 +186,7 @@ async fn write(
             done = writers.join_next(), if !writers.is_empty() => settle(done, collections, filled)?,
         }
     }
-    // Those that the oplog creates, and the views, are full as they are.
+    // Collections that the oplog creates, and views, are full already.
     let loaded: HashSet<usize> = collections.numbers.values().map(|(number, _)| *number).collect();
     for (number, spec) in loader.specs.iter().enumerate() {
         if spec.holds_documents() && !loaded.contains(&number) {
@@ -199,7 +203,7 @@ async fn insert(place: usize, inserter: Inserter, item: Item, arranged: Arranged
     Ok((place, Came { changes, passed_over }, ids))
 }
 
-/// Books what a writer did.
+/// Records what a writer did.
 fn settle(
     done: Option<Result<Result<Written>, tokio::task::JoinError>>,
     collections: &mut Loadings<'_>,

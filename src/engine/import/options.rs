@@ -12,49 +12,56 @@ use crate::sink::users::WantedAccounts;
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// The name that the one database gets which is imported; where it is not given, the database in the target URI's path; where there is none, its
-    /// own.
+    /// The name for the single imported database. By default, the database in the target URI's
+    /// path; if there is none, its own name.
     pub database: Option<String>,
-    /// Namespaces that get another name; of several that match, the first counts.
+    /// Namespaces that get another name. If several rules match, the first counts.
     pub renames: Vec<NamespaceRename>,
-    /// Of the backup, these namespaces, by the names that they have there.
+    /// The namespaces of the backup to import, by their names there.
     pub filter: NamespaceFilter,
-    /// What happens to what stands in the target.
+    /// What happens to existing collections of the target.
     pub mode: ImportMode,
-    /// What stands in the target's databases and could have come with the backup, but is not in it, is dropped.
+    /// Drop extra: drop collections of the target's databases that could have come from the backup,
+    /// but are not in it.
     pub drop_extra: bool,
     /// Whether indexes are built.
     pub indexes: IndexMode,
-    /// Where a dump holds several documents with one `_id`, the first that comes stays and the others are passed over, also where no oplog makes up for it.
+    /// If a dump holds several documents with one `_id`, keep the first and skip the others, even
+    /// if no oplog makes up for it.
     pub allow_duplicates: bool,
-    /// The users and roles of a dump that are added to those of the target, once everything else is published.
+    /// Which users and roles of a dump to add to those of the target, once everything else is
+    /// published.
     pub users: Option<WantedAccounts>,
-    /// What is replaced or pruned stays in the target under another name, so that the import can be undone.
+    /// Keep what is replaced or dropped as extra under another name in the target, so that the
+    /// import can be undone.
     pub keep_replaced: bool,
-    /// Where the login may neither read nor rename, collections that are not there yet are filled under their final names.
+    /// If the login may neither read nor rename, fill collections that do not exist yet under their
+    /// final names.
     pub in_place: bool,
-    /// What is to be otherwise than in the backup.
+    /// What to change compared with the backup.
     pub alterations: Alterations,
-    /// The target may be the deployment that the backup came from, or the configured source.
+    /// Allow a target that is the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
-    /// How long the lease of a target's database holds that is not renewed; [`EXPIRY`](crate::sink::lease::EXPIRY) where it is not given.
+    /// How long an unrenewed lease of a target's database lasts. By default
+    /// [`EXPIRY`](crate::sink::lease::EXPIRY).
     pub lease: Option<Duration>,
     /// How much of the machine it may use.
     pub tuning: Tuning,
 }
 
-/// What happens to collections that stand in the target under names of the backup.
+/// What happens to existing collections of the target with names of the backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportMode {
-    /// Each is replaced, whole or not at all.
+    /// Replace each, completely or not at all.
     #[default]
     Replace,
-    /// They refuse the import.
+    /// Refuse the import.
     Fail,
-    /// Each gets the documents of the backup in place of those with the same `_id`s. This is not atomic.
+    /// Replace documents with the same `_id`s and add the others. This is not atomic.
     Merge,
-    /// Each gets those documents of the backup whose `_id`s it does not have, and which its unique indexes take. This is not atomic.
+    /// Add those documents whose `_id`s do not exist there and that violate no unique index. This
+    /// is not atomic.
     Add,
 }
 
@@ -62,11 +69,11 @@ pub enum ImportMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexMode {
-    /// All are, before anything is published.
+    /// Build all, before anything is published.
     #[default]
     Now,
-    /// None is; each is reported.
+    /// Build none; report each.
     Skip,
-    /// Nothing else is: those that are missing in the target are built there.
+    /// Only build the indexes that are missing in the target.
     Only,
 }

@@ -1,4 +1,5 @@
-//! What an import would take away: what stands under its names, holds documents, and would be replaced, merged into or dropped.
+//! Finds what an import would destroy: existing collections that hold documents and would be
+//! replaced, merged into or dropped.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -12,7 +13,7 @@ use crate::sink::holdings::Holdings;
 const AT_A_TIME: usize = 8;
 
 impl Plan<'_> {
-    /// Counts what stands there and is overwritten, for the summary.
+    /// Counts the documents that would be overwritten, for the summary.
     ///
     /// # Errors
     /// The server's; [`ErrorKind::Interrupted`].
@@ -22,7 +23,8 @@ impl Plan<'_> {
     }
 }
 
-/// What holds documents and would be overwritten, in the plan's order; what is pruned last.
+/// The collections with documents that would be overwritten, in the plan's order; dropped extras
+/// last.
 async fn look(plan: &Plan<'_>) -> Result<Vec<PlannedOverwrite>> {
     let looking = candidates(plan).into_iter().map(|(found, there)| async move {
         let holdings = Holdings::of(&plan.target, &found.namespace.database, there).await?;
@@ -33,7 +35,7 @@ async fn look(plan: &Plan<'_>) -> Result<Vec<PlannedOverwrite>> {
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Refuses where documents stand in the way that were not there when the import was allowed to go over what it found.
+/// Refuses if documents would be lost that did not exist when the user confirmed the overwrites.
 pub(super) async fn refuse_others(plan: &Plan<'_>) -> Result<()> {
     let Some(allowed) = &plan.only_over else { return Ok(()) };
     let mut others = Vec::new();
@@ -47,12 +49,12 @@ pub(super) async fn refuse_others(plan: &Plan<'_>) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Refused,
-        format!("documents came into the target after it was looked at, and would be lost: {}", listed(&others)),
+        format!("documents were written to the target since it was checked, and would be lost: {}", listed(&others)),
     )
-    .hint("run the import again: it counts them"))
+    .hint("run the import again: it counts them anew"))
 }
 
-/// What stands there and would be overwritten if it holds anything.
+/// The collections that would be overwritten if they hold documents.
 fn candidates<'p>(plan: &'p Plan<'_>) -> Vec<(PlannedOverwrite, &'p ListedCollection)> {
     if plan.indexes == IndexMode::Only {
         return Vec::new();
@@ -60,7 +62,7 @@ fn candidates<'p>(plan: &'p Plan<'_>) -> Vec<(PlannedOverwrite, &'p ListedCollec
     let action = match plan.mode {
         ImportMode::Replace => Some(Overwriting::Replaced),
         ImportMode::Merge => Some(Overwriting::Merged),
-        // They take nothing away.
+        // These modes destroy nothing.
         ImportMode::Fail | ImportMode::Add => None,
     };
     let named = plan.specs.iter().filter_map(|spec| {

@@ -1,4 +1,4 @@
-//! What an import will do.
+//! The plan of an import.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,35 +16,37 @@ use crate::names::Namespace;
 use crate::sink::users::WantedAccounts;
 use crate::sink::{CollectionSpec, Standing, Target};
 
-/// A target that may be written to, and what is to stand in it.
+/// A target that may be written to, and what it is to hold.
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub(super) origin: &'a dyn DocumentSource,
     pub(super) target: Target,
     pub(super) selected: Vec<Selected<'a>>,
-    /// One for each of what is selected, in that order.
+    /// One for each of the selected collections, in that order.
     pub(super) specs: Vec<CollectionSpec>,
-    /// Whether these are all that the backup comes to: those of its listing, or those at the end of its slice.
+    /// Whether these are all collections of the backup: those of its listing, or those at the end
+    /// of its slice.
     pub(super) is_whole: bool,
-    /// What stands in their databases.
+    /// What exists in their databases.
     pub(super) standing: BTreeMap<String, Standing>,
-    /// What `--drop-extra` drops.
+    /// The extra collections that `--drop-extra` drops.
     pub(super) prunes: Vec<(Namespace, Option<Uuid>)>,
-    /// What is to be replayed.
+    /// The oplog slice that is replayed.
     pub(super) slice: Option<Slice>,
     pub(super) mode: ImportMode,
     pub(super) indexes: IndexMode,
     /// Everything is filled under its final name: see [`in_place`](super::in_place).
     pub(super) in_place: bool,
-    /// The name of what is imported.
+    /// The name of the imported backup or dump.
     pub(super) backup: String,
     /// Which of the dump's users and roles are added to those of the target.
     pub(super) users: Option<WantedAccounts>,
-    /// What a backup or a dump holds and is not imported, and what was taken for what, in words.
+    /// In words: what a backup or dump holds that is not imported, and how ambiguous files were
+    /// read.
     pub(super) beside: Vec<String>,
-    /// What stands there, holds documents and is overwritten, once that was looked at.
+    /// Existing collections with documents that are overwritten. Absent until they are looked at.
     pub(super) overwrites: Option<Vec<PlannedOverwrite>>,
-    /// The only namespaces with documents that it may overwrite; all where that is not said.
+    /// The only namespaces with documents that it may overwrite. None allows all.
     pub(super) only_over: Option<BTreeSet<Namespace>>,
 }
 
@@ -56,37 +58,39 @@ pub struct ImportPlan {
     pub backup: String,
     /// Scheme, hosts and database of the target.
     pub target: String,
-    /// What happens to what stands there.
+    /// What happens to existing collections.
     pub mode: ImportMode,
     /// Whether indexes are built.
     pub indexes: IndexMode,
     /// Each namespace, in the backup's order.
     pub collections: Vec<PlannedNamespace>,
-    /// The slice of the oplog that is replayed.
+    /// The oplog slice that is replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oplog: Option<PlannedReplay>,
-    /// What stands there, is not in the backup, and is dropped.
+    /// Extra collections that are not in the backup, and are dropped.
     pub prunes: Vec<String>,
-    /// What stands there, holds documents, and is replaced, merged into or dropped, where that was looked at.
+    /// Existing collections with documents that are replaced, merged into or dropped. Absent if
+    /// they were not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overwrites: Option<Vec<PlannedOverwrite>>,
-    /// What is left out, because the target cannot hold it or it cannot be part of an import, and what else one should know, in words.
+    /// In words: what is skipped, because the target cannot hold it or it cannot be part of an
+    /// import, and other remarks.
     pub left_out: Vec<String>,
 }
 
-/// What happens to documents that stand in the target.
+/// What happens to existing documents of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overwriting {
-    /// The collection is replaced by that of the backup.
+    /// The backup's collection replaces the collection.
     Replaced,
-    /// Documents of the backup take the place of those with the same `_id`s.
+    /// The backup's documents replace those with the same `_id`s.
     Merged,
     /// It is not in the backup, and is dropped.
     Dropped,
 }
 
-/// Something in the target that holds documents and is overwritten.
+/// A namespace of the target that holds documents and is overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedOverwrite {
@@ -98,10 +102,11 @@ pub struct PlannedOverwrite {
     pub kind: String,
     /// What happens to it.
     pub action: Overwriting,
-    /// Its documents now, as the server counts them; of a time series, its buckets. None where the login may not look.
+    /// Its documents now, by the server's counters; for a time series, its buckets. None if the
+    /// login may not look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
-    /// Those of the backup. Of dumps that is not known.
+    /// The documents of the backup. Unknown for dumps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_documents: Option<u64>,
 }
@@ -110,13 +115,13 @@ fn as_text<S: serde::Serializer>(namespace: &Namespace, to: S) -> Result<S::Ok, 
     to.collect_str(namespace)
 }
 
-/// A slice of the oplog that is to be replayed.
+/// An oplog slice that is to be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedReplay {
     /// Where it begins.
     pub from: ClusterTime,
-    /// The moment that the data shows in the end.
+    /// The consistency point.
     pub to: ClusterTime,
     /// Its entries.
     pub entries: u64,
@@ -133,17 +138,17 @@ pub struct PlannedNamespace {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: CollectionKind,
-    /// Its documents; of a time series, its buckets. Of dumps that is not known.
+    /// Its documents; for a time series, its buckets. Unknown for dumps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
     /// What these are: `documents` or `buckets`.
     pub counted_in: &'static str,
-    /// Their bytes, uncompressed. Of archives that is not known.
+    /// Their bytes, uncompressed. Unknown for archives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Its indexes, beside the one on `_id`.
+    /// Its indexes, without the one on `_id`.
     pub indexes: u64,
-    /// What stands under its name now: `collection`, `view`, `timeseries`; none where nothing does.
+    /// What exists under its name now: `collection`, `view`, `timeseries`. None if nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
 }
@@ -155,12 +160,12 @@ impl Plan<'_> {
         databases.into_iter().map(str::to_owned).collect()
     }
 
-    /// What stands under the final name of one of its collections.
+    /// What exists under the final name of one of its collections.
     pub(super) fn stands(&self, spec: &CollectionSpec) -> Option<&ListedCollection> {
         self.standing.get(&spec.namespace.database)?.get(&spec.namespace.collection)
     }
 
-    /// The plan, to be shown.
+    /// The plan, for display.
     #[must_use]
     pub fn summary(&self) -> ImportPlan {
         let is_counted = self.origin.is_counted();
@@ -187,26 +192,26 @@ impl Plan<'_> {
         }
     }
 
-    /// What the target cannot hold, what it did not keep, and what is left out, in words.
+    /// In words: what the target cannot hold, what it did not keep, and what is skipped.
     pub(super) fn left_out(&self, lost: &[String]) -> Vec<String> {
         let mut left_out = Few::up_to(LISTED);
         left_out.extend(self.specs.iter().flat_map(|b| &b.left_out).chain(lost).cloned());
         left_out.into_sentences().into_iter().chain(self.beside.iter().cloned()).collect()
     }
 
-    /// Nothing that holds documents is overwritten but what was found when it was last looked.
+    /// From now on, only the collections found by the last look may be overwritten.
     pub fn overwrite_no_more(&mut self) {
         let found = self.overwrites.iter().flatten();
         self.only_over = Some(found.map(|o| o.namespace.clone()).collect());
     }
 
-    /// Lets go of the target.
+    /// Closes the connection to the target.
     pub async fn close(self) {
         self.target.connection.close().await;
     }
 }
 
-/// Names for a sentence, the first ten.
+/// The first ten names, for a sentence.
 pub(super) fn listed(names: &[String]) -> String {
     const NAMED: usize = 10;
     match names.len().checked_sub(NAMED) {

@@ -1,4 +1,4 @@
-//! Working out what an import will do, and whether it may: reads only.
+//! Plans an import, and decides whether it may run. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -21,12 +21,13 @@ use crate::oplog::apply;
 use crate::sink::{CollectionSpec, Standing, Target, indexes, kept, limits, prepare};
 
 impl Plan<'_> {
-    /// Lists again what stands there, now that no other import changes it, and refuses what must be refused.
+    /// Lists the target again, now that no other import changes it, and refuses what must be
+    /// refused.
     pub(super) async fn look_again(&mut self) -> Result<()> {
         for (database, standing) in &mut self.standing {
             *standing = Standing::of(&self.target, database).await?;
         }
-        // What was named, and nothing that came into its place since.
+        // Only what was named, not what has replaced it since.
         let standing = &self.standing;
         self.prunes.retain(|(name, identity)| {
             let there = standing.get(&name.database).and_then(|s| Some((s, s.get(&name.collection)?)));
@@ -51,20 +52,20 @@ pub(super) async fn make<'a>(
 ) -> Result<Plan<'a>> {
     keeping::refuse(options)?;
     if options.drop_extra && options.indexes == IndexMode::Only {
-        return Err(Error::usage("[[drop-extra]] drops nothing where only indexes are built")
+        return Err(Error::usage("[[drop-extra]] has no effect if only indexes are built")
             .hint("leave [[drop-extra]] out, or [[indexes]] only"));
     }
     if options.users.is_some() && options.indexes == IndexMode::Only {
-        return Err(Error::usage("[[with-users]] merges nothing where only indexes are built")
+        return Err(Error::usage("[[with-users]] has no effect if only indexes are built")
             .hint("leave [[with-users]] out, or [[indexes]] only"));
     }
     if options.users.is_some() && !origin.has_users() {
-        return Err(Error::usage(format!("[[with-users]]: {} holds no users and no roles", origin.name())).hint(
+        return Err(Error::usage(format!("[[with-users]]: {} holds no users or roles", origin.name())).hint(
             "a dump of all databases has them in admin, and one of a database with --dumpDbUsersAndRoles; a backup has none",
         ));
     }
     let manifest = &origin.backup().manifest;
-    // 1. What the backup holds and under which names, which needs no connection.
+    // 1. The contents of the backup, and their new names. Needs no connection.
     let (collections, slice) = slice::collections(origin, cx).await?;
     let temporary = select::temporary(&collections, options);
     let lasting = collections.iter().filter(|c| !c.is_temporary()).count();
@@ -74,14 +75,14 @@ pub(super) async fn make<'a>(
     let mut beside = origin.beside();
     beside.extend(temporary.into_sentences());
 
-    // 2. The connection, and whether it leads where it must not.
+    // 2. The connection, and whether it leads to a forbidden deployment.
     let pool = ConnectOptions { pool: 32, selection_timeout: None };
     let connection = cx.unless_cancelled(Connection::open(uri, pool)).await?;
     if !options.allow_same {
         cx.unless_cancelled(guard::refuse_source(&connection, &manifest.source, configured_source)).await?;
     }
 
-    // 3. What the target's version can hold, and what stands there.
+    // 3. What the target's version can hold, and what exists there.
     let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let specs: Vec<CollectionSpec> = selected
         .iter()
@@ -92,7 +93,7 @@ pub(super) async fn make<'a>(
     limits::refuse(&target, &manifest.source, selected.iter().map(|s| &*s.collection), &specs, version, differences).await?;
     let lacking = prepare::lacking(&target, &specs).await?;
     let standing = match (prepare::inspect(&target, &specs).await, lacking.as_ref()) {
-        // A login that may not even look is told all that it lacks.
+        // A login that may not even look gets the list of all rights that it lacks.
         (Err(e), Some(lacking)) if e.kind() == ErrorKind::Denied => return Err(lacking.error()),
         (standing, _) => standing?,
     };
@@ -123,7 +124,7 @@ pub(super) async fn make<'a>(
         apply::refuse_without_rights(&plan.target, slice.destinations(&plan).values()).await?;
     }
 
-    // 4. What the mode forbids, what would be emptied, and what goes beside.
+    // 4. What the mode forbids, what would be emptied, and what the import only reports.
     refuse_emptying(&plan)?;
     match options.mode {
         _ if options.indexes == IndexMode::Only => {}
@@ -142,9 +143,9 @@ pub(super) async fn make<'a>(
 }
 
 /// How the refusal of mode `add` begins.
-pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to what stands there";
+pub const CANNOT_BE_ADDED_TO: &str = "documents cannot be added to existing collections";
 
-/// A dump that lost the documents of a collection does not take away what stands there.
+/// Refuses to replace documents by an empty collection because the dump lost its documents.
 fn refuse_emptying(plan: &Plan<'_>) -> Result<()> {
     let missing: HashSet<&Namespace> = plan.origin.lost().iter().collect();
     let is_lost = |(selected, spec): &(&Selected<'_>, &CollectionSpec)| {
@@ -156,16 +157,19 @@ fn refuse_emptying(plan: &Plan<'_>) -> Result<()> {
         Some((selected, spec)) => Err(Error::new(
             ErrorKind::Refused,
             format!(
-                "the dump has the metadata of {} and not its documents: {} would be replaced by an empty collection",
+                "the dump has the metadata of {} but not its documents: {} would be replaced by an empty collection",
                 selected.collection.namespace(),
                 spec.namespace
             ),
         )
-        .hint("mongodump writes a file for every collection, if an empty one: this one was lost; leave the collection out, or drop the one in the target first")),
+        .hint(
+            "mongodump writes a file for every collection, even for an empty one: this file was lost; exclude the collection, \
+             or drop the one in the target first",
+        )),
     }
 }
 
-/// Mode `fail`: refuses where anything stands under one of the names.
+/// Mode `fail`: refuses if anything exists under one of the names.
 fn refuse_standing(plan: &Plan<'_>) -> Result<()> {
     let standing: Vec<String> = plan.specs.iter().filter(|b| plan.stands(b).is_some()).map(|b| b.namespace.to_string()).collect();
     if standing.is_empty() {
@@ -176,7 +180,7 @@ fn refuse_standing(plan: &Plan<'_>) -> Result<()> {
     ))
 }
 
-/// Modes `merge` and `add`: refuses what cannot be merged into.
+/// Modes `merge` and `add`: refuses collections that cannot be merged into.
 async fn refuse_conflicts(plan: &Plan<'_>) -> Result<()> {
     let mut conflicts = Vec::new();
     for spec in &plan.specs {
@@ -185,10 +189,10 @@ async fn refuse_conflicts(plan: &Plan<'_>) -> Result<()> {
         let kind = spec.kind.to_string();
         if spec.kind == CollectionKind::View && there.kind == "view" {
             if there.options != spec.all_options()? {
-                conflicts.push(format!("{name} (a view that is not the same)"));
+                conflicts.push(format!("{name} (a different view)"));
             }
         } else if there.kind != kind {
-            conflicts.push(format!("{name} (a {} stands there, and it is a {})", in_words(&there.kind), in_words(&kind)));
+            conflicts.push(format!("{name} (a {} in the target, a {} in the backup)", in_words(&there.kind), in_words(&kind)));
         } else if spec.kind == CollectionKind::TimeSeries {
             conflicts.push(format!("{name} (a time series)"));
         } else if spec.capped || there.options.get_bool("capped").unwrap_or(false) {
@@ -212,7 +216,7 @@ fn in_words(kind: &str) -> &str {
     if kind == "timeseries" { "time series" } else { kind }
 }
 
-/// The first option that one has and the other has not, or otherwise.
+/// The first option that only one side has, or whose values differ.
 fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> {
     let counts = |name: &str| !["idIndex", "autoIndexId"].contains(&name);
     let of = |document: &RawDocument| -> BTreeMap<String, Vec<u8>> {
@@ -227,7 +231,8 @@ fn other_option(wanted: &RawDocument, standing: &RawDocument) -> Option<String> 
     names.into_iter().find(|name| wanted.get(*name) != standing.get(*name)).cloned()
 }
 
-/// What stands in the databases of the import, could have come with the backup, and is not in it.
+/// Extra collections in the import's databases: they could have come from the backup, and are not
+/// in it.
 fn prunes(plan: &Plan<'_>, naming: &Naming<'_>, manifest: &Manifest) -> Result<Vec<(Namespace, Option<Uuid>)>> {
     let imported: BTreeSet<&Namespace> = plan.specs.iter().map(|b| &b.namespace).collect();
     let asked_for = AskedFor::of(manifest)?;

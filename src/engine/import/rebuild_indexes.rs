@@ -1,4 +1,5 @@
-//! Building the indexes of a backup on collections that stand in the target: after an import that skipped them.
+//! Builds the indexes of a backup on existing collections of the target, after an import that
+//! skipped them.
 
 use super::plan::Plan;
 use super::report::{Built, UnbuiltIndex};
@@ -7,21 +8,24 @@ use crate::error::Result;
 use crate::sink::CollectionSpec;
 use crate::sink::indexes::{self, IndexBuilder, Which};
 
-/// Builds every index that is missing. One that the target refuses, and those of collections that are not there, are in the report.
+/// Builds every missing index. The report names those that the target refuses, and those of
+/// collections that do not exist.
 pub(super) async fn build(plan: &Plan<'_>, cx: &Context) -> Result<Built> {
     cx.progress.begin("building indexes");
     let builder = IndexBuilder::new(plan.target.clone());
     let mut report = Built::default();
     for spec in plan.specs.iter().filter(|b| !b.indexes.is_empty()) {
         if plan.stands(spec).is_none() {
-            let reason = "there is no such collection in the target".to_owned();
+            let reason = "the target has no such collection".to_owned();
             report.failed.extend(spec.indexes.iter().map(|index| unbuilt(spec, &index.name, reason.clone())));
             continue;
         }
         let conflicting = indexes::conflicts(&plan.target, spec).await?;
-        report.failed.extend(conflicting.iter().map(|name| {
-            unbuilt(spec, name, "another index with its name or its key stands there, and is not the same".to_owned())
-        }));
+        report.failed.extend(
+            conflicting
+                .iter()
+                .map(|name| unbuilt(spec, name, "the target has a different index with this name or this key".to_owned())),
+        );
         let mut indexes = indexes::missing(&plan.target, spec).await?;
         indexes.retain(|index| !conflicting.contains(&index.name));
         let missing = spec.in_place(indexes);

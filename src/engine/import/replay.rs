@@ -1,4 +1,4 @@
-//! The replay of a backup's oplog slice into what is staged.
+//! Replays a backup's oplog slice into the staging collections.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,8 @@ impl Slice {
             .collect()
     }
 
-    /// Replays it into what is staged, durably. Gives the number of operations that were applied.
+    /// Replays it into the staging collections, durably. Returns the number of operations that were
+    /// applied.
     pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
         let Stage { plan, loader, .. } = stage;
         let (budget, cx, store) = (&loader.budget, loader.cx, &plan.origin.backup().store);
@@ -56,7 +57,7 @@ impl Slice {
     }
 }
 
-/// The error with the names that the collections will have instead of those of their staging.
+/// The error with the final names of the collections instead of their staging names.
 fn named(error: Error, plan: &Plan<'_>) -> Error {
     plan.specs.iter().fold(error, |error, spec| {
         let place = Namespace::new(&*spec.place.database, spec.data_collection());

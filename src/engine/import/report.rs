@@ -1,4 +1,4 @@
-//! What an import did.
+//! The report of an import.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,8 +18,9 @@ use crate::names::Namespace;
 use crate::sink::CollectionSpec;
 use crate::sink::kept::{Kept, KeptSet};
 
-/// A finished import: everything in it was read back from the target and found to be what the backup holds. Jobs that older versions kept say nothing of
-/// some of it, which is empty or 0 then.
+/// A finished import: everything in it was read back from the target and found to be what the
+/// backup holds. In jobs kept by older versions, fields that these versions did not have are empty
+/// or 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schema(as = ImportResult)]
@@ -31,7 +32,8 @@ pub struct ImportReport {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(example = "mongodb://db2.example.net:27017/")]
     pub target: String,
-    /// What happened to what stood there; none of jobs that were kept before this was said.
+    /// What happened to existing collections. Absent in jobs kept by older versions that did not
+    /// record it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, example = "replace")]
     pub mode: Option<ImportMode>,
@@ -46,64 +48,68 @@ pub struct ImportReport {
     /// Their bytes, uncompressed.
     #[schema(required)]
     pub bytes: u64,
-    /// How many indexes were built, beside those on `_id`.
+    /// How many indexes were built, without those on `_id`.
     #[schema(required)]
     pub indexes: u64,
-    /// Those that were not built, because that was asked for.
+    /// Indexes that were not built because the import skipped indexes.
     pub skipped_indexes: Vec<UnbuiltIndex>,
-    /// Those that could not be built.
+    /// Indexes that could not be built.
     pub failed_indexes: Vec<UnbuiltIndex>,
-    /// The slice of the oplog that was replayed.
+    /// The oplog slice that was replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<ReplayReport>,
-    /// Documents that were passed over, because the dump holds another one with the same `_id`, which came first.
+    /// Documents that were skipped because the dump holds another one with the same `_id` that came
+    /// first.
     #[serde(skip_serializing_if = "is_zero")]
     pub passed_over: u64,
     /// Documents that had no `_id` and were given one, as a server does.
     #[serde(skip_serializing_if = "is_zero")]
     pub given_ids: u64,
-    /// Documents whose `_id` was not their first field, and was moved there, as a server does.
+    /// Documents whose `_id` was not the first field and was moved there, as a server does.
     #[serde(skip_serializing_if = "is_zero")]
     pub moved_ids: u64,
-    /// Documents that were added, where adding is asked for.
+    /// Documents that were added, in mode `add`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added: Option<u64>,
-    /// Documents that were not added, because others stand under their `_id`s or in the way of a unique index, where adding is asked for.
+    /// Documents that were not added in mode `add`, because their `_id` exists or they violate a
+    /// unique index.
     #[serde(skip_serializing_if = "is_zero")]
     pub not_added: u64,
-    /// Documents of capped collections that later ones have overwritten: a dump may hold more than the collection does.
+    /// Documents of capped collections that later ones overwrote: a dump may hold more than the
+    /// collection can.
     #[serde(skip_serializing_if = "is_zero")]
     pub overwritten: u64,
-    /// Users of a dump that were added to those of the target, where they were not there already.
+    /// Users of a dump that were added to those of the target. Existing ones do not count.
     #[serde(skip_serializing_if = "is_zero")]
     pub users: u64,
-    /// Roles of a dump that were added to those of the target, where they were not there already.
+    /// Roles of a dump that were added to those of the target. Existing ones do not count.
     #[serde(skip_serializing_if = "is_zero")]
     pub roles: u64,
-    /// Nothing was read back, because the login may not: documents count that a majority acknowledged.
+    /// Nothing was read back, because the login may not read: the documents are those that a
+    /// majority acknowledged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_read_back: bool,
-    /// Everything that the backup holds was read back from the target as the backup holds it.
+    /// Everything in the backup was read back from the target and matched.
     #[serde(skip)]
     pub is_whole: bool,
-    /// What stood in the target, was not in the backup, and was dropped.
+    /// Extra collections of the target that were not in the backup, and were dropped.
     pub pruned: Vec<String>,
-    /// What was replaced or pruned and is kept under another name, where that was asked for.
+    /// What was replaced or dropped as extra and is kept under another name, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<Vec<KeptNamespace>>,
-    /// What the target cannot hold and was left out, in words.
+    /// In words: what was skipped because the target cannot hold it.
     pub left_out: Vec<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// A slice of the oplog that was replayed.
+/// An oplog slice that was replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayReport {
     /// Where it begins.
     pub from: ClusterTime,
-    /// The moment that the target's data shows.
+    /// The consistency point of the target's data.
     pub to: ClusterTime,
     /// Its entries.
     pub entries: u64,
@@ -111,7 +117,7 @@ pub struct ReplayReport {
     pub operations: u64,
 }
 
-/// Something that an import replaced or pruned, and that is kept.
+/// A namespace that an import replaced or dropped as extra, and that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptNamespace {
@@ -120,10 +126,10 @@ pub struct KeptNamespace {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its name since. Of a view, only its definition is kept.
+    /// Its name now. Of a view, only the definition is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_as: Option<String>,
-    /// Its documents, as the server counted them; of a time series, its buckets.
+    /// Its documents, by the server's counters; for a time series, its buckets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
 }
@@ -144,7 +150,8 @@ pub(super) struct Built {
 }
 
 impl ImportReport {
-    /// What makes no success of it: a collection that was read back and is another, or an index that could not be built.
+    /// The error of an import that is no success: a collection that differs when read back, or an
+    /// index that could not be built.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         if let Some(wrong) = self.collections.iter().find(|c| !self.not_read_back && !c.digest_matches) {
@@ -158,7 +165,7 @@ impl ImportReport {
                 format!("{count} indexes could not be built, the first of them {} of {}", first.name, first.namespace)
             }
         };
-        Some(Error::new(ErrorKind::Server, what).hint("the report names each with the reason"))
+        Some(Error::new(ErrorKind::Server, what).hint("the report gives the reason for each"))
     }
 }
 
@@ -170,12 +177,13 @@ pub struct UnbuiltIndex {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Why, where it could not be built.
+    /// Why, if it could not be built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// One namespace of a finished import. Of a job that an older version kept, type, bytes and indexes are not known, and say nothing.
+/// One namespace of a finished import. In jobs kept by older versions, type, bytes and indexes may
+/// be unknown and empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ImportedCollection {
@@ -186,22 +194,23 @@ pub struct ImportedCollection {
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "collection")]
     pub kind: CollectionKind,
-    /// Its documents (of a time series, its buckets), counted in the target.
+    /// Its documents (for a time series, its buckets), counted in the target.
     #[schema(required)]
     pub documents: u64,
     /// What these are: `documents` or `buckets`.
     #[serde(default = "documents")]
     #[schema(example = "documents")]
     pub counted_in: String,
-    /// Their bytes, uncompressed; where a slice of the oplog is replayed, those before that.
+    /// Their bytes, uncompressed. If an oplog slice is replayed, before that.
     pub bytes: u64,
-    /// Whether what was read back from the target, before a replay, has the content digest of the backup.
+    /// Whether the content read back from the target, before a replay, has the content digest of
+    /// the backup.
     #[schema(required)]
     pub digest_matches: bool,
-    /// Those of its documents that were added to what stood in the target; none where it was not added to.
+    /// Documents of it that were added to the existing ones. Absent unless documents were added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added: Option<u64>,
-    /// The indexes that were built, beside the one on `_id`.
+    /// The indexes that were built, without the one on `_id`.
     pub indexes: u64,
     /// Its documents that had no `_id` and were given one.
     #[serde(skip_serializing_if = "is_zero")]
@@ -211,27 +220,27 @@ pub struct ImportedCollection {
     pub moved_ids: u64,
 }
 
-/// What staging came to.
+/// The result of staging.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     /// What each collection was found to hold, before a replay.
     pub(super) proven: Proven,
     /// How many documents each has in the end.
     pub(super) documents: Vec<u64>,
-    /// The options of indexes that the target did not keep, in words.
+    /// In words: options of indexes that the target did not keep.
     pub(super) lost: Vec<String>,
     /// The operations that were replayed.
     pub(super) operations: u64,
-    /// Documents that were not added to what stands in the target, by each collection that was added to.
+    /// Documents that were not added to existing collections, by collection.
     pub(super) not_added: BTreeMap<Namespace, u64>,
-    /// What each collection holds after the replay, where that was read.
+    /// What each collection holds after the replay, if that was read.
     pub(super) replayed: Option<Vec<Content>>,
     /// What was replaced and is kept.
     pub(super) kept: Option<KeptSet>,
 }
 
 impl Staging {
-    /// Of what needs no replay, as far as staging itself goes.
+    /// For an import that needs no replay, as far as staging itself goes.
     pub(super) fn of(proven: Proven) -> Self {
         Self { documents: proven.contents.iter().map(|c| c.documents).collect(), proven, ..Self::default() }
     }
@@ -286,7 +295,7 @@ pub(super) fn of(plan: &Plan<'_>, staged: Staging, begun: Instant) -> ImportRepo
     }
 }
 
-/// Of an import that built indexes only.
+/// The report of an import that only built indexes.
 pub(super) fn of_indexes(plan: &Plan<'_>, indexes: Built, begun: Instant) -> ImportReport {
     report(plan, Vec::new(), indexes, Vec::new(), begun)
 }
@@ -321,12 +330,12 @@ fn report(
     }
 }
 
-/// What most are counted in, and what was not said of those that are kept from before.
+/// The usual unit of documents, which reports kept by older versions do not name.
 fn documents() -> String {
     CollectionKind::Collection.counted_in().to_owned()
 }
 
-/// For serde, which gives a reference.
+/// For serde, which passes a reference.
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -1,4 +1,4 @@
-//! Which collections of a backup are imported, and under which names: pure.
+//! Selects the collections of a backup that are imported, and their new names. Pure.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -11,10 +11,11 @@ use crate::few::{Few, LISTED};
 use crate::format::manifest::{Collection, CollectionKind, LeftOut, TEMPORARY};
 use crate::names::{Namespace, NamespacePattern, SYSTEM_DATABASES, check_database};
 
-/// A collection that is imported, and its name in the target. The options of a view speak of the new names.
+/// A collection that is imported, and its name in the target. A view's options already use the new
+/// names.
 #[derive(Debug, Clone)]
 pub struct Selected<'a> {
-    /// As the backup has it, where nothing of it changes.
+    /// As in the backup, if nothing of it changes.
     pub(super) collection: Cow<'a, Collection>,
     pub(super) to: Namespace,
 }
@@ -23,12 +24,13 @@ pub struct Selected<'a> {
 #[derive(Debug)]
 pub(super) struct Naming<'a> {
     options: &'a ImportOptions,
-    /// The database that takes the place of the backup's one.
+    /// The database that replaces the backup's single one.
     database: Option<String>,
 }
 
-/// Selects and renames. A database that was asked for must have one to stand for; the one in the URI's path, which may be there for other
-/// programs, counts where one database is imported and says nothing where several are.
+/// Selects and renames. A requested database name requires a single imported database. The database
+/// in the URI's path may be there for other programs: it counts only if a single database is
+/// imported.
 pub(super) fn select<'a, 'o>(
     collections: Cow<'a, [Collection]>,
     left_out: &[LeftOut],
@@ -56,11 +58,11 @@ pub(super) fn select<'a, 'o>(
     Ok((selected, naming))
 }
 
-/// Refuses patterns and rules that match nothing, and those that leave nothing.
+/// Refuses patterns and rules that match nothing, and those that select nothing.
 fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &ImportOptions) -> Result<()> {
     let filter = &options.filter;
     let is_idle = |p: &&NamespacePattern| !collections.iter().any(|c| p.matches(&c.namespace()));
-    // What the backup left out need not be kept out again, and may be.
+    // Patterns may exclude what the backup skipped already.
     let is_of_left_out =
         |p: &&NamespacePattern| left_out.iter().any(|l| p.matches(&Namespace::new(&*l.database, &*l.collection)));
     let mut idle =
@@ -70,7 +72,9 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
             ErrorKind::NotFound,
             format!("the pattern {:?} matches no namespace of the backup", idle.as_str()),
         )
-        .hint("`bsonvault show` lists them; case counts, '*' stands for any characters, quote it in the shell"));
+        .hint(
+            "`bsonvault show` lists them; patterns are case-sensitive, and '*' stands for any characters; quote it in the shell",
+        ));
     }
     for rename in &options.renames {
         let mut matches = false;
@@ -82,19 +86,19 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
                 ErrorKind::NotFound,
                 format!("[[rename]] {:?} matches no namespace of the backup", rename.as_str()),
             )
-            .hint("`bsonvault show` lists them; case counts"));
+            .hint("`bsonvault show` lists them; names are case-sensitive"));
         }
     }
     let lasting = || collections.iter().filter(|c| !c.is_temporary());
     if !lasting().any(|c| options.filter.takes(&c.namespace())) && lasting().next().is_some() {
         let error = Error::usage("[[database]], [[include]] and [[exclude]] leave nothing of the backup to import");
         let left_out = temporary(collections, options).into_sentences();
-        return Err(if left_out.is_empty() { error } else { error.hint(format!("left out: {}", left_out.join("; "))) });
+        return Err(if left_out.is_empty() { error } else { error.hint(format!("skipped: {}", left_out.join("; "))) });
     }
     Ok(())
 }
 
-/// The temporary collections that are left out, in words.
+/// The temporary collections that are skipped, in words.
 pub(super) fn temporary(collections: &[Collection], options: &ImportOptions) -> Few {
     let left_out = collections.iter().filter(|c| c.is_temporary() && options.filter.takes(&c.namespace()));
     let mut named = Few::up_to(LISTED);
@@ -103,7 +107,7 @@ pub(super) fn temporary(collections: &[Collection], options: &ImportOptions) -> 
 }
 
 fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Option<&str>) -> Result<Option<String>> {
-    // What a rule renames goes where that says.
+    // A rename rule overrides the database name.
     let mut databases: BTreeSet<&str> = BTreeSet::new();
     for collection in wanted {
         let mut renamed = false;
@@ -115,7 +119,7 @@ fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Op
         }
     }
     let asked = options.database.as_deref();
-    // Whoever chooses a database by its name does not mean another one.
+    // A database that the user chose by name is not renamed by the URI's path.
     let in_path = in_path.filter(|_| databases.len() == 1 && options.filter.databases.is_empty());
     let Some(new) = asked.or(in_path) else { return Ok(None) };
     check_database(new)?;
@@ -132,7 +136,7 @@ fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Op
 }
 
 impl Naming<'_> {
-    /// The name in the target of what has this name in the backup.
+    /// The target name of a namespace of the backup.
     pub(super) fn of(&self, namespace: &Namespace) -> Result<Namespace> {
         for rename in &self.options.renames {
             if let Some(new) = rename.apply(namespace)? {
@@ -143,8 +147,8 @@ impl Naming<'_> {
         Ok(Namespace::new(database, namespace.collection.as_str()))
     }
 
-    /// Whether something of this name in the target stands in the place of a namespace that the import could have brought: `--drop-extra` goes no
-    /// further. `databases` are those of the backup.
+    /// Whether this namespace of the target has a name that the import could have written:
+    /// `--drop-extra` drops nothing else. `databases` are those of the backup.
     pub(super) fn is_in_scope(&self, standing: &Namespace, databases: &BTreeSet<String>, asked_for: &AskedFor) -> Result<bool> {
         let renamed = self.options.renames.iter().filter_map(|rename| rename.reverse(standing));
         let by_database = match &self.database {
@@ -167,17 +171,14 @@ impl Naming<'_> {
 
 fn check(to: &Namespace) -> Result<()> {
     if SYSTEM_DATABASES.contains(&to.database.as_str()) {
-        return Err(Error::new(
-            ErrorKind::Refused,
-            format!("{to} cannot be imported: the database belongs to the server itself"),
-        )
-        .hint("choose another database with [[as]] or [[rename]]"));
+        return Err(Error::new(ErrorKind::Refused, format!("cannot import as {to}: the database belongs to the server itself"))
+            .hint("choose another database with [[as]] or [[rename]]"));
     }
     check_database(&to.database)?;
     let reserved = to.collection.starts_with("system.") && to.collection != "system.js";
     if to.is_of_an_import() || reserved || to.collection.contains(['$', '\0']) || to.collection.starts_with('.') {
         return Err(Error::usage(format!(
-            "{to} cannot be the name of a collection: it is reserved, or has a character that no server takes"
+            "{to} cannot be the name of a collection: it is reserved, or has a character that no server accepts"
         ))
         .hint("choose another with [[rename]]"));
     }

@@ -1,4 +1,4 @@
-//! The oplog slice of a backup: what it makes of the catalog.
+//! The oplog slice of a backup: how it changes the catalog.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -14,17 +14,17 @@ use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
 use crate::oplog::Committed;
 use crate::repository::catalog::Backup;
 
-/// What a replay has to know of a slice.
+/// What a replay must know about a slice.
 #[derive(Debug)]
 pub(super) struct Slice {
     pub(super) oplog: OplogSlice,
     pub(super) has_differences: bool,
     pub(super) committed: Committed,
-    /// The last document that was read of each capped collection, where the slice inserts it.
+    /// The last document that was read of each capped collection, if the slice inserts it.
     pub(super) after: HashMap<Uuid, (u8, Vec<u8>)>,
 }
 
-/// The collections of a backup as they are at the moment that it shows: at the end of its slice, where it has one.
+/// The collections of a backup at its consistency point: at the end of its slice, if it has one.
 pub(super) async fn collections<'a>(
     origin: &'a dyn DocumentSource,
     cx: &Context,
@@ -47,7 +47,7 @@ async fn follow(
     let Backup { store, manifest } = origin.backup();
     let known = origin.last_read().cloned();
     let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known, cpu).await?;
-    // What stays temporary is listed for those who select: it is left out, and named.
+    // Collections that stay temporary are listed here, so that the selection skips and names them.
     let mut collections = catalog.collections;
     let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
     collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());

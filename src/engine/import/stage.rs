@@ -12,20 +12,21 @@ pub(super) struct Stage<'a> {
     pub(super) plan: &'a Plan<'a>,
     pub(super) loader: Loader<'a>,
     pub(super) builder: IndexBuilder,
-    /// The cores of the target, where it tells.
+    /// The number of cores of the target, if it tells.
     pub(super) target_cores: Option<u64>,
-    /// Indexes are built once the oplog slice is replayed, not before.
+    /// Build indexes after the replay of the oplog slice, not before.
     pub(super) indexes_later: bool,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn of(plan: &'a Plan<'a>, options: &ImportOptions, target_cores: Option<u64>, cx: &'a Context) -> Self {
         let Plan { target, selected, specs, origin, .. } = plan;
-        // A dump that was taken while documents moved holds several versions of one; its oplog brings whichever is kept to the last.
+        // A dump made while documents moved may hold several versions of one document; its oplog
+        // brings the kept one up to date.
         let manifest = &origin.backup().manifest;
         let makes_up = manifest.source.is_dump() && manifest.oplog.is_some();
         let repeats = if options.allow_duplicates || makes_up { Repeats::PassOver } else { Repeats::Refuse };
-        // What is left of the memory beside reading. A quarter of it in any case.
+        // The memory that reading leaves, but at least a quarter.
         let (counted, taken) = (options.tuning.counted_bytes(), origin.memory());
         let budget = cx.memory.part_beside(counted.saturating_sub(taken).max(counted / 4), taken);
         let (users, writers) = (plan.users.is_some(), Writers::of(options.tuning.writers));

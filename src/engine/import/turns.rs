@@ -1,9 +1,10 @@
-//! Whose turn it is: of two documents with one `_id`, the first of the dump stays, however many writers there are. So documents whose `_id` is on its way to
-//! the target wait until that one is there. Nothing waits where no `_id` repeats.
+//! Keeps the order of documents with one `_id`: the dump's first stays, however many writers there
+//! are. A document whose `_id` is on its way to the target waits until that one arrived. If no
+//! `_id` repeats, nothing waits.
 
 use std::collections::HashSet;
 
-/// The `_id`s that are on their way to one collection, by their hashes.
+/// The `_id`s on their way to one collection, by their hashes.
 #[derive(Debug, Default)]
 pub(super) struct Turns(HashSet<u64>);
 
@@ -13,12 +14,12 @@ impl Turns {
         !self.0.is_empty() && ids.iter().any(|id| self.0.contains(id))
     }
 
-    /// These are on their way from now on. None of them was before.
+    /// Records that these are on their way. None of them was before.
     pub(super) fn begin(&mut self, ids: &[u64]) {
         self.0.extend(ids);
     }
 
-    /// These have arrived.
+    /// Records that these have arrived.
     pub(super) fn end(&mut self, ids: &[u64]) {
         ids.iter().for_each(|id| _ = self.0.remove(id));
     }

@@ -1,4 +1,5 @@
-//! Views under new names: what a view is on, and what its pipeline reads, is renamed with it. Pure, on raw bytes.
+//! Renames views: the collection that a view is on, and those that its pipeline reads, get their
+//! new names. Pure, on raw bytes.
 
 use bson::RawDocumentBuf;
 
@@ -8,13 +9,15 @@ use crate::format::kind;
 use crate::format::manifest::RawValue;
 use crate::names::Namespace;
 
-/// How deep pipelines are nested at most: servers stop at 20 views and at 200 levels.
+/// The maximum depth of nested pipelines: servers stop at 20 views and at 200 levels.
 const DEEPEST: usize = 200;
 
-/// The options of a view that was `from` and becomes `to`, where `rename` says what becomes of each name. The same bytes where no name changes.
+/// The options of a view `from` that becomes `to`. `rename` gives the new name of each namespace.
+/// The same bytes if no name changes.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] where something that it reads would be in another database than itself, which servers do not allow; `rename`'s own.
+/// [`ErrorKind::Refused`] if the view would read from another database, which servers do not allow;
+/// those of `rename`.
 pub(super) fn renamed(
     options: &RawValue,
     from: &Namespace,
@@ -38,7 +41,7 @@ struct Renaming<'a> {
 }
 
 impl Renaming<'_> {
-    /// The new name of the collection whose name this string is.
+    /// The new name of the collection that this string names.
     fn name(&self, value: &[u8]) -> Result<Option<Vec<u8>>> {
         let text = value.get(4..value.len().saturating_sub(1)).and_then(|text| std::str::from_utf8(text).ok());
         let Some(text) = text else { return Ok(None) };
@@ -47,11 +50,11 @@ impl Renaming<'_> {
             return Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "the view {} would be {} and reads {text}, which would be {new}: a view reads its own database only",
+                    "the view {} would be {} and reads {text}, which would be {new}: a view can read only its own database",
                     self.from, self.to
                 ),
             )
-            .hint("rename both into the same database, or leave the view out with [[exclude]]"));
+            .hint("rename both into the same database, or skip the view with [[exclude]]"));
         }
         Ok(Some(string_value(&new.collection)))
     }

@@ -1,4 +1,4 @@
-//! Under which names the databases of a backup are imported for a test restore: pure.
+//! Chooses the names of the scratch databases of a test restore. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,11 +17,13 @@ const TRIES: u64 = 10_000;
 pub(super) struct ScratchNames(BTreeMap<String, String>);
 
 impl ScratchNames {
-    /// Chooses names that no database `standing` in the target has, however it is written. `longest` is how many bytes a namespace may have there; where the longest
-    /// name of a collection leaves less room, the scratch database gets a shorter name. `random` makes those of two test restores differ.
+    /// Chooses names that no database in `standing` has in any letter case. `longest` is the
+    /// maximum length of a namespace there, in bytes. If the longest collection name leaves less
+    /// room, the scratch database gets a shorter name. `random` distinguishes the names of two test
+    /// restores.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where there is no name that fits.
+    /// [`ErrorKind::Refused`] if no name fits.
     pub(super) fn choose(collections: &[Collection], standing: &[String], longest: usize, random: u32) -> Result<Self> {
         let mut longest_of: BTreeMap<&str, &Collection> = BTreeMap::new();
         for collection in collections {
@@ -38,11 +40,12 @@ impl ScratchNames {
                 Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "{} is too long for a test restore: the target takes {longest} bytes, and no scratch database has a name that fits beside it",
+                        "{} is too long for a test restore: the target allows {longest} bytes, and no name of a \
+                         scratch database fits before it",
                         collection.namespace()
                     ),
                 )
-                .hint("take another target, without databases whose names begin with '~'")
+                .hint("use another target, without databases whose names begin with '~'")
             })?;
             taken.insert(name.clone());
             names.insert(database.to_owned(), name);
@@ -55,7 +58,7 @@ impl ScratchNames {
         self.0.values().cloned().collect()
     }
 
-    /// The rules by which an import renames into them.
+    /// The rename rules of the import into them.
     pub(super) fn renames(&self) -> Result<Vec<NamespaceRename>> {
         let rule = |(from, to): (&String, &String)| {
             let mut escaped = String::new();
@@ -70,18 +73,18 @@ impl ScratchNames {
         self.0.iter().map(rule).collect()
     }
 
-    /// The namespace of the backup that this one of a scratch database stands for.
+    /// The backup's namespace for this namespace of a scratch database.
     pub(super) fn original(&self, namespace: &str) -> String {
         let stands_for = self.0.iter().find_map(|(from, to)| Some((from, namespace.strip_prefix(to)?.strip_prefix('.')?)));
         stands_for.map_or_else(|| namespace.to_owned(), |(from, collection)| format!("{from}.{collection}"))
     }
 
-    /// A text in the backup's names.
+    /// A text with the backup's names.
     pub(super) fn in_text(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, (from, to)| text.replace(&format!("{to}."), &format!("{from}.")))
     }
 
-    /// The error in the backup's names.
+    /// The error with the backup's names.
     pub(super) fn in_words(&self, error: Error) -> Error {
         self.0.iter().fold(error, |error, (from, to)| error.reworded(&format!("{to}."), &format!("{from}.")))
     }
@@ -173,7 +176,7 @@ mod tests {
         }
         let series = collection("d", &"n".repeat(255 - 1 - 15 - 2), CollectionKind::TimeSeries);
         assert_eq!(choose(&[series], &["~C"], 255).unwrap().databases(), ["~d"]);
-        // A server before 4.4 takes less.
+        // A server before 4.4 allows less.
         let long = collection("d", &"n".repeat(115), CollectionKind::Collection);
         assert_eq!(choose(&[long], &[], 120).unwrap().databases(), ["~c42"]);
     }

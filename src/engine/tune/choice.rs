@@ -1,26 +1,27 @@
-//! From measurements to settings, with the reason. Pure.
+//! Chooses settings from measurements, with reasons. Pure.
 //!
-//! A backup is as fast as the slowest of its stages: the source and the way from it, the cores that compress and hash, and the disk. Of all
-//! ways to compress whose prediction is within [`SLOWER`] or [`SECOND`] of the fastest, the one that stores least is chosen; and of those that
-//! store about the same, the cheapest.
+//! A backup is as fast as its slowest stage: the source and its link, the cores that compress and
+//! hash, or the disk. Among the ways of compressing whose prediction is within [`SLOWER`] or
+//! [`SECOND`] of the fastest, the one that stores least is chosen. Among those that store about the
+//! same, the cheapest.
 
 use serde::Serialize;
 
 use crate::format::frame::{self, Codec};
 
-/// By how much slower than the fastest the choice may be.
+/// How much slower than the fastest the choice may be, as a fraction.
 const SLOWER: f64 = 0.10;
 
-/// Or by so many seconds: beginning and ending a backup takes about as long.
+/// Or in seconds: starting and ending a backup takes about as long.
 const SECOND: f64 = 1.0;
 
-/// A source that holds less than this is chosen for as if it held as much: it is going to grow.
+/// For a smaller source, the choice assumes this size: the source is going to grow.
 const SMALL: u64 = 128 * 1024 * 1024;
 
-/// Less saved than this is not worth any more CPU or memory.
+/// A smaller saving is not worth more CPU or memory.
 const ABOUT_THE_SAME: f64 = 0.01;
 
-/// Fewer readers are chosen where they are slower by no more than this.
+/// Fewer readers are chosen if they are slower by no more than this.
 const FEWER_READERS: f64 = 0.05;
 
 /// The most readers that are chosen because of the cores alone.
@@ -35,29 +36,29 @@ const SEGMENTS: u64 = 2 * 1024 * 1024;
 pub struct ReadSpeed {
     /// Cursors at a time.
     pub readers: usize,
-    /// Bytes of documents a second.
+    /// Bytes of documents per second.
     pub bytes_per_second: f64,
-    /// Seconds from a small command to its reply meanwhile, the middle one.
+    /// The median time from a small command to its reply meanwhile, in seconds.
     pub latency_seconds: Option<f64>,
 }
 
-/// How one way of compressing did.
+/// The measurement of one way of compressing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
     /// zstd's level.
     pub level: i32,
-    /// Whether with long-distance matching.
+    /// Whether long-distance matching is on.
     pub long_distance: bool,
     /// Bytes of documents in a frame.
     pub frame_bytes: usize,
-    /// Uncompressed by stored.
+    /// Uncompressed size divided by stored size.
     pub ratio: f64,
-    /// Bytes of documents a second, on one core.
+    /// Bytes of documents per second, on one core.
     pub compress_bytes_per_second: f64,
-    /// The same on the way back.
+    /// The same for decompression.
     pub decompress_bytes_per_second: f64,
-    /// What each compressor takes of the memory.
+    /// The memory of each compressor.
     pub memory_bytes: u64,
 }
 
@@ -66,46 +67,46 @@ pub struct Candidate {
 pub(super) struct Measured {
     /// About what a backup would read, uncompressed.
     pub(super) source_bytes: u64,
-    /// By readers, ascending; at least one.
+    /// By number of readers, ascending; at least one.
     pub(super) reads: Vec<ReadSpeed>,
-    /// More readers than were measured would disturb the source.
+    /// Whether more readers than measured would disturb the source.
     pub(super) no_more_readers: bool,
-    /// The most that may be read, bytes a second.
+    /// The rate limit, in bytes per second.
     pub(super) most: Option<f64>,
-    /// Bytes a second on one core.
+    /// Bytes per second on one core.
     pub(super) sha256: f64,
-    /// Bytes a second on one core.
+    /// Bytes per second on one core.
     pub(super) xxh3: f64,
-    /// Stored bytes a second.
+    /// Stored bytes per second.
     pub(super) write: f64,
-    /// Cores of this machine.
+    /// The number of cores of this machine.
     pub(super) cores: usize,
-    /// The source's server runs on them, too.
+    /// Whether the source's server runs on these cores, too.
     pub(super) shares_cores: bool,
-    /// The budget.
+    /// The memory budget.
     pub(super) memory_bytes: u64,
     /// Every way of compressing that was measured.
     pub(super) candidates: Vec<Candidate>,
 }
 
-/// What is fixed already.
+/// Settings that are fixed already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// This level and no other.
+    /// The only level to consider.
     pub level: Option<i32>,
-    /// With long-distance matching, or without.
+    /// Whether to consider only long-distance matching, or only none.
     pub long_distance: Option<bool>,
-    /// What frames are made of.
+    /// The codec of frames.
     pub codec: Codec,
 }
 
-/// What sets the pace.
+/// The bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Limit {
-    /// The source, or the way from it.
+    /// The source, or its link.
     Source,
-    /// The rate that was asked for.
+    /// The rate limit.
     Rate,
     /// Compressing and hashing.
     Cpu,
@@ -113,32 +114,32 @@ pub enum Limit {
     Disk,
 }
 
-/// What a whole backup would be like.
+/// The predicted backup.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Prediction {
     /// Cursors at a time.
     pub readers: usize,
-    /// Bytes of documents a second.
+    /// Bytes of documents per second.
     pub bytes_per_second: f64,
-    /// For all of the source.
+    /// For the whole source.
     pub seconds: f64,
-    /// For all of the source.
+    /// For the whole source.
     pub stored_bytes: u64,
-    /// What sets the pace.
+    /// The bottleneck.
     pub limit: Limit,
-    /// Whether the memory budget has room for it.
+    /// Whether it fits into the memory budget.
     pub fits: bool,
 }
 
-/// What was chosen.
+/// The choice.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chosen {
     /// Its place among the candidates.
     pub(super) index: usize,
-    /// What it would be like.
+    /// The predicted backup.
     pub(super) prediction: Prediction,
-    /// Why, a sentence each.
+    /// The reasons, one sentence each.
     pub(super) reasons: Vec<String>,
 }
 
@@ -155,7 +156,8 @@ impl Candidate {
     }
 }
 
-/// What a backup would be like with these compressors: its speed is that of the slowest stage, with as few readers as are about as fast as any number.
+/// Predicts a backup with this way of compressing: the slowest stage sets the speed. Uses as few
+/// readers as are about as fast as any number.
 #[must_use]
 pub(super) fn predict(measured: &Measured, candidate: &Candidate) -> Prediction {
     let numbers = reader_numbers(measured);
@@ -181,7 +183,8 @@ pub(super) fn predict(measured: &Measured, candidate: &Candidate) -> Prediction 
     }
 }
 
-/// Chooses; nothing where nothing was measured that is wanted. Where nothing fits into the budget, the one that takes the least memory.
+/// Chooses. None if nothing suitable was measured. If nothing fits into the budget, chooses what
+/// takes the least memory.
 #[must_use]
 pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
     let all: Vec<(usize, &Candidate, Prediction)> =
@@ -195,7 +198,7 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
     let Some(fastest) = fitting.iter().min_by(by_seconds) else {
         let (index, candidate, prediction) = wanted_ones().min_by_key(|(_, candidate, _)| candidate.memory_bytes)?;
         let reason = format!(
-            "nothing of it fits into the {} MiB of BACKUP_MEMORY_MB; {} takes the least",
+            "nothing that was measured fits into the {} MiB of BACKUP_MEMORY_MB; {} takes the least",
             measured.memory_bytes >> 20,
             candidate.words()
         );
@@ -214,7 +217,7 @@ pub(super) fn choose(measured: &Measured, wanted: Wanted) -> Option<Chosen> {
     Some(Chosen { index: *index, prediction: prediction.clone(), reasons })
 }
 
-/// Whether frames that are not of the default size are of use: speed that differs with them is chance.
+/// Whether an unusual frame size pays. A difference in speed alone is chance.
 fn pays(measured: &Measured, candidate: &Candidate) -> bool {
     let usual = |other: &&Candidate| {
         other.frame_bytes == frame::TARGET && (other.level, other.long_distance) == (candidate.level, candidate.long_distance)
@@ -224,7 +227,8 @@ fn pays(measured: &Measured, candidate: &Candidate) -> bool {
         || by_default.is_none_or(|other| candidate.ratio > other.ratio * (1.0 + ABOUT_THE_SAME))
 }
 
-/// What the cheaper of two that store about the same has less of: frames that are not of the default size, then time, then memory.
+/// What is compared between two that store about the same: first an unusual frame size, then time,
+/// then memory.
 fn cost(candidate: &Candidate) -> (bool, bool, f64, u64) {
     let unusual = candidate.frame_bytes != frame::TARGET;
     (candidate.long_distance, unusual, 1.0 / candidate.compress_bytes_per_second.max(1.0), candidate.memory_bytes)
@@ -238,27 +242,26 @@ fn reasons(
     fastest: &(usize, &Candidate, Prediction),
 ) -> Vec<String> {
     let mut reasons = vec![match prediction.limit {
-        Limit::Source if measured.shares_cores => {
-            "the source is what limits a backup: it runs on the cores that compress".to_owned()
-        }
-        Limit::Source => "the source, or the way from it, is what limits a backup".to_owned(),
-        Limit::Rate => "BACKUP_MAX_MBIT is what limits a backup".to_owned(),
+        Limit::Source if measured.shares_cores => "the source limits a backup: it runs on the cores that compress".to_owned(),
+        Limit::Source => "the source, or its link, limits a backup".to_owned(),
+        Limit::Rate => "BACKUP_MAX_MBIT limits a backup".to_owned(),
         Limit::Cpu if measured.shares_cores => {
-            format!("compressing is what limits a backup, on {} that the source's server works on, too", cores(measured.cores))
+            format!("compressing limits a backup, on {} that the source's server uses, too", cores(measured.cores))
         }
-        Limit::Cpu => format!("compressing on {} is what limits a backup", cores(measured.cores)),
-        Limit::Disk => "the disk that is written to is what limits a backup".to_owned(),
+        Limit::Cpu => format!("compressing on {} limits a backup", cores(measured.cores)),
+        Limit::Disk => "the disk that is written to limits a backup".to_owned(),
     }];
     let slower = (fastest.2.bytes_per_second / prediction.bytes_per_second.max(1.0) - 1.0) * 100.0;
     let fixed = match (wanted.level, wanted.long_distance) {
         (None, None) => "",
-        _ => " of what was asked for",
+        _ => " of the requested settings",
     };
     reasons.push(if slower < 1.0 && candidate == fastest.1 {
-        format!("{} is the fastest{fixed}, and nothing that stores less is within {} of it", candidate.words(), slack())
+        format!("{} is the fastest{fixed}; no setting that stores less is within {} of it", candidate.words(), slack())
     } else {
         format!(
-            "{} stores the least{fixed} (to 1 %) of all that is within {} of the fastest: {:.1} to 1 instead of {:.1} to 1, {}",
+            "{} stores the least{fixed} (to 1 %) among the settings within {} of the fastest: {:.1} to 1 instead of \
+             {:.1} to 1, {}",
             candidate.words(),
             slack(),
             candidate.ratio,
@@ -269,17 +272,19 @@ fn reasons(
     if measured.source_bytes < SMALL {
         let mib = SMALL >> 20;
         reasons.push(format!(
-            "the source holds less than {mib} MiB: it was chosen for as if it held as much, because it is going to grow"
+            "the source holds less than {mib} MiB: the choice assumes that much, because the source is going to grow"
         ));
     }
     if measured.candidates.iter().any(|c| c.is_wanted(wanted) && !predict(measured, c).fits) {
-        reasons
-            .push(format!("what does not fit into the {} MiB of BACKUP_MEMORY_MB was passed over", measured.memory_bytes >> 20));
+        reasons.push(format!(
+            "settings that do not fit into the {} MiB of BACKUP_MEMORY_MB were skipped",
+            measured.memory_bytes >> 20
+        ));
     }
     reasons
 }
 
-/// By how much slower the choice may be, in words.
+/// How much slower the choice may be, in words.
 #[must_use]
 pub fn slack() -> String {
     format!("{:.0} % or a second", SLOWER * 100.0)
@@ -289,7 +294,8 @@ fn cores(cores: usize) -> String {
     if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") }
 }
 
-/// The numbers of readers to think of: those that were measured, and where more would not disturb the source, as many as keep the cores busy.
+/// The numbers of readers to consider: those measured, and, unless more would disturb the source,
+/// as many as keep the cores busy.
 fn reader_numbers(measured: &Measured) -> Vec<usize> {
     let mut numbers: Vec<usize> = measured.reads.iter().map(|read| read.readers).collect();
     if !measured.no_more_readers {
@@ -300,7 +306,8 @@ fn reader_numbers(measured: &Measured) -> Vec<usize> {
     numbers
 }
 
-/// How fast the source is read by so many: as fast as by the most of those measured that are no more.
+/// How fast this many readers read the source: as fast as the largest measured number that is not
+/// above it.
 fn read_rate(measured: &Measured, readers: usize) -> f64 {
     let fewer =
         measured.reads.iter().filter(|read| read.readers <= readers).map(|read| read.bytes_per_second).fold(0.0, f64::max);
@@ -309,7 +316,8 @@ fn read_rate(measured: &Measured, readers: usize) -> f64 {
 
 fn pace(measured: &Measured, candidate: &Candidate, readers: usize) -> (f64, Limit) {
     let read = read_rate(measured, readers);
-    // Each reader has one frame compressed at a time. Documents are hashed as they come, segments as they are stored.
+    // Each reader has one frame compressed at a time. Documents are hashed as they arrive, segments
+    // as they are stored.
     let per_byte =
         1.0 / candidate.compress_bytes_per_second + 1.0 / measured.xxh3 + 1.0 / (measured.sha256 * candidate.ratio.max(1e-6));
     let jobs = usize::try_from(measured.memory_bytes / 2 / candidate.memory_bytes.max(1)).unwrap_or(usize::MAX).max(1);
@@ -356,7 +364,7 @@ mod tests {
         }
     }
 
-    /// A source at this speed with every number of readers, and as many cores.
+    /// A source with this speed at every number of readers, and this many cores.
     fn machine(read: f64, cores: usize) -> Measured {
         let speed = |readers: usize| ReadSpeed { readers, bytes_per_second: read * MB, latency_seconds: None };
         Measured {
@@ -429,7 +437,7 @@ mod tests {
         measured.candidates[4].memory_bytes = 300 << 20;
         assert_eq!(level(&measured).0, 7);
         let chosen = choose(&measured, Wanted::default()).unwrap();
-        assert!(chosen.reasons.iter().any(|r| r.contains("passed over")), "{:?}", chosen.reasons);
+        assert!(chosen.reasons.iter().any(|r| r.contains("were skipped")), "{:?}", chosen.reasons);
         let chosen = choose(&measured, Wanted { level: Some(19), ..Wanted::default() }).unwrap();
         assert!(!chosen.prediction.fits && chosen.reasons[0].contains("fits into the 256 MiB"), "{chosen:?}");
     }

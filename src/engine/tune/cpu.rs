@@ -1,7 +1,8 @@
-//! How well and how fast this machine compresses the sample: by level, by the size of frames, with long-distance matching.
+//! Measures how well and how fast this machine compresses the sample: by level, by frame size, with
+//! long-distance matching.
 //!
-//! Slow levels see a smaller part of the sample. So that they can be compared, what they make of it is set against what a fast level makes of
-//! the same frames, of which it sees all.
+//! Slow levels see a smaller part of the sample. To make them comparable, their result is compared
+//! with that of a fast level on the same frames. The fast level sees all frames.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,19 +20,19 @@ pub(super) const LEVELS: [i32; 11] = [-5, -1, 1, 2, 3, 5, 7, 9, 12, 15, 19];
 /// The level that sees all frames.
 const YARDSTICK: i32 = 1;
 
-/// How long one way of compressing may take; the frame that is under way is finished.
+/// How long one way of compressing may take. The frame under way is finished.
 const EACH: Duration = Duration::from_millis(800);
 
-/// How long a measurement goes on at least, over the same bytes where there are few.
+/// How long a measurement takes at least, repeating the same bytes if there are few.
 const AT_LEAST: Duration = Duration::from_millis(40);
 
-/// How long the yardstick may take for one size of frames.
+/// How long the yardstick may take for one frame size.
 const YARDSTICK_TIME: Duration = Duration::from_secs(2);
 
-/// How long hashing, and decompressing, is measured.
+/// How long hashing and decompressing are measured, each.
 const SHORT: Duration = Duration::from_millis(120);
 
-/// About how many bytes of documents are decompressed again.
+/// About how many bytes of documents are decompressed.
 const TO_DECOMPRESS: u64 = 16 * 1024 * 1024;
 
 /// The sample, in the memory of this process.
@@ -41,11 +42,11 @@ pub(super) struct Sample(pub(super) Vec<Kept>);
 /// A part of the sample: whole documents of one collection.
 type Frame = (usize, std::ops::Range<usize>);
 
-/// What the yardstick made of all frames of one size.
+/// The yardstick's result for all frames of one size.
 #[derive(Debug, Clone)]
 pub(super) struct Yardstick {
     frame_bytes: usize,
-    /// In the order in which they are tried, each with what the yardstick made of it.
+    /// In the order in which they are tried, each with the yardstick's result.
     frames: Vec<(Frame, u64)>,
 }
 
@@ -65,13 +66,14 @@ impl Sample {
         &self.0[*kept].bytes[range.clone()]
     }
 
-    /// Whole documents, about so many bytes each, those of all parts in turns: whatever is left out at the end is of all of them.
+    /// Frames of whole documents, of about this many bytes, in turns from all parts. What is cut
+    /// off at the end then comes from all parts.
     fn frames(&self, frame_bytes: usize) -> Vec<Frame> {
         let mut by_part: Vec<std::vec::IntoIter<Frame>> = Vec::new();
         for (number, kept) in self.0.iter().enumerate() {
             let (mut frames, mut begin, mut before) = (Vec::new(), 0, 0);
             for &end in &kept.ends {
-                // As a backup does: no frame becomes larger but by a single document.
+                // As in a backup: only a single document can make a frame larger.
                 if end - begin > frame_bytes && before > begin {
                     frames.push((number, begin..before));
                     begin = before;
@@ -88,7 +90,7 @@ impl Sample {
             let before = all.len();
             all.extend(by_part.iter_mut().filter_map(Iterator::next));
             if all.len() == before {
-                // The largest first: a last, short frame says little of itself.
+                // Full frames first: a short last frame is not representative.
                 all.sort_by_key(|(_, range)| range.len() < frame_bytes / 2);
                 return all;
             }
@@ -96,7 +98,7 @@ impl Sample {
     }
 }
 
-/// Compresses all of the sample once, in frames of this size.
+/// Compresses the whole sample once, in frames of this size.
 pub(super) async fn yardstick(cpu: &CpuPool, sample: &Arc<Sample>, frame_bytes: usize) -> Result<Yardstick> {
     let sample = sample.clone();
     cpu.run(move || {
@@ -116,13 +118,14 @@ pub(super) async fn yardstick(cpu: &CpuPool, sample: &Arc<Sample>, frame_bytes: 
 }
 
 impl Yardstick {
-    /// Whether a single frame would take longer than `within`, at this speed. One frame is the least that is tried.
+    /// Whether a single frame would take longer than `within` at this speed. At least one frame is
+    /// tried.
     pub(super) fn takes_longer(&self, bytes_per_second: f64, within: Duration) -> bool {
         let largest = self.frames.iter().map(|((_, range), _)| range.len()).max().unwrap_or(0);
         largest as f64 / bytes_per_second.max(1.0) > within.as_secs_f64()
     }
 
-    /// Tries one way of compressing, on a core of its own.
+    /// Tries one way of compressing, on a single core.
     pub(super) async fn measure(&self, cpu: &CpuPool, sample: &Arc<Sample>, how: Compression) -> Result<Candidate> {
         let (yardstick, sample) = (self.clone(), sample.clone());
         cpu.run(move || yardstick.try_out(&sample, how)).await
@@ -141,7 +144,7 @@ impl Yardstick {
                 let time = begin.elapsed();
                 took += time;
                 timed.push((documents.len() as u64, time));
-                // Later passes are about time only.
+                // Later passes measure time only.
                 if first_pass {
                     raw += documents.len() as u64;
                     stored += made.len() as u64;
@@ -184,7 +187,7 @@ fn decompression(frames: &[(Vec<u8>, usize)]) -> Result<f64> {
     Ok(rate(bytes, begin.elapsed()))
 }
 
-/// Measures what every document and every segment is put through besides.
+/// Measures the hashing of every document and every segment.
 pub(super) async fn hashes(cpu: &CpuPool, sample: &Arc<Sample>) -> Result<Hashes> {
     let sample = sample.clone();
     cpu.run(move || {
@@ -212,7 +215,7 @@ pub(super) async fn hashes(cpu: &CpuPool, sample: &Arc<Sample>) -> Result<Hashes
     .await
 }
 
-/// The speed of the faster half: what else runs on the machine makes the rest slower.
+/// The speed of the faster half: other work on the machine slows the rest.
 fn undisturbed(mut timed: Vec<(u64, Duration)>) -> f64 {
     timed.sort_by(|a, b| rate(b.0, b.1).total_cmp(&rate(a.0, a.1)));
     timed.truncate(timed.len().div_ceil(2));
@@ -228,7 +231,7 @@ fn rate(bytes: u64, time: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    /// Documents that are no documents: zstd does not mind.
+    /// Documents that are none: zstd does not mind.
     fn sample(parts: &[usize]) -> Arc<Sample> {
         let part = |(number, &documents): (usize, &usize)| {
             let mut kept = Kept { part: number, ..Kept::default() };

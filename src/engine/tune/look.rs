@@ -1,4 +1,4 @@
-//! What the source holds, how far away it is, and which parts of it are read.
+//! Looks at the source: what it holds, how far away it is, and which parts of it to read.
 
 use std::time::Duration;
 
@@ -22,16 +22,16 @@ const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(22);
 
-/// How long dividing the collections may take; what is not divided by then is read as one.
+/// How long dividing the collections may take. What is not divided by then is read as one range.
 const DIVISION_LIMIT: Duration = Duration::from_secs(4);
 
-/// How many collections are sampled, the largest.
+/// How many collections are sampled: the largest ones.
 const COLLECTIONS: usize = 8;
 
-/// In how many places each of them is.
+/// At how many places each of them is sampled.
 const PLACES: usize = 4;
 
-/// The size of a collection that the login may not ask for.
+/// The assumed size of a collection whose size the login may not ask for.
 const UNKNOWN: Size = Size { documents: 0, bytes: 1024 * 1024 };
 
 /// The source, as far as it matters here.
@@ -41,13 +41,13 @@ pub struct SourceFacts {
     /// Which deployment.
     #[serde(flatten)]
     pub source: Source,
-    /// Collections that a backup would take, views aside.
+    /// The collections that a backup would read, without views.
     pub collections: u64,
     /// About how many documents, by the server's counters.
     pub documents: u64,
     /// About how many bytes, uncompressed.
     pub bytes: u64,
-    /// Whether it is so far away, or the link so narrow, that the link sets the pace of small questions.
+    /// Whether its distance or its narrow link sets the pace of small commands.
     pub far: bool,
     /// Whether it runs on this machine.
     pub local: bool,
@@ -58,10 +58,10 @@ pub struct SourceFacts {
 /// A source that answered and has something to read.
 pub(super) struct Looked {
     pub(super) connection: Connection,
-    /// The same without compression on the wire, where a backup would compress it.
+    /// The same without compression on the wire, if a backup would compress.
     pub(super) plain: Option<Connection>,
     pub(super) facts: SourceFacts,
-    /// Parts of the largest collections, those of all of them in turns.
+    /// Parts of the largest collections, in turns.
     pub(super) parts: Vec<Part>,
     pub(super) notes: Vec<String>,
 }
@@ -84,7 +84,7 @@ pub(super) async fn look(uri: &MongoUri, options: &TuneOptions, most_readers: us
             ErrorKind::Unreachable,
             format!("{uri} answers too slowly: its collections were not listed within {} seconds", limit.as_secs()),
         )
-        .hint("check the network and the load of the server, or name a part of it with [[database]] or [[include]]")),
+        .hint("check the network and the load of the server, or select a part of it with [[database]] or [[include]]")),
     }
 }
 
@@ -113,8 +113,8 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
     let mut notes = Vec::new();
     if unknown > 0 {
         notes.push(format!(
-            "the size of {unknown} of {} collections is not known, because the login may not run collStats on them: times and sizes are \
-             those of the rest",
+            "the sizes of {unknown} of {} collections are unknown, because the login may not run collStats on them: times and \
+             sizes cover only the rest",
             held.len()
         ));
     }
@@ -146,16 +146,18 @@ async fn look_at(uri: &MongoUri, options: &TuneOptions, most_readers: usize) -> 
 
 fn empty(collections: usize, views: usize) -> Error {
     let what = if collections == 0 {
-        format!("a backup would take no collection of the source, only views ({views}), which hold no documents")
+        format!("a backup of the source would contain only views ({views}), which hold no documents")
     } else {
-        format!("the source has no documents to measure: every collection that a backup would take ({collections}) is empty")
+        format!("the source has no documents to measure: every collection that a backup would read ({collections}) is empty")
     };
     Error::new(ErrorKind::NotFound, what).hint(
-        "run tune once it is filled, or name another one with [[source]], [[database]] or [[include]]; the defaults need no tuning",
+        "run tune once the source holds documents, or select another with [[source]], [[database]] or [[include]]; the defaults need \
+         no tuning",
     )
 }
 
-/// Some ranges of each collection, as a backup would read them, the first of each, then the second, and so on.
+/// Some ranges of each collection, as a backup would read them: the first of each, then the second,
+/// and so on.
 async fn parts(connection: &Connection, filled: &[(&CollectionInfo, Size)], readers: usize) -> Vec<Part> {
     let division = Division { readers, range_bytes: None, fine_end: false };
     let divided: Vec<Vec<Range>> = futures::stream::iter(filled)

@@ -7,10 +7,12 @@ use crate::names::NamespaceFilter;
 /// What to tune for.
 #[derive(Debug, Clone, Default)]
 pub struct TuneOptions {
-    /// Where it names no database, the one in the URI's path; where that names none, all but `admin`, `local`, `config`.
+    /// Which namespaces. If it names no database, the one in the URI's path; if that names none,
+    /// all but `admin`, `local`, `config`.
     pub filter: NamespaceFilter,
-    /// What is not to be chosen because it is fixed.
+    /// Settings that are fixed, and not to be chosen.
     pub wanted: Wanted,
-    /// The memory budget and the rate; what it says of readers, level and frames is what is looked for.
+    /// The memory budget and the rate limit. Its readers, level and frames are ignored: these are
+    /// what tune looks for.
     pub tuning: Tuning,
 }

@@ -1,4 +1,4 @@
-//! How fast the backup path takes what has to stay, and gives it back.
+//! Measures how fast the backup path stores data durably, and reads them back.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::repository::{Repository, Scratch};
 
-/// The first object, by which the size of the others is chosen.
+/// The size of the first object, which decides the size of the others.
 const FIRST: u64 = 4 * 1024 * 1024;
 
 /// The most objects beside it.
 const OBJECTS: usize = 4;
 
-/// How long writing may go on; the object that is under way is finished.
+/// How long writing may go on. The object under way is finished.
 const TIME: Duration = Duration::from_secs(3);
 
-/// The largest part of the free space that is taken.
+/// The divisor of the free space: at most this part of it is used.
 const OF_FREE_SPACE: u64 = 20;
 
 /// The backup path.
@@ -27,13 +27,13 @@ const OF_FREE_SPACE: u64 = 20;
 pub struct PathSpeed {
     /// Where it is.
     pub location: String,
-    /// Bytes a second, each object on the disk before the next one.
+    /// Bytes per second, each object on disk before the next one.
     pub write_bytes_per_second: f64,
-    /// Bytes a second, of what was just written: mostly from memory.
+    /// Bytes per second of just written data: mostly from memory.
     pub read_bytes_per_second: f64,
     /// The largest object that was written.
     pub object_bytes: u64,
-    /// Bytes that can still be written, where the system tells.
+    /// The free space in bytes, if the system tells.
     pub free_bytes: Option<u64>,
 }
 
@@ -87,7 +87,7 @@ fn key(number: usize) -> String {
     format!("object-{number}")
 }
 
-/// Bytes that no file system makes smaller.
+/// Bytes that no file system can compress.
 fn noise(length: u64) -> Bytes {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 8);

@@ -1,4 +1,5 @@
-//! Reading from the source: a sample of its documents, and how fast it is read by how many cursors.
+//! Reads from the source: a sample of its documents, and how fast different numbers of cursors read
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -14,19 +15,19 @@ use crate::error::Result;
 use crate::mongo::{Connection, command};
 use crate::source::sample::{self, Keep, Limits, Part, Taken};
 
-/// The cursors that are tried.
+/// The numbers of cursors that are tried.
 const READERS: [usize; 4] = [1, 2, 4, 8];
 
-/// The most that are tried.
+/// The largest number that is tried.
 pub(super) const MOST_READERS: usize = READERS[READERS.len() - 1];
 
-/// How long each number of them may take.
+/// How long each number of cursors may take.
 const EACH: Duration = Duration::from_millis(1500);
 
-/// The most that is read by each number of them.
+/// The most that each number of cursors reads.
 const EACH_BYTES: u64 = 256 * 1024 * 1024;
 
-/// More cursors are of use where they are this much faster.
+/// More cursors pay if they are this much faster.
 const OF_USE: f64 = 1.10;
 
 /// The largest sample.
@@ -38,35 +39,36 @@ const SAMPLE_TIME: Duration = Duration::from_secs(4);
 /// How many cursors read it.
 const SAMPLE_READERS: usize = 2;
 
-/// What is read first, to know about how fast it comes.
+/// What is read first, to estimate the speed.
 const PROBE: u64 = 8 * 1024 * 1024;
 
-/// The same in time.
+/// The time limit of that.
 const PROBE_TIME: Duration = Duration::from_millis(800);
 
-/// The size of replies: a backup's, and over a slow link what it carries in about this time.
+/// The size of replies: a backup's, or over a slow link what it carries in about this time.
 const REPLY_TIME: f64 = 0.2;
 
 /// The sizes that replies may have.
 const REPLIES: (f64, f64) = (128.0 * 1024.0, 4.0 * 1024.0 * 1024.0);
 
-/// How often the source is asked something small while it is read.
+/// How often a small command is sent to the source while it is read.
 const PING: Duration = Duration::from_millis(50);
 
-/// The source is disturbed where it answers later than with one cursor by this factor, and by this much.
+/// The source is disturbed if its latency exceeds that with one cursor by this factor, and by this
+/// much.
 const DISTURBED: (f64, f64) = (4.0, 0.020);
 
-/// What compression on the wire does.
+/// The effect of compression on the wire.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WireCompression {
-    /// Bytes of documents a second with it; so a backup of this source reads.
+    /// Bytes of documents per second with it, as a backup of this source reads.
     pub bytes_per_second: f64,
     /// The same without it.
     pub without_bytes_per_second: f64,
 }
 
-/// How the source was read.
+/// The measurements of reading.
 pub(super) struct Sweep {
     pub(super) reads: Vec<ReadSpeed>,
     pub(super) disturbed: bool,
@@ -83,7 +85,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a little to know how large replies may be.
+    /// Reads a little to determine the size of replies.
     pub(super) async fn new(looked: &'a Looked, memory_bytes: u64, bits: Option<u64>, cx: &Context) -> Result<(Self, f64)> {
         let mut reader = Self { looked, budget: cx.memory.part(memory_bytes), bits, reply: 512 * 1024, stop: cx.cancel.clone() };
         let probe = reader.read(&looked.connection, &looked.parts, 1, PROBE, PROBE_TIME, Keep::Nothing).await?;
@@ -105,7 +107,7 @@ impl<'a> Reader<'a> {
         sample::read(connection, parts, readers, limits, keep, &self.budget, &self.stop).await
     }
 
-    /// A sample of no more than `most` bytes, of each collection in proportion to what it holds.
+    /// A sample of at most `most` bytes, of each collection in proportion to its size.
     pub(super) async fn sample(&self, most: u64, rate: f64) -> Result<Taken> {
         let affordable = (rate * SAMPLE_READERS as f64 * SAMPLE_TIME.as_secs_f64()) as u64;
         let bytes = SAMPLE.min(most).min(affordable).max(self.reply);
@@ -118,7 +120,7 @@ impl<'a> Reader<'a> {
         self.read(&self.looked.connection, &parts, SAMPLE_READERS, bytes, SAMPLE_TIME, Keep::Documents).await
     }
 
-    /// Reads with more and more cursors, until more are of no use or disturb the source.
+    /// Reads with more and more cursors, until more do not pay or disturb the source.
     pub(super) async fn sweep(&self) -> Result<Sweep> {
         let mut sweep = Sweep { reads: Vec::new(), disturbed: false, wire: None };
         for (turn, readers) in READERS.into_iter().enumerate() {
@@ -146,7 +148,8 @@ impl<'a> Reader<'a> {
         Ok(sweep)
     }
 
-    /// One number of cursors, over other parts than the turn before where there are others: what was read is in the server's memory.
+    /// Measures one number of cursors. Reads other parts than the turn before, if there are others:
+    /// what was read is in the server's memory.
     async fn step(&self, connection: &Connection, turn: usize, readers: usize) -> Result<(Taken, Option<f64>)> {
         let mut parts: Vec<Part> = self.looked.parts.iter().map(|part| Part { most: u64::MAX, ..part.clone() }).collect();
         let by = turn * parts.len() / (READERS.len() + 1);
@@ -169,12 +172,12 @@ impl Sweep {
     }
 }
 
-/// Asks something small again and again, and never ends.
+/// Sends a small command again and again, and never ends.
 async fn ping(connection: &Connection, latencies: &mut Vec<f64>) {
     loop {
         tokio::time::sleep(PING).await;
         let begin = Instant::now();
-        // One that fails says nothing; reading itself tells what is wrong.
+        // A failed command says nothing: the reading itself reports what is wrong.
         if command::run(&connection.database("admin"), rawdoc! { "ping": 1 }).await.is_ok() {
             latencies.push(begin.elapsed().as_secs_f64());
         }

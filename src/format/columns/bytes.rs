@@ -1,4 +1,5 @@
-//! Bytes in and out: varints, words of sixteen bytes, the ends of texts, and a reader of hostile streams.
+//! Encodes and decodes bytes: varints, words of sixteen bytes, the ends of texts, and a reader of
+//! hostile streams.
 
 /// Why a frame of columns cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub(super) type Read<T> = Result<T, Damaged>;
 
 const SHORT: Damaged = Damaged("one of its streams ends early");
 
-/// The last position that is written as a key: arrays that are longer are not kept in columns.
+/// The last position that is written as a key: longer arrays are not kept in columns.
 pub(super) const MAX_POSITION: u32 = 99_999;
 
 /// Appends a number as LEB128.
@@ -21,19 +22,19 @@ pub(super) fn put_varint(to: &mut Vec<u8>, mut number: u32) {
     to.push(number as u8);
 }
 
-/// The number of four bytes at a place.
+/// The 4-byte number at a position.
 #[inline]
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Eight bytes as a number; what is not eight bytes long is 0.
+/// Eight bytes as a number; 0 if there are not exactly eight.
 #[inline]
 pub(super) fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().unwrap_or_default())
 }
 
-/// The sixteen bytes at a place, with zeros behind the end.
+/// The sixteen bytes at a position, padded with zeros at the end.
 #[inline]
 pub(super) fn wide_word(bytes: &[u8], at: usize) -> u128 {
     match bytes.get(at..at + 16) {
@@ -47,13 +48,14 @@ pub(super) fn wide_word(bytes: &[u8], at: usize) -> u128 {
     }
 }
 
-/// Where the first NUL is.
+/// The position of the first NUL.
 #[inline]
 pub(super) fn nul(bytes: &[u8]) -> Option<usize> {
     std::ffi::CStr::from_bytes_until_nul(bytes).ok().map(std::ffi::CStr::count_bytes)
 }
 
-/// A position as an array's key: its decimal digits and a NUL, and how many bytes that is. Right up to 9,999,999.
+/// A position as an array key: its decimal digits and a NUL, and the number of these bytes. Correct
+/// up to 9,999,999.
 #[inline]
 pub(super) fn position_key(position: u32) -> (u64, u32) {
     const DIGITS: [u32; 1000] = {

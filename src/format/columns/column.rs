@@ -1,4 +1,5 @@
-//! Columns of values of a fixed width: which layout suits one, and reading it back. Each layout is in a file beside this one.
+//! Columns of fixed-width values: chooses a layout, and reads it back. Each layout has its own file
+//! in this directory.
 
 use std::borrow::Cow;
 
@@ -7,11 +8,12 @@ use super::layout::{CONSTANT, DECIMAL, DICTIONARY, OBJECT_IDS, PLAIN, PLANES, So
 use super::{decimal, dictionary};
 use crate::format::kind;
 
-/// With fewer values than this no layout is looked for.
+/// With fewer values, no layout is searched.
 const FEW: usize = 16;
 
 impl Writer {
-    /// A column of values of `width` bytes. `kind` is their BSON type, 0 where they are not values of BSON.
+    /// Writes a column of values of `width` bytes. `kind` is their BSON type, or 0 if they are not
+    /// BSON values.
     pub(super) fn column(&mut self, values: &[u8], width: usize, kind: u8) {
         if values.is_empty() {
             return;
@@ -57,7 +59,7 @@ impl Writer {
 }
 
 impl<'a> Source<'a> {
-    /// A column of `count` values of `width` bytes.
+    /// Reads a column of `count` values of `width` bytes.
     pub(super) fn column(&mut self, count: usize, width: usize) -> Read<Cow<'a, [u8]>> {
         if count == 0 {
             return Ok(Cow::Borrowed(&[]));

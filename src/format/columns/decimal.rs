@@ -6,15 +6,16 @@ use super::layout::{Source, eights};
 /// 10 to the power of 0 to 6, all of them exact.
 const POWERS: [f64; 7] = [1., 10., 100., 1e3, 1e4, 1e5, 1e6];
 
-/// Beyond this, doubles are not exact as whole numbers.
+/// Beyond this, doubles do not represent all integers exactly.
 const LARGEST: f64 = 9e15;
 
-/// The bits of doubles that all are whole numbers over one power of ten become those numbers. The power's exponent, or none, and
-/// then nothing is changed. Only what comes back bit for bit counts: neither `-0.0` nor `NaN` does.
+/// Replaces the bits of doubles by integers, if all of them are integers over one power of ten.
+/// Returns the power's exponent, or `None` without any change. Every value must be restored bit for
+/// bit: `-0.0` and `NaN` are not.
 pub(super) fn whole(words: &mut Vec<u64>) -> Option<u8> {
     let fit = |bits: u64, power: f64| {
         let scaled = f64::from_bits(bits) * power;
-        // Also false for what is not a number.
+        // Also false for NaN.
         if scaled.abs() < LARGEST {
             let number = scaled.round_ties_even() as i64;
             (double(number, power).to_bits() == bits).then_some(number as u64)
@@ -34,7 +35,7 @@ fn double(number: i64, power: f64) -> f64 {
 }
 
 impl Source<'_> {
-    /// As many doubles.
+    /// Reads `count` doubles.
     pub(super) fn decimals(&mut self, count: usize) -> Read<Vec<u8>> {
         let exponent = usize::from(self.directory.byte()?);
         let &power = POWERS.get(exponent).ok_or(Damaged("a column in it has an impossible exponent"))?;

@@ -1,17 +1,17 @@
-//! Few values that come again: each of them once, and an index for every place.
+//! Dictionaries for few repeated values: each value once, and an index for every place.
 
 use super::bytes::{Damaged, Read, put_varint, wide_word};
 use super::layout::{DICTIONARY, Source, Writer};
 
-/// The most values that a dictionary may have: an index is of two bytes.
+/// The most values in a dictionary: an index has two bytes.
 const MOST: usize = 65_535;
 
-/// Whether a dictionary is tried.
+/// When to try a dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Try {
-    /// Where a sample has values that come again.
+    /// If a sample has repeated values.
     Sample,
-    /// In any case.
+    /// Always.
     Always,
 }
 
@@ -20,8 +20,8 @@ fn hash(value: u128) -> usize {
 }
 
 impl Writer {
-    /// Values of up to sixteen bytes. False, and nothing is written, where too few come again. The indices stay in
-    /// [`Writer::indices`].
+    /// Writes values of up to sixteen bytes. Returns false and writes nothing if too few are
+    /// repeated. The indices stay in [`Writer::indices`].
     pub(super) fn dictionary(&mut self, values: &[u8], width: usize, when: Try) -> bool {
         let count = values.len() / width;
         let value = |i: usize| match values.get(i * width..i * width + width) {
@@ -64,7 +64,7 @@ impl Writer {
         true
     }
 
-    /// Whether more than a twentieth of a sample is of values that were there before.
+    /// Whether more than a twentieth of a sample are repeated values.
     fn come_again(&mut self, count: usize, value: impl Fn(usize) -> u128) -> bool {
         const MASK: usize = 1023;
         let sample = count.min(512);
@@ -91,7 +91,7 @@ impl Writer {
 }
 
 impl Source<'_> {
-    /// As many values of `width` bytes, and their indices.
+    /// Reads `count` values of `width` bytes, and their indices.
     pub(super) fn dictionary(&mut self, count: usize, width: usize) -> Read<(Vec<u8>, Vec<u64>)> {
         let distinct = self.directory.count()?;
         let values = self.numbers.take(distinct * width)?;

@@ -1,4 +1,4 @@
-//! The fields of a frame, as they are found while it is split: a type and a name within a container.
+//! The fields of a frame, found while it is split: a type and a name within a container.
 
 use super::bytes::{MAX_POSITION, nul, position_key, wide_word, word};
 use super::form::{COUNTED, Form, bson_type, form};
@@ -10,48 +10,48 @@ pub(super) const END: u32 = 0;
 pub(super) const ABORT: u32 = 1;
 /// The document itself.
 pub(super) const ROOT: u32 = 2;
-/// How many fields a frame can have, the three above among them.
+/// The most fields in a frame, including the three above.
 pub(super) const MAX_FIELDS: usize = 1 << 14;
 
-/// A field has a name of its own.
+/// The field has its own name.
 pub(super) const NAMED: u8 = 0;
-/// A field's name is a value in its column of names.
+/// The field's name is a value in its column of names.
 pub(super) const WILD: u8 = 0x40;
-/// A field's name is its position in an array.
+/// The field's name is its position in an array.
 pub(super) const NUMBERED: u8 = 0x80;
 
-/// A container whose names are met for the first time more often than this gets wild fields.
+/// The number of new names in a container above which it gets wild fields.
 const MANY_NAMES: u32 = 1024;
 const MANY_NAMES_OF_ROOT: u32 = 4096;
 
-/// One cache line.
+/// A field. Its size is one cache line.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
 pub(super) struct Field {
-    /// Type, name and NUL as they stand in a document: the first sixteen bytes, and which of them count.
+    /// Type, name and NUL as in a document: the first sixteen bytes, and a mask for the valid ones.
     pub(super) header: u128,
     pub(super) mask: u128,
-    /// How long type, name and NUL are; 1 where the name is not the field's.
+    /// The length of type, name and NUL; 1 if the name is not the field's.
     pub(super) header_length: u32,
     pub(super) form: Form,
     pub(super) kind: u8,
     pub(super) flags: u8,
-    /// One of these containers was read to its end.
+    /// Whether one of these containers was read to its end.
     pub(super) closed: bool,
-    /// Where type, name and NUL stand in [`Fields::names`].
+    /// The position of type, name and NUL in [`Fields::names`].
     at: u32,
     container: u32,
     /// How often a field was defined and found within this container.
     made: u32,
     found: u32,
-    /// The field expected after this one, and as the first within it.
+    /// The field expected after this one, and the one expected first within it.
     pub(super) expected: [u32; 2],
 }
 
-/// Where an element stands.
+/// The place of an element.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Its container: the field, where it ends, and whether it is an array.
+    /// Its container: the field, its end, and whether it is an array.
     pub(super) container: u32,
     pub(super) end: usize,
     pub(super) array: bool,
@@ -64,9 +64,9 @@ pub(super) struct Place {
 pub(super) struct Fields {
     pub(super) list: Vec<Field>,
     names: Vec<u8>,
-    /// Fields by container, type and name: open addressing, 0 where there is none.
+    /// Fields by container, type and name: open addressing, with 0 for an empty slot.
     table: Vec<u32>,
-    /// Their definitions, as they are stored.
+    /// Their definitions in stored form.
     pub(super) definitions: Vec<u8>,
 }
 
@@ -87,7 +87,7 @@ impl Fields {
         &self.names[field.at as usize..(field.at + field.header_length) as usize]
     }
 
-    /// The field of the element at a place: found or defined. None where the element cannot be kept.
+    /// Finds or defines the field of the element at a place. `None` if the element cannot be kept.
     #[cold]
     #[inline(never)]
     pub(super) fn resolve(&mut self, data: &[u8], at: usize, place: Place) -> Option<u32> {
@@ -171,7 +171,7 @@ impl Fields {
         field
     }
 
-    /// The field, or its free place in the table.
+    /// The field, or its free slot in the table.
     fn look(&self, container: u32, kind: u8, flags: u8, name: &[u8]) -> (Option<u32>, usize) {
         let mask = self.table.len() - 1;
         let mut place = hash(container, kind ^ flags, name) as usize & mask;
@@ -190,13 +190,13 @@ impl Fields {
     }
 }
 
-/// Whether the document at a place has `0` as the key of its first element.
+/// Whether the document at a position has `0` as the key of its first element.
 #[inline]
 pub(super) fn starts_counting(data: &[u8], at: usize) -> bool {
     data.get(at + 5..at + 7) == Some(b"0\0")
 }
 
-/// Whether this element, met where `field` was expected, is one of a document that counts exactly if the field is.
+/// Whether this element is in a counting document if and only if the expected field is.
 #[inline]
 pub(super) fn counts_alike(field: &Field, data: &[u8], value: usize) -> bool {
     field.kind == kind::ARRAY || starts_counting(data, value) == (field.kind == COUNTED)

@@ -1,18 +1,19 @@
-//! How the values of each BSON type are kept.
+//! How the values of each BSON type are stored.
 
 use crate::format::kind;
 
-/// A document whose first key is `0`: its keys are expected to count up, as an array's do. It is written as a document.
+/// A document whose first key is `0`: its keys are expected to count up like an array's. It is
+/// written as a document.
 pub(super) const COUNTED: u8 = 0x33;
 
-/// What a value consists of.
+/// The parts of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Eight bytes.
     Eight,
     /// Four bytes.
     Four,
-    /// Another number of bytes that is always the same: see [`width`].
+    /// Another fixed number of bytes: see [`width`].
     Fixed,
     /// A length, a text of that length, and a NUL.
     Text,
@@ -20,7 +21,7 @@ pub(super) enum Form {
     Regex,
     /// A length, a subtype, and bytes.
     Binary,
-    /// Nothing but its type.
+    /// Only its type.
     Nothing,
     /// Elements with names.
     Document,
@@ -35,7 +36,7 @@ impl Form {
     }
 }
 
-/// The form of this type's values; none where the type is not kept in columns.
+/// The form of this type's values; `None` if columns do not support the type.
 pub(super) const fn form(kind: u8) -> Option<Form> {
     Some(match kind {
         kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => Form::Eight,
@@ -51,7 +52,7 @@ pub(super) const fn form(kind: u8) -> Option<Form> {
     })
 }
 
-/// How many bytes each value of a type of fixed width takes.
+/// The number of bytes of each value of a fixed-width type.
 pub(super) const fn width(kind: u8) -> usize {
     match kind {
         kind::INT32 => 4,
@@ -62,7 +63,7 @@ pub(super) const fn width(kind: u8) -> usize {
     }
 }
 
-/// The type as BSON knows it.
+/// The type in BSON.
 pub(super) const fn bson_type(kind: u8) -> u8 {
     if kind == COUNTED { kind::DOCUMENT } else { kind }
 }

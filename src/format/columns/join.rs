@@ -1,4 +1,5 @@
-//! Columns into documents. Every byte may be hostile: what is made is bounded by the length that was asked for.
+//! Joins columns into documents. Every byte may be hostile: the output is limited to the requested
+//! length.
 
 use super::bytes::{Damaged, MAX_POSITION, Read, Reader, position_key, u32_at};
 use super::fields::{ABORT, END, MAX_FIELDS, NAMED, NUMBERED, ROOT, WILD};
@@ -6,19 +7,19 @@ use super::form::{Form, bson_type, form, width};
 use super::split::MAX_DEPTH;
 use crate::format::kind;
 
-/// A field, as it is defined in a frame.
+/// A field as defined in a frame.
 #[derive(Debug)]
 pub(super) struct Defined {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) form: Form,
-    /// Type, name and NUL: how long they are, the first sixteen bytes, and where they stand.
+    /// Type, name and NUL: their length, the first sixteen bytes, and their position.
     header_length: u32,
     header: [u8; 16],
     at: u32,
 }
 
-/// The fields of a frame: the three that are not defined come first.
+/// The fields of a frame, starting with the three predefined ones.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
     pub(super) list: Vec<Defined>,
@@ -26,7 +27,7 @@ pub(super) struct Definitions {
 }
 
 impl Definitions {
-    /// Reads them.
+    /// Parses the definitions.
     pub(super) fn read(mut from: Reader) -> Read<Self> {
         let mut all = Self::default();
         for _ in 0..=ROOT {
@@ -70,7 +71,7 @@ pub(super) struct Columns<'a> {
     pub(super) names: Reader<'a>,
 }
 
-/// What is to be joined; all of it is bounded by whoever unpacked it.
+/// The streams to join. Whoever unpacked them has limited their size.
 #[derive(Debug)]
 pub(super) struct Streams<'a> {
     pub(super) fields: &'a Definitions,
@@ -90,7 +91,7 @@ struct Open {
     array: bool,
 }
 
-/// Room that the output has beyond its length, so that short pieces are copied at a fixed size.
+/// Extra room in the output, so that short pieces are copied at a fixed size.
 const SLACK: usize = 16;
 
 struct Output {
@@ -114,7 +115,7 @@ impl Output {
         Ok(())
     }
 
-    /// The first `length` of these bytes.
+    /// Writes the first `length` of these bytes.
     #[inline]
     fn put_start(&mut self, bytes: &[u8; 16], length: usize) -> Read<()> {
         self.room(length)?;
@@ -132,13 +133,13 @@ impl Output {
     }
 }
 
-/// Which field comes next.
+/// Determines which field comes next.
 struct Events<'a> {
     runs: Reader<'a>,
     met: Reader<'a>,
     /// How many expectations still hold.
     run: u64,
-    /// By field: the one expected after it, and as the first within it.
+    /// By field: the one expected after it, and the first expected within it.
     expected: Vec<u32>,
 }
 
@@ -150,7 +151,7 @@ impl<'a> Events<'a> {
         Ok(events)
     }
 
-    /// Once there are no more runs, every expectation holds.
+    /// Begins the next run. If there are no more, every expectation holds.
     fn start_run(&mut self) -> Read<()> {
         self.run = if self.runs.0.is_empty() { u64::MAX } else { u64::from(self.runs.varint()?) };
         Ok(())
@@ -171,12 +172,12 @@ impl<'a> Events<'a> {
     }
 }
 
-/// The documents again, exactly `length` bytes.
+/// Restores the documents, exactly `length` bytes.
 pub(super) fn join(mut from: Streams, length: usize) -> Read<Vec<u8>> {
     let mut out = Output { bytes: vec![0; length + SLACK], at: 0, length };
     let mut events = Events::new(from.runs, from.met, from.fields.list.len())?;
     let mut stack: Vec<Open> = Vec::with_capacity(MAX_DEPTH);
-    // Documents given up cost work and make nothing: no more of it than this.
+    // Given-up documents cost work and produce nothing, so they are limited.
     let mut discarded = length / 4 + 64 * 1024;
     for _ in 0..from.documents {
         let start = out.at;
@@ -260,7 +261,7 @@ fn put_value(out: &mut Output, field: &Defined, columns: &mut Columns) -> Read<(
     match field.form {
         Form::Eight => out.put(&values.array::<8>()?),
         Form::Four => out.put(&values.array::<4>()?),
-        // Copying a number of bytes that is known is faster.
+        // Copying a fixed number of bytes is faster.
         Form::Fixed if field.kind == kind::OBJECT_ID => out.put(&values.array::<12>()?),
         Form::Fixed => out.put_slice(values.take(width(field.kind))?),
         Form::Text => {

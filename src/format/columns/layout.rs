@@ -1,31 +1,31 @@
-//! The layouts of columns, by number, and the streams that all of them are written to and read from.
+//! The layouts of columns, by number, and the streams to write them to and read them from.
 
 use super::bytes::{Damaged, Read, Reader};
 
-/// One value, which all others equal.
+/// One value that all others equal.
 pub(super) const CONSTANT: u8 = 0;
-/// The values as they are.
+/// The unchanged values.
 pub(super) const PLAIN: u8 = 1;
-/// Numbers in planes of their bytes.
+/// Numbers as planes of their bytes.
 pub(super) const PLANES: u8 = 2;
 /// The differences of numbers, in planes.
 pub(super) const DELTA: u8 = 3;
-/// Added to [`PLANES`] and [`DELTA`]: the numbers are times 1000.
+/// A flag for [`PLANES`] and [`DELTA`]: the numbers are multiplied by 1000.
 pub(super) const BY_1000: u8 = 0x80;
-/// Few values, and which of them each is.
+/// A few values, and an index for each place.
 pub(super) const DICTIONARY: u8 = 4;
-/// Doubles that are whole numbers over a power of ten.
+/// Doubles that are integers over a power of ten.
 pub(super) const DECIMAL: u8 = 5;
-/// ObjectIds: seconds, process and counter apart.
+/// ObjectIds: seconds, process and counter separately.
 pub(super) const OBJECT_IDS: u8 = 6;
 
 pub(super) const UNKNOWN_LAYOUT: Damaged = Damaged("a column in it has an unknown layout");
 const TOO_LARGE: Damaged = Damaged("its columns are larger than its documents can be");
 
-/// Where the parts of columns go; used again for the next frame.
+/// The streams for the parts of columns, reused for the next frame.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    /// What the columns are like.
+    /// The layouts of the columns.
     pub(super) directory: Vec<u8>,
     /// The texts of dictionaries.
     pub(super) words: Vec<u8>,
@@ -33,7 +33,7 @@ pub(super) struct Writer {
     pub(super) text: Vec<u8>,
     /// Numbers, and planes of them.
     pub(super) numbers: Vec<u8>,
-    /// What does not get smaller.
+    /// Incompressible data.
     pub(super) stored: Vec<u8>,
     pub(super) scratch: Vec<u64>,
     pub(super) indices: Vec<u64>,
@@ -48,7 +48,7 @@ impl Writer {
         }
     }
 
-    /// Frees memory where more than this is kept.
+    /// Frees memory if it holds more than this.
     pub(super) fn keep_at_most(&mut self, bytes: usize) {
         let kept = [&self.directory, &self.words, &self.text, &self.numbers, &self.stored, &self.planes];
         let words = (self.scratch.capacity() + self.indices.capacity()) * 8 + self.table.capacity() * 4;
@@ -58,7 +58,7 @@ impl Writer {
     }
 }
 
-/// What columns are read from.
+/// The streams that columns are read from.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
     pub(super) directory: Reader<'a>,
@@ -66,7 +66,7 @@ pub(super) struct Source<'a> {
     pub(super) text: Reader<'a>,
     pub(super) numbers: Reader<'a>,
     pub(super) stored: Reader<'a>,
-    /// How many bytes may still be made.
+    /// How many bytes may still be produced.
     pub(super) room: usize,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Words as values of eight bytes.
+/// Words as 8-byte values.
 pub(super) fn eights(words: &[u64]) -> Vec<u8> {
     let mut values = vec![0; words.len() * 8];
     for (value, word) in values.chunks_exact_mut(8).zip(words) {

@@ -1,9 +1,9 @@
-//! Frames in columns: the documents of a frame, taken apart so that values of one field stand together, and zstd over what it gains
-//! from. `FORMAT.md` has the layout, section "Columns". Nothing is lost: what does not fit is kept as it is, and a frame that
-//! gains nothing is an ordinary one of zstd instead.
+//! Frames in columns: the values of each field of a frame's documents are stored together, and zstd
+//! compresses what benefits. `FORMAT.md` has the layout, section "Columns". Nothing is lost: what
+//! does not fit is stored unchanged, and a frame that gains nothing becomes an ordinary zstd frame.
 //!
-//! [`split`] walks the documents, [`column`] and the files of its layouts write and read one column, [`sections`] compresses, and
-//! [`join`] makes the documents again.
+//! [`split`] walks the documents. [`column`] and the files of its layouts write and read one
+//! column. [`sections`] compresses, and [`join`] restores the documents.
 
 mod bytes;
 mod column;
@@ -35,14 +35,15 @@ use self::split::Split;
 use super::compression::Compression;
 use crate::error::{Error, Result};
 
-/// What a frame of columns begins with. No zstd frame begins so, nor one that a decoder skips: `zstd -d` refuses it.
+/// The start of a frame of columns. No zstd frame or skippable frame begins like this: `zstd -d`
+/// refuses it.
 pub(super) const MAGIC: [u8; 4] = *b"bvC\x01";
 
 /// The smallest document.
 const SMALLEST_DOCUMENT: usize = 5;
 const CHECKSUM: usize = 8;
 
-/// The width of what columns of binary values have: length and subtype.
+/// The width of the headers in columns of binary values: length and subtype.
 const BINARY_HEADER: usize = 5;
 
 /// Whether this is a frame of columns.
@@ -50,12 +51,12 @@ pub(super) fn is_one(frame: &[u8]) -> bool {
     frame.starts_with(&MAGIC)
 }
 
-/// Makes frames; kept between frames, because its working memory is large.
+/// Encodes frames. It is kept between frames, because its working memory is large.
 pub(super) struct Encoder {
     split: Split,
     columns: Writer,
     packer: Packer,
-    /// Nothing is compressed, so that tests and fuzzing reach what zstd would hide.
+    /// Whether compression is off, so that tests and fuzzing reach what zstd would hide.
     #[cfg(any(test, fuzzing))]
     bare: bool,
 }
@@ -71,11 +72,11 @@ impl Encoder {
         })
     }
 
-    /// One frame that holds `documents`; none where columns do not fit them or gain nothing, and a frame of zstd is to be made
-    /// instead.
+    /// One frame with `documents`. `None` if columns do not fit them or gain nothing: then use a
+    /// zstd frame instead.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where zstd fails.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if zstd fails.
     pub(super) fn encode(&mut self, documents: &[u8]) -> Result<Option<Vec<u8>>> {
         if !self.split.split(documents) {
             return Ok(None);
@@ -110,7 +111,7 @@ impl Encoder {
         Ok(Some(frame))
     }
 
-    /// Frees memory where more than this is kept.
+    /// Frees memory if it holds more than this.
     pub(super) fn keep_at_most(&mut self, bytes: usize) {
         self.split.keep_at_most(bytes);
         self.columns.keep_at_most(bytes);
@@ -151,7 +152,7 @@ impl Encoder {
     }
 }
 
-/// Whether bytes look like noise, which zstd does not make smaller: from pieces of them.
+/// Whether bytes look like noise, which zstd cannot compress; decided from samples.
 fn is_noise(bytes: &[u8]) -> bool {
     const PIECE: usize = 64;
     if bytes.len() < 2048 {
@@ -166,7 +167,7 @@ fn is_noise(bytes: &[u8]) -> bool {
     planes::pairs(&counts) * 100 < sample * (sample - 1) / 256 * 115
 }
 
-/// Reads frames; kept between frames.
+/// Decodes frames; kept between frames.
 pub(super) struct Decoder {
     unpacker: Unpacker,
     sections: [Vec<u8>; 5],
@@ -177,11 +178,11 @@ impl Decoder {
         Ok(Self { unpacker: Unpacker::new()?, sections: Default::default() })
     }
 
-    /// The documents of a frame, which must be `raw_length` bytes.
+    /// The documents of a frame, which must have `raw_length` bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) where it is not a whole frame of columns of documents of this
-    /// length, or fails its checksum.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is not a whole frame of
+    /// columns of documents of this length, or fails its checksum.
     pub(super) fn decode(&mut self, frame: &[u8], raw_length: usize) -> Result<Vec<u8>> {
         let damaged = |Damaged(why): Damaged| Error::damaged(format!("a frame of columns cannot be read: {why}"));
         let (rest, sum) = frame.split_last_chunk::<CHECKSUM>().ok_or_else(|| damaged(Damaged("it is too short")))?;
@@ -192,12 +193,12 @@ impl Decoder {
         Ok(documents)
     }
 
-    /// How many bytes of documents a frame says it holds.
+    /// The length of the documents that a frame claims to hold.
     pub(super) fn claimed(frame: &[u8]) -> Option<usize> {
         Reader(frame.strip_prefix(&MAGIC)?).count().ok()
     }
 
-    /// The documents of a frame that has no checksum behind it any more.
+    /// The documents of a frame, given without its checksum.
     fn decode_unchecked(&mut self, frame: &[u8], raw_length: usize) -> Read<Vec<u8>> {
         let mut from = Reader(frame.strip_prefix(&MAGIC).ok_or(Damaged("it does not begin as one"))?);
         if from.count()? != raw_length {
@@ -207,7 +208,7 @@ impl Decoder {
         if documents as usize > raw_length / SMALLEST_DOCUMENT {
             return Err(Damaged("it says that it holds more documents than it can"));
         }
-        // What is unpacked, and what is made of it before the documents are joined.
+        // Limits the unpacked data, and the data made from it before the documents are joined.
         let most = raw_length * 4 + 1024 * 1024;
         let mut room = most;
         for section in &mut self.sections {
@@ -228,7 +229,7 @@ impl Decoder {
         join(Streams { fields: &fields, runs, met, whole, documents, columns }, raw_length)
     }
 
-    /// Frees memory where more than this is kept.
+    /// Frees memory if it holds more than this.
     pub(super) fn keep_at_most(&mut self, bytes: usize) {
         if self.sections.iter().map(Vec::capacity).sum::<usize>() > bytes {
             self.sections = Default::default();
@@ -236,7 +237,7 @@ impl Decoder {
     }
 }
 
-/// The five parts of the section of structure.
+/// The five parts of the structure section.
 fn parts(mut structure: Reader) -> Read<[Reader; 5]> {
     let mut lengths = [0; 5];
     for length in &mut lengths {

@@ -1,4 +1,4 @@
-//! ObjectIds: four bytes of seconds, five of the process that made it, three of its counter.
+//! ObjectIds: four bytes of seconds, five of the process that created them, three of its counter.
 
 use super::bytes::{Damaged, Read};
 use super::dictionary::Try;
@@ -7,7 +7,7 @@ use super::planes::{unzigzag, zigzag};
 
 const COUNTER: u32 = 0xff_ffff;
 
-/// A counter for each process of a dictionary.
+/// A counter for each process in a dictionary.
 fn counters(processes: &[u64]) -> Vec<u32> {
     vec![0; processes.iter().max().map_or(0, |&last| last as usize + 1)]
 }
@@ -25,7 +25,7 @@ impl Writer {
             for (&[.., a, b, c], &process) in ids.iter().zip(&self.indices) {
                 let counter = u32::from_be_bytes([0, a, b, c]);
                 let last = &mut last[process as usize];
-                // The difference of 24 bits, with its sign.
+                // The 24-bit difference, with its sign.
                 let difference = (counter.wrapping_sub(*last) << 8) as i32 >> 8;
                 *last = counter;
                 words.push(zigzag(i64::from(difference) as u64) & u64::from(COUNTER));
@@ -40,7 +40,7 @@ impl Writer {
 }
 
 impl Source<'_> {
-    /// As many ObjectIds.
+    /// Reads `count` ObjectIds.
     pub(super) fn object_ids(&mut self, count: usize) -> Read<Vec<u8>> {
         let layout = self.directory.byte()?;
         let seconds = self.integers(layout, count)?;

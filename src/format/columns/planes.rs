@@ -1,20 +1,21 @@
-//! Numbers in planes: the lowest bytes of all, then the next ones, because bytes of one significance are alike.
+//! Numbers in planes: the lowest bytes of all, then the next ones, because bytes of the same
+//! significance are similar.
 
 use super::bytes::{Damaged, Read, word};
 use super::layout::{BY_1000, DELTA, PLANES, Source, UNKNOWN_LAYOUT, Writer};
 
-/// What becomes of a plane: two bits each, from the lowest.
+/// How a plane is stored: two bits each, from the lowest.
 const ABSENT: u16 = 0;
 const COMPRESSED: u16 = 1;
 const STORED: u16 = 2;
 
-/// A signed difference as a number that is small where the difference is.
+/// A signed difference as a number that is small if the difference is small.
 #[inline]
 pub(super) fn zigzag(difference: u64) -> u64 {
     (difference << 1) ^ ((difference as i64 >> 63) as u64)
 }
 
-/// The difference again.
+/// The inverse of [`zigzag`].
 #[inline]
 pub(super) fn unzigzag(number: u64) -> u64 {
     (number >> 1) ^ (number & 1).wrapping_neg()
@@ -35,7 +36,8 @@ fn transpose(words: &mut [u64; 8]) {
     swap(1, 8, 0x00ff_00ff_00ff_00ff);
 }
 
-/// Whether these bytes are near 8 bits each, so that compressing them gains nothing: from a sample.
+/// Whether these bytes have nearly 8 bits of information each, so that compression gains nothing;
+/// decided from a sample.
 pub(super) fn dense(bytes: &[u8]) -> bool {
     if bytes.len() < 256 {
         return false;
@@ -46,17 +48,17 @@ pub(super) fn dense(bytes: &[u8]) -> bool {
         counts[usize::from(byte)] += 1;
     }
     let sample = sample as u64;
-    // Of bytes that are all equally likely, this many pairs are alike.
+    // If all bytes are equally likely, this many pairs are equal.
     pairs(&counts) * 100 < sample * (sample - 1) / 256 * 135
 }
 
-/// How many pairs of these are alike.
+/// The number of equal pairs.
 pub(super) fn pairs(counts: &[u64; 256]) -> u64 {
     counts.iter().map(|&count| count * count.saturating_sub(1)).sum()
 }
 
 impl Writer {
-    /// Words of `width` bytes in planes.
+    /// Writes words of `width` bytes as planes.
     pub(super) fn put_planes(&mut self, words: &[u64], width: usize) {
         let bits = words.iter().fold(0, |all, word| all | word);
         let used = (8 - bits.leading_zeros() as usize / 8).min(width);
@@ -90,7 +92,8 @@ impl Writer {
         self.directory.extend(codes.to_le_bytes());
     }
 
-    /// Integers: all divided by 1000 where they can be, and as differences where a sample says that these are shorter.
+    /// Writes integers. All are divided by 1000 if possible, and stored as differences if these are
+    /// shorter in a sample.
     pub(super) fn integers(&mut self, words: &mut [u64], width: usize, may_divide: bool) {
         let mut layout = PLANES;
         if may_divide && words.iter().all(|&word| word % 1000 == 0 && (word as i64) >= 0) {
@@ -118,7 +121,7 @@ impl Writer {
 }
 
 impl Source<'_> {
-    /// As many words.
+    /// Reads `count` words.
     pub(super) fn planes(&mut self, count: usize) -> Read<Vec<u64>> {
         let codes = u16::from_le_bytes(self.directory.array()?);
         self.spend(count, 8)?;
@@ -146,7 +149,7 @@ impl Source<'_> {
         Ok(words)
     }
 
-    /// As many integers, in this layout; of those that are of four bytes, the lower half counts.
+    /// Reads `count` integers in this layout. For 4-byte integers, only the lower half is valid.
     pub(super) fn integers(&mut self, layout: u8, count: usize) -> Read<Vec<u64>> {
         let differences = match layout & !BY_1000 {
             PLANES => false,

@@ -1,4 +1,4 @@
-//! Sections: a length, and bytes that zstd made smaller where it could.
+//! Sections: a length, and bytes that zstd has compressed if possible.
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter, Strategy};
@@ -7,8 +7,8 @@ use super::bytes::{Damaged, Read, Reader, put_varint};
 use crate::error::Result;
 use crate::format::compression::{Compression, internal};
 
-/// For level 1, texts are searched less densely than zstd's own level 1 does, and in all of the frame: with the rest of a document
-/// gone, short repetitions are not worth their time.
+/// For level 1, texts are searched less densely than by zstd's own level 1, but in the whole frame.
+/// Without the rest of the documents, short repetitions are not worth their time.
 const FAST_TEXT: [CParameter; 5] = [
     CParameter::WindowLog(22),
     CParameter::HashLog(15),
@@ -24,12 +24,12 @@ pub(super) struct Packer {
     room: Vec<u8>,
 }
 
-/// What a section holds, which says how it is compressed.
+/// The content of a section, which decides how it is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
     Text,
     Numbers,
-    /// What is not worth compressing.
+    /// Data not worth compressing.
     Noise,
 }
 
@@ -73,7 +73,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Frees memory where more than this is kept.
+    /// Frees memory if it holds more than this.
     pub(super) fn keep_at_most(&mut self, bytes: usize) {
         if self.room.capacity() > bytes {
             self.room = Vec::new();
@@ -89,7 +89,7 @@ impl Unpacker {
         Decompressor::new().map(Self).map_err(|e| internal("cannot set up zstd", e))
     }
 
-    /// The next section, of at most `room` bytes, which become fewer by its length.
+    /// Reads the next section, of at most `room` bytes, and subtracts its length from `room`.
     pub(super) fn take(&mut self, from: &mut Reader, room: &mut usize, to: &mut Vec<u8>) -> Read<()> {
         to.clear();
         let length = from.count()?;

@@ -1,21 +1,23 @@
-//! Documents into columns: each element is compared with the one that came after its predecessor the last time, so that a frame of
-//! documents of few shapes is walked at about the speed of copying it.
+//! Splits documents into columns. Each element is compared with the one that followed its
+//! predecessor the last time. So a frame of documents with few shapes is processed at about the
+//! speed of copying it.
 
 use super::bytes::{MAX_POSITION, nul, position_key, put_varint, u32_at, wide_word};
 use super::fields::{ABORT, END, Field, Fields, Place, ROOT, WILD, counts_alike};
 use super::form::{Form, width};
 
-/// How deep containers may be within each other.
+/// The maximum nesting depth of containers.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// After how many bytes it is judged for the first time whether a frame's documents are alike enough.
+/// The number of bytes after which the similarity of a frame's documents is judged for the first
+/// time.
 const FIRST_JUDGEMENT: usize = 256 * 1024;
-/// With more fields than this, or an element that was not expected in less than so many bytes, columns are slower than they are
-/// worth.
+/// With more fields than this, or an unexpected element in fewer bytes than this, columns are not
+/// worth their time.
 const MOST_FIELDS: usize = 4096;
 const BYTES_OF_ONE_MISSED: usize = 32;
 
-/// What only few kinds of fields have.
+/// The parts that only few kinds of fields have.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
     /// The bytes of binary values.
@@ -32,32 +34,32 @@ struct Open {
     array: bool,
 }
 
-/// The columns of a frame; used again for the next, because its working memory is large.
+/// The columns of a frame, reused for the next, because its working memory is large.
 #[derive(Debug, Default)]
 pub(super) struct Split {
     pub(super) fields: Fields,
     /// By field: its values, or the counts of its elements.
     pub(super) values: Vec<Vec<u8>>,
     pub(super) extras: Vec<Extra>,
-    /// By field: how many texts its column has.
+    /// By field: the number of texts in its column.
     texts: Vec<u32>,
-    /// How many fields were expected rightly before each that was not.
+    /// The number of correct expectations before each wrong one.
     pub(super) runs: Vec<u8>,
-    /// The fields that were met instead.
+    /// The fields found instead.
     pub(super) met: Vec<u8>,
-    /// Documents that cannot be kept in columns, and what is left behind the last document.
+    /// Documents that cannot be kept in columns, and any bytes after the last document.
     pub(super) whole: Vec<u8>,
     pub(super) documents: u32,
     discarded: usize,
     stack: Vec<Open>,
     run: u32,
     missed: usize,
-    /// Looks for NULs within each text; otherwise they are counted when all is done.
+    /// Whether to check each text for NULs inside; otherwise they are counted at the end.
     careful: bool,
 }
 
 impl Split {
-    /// Splits the documents of a frame. False where columns do not fit them.
+    /// Splits the documents of a frame. False if columns do not fit them.
     pub(super) fn split(&mut self, data: &[u8]) -> bool {
         self.careful = false;
         let fits = self.pass(data);
@@ -68,7 +70,7 @@ impl Split {
         self.pass(data)
     }
 
-    /// Frees memory where more than this is kept.
+    /// Frees memory if it holds more than this.
     pub(super) fn keep_at_most(&mut self, bytes: usize) {
         let columns = self.values.iter().map(Vec::capacity);
         let extras = self.extras.iter().map(|extra| extra.bytes.capacity() + extra.names.capacity());
@@ -92,7 +94,7 @@ impl Split {
         self.make_columns();
     }
 
-    /// Every field has its columns.
+    /// Creates the columns of every field.
     fn make_columns(&mut self) {
         let fields = self.fields.list.len();
         self.texts.resize(fields, 0);
@@ -123,7 +125,7 @@ impl Split {
             if self.document(data, at + 4, &mut open).is_none() {
                 self.stack.push(open);
                 self.give_up(&data[at..end]);
-                // The bound that a reader keeps, too.
+                // A reader has the same limit.
                 if self.discarded > end / 4 + 64 * 1024 {
                     return false;
                 }
@@ -140,13 +142,13 @@ impl Split {
         self.documents > 0 && self.discarded <= data.len() / 4
     }
 
-    /// Whether documents of so many bytes are alike enough for columns to be fast.
+    /// Whether documents of this many bytes are similar enough for columns to be fast.
     fn is_worth_it(&self, bytes: usize) -> bool {
         self.fields.list.len() <= MOST_FIELDS && self.missed * BYTES_OF_ONE_MISSED <= bytes
     }
 
-    /// Keeps a document as it is. What it put into columns stays there; the arrays it left open get one element more than they
-    /// had, so that a reader meets the end of the document within them.
+    /// Keeps a document unchanged. Its values stay in the columns. Its open arrays get one element
+    /// more than they had, so that a reader finds the end of the document within them.
     fn give_up(&mut self, document: &[u8]) {
         self.miss(ABORT);
         self.whole.extend_from_slice(document);
@@ -166,7 +168,7 @@ impl Split {
         self.run = 0;
     }
 
-    /// Notes which field was met where `slot` expected one.
+    /// Records which field was found where `slot` expected one.
     #[inline]
     fn note(&mut self, hit: bool, slot: usize, met: u32) {
         if hit {
@@ -177,10 +179,10 @@ impl Split {
         }
     }
 
-    /// Walks one document. None where it cannot be kept in columns.
+    /// Walks one document. `None` if it cannot be kept in columns.
     #[inline(always)]
     fn document(&mut self, data: &[u8], mut at: usize, open: &mut Open) -> Option<()> {
-        // Twice the field, and 1 for the first within it.
+        // Twice the field, plus 1 for the first one within it.
         let mut slot = 2 * ROOT as usize + 1;
         loop {
             let header = wide_word(data, at);
@@ -244,7 +246,7 @@ impl Split {
         }
     }
 
-    /// Where the value of the element begins, if it is of the field that was expected.
+    /// The position of the element's value, if it belongs to the expected field.
     #[inline]
     fn expect(&self, data: &[u8], at: usize, header: u128, id: u32, open: &Open) -> Option<usize> {
         if id <= ROOT {
@@ -271,7 +273,8 @@ impl Split {
         (!field.form.holds_elements() || counts_alike(field, data, value)).then_some(value)
     }
 
-    /// Puts a value into its column, and says where it ends. None where it goes beyond `limit` or cannot be kept.
+    /// Puts a value into its column, and returns its end. `None` if it exceeds `limit` or cannot be
+    /// kept.
     #[inline(always)]
     fn value(&mut self, all: &[u8], at: usize, limit: usize, id: u32, form: Form) -> Option<usize> {
         let data = all.get(..limit)?;

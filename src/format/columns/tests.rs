@@ -1,11 +1,11 @@
-//! Documents of all kinds come back bit for bit, and no bytes make a reader do more than it may.
+//! All kinds of documents are restored bit for bit, and no input makes a reader exceed its limits.
 
 use super::bytes::put_varint;
 use super::{Decoder, Encoder, MAGIC};
 use crate::error::ErrorKind;
 use crate::format::frame::Compression;
 
-/// Numbers that look random and are the same each time; `style` shapes the values of a frame.
+/// Reproducible random numbers; `style` shapes the values of a frame.
 struct Random {
     state: u64,
     style: u64,
@@ -58,7 +58,7 @@ fn key(random: &mut Random) -> Vec<u8> {
 
 fn text(random: &mut Random) -> Vec<u8> {
     if random.once_in(3000) {
-        // A NUL within and none at the end.
+        // A NUL inside and none at the end.
         return vec![4, 0, 0, 0, b'a', 0, b'b', b'c'];
     }
     let style = random.style >> 4 & 7;
@@ -169,7 +169,7 @@ fn container(random: &mut Random, depth: u32, array: bool) -> Vec<u8> {
     document(&elements)
 }
 
-/// Documents of a few shapes, as collections have them.
+/// Documents of a few shapes, as in collections.
 fn shaped(random: &mut Random, count: u64) -> Vec<u8> {
     let shapes: Vec<Vec<(u8, Vec<u8>)>> = (0..1 + random.below(4))
         .map(|_| (0..1 + random.below(12)).map(|_| (*random.one(&KINDS), key(random))).collect())
@@ -190,7 +190,7 @@ fn shaped(random: &mut Random, count: u64) -> Vec<u8> {
     all
 }
 
-/// Long arrays, and objects with keys of their own.
+/// Long arrays, and objects with unique keys.
 fn long(random: &mut Random) -> Vec<u8> {
     let mut all = Vec::new();
     for _ in 0..1 + random.below(4) {
@@ -231,7 +231,7 @@ fn frame(random: &mut Random) -> Vec<u8> {
             shaped(random, count)
         }
     };
-    // Whatever the bytes are, they come back.
+    // Any bytes are restored.
     if random.once_in(3) {
         for _ in 0..1 + random.below(6) {
             let at = random.below(all.len() as u64) as usize;
@@ -247,7 +247,7 @@ fn frame(random: &mut Random) -> Vec<u8> {
     all
 }
 
-/// How often: by default as often as a few seconds allow.
+/// The number of rounds: by default as many as fit into a few seconds.
 fn rounds(usual: u64) -> u64 {
     std::env::var("COLUMNS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
 }
@@ -293,7 +293,7 @@ fn hostile_frames_are_refused_or_bounded() {
         for _ in 0..40 {
             let mut changed = encoded.clone();
             for _ in 0..1 + random.below(3) {
-                // Mostly in the small streams at the front, where the structure is.
+                // Mostly in the small streams at the front, with the structure.
                 let span = if random.once_in(2) { changed.len().min(200) } else { changed.len() };
                 let at = MAGIC.len() + random.below((span - MAGIC.len()) as u64) as usize;
                 match random.below(5) {
@@ -305,7 +305,7 @@ fn hostile_frames_are_refused_or_bounded() {
                     _ => changed[at] = *random.one(&[0, 1, 2, 0x7f, 0xff]),
                 }
             }
-            // As a segment's table would claim what the frame does, up to what is plausible.
+            // A segment's table would claim the same as the frame, up to a plausible size.
             let claimed = Decoder::claimed(&changed).unwrap_or(0).min(2 * documents.len());
             match decoder.decode_unchecked(&changed, claimed) {
                 Ok(made) => {
@@ -334,7 +334,7 @@ fn frames_that_are_cut_or_flipped_are_damaged() {
         assert_eq!(error.kind(), ErrorKind::Damaged, "{length}: {error}");
         let mut flipped = encoded.clone();
         flipped[length] ^= 0x10;
-        // A bit that means nothing, such as one of zstd's that is reserved, may differ; the documents may not.
+        // Meaningless bits, for instance reserved ones of zstd, may differ; the documents may not.
         if let Ok(same) = decoder.decode(&flipped, documents.len()) {
             assert!(same == documents, "byte {length}");
         }
@@ -357,7 +357,7 @@ fn absurd_lengths_are_refused_by_name() {
     assert_eq!(refused(100, &[100, 21]), format!("{prefix}it says that it holds more documents than it can"));
     let large = refused(100, &[100, 20, u32::MAX]);
     assert_eq!(large, format!("{prefix}its sections are larger than its documents can be"));
-    // Five parts of structure, each longer than all of it.
+    // Five parts of structure, each longer than the whole.
     let mut structure = Vec::new();
     (0..5).for_each(|_| put_varint(&mut structure, u32::MAX));
     let mut frame = MAGIC.to_vec();
@@ -366,7 +366,7 @@ fn absurd_lengths_are_refused_by_name() {
     frame.extend(structure);
     frame.extend([0; 4 + 8]);
     assert_eq!(decoder.decode(&frame, 100).unwrap_err().to_string(), format!("{prefix}one of its streams ends early"));
-    // A constant of four thousand million values.
+    // A constant of four billion values.
     let mut definitions = vec![0x12, 0];
     definitions.extend(b"n\0");
     let mut directory = Vec::new();
@@ -409,7 +409,7 @@ fn documents_that_are_all_different_are_left_to_zstd() {
     assert!(encoded.len() < 200, "{}", encoded.len());
 }
 
-/// A text of next to nothing costs a reader more than it has bytes: what is written must still be read.
+/// Nearly empty texts cost a reader more than their bytes: what is written must still be readable.
 #[test]
 fn a_frame_of_empty_regular_expressions_comes_back() {
     let mut elements = [0x0B, 0, 0, 0].repeat(600_000);

@@ -1,4 +1,4 @@
-//! Columns of texts, each with a NUL behind it: as they are, in a dictionary, or as the hexadecimal digits that they consist of.
+//! Columns of texts with a NUL after each: unchanged, in a dictionary, or as hexadecimal digits.
 
 use std::borrow::Cow;
 
@@ -6,22 +6,22 @@ use super::bytes::{Damaged, Read, nul, put_varint, wide_word, word};
 use super::layout::{Source, UNKNOWN_LAYOUT, Writer};
 use super::planes::dense;
 
-/// The texts as they are.
+/// The unchanged texts.
 const PLAIN: u8 = 0;
-/// Few texts, and which of them each is.
+/// A few texts, and an index for each place.
 const DICTIONARY: u8 = 1;
 /// Texts that differ in hexadecimal digits only.
 const HEXADECIMAL: u8 = 2;
-/// One text, which all others equal.
+/// One text that all others equal.
 const CONSTANT: u8 = 3;
 
-/// No layout is looked for in fewer bytes than this.
+/// With fewer bytes, no layout is searched.
 const SHORT: usize = 64;
-/// How long texts of hexadecimal digits may be.
+/// The allowed lengths of texts of hexadecimal digits.
 const HEXADECIMAL_LENGTHS: std::ops::RangeInclusive<usize> = 8..=64;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// What is no digit.
+/// Marks a byte that is not a digit.
 const NO_DIGIT: u8 = 255;
 const VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
@@ -40,7 +40,7 @@ fn value(digit: u8) -> u8 {
 }
 
 impl Writer {
-    /// A column of texts.
+    /// Writes a column of texts.
     pub(super) fn texts(&mut self, texts: &[u8]) {
         let plain = texts.len() < SHORT || !(self.hexadecimal(texts) || self.same_text(texts) || self.text_dictionary(texts));
         if plain {
@@ -50,8 +50,8 @@ impl Writer {
         }
     }
 
-    /// Texts of one length whose every position is either always the same or a lowercase hexadecimal digit, and which do not come
-    /// again.
+    /// Writes texts of one length without repetitions. Every position is either constant or a
+    /// lowercase hexadecimal digit.
     fn hexadecimal(&mut self, texts: &[u8]) -> bool {
         let Some(length) = nul(texts) else { return false };
         let stride = length + 1;
@@ -100,7 +100,7 @@ impl Writer {
         true
     }
 
-    /// Whether more than a fiftieth of a sample was there before: this is better left to zstd.
+    /// Whether more than a fiftieth of a sample are repetitions: zstd handles these better.
     fn rows_come_again(&mut self, rows: &[u8], width: usize) -> bool {
         const MASK: usize = 2047;
         let count = rows.len() / width;
@@ -131,7 +131,7 @@ impl Writer {
         same
     }
 
-    /// Few texts that come again.
+    /// Writes a few repeated texts.
     fn text_dictionary(&mut self, texts: &[u8]) -> bool {
         let Some(expected) = self.expected_texts(texts) else { return false };
         let limit = (expected / 3).clamp(4, 65_535);
@@ -160,7 +160,8 @@ impl Writer {
             self.indices.push(index as u64);
             at += text.length + 1;
         }
-        // Texts of next to nothing: a reader counts eight bytes for each, and no more than four times what the documents have.
+        // Tiny texts: a reader counts eight bytes for each, and allows at most four times the bytes
+        // of the documents.
         if 3 * self.indices.len() > 2 * texts.len() {
             return false;
         }
@@ -177,7 +178,8 @@ impl Writer {
         true
     }
 
-    /// About how many texts there are, if of the first ones enough come again: of 256 out of 4096, some 248 are different.
+    /// The approximate number of texts, if enough of the first ones are repeated. Out of 256 random
+    /// picks from 4096 texts, about 248 are different.
     fn expected_texts(&mut self, texts: &[u8]) -> Option<usize> {
         const MASK: usize = 1023;
         self.table.clear();
@@ -206,12 +208,12 @@ struct Text {
     at: usize,
     /// Without its NUL.
     length: usize,
-    /// Its first sixteen bytes, and zeros behind its end: all of it, where it is shorter.
+    /// Its first sixteen bytes, padded with zeros: the whole text, if it is shorter.
     start: u128,
 }
 
 impl Text {
-    /// The text at a place, and a hash of it.
+    /// The text at a position, and a hash of it.
     #[inline]
     fn at(texts: &[u8], at: usize) -> (Self, u32) {
         const ONES: u128 = u128::from_le_bytes([1; 16]);
@@ -220,7 +222,7 @@ impl Text {
             ((start as u64).wrapping_mul(MULTIPLIER) ^ high).wrapping_mul(0x517c_c1b7_2722_0a95)
         };
         let start = wide_word(texts, at);
-        // The top bit of the first byte that is zero.
+        // The top bit of the first zero byte.
         let zeros = start.wrapping_sub(ONES) & !start & (ONES << 7);
         if zeros != 0 {
             let length = zeros.trailing_zeros() / 8;
@@ -245,7 +247,7 @@ impl Text {
 }
 
 impl<'a> Source<'a> {
-    /// A column of texts.
+    /// Reads a column of texts.
     pub(super) fn texts(&mut self) -> Read<Cow<'a, [u8]>> {
         let layout = self.directory.byte()?;
         let count = self.directory.count()?;

@@ -1,4 +1,4 @@
-//! What a manifest must not contradict, whoever wrote it.
+//! Checks a manifest for contradictions, whoever wrote it.
 
 use super::{CollectionKind, Consistency, ConsistencyKind, Manifest, Segment, StoredObject, Totals, WITH_COLUMNS, WITH_OPLOG};
 use crate::error::{Error, Result};
@@ -6,18 +6,19 @@ use crate::format::digest::Content;
 use crate::format::{document, key, metadata};
 
 impl Manifest {
-    /// That no key leads elsewhere, no size is beyond what a reader takes, and all sums agree.
+    /// Checks that no key leads elsewhere, no size exceeds a reader's limits, and all sums agree.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), naming the contradiction.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) with the contradiction.
     pub(super) fn check(&self) -> Result<()> {
         let mut keys = std::collections::HashSet::new();
         for object in self.objects() {
             let inside = !object.key.is_empty() && object.key.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if !inside || !keys.insert(object.key.as_str()) {
-                return Err(contradiction(format!("the key {:?} leads outside of the backup or stands twice", object.key)));
+                return Err(contradiction(format!("the key {:?} leads outside of the backup or occurs twice", object.key)));
             }
-            // `SHA256SUMS` has a line for each, and `sha256sum` writes names with these in another way.
+            // `SHA256SUMS` has a line for each, and `sha256sum` writes names with these characters
+            // in another form.
             let plain = !object.key.contains(|c: char| c.is_control() || c == '\\');
             let own = key::checkpoint_number(&object.key).is_some();
             if !plain || own || [key::MANIFEST, key::SHA256SUMS, key::PROGRESS, key::CHECKS].contains(&object.key.as_str()) {
@@ -27,7 +28,7 @@ impl Manifest {
         let mut namespaces = std::collections::HashSet::new();
         for collection in &self.collections {
             if !namespaces.insert((&collection.database, &collection.name)) {
-                return Err(contradiction(format!("{} stands twice", collection.namespace())));
+                return Err(contradiction(format!("{} occurs twice", collection.namespace())));
             }
             if collection.kind == CollectionKind::View && !collection.segments.is_empty() {
                 return Err(contradiction(format!("the view {} has documents", collection.namespace())));
@@ -53,7 +54,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// That there is an oplog slice where the consistency rests on one, and nowhere else, and that its times are in order.
+    /// Checks that there is an oplog slice if and only if the consistency needs one, and that its
+    /// times are in order.
     fn check_moment(&self) -> Result<()> {
         let Consistency { kind, cluster_time, from, to, exceptions } = &self.consistency;
         if self.format_version < WITH_OPLOG && (self.oplog.is_some() || *kind == ConsistencyKind::Oplog) {
@@ -87,7 +89,7 @@ fn beyond(object: &StoredObject) -> Error {
     contradiction(format!("the sizes of {} are beyond the limits", object.key))
 }
 
-/// What these segments hold, where their sizes are possible.
+/// The content of these segments, if their sizes are possible.
 fn sum(segments: &[Segment]) -> Result<Content> {
     match segments.iter().find(|segment| !segment.is_possible()) {
         Some(segment) => Err(beyond(&segment.object)),

@@ -1,4 +1,4 @@
-//! What moment of its source a backup shows.
+//! The consistency of a backup, and its consistency point.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,8 @@ pub struct ClusterTime {
 }
 
 impl ClusterTime {
-    /// Reads a time: seconds since 1970, alone or with an ordinal (`1795383900:7`), or RFC 3339. Without an ordinal it is the beginning of the second.
+    /// Parses a time: seconds since 1970, alone or with an ordinal (`1795383900:7`), or RFC 3339.
+    /// Without an ordinal, it is the beginning of the second.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
@@ -29,11 +30,11 @@ impl ClusterTime {
             return Ok(Self { t, i });
         }
         let time = DateTime::parse_from_rfc3339(text).ok();
-        // Entries of the rest of the second would not be before it.
+        // Entries in the rest of the second would not be before it.
         let whole = time.filter(|time| time.timestamp_subsec_nanos() == 0).and_then(|time| u32::try_from(time.timestamp()).ok());
         whole.map(|t| Self { t, i: 0 }).ok_or_else(|| {
-            Error::usage(format!("{text:?} is not a time of an oplog"))
-                .hint("write seconds since 1970, SECONDS:ORDINAL, or whole seconds such as 2026-11-22T21:45:00Z")
+            Error::usage(format!("{text:?} is not an oplog time"))
+                .hint("write seconds since 1970, SECONDS:ORDINAL, or whole seconds, for instance 2026-11-22T21:45:00Z")
         })
     }
 }
@@ -59,30 +60,31 @@ impl std::fmt::Display for ClusterTime {
     }
 }
 
-/// What moment of the source a backup shows.
+/// The consistency of a backup, and its consistency point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Consistency {
     /// How far the parts belong together.
     pub kind: ConsistencyKind,
-    /// The time of the listing. Of a snapshot, every document is as it was then; of a backup with an oplog slice, none was read
-    /// earlier.
+    /// The time of the listing. In a snapshot, every document has its state at this time. In a
+    /// backup with an oplog slice, no document was read earlier.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster_time: Option<ClusterTime>,
-    /// Where the oplog slice begins, of a backup that has one: [`OplogSlice::from`].
+    /// The start of the oplog slice, if any: [`OplogSlice::from`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub from: Option<ClusterTime>,
-    /// The moment that the backup shows once its oplog slice is replayed: [`OplogSlice::to`].
+    /// The consistency point of the backup once its oplog slice is replayed: [`OplogSlice::to`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub to: Option<ClusterTime>,
-    /// Of a snapshot, the collections that could not be read at its time: capped ones, which servers refuse to read so, and which
-    /// were written to, or could not be proven not to have been, between that time and the end of their own read.
+    /// The collections of a snapshot that could not be read at its time. These are capped ones, for
+    /// which servers refuse that, if they were written to between that time and the end of their
+    /// own read, or if this could not be excluded.
     #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "at_most::<_, _, MOST_LEFT_OUT>")]
     pub exceptions: Vec<ConsistencyException>,
 }
 
 impl Consistency {
-    /// The moment that the backup shows; none where its parts are of different moments.
+    /// The consistency point of the backup; `None` if its parts have different times.
     #[must_use]
     pub fn moment(&self) -> Option<DateTime<Utc>> {
         let time = match self.kind {
@@ -102,7 +104,7 @@ pub struct ConsistencyException {
     pub database: String,
     /// The collection's name.
     pub collection: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -112,10 +114,10 @@ pub struct ConsistencyException {
 pub enum ConsistencyKind {
     /// Every document as it was at one cluster time.
     Snapshot,
-    /// Documents as they were at different times, and every write between the first of them and the last: replayed, it gives
-    /// all of them as they were at one cluster time.
+    /// Documents from different times, and every write between the first and the last of these
+    /// times. Replayed, these give the state of all documents at one cluster time.
     Oplog,
-    /// Read one after the other while the source went on: writes in between may be in one part and not in another.
+    /// Read one after the other during writes: a write may be in one part and missing in another.
     None,
 }
 
@@ -129,18 +131,21 @@ impl std::fmt::Display for ConsistencyKind {
     }
 }
 
-/// The source's oplog between two times, beside data that were read between them.
+/// The source's oplog between two times, beside data that was read between them.
 ///
-/// Every entry whose `ts` is from `from` to `to` is in it, in the order of `ts`, each as the server gave it, but for no-ops and those
-/// of databases that are not part of the backup. What the digests of collections prove is the data before the replay.
+/// It holds every entry whose `ts` is between `from` and `to`, in the order of `ts`, as the server
+/// returned it. No-ops and entries of databases outside of the backup are omitted. The digests of
+/// collections describe the data before the replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OplogSlice {
-    /// Where it begins, at [`Consistency::cluster_time`] or before: at the first entry of every transaction that commits after it.
+    /// Its start, at or before [`Consistency::cluster_time`]: the first entry of every transaction
+    /// that commits after that.
     pub from: ClusterTime,
-    /// Where it ends, at or after the last read. Replayed up to here, the backup shows the source as it was then.
+    /// Its end, at or after the last read. Replayed up to here, the backup has the source's state
+    /// at this time.
     pub to: ClusterTime,
-    /// How many entries.
+    /// The number of entries.
     pub documents: u64,
     /// Their bytes, uncompressed.
     pub bytes: u64,

@@ -1,18 +1,18 @@
-//! How long the lists of a manifest may be.
+//! The maximum lengths of the lists in a manifest.
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The most names that a list of hosts, databases or patterns holds.
+/// The most names in a list of hosts, databases or patterns.
 pub(super) const MOST_NAMES: usize = 100_000;
-/// The most collections that a manifest has.
+/// The most collections in a manifest.
 pub(super) const MOST_COLLECTIONS: usize = 500_000;
-/// The most collections that a manifest says were left out, or are exceptions.
+/// The most skipped collections, or exceptions, in a manifest.
 pub(super) const MOST_LEFT_OUT: usize = 500_000;
 /// The most indexes of a collection. Servers allow 64.
 pub(super) const MOST_INDEXES: usize = 4_096;
 
-/// A list of this many items at most: what a short text makes may be long.
+/// Reads a list of at most this many items: a short text may produce a long one.
 pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(from: D) -> Result<Vec<T>, D::Error> {
     struct List<T, const MOST: usize>(std::marker::PhantomData<T>);
 

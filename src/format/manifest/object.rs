@@ -1,15 +1,15 @@
-//! Stored objects, as a manifest lists them.
+//! Stored objects as listed in a manifest.
 
 use serde::{Deserialize, Serialize};
 
 use crate::format::digest::{Content, ContentDigest, Sha256Hex};
 use crate::format::{frame, segment};
 
-/// A stored object and how to prove it.
+/// A stored object with its checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredObject {
-    /// Its key below the backup.
+    /// Its key within the backup.
     pub key: String,
     /// Its stored bytes.
     pub bytes: u64,
@@ -26,16 +26,17 @@ pub struct Segment {
     pub object: StoredObject,
     /// The bytes of its documents, uncompressed.
     pub raw_bytes: u64,
-    /// How many documents.
+    /// The number of documents.
     pub documents: u64,
     /// Their content digest.
     pub digest: ContentDigest,
-    /// How many frames.
+    /// The number of frames.
     pub frames: u64,
 }
 
 impl Segment {
-    /// Whether its sizes can be those of a segment: within the limits, and each able to hold what the next claims.
+    /// Whether its sizes are possible for a segment: within the limits, and each large enough for
+    /// what the next one claims.
     pub(super) fn is_possible(&self) -> bool {
         self.object.bytes <= segment::LIMIT as u64
             && self.frames <= self.object.bytes

@@ -1,5 +1,6 @@
-//! Reading a manifest: from its bytes, or piece by piece from a file that is too long to be held beside what is made of it. Where only what
-//! lists show of it is wanted, its own lists are passed over, and nothing of them is kept.
+//! Reads a manifest: from its bytes, or piece by piece from a file that is too long to be held in
+//! memory beside the result. If only the facts shown in lists of backups are wanted, its own lists
+//! are skipped and not kept.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -23,14 +24,16 @@ use crate::names::BackupName;
 /// How much of a file is in memory while it is read piece by piece.
 const PIECE: usize = 256 * 1024;
 
-/// In the last bytes of a file, this many, its own digest is looked for: it is the last field.
+/// The number of last bytes of a file in which its own digest is searched: it is the last field.
 const END: u64 = 64 * 1024;
 
 impl Manifest {
-    /// Reads a manifest and proves it: version first, then its own digest, then that its parts fit each other.
+    /// Parses and verifies a manifest: version first, then its own digest, then the consistency of
+    /// its parts.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where it is not a manifest, is of a version that is not known, was changed, or contradicts itself.
+    /// [`ErrorKind::Damaged`] if it is not a manifest, has an unknown version, was changed, or
+    /// contradicts itself.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|e| why(e, || serde_json::from_slice(bytes)))?;
         known(manifest.format_version)?;
@@ -41,10 +44,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The same for one whose text is not to be held in memory: it is read twice.
+    /// The same for one whose text should not be held in memory: it is read twice.
     ///
     /// # Errors
-    /// As for [`from_bytes`](Self::from_bytes), and [`ErrorKind::Storage`] where it cannot be read.
+    /// As for [`from_bytes`](Self::from_bytes), and [`ErrorKind::Storage`] if it cannot be read.
     pub fn from_file(file: &mut (impl Read + Seek)) -> Result<Self> {
         let manifest: Self = parsed(file)?;
         prove(file, manifest.format_version, &manifest.sha256)?;
@@ -52,8 +55,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What lists of backups show of a manifest: all of it but what was left out, and the segments of the oplog slice. Of the collections
-    /// there are only those that they count by, with name, kind, identity and number of documents: time series, and all those of a dump. Its version and its digest are proven, and not that its parts fit each other.
+    /// The parts of a manifest that lists of backups show: everything but skipped collections and
+    /// the segments of the oplog slice. It only has the collections that such lists count: time
+    /// series, and all those of a dump, with name, kind, UUID and number of documents. Its version
+    /// and its digest are verified, but not that its parts agree.
     ///
     /// # Errors
     /// As for [`from_file`](Self::from_file).
@@ -63,7 +68,8 @@ impl Manifest {
         Ok(outline.into())
     }
 
-    /// Proves that readers take these bytes for this manifest. Nothing of its lists is kept, because they are there already.
+    /// Verifies that readers accept these bytes as this manifest. Its lists are not kept, because
+    /// they exist already.
     pub(super) fn prove(&self, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 > LIMIT {
             return Err(Error::damaged(format!("it has {} bytes, more than the limit of {LIMIT}", bytes.len())));
@@ -76,7 +82,7 @@ impl Manifest {
         self.check()
     }
 
-    /// Lets go of what [`outline`](Self::outline) passes over.
+    /// Drops the parts that [`outline`](Self::outline) skips.
     #[must_use]
     pub fn without_lists(mut self) -> Self {
         self.left_out = Vec::new();
@@ -89,7 +95,7 @@ impl Manifest {
     }
 }
 
-/// Something that can be read, and is not kept.
+/// A value that can be read, and is not kept.
 struct Readable<T>(std::marker::PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Readable<T> {
@@ -143,7 +149,7 @@ struct Outline {
     sha256: Sha256Hex,
 }
 
-/// A collection in short.
+/// A brief collection.
 #[derive(Deserialize)]
 struct Brief {
     database: String,
@@ -161,7 +167,7 @@ impl From<Collection> for Brief {
 }
 
 impl Brief {
-    /// The collection, where lists count by it.
+    /// The collection, if lists count it.
     fn kept(self, is_dump: bool) -> Option<Collection> {
         let Self { database, name, kind, uuid, documents } = self;
         (is_dump || kind == CollectionKind::TimeSeries).then(|| Collection {
@@ -223,7 +229,7 @@ impl From<Outline> for Manifest {
     }
 }
 
-/// Puts the digest of these bytes into the place of the one that they hold.
+/// Replaces the digest in these bytes by the true one.
 pub(super) fn seal(bytes: &mut [u8], held: &Sha256Hex) {
     let sha256 = digest(bytes, held);
     if let Some(at) = last(bytes, held) {
@@ -231,7 +237,8 @@ pub(super) fn seal(bytes: &mut [u8], held: &Sha256Hex) {
     }
 }
 
-/// The SHA-256 of bytes in which the last occurrence of `held` counts as zeros. The digest's own field is the last of the manifest.
+/// The SHA-256 of bytes with zeros for the last occurrence of `held`. The digest's own field is the
+/// last one of the manifest.
 fn digest(bytes: &[u8], held: &Sha256Hex) -> Sha256Hex {
     match last(bytes, held) {
         None => Sha256Hex::of(bytes),
@@ -272,7 +279,7 @@ fn prove(file: &mut (impl Read + Seek), version: u32, held: &Sha256Hex) -> Resul
     }
 }
 
-/// [`digest`] of a file; none where `held` does not stand at its end.
+/// [`digest`] of a file; `None` if `held` is not at its end.
 fn digest_of(file: &mut (impl Read + Seek), held: &Sha256Hex) -> io::Result<Option<Sha256Hex>> {
     let length = file.seek(SeekFrom::End(0))?;
     let from = length.saturating_sub(END);
@@ -295,22 +302,29 @@ fn digest_of(file: &mut (impl Read + Seek), held: &Sha256Hex) -> io::Result<Opti
     Ok(Some(hasher.finish()))
 }
 
-/// The version of a manifest, whatever else is in it.
+/// What to do about a backup whose manifest is damaged.
+const USELESS: &str = "a backup cannot be used without its manifest: use another one, and check the disk";
+
+/// The version of a manifest, whatever else it contains.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
     format_version: u32,
 }
 
-/// Why a manifest cannot be parsed: that its version is not known says more than what is wrong with it.
+/// Why a manifest cannot be parsed: an unknown version is a better reason than a syntax error.
 fn why(e: serde_json::Error, version: impl FnOnce() -> serde_json::Result<Version>) -> Error {
     match version() {
         Ok(Version { format_version }) => match known(format_version) {
-            Ok(()) => Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e),
+            Ok(()) => no_manifest(e),
             Err(unknown) => unknown,
         },
-        Err(e) => Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e),
+        Err(e) => no_manifest(e),
     }
+}
+
+fn no_manifest(e: serde_json::Error) -> Error {
+    Error::damaged(format!("{} cannot be read: {e}", key::MANIFEST)).cause(e).hint(USELESS)
 }
 
 fn known(version: u32) -> Result<()> {
@@ -324,7 +338,7 @@ fn known(version: u32) -> Result<()> {
 }
 
 fn changed() -> Error {
-    Error::damaged(format!("{} was changed after it was written: its SHA-256 does not match", key::MANIFEST))
+    Error::damaged(format!("{} was changed after it was written: its SHA-256 does not match", key::MANIFEST)).hint(USELESS)
 }
 
 fn unreadable(e: io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! Documents in a manifest: as bytes, which count, and as JSON, which people read.
+//! Documents in a manifest: as bytes, which count, and as JSON for people.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::format::metadata::text;
 
-/// A BSON document. A manifest holds its bytes, which count, and JSON for people, which does not keep every value. The JSON is made when it is
-/// written and not kept: as a tree it takes twenty times the bytes.
+/// A BSON document. A manifest holds its bytes, which count, and JSON for people, which does not
+/// preserve every value. The JSON is made when it is written, and not kept: as a tree it needs
+/// twenty times the bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawValue {
     /// The bytes.
@@ -18,13 +19,13 @@ pub struct RawValue {
 }
 
 impl RawValue {
-    /// This document.
+    /// A value with this document.
     #[must_use]
     pub fn of(document: &RawDocument) -> Self {
         Self { bson: document.to_owned() }
     }
 
-    /// Canonical Extended JSON, or null where the document cannot be shown in it.
+    /// Canonical Extended JSON, or null if the document cannot be represented in it.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         text::canonical(&self.bson).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()

@@ -1,9 +1,9 @@
-//! Writing a manifest, and proving that it can be read back.
+//! Writes a manifest, and verifies that it can be read back.
 
 use super::{Manifest, read};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Counts what is written.
+/// Counts the bytes written.
 struct Counted(usize);
 
 impl std::io::Write for Counted {
@@ -18,10 +18,11 @@ impl std::io::Write for Counted {
 }
 
 impl Manifest {
-    /// The manifest's bytes, with its own digest in place, read back as a proof that a reader takes them.
+    /// The manifest's bytes, including its own digest, read back to verify that a reader accepts
+    /// them.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where it cannot be written as JSON, or a reader would refuse it.
+    /// [`ErrorKind::Internal`] if it cannot be written as JSON, or a reader would refuse it.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = self.to_json()?;
         read::seal(&mut bytes, &self.sha256);
@@ -36,7 +37,7 @@ impl Manifest {
 
     fn to_json(&self) -> Result<Vec<u8>> {
         let failed = |e| Error::new(ErrorKind::Internal, "cannot write the manifest as JSON").cause(e);
-        // Counted first: a vector that grows takes up to three times its bytes.
+        // Counted first: a growing vector takes up to three times its bytes.
         let mut counted = Counted(0);
         serde_json::to_writer_pretty(&mut counted, self).map_err(failed)?;
         let mut bytes = Vec::with_capacity(counted.0 + 1);

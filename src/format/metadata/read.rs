@@ -1,7 +1,7 @@
-//! Reading metadata files of every age: canonical Extended JSON version 2 since the tools 4.2, the strict mode of version 1
-//! before, and before that with keys that are not quoted.
+//! Reads metadata files of all ages: canonical Extended JSON version 2 since version 4.2 of the
+//! tools, the strict mode of version 1 before, and unquoted keys before that.
 //!
-//! What comes out is raw BSON: keys keep their order, and one that stands twice does so again.
+//! The result is raw BSON: keys keep their order, and repeated keys stay repeated.
 
 mod extended;
 mod json;
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use extended::{Era, Fault};
 use json::{Json, Member};
 
-/// What a metadata file says.
+/// The content of a metadata file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata {
-    /// The options of the collection; empty where the file has none.
+    /// The options of the collection; empty if the file has none.
     pub options: RawDocumentBuf,
-    /// Its indexes, in their order.
+    /// Its indexes, in order.
     pub indexes: Vec<RawDocumentBuf>,
-    /// The server's identity of it.
+    /// The server's UUID of it.
     pub uuid: Option<Uuid>,
     /// Its true name.
     pub collection: Option<String>,
@@ -29,13 +29,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Reads the text of a metadata file. An empty one says nothing.
+    /// Parses the text of a metadata file. An empty one has no content.
     ///
-    /// Whether `{"$regex": .., "$options": ..}` and the like are values of BSON or documents that a query is made of is decided
-    /// for the whole file: version 2 has other words for such values.
+    /// `{"$regex": .., "$options": ..}` and the like may be BSON values or documents of a query.
+    /// This is decided for the whole file: version 2 has other forms for such values.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what and where.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) with the problem and its place.
     pub fn parse(text: &[u8]) -> Result<Self> {
         if text.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -64,28 +64,28 @@ impl Metadata {
     }
 }
 
-/// Reads a document in Extended JSON version 2, such as a query: keys keep their order.
+/// Parses a document in Extended JSON version 2, for instance a query: keys keep their order.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what and where.
+/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) with the problem and its place.
 pub fn extended(text: &[u8]) -> Result<RawDocumentBuf> {
     document(&json::parse(text)?, Era::Modern).map_err(place)
 }
 
-/// What mongodump's `prelude.json` says.
+/// The content of mongodump's `prelude.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {
-    /// The version of the server that was dumped (`ServerVersion`); empty where it is not said.
+    /// The version of the dumped server (`ServerVersion`); empty if missing.
     pub server: String,
-    /// The version of the tool that dumped it (`ToolVersion`); empty where it is not said.
+    /// The version of the tool that dumped it (`ToolVersion`); empty if missing.
     pub tool: String,
 }
 
 impl Versions {
-    /// Reads the text of a `prelude.json`. An empty one says nothing.
+    /// Parses the text of a `prelude.json`. An empty one has no content.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged), saying what and where.
+    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) with the problem and its place.
     pub fn parse(text: &[u8]) -> Result<Self> {
         if text.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -104,15 +104,15 @@ impl Versions {
     }
 }
 
-/// The members of the file's object, none of which may stand twice.
+/// The members of the file's object, which must be unique.
 fn top<'a, 'b>(json: &'a Json<'b>) -> Result<&'a [Member<'b>]> {
     let Json::Object(members) = json else {
-        return Err(Error::damaged(format!("at line 1, column 1: an object was expected, and there is {}", json.describe())));
+        return Err(Error::damaged(format!("at line 1, column 1: expected an object, found {}", json.describe())));
     };
     let mut names = std::collections::HashSet::new();
     match members.iter().find(|(name, _)| !names.insert(name.as_ref())) {
         None => Ok(members),
-        Some((name, _)) => Err(place(Fault::new("it stands twice").within_key(name))),
+        Some((name, _)) => Err(place(Fault::new("it occurs twice").within_key(name))),
     }
 }
 
@@ -123,13 +123,13 @@ fn place(fault: Fault) -> Error {
 fn document(json: &Json<'_>, era: Era) -> std::result::Result<RawDocumentBuf, Fault> {
     match json {
         Json::Object(members) => extended::document(members, era),
-        other => Err(Fault::new(format!("an object was expected, and there is {}", other.describe()))),
+        other => Err(Fault::new(format!("expected an object, found {}", other.describe()))),
     }
 }
 
 fn indexes(json: &Json<'_>, era: Era) -> std::result::Result<Vec<RawDocumentBuf>, Fault> {
     let Json::Array(values) = json else {
-        return Err(Fault::new(format!("an array was expected, and there is {}", json.describe())));
+        return Err(Fault::new(format!("expected an array, found {}", json.describe())));
     };
     let index = |(number, value)| document(value, era).map_err(|fault| fault.within_index(number));
     values.iter().enumerate().map(index).collect()
@@ -140,7 +140,7 @@ fn identity(json: &Json<'_>) -> std::result::Result<Option<Uuid>, Fault> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = || Fault::new(format!("32 hexadecimal digits were expected, and there is {}", json.describe()));
+    let wrong = || Fault::new(format!("expected 32 hexadecimal digits, found {}", json.describe()));
     // Not the forms in braces or with a prefix.
     if !matches!(text.len(), 32 | 36) {
         return Err(wrong());
@@ -151,6 +151,6 @@ fn identity(json: &Json<'_>) -> std::result::Result<Option<Uuid>, Fault> {
 fn text_of(json: &Json<'_>) -> std::result::Result<String, Fault> {
     match json {
         Json::String(text) => Ok(text.clone().into_owned()),
-        other => Err(Fault::new(format!("a string was expected, and there is {}", other.describe()))),
+        other => Err(Fault::new(format!("expected a string, found {}", other.describe()))),
     }
 }

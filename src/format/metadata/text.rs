@@ -1,19 +1,23 @@
-//! Canonical Extended JSON as text, with the order of fields that the document has: the order of an index's keys counts.
+//! Canonical Extended JSON as text, in the document's order of fields: the order of an index's keys
+//! matters.
 
 use bson::{Bson, Document, RawDocument};
 
 use crate::format::document::{Element, Elements, Writer};
 use crate::format::kind;
 
-/// The deepest JSON that is written. Readers refuse deeper ones: `serde_json` at 128 levels, some of which the file around it takes.
+/// The deepest JSON to write. Readers refuse deeper ones: `serde_json` at 128 levels, including
+/// those of the file.
 const MAX_DEPTH: usize = 100;
 
-/// What makes an object of JSON stand for a value of another type, to this or an older version of Extended JSON.
+/// The keys that make a JSON object a value of another type, in this or an older version of
+/// Extended JSON.
 const MARKS: &str = "
     $binary $code $date $dbPointer $maxKey $minKey $numberDecimal $numberDouble $numberInt $numberLong $oid
     $regularExpression $scope $symbol $timestamp $undefined $uuid";
 
-/// The document on one line, or `None` where it holds what JSON cannot: text that is not UTF-8, or more levels than readers take.
+/// The document on one line. `None` if it holds what JSON cannot: text that is not UTF-8, or more
+/// levels than readers accept.
 #[must_use]
 pub fn canonical(document: &RawDocument) -> Option<String> {
     let mut text = String::new();
@@ -21,7 +25,8 @@ pub fn canonical(document: &RawDocument) -> Option<String> {
     Some(text)
 }
 
-/// Whether whoever reads the text comes to the same document: it has no name twice, and nothing in it looks like JSON's own notation for something else.
+/// Whether a reader of the text gets the same document: no name occurs twice, and nothing in it
+/// looks like Extended JSON's notation for something else.
 #[must_use]
 pub fn is_faithful(document: &RawDocument) -> bool {
     canonical(document).is_some() && is_plain(document.as_bytes()) == Some(true)
@@ -76,7 +81,7 @@ fn value(element: Element<'_>, depth: usize, text: &mut String) -> Option<()> {
             alone.element(kind, "v", bytes);
             let alone = alone.raw().ok()?;
             let value = match Document::try_from(&*alone).ok()?.remove("v")? {
-                // One with a sign would be written as no reader reads it.
+                // With its sign, it would be written in a form that no reader accepts.
                 Bson::Double(number) if number.is_nan() => Bson::Double(f64::NAN),
                 value => value,
             };

@@ -1,7 +1,9 @@
-//! Reading an archive: one pass, each document as its bytes, the CRC of every namespace checked.
+//! Reads an archive in one pass: each document as its bytes, with the CRC of every namespace
+//! checked.
 //!
-//! Nothing in an archive says where it ends: one that was cut between two blocks is known only by the namespaces that have
-//! not ended. So the end is right only once each one that the prelude names has, views and empty collections included.
+//! Nothing in an archive marks its end. If it was cut between two blocks, only namespaces without
+//! an end show it. So the end is valid only once every namespace in the prelude has ended,
+//! including views and empty collections.
 
 mod input;
 mod item;
@@ -16,24 +18,24 @@ use crate::error::{Error, ErrorKind, Result};
 use input::{Fault, Input, Item};
 use item::NamespaceHeader;
 
-/// The most bytes that a prelude may take: it is held whole.
+/// The most bytes of a prelude, which is held in memory as a whole.
 const MAX_PRELUDE: u64 = 512 * 1024 * 1024;
 
-/// The most namespaces that a prelude may name.
+/// The most namespaces in a prelude.
 const MAX_NAMESPACES: usize = 2_000_000;
 
 /// How many namespaces a message names.
 const NAMED: usize = 5;
 
-/// What the name of a collection of buckets begins with.
+/// The prefix of the names of bucket collections.
 const BUCKETS: &str = "system.buckets.";
 
-/// Reads an archive that is not compressed, from its first byte to its last.
+/// Reads an uncompressed archive, from its first byte to its last.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: Input<R>,
     prelude: Prelude,
-    /// The place of each namespace in the prelude, by its [`key`].
+    /// The index of each namespace in the prelude, by its [`key`].
     places: HashMap<String, usize>,
     states: Vec<State>,
     /// The namespace whose segment is being read.
@@ -41,16 +43,16 @@ pub struct Reader<R> {
     stage: Stage,
 }
 
-/// What comes next in an archive.
+/// The next part of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A document of this namespace, by its place in the prelude.
+    /// A document of this namespace, by its index in the prelude.
     Document(usize, &'a [u8]),
-    /// This namespace has ended, and its CRC is right.
+    /// This namespace has ended, and its CRC is correct.
     End(usize),
 }
 
-/// How far a namespace is.
+/// The progress of a namespace.
 #[derive(Clone, Default)]
 struct State {
     digest: Digest,
@@ -73,7 +75,7 @@ enum Stage {
     Failed,
 }
 
-/// What the loop of [`Reader::next`] found, before anything is borrowed.
+/// The result of the loop in [`Reader::next`], before anything is borrowed.
 enum Found {
     Document(usize, std::ops::Range<usize>),
     End(usize),
@@ -84,14 +86,14 @@ impl<R: Read> Reader<R> {
     /// Reads up to the first block.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`], naming the offset;
-    /// [`ErrorKind::Storage`] where it cannot be read. An error of this crate that `inner`
-    /// gives inside of its own keeps its kind.
+    /// [`ErrorKind::Damaged`], naming the offset; [`ErrorKind::Storage`] if it cannot be read. An
+    /// error of this crate inside an error of `inner` keeps its kind.
     pub fn open(inner: R) -> Result<Self> {
         Self::open_within(inner, |_| Ok(()))
     }
 
-    /// The same where `admit` is told how many bytes describe each namespace of the prelude, before it is kept, and may refuse it.
+    /// The same, with `admit`: it gets the number of bytes that describe each namespace of the
+    /// prelude, before the namespace is kept, and may refuse it.
     ///
     /// # Errors
     /// As for [`open`](Self::open), and those of `admit`.
@@ -114,34 +116,34 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// What the archive says of itself.
+    /// What the archive says about itself.
     #[must_use]
     pub fn prelude(&self) -> &Prelude {
         &self.prelude
     }
 
-    /// The same, and nothing else of the reader.
+    /// The same, and drops the reader.
     #[must_use]
     pub fn into_prelude(self) -> Prelude {
         self.prelude
     }
 
-    /// Lets go of the metadata in the prelude, which nothing here needs.
+    /// Drops the metadata in the prelude, which is not needed here.
     pub fn forget_metadata(&mut self) {
         self.prelude.namespaces.iter_mut().for_each(|member| member.metadata = String::new());
     }
 
-    /// How many bytes of the archive have been taken.
+    /// How many bytes of the archive have been consumed.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.input.offset()
     }
 
-    /// What comes next; nothing once every namespace has ended and the archive with them.
+    /// Returns what comes next; `None` once every namespace and the archive have ended.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`], naming the namespace and the offset; otherwise as
-    /// [`Reader::open`]. After one error there are only errors.
+    /// [`ErrorKind::Damaged`], naming the namespace and the offset; otherwise as [`Reader::open`].
+    /// After one error, there are only errors.
     #[expect(clippy::should_implement_trait, reason = "what it gives is borrowed from the reader")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>> {
         let found = self.advance().inspect_err(|_| self.stage = Stage::Failed)?;
@@ -170,7 +172,7 @@ impl<R: Read> Reader<R> {
             }
             let range = match self.item()? {
                 Item::Document(range) => range,
-                Item::Terminator => return Err(self.fail(at, None, "a terminator stands where a block must begin")),
+                Item::Terminator => return Err(self.fail(at, None, "found a terminator where a block must begin")),
                 Item::End => return self.end().map(|()| Found::Nothing),
             };
             let (place, header) = self.header(at, range)?;
@@ -193,7 +195,7 @@ impl<R: Read> Reader<R> {
             return Ok(());
         }
         let hex = |bytes: [u8; 4]| bytes.map(|b| format!("{b:02x}")).join(" ");
-        let error = format!("it begins with {}, and an archive of mongodump with {}", hex(magic), hex(MAGIC));
+        let error = format!("it begins with {}, but a mongodump archive begins with {}", hex(magic), hex(MAGIC));
         let error = self.fail(0, None, error);
         Err(if magic.starts_with(&[0x1F, 0x8B]) { error.hint("it is compressed by gzip: decompress it first") } else { error })
     }
@@ -202,7 +204,7 @@ impl<R: Read> Reader<R> {
         let at = self.offset();
         let range = match self.item()? {
             Item::Document(range) => range,
-            Item::Terminator => return Err(self.fail(at, None, "a terminator stands where the archive's header must be")),
+            Item::Terminator => return Err(self.fail(at, None, "found a terminator where the archive's header must be")),
             Item::End => return Err(self.fail(at, None, "it ends early, before the archive's header")),
         };
         match item::archive_header(self.input.bytes(range)) {
@@ -212,7 +214,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Whether there was one more.
+    /// Reads one more namespace. False if there is none.
     fn read_member(&mut self, admit: &mut impl FnMut(usize) -> Result<()>) -> Result<bool> {
         let at = self.offset();
         let range = match self.item()? {
@@ -237,34 +239,34 @@ impl<R: Read> Reader<R> {
         Ok(true)
     }
 
-    /// Reads a namespace header, and with one that ends its namespace the terminator after it.
+    /// Reads a namespace header and, if it ends its namespace, the terminator after it.
     fn header(&mut self, at: u64, range: std::ops::Range<usize>) -> Result<(usize, Header)> {
         let bytes = self.input.bytes(range);
         let header = item::namespace_header(bytes).map_err(|what| self.fail_in(at, item::named(bytes), what))?;
         let NamespaceHeader { database, collection, end, crc } = header;
         let Some((place, buckets)) = self.find(database, collection) else {
             let named = Some(item::display(database, collection));
-            return Err(self.fail_in(at, named, "a block of it follows, and the prelude does not name it"));
+            return Err(self.fail_in(at, named, "it has a block, but the prelude does not name it"));
         };
         let state = &mut self.states[place];
         let known = *state.buckets.get_or_insert(buckets);
         if state.ended {
-            return Err(self.fail(at, Some(place), "a block of it follows after its end"));
+            return Err(self.fail(at, Some(place), "it has a block after its end"));
         }
         if known != buckets {
-            return Err(self.fail(at, Some(place), "its blocks name now it and now its buckets"));
+            return Err(self.fail(at, Some(place), "some of its blocks name it, others its buckets"));
         }
         match (end, crc) {
             (true, crc) => Ok((place, Header::End(crc))),
             (false, 0) => Ok((place, Header::Segment)),
             (false, crc) => {
-                let what = format!("a segment's header holds a CRC, {crc:016x}, which only the one of the end does");
+                let what = format!("a segment's header holds a CRC, {crc:016x}, which only an end header may hold");
                 Err(self.fail(at, Some(place), what))
             }
         }
     }
 
-    /// The place of a namespace by the name that a block gives it, and whether that is the name of its buckets.
+    /// The index of a namespace by its name in a block, and whether that names its buckets.
     fn find(&self, database: &str, collection: &str) -> Option<(usize, bool)> {
         if let Some(place) = self.places.get(&key(database, collection)) {
             return Some((*place, false));
@@ -282,7 +284,7 @@ impl<R: Read> Reader<R> {
 
     fn finish(&mut self, at: u64, place: usize, crc: u64) -> Result<()> {
         let after = self.offset();
-        // While it is looked for, this is the namespace that an error is about.
+        // Meanwhile, an error is about this namespace.
         self.open = Some(place);
         match self.item()? {
             Item::Terminator => {}
@@ -296,7 +298,7 @@ impl<R: Read> Reader<R> {
             return Err(self.fail(
                 at,
                 Some(place),
-                format!("its documents have the CRC {found:016x}, and its end says {crc:016x}"),
+                format!("its documents have the CRC {found:016x}, but its end says {crc:016x}"),
             ));
         }
         state.ended = true;
@@ -311,7 +313,7 @@ impl<R: Read> Reader<R> {
         Err(self.fail(self.offset(), None, format!("it ends early: {}", self.missing())))
     }
 
-    /// Says which namespaces have not ended.
+    /// Lists the namespaces that have not ended.
     fn missing(&self) -> String {
         let missing = || self.states.iter().zip(&self.prelude.namespaces).filter(|(state, _)| !state.ended);
         let names: Vec<String> = missing().take(NAMED).map(|(_, member)| display(member)).collect();
@@ -319,7 +321,7 @@ impl<R: Read> Reader<R> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!("the end is missing of {}{more}", names.join(", "))
+        format!("missing the end of {}{more}", names.join(", "))
     }
 
     fn item(&mut self) -> Result<Item> {
@@ -333,15 +335,15 @@ impl<R: Read> Reader<R> {
         let all_ended = self.states.iter().all(|state| state.ended);
         let error = match (early, is_between, all_ended) {
             (true, true, true) => {
-                // Nothing of an item was read: what ends is around the archive.
+                // Nothing of an item was read: what ends early is around the archive.
                 let what = match self.offset() == at {
-                    true => ": the end of its compression is missing, after the end of all that it names",
-                    false => ", inside of something that follows the end of all that it names",
+                    true => ": the end of its compression is missing, after the end of all its namespaces",
+                    false => ", inside something after the end of all its namespaces",
                 };
                 error.reworded(input::EARLY, &format!("{}{what}", input::EARLY))
             }
             (true, true, false) => error.reworded(input::EARLY, &format!("{}: {}", input::EARLY, self.missing())),
-            (false, true, true) if error.kind() == ErrorKind::Damaged => error.context("after the end of all that it names"),
+            (false, true, true) if error.kind() == ErrorKind::Damaged => error.context("after the end of all its namespaces"),
             _ => error,
         };
         error.context(self.place(at, namespace))
@@ -364,7 +366,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// What a namespace header begins: a segment, or the end with the CRC of all documents.
+/// The block after a namespace header: a segment, or the end with the CRC of all documents.
 enum Header {
     Segment,
     End(u64),

@@ -1,4 +1,4 @@
-//! Writing an archive: the bytes between documents.
+//! Writes an archive: the bytes between documents.
 
 use super::{Prelude, TERMINATOR};
 use crate::format::document::Writer;
@@ -7,7 +7,8 @@ use crate::format::kind;
 /// The version of the format.
 const VERSION: &str = "0.1";
 
-/// The most bytes of documents in one segment, and the largest document that readers of archives take.
+/// The most bytes of documents in one segment, and the largest document that readers of archives
+/// accept.
 pub const SEGMENT: usize = 16 * 1024 * 1024;
 
 /// The checksum of a namespace's documents: CRC-64/XZ, over all of them in their order.
@@ -15,12 +16,12 @@ pub const SEGMENT: usize = 16 * 1024 * 1024;
 pub struct Crc(crc64fast::Digest);
 
 impl Crc {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 
-    /// The checksum of all that was taken.
+    /// The checksum of everything added.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.sum64()
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Crc {
 }
 
 impl Prelude {
-    /// What an archive begins with, up to its first block.
+    /// The start of an archive, up to its first block.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = super::MAGIC.to_vec();
@@ -49,7 +50,7 @@ impl Prelude {
             document.string("db", &member.database);
             document.string("collection", &member.collection);
             document.string("metadata", &member.metadata);
-            // mongodump writes it, and never anything else into it.
+            // mongodump always writes this field as 0.
             document.element(kind::INT32, "size", &0i32.to_le_bytes());
             if let Some(kind) = &member.kind {
                 document.string("type", kind);
@@ -61,7 +62,8 @@ impl Prelude {
     }
 }
 
-/// What a segment of this namespace begins with. After it come documents, at most [`SEGMENT`] bytes of them, and [`TERMINATOR`].
+/// The start of a segment of this namespace. Documents follow, at most [`SEGMENT`] bytes, and then
+/// [`TERMINATOR`].
 #[must_use]
 pub fn segment(database: &str, collection: &str) -> Vec<u8> {
     namespace(database, collection, false, 0)
@@ -85,7 +87,7 @@ fn namespace(database: &str, collection: &str, end: bool, crc: u64) -> Vec<u8> {
     header.finish()
 }
 
-/// The text of `prelude.json`, which stands beside the files of a directory.
+/// The text of `prelude.json`, a file beside those of a dump directory.
 #[must_use]
 pub fn prelude_json(server_version: &str, tool_version: &str) -> Vec<u8> {
     serde_json::json!({ "ServerVersion": server_version, "ToolVersion": tool_version }).to_string().into_bytes()

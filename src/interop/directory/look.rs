@@ -1,4 +1,4 @@
-//! What a directory holds, by the names of its files and by its metadata files.
+//! Finds out what a directory holds, from the names of its files and from its metadata files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::names::{Namespace, SYSTEM_DATABASES};
 /// The largest `prelude.json` that is read.
 const PRELUDE_LIMIT: u64 = 1024 * 1024;
 
-/// What the names of packed files end with.
+/// The endings of packed files.
 const PACKED: [&str; 7] = [".tar", ".tgz", ".tar.gz", ".zip", ".7z", ".rar", ".xz"];
 
-/// What is said where something is no dump.
+/// The hint if something is not a dump.
 pub(in crate::interop) const WHAT_A_DUMP_IS: &str = "a dump is a directory with a directory for each database, that of one database, an archive, or a .bson file, as mongodump writes them";
 
-/// What a file is by its name.
+/// The kind of a file by its name.
 enum Kind {
-    /// The documents of the collection whose escaped name is the stem.
+    /// The documents of the collection with this escaped name.
     Documents(String),
     /// Its metadata.
     Metadata(String),
@@ -49,13 +49,13 @@ struct Files {
     directories: Vec<PathBuf>,
 }
 
-/// Looks at a directory. Where it is that of one database, that has the directory's name, or `name`.
+/// Inspects a directory. If it holds one database, that has the directory's name, or `name`.
 pub(in crate::interop) fn look(root: &Path, name: Option<&str>, memory: u64, stop: &CancellationToken) -> Result<Directory> {
     let mut room = Room::of(memory);
     let mut top = Files::of(root, &mut room)?;
     let is_backup = |directory: &Path| [key::MANIFEST, key::SHA256SUMS].iter().all(|own| directory.join(own).is_file());
     if is_backup(root) || root.parent().is_some_and(is_backup) {
-        return Err(Error::usage(format!("{} is a backup, or part of one, and not a dump", root.display()))
+        return Err(Error::usage(format!("{} is a backup, or part of one, not a dump", root.display()))
             .hint("`bsonvault import NAME` imports it"));
     }
     let mut looking =
@@ -77,7 +77,7 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, memory: u64, sto
         is_of_one_database = true;
     }
     if let Some(oplog) = top.documents.remove(mongodump::OPLOG) {
-        // Its name never tells that it is gzip; those of the other files do.
+        // Its name never shows that it is gzip; those of the other files do.
         let is_gzip = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "gz");
         let compressed = databases.iter().any(|(_, files)| files.documents.values().chain(files.metadata.values()).any(is_gzip));
         let length = std::fs::metadata(&oplog).map_err(|e| input::unreadable(&oplog, e))?.len();
@@ -90,21 +90,21 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, memory: u64, sto
         let is_packed = |name: &&String| PACKED.iter().any(|ending| name.to_lowercase().ends_with(ending));
         let hint = match top.others.iter().find(|name| name.starts_with("archive") && !is_packed(name)) {
             None if let Some(name) = top.others.iter().find(is_packed) => {
-                format!("unpack {name}, and name what was in it; {WHAT_A_DUMP_IS}")
+                format!("unpack {name}, and name its content; {WHAT_A_DUMP_IS}")
             }
             Some(name) => format!("if {name} in it is an archive, name that; {WHAT_A_DUMP_IS}"),
             None => WHAT_A_DUMP_IS.to_owned(),
         };
-        return Err(Error::new(ErrorKind::NotFound, format!("{} holds nothing of a dump", root.display())).hint(hint));
+        return Err(Error::new(ErrorKind::NotFound, format!("{} holds no part of a dump", root.display())).hint(hint));
     }
     if let (Some(path), Some((directory, _))) = (top.documents.values().chain(top.metadata.values()).next(), databases.first()) {
         return Err(Error::usage(format!(
-            "{} holds collections ({}) and directories that do ({}): whether it is a database or a dump of several cannot be told",
+            "{} holds collections ({}) and directories with collections ({}): it is unclear whether it is a database or a dump of several",
             root.display(),
             path.display(),
             directory.display()
         ))
-        .hint("name the one that is meant, or take the other away"));
+        .hint("name the one that is meant, or move the other away"));
     }
     looking.others(root, &top.others);
     for (directory, files) in databases {
@@ -115,7 +115,8 @@ pub(in crate::interop) fn look(root: &Path, name: Option<&str>, memory: u64, sto
     looking.finish(server_version, is_of_one_database)
 }
 
-/// Looks at a single file of documents, and at the metadata beside it. Its database is that of its directory, or `database`.
+/// Inspects a single file of documents, and the metadata beside it. Its database is that of its
+/// directory, or `database`.
 pub(in crate::interop) fn look_at_file(
     path: &Path,
     database: Option<&str>,
@@ -154,7 +155,7 @@ pub(in crate::interop) fn look_at_file(
     looking.finish(server_version, true)
 }
 
-/// What has been seen so far.
+/// What has been found so far.
 struct Looking<'a> {
     stop: &'a CancellationToken,
     room: Room,
@@ -175,15 +176,15 @@ impl Looking<'_> {
 
     fn others(&mut self, directory: &Path, others: &[String]) {
         self.notes.extend(
-            others.iter().map(|name| format!("{} is no file of a dump, and is not read", directory.join(name).display())),
+            others.iter().map(|name| format!("{} is not a file of a dump, and is not read", directory.join(name).display())),
         );
     }
 
-    /// Puts the files of a database's directory together.
+    /// Matches the files in a database's directory with each other.
     fn database(&mut self, directory: &Path, name: Option<&str>, mut files: Files) -> Result<()> {
         let database = name.map_or_else(|| database_of(directory), |name| Ok(name.to_owned()))?;
         for path in files.directories.drain(..) {
-            self.notes.push(|| format!("{} is a directory inside of a database's, and is not read", path.display()));
+            self.notes.push(|| format!("{} is a directory inside a database's directory, and is not read", path.display()));
         }
         for (stem, path) in std::mem::take(&mut files.metadata) {
             let place = || path.display().to_string();
@@ -212,7 +213,7 @@ impl Looking<'_> {
                 }
                 (None, Some(buckets)) if kind_of(&metadata) != CollectionKind::TimeSeries => {
                     return Err(Error::damaged(format!(
-                        "{} has buckets, and {} is not that of a time series",
+                        "{} has buckets, but {} is not the metadata of a time series",
                         buckets.display(),
                         place()
                     )));
@@ -249,7 +250,7 @@ impl Looking<'_> {
         self.old.add(database, &listed).map_err(|e| e.context(path.display()))
     }
 
-    /// The file that is not there. One that is, but in a form that cannot be read, is an error.
+    /// The missing file of documents. If it exists in a form that cannot be read, that is an error.
     fn missing(&self, directory: &Path, stem: &str, metadata: &Metadata, others: &[String]) -> Result<String> {
         let file = match kind_of(metadata) {
             CollectionKind::TimeSeries => format!("{}{stem}.bson", crate::names::BUCKETS_PREFIX),
@@ -257,7 +258,7 @@ impl Looking<'_> {
         };
         match others.iter().find(|name| name.starts_with(&format!("{file}."))) {
             Some(name) => Err(Error::damaged(format!(
-                "{} cannot be read: gzip is the only compression that a dump has",
+                "{} cannot be read: gzip is the only compression of a dump",
                 directory.join(name).display()
             ))
             .hint("decompress it")),
@@ -285,7 +286,7 @@ impl Looking<'_> {
 }
 
 impl Files {
-    /// Of a directory, links followed.
+    /// The files of a directory; links are followed.
     fn of(directory: &Path, room: &mut Room) -> Result<Self> {
         let mut files = Self::default();
         let mut paths = Vec::new();
@@ -295,7 +296,7 @@ impl Files {
         }
         paths.sort();
         for path in paths {
-            // A link that leads nowhere is a stray unless its name says that it should be more.
+            // A dangling link is ignored unless its name belongs to a dump.
             let found = std::fs::metadata(&path);
             if found.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
                 files.directories.push(path);
@@ -309,7 +310,7 @@ impl Files {
             let (list, stem) = match kind(&name) {
                 Kind::Documents(stem) => (&mut files.documents, stem),
                 Kind::Metadata(stem) => (&mut files.metadata, stem),
-                // A pipe would be waited for.
+                // Reading a pipe would wait.
                 Kind::Prelude if !found.as_ref().is_ok_and(std::fs::Metadata::is_file) => {
                     files.others.push(name);
                     continue;
@@ -334,7 +335,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Whether nothing of a collection is in it.
+    /// Whether it has no files of collections.
     fn is_empty(&self) -> bool {
         self.documents.is_empty() && self.metadata.is_empty()
     }
@@ -348,20 +349,20 @@ fn kind(name: &str) -> Kind {
     if let Some(stem) = plain.strip_suffix(".metadata.json") {
         return Kind::Metadata(stem.to_owned());
     }
-    // `.bin` is what very old tools wrote.
+    // Very old tools wrote `.bin`.
     match plain.strip_suffix(".bson").or_else(|| plain.strip_suffix(".bin")) {
         Some(stem) if !stem.is_empty() => Kind::Documents(stem.to_owned()),
         _ => Kind::Other,
     }
 }
 
-/// The collection's name by that of its file: as it stands, where nothing that escapes would have written that.
+/// The collection's name from its file name; unchanged if that is not an escaped name.
 fn unescaped(stem: &str) -> String {
     key::unescape_collection(stem).unwrap_or_else(|| stem.to_owned())
 }
 
 fn cut_short(path: &Path) -> Error {
-    Error::damaged(format!("{} has a name that was cut short, and no metadata file tells the whole one", path.display()))
+    Error::damaged(format!("{} has a name that was cut short, and no metadata file has the whole one", path.display()))
 }
 
 fn utf8_name(path: &Path) -> Result<String> {
@@ -369,14 +370,14 @@ fn utf8_name(path: &Path) -> Result<String> {
     name.map(str::to_owned).ok_or_else(|| Error::damaged(format!("{} has a name that is not UTF-8", path.display())))
 }
 
-/// The name of the database whose directory this is.
+/// The database name for a directory.
 fn database_of(directory: &Path) -> Result<String> {
     let name = utf8_name(directory)?;
     let good = name.len() <= 63 && !name.contains(['/', '\\', '.', ' ', '"', '$']);
     if good || SYSTEM_DATABASES.contains(&name.as_str()) {
         Ok(name)
     } else {
-        Err(Error::usage(format!("{} holds collections, and its name cannot be that of a database", directory.display()))
+        Err(Error::usage(format!("{} holds collections, but its name cannot be that of a database", directory.display()))
             .hint("give the directory the database's name"))
     }
 }
@@ -385,7 +386,7 @@ fn prelude_in(directory: &Path) -> Option<PathBuf> {
     ["prelude.json", "prelude.json.gz"].iter().map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
-/// The version of the server, where the file says it.
+/// The version of the server, if the file has it.
 fn version(prelude: &Path, stop: &CancellationToken) -> Result<Option<String>> {
     let text = input::whole(prelude, PRELUDE_LIMIT, stop)?.ok_or_else(|| input::too_long(prelude, PRELUDE_LIMIT))?;
     let versions = Versions::parse(&text).map_err(|e| e.context(prelude.display()))?;

@@ -1,4 +1,4 @@
-//! Reading the files of a directory, several at a time.
+//! Reads the files of a directory, several at a time.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
@@ -16,14 +16,14 @@ use crate::interop::input::{self, Input};
 use crate::interop::part::{Of, Wanted, named};
 use crate::names::Namespace;
 
-/// How many files are read at a time: decompressing takes most of a core each.
+/// How many files to read at a time: decompressing each takes most of a core.
 const AT_A_TIME: usize = 3;
 
-/// What one thread reads in one go: the files of one collection, or of all users.
+/// The work of one thread at a time: the files of one collection, or of all users.
 type Work = (Of, Vec<(Namespace, PathBuf)>);
 
 impl Directory {
-    /// Hands on what is wanted, largest first, and the oplog last. Nothing else is read.
+    /// Passes on what is wanted, largest first, and the oplog last. Nothing else is read.
     pub(in crate::interop) async fn read(&self, wanted: &Wanted, frames: FrameReader) -> Result<()> {
         let queue = Arc::new(Mutex::new(self.work(wanted)));
         let readers = (0..AT_A_TIME).map(|_| {
@@ -40,7 +40,7 @@ impl Directory {
             })
         });
         let ended = futures::future::join_all(readers).await;
-        // The one that failed first stopped the others.
+        // The first one to fail stopped the others.
         let (stopped, failed): (Vec<Error>, Vec<Error>) =
             ended.into_iter().filter_map(Result::err).partition(|e| e.kind() == ErrorKind::Interrupted);
         failed.into_iter().chain(stopped).next().map_or(Ok(()), Err)
@@ -52,7 +52,8 @@ impl Directory {
             let Some(of) = place.filter(|of| wanted.has(*of)) else { continue };
             let Member { namespace, file, stored } = member;
             let file = file.clone().map(|path| (namespace.clone(), path));
-            // Only users and roles are in several files, those of few databases: nothing else is looked for.
+            // Only users and roles are in several files, one per database, so nothing else is
+            // searched.
             let same = |(_, (other, _)): &&mut (u64, Work)| *other == of;
             match matches!(of, Of::Users | Of::Roles).then(|| work.iter_mut().find(same)).flatten() {
                 Some((bytes, (_, files))) => {
@@ -87,7 +88,8 @@ fn read(of: Of, files: &[(Namespace, PathBuf)], frames: &FrameReader) -> Result<
             if waiting.is_full_for(length) {
                 frames.documents(of, std::mem::take(&mut waiting))?;
             }
-            // A document that is a frame by itself has its share before it is read: beside the shares each thread holds one frame at most.
+            // A document that is a frame by itself gets its share of the budget before it is read.
+            // Besides the shares, each thread holds one frame at most.
             let share = if length > frame::TARGET { Some(frames.share(length)?) } else { None };
             file.document(length, &mut waiting).map_err(|e| explained(&file, e))?;
             if let Some(share) = share {
@@ -99,15 +101,15 @@ fn read(of: Of, files: &[(Namespace, PathBuf)], frames: &FrameReader) -> Result<
     frames.end(of)
 }
 
-/// The documents of a file, one after the other.
+/// The documents of a file, in order.
 struct Documents {
     input: Input,
-    /// Where the next one begins, uncompressed.
+    /// The offset of the next one, uncompressed.
     at: u64,
 }
 
 impl Documents {
-    /// The length that the next one says it has; none at the end.
+    /// The length that the next one claims; `None` at the end.
     fn length(&mut self) -> Result<Option<usize>> {
         let mut length = Vec::with_capacity(4);
         self.input.reading.by_ref().take(4).read_to_end(&mut length).map_err(|e| input::damaged_gzip(&e))?;
@@ -117,7 +119,7 @@ impl Documents {
         let length = i32::from_le_bytes(bytes);
         match usize::try_from(length) {
             Ok(length) if (5..=MAX_DOCUMENT).contains(&length) => Ok(Some(length)),
-            _ => Err(Error::damaged(format!("a document of {length} bytes, where 5 to {MAX_DOCUMENT} are possible"))),
+            _ => Err(Error::damaged(format!("a document of {length} bytes, but 5 to {MAX_DOCUMENT} are possible"))),
         }
     }
 

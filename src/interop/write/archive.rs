@@ -1,4 +1,5 @@
-//! An archive: the prelude, then namespace after namespace, each document where the one before it ends.
+//! Writes an archive: the prelude, then one namespace after the other, each document right after
+//! the one before.
 
 use bytes::Bytes;
 
@@ -16,11 +17,11 @@ use crate::format::mongodump::{Member, OPLOG, Prelude, TERMINATOR};
 /// An archive being written.
 #[derive(Debug)]
 pub(super) struct Archive {
-    /// None of what has no place to come into: standard output, a device or a pipe.
+    /// `None` for a destination without a place to move to: standard output, a device or a pipe.
     file: Option<Unfinished>,
     output: Output,
     cpu: CpuPool,
-    /// The databases and collections of the blocks that are still to come, the next one last.
+    /// The databases and collections of the remaining blocks, the next one last.
     coming: Vec<(String, String)>,
     now: (String, String),
     crc: Crc,
@@ -119,7 +120,7 @@ impl Archive {
     }
 
     pub(super) async fn abandon(self) {
-        // Whoever reads standard output or a pipe may keep a write waiting for ever.
+        // A reader of standard output or a pipe may block a write forever.
         if self.file.is_some() {
             self.output.abandon().await;
         }
@@ -140,7 +141,8 @@ impl Archive {
     }
 }
 
-/// Refuses what the prelude cannot say of a namespace: each has a document there, which readers take up to the same limit.
+/// Refuses a namespace that the prelude cannot describe: its document there has the same size limit
+/// for readers.
 fn check(member: &Member) -> Result<()> {
     let string = |name: &str, value: &str| 1 + name.len() + 1 + 4 + value.len() + 1;
     let size = 1 + "size".len() + 1 + 4;
@@ -151,14 +153,14 @@ fn check(member: &Member) -> Result<()> {
         let Member { database, collection, .. } = member;
         return Err(Error::new(
             ErrorKind::Refused,
-            format!("the metadata of {database}.{collection} cannot be in an archive: they would take {length} bytes of its prelude, whose readers take {SEGMENT} at most"),
+            format!("the metadata of {database}.{collection} cannot be in an archive: it would take {length} bytes of the prelude, and readers accept {SEGMENT} at most"),
         )
         .hint("use [[format]] dir"));
     }
     Ok(())
 }
 
-/// Where the segments end that these documents are divided into.
+/// The ends of the segments that these documents are divided into.
 fn segments(documents: &[u8]) -> Result<Vec<usize>> {
     let (mut ends, mut from, mut at) = (Vec::new(), 0, 0);
     for document in Documents::of(documents) {
@@ -166,7 +168,7 @@ fn segments(documents: &[u8]) -> Result<Vec<usize>> {
         if length > SEGMENT {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("a document of {length} bytes cannot be in an archive, whose readers take {SEGMENT} at most"),
+                format!("a document of {length} bytes cannot be in an archive, because readers accept {SEGMENT} at most"),
             )
             .hint("use [[format]] dir"));
         }

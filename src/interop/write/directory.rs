@@ -1,4 +1,5 @@
-//! A directory of files: for each collection its documents and its metadata, the oplog and `prelude.json` beside them.
+//! Writes a directory of files: for each collection its documents and its metadata, with the oplog
+//! and `prelude.json` beside them.
 
 use std::collections::HashSet;
 use std::fs::DirBuilder;
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::CollectionKind;
 use crate::format::mongodump::write::prelude_json;
 
-/// How many files are made durable at a time.
+/// How many files to make durable at a time.
 const ENDING: usize = 8;
 
 /// A directory being filled.
@@ -28,7 +29,7 @@ pub(super) struct Directory {
     root: Unfinished,
     gzip: Option<u32>,
     cpu: CpuPool,
-    /// Of all files together.
+    /// Shared by all files.
     room: Room,
     coming: IntoIter<Described>,
     oplog: bool,
@@ -73,7 +74,7 @@ impl Directory {
             if !std::mem::take(&mut self.oplog) {
                 return Err(Error::new(ErrorKind::Internal, "a directory was given more than it holds"));
             }
-            // Never with `.gz`, whatever is in it.
+            // Never with `.gz`, whatever its content.
             return self.open_data("oplog.bson".to_owned(), "the oplog slice").await;
         };
         let Described { database, name, data, kind, metadata } = collection;
@@ -142,7 +143,7 @@ impl Directory {
         }
         while self.ending.join_next().await.is_some() {}
         let root = self.root;
-        // It may hold much.
+        // It may hold much data.
         let _removed = blocking(move || {
             drop(root);
             Ok(())
@@ -203,22 +204,23 @@ impl Directory {
 }
 
 fn joined(ended: Result<Result<u64>, tokio::task::JoinError>) -> Result<u64> {
-    ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer died").cause(e))?
+    ended.map_err(|e| Error::new(ErrorKind::Internal, "a writer crashed").cause(e))?
 }
 
 fn meets(what: &str) -> Error {
     Error::new(
         ErrorKind::Refused,
-        format!("{what} would have the name of another one: this file system does not tell them apart"),
+        format!("{what} would have the name of another one: this file system does not distinguish them"),
     )
-    .hint("use [[format]] archive, where names do not meet")
+    .hint("use [[format]] archive, in which names do not collide")
 }
 
-/// mongodump takes a database's name as it is, and so must be possible what the directory is called. Servers allow no other names.
+/// mongodump uses a database's name unchanged, so it must be possible as a directory name. Servers
+/// allow no other names.
 fn check_database(name: &str) -> Result<()> {
     let one_part = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     if !one_part || name.contains(['/', '\0']) {
-        return Err(Error::new(ErrorKind::Refused, format!("the database {name:?} cannot have a directory of its name"))
+        return Err(Error::new(ErrorKind::Refused, format!("the name of the database {name:?} cannot be that of a directory"))
             .hint("use [[format]] archive"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Files of a dump on the disk, and what fails with them.
+//! The files of a dump on disk, and their errors.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the name begins with of what is not in its place yet.
+/// The prefix of names of files that are not in their place yet.
 pub(super) const UNFINISHED: &str = ".bsonvault-export-";
 
-/// A new file that nobody else may read.
+/// Creates a new file that nobody else may read.
 pub(super) fn create(path: &Path) -> Result<File> {
     try_create(path).map_err(|e| failed("create", &path.display(), e))
 }
@@ -36,17 +36,19 @@ pub(super) fn failed(what: &str, name: &dyn std::fmt::Display, cause: io::Error)
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             error.hint("let this user write there, or choose another place with [[out]]")
         }
-        io::ErrorKind::BrokenPipe => error.hint("whoever reads it went away before its end"),
+        io::ErrorKind::BrokenPipe => error.hint("its reader went away before the end"),
         _ => error,
     };
     error.cause(cause)
 }
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a task of an export died").cause(e))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "a task of an export crashed").cause(e))?
 }
 
-/// A name for what is not in its place yet.
+/// A name for something that is not in its place yet.
 pub(super) fn unfinished() -> String {
     format!("{UNFINISHED}{}", Uuid::new_v4())
 }

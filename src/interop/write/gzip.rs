@@ -1,5 +1,6 @@
-//! Gzip by all cores: members that are independent of each other, about a MiB of input in each, made at the same time and written in their order. A
-//! gzip file may have any number of members (RFC 1952); every reader takes them for one.
+//! Gzip on all cores: independent members, each with about a MiB of input, are made concurrently
+//! and written in order. A gzip file may have any number of members (RFC 1952); every reader treats
+//! them as one.
 
 use std::collections::VecDeque;
 
@@ -15,16 +16,16 @@ use crate::error::{Error, ErrorKind, Result};
 /// The input of one member.
 pub(super) const MEMBER: usize = 1024 * 1024;
 
-/// The most members that are being made or wait to be written.
+/// The most members that are being made or waiting to be written.
 pub(super) const MEMBERS: usize = 8;
 
 /// The levels, from fast to small.
 pub const LEVELS: std::ops::RangeInclusive<u32> = 1..=9;
 
-/// The level that is usual.
+/// The usual level.
 pub const DEFAULT_LEVEL: u32 = 6;
 
-/// Bytes to members.
+/// Compresses bytes into members.
 #[derive(Debug)]
 pub(super) struct Gzip {
     level: u32,
@@ -41,11 +42,11 @@ impl Gzip {
         Self { level, cpu: cpu.clone(), pending: Vec::new(), members: VecDeque::new(), most, empty: true }
     }
 
-    /// Takes as many of the bytes as fit into the member at hand, and gives the rest.
+    /// Takes as many of the bytes as fit into the present member, and returns the rest.
     pub(super) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (taken, rest) = bytes.split_at(bytes.len().min(MEMBER - self.pending.len()));
         if self.pending.capacity() == 0 {
-            // What is small stays small.
+            // A small buffer stays small.
             self.pending.reserve_exact(if rest.is_empty() { taken.len() } else { MEMBER });
         }
         self.pending.extend_from_slice(taken);
@@ -55,20 +56,21 @@ impl Gzip {
         rest
     }
 
-    /// No more bytes come. Nothing at all is one member of nothing.
+    /// Ends the input. If there was none, it makes one empty member.
     pub(super) fn end(&mut self) {
         if self.empty || !self.pending.is_empty() {
             self.make();
         }
     }
 
-    /// The next member: one that need not be waited for longer than there must be room for another one, or where it is to be emptied any.
+    /// The next member. If `all` is false, only when there are too many; if true, until none is
+    /// left.
     pub(super) async fn next(&mut self, all: bool) -> Result<Option<Bytes>> {
         if !all && self.members.len() < self.most {
             return Ok(None);
         }
         let Some(member) = self.members.pop_front() else { return Ok(None) };
-        let member = member.await.map_err(|e| Error::new(ErrorKind::Internal, "compressing died").cause(e))?;
+        let member = member.await.map_err(|e| Error::new(ErrorKind::Internal, "the compression crashed").cause(e))?;
         member.map(|member| Some(member.into()))
     }
 
@@ -80,11 +82,11 @@ impl Gzip {
     }
 }
 
-/// One member that holds these bytes.
+/// Compresses these bytes into one member.
 pub(super) fn member(bytes: &[u8], level: u32) -> Result<Vec<u8>> {
     let level = Level::Precise(level.cast_signed());
     let mut encoder = GzipEncoder::with_quality(Vec::with_capacity(bytes.len() / 4 + 64), level);
-    // Into memory: nothing is waited for.
+    // This writes to memory, so it never waits.
     let made = futures::executor::block_on(async {
         encoder.write_all(bytes).await?;
         encoder.shutdown().await

@@ -1,15 +1,16 @@
-//! Where a dump is written, and how.
+//! Where and how a dump is written.
 
 use std::path::PathBuf;
 
 use crate::error::Error;
 
-/// Where a dump goes.
+/// The destination of a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// A directory or a file, which must not be there unless it is to be replaced: a directory may be if it is empty.
+    /// A directory or a file. It must not exist unless it is to be replaced; an empty directory may
+    /// exist.
     Path(PathBuf),
-    /// Standard output, which takes archives alone.
+    /// Standard output, which only accepts archives.
     Stdout,
 }
 
@@ -37,11 +38,13 @@ pub enum Format {
 pub struct WriteOptions {
     /// The format.
     pub format: Format,
-    /// The level of gzip, one of [`LEVELS`](super::LEVELS); not compressed without.
+    /// The gzip level, one of [`LEVELS`](super::LEVELS); `None` for no compression.
     pub gzip: Option<u32>,
-    /// Whether an archive may take the place of a file or be written to a device or pipe, and the files of a directory those of a dump that is there.
+    /// Whether an archive may replace a file or be written to a device or pipe, and the files of a
+    /// directory may replace those of an existing dump.
     pub force: bool,
-    /// Whether the databases of the dump have no other collections, so that files of others that are there go.
+    /// Whether the dump has all collections of its databases, so that existing files of others are
+    /// removed.
     pub whole: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The place of a dump: written under another name, beside it or inside of a directory that is there, and put there at the end.
+//! The place of a dump: it is written under another name, beside its place or inside an existing
+//! directory, and moved at the end.
 
 mod join;
 mod look;
@@ -16,10 +17,10 @@ use super::file::{create, failed, sync, unfinished};
 use super::options::Format;
 use crate::error::{Error, Result};
 
-/// How often it is tried to remove a directory into which something may come that was under way.
+/// How often to try to remove a directory into which pending writes may still create files.
 const REMOVALS: usize = 5;
 
-/// Something unfinished, removed when dropped unless it was put in its place.
+/// An unfinished file or directory, removed when dropped unless it was moved to its place.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     path: PathBuf,
@@ -28,14 +29,14 @@ pub(super) struct Unfinished {
     placed: bool,
 }
 
-/// How it comes into its place.
+/// How it gets to its place.
 #[derive(Debug)]
 enum Way {
-    /// It is given its name, where there must be nothing.
+    /// It is renamed to its place, where nothing must exist.
     Alone,
-    /// It is given its name, in the place of a file.
+    /// It is renamed over a file.
     Over,
-    /// Its files are given their names in the directory around it, where a dump may be only if that is wanted.
+    /// Its files are renamed into the directory around it, which may hold a dump only if `force`.
     Into { force: bool, holds: Holds },
 }
 
@@ -44,12 +45,13 @@ enum Way {
 pub(super) enum Opened {
     /// Beside its place.
     Beside(Unfinished, File),
-    /// What cannot be replaced, such as a device, and whether it can be made durable.
+    /// An irreplaceable target, for instance a device, and whether it can be made durable.
     Straight(File, bool),
 }
 
 impl Unfinished {
-    /// A file beside `goal`, and the file itself. What stands there is replaced at the end if that is wanted, or written to if it is no file.
+    /// Creates a file beside `goal`. With `force`, an existing file is replaced at the end, and a
+    /// device or pipe is written to directly.
     pub(super) fn file(goal: &Path, force: bool) -> Result<Opened> {
         let place = Place::of(goal, Format::Archive, force)?;
         let way = match place.standing {
@@ -66,7 +68,8 @@ impl Unfinished {
         Ok(Opened::Beside(Self { path, goal: place.goal, way, placed: false }, file))
     }
 
-    /// A directory beside `goal`, or inside of it where it is one, and empty or, if that is wanted, has a dump in it.
+    /// Creates a directory beside `goal`, or inside it if `goal` is a directory: an empty one or,
+    /// with `force`, one with a dump.
     pub(super) fn directory(goal: &Path, force: bool, holds: Holds) -> Result<Self> {
         let place = Place::of(goal, Format::Dir, force)?;
         place.prove_databases(&holds)?;
@@ -83,16 +86,16 @@ impl Unfinished {
         &self.path
     }
 
-    /// Puts it in its place, durably. Its content must be durable already.
+    /// Moves it to its place, durably. Its content must be durable already.
     pub(super) fn put(mut self) -> Result<()> {
         let to = self.goal.display().to_string();
         match &self.way {
             Way::Into { force, holds } => {
-                // Much may have come meanwhile. Nothing is changed yet.
+                // Much may have been created meanwhile. Nothing is changed yet.
                 Place::of(&self.goal, Format::Dir, *force)?;
                 return join::join(&self.path, &self.goal, holds);
             }
-            // A directory takes the place of an empty one only.
+            // A directory only replaces an empty one.
             Way::Alone if !self.path.is_dir() && self.goal.symlink_metadata().is_ok() => {
                 return Err(Error::usage(format!("{to} was created meanwhile"))
                     .hint("choose another name, or replace the file with [[force]]"));
@@ -123,7 +126,7 @@ impl Drop for Unfinished {
             }
         }
         if let Err(e) = removed {
-            tracing::warn!("{} could not be removed, and can be deleted: {e}", self.path.display());
+            tracing::warn!("{} could not be removed; it can be deleted: {e}", self.path.display());
         }
     }
 }

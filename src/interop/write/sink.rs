@@ -1,4 +1,5 @@
-//! Bytes to a file or to standard output, by a thread of their own, so that the next ones are made meanwhile.
+//! Writes bytes to a file or to standard output in a separate thread, so that the next ones are
+//! made meanwhile.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -19,7 +20,7 @@ pub(super) const ROOM: usize = 12 * 1024 * 1024;
 /// The most pieces that wait.
 const PIECES: usize = 64;
 
-/// Room for the bytes that wait, of one sink or of several together.
+/// The room for waiting bytes, of one sink or of several together.
 #[derive(Debug, Clone)]
 pub(super) struct Room(Arc<Semaphore>);
 
@@ -27,31 +28,31 @@ pub(super) struct Room(Arc<Semaphore>);
 #[derive(Debug)]
 pub(super) struct Goal {
     pub(super) file: File,
-    /// As messages call it.
+    /// Its name in messages.
     pub(super) name: String,
-    /// Whether it is to be made durable.
+    /// Whether to make it durable.
     pub(super) durable: bool,
 }
 
-/// What the thread is told.
+/// An order to the thread.
 enum Order {
-    /// The permit is given back when the bytes are written.
+    /// Writes bytes, and then releases the permit.
     Write(Bytes, OwnedSemaphorePermit),
-    /// That was all: it is to be made durable.
+    /// The end: the file is made durable.
     End,
 }
 
-/// Where bytes go.
+/// The destination of bytes.
 #[derive(Debug)]
 struct Sink {
     orders: mpsc::Sender<Order>,
     room: Room,
-    /// None when it has ended, and how was told.
+    /// `None` once it has ended and its result was returned.
     thread: Option<JoinHandle<Result<u64>>>,
     name: String,
 }
 
-/// What is written into a [`Sink`], as it is or as gzip.
+/// Writes into a [`Sink`], unchanged or as gzip.
 #[derive(Debug)]
 pub(super) struct Output {
     sink: Sink,
@@ -63,7 +64,7 @@ impl Room {
         Self(Arc::new(Semaphore::new(ROOM)))
     }
 
-    /// Waits until there is room for so many bytes, or for as many as there can be.
+    /// Waits until there is room for this many bytes, or for as many as possible.
     async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let room = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
         let permit = self.0.clone().acquire_many_owned(room).await;
@@ -75,7 +76,7 @@ impl Goal {
     /// Standard output.
     pub(super) fn stdout() -> Result<Self> {
         let name = "standard output".to_owned();
-        // A file of its own: the lock of the usual one would be held as long as nobody reads.
+        // A separate file: the lock of the usual one would be held as long as nobody reads.
         let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned().map_err(|e| failed("write to", &name, e))?;
         Ok(Self { file: File::from(fd), name, durable: false })
     }
@@ -98,7 +99,7 @@ impl Output {
         Ok(())
     }
 
-    /// Hands the last bytes on.
+    /// Passes on the last bytes.
     pub(super) async fn end(&mut self) -> Result<()> {
         if let Some(mut gzip) = self.gzip.take() {
             gzip.end();
@@ -112,17 +113,17 @@ impl Output {
         Ok(())
     }
 
-    /// After its end: waits until all of it is durable, and gives the number of bytes.
+    /// Call after `end`: waits until all of it is durable, and returns the number of bytes.
     pub(super) async fn finish(&mut self) -> Result<u64> {
         self.sink.ended().await
     }
 
-    /// Waits until nothing is written any more.
+    /// Waits until nothing is being written any more.
     pub(super) async fn abandon(self) {
         let Sink { orders, thread, .. } = self.sink;
         drop(orders);
         if let Some(thread) = thread {
-            // What it failed with does not matter any more.
+            // Its error does not matter any more.
             let _ended = thread.await;
         }
     }
@@ -173,17 +174,17 @@ impl Sink {
         }
     }
 
-    /// How the thread ends, told once.
+    /// The result of the thread, returned once.
     async fn ended(&mut self) -> Result<u64> {
         let thread = self.thread.as_mut();
         let thread = thread.ok_or_else(|| Error::new(ErrorKind::Internal, format!("writing to {} is over", self.name)))?;
         let ended = thread.await;
         self.thread = None;
-        ended.map_err(|e| Error::new(ErrorKind::Internal, format!("writing to {} died", self.name)).cause(e))?
+        ended.map_err(|e| Error::new(ErrorKind::Internal, format!("writing to {} crashed", self.name)).cause(e))?
     }
 }
 
-/// Writes a small file whole and durably, in this room. Gives the bytes that it takes.
+/// Writes a whole small file durably, within this room. Returns its size in bytes.
 pub(super) async fn small(goal: Goal, content: Vec<u8>, gzip: Option<u32>, cpu: &CpuPool, room: &Room) -> Result<u64> {
     let _room = room.take(content.len()).await?;
     let Goal { mut file, name, .. } = goal;

@@ -1,13 +1,13 @@
-//! What else is said of a deployment, put into its URI, or refused where the two contradict each other. Pure.
+//! Adds what flags say about a deployment to its URI, or refuses contradictions. Pure.
 
 use crate::error::{Error, Result};
 
-/// What flags say of a deployment. It holds passwords and is never shown.
+/// What flags say about a deployment. It holds passwords and is never shown.
 #[derive(Clone, Default)]
 pub struct Amendment {
     /// The hosts, `SET/HOST,HOST`.
     pub host: Option<String>,
-    /// The port of hosts that name none.
+    /// The port for hosts without one.
     pub port: Option<u16>,
     /// The user.
     pub username: Option<String>,
@@ -17,7 +17,7 @@ pub struct Amendment {
     pub options: Vec<Addition>,
 }
 
-/// One option of a URI that a flag gives.
+/// A URI option that a flag gives.
 #[derive(Clone)]
 pub struct Addition {
     /// Its name in the URI.
@@ -26,22 +26,22 @@ pub struct Addition {
     pub value: String,
     /// The flag.
     pub flag: &'static str,
-    /// When it is added.
+    /// When to add it.
     pub when: When,
 }
 
-/// When an option is added to a URI that does not have it.
+/// When to add an option to a URI that does not have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// In any case.
     Always,
-    /// If the connection is encrypted: it has no meaning otherwise.
+    /// If the connection is encrypted: otherwise it has no meaning.
     Encrypted,
-    /// If the URI itself tells neither this nor a database: the login is looked for there.
+    /// If the URI names neither this option nor a database: that is where the login is looked up.
     NothingTells,
 }
 
-/// Names of URIs for one option, in lower case: the last is the one that counts.
+/// Synonyms in URIs for one option, in lower case. The last one is the canonical name.
 const SYNONYMS: [&[&str]; 5] = [
     &["ssl", "tls"],
     &["sslcertificateauthorityfile", "sslcafile", "tlscafile"],
@@ -53,7 +53,7 @@ const SYNONYMS: [&[&str]; 5] = [
 /// An option that may be given more than once.
 const REPEATED: &str = "readpreferencetags";
 
-/// The parts of a connection string, as they are written.
+/// The parts of a connection string, as written.
 struct Parts<'a> {
     scheme: &'a str,
     login: Option<&'a str>,
@@ -88,25 +88,26 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The login of a connection string that is complete: the user, and whether there is a password.
+/// The login in a complete connection string: the user, and whether there is a password.
 #[must_use]
 pub fn login(text: &str) -> Option<(String, bool)> {
     let login = Parts::of(text)?.login?;
     Some(login.split_once(':').map_or((decoded(login), false), |(name, password)| (decoded(name), !password.is_empty())))
 }
 
-/// How the login of a connection string is proven, if it says so.
+/// The authentication mechanism in a connection string, if any.
 #[must_use]
 pub fn mechanism(text: &str) -> Option<String> {
     Parts::of(text)?.option("authMechanism").map(decoded)
 }
 
-/// The connection string with all of this in it.
+/// The connection string with all of this added.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) where the two contradict each other. No value is quoted: some are secret.
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if the two contradict each other. No value
+/// is quoted: some are secret.
 pub fn amended(text: &str, amendment: &Amendment) -> Result<String> {
-    // What is no connection string is told when it is parsed.
+    // Parsing reports an invalid connection string.
     let Some(parts) = Parts::of(text) else { return Ok(text.to_owned()) };
     let hosts = hosts(&parts, amendment)?;
     let login = amended_login(&parts, amendment)?;
@@ -136,14 +137,14 @@ pub fn amended(text: &str, amendment: &Amendment) -> Result<String> {
     Ok(format!("{scheme}://{login}{hosts}/{path}{query}"))
 }
 
-/// The hosts, as the URI has them, with the port where they name none.
+/// The hosts as in the URI, with the port added to those without one.
 fn hosts(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
     let is_dns = parts.scheme == "mongodb+srv";
     if let (true, Some(_)) = (is_dns, amendment.port) {
-        return Err(Error::usage("[[port]] does not go with a mongodb+srv URI: DNS tells the ports").hint("leave [[port]] out"));
+        return Err(Error::usage("[[port]] cannot be used with a mongodb+srv URI: DNS provides the ports").hint("omit [[port]]"));
     }
     let with_port = |host: &str, port: Option<u16>| match port {
-        // An IPv6 address has colons of its own, and stands in brackets where a port follows.
+        // An IPv6 address has colons itself, and is in brackets if a port follows.
         Some(port) if !host.rsplit(']').next().unwrap_or_default().contains(':') => format!("{host}:{port}"),
         _ => host.to_owned(),
     };
@@ -193,7 +194,7 @@ fn amended_login(parts: &Parts<'_>, amendment: &Amendment) -> Result<String> {
 }
 
 fn contradiction(flag: &str, other: &str) -> Error {
-    Error::usage(format!("{flag} and {other} are not the same")).hint("give only one of them")
+    Error::usage(format!("{flag} and {other} differ")).hint("give only one of them")
 }
 
 fn canonical(name: &str) -> String {
@@ -202,14 +203,14 @@ fn canonical(name: &str) -> String {
     synonyms.map_or(name.clone(), |&name| name.to_owned())
 }
 
-/// The text as it is written in a URI.
+/// Encodes a text for a URI.
 #[must_use]
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// The text that is written so in a URI.
+/// Decodes a text from a URI.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);

@@ -1,12 +1,14 @@
-//! The options of a connection string: what the driver is given, what other clients write and has no meaning here, and what is not known.
+//! The options of a connection string: those for the driver, those of other clients, and unknown
+//! ones.
 //!
-//! Values are never told: any of them may hold a password.
+//! Values are never shown: any of them may hold a password.
 
 use mongodb::options::ConnectionString;
 
 use crate::names::nearest;
 
-/// Options that the driver knows, by the names of the drivers' specification: those that are either true or false, and the others.
+/// Options that the driver knows, by the names of the drivers' specification: first Booleans, then
+/// others.
 const TRUTHS: &str = "
     tls ssl tlsInsecure tlsAllowInvalidCertificates tlsAllowInvalidHostnames directConnection loadBalanced journal
     retryWrites retryReads enableOverloadRetargeting";
@@ -32,7 +34,8 @@ const ALIASES: [(&str, &str); 8] = [
     ),
 ];
 
-/// Options of other clients that are about how these keep connections and convert values. Nothing of that touches what is copied.
+/// Options with which other clients manage connections and convert values. They do not affect what
+/// is copied.
 const OTHERS: &str = "
     acceptableLatencyMS auto_reconnect autoReconnect bsonRegExp bufferMaxEntries canonicalizeHostname checkKeys connect
     connectTimeout connectWithNoPrimary datetime_conversion document_class domainsEnabled enableUtf8Validation family
@@ -46,20 +49,20 @@ const OTHERS: &str = "
     useNewUrlParser useRecoveryToken useUnifiedTopology validateOptions waitQueueMultiple waitQueueSize waitQueueTimeout
     defaultauthdb driverInfo";
 
-/// What other clients write that has no meaning here, and why it is left out of account.
+/// Options of other clients that are ignored, and why.
 const IGNORED: [(&str, &str); 9] = [
-    ("uuidRepresentation", "documents are copied as they are"),
-    ("timeoutMS", "each command has a limit of its own"),
-    ("socketTimeoutMS", "each command has a limit of its own"),
-    ("gssapiServiceName", "Kerberos is not supported, and not asked for"),
+    ("uuidRepresentation", "documents are copied unchanged"),
+    ("timeoutMS", "each command has its own limit"),
+    ("socketTimeoutMS", "each command has its own limit"),
+    ("gssapiServiceName", "Kerberos is neither supported nor requested"),
     ("tlsUseSystemCA", "only the usual public CAs are trusted; name others with tlsCAFile"),
-    ("tlsCRLFile", "revoked certificates are not told"),
-    ("sslCRL", "revoked certificates are not told"),
-    ("tlsDisableOCSPEndpointCheck", "revoked certificates are not looked up"),
-    ("tlsDisableCertificateRevocationCheck", "revoked certificates are not looked up"),
+    ("tlsCRLFile", "certificate revocation is not checked"),
+    ("sslCRL", "certificate revocation is not checked"),
+    ("tlsDisableOCSPEndpointCheck", "certificate revocation is not checked"),
+    ("tlsDisableCertificateRevocationCheck", "certificate revocation is not checked"),
 ];
 
-/// What would be something else if it were left out of account: what to do instead.
+/// Options that must not be ignored: what to do instead.
 const REFUSED: [(&str, &str); 12] = [
     ("proxyHost", PROXY),
     ("proxyPort", PROXY),
@@ -71,46 +74,46 @@ const REFUSED: [(&str, &str); 12] = [
     ("sslKey", ONE_FILE),
     ("sslPass", ONE_FILE),
     ("sslCA", "name the CA's file with tlsCAFile"),
-    ("autoEncryption", "encrypted fields are copied as they are: take it out"),
+    ("autoEncryption", "encrypted fields are copied unchanged: remove it"),
     ("authMechanismCallback", "log in by user and password or by a certificate"),
 ];
-const PROXY: &str = "proxies are not supported: lead the connection through a tunnel (`ssh -L`) and connect to its end";
+const PROXY: &str = "proxies are not supported: open a tunnel (`ssh -L`) and connect to its local end";
 const ONE_FILE: &str = "put certificate and key into one PEM file and name it with tlsCertificateKeyFile";
 
-/// The compressors that both sides know here.
+/// The compressors supported here.
 const COMPRESSORS: [&str; 3] = ["zstd", "snappy", "zlib"];
-/// Options that say nothing where they are empty.
+/// Options that mean nothing if empty.
 const MAY_BE_EMPTY: [&str; 6] = ["authSource", "replicaSet", "appName", "authMechanism", "readPreference", "readConcernLevel"];
 
-/// A connection string as the driver takes it, and what of it is not the driver's.
+/// A connection string in the driver's form, and the parts that are not for the driver.
 #[derive(Debug, Default)]
 pub(super) struct Understood {
     /// For the driver.
     pub(super) text: String,
-    /// What is left out of account, and why.
+    /// The ignored parts, each with the reason.
     pub(super) notes: Vec<String>,
-    /// Whether it says which compression to use on the wire, be it none.
+    /// Whether it chooses the compression on the wire, or disables it.
     pub(super) names_compressors: bool,
-    /// Whether the name in a server's certificate may be another one.
+    /// Whether a server's certificate may have another name.
     pub(super) any_hostname: bool,
-    /// What the driver is given, by the names of the specification.
+    /// The options for the driver, by the names of the specification.
     options: Vec<(String, String)>,
 }
 
 /// Why a connection string is not understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Somewhere: telling where might tell a password.
+    /// An unknown place: naming it might reveal a password.
     Somewhere,
-    /// An option is not known or not possible: which, and what to do.
+    /// An unknown or unsupported option: which one, and what to do.
     Option(String, String),
-    /// The value of this option is not possible.
+    /// This option has an invalid value.
     Value(String),
     /// A host of `mongodb+srv` has a port.
     Port,
 }
 
-/// Reads a connection string, options apart.
+/// Parses a connection string, with its options separate.
 ///
 /// # Errors
 /// What is not understood.
@@ -122,7 +125,7 @@ pub(super) fn understand(text: &str) -> Result<Understood, Trouble> {
         if is_srv_with_port(&base) {
             return Err(Trouble::Port);
         }
-        // Perhaps a password with a question mark: what looks like options may be a part of it.
+        // Perhaps a password with a question mark: the apparent options may be a part of it.
         return Err(Trouble::Somewhere);
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -136,12 +139,12 @@ pub(super) fn understand(text: &str) -> Result<Understood, Trouble> {
 }
 
 impl Understood {
-    /// The part before the options. A login without a name is none.
+    /// The part before the options. A login without a name is removed.
     fn without_empty_user(&mut self, base: &str) -> String {
         let parts = base.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
         match parts {
             Some((scheme, (user, hosts))) if user.is_empty() || user.starts_with(':') => {
-                self.notes.push("the user's name is empty: there is no login".to_owned());
+                self.notes.push("the user's name is empty: no login is used".to_owned());
                 format!("{scheme}://{hosts}")
             }
             _ => base.to_owned(),
@@ -154,12 +157,12 @@ impl Understood {
         if let Some((name, why)) = IGNORED.iter().find(|(name, _)| is(name)) {
             self.notes.push(format!("{name} is ignored: {why}"));
         } else if is("connect") && value.eq_ignore_ascii_case("direct") {
-            // Of C# and mgo.
+            // From C# and mgo.
             self.keep("directConnection", "true")?;
         } else if let Some(name) = listed(OTHERS, given) {
-            self.notes.push(format!("{name} is ignored: it is another client's"));
+            self.notes.push(format!("{name} is ignored: it belongs to another client"));
         } else if given.len() > 3 && given.to_ascii_lowercase().starts_with("3t.") {
-            let note = "options that begin with 3t. are ignored: they are Studio 3T's";
+            let note = "options that begin with 3t. are ignored: they belong to Studio 3T";
             if !self.notes.iter().any(|said| said == note) {
                 self.notes.push(note.to_owned());
             }
@@ -185,7 +188,7 @@ impl Understood {
     fn keep(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
         let value = if listed(TRUTHS, name).is_some() { truth(value) } else { value.to_owned() };
         if value.is_empty() && MAY_BE_EMPTY.contains(&name) {
-            self.notes.push(format!("{name} is empty, and ignored"));
+            self.notes.push(format!("{name} is ignored: it is empty"));
             return Ok(());
         }
         if name != "readPreferenceTags"
@@ -197,13 +200,13 @@ impl Understood {
             };
         }
         match name {
-            // To other clients, as many as are wanted.
+            // To other clients, this means no limit.
             "maxPoolSize" if value == "0" => {
-                self.notes.push("maxPoolSize=0 is ignored: as many connections are made as are used".to_owned());
+                self.notes.push("maxPoolSize=0 is ignored: connections are opened as needed".to_owned());
                 return Ok(());
             }
             "tlsCAFile" | "tlsCertificateKeyFile" if value.is_empty() => return Err(Trouble::Value(name.to_owned())),
-            // What Compass writes where nothing was chosen: the server is asked.
+            // Compass writes this if nothing was chosen: the server is asked.
             "authMechanism" if value.eq_ignore_ascii_case("DEFAULT") => return Ok(()),
             "compressors" => return self.keep_compressors(&value),
             "tlsAllowInvalidHostnames" => self.any_hostname = value == "true",
@@ -219,7 +222,7 @@ impl Understood {
         let kept: Vec<&str> = value.split(',').filter_map(known).collect();
         if kept.len() < value.split(',').count() {
             let used = if kept.is_empty() { "none is used".to_owned() } else { format!("{} is used", kept.join(", ")) };
-            self.notes.push(format!("compressors names some that are not known here: {used}"));
+            self.notes.push(format!("compressors names some that are not supported: {used}"));
         }
         if !kept.is_empty() {
             self.options.push(("compressors".to_owned(), kept.join(",")));
@@ -227,7 +230,8 @@ impl Understood {
         Ok(())
     }
 
-    /// Puts together what the driver gets. It does not know `tlsAllowInvalidHostnames`, which stands for TLS all the same.
+    /// Assembles the string for the driver. It does not know `tlsAllowInvalidHostnames`, which
+    /// implies TLS all the same.
     fn join(&mut self, base: &str) {
         let is = |name: &'static str| self.options.iter().any(|(known, _)| known == name);
         let implies_tls = is("tlsAllowInvalidHostnames") && !is("tls") && !is("ssl");
@@ -238,7 +242,7 @@ impl Understood {
         self.text = written(base, &self.options);
     }
 
-    /// The option for which the driver refuses the string, as far as one is to blame.
+    /// The option for which the driver refuses the string, if a single one is the reason.
     fn culprit(&self, base: &str) -> Trouble {
         let parses = |options: &[(String, String)]| ConnectionString::parse(written(base, options)).is_ok();
         for at in 0..self.options.len() {
@@ -253,12 +257,12 @@ impl Understood {
     }
 }
 
-/// The option of this name in a list, whatever its case.
+/// The option of this name in a list, in any case.
 fn listed(list: &'static str, given: &str) -> Option<&'static str> {
     list.split_whitespace().find(|name| name.eq_ignore_ascii_case(given))
 }
 
-/// Whether this is a connection string of `mongodb+srv` whose host has a port.
+/// Whether this is a `mongodb+srv` connection string whose host has a port.
 fn is_srv_with_port(base: &str) -> bool {
     let Some(rest) = base.strip_prefix("mongodb+srv://") else { return false };
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
@@ -272,7 +276,7 @@ fn written(base: &str, options: &[(String, String)]) -> String {
     if pairs.is_empty() { base.to_owned() } else { format!("{base}?{}", pairs.join("&")) }
 }
 
-/// What other clients take for true and false; all else as it is.
+/// What other clients accept as true and false; anything else unchanged.
 fn truth(value: &str) -> String {
     match value.to_ascii_lowercase().as_str() {
         "true" | "t" | "1" | "yes" | "y" => "true".to_owned(),
@@ -281,7 +285,7 @@ fn truth(value: &str) -> String {
     }
 }
 
-/// An option that nobody knows. Its name is told where it can be nothing else than one.
+/// The error of an unknown option. Its name is shown if it cannot be anything else.
 fn unknown(given: &str, pair: &str, query: &str) -> Trouble {
     let is_name = given.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && given.len() <= 64 && !given.is_empty();
     let is_login = query.contains('@') || pair.to_ascii_lowercase().contains("%40");
@@ -292,7 +296,7 @@ fn unknown(given: &str, pair: &str, query: &str) -> Trouble {
     let known = known.chain(IGNORED.iter().map(|(name, _)| *name)).chain(REFUSED.iter().map(|(name, _)| *name));
     let hint = match nearest(given, known) {
         Some(meant) => format!("{meant} was probably meant"),
-        None => "take it out, if it is another program's".to_owned(),
+        None => "remove it if it belongs to another program".to_owned(),
     };
     Trouble::Option(format!("{given} is not known"), hint)
 }
@@ -331,7 +335,7 @@ mod tests {
             assert!(found.notes[0].to_lowercase().contains(&name), "{query}: {:?}", found.notes);
             assert!(!found.notes[0].contains("Prod"), "{:?}", found.notes);
         }
-        // Two that say nothing at all.
+        // These two mean nothing.
         assert!(read("authMechanism=DEFAULT&").notes.is_empty());
         assert_eq!(read("retryWrites=true&&retryWrites=true").text, "mongodb://h/?retryWrites=true");
     }
@@ -360,7 +364,7 @@ mod tests {
             let found = understand(login).unwrap();
             assert_eq!((found.text.as_str(), found.notes.len()), ("mongodb://h/?w=1", 1), "{login}");
         }
-        // Azure's own.
+        // Azure writes this.
         assert_eq!(read("retrywrites=false&appName=@account@").notes.len(), 0);
     }
 
@@ -369,7 +373,7 @@ mod tests {
         for (query, told, hint) in [
             ("retryWrite=true", "retryWrite is not known", "retryWrites was probably meant"),
             ("readPreferance=secondary", "readPreferance is not known", "readPreference was probably meant"),
-            ("foo=bar", "foo is not known", "take it out"),
+            ("foo=bar", "foo is not known", "remove it"),
             ("proxyHost=p&proxyPort=1", "proxyHost is not supported", "tunnel"),
             ("ssl_certfile=a&ssl_keyfile=b", "ssl_keyfile is not supported", "one PEM file"),
             ("w=1&w=2", "w is given twice", "give it once"),

@@ -1,13 +1,13 @@
-//! What is wrong with a connection string that does not parse, told without any part of it that may be secret: a password with a
-//! character that should have been escaped ends up anywhere. Pure.
+//! Explains why a connection string does not parse, without any part of it that may be secret: an
+//! unescaped password can end up anywhere. Pure.
 
-/// What one looks like.
-pub(super) const LOOKS_LIKE: &str = "it looks like mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/?NAME=VALUE&NAME=VALUE; \
-     mongodb+srv takes one host and no port; in a user's name or a password the characters @ : / ? & # % are written %40 %3A %2F \
+/// The form of a connection string.
+pub(super) const LOOKS_LIKE: &str = "the form is mongodb+srv://USER:PASSWORD@HOST/ or mongodb://HOST:PORT/?NAME=VALUE&NAME=VALUE; \
+     mongodb+srv takes one host and no port; in a user's name or a password, write the characters @ : / ? & # % as %40 %3A %2F \
      %3F %26 %23 %25";
 
 /// What to do about characters in names and passwords.
-const ESCAPES: &str = "in a user's name or a password the characters @ : / ? & # % are written %40 %3A %2F %3F %26 %23 %25";
+const ESCAPES: &str = "in a user's name or a password, write the characters @ : / ? & # % as %40 %3A %2F %3F %26 %23 %25";
 
 /// What is wrong, and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +20,13 @@ const fn wrong(what: &'static str, todo: &'static str) -> Option<Wrong> {
     Some(Wrong { what, todo })
 }
 
-/// What is wrong with a string that was refused; none if nothing is found.
+/// What is wrong with a refused string; `None` if nothing is found.
 pub(super) fn diagnose(given: &str) -> Option<Wrong> {
     if given.is_empty() {
         return wrong("it is empty", LOOKS_LIKE);
     }
     if given.starts_with(['"', '\'', '<', '`', '“']) {
-        return wrong("it begins with a quotation mark or a bracket", "leave out what stands around the connection string");
+        return wrong("it begins with a quotation mark or a bracket", "remove the characters around the connection string");
     }
     let Some((scheme, rest)) = given.split_once("://") else { return of_no_scheme(given) };
     of_scheme(scheme)
@@ -40,7 +40,7 @@ pub(super) fn diagnose(given: &str) -> Option<Wrong> {
 fn of_no_scheme(given: &str) -> Option<Wrong> {
     match given.to_ascii_lowercase().starts_with("mongodb") && given.contains(':') {
         true => wrong("its scheme is not followed by ://", "write mongodb:// or mongodb+srv:// with a colon and two slashes"),
-        false => wrong("it has no scheme", "begin it with mongodb:// or mongodb+srv://, as mongodb://HOST:PORT/"),
+        false => wrong("it has no scheme", "begin it with mongodb:// or mongodb+srv://, for instance mongodb://HOST:PORT/"),
     }
 }
 
@@ -50,7 +50,7 @@ fn of_scheme(scheme: &str) -> Option<Wrong> {
         _ if ["mongodb", "mongodb+srv"].contains(&scheme.trim().to_ascii_lowercase().as_str()) => {
             wrong("its scheme is not written in lower case", "begin it with mongodb:// or mongodb+srv://")
         }
-        // Other text in front of :// may be anything.
+        // Any other text in front of :// may be secret.
         "http" | "https" => wrong("its scheme is that of a web page", "begin it with mongodb:// or mongodb+srv://"),
         _ => wrong("its scheme is neither mongodb nor mongodb+srv", "begin it with mongodb:// or mongodb+srv://"),
     }
@@ -58,32 +58,33 @@ fn of_scheme(scheme: &str) -> Option<Wrong> {
 
 fn of_spaces(given: &str) -> Option<Wrong> {
     match given.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => wrong("a space or a line end is in it", "take it out; in a password a space is written %20"),
+        true => wrong("it contains a space or a line break", "remove it; in a password, write a space as %20"),
         false => None,
     }
 }
 
-/// What stands before hosts. The driver ends all that at the first `?`, and looks for the last `@` before that.
+/// The part before the hosts. The driver ends it at the first `?`, and looks for the last `@`
+/// before that.
 fn of_login(rest: &str) -> Option<Wrong> {
     let (before, options) = rest.split_once('?').unwrap_or((rest, ""));
     let Some((login, _)) = before.rsplit_once('@') else {
         let is_cut = options.contains('@') && !is_a_host(before);
         return is_cut
-            .then_some(Wrong { what: "the user's name or the password has a ? that is not written %3F", todo: ESCAPES });
+            .then_some(Wrong { what: "the user's name or the password has a ? that is not written as %3F", todo: ESCAPES });
     };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
     if user.is_empty() {
-        return wrong("there is no user's name before the @", "write USER:PASSWORD@ in front of the host, or take the @ out");
+        return wrong("there is no user's name before the @", "write USER:PASSWORD@ in front of the host, or remove the @");
     }
     let has = |c: char| login.contains(c);
     let what = if has('@') {
-        "the user's name or the password has an @ that is not written %40"
+        "the user's name or the password has an @ that is not written as %40"
     } else if password.contains(':') {
-        "the password has a : that is not written %3A"
+        "the password has a : that is not written as %3A"
     } else if has('/') {
-        "the user's name or the password has a / that is not written %2F"
+        "the user's name or the password has a / that is not written as %2F"
     } else if has('#') || has('[') || has(']') {
-        "the user's name or the password has one of # [ ] that is not written %23 %5B %5D"
+        "the user's name or the password has one of # [ ] that is not written as %23 %5B %5D"
     } else if !is_escaped(login) {
         "the user's name or the password has a % that is not followed by two hexadecimal digits"
     } else {
@@ -97,32 +98,30 @@ fn of_hosts(rest: &str, is_srv: bool) -> Option<Wrong> {
     let after_login = before.rsplit_once('@').map_or(before, |(_, hosts)| hosts);
     let (hosts, _) = after_login.split_once('/').unwrap_or((after_login, ""));
     if hosts.is_empty() {
-        return wrong("it names no host", "write the host after the two slashes, as mongodb://HOST:PORT/");
+        return wrong("it names no host", "write the host after the two slashes, for instance mongodb://HOST:PORT/");
     }
     let hosts: Vec<&str> = hosts.split(',').collect();
     if is_srv && hosts.len() > 1 {
         return wrong(
-            "mongodb+srv takes one host, and there are several",
-            "mongodb+srv takes one host: the name that DNS knows; or begin with mongodb://",
+            "mongodb+srv takes one host, but there are several",
+            "mongodb+srv takes one host: a DNS name; or begin with mongodb://",
         );
     }
     if hosts.iter().any(|host| !host.starts_with('[') && host.matches(':').count() > 1) {
-        return wrong("a host has more than one colon", "an address of IPv6 stands in brackets, as [::1]:27017");
+        return wrong("a host has more than one colon", "write an IPv6 address in brackets, for instance [::1]:27017");
     }
     if hosts.iter().any(|host| host.is_empty() || host.starts_with(':')) {
         return wrong("a host is missing beside a comma or a colon", "write HOST:PORT,HOST:PORT");
     }
     let ports: Vec<&str> = hosts.iter().filter_map(|host| port(host)).collect();
     if is_srv && !ports.is_empty() {
-        return wrong("mongodb+srv takes no port", "take the port out, or begin with mongodb://");
+        return wrong("mongodb+srv takes no port", "remove the port, or begin with mongodb://");
     }
     if ports.iter().any(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
-        return wrong("the port of a host is no number from 1 to 65535", ESCAPES);
+        return wrong("the port of a host is not a number from 1 to 65535", ESCAPES);
     }
     match hosts.iter().any(|host| !is_escaped(host)) {
-        true => {
-            wrong("a host has a % that is not followed by two hexadecimal digits", "a socket's path is written with %2F for /")
-        }
+        true => wrong("a host has a % that is not followed by two hexadecimal digits", "write / in a socket's path as %2F"),
         false => None,
     }
 }
@@ -133,8 +132,8 @@ fn of_database(rest: &str) -> Option<Wrong> {
     let (_, database) = after_login.split_once('/')?;
     match database.contains(['/', '\\', '"', '$', ' ']) || !is_escaped(database) {
         true => wrong(
-            "what stands after the host and a slash is no name of a database",
-            "it has none of / \\ \" $; options come after a ?, as mongodb://HOST/DATABASE?NAME=VALUE",
+            "the part after the host and a slash is not the name of a database",
+            "it must not contain / \\ \" $; options come after a ?, for instance mongodb://HOST/DATABASE?NAME=VALUE",
         ),
         false => None,
     }
@@ -148,7 +147,7 @@ fn of_options(rest: &str) -> Option<Wrong> {
     }
 }
 
-/// Whether this reads as hosts and a database, and not as part of a login.
+/// Whether this looks like hosts and a database, and not like part of a login.
 fn is_a_host(text: &str) -> bool {
     let hosts = text.split_once('/').map_or(text, |(hosts, _)| hosts);
     hosts.split(',').all(|host| !host.is_empty() && port(host).is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0)))

@@ -1,20 +1,20 @@
-//! Where what is applied goes.
+//! The destination of applied entries.
 
 use std::sync::Arc;
 
 use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::Namespace;
 
-/// Where the documents of one of the source's collections are in the target.
+/// Where the documents of a source collection are in the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// The collection there; of a time series, that of its buckets.
+    /// The collection there; for a time series, that of its buckets.
     pub namespace: Namespace,
-    /// What is to be minded.
+    /// What it holds, which affects how entries are applied.
     pub holds: Holds,
-    /// Documents that its rules refuse may be in it.
+    /// Whether it may hold documents that its rules refuse.
     pub has_rules: bool,
-    /// It compares text by a collation: different values of `_id` may be equal.
+    /// Whether a collation compares text: different values of `_id` may be equal.
     pub collated: bool,
 }
 
@@ -23,17 +23,18 @@ pub struct Destination {
 pub enum Holds {
     /// Documents in any order.
     Documents,
-    /// The buckets of a time series: servers refuse one made up of a change alone.
+    /// The buckets of a time series: servers refuse one that is created from an update alone.
     Buckets,
     /// Documents in order.
     Capped {
-        /// The `_id` of the last document that was read, by type byte and value, if an entry inserts it: inserts up to it have been read.
+        /// The `_id` of the last document read, as type byte and value, if an entry inserts it:
+        /// inserts up to it have been read.
         after: Option<(u8, Vec<u8>)>,
     },
 }
 
 impl Destination {
-    /// The place of a collection that is filled under this name.
+    /// The destination of a collection that is filled under this name.
     #[must_use]
     pub fn of(collection: &Collection, name: &Namespace, after: Option<(u8, Vec<u8>)>) -> Self {
         let options = &collection.options.bson;
@@ -53,5 +54,5 @@ impl Destination {
     }
 }
 
-/// What a lane shares with the operations in it.
+/// The destination as the operations of a lane share it.
 pub(super) type Shared = Arc<Destination>;

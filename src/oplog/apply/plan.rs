@@ -1,4 +1,5 @@
-//! From entries to operations for the target, spread over lanes so that what concerns one document stays in order: pure.
+//! Turns entries into operations for the target, spread over lanes so that those on one document
+//! stay in order: pure.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher};
@@ -12,23 +13,23 @@ use crate::format::document::{self, Documents, Writer};
 use crate::format::value::{self, Text};
 use crate::oplog::{Committed, Entry, Operation, OperationKind, Transactions};
 
-/// What is to be done to the target, in this order.
+/// What to do to the target, in this order.
 #[derive(Debug)]
 pub(super) enum Work {
     /// An operation of `applyOps`.
     Operation(Change),
-    /// A document put in the place of whatever has its `_id`, with the timestamps that servers would replace.
+    /// Replaces the document with the same `_id`, including timestamps that servers would replace.
     Whole {
         /// Where.
         place: Shared,
         /// The document.
         document: Vec<u8>,
     },
-    /// All documents taken out.
+    /// Deletes all documents.
     Empty(Shared),
 }
 
-/// An operation as `applyOps` takes it.
+/// An operation in the form for `applyOps`.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) place: Shared,
@@ -47,12 +48,13 @@ pub(super) struct Planner {
     lanes: usize,
 }
 
-/// How it is known which transactions are committed.
+/// How committed transactions are known.
 #[derive(Debug)]
 pub enum Commits {
-    /// All entries were looked at before: parts are applied where they stand, and none is kept.
+    /// All entries were read before: parts are applied at their own positions, and none is kept.
     Known(Committed),
-    /// Nobody knows what comes: parts are kept in memory, and applied with the entry that commits them.
+    /// Later entries are unknown: parts are kept in memory, and applied with the entry that commits
+    /// them.
     Awaited(Transactions<Vec<u8>>),
 }
 
@@ -107,9 +109,7 @@ impl Planner {
         let Some(uuid) = operation.collection else {
             return match operation.kind {
                 OperationKind::Command | OperationKind::Nothing => Ok(()),
-                _ => {
-                    Err(Error::damaged(format!("an operation on {} does not say the collection's identity", operation.namespace)))
-                }
+                _ => Err(Error::damaged(format!("an operation on {} has no collection UUID", operation.namespace))),
             };
         };
         let Some(slot) = self.places.get_mut(&uuid) else { return Ok(()) };
@@ -120,7 +120,8 @@ impl Planner {
         match operation.kind {
             OperationKind::Nothing => return Ok(()),
             OperationKind::Command => {
-                // What was emptied before the last document was written was empty before it was read.
+                // If the collection was emptied before its last document was written, it was
+                // emptied before it was read.
                 if operation.command()? == "emptycapped" && slot.after.is_none() {
                     let lane = self.lane(&lane);
                     lanes[lane].push(Work::Empty(place));
@@ -150,7 +151,8 @@ impl Planner {
         } else {
             let id = (kind, id.to_vec());
             if whole && place.collated && place.holds == Holds::Documents {
-                // What was read later may stand there under an `_id` that is equal and not the same, which servers do not change.
+                // A document that was read later may have an `_id` that is equal but not identical,
+                // which servers do not change.
                 let (deletion, insertion) = instead(operation, &place, kind, &id.1);
                 let deletion = Change { operation: deletion, kind: OperationKind::Delete, id: id.clone(), place: place.clone() };
                 let insertion = Change { operation: insertion, kind: OperationKind::Insert, id, place };
@@ -169,7 +171,7 @@ impl Planner {
     }
 }
 
-/// The operation without what belongs to the source: its collection is found by name, under the name that it has in the target.
+/// The operation without the source's UUID: its collection is found by its name in the target.
 fn rewritten(operation: &Operation<'_>, place: &Destination) -> Vec<u8> {
     let o2 = operation.o2.filter(|_| operation.kind == OperationKind::Update);
     let mut rewritten = Writer::with_capacity(operation.o.len() + o2.map_or(0, <[u8]>::len) + 320);
@@ -185,13 +187,15 @@ fn rewritten(operation: &Operation<'_>, place: &Destination) -> Vec<u8> {
     rewritten.document("o", operation.o);
     if let Some(o2) = o2 {
         rewritten.document("o2", o2);
-        // The document may be deleted further on, and be gone already: then it is made up of the change until it is deleted.
+        // The document may be gone already because a later entry deletes it. Then the update
+        // creates it until it is deleted.
         rewritten.bool("b", true);
     }
     rewritten.finish()
 }
 
-/// A deletion of whatever has an equal `_id`, and an insertion of the whole document that the operation holds.
+/// A deletion of the document with an equal `_id`, and an insertion of the operation's whole
+/// document.
 fn instead(operation: &Operation<'_>, place: &Destination, kind: u8, id: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut of_id = Writer::default();
     of_id.element(kind, "_id", id);

@@ -1,4 +1,4 @@
-//! Whether the login at the target may replay.
+//! Checks whether the login at the target may replay.
 
 use super::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,10 +9,11 @@ use crate::sink::Target;
 /// How many missing rights an error names.
 const NAMED_RIGHTS: usize = 5;
 
-/// Refuses where the login lacks a right that replaying into these places needs. Reads only.
+/// Refuses a login that lacks a right to replay into these places. Only reads.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`], naming the rights; [`ErrorKind::Unreachable`], [`ErrorKind::Server`], [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Denied`] with the missing rights; [`ErrorKind::Unreachable`],
+/// [`ErrorKind::Server`], [`ErrorKind::Interrupted`].
 pub async fn refuse_without_rights<'a>(target: &Target, places: impl IntoIterator<Item = &'a Destination>) -> Result<()> {
     let rights = target.unless_stopped(Rights::ask(&target.connection)).await??;
     let places: Vec<&Destination> = places.into_iter().collect();
@@ -40,13 +41,14 @@ fn missing(rights: &Rights, places: &[&Destination], version: Version) -> Vec<St
     if places.is_empty() {
         return Vec::new();
     }
-    // Before 5.0 there is no such action: the rights to what the operations do are enough.
+    // Before 5.0, there is no such action: the rights for the operations themselves are enough.
     if version >= Version(5, 0, 0) {
         need("applyOps", On::Cluster);
     }
-    // A command that passes rules by passes those of all its collections by.
+    // A command that bypasses rules does so for all its collections.
     let bypass = places.iter().any(|place| place.has_rules);
-    // The rights on `system.js` come with several roles in several ways; the server has the last word there.
+    // The rights on `system.js` come with several roles in several ways, so the server decides
+    // there.
     for place in places.iter().filter(|p| p.namespace.collection != "system.js") {
         let on = || On::Collection(place.namespace.clone());
         for action in ["insert", "update", "remove", "find"] {

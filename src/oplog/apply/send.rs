@@ -1,4 +1,4 @@
-//! One lane: operations to `applyOps` commands, sent until the target has applied them.
+//! Sends the operations of one lane as `applyOps` commands until the target has applied them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,18 +21,19 @@ use crate::sink::{Attempts, Target, write_concern_error};
 
 /// The most operations in one command.
 const COMMAND_OPERATIONS: usize = 2_000;
-/// The most bytes of operations in one command, unless a single one is larger. The target writes them into an oplog entry of its own, which may have
-/// 16 MiB and 16 KiB, and says for each the collection's identity.
+/// The most bytes of operations in one command, unless a single one is larger. The target writes
+/// them into its own oplog entry, which may have 16 MiB plus 16 KiB, and adds the collection's UUID
+/// to each.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 
-/// Which documents are there: by namespace, the type bytes and values of their `_id`s.
+/// Which documents exist: by namespace, the type bytes and values of their `_id`s.
 type Present = HashMap<String, HashSet<(u8, Vec<u8>)>>;
 
 /// Sends the work of one lane.
 #[derive(Debug)]
 pub(super) struct Sender {
     target: Target,
-    /// A command whose reply was lost must not undo what later ones do.
+    /// A command whose reply was lost must not undo later ones.
     settled: Settled,
 }
 
@@ -41,7 +42,7 @@ impl Sender {
         Self { settled: Settled::new(target.clone(), "replay"), target }
     }
 
-    /// Sends all of it, in order.
+    /// Sends all work, in order.
     pub(super) async fn send(&self, work: Vec<Work>) -> Result<()> {
         let mut batch: Vec<Change> = Vec::new();
         let mut bytes = 0;
@@ -78,7 +79,8 @@ impl Sender {
         self.apply(batch).await
     }
 
-    /// Applies a batch. One that failed halfway, or whose reply was lost, is applied once more from its beginning.
+    /// Applies a batch. If it failed halfway or its reply was lost, it is applied again from the
+    /// beginning.
     async fn apply(&self, batch: Vec<Change>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
@@ -109,9 +111,9 @@ impl Sender {
         let bytes: usize = batch.iter().map(|c| c.operation.len() + 8).sum();
         let mut command = Writer::with_capacity(bytes + 256);
         command.documents("applyOps", batch.iter().map(|c| c.operation.as_slice()));
-        // By default all of them would be one write, under a lock that stops every other one.
+        // By default, all of them would be one write, under a lock that blocks all other writes.
         command.bool("allowAtomic", false);
-        // A right of its own, so it is asked for only where it is needed.
+        // This needs a right of its own, so it is only requested if necessary.
         if batch.iter().any(|c| c.place.has_rules) {
             command.bool("bypassDocumentValidation", true);
         }
@@ -120,7 +122,8 @@ impl Sender {
         command.raw()
     }
 
-    /// Which of the documents that changes need are there, where a change must not make up a document: by namespace, the `_id`s.
+    /// Which of the documents that changes need exist, for collections in which a change must not
+    /// create a document. By namespace, the `_id`s.
     async fn present(&self, batch: &[Change], what: &str) -> Result<Present> {
         let mut asked: HashMap<String, (&Destination, Vec<&Change>)> = HashMap::new();
         for change in batch.iter().filter(|c| c.kind == OperationKind::Update && needs_its_document(&c.place)) {
@@ -148,8 +151,9 @@ impl Sender {
         Ok(present)
     }
 
-    /// Puts a document in the place of whatever has its `_id`. Servers replace a `Timestamp(0, 0)` at the top of a document in inserts and
-    /// replacements, through `applyOps` too, but not in what a pipeline makes of a document that is not there.
+    /// Replaces the document with the same `_id` by this one. Servers replace a `Timestamp(0, 0)`
+    /// at the top of a document in inserts and replacements, even through `applyOps`. They do not
+    /// if a pipeline creates a document that does not exist.
     async fn put(&self, place: &Destination, document: &[u8]) -> Result<()> {
         let what = format!("replaying into {}", place.namespace);
         if !matches!(place.holds, Holds::Capped { .. }) {
@@ -171,16 +175,16 @@ impl Sender {
     }
 }
 
-/// Where an update of a document that is not there must not make one up: among buckets, which servers refuse, and in capped collections, where it would
-/// be the newest.
+/// Whether an update of a missing document must not create one: among buckets, which servers
+/// refuse, and in capped collections, where it would be the newest.
 fn needs_its_document(place: &Destination) -> bool {
     matches!(place.holds, Holds::Buckets | Holds::Capped { .. })
 }
 
-/// The batch without updates of documents that are gone, where those must not be made up: they were deleted before they were read, and the slice deletes
-/// them further on.
-/// Nor does it keep deletes in capped collections for servers that refuse them (before 6.0): what they log of such is what they overwrite, and the target
-/// overwrites the same by itself.
+/// The batch without updates of missing documents that must not be created: they were deleted
+/// before they were read, and later entries of the slice delete them. Servers before 6.0 refuse
+/// deletes in capped collections, so these are dropped too: the source logged them for overwritten
+/// documents, which the target overwrites by itself.
 fn applicable<'a>(batch: &'a [Change], present: &Present, version: Version) -> Vec<&'a Change> {
     let mut present = present.clone();
     batch

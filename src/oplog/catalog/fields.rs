@@ -1,4 +1,4 @@
-//! A document as a list of its fields, to be changed field by field without decoding the values.
+//! A document as a list of its fields, which can be changed one by one without decoding the values.
 
 use bson::RawDocumentBuf;
 
@@ -38,7 +38,7 @@ impl Fields {
         self.0.iter().map(|f| Element { kind: f.kind, name: &f.name, value: &f.value })
     }
 
-    /// Changes a field in its place, or adds it at the end.
+    /// Changes a field in place, or adds it at the end.
     pub(super) fn set(&mut self, name: &str, kind: u8, value: &[u8]) {
         match self.0.iter_mut().find(|f| f.name == name.as_bytes()) {
             Some(field) => (field.kind, field.value) = (kind, value.to_vec()),
@@ -54,7 +54,7 @@ impl Fields {
         self.0.retain(|f| f.name != name.as_bytes());
     }
 
-    /// The document that it is now.
+    /// The document with the present fields.
     pub(super) fn raw(&self) -> Result<RawDocumentBuf> {
         let mut document = Writer::default();
         for field in &self.0 {

@@ -1,4 +1,4 @@
-//! What entries do to the indexes of one collection.
+//! Applies entries to the indexes of one collection.
 
 use super::fields::{Fields, is_true};
 use super::options::unsupported;
@@ -8,17 +8,18 @@ use crate::format::document::{Element, Elements};
 use crate::format::kind;
 use crate::oplog::text;
 
-/// The indexes of a collection as `listIndexes` gives them.
+/// The indexes of a collection as `listIndexes` returns them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Indexes {
     pub(super) list: Vec<Fields>,
-    /// The options of a time series: entries tell the indexes of its buckets, and listings those that its users see.
+    /// The options of a time series: entries have the indexes of its buckets, but listings those
+    /// that users see.
     pub(super) series: Option<Fields>,
 }
 
 impl Indexes {
-    /// The index on `_id` that a created collection comes with: the one its entry names; without one, as servers do not log those of version
-    /// 1, that.
+    /// The index on `_id` of a created collection, which its entry names. Servers do not log one of
+    /// version 1, so that is the default.
     pub(super) fn of_created(create: &Fields) -> Result<Self> {
         Ok(Self { list: Self::first(create)?, series: None })
     }
@@ -42,7 +43,7 @@ impl Indexes {
         Ok(vec![Fields::of(id.as_bytes())?])
     }
 
-    /// Adds an index, in the place of one of the same name.
+    /// Adds an index, or replaces the one of the same name.
     fn put(&mut self, index: Fields) -> Result<()> {
         let index = self.as_listed(index)?;
         let name = name(&index)?.to_owned();
@@ -53,7 +54,8 @@ impl Indexes {
         Ok(())
     }
 
-    /// `createIndexes`: one index a command, its specification beside the collection's name; or several in `indexes`.
+    /// `createIndexes`: one index per command, with its specification beside the collection's name;
+    /// or several in `indexes`.
     pub(super) fn create(&mut self, command: &Fields) -> Result<()> {
         if command.get("indexes").is_some() {
             return self.commit(command);
@@ -68,7 +70,7 @@ impl Indexes {
         each_index(command, |index| self.put(index))
     }
 
-    /// `abortIndexBuild`: listings show an index whose build is under way.
+    /// `abortIndexBuild`: listings show an index while it is being built.
     pub(super) fn abort(&mut self, command: &Fields) -> Result<()> {
         each_index(command, |index| {
             let index = self.as_listed(index)?;

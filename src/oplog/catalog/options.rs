@@ -1,4 +1,4 @@
-//! What entries do to the options of one collection.
+//! Applies entries to the options of one collection.
 
 use super::fields::{Fields, is_true};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,25 +7,26 @@ use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 use crate::oplog::text;
 
-/// How many seconds a bucket spans at most, by granularity.
+/// The most seconds in a bucket, by granularity.
 const SPANS: [(&str, i32); 3] = [("seconds", 3_600), ("minutes", 86_400), ("hours", 2_592_000)];
 
-/// The options of a created collection, as `listCollections` gives them.
+/// The options of a created collection, as `listCollections` returns them.
 pub(super) fn of_created(create: &Fields, kind: CollectionKind) -> Fields {
     let mut options = create.clone();
     options.remove("create");
     options.remove("idIndex");
     if kind == CollectionKind::TimeSeries {
-        // What makes buckets of it, and goes without saying.
+        // Implied by the fact that these are buckets.
         options.remove("validator");
         options.remove("clusteredIndex");
     }
     options
 }
 
-/// `collMod`, but for its `index` part. `was_read` are the documents that the backup has of the collection, and their bytes.
+/// `collMod` without its `index` part. `was_read` are the documents in the backup of the
+/// collection, and their bytes.
 pub(super) fn modify(options: &mut Fields, command: &Fields, was_read: Option<(u64, u64)>) -> Result<()> {
-    // Whichever of the three is said, the others become what they have been without being said.
+    // If any of the three is set, the others are set to their defaults.
     if ["validator", "validationLevel", "validationAction"].iter().any(|rule| command.get(rule).is_some()) {
         for (rule, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
             if options.get(rule).is_none() {
@@ -56,7 +57,7 @@ pub(super) fn modify(options: &mut Fields, command: &Fields, was_read: Option<(u
                     options.remove("changeStreamPreAndPostImages");
                 }
             }
-            // `index` is elsewhere; the others mean nothing any more, or say who asked.
+            // `index` is handled elsewhere; the others have no effect any more, or say who asked.
             b"collMod" | b"index" | b"noPadding" | b"usePowerOf2Sizes" | b"isTimeseriesNamespace" => {}
             other => return Err(unsupported(&format!("collMod changes {:?}", String::from_utf8_lossy(other)))),
         }
@@ -64,15 +65,16 @@ pub(super) fn modify(options: &mut Fields, command: &Fields, was_read: Option<(u
     Ok(())
 }
 
-/// A capped collection gets another limit. It is created with that: so much of what was read, in documents or bytes, must fit.
+/// Changes the limit of a capped collection. It is created with the new limit, so the documents or
+/// bytes that were read must fit.
 fn resize(options: &mut Fields, limit: &str, to: Element<'_>, was_read: Option<u64>) -> Result<()> {
-    // None, or 0, is no limit on the number of documents.
+    // No value or 0 means no limit on the number of documents.
     let new = number(to).filter(|n| *n > 0.0);
     if let (Some(new), Some(was_read)) = (new, was_read)
         && new < was_read as f64
     {
         return Err(unsupported(&format!(
-            "collMod makes a capped collection smaller ({limit} {new}) than what was read of it before"
+            "collMod makes a capped collection smaller ({limit} {new}) than the part of it that was read before"
         )));
     }
     options.set(limit, to.kind, to.value);
@@ -122,7 +124,7 @@ fn modify_series(options: &mut Fields, change: &Fields) -> Result<()> {
     Ok(())
 }
 
-/// An entry that cannot be replayed.
+/// The error for an entry that cannot be replayed.
 pub(super) fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Refused, format!("the oplog slice cannot be replayed: {what}")).hint("take a new backup")
 }

@@ -1,7 +1,8 @@
-//! Which UUID each collection of a dump has in its oplog: pure.
+//! Finds the UUID of each collection of a dump in the dump's oplog: pure.
 //!
-//! Entries are told apart by the UUID of their collection (`ui`), and dumps do not always say it: metadata of time series never does, that of old tools does not either, and a
-//! collection may have been replaced between mongodump's listing and the beginning of its oplog. Then the entries themselves tell.
+//! Entries identify collections by UUID (`ui`), which dumps do not always have: metadata of time
+//! series and of old tools lack it. And a collection may have been replaced between mongodump's
+//! listing and the beginning of its oplog. Then the entries themselves show it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,25 +14,26 @@ use crate::format::manifest::{Collection, CollectionKind};
 use crate::names::{Namespace, SYSTEM_DATABASES};
 use crate::oplog::{Entry, Operation, OperationKind, text, uuid};
 
-/// Takes a dump's oplog, and can be asked after each entry which UUIDs the dump's collections have in it.
+/// Takes a dump's oplog. After each entry, it can report which UUIDs the dump's collections have in
+/// it.
 #[derive(Debug)]
 pub struct UuidResolver {
-    /// For each namespace that may hold documents of the dump, who bears the name.
+    /// For each namespace that may hold documents of the dump, the collections with this name.
     names: HashMap<Namespace, Bearers>,
     seen: HashSet<Uuid>,
 }
 
-/// The first collections that have a name, by the first entry about each.
+/// The first collections with a name, by the first entry about each.
 #[derive(Debug, Default)]
 struct Bearers {
-    /// Had it when the oplog began.
+    /// The one that had the name when the oplog began.
     before: Option<Uuid>,
-    /// Was created under it.
+    /// The one that was created with the name.
     created: Option<Uuid>,
 }
 
 impl UuidResolver {
-    /// Of a dump with these collections.
+    /// A resolver for a dump with these collections.
     #[must_use]
     pub fn new(collections: &[Collection]) -> Self {
         let names = collections.iter().filter(|c| c.kind != CollectionKind::View).flat_map(names_of);
@@ -41,7 +43,8 @@ impl UuidResolver {
     /// Takes the next entry, a document of the oplog.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] where it writes to a collection without saying which, as servers before 3.6 do; [`ErrorKind::Damaged`].
+    /// [`ErrorKind::Refused`] if it writes to a collection without a UUID, as servers before 3.6
+    /// do; [`ErrorKind::Damaged`].
     pub fn take(&mut self, entry: &[u8]) -> Result<()> {
         let entry = Entry::parse(entry)?;
         entry.each(&mut |operation| match operation.kind {
@@ -55,9 +58,9 @@ impl UuidResolver {
                     None => {
                         return Err(Error::new(
                             ErrorKind::Refused,
-                            format!("the oplog of the dump cannot be replayed: a write to {target} does not say which collection it is about"),
+                            format!("the oplog of the dump cannot be replayed: a write to {target} has no collection UUID"),
                         )
-                        .hint("servers before 3.6 write such; the dump without its oplog can be imported"));
+                        .hint("servers before 3.6 write such entries; the dump can be imported without its oplog"));
                     }
                 }
                 Ok(())
@@ -65,11 +68,12 @@ impl UuidResolver {
         })
     }
 
-    /// Gives each collection the UUID that the entries so far have for it: its own, if any is about that; else the one that had its name
-    /// when the oplog began, or that was created under it; else a new one, if it has none.
+    /// Gives each collection its UUID in the entries so far: its own, if any entry is about that.
+    /// Otherwise the UUID of the collection that had its name when the oplog began, or that was
+    /// created under it. Otherwise a new one, if it has none.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where two have the same.
+    /// [`ErrorKind::Damaged`] if two have the same.
     pub fn resolve(&self, collections: &mut [Collection]) -> Result<()> {
         let mut taken: HashSet<Uuid> = HashSet::new();
         for collection in collections.iter() {
@@ -121,7 +125,7 @@ impl UuidResolver {
         Ok(())
     }
 
-    /// An entry is about a collection, and calls it so.
+    /// Records that an entry is about a collection and calls it by this name.
     fn met(&mut self, collection: Uuid, name: Namespace, creates: bool) {
         // Later it may have been renamed.
         if !self.seen.insert(collection) {
@@ -133,7 +137,8 @@ impl UuidResolver {
     }
 }
 
-/// Under which names entries may speak of a collection's documents: those of a time series are its buckets, which from 8.3 on have no name of their own.
+/// The names by which entries may refer to a collection's documents. For a time series, these are
+/// its buckets, which have no name of their own from 8.3 on.
 fn names_of(collection: &Collection) -> impl Iterator<Item = Namespace> + use<> {
     let namespace = collection.namespace();
     let buckets = (collection.kind == CollectionKind::TimeSeries).then(|| namespace.buckets());
@@ -144,8 +149,8 @@ fn whole(name: &str) -> Option<Namespace> {
     name.split_once('.').map(|(database, collection)| Namespace::new(database, collection))
 }
 
-/// One of them is a copy, and which one its oplog is about cannot be told.
+/// One of them is a copy, and it is unknown which one the oplog is about.
 fn twice(collection: &Collection, uuid: Uuid) -> Error {
-    Error::damaged(format!("{} has the UUID {uuid}, as another collection of the dump has", collection.namespace()))
-        .hint("one of them was copied, or renamed, by hand: take it out of the dump")
+    Error::damaged(format!("{} has the UUID {uuid}, which another collection of the dump has, too", collection.namespace()))
+        .hint("one of them was copied, or renamed, by hand: remove it from the dump")
 }

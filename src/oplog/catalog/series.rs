@@ -1,4 +1,5 @@
-//! Indexes of time series: entries tell those of the buckets, and `createIndexes` takes those that a user sees.
+//! Translates indexes of time series: entries have those on buckets, `createIndexes` takes those
+//! that users see.
 
 use super::fields::Fields;
 use crate::error::Result;
@@ -9,9 +10,9 @@ use crate::oplog::text;
 const MINIMUM: &[u8] = b"control.min.";
 const MAXIMUM: &[u8] = b"control.max.";
 
-/// The index that a user sees for this one of the buckets of a time series with these options.
+/// The index that users see for this bucket index of a time series with these options.
 pub(super) fn user_index(index: &Fields, options: &Fields) -> Result<Fields> {
-    // Where it cannot be told from that of the buckets, servers keep it.
+    // If it cannot be derived from that of the buckets, servers store it.
     if let Some(original) = index.get("originalSpec").filter(|o| o.kind == kind::DOCUMENT) {
         return Fields::of(original.value);
     }
@@ -22,7 +23,8 @@ pub(super) fn user_index(index: &Fields, options: &Fields) -> Result<Fields> {
     Ok(user)
 }
 
-/// Fields of measurements are indexed by their bounds: ascending the minimum before the maximum, descending the other way round.
+/// Fields of measurements are indexed by their bounds. For ascending ones, the minimum comes first,
+/// for descending ones the maximum.
 fn user_key(key: &[u8], meta: Option<&str>) -> Result<Vec<u8>> {
     let mut user = Writer::default();
     let mut bound: Option<&[u8]> = None;

@@ -1,5 +1,5 @@
-//! A slice of the oplog as mongorestore is to replay it, which applies every entry by the names in it: which entries are left, and what
-//! of those of which a part is. Pure.
+//! Prepares an oplog slice for mongorestore, which applies every entry by the names in it: decides
+//! which entries stay, and which parts of those that stay in part. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::oplog::{Committed, Entry, Operation, OperationKind, Part, Step, text,
 
 const VIEWS: &str = "system.views";
 
-/// What does not change on the way.
+/// The fixed part of a filter.
 pub struct Rules {
     /// Which entries count.
     pub committed: Committed,
-    /// Whether the export would hold what has this name.
+    /// Whether the export would include a collection of this name.
     pub wanted: Box<dyn Fn(&Namespace) -> bool + Send + Sync>,
     /// Whether the source's version applies deletes in capped collections.
     pub deletes_in_capped: bool,
@@ -27,19 +27,21 @@ pub struct Rules {
 /// A collection that is exported, or that the slice creates.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Where its documents are: of a time series, in its buckets.
+    /// Where its documents are; for a time series, in its buckets.
     place: Namespace,
     name: Namespace,
     is_series: bool,
-    /// A capped one whose documents were read while others came.
+    /// Whether it is capped and its documents were read during writes.
     is_read_capped: bool,
     is_capped: bool,
-    /// The `_id` of the last document that was read, where the slice inserts it: inserts up to it have been read.
+    /// The `_id` of the last document read, if the slice inserts it: inserts up to it have been
+    /// read.
     after: Option<(u8, Vec<u8>)>,
 }
 
 impl Known {
-    /// One of the backup's; of a capped one with the last document that was read, where the slice inserts that.
+    /// One of the backup's. For a capped one, with the last document read, if the slice inserts
+    /// that.
     pub fn listed(collection: &Collection, after: Option<(u8, Vec<u8>)>) -> Self {
         let name = collection.namespace();
         let is_series = collection.kind == CollectionKind::TimeSeries;
@@ -58,12 +60,12 @@ pub struct Filter {
     names: HashSet<Namespace>,
     /// The views and time series that are exported.
     views: HashSet<Namespace>,
-    /// The transactions of which parts were kept and which are not committed yet.
+    /// The transactions with kept parts that are not committed yet.
     open: HashSet<(Vec<u8>, i64)>,
     entries: u64,
 }
 
-/// What is left of an operation.
+/// What remains of an operation.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
     Whole,
@@ -72,21 +74,23 @@ enum Left {
 }
 
 impl Filter {
-    /// From the first entry on, by the collections known by their UUIDs, the names that they have, and those that are views or time series.
+    /// Starts at the first entry, with the collections known by their UUIDs, their names, and the
+    /// names of views and time series.
     #[must_use]
     pub fn new(rules: Arc<Rules>, known: HashMap<Uuid, Known>, names: HashSet<Namespace>, views: HashSet<Namespace>) -> Self {
         Self { rules, known, names, views, open: HashSet::new(), entries: 0 }
     }
 
-    /// How many entries were left so far.
+    /// How many entries remained so far.
     pub fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// What is left of the next entries.
+    /// The remaining part of the next entries.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] for what mongorestore cannot replay; [`ErrorKind::Damaged`].
+    /// [`ErrorKind::Refused`] for operations that mongorestore cannot replay;
+    /// [`ErrorKind::Damaged`].
     pub fn kept(mut self, frame: &[u8]) -> Result<(Self, Vec<u8>)> {
         let mut kept = Vec::with_capacity(frame.len());
         for entry in Documents::of(frame) {
@@ -95,7 +99,7 @@ impl Filter {
         Ok((self, kept))
     }
 
-    /// Looks at the next entries.
+    /// Checks the next entries.
     ///
     /// # Errors
     /// As for [`kept`](Self::kept).
@@ -106,12 +110,12 @@ impl Filter {
     fn take(&mut self, raw: &[u8], kept: &mut Vec<u8>) -> Result<()> {
         let entry = Entry::parse(raw)?;
         let left = match &entry.part {
-            // It has no operations: it stays where those that it commits did.
+            // It has no operations: it stays if the operations that it commits did.
             Some(part) if part.step == Step::Commit => match self.open.remove(&chain(part)) {
                 true => Left::Whole,
                 false => Left::Nothing,
             },
-            // Of what comes to nothing no part was kept.
+            // No part of an aborted transaction was kept.
             Some(part) if part.step == Step::Abort => Left::Nothing,
             _ if !self.rules.committed.counts(&entry) => Left::Nothing,
             part => {
@@ -133,7 +137,8 @@ impl Filter {
         Ok(())
     }
 
-    /// What is left of an operation, whose own document is `raw`. An `applyOps` of which nothing is left stays where it must.
+    /// What remains of an operation whose own document is `raw`. An empty `applyOps` stays if
+    /// `must_stay`.
     fn operation(&mut self, operation: &Operation<'_>, raw: &[u8], must_stay: bool, depth: usize) -> Result<Left> {
         match operation.kind {
             OperationKind::Nothing => return Ok(Left::Nothing),
@@ -174,10 +179,7 @@ impl Filter {
             };
         }
         let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!(
-                "an operation on {} does not say the collection's identity",
-                operation.namespace
-            )));
+            return Err(Error::damaged(format!("an operation on {} has no collection UUID", operation.namespace)));
         };
         let Some(known) = self.known.get_mut(&uuid) else { return Ok(false) };
         if operation.namespace != known.place.to_string() {
@@ -191,11 +193,12 @@ impl Filter {
                 }
                 Ok(false)
             }
-            // Where the document was overwritten before it was read, mongorestore would make a new one of the change, the newest of all.
+            // If the document was overwritten before it was read, mongorestore would create a new
+            // one from the change, the newest of all.
             OperationKind::Update if known.is_read_capped => {
                 Err(refused(&format!("a document of the capped collection {} was changed", known.name)))
             }
-            // What was overwritten is overwritten in the copy, too.
+            // Overwritten documents are overwritten in the copy, too.
             OperationKind::Delete if known.is_capped => Ok(self.rules.deletes_in_capped),
             _ => Ok(true),
         }
@@ -213,17 +216,18 @@ impl Filter {
             ("drop", _) => self.drop(operation),
             ("dropDatabase", _) => match self.known.values().find(|known| known.name.database == database) {
                 Some(known) => Err(refused(&format!("{} was dropped with its database", known.name))),
-                // Everything in it was dropped one by one, and a database without anything is none.
+                // Everything in it was dropped one by one, and an empty database does not exist.
                 None => Ok(false),
             },
             ("renameCollection", _) => self.rename(operation),
-            // They have their effect when they are done, or on the source alone.
+            // They take effect when they are done, or on the source alone.
             ("startIndexBuild" | "abortIndexBuild" | "dbCheck" | "setMultikeyMetadata" | "dropIdent", _) => Ok(false),
             (_, None) if operation.collection.is_some() => Ok(false),
             (_, Some(known)) if known.is_series => {
                 Err(refused(&format!("the time series {} was changed by the command {name:?}", known.name)))
             }
-            // What was emptied before the last document was written was empty before it was read.
+            // If the collection was emptied before its last document was written, it was emptied
+            // before it was read.
             ("emptycapped", Some(known)) => Ok(known.after.is_none()),
             ("createIndexes" | "commitIndexBuild" | "dropIndexes" | "deleteIndex" | "deleteIndexes" | "collMod", Some(known)) => {
                 match text(operation.first()?)? == known.name.collection {
@@ -231,7 +235,7 @@ impl Filter {
                     false => Err(refused(&format!("{} was changed under another name", known.name))),
                 }
             }
-            (other, _) => Err(refused(&format!("it has the command {other:?} in {database}"))),
+            (other, _) => Err(refused(&format!("the command {other:?} was run in {database}"))),
         }
     }
 
@@ -239,7 +243,7 @@ impl Filter {
         let name = text(operation.first()?)?;
         let series = name.strip_prefix(BUCKETS_PREFIX);
         let namespace = Namespace::new(operation.database(), series.unwrap_or(name));
-        // What is temporary is nothing before it is renamed.
+        // A temporary collection does not count before it is renamed.
         let (mut is_temporary, mut is_series, mut is_capped) = (false, series.is_some(), false);
         for element in Elements::of(operation.o)? {
             let element = element?;
@@ -254,7 +258,7 @@ impl Filter {
         if is_temporary || !(self.rules.wanted)(&namespace) {
             return Ok(false);
         }
-        // Of a listed collection: the listing of an adopted dump is newer than the first entries.
+        // For a listed collection: the listing of an adopted dump is newer than the first entries.
         let known = operation.collection.and_then(|uuid| self.known.get(&uuid));
         if known.is_some_and(|known| known.name == namespace) {
             return Ok(false);
@@ -263,10 +267,10 @@ impl Filter {
             return Err(refused(&format!("the time series {namespace} was created")));
         }
         if !self.names.insert(namespace.clone()) {
-            return Err(refused(&format!("{namespace} was dropped and made anew")));
+            return Err(refused(&format!("{namespace} was dropped and recreated")));
         }
         let Some(uuid) = operation.collection else {
-            return Err(Error::damaged(format!("{namespace} is created without an identity")));
+            return Err(Error::damaged(format!("{namespace} is created without a UUID")));
         };
         let (place, name) = (namespace.clone(), namespace);
         self.known.insert(uuid, Known { place, name, is_series: false, is_read_capped: false, is_capped, after: None });
@@ -311,7 +315,7 @@ impl Filter {
         Ok(false)
     }
 
-    /// Whether the export holds, held or would hold what has this name.
+    /// Whether the export includes, included or would include a collection of this name.
     fn is_ours(&self, namespace: &Namespace) -> bool {
         self.names.contains(namespace) || (self.rules.wanted)(namespace)
     }
@@ -327,7 +331,7 @@ fn chain(part: &Part<'_>) -> (Vec<u8>, i64) {
     (part.session.to_vec(), part.number)
 }
 
-/// The entry or operation with these operations in its `applyOps`, and everything else as it was.
+/// The entry or operation with these operations in its `applyOps`, and everything else unchanged.
 fn rebuilt(raw: &[u8], o: &[u8], operations: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut command = Writer::with_capacity(o.len());
     for (number, element) in Elements::of(o)?.enumerate() {
@@ -347,7 +351,7 @@ fn rebuilt(raw: &[u8], o: &[u8], operations: &[Vec<u8>]) -> Result<Vec<u8>> {
 fn refused(what: &str) -> Error {
     Error::new(
         ErrorKind::Refused,
-        format!("while the backup was taken, {what}: mongorestore replays an oplog by names and would not come to the same"),
+        format!("while the backup was taken, {what}: mongorestore replays an oplog by names and would get another result"),
     )
-    .hint("import it into a server, back that up, and export that backup; or leave it out with [[exclude]]")
+    .hint("import it into a server, back that up, and export that backup; or exclude it with [[exclude]]")
 }

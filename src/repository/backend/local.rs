@@ -1,6 +1,7 @@
-//! A directory of this machine, over `object_store`, whose local file system stages, syncs and renames each object. What that
-//! leaves out is added: modes (0600 in directories of 0700), synced deletes, locks, and reading what is a regular file, and
-//! nothing else, reached by no link. Nothing outside of here knows that there is a file system.
+//! A directory of this machine. `object_store`'s local file system stages, syncs and renames each
+//! object. This module adds what it lacks: modes (0600 in directories of 0700), synced deletes, and
+//! locks. It reads only regular files that are reached by no link. Nothing outside this module
+//! knows that there is a file system.
 
 mod disk;
 mod file;
@@ -25,7 +26,7 @@ use self::file::Root;
 use super::{Backend, Created, Entry, Found, Lock, Opened, Sharing, There, Top, inside};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a lock is waited for: longer than one that only looks whether there is one keeps it.
+/// How long to wait for a lock: longer than a mere look for a lock holds it.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The objects of a directory.
@@ -37,7 +38,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Those of this directory, which need not exist yet.
+    /// The objects of this directory, which need not exist yet.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let root = disk::absolute(path)?;
         match std::fs::metadata(&root) {
@@ -52,7 +53,7 @@ impl Local {
         Ok(Self { inner: Arc::new(disk::file_system()), root, links: Root::Followed })
     }
 
-    /// Does what may wait for a place, on a thread that may.
+    /// Does work that may wait for a place, on a thread that may block.
     pub(super) async fn apart<T: Send + 'static>(place: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         disk::blocking(Path::new(place), work).await
     }
@@ -103,7 +104,7 @@ impl Backend for Local {
             match self.inner.put_opts(&key, bytes.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => {}
                 Err(object_store::Error::AlreadyExists { .. }) => return Ok(false),
-                // A file system without hard links: those who come in the same moment are not told apart there.
+                // A file system without hard links: two concurrent writers may both succeed there.
                 Err(_) if !disk::is_there(&path).await? => {
                     self.inner.put(&key, bytes.into()).await.map_err(|e| disk::store_error("write", &path, e))?;
                 }
@@ -208,7 +209,7 @@ impl Backend for Local {
     }
 
     fn covers(&self, path: &Path) -> bool {
-        // One that does not exist is told later.
+        // A path that does not exist is reported later.
         matches!((path.canonicalize(), self.root.canonicalize()), (Ok(path), Ok(own)) if path.starts_with(&own))
     }
 }

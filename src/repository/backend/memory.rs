@@ -1,4 +1,5 @@
-//! Objects in memory: for tests, and for what needs no place. It is what an object store is: whole objects, and nothing else.
+//! Objects in memory: for tests, and for data that need no place. Like an object store, it holds
+//! only whole objects.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// A place in memory. Cloning shares the objects.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// Empty, or ends with a slash. An object whose key is that says that the place was claimed.
+    /// Empty, or ends with a slash. An object with exactly this key marks the place as claimed.
     prefix: String,
     objects: Arc<Mutex<BTreeMap<String, Object>>>,
 }
@@ -51,7 +52,7 @@ impl Memory {
         })
     }
 
-    /// The keys below this place, without what says that one was claimed.
+    /// The keys below this place, without those that mark claims.
     fn entries(&self) -> Vec<Entry> {
         let objects = self.objects();
         let below = objects.range(self.prefix.clone()..).take_while(|(key, _)| key.starts_with(&self.prefix));
@@ -153,7 +154,7 @@ impl Backend for Memory {
             let (from, to) = (self.key(from)? + "/", self.key(to)? + "/");
             let mut objects = self.objects();
             if objects.keys().any(|key| key.starts_with(&to)) {
-                return Err(Error::new(ErrorKind::Refused, format!("memory:/{to} is there already")));
+                return Err(Error::new(ErrorKind::Refused, format!("memory:/{to} exists already")));
             }
             let keys: Vec<String> = objects.keys().filter(|key| key.starts_with(&from)).cloned().collect();
             for key in keys {

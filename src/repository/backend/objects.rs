@@ -1,4 +1,4 @@
-//! The objects of a place, whatever keeps them.
+//! The objects of a place, whichever backend keeps them.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{ControlFlow, Deref};
@@ -23,11 +23,12 @@ const PIECE: u64 = 1024 * 1024;
 pub struct Objects(Arc<dyn Backend>);
 
 impl Objects {
-    /// Those of a directory of this machine, which need not exist yet.
+    /// The objects of a directory of this machine, which need not exist yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a URL: object storage is not supported yet;
-    /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) where the path is not a directory or cannot be looked at.
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a URL: object storage is not
+    /// supported yet; [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) if the path is not a
+    /// directory or cannot be looked at.
     pub fn open(location: &str) -> Result<Self> {
         if let Some((scheme, _)) = location.split_once("://") {
             return Err(Error::usage(format!("backup path {scheme}://…: {scheme}:// is not yet supported"))
@@ -39,7 +40,7 @@ impl Objects {
         Ok(Self(Arc::new(Local::open(Path::new(location))?)))
     }
 
-    /// The same on a thread that may wait, because the place may not answer.
+    /// The same on a thread that may block, because the place may not answer.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -48,19 +49,19 @@ impl Objects {
         Local::apart(location, move || Self::open(&of)).await
     }
 
-    /// None yet, in memory.
+    /// No objects yet, in memory.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::of(Arc::new(Memory::default()))
     }
 
-    /// Those of any backend.
+    /// The objects of any backend.
     #[must_use]
     pub fn of(backend: Arc<dyn Backend>) -> Self {
         Self(backend)
     }
 
-    /// What is at a path that a person gave.
+    /// What is at a path that a user gave.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
@@ -68,7 +69,7 @@ impl Objects {
         Local::there(path).await
     }
 
-    /// The same by the place that this one leads to, where it is a link: somebody keeps a backup elsewhere.
+    /// The objects at the target if this place is a link: a backup may be kept elsewhere.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -76,7 +77,7 @@ impl Objects {
         Ok(self.0.resolved().await?.map_or(self, Self))
     }
 
-    /// The same where the place itself may be no link either.
+    /// The same objects, but the place itself must not be a link either.
     #[must_use]
     pub fn strict(&self) -> Self {
         self.0.strict().map_or_else(|| self.clone(), Self)
@@ -88,7 +89,7 @@ impl Objects {
         Self(self.0.below(prefix))
     }
 
-    /// The last part of their place: of a backup, its name.
+    /// The last part of their place: for a backup, its name.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         let location = self.location();
@@ -117,7 +118,7 @@ impl Objects {
         Ok(ObjectReader { opened: self.0.open(key).await?, at: 0 })
     }
 
-    /// The same for a thread that may wait, and is none of the runtime's workers.
+    /// The same for a thread that may block, and is not one of the runtime's workers.
     ///
     /// # Errors
     /// As for [`Backend::get`].
@@ -126,13 +127,15 @@ impl Objects {
         Ok(Reading { opened, runtime: Handle::current(), at: 0, piece: Bytes::new() })
     }
 
-    /// An object's size in bytes and when it was last written, where it is there and can be looked at.
+    /// An object's size in bytes and when it was last written. None if it does not exist or cannot
+    /// be looked at.
     pub async fn stamp(&self, key: &str) -> Option<(u64, DateTime<Utc>)> {
         let found = self.0.look(key).await.ok()?;
         Some((found.size, found.modified?.into()))
     }
 
-    /// All objects, by key; what is no plain one has no bytes. Nothing where the place does not exist.
+    /// All objects, by key. Objects that are not plain have no bytes. Empty if the place does not
+    /// exist.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -142,7 +145,8 @@ impl Objects {
         Ok(entries)
     }
 
-    /// Shows every object, in no order, until it is told to stop: there may be more than memory holds.
+    /// Passes every object to `look`, unordered, until it breaks: there may be more than fit into
+    /// memory.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -156,22 +160,24 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether there is anything at the place that can be looked at.
+    /// Whether anything exists at the place and can be looked at.
     pub async fn exists(&self) -> bool {
         self.0.exists().await.unwrap_or(false)
     }
 
-    /// Keeps other processes of this machine from working on what is there, and from reading it, until what it gives is
-    /// dropped. Nothing where another one does. Where there are no such locks, nothing is kept from anyone.
+    /// Keeps other processes of this machine from writing or reading there, until the result is
+    /// dropped. None if another process has such a lock. If there are no locks, it keeps nobody
+    /// out.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) where there is no such place;
+    /// [`ErrorKind::NotFound`](crate::error::ErrorKind::NotFound) if the place does not exist;
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub async fn lock(&self) -> Result<Option<Lock>> {
         self.0.lock(Sharing::Exclusive).await
     }
 
-    /// The same beside others that take it so, too: readers. Nothing where a [`lock`](Self::lock) is in the way.
+    /// The same for readers, which share it. None if an exclusive [`lock`](Self::lock) is in the
+    /// way.
     ///
     /// # Errors
     /// As for [`lock`](Self::lock).
@@ -179,7 +185,8 @@ impl Objects {
         self.0.lock(Sharing::Shared).await
     }
 
-    /// Deletes everything, and the place. `first` goes before all else, so that what it commits is never seen half deleted.
+    /// Deletes everything, and the place. `first` is deleted before all else, so that what it
+    /// commits is never seen half deleted.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -200,8 +207,8 @@ impl Deref for Objects {
     }
 }
 
-/// An object, open for reading from its start on. What it held when it was opened can be read to the end also where it is
-/// deleted meanwhile.
+/// An object, open for reading from its start. Its content at opening can be read to the end even
+/// if it is deleted meanwhile.
 #[derive(Debug)]
 pub struct ObjectReader {
     opened: Box<dyn Opened>,
@@ -209,13 +216,13 @@ pub struct ObjectReader {
 }
 
 impl ObjectReader {
-    /// Its bytes, when it was opened.
+    /// Its size in bytes when it was opened.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.opened.size()
     }
 
-    /// The next bytes: `most`, or what there is up to its end; nothing at its end.
+    /// The next bytes: `most`, or the rest. Empty at the end.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
@@ -226,12 +233,12 @@ impl ObjectReader {
     }
 }
 
-/// An object that a thread reads which may wait.
+/// An object that is read by a thread that may block.
 #[derive(Debug)]
 pub struct Reading {
     opened: Box<dyn Opened>,
     runtime: Handle,
-    /// Where `piece` ends.
+    /// The position where `piece` ends.
     at: u64,
     piece: Bytes,
 }

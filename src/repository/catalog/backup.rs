@@ -1,19 +1,20 @@
-//! A backup that was found complete.
+//! A complete backup.
 
 use crate::format::manifest::Manifest;
 use crate::repository::backend::Objects;
 
-/// A complete backup, its manifest read and proven.
+/// A complete backup, its manifest read and verified.
 #[derive(Debug, Clone)]
 pub struct Backup {
     /// Its directory.
     pub store: Objects,
-    /// Its manifest. The name in it is the one it was given when it was made; the directory's may be another since.
+    /// Its manifest, with the name that it was given when it was made. The directory may have been
+    /// renamed since.
     pub manifest: Manifest,
 }
 
 impl Backup {
-    /// Where it is, as a person would name it.
+    /// Its location, for people.
     #[must_use]
     pub fn location(&self) -> String {
         self.store.location()

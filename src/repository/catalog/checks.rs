@@ -1,4 +1,4 @@
-//! Reading and keeping how the checks of a backup ended, beside it.
+//! Reads and keeps the results of a backup's checks, beside the backup.
 
 use super::Backup;
 use crate::error::{Error, ErrorKind, Result};
@@ -8,21 +8,23 @@ use crate::repository::backend::Objects;
 use crate::repository::layout;
 
 impl Backup {
-    /// How its last checks ended. What cannot be used of that counts as nothing, with a warning: it is no part of the backup.
+    /// How its last checks ended. Unusable results are ignored with a warning: they are not part of
+    /// the backup.
     pub async fn checks(&self) -> Checks {
         read(&self.store, &self.manifest).await
     }
 
-    /// Keeps how a check ended, in place of the last one of its kind. Of two that write at a time, the last one wins. Where it cannot be kept, a warning
-    /// says so: a directory that is not written to any more is no reason for a check to fail.
+    /// Keeps the result of a check, in place of the last one of its kind. Of two concurrent
+    /// writers, the last one wins. If the result cannot be kept, a warning says so: a read-only
+    /// directory is no reason for a check to fail.
     pub async fn keep(&self, check: Check) {
         if let Err(e) = self.try_to_keep(check).await {
-            tracing::warn!("the result of the check is not kept beside the backup {}: {e}", self.location());
+            tracing::warn!("the result of the check could not be kept beside the backup {}: {e}", self.location());
         }
     }
 
     async fn try_to_keep(&self, check: Check) -> Result<()> {
-        // A put would make a directory again that was deleted meanwhile.
+        // Otherwise the write would recreate a directory that was deleted meanwhile.
         self.store.size(layout::MANIFEST).await?;
         let mut checks = self.checks().await;
         checks.put(check);
@@ -35,7 +37,7 @@ pub(super) async fn read(store: &Objects, manifest: &Manifest) -> Checks {
         Ok(checks) => checks,
         Err(e) => {
             if e.kind() != ErrorKind::NotFound {
-                tracing::warn!("what is known of checks of the backup {} is ignored: {e}", store.location());
+                tracing::warn!("the stored check results of the backup {} are ignored: {e}", store.location());
             }
             Checks::none(manifest.id)
         }

@@ -1,4 +1,4 @@
-//! A backup as programs are shown it: its manifest, with where it is and how its last checks ended.
+//! Describes a backup for programs: its manifest, its location, and how its last checks ended.
 
 use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
@@ -9,10 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checks::Checks;
 use crate::format::manifest::{Collection, LeftOut, Segment};
 
-/// The fields of a manifest, with `path` and `verified`. It is written piece by piece: as one tree of JSON it would take many times its text.
+/// The fields of a manifest, with `path` and `verified`. It is written piece by piece: as one JSON
+/// tree it would take many times the size of its text.
 #[derive(Debug)]
 pub struct Described {
-    /// All that is short.
+    /// Everything that is short.
     fields: Map<String, Value>,
     collections: Vec<Collection>,
     left_out: Vec<LeftOut>,
@@ -22,7 +23,8 @@ pub struct Described {
 }
 
 impl Backup {
-    /// The manifest's fields, with `path` and `verified`; its segment lists, by far the longest part of it, only where they are asked for.
+    /// The manifest's fields, with `path` and `verified`. The segment lists, by far the longest
+    /// part, are included only on request.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`].
@@ -37,9 +39,9 @@ impl Backup {
         let left_out = std::mem::take(&mut manifest.left_out);
         let slice = manifest.oplog.as_mut().map(|slice| std::mem::take(&mut slice.segments)).unwrap_or_default();
         let value = serde_json::to_value(&manifest)
-            .map_err(|e| Error::new(ErrorKind::Internal, format!("the manifest cannot be shown as JSON: {e}")).cause(e))?;
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("the manifest cannot be written as JSON: {e}")).cause(e))?;
         let Value::Object(mut fields) = value else {
-            return Err(Error::new(ErrorKind::Internal, "the manifest is no JSON object"));
+            return Err(Error::new(ErrorKind::Internal, "the manifest is not a JSON object"));
         };
         fields.insert("buckets".to_owned(), json!(buckets));
         fields.insert("path".to_owned(), json!(location));
@@ -103,7 +105,8 @@ impl Serialize for Collections<'_> {
     }
 }
 
-/// How the last checks ended: `state` is `never`, `passed` or `failed`, with the check that decides, and all of them.
+/// How the last checks ended: `state` is `never`, `passed` or `failed`, with the check that
+/// decides, and all of them.
 #[must_use]
 pub fn verified(checks: &Checks) -> Value {
     let verdict = checks.verdict();

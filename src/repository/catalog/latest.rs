@@ -1,4 +1,5 @@
-//! Which backup `latest` stands for: the newest complete one of all, whatever its source and selection.
+//! Finds the backup that `latest` stands for: the newest complete one, whatever its source and
+//! selection.
 
 use chrono::{DateTime, Utc};
 
@@ -9,35 +10,35 @@ use crate::names::{BackupName, LATEST};
 use crate::repository::layout;
 use crate::repository::retention::group;
 
-/// The newest complete backup, and what was passed over for it.
+/// The newest complete backup, and what was skipped for it.
 #[derive(Debug, Clone)]
 pub struct Latest {
     /// Its name.
     pub name: BackupName,
-    /// Where it came from, and what was asked for.
+    /// Its source and selection.
     pub provenance: Provenance,
-    /// Of how many sources and selections there are complete backups.
+    /// The number of sources and selections with complete backups.
     pub groups: usize,
-    /// Directories that may be newer and cannot be used.
+    /// Directories that may be newer and are unusable.
     pub damaged: Vec<BackupName>,
 }
 
 impl Catalog {
-    /// The backup that `latest` stands for: of the complete ones, that with the latest moment.
+    /// The backup that `latest` stands for: the complete one with the latest consistency point.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Usage`] if a directory has that name itself;
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Usage`] if a directory has that name
+    /// itself; [`ErrorKind::Storage`].
     pub async fn latest(&self, now: DateTime<Utc>) -> Result<Latest> {
         let repository = self.repository();
         let own = repository.objects().below(LATEST);
         let place = own.location();
         if let Ok(Ok(_)) = self.looks.at(&place, 0, async move { own.size(layout::MANIFEST).await }).await {
             return Err(Error::usage(format!(
-                "{LATEST} stands for the newest backup, and a backup in {} is called so",
+                "{LATEST} stands for the newest backup, but a backup in {} has this name",
                 repository.location()
             ))
-            .hint("give that one another name, or name the backup that is meant by its name or path"));
+            .hint("rename that backup, or give the intended backup's own name or path"));
         }
         let found = self.list(now).await?;
         let complete: Vec<&Summary> = found.iter().filter(|s| matches!(s.state, State::Complete(_))).collect();

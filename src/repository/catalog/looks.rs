@@ -1,5 +1,6 @@
-//! Looks at places that may not answer: a network mount whose server is gone. Each has a time limit, and where one is overdue, nobody else
-//! waits there until it came back. So a mount that hangs takes few threads, however often it is looked at.
+//! Looks at places that may not answer, for example a network mount whose server is gone. Each look
+//! has a time limit. While one is overdue, nobody else waits for that place until it returns. So a
+//! hanging mount takes few threads, however often it is looked at.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,13 +11,13 @@ use tokio::time::Instant;
 use crate::context::lock;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Looks that may be overdue at a time: each has a thread of its own.
+/// How many looks may be overdue at a time: each has a thread of its own.
 const MOST: usize = 32;
-/// How many must be overdue until others get less time.
+/// How many must be overdue before others get less time.
 const FEW: usize = 4;
-/// How much that is.
+/// The reduced time limit.
 const HASTE: Duration = Duration::from_secs(1);
-/// What a slow disk, or a machine that has other work, reads in a second.
+/// The bytes per second of a slow disk, or of a busy machine.
 const SLOWEST: u64 = 1024 * 1024;
 
 /// The looks at one repository. Cloning shares them.
@@ -27,15 +28,17 @@ pub(in crate::repository) struct Looks {
 }
 
 impl Looks {
-    /// Looks of which each may take so long.
+    /// Looks with this time limit each.
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, overdue: Arc::default() }
     }
 
-    /// What a look at `place` finds, which reads so many bytes. It goes on when whoever asked does not wait any more.
+    /// The result of a look at `place` that reads this many bytes. The look goes on if the caller
+    /// stops waiting.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] if there is no answer in time; then at once, until there is one.
+    /// [`ErrorKind::Storage`] if there is no answer in time. While a look is overdue, the error
+    /// comes at once.
     pub(super) async fn at<T: Send + 'static>(
         &self,
         place: &str,
@@ -61,7 +64,7 @@ impl Looks {
         tokio::spawn(watched).await.map_err(died)?
     }
 
-    /// Goes on only where no look is overdue.
+    /// Fails if a look at the place is overdue.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -75,11 +78,10 @@ impl Looks {
             return Err(no_answer(place, *since));
         }
         match overdue.len() {
-            MOST.. => Err(Error::new(
-                ErrorKind::Storage,
-                format!("{place} was not looked at: {MOST} other places beside it do not answer"),
-            )
-            .hint(HINT)),
+            MOST.. => {
+                Err(Error::new(ErrorKind::Storage, format!("{place} was not looked at: {MOST} other places do not answer"))
+                    .hint(HINT))
+            }
             FEW.. => Ok(HASTE.min(self.limit)),
             _ => Ok(self.limit),
         }
@@ -90,7 +92,7 @@ impl Looks {
     }
 }
 
-const HINT: &str = "look after the disk or the network mount that it is on";
+const HINT: &str = "check the disk or the network mount that it is on";
 
 fn no_answer(place: &str, since: Instant) -> Error {
     let seconds = since.elapsed().as_secs();
@@ -136,7 +138,7 @@ mod tests {
         let first = tokio::time::timeout(100 * LIMIT, reasons()).await.unwrap();
         assert!(first[0].contains("manifest.json") && first[1].contains("hung has not answered for"), "{first:?}");
 
-        // From now on nobody waits there, for whatever it is.
+        // From now on nobody waits there, whatever the look is for.
         let begun = Instant::now();
         let name = BackupName::parse("hung").unwrap();
         assert_eq!(reasons().await.len(), 2);
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(catalog.delete(&found, clock::now()).await.unwrap_err().kind(), ErrorKind::Storage);
         assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
 
-        // It is as any other once it answers.
+        // It is like any other once it answers.
         drop(hang);
         while !catalog.looks.overdue().is_empty() {
             tokio::task::yield_now().await;

@@ -1,4 +1,5 @@
-//! Which deployment a backup is of, and what of it was asked for: what it counts with.
+//! The provenance of a backup: its deployment and its selection. Together they decide which backups
+//! count together.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,17 +9,17 @@ use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{DUMP_SCHEME, Manifest, Settings, Source, Topology};
 use crate::repository::retention::group::{self, Origin};
 
-/// How many collections of a dump are looked at for an identity in common. Dumps that hold the same collections share one of the
-/// first, too, if they are of one deployment.
+/// How many collections of a dump are compared for a common UUID. Dumps of one deployment with the
+/// same collections share one among the first.
 const IDENTITIES: usize = 64;
 
-/// Where a backup came from, and what was asked for, in short.
+/// The source and the selection of a backup, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Provenance {
     /// The deployment, or the dump.
     pub source: BriefSource,
-    /// What of it was asked for.
+    /// The selection.
     pub selection: Selection,
 }
 
@@ -26,7 +27,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BriefSource {
-    /// Scheme, hosts and database of the URI that was used; `dump:NAME` of an adopted dump.
+    /// Scheme, hosts and database of the URI that was used; `dump:NAME` for an adopted dump.
     #[schema(example = "mongodb://db1.example.net:27017")]
     pub uri: String,
     /// Its members as they name themselves, or the host that was connected to.
@@ -36,38 +37,39 @@ pub struct BriefSource {
     pub topology: Topology,
     /// The replica set's name.
     pub replica_set: Option<String>,
-    /// What tells the deployment from others: the replica set's id, or what stands for it; none where it could not be read.
+    /// Distinguishes the deployment from others: the replica set's id, or a substitute. None if it
+    /// could not be read.
     pub id: Option<String>,
 }
 
 impl BriefSource {
-    /// Whether it is a dump that was adopted.
+    /// Whether it is an adopted dump.
     #[must_use]
     pub fn is_dump(&self) -> bool {
         self.uri.starts_with(DUMP_SCHEME)
     }
 }
 
-/// What of a source was asked for. Empty lists leave nothing out.
+/// The selection of a backup. Empty lists skip nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selection {
-    /// These databases; all where empty. Of an adopted dump, those that it holds.
+    /// Only these databases; all if empty. For an adopted dump, those that it holds.
     pub databases: Vec<String>,
-    /// Of those, namespaces that any of these patterns match; all where empty.
+    /// Only namespaces in them that any of these patterns match; all if empty.
     pub include: Vec<String>,
-    /// Without those that any of these match.
+    /// Without namespaces that any of these patterns match.
     pub exclude: Vec<String>,
-    /// Only documents that match this, in Extended JSON.
+    /// Only documents that match this query, in Extended JSON.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub query: Option<String>,
-    /// What views show, and nothing else.
+    /// Only the contents of views.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub views_as_collections: bool,
 }
 
 impl Selection {
-    /// What these settings ask for, in an order that does not depend on how it was written.
+    /// The selection of these settings, in an order that does not depend on how it was written.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let sorted = |texts: &[String]| {
@@ -98,7 +100,7 @@ impl Selection {
 }
 
 impl Provenance {
-    /// That of a backup.
+    /// The provenance of a backup.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
         let Source { uri, hosts, topology, replica_set, replica_set_id, deployment_id, .. } = manifest.source.clone();
@@ -113,21 +115,22 @@ impl Provenance {
     }
 }
 
-/// What a backup counts with in retention: all of one number in an answer.
+/// What a backup counts with in retention: all backups of one group in an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Grouped {
-    /// The deployment, or the dump, that it is of; none where it is not complete.
+    /// Its deployment or dump. None if the backup is not complete.
     pub source: Option<BriefSource>,
-    /// What was asked for; none where it is not complete.
+    /// Its selection. None if the backup is not complete.
     pub selection: Option<Selection>,
-    /// Backups of one number are of one deployment and one selection: they count together in retention, and no other takes their
-    /// place. The number holds for this answer alone; none where it is not complete.
+    /// Backups of one group are of one deployment and one selection. They count together in
+    /// retention, and separately from all others. The number is valid only in this answer. None if
+    /// the backup is not complete.
     pub group: Option<usize>,
 }
 
 impl Grouped {
-    /// That of a backup, with its number.
+    /// The source and selection of a backup, with the number of its group.
     #[must_use]
     pub fn of(summary: &Summary, group: Option<usize>) -> Self {
         let (source, selection) = summary.provenance().map(|p| (p.source, p.selection)).unzip();
@@ -135,7 +138,7 @@ impl Grouped {
     }
 }
 
-/// What a backup counts with.
+/// The origin, which decides what a backup counts with.
 #[must_use]
 pub fn origin(manifest: &Manifest) -> Origin {
     match manifest.source.is_dump() {
@@ -144,8 +147,9 @@ pub fn origin(manifest: &Manifest) -> Origin {
     }
 }
 
-/// What a backup of this deployment would count with. A replica set's id is enough; a file copy of any other server has the same
-/// identity as the original, so a name must be the same, too: a copy must not take the place of its original.
+/// The origin of a backup of this deployment. A replica set's id is enough. A file copy of any
+/// other server has the identity of the original, so a name must match, too: a copy must not count
+/// as its original.
 #[must_use]
 pub fn of_deployment(source: &Source, selection: &Selection) -> Origin {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -162,8 +166,9 @@ fn deployment_key(source: &Source, text: impl Fn(&Option<String>) -> String) -> 
     vec![source.topology.to_string(), text(&source.replica_set), text(&source.deployment_id)]
 }
 
-/// Dumps count with dumps that hold the same collections and are of the same deployment: one of the collections has the same identity
-/// in both, or, where they tell none, they came from the same path.
+/// The origin of a dump. Dumps count together if they hold the same collections and are of one
+/// deployment. That is, a collection has the same UUID in both. Without UUIDs, they must come from
+/// the same path.
 fn of_dump(manifest: &Manifest) -> Origin {
     let namespaces: String = manifest.collections.iter().map(|c| format!("{}\0", c.namespace())).collect();
     let mut key = vec!["dump".to_owned(), Sha256Hex::of(namespaces.as_bytes()).to_string()];
@@ -177,20 +182,20 @@ fn of_dump(manifest: &Manifest) -> Origin {
 }
 
 impl Summary {
-    /// Where it came from; none where it is not complete.
+    /// Its source and selection. None if it is not complete.
     #[must_use]
     pub fn provenance(&self) -> Option<Provenance> {
         self.state.manifest().map(Provenance::of)
     }
 
-    /// What it counts with; none where it is not complete.
+    /// What it counts with. None if it is not complete.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         self.state.manifest().map(origin)
     }
 }
 
-/// The number of each one's group, in their order; none of those that are not complete.
+/// The number of each backup's group, in their order. None for those that are not complete.
 #[must_use]
 pub fn groups(backups: &[Summary]) -> Vec<Option<usize>> {
     let origins: Vec<Option<Origin>> = backups.iter().map(Summary::origin).collect();
@@ -230,7 +235,7 @@ mod tests {
         assert!(!are_one(&one, &source(Standalone, Some("u2"), &["m:27017"])), "other data at its address");
         assert!(!are_one(&one, &source(Standalone, None, &["m:27017"])), "which of both it was is not known");
         assert!(!are_one(&one, &source(ReplicaSet, Some("u1"), &["m:27017"])), "it was made a set");
-        // As older backups have it: hosts alone.
+        // As in older backups: hosts only.
         assert!(are_one(&source(Standalone, None, &[]), &source(Standalone, None, &[])));
         assert!(!are_one(&source(Standalone, None, &[]), &source(Standalone, Some("u1"), &["localhost:27017"])));
 

@@ -1,5 +1,5 @@
-//! Writes down what became durable, so that a backup that is interrupted can be resumed. Nothing waits for it: a range that is not written down
-//! yet is read again.
+//! Records what became durable, so that an interrupted backup can be resumed. Nothing waits for it:
+//! a range that is not recorded yet is read again.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +18,14 @@ use crate::repository::layout;
 /// How long to gather before the next object is written.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How much longer with each object that there is, so that a backup of many hours does not have tens of thousands.
+/// The extra time for each existing object, so that a backup of many hours does not have tens of
+/// thousands.
 const LONGER_EACH: Duration = Duration::from_millis(20);
 
-/// Tells what the reading rests on.
+/// Tells what the reading depends on.
 pub type ResumeStateOf = Arc<dyn Fn() -> ResumeState + Send + Sync>;
 
-/// What became durable and is to be written down.
+/// What became durable and is to be recorded.
 #[derive(Debug, Default)]
 pub struct Durable {
     waiting: Mutex<Waiting>,
@@ -39,13 +40,13 @@ struct Waiting {
 }
 
 impl Durable {
-    /// All documents of a range are stored.
+    /// Records that all documents of a range are stored.
     pub fn range(&self, done: RangeDone) {
         self.durable_bytes.fetch_add(done.segments.iter().map(|s| s.raw_bytes).sum(), Ordering::Relaxed);
         self.lock().ranges.push(done);
     }
 
-    /// More of the oplog slice is stored.
+    /// Records that more of the oplog slice is stored.
     pub fn oplog(&self, step: OplogStep) {
         let mut waiting = self.lock();
         match &mut waiting.oplog {
@@ -57,12 +58,12 @@ impl Durable {
         }
     }
 
-    /// The bytes of the documents, uncompressed, of all ranges that are stored.
+    /// The bytes of the documents, uncompressed, of all stored ranges.
     pub fn bytes(&self) -> u64 {
         self.durable_bytes.load(Ordering::Relaxed)
     }
 
-    /// An attempt begins, and what was stored of another one is gone.
+    /// Starts over: a new attempt begins, and what the last one stored is gone.
     pub fn forget_ranges(&self) {
         self.durable_bytes.store(0, Ordering::Relaxed);
         let mut waiting = self.lock();
@@ -70,7 +71,8 @@ impl Durable {
         waiting.written = ResumeState::default();
     }
 
-    /// What waits, where anything does. What the reading rests on is asked for once the ranges are taken: it stays true, so it holds for all of them.
+    /// What is waiting, if anything is. The resume state is read after the ranges are taken: it
+    /// stays true, so it holds for all of them.
     fn take(&self, state: &ResumeStateOf) -> Option<Step> {
         let mut waiting = self.lock();
         let state = state();
@@ -80,7 +82,7 @@ impl Durable {
         Some(Step { ranges: std::mem::take(&mut waiting.ranges), oplog: waiting.oplog.take(), state })
     }
 
-    /// What could not be written waits again, in front of what came since.
+    /// Puts back what could not be written, in front of what came since.
     fn give_back(&self, step: Step) {
         let since = {
             let mut waiting = self.lock();
@@ -104,7 +106,7 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Writes down what is to be read, durably, and from then on what was.
+    /// Records durably what is to be read, and from then on what was read.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -120,10 +122,10 @@ impl CheckpointWriter {
         Self { end, task }
     }
 
-    /// Writes what is left, and ends: when this returns, nothing writes any more.
+    /// Writes the rest, and ends. After the return, nothing writes any more.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where it had died.
+    /// [`ErrorKind::Internal`] if it had died.
     pub async fn stop(self) -> Result<()> {
         self.end.cancel();
         self.task.await.map_err(|e| Error::new(ErrorKind::Internal, "the checkpoint writer died").cause(e))
@@ -140,7 +142,7 @@ async fn keep(place: Objects, mut number: usize, durable: Arc<Durable>, state: R
                     durable.lock().written = step.state;
                     number += 1;
                 }
-                // Where it cannot be written, neither can the segments, and that is what fails the backup.
+                // If it cannot be written, the segments cannot either, and that fails the backup.
                 Err(e) => {
                     tracing::warn!("the checkpoint could not be written: {e}");
                     durable.give_back(step);
@@ -157,7 +159,8 @@ async fn write(place: &Objects, number: usize, step: &Step) -> Result<()> {
     place.put(&layout::checkpoint(number), vec![step.to_bytes()?.into()]).await
 }
 
-/// Removes the checkpoint of a backup that is complete, or that begins again: its head first, without which the rest is nothing.
+/// Removes the checkpoint of a backup that is complete or starts over. Its head first: without it,
+/// the rest means nothing.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`].

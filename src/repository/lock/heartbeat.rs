@@ -1,4 +1,5 @@
-//! Tells others, every few seconds and until just before the commit, that a backup runs and how far it is.
+//! The heartbeat of a backup: tells others, every few seconds until just before the commit, that it
+//! runs and how far it is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,14 +19,15 @@ use crate::repository::backend::Objects;
 use crate::repository::layout;
 use crate::system;
 
-/// The heartbeat of one backup. It ends with [`HeartbeatWriter::stop`], or soon after it is dropped.
+/// The heartbeat of one backup. It ends with [`HeartbeatWriter::stop`], or soon after it is
+/// dropped.
 pub struct HeartbeatWriter {
     state: Arc<HeartbeatState>,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
 
-/// What a heartbeat says beside the counters of [`Progress`].
+/// What a heartbeat reports beside the counters of [`Progress`].
 #[derive(Debug, Default)]
 pub struct HeartbeatState {
     snapshot_time: Mutex<Option<ClusterTime>>,
@@ -35,14 +37,14 @@ pub struct HeartbeatState {
 }
 
 impl HeartbeatState {
-    /// An attempt begins: so many ranges at this time, of which some are stored already.
+    /// An attempt begins: with this many ranges at this time, some of which are stored already.
     pub fn begin(&self, snapshot_time: Option<ClusterTime>, ranges: u64, done: u64) {
         set(&self.snapshot_time, snapshot_time);
         self.ranges.store(ranges, Ordering::Relaxed);
         self.ranges_done.store(done, Ordering::Relaxed);
     }
 
-    /// The oplog is kept up to this time; none where it is not kept any more.
+    /// The time up to which the oplog is kept. None if it is not kept any more.
     pub fn oplog_at(&self, time: Option<ClusterTime>) {
         set(&self.oplog_time, time);
     }
@@ -54,22 +56,22 @@ impl HeartbeatState {
 }
 
 impl HeartbeatWriter {
-    /// Begins to beat, after what was said [first].
+    /// Starts the heartbeat, after the [first] one was written.
     pub fn start(place: Objects, progress: Progress, first: Heartbeat) -> Self {
         let (state, end) = (Arc::new(HeartbeatState::default()), CancellationToken::new());
         let task = tokio::spawn(beat(state.clone(), place, progress, first, end.clone()));
         Self { state, end, task }
     }
 
-    /// What the heartbeat says; the attempts keep it true.
+    /// What the heartbeat reports. The attempts keep it up to date.
     pub fn state(&self) -> &Arc<HeartbeatState> {
         &self.state
     }
 
-    /// Ends it: when this returns, nothing writes any more.
+    /// Ends it. After the return, nothing writes any more.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where it had died.
+    /// [`ErrorKind::Internal`] if it had died.
     pub async fn stop(self) -> Result<()> {
         self.end.cancel();
         self.task.await.map_err(|e| Error::new(ErrorKind::Internal, "the heartbeat died").cause(e))
@@ -84,7 +86,7 @@ fn set(time: &Mutex<Option<ClusterTime>>, to: Option<ClusterTime>) {
     *lock(time) = to;
 }
 
-/// A heartbeat of this process, of nothing read yet.
+/// A heartbeat of this process, before anything is read.
 pub fn first(started: DateTime<Utc>, source: Vec<String>, job: Option<String>, locked: bool) -> Heartbeat {
     Heartbeat {
         format_version: FORMAT_VERSION,
@@ -128,7 +130,7 @@ async fn beat(state: Arc<HeartbeatState>, place: Objects, progress: Progress, fi
             raw_bytes,
             ..first.clone()
         };
-        // Where it cannot be written, neither can the segments, and that is what fails the backup.
+        // If it cannot be written, the segments cannot either, and that fails the backup.
         if let Err(e) = write(&heartbeat, &place).await {
             tracing::warn!("the heartbeat could not be written: {e}");
         }

@@ -1,4 +1,5 @@
-//! The read lock: it keeps a backup from being deleted while it is read: a lock for this machine, and a note with a heartbeat for others.
+//! The read lock, which keeps a backup from being deleted while it is read: a lock for this
+//! machine, and a note with a heartbeat for others.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,31 +17,35 @@ use crate::repository::catalog::Backup;
 use crate::repository::layout;
 use crate::system;
 
-/// How often a lock that is in the way is waited for: a backup has one until a moment after its commit.
+/// How many times to wait for a lock that is in the way: a backup holds one until a moment after
+/// its commit.
 const ROUNDS: u32 = 15;
 
-/// From when on the note of a reader that died is removed by the next one.
+/// The age at which the next reader removes the note of a crashed one.
 const FORGOTTEN: TimeDelta = TimeDelta::hours(1);
 
-/// How long a read lock lasts at most: what reads for longer has stopped, or is too slow to keep the disk from being freed for it.
+/// The longest read lock. A reader that takes longer has stopped, or is too slow to block the disk
+/// for.
 const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// How long the end of a read lock waits for the disk.
 const LAST: Duration = Duration::from_secs(1);
 
-/// A backup that is not deleted as long as this is there. It may be dropped anywhere; the note is gone then.
+/// A backup that is not deleted while this exists. It may be dropped anywhere; its note is then
+/// removed.
 #[derive(Debug)]
 pub struct ReadLock {
     note: Arc<Note>,
     end: CancellationToken,
-    /// Let go after the note is taken away.
+    /// Released after the note is removed.
     lock: Arc<Mutex<Option<Lock>>>,
 }
 
 impl Drop for ReadLock {
     fn drop(&mut self) {
         self.end.cancel();
-        // Not here: this may be any thread, and a mount that hangs would keep it. Not by the runtime: it may be ending.
+        // Not here: this may be any thread, and a hanging mount would block it. Not by the runtime:
+        // it may be ending.
         let (note, lock) = (self.note.clone(), self.lock.clone());
         let (done, is_done) = std::sync::mpsc::channel::<()>();
         let going = std::thread::Builder::new().name("read-lock".to_owned()).spawn(move || {
@@ -54,16 +59,18 @@ impl Drop for ReadLock {
 }
 
 impl Backup {
-    /// Keeps the backup from being deleted until what it gives is dropped. `purpose` is told to those who would delete it, in one word. Where the directory cannot be written
-    /// to, a warning says so: then only processes of this machine are kept from it.
+    /// Keeps the backup from being deleted until the result is dropped. `purpose` is shown, in one
+    /// word, to those who try to delete it. If the directory is not writable, a warning says so:
+    /// then only processes of this machine are kept from deleting it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where it was deleted since it was found; [`ErrorKind::Busy`] where it is being deleted.
+    /// [`ErrorKind::NotFound`] if it was deleted since it was found; [`ErrorKind::Busy`] if it is
+    /// being deleted.
     pub async fn read_lock(&self, purpose: &str) -> Result<ReadLock> {
         self.read_lock_within(purpose, LONGEST, |_| {}).await
     }
 
-    /// The same, and says what happens where the lock ends by itself: one that lasts for days gives way to whoever deletes backups.
+    /// The same, and calls `tell` if the lock expires: after some days, it gives way to deletion.
     ///
     /// # Errors
     /// As for [`read_lock`](Self::read_lock).
@@ -77,7 +84,7 @@ impl Backup {
         longest: Duration,
         tell: impl FnOnce(String) + Send + 'static,
     ) -> Result<ReadLock> {
-        // 1. The lock: while it is there, no process of this machine begins to delete.
+        // 1. The lock: while it exists, no process of this machine begins to delete.
         let lock = self.shared_lock().await?;
 
         // 2. The note, for other machines.
@@ -95,7 +102,7 @@ impl Backup {
         let is_noted = match renewed(&note).await {
             Ok(()) => true,
             Err(e) => {
-                tracing::warn!("whoever deletes backups from another machine cannot know that this one is being read: {e}");
+                tracing::warn!("other machines cannot see that this backup is being read, and may delete it: {e}");
                 false
             }
         };
@@ -111,7 +118,7 @@ impl Backup {
             let until_late = async { tokio::time::timeout(longest, kept).await.is_err() };
             if end.run_until_cancelled(until_late).await == Some(true) {
                 let said = format!(
-                    "the {purpose} has read the backup {location} for {} hours, and does not keep it from being deleted any more",
+                    "the {purpose} has read the backup {location} for {} hours, and no longer keeps it from being deleted",
                     longest.as_secs() / 3600
                 );
                 tracing::warn!("{said}");
@@ -120,7 +127,8 @@ impl Backup {
             }
         });
 
-        // 3. One who deletes takes the manifest away and then looks for notes: so either it sees the note, or this sees that.
+        // 3. A deletion removes the manifest and then looks for notes. So either it sees the note,
+        // or the manifest is missing here.
         match self.store.size(layout::MANIFEST).await {
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
             _ => {}
@@ -139,7 +147,7 @@ impl Backup {
                 Ok(None) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
                 Err(e) => {
-                    tracing::warn!("whoever deletes backups cannot know that this one is being read: {e}");
+                    tracing::warn!("other processes cannot see that this backup is being read, and may delete it: {e}");
                     return Ok(None);
                 }
             }
@@ -150,7 +158,7 @@ impl Backup {
 
     fn gone(&self) -> Error {
         Error::new(ErrorKind::NotFound, format!("Database backup not found: {} was deleted meanwhile", self.location()))
-            .hint("`bsonvault list` shows the backups that there are")
+            .hint("`bsonvault list` shows all backups")
     }
 }
 
@@ -160,7 +168,7 @@ struct Note {
     store: Objects,
     name: String,
     reader: Reader,
-    /// Held while it is written, so that it does not come back after its end.
+    /// Held while it is written, so that it does not reappear after its end.
     ended: Mutex<bool>,
 }
 
@@ -180,7 +188,7 @@ impl Note {
         let mut ended = lock(&self.ended);
         *ended = true;
         if let Err(e) = self.store.take_note_away(&self.name) {
-            tracing::debug!("{} is left behind, and counts for nothing soon: {e}", self.name);
+            tracing::debug!("{} could not be removed, and expires soon: {e}", self.name);
         }
     }
 }
@@ -191,13 +199,13 @@ async fn renewed(note: &Arc<Note>) -> Result<()> {
     work.await.map_err(|e| Error::new(ErrorKind::Internal, "a reader's heartbeat died").cause(e))?
 }
 
-/// Ends a read lock. Waits for the disk.
+/// Ends a read lock. Blocks on the disk.
 fn let_go(note: &Note, held: &Mutex<Option<Lock>>) {
     note.take_away();
     drop(lock(held).take());
 }
 
-/// Renews the note, for ever.
+/// Renews the note, forever.
 async fn beat(note: &Arc<Note>) {
     let mut warned = false;
     loop {
@@ -210,7 +218,8 @@ async fn beat(note: &Arc<Note>) {
     }
 }
 
-/// What readers left in a backup's directory, with the names of the files. What cannot be read counts as none: it is renewed where its reader lives.
+/// The notes of readers in a backup's directory, with their file names. Unreadable notes are
+/// ignored: a live reader renews its own.
 pub(in crate::repository) async fn readers(store: &Objects) -> Result<Vec<(String, Reader)>> {
     let mut readers = Vec::new();
     for name in store.top().await?.objects.into_iter().filter(|name| layout::is_reader(name)) {
@@ -219,20 +228,20 @@ pub(in crate::repository) async fn readers(store: &Objects) -> Result<Vec<(Strin
         {
             match serde_json::from_slice(&bytes) {
                 Ok(reader) => readers.push((name, reader)),
-                Err(e) => tracing::warn!("{name} in {} cannot be read, and counts for nothing: {e}", store.location()),
+                Err(e) => tracing::warn!("{name} in {} cannot be read, and is ignored: {e}", store.location()),
             }
         }
     }
     Ok(readers)
 }
 
-/// Removes the notes of readers that died long ago.
+/// Removes the notes of readers that crashed long ago.
 async fn forget(store: &Objects, now: DateTime<Utc>) {
     for (name, reader) in readers(store).await.unwrap_or_default() {
         if now.signed_duration_since(reader.heartbeat).abs() > FORGOTTEN
             && let Err(e) = store.delete(&name).await
         {
-            tracing::debug!("{name} of a reader that died is left: {e}");
+            tracing::debug!("{name} of a crashed reader could not be removed: {e}");
         }
     }
 }

@@ -1,9 +1,15 @@
-//! The source lock: one backup of a source at a time. This is how those that begin together settle which of them goes on.
+//! The source lock: one backup of a source at a time. If several begin together, this decides which
+//! one goes on.
 //!
-//! Each writes a heartbeat with its source's hosts that says *undecided*, looks at all others of these hosts, and then either gives way, or writes that it is decided. It
-//! gives way to whoever is decided, and to one that is undecided and has an earlier name; for one with a later name it waits. Of two, let A be the one that wrote *undecided* later:
-//! when it looks, it sees the other, which is there, decided or not, until it gave way. So both cannot go on. Only the one with the later name gives way to an undecided
-//! one, and whoever is decided gives way to nobody: so both cannot give way.
+//! Each writes a heartbeat with its source's hosts, marked *undecided*, and looks at all others of
+//! these hosts. Then it either gives way, or writes that it is decided. It gives way to a decided
+//! backup, and to an undecided one with an earlier name. It waits for undecided ones with later
+//! names.
+//!
+//! Proof: of two backups, let A be the one that wrote *undecided* later. When A looks, it sees the
+//! other, which exists, decided or not, until it gives way. So both cannot go on. Only the one with
+//! the later name gives way to an undecided one, and a decided one gives way to nobody. So both
+//! cannot give way.
 
 use std::time::Duration;
 
@@ -20,20 +26,21 @@ use crate::repository::backend::Objects;
 use crate::repository::catalog::Catalog;
 use crate::system;
 
-/// How long to wait before looking again what another one decides.
+/// How long to wait before looking again at another backup's decision.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A backup of a source with one of these hosts (`host:port` in lower case, or the name of an SRV string) that runs into this repository, with what it says of itself.
+/// The backup of a source with one of these hosts that runs into this repository, with its
+/// heartbeat. A host is `host:port` in lower case, or the name of an SRV string.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`] where the repository cannot be listed.
+/// [`ErrorKind::Storage`] if the repository cannot be listed.
 pub async fn running(catalog: &Catalog, hosts: &[String], now: DateTime<Utc>) -> Result<Option<(BackupName, Heartbeat)>> {
     Ok(others(catalog, None, hosts, now).await?.into_iter().min_by_key(|(_, heartbeat)| heartbeat.undecided))
 }
 
-/// Takes a new name, from the time, and its directory.
+/// Claims a new name, from the time, and its directory.
 pub async fn claim(repository: &Repository) -> Result<(BackupName, Objects)> {
-    // Before much is read for a repository that cannot be written to.
+    // Fail before anything is read, if the repository cannot be written to.
     repository.config().await?;
     let mut time = clock::now();
     loop {
@@ -48,7 +55,7 @@ pub async fn claim(repository: &Repository) -> Result<(BackupName, Objects)> {
     }
 }
 
-/// The hosts of a source: as its URI names them, and as it does itself.
+/// The hosts of a source: those of its URI, and its own names of them.
 pub fn hosts(uri: &[String], members: &[String]) -> Vec<String> {
     let mut hosts: Vec<String> = uri.iter().chain(members).map(|host| host.to_lowercase()).collect();
     hosts.sort();
@@ -56,7 +63,7 @@ pub fn hosts(uri: &[String], members: &[String]) -> Vec<String> {
     hosts
 }
 
-/// Fails where a backup of these hosts runs already.
+/// Fails if a backup of these hosts is running.
 pub async fn look(repository: &Repository, hosts: &[String], cx: &Context) -> Result<()> {
     match running(&Catalog::new(repository.clone(), &cx.cpu), hosts, clock::now()).await? {
         Some((name, heartbeat)) => Err(busy(&name, &heartbeat)),
@@ -64,10 +71,10 @@ pub async fn look(repository: &Repository, hosts: &[String], cx: &Context) -> Re
     }
 }
 
-/// Waits until it is settled that this one goes on.
+/// Waits until it is decided that this backup goes on.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] where it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
+/// [`ErrorKind::Busy`] if it gives way; [`ErrorKind::Storage`]; [`ErrorKind::Interrupted`].
 pub async fn take(repository: &Repository, name: &BackupName, place: &Objects, first: &Heartbeat, cx: &Context) -> Result<()> {
     let catalog = Catalog::new(repository.clone(), &cx.cpu);
     loop {
@@ -86,7 +93,7 @@ pub async fn take(repository: &Repository, name: &BackupName, place: &Objects, f
     }
 }
 
-/// The error of a directory that another process got hold of as soon as it was made.
+/// The error for a directory that another process locked as soon as it was made.
 pub fn taken(place: &Objects) -> Error {
     Error::new(ErrorKind::Busy, format!("{} is locked by another process", place.location())).hint("run it again")
 }
@@ -121,7 +128,8 @@ async fn others(
     Ok(running)
 }
 
-/// Whether it is of a source with one of these hosts. A name that every machine has for itself means another source on each.
+/// Whether the heartbeat is of a source with one of these hosts. A name that every machine uses for
+/// itself means another source on each.
 fn meets(heartbeat: &Heartbeat, hosts: &[String], here: &str) -> bool {
     heartbeat.source.iter().any(|host| hosts.contains(host) && (heartbeat.host == here || !system::is_own_name(host)))
 }
@@ -131,7 +139,7 @@ fn busy(name: &BackupName, heartbeat: &Heartbeat) -> Error {
         ErrorKind::Busy,
         format!("a backup of this source is running already: {name}, process {} on {}", heartbeat.process, heartbeat.host),
     )
-    .hint("wait until it is done; `bsonvault list` shows how far it is, and [[allow-concurrent]] takes another one beside it");
+    .hint("wait until it is done; `bsonvault list` shows how far it is; [[allow-concurrent]] takes another one at the same time");
     match &heartbeat.job {
         Some(job) => error.job(job),
         None => error,

@@ -1,21 +1,21 @@
-//! Which backups count together: those of one deployment, of which the same was asked for. Pure.
+//! Groups backups that count together: those of one deployment and one selection. Pure.
 
 use std::collections::HashMap;
 
-/// What tells which backups count together.
+/// Decides which backups count together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// What must be the same.
+    /// What must be equal.
     pub key: Vec<String>,
-    /// Names of which one in common is enough, also by way of others in between: a server may be reached by several. Where there are
-    /// none, the key says all.
+    /// Names of which one in common is enough, also indirectly through other backups: a server may
+    /// be reached by several. If there are none, the key alone decides.
     pub marks: Vec<String>,
 }
 
-/// The number of each one's group, from 1 on in this order; none of one whose origin is not known.
+/// The number of each one's group, from 1 on in this order. None if the origin is unknown.
 #[must_use]
 pub fn number<'a>(origins: impl IntoIterator<Item = Option<&'a Origin>>) -> Vec<Option<usize>> {
-    // 1. Who shares a mark stands below one root.
+    // 1. Backups that share a mark get one root.
     let origins: Vec<Option<&Origin>> = origins.into_iter().collect();
     let mut above: Vec<usize> = (0..origins.len()).collect();
     let mut bearers: HashMap<(&[String], Option<&str>), usize> = HashMap::new();
@@ -28,7 +28,7 @@ pub fn number<'a>(origins: impl IntoIterator<Item = Option<&'a Origin>>) -> Vec<
         }
     }
 
-    // 2. Roots get their numbers as they come.
+    // 2. Roots get their numbers in order.
     let mut numbers = HashMap::new();
     let numbered = |(place, origin): (usize, &Option<&Origin>)| {
         origin.map(|_| {
@@ -39,7 +39,7 @@ pub fn number<'a>(origins: impl IntoIterator<Item = Option<&'a Origin>>) -> Vec<
     origins.iter().enumerate().map(numbered).collect()
 }
 
-/// The root above a place. The way to it gets shorter.
+/// The root above a place. Shortens the way to it.
 fn root(above: &mut [usize], mut place: usize) -> usize {
     while above[place] != place {
         above[place] = above[above[place]];
@@ -63,7 +63,7 @@ mod tests {
     fn one_name_in_common_is_enough_and_never_across_keys() {
         assert_eq!(numbers(&[("a", &[]), ("b", &[]), ("a", &[]), ("a", &["x"])]), [1, 2, 1, 3]);
         assert_eq!(numbers(&[("a", &["x", "y"]), ("a", &["z"]), ("b", &["x"]), ("a", &["y"])]), [1, 2, 3, 1]);
-        // By way of one that comes last.
+        // Through one that comes last.
         assert_eq!(numbers(&[("a", &["x"]), ("a", &["z"]), ("a", &["w"]), ("a", &["z", "x"])]), [1, 1, 2, 1]);
         assert_eq!(number([None, Some(&Origin::default()), None]), [None, Some(1), None]);
         assert_eq!(number([]), []);

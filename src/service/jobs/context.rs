@@ -1,4 +1,4 @@
-//! What the work of a job is given, and what whoever does it is asked.
+//! The context of a job's work, and the trait that does the work.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::service::job::{Job, JobId, JobKind};
 use crate::service::state::{Claim, Lease, Owner, State};
 use crate::service::task::Task;
 
-/// How often it is asked again for what a job of another instance has.
+/// How often to retry a claim that a job of another instance holds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The phase of a job that did all of its work.
@@ -31,7 +31,7 @@ pub(in crate::service) trait Worker: Send + Sync {
     /// Does a task, as a task of the engine's runtime.
     fn work(self: Arc<Self>, task: Task, context: JobContext) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// Is told of every job that ended, before anyone who waits for it.
+    /// Called with every job that ended, before its waiters learn of it.
     fn ended(&self, job: &Arc<Job>);
 }
 
@@ -43,7 +43,7 @@ pub(in crate::service) struct Failure {
 }
 
 impl Failure {
-    /// Makes failures of this part of errors.
+    /// Turns errors into failures of this part.
     pub(in crate::service) fn at(stage: JobKind) -> impl Fn(Error) -> Self {
         move |error| Self { stage, error }
     }
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) owner: Owner,
     pub(super) live: Mutex<LiveJobs>,
-    /// One of each kind works at a time.
+    /// One job of each kind works at a time.
     pub(super) lanes: [Semaphore; JobKind::ALL.len()],
     pub(super) tracker: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -64,31 +64,31 @@ pub(super) struct Shared {
 
 impl Shared {
     /// # Errors
-    /// [`ErrorKind::Closing`] where no more work is taken.
+    /// [`ErrorKind::Closing`] if no more work is accepted.
     pub(super) fn refuse_if_closing(&self) -> Result<()> {
         if !self.closing.is_cancelled() {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Closing, "the service is shutting down and takes no more work")
-            .hint("ask again when it runs again"))
+            .hint("try again once it runs again"))
     }
 }
 
-/// What the work of a job is given.
+/// The context of a job's work.
 #[derive(Clone)]
 pub(in crate::service) struct JobContext {
     /// The job's id.
     pub(in crate::service) id: JobId,
-    /// What it counts in.
+    /// Its progress.
     pub(in crate::service) progress: Progress,
-    /// What ends it.
+    /// Stops it.
     pub(in crate::service) stop: CancellationToken,
     pub(super) live: Arc<Live>,
     pub(super) shared: Arc<Shared>,
 }
 
 impl JobContext {
-    /// Changes what is known of the job.
+    /// Changes the job's record.
     pub(in crate::service) fn update(&self, change: impl FnOnce(&mut Job)) {
         let job = {
             let mut job = lock(&self.live.job);
@@ -98,29 +98,29 @@ impl JobContext {
         self.live.view.send_replace(JobView::new(job));
     }
 
-    /// Keeps what is known of the job now, so that a kill does not lose it, and that this instance is at it. Where that fails it is only less well known how
-    /// far it was.
+    /// Stores the job's present state, and renews its owner's lease, so that a kill does not lose
+    /// them. If that fails, only the stored progress is out of date.
     pub(in crate::service) async fn keep(&self) {
         let (job, lease) = (lock(&self.live.job).clone(), Lease::from(self.shared.owner, clock::now()));
         if let Err(e) = self.shared.state.put(vec![job], Some(lease)).await {
-            tracing::warn!("how far the job is cannot be kept: {e}");
+            tracing::warn!("cannot store the job's progress: {e}");
         }
     }
 
-    /// All of the work is done.
+    /// Marks all of the work as done.
     pub(in crate::service) fn done(&self) {
         self.progress.begin(DONE);
     }
 
-    /// Whether somebody asked for it to be stopped, rather than the service's end.
+    /// Whether a request stopped it, rather than a shutdown.
     pub(in crate::service) fn is_cancelled(&self) -> bool {
         self.live.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Claims more, and waits for those that have it.
+    /// Claims more, and waits for jobs that hold it.
     ///
     /// # Errors
-    /// [`ErrorKind::Interrupted`] where it is stopped meanwhile.
+    /// [`ErrorKind::Interrupted`] if the job is stopped meanwhile.
     pub(in crate::service) async fn claim(&self, more: BTreeSet<Claim>) -> Result<()> {
         loop {
             let holder = lock(&self.shared.live).claim(self.id, &more);
@@ -145,9 +145,9 @@ impl JobContext {
                         return Err(Error::interrupted());
                     }
                 }
-                // Within this instance it is claimed.
+                // Within this instance, it is claimed.
                 Err(e) => {
-                    tracing::warn!("what the job claims cannot be kept: {e}");
+                    tracing::warn!("cannot store the job's claims: {e}");
                     return Ok(());
                 }
             }

@@ -1,4 +1,4 @@
-//! Jobs that have not ended: what is known of each, and what each claims from others of this instance.
+//! Unfinished jobs: their state, and their claims within this instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -12,12 +12,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::service::job::{Job, JobId};
 use crate::service::state::{Assignment, Claim, Conflict};
 
-/// Jobs that may wait or work at a time.
+/// The most jobs that may wait or work at the same time.
 pub(super) const UNFINISHED: usize = 100;
-/// Collections that an event tells of.
+/// The most collections in an event.
 const COLLECTIONS_IN_EVENT: usize = 50;
 
-/// A job as it is now.
+/// A job's present state.
 #[derive(Debug, Clone)]
 pub struct JobView {
     job: Arc<Job>,
@@ -35,7 +35,8 @@ impl JobView {
         &self.job
     }
 
-    /// The job as JSON for an event: of its collections those that are being worked on. Made once, however many ask for it.
+    /// The job as JSON for an event, with only the collections in progress. Created once, for all
+    /// callers.
     #[must_use]
     pub fn event(&self) -> Arc<str> {
         self.event
@@ -52,11 +53,11 @@ impl JobView {
 /// A job that has not ended.
 pub(super) struct Live {
     pub(super) job: Mutex<Job>,
-    /// Who is at it, what it is to do, and what it claims.
+    /// Its owner, its task and its claims.
     pub(super) assignment: Mutex<Assignment>,
     pub(super) view: watch::Sender<JobView>,
     pub(super) stop: CancellationToken,
-    /// Whether somebody asked for it to be stopped.
+    /// Whether a request asked it to stop.
     pub(super) cancelled: AtomicBool,
 }
 
@@ -72,7 +73,7 @@ impl Live {
     }
 }
 
-/// The jobs of this instance that have not ended, and what they claim.
+/// The unfinished jobs of this instance, and their claims.
 #[derive(Default)]
 pub(super) struct LiveJobs {
     pub(super) jobs: BTreeMap<JobId, Arc<Live>>,
@@ -80,18 +81,19 @@ pub(super) struct LiveJobs {
 }
 
 impl LiveJobs {
-    /// Takes a job in, with all that it claims or not at all.
+    /// Admits a job with all of its claims, or not at all.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if another one has some of it; [`ErrorKind::TooMany`] if [`UNFINISHED`] wait or work already.
+    /// [`ErrorKind::Busy`] if another job holds one of them; [`ErrorKind::TooMany`] if
+    /// [`UNFINISHED`] jobs wait or work.
     pub(super) fn admit(&mut self, id: JobId, job: &Arc<Live>) -> Result<()> {
         let claims = lock(&job.assignment).claims.clone();
         if let Some(conflict) = self.conflict(id, &claims) {
             return Err(busy(&conflict));
         }
-        // A backup is never kept out by what others queue: there is one of its kind at a time.
+        // Queued jobs never keep out a backup, and only one backup can be there.
         if self.jobs.len() >= UNFINISHED && !claims.contains(&Claim::Source) {
-            return Err(Error::new(ErrorKind::TooMany, format!("{UNFINISHED} jobs wait or work already"))
+            return Err(Error::new(ErrorKind::TooMany, format!("{UNFINISHED} jobs are already waiting or working"))
                 .hint("wait until some of them end, or cancel them: GET /api/jobs lists them"));
         }
         self.claims.extend(claims.into_iter().map(|claim| (claim, id)));
@@ -99,7 +101,7 @@ impl LiveJobs {
         Ok(())
     }
 
-    /// Claims more for a job, all of it or nothing. Gives the job that has some of it, where one does.
+    /// Claims more for a job, all or nothing. If another job holds some of it, returns that job.
     pub(super) fn claim(&mut self, id: JobId, more: &BTreeSet<Claim>) -> Option<Arc<Live>> {
         let holder = self.conflict(id, more).and_then(|conflict| self.jobs.get(&conflict.holder).cloned());
         if holder.is_none() {
@@ -108,7 +110,7 @@ impl LiveJobs {
         holder
     }
 
-    /// Gives back what a job claimed.
+    /// Releases a job's claims.
     pub(super) fn release(&mut self, id: JobId) {
         self.claims.retain(|_, holder| *holder != id);
     }
@@ -121,7 +123,7 @@ impl LiveJobs {
     }
 }
 
-/// The error of a job that claims what another one has.
+/// The error for a claim that another job holds.
 pub(super) fn busy(conflict: &Conflict) -> Error {
     let Conflict { claim, holder } = conflict;
     let message = match claim {

@@ -1,4 +1,4 @@
-//! Runs a job: from its queue over its work to its end, with somebody beside it who tells how far it is.
+//! Runs a job: it waits in its queue, works, and ends. A second task reports its progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,17 @@ use crate::service::job::{JobError, JobState};
 use crate::service::rates;
 use crate::service::task::Task;
 
-/// How often the progress of a job is taken.
+/// How often a job's progress is updated.
 const TICK: Duration = Duration::from_millis(500);
-/// After how many ticks it is kept, so that what was interrupted shows about how far it was, and its owner's lease does not expire.
+/// After how many updates the progress is stored. An interrupted job then shows about how far it
+/// was, and its owner's lease does not expire.
 const TICKS_KEPT: u32 = 20;
-/// Notes of a job that are kept.
+/// The most notes of a job.
 const NOTES: usize = 100;
-/// Collections whose progress is kept of a job that ended.
+/// The most collections whose progress is stored once a job has ended.
 const COLLECTIONS_KEPT: usize = 200;
 
-/// A job, from its queue to its end.
+/// Runs a job from its queue to its end.
 pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>) {
     let (shared, kind) = (context.shared.clone(), task.kind);
     // 1. Wait for its turn.
@@ -36,7 +37,7 @@ pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>
         () = shared.closing.cancelled() => None,
         turn = lane.acquire() => turn.ok(),
     };
-    // 2. Do it.
+    // 2. Do the work.
     let done = match &turn {
         None => Err(Failure { stage: kind, error: Error::interrupted() }),
         Some(_) => {
@@ -51,7 +52,7 @@ pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>
     };
     drop(turn);
 
-    // 3. Say how it ended: first on the disk, then to others.
+    // 3. Store how it ended, then announce it.
     tick(&context, &mut Rates::over(rates::WINDOW));
     let job = {
         let mut job = lock(&context.live.job);
@@ -64,7 +65,7 @@ pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>
             Err(_) => JobState::Interrupted,
         };
         job.error = done.as_ref().err().map(|failure| JobError::of(failure.stage, &failure.error));
-        // A thousand jobs of thousands of collections each would be too much to keep.
+        // A thousand jobs with thousands of collections each would be too much to store.
         job.progress.collections.truncate(COLLECTIONS_KEPT);
         job.clone()
     };
@@ -81,12 +82,12 @@ pub(super) async fn run(context: JobContext, task: Task, worker: Arc<dyn Worker>
         Ok(()) => {
             lock(&shared.live).jobs.remove(&context.id);
         }
-        // As long as the service runs it is told from memory.
-        Err(e) => tracing::error!("how the job ended cannot be kept: {e}"),
+        // While the service runs, the job is served from memory.
+        Err(e) => tracing::error!("cannot store how the job ended: {e}"),
     }
 }
 
-/// The work, with somebody beside it who tells how far it is.
+/// Does the work, while a second task reports its progress.
 async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> Result<(), Failure> {
     let kind = task.kind;
     let ends = CancellationToken::new();
@@ -104,19 +105,22 @@ async fn work_on(context: &JobContext, task: Task, worker: &Arc<dyn Worker>) -> 
         }
     });
     let (worker, given) = (worker.clone(), context.clone());
-    // A task of its own: a defect ends the job and nothing else. What makes it is in there, too.
+    // A task of its own: a defect ends only this job, even one in the call that creates the work.
     let done = tokio::spawn(async move { worker.work(task, given).await }.in_current_span()).await;
     ends.cancel();
     let told = teller.await;
     if let Err(e) = told {
-        tracing::error!("what tells the progress of the job died: {e}");
+        tracing::error!("the progress reporter of the job died: {e}");
     }
     done.unwrap_or_else(|e| {
-        Err(Failure { stage: kind, error: Error::new(ErrorKind::Internal, "the job died of a defect of this program").cause(e) })
+        Err(Failure {
+            stage: kind,
+            error: Error::new(ErrorKind::Internal, "the job died because of a defect in this program").cause(e),
+        })
     })
 }
 
-/// Takes how far the work is over into the job.
+/// Updates the job with the progress of its work.
 fn tick(context: &JobContext, rates: &mut Rates) {
     let (view, notes) = (context.progress.view(), context.progress.take_notes());
     for note in &notes {

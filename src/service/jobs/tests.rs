@@ -11,7 +11,7 @@ use crate::service::state::Memory;
 
 type Work = Box<dyn FnOnce(JobContext) -> BoxFuture<'static, Result<()>> + Send>;
 
-/// Does the work that a test gives it under a number, which is the parameter of its task.
+/// Runs the work that a test registers under a number; the number is the task's parameter.
 #[derive(Default)]
 struct Works {
     given: Mutex<HashMap<usize, Work>>,
@@ -52,7 +52,7 @@ impl Bench {
         Self { directory, jobs, works }
     }
 
-    /// What stays when the process is killed now.
+    /// The jobs that remain if the process is killed now.
     async fn copy(&self) -> (Jobs, Vec<Job>) {
         let copy = self.directory.path().join("copy");
         std::fs::copy(self.directory.path().join("state"), &copy).unwrap();
@@ -76,7 +76,7 @@ impl Bench {
         submitted.inspect_err(|_| drop(lock(&self.works.given).remove(&number)))
     }
 
-    /// A job that works until it is told to end, or stopped.
+    /// A job that works until it is told to end, or is stopped.
     async fn hold(&self, kind: JobKind, claims: BTreeSet<Claim>) -> (JobId, mpsc::UnboundedSender<()>) {
         let (end, mut ended) = mpsc::unbounded_channel();
         let work = async move |context: JobContext| {
@@ -115,7 +115,7 @@ async fn a_job_is_known_before_during_and_after_its_work() {
         (job.state, job.error.clone(), job.started.is_some(), job.finished.is_some()),
         (JobState::Succeeded, None, true, true)
     );
-    // Who waits is told when all is done: its claim is free, its end is kept, and others know.
+    // Waiters are notified last: the claim is free, the end is stored, and the worker knows.
     assert_eq!(*lock(&bench.works.ended), [(id, JobState::Succeeded)]);
     let (killed_now, interrupted) = bench.copy().await;
     assert_eq!((killed_now.job(id).await.unwrap().state, interrupted), (JobState::Succeeded, vec![]));
@@ -286,7 +286,7 @@ async fn what_another_instance_claims_is_refused_with_its_job_and_waited_for() {
     let error = other.submit(JobKind::Backup, source(), async |_| Ok(())).await.unwrap_err();
     assert_eq!((error.kind(), error.job_id()), (ErrorKind::Busy, Some(&*backup.to_string())));
     assert_eq!(other.jobs.list(10, |_| true).await.unwrap().len(), 2, "what was refused is no job");
-    // One that is begun while the first lives finds nothing to interrupt.
+    // An instance that starts while the first one lives interrupts nothing.
     let third = Bench::over(State::over(memory), tempfile::tempdir().unwrap()).await;
     assert_eq!(third.jobs.job(import).await.unwrap().id, import);
 

@@ -1,13 +1,14 @@
-//! Names and patterns that a request asks for: how many are taken, and what of them makes sense.
+//! Limits on the names and patterns in a request.
 
 use crate::error::{Error, Result};
 
-/// The most names and patterns that are taken with one request: each is kept in its job, and compared with every name.
+/// The most names and patterns in one request. The job stores each, and compares each with every
+/// name.
 const MOST_NAMES: usize = 1000;
-/// And the most bytes of all of them.
+/// The most bytes of all names and patterns together.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Refuses more names and patterns than a job is to keep.
+/// Refuses more names and patterns than a job may store.
 pub(super) fn bounded<const N: usize>(lists: [&Option<Vec<String>>; N]) -> Result<()> {
     let names = || lists.into_iter().flatten().flatten();
     let (count, bytes) = (names().count(), names().map(String::len).sum::<usize>());
@@ -20,7 +21,8 @@ pub(super) fn bounded<const N: usize>(lists: [&Option<Vec<String>>; N]) -> Resul
     Ok(())
 }
 
-/// A list that is given. An empty one is refused: whoever made it may have meant nothing by it, and it would stand for all.
+/// A list, if given. An empty one is refused: it would stand for all, and its author may have meant
+/// none.
 pub(super) fn some<'r>(what: &str, given: &'r Option<Vec<String>>) -> Result<&'r [String]> {
     match given.as_deref() {
         Some([]) => Err(Error::usage(format!("{what} is empty")).hint(format!("leave {what} out, or name at least one"))),

@@ -1,4 +1,4 @@
-//! A backup: taken, imported where that is asked for, and old ones removed by retention.
+//! Backup jobs: take a backup, import it if wanted, and apply retention.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::service::state::Claim;
 use crate::service::task::Task;
 use crate::service::told;
 
-/// What is asked of a backup, valid.
+/// The options of a backup, checked.
 struct Asked {
     options: BackupOptions,
     import: bool,
@@ -32,10 +32,11 @@ struct Asked {
 }
 
 impl Asked {
-    /// Reads what is asked for over what is configured.
+    /// Applies a request on top of the configuration.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`]; [`ErrorKind::NotConfigured`] where it is to be imported, and there is no target.
+    /// [`ErrorKind::Usage`]; [`ErrorKind::NotConfigured`] if it asks for an import and no target is
+    /// configured.
     fn read(service: &Inner, request: &BackupRequest) -> Result<Self> {
         bounded([&request.databases, &request.include, &request.exclude])?;
         let databases = some("databases", &request.databases)?;
@@ -64,13 +65,14 @@ impl Asked {
     }
 }
 
-/// Begins one.
+/// Begins a backup job.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] for what cannot be asked; [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] if one of this source is running; those of
+/// [`ErrorKind::Usage`] for an invalid request; [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`]
+/// if a backup of this source is running; those of
 /// [`Jobs::submit`](crate::service::jobs::Jobs::submit).
 pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, request: BackupRequest) -> Result<JobId> {
-    // Who asks while the service ends is told that, and not what runs still.
+    // While the service shuts down, callers must learn that, not which backup is still running.
     let _entered = service.jobs.enter()?;
     let source = service.config.source()?;
     Asked::read(&service, &request)?;
@@ -95,7 +97,8 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, req
     Ok(begun)
 }
 
-/// Takes a backup, imports it where that is asked for, and removes what retention no longer keeps. A part that fails leaves what was done before.
+/// Takes a backup, imports it if wanted, and applies retention. If one part fails, earlier ones
+/// stay done.
 pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
     let asked = task.parameters().and_then(|request| Ok((service.config.source()?, Asked::read(&service, &request)?)));
     let (source, Asked { options, import, keeping }) = asked.map_err(Failure::at(JobKind::Backup))?;
@@ -113,7 +116,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
     });
     context.keep().await;
 
-    // 2. Its import.
+    // 2. The import.
     let imported = match service.config.target() {
         _ if !import => Ok(()),
         target => {
@@ -122,12 +125,12 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
         }
     };
 
-    // 3. Retention: the backup is a success, whatever became of its import.
+    // 3. Retention. The backup is a success, even if its import failed.
     if !context.stop.is_cancelled()
         && let Some(retained) = retain(&service, &report.name, keeping, &context).await
     {
         if let Some(error) = &retained.error {
-            context.progress.note(format!("old backups could not be removed: {error}"));
+            context.progress.note(format!("could not remove old backups: {error}"));
         }
         context.update(|job| job.result.retention = Some(retained));
         service.listing.forget();
@@ -142,7 +145,8 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     let options = BackupOptions { job: Some(context.id.to_string()), ..options };
     let taken = backup::run(source, service.catalog.repository(), &options, &service.works_with(context)).await;
     match (taken, context.progress.backup()) {
-        // What was cancelled leaves nothing behind; what the service's end stopped may be resumed.
+        // A cancelled backup leaves nothing behind. One that the service's end interrupted can be
+        // resumed.
         (Err(error), Some(name)) if context.is_cancelled() && error.kind() == ErrorKind::Interrupted => {
             let place = service.catalog.repository().place(name);
             match place.delete_all(key::MANIFEST).await {
@@ -154,7 +158,7 @@ async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, contex
     }
 }
 
-/// Without a target there is nothing to do, which the job says.
+/// Without a target, notes in the job that there is nothing to do.
 async fn import_if_there_is_a_target(
     service: &Inner,
     target: Result<MongoUri>,
@@ -181,7 +185,7 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
     import::import(backup, target, &options, service, context).await
 }
 
-/// None where nothing is to be removed.
+/// `None` if there is nothing to remove.
 async fn retain(service: &Inner, made: &BackupName, keeping: Keeping, context: &JobContext) -> Option<RetentionResult> {
     let (zone, cx) = (service.config.timezone, service.works_with(context));
     let retained = clean::after_backup(&service.catalog, made, keeping, zone, &cx).await?;

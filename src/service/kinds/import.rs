@@ -1,4 +1,4 @@
-//! An import: of a backup into the target.
+//! Import jobs: import a backup into the target.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,17 +21,19 @@ use crate::service::state::Claim;
 use crate::service::task::Task;
 use crate::service::told;
 
-/// What is to be imported. The manifest is read again when it begins to work: many may wait.
+/// What to import. The manifest is read again when the job starts, since many jobs may wait.
 #[derive(Serialize, Deserialize)]
 struct Parameters {
     backup: BackupName,
     request: ImportRequest,
 }
 
-/// Begins one that may be done, as far as that can be told without a connection.
+/// Begins an import job, if the request is valid as far as that can be checked without a
+/// connection.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a backup that there is not; [`ErrorKind::Usage`] for what cannot be asked of it; [`ErrorKind::NotConfigured`]; those of
+/// [`ErrorKind::NotFound`] if the backup does not exist; [`ErrorKind::Usage`] if the request does
+/// not fit it; [`ErrorKind::NotConfigured`]; those of
 /// [`Jobs::submit`](crate::service::jobs::Jobs::submit).
 pub(in crate::service) async fn begin(service: Arc<Inner>, request: ImportRequest) -> Result<JobId> {
     let _entered = service.jobs.enter()?;
@@ -48,7 +50,7 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, request: ImportReques
     service.jobs.submit(job, task, claims).await
 }
 
-/// Databases of the target that are written to.
+/// The databases of the target that the import writes to.
 pub(super) fn claims(databases: BTreeSet<String>) -> BTreeSet<Claim> {
     databases.into_iter().map(Claim::Database).collect()
 }
@@ -63,7 +65,7 @@ fn options(service: &Inner, request: &ImportRequest) -> Result<ImportOptions> {
     })
 }
 
-/// Does it.
+/// Runs an import job.
 pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
     let done = async {
         let Parameters { backup, request } = task.parameters()?;
@@ -78,7 +80,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
     done.map_err(Failure::at(JobKind::Import))
 }
 
-/// Imports a backup, and keeps in the job what came of it.
+/// Imports a backup, and stores the result in the job.
 pub(super) async fn import(
     backup: Backup,
     target: &MongoUri,

@@ -1,4 +1,4 @@
-//! A verification: whether a backup is as it was written.
+//! Verify jobs: check that a backup is as it was written.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,21 +15,23 @@ use crate::service::jobs::{Failure, JobContext};
 use crate::service::task::Task;
 use crate::service::told;
 
-/// What is to be verified, and how. The manifest is read again when it begins to work: many may wait.
+/// What to verify, and how. The manifest is read again when the job starts, since many jobs may
+/// wait.
 #[derive(Serialize, Deserialize)]
 struct Parameters {
     backup: BackupName,
     deep: bool,
 }
 
-/// Begins one.
+/// Begins a verify job.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] for a backup that is not complete; those of [`Jobs::submit`](crate::service::jobs::Jobs::submit).
+/// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] if the backup is incomplete; those of
+/// [`Jobs::submit`](crate::service::jobs::Jobs::submit).
 pub(in crate::service) async fn begin(service: Arc<Inner>, name: String, deep: bool) -> Result<JobId> {
     let _entered = service.jobs.enter()?;
     let name = service.resolve(&name).await?;
-    // A manifest that cannot be used is what a verification is there to find.
+    // An unusable manifest is a finding of the verification, not an error here.
     match service.find(name.as_str()).await {
         Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
         _ => {}
@@ -40,7 +42,7 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, name: String, deep: b
     service.jobs.submit(job, task, BTreeSet::new()).await
 }
 
-/// Does it.
+/// Runs a verify job.
 pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) -> Result<(), Failure> {
     let Parameters { backup: name, deep } = task.parameters().map_err(Failure::at(JobKind::Verify))?;
     context.progress.begin("verifying");
@@ -48,7 +50,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
         Ok(backup) => backup,
         Err(error) => {
             service.listing.forget();
-            // That its manifest cannot be used is what was found.
+            // The unusable manifest is the finding.
             if error.kind() == ErrorKind::Damaged {
                 context.update(|job| job.result.verify = Some(VerifyReport::unusable(name.as_str(), deep, &error)));
             }

@@ -68,7 +68,7 @@ fn seen() -> Seen {
     }
 }
 
-/// A backup of two minutes whose import failed.
+/// A backup job of two minutes whose import failed.
 fn job() -> Job {
     let mut job = Job::new(JobKind::Backup, Trigger::Schedule, at(-300));
     (job.state, job.started, job.finished) = (JobState::Failed, Some(at(-200)), Some(at(-80)));
@@ -86,7 +86,7 @@ fn job() -> Job {
     job
 }
 
-/// Every sample by its name and labels, after the text was found to be in order.
+/// Checks the form of the text, and returns all samples by name and labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").expect("ends with EOF");
     let (mut families, mut found) = (BTreeMap::new(), BTreeMap::new());
@@ -179,13 +179,13 @@ fn what_is_not_known_is_not_there_and_never_not_a_number() {
     for name in found.keys() {
         assert!(!absent.iter().any(|start| name.starts_with(&format!("bsonvault_{start}"))), "{name}");
     }
-    // Readable, and without a complete backup: counted, and no age.
+    // Readable, but without a complete backup: counted, without an age.
     let empty = entry("e", 0, BackupState::Complete);
     let none = Seen { backups: Some(Arc::default()), ..seen() };
     let found = samples(&Metrics::new(at(0)).render(&none));
     assert_eq!((found["bsonvault_catalog_readable"], found["bsonvault_backups{state=\"complete\"}"]), (1.0, 0.0));
     assert!(!found.keys().any(|name| name.contains("newest")));
-    // A backup of nothing has no ratio, and a clock that was set back makes no negative age.
+    // An empty backup has no ratio, and a clock that was set back gives no negative age.
     let of_nothing = BackupEntry { size: 0, raw_size: 0, created: Some(at(60)), ..empty };
     let found = samples(&Metrics::new(at(0)).render(&Seen { backups: Some(Arc::new(vec![of_nothing])), ..seen() }));
     assert!(!found.contains_key("bsonvault_newest_backup_compression_ratio"));

@@ -72,7 +72,7 @@ fn one_that_was_off_missed_nothing() {
     assert_eq!((kept.next, kept.due(at("01T05:20:00"))), (Some(at("01T06:00:00")), None));
 }
 
-/// A scheduler that was kept at one time of the clock, woken at others, and what it then waits for.
+/// Stores a scheduler at one time, wakes it at others, and returns what it then waits for.
 async fn woken_at(plan: &Plan, kept_at: &str, wakes: &[&str]) -> Vec<(usize, Option<DateTime<Utc>>)> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
@@ -88,7 +88,7 @@ async fn woken_at(plan: &Plan, kept_at: &str, wakes: &[&str]) -> Vec<(usize, Opt
     });
     let mut seen = Vec::new();
     for time in wakes {
-        // Each time as in a process of its own, which knows only what was written.
+        // Each time as in a new process, which knows only what was stored.
         let kept = state.kept::<Kept>(KEY).await.unwrap().unwrap();
         let scheduler = Scheduler(Arc::new(Shared::new(state.clone(), kept)));
         scheduler.wake(at(time), &begin).await;
@@ -100,16 +100,16 @@ async fn woken_at(plan: &Plan, kept_at: &str, wakes: &[&str]) -> Vec<(usize, Opt
 #[tokio::test]
 async fn a_clock_that_was_wrong_delays_no_backup_also_over_restarts() {
     let nightly = Plan { enabled: true, cadence: Cadence::cron("30 2 * * *", "UTC").unwrap() };
-    // Kept when the clock was weeks ahead, then put right.
+    // Stored while the clock was weeks ahead; then the clock was corrected.
     let seen = woken_at(&every(6), "31T00:00:00", &["01T00:00:00", "01T05:59:59", "01T06:00:00", "01T06:00:01"]).await;
     let (first, second) = (Some(at("01T06:00:00")), Some(at("01T12:00:00")));
     assert_eq!(seen, [(0, first), (0, first), (1, second), (1, second)]);
     let seen = woken_at(&nightly, "31T00:00:00", &["01T00:00:00", "01T02:30:00", "02T02:30:00"]).await;
     assert_eq!(seen, [(0, Some(at("01T02:30:00"))), (1, Some(at("02T02:30:00"))), (2, Some(at("03T02:30:00")))]);
-    // It ran while the clock was ahead, too.
+    // It also ran while the clock was ahead.
     let seen = woken_at(&every(6), "01T00:00:00", &["31T00:00:00", "01T01:00:00", "01T06:00:00"]).await;
     assert_eq!(seen, [(1, Some(at("31T06:00:00"))), (1, first), (2, second)]);
-    // Kept when the clock was behind: what was due meanwhile is made up for once.
+    // Stored while the clock was behind: what was due meanwhile is made up for once.
     for plan in [every(6), nightly] {
         let seen = woken_at(&plan, "01T00:00:00", &["29T01:00:00", "29T01:00:01"]).await;
         assert_eq!(seen.iter().map(|(begun, _)| *begun).collect::<Vec<_>>(), [1, 1]);
@@ -117,7 +117,8 @@ async fn a_clock_that_was_wrong_delays_no_backup_also_over_restarts() {
     }
 }
 
-/// What a scheduler does at each of these minutes: how often it began by then, how often the one that is due failed, and when it is tried again.
+/// Wakes a scheduler at each of these minutes. Returns how often it began a backup, how often the
+/// due one failed, and when its next try is.
 #[tokio::test]
 async fn what_was_not_taken_is_tried_again_more_and_more_rarely_until_it_is() {
     let directory = tempfile::tempdir().unwrap();
@@ -149,17 +150,17 @@ async fn what_was_not_taken_is_tried_again_more_and_more_rarely_until_it_is() {
     assert_eq!(scheduler.shown().last.unwrap().job_id, Some(begun.lock().unwrap()[0].1.id), "no job tells of it");
     assert_eq!(seen(&scheduler, 361).await, (2, 2, Some(363)));
     assert_eq!(seen(&scheduler, 362).await, (2, 2, Some(363)));
-    // Over a restart.
+    // Across a restart.
     scheduler = Scheduler::open(state.clone(), every(6)).await.unwrap();
     assert_eq!(seen(&scheduler, 363).await, (3, 3, Some(367)));
     for (minutes, next) in [(367, 375), (375, 391), (391, 423), (423, 487), (487, 577), (577, 667)] {
         assert_eq!(seen(&scheduler, minutes).await.2, Some(next), "at most a quarter of the interval");
     }
-    // The next regular time ends it, and begins anew.
+    // The next regular time ends the retries, and starts anew.
     assert_eq!(seen(&scheduler, 667).await, (10, 10, None));
     assert_eq!(seen(&scheduler, 720).await, (11, 1, Some(721)));
 
-    // One that begins, and fails on its way.
+    // A backup that begins, and fails later.
     *fails.lock().unwrap() = false;
     assert_eq!(seen(&scheduler, 721).await, (12, 1, None));
     let ended = |at: usize, state: JobState| {
@@ -180,7 +181,7 @@ async fn what_was_not_taken_is_tried_again_more_and_more_rarely_until_it_is() {
     scheduler.hear(&ended(12, JobState::Succeeded));
     assert_eq!(seen(&scheduler, 735).await, (13, 0, None));
 
-    // Somebody else's success counts, and so does a change of mind.
+    // A success on request counts, and so does turning the schedule off.
     *fails.lock().unwrap() = true;
     assert_eq!(seen(&scheduler, 1080).await, (14, 1, Some(1081)));
     let mut by_hand = ended(0, JobState::Succeeded);
@@ -225,7 +226,7 @@ async fn what_became_of_each_time_is_kept_and_what_runs_is_not_overtaken() {
     let started = Some((RunOutcome::Started, 60, Some(id), false));
     let skipped = Some((RunOutcome::Skipped, 120, None, true));
     let failed = Some((RunOutcome::Failed, 180, None, true));
-    // What comes while the service ends is left to the next one.
+    // A time that comes during a shutdown is left to the next process.
     assert_eq!(outcomes, [None, started, started, skipped, failed, failed]);
     assert_eq!(asked.lock().unwrap().1, [Trigger::Schedule, Trigger::Schedule, Trigger::Missed, Trigger::Schedule]);
     let again = Scheduler::open(state, every(1)).await.unwrap().shown();

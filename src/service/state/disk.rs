@@ -1,4 +1,4 @@
-//! Jobs in the state file, which one process has open at a time.
+//! Stores jobs in the state file, which one process may have open at a time.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,21 +19,23 @@ use crate::service::job::{Job, JobId};
 /// The state file.
 pub(super) struct Disk {
     path: PathBuf,
-    /// None only where it could not be opened again.
+    /// `None` only if it could not be reopened.
     database: RwLock<Option<Database>>,
-    /// After an error of the disk the library refuses everything until the file is opened anew.
+    /// After a disk error, the library refuses everything until the file is reopened.
     is_broken: AtomicBool,
-    /// Where a damaged file is now that was moved aside.
+    /// The new path of a damaged file that was moved aside.
     replaced: Mutex<Option<PathBuf>>,
 }
 
 impl Disk {
-    /// Opens the file, or makes it, with the directories above it. One that is damaged is moved aside, and a new one is begun: jobs
-    /// that were kept are lost then, and backups go on by the configured schedule.
+    /// Opens the file; creates it and its parent directories if needed. A damaged file is moved
+    /// aside and replaced by a new one. Its jobs are lost then, and the configured schedule
+    /// applies.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if another process has it open; [`ErrorKind::Storage`] if it cannot be read, made or moved;
-    /// [`ErrorKind::Damaged`] if it is no state file at all; [`ErrorKind::Refused`] if it is one of a newer version.
+    /// [`ErrorKind::Busy`] if another process has it open; [`ErrorKind::Storage`] if it cannot be
+    /// read, created or moved; [`ErrorKind::Damaged`] if it is not a state file at all;
+    /// [`ErrorKind::Refused`] if a newer version wrote it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let (database, replaced) = opening::open_or_begin(path)?;
         Ok(Self {
@@ -72,11 +74,11 @@ impl Disk {
         opening::told(&self.path, attempted)
     }
 
-    /// Once a disk is full for a moment, a service must not be without its state until somebody starts it again.
+    /// After a temporarily full disk, the service must get its state back without a restart.
     fn open_again(&self) -> Result<()> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if self.is_broken.load(Ordering::SeqCst) {
-            // The old one has the file's lock.
+            // The old one holds the file's lock.
             let old = database.take();
             let _dies_of_damage = catch_unwind(AssertUnwindSafe(|| drop(old)));
             let (opened, replaced) = opening::open_or_begin(&self.path)?;
@@ -85,7 +87,7 @@ impl Disk {
                 *lock(&self.replaced) = replaced;
             }
             self.is_broken.store(false, Ordering::SeqCst);
-            tracing::info!("the state file was opened again after an error");
+            tracing::info!("reopened the state file after an error");
         }
         Ok(())
     }
@@ -143,7 +145,8 @@ impl JobStore for Disk {
         })
     }
 
-    /// Whoever opened the file is alone: those that had it open before are gone, however long their leases are.
+    /// Only one process can have the file open, so all former owners are gone, whatever their
+    /// leases.
     fn orphans(&self, _: DateTime<Utc>) -> Result<Vec<Orphan>> {
         self.read(|read| {
             let (jobs, assignments) = (read.open_table(JOBS)?, read.open_table(ASSIGNMENTS)?);
@@ -194,7 +197,7 @@ impl JobStore for Disk {
     }
 }
 
-/// Of more jobs than are kept, those that were asked for first go; only what has ended may.
+/// Removes the oldest ended jobs beyond [`KEPT`].
 fn forget_the_oldest(jobs: &mut redb::Table<'_, &[u8; 16], &[u8]>) -> Result<(), Trouble> {
     let kept = usize::try_from(jobs.len()?).unwrap_or(usize::MAX);
     let mut oldest = Vec::new();

@@ -1,4 +1,4 @@
-//! Jobs in memory, for as long as something holds them: several instances may share them.
+//! Stores jobs in memory, as long as something holds it. Several instances may share it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use crate::context::lock;
 use crate::error::Result;
 use crate::service::job::{Job, JobId};
 
-/// Jobs in memory. Cloning shares them.
+/// A store in memory. Clones share it.
 #[derive(Clone, Default)]
 pub(in crate::service) struct Memory(Arc<Mutex<Kept>>);
 

@@ -1,4 +1,4 @@
-//! Opens the state file: what is damaged is moved aside, and a new one is begun.
+//! Opens the state file. A damaged one is moved aside and replaced by a new one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,36 +10,37 @@ use super::store::Assignment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::service::job::Job;
 
-/// The version of what is kept; one that is newer is refused. Versions that do not know a table leave it as it is.
+/// The version of the stored data; newer ones are refused. Versions that do not know a table leave
+/// it unchanged.
 const VERSION: u32 = 1;
 
-/// Jobs by their ids, as JSON.
+/// Jobs by id, as JSON.
 pub(super) const JOBS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("jobs");
-/// Who is at those that have not ended, as JSON.
+/// Assignments of unfinished jobs, as JSON.
 pub(super) const ASSIGNMENTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("assignments");
-/// Until when owners count as alive, in milliseconds since 1970.
+/// When owners' leases expire, in milliseconds since 1970.
 pub(super) const LEASES: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("leases");
-/// Settings by their names, as JSON.
+/// Settings by name, as JSON.
 pub(super) const SETTINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("settings");
 const VERSION_KEY: &str = "version";
 
-/// What to do about a file that cannot be read.
-pub(super) const NO_BACKUPS: &str = "it holds no backups: move it away, and the service begins a new one";
+/// The hint for an unreadable file.
+pub(super) const NO_BACKUPS: &str = "it holds no backups: move it away, and the service creates a new one";
 
-/// What a file of this library begins with.
+/// The first bytes of a file of this library.
 const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
-/// How the names of state files end, unless another one is configured.
+/// The extension of state files, unless another one is configured.
 const ENDING: &str = "redb";
 
 pub(super) fn unreadable(path: &Path, what: &str, e: &serde_json::Error) -> Error {
     Error::damaged(format!("{what} in the state file {} cannot be read: {e}", path.display())).hint(NO_BACKUPS)
 }
 
-/// Why something could not be done with the file.
+/// Why an operation on the file failed.
 pub(super) enum Trouble {
-    /// The library says so.
+    /// The library returned an error.
     Library(redb::Error),
-    /// What it gave cannot be read.
+    /// The stored content cannot be read.
     Content(Error),
 }
 
@@ -49,19 +50,19 @@ impl<E: Into<redb::Error>> From<E> for Trouble {
     }
 }
 
-/// Does something with the file. The library dies of some damage instead of telling it.
+/// Runs an operation on the file. The library panics on some kinds of damage.
 pub(super) fn attempt<T>(what: impl FnOnce() -> Result<T, Trouble>) -> std::thread::Result<Result<T, Trouble>> {
     catch_unwind(AssertUnwindSafe(what))
 }
 
-/// What came of an attempt, as it is told.
+/// The result of an operation, with a message for users.
 pub(super) fn told<T>(path: &Path, attempted: std::thread::Result<Result<T, Trouble>>) -> Result<T> {
     match attempted {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(Trouble::Content(e))) => Err(e),
         Ok(Err(Trouble::Library(e))) if is_of_the_disk(&e) => {
             Err(Error::new(ErrorKind::Storage, format!("the state file {} cannot be used: {e}", path.display()))
-                .hint("look after the disk that it is on, or set BACKUP_STATE to another file")
+                .hint("check the disk that it is on, or set BACKUP_STATE to another file")
                 .cause(e))
         }
         Ok(Err(Trouble::Library(e))) => {
@@ -73,7 +74,7 @@ pub(super) fn told<T>(path: &Path, attempted: std::thread::Result<Result<T, Trou
     }
 }
 
-/// A value that was kept as JSON.
+/// A stored JSON value.
 pub(super) fn parsed<T: DeserializeOwned>(path: &Path, bytes: &[u8], what: &str) -> Result<T, Trouble> {
     serde_json::from_slice(bytes).map_err(|e| Trouble::Content(unreadable(path, what, &e)))
 }
@@ -82,7 +83,7 @@ fn told_of<T>(path: &Path, what: impl FnOnce() -> Result<T, Trouble>) -> Result<
     told(path, attempt(what))
 }
 
-/// Whether an error says nothing of the file's content.
+/// Whether an error says nothing about the file's content.
 fn is_of_the_disk(e: &redb::Error) -> bool {
     match e {
         redb::Error::Io(e) => !matches!(e.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof),
@@ -91,7 +92,8 @@ fn is_of_the_disk(e: &redb::Error) -> bool {
     }
 }
 
-/// The file as it is, or a new one if it is damaged; then also where the damaged one is now.
+/// Opens the file, or a new one if it is damaged. Then also returns the new path of the damaged
+/// one.
 pub(super) fn open_or_begin(path: &Path) -> Result<(Database, Option<PathBuf>)> {
     let damage = match open_as_it_is(path) {
         Err(e) if e.kind() == ErrorKind::Damaged && may_be_replaced(path) => e,
@@ -99,8 +101,8 @@ pub(super) fn open_or_begin(path: &Path) -> Result<(Database, Option<PathBuf>)> 
     };
     let aside = move_aside(path)?;
     tracing::error!(
-        "the state file was damaged and is now {}: {damage}; a new one was begun: earlier jobs are not listed any more, and the \
-         schedule is the configured one; backups are not touched",
+        "the state file was damaged and is now {}: {damage}; a new one replaces it: earlier jobs are no longer listed, and the \
+         schedule is the configured one; backups are not affected",
         aside.display()
     );
     Ok((open_as_it_is(path)?, Some(aside)))
@@ -108,14 +110,14 @@ pub(super) fn open_or_begin(path: &Path) -> Result<(Database, Option<PathBuf>)> 
 
 fn open_as_it_is(path: &Path) -> Result<Database> {
     let mut database = open(path)?;
-    // What a flipped bit did to pages that nobody reads now would show when they are written.
+    // Otherwise, damage to pages that nobody reads now would only show on a later write.
     told_of(path, || Ok(database.check_integrity()?))?;
     prepare(&database, path)?;
     read_through(&database, path)?;
     Ok(database)
 }
 
-/// Makes the tables, and refuses what a newer version wrote.
+/// Creates the tables, and refuses data that a newer version wrote.
 fn prepare(database: &Database, path: &Path) -> Result<()> {
     let version = told_of(path, || {
         let write = database.begin_write()?;
@@ -137,14 +139,14 @@ fn prepare(database: &Database, path: &Path) -> Result<()> {
         None | Some(Ok(VERSION)) => Ok(()),
         Some(Ok(newer)) => Err(Error::new(
             ErrorKind::Refused,
-            format!("the state file {} is of version {newer}, and this program knows version {VERSION}", path.display()),
+            format!("the state file {} has version {newer}, this program supports version {VERSION}", path.display()),
         )
         .hint("run the program that wrote it, or set BACKUP_STATE to another file")),
         Some(Err(e)) => Err(unreadable(path, "its version", &e)),
     }
 }
 
-/// Looks at everything once: damage is to show at the start, not at the next job.
+/// Reads everything once, so that damage shows at the start, not at the next job.
 fn read_through(database: &Database, path: &Path) -> Result<()> {
     told_of(path, || {
         let read = database.begin_read()?;
@@ -164,8 +166,8 @@ fn read_through(database: &Database, path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a damaged file may be moved aside: only if it is a state file by its name or by its first bytes, so that a path that was
-/// configured by mistake harms nothing; and not if a newer version wrote it.
+/// Whether a damaged file may be moved aside: only if its name or its first bytes are those of a
+/// state file, so that a misconfigured path harms nothing.
 fn may_be_replaced(path: &Path) -> bool {
     let begins = || -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -175,7 +177,7 @@ fn may_be_replaced(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == ENDING) || begins().is_ok_and(|bytes| bytes == MAGIC)
 }
 
-/// Gives a file a name that tells what it is and since when, beside where it was.
+/// Renames a file in its directory; the new name tells that it is damaged, and since when.
 fn move_aside(path: &Path) -> Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".damaged-{}", crate::clock::now().format("%Y-%m-%dT%H-%M-%S-%3fZ")));
@@ -191,16 +193,16 @@ fn move_aside(path: &Path) -> Result<PathBuf> {
 fn open(path: &Path) -> Result<Database> {
     let cannot = |what: &str, e: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Storage, format!("the state file {} cannot be {what}: {e}", path.display()))
-            .hint("let this user write there, or set BACKUP_STATE to another file")
+            .hint("give this user write permission there, or set BACKUP_STATE to another file")
     };
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(parent).map_err(|e| cannot("made", &e))?;
+        builder.create(parent).map_err(|e| cannot("created", &e))?;
     }
-    // Only its owner may read it: it says what is backed up, and where.
+    // Only its owner may read it: it tells what is backed up, and where.
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -209,19 +211,19 @@ fn open(path: &Path) -> Result<Database> {
     if !found.is_file() {
         return Err(Error::new(
             ErrorKind::Storage,
-            format!("the state file {} is a pipe or a device, and no file", path.display()),
+            format!("the state file {} is a pipe or a device, expected a file", path.display()),
         )
-        .hint("move it away, and the service begins a new one; or set BACKUP_STATE to another file"));
+        .hint("move it away, and the service creates a new one; or set BACKUP_STATE to another file"));
     }
     let created = catch_unwind(AssertUnwindSafe(|| Database::create(path)));
     let damaged = |why: &dyn std::fmt::Display| {
         Error::damaged(format!("{} cannot be used as a state file: {why}", path.display()))
-            .hint("it holds no backups: move it away, and the service begins a new one; or set BACKUP_STATE to another file")
+            .hint("it holds no backups: move it away, and the service creates a new one; or set BACKUP_STATE to another file")
     };
     created.map_err(|_| damaged(&"it cannot be read"))?.map_err(|e| match e {
         DatabaseError::DatabaseAlreadyOpen => {
             Error::new(ErrorKind::Busy, format!("the state file {} is open in another process", path.display()))
-                .hint("one service runs at a time: stop the other one, or give this one another BACKUP_PATH or BACKUP_STATE")
+                .hint("only one service can use it: stop the other one, or give this one another BACKUP_PATH or BACKUP_STATE")
         }
         e => {
             let e = redb::Error::from(e);

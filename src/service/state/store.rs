@@ -1,4 +1,4 @@
-//! Where jobs are kept: a narrow trait, and the rules that whoever implements it follows.
+//! The store for jobs: a narrow trait, and the rules for its implementations.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -12,13 +12,13 @@ use crate::error::Result;
 use crate::service::job::{Job, JobId};
 use crate::service::task::Task;
 
-/// How many jobs are kept.
+/// How many jobs are stored.
 pub(in crate::service) const KEPT: usize = 1000;
 
-/// For how long an instance counts as alive that is not heard of again.
+/// How long an instance counts as alive after its last sign of life.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
 
-/// An instance of the service, from its beginning to its end.
+/// An instance of the service, from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(in crate::service) struct Owner(Uuid);
@@ -37,7 +37,7 @@ impl Owner {
     }
 }
 
-/// Until when an owner counts as alive. It is renewed as long as a job of its works.
+/// Until when an owner counts as alive. It is renewed while one of the owner's jobs works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::service) struct Lease {
     pub(in crate::service) owner: Owner,
@@ -45,23 +45,23 @@ pub(in crate::service) struct Lease {
 }
 
 impl Lease {
-    /// A lease from now on.
+    /// A lease that begins now.
     pub(in crate::service) fn from(owner: Owner, now: DateTime<Utc>) -> Self {
         Self { owner, expires: now.checked_add_signed(LEASE).unwrap_or(now) }
     }
 }
 
-/// Something that one job at a time has for itself.
+/// Something that only one job at a time may hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::service) enum Claim {
-    /// The configured source, to take a backup of.
+    /// The configured source, to back up.
     Source,
     /// A database of the target, to write to.
     Database(String),
 }
 
-/// Who is at a job that has not ended, what it is to do, and what it claims.
+/// An unfinished job's owner, task and claims.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::service) struct Assignment {
     pub(in crate::service) owner: Owner,
@@ -69,64 +69,66 @@ pub(in crate::service) struct Assignment {
     pub(in crate::service) claims: BTreeSet<Claim>,
 }
 
-/// What keeps a job from its claims.
+/// Why a job cannot have its claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::service) struct Conflict {
-    /// What is claimed already.
+    /// The claim that is taken.
     pub(in crate::service) claim: Claim,
-    /// The job that has it.
+    /// The job that holds it.
     pub(in crate::service) holder: JobId,
 }
 
-/// A job that has not ended, and that nobody is at any more.
+/// An unfinished job whose owner is gone.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::service) struct Orphan {
     pub(in crate::service) job: Job,
-    /// None of jobs that versions kept which did not say.
+    /// `None` for jobs of versions that did not store it.
     pub(in crate::service) assignment: Option<Assignment>,
 }
 
-/// Keeps jobs, who is at them, and settings. Its calls block. What one of them changes is durable when it returns, and all of it or nothing.
+/// Stores jobs, their assignments, and settings. Calls block. Each change is atomic, and durable
+/// when its call returns.
 ///
-/// All of them fail with [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) for what the disk does, and with
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) for what cannot be read.
+/// All calls fail with [`ErrorKind::Storage`](crate::error::ErrorKind::Storage) on disk errors, and
+/// with [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if the content cannot be read.
 pub(in crate::service) trait JobStore: Send + Sync + 'static {
     /// What it is and where, for messages.
     fn place(&self) -> String;
 
-    /// Keeps a job that has not ended with its assignment, and renews its owner's lease. A second time it keeps what the job claims by then.
+    /// Stores an unfinished job with its assignment, and renews its owner's lease. A second call
+    /// stores the job's new claims.
     ///
-    /// Where another owner that is alive has some of what is claimed, that is given, and nothing is kept. What its own other jobs claim is the owner's
-    /// to know.
+    /// If another live owner holds some of the claims, returns the conflict and stores nothing.
+    /// Conflicts between jobs of the same owner are for the owner to detect.
     fn admit(&self, job: &Job, assignment: &Assignment, now: DateTime<Utc>) -> Result<Option<Conflict>>;
 
-    /// Keeps jobs as they are now, and renews a lease. Those that ended have no assignment any more; of those that ended, the oldest
-    /// beyond [`KEPT`] go.
+    /// Stores the present state of jobs, and renews a lease. Removes the assignments of jobs that
+    /// have ended, and the oldest ended jobs beyond [`KEPT`].
     fn put(&self, jobs: &[Job], lease: Option<Lease>) -> Result<()>;
 
-    /// Jobs that have not ended and whose owner is gone, oldest first. An owner is gone when its lease expired, and where nobody else can
-    /// have the store open.
+    /// Unfinished jobs whose owner is gone, oldest first. An owner is gone if its lease has
+    /// expired, or if nobody else can have the store open.
     fn orphans(&self, now: DateTime<Utc>) -> Result<Vec<Orphan>>;
 
-    /// Goes through the jobs, newest first, one at a time, until `look` has seen enough.
+    /// Visits the jobs, newest first, one at a time, until `look` breaks.
     fn visit(&self, look: &mut dyn FnMut(Job) -> ControlFlow<()>) -> Result<()>;
 
     /// One job.
     fn job(&self, id: JobId) -> Result<Option<Job>>;
 
-    /// Keeps a setting.
+    /// Stores a setting.
     fn keep(&self, name: &str, value: &[u8]) -> Result<()>;
 
-    /// A setting that was kept.
+    /// A stored setting.
     fn kept(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Where that is which was kept before and is lost: it was damaged, and something new was begun.
+    /// The path of a former store that was damaged and replaced by a new one.
     fn replaced(&self) -> Option<PathBuf> {
         None
     }
 }
 
-/// What keeps a job from what it claims, among the assignments of other jobs.
+/// The first conflict between a job's claims and the assignments of other jobs.
 pub(super) fn conflict<'a>(
     job: JobId,
     assignment: &Assignment,

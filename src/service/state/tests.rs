@@ -8,7 +8,7 @@ use super::*;
 use crate::service::job::{JobKind, JobState, Trigger};
 use crate::service::task::Task;
 
-/// Whatever keeps jobs, empty. What follows first is true of each of them.
+/// All kinds of stores, empty. The first tests hold for each of them.
 fn stores() -> Vec<(tempfile::TempDir, Box<dyn JobStore>)> {
     let directory = || tempfile::tempdir().unwrap();
     let on_disk = directory();
@@ -86,24 +86,24 @@ fn what_one_owner_claims_is_kept_from_others_until_its_job_ended_or_its_lease_ex
             [JobKind::Backup, JobKind::Import, JobKind::Import].map(|kind| job(kind, JobState::Queued));
         assert_eq!(admit(&backup, one, &[Claim::Source], now), None);
         assert_eq!(admit(&import, other, &[database("a"), database("b")], now), None);
-        // What is refused is not kept.
+        // A refused job is not stored.
         let conflict = |claim, holder: &Job| Some(Conflict { claim, holder: holder.id });
         assert_eq!(admit(&third, other, &[database("x"), Claim::Source], now), conflict(Claim::Source, &backup));
         assert_eq!(admit(&third, one, &[database("x"), database("b")], now), conflict(database("b"), &import));
         assert_eq!(store.job(third.id).unwrap(), None);
-        // What an owner has itself is for itself to know.
+        // Conflicts between jobs of one owner are for the owner to detect.
         assert_eq!(admit(&third, one, &[Claim::Source], now), None);
-        // More can be claimed later, and counts.
+        // A job can claim more later.
         assert_eq!(admit(&backup, one, &[Claim::Source, database("c")], now), None);
         assert_eq!(admit(&import, other, &[database("a"), database("c")], now), conflict(database("c"), &backup));
-        // A lease that is renewed while it works goes on, and one that is not does not.
+        // A lease that is renewed while its owner works stays valid; another one expires.
         let later = now + TimeDelta::seconds(40);
         store.put(std::slice::from_ref(&backup), Some(Lease::from(one, later))).unwrap();
         assert_eq!(admit(&import, other, &[database("c")], now + TimeDelta::seconds(90)), conflict(database("c"), &backup));
         assert_eq!(admit(&import, other, &[database("c")], now + TimeDelta::seconds(101)), None);
         store.put(std::slice::from_ref(&import), Some(Lease::from(one, now))).unwrap();
         assert_eq!(admit(&import, other, &[database("c")], now), conflict(database("c"), &backup));
-        // What ended claims nothing.
+        // A job that has ended claims nothing.
         backup.state = JobState::Succeeded;
         store.put(std::slice::from_ref(&backup), None).unwrap();
         assert_eq!(admit(&import, other, &[database("c")], now), None);
@@ -169,7 +169,7 @@ async fn a_file_of_an_older_version_is_read_with_its_jobs_and_its_schedule() {
     let path = directory.path().join("bsonvault.redb");
     let mut running = Job::new(JobKind::Import, Trigger::Schedule, clock::now());
     let mut kept = serde_json::to_value(&running).unwrap();
-    // As they were written before some fields were there.
+    // Records from before some fields existed.
     kept["state"] = "running".into();
     kept["result"] = json!({ "import": { "collections": [{ "namespace": "a.b", "documents": 1, "digestMatches": true }], "documents": 1, "bytes": 2, "indexes": 0 } });
     {
@@ -192,7 +192,7 @@ async fn a_file_of_an_older_version_is_read_with_its_jobs_and_its_schedule() {
     running = orphans[0].job.clone();
     assert_eq!((running.state, running.result.import.as_ref().unwrap().documents), (JobState::Running, 1));
     state.put(vec![Job { state: JobState::Interrupted, ..running }], None).await.unwrap();
-    // And what this version keeps is left as it is by one that knows two tables only.
+    // A version that knows only two tables leaves this version's data unchanged.
     assert_eq!(
         state.admit(job(JobKind::Backup, JobState::Queued), assignment(Owner::new(), &[Claim::Source])).await.unwrap(),
         None
@@ -207,7 +207,7 @@ async fn after_an_error_of_the_disk_it_goes_on() {
     let (path, other) = (directory.path().join("s"), directory.path().join("other"));
     let disk = Arc::new(Disk::open(&path).unwrap());
     let state = State(disk.clone());
-    // Another file in its place shows that it is opened anew.
+    // A different file in its place shows that it is reopened.
     let job = Job::new(JobKind::Backup, Trigger::Manual, clock::now());
     State::open(&other).await.unwrap().put(vec![job.clone()], None).await.unwrap();
     std::fs::rename(&other, &path).unwrap();
@@ -263,7 +263,7 @@ async fn whatever_is_damaged_is_moved_aside_and_a_new_file_is_begun() {
         let state = State::open(&path).await.unwrap_or_else(|e| panic!("case {n}: {e}"));
         let job = Job::new(JobKind::Backup, Trigger::Manual, clock::now());
         if let Err(e) = state.put(vec![job.clone()], None).await {
-            // What shows only when it is written ends one attempt, and no more.
+            // Damage that shows only on a write fails one attempt, and no more.
             assert_eq!(e.kind(), ErrorKind::Damaged, "case {n}: {e}");
             state.put(vec![job.clone()], None).await.unwrap_or_else(|e| panic!("case {n}: {e}"));
         }

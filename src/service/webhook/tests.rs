@@ -1,4 +1,4 @@
-//! Against a server of a few lines, which answers what it was told to and keeps what it was sent.
+//! Tests against a tiny server, which gives fixed answers and keeps the requests.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,7 +15,7 @@ const SECRET: &str = "hunter2-key";
 const QUICK: Pace =
     Pace { attempt: Duration::from_millis(300), first: Duration::from_millis(4), longest: Duration::from_millis(500) };
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 struct Request {
     line: String,
@@ -24,10 +24,10 @@ struct Request {
     at: Instant,
 }
 
-/// What is answered: a status line with headers, or nothing.
+/// An answer: a status line with headers, or nothing.
 type Answer = Option<&'static str>;
 
-/// Answers the first requests so, the last answer again and again.
+/// Answers the first requests in this order, and repeats the last answer.
 async fn server(answers: &'static [Answer]) -> (String, Arc<Mutex<Vec<Request>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -84,7 +84,7 @@ async fn deliver(webhook: &Webhook) -> Result<()> {
     webhook.deliver(&event(), &CancellationToken::new()).await
 }
 
-/// HMAC-SHA256 as RFC 2104 writes it, for keys of no more than a block.
+/// HMAC-SHA256 as RFC 2104 defines it, for keys of one block at most.
 fn hmac(key: &str, message: &str) -> String {
     let padded = |with: u8| -> Vec<u8> {
         let mut key = key.as_bytes().to_vec();
@@ -201,12 +201,12 @@ async fn stopping_ends_the_pauses_and_not_the_first_attempt() {
     let error = tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert_eq!(error.to_string(), format!("the webhook at http://{host} answered 500 Internal Server Error: interrupted"));
-    // A service that stops tells it all the same, once.
+    // A stopping service still sends it, once.
     assert!(webhook.deliver(&event(), &stop).await.is_err());
     assert_eq!(requests.lock().unwrap().len(), 2);
 }
 
-/// What was logged in this process.
+/// The log of this process.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 

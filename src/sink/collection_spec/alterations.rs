@@ -1,4 +1,4 @@
-//! What is asked to be otherwise than in the backup.
+//! Requested differences from the backup.
 
 use bson::RawDocumentBuf;
 
@@ -8,12 +8,12 @@ use crate::format::document::{self, Element, Elements, Writer};
 use crate::format::kind;
 use crate::format::manifest::CollectionKind;
 
-/// What is to be otherwise.
+/// What differs from the backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alterations {
-    /// Collections are made without options. Views and time series are nothing without theirs, and keep them.
+    /// Collections are created without options. Views and time series keep theirs: they need them.
     pub without_options: bool,
-    /// Documents are inserted in the order in which they come.
+    /// Documents are inserted in the order they arrive.
     pub in_order: bool,
     /// A hashed index on a field inside another becomes an ascending one.
     pub no_dotted_hashes: bool,
@@ -40,7 +40,7 @@ impl CollectionSpec {
     }
 }
 
-/// Only the index on `_id`, unless its collation is that of the collection.
+/// Only the index on `_id`, unless it has a collation like the collection.
 fn id_index_alone(options: &RawDocumentBuf) -> Result<RawDocumentBuf> {
     let mut left = Writer::default();
     if let Ok(index) = options.get_document("idIndex")
@@ -69,5 +69,5 @@ fn without_dotted_hashes(specification: &RawDocumentBuf) -> Result<RawDocumentBu
     }
     let ascending = ascending.finish();
     let altered = document::replaced(specification.as_bytes(), |e| Ok((e.name == b"key").then(|| ascending.clone())))?;
-    RawDocumentBuf::from_bytes(altered).map_err(|e| Error::damaged("an index that is no document").cause(e))
+    RawDocumentBuf::from_bytes(altered).map_err(|e| Error::damaged("an index specification is not a document").cause(e))
 }

@@ -1,5 +1,5 @@
-//! Whether the target understands the pipelines of views and the rules of collections: `explain` over a collection that is not there parses
-//! them as `create` will, and runs nothing.
+//! Checks whether the target understands the pipelines of views and the rules of collections.
+//! `explain` over a missing collection parses them as `create` will, and runs nothing.
 
 use bson::{RawDocument, RawDocumentBuf};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -13,28 +13,30 @@ use crate::format::manifest::CollectionKind;
 use crate::mongo::command::COMMAND_LIMIT;
 use crate::mongo::failure::is_transient;
 
-/// The name under which the queries are explained.
+/// The collection name used in the explained queries.
 const NO_COLLECTION: &str = "bsonvault_explained";
-/// Questions at a time.
+/// How many queries to ask at a time.
 const AT_A_TIME: usize = 4;
 
-/// Why the target does not take a view or a collection's validator. What it says for other reasons (a missing right, an index that the query
-/// would need) tells nothing: it has the last word when it is to create them.
+/// Why the target refuses a view or a collection's validator. Other errors of the server, such as a
+/// missing right or an index that the query would need, do not count: the server decides when the
+/// view or collection is created.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable), [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
+/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
+/// [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted).
 pub(super) async fn not_understood(target: &Target, specs: &[CollectionSpec]) -> Result<Vec<String>> {
     let questions = specs.iter().filter_map(|spec| {
         let what = match spec.kind {
             CollectionKind::View => "is a view whose pipeline",
-            CollectionKind::Collection => "has a validator that",
+            CollectionKind::Collection => "has a validator",
             CollectionKind::TimeSeries => return None,
         };
         Some((spec, what, question(spec)?))
     });
     let answers = stream::iter(questions.map(|(spec, what, question)| async move {
         let refused = ask(target, &spec.namespace.database, question?).await?;
-        Ok(refused.map(|why| format!("{} {what} it does not understand ({why})", spec.namespace)))
+        Ok(refused.map(|why| format!("{} {what} the target does not understand ({why})", spec.namespace)))
     }))
     .buffered(AT_A_TIME)
     .boxed();
@@ -65,7 +67,7 @@ fn question(spec: &CollectionSpec) -> Option<Result<RawDocumentBuf>> {
 }
 
 async fn ask(target: &Target, database: &str, question: RawDocumentBuf) -> Result<Option<String>> {
-    let mut attempts = Attempts::new(target, "asking whether it understands the backup's views and validators");
+    let mut attempts = Attempts::new(target, "checking whether the target understands the backup's views and validators");
     loop {
         match target.try_run(database, question.clone(), Some(COMMAND_LIMIT)).await? {
             Ok(_) => return Ok(None),
@@ -82,9 +84,11 @@ async fn ask(target: &Target, database: &str, question: RawDocumentBuf) -> Resul
     }
 }
 
-/// Whether this code of the server's says that it could not parse a query. Those beyond 14000 are places in its source, where it met
-/// something unknown; 31082 is `$search` without a search server, which a view may have all the same.
+/// Whether this code of the server says that it could not parse a query. Codes above 14000 are
+/// places in its source where it found something unknown. 31082 is `$search` without a search
+/// server, which a view may have anyway.
 fn is_about_the_query(code: i32) -> bool {
-    // BadValue, FailedToParse, TypeMismatch, InvalidOptions, InvalidPipelineOperator, QueryFeatureNotAllowed.
+    // BadValue, FailedToParse, TypeMismatch, InvalidOptions, InvalidPipelineOperator,
+    // QueryFeatureNotAllowed.
     matches!(code, 2 | 9 | 14 | 72 | 168 | 224) || (code > 14_000 && code != 31_082)
 }

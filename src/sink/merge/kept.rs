@@ -1,8 +1,9 @@
-//! Documents put in the place of others that no server replaces as they are: what stands there is kept beside, deleted, and dropped
-//! only once the new ones are in its place.
+//! Replaces documents that no server replaces unchanged: the existing documents are copied aside
+//! and deleted, and the copies are dropped only once the new ones are in place.
 //!
-//! Servers before 5.0 refuse names with `$` in all that an update writes, others a name with `$` at the top, or replace an empty
-//! timestamp; inserts carry them all. Whatever dies in between, the next import finds the staged documents and those that were kept.
+//! Servers before 5.0 refuse names with `$` in everything that an update writes. Others refuse a
+//! name with `$` at the top, or replace an empty timestamp. Inserts carry them all. After a crash
+//! at any point, the next import finds the staged and the kept documents.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -24,17 +25,17 @@ use crate::mongo::failure::is_passing;
 use crate::mongo::{catalog, command};
 use crate::names::Namespace;
 
-/// The most documents that are replaced at a time.
+/// The most documents to replace at a time.
 const AT_A_TIME: usize = 500;
-/// The most bytes of them, unless a single one is larger.
+/// The most bytes of documents to replace at a time, unless a single one is larger.
 const BYTES_AT_A_TIME: usize = 8 * 1024 * 1024;
 
 /// Replaces documents of one collection.
 pub(super) struct Keeper<'a> {
     staged: &'a Staged,
-    /// The collection has a validator, which documents that were there before it need not meet.
+    /// The collection has a validator, which older documents need not meet.
     pub(super) has_rules: bool,
-    /// A deletion whose reply was lost must not be carried out after what is inserted.
+    /// A deletion whose reply was lost must not be executed after the insert.
     settled: Settled,
 }
 
@@ -43,7 +44,7 @@ impl<'a> Keeper<'a> {
         Self { staged, has_rules, settled: Settled::new(target.clone(), "merge") }
     }
 
-    /// Puts these documents of the batch in the place of those with their `_id`s. It may be repeated.
+    /// Replaces the documents with the same `_id`s by these documents of the batch. Safe to repeat.
     pub(super) async fn replace(&self, batch: &[u8], places: &[Range<usize>]) -> Result<()> {
         let (mut some, mut bytes): (Vec<&[u8]>, usize) = (Vec::new(), 0);
         for document in places.iter().map(|place| &batch[place.clone()]) {
@@ -74,7 +75,7 @@ impl<'a> Keeper<'a> {
                 keeps = true;
                 let item = Progress::default().item(kept.to_string(), 0, 0);
                 let keeping = Box::pin(standing(self.target(), &kept, false).insert(old.concat(), &item)).await;
-                keeping.map_err(|e| e.context(format!("keeping what stands in {}", self.staged.to)))?;
+                keeping.map_err(|e| e.context(format!("keeping the existing documents of {}", self.staged.to)))?;
                 self.delete(&old).await?;
             }
         }
@@ -82,7 +83,7 @@ impl<'a> Keeper<'a> {
             let item = Progress::default().item(self.staged.to.to_string(), 0, 0);
             let inserter = standing(self.target(), &self.staged.to, self.has_rules);
             if let Err(refused) = Box::pin(inserter.insert(wanted.concat(), &item)).await {
-                // Else the next import finds them, and goes on.
+                // In other cases, the next import finds them and continues.
                 if matches!(refused.kind(), ErrorKind::Refused | ErrorKind::Server) && !is_passing(&refused) {
                     Box::pin(self.bring_back(&wanted)).await?;
                 }
@@ -92,7 +93,7 @@ impl<'a> Keeper<'a> {
         if keeps { ddl::drop(self.target(), &kept).await } else { Ok(()) }
     }
 
-    /// Drops all that is kept: everything that was to be replaced is.
+    /// Drops everything kept: all replacements are done.
     pub(super) async fn drop_all(&self) -> Result<()> {
         for kept in self.all_kept().await? {
             ddl::drop(self.target(), &kept).await?;
@@ -100,11 +101,11 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    /// Takes these documents out, as far as they are there, and brings back what was kept.
+    /// Removes these documents, as far as they exist, and restores the kept ones.
     async fn bring_back(&self, new: &[&[u8]]) -> Result<()> {
         self.delete(new).await?;
         for kept in self.all_kept().await? {
-            let what = format!("bringing back what stood in {}", self.staged.to);
+            let what = format!("restoring the former documents of {}", self.staged.to);
             copy::each_batch(self.target(), &what, &kept, None, |batch| self.bring_back_some(batch)).await?;
             ddl::drop(self.target(), &kept).await?;
         }
@@ -113,31 +114,32 @@ impl<'a> Keeper<'a> {
 
     async fn bring_back_some(&self, batch: Vec<u8>) -> Result<()> {
         let item = Progress::default().item(self.staged.to.to_string(), 0, 0);
-        // Who has the `_id` by now is newer.
+        // A document that has the `_id` by now is newer.
         let inserter = standing(self.target(), &self.staged.to, self.has_rules).with_repeats(Repeats::PassOver);
         Box::pin(inserter.insert(batch.clone(), &item)).await?;
         let documents = Documents::of(&batch).collect::<Result<Vec<_>>>()?;
         let mut count = Writer::default();
         count.string("count", &self.staged.to.collection);
         count.document("query", &document::by_ids(documents.iter().copied())?);
-        let what = format!("looking for what was brought back into {}", self.staged.to);
+        let what = format!("counting the restored documents of {}", self.staged.to);
         let reply = self.target().run(&what, &self.staged.to.database, count.raw()?).await?;
         if catalog::number(&reply, "n") == Some(documents.len() as u64) {
             return Ok(());
         }
-        // Of no kind after which a step is given up: what is kept would go with the rest of the staging.
+        // Not a kind after which a step is given up: the kept documents would be dropped with the
+        // rest of staging.
         Err(Error::new(
             ErrorKind::Mismatch,
-            format!("a document of {} could not be replaced, and what stood there could not be brought back", self.staged.to),
+            format!("a document of {} could not be replaced, and the former document could not be restored", self.staged.to),
         )
         .hint(format!(
-            "it is kept in {}.{}*, and the next import tries again: remove what is in the way of a unique index",
+            "it is kept in {}.{}*, and the next import tries again: remove documents that conflict with a unique index",
             self.staged.to.database,
             self.prefix()
         )))
     }
 
-    /// Some of the documents that stand there with an `_id` of these: as many as fit into one reply.
+    /// Some of the existing documents with an `_id` of these: as many as fit into one reply.
     async fn find(&self, documents: &[&[u8]]) -> Result<Vec<RawDocumentBuf>> {
         let mut find = Writer::default();
         find.string("find", &self.staged.to.collection);
@@ -156,7 +158,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Deletes what has an `_id` of these.
+    /// Deletes the documents with an `_id` of these.
     async fn delete(&self, documents: &[&[u8]]) -> Result<()> {
         let mut delete = Writer::default();
         delete.document("q", &document::by_ids(documents.iter().copied())?);
@@ -187,7 +189,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// What inserts into a collection that stands there.
+/// An inserter for an existing collection.
 pub(super) fn standing(target: &Target, to: &Namespace, has_rules: bool) -> Inserter {
     let spec = CollectionSpec { has_rules, ..CollectionSpec::standing(to.clone()) };
     Inserter::new(target.clone(), Arc::new(spec))

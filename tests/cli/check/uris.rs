@@ -1,4 +1,5 @@
-//! Connection strings as other clients write them, and TLS: what works, and what is told where it does not.
+//! Connection strings as other clients write them, and TLS: what works, and the errors if it does
+//! not.
 
 use std::path::PathBuf;
 
@@ -9,14 +10,14 @@ use tokio::net::TcpListener;
 use crate::support::cli::{Cli, Output};
 use crate::support::server::{Server, ServerOptions, free_port};
 
-/// What is in none of the outputs: passwords, whole and in part.
+/// Text that no output may hold: passwords, whole and in part.
 const SECRETS: [&str; 3] = ["hunter2", "pass&word", "pass%26word"];
 
 fn file(name: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/mongo-tls").join(name).to_str().unwrap().to_owned()
 }
 
-/// What would be backed up, which begins as a backup does.
+/// A dry run, which begins as a backup does.
 async fn look(uri: &str) -> Output {
     let output = Cli::new().env("MONGO_URI_ATLAS", uri).run(&["backup", "--dry-run", "--allow-empty"]).await;
     let shown = output.stderr.replace("tlsCertificateKeyFilePassword", "");
@@ -63,12 +64,12 @@ async fn what_other_clients_write_stops_nothing_and_is_said() {
     fails(&format!("mongodb://u:hunter2?x=1@{host}/"), 2, "Invalid Atlas URI format", "%3F").await;
     fails(&format!("mongodb://{host},127.0.0.1:1/?directConnection=true"), 2, "cannot be used: ", "").await;
 
-    // Names that DNS is asked for. Without a network there is no answer, and else none of that name.
+    // Names that need DNS. Without a network there is no answer; with one, the names do not exist.
     fails("mongodb+srv://user:hunter2@cluster0.invalid/", 1, "DNS", "MONGO_URI_ATLAS").await;
     fails("mongodb+srv://user:hunter2@cluster0.invalid:27017/", 2, "Invalid Atlas URI format", "takes no port").await;
     fails("mongodb+srv://a.invalid,b.invalid/", 2, "Invalid Atlas URI format", "one host").await;
 
-    // Faults of the string itself are named, and so are those of the network.
+    // Errors name faults of the string itself, and also faults of the network.
     fails("mongodb://u:hunter2@h:hunter2/", 2, "the port of a host", "%3A").await;
     fails("u:hunter2@h", 2, "it has no scheme", "mongodb://").await;
     fails("mongodb+srv://u:hunter2@h.example.net:27017/", 2, "mongodb+srv takes no port", "mongodb://").await;
@@ -77,16 +78,21 @@ async fn what_other_clients_write_stops_nothing_and_is_said() {
     fails(&format!("mongodb://no-such-host.invalid/?{soon}"), 1, "does not answer", "cannot be resolved").await;
 
     // A replica set of another name, or none.
-    fails(&format!("mongodb://{host}/?{soon}&replicaSet=rs7"), 1, "is of no replica set", "replicaSet").await;
-    fails(&format!("mongodb://{host}/?{soon}&replicaSet=rs7&directConnection=true"), 1, "is of no replica set", "replicaSet")
-        .await;
+    fails(&format!("mongodb://{host}/?{soon}&replicaSet=rs7"), 1, "belongs to no replica set", "replicaSet").await;
+    fails(
+        &format!("mongodb://{host}/?{soon}&replicaSet=rs7&directConnection=true"),
+        1,
+        "belongs to no replica set",
+        "replicaSet",
+    )
+    .await;
 
-    // A server that breaks off TLS as Atlas does for addresses that it does not know.
+    // A server that aborts TLS, as Atlas does for unknown addresses.
     let alert = server_that_answers(&[0x15, 3, 3, 0, 2, 2, 80]).await;
     let tls = "tls=true&tlsAllowInvalidCertificates=true";
     fails(&format!("mongodb://127.0.0.1:{alert}/?{soon}&{tls}"), 1, "does not answer", "IP access list").await;
 
-    // TLS where there is none.
+    // TLS with a server that has none.
     let tls = "serverSelectionTimeoutMS=400&tls=true&tlsAllowInvalidCertificates=true";
     fails(&format!("mongodb://{host}/?{tls}"), 1, "does not answer", &format!("{host} does not speak TLS")).await;
 }
@@ -108,7 +114,7 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     let with = |key: &str| format!("{ca}&tlsCertificateKeyFile={}", file(key));
     let password = "tlsCertificateKeyFilePassword=pass%26word";
 
-    // 1. Keys, plain and encrypted; a password that is not needed does no harm.
+    // 1. Keys, plain and encrypted. An unneeded password does no harm.
     works(&at("localhost", &with("client.pem"))).await;
     works(&at("localhost", &format!("{}&{password}", with("client.pem")))).await;
     works(&at("localhost", &format!("{}&{password}", with("client-encrypted.pem")))).await;
@@ -121,7 +127,7 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     fails(&at("localhost", &format!("{long_ago}&{password}")), 2, "client-encrypted-long-ago.pem", "openssl pkcs8").await;
     fails(&at("localhost", &ca), 1, "does not answer", "tlsCertificateKeyFile").await;
 
-    // 2. Files that are not there, or hold something else.
+    // 2. Files that do not exist, or hold something else.
     fails(&at("localhost", "tlsCAFile=/nowhere/ca.pem"), 2, "/nowhere/ca.pem: it cannot be read", "tlsCAFile").await;
     fails(&at("localhost", &format!("tlsCAFile={}", file("make"))), 2, "it holds no certificate", "tlsCAFile").await;
     let missing = format!("{ca}&tlsCertificateKeyFile=key.pem");
@@ -137,7 +143,7 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
     fails(&at("localhost", &other), 1, "does not answer", "tlsCAFile").await;
     fails(&at("127.0.0.1", &format!("{other}&tlsAllowInvalidHostnames=true")), 1, "is not trusted", "tlsCAFile").await;
 
-    // 4. The same by flags of MongoDB's tools, under their names and those of the shell.
+    // 4. The same with flags of MongoDB's tools, under their names and those of the shell.
     server.client().await.database("d").collection("c").insert_one(doc! { "_id": 1 }).await.unwrap();
     let (here, key_file) = (port.to_string(), file("client-encrypted.pem"));
     let flags = async |host: &str, flags: &[&str]| -> Output {
@@ -173,13 +179,13 @@ async fn tls_works_as_it_is_asked_for_and_its_faults_are_named() {
         assert!(output.code == Some(code) && output.stderr.contains(told), "{given:?}: {output:?}");
     }
 
-    // 5. No TLS where it is needed.
+    // 5. No TLS with a server that requires it.
     server.admin(doc! { "setParameter": 1, "tlsMode": "requireTLS" }).await.unwrap();
     let plain = format!("mongodb://localhost:{port}/?serverSelectionTimeoutMS=400");
     fails(&plain, 1, "does not answer", &format!("localhost:{port} speaks TLS: add tls=true")).await;
 }
 
-/// Answers whatever it is asked with these bytes, and closes.
+/// Answers everything with these bytes, and closes.
 async fn server_that_answers(bytes: &'static [u8]) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -195,7 +201,7 @@ async fn server_that_answers(bytes: &'static [u8]) -> u16 {
     port
 }
 
-/// Answers as a member of a replica set whose members have names that nobody else knows.
+/// Answers as a member of a replica set whose member names cannot be resolved.
 async fn member_of_a_hidden_set() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -205,7 +211,7 @@ async fn member_of_a_hidden_set() -> u16 {
                 let mut header = [0; 16];
                 while stream.read_exact(&mut header).await.is_ok() {
                     let number = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap());
-                    // What is no message of MongoDB's is a handshake of TLS.
+                    // Anything but a MongoDB message is a TLS handshake.
                     let length = usize::try_from(number(0)).unwrap_or_default();
                     if !(16..10_000).contains(&length) || stream.read_exact(&mut vec![0; length - 16]).await.is_err() {
                         return;
@@ -216,7 +222,7 @@ async fn member_of_a_hidden_set() -> u16 {
                         "primary": "mongo-0.hidden.invalid:27017", "minWireVersion": 0, "maxWireVersion": 17,
                         "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000,
                     };
-                    // By OP_QUERY it is asked first, then by OP_MSG.
+                    // The first request is OP_QUERY, then OP_MSG.
                     let (code, fields) = if number(12) == 2004 {
                         (1, vec![0; 16].into_iter().chain([1, 0, 0, 0]).collect())
                     } else {
@@ -241,7 +247,7 @@ async fn a_set_whose_members_have_names_of_their_own_is_told_from_one_that_is_do
     let port = member_of_a_hidden_set().await;
     let uri = format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=600&replicaSet=rs0");
     fails(&uri, 1, "mongo-0.hidden.invalid:27017", "directConnection=true").await;
-    fails(&uri.replace("rs0", "rs1"), 1, "is of the replica set \"rs0\", and the URI asks for \"rs1\"", "replicaSet").await;
+    fails(&uri.replace("rs0", "rs1"), 1, "belongs to the replica set \"rs0\", but the URI asks for \"rs1\"", "replicaSet").await;
     let nobody = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=200", free_port());
     fails(&nobody, 1, "does not answer", "check that it runs").await;
 }

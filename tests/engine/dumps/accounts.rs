@@ -1,4 +1,4 @@
-//! Users and roles of a dump, on request.
+//! Users and roles of a dump, which are restored on request.
 
 use bson::{Document, doc};
 use bsonvault::engine::import::ImportOptions;
@@ -31,7 +31,7 @@ async fn documents(client: &Client, name: &str) -> Vec<Document> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_roles_are_merged_where_that_is_asked_for() {
-    // Users as a server itself keeps them.
+    // Users as a server itself stores them.
     let source = Server::standalone().await;
     let from = source.client().await;
     from.database("shop").run_command(doc! { "createRole": "clerk", "privileges": [], "roles": ["read"] }).await.unwrap();
@@ -66,17 +66,17 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     assert_eq!((report.users, report.roles), (3, 1));
     let mut found = accounts_of(&to, "users").await;
     found.sort();
-    // Whom the dump does not know stays, and so does who is there already.
+    // Users that the dump does not have stay, and so do existing ones.
     assert_eq!(found, ["ann", "bob", "carl", "root"]);
     assert_eq!(accounts_of(&to, "roles").await, ["clerk"]);
     let bob = to.database("shop").run_command(doc! { "usersInfo": "bob" }).await.unwrap();
     let roles = bob.get_array("users").unwrap()[0].as_document().unwrap().get_array("roles").unwrap().clone();
     assert_eq!(roles[0].as_document().unwrap().get_str("role").unwrap(), "dbOwner");
-    // Nothing stays behind of how that was done.
+    // The restore leaves no traces.
     let left = to.database("admin").list_collection_names().await.unwrap();
     assert!(left.iter().all(|name| name.starts_with("system.")), "{left:?}");
 
-    // A database in the path of the URI is asked for as one by --db is.
+    // A database in the path of the URI selects like --db.
     let in_path = target.uri().replace("/?", "/shop?");
     let in_path = if in_path.contains("authSource") { in_path } else { format!("{in_path}&authSource=admin") };
     to.database("shop").run_command(doc! { "dropUser": "ann" }).await.unwrap();
@@ -87,7 +87,8 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
     assert!(!accounts_of(&to, "users").await.contains(&"ann".to_owned()));
     to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
 
-    // By the flags of mongorestore: all of a dump is all of it, unless it is left out; of one database that of it.
+    // With the flags of mongorestore: a full restore includes users, unless they are excluded; a
+    // restore of one database needs a flag for its users.
     let (uri, no_users) = (target.uri(), ["--nsExclude", "admin.*"]);
     for (args, comes) in [
         (vec![], true),
@@ -101,7 +102,7 @@ async fn users_and_roles_are_merged_where_that_is_asked_for() {
         assert_eq!(output.code, Some(0), "{args:?}: {}", output.stderr);
         let found = accounts_of(&to, "users").await;
         assert_eq!(found.contains(&"ann".to_owned()), comes, "{args:?}");
-        // Of another database.
+        // A user of another database.
         assert_eq!(found.contains(&"carl".to_owned()), comes && args.is_empty(), "{args:?}");
         if !comes {
             to.database("shop").run_command(doc! { "createUser": "ann", "pwd": "x", "roles": [] }).await.unwrap();
@@ -120,7 +121,7 @@ async fn users_and_roles_of_a_database_come_with_its_dump() {
     }
     let (source, target) = (source.uri(), target.uri());
     let dump = ["dump", "--uri", &source, "-d", "shop", "--dumpDbUsersAndRoles"];
-    // Over one that is there, compressed otherwise, too.
+    // Over an existing dump, also with other compression.
     for (into, of) in [("-od", "d/shop"), ("--archive=a", "--archive=a"), ("-od --gzip", "d")] {
         let into: Vec<&str> = dump.into_iter().chain(into.split(' ')).collect();
         assert_eq!(cli.run(&into).await.code, Some(0), "{into:?}");
@@ -148,7 +149,7 @@ async fn users_and_roles_of_a_database_come_with_its_dump() {
     assert!(one.code == Some(2) && one.stderr.contains("--collection"), "{one:?}");
 }
 
-/// What comes once, through a pipe, with an oplog behind the users.
+/// A dump that can be read only once, through a pipe, with an oplog after the users.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_come_by_standard_input_with_an_oplog() {
     let source = Server::standalone().await;
@@ -174,7 +175,7 @@ async fn users_come_by_standard_input_with_an_oplog() {
     let to = target.client().await;
     assert_eq!(accounts_of(&to, "users").await, ["ann"]);
     assert_eq!(to.database("shop").collection::<Document>("c").count_documents(doc! {}).await.unwrap(), 2);
-    // What was kept meanwhile is gone.
+    // The temporary copy is gone.
     assert_eq!(names(directory.path()).len(), 1);
 }
 

@@ -1,4 +1,5 @@
-//! Cut or flipped anywhere, a dump is not imported, and the target is as it was.
+//! A dump that is truncated or has a flipped bit anywhere is not imported, and the target stays
+//! unchanged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use super::maker::Maker;
 use crate::support::files::{copy, files, gunzip, sample};
 use crate::support::server::Server;
 
-/// Reads all of a dump, and gives what came, or the error.
+/// Reads all of a dump. Returns its content or the error.
 async fn read(place: &Path) -> Result<Content, Error> {
     let stop = CancellationToken::new();
     let dump = Dump::open(place.to_str().unwrap(), &stop).await?;
@@ -43,14 +44,14 @@ async fn read(place: &Path) -> Result<Content, Error> {
     tokio::try_join!(reading, counting).map(|((), read)| read)
 }
 
-/// An error that a person can act on: of damage, with a place in it.
+/// Checks that an error is actionable: it is about damage, and names a place.
 fn assert_names_the_place(error: &Error, what: &str) {
     assert!([ErrorKind::Damaged, ErrorKind::NotFound].contains(&error.kind()), "{what}: {error}");
     let message = error.to_string();
     assert!(message.contains("byte ") || message.contains("standard input") || message.contains('/'), "{what}: {message}");
 }
 
-/// A file that was cut or changed, in a directory of its own.
+/// A truncated or changed file in its own directory.
 struct Case {
     _directory: tempfile::TempDir,
     path: PathBuf,
@@ -68,14 +69,14 @@ impl Case {
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_cut_or_flipped_anywhere_are_errors_with_their_place() {
     let mut random = StdRng::seed_from_u64(5);
-    // The first is much larger than it looks.
+    // The first one is much larger than it looks.
     for (name, many, few) in [("oplog.archive.gz", 60, 20), ("zoo.archive.gz", 150, 150), ("all.archive.gz", 100, 100)] {
         for (bytes, cases) in [(std::fs::read(sample(name)).unwrap(), many), (gunzip(&std::fs::read(sample(name)).unwrap()), few)]
         {
             let whole = read(&Case::of(&bytes).path).await.unwrap();
             assert!(whole.documents > 0);
             let is_gzip = bytes.starts_with(&[0x1f, 0x8b]);
-            // Of an archive that is not compressed, its beginning has no checksum.
+            // In an uncompressed archive, the beginning has no checksum.
             let first = if is_gzip { 0 } else { position(&bytes, &[0xFF; 4]) + 4 };
             for case in 0..cases {
                 let at = random.random_range(0..bytes.len());
@@ -86,7 +87,8 @@ async fn archives_cut_or_flipped_anywhere_are_errors_with_their_place() {
                 flipped[at] ^= 1 << bit;
                 match read(&Case::of(&flipped).path).await {
                     Err(error) => assert_names_the_place(&error, &format!("{name}, bit {bit} of byte {at}")),
-                    // What gzip's header says of the time and the system is nobody's data, and some bits between its blocks mean nothing.
+                    // The time and the system in gzip's header are not data, and some bits between
+                    // its blocks have no meaning.
                     Ok(read) => assert!(is_gzip && read == whole, "{name}, bit {bit} of byte {at}"),
                 }
             }
@@ -98,14 +100,14 @@ fn position(bytes: &[u8], of: &[u8]) -> usize {
     bytes.windows(of.len()).position(|window| window == of).unwrap()
 }
 
-/// Files of directories: what is compressed has a checksum; what is not shows what breaks its structure.
+/// Files of directories. Compressed files have a checksum; in others, only broken structure shows.
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_with_a_file_that_was_cut_or_flipped_are_errors_with_its_name() {
     let mut random = StdRng::seed_from_u64(6);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("dump");
     copy(&sample("dir-gzip"), &root);
-    // What belongs to the server is not read.
+    // Files of the server itself are not read.
     let is_read = |path: &PathBuf| !path.ends_with("prelude.json.gz") && !path.starts_with(root.join("admin"));
     let files: Vec<PathBuf> = files(&root).into_keys().map(|name| root.join(name)).filter(is_read).collect();
     assert!(files.len() > 80);
@@ -134,7 +136,7 @@ async fn directories_with_a_file_that_was_cut_or_flipped_are_errors_with_its_nam
         std::fs::write(path, &bytes).unwrap();
     }
 
-    // Not compressed: a cut inside a document.
+    // Uncompressed: a cut inside a document.
     let root = directory.path().join("plain");
     copy(&sample("dir"), &root);
     let path = root.join("zoo_bulk/ints.bson");
@@ -163,7 +165,7 @@ async fn state(client: &Client) -> BTreeMap<String, Vec<Document>> {
             database.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap().try_collect().await.unwrap();
         for info in infos {
             let collection = info.get_str("name").unwrap().to_owned();
-            // Empty, it is left by the server itself where there was a view or a time series.
+            // Servers leave it empty after a view or a time series is dropped.
             if collection == "system.views" {
                 continue;
             }
@@ -189,7 +191,7 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
         let bytes = gunzip(&std::fs::read(sample(name)).unwrap());
         for case in 0..cases {
             let mut changed = bytes.clone();
-            // Late in it, where most has been filled already.
+            // Late in it, when most has already been filled.
             let at = random.random_range(bytes.len() / 2..bytes.len());
             if case % 2 == 0 {
                 changed.truncate(at);
@@ -206,14 +208,14 @@ async fn the_target_is_as_it_was_after_a_dump_that_is_damaged() {
     }
 }
 
-/// What people name instead of a dump, and what a transfer makes of one.
+/// Things that people give instead of a dump, and dumps that a transfer has changed.
 #[tokio::test]
 async fn what_is_no_dump_is_named_with_what_to_do() {
     let root = tempfile::tempdir().unwrap();
     let whole = gunzip(&std::fs::read(sample("zoo.archive.gz")).unwrap());
     let as_text =
         |bytes: &[u8]| bytes.iter().flat_map(|&b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] }).collect::<Vec<u8>>();
-    // Broken inside of a document alone: what is around it reads on, up to there.
+    // Only the inside of a document is broken, so the archive is readable up to there.
     let mut inside = Maker::new(&[("d.c", "", "")]);
     inside.segment("d.c", &[doc! { "_id": 1, "a": "x\n" }]).end("d.c");
     assert_eq!(inside.bytes().iter().filter(|&&b| b == b'\n').count(), 1);
@@ -226,12 +228,12 @@ async fn what_is_no_dump_is_named_with_what_to_do() {
         ("text.archive", as_text(&whole), "", "transfer it again as binary"),
         ("inside.archive", as_text(&inside.bytes()), "d.c", "transfer it again as binary"),
         ("text.gz", as_text(&std::fs::read(sample("zoo.archive.gz")).unwrap()), "", "transfer it again as binary"),
-        ("two.archive", two, "after the end of all that it names: another archive begins", "a file of its own"),
-        ("two.archive.gz", [packed.as_slice(), &packed].concat(), "another archive begins", "a file of its own"),
-        ("padded.archive", padded, "after the end of all that it names: a document claims 0 bytes", ""),
+        ("two.archive", two, "after the end of all its namespaces: another archive begins", "its own file"),
+        ("two.archive.gz", [packed.as_slice(), &packed].concat(), "another archive begins", "its own file"),
+        ("padded.archive", padded, "after the end of all its namespaces: a document claims 0 bytes", ""),
         ("cut.archive.gz", packed[..packed.len() - 3].to_vec(), "it ends early: the end of its compression is missing", ""),
         ("none.archive", Vec::new(), "is empty", "may have failed"),
-        ("more.archive", cut_after_all, "it ends early, inside of something that follows the end of all that it names", ""),
+        ("more.archive", cut_after_all, "it ends early, inside something after the end of all its namespaces", ""),
     ] {
         let path = root.path().join(name);
         std::fs::write(&path, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! What the samples hold, by `expected.json` beside them.
+//! The content of the samples, according to `expected.json` beside them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::files::sample;
 
-/// Every difference between what a server holds of these databases (all of the samples' where none is named) and what it should.
+/// Every difference between a server's content of these databases (default: all of the samples')
+/// and the expected content.
 pub(super) async fn differences(client: &Client, databases: &[&str]) -> Vec<String> {
     let expected: BTreeMap<String, BTreeMap<String, Value>> =
         serde_json::from_slice(&std::fs::read(sample("expected.json")).unwrap()).unwrap();
@@ -80,7 +81,7 @@ fn sorted(values: impl Iterator<Item = Value>) -> String {
     texts.join("\n")
 }
 
-/// The order of keys counts, but for those at the top.
+/// The order of keys matters, except at the top level.
 fn text(value: &Value) -> String {
     let mut fields: Vec<String> = value.as_object().unwrap().iter().map(|(name, value)| format!("{name}: {value}")).collect();
     fields.sort();

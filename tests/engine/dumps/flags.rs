@@ -1,4 +1,4 @@
-//! `dump` and `restore`: what scripts say to mongodump and mongorestore.
+//! `dump` and `restore` with the flags that scripts give to mongodump and mongorestore.
 
 use bson::{Document, doc};
 use mongodb::Client;
@@ -36,7 +36,7 @@ async fn a_script_that_dumps_and_restores_does_so_under_the_other_name() {
     from.database("shop").collection::<Document>("nothing").delete_many(doc! {}).await.unwrap();
     let (cli, source, target) = (Cli::new(), source.uri(), target.uri());
     for gzip in [&[][..], &["--gzip"]] {
-        // A directory, and the default name of it.
+        // A directory, with the default name.
         let output = succeed(&cli, &[&["dump", "--uri", &source, "--quiet"], gzip].concat()).await;
         assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
         succeed(&cli, &[&["restore", "--uri", &target, "--drop", "--quiet"], gzip].concat()).await;
@@ -54,14 +54,15 @@ async fn a_script_that_dumps_and_restores_does_so_under_the_other_name() {
         assert_same(&from, &to, CompareOptions::default()).await;
         empty(&to).await;
     }
-    // One database after the other into one directory, as scripts do; what was there of another stays.
+    // One database after the other into one directory, as scripts do; files of other databases
+    // stay.
     succeed(&cli, &["dump", "--uri", &source, "-d", "shop", "-o", "out"]).await;
     succeed(&cli, &["dump", "--uri", &source, "-d", "log", "-o", "out"]).await;
     from.database("log").collection("lines").insert_one(doc! { "_id": "late" }).await.unwrap();
     succeed(&cli, &["dump", "--uri", &source, "--db", "log", "--collection", "lines", "--out", "out"]).await;
     succeed(&cli, &["restore", "--uri", &target, "out"]).await;
     assert_same(&from, &to, CompareOptions::default()).await;
-    // And nothing else is left where it ran.
+    // Nothing else is left in the working directory.
     assert_eq!(names(cli.dir()), ["dump", "out"]);
 }
 
@@ -74,14 +75,15 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
         |args: &[&str]| -> Vec<String> { ["restore", "--uri", &uri].iter().chain(args).map(|s| (*s).to_owned()).collect() };
     let run = async |args: &[&str]| cli.run(&restore(args)).await;
 
-    // An archive: a filter. The directory of one database: its name. A file: both names.
+    // For an archive, they are a filter. For the directory of one database, the first is its name.
+    // For a file, they are both names.
     assert_eq!(run(&[&archive, "-d", "zoo_bulk", "-c", "ints"]).await.code, Some(0));
     assert_eq!(collections(&client, "zoo_bulk").await, ["ints"]);
     assert_eq!(run(&["-d", "other", &format!("{dir}/zoo_bulk")]).await.code, Some(0));
     assert_eq!(collections(&client, "other").await.len(), 8);
     assert_eq!(run(&["-d", "o", "-c", "p", &format!("{dir}/zoo_names/with+space.bson")]).await.code, Some(0));
     assert_eq!(collections(&client, "o").await, ["p"]);
-    // Not the one database that a dump happens to hold.
+    // They do not select the only database of a dump.
     let one = tempfile::tempdir().unwrap();
     std::fs::create_dir(one.path().join("test")).unwrap();
     std::fs::copy(sample("dir/zoo_bulk/ints.bson"), one.path().join("test/c.bson")).unwrap();
@@ -89,7 +91,7 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     let output = run(&["-d", "other", "--drop", root]).await;
     assert_eq!(output.code, Some(1), "{}", output.stdout);
     assert_eq!(collections(&client, "other").await.len(), 8);
-    // Where the directory's name cannot be a database's.
+    // The directory's name is not a valid database name.
     let dotted = one.path().join("2024.05.01");
     std::fs::rename(one.path().join("test"), &dotted).unwrap();
     assert_eq!(run(&["-d", "dotted", dotted.to_str().unwrap()]).await.code, Some(0));
@@ -98,28 +100,32 @@ async fn restore_chooses_and_renames_as_mongorestore_does() {
     std::fs::create_dir(dotted.join("old")).unwrap();
     std::fs::copy(sample("dir/zoo_bulk/ints.bson"), dotted.join("old/c.bson")).unwrap();
     let output = run(&["-d", "dotted", dotted.to_str().unwrap()]).await;
-    assert!(output.code == Some(2) && output.stderr.contains("cannot be told"), "{}", output.stderr);
-    // Patterns, variables, what matches nothing.
+    assert!(output.code == Some(2) && output.stderr.contains("it is unclear"), "{}", output.stderr);
+    // Patterns, variables, and patterns without a match.
     let rename = ["--nsInclude", "zoo_bulk.*", "--nsFrom", "zoo_$a$.$b$", "--nsTo", "new_$a$.old_$b$", "--nsExclude", "nobody.*"];
     assert_eq!(run(&[&rename[..], &[dir.as_str()]].concat()).await.code, Some(0));
     assert!(collections(&client, "new_bulk").await.contains(&"old_ints".to_owned()));
-    // Everything, over what is there; and once more without --drop, which changes nothing.
+    // Everything over existing data; and once more without --drop, which changes nothing.
     empty(&client).await;
     client.database("zoo").collection("people").insert_one(doc! { "_id": "old" }).await.unwrap();
     assert_eq!(run(&["--drop", "--dryRun", &dir]).await.code, Some(0));
     assert_eq!(collections(&client, "zoo").await, ["people"]);
     assert_eq!(run(&["--drop", &dir]).await.code, Some(0));
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
-    // Of capped collections, time series and views that are there, it says that it cannot.
+    // It reports that it cannot do so for existing capped collections, time series and views.
     let names_only = ["--nsInclude", "zoo_names.*"];
     assert_eq!(run(&[&names_only[..], &[dir.as_str()]].concat()).await.code, Some(0));
     let output = run(&[&dir]).await;
     assert!(output.stderr.contains("zoo.capped (capped)") && output.stderr.contains("--drop"), "{}", output.stderr);
-    assert!(output.stderr.contains("error: without --drop, documents cannot be added to what stands there"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("error: without --drop, documents cannot be added to existing collections"),
+        "{}",
+        output.stderr
+    );
     assert_eq!(differences(&client, &[]).await, Vec::<String>::new());
 }
 
-/// Nothing is ignored: it is refused by its name.
+/// Nothing is silently ignored: an unsupported flag is refused by name.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_supported_is_refused_by_name() {
     let (cli, dir) = (Cli::new(), sample("dir").display().to_string());
@@ -160,7 +166,7 @@ async fn what_is_not_supported_is_refused_by_name() {
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
         assert!(output.stderr.contains(named), "{args:?}: {}", output.stderr);
     }
-    // Nothing secret is told, whatever is wrong.
+    // No error shows a secret.
     for args in [
         vec!["dump", "-u", "x", "-psecret", "word"],
         vec!["dump", "mongodb://x:secret@127.0.0.1:9/", "-p", "other"],
@@ -173,7 +179,7 @@ async fn what_is_not_supported_is_refused_by_name() {
     }
 }
 
-/// Fills a database for the flags that change what is dumped or how it is restored.
+/// Fills a database for the flags that change the content of a dump or how it is restored.
 async fn fill(client: &Client) {
     let shop = client.database("shop");
     let numbered = |many: i32| (0..many).map(|n| doc! { "_id": n, "a": { "b": n } });
@@ -198,7 +204,7 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     let (source, target) = (source.uri(), target_server.uri());
     std::fs::write(cli.dir().join("config.yaml"), format!("uri: \"{source}\"\n")).unwrap();
 
-    // What changes nothing is said once; not with --quiet.
+    // A flag without effect is reported once, unless --quiet is given.
     let said = |output: &Output| output.stderr.matches("without effect").count();
     let host = ["dump", "-h127.0.0.1", "--port", &port, "-dshop", "-vv", "--forceTableScan", "--numThreads=2"];
     let output = succeed(&cli, &[&host[..], &["--excludeCollectionsWithPrefix", "tmp", "-ofirst", "--gzip"]].concat()).await;
@@ -243,7 +249,7 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     assert!(tokio::task::spawn_blocking(move || dump.wait()).await.unwrap().unwrap().success());
     assert_eq!(to.database("shop").collection::<Document>("piped").count_documents(doc! {}).await.unwrap(), 10);
 
-    // How it is restored.
+    // Flags that change the restore.
     let altered = ["--noOptionsRestore", "--fixDottedHashIndex", "--maintainInsertionOrder", "--keepIndexVersion"];
     succeed(&cli, &[&["restore", &target, "--drop", "first"], &altered[..]].concat()).await;
     let listed = to.database("shop").run_command(doc! { "listCollections": 1, "filter": { "name": "log" } }).await.unwrap();
@@ -273,14 +279,14 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     let stored: Vec<i32> = stored.iter().map(|d| d.as_document().unwrap().get_i32("_id").unwrap()).collect();
     assert_eq!(stored, [5, 4, 3, 2, 1, 0]);
 
-    // Documents that are not added are an error where that is asked for, and counted where not.
+    // Documents that are not added are an error on request, and are counted otherwise.
     let again = ["restore", &target, "--nsInclude", "shop.tm", "--excludeCollection", "nobody", "first"];
     succeed(&cli, &again).await;
     let output = cli.run(&again).await;
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.stdout.contains("0 documents added in 1 collection, 10 were there already"), "{}", output.stdout);
+    assert!(output.stdout.contains("0 documents added in 1 collection, 10 existed already"), "{}", output.stdout);
     assert!(!output.stdout.contains("the same"), "nothing is compared with what stands there: {}", output.stdout);
-    // One that is gone meanwhile comes back, and no other is touched.
+    // A document that is gone meanwhile is restored, and no other is touched.
     to.database("shop").collection::<Document>("tm").find_one_and_delete(doc! {}).await.unwrap();
     let report = cli.json(&again).await;
     assert_eq!((&report["added"], &report["notAdded"], &report["collections"][0]["added"]), (&1.into(), &9.into(), &1.into()));
@@ -288,7 +294,8 @@ async fn flags_of_scripts_do_here_what_they_do_there() {
     assert!(output.code == Some(1) && output.stderr.contains("10 documents were not added"), "{}", output.stderr);
 }
 
-/// What a query and what views select is all there is in the dump, at one moment where the source allows that.
+/// With a query, or for views, the dump holds exactly the selected documents, with one consistency
+/// point if the source allows that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_and_views_are_dumped_as_mongodump_does() {
     let (source, target) = (Server::replica_set("source").await, Server::standalone().await);
@@ -320,7 +327,7 @@ async fn a_query_and_views_are_dumped_as_mongodump_does() {
         assert_eq!(to.database("views").collection::<Document>(view).count_documents(doc! {}).await.unwrap(), many);
     }
     assert_eq!(collections(&to, "views").await, ["all", "two"]);
-    // What is there of a database is not gone because a part of it was dumped.
+    // Other files of a database stay if only a part of it is dumped.
     succeed(&cli, &["dump", &source, "-dshop", "--viewsAsCollections", "--out", "some"]).await;
     assert!(cli.dir().join("some/shop/orders.bson").exists());
     let output = cli.run(&["dump", &source, "-dshop", "-c", "first", "-q", "{}"]).await;

@@ -1,4 +1,5 @@
-//! Dumps of every form and age: what a path is told to hold by its content, what is missing, and what cannot be.
+//! Dumps of every form and age: a path's content decides what it is. Also missing parts, and
+//! impossible ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ async fn look(path: &Path) -> Result<Dump, Error> {
     Dump::open(path.to_str().unwrap(), &CancellationToken::new()).await
 }
 
-/// All that a dump gives, by whose it is.
+/// The content of a dump, by namespace.
 async fn read(dump: &Dump) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let wanted = Wanted { collections: vec![true; dump.collections().len()], oplog: true, users: true };
     read_only(dump, &wanted, &MemoryBudget::new(64 << 20)).await
@@ -90,7 +91,8 @@ fn plain() -> Vec<u8> {
     metadata(r#"{"indexes":[]}"#)
 }
 
-/// Gzip of one member, stored as it is: the header, a block of at most 65,535 bytes, CRC and length.
+/// Gzip of one member, stored as it is: the header, a block of at most 65,535 bytes, CRC and
+/// length.
 fn gzip(content: &[u8]) -> Vec<u8> {
     let mut crc = !0_u32;
     for byte in content {
@@ -223,9 +225,9 @@ async fn what_is_missing_or_strange_is_noted_and_what_belongs_to_servers_left_ou
     }
     assert_eq!(dump.notes().len(), 6, "{notes}");
     assert_eq!(read(&dump).await.unwrap().into_iter().filter(|(_, b)| !b.is_empty()).count(), 2);
-    // One that holds collections and directories of them may be either.
+    // A directory with both collections and directories of collections is ambiguous.
     std::fs::write(files.path("stray.bson"), &one).unwrap();
-    files.refused(ErrorKind::Usage, &["stray.bson", "cannot be told"]).await;
+    files.refused(ErrorKind::Usage, &["stray.bson", "it is unclear"]).await;
 }
 
 #[tokio::test]
@@ -253,7 +255,7 @@ async fn users_and_roles_are_told_apart() {
     assert_eq!(read_only(&dump, &wanted, &MemoryBudget::new(1 << 20)).await.unwrap(), BTreeMap::new());
 }
 
-/// Files, and the error that they must give.
+/// Files, and the expected error.
 type Case<'a> = (&'a [(&'a str, Vec<u8>)], ErrorKind, &'a [&'a str]);
 
 #[tokio::test]
@@ -285,7 +287,7 @@ async fn what_cannot_be_one_dump_is_refused_by_name() {
         ),
         (&[("d/x.bson.zst", one.clone()), ("d/x.metadata.json", plain())], ErrorKind::Damaged, &["x.bson.zst", "gzip"]),
         (&[("a.b/x.bson", one.clone())], ErrorKind::Usage, &["a.b holds collections"]),
-        (&[("d/readme", one.clone())], ErrorKind::NotFound, &["holds nothing of a dump"]),
+        (&[("d/readme", one.clone())], ErrorKind::NotFound, &["holds no part of a dump"]),
         (
             &[("manifest.json", one.clone()), ("SHA256SUMS", one.clone()), ("d/x.metadata.json", plain())],
             ErrorKind::Usage,
@@ -303,7 +305,7 @@ async fn what_cannot_be_one_dump_is_refused_by_name() {
     dangling.refused(ErrorKind::NotFound, &["x.bson"]).await;
 }
 
-/// Makes a pipe that nobody writes to.
+/// Creates a pipe to which nobody writes.
 fn pipe(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
@@ -349,7 +351,7 @@ async fn large_documents_and_small_budgets_do_not_stop_each_other() {
     let all = read_only(&dump, &wanted, &MemoryBudget::new(COPIES * 4096)).await.unwrap();
     assert!(all["d.small"] == small && all["d.huge"] == huge && all["d.large"].len() > 15 << 20);
 
-    // Whoever does not want any more ends it without an error.
+    // A receiver that stops early ends it without an error.
     let (parts, incoming) = mpsc::channel(1);
     drop(incoming);
     dump.read(&wanted, &MemoryBudget::new(1 << 30), &CancellationToken::new(), parts).await.unwrap();

@@ -1,4 +1,5 @@
-//! Documents without an `_id`, with one that comes later, and with one that another document has: what the server makes of them, and of two the first.
+//! Documents without an `_id`, with an `_id` that is not the first field, and with duplicate
+//! `_id`s: they become what a server makes of them, and the first duplicate stays.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ const PLAIN: &str = r#"{"options":{},"indexes":[{"v":2,"key":{"_id":1},"name":"_
 const CAPPED: &str = r#"{"options":{"capped":true,"size":100000,"max":4},"indexes":[]}"#;
 const COLLATED: &str = r#"{"options":{"collation":{"locale":"en","strength":2}},"indexes":[{"v":2,"key":{"_id":1},"name":"_id_","collation":{"locale":"en","strength":2}}]}"#;
 
-/// Writes `shop/NAME.bson` and its metadata below this place.
+/// Writes `shop/NAME.bson` and its metadata below this path.
 fn write(root: &Path, name: &str, metadata: &str, documents: &[RawDocumentBuf]) -> Vec<u8> {
     let directory = root.join("shop");
     std::fs::create_dir_all(&directory).unwrap();
@@ -35,7 +36,7 @@ async fn found(client: &Client, name: &str) -> Vec<RawDocumentBuf> {
     collection.find(doc! {}).sort(doc! { "$natural": 1 }).await.unwrap().try_collect().await.unwrap()
 }
 
-/// Documents as they are in the file, but for the `_id` that each got.
+/// Documents as in the file, without the `_id`s that they got.
 fn without_ids(documents: &[RawDocumentBuf]) -> Vec<Document> {
     let read = documents.iter().map(|d| Document::try_from(&**d).unwrap());
     read.map(|mut d| {
@@ -68,13 +69,13 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     assert_eq!(mixed_now[1..3], [rawdoc! { "_id": 7, "a": 2 }, rawdoc! { "_id": 8, "a": 3 }]);
     assert_eq!(without_ids(&found(&client, "ring").await), (2..6).map(|n| doc! { "a": n }).collect::<Vec<_>>());
 
-    // A second time, merged: what has an `_id` is replaced, the others are new.
+    // A second import in merge mode: documents with an `_id` are replaced, the others are new.
     let merge = ImportOptions { mode: ImportMode::Merge, filter: without(&["shop.ring"]), ..ImportOptions::default() };
     import(root.path(), &server.uri(), &merge).await.unwrap();
     let counts = (found(&client, "bare").await.len(), found(&client, "mixed").await.len());
     assert_eq!(counts, (10, 6));
 
-    // A backup of it holds the bytes of the file, comes back, and goes out again as it came.
+    // An adopted backup holds the bytes of the file, is restored, and is exported unchanged.
     let adopted = cli.json(&["adopt", root.path().to_str().unwrap()]).await;
     let name = adopted["name"].as_str().unwrap();
     let drill = cli.json(&["verify", name, "--restore"]).await;
@@ -87,7 +88,7 @@ async fn documents_without_an_id_get_one_each_and_are_proven() {
     assert_eq!(std::fs::read(out.join("shop/bare.bson")).unwrap(), bytes);
 }
 
-/// The server writes what it is sent, and its reply is lost.
+/// The server executes a command, but its reply is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_sent_again_does_not_give_new_ids() {
     let root = tempfile::tempdir().unwrap();
@@ -100,12 +101,13 @@ async fn a_batch_that_is_sent_again_does_not_give_new_ids() {
     assert_eq!(found(&server.client().await, "bare").await.len(), 500);
 }
 
-/// More than a frame, several writers, and `_id`s that are equal by type or by collation: the first of the file stays.
+/// More than a frame, several writers, and `_id`s that are equal by type or by collation: the first
+/// one in the file stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_documents_with_one_id_the_first_of_the_dump_stays() {
     let root = tempfile::tempdir().unwrap();
     let pad = "x".repeat(20_000);
-    // Each `_id` four times, a few documents or several frames apart.
+    // Each `_id` four times, either a few documents or several frames apart.
     let numbers: Vec<RawDocumentBuf> = (0..1600)
         .map(|n| match n % 400 {
             id if n < 400 => rawdoc! { "_id": id, "n": n, "pad": pad.as_str() },
@@ -130,7 +132,7 @@ async fn of_documents_with_one_id_the_first_of_the_dump_stays() {
     let adopted = cli.json(&["adopt", root.path().to_str().unwrap(), "--memory-mb", "64"]).await;
     let name = adopted["name"].as_str().unwrap().to_owned();
     for (round, way) in ["import", "import", "adopted", "add"].into_iter().enumerate() {
-        // The first command is late, the others are not.
+        // The first command is delayed, the others are not.
         let late = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 400 };
         server.fail_command(doc! { "times": 1 }, late).await;
         match way {
@@ -166,9 +168,9 @@ async fn what_no_server_takes_is_named_by_its_reason() {
         let refused = cli.run(&["import", root.path().to_str().unwrap()]).await;
         let said = refused.stderr;
         assert_eq!(refused.code, Some(1));
-        assert!(said.contains("shop.c") && said.contains(&format!("no server takes a document with {reason}")), "{said}");
+        assert!(said.contains("shop.c") && said.contains(&format!("no server accepts a document with {reason}")), "{said}");
     }
-    // Two with one `_id`, in one command or several: the same hint.
+    // Two with one `_id`, in one command or in several: the hint is the same.
     let pad = "x".repeat(5_000_000);
     for documents in [
         vec![rawdoc! { "_id": 1, "a": 1 }, rawdoc! { "a": 2, "_id": 1 }],
@@ -183,7 +185,7 @@ async fn what_no_server_takes_is_named_by_its_reason() {
     }
 }
 
-/// A backup of them is sound, and says that they cannot come back.
+/// A backup of them is intact, and says that they cannot be restored.
 #[tokio::test]
 async fn what_no_server_takes_is_counted_where_it_is_kept() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Indexes as dumps of every age tell them: from an old server's list, and with values that newer servers refuse.
+//! Indexes in dumps of every age: in an old server's list, and with values that newer servers
+//! refuse.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ fn bytes(documents: &[RawDocumentBuf]) -> Vec<u8> {
     documents.iter().flat_map(|d| d.as_bytes().to_vec()).collect()
 }
 
-/// What a server of 2.4 lists of `shop.users`, and of a collection that is gone.
+/// The list of a 2.4 server for `shop.users`, and for a dropped collection.
 fn listed() -> Vec<RawDocumentBuf> {
     vec![
         rawdoc! { "v": 1, "key": { "_id": 1 }, "ns": "shop.users", "name": "_id_" },
@@ -76,14 +77,14 @@ async fn indexes_come_from_an_old_servers_list_where_there_is_no_metadata() {
     }
     let report = cli.json(&["import", &place(&shop), "--dry-run"]).await;
     assert!(warnings(&report).contains("does not hold: gone"), "{report}");
-    // From standard input it would be known too late.
+    // From standard input, it would be known too late.
     let mut command = cli.command(&["import", "-"]);
     command.stdin(std::fs::File::open(&archive).unwrap());
     let refused = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("put the archive into a file"), "{said}");
 
-    // Without the list nothing is known, and that is said.
+    // Without the list, nothing is known, and a warning says so.
     std::fs::remove_file(shop.join("system.indexes.bson")).unwrap();
     let report = cli.json(&["import", &place(&shop), "--yes"]).await;
     assert!(warnings(&report).contains("shop.users has no metadata: its options and indexes are not known"), "{report}");
@@ -112,7 +113,7 @@ async fn specifications_of_old_servers_are_made_such_as_servers_take() {
         let report = cli.json(&["import", root.path().to_str().unwrap()]).await;
         assert_eq!(names(&client, "shop", "c").await, ["_id_", "a_1", "b_true", "c_0", "d_-1"], "{version}");
         let told = warnings(&report);
-        for words in ["\\\"b_1\\\"", "\\\"c_1\\\"", "it is built once", "it had no name", "is of type null, and taken for false"]
+        for words in ["\\\"b_1\\\"", "\\\"c_1\\\"", "and build it once", "it had no name", "is of type null, and taken as false"]
         {
             assert!(told.contains(words), "{version}: {words}: {told}");
         }

@@ -1,4 +1,5 @@
-//! Dumps that mongodump could have made, and others that it did make once: interleaved ones, ones with documents that repeat, metadata of every age.
+//! Dumps that mongodump could have made, and some that it did: interleaved ones, ones with repeated
+//! documents, and metadata of every age.
 
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ use crate::support::server::Server;
 const PLAIN: &str =
     r#"{"indexes":[{"v":{"$numberInt":"2"},"key":{"_id":{"$numberInt":"1"}},"name":"_id_"}],"type":"collection"}"#;
 
-/// An archive in a directory of its own.
+/// An archive in its own directory.
 fn stored(maker: &Maker) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("archive");
@@ -30,7 +31,8 @@ async fn count(client: &Client, database: &str, collection: &str) -> u64 {
     client.database(database).collection::<Document>(collection).count_documents(doc! {}).await.unwrap()
 }
 
-/// More namespaces open at a time than any reader would have consumers for, more bytes of each than fit: none waits for another for ever.
+/// More open namespaces than any reader would have consumers, with more bytes of each than fit:
+/// none waits forever for another.
 #[tokio::test(flavor = "multi_thread")]
 async fn however_an_archive_is_interleaved_it_comes_through() {
     const NAMESPACES: usize = 150;
@@ -47,14 +49,14 @@ async fn however_an_archive_is_interleaved_it_comes_through() {
     names.iter().rev().for_each(|name| _ = maker.end(name));
     let (_directory, path) = stored(&maker);
     let server = Server::standalone().await;
-    // Both the whole budget and a part of one namespace's share.
+    // With the whole budget, and with a part of one namespace's share.
     let tuning = Tuning { memory_bytes: 64 << 20, writers: Some(2), ..Tuning::default() };
     let report = import(&path, &server.uri(), &ImportOptions { tuning, ..ImportOptions::default() }).await.unwrap();
     assert_eq!(report.documents, NAMESPACES as u64 * 12);
     assert_eq!(count(&server.client().await, "busy", "c149").await, 12);
 }
 
-/// A capped collection keeps its order, also where others come in between.
+/// A capped collection keeps its order, even if others are interleaved.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capped_collection_keeps_its_order() {
     let capped = r#"{"options":{"capped":true,"size":{"$numberInt":"104857600"}},"indexes":[],"collectionName":"log","type":"collection"}"#;
@@ -83,7 +85,7 @@ async fn a_capped_collection_keeps_its_order() {
 async fn documents_that_repeat_are_refused_unless_that_is_allowed() {
     let mut maker = Maker::new(&[("d.c", PLAIN, "collection")]);
     maker.segment("d.c", &[doc! { "_id": 1, "v": "first" }, doc! { "_id": 2 }, doc! { "_id": 1.0, "v": "second" }]);
-    // The same once more, to the byte; and one that older servers get by another way.
+    // The same once more, byte for byte; and one that is inserted differently into older servers.
     let empty = doc! { "_id": 3, "at": Timestamp { time: 0, increment: 0 } };
     maker.segment("d.c", &[doc! { "_id": 2 }, empty.clone(), empty]).end("d.c");
     let (_directory, path) = stored(&maker);
@@ -98,7 +100,7 @@ async fn documents_that_repeat_are_refused_unless_that_is_allowed() {
     assert_eq!(count(&client, "d", "c").await, 3);
 }
 
-/// With an oplog it does not matter which of them is kept.
+/// With an oplog, it does not matter which of them is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_that_repeat_are_put_right_by_an_oplog() {
     let uuid = bson::Uuid::new();
@@ -113,7 +115,8 @@ async fn documents_that_repeat_are_put_right_by_an_oplog() {
     };
     let mut maker = Maker::new(&[("d.c", &metadata, "collection"), (".oplog", "", "")]);
     maker.segment("d.c", &[doc! { "_id": 1, "n": 1 }, doc! { "_id": 2, "n": 0 }, doc! { "_id": 1, "n": 2 }]).end("d.c");
-    // An entry from before mongodump listed: the collection it made is the one that is there.
+    // An entry from before mongodump's listing: the collection that it created is the one that
+    // exists.
     let create = doc! { "op": "c", "ns": "d.$cmd", "ui": uuid, "o": { "create": "c", "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } },
     "ts": Timestamp { time: 1_790_000_000, increment: 0 }, "t": 1_i64, "v": 2_i64 };
     let entries = [
@@ -136,7 +139,7 @@ async fn documents_that_repeat_are_put_right_by_an_oplog() {
     assert_eq!(found, [doc! { "_id": 1, "n": 2 }, doc! { "_id": 4, "n": 4 }]);
 }
 
-/// What tools of before wrote, and what got lost on the way.
+/// Dumps of older tools, and lost files.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_of_every_age_are_understood() {
     let root = tempfile::tempdir().unwrap();
@@ -145,7 +148,8 @@ async fn metadata_of_every_age_are_understood() {
     let write = |name: &str, bytes: &[u8]| std::fs::write(database.join(name), bytes).unwrap();
     let documents =
         |ids: std::ops::Range<i32>| ids.flat_map(|n| doc! { "_id": n, "at": n }.to_vec().unwrap()).collect::<Vec<u8>>();
-    // Legacy Extended JSON, `ns` in indexes, options of servers that are gone, the old ending.
+    // Legacy Extended JSON, `ns` in indexes, options that servers no longer have, the old file
+    // extension.
     write("legacy.bin", &documents(0..3));
     write(
         "legacy.metadata.json",
@@ -167,12 +171,13 @@ async fn metadata_of_every_age_are_understood() {
     }
     let index = client.database("old").collection::<Document>("legacy").list_index_names().await.unwrap();
     assert_eq!(index, ["_id_", "at_-1"]);
-    // Whose documents were lost does not take the place of one that has some.
+    // A collection whose documents are lost does not replace one that has some.
     let refused = import(root.path(), &server.uri(), &ImportOptions::default()).await.unwrap_err();
     assert!(refused.to_string().contains("old.lost would be replaced by an empty collection"), "{refused}");
 }
 
-/// mongodump reads a capped collection on while it is written to: then there is more of it than it holds.
+/// mongodump continues to read a capped collection while it is written to, so the dump has more
+/// than the collection holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_capped_collection_the_last_documents_stay() {
     let capped = r#"{"options":{"capped":true,"size":{"$numberInt":"1048576"},"max":{"$numberInt":"50"}},"indexes":[],"collectionName":"log","type":"collection"}"#;
@@ -186,7 +191,7 @@ async fn of_a_capped_collection_the_last_documents_stay() {
     assert_eq!((report.documents, report.overwritten), (50, 33));
     assert_eq!(client.database("d").collection::<Document>("log").find_one(doc! {}).await.unwrap(), Some(documents[33].clone()));
 
-    // A backup that was made of it is the same.
+    // An adopted backup behaves the same.
     let cli = Cli::new().env("MONGO_URI_LOCAL", server.uri());
     let adopted = cli.json(&["adopt", path.to_str().unwrap()]).await;
     let report = cli.json(&["import", adopted["name"].as_str().unwrap(), "--yes"]).await;
@@ -194,7 +199,7 @@ async fn of_a_capped_collection_the_last_documents_stay() {
     drop(directory);
 }
 
-/// One that was copied by hand cannot be told from the other by what its oplog says.
+/// A copy that someone made by hand is indistinguishable from the original by the oplog.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_collections_of_one_identity_are_refused_with_an_oplog() {
     let uuid = bson::Uuid::new();
@@ -212,7 +217,7 @@ async fn two_collections_of_one_identity_are_refused_with_an_oplog() {
     assert!(error.to_string().contains("d.copy") && error.to_string().contains("UUID"), "{error}");
 }
 
-/// Where its oplog says nothing, each of them comes whole.
+/// If its oplog says nothing, each of them is restored completely.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_was_copied_comes_beside_an_oplog_without_entries() {
     let uuid = bson::Uuid::new();
@@ -231,7 +236,8 @@ async fn a_collection_that_was_copied_comes_beside_an_oplog_without_entries() {
     assert_eq!((count(&client, "d", "c").await, count(&client, "d", "copy").await), (1, 2));
 }
 
-/// A server that dies may have lost what it had taken: then the dump is read from its start, if it can be.
+/// A server that dies may have lost what it had accepted. Then the dump is read again from its
+/// start, if possible.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_of_the_target_a_dump_is_read_again() {
     let mut maker = Maker::new(&[("d.c", PLAIN, "collection")]);
@@ -264,7 +270,7 @@ async fn after_a_crash_of_the_target_a_dump_is_read_again() {
         assert_eq!(output.status.success(), !by_pipe, "{said}");
         let names = server.client().await.database("d").list_collection_names().await.unwrap();
         if by_pipe {
-            assert!(said.contains("can be read once only"), "{said}");
+            assert!(said.contains("can be read only once"), "{said}");
             assert_eq!(names, Vec::<String>::new());
         } else {
             assert_eq!(count(&server.client().await, "d", "c").await, 2000);
@@ -272,7 +278,7 @@ async fn after_a_crash_of_the_target_a_dump_is_read_again() {
     }
 }
 
-/// Without `--drop`, mongorestore leaves what is there as it is.
+/// Without `--drop`, mongorestore leaves existing documents unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_added_to_those_that_stand_there() {
     let mut maker = Maker::new(&[("d.c", PLAIN, "collection"), ("d.new", PLAIN, "collection")]);
@@ -288,7 +294,7 @@ async fn documents_are_added_to_those_that_stand_there() {
         .await
         .unwrap();
     let add = ImportOptions { mode: ImportMode::Add, ..ImportOptions::default() };
-    // Twice: the second time there is nothing to add.
+    // Twice: the second time, there is nothing to add.
     for not_added in [2, 4] {
         let report = import(&path, &server.uri(), &add).await.unwrap();
         assert_eq!((report.not_added, report.passed_over), (not_added, 0));
@@ -298,13 +304,13 @@ async fn documents_are_added_to_those_that_stand_there() {
         let found = standing.find_one(doc! { "_id": id }).await.unwrap().unwrap();
         assert_eq!(found.get_str("from").unwrap(), from);
     }
-    // Nothing is left of the staging.
+    // No staging is left.
     let mut names = client.database("d").list_collection_names().await.unwrap();
     names.sort();
     assert_eq!(names, ["c", "new"]);
 }
 
-/// Views and time series of archives: the one in the prelude alone, the other under two names.
+/// Views and time series of archives: views only in the prelude, time series under two names.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_says_nothing_of_a_namespace_is_no_archive_of_it() {
     let mut maker = Maker::new(&[("d.c", PLAIN, "collection"), ("d.missing", PLAIN, "collection")]);
@@ -317,7 +323,7 @@ async fn an_archive_that_says_nothing_of_a_namespace_is_no_archive_of_it() {
     assert_eq!(open(&path, options()).await.unwrap().collections().len(), 2);
 }
 
-/// A dump that was made while `$out` ran: what it had filled so far is no collection of anyone.
+/// A dump that was made while `$out` ran: its temporary collection belongs to nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_collections_of_a_dump_are_left_out_and_named() {
     let marked = |temp: &str| PLAIN.replacen('{', &format!(r#"{{"options":{{"temp":{temp}}},"#), 1);
@@ -344,7 +350,7 @@ async fn temporary_collections_of_a_dump_are_left_out_and_named() {
             "{report}"
         );
     };
-    // As a dump, and as the backup that is made of it; and where its pattern was excluded as a way around it.
+    // As a dump, and as an adopted backup; also if its pattern was excluded as a workaround.
     is_named(&cli.json(&["import", path, "--target", &uri, "--yes"]).await);
     let adopted = cli.json(&["adopt", path]).await;
     is_named(&adopted);
@@ -357,7 +363,8 @@ async fn temporary_collections_of_a_dump_are_left_out_and_named() {
     }
 }
 
-/// Several are made at a time: one that is on its way when another one is refused is not made after all was tidied up.
+/// Several are created in parallel. One in progress when another one is refused is not created
+/// after the cleanup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_that_cannot_be_made_leaves_none_of_the_others() {
     let refused = PLAIN.replacen('{', r#"{"options":{"indexOptionDefaults":5},"#, 1);
@@ -372,7 +379,7 @@ async fn a_collection_that_cannot_be_made_leaves_none_of_the_others() {
     server.fail_command(doc! { "times": 1 }, slow).await;
     let output = Cli::new().run(&["import", path.to_str().unwrap(), "--target", &server.uri()]).await;
     assert!(output.code == Some(1) && output.stderr.contains("the target is as it was"), "{}", output.stderr);
-    // By now the late one would be there.
+    // By now, the late one would exist.
     tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     assert_eq!(server.client().await.database("d").list_collection_names().await.unwrap(), [""; 0]);
 }

@@ -4,15 +4,15 @@ use bson::{Document, doc};
 
 const TERMINATOR: [u8; 4] = [0xFF; 4];
 
-/// An archive that is put together block by block.
+/// An archive, built block by block.
 pub(super) struct Maker {
     bytes: Vec<u8>,
-    /// Of each namespace the CRC so far.
+    /// The CRC so far of each namespace.
     crcs: std::collections::BTreeMap<String, u64>,
 }
 
 impl Maker {
-    /// Of these namespaces, each with the text of its metadata and its type.
+    /// For these namespaces, each with the text of its metadata and its type.
     pub(super) fn new(namespaces: &[(&str, &str, &str)]) -> Self {
         let mut bytes = vec![0x6D, 0xE2, 0x99, 0x81];
         let header = doc! { "concurrent_collections": 4, "version": "0.1", "server_version": "6.0.5", "tool_version": "100.9.0" };
@@ -62,7 +62,7 @@ fn raw(document: &Document) -> Vec<u8> {
     document.to_vec().unwrap()
 }
 
-/// CRC-64/XZ, bit by bit; begun with all ones, and to be inverted at the end.
+/// CRC-64/XZ, bit by bit. Starts with all ones; the result must be inverted.
 fn crc64(mut crc: u64, bytes: &[u8]) -> u64 {
     for byte in bytes {
         crc ^= u64::from(*byte);

@@ -1,4 +1,4 @@
-//! The built-in roles `backup` and `restore` are enough for `dump` and `restore`.
+//! The built-in roles `backup` and `restore` suffice for `dump` and `restore`.
 
 use bson::{Document, doc};
 use mongodb::Client;
@@ -57,18 +57,18 @@ async fn the_built_in_roles_are_enough() {
     assert!(output.stdout.contains("nothing was read back"), "{}", output.stdout);
     assert_same(&from, &to, CompareOptions::default()).await;
 
-    // What is there is left as it is, and the rights that it would take are named.
+    // Existing data stays unchanged, and the error names the missing privileges.
     to.database("crm").drop().await.unwrap();
     for how in [&["d"][..], &["--drop", "d"]] {
         let output = run(&cli, &target, "restore", how).await;
         assert_eq!(output.code, Some(1), "{how:?}: {}", output.stderr);
-        for named in ["shop.orders", "there already", "find on", "update on"] {
+        for named in ["shop.orders", "exist already", "find on", "update on"] {
             assert!(output.stderr.contains(named), "{how:?}, {named}: {}", output.stderr);
         }
     }
     assert!(!to.list_database_names().await.unwrap().contains(&"crm".to_owned()));
 
-    // What fails leaves nothing.
+    // A failure leaves nothing.
     let other = cli.dir().join("d/other");
     std::fs::create_dir(&other).unwrap();
     std::fs::copy(cli.dir().join("d/shop/orders.bson"), other.join("a.bson")).unwrap();
@@ -79,7 +79,7 @@ async fn the_built_in_roles_are_enough() {
     assert!(!to.list_database_names().await.unwrap().contains(&"other".to_owned()));
 }
 
-/// What a restore that was killed leaves in a place of its own.
+/// Creates the staging that a killed restore leaves.
 async fn leave(client: &Client) {
     let crm = client.database("crm");
     crm.run_command(doc! { "create": "people" }).await.unwrap();
@@ -103,7 +103,7 @@ async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for
     let (to, cli) = (target.client().await, Cli::new().env("MONGO_URI_LOCAL", target.uri()));
     leave(&to).await;
     to.database("crm").run_command(doc! { "create": "mine" }).await.unwrap();
-    // Cleaning up names it, and drops it where that is asked for: somebody may have gone on with it.
+    // Cleanup names it, and drops it on request: someone may have continued to use it.
     let cleanup = ["import", "--cleanup", "--json"];
     let planned = [&cleanup[..], &["--yes", "--dry-run"]].concat();
     let (planned, left) = tokio::join!(cli.run(&planned), cli.run(&cleanup));
@@ -111,12 +111,12 @@ async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for
     assert_eq!((planned.code, &planned.json()["dropped"]), (Some(0), &both), "{planned:?}");
     assert!(left.code == Some(1) && left.json()["error"]["kind"] == "refused" && left.stdout.contains("crm.people"), "{left:?}");
     assert!(left.json()["error"]["hint"].as_str().unwrap().contains("--yes"), "{left:?}");
-    assert!(cli.json(&["check"]).await.to_string().contains("half filled by one that died: crm.people"));
+    assert!(cli.json(&["check"]).await.to_string().contains("half filled by one that crashed: crm.people"));
     assert_eq!(names_of_crm(&to).await, ["bsonvault.filling.x", "mine", "people"]);
     let dropped = cli.json(&["import", "--cleanup", "--yes"]).await;
     assert_eq!((&dropped["dropped"], names_of_crm(&to).await), (&both, vec!["mine".to_owned()]));
 
-    // A restore names it, and drops it where that is asked for.
+    // A restore names it, and drops it on request.
     leave(&to).await;
     let crm = cli.dir().join("d/crm");
     std::fs::create_dir_all(&crm).unwrap();
@@ -126,7 +126,7 @@ async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for
     assert!(output.stderr.contains("half filled") && output.stderr.contains("--drop"), "{}", output.stderr);
     let output = run(&cli, &target, "restore", &["--drop", "d"]).await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // One that names nothing any more goes with whatever is restored next.
+    // An unused one is dropped by the next restore.
     to.database("crm").run_command(doc! { "create": "bsonvault.filling.y" }).await.unwrap();
     let output = cli.run(&["restore", &target.uri(), "--drop", "d", "--quiet"]).await;
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
@@ -134,7 +134,7 @@ async fn what_a_killed_restore_left_is_named_and_dropped_where_that_is_asked_for
     assert_eq!(to.database("crm").collection::<Document>("people").count_documents(doc! { "_id": 7 }).await.unwrap(), 1);
 }
 
-/// What fills collections of a database is in the way of another that would, until it is done.
+/// A restore that fills collections of a database keeps out another one until it is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_lives_is_left_alone() {
     let target = with_users().await;
@@ -154,7 +154,7 @@ async fn a_restore_that_lives_is_left_alone() {
     }
     let (second, cleaned) =
         tokio::join!(run(&cli, &target, "restore", &["e"]), cli.run(&["import", "--cleanup", "--yes", "--json"]));
-    assert!(second.code == Some(1) && second.stderr.contains("another restore fills collections of crm"), "{second:?}");
+    assert!(second.code == Some(1) && second.stderr.contains("another restore is filling collections of crm"), "{second:?}");
     let report = cleaned.json();
     assert_eq!((&report["running"][0]["database"], &report["dropped"]), (&"crm".into(), &serde_json::json!([])), "{cleaned:?}");
     let first = finish(first).await;

@@ -1,4 +1,5 @@
-//! The samples, imported: compared with what is known of them, and the two that were taken while their source was written to by what must hold there.
+//! Imports of the samples, compared with what is known of them. Two were dumped while their source
+//! was written to: their invariants must hold.
 
 use bsonvault::engine::import::{DumpOptions, DumpSource, ImportMode, ImportOptions};
 use bsonvault::format::manifest::ClusterTime;
@@ -25,7 +26,7 @@ async fn each_sample_comes_back_as_it_was() {
         let report = import(&place, &server.uri(), &ImportOptions::default()).await.unwrap();
         assert_eq!(differences(&client, &[]).await, Vec::<String>::new(), "{}", place.display());
         assert_eq!((report.collections.len(), report.passed_over), (48, 0));
-        // What belongs to the server is named.
+        // Skipped data of the server is named.
         assert!(report.left_out.iter().any(|l| l.starts_with("admin.system.version: ")), "{:?}", report.left_out);
     }
     empty(&client).await;
@@ -76,7 +77,8 @@ async fn the_oplog_makes_the_parts_of_a_dump_belong_together() {
         let replayed = report.replayed.unwrap();
         assert!(replayed.entries > 0 && replayed.operations > 0, "{replayed:?}");
 
-        // The limit is exclusive. Without its end, or without any of it, the parts do not belong together: it is what the check sees.
+        // The limit is exclusive. Without the oplog's end, or without all of it, the parts do not
+        // fit: the check detects that.
         let dump = DumpOptions { oplog_limit: Some(ClusterTime { t: 1, i: 0 }), ..options() };
         empty(&client).await;
         let report = import_with(&sample(name), dump, &server.uri(), &ImportOptions::default()).await.unwrap();
@@ -99,7 +101,7 @@ async fn a_dump_is_known_by_what_it_holds() {
     let file = open(&sample("dir/zoo_names/slash%2Fand%5Cback.bson"), options()).await.unwrap();
     assert_eq!(names(&file), [Namespace::new("zoo_names", "slash/and\\back")]);
     assert_eq!(file.collections()[0].indexes.len(), 2);
-    // Limits of an oplog that is not there, and what is no dump.
+    // Limits for a missing oplog, and paths that are not dumps.
     let dump = DumpOptions { oplog_limit: Some(ClusterTime { t: 1, i: 0 }), ..options() };
     assert_eq!(open(&sample("dir"), dump).await.unwrap_err().exit_code(), 2);
     let elsewhere = tempfile::tempdir().unwrap();
@@ -112,7 +114,7 @@ async fn a_dump_is_known_by_what_it_holds() {
     }
 }
 
-/// A sample that is made a backup, written out again and read once more, holds the same.
+/// A sample that is adopted, exported and read again holds the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_and_written_again_is_the_same() {
     let server = Server::replica_set("target").await;

@@ -57,7 +57,7 @@ async fn an_archive_is_what_its_grammar_says_to_the_last_byte() {
     assert_eq!(body("largest").segments, [16 * 1024 * 1024]);
     assert!(collection(&backup, "series").documents > 0 && !body("system.buckets.series").documents.is_empty());
 
-    // As gzip, with the least memory, it is the same.
+    // With gzip and the least memory, it is the same.
     let packed = directory.path().join("all.archive.gz");
     let mut options = gzip(Format::Archive);
     options.tuning.memory_bytes = 64 * 1024 * 1024;
@@ -66,7 +66,7 @@ async fn an_archive_is_what_its_grammar_says_to_the_last_byte() {
     assert_eq!((report.gzip, report.written_bytes), (true, compressed.len() as u64));
     assert!(gunzip(&compressed) == bytes, "other bytes");
 
-    // On standard output, too, and nothing beside it.
+    // Also on standard output, which gets nothing else.
     let cli = Cli::new();
     let path = backup.location();
     let (plain, packed) = (["export", &path, "--out", "-"], ["export", &path, "--out=-", "--format=archive", "--gzip"]);
@@ -113,7 +113,7 @@ async fn a_part_holds_what_its_patterns_let_through() {
         let error = exported(&vault, &backup, &options, &other).await.unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
-    // An oplog of nothing, where one is asked for.
+    // An empty oplog, if one is requested.
     let options = ExportOptions { oplog: true, ..part(&["kinds.view"], &[]) };
     exported(&vault, &backup, &options, &other).await.unwrap();
     let archive = read(&std::fs::read(&other).unwrap());

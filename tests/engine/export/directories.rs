@@ -14,7 +14,7 @@ use crate::support::files::{files, gunzip};
 use crate::support::on_disk::OnDisk as _;
 use crate::support::vault::Vault;
 
-/// Every file below a directory by its path, after its mode and those of the directories were looked at.
+/// Every file below a directory, by path. Also checks the modes of files and directories.
 fn found_in(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     let found = files(root);
@@ -41,7 +41,7 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
         "%2F" => "%252F".to_owned(),
         "ünï-日本" => "%C3%BCn%C3%AF-%E6%97%A5%E6%9C%AC".to_owned(),
         "new\nline" => "new%0Aline".to_owned(),
-        // Cut, with the SHA-1 of the name, which another program computed.
+        // Truncated, with the SHA-1 of the name, which another program computed.
         long if long.starts_with("éé") => format!("{}%240FNKeUD21fWAlOmLIzrveqlQTHQ", &"%C3%A9".repeat(80)[..208]),
         plain => plain.to_owned(),
     };
@@ -69,7 +69,7 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
     assert_eq!(found["kinds/empty.bson"], b"");
     assert_eq!(found["kinds/capped.bson"].len() as u64, collection(&backup, "capped").bytes);
 
-    // The same as gzip, but for the names, into an empty directory.
+    // The same with gzip, except for the names, into an empty directory.
     let packed = directory.path().join("packed");
     std::fs::create_dir(&packed).unwrap();
     std::fs::set_permissions(&packed, std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -82,7 +82,7 @@ async fn a_directory_has_the_files_of_a_dump_and_no_others() {
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "something is left beside them");
 
-    // What is there is left alone.
+    // Existing files are left alone.
     for (place, message) in [
         (root.clone(), "exists already, and is not empty"),
         (root.join("prelude.json"), "exists already, and is not a directory"),

@@ -1,4 +1,4 @@
-//! What is refused, and how an export ends that does not come to its end: nothing of it stays.
+//! Refused exports, and exports that end early: nothing of them stays.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -50,7 +50,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
         (vec!["directory".into(), "file".into()], b"old".to_vec())
     );
 
-    // What is wanted takes its place.
+    // With --force, it is replaced.
     let json = cli.json(&["export", &path, "--out", "file", "--format", "archive", "--force", "--gzip", "--level", "9"]).await;
     let totals = backup.manifest.totals;
     assert_eq!((&json["documents"], &json["bytes"]), (&totals.documents.into(), &totals.raw_bytes.into()), "{json}");
@@ -63,7 +63,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(names(&cli.dir().join("directory")).contains(&"prelude.json".to_owned()));
     assert_eq!(names(cli.dir()), ["directory", "file"]);
-    // Nobody reads the backup any more.
+    // No reader of the backup is left.
     assert!(!names(&backup.store.directory()).iter().any(|name| name.starts_with("reader.")));
 }
 
@@ -88,7 +88,7 @@ async fn what_is_damaged_is_no_export() {
             assert_eq!(names(directory.path()), [""; 0]);
         }
     }
-    // What stood there still does.
+    // The former content still exists.
     std::fs::write(directory.path().join("x"), "old").unwrap();
     let options = ExportOptions { force: true, ..ExportOptions::of(Format::Archive) };
     exported(&vault, &backup, &options, &directory.path().join("x")).await.unwrap_err();
@@ -109,7 +109,7 @@ async fn what_is_stopped_leaves_nothing() {
         let options = ExportOptions { gzip: Some(9), ..ExportOptions::of(format) };
         let work = export::run(&backup, &options, &to, &cx);
         let stopping = async {
-            // In the middle: something is written.
+            // In the middle, after some output.
             while !(cx.progress.view().phase == "writing" && cx.progress.view().sums().1 > 10_000_000) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -121,7 +121,7 @@ async fn what_is_stopped_leaves_nothing() {
         assert_eq!(names(directory.path()), [""; 0]);
     }
 
-    // By a signal, as a process.
+    // With a signal to the process.
     let cli = Cli::new();
     let mut child = cli.spawn(&["export", &backup.location(), "--format", "dir", "--gzip", "--level", "9", "--out", "x"]);
     while names(cli.dir()).is_empty() {
@@ -152,7 +152,7 @@ async fn a_reader_that_goes_away_or_does_not_read_is_no_reason_to_hang() {
     assert!(output.stderr.contains("error: cannot write to standard output: Broken pipe"), "{}", output.stderr);
     assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
 
-    // Stopped while nobody reads.
+    // Stopped while nobody reads its output.
     let mut child = cli.spawn(&args);
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut first).unwrap();

@@ -1,4 +1,4 @@
-//! Where an export goes: what is there, what of it is replaced, and what is not touched.
+//! The destination of an export: which existing files are replaced, and which are not touched.
 
 use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -53,7 +53,7 @@ async fn a_dump_is_replaced_file_by_file_and_loses_nothing_that_was_not_dumped_a
     assert!(found["kinds/plain.bson"] == raw(&backup, &collection(&backup, "plain").segments));
     assert_eq!(root.metadata().unwrap().permissions().mode() & 0o777, 0o751);
 
-    // In another form: no file of the same collection stays that is not of this one, and the others do.
+    // In another form: only files of the same collections are replaced or removed.
     let strange = [
         "kinds/plain.bin",
         "kinds/system.buckets.plain.bson",
@@ -87,7 +87,8 @@ async fn a_dump_is_replaced_file_by_file_and_loses_nothing_that_was_not_dumped_a
     );
     assert!(gunzip(&found["kinds/plain.bson.gz"]) == raw(&backup, &collection(&backup, "plain").segments));
 
-    // Whole databases: what they do not have any more goes. Of a backup that is a part itself nothing is known to be gone.
+    // Full databases: files of collections that they no longer have are removed. For a partial
+    // backup, nothing is known to be gone.
     let whole = directory.path().join("whole");
     exported(&vault, &backup, &plain(), &whole).await.unwrap();
     let mut expected = files(&whole);
@@ -111,7 +112,7 @@ async fn what_is_not_of_a_dump_is_refused_by_name_and_stays() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("dump");
     let options = over(ExportOptions::of(Format::Dir), &[]);
-    // What was left by one that was killed is no matter.
+    // Leftovers of a killed export do not matter.
     for left in [".bsonvault-export-1/kinds", ".bsonvault-dump-2"] {
         std::fs::create_dir_all(root.join(left)).unwrap();
     }
@@ -125,14 +126,14 @@ async fn what_is_not_of_a_dump_is_refused_by_name_and_stays() {
         let error = exported(&vault, &backup, &options, &root).await.unwrap_err();
         let named: &str = if stranger.matches('/').count() > 1 { stranger.rsplit_once('/').unwrap().0 } else { stranger };
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
-        assert!(error.to_string().contains(&format!("holds {named:?}, which is not of a dump")), "{error}");
+        assert!(error.to_string().contains(&format!("holds {named:?}, which does not belong to a dump")), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
         std::fs::remove_file(&path).unwrap();
         for above in path.ancestors().skip(1).take_while(|above| *above != root && !above.ends_with("kinds")) {
             std::fs::remove_dir(above).unwrap();
         }
     }
-    // Neither a link nor a directory is a collection's file, and a link is no database.
+    // Neither a link nor a directory is a collection's file, and a link is not a database.
     let file = root.join("kinds/plain.bson");
     std::fs::remove_file(&file).unwrap();
     symlink("/nowhere", &file).unwrap();
@@ -147,7 +148,7 @@ async fn what_is_not_of_a_dump_is_refused_by_name_and_stays() {
     let error = exported(&vault, &backup, &options, &root).await.unwrap_err().to_string();
     assert!(error.contains("holds \"link\", which"), "{error}");
     std::fs::remove_file(root.join("link")).unwrap();
-    // It came through all of that, and can be replaced.
+    // It survived all of that, and can be replaced.
     exported(&vault, &backup, &options, &root).await.unwrap();
     assert!(files(&root) == found, "other bytes");
     assert_eq!(names(directory.path()), ["dump"]);
@@ -160,7 +161,7 @@ async fn a_directory_that_is_there_is_filled_from_inside() {
     let directory = tempfile::tempdir().unwrap();
     let (above, root) = (directory.path().join("above"), directory.path().join("above/root"));
     std::fs::create_dir_all(&root).unwrap();
-    // As where a file system is mounted: nothing can be made beside it, unless by root, of whom it is looked at.
+    // As with a mount point: nothing can be created beside it, except by root.
     std::fs::set_permissions(&above, std::fs::Permissions::from_mode(0o500)).unwrap();
     let to = Destination::Path(root.clone());
     look(&to, Format::Dir, false).unwrap();
@@ -178,7 +179,7 @@ async fn a_directory_that_is_there_is_filled_from_inside() {
     let (ended, ()) = tokio::join!(work, stopping);
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(names(&root), [""; 0]);
-    // Stopped after a dump was there: that stays as it is.
+    // Stopped with an existing dump: that stays unchanged.
     exported(&vault, &backup, &ExportOptions::of(Format::Dir), &root).await.unwrap();
     let found = files(&root);
     let options = over(options, &[]);
@@ -218,10 +219,10 @@ fn a_look_tells_what_would_be_refused_and_leaves_nothing() {
         ("file", Format::Archive, false, "file exists already"),
         ("file/", Format::Archive, false, "file exists already"),
         ("file", Format::Dir, true, "file exists already, and is not a directory"),
-        ("link", Format::Archive, true, "link is there and is not a regular file"),
+        ("link", Format::Archive, true, "link exists and is not a regular file"),
         ("full", Format::Dir, false, "full exists already, and is not empty"),
         ("full", Format::Archive, true, "full is a directory, and an archive is a file"),
-        ("other", Format::Dir, true, "other holds \"x\", which is not of a dump"),
+        ("other", Format::Dir, true, "other holds \"x\", which does not belong to a dump"),
         ("dangling", Format::Archive, true, "dangling is a link that leads nowhere"),
         ("dangling", Format::Dir, true, "dangling is a link that leads nowhere"),
         ("no/such", Format::Dir, true, "no does not exist"),
@@ -236,7 +237,7 @@ fn a_look_tells_what_would_be_refused_and_leaves_nothing() {
         let to = Destination::Path(name.into());
         export::look(&to, Format::Dir, true).unwrap_err();
     }
-    // Where nobody can write, not even root.
+    // A place where nobody can write, not even root.
     let error = export::look(&Destination::Path("/proc/x".into()), Format::Archive, false).unwrap_err();
     assert!(error.kind() == ErrorKind::Storage && error.to_string().starts_with("cannot create /proc/"), "{error}");
     assert!(export::look(&Destination::Stdout, Format::Archive, false).is_ok());
@@ -270,7 +271,7 @@ async fn an_archive_is_written_straight_to_what_is_no_file() {
     let report = exported(&vault, &backup, &options, &file).await.unwrap();
     let expected = std::fs::read(&file).unwrap();
 
-    // A device: timing, and one that is always full.
+    // Devices: for timing, and one that is always full.
     let null = Path::new("/dev/null");
     let error = exported(&vault, &backup, &ExportOptions::of(Format::Archive), null).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("/dev/null exists already"), "{error}");
@@ -279,7 +280,7 @@ async fn an_archive_is_written_straight_to_what_is_no_file() {
     assert!(error.kind() == ErrorKind::Storage && error.to_string().contains("cannot write to /dev/full"), "{error}");
     assert!(!null.metadata().unwrap().is_file());
 
-    // A pipe with a name, which somebody reads.
+    // A named pipe with a reader.
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let from = pipe.clone();
     let reader = tokio::task::spawn_blocking(move || {

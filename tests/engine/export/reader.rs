@@ -1,8 +1,8 @@
-//! mongodump's archive, read by its grammar alone; every byte has to be accounted for.
+//! Reads mongodump's archive by its grammar alone, and accounts for every byte.
 
 use bson::{Bson, Document};
 
-/// An archive.
+/// An archive's content.
 pub(crate) struct Archive {
     pub header: Document,
     /// In the order of the prelude.
@@ -33,7 +33,7 @@ impl<'a> Bytes<'a> {
         taken
     }
 
-    /// A document, or nothing at a terminator.
+    /// A document, or `None` at a terminator.
     fn document(&mut self) -> Option<&'a [u8]> {
         let length = u32::from_le_bytes(self.0[..4].try_into().unwrap());
         if length == TERMINATOR {
@@ -105,7 +105,7 @@ fn the_checksum_is_the_known_one() {
     assert_eq!(crc(b"123456789"), 0x995D_C9BB_DF19_39FA);
 }
 
-/// Canonical Extended JSON, of what options and indexes are made of.
+/// Canonical Extended JSON for the types in options and indexes.
 pub(crate) fn json(value: &Bson) -> String {
     match value {
         Bson::Document(document) => {

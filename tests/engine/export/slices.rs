@@ -1,4 +1,5 @@
-//! Backups that rest on a slice of the oplog: the export has that of it which is to be replayed by name.
+//! Exports of backups with an oplog slice: they hold its entries in the form that is replayed by
+//! name.
 
 use bson::{Document, RawDocumentBuf, doc};
 use bsonvault::engine::export::{ExportOptions, Format};
@@ -16,7 +17,8 @@ use crate::support::data::{insert, numbered};
 use crate::support::server::Server;
 use crate::support::vault::{Vault, divided, matching};
 
-/// Takes a backup of `d`, whose capped collection cannot be read before it has been written to: so the backup rests on its oplog.
+/// Takes a backup of `d`. Its capped collection is written to before it can be read, so the backup
+/// needs an oplog slice.
 async fn taken(vault: &Vault, server: &Server) -> Backup {
     let late = doc! { "failCommands": ["find"], "namespace": "d.events", "blockConnection": true, "blockTimeMS": 2500 };
     server.fail_command("alwaysOn", late).await;
@@ -25,7 +27,7 @@ async fn taken(vault: &Vault, server: &Server) -> Backup {
     vault.find(&report.name).await
 }
 
-/// Runs this once documents are read, over and over until it is aborted.
+/// Repeats this from the time when documents are read, until it is aborted.
 fn meanwhile(vault: &Vault, database: &Database, rename: bool) -> tokio::task::JoinHandle<()> {
     let (progress, database) = (vault.cx.progress.clone(), database.clone());
     tokio::spawn(async move {
@@ -60,7 +62,7 @@ async fn filled(server: &Server) -> Database {
 #[tokio::test]
 async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have() {
     let server = Server::replica_set("export").await;
-    // It begins with an empty database.
+    // It starts with an empty database.
     let bank = Bank::start(&server.client().await, BankOptions { db: "d".to_owned(), ..BankOptions::default() }).await;
     let database = filled(&server).await;
     let vault = Vault::new();
@@ -99,7 +101,7 @@ async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have
     }
     assert!(commands.iter().any(|c| c == "createIndexes" || c == "commitIndexBuild"), "{commands:?}");
     assert!(!commands.iter().any(|c| c == "startIndexBuild"));
-    // Of the capped collection, what comes after the last document that was read, without a gap.
+    // For the capped collection: the entries after the last document that was read, without a gap.
     let events = std::fs::read(dir.join("d/events.bson")).unwrap();
     let last = Documents::of(&events).last().unwrap().unwrap();
     let number = |d: &bson::RawDocument| d.get_i32("_id").unwrap();
@@ -112,7 +114,7 @@ async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have
     let first = if last < 10_000 { 10_000 } else { last + 1 };
     assert_eq!(ids, (first..first + ids.len() as i32).collect::<Vec<_>>());
 
-    // The same in an archive, last.
+    // The same in an archive, at its end.
     let whole = exported(&vault, &backup, &ExportOptions::of(Format::Archive), &file).await.unwrap();
     assert_eq!(whole.oplog, report.oplog);
     let archive = read(&std::fs::read(&file).unwrap());
@@ -120,7 +122,7 @@ async fn an_oplog_has_what_is_to_be_replayed_and_nothing_that_the_documents_have
     assert_eq!((&*body.database, &*body.collection), ("", "oplog"));
     assert!(body.documents == bytes, "another oplog");
 
-    // A part: nothing about others is left in it, also inside of transactions.
+    // A part: it holds nothing about other namespaces, even inside transactions.
     let part = directory.path().join("part");
     let filter = matching(&["d.journal", "d.left"]);
     exported(&vault, &backup, &ExportOptions { filter, ..ExportOptions::of(Format::Dir) }, &part).await.unwrap();

@@ -1,4 +1,4 @@
-//! Everything that can be done to a catalog, one by one.
+//! Every possible change of a catalog, one by one.
 
 use bson::{Document, doc};
 use mongodb::{Client, Database};
@@ -8,7 +8,7 @@ pub(crate) async fn version(client: &Client) -> i32 {
     build.get_array("versionArray").unwrap()[0].as_i32().unwrap()
 }
 
-/// What is there when it is listed.
+/// The catalog when it is listed.
 pub(crate) async fn before(client: &Client) {
     let db = client.database("cat");
     for name in ["kept", "log", "dropped", "reborn", "target", "source", "modified", "indexed", "building", "to_cap"] {
@@ -34,7 +34,7 @@ pub(crate) async fn before(client: &Client) {
     client.database("gone").collection("a").insert_one(doc! { "_id": 1 }).await.unwrap();
 }
 
-/// What happens to it meanwhile.
+/// The changes meanwhile.
 pub(crate) async fn meanwhile(client: &Client) {
     let (db, admin) = (client.database("cat"), client.database("admin"));
     let version = version(client).await;
@@ -69,7 +69,7 @@ pub(crate) async fn meanwhile(client: &Client) {
     client.database("both").collection("a").insert_one(doc! { "_id": 1 }).await.unwrap();
     client.database("both").drop().await.unwrap();
     client.database("both").collection("b").insert_one(doc! { "_id": 1 }).await.unwrap();
-    // A collection on its way that never gets a name of its own.
+    // A temporary collection that never gets its final name.
     run(&db, doc! { "applyOps": [{ "op": "c", "ns": "cat.$cmd", "o": { "create": "passing", "temp": true } }] }).await;
     run(&db, doc! { "create": "tailed", "capped": true, "size": 4096, "max": 3 }).await;
     for i in 0..7 {
@@ -115,7 +115,7 @@ pub(crate) async fn meanwhile(client: &Client) {
     db.collection::<Document>("v_dropped").drop().await.unwrap();
     run(&db, doc! { "create": "dropped", "viewOn": "v_kept", "pipeline": [] }).await;
 
-    // Transactions that create.
+    // Transactions that create collections.
     let mut session = client.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     db.collection::<Document>("in_transaction").insert_one(doc! { "_id": 1 }).session(&mut session).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a target, a network or a login does to a replay; with entries made for it.
+//! Effects of a target, a network or a login on a replay, with hand-made entries.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ async fn documents_of_every_size_and_kind_come_through_as_they_are() {
             );
             if empty { document.element(0x11, "t", [0; 8]).element(0x11, "t", [0; 8]) } else { document }.into_bytes()
         };
-        // 16 MiB to the byte: 5 around it, 9 for the _id, 8 for the binary's head.
+        // Exactly 16 MiB: 5 bytes around it, 9 for the _id, 8 for the binary's header.
         let huge = |id: i32, fill: u8| {
             let bytes = vec![fill; 16 * 1024 * 1024 - 22];
             Raw::new().int32("_id", id).element(0x05, "b", raw::binary(0, &bytes)).into_bytes()
@@ -110,7 +110,7 @@ async fn documents_of_every_size_and_kind_come_through_as_they_are() {
         let frames = vec![
             [entry("i", repeated(1, false), None), entry("i", repeated(2, true), None), insert(&empty(3)), insert(&empty(4))]
                 .concat(),
-            // Once more, over what is there, and changed.
+            // Again over existing documents, with changes.
             [entry("i", repeated(1, false), None), entry("i", repeated(2, true), None), insert(&empty(3))].concat(),
             [update(4, &empty(4)), set(3, "more", 1), entry("u", repeated(1, true), Some(doc! { "_id": 1 })), set(1, "later", 1)]
                 .concat(),
@@ -168,14 +168,14 @@ async fn no_change_makes_up_a_document_where_none_may_be_made_up() {
     let server = Server::standalone().await;
     let client = server.client().await;
     create(&client, "capped", doc! { "capped": true, "size": 4096, "max": 3 }).await;
-    // The sizes stay the same: old servers want it so.
+    // The sizes stay the same, as old servers require.
     let frame =
         [set(1, "gone", 1), insert(&doc! { "_id": 2, "x": 0 }), set(2, "x", 1), insert(&doc! { "_id": 3, "y": 0 })].concat();
     replayed(&server.uri(), place("capped", Holds::Capped { after: None }), vec![frame]).await.unwrap();
     let found: Vec<Document> = all(&client, "capped").await.iter().map(|d| Document::try_from(&**d).unwrap()).collect();
     assert_eq!(found, [doc! { "_id": 2, "x": 1 }, doc! { "_id": 3, "y": 0 }]);
 
-    // What was read already is not inserted again, though it may be changed.
+    // A document that was already read is not inserted again, though it may be updated.
     let frame =
         [insert(&doc! { "_id": 0 }), insert(&doc! { "_id": 3, "y": 0 }), set(3, "y", 1), insert(&doc! { "_id": 4 })].concat();
     let after = Some((0x10, 3i32.to_le_bytes().to_vec()));
@@ -218,7 +218,7 @@ async fn a_command_whose_reply_is_lost_does_not_undo_later_ones() {
     let link = Link::to(server.port(), LinkOptions::default());
     let mut applier = applier(&server.uri_through(link.port()), place("c", Holds::Documents), 1).await;
     applier.take(insert(&doc! { "_id": 1, "x": 0 })).await.unwrap();
-    // The server holds the next one back, and the connection breaks before it has even begun.
+    // The server delays the next one, and the connection breaks before it has begun.
     let block = doc! { "failCommands": ["applyOps"], "blockConnection": true, "blockTimeMS": 3000 };
     server.fail_command(doc! { "times": 1 }, block).await;
     let cut = async {
@@ -240,7 +240,7 @@ async fn a_network_that_breaks_again_and_again_is_outlasted() {
     create(&client, "c", doc! {}).await;
     let options = LinkOptions { mbit: Some(60.0), cut_every: Some(Duration::from_millis(300)), ..LinkOptions::default() };
     let link = Link::to(server.port(), options);
-    // So small that a slow server, too, is done with one between two cuts.
+    // Small enough that even a slow server completes one between two cuts.
     let frames: Vec<Vec<u8>> = (0..240)
         .map(|frame| {
             (0..100)
@@ -284,7 +284,7 @@ async fn the_rights_that_are_asked_for_are_those_that_are_needed() {
     let roles = vec![
         ("all", vec![], vec!["root"], true, true),
         ("restore-alone", vec![], vec!["restore"], false, false),
-        // The role has the action since 6.0, and before 5.0 there was none.
+        // The role has the action since 6.0; before 5.0, the action did not exist.
         ("restorer", vec![], vec!["restore", "readWriteAnyDatabase"], version != 5, version != 5),
         ("administrator", vec![], vec!["readWriteAnyDatabase", "dbAdminAnyDatabase"], true, true),
         ("writer", vec![], vec!["readWriteAnyDatabase"], !modern, false),
@@ -311,7 +311,7 @@ async fn the_rights_that_are_asked_for_are_those_that_are_needed() {
             if let Err(e) = verdict {
                 assert!(e.kind() == ErrorKind::Denied && e.hint_text().is_some(), "{e}");
             }
-            // And so it is.
+            // The replay itself agrees.
             let frame = [insert(&doc! { "_id": 1 }), set(1, "x", 2), delete(1)].concat();
             let done = replayed(&uri, place, vec![frame]).await;
             assert_eq!(done.is_ok(), allowed, "{name}: {done:?}");

@@ -1,4 +1,5 @@
-//! A source whose collections are listed and read while it goes on, and a target that gets what was read and the oplog slice.
+//! A source whose collections are listed and read while it is written to, and a target that gets
+//! the data and the oplog slice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,18 +20,18 @@ use uuid::Uuid;
 
 use crate::support::server::Server;
 
-/// What was read of a source.
+/// The data that was read from a source.
 pub(crate) struct Slice {
     pub(crate) connection: Connection,
     pub(crate) client: Client,
     pub(crate) from: ClusterTime,
     pub(crate) listed_at: ClusterTime,
     pub(crate) listed: Vec<Collection>,
-    /// By the collection's identity, in the order in which they were read.
+    /// By collection UUID, in the order in which they were read.
     pub(crate) read: HashMap<Uuid, Vec<RawDocumentBuf>>,
 }
 
-/// What it comes to.
+/// The result of the slice.
 pub(crate) struct End {
     pub(crate) catalog: Catalog,
     committed: Committed,
@@ -50,8 +51,8 @@ impl Slice {
         Self { client: server.client().await, connection, from, listed_at, listed, read: HashMap::new() }
     }
 
-    /// Reads a part of a collection of the listing as it is now: the documents whose `_id` falls into this one of so many parts. Nothing where
-    /// it is gone.
+    /// Reads one part of a listed collection in its present state: the documents whose `_id` falls
+    /// into this part of `parts`. Does nothing if the collection is gone.
     pub(crate) async fn read_part(&mut self, uuid: Uuid, part: u64, parts: u64) {
         let Some(namespace) = now(&self.connection, uuid).await else { return };
         let read = self.read.entry(uuid).or_default();
@@ -64,7 +65,7 @@ impl Slice {
         }
     }
 
-    /// The identities of the listed collections, in an order that does not change.
+    /// The UUIDs of the listed collections, in a stable order.
     pub(crate) fn identities(&self) -> Vec<Uuid> {
         self.listed.iter().filter_map(|c| c.uuid).collect()
     }
@@ -85,7 +86,7 @@ impl Slice {
         frames
     }
 
-    /// What the slice comes to.
+    /// Computes the result of the slice.
     pub(crate) fn follow(&self, frames: &[Vec<u8>], wanted: impl Fn(&Namespace) -> bool + Send) -> bsonvault::error::Result<End> {
         let mut tracker = CatalogTracker::new(&self.listed, self.listed_at, wanted)?;
         let mut committed = Committed::new(self.listed_at);
@@ -109,12 +110,12 @@ impl Slice {
             .collect()
     }
 
-    /// As if nobody had looked at the slice before.
+    /// As if nobody had read the slice before.
     pub(crate) fn awaited(&self) -> Commits {
         Commits::Awaited(Transactions::new(self.listed_at))
     }
 
-    /// Fills a target with what was read and replays the slice.
+    /// Fills a target with the data, and replays the slice.
     pub(crate) async fn bring(&self, frames: &[Vec<u8>], end: &End, commits: Commits, target: &Server) -> Applied {
         let client = target.client().await;
         let connection = connect(target, Role::Target).await;
@@ -147,7 +148,8 @@ impl Slice {
         applier.make_durable().await.unwrap()
     }
 
-    /// Every difference between the catalog that was worked out and the source's, and between the source's documents and the target's.
+    /// All differences between the computed catalog and the source's, and between the source's
+    /// documents and the target's.
     pub(crate) async fn differences(&self, end: &End, target: &Server) -> Vec<String> {
         let (there, _) = list(&self.connection).await;
         let mut differences = catalog_differences(&there, &end.catalog.collections);
@@ -189,7 +191,7 @@ fn content(documents: &[RawDocumentBuf]) -> Content {
     content
 }
 
-/// What of two catalogs differs, identities, options and indexes included.
+/// The differences between two catalogs, including UUIDs, options and indexes.
 pub(crate) fn catalog_differences(expected: &[Collection], found: &[Collection]) -> Vec<String> {
     let describe = |collections: &[Collection]| -> BTreeSet<String> {
         let one = |c: &Collection| {
@@ -210,7 +212,7 @@ pub(crate) fn catalog_differences(expected: &[Collection], found: &[Collection])
 fn sorted(index: &RawDocumentBuf) -> String {
     let mut fields: Vec<(String, Bson)> = Document::try_from(&**index).unwrap().into_iter().collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
-    // Entries have truths as they were given, and listings as truths.
+    // Entries have Booleans as they were given; listings normalize them.
     let truth = |name: &str, value: Bson| match (name, &value) {
         ("sparse" | "unique" | "hidden", Bson::Double(n)) => Bson::Boolean(*n != 0.0),
         _ => value,
@@ -222,7 +224,7 @@ fn sorted(index: &RawDocumentBuf) -> String {
     format!("{:?}", fields.collect::<Vec<_>>())
 }
 
-/// Listings give some numbers another type than the one they were written with.
+/// Listings give some numbers a type that differs from the written one.
 fn number(value: Bson) -> Bson {
     match value {
         Bson::Int64(n) => Bson::Double(n as f64),
@@ -237,7 +239,7 @@ pub(crate) async fn connect(server: &Server, role: Role) -> Connection {
         .unwrap()
 }
 
-/// The operation time now.
+/// The present operation time.
 pub(crate) async fn time(client: &Client) -> ClusterTime {
     let reply = client.database("admin").run_command(doc! { "ping": 1 }).await.unwrap();
     reply.get_timestamp("operationTime").unwrap().into()

@@ -36,7 +36,7 @@ impl Work {
         Self { db, rng: StdRng::seed_from_u64(seed), prepared: None, number: 0, has_series }
     }
 
-    /// In how many parts, each at another moment, this collection can be read.
+    /// The parts, each for a different time, in which this collection can be read.
     pub(crate) fn parts_of(&self, uuid: Uuid, listed: &[Collection]) -> Vec<(Uuid, u64, u64)> {
         let collection = listed.iter().find(|c| c.uuid == Some(uuid)).unwrap();
         let capped = collection.options.bson.get_bool("capped").unwrap_or(false);
@@ -54,13 +54,14 @@ impl Work {
     async fn one(&mut self) {
         self.number += 1;
         let n = self.number;
-        // What looks for a document beside one that a prepared transaction holds waits for it.
+        // A search that meets a document of a prepared transaction waits for it.
         let free = if self.prepared.is_none() { &PLAIN[..] } else { &PLAIN[..2] };
         let name = *free.choose(&mut self.rng).unwrap();
         let collection = self.db.collection::<Document>(name);
         let id = self.id();
         match self.rng.random_range(0..100) {
-            // Documents that exist are refused, and those that a prepared transaction holds would be waited for.
+            // Inserts of existing documents are refused; those of a prepared transaction's
+            // documents would wait.
             0..=14 => drop(collection.insert_one(self.document(id)).await),
             15..=29 => {
                 let update = self.change();
@@ -91,7 +92,7 @@ impl Work {
                 self.db.collection::<Document>("series").insert_one(document).await.unwrap();
             }
             91 if self.has_series && self.rng.random_bool(0.5) => {
-                // Not on every version.
+                // Not supported by every version.
                 drop(self.db.collection::<Document>("series").delete_many(doc! { "m": 0 }).await);
             }
             92 => drop(collection.delete_many(doc! { "k": n % 4 }).await.unwrap()),
@@ -107,7 +108,7 @@ impl Work {
         let (db, admin) = (&self.db, self.db.client().database("admin"));
         let old = format!("{name}_old");
         match self.rng.random_range(0..7) {
-            // A log is put aside, and the next one begun.
+            // Log rotation: the log is renamed, and a new one begins.
             0 => {
                 db.collection::<Document>(name).insert_one(doc! { "_id": format!("last {n}") }).await.unwrap();
                 let rename = doc! { "renameCollection": format!("work.{name}"), "to": format!("work.{old}"), "dropTarget": true };
@@ -170,7 +171,8 @@ impl Work {
         }
     }
 
-    /// One whose operations do not fit into one entry. Where a server's cache is too small for it, it is tried again.
+    /// A transaction that does not fit into one oplog entry. If a server's cache is too small for
+    /// it, it is repeated.
     pub(crate) async fn a_large_transaction(&mut self) {
         let mut session = self.db.client().start_session().await.unwrap();
         for _ in 0..20 {
@@ -193,7 +195,7 @@ impl Work {
         Ok(())
     }
 
-    /// One that stays open, and whose operations are in the oplog.
+    /// A transaction that stays open, with its operations already in the oplog.
     pub(crate) async fn prepare_a_transaction(&mut self) {
         let mut session = self.db.client().start_session().await.unwrap();
         session.start_transaction().await.unwrap();
@@ -261,7 +263,8 @@ impl Work {
     }
 }
 
-/// An update of a path that leads through something else is refused, and nothing is written.
+/// Checks that the error is only a conflict: the path of an update leads through a scalar, and
+/// nothing is written.
 fn only_conflicts(error: mongodb::error::Error) {
     assert!(matches!(&*error.kind, mongodb::error::ErrorKind::Write(_)), "{error}");
 }

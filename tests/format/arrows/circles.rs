@@ -1,18 +1,19 @@
-//! No circle of files inside a room: files that use each other, directly or around, can only be understood and changed together.
+//! No cycles between the files of a room. Files that use each other, directly or indirectly, can
+//! only be understood and changed together.
 //!
-//! A file uses another one if it names an item of it, by `use` or by a path. Where an item is, not the way by which it is
-//! named, counts: what a file re-exports is its children's. So a parent that only declares its children and passes on what
-//! they have uses none of them.
+//! A file uses another one if it names an item of it, by `use` or by a path. What counts is where
+//! the item is defined, not the path that names it: re-exported items belong to the children. So a
+//! parent that only declares its children and re-exports their items uses none of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{code_of, sources};
 
-/// A module's path in its room; the room itself is empty.
+/// A module's path in its room; empty for the room itself.
 type Module = Vec<String>;
 
-/// The names that one `use` brings: what it is called here, its path, and whether others see it.
+/// A name from a `use`: what it is called here, its path, and whether it is re-exported.
 struct Import {
     name: String,
     path: Vec<String>,
@@ -21,7 +22,7 @@ struct Import {
 
 struct File {
     imports: Vec<Import>,
-    /// All paths outside of `use`, names alone among them.
+    /// All paths outside of `use`, including single names.
     paths: BTreeSet<Vec<String>>,
 }
 
@@ -39,7 +40,7 @@ fn segments(path: &str) -> Vec<String> {
     path.split("::").map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect()
 }
 
-/// The single paths of a tree as `a::{b, c::{self, D as E}}`, behind a prefix.
+/// The single paths of a tree such as `a::{b, c::{self, D as E}}`, behind a prefix.
 fn leaves(prefix: &[String], tree: &str, passed_on: bool, found: &mut Vec<Import>) {
     if let Some((head, group)) = tree.split_once('{') {
         let prefix = [prefix, &segments(head)].concat();
@@ -96,7 +97,8 @@ impl<'a> Room<'a> {
         Self { name, files: files.collect() }
     }
 
-    /// The file that has what this path names in this file, if it is of this room and not a module as such.
+    /// The file that defines what this path names in this file, if it is in this room and is not a
+    /// module itself.
     fn owner(&self, from: &Module, path: &[String], steps: usize) -> Option<Module> {
         let (mut at, mut path) = (from.clone(), path);
         match path.first()?.as_str() {
@@ -112,7 +114,8 @@ impl<'a> Room<'a> {
                     path = &path[1..];
                 }
             }
-            // A name alone is of this room only if it is a child's, or was brought by a `use`, which counts by itself.
+            // A single name belongs to this room only if it is a child's, or if a `use` imports it,
+            // which counts by itself.
             first if !self.is_known(from, first) => return None,
             _ => {}
         }
@@ -135,7 +138,7 @@ impl<'a> Room<'a> {
         self.files.contains_key(&child) || self.files[from].imports.iter().any(|i| i.name == name && i.path[0] != name)
     }
 
-    /// Which files each file uses.
+    /// The files that each file uses.
     fn uses(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut uses = BTreeMap::new();
         for (module, file) in &self.files {
@@ -146,12 +149,12 @@ impl<'a> Room<'a> {
         uses
     }
 
-    /// The file's path below `src`, without its ending.
+    /// The file's path below `src`, without its extension.
     fn path(&self, module: &Module) -> String {
         [std::slice::from_ref(&self.name.to_owned()), module].concat().join("/")
     }
 
-    /// The circles, each with what its files use of it.
+    /// The cycles, each with the items that connect its files.
     fn circles(&self) -> Vec<String> {
         let uses = self.uses();
         let reached: BTreeMap<&Module, BTreeSet<&Module>> = uses.keys().map(|from| (from, reached(&uses, from))).collect();
@@ -172,7 +175,7 @@ impl<'a> Room<'a> {
     }
 }
 
-/// What a file uses, directly and through others; itself only if that leads back.
+/// The files that a file uses directly or indirectly; itself only if there is a cycle.
 fn reached<'a>(uses: &'a BTreeMap<Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<&'a Module> {
     let mut found = BTreeSet::new();
     let mut open = vec![from];
@@ -233,7 +236,7 @@ fn a_circle_is_found_and_what_is_none_is_not() {
     ] {
         assert_eq!(circles(&[("room/mod.rs", "mod a;\nmod b;\npub use self::a::A;"), there, ("room/b.rs", none)]), 0, "{none}");
     }
-    // A parent that passes on, and one that uses, what its child has.
+    // A parent that re-exports its child's items, and one that uses them.
     let child = ("room/x/y.rs", "use super::{Own, Z};\npub struct Y(Own);");
     let other = ("room/x/z.rs", "pub struct Z;");
     let passes_on = "mod y;\nmod z;\npub use self::y::Y;\npub use self::z::Z;\npub struct Own;";
@@ -245,7 +248,7 @@ fn a_circle_is_found_and_what_is_none_is_not() {
     ] {
         assert_eq!(circles(&[("room.rs", ""), ("room/x.rs", parent), child, other]), 1, "{parent}");
     }
-    // Around several files, and two circles told apart.
+    // A cycle of several files, and two separate cycles.
     let around = |b: &str, c: &str| {
         let [b, c] = [("B", b), ("C", c)].map(|(own, used)| format!("{used}\npub struct {own};"));
         let files = [("room/a.rs", "use super::b::B;\npub struct A;"), ("room/b.rs", &b), ("room/c.rs", &c), ("room.rs", "")];

@@ -1,4 +1,5 @@
-//! Only the command line speaks of flags: what all of the code says of an option is a token, which each face puts into words.
+//! Only the command line mentions flags. All other texts name options by tokens, which each face
+//! replaces by words.
 
 use std::path::Path;
 
@@ -6,10 +7,10 @@ use bsonvault::error::Face;
 
 use super::{parts, sources};
 
-/// Flags of other programs, which no face of this one has another name for.
+/// Flags of other programs, which have the same name in every face.
 const OF_OTHERS: [&str; 2] = ["--replSet", "--dumpDbUsersAndRoles"];
 
-/// What is wrong with the texts of one source file outside of its unit tests.
+/// The violations in the texts of one source file, without its unit tests.
 fn wrong(text: &str) -> Vec<String> {
     let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let (_, texts) = parts(product);
@@ -28,7 +29,7 @@ fn names_a_flag(text: &str) -> bool {
 
 /// Whether it has a token that no face knows.
 fn is_misspelt(text: &str) -> bool {
-    // What is put in is proven where the settings are.
+    // Inserted parts are checked where the settings are.
     let begins = text.matches("[[").count() - text.matches("[[{").count();
     begins > 0 && (Face::Service.say(&text.replace(['{', '}'], "")).contains("[[") || begins != text.matches("]]").count())
 }
@@ -39,7 +40,7 @@ fn only_the_command_line_names_flags() {
     let (mut found, mut tokens) = (Vec::new(), 0);
     for file in sources(&src) {
         let path = file.strip_prefix(&src).unwrap().to_str().unwrap();
-        // What makes tokens flags, and tests.
+        // The files that turn tokens into flags, and tests.
         if path.starts_with("cli/") || path == "error/said.rs" || path.ends_with("tests.rs") {
             continue;
         }

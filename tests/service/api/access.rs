@@ -1,4 +1,4 @@
-//! Tokens: none, wrong ones, reading ones that would write, and how often.
+//! Tokens: missing, wrong, read-only, and the rate limit.
 
 use bsonvault::api::{self, Access};
 use bsonvault::error::ErrorKind;
@@ -19,7 +19,7 @@ async fn every_call_needs_a_token_but_those_that_tell_nothing() {
         for token in [None, Some("wrong"), Some("")] {
             let answer = place.ask(Ask::new(*method, path).token(token).from(&address)).await;
             if PUBLIC.contains(&path.as_str()) {
-                // Nobody asked the deployments of this service how they stand.
+                // This service has not probed its deployments.
                 let expected = if path == "/readyz" { answer.status == 503 } else { answer.status < 400 };
                 assert!(expected, "{method} {path}: {answer:?}");
             } else {
@@ -42,7 +42,7 @@ async fn a_reading_token_reads_and_changes_nothing() {
         let answer = place.ask(Ask::new(method, &path).token(Some(READER))).await;
         if path.ends_with("/download") {
             let (status, _, message) = answer.failure();
-            assert_eq!((status, message.as_str()), (403, "this token may read, and not download backups"));
+            assert_eq!((status, message.as_str()), (403, "this token may read, but not download backups"));
             let asked = place.ask(Ask::new(method, &path).token(Some(DOWNLOADER))).await;
             assert_eq!(asked.failure().0, 404, "it may, and there is no such backup");
         } else if method == Method::Get {
@@ -50,7 +50,7 @@ async fn a_reading_token_reads_and_changes_nothing() {
         } else {
             let (status, kind, message) = answer.failure();
             assert_eq!((status, kind.as_str()), (403, "forbidden"), "{method} {path}");
-            assert_eq!(message, "this token may read, and not change anything");
+            assert_eq!(message, "this token may read, but not change anything");
         }
     }
     assert_eq!(place.get("/api/jobs").await.data()["jobs"], serde_json::json!([]));
@@ -81,7 +81,7 @@ async fn wrong_tokens_are_limited_by_address_and_good_ones_never() {
         assert_eq!(place.ask(Ask::new(Method::Get, "/api/schedule").from("192.0.2.1")).await.status, 200);
     }
     assert_eq!(place.ask(wrong("192.0.2.2")).await.status, 401, "another address");
-    // What a client says of its address is nothing.
+    // A client's claims about its address have no effect.
     for header in ["X-Real-IP", "X-Forwarded-For", "Forwarded"] {
         assert_eq!(place.ask(wrong("192.0.2.1").header(header, "203.0.113.1")).await.status, 429, "{header}");
     }

@@ -1,4 +1,5 @@
-//! The body of each documented call, on real servers, compared with one that is checked in. `BLESS=1` writes them anew.
+//! The body of each documented call, on real servers, compared with a checked-in one. `BLESS=1`
+//! rewrites them.
 
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ impl Pair {
     }
 }
 
-/// Compares a body with the one of this name that is checked in.
+/// Compares a body with the checked-in one of this name.
 fn compare(name: &str, place: &Place, body: &Value) {
     let mut body = body.clone();
     normalise(&mut body, place.directory.path().to_str().unwrap(), "");
@@ -89,7 +90,7 @@ fn normalised(text: &str, directory: &str) -> String {
         let port = text[at + 10..].bytes().take_while(u8::is_ascii_digit).count();
         text.replace_range(at..at + 10 + port, "<host>");
     }
-    // Words of hexadecimal digits, and of such with dashes between them.
+    // Hexadecimal digits, with or without dashes between them.
     let is_part = |c: char| c.is_ascii_hexdigit() || c == '-';
     let mut parts = String::new();
     let mut rest = text.as_str();
@@ -153,7 +154,7 @@ async fn each_documented_body_is_what_it_always_was() {
     assert_eq!((left["backups"].as_array().unwrap().len(), &left["backups"][0]["name"]), (1, &newer["name"]), "{left}");
     let name = newer["name"].as_str().unwrap();
     check("delete", &place.delete(&format!("/api/backups/{name}")).await, 200);
-    // Nothing is there any more, and the last run stays known.
+    // No backup is left, but the last run is still known.
     check("status-deleted", &place.get("/api/backups/status").await, 200);
 
     let copy = pair.target.client().await.database("shop");
@@ -183,7 +184,7 @@ async fn a_backup_that_is_damaged_is_a_result_and_no_failure() {
     let state = place.get("/api/backups/status").await.data();
     assert_eq!(state["backups"][0]["verified"], false);
 
-    // So is one whose manifest cannot be used.
+    // So is one with an unusable manifest.
     std::fs::write(place.backups().join(name).join("manifest.json"), "{}").unwrap();
     let verified = place.post(&format!("/api/backups/{name}/verify"), "{}").await;
     assert_eq!((verified.status, &verified.data()["sound"]), (200, &json!(false)), "{verified:?}");

@@ -68,7 +68,7 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
     ] {
         let schema = &contract["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!(false), "{name}");
-        // Those that a request is compared with are named by hand.
+        // The field lists that requests are checked against are written by hand.
         let described: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(described, fields.split(' ').collect(), "{name}");
     }

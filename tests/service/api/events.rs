@@ -70,7 +70,7 @@ async fn streams_end_with_the_server_and_jobs_do_not() {
         shutdown.notify();
     };
     let (answer, ()) = tokio::join!(place.get(&path), end);
-    // None of the job's end: it was not waited for.
+    // No `end` of the job: the stream did not wait for it.
     assert!(events(&answer.text).iter().all(|event| event.0 == "progress"), "{answer:?}");
     pair.source.fail_no_more().await;
     let job = when(&place, &id, |job| job["finished"].is_string()).await;

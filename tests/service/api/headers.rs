@@ -1,4 +1,4 @@
-//! What every answer has: an id, headers that protect, JSON where something is wrong.
+//! Every response has an id and security headers, and errors are JSON.
 
 use rocket::figment::Figment;
 use rocket::http::Method;

@@ -15,13 +15,13 @@ use crate::support::server::Server;
 
 const UNKNOWN: &str = "01993b2c-6b7e-7cc3-98c4-dc0c0c07398f";
 
-/// Every read of documents takes so long.
+/// Delays every read of documents.
 pub(crate) async fn slow(server: &Server, milliseconds: i32) {
     let slow = doc! { "failCommands": ["find", "getMore"], "namespace": "shop.orders", "blockConnection": true, "blockTimeMS": milliseconds };
     server.fail_command("alwaysOn", slow).await;
 }
 
-/// A job as soon as it is as it should be.
+/// Waits until a job meets a condition, and returns it.
 pub(crate) async fn when(place: &Place, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
@@ -34,7 +34,7 @@ pub(crate) async fn when(place: &Place, id: &str, is_so: impl Fn(&Value) -> bool
     }
 }
 
-/// Begins without waiting, and gives the job's id.
+/// Begins a job without waiting, and returns its id.
 pub(crate) async fn begin(place: &Place, path: &str, body: &str) -> String {
     let begun = place.post(path, body).await;
     assert_eq!(begun.status, 202, "{begun:?}");
@@ -127,7 +127,7 @@ async fn jobs_that_there_are_not_are_not_found() {
 async fn whoever_goes_away_while_a_job_begins_leaves_nothing_locked() {
     let pair = Pair::start().await;
     let place = pair.place().await;
-    // As often as it takes to be somewhere in the middle: each future is dropped a little later than the one before.
+    // Each future is dropped a little later than the one before, so that some drops hit the middle.
     for step in 0..40 {
         let service: MongoBackupService = place.service.clone();
         let begun = tokio::time::timeout(Duration::from_micros(100 * step), service.manual_backup()).await;
@@ -138,7 +138,7 @@ async fn whoever_goes_away_while_a_job_begins_leaves_nothing_locked() {
         assert!(begun.elapsed() < Duration::from_secs(60), "a job never ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // One that was late to begin may be there still, and ends, too.
+    // A late job may still be running; it ends, too.
     let mut created = place.post("/api/backups/create", "").await;
     while created.status == 409 {
         assert!(begun.elapsed() < Duration::from_secs(60), "the source stays claimed: {created:?}");
@@ -148,7 +148,7 @@ async fn whoever_goes_away_while_a_job_begins_leaves_nothing_locked() {
     assert_eq!(created.status, 200, "{created:?}");
 }
 
-/// As the command line tells it.
+/// As the command line reports it.
 #[tokio::test]
 async fn what_becomes_of_documents_without_an_id_is_told() {
     let target = Server::standalone().await;

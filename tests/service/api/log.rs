@@ -1,4 +1,4 @@
-//! What the log says of a request, and what it never does.
+//! The log line of a request, and what it never holds.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

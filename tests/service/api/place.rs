@@ -1,4 +1,5 @@
-//! A service in a directory of its own, with its web server as the program builds it, and a client. As in the program, the engine has a runtime apart from the one that requests are answered on.
+//! A service in its own directory, with its web server as the program builds it, and a client. As
+//! in the program, the engine's runtime is separate from the one that answers requests.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -31,7 +32,7 @@ pub(crate) struct Place {
     engine: Option<Runtime>,
 }
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -39,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// What is asked.
+/// A request.
 pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
@@ -81,17 +82,17 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("not JSON: {e}: {self:?}"))
     }
 
-    /// The data of a call that was carried out.
+    /// The data of a successful call.
     pub(crate) fn data(&self) -> Value {
         let body = self.json();
         assert_eq!(body["success"], true, "{self:?}");
         body["data"].clone()
     }
 
-    /// Status, kind and message of a failure, whose body must be whole. It never names a flag.
+    /// Status, kind and message of a failure. Its body must be complete, and never names a flag.
     pub(crate) fn failure(&self) -> (u16, String, String) {
         let body = self.json();
-        // One that is not ready says what it knows.
+        // A service that is not ready also sends its state.
         let fields = if body["data"]["ready"].is_boolean() { 4 } else { 3 };
         assert_eq!((&body["success"], body.as_object().unwrap().len()), (&Value::Bool(false), fields), "{self:?}");
         assert_eq!(body["error"]["requestId"].as_str(), self.header("X-Request-Id"), "{self:?}");
@@ -123,7 +124,7 @@ impl Place {
         Self::with(&[], Figment::new()).await
     }
 
-    /// With these variables of the environment, and this of Rocket.
+    /// With these environment variables and this Rocket configuration.
     pub(crate) async fn with(environment: &[(&str, &str)], rocket: Figment) -> Self {
         Self::open(tempfile::tempdir().unwrap(), environment, rocket).await
     }
@@ -138,7 +139,7 @@ impl Place {
         Self { directory, service, client, contract, seen: Mutex::default(), engine: Some(engine) }
     }
 
-    /// Where backups are.
+    /// The directory of the backups.
     pub(crate) fn backups(&self) -> std::path::PathBuf {
         self.directory.path().join("backups")
     }
@@ -159,7 +160,7 @@ impl Place {
         self.ask(Ask::new(Method::Delete, path)).await
     }
 
-    /// Asks, and compares the answer with the description of the interface.
+    /// Sends a request, and checks the response against the description of the interface.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Answer {
         let mut request = self.client.req(ask.method, ask.path.to_owned());
         if let Some(token) = ask.token {
@@ -192,7 +193,7 @@ impl Place {
             let same = |(part, asked): (&&str, &&str)| part.starts_with('{') || part == asked;
             parts.len() == asked.len() && parts.iter().zip(&asked).all(same)
         };
-        // Those without parameters first, as they are routed.
+        // Paths without parameters first, as Rocket routes them.
         let mut templates: Vec<&String> = paths.keys().filter(|template| fits(template)).collect();
         templates.sort_by_key(|template| template.matches('{').count());
         let name = method.as_str().to_lowercase();
@@ -206,7 +207,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // It may not wait where others are waited for.
+        // A runtime may not be dropped in an async context.
         if let Some(engine) = self.engine.take() {
             engine.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What only a real connection shows: bodies that never end, TLS, clients that go away.
+//! Tests that need a real connection: endless bodies, TLS, clients that disconnect.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::bodies::Pair;
 use super::jobs::{slow, when};
 use super::place::{ADMIN, Place, access};
 
-/// The same service behind a real port.
+/// The same service on a real port.
 struct Listening {
     address: SocketAddr,
     _stops: DropGuard,
@@ -38,7 +38,7 @@ impl Listening {
     }
 }
 
-/// What is answered until the connection is closed, or for so long.
+/// The response until the connection closes, or until a timeout.
 async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
@@ -61,14 +61,14 @@ async fn a_hundred_megabytes_are_refused_at_once_and_not_kept() {
     let before = resident();
     let begun = Instant::now();
 
-    // Of a length that is told.
+    // With an announced length.
     let mut stream = listening.connect().await;
     stream.write_all(format!("{head}Content-Length: {}\r\n\r\n", 100 * MEGABYTE).as_bytes()).await.unwrap();
     let sent = send(&mut stream, &vec![b' '; MEGABYTE]).await;
     let told = answer(&mut stream).await;
     assert!(told.starts_with("HTTP/1.1 413 "), "after {sent} MB: {told}");
 
-    // Of one that is not.
+    // Without one.
     let mut stream = listening.connect().await;
     stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
     let mut chunk = format!("{MEGABYTE:x}\r\n").into_bytes();
@@ -79,7 +79,7 @@ async fn a_hundred_megabytes_are_refused_at_once_and_not_kept() {
     let told = answer(&mut stream).await;
     assert!(told.starts_with("HTTP/1.1 413 ") && told.contains("\"tooLarge\""), "{told}");
 
-    // One that is asked for first.
+    // With `Expect: 100-continue`.
     let mut stream = listening.connect().await;
     let asks = format!("{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", 100 * MEGABYTE);
     stream.write_all(asks.as_bytes()).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_hundred_megabytes_are_refused_at_once_and_not_kept() {
     assert!(grown < 90 * MEGABYTE, "{grown} bytes were kept");
 }
 
-/// As much of a hundred times this as the other end takes.
+/// Sends this a hundred times, as far as the other end accepts it.
 async fn send(stream: &mut TcpStream, chunk: &[u8]) -> usize {
     for sent in 0..100 {
         if stream.write_all(chunk).await.is_err() {
@@ -105,7 +105,7 @@ async fn send(stream: &mut TcpStream, chunk: &[u8]) -> usize {
     100
 }
 
-/// The memory that this process has of its own, in bytes.
+/// This process's own resident memory in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -166,7 +166,7 @@ async fn with_a_certificate_it_speaks_tls_and_asks_browsers_to_stay_with_it() {
     assert!(client.get(format!("http://localhost:{port}/healthz")).send().await.is_err(), "and nothing else");
 }
 
-/// Whether the other end closes the connection within this time, whatever it says before.
+/// Whether the other end closes the connection within this time, whatever it sends before.
 async fn closes_within(stream: &mut TcpStream, time: Duration) -> bool {
     let mut bytes = Vec::new();
     tokio::time::timeout(time, stream.read_to_end(&mut bytes)).await.is_ok()
@@ -180,7 +180,7 @@ async fn connections_that_ask_nothing_keep_nobody_out() {
     let mut idle = Vec::new();
     for n in 0..40 {
         let mut stream = listening.connect().await;
-        // Nothing, half of a request, and a body that never comes from somebody who is not known.
+        // Nothing, half a request, and a missing body of an unknown client.
         let half: &[u8] = match n % 3 {
             0 => b"",
             1 => b"GET /healthz HTTP/1.1\r\nHost:",
@@ -206,14 +206,14 @@ async fn who_does_not_ask_or_does_not_read_is_cut_off() {
     let bounds = Bounds { headers: soon, stalled: soon, ..Bounds::of_this_process() };
     let listening = Listening::bounded(&place, Figment::new(), bounds).await;
 
-    // Headers that do not come, at first and after an answer.
+    // Headers that do not arrive, at first and after a response.
     for begins in ["", "GET /healthz HTTP/1.1\r\nHo", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let mut stream = listening.connect().await;
         stream.write_all(begins.as_bytes()).await.unwrap();
         assert!(closes_within(&mut stream, Duration::from_secs(5)).await, "{begins:?}");
     }
 
-    // Answers that are not read: more than the system keeps for a socket.
+    // Responses that are not read: more than the system buffers for a socket.
     let mut stream = listening.connect().await;
     let ask = "GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut cut = false;
@@ -241,19 +241,19 @@ async fn who_is_not_known_is_answered_before_anything_of_a_body_is_read() {
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 
-    // A method that nobody knows is the client's fault.
+    // An unknown method is the client's fault.
     let mut stream = listening.connect().await;
     stream.write_all(b"QUERY /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 400 "));
 
-    // Headers without end.
+    // Endless headers.
     let mut stream = listening.connect().await;
     let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(200 * 1024));
     let _closed = stream.write_all(head.as_bytes()).await;
     let told = answer(&mut stream).await;
     assert!(told.is_empty() || told.starts_with("HTTP/1.1 431 "), "{told}");
 
-    // HTTP/2 by prior knowledge: there is no frame in the answer.
+    // HTTP/2 by prior knowledge: the response holds no frame.
     let mut stream = listening.connect().await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What is not understood is refused, by every call, before anything is done.
+//! Every call refuses what it does not understand, before it does anything.
 
 use bson::{Document, doc};
 use rocket::http::Method;
@@ -24,7 +24,7 @@ async fn no_call_takes_a_query_that_it_does_not_know_or_a_body_that_it_does_not_
             }
         }
     }
-    // Without a token not even that is told.
+    // Without a token, not even that is revealed.
     assert_eq!(place.ask(Ask::new(Method::Get, "/api/backups/status?nonsense=1").token(None)).await.status, 401);
     for blank in ["", " \n"] {
         assert_eq!(place.ask(Ask::new(Method::Get, "/healthz").body(blank)).await.status, 200);
@@ -46,7 +46,7 @@ fn hint(body: &Value) -> String {
     body["error"]["hint"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A source and a target that nobody listens at: what gets as far as a job leaves one.
+/// A source and a target on which nothing listens. Requests that get as far as a job leave one.
 async fn unreachable() -> Place {
     let nobody = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
     Place::with(&[("MONGO_URI_ATLAS", nobody), ("MONGO_URI_LOCAL", nobody)], Default::default()).await
@@ -74,9 +74,9 @@ async fn a_backup_is_asked_for_in_its_own_words() {
         (r#"{"keep":"3"}"#, "keep: invalid type", "describes it"),
         (r#"{"keep":1.5}"#, "keep: invalid value", ""),
         (r#"{"keep":[3]}"#, "keep: invalid type", ""),
-        ("[]", "no JSON object", ""),
-        ("true", "no JSON object", ""),
-        ("\"crm\"", "no JSON object", ""),
+        ("[]", "not a JSON object", ""),
+        ("true", "not a JSON object", ""),
+        ("\"crm\"", "not a JSON object", ""),
         ("{", "EOF", ""),
         (r#"{"import":false}{}"#, "trailing", ""),
     ] {
@@ -114,7 +114,7 @@ async fn a_backup_is_asked_for_in_its_own_words() {
     }
     assert_eq!(place.get("/api/jobs").await.data()["jobs"], json!([]), "nothing was begun");
 
-    // What is understood gets as far as the source.
+    // A valid request gets as far as the source.
     for body in ["", "null", "{}", r#"{"keep":3.0}"#, r#"{"keep":true,"databases":["crm"],"import":true}"#] {
         assert_eq!(place.post("/api/backups/create", body).await.failure().0, 502, "{body}");
     }
@@ -150,7 +150,7 @@ async fn other_bodies_are_as_strict() {
     assert_eq!(twice.failure().0, 400, "{twice:?}");
     let empty = place.post("/api/backups/import", json!({ "backupPath": name, "include": [] })).await;
     assert_eq!(empty.failure().0, 422, "{empty:?}");
-    // Whoever sends back what was shown sends nulls.
+    // A client that sends back a shown schedule sends nulls.
     assert_eq!(place.put("/api/schedule", json!({ "interval": 7, "cron": null })).await.data()["interval"], 7);
 }
 
@@ -180,7 +180,8 @@ async fn a_backup_holds_what_is_asked_for_and_leaves_the_rest_alone() {
     let job = place.get(&format!("/api/jobs/{}", part["jobId"].as_str().unwrap())).await.data();
     assert_eq!(job["create"], json!({ "databases": ["crm"], "import": false, "keep": true }), "{job}");
 
-    // Patterns, imported: nothing but what was asked for is replaced. A count is of the same selection alone.
+    // Patterns, imported: only the selected collections are replaced. A count covers only the same
+    // selection.
     let orders = json!({ "include": ["shop.*"], "exclude": ["*.items"], "import": true, "keep": 1 });
     let first = create(orders.clone()).await;
     assert_eq!((&first["imported"], &first["collections"], &first["deleted"]), (&json!(true), &json!(1), &json!([])), "{first}");
@@ -193,7 +194,7 @@ async fn a_backup_holds_what_is_asked_for_and_leaves_the_rest_alone() {
         assert!(left.iter().any(|name| kept["name"] == name.as_str()), "{left:?} without {kept}");
     }
 
-    // What is not there is an error, and leaves nothing.
+    // A missing database is an error, and leaves nothing.
     let nothing = place.post("/api/backups/create", json!({ "databases": ["cmr"] })).await;
     assert_eq!((nothing.failure().0, nothing.failure().1.as_str()), (404, "notFound"), "{nothing:?}");
     assert_eq!(names().await, left);

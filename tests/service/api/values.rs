@@ -1,4 +1,5 @@
-//! Values that cannot be: in bodies, queries and paths. Each has its documented answer, and nothing is lost.
+//! Invalid values in bodies, queries and paths. Each has its documented answer, and nothing is
+//! lost.
 
 use std::os::unix::fs::symlink;
 
@@ -9,7 +10,7 @@ use super::place::{Ask, Place};
 
 const NAME: &str = "atlas-backup-2026-11-22T21-45-00-000Z";
 
-/// A place with one backup, and a target that nothing listens at.
+/// A place with one backup, and a target on which nothing listens.
 async fn with_backup() -> Place {
     let place =
         Place::with(&[("MONGO_URI_LOCAL", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100")], Default::default()).await;
@@ -191,7 +192,7 @@ async fn an_import_is_asked_for_in_its_own_words() {
     }
 }
 
-/// The command line says it with `--as`, `--rename`, `--database` and so on.
+/// The command line has `--as`, `--rename`, `--database` and so on for this.
 #[tokio::test]
 async fn what_is_refused_is_told_by_the_fields_of_requests_and_the_names_of_settings() {
     let place = with_backup().await;

@@ -1,4 +1,4 @@
-//! The command line and the service in one path, at a time.
+//! The command line and the service in one path at the same time.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ async fn one_backup_of_a_source_at_a_time_whoever_takes_it() {
     let service = Service::start(&cli).await;
     pair.source.slow_down(&["find", "getMore"], 2000).await;
 
-    // The service first: another call is told the job, the command line who it is.
+    // The service first: another call gets the job's id, the command line gets the process.
     let id = service.begin_backup().await;
     service.job_when(&id, "reading", is_reading).await;
     let refused = service.post("/api/backups/create", &Value::Null).await;
@@ -43,7 +43,7 @@ async fn one_backup_of_a_source_at_a_time_whoever_takes_it() {
     let output = finish(child).await;
     assert_eq!(output.code, Some(0), "{output:?}");
 
-    // Each sees what the other made.
+    // Each sees the other's backup.
     let listed = cli.json(&["list"]).await;
     let status = service.get("/api/backups/status").await;
     let names = |entries: &Value| entries.as_array().unwrap().iter().map(|b| b["name"].clone()).collect::<Vec<_>>();
@@ -70,7 +70,7 @@ async fn imports_into_one_database_come_one_after_the_other_and_others_beside_ea
         let job = service.ended(id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
-    // A backup that is imported counts as verified, and one that is being imported is not deleted.
+    // An imported backup counts as verified, and one that is being imported cannot be deleted.
     let status = service.get("/api/backups/status").await;
     assert_eq!(status.body["data"]["backups"][0]["verified"], true, "{status:?}");
     pair.target.slow_down(&["insert"], 3000).await;
@@ -112,7 +112,7 @@ async fn a_download_is_a_backup_elsewhere() {
     let verified = cli.json(&["verify", name, "--deep", "--path", elsewhere.to_str().unwrap()]).await;
     assert_eq!(verified["documents"], made["result"]["backup"]["documents"], "{verified}");
 
-    // A file that is not what the manifest says: nothing is begun.
+    // A file that differs from the manifest: nothing is begun.
     let segment = std::fs::read_dir(cli.dir().join("backups").join(name).join("shop")).unwrap().map(|e| e.unwrap().path());
     let segment = segment.into_iter().find(|p| p.to_str().unwrap().ends_with(".bson.zst")).unwrap();
     std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(7).unwrap();

@@ -1,4 +1,4 @@
-//! SIGTERM: no new work, a grace for what runs, and an end in order.
+//! SIGTERM: no new work, a grace period for running jobs, and an orderly end.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ async fn what_runs_may_end_and_nothing_new_begins() {
     let id = service.begin_backup().await;
     service.job_when(&id, "reading", is_reading).await;
     service.signal("TERM");
-    // It is told of, and ends.
+    // It reports the shutdown, and ends.
     loop {
         let refused = service.post("/api/backups/create?wait=false", &Value::Null).await;
         if refused.status == 503 {
             assert_eq!(refused.body["error"]["kind"], "closing", "{refused:?}");
             break;
         }
-        // As long as the signal is on its way, the other backup is what keeps it.
+        // Until the signal arrives, the other backup is the obstacle.
         assert_eq!(refused.status, 409, "{refused:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -79,7 +79,7 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     let again = service.delete(&format!("/api/jobs/{id}")).await;
     assert_eq!(again.status, 409, "{again:?}");
 
-    // Left: the client goes away in the middle, and the backup is made.
+    // The client disconnects in the middle, and the backup is completed.
     let request = service.request(reqwest::Method::POST, "/api/backups/create").timeout(Duration::from_millis(3000));
     assert!(request.send().await.unwrap_err().is_timeout());
     pair.source.fail_no_more().await;
@@ -88,7 +88,7 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     let job = service.ended(&id).await;
     assert_eq!(job["state"], "succeeded", "{job}");
 
-    // An import that is cancelled leaves the target as it was.
+    // A cancelled import leaves the target unchanged.
     pair.target.slow_down(&["insert"], 2000).await;
     let name = job["result"]["backup"]["name"].as_str().unwrap();
     let id = service.begin_import(name).await;
@@ -101,7 +101,8 @@ async fn a_job_that_is_cancelled_leaves_nothing_behind_and_one_whose_client_leav
     assert!(!databases.contains(&"shop".to_owned()), "{databases:?}");
 }
 
-/// Of much that was read, what is cancelled leaves nothing, and what the end of the service stops can be gone on with.
+/// After much was read, a cancelled backup leaves nothing, and one that the service's end stopped
+/// can be resumed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_service_ended() {
     let pair = Pair::start().await;
@@ -109,7 +110,8 @@ async fn a_large_backup_is_removed_where_it_is_cancelled_and_resumed_where_the_s
     for number in 0..12 {
         insert(&shop, &format!("large{number}"), numbered(10_000)).await;
     }
-    // Few readers: what they are in the middle of is not stored, and would be most of it if there were as many as a slow source asks for.
+    // Few readers: the segments in progress are not stored. With as many readers as a slow source
+    // gets, they would be most of the data.
     let cli = pair.service().env("BACKUP_SHUTDOWN_GRACE_SECONDS", "0").env("BACKUP_READERS", "2");
     let service = Service::start(&cli).await;
     pair.source.slow_down(&["find", "getMore"], 500).await;

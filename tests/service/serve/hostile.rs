@@ -1,4 +1,4 @@
-//! Clients that mean harm, while a backup is due.
+//! Malicious clients while a backup is due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,16 +18,16 @@ use crate::support::server::Server;
 use crate::support::service::{ADMIN, Service, client};
 
 const DOCUMENTS: u64 = 300_000;
-/// Of the service, in MiB.
+/// The memory of the service, in MiB.
 const BUDGET: u64 = 64;
-/// Files that the service may have open.
+/// The most files that the service may open.
 const FILES: u32 = 600;
 /// More connections than it may have files.
 const IDLE: usize = 1000;
-/// How often somebody guesses a token.
+/// The pause between guesses of a token.
 const GUESS: Duration = Duration::from_millis(20);
 
-/// Megabytes that do not get smaller, so that a download of them does not end in the buffers of sockets.
+/// Incompressible megabytes, so that socket buffers cannot hold a download of them.
 async fn fill_noise(server: &Server) {
     let noise = server.client().await.database("shop").collection("noise");
     for id in 0..24 {
@@ -38,7 +38,7 @@ async fn fill_noise(server: &Server) {
     }
 }
 
-/// Makes the documents inside of the server, which is many times faster than sending them.
+/// Creates the documents within the server, which is many times faster than sending them.
 async fn fill(server: &Server) {
     let shop = server.client().await.database("shop");
     let make = [
@@ -52,7 +52,7 @@ async fn fill(server: &Server) {
     assert!(!made.advance().await.unwrap());
 }
 
-/// Keeps a connection open on which `begins` is all that is ever sent, and opens it again whenever it is closed.
+/// Keeps a connection open, sends only `begins`, and reopens it whenever it is closed.
 async fn idle(address: String, begins: &'static [u8]) {
     loop {
         if let Ok(mut stream) = TcpStream::connect(&address).await {
@@ -64,7 +64,7 @@ async fn idle(address: String, begins: &'static [u8]) {
     }
 }
 
-/// Guesses tokens, each on a connection of its own, and counts how often it is refused.
+/// Guesses tokens, each on its own connection, and counts refusals.
 async fn guess(address: String, refused: Arc<AtomicU32>) {
     let mut every = tokio::time::interval(GUESS);
     let mut number = 0u32;
@@ -85,7 +85,7 @@ async fn guess(address: String, refused: Arc<AtomicU32>) {
     }
 }
 
-/// Begins a download and reads nothing of it.
+/// Begins a download, and reads nothing of it.
 async fn stalled_download(address: String, name: String) {
     loop {
         if let Ok(mut stream) = TcpStream::connect(&address).await {
@@ -96,8 +96,8 @@ async fn stalled_download(address: String, name: String) {
     }
 }
 
-/// The job that the schedule began, once it has ended. It is asked for on new connections, because one that asks nothing for a while gives way
-/// to others when there are too many.
+/// The job that the schedule began, once it has ended. It polls on new connections, since idle ones
+/// are closed if there are too many.
 async fn scheduled_when_ended(service: &Service) -> Value {
     let begun = Instant::now();
     loop {

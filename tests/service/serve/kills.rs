@@ -1,4 +1,4 @@
-//! Power cuts: ten in a row, in the middle of backups and of imports.
+//! Power cuts: ten in a row, in the middle of backups and imports.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
     let first = service.ended(&service.begin_backup().await).await;
     assert_eq!(first["state"], "succeeded", "{first}");
     let name = first["result"]["backup"]["name"].as_str().unwrap().to_owned();
-    // What stands in the target is other than what comes.
+    // The data in the target differs from the data to import.
     let old = pair.target.client().await.database("shop");
     old.collection("part0").insert_one(doc! { "_id": 1, "old": true }).await.unwrap();
     let before = snapshot(&pair.target.client().await).await;
@@ -45,7 +45,7 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
         pair.source.fail_no_more().await;
         pair.target.fail_no_more().await;
 
-        // 2. What it was doing is interrupted; no backup is there that is none; the target is whole.
+        // 2. The job is interrupted, no partial backup is listed, and the target is intact.
         service = Service::start(&cli).await;
         let job = service.job(&id).await;
         assert_eq!(job["state"], "interrupted", "round {round}: {job}");
@@ -63,7 +63,7 @@ async fn ten_kills_in_a_row_leave_nothing_that_is_not_true() {
         assert_eq!(visible(&now), visible(&before), "round {round}");
     }
 
-    // 3. The next runs succeed, and leave nothing of all that.
+    // 3. The next runs succeed, and leave no traces of all that.
     let backup = service.ended(&service.begin_backup().await).await;
     assert_eq!(backup["state"], "succeeded", "{backup}");
     let import = service.ended(&service.begin_import(&name).await).await;

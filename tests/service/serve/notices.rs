@@ -1,4 +1,4 @@
-//! The webhook: told of every job that ended, and of what a kill ended.
+//! The webhook gets a message for every job that ended, including killed ones.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::service::Service;
 
 const SECRET: &str = "shared with the receiver";
 
-/// Takes one message, and gives its headers and body.
+/// Receives one message, and returns its headers and body.
 async fn message(listener: &TcpListener) -> (HashMap<String, String>, String) {
     let (stream, _) = tokio::time::timeout(Duration::from_secs(60), listener.accept()).await.unwrap().unwrap();
     let mut stream = BufReader::new(stream);

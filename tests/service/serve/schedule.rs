@@ -1,4 +1,5 @@
-//! The scheduler, on the clock: a time that has come, one that was missed, and a schedule that outlives its process.
+//! The scheduler on the real clock: a due time, a missed time, and a schedule that survives its
+//! process.
 
 use std::time::{Duration, Instant};
 
@@ -29,14 +30,14 @@ async fn a_time_that_comes_while_it_is_down_is_made_up_once_with_the_import_afte
     let service = Service::start(&cli).await;
     let shown = service.get("/api/schedule").await;
     assert_eq!((&shown.body["data"]["interval"], &shown.body["data"]["cron"]), (&json!(6), &Value::Null), "{shown:?}");
-    // Changed while it runs, and kept.
+    // Changed while it runs, and stored.
     let changed = service.put("/api/schedule", &json!({ "cron": "* * * * *", "timezone": "Europe/Berlin" })).await;
     assert_eq!(changed.status, 200, "{changed:?}");
     let next: DateTime<Utc> = changed.body["data"]["nextRun"].as_str().unwrap().parse().unwrap();
     let (code, _) = service.stop().await;
     assert_eq!(code, Some(0));
 
-    // It is down when the time comes.
+    // The service is down when the time comes.
     while bsonvault::clock::now() <= next {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -53,7 +54,7 @@ async fn a_time_that_comes_while_it_is_down_is_made_up_once_with_the_import_afte
     assert_eq!(planned, next);
     assert!(schedule["nextRun"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap() > next);
 
-    // What cannot be is refused, and changes nothing.
+    // An invalid schedule is refused, and changes nothing.
     for bad in [
         json!({ "interval": 0 }),
         json!({ "cron": "61 * * * *" }),
@@ -104,7 +105,7 @@ async fn the_log_names_what_was_done_and_the_last_run_is_whoever_asked_for_it() 
         "{last}"
     );
 
-    // `latest` is the backup that it stands for, everywhere but where that would be deleted.
+    // `latest` stands for its backup everywhere, except in a deletion.
     let (old, new) = (first["backup"].as_str().unwrap(), second["backup"].as_str().unwrap());
     let shown = service.get("/api/backups/latest").await;
     assert_eq!((shown.status, &shown.body["data"]["name"]), (200, &json!(new)), "{shown:?}");
@@ -121,7 +122,7 @@ async fn the_log_names_what_was_done_and_the_last_run_is_whoever_asked_for_it() 
     for told in [
         "the next backup is due at",
         "every 6 hours",
-        "the last 1; others are deleted",
+        "the last 1; a new backup deletes the others",
         "in the state file",
         &format!("took the backup {new}: 6,000 documents in 6 collections"),
         &format!("retention deleted the backup {old}"),
@@ -131,7 +132,7 @@ async fn the_log_names_what_was_done_and_the_last_run_is_whoever_asked_for_it() 
     ] {
         assert!(log.contains(told), "{told}: {log}");
     }
-    // It is kept over a restart.
+    // It survives a restart.
     assert_eq!(service.stop().await.0, Some(0));
     let again = Service::start(&cli).await;
     let shown = again.get("/api/schedule").await;

@@ -1,4 +1,4 @@
-//! No secret in anything that the service says.
+//! No output of the service holds a secret.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Up within a moment whatever else is down, and not at all where it could not do its work.
+//! The service starts at once whatever else is down, and not at all if it could not do its work.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn without_any_mongodb_it_is_up_at_once_and_says_what_does_not_answer() {
     let nobody = |port: u16| format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let cli = configured().env("MONGO_URI_ATLAS", nobody(free_port())).env("MONGO_URI_LOCAL", nobody(free_port()));
     let service = Service::start(&cli).await;
-    // Far more than it takes; what it must not do is wait for a server that does not answer.
+    // Far more than it needs. It must not wait for a server that does not answer.
     assert!(service.started_within < Duration::from_secs(3), "{:?}", service.started_within);
 
     let alive = answer(client().get(service.url("/healthz"))).await;
@@ -109,10 +109,10 @@ async fn a_name_that_is_no_setting_is_refused_and_auto_import_is_told() {
         assert!(output.stderr.contains("BACKUP_KEEP_DAYLY in the environment is not a setting"), "{verb}: {output:?}");
         assert!(output.stderr.contains("BACKUP_KEEP_DAILY instead of BACKUP_KEEP_DAYLY"), "{verb}: {output:?}");
     }
-    // It is one of the lines of a check, which goes on.
+    // `check` reports it in one of its lines, and continues.
     let checked = cli.run(&["check"]).await;
     assert!(checked.stdout.contains("settings") && checked.stdout.contains("path"), "{checked:?}");
-    // One that resembles nothing is warned of where it does no harm.
+    // A name that resembles no setting only gives a warning.
     let cli = configured().env("BACKUP_HOST_NAME", "x");
     std::fs::create_dir_all(cli.dir().join("backups")).unwrap();
     let listed = cli.run(&["list"]).await;

@@ -1,4 +1,5 @@
-//! Collections that are read in ranges must come back whole, whatever the types and the order of their `_id`s.
+//! Collections that are read in ranges. They must come back complete, whatever the types and the
+//! order of their `_id`s.
 
 use bson::{Bson, DateTime, Timestamp, doc};
 use rand::Rng;
@@ -55,7 +56,7 @@ pub(super) async fn fill(zoo: &mut Zoo, docs: usize) {
     fill_collection(zoo, "one_big_type", (0..count).map(|i| doc! {"a": i % 3, "b": i}.into()).collect()).await;
 }
 
-/// In an order that is not the `_id`s'.
+/// Inserts in an order that differs from the order of the `_id`s.
 async fn fill_collection(zoo: &mut Zoo, name: &str, mut ids: Vec<Bson>) {
     ids.shuffle(&mut zoo.rng);
     let mut documents = Vec::with_capacity(ids.len());

@@ -1,4 +1,4 @@
-//! Kinds of collection, view and index, with every option that must come back.
+//! Kinds of collections, views and indexes, with every option that must be restored.
 
 use bson::{Bson, DateTime, Document, doc};
 use rand::Rng;
@@ -9,7 +9,7 @@ const DB: &str = "zoo";
 /// 2024-05-01, in milliseconds.
 const MAY: i64 = 1_714_521_600_000;
 const MINUTE: i64 = 60_000;
-/// So long that nothing expires in a test.
+/// Long enough that nothing expires during a test.
 const AGES: i64 = 1_000_000_000;
 
 pub(super) async fn fill(zoo: &mut Zoo) {
@@ -64,7 +64,7 @@ async fn fill_people(zoo: &mut Zoo) {
     zoo.insert(DB, "people", people).await;
 }
 
-/// Options that are seldom met, old, or easily normalised away.
+/// Options that are rare, old, or easily normalized away.
 async fn fill_indexed(zoo: &mut Zoo) {
     let [a, email] = if zoo.takes("indexes of one key") { ["a", "email"] } else { ["a2", "email2"] };
     let indexes = [
@@ -91,7 +91,7 @@ async fn fill_indexed(zoo: &mut Zoo) {
         let either = doc! {"$or": [{"a": {"$in": [1, 2]}}, {"b": {"$gt": 3}}]};
         zoo.index(DB, "indexed", [doc! {"key": {"a": 1}, "name": "either", "partialFilterExpression": either}]).await;
     }
-    // Numbers and truths that older servers list as they were given.
+    // Numbers and Booleans that older servers list as they were given.
     let loosely = [
         doc! {"key": {"c": 1}, "name": "loosely", "unique": 1.0, "sparse": 2_i64},
         doc! {"key": {"c": -1}, "name": "seconds", "expireAfterSeconds": 1e9},
@@ -124,7 +124,7 @@ async fn fill_collated(zoo: &mut Zoo) {
     let documents: Vec<_> = (0..300).map(|i| doc! {"_id": format!("{}-{i}", zoo.word()), "n": i, "s": zoo.word()}).collect();
     zoo.insert(DB, "collated", documents).await;
     let indexes = [
-        doc! {"key": {"n": 1}, "name": "n_1"}, // takes the collection's collation
+        doc! {"key": {"n": 1}, "name": "n_1"}, // inherits the collection's collation
         doc! {"key": {"n": -1}, "name": "binary", "collation": {"locale": "simple"}},
         doc! {"key": {"s": 1}, "name": "same", "collation": {"locale": "fr", "strength": 2, "numericOrdering": true}},
         doc! {"key": {"s": 1}, "name": "german", "collation": {"locale": "de", "caseFirst": "upper"}},
@@ -200,12 +200,12 @@ async fn fill_views(zoo: &mut Zoo) {
     zoo.create(DB, "adult_names", doc! {"viewOn": "adults", "pipeline": [{"$project": {"name": 1}}]}).await;
     let sorted = doc! {"viewOn": "people", "pipeline": [{"$sort": {"name": 1}}], "collation": {"locale": "en", "strength": 1}};
     zoo.create(DB, "sorted_names", sorted).await;
-    // Its name sorts before what it reads, so restoring in the order of names would make it first.
+    // Its name sorts before its source, so restoring in the order of names would create it first.
     zoo.create(DB, "a_view_of_views", doc! {"viewOn": "adult_names", "pipeline": []}).await;
     zoo.create(DB, "view_of_nothing", doc! {"viewOn": "no_such", "pipeline": []}).await;
     let joined = doc! {"$lookup": {"from": "collated", "localField": "name", "foreignField": "s", "as": "same"}};
     zoo.create(DB, "joined", doc! {"viewOn": "people", "pipeline": [joined]}).await;
-    // A view may be on what is not there.
+    // A view may read a missing collection.
     zoo.create(DB, "warm", doc! {"viewOn": "weather", "pipeline": [{"$match": {"temp": {"$gt": 20}}}]}).await;
 }
 
@@ -222,7 +222,7 @@ async fn fill_others(zoo: &mut Zoo) {
     fill_grid(zoo).await;
 }
 
-/// GridFS as a driver lays it out, but for `_id`s that the seed tells.
+/// GridFS as a driver lays it out, except for `_id`s, which come from the seed.
 async fn fill_grid(zoo: &mut Zoo) {
     let (length, chunk) = (700_000_usize, 255 << 10);
     let file = zoo.object_id();

@@ -1,9 +1,10 @@
-//! Fill a server with one of every kind of thing a logical backup must carry.
+//! Fills a server with one of every kind of thing that a logical backup must carry.
 //!
-//! Databases: `zoo` (kinds of collection, index and BSON value), `zoo_names` (awkward names), `zoo_bulk` (larger
-//! collections whose `_id`s' types and order defeat naive splitting into ranges), and some whose own names are awkward.
-//! The same seed gives the same documents on servers of one version, the buckets' `_id`s of time series aside. A server gets what its version
-//! holds, by [`SINCE`]; where it refuses any of that, the zoo panics.
+//! Databases: `zoo` (kinds of collections, indexes and BSON values), `zoo_names` (awkward names),
+//! `zoo_bulk` (larger collections whose `_id`s' types and order defeat naive splitting into
+//! ranges), and some whose own names are awkward. The same seed gives the same documents on servers
+//! of one version, except for the `_id`s of time series buckets. [`SINCE`] tells what each version
+//! supports. If a server refuses anything that it should support, the zoo panics.
 
 mod bulk;
 mod kinds;
@@ -15,7 +16,8 @@ use mongodb::Client;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// What not every server takes, and the version from which on one must. Everything else must work on 4.4 and later.
+/// Features that not every server supports, and the version from which on one must. Everything else
+/// must work on 4.4 and later.
 const SINCE: [(&str, (i32, i32)); 10] = [
     ("names that begin with $", (5, 0)),
     ("indexes of one key", (5, 0)), // and of one collation
@@ -29,18 +31,18 @@ const SINCE: [(&str, (i32, i32)); 10] = [
     ("time series TTL on metadata", (6, 3)), // as a partial index
 ];
 
-/// As far as was seen; 6.0.27 refuses them.
+/// As far as was observed; 6.0.27 refuses them.
 const LAST_TO_TAKE_FALSE_COLUMNS: (i32, i32, i32) = (6, 0, 5);
 
 #[derive(Clone, Debug)]
 pub struct ZooOptions {
     pub seed: u64,
-    /// In each of the larger collections.
+    /// Documents in each of the larger collections.
     pub docs: usize,
-    /// Whether documents of nearly 16 MiB are among them.
+    /// Whether documents of nearly 16 MiB are included.
     pub large: bool,
-    /// Whether a binary that claims to be a compressed column and is none is among them, which later patches of 6.0 refuse; servers that do get
-    /// none in any case.
+    /// Whether to include a binary that claims to be a compressed column but is not. Later patches
+    /// of 6.0 refuse it, and such servers never get one.
     pub false_column: bool,
 }
 
@@ -50,7 +52,7 @@ impl Default for ZooOptions {
     }
 }
 
-/// Returns what this server is too old for, of [`SINCE`].
+/// Returns the features of [`SINCE`] that this server is too old for.
 pub async fn fill(client: &Client, options: &ZooOptions) -> Vec<&'static str> {
     let build = client.database("admin").run_command(doc! {"buildInfo": 1}).await.unwrap();
     let part = |i: usize| build.get_array("versionArray").unwrap()[i].as_i32().unwrap();
@@ -66,7 +68,7 @@ pub async fn fill(client: &Client, options: &ZooOptions) -> Vec<&'static str> {
     SINCE.iter().filter(|(_, since)| (version.0, version.1) < *since).map(|(case, _)| *case).collect()
 }
 
-/// Names that are hard on file names, URLs, regular expressions or prefixes.
+/// Names that are difficult as file names or in URLs, regular expressions or prefixes.
 async fn fill_names(zoo: &mut Zoo) {
     let (long, longest) = ("a".repeat(200), "b".repeat(225));
     let names = [
@@ -124,7 +126,7 @@ impl Zoo {
 
     async fn try_run_raw(&self, db: &str, command: RawDocumentBuf) -> Result<(), String> {
         let answer = self.client.database(db).run_raw_command(command).await.map_err(|e| match &*e.kind {
-            mongodb::error::ErrorKind::Command(refusal) => refusal.to_string(), // without the times of the whole reply
+            mongodb::error::ErrorKind::Command(refusal) => refusal.to_string(), // without the timestamps of the whole reply
             other => other.to_string(),
         })?;
         if answer.contains_key("writeErrors") { Err(answer.to_string()) } else { Ok(()) }
@@ -135,7 +137,7 @@ impl Zoo {
         self.try_run(db, command).await.unwrap_or_else(|e| panic!("{db}: {shown} was refused: {e}"));
     }
 
-    /// Whether this server takes it.
+    /// Whether this server supports this feature.
     fn takes(&self, case: &str) -> bool {
         let since = SINCE.iter().find(|(known, _)| *known == case);
         (self.version.0, self.version.1) >= since.unwrap_or_else(|| panic!("since when do servers take {case}?")).1
@@ -147,7 +149,8 @@ impl Zoo {
         self.run(db, command).await;
     }
 
-    /// All in one command, and best before the documents come: each build of its own takes the server a while.
+    /// Creates all in one command, if possible before there are documents: each separate build
+    /// takes the server a while.
     async fn index(&self, db: &str, collection: &str, indexes: impl IntoIterator<Item = Document>) {
         let indexes: Vec<Document> = indexes.into_iter().collect();
         self.run(db, doc! {"createIndexes": collection, "indexes": indexes}).await;
@@ -158,7 +161,8 @@ impl Zoo {
         self.insert_raw(db, collection, raw).await;
     }
 
-    /// In this order, whatever they hold; commands are kept well below the 48 MB that a message may have.
+    /// Inserts in this order, whatever the content. Commands stay well below the 48 MB limit of a
+    /// message.
     async fn insert_raw(&self, db: &str, collection: &str, documents: impl IntoIterator<Item = RawDocumentBuf>) {
         let mut documents = documents.into_iter().peekable();
         while documents.peek().is_some() {

@@ -2,7 +2,7 @@
 
 use bson::RawDocumentBuf;
 
-/// A document from its elements: type byte, key, value as the BSON specification lays it out.
+/// A document from its elements: type byte, key and value, as in the BSON specification.
 #[derive(Clone, Debug, Default)]
 pub struct Raw(Vec<u8>);
 
@@ -11,7 +11,7 @@ impl Raw {
         Self::default()
     }
 
-    /// One with a string as its `_id`.
+    /// A document with a string as its `_id`.
     pub fn with_id(id: &str) -> Self {
         Self::new().element(0x02, "_id", string(id))
     }
@@ -42,7 +42,7 @@ impl Raw {
     }
 }
 
-/// A string value, valid UTF-8 or not: its length with the closing zero, its bytes, the zero.
+/// A string value, valid UTF-8 or not: its length including the final NUL, its bytes, and the NUL.
 pub fn string(value: impl AsRef<[u8]>) -> Vec<u8> {
     let value = value.as_ref();
     let length = i32::try_from(value.len() + 1).unwrap();

@@ -1,4 +1,5 @@
-//! `zoo.types` and its neighbours: every BSON type, at its ends and where it is malformed but kept.
+//! `zoo.types` and related collections: every BSON type with its extreme values, and malformed
+//! values that servers keep.
 
 use bson::{Bson, DateTime, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp, doc};
 
@@ -18,7 +19,7 @@ pub(super) async fn fill(zoo: &mut Zoo, false_column: bool) {
     fill_empty_timestamps(zoo).await;
 }
 
-/// Documents as large as they may be, and one that is not beside them.
+/// Documents of the largest size, and one ordinary document beside them.
 pub(super) async fn fill_large(zoo: &mut Zoo) {
     let most = (16 << 20) - 64;
     let noise = zoo.bytes(most);
@@ -107,7 +108,7 @@ fn malformed() -> Vec<RawDocumentBuf> {
     ]
 }
 
-/// Every type that may be an `_id`, where two that compare equal are not both there.
+/// Every type that an `_id` may have; no two values compare equal.
 fn ids() -> Vec<RawDocumentBuf> {
     let id = |kind: u8, value: &[u8]| Raw::new().element(kind, "_id", value).int32("kind", i32::from(kind)).build();
     let scope = Raw::new().int32("x", 1).into_bytes();
@@ -150,14 +151,15 @@ fn ids() -> Vec<RawDocumentBuf> {
     ]
 }
 
-/// A plain insert would have the server fill in a Timestamp(0, 0) at the top level; an update by pipeline leaves it.
+/// On a plain insert, the server would replace a Timestamp(0, 0) at the top level. An update by
+/// pipeline keeps it.
 async fn fill_empty_timestamps(zoo: &mut Zoo) {
     let empty = doc! {"$literal": Timestamp { time: 0, increment: 0 }};
     zoo.insert(DB, "types", [doc! {"_id": "empty_timestamp"}]).await;
     let set = doc! {"$set": {"v": &empty, "in": {"v": &empty}}};
     zoo.run(DB, doc! {"update": "types", "updates": [{"q": {"_id": "empty_timestamp"}, "u": [set]}]}).await;
 
-    // Beside values that a rewrite through the server's query language would be likely to change.
+    // Beside values that a rewrite in the server's query language would probably change.
     let [odd_name, inner_name] = if zoo.takes("names that begin with $") { ["$odd", "$x"] } else { ["odd$", "x$"] };
     let odd = Raw::with_id("empty_timestamp_odd")
         .element(0x01, "nan", [1, 0, 0, 0, 0, 0, 0xF8, 0x7F])

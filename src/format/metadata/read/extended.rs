@@ -1,7 +1,9 @@
-//! Extended JSON to BSON, byte by byte, both versions: <https://github.com/mongodb/specifications/blob/master/source/extended-json.md>.
+//! Converts Extended JSON to BSON, byte by byte, both versions:
+//! <https://github.com/mongodb/specifications/blob/master/source/extended-json.md>.
 //!
-//! A value of BSON that JSON does not have is an object with certain keys, a wrapper. Documents of queries and pipelines have
-//! keys that begin with `$` as well, so an object is a wrapper only where it has exactly its keys, with values of their types.
+//! A BSON value that JSON does not have is an object with certain keys, a wrapper. Documents of
+//! queries and pipelines also have keys that begin with `$`. So an object is a wrapper only if it
+//! has exactly the wrapper's keys, with values of their types.
 
 use std::fmt;
 
@@ -15,17 +17,17 @@ use super::json::{Json, Member, is_number, shown};
 use crate::format::document::MAX_DOCUMENT;
 use crate::format::kind;
 
-/// Which words a file uses.
+/// The version of Extended JSON in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Era {
-    /// Version 1, whose `{"$regex", "$options"}` and `{"$binary", "$type"}` are values.
+    /// Version 1, in which `{"$regex", "$options"}` and `{"$binary", "$type"}` are values.
     Legacy,
-    /// Version 2, where they are documents.
+    /// Version 2, in which they are documents.
     Modern,
 }
 
 impl Era {
-    /// Modern where there is a wrapper that only version 2 has.
+    /// Modern if it has a wrapper that only version 2 knows.
     pub(super) fn of(json: &Json<'_>) -> Self {
         if is_modern(json) { Self::Modern } else { Self::Legacy }
     }
@@ -52,7 +54,7 @@ fn is_modern(json: &Json<'_>) -> bool {
     }
 }
 
-/// What is wrong, and the path to it.
+/// A problem, and the path to it.
 #[derive(Debug)]
 pub(super) struct Fault {
     /// Innermost first.
@@ -98,7 +100,7 @@ impl fmt::Display for Fault {
 
 type Result<T> = std::result::Result<T, Fault>;
 
-/// The document with these members; it is no wrapper itself.
+/// The document with these members, which are not a wrapper themselves.
 pub(super) fn document(members: &[Member<'_>], era: Era) -> Result<RawDocumentBuf> {
     let mut encoder = Encoder { out: Vec::new(), era };
     encoder.document(members)?;
@@ -137,14 +139,14 @@ impl Encoder {
         self.set_length(start)
     }
 
-    /// Writes the length of what has been written since `start` there.
+    /// Writes the length of everything since `start` to that position.
     fn set_length(&mut self, start: usize) -> Result<()> {
         let length = self.length(self.out.len() - start)?;
         self.out[start..start + 4].copy_from_slice(&length);
         Ok(())
     }
 
-    /// A length, which no value has that is longer than a document may be.
+    /// A length, unless the value is longer than a document may be.
     fn length(&self, length: usize) -> Result<[u8; 4]> {
         match i32::try_from(length) {
             Ok(short) if self.out.len().max(length) <= MAX_DOCUMENT => Ok(short.to_le_bytes()),
@@ -162,7 +164,7 @@ impl Encoder {
 
     fn cstring(&mut self, text: &str) -> Result<()> {
         if text.contains('\0') {
-            return Err(Fault::new("a NUL stands where BSON cannot have one"));
+            return Err(Fault::new("it has a NUL where BSON allows none"));
         }
         self.out.extend(text.as_bytes());
         self.out.push(0);
@@ -181,12 +183,12 @@ impl Encoder {
         let bytes = STANDARD.decode(base64).map_err(|e| Fault::new(format!("the binary value is not base64: {e}")))?;
         let number = (1..=2).contains(&subtype.len()) && subtype.bytes().all(|b| b.is_ascii_hexdigit());
         let number = number.then(|| u8::from_str_radix(subtype, 16).ok()).flatten();
-        let number = number.ok_or_else(|| Fault::new(format!("{:?} is no subtype of a binary value", shown(subtype))))?;
+        let number = number.ok_or_else(|| Fault::new(format!("{:?} is not a subtype of a binary value", shown(subtype))))?;
         self.bytes(number, &bytes)
     }
 
     fn bytes(&mut self, subtype: u8, bytes: &[u8]) -> Result<u8> {
-        // The old subtype has a length of its own inside.
+        // The old subtype has its own length inside.
         if subtype == 0x02 {
             let (outer, inner) = (self.length(bytes.len() + 4)?, self.length(bytes.len())?);
             self.out.extend(outer);
@@ -201,7 +203,7 @@ impl Encoder {
         Ok(kind::BINARY)
     }
 
-    /// Writes a value; gives its type byte.
+    /// Writes a value, and returns its type byte.
     fn value(&mut self, json: &Json<'_>) -> Result<u8> {
         match json {
             Json::Null => Ok(kind::NULL),
@@ -221,7 +223,7 @@ impl Encoder {
         Ok(kind)
     }
 
-    /// A number without a wrapper: the smallest type that holds it as it is written.
+    /// A number without a wrapper: the smallest type that holds it as written.
     fn number(&mut self, text: &str) -> Result<u8> {
         if let Ok(value) = text.parse::<i32>() {
             self.fixed(kind::INT32, &value.to_le_bytes())
@@ -237,14 +239,14 @@ impl Encoder {
             "NaN" => Some(f64::NAN),
             "Infinity" | "+Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
-            // Rust's parser takes other words as well.
+            // Rust's parser also accepts other words.
             text if is_number(text) => text.parse().ok(),
             _ => None,
         };
         self.fixed(kind::DOUBLE, &parsed(value, text, "a double")?.to_le_bytes())
     }
 
-    /// Writes the value that the object stands for, where it is a wrapper; gives its type byte.
+    /// Writes the value of the object, if it is a wrapper, and returns its type byte.
     fn wrapper(&mut self, members: &[Member<'_>]) -> Result<Option<u8>> {
         if !members.first().is_some_and(|(key, _)| key.starts_with('$')) {
             return Ok(None);
@@ -370,7 +372,7 @@ impl Encoder {
     }
 }
 
-/// The values of an object that has these two keys and no other, in whichever order.
+/// The values of an object with exactly these two keys, in any order.
 fn pair<'a, 'b>(members: &'a [Member<'b>], keys: [&str; 2]) -> Option<[&'a Json<'b>; 2]> {
     match members {
         [(a, x), (b, y)] if [a, b] == keys => Some([x, y]),
@@ -379,7 +381,7 @@ fn pair<'a, 'b>(members: &'a [Member<'b>], keys: [&str; 2]) -> Option<[&'a Json<
     }
 }
 
-/// The strings of an object that has these keys and no other, in whichever order.
+/// The strings of an object with exactly these keys, in any order.
 fn strings<'a, const N: usize>(members: &'a [Member<'_>], keys: [&str; N]) -> Option<[&'a str; N]> {
     let mut found = [""; N];
     for (slot, key) in found.iter_mut().zip(keys) {
@@ -395,12 +397,12 @@ fn parsed<T>(value: Option<T>, text: &str, what: &str) -> Result<T> {
     value.ok_or_else(|| Fault::new(format!("{:?} is not {what}", shown(text))))
 }
 
-/// A whole number as JSON writes it.
+/// An integer as JSON writes it.
 fn integer<T: std::str::FromStr>(text: &str) -> Option<T> {
     if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
-/// A date as text. Old tools wrote zones without a colon.
+/// A date as text. Old tools wrote time zones without a colon.
 fn milliseconds(text: &str) -> Option<i64> {
     let date = chrono::DateTime::parse_from_rfc3339(text);
     let date = date.or_else(|_| chrono::DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"));

@@ -1,14 +1,15 @@
-//! JSON as it stands: the order of keys, keys that stand twice, and the text of numbers. Beyond the standard it takes what
-//! old tools wrote: keys without quotes, and `NaN` and `Infinity` as numbers.
+//! Parses JSON without loss: the order of keys, repeated keys, and the text of numbers. Beyond the
+//! standard, it accepts the output of old tools: unquoted keys, and `NaN` and `Infinity` as
+//! numbers.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 
-/// The deepest nesting that is read. Servers store 200 levels; the file around them and Extended JSON add some.
+/// The maximum nesting depth. Servers store 200 levels; the file and Extended JSON add some.
 const MAX_DEPTH: usize = 256;
 
-/// The most values that are read: what they take in memory is many times their text.
+/// The most values to read: in memory, they take many times their text.
 const MAX_VALUES: usize = 2_000_000;
 
 /// How much of a string is shown.
@@ -30,7 +31,7 @@ pub(super) enum Json<'a> {
 pub(super) type Member<'a> = (Cow<'a, str>, Json<'a>);
 
 impl Json<'_> {
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -43,7 +44,7 @@ impl Json<'_> {
     }
 }
 
-/// The beginning of a text, where it is long.
+/// The beginning of a long text.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(SHOWN) {
         None => Cow::Borrowed(text),
@@ -51,7 +52,7 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Reads one value, with nothing but white space around it.
+/// Parses one value, with only white space around it.
 pub(super) fn parse(text: &[u8]) -> Result<Json<'_>> {
     let text = str::from_utf8(text)
         .map_err(|e| Error::damaged(format!("at byte {}: the text is not UTF-8", e.valid_up_to())).cause(e))?;
@@ -161,7 +162,7 @@ impl<'a> Parser<'a> {
                     let c = self.escape()?;
                     whole.to_mut().push(c);
                 }
-                _ => return Err(self.error("a control character stands in a string")),
+                _ => return Err(self.error("a string contains a control character")),
             }
         }
     }
@@ -239,7 +240,7 @@ impl<'a> Parser<'a> {
         &rest[..length]
     }
 
-    /// Goes past white space, to what comes after it.
+    /// Skips white space, and returns what comes after it.
     fn next_token(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];
         let length = rest.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')).unwrap_or(rest.len());
@@ -249,8 +250,8 @@ impl<'a> Parser<'a> {
 
     fn expected(&self, what: &str) -> Error {
         match self.text[self.at..].chars().next() {
-            Some(found) => self.error(format!("{what} was expected, and there is {found:?}")),
-            None => self.error(format!("it ends early: {what} was expected")),
+            Some(found) => self.error(format!("expected {what}, found {found:?}")),
+            None => self.error(format!("it ends early: expected {what}")),
         }
     }
 
@@ -262,7 +263,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether this is a number as JSON has it.
+/// Whether this is a number in JSON.
 pub(super) fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
@@ -311,11 +312,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        assert_eq!(error("{\n \"ü\": tru}"), "at line 2, column 7: a value was expected, and there is 't'");
-        assert_eq!(error("[1 2]"), "at line 1, column 4: ',' or ']' was expected, and there is '2'");
-        assert_eq!(error("{\"a\":"), "at line 1, column 6: it ends early: a value was expected");
+        assert_eq!(error("{\n \"ü\": tru}"), "at line 2, column 7: expected a value, found 't'");
+        assert_eq!(error("[1 2]"), "at line 1, column 4: expected ',' or ']', found '2'");
+        assert_eq!(error("{\"a\":"), "at line 1, column 6: it ends early: expected a value");
         assert_eq!(error("[01]"), "at line 1, column 2: 01 is not a number");
-        assert_eq!(error("{} {}"), "at line 1, column 4: the end was expected, and there is '{'");
+        assert_eq!(error("{} {}"), "at line 1, column 4: expected the end, found '{'");
         assert_eq!(parse(b"[\"\xFF\"]").unwrap_err().to_string(), "at byte 2: the text is not UTF-8");
         for wrong in ["-", "1.", ".5", "1e", "+1", "1e+", "--1", "1.2.3", "0x1", "'a'", "{,}", "[1,]", "{\"a\":1,}", "{1:1}"] {
             parse(wrong.as_bytes()).unwrap_err();

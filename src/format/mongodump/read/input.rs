@@ -1,4 +1,5 @@
-//! An archive's items, from one buffer: a document is a part of it, and is copied only where it reaches past its end.
+//! Reads an archive's items from one buffer: a document is a part of it, and is only copied if it
+//! reaches past its end.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,27 +10,27 @@ use super::super::{MAGIC, TERMINATOR};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::MAX_DOCUMENT;
 
-/// How much is asked for at least at a time, and how long the buffer is before a document needs more.
+/// The minimum to read at a time, and the length of the buffer before a document needs more.
 const CHUNK: usize = 512 * 1024;
 
-/// What is said of a stream that ends inside an item.
+/// The message for a stream that ends inside an item.
 pub(super) const EARLY: &str = "it ends early";
 
-/// What the grammar is made of.
+/// The tokens of the grammar.
 #[derive(Debug)]
 pub(super) enum Item {
     Terminator,
-    /// A document, by its place in the buffer.
+    /// A document, by its range in the buffer.
     Document(Range<usize>),
-    /// The stream ends, and not inside an item.
+    /// The end of the stream, not inside an item.
     End,
 }
 
-/// An error, and where it is.
+/// An error and its place.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) at: u64,
-    /// Whether it is that the stream ends.
+    /// Whether the stream ends early.
     pub(super) early: bool,
     pub(super) error: Error,
 }
@@ -38,14 +39,15 @@ pub(super) struct Fault {
 pub(super) struct Input<R> {
     inner: R,
     buffer: Vec<u8>,
-    /// What is not taken yet is `buffer[start..end]`.
+    /// The bytes not consumed yet are `buffer[start..end]`.
     start: usize,
     end: usize,
     /// The offset in the archive of the buffer's first byte.
     base: u64,
-    /// Of the documents of the open segment. They are hashed many at a time: the implementation is fast with large inputs only.
+    /// The digest of the documents in the open segment. They are hashed in bulk: the implementation
+    /// is only fast with large inputs.
     digest: Option<Digest>,
-    /// Where in the buffer begins what `digest` has not seen.
+    /// The start of the bytes that `digest` has not seen.
     unhashed: usize,
 }
 
@@ -64,7 +66,7 @@ impl<R: Read> Input<R> {
         self.base + self.start as u64
     }
 
-    /// The bytes of a document, good until the next item is taken.
+    /// The bytes of a document, valid until the next item is taken.
     pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
     }
@@ -96,7 +98,7 @@ impl<R: Read> Input<R> {
         let length = match usize::try_from(claimed) {
             Ok(length) if (5..=MAX_DOCUMENT).contains(&length) => length,
             _ if four == MAGIC => return Err(self.another()),
-            _ => return Err(self.wrong(format!("a document claims {claimed} bytes, and may have 5 to {MAX_DOCUMENT}"))),
+            _ => return Err(self.wrong(format!("a document claims {claimed} bytes, but may have only 5 to {MAX_DOCUMENT}"))),
         };
         if self.fill(length)? < length {
             return Err(self.early());
@@ -109,13 +111,13 @@ impl<R: Read> Input<R> {
         Ok(Item::Document(range))
     }
 
-    /// Lets the documents that follow go on with this digest.
+    /// Continues this digest with the following documents.
     pub(super) fn hash_from_here(&mut self, digest: Digest) {
         self.digest = Some(digest);
         self.unhashed = self.start;
     }
 
-    /// The digest, with the documents up to the terminator that was taken last.
+    /// The digest, including the documents up to the last terminator taken.
     pub(super) fn hashed(&mut self) -> Option<Digest> {
         self.digest.take()
     }
@@ -133,7 +135,7 @@ impl<R: Read> Input<R> {
         four
     }
 
-    /// Reads until `wanted` bytes are there, or all that there are; says how many.
+    /// Reads until there are `wanted` bytes, or all there are; returns how many.
     fn fill(&mut self, wanted: usize) -> Result<usize, Fault> {
         if self.end - self.start < wanted {
             self.read(wanted)?;
@@ -166,10 +168,10 @@ impl<R: Read> Input<R> {
         Fault { at: self.offset(), early: false, error: Error::damaged(what) }
     }
 
-    /// Archives that were put one behind the other, as files of text may be.
+    /// The error for concatenated archives.
     fn another(&self) -> Fault {
         let Fault { at, early, error } = self.wrong("another archive begins".to_owned());
-        Fault { at, early, error: error.hint("one archive is read at a time: keep each in a file of its own") }
+        Fault { at, early, error: error.hint("only one archive can be read at a time: keep each in its own file") }
     }
 
     /// The stream ends where its bytes do, not where the item began.
@@ -180,7 +182,7 @@ impl<R: Read> Input<R> {
     fn failed(&self, e: io::Error) -> Fault {
         let at = self.base + self.end as u64;
         let kind = e.kind();
-        // An error of this crate passed through a reader of the standard library.
+        // An error of this crate that went through a reader of the standard library.
         if e.get_ref().is_some_and(|inner| inner.is::<Error>()) {
             let error = match e.into_inner().map(|inner| inner.downcast::<Error>()) {
                 Some(Ok(error)) => *error,
@@ -190,7 +192,7 @@ impl<R: Read> Input<R> {
         }
         match kind {
             io::ErrorKind::UnexpectedEof => Fault { at, early: true, error: Error::damaged(EARLY).cause(e) },
-            // What decompressors say of bytes that they cannot read.
+            // Decompressors report unreadable bytes like this.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
                 Fault { at, early: false, error: Error::damaged(format!("it cannot be decompressed further: {e}")).cause(e) }
             }

@@ -1,15 +1,15 @@
-//! The documents of an archive that are not data: what each must hold, and of which type.
+//! Parses the documents of an archive that are not data: their fields and types.
 //!
-//! What is wrong is given as words alone; the reader knows the place.
+//! Problems are returned as text alone; the reader knows the place.
 
 use super::super::{Member, OPLOG, Prelude};
 use crate::format::document::{Element, Elements, type_name};
 use crate::format::kind;
 
-/// The only version of the format that there is.
+/// The only version of the format.
 const VERSION: &str = "0.1";
 
-/// What begins a block.
+/// The header of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NamespaceHeader<'a> {
     pub(super) database: &'a str,
@@ -18,12 +18,12 @@ pub(super) struct NamespaceHeader<'a> {
     pub(super) crc: u64,
 }
 
-/// The name that messages give a namespace.
+/// The name of a namespace in messages.
 pub(super) fn display(database: &str, collection: &str) -> String {
     if database.is_empty() && collection == OPLOG { "the oplog".to_owned() } else { format!("{database}.{collection}") }
 }
 
-/// The namespace that a document names, however wrong it is otherwise.
+/// The namespace that a document names, however wrong the rest is.
 pub(super) fn named(document: &[u8]) -> Option<String> {
     let (mut database, mut collection) = (None, None);
     for element in Elements::of(document).ok()?.map_while(Result::ok) {
@@ -36,7 +36,7 @@ pub(super) fn named(document: &[u8]) -> Option<String> {
     Some(display(database?, collection?))
 }
 
-/// The archive's header. Tools add fields; the version alone must be there.
+/// The archive's header. Tools add fields; only the version is mandatory.
 pub(super) fn archive_header(document: &[u8]) -> Result<Prelude, String> {
     let (mut concurrent, mut version, mut server, mut tool) = (None, None, None, None);
     for element in elements(document)? {
@@ -51,7 +51,7 @@ pub(super) fn archive_header(document: &[u8]) -> Result<Prelude, String> {
     }
     match version {
         Some(VERSION) => {}
-        Some(other) => return Err(format!("it is of version {other:?} of the format, and only {VERSION:?} is known")),
+        Some(other) => return Err(format!("it has version {other:?} of the format, but only {VERSION:?} is supported")),
         None => return Err("the archive's header has no version".to_owned()),
     }
     Ok(Prelude {
@@ -62,7 +62,7 @@ pub(super) fn archive_header(document: &[u8]) -> Result<Prelude, String> {
     })
 }
 
-/// The metadata of a namespace. Tools add fields; which namespace it is of must be there.
+/// The metadata of a namespace. Tools add fields; only the namespace is mandatory.
 pub(super) fn member(document: &[u8]) -> Result<Member, String> {
     let (mut database, mut collection, mut metadata, mut kind) = (None, None, None, None);
     for element in elements(document)? {
@@ -83,7 +83,7 @@ pub(super) fn member(document: &[u8]) -> Result<Member, String> {
     })
 }
 
-/// A block's header: four fields, and no other.
+/// A block's header: exactly four fields.
 pub(super) fn namespace_header(document: &[u8]) -> Result<NamespaceHeader<'_>, String> {
     let (mut database, mut collection, mut end, mut crc) = (None, None, None, None);
     for element in elements(document)? {
@@ -93,7 +93,7 @@ pub(super) fn namespace_header(document: &[u8]) -> Result<NamespaceHeader<'_>, S
             b"collection" => once(&mut collection, element, text(element)?)?,
             b"EOF" => once(&mut end, element, boolean(element)?)?,
             b"CRC" => once(&mut crc, element, int64(element)?)?,
-            _ => return Err(format!("a block's header has a field {}, which is none of its own", name(element))),
+            _ => return Err(format!("a block's header has an unknown field {}", name(element))),
         }
     }
     let missing = |field| missing("a block's header", field);
@@ -118,7 +118,7 @@ fn missing(document: &str, field: &str) -> String {
 fn once<T>(slot: &mut Option<T>, element: Element<'_>, value: T) -> Result<(), String> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(format!("the field {} stands twice", name(element))),
+        Some(_) => Err(format!("the field {} occurs twice", name(element))),
     }
 }
 
@@ -130,7 +130,7 @@ fn wrong_type(element: Element<'_>, wanted: u8) -> String {
     format!("the field {} is of type {}, not {}", name(element), type_name(element.kind), type_name(wanted))
 }
 
-/// The value, where it is of this type.
+/// The value, if it has this type.
 fn value(element: Element<'_>, wanted: u8) -> Result<&[u8], String> {
     if element.kind == wanted { Ok(element.value) } else { Err(wrong_type(element, wanted)) }
 }

@@ -1,4 +1,5 @@
-//! A dump joined to the one that stands in a directory, file by file: what is replaced is there until what replaces it is.
+//! Merges a dump into an existing one in a directory, file by file: each old file exists until its
+//! replacement does.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,23 +10,23 @@ use super::names::{Holds, TOP_FILES, inside, name};
 use crate::error::Result;
 use crate::interop::write::file::{failed, sync};
 
-/// Puts the files of a dump over those of the one in `goal`, and removes what is out of date then.
+/// Moves the files of a dump over those of the one in `goal`, and then removes outdated ones.
 pub(super) fn join(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
     let joined = put(new, goal, holds);
     joined.map_err(|e| {
-        let e = if e.hint_text().is_some() { e } else { e.hint("put that right, and write the dump again") };
+        let e = if e.hint_text().is_some() { e } else { e.hint("fix that, and write the dump again") };
         e.context(format!("the dump in {} is partly the new one", goal.display()))
     })
 }
 
 fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
-    // 1. What is about the dump that stood there must not be taken for this one's.
+    // 1. Files that describe the former dump must not be mistaken for this one's.
     for file in TOP_FILES {
         remove(&goal.join(file))?;
     }
     sync(goal)?;
 
-    // 2. Databases that were not there, and the files of the others.
+    // 2. Databases that did not exist, and the files of the others.
     let mut joined = Vec::new();
     for (database, collections) in &holds.databases {
         let (from, to) = (new.join(database), goal.join(database));
@@ -33,7 +34,8 @@ fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
             rename(&from, &to)?;
             continue;
         }
-        // By their numbers: where a file system ignores case, a file keeps the name of the one that it replaces. And by their names: not all number them for good.
+        // Files are identified by number: on a file system that ignores case, a file keeps the name
+        // of the one it replaces. And by name: not all file systems have permanent numbers.
         let (mut files, mut names) = (HashSet::new(), HashSet::new());
         for path in inside(&from)? {
             let found = path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e))?;
@@ -46,7 +48,7 @@ fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
     }
     sync(goal)?;
 
-    // 3. What is out of date now: the same under another name, and what is gone.
+    // 3. Outdated files: the same collection under another name, and dropped collections.
     for (directory, collections, files, names) in &joined {
         for path in inside(directory)? {
             let is_old = path.symlink_metadata().is_ok_and(|found| found.is_file() && !files.contains(&found.ino()));
@@ -57,7 +59,7 @@ fn put(new: &Path, goal: &Path, holds: &Holds) -> Result<()> {
         sync(directory)?;
     }
 
-    // 4. What says that it is whole.
+    // 4. The files that mark it as complete.
     for file in TOP_FILES {
         let from = new.join(file);
         if from.symlink_metadata().is_ok() {
@@ -107,7 +109,7 @@ mod tests {
         let old = ["d/a.bson", "d/a.metadata.json", "d/b.bson.gz", "d/gone.bson", "e/x.bson"];
         written(&goal, &old, "old");
         let new = written(&goal.join("new"), &["d/a.bson", "d/b.bson", "d/c.bson", "prelude.json"], "new");
-        // Where a file should go.
+        // In the place of a file.
         std::fs::create_dir(goal.join("d/b.bson")).unwrap();
         let holds = Holds::of(&["a", "b", "c"].map(described), true);
         let error = join(&new, &goal, &holds).unwrap_err();
@@ -122,7 +124,7 @@ mod tests {
             assert_eq!(std::fs::read_to_string(goal.join(file)).unwrap(), expected, "{file}");
         }
         assert!(!goal.join("prelude.json").exists());
-        // What was not put yet is where only new files are.
+        // Files not moved yet are where only new files are.
         assert!(new.join("d/b.bson").is_file() && !new.join("d/a.bson").exists());
         std::fs::remove_dir(goal.join("d/b.bson")).unwrap();
         written(&new, &["d/a.bson"], "newer");

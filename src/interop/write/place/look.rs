@@ -1,4 +1,5 @@
-//! What stands at a place, and whether a dump can be written there: looked at before anything is.
+//! Inspects the place of a dump before anything is written: what exists there, and whether a dump
+//! can be written.
 
 use std::fs::Metadata;
 use std::io;
@@ -10,44 +11,45 @@ use crate::error::{Error, Result};
 use crate::interop::write::file::{UNFINISHED, create, failed, unfinished};
 use crate::interop::write::options::Format;
 
-/// What the names begin with of what this program leaves in a directory where it was killed.
+/// The prefixes of files that this program leaves in a directory when it is killed.
 const OWN: [&str; 2] = [UNFINISHED, ".bsonvault-dump-"];
 
-/// A place that a dump can have.
+/// A possible place for a dump.
 #[derive(Debug)]
 pub(in crate::interop::write) struct Place {
     /// Its true name.
     pub(super) goal: PathBuf,
-    /// The directory that it is in, which is there.
+    /// Its parent directory, which exists.
     above: PathBuf,
     pub(super) standing: Standing,
 }
 
-/// What stands at a place.
+/// What exists at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Nothing,
     /// A regular file.
     File,
-    /// What has no end and is not replaced: a device or a pipe.
+    /// Something without an end that is not replaced: a device or a pipe.
     Device {
         is_durable: bool,
     },
-    /// One that is empty, or has a dump in it.
+    /// A directory that is empty or has a dump in it.
     Directory,
 }
 
 impl Place {
-    /// The place of this name.
+    /// The place with this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for what does not take a dump of this format, or has something in it that must stay;
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if it does not accept a dump of this
+    /// format, or has something in it that must stay;
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub(in crate::interop::write) fn of(goal: &Path, format: Format, force: bool) -> Result<Self> {
         if goal.as_os_str().is_empty() {
             return Err(Error::usage("the destination has no name").hint("say where with [[out]] PATH"));
         }
-        // An existing directory may be called `.` or by a link.
+        // An existing directory may be named `.` or by a link.
         if goal.is_dir() {
             let goal = goal.canonicalize().map_err(|e| failed("look at", &goal.display(), e))?;
             check_directory(&goal, format, force)?;
@@ -61,24 +63,24 @@ impl Place {
         Ok(Self { goal, above, standing })
     }
 
-    /// Where lies what is not finished.
+    /// The directory for unfinished files.
     pub(super) fn room(&self) -> &Path {
         if self.standing == Standing::Directory { &self.goal } else { &self.above }
     }
 
-    /// Proves that files can be made where it is necessary.
+    /// Checks that files can be created where necessary.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
     pub(in crate::interop::write) fn prove(&self) -> Result<()> {
         match self.standing {
-            // Opening one may have an effect, or wait for somebody who reads.
+            // Opening one may have an effect, or wait for a reader.
             Standing::Device { .. } => Ok(()),
             _ => prove(self.room()),
         }
     }
 
-    /// Proves it of the directories that are there for these databases.
+    /// The same for the existing directories of these databases.
     pub(super) fn prove_databases(&self, holds: &Holds) -> Result<()> {
         if self.standing != Standing::Directory {
             return Ok(());
@@ -90,7 +92,7 @@ impl Place {
             match device(&path) {
                 Ok(other) if other != own => {
                     return Err(Error::usage(format!(
-                        "{} is on another file system than the directory that it is in, and cannot be replaced from there",
+                        "{} is on another file system than its parent directory, and cannot be replaced from there",
                         path.display()
                     ))
                     .hint("choose another directory"));
@@ -113,23 +115,24 @@ fn check_directory(goal: &Path, format: Format, force: bool) -> Result<()> {
     paths.retain(|path| !OWN.iter().any(|own| name(path).starts_with(own)));
     if !force && !paths.is_empty() {
         return Err(Error::usage(format!("{} exists already, and is not empty", goal.display()))
-            .hint("choose another name, or empty it; [[force]] replaces what is dumped again in a dump there"));
+            .hint("choose another name, or empty it; [[force]] replaces the same collections in an existing dump"));
     }
     for path in paths {
         if let Some(stranger) = stranger(path)? {
             let name = stranger.strip_prefix(goal).unwrap_or(&stranger);
-            return Err(Error::usage(format!("{} holds {name:?}, which is not of a dump", goal.display()))
-                .hint("choose another directory, or take that away"));
+            return Err(Error::usage(format!("{} holds {name:?}, which does not belong to a dump", goal.display()))
+                .hint("choose another directory, or move that away"));
         }
     }
     Ok(())
 }
 
-/// What is not of a dump, of something at its top: of a dump are directories with nothing but collections' files in them, and the files beside those.
+/// Returns what does not belong to a dump, for an entry at its top. A dump has directories with
+/// nothing but collections' files, and the files beside those.
 fn stranger(path: PathBuf) -> Result<Option<PathBuf>> {
     let look = |path: &Path| path.symlink_metadata().map_err(|e| failed("look at", &path.display(), e));
     let found = look(&path)?;
-    // Of the file system, at the top of one.
+    // Belongs to the file system, at its top.
     if found.is_dir() && name(&path) == "lost+found" {
         return Ok(None);
     }
@@ -145,7 +148,7 @@ fn stranger(path: PathBuf) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// What is there, which is no directory.
+/// What exists there, apart from directories.
 fn standing(goal: &Path, found: &Metadata, format: Format, force: bool) -> Result<Standing> {
     if format == Format::Dir {
         return Err(Error::usage(format!("{} exists already, and is not a directory", goal.display()))
@@ -159,21 +162,21 @@ fn standing(goal: &Path, found: &Metadata, format: Format, force: bool) -> Resul
     if kind.is_char_device() || kind.is_fifo() || kind.is_block_device() {
         return Ok(Standing::Device { is_durable: kind.is_block_device() });
     }
-    // A link would be replaced, and not what it leads to.
+    // The link would be replaced instead of its target.
     if !goal.symlink_metadata().is_ok_and(|found| found.is_file()) {
-        return Err(Error::usage(format!("{} is there and is not a regular file", goal.display()))
+        return Err(Error::usage(format!("{} exists and is not a regular file", goal.display()))
             .hint("choose another name; [[`out -`]] writes to standard output"));
     }
     Ok(Standing::File)
 }
 
-/// What a name leads to.
+/// The target of a name.
 fn seen(goal: &Path) -> Result<Option<Metadata>> {
     match goal.metadata() {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && goal.symlink_metadata().is_ok() => {
             Err(Error::usage(format!("{} is a link that leads nowhere", goal.display()))
-                .hint("choose another name, or take the link away")
+                .hint("choose another name, or remove the link")
                 .cause(e))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -181,7 +184,7 @@ fn seen(goal: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// The goal by its true name, and the directory that it is in, which must exist.
+/// The goal by its true name, and its parent directory, which must exist.
 fn resolved(goal: &Path) -> Result<(PathBuf, PathBuf)> {
     let (Some(name), Some(above)) = (goal.file_name(), goal.parent()) else {
         return Err(Error::usage(format!("{} cannot be the name of an export", goal.display())));

@@ -1,4 +1,4 @@
-//! What files of a dump are, by their names.
+//! The files of a dump, by their names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,14 @@ use crate::interop::write::contents::{Described, stem};
 use crate::interop::write::file::failed;
 use crate::names::BUCKETS_PREFIX;
 
-/// Files at the top of a dump, in the order in which they are put there: what has its `prelude.json` is whole.
+/// Files at the top of a dump, in the order they are written: a dump with its `prelude.json` is
+/// complete.
 pub(super) const TOP_FILES: [&str; 3] = ["oplog.bson", "prelude.json", "prelude.json.gz"];
 
-/// What a dump holds, by the names of its files.
+/// The contents of a dump, by file names.
 #[derive(Debug, Default)]
 pub(in crate::interop::write) struct Holds {
-    /// The escaped names under which files of its collections may stand, by database.
+    /// The escaped names that files of its collections may have, by database.
     pub(super) databases: BTreeMap<String, BTreeSet<String>>,
     /// Whether these databases have no other collections.
     whole: bool,
@@ -24,51 +25,54 @@ impl Holds {
     pub(in crate::interop::write) fn of(collections: &[Described], whole: bool) -> Self {
         let mut databases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for Described { database, name, .. } in collections {
-            // The documents of a time series come under one or the other, by the server's version; and a collection may have become one.
+            // The documents of a time series have one name or the other, by the server's version.
+            // And a collection may have become a time series.
             let names = [stem(name), stem(&format!("{BUCKETS_PREFIX}{name}"))];
             databases.entry(database.clone()).or_default().extend(names);
         }
         Self { databases, whole }
     }
 
-    /// Whether a file of this name, which is not the dump's, is out of date in the directory of a database with these collections.
+    /// Whether an existing file of this name is outdated in the directory of a database with these
+    /// collections.
     pub(super) fn replace(&self, collections: &BTreeSet<String>, name: &str) -> bool {
         match kind(name) {
-            // The one at the top holds for all of them.
+            // The one at the top covers all of them.
             Kind::Prelude => true,
-            // Users and roles, which begin with `$` as no escaped name does, are no collections.
+            // Users and roles are not collections. Their names begin with `$`, unlike any escaped
+            // name.
             Kind::Collection(stem) => collections.contains(stem) || (self.whole && !stem.starts_with('$')),
             Kind::Other => false,
         }
     }
 }
 
-/// What a file in a database's directory is by its name.
+/// The kind of a file in a database's directory, by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind<'a> {
-    /// Documents or metadata of the collection whose escaped name this is.
+    /// Documents or metadata of the collection with this escaped name.
     Collection(&'a str),
-    /// What older tools write for a single database.
+    /// Written by older tools for a single database.
     Prelude,
-    /// Not mongodump's.
+    /// Not from mongodump.
     Other,
 }
 
-/// What a file is by its name.
+/// The kind of a file by its name.
 pub(super) fn kind(name: &str) -> Kind<'_> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     if plain == "prelude.json" {
         return Kind::Prelude;
     }
     let stem = [".metadata.json", ".bson"].iter().find_map(|ending| plain.strip_suffix(ending));
-    // What very old tools wrote, which did not compress.
+    // Very old tools wrote this, without compression.
     match stem.or_else(|| name.strip_suffix(".bin")).filter(|stem| !stem.is_empty()) {
         Some(stem) => Kind::Collection(stem),
         None => Kind::Other,
     }
 }
 
-/// What is in a directory, in the order of the names.
+/// The entries of a directory, ordered by name.
 pub(super) fn inside(directory: &Path) -> Result<Vec<PathBuf>> {
     let paths = std::fs::read_dir(directory).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect());
     let mut paths: Vec<PathBuf> = paths.map_err(|e| failed("look into", &directory.display(), e))?;
@@ -76,7 +80,7 @@ pub(super) fn inside(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The last part of a path where it is text; nothing otherwise, which is no name of a dump's file.
+/// The last part of a path if it is text; otherwise empty, which is no dump file's name.
 pub(super) fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! What is planned for made histories, done to documents in memory: after every entry they must be the source's.
+//! Applies the plans for generated histories to documents in memory: after every entry, they must
+//! match the source.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::oplog::tests::{Source, State, asks, time};
 
 type Contents = BTreeMap<Uuid, BTreeMap<i32, i32>>;
 
-/// Of whatever collection there ever was in the source.
+/// For every collection that ever existed in the source.
 fn planner(source: &Source, commits: Commits) -> Planner {
     let mut planner = Planner::new(commits, 2);
     for uuid in source.states.iter().flat_map(|state| state.documents.keys()) {
@@ -36,7 +37,7 @@ fn apply(planner: &mut Planner, frame: &[u8], to: &mut Contents) {
     }
 }
 
-/// The documents of the collections that there are.
+/// The documents of the existing collections.
 fn shown(contents: &Contents, state: &State) -> Contents {
     let of = |uuid: &Uuid| (*uuid, contents.get(uuid).cloned().unwrap_or_default());
     state.documents.keys().map(of).collect()
@@ -63,7 +64,7 @@ proptest! {
             apply(&mut awaiting, &source.entries[n - 1], &mut contents);
             let state = &source.states[n.max(read_at)];
             prop_assert_eq!(&shown(&contents, state), &state.documents, "after {}", n);
-            // Those who looked at the entries before come to the same.
+            // With known commits, the result is the same.
             let mut knowing = planner(&source, known(&source, since, n));
             let mut also = read.clone();
             apply(&mut knowing, &source.entries[..n].concat(), &mut also);

@@ -1,4 +1,5 @@
-//! What a local disk needs beyond `object_store`. Nothing else in the program waits for the disk that backups are on.
+//! What a local disk needs beyond `object_store`. Only this module waits for the disk that holds
+//! backups.
 
 use std::collections::HashSet;
 use std::io;
@@ -15,16 +16,16 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::backend::{Created, Entry, Lock, Sharing, There, Top};
 
-/// How long to wait before a lock is asked for again.
+/// How long to wait before a lock is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// The whole file system, every write synced with its parent directory. One instance serves every root: keys are absolute paths,
-/// so that a root need not exist before it is written to.
+/// The whole file system; every write is synced with its parent directory. One instance serves
+/// every root: keys are absolute paths, so a root need not exist before it is written to.
 pub(super) fn file_system() -> LocalFileSystem {
     LocalFileSystem::new().with_fsync(true)
 }
 
-/// The key of an absolute path. `Path::parse` keeps `%` as it is, where `Path::from` would encode it again.
+/// The key of an absolute path. `Path::parse` keeps `%`; `Path::from` would encode it again.
 pub(super) fn key(path: &Path) -> Result<Key> {
     path.to_str().and_then(|text| Key::parse(text).ok()).ok_or_else(|| {
         Error::new(ErrorKind::Storage, format!("path {} cannot be used as it is", path.display()))
@@ -32,8 +33,8 @@ pub(super) fn key(path: &Path) -> Result<Key> {
     })
 }
 
-/// The path from the root of the file system on, without `.`, `..` and a slash at the end: keys have none of these. A `..` means what
-/// it means to the operating system, the parent of where a link leads.
+/// The absolute path, without `.`, `..` and a trailing slash, as keys require. As for the operating
+/// system, `..` after a link is the parent of the link's target.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let whole = std::path::absolute(path).map_err(|e| error("open", path, e))?;
     let mut plain = PathBuf::new();
@@ -52,7 +53,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(plain)
 }
 
-/// The directory that a path leads to, where it is a link.
+/// The directory that a path leads to, if it is a link.
 pub(super) async fn resolved(path: &Path) -> Result<Option<PathBuf>> {
     let path = path.to_owned();
     blocking(&path.clone(), move || match std::fs::symlink_metadata(&path) {
@@ -64,13 +65,13 @@ pub(super) async fn resolved(path: &Path) -> Result<Option<PathBuf>> {
     .await
 }
 
-/// Whether there is anything at the path; what cannot be looked at is an error, not an absence.
+/// Whether anything exists at the path. A path that cannot be checked is an error, not absent.
 pub(super) async fn is_there(path: &Path) -> Result<bool> {
     let path = path.to_owned();
     blocking(&path.clone(), move || path.try_exists().map_err(|e| error("look at", &path, e))).await
 }
 
-/// Makes the directories above `path`, 0700, each one synced into its parent.
+/// Makes the directories above `path`, 0700, each synced into its parent.
 pub(super) async fn make_parent(path: &Path) -> Result<()> {
     match path.parent() {
         Some(parent) => make_directories(parent).await,
@@ -118,7 +119,7 @@ fn builder() -> std::fs::DirBuilder {
     builder
 }
 
-/// Takes the rights of others off a file. Until then its directory keeps them out.
+/// Removes the rights of others from a file. Until then, its directory protects it.
 pub(super) async fn restrict(path: &Path) -> Result<()> {
     #[cfg(unix)]
     {
@@ -130,8 +131,8 @@ pub(super) async fn restrict(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Locks the directory `root`, as far as its file system knows locks; nothing where another lock is in the way for `patience`. One that only looks
-/// whether there is a lock has one for a moment.
+/// Locks the directory `root`, if its file system supports locks. None if another lock is in the
+/// way for `patience`: a mere look for a lock holds one for a moment.
 pub(super) async fn lock(root: &Path, sharing: Sharing, patience: Duration) -> Result<Option<Lock>> {
     let until = tokio::time::Instant::now() + patience;
     loop {
@@ -165,13 +166,13 @@ fn try_lock(root: &Path, sharing: Sharing) -> Result<Option<Lock>> {
     }
 }
 
-/// Opens a directory, and nothing else: a pipe would be waited for.
+/// Opens a directory, and nothing else: opening a pipe would block.
 fn open_directory(path: &Path) -> io::Result<std::fs::File> {
     let way = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, way, Mode::empty())?.into())
 }
 
-/// Whether a process of this machine has an exclusive lock on the directory; nothing where that cannot be told.
+/// Whether a process of this machine has an exclusive lock on the directory. None if unknown.
 pub(super) async fn is_locked(root: &Path) -> Option<bool> {
     let place = root.to_owned();
     match blocking(root, move || try_lock(&place, Sharing::Shared)).await {
@@ -181,11 +182,11 @@ pub(super) async fn is_locked(root: &Path) -> Option<bool> {
     }
 }
 
-/// Puts a small file into the directory `root`, whole or not at all, in place of the one of that name. It makes no directory, and what it writes need
-/// not outlive a crash of the machine.
+/// Puts a small file into the directory `root`, atomically, in place of an earlier one. It makes no
+/// directory, and the file need not survive a crash of the machine.
 pub(super) fn leave_note(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = root.join(name);
-    // Listings pass over names that end so: they are what the store stages under.
+    // Listings skip names with this ending: the store stages under them.
     let staged = root.join(format!("{name}#{}", Uuid::new_v4().as_u64_pair().0));
     let written = create_new(&staged).and_then(|mut file| io::Write::write_all(&mut file, bytes));
     let done = written.and_then(|()| std::fs::rename(&staged, &path));
@@ -195,7 +196,7 @@ pub(super) fn leave_note(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Removes a file that [`leave_note`] put; one that is gone is no error.
+/// Removes a file that [`leave_note`] put. Not an error if it is gone.
 pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
     let path = root.join(name);
     match std::fs::remove_file(&path) {
@@ -204,7 +205,7 @@ pub(super) fn take_note_away(root: &Path, name: &str) -> Result<()> {
     }
 }
 
-/// What is right in `root`: nothing where it does not exist.
+/// The entries directly in `root`. Empty if it does not exist.
 pub(super) async fn top(root: &Path) -> Result<Top> {
     let root = root.to_owned();
     blocking(&root.clone(), move || {
@@ -229,7 +230,8 @@ pub(super) async fn top(root: &Path) -> Result<Top> {
     .await
 }
 
-/// The bytes of all files below `root`, half written ones included, and when the newest was written. What vanishes meanwhile does not count.
+/// The bytes of all files below `root`, including half-written ones, and when the newest was
+/// written. Files that vanish meanwhile do not count.
 pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
     let root = root.to_owned();
     blocking(&root.clone(), move || {
@@ -241,7 +243,7 @@ pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
             };
             for entry in listing {
                 let entry = entry.map_err(|e| error("list", &directory, e))?;
-                // Of a link, that is the link's own.
+                // For a link, these are the link's own.
                 match entry.metadata() {
                     Ok(found) if found.is_dir() => directories.push(entry.path()),
                     Ok(found) => {
@@ -258,8 +260,8 @@ pub(super) async fn measure(root: &Path) -> Result<(u64, Option<SystemTime>)> {
     .await
 }
 
-/// Deletes every file below `root` whose path from there is not to be kept, those that writes were staged under included, and syncs their
-/// directories. Gives how many they were.
+/// Deletes every file below `root` except those in `keep`, including staged files of writes, and
+/// syncs their directories. Returns the number of deleted files.
 pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
     let root = root.to_owned();
     blocking(&root.clone(), move || {
@@ -285,11 +287,12 @@ pub(super) async fn sweep(root: &Path, keep: HashSet<String>) -> Result<usize> {
     .await
 }
 
-/// How many entries a directory's walk hands on at a time.
+/// How many entries of a directory are handed on at a time.
 const PART: usize = 1_000;
 
-/// Everything below `root` that is no directory, by its path from there, with its bytes. No link is followed: links, and
-/// whatever else is no regular file, have no bytes. What a write was staged under is left out, and so is what vanishes meanwhile.
+/// Every entry below `root` that is not a directory, by its relative path, with its bytes. No link
+/// is followed. Links, and anything else that is not a regular file, have no bytes. Staged files of
+/// writes and files that vanish meanwhile are skipped.
 pub(super) fn list(root: &Path) -> BoxStream<'static, Result<Entry>> {
     let root = root.to_owned();
     let begin = async move {
@@ -331,12 +334,12 @@ fn walk(root: PathBuf, to: &tokio::sync::mpsc::Sender<Vec<Entry>>) -> Result<()>
             }
         }
     }
-    // Nobody takes it where enough was seen.
+    // Nobody receives the rest once enough was seen.
     let _enough = to.blocking_send(part);
     Ok(())
 }
 
-/// Whether a file of this name is what `object_store` stages under.
+/// Whether `object_store` stages under this file name.
 fn is_staged(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
@@ -348,7 +351,7 @@ struct Staged {
     path: PathBuf,
 }
 
-/// Begins a file at `path`, where nothing may be. Waits.
+/// Begins a file at `path`, where nothing may exist. Blocks.
 pub(super) fn create(path: PathBuf) -> Result<Box<dyn Created>> {
     let taken = |what: &str| Error::new(ErrorKind::Refused, format!("{} {what}", path.display()));
     match std::fs::symlink_metadata(&path) {
@@ -359,7 +362,7 @@ pub(super) fn create(path: PathBuf) -> Result<Box<dyn Created>> {
     if let Some(parent) = path.parent() {
         make_directories_now(parent)?;
     }
-    // A name may be so long that no more than this fits behind it.
+    // A longer suffix might not fit behind a long name.
     for number in 1..100 {
         let mut staged = path.as_os_str().to_owned();
         staged.push(format!("#{number}"));
@@ -396,7 +399,7 @@ impl Drop for Staged {
     }
 }
 
-/// Opens a file that is not there yet, closed to others.
+/// Creates a new file that others cannot read.
 fn create_new(path: &Path) -> io::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -405,11 +408,11 @@ fn create_new(path: &Path) -> io::Result<std::fs::File> {
     options.open(path)
 }
 
-/// Moves a directory to a place where nothing is.
+/// Moves a directory to a place where nothing exists.
 pub(super) async fn rename(from: PathBuf, to: PathBuf) -> Result<()> {
     blocking(&from.clone(), move || {
         if to.symlink_metadata().is_ok() {
-            return Err(Error::new(ErrorKind::Refused, format!("{} is there already", to.display())));
+            return Err(Error::new(ErrorKind::Refused, format!("{} exists already", to.display())));
         }
         std::fs::rename(&from, &to).map_err(|e| error("move", &from, e))?;
         sync_directory_of(&to)
@@ -430,7 +433,8 @@ pub(super) async fn there(path: &Path) -> Result<There> {
     .await
 }
 
-/// A directory that is removed when this is dropped, with those above it that were not there.
+/// A directory that is removed when this is dropped, together with the parents that did not exist
+/// before.
 #[derive(Debug)]
 pub(super) struct Passing {
     root: PathBuf,
@@ -447,14 +451,14 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         let _may_be_gone = std::fs::remove_dir_all(&self.root);
-        // One that others use by now is not empty, and stays.
+        // A directory that others use by now is not empty, and stays.
         for directory in self.made.drain(..) {
             let _may_be_in_use = std::fs::remove_dir(directory);
         }
     }
 }
 
-/// Removes what is at `path`, whatever it is, and syncs the directory that it was in. What is not there is no error.
+/// Removes whatever is at `path`, and syncs its directory. Not an error if there is nothing.
 pub(super) async fn remove(path: &Path) -> Result<()> {
     let path = path.to_owned();
     blocking(&path.clone(), move || {
@@ -473,7 +477,7 @@ pub(super) async fn remove(path: &Path) -> Result<()> {
     .await
 }
 
-/// Removes a directory and all in it, and syncs its parent.
+/// Removes a directory and everything in it, and syncs its parent.
 pub(super) async fn remove_tree(root: &Path) -> Result<()> {
     let root = root.to_owned();
     blocking(&root.clone(), move || match std::fs::remove_dir_all(&root) {
@@ -483,7 +487,7 @@ pub(super) async fn remove_tree(root: &Path) -> Result<()> {
     .await
 }
 
-/// Syncs the directory that `path` is in; one that is gone needs none.
+/// Syncs the directory that `path` is in. Not needed if it is gone.
 fn sync_directory_of(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     match open_directory(parent).and_then(|directory| directory.sync_all()) {
@@ -492,12 +496,12 @@ fn sync_directory_of(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a small file at `path`, or at the nearest parent that exists, and removes it.
+/// Writes a small file at `path`, or in the nearest parent that exists, and removes it.
 pub(super) async fn try_write(path: &Path) -> Result<()> {
     let path = path.to_owned();
     blocking(&path.clone(), move || {
         let existing = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
-        // A name that nobody can guess, and only if nothing stands there: a link that somebody planted is not followed.
+        // An unguessable name, and only if nothing exists there: a planted link is not followed.
         let probe = existing.join(format!(".bsonvault-check-{}", Uuid::new_v4()));
         let made = create_new(&probe).and_then(|mut file| io::Write::write_all(&mut file, b"can this be written?"));
         made.map_err(|e| {
@@ -509,7 +513,8 @@ pub(super) async fn try_write(path: &Path) -> Result<()> {
     .await
 }
 
-/// Bytes that an ordinary user can still write below `path`, or below the nearest parent that exists.
+/// The bytes that an ordinary user can still write below `path`, or below the nearest parent that
+/// exists.
 pub(super) fn free_space(path: &Path) -> Option<u64> {
     let existing: PathBuf = path.ancestors().find(|p| p.exists())?.to_owned();
     let found = rustix::fs::statvfs(&existing).ok()?;
@@ -520,7 +525,7 @@ pub(super) fn store_error(what: &str, path: &Path, cause: object_store::Error) -
     if matches!(cause, object_store::Error::NotFound { .. }) {
         return Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())).cause(cause);
     }
-    // The operating system's own error is somewhere down the chain, and decides the hint.
+    // The operating system's own error is somewhere in the chain, and decides the hint.
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&cause);
     while let Some(link) = next {
         if let Some(io) = link.downcast_ref::<io::Error>() {
@@ -542,13 +547,14 @@ fn describe(what: &str, path: &Path, cause: &io::Error) -> Error {
             error.hint("make space there, or set [[BACKUP_PATH or path]] to a disk with more")
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            error.hint("let this user write there, or set [[BACKUP_PATH or path]] to a directory it may write to")
+            error.hint("grant this user write access, or set [[BACKUP_PATH or path]] to a directory it may write to")
         }
         _ => error,
     }
 }
 
-/// Does what may wait for the disk, at a place on it, on a thread that may. Nothing else here waits for a disk.
+/// Does work that may wait for the disk, at a place on it, on a thread that may block. Nothing else
+/// here waits for a disk.
 ///
 /// # Errors
 /// Those of `work`; [`ErrorKind::Internal`].

@@ -1,5 +1,6 @@
-//! Stored objects as what they are on a local disk: regular files. Everything that reads a store reads through here: no link below its
-//! root is followed, and what is no regular file (a pipe, say, which would be waited for) is refused.
+//! Reads stored objects as regular files of a local disk. Everything that reads a store reads
+//! through here. No link below the root is followed, and anything that is not a regular file is
+//! refused, for example a pipe, on which reading would block.
 
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -20,7 +21,8 @@ use super::disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::backend::{Found, Opened};
 
-/// A regular file of a store, open for reading from its start on. What it held when it was opened can be read to the end also where it is deleted meanwhile.
+/// A regular file of a store, open for reading from its start. Its content at opening can be read
+/// to the end even if it is deleted meanwhile.
 #[derive(Debug)]
 pub(super) struct RegularFile {
     file: Arc<std::fs::File>,
@@ -57,13 +59,13 @@ impl Opened for RegularFile {
 /// Whether the root itself may be a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
-    /// It may: somebody keeps a whole backup, or all of them, elsewhere.
+    /// It may: a whole backup, or all of them, may be kept elsewhere.
     Followed,
     /// It may not.
     Plain,
 }
 
-/// Opens the file that the parts of `key` lead to from `root`.
+/// Opens the file at `key` below `root`.
 pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<RegularFile> {
     let key = key.to_owned();
     disk::blocking(&root.join(&key), move || match open_now(&root, &key, links) {
@@ -74,7 +76,7 @@ pub(super) async fn open(root: PathBuf, key: &str, links: Root) -> Result<Regula
     .await
 }
 
-/// All that the file holds which the parts of `key` lead to from `root`.
+/// The whole content of the file at `key` below `root`.
 pub(super) async fn read(root: PathBuf, key: &str, links: Root) -> Result<Bytes> {
     let key = key.to_owned();
     disk::blocking(&root.join(&key), move || {
@@ -84,14 +86,14 @@ pub(super) async fn read(root: PathBuf, key: &str, links: Root) -> Result<Bytes>
         bytes.try_reserve_exact(room).map_err(|e| {
             Error::new(ErrorKind::Storage, format!("no memory for the {size} bytes of {}", path.display())).cause(e)
         })?;
-        // What is added while it is read does not count.
+        // What is appended while it is read does not count.
         file.take(size).read_to_end(&mut bytes).map_err(|e| disk::error("read", &path, e))?;
         Ok(bytes.into())
     })
     .await
 }
 
-/// Looks at the file that the parts of `key` lead to from `root`, without opening it.
+/// The properties of the file at `key` below `root`, without opening it.
 pub(super) async fn look(root: PathBuf, key: &str, links: Root) -> Result<Found> {
     let key = key.to_owned();
     disk::blocking(&root.join(&key), move || {
@@ -108,7 +110,7 @@ pub(super) async fn look(root: PathBuf, key: &str, links: Root) -> Result<Found>
 
 fn open_now(root: &Path, key: &str, links: Root) -> Result<(std::fs::File, u64, PathBuf)> {
     let (directory, name, path) = directory_of(root, key, links)?;
-    // A pipe would be waited for.
+    // Opening a pipe would block.
     let file = match openat(&directory, name, WAY | OFlags::NONBLOCK, Mode::empty()) {
         Ok(file) => std::fs::File::from(file),
         Err(e) => return Err(refused(e, &directory, name, &path)),
@@ -124,8 +126,8 @@ fn too_large(path: &Path) -> Error {
 
 const WAY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The directory that holds the last part of `key`, and that part. Each part is opened on its own: the system would follow a link in the
-/// middle of a path.
+/// The directory that holds the last part of `key`, and that part. Each part is opened on its own:
+/// the system would follow a link in the middle of a path.
 fn directory_of<'a>(root: &Path, key: &'a str, links: Root) -> Result<(OwnedFd, &'a str, PathBuf)> {
     let (mut way, mut path) = (WAY | OFlags::DIRECTORY, root.to_owned());
     if links == Root::Followed {
@@ -142,10 +144,10 @@ fn directory_of<'a>(root: &Path, key: &'a str, links: Root) -> Result<(OwnedFd, 
     Ok((directory, name, path))
 }
 
-/// What is wrong with something that cannot be opened as what it should be.
+/// The error for something that cannot be opened as expected.
 fn refused(e: Errno, directory: impl AsFd, name: impl Arg, path: &Path) -> Error {
     match e {
-        // A link; a link or a file in the place of a directory; a socket.
+        // A link; a link or a file in place of a directory; a socket.
         Errno::LOOP | Errno::MLINK | Errno::NOTDIR | Errno::NXIO => {
             let kind = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
             out_of_place(kind.unwrap_or(FileType::Unknown), path)
@@ -167,7 +169,7 @@ fn refuse_unless_regular(kind: FileType, path: &Path) -> Result<()> {
 
 fn out_of_place(kind: FileType, path: &Path) -> Error {
     let (what, error) = match kind {
-        // A directory is the way to keys, and no object.
+        // A directory leads to keys, and is no object.
         FileType::Directory => ("a directory", ErrorKind::NotFound),
         FileType::RegularFile => ("a file", ErrorKind::Storage),
         FileType::Symlink => ("a symbolic link", ErrorKind::Damaged),
@@ -176,9 +178,10 @@ fn out_of_place(kind: FileType, path: &Path) -> Error {
         FileType::CharacterDevice | FileType::BlockDevice => ("a device", ErrorKind::Damaged),
         _ => ("something else", ErrorKind::Damaged),
     };
-    let message = format!("cannot read {}: it is {what}, where a backup holds plain files in plain directories", path.display());
+    let message =
+        format!("cannot read {}: it is {what}, and a backup holds only plain files in plain directories", path.display());
     Error::new(error, message).hint(match kind {
-        FileType::Symlink => "put what it leads to in its place; only the whole directory of a backup may be a link",
-        _ => "move it away, and put back what was there",
+        FileType::Symlink => "replace the link by its target; only the whole directory of a backup may be a link",
+        _ => "move it away, and restore the original file",
     })
 }

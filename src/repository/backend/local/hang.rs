@@ -1,4 +1,5 @@
-//! A mount that hangs, for tests: whatever waits for the disk below a place waits until it is let go.
+//! Simulates a hanging mount in tests: whatever waits for the disk below a place waits until it is
+//! released.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,11 +11,11 @@ static LET_GO: Condvar = Condvar::new();
 
 struct Places {
     hung: Vec<PathBuf>,
-    /// One for each thread.
+    /// One entry for each thread.
     waiting: Vec<PathBuf>,
 }
 
-/// A place that hangs as long as this is there.
+/// A place that hangs while this exists.
 pub(crate) struct Hang(PathBuf);
 
 impl Hang {

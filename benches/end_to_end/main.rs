@@ -1,7 +1,8 @@
 //! Measures the binary from end to end: its speed and memory, against the limits of server, memory
 //! and disk in the same run.
 //!
-//! `cargo bench --bench end_to_end -- [--documents N] [--runs N] [--uri URI] [--all] [--json FILE] [--baseline FILE]`
+//! `cargo bench --bench end_to_end -- [--documents N] [--runs N] [--uri URI] [--all]`, with
+//! `[--json FILE]` and `[--baseline FILE]`
 //!
 //! It starts a server (a replica set of one) and fills it with orders of a shop, of about 880 bytes
 //! each. With `--uri`, it uses databases `bench_…` of that server. Each run measures everything

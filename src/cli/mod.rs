@@ -132,13 +132,14 @@ pub enum Verb {
     Man(shell::ManArgs),
 }
 
-/// All that the program does: reads the command line and the settings, starts logs and the runtime, runs the verb, and gives the exit
-/// code.
+/// All that the program does: reads the command line and the settings, starts logs and the runtime,
+/// runs the verb, and gives the exit code.
 ///
-/// It is here and not in the binary because the code of a future is made by the crate that drives it: in the binary, all of this
-/// crate would be compiled once more.
+/// It is here and not in the binary because the code of a future is made by the crate that drives
+/// it: in the binary, all of this crate would be compiled once more.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // How logs are written is a setting: until all of them are read there is nothing to log, and errors are told by themselves.
+    // How logs are written is a setting: until all of them are read there is nothing to log, and
+    // errors are told by themselves.
     let ready = parse(args.into_iter().collect()).and_then(|command_line| match without_settings(&command_line) {
         Some(outcome) => Err(output::finish(outcome, command_line.json)),
         None => prepare(command_line),
@@ -173,7 +174,8 @@ fn drive(ready: Ready) -> ExitCode {
     code
 }
 
-/// Reads the command line. What it cannot be, and help and version, are answered here; the exit code is given then.
+/// Reads the command line. What it cannot be, and help and version, are answered here; the exit
+/// code is given then.
 ///
 /// # Errors
 /// The exit code, once everything there is to say has been said.
@@ -205,7 +207,8 @@ fn parse(args: Vec<OsString>) -> std::result::Result<CommandLine, ExitCode> {
     })
 }
 
-/// The text without what may hold a password: of arguments that look like URIs, only the scheme is shown.
+/// The text without what may hold a password: of arguments that look like URIs, only the scheme is
+/// shown.
 fn without_uris(text: String, args: &[OsString]) -> String {
     args.iter().filter_map(|arg| arg.to_str()).fold(text, |text, arg| match arg.split_once("://") {
         Some((scheme, rest)) if !rest.is_empty() => text.replace(arg, &format!("{scheme}://…")).replace(rest, "…"),
@@ -337,8 +340,8 @@ fn working_directory() -> Result<PathBuf> {
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the working directory cannot be told: {e}")).cause(e))
 }
 
-/// The first Ctrl-C, SIGTERM or SIGHUP stops the work in order, the second Ctrl-C or SIGTERM at once. A terminal that goes may send
-/// SIGHUP twice, so a further one changes nothing.
+/// The first Ctrl-C, SIGTERM or SIGHUP stops the work in order, the second Ctrl-C or SIGTERM at
+/// once. A terminal that goes may send SIGHUP twice, so a further one changes nothing.
 fn watch_signals(stop: CancellationToken) -> Result<()> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("cannot listen for signals: {e}")).cause(e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -371,7 +374,8 @@ fn watch_signals(stop: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-/// Whether SIGHUP was ignored when this process began, as `nohup` has it: then it goes on being ignored.
+/// Whether SIGHUP was ignored when this process began, as `nohup` has it: then it goes on being
+/// ignored.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

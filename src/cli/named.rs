@@ -47,6 +47,10 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
                  `bsonvault import FILE` imports it",
             )
         }
+        ErrorKind::NotFound if asked.contains('/') && !Path::new(asked).exists() => {
+            Error::new(ErrorKind::NotFound, e.to_string())
+                .hint(format!("nothing is at the path {asked}; `bsonvault list` shows the names of all backups"))
+        }
         _ => e,
     })
 }

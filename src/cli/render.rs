@@ -21,7 +21,8 @@ fn source(source: &Source) -> String {
     format!("{} (MongoDB {}, {}{set})", source.uri, source.server_version, source.topology)
 }
 
-/// The text with control characters escaped: a collection's name may hold any, and a terminal obeys some.
+/// The text with control characters escaped: a collection's name may hold any, and a terminal obeys
+/// some.
 #[must_use]
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());

@@ -1,4 +1,5 @@
-//! `completions` and `man`: what a shell and `man` show of the command line, made from its definition.
+//! `completions` and `man`: what a shell and `man` show of the command line, made from its
+//! definition.
 
 use clap::Command;
 use clap_complete::Shell;

@@ -688,7 +688,7 @@ async fn a_backup_of_another_source_or_of_a_part_takes_nobodys_place() {
         assert!(text.contains(heading), "{heading:?} is not in\n{text}");
     }
     assert!(
-        text.contains("of dump all.archive: d\n") && text.contains("\nnot complete\nkept     broken: it is damaged"),
+        text.contains("of dump all.archive: d\n") && text.contains("\nnot complete\nkeep     broken: it is damaged"),
         "{text}"
     );
 

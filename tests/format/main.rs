@@ -7,6 +7,7 @@ mod arrows;
 mod backends;
 mod book;
 mod catalog;
+mod comments;
 mod config;
 mod damage;
 mod documents;

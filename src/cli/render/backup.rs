@@ -36,7 +36,7 @@ pub fn plan(plan: &BackupPlan) -> String {
             ]
         })
     };
-    let table = lined_up(["namespace", "type", "documents", "size", "ranges"], &[2, 3, 4], Room::of_stdout(), rows);
+    let table = lined_up(["namespace", "type", "documents", "size", "ranges"], &[2, 3, 4], Room::Any, rows);
     let (number, bytes) = plan.collections.iter().fold((0, 0), |sum, c| (sum.0 + c.documents, sum.1 + c.bytes));
     let series = plan.collections.iter().filter(|c| c.kind == CollectionKind::TimeSeries);
     let buckets = series.map(|c| c.documents).sum();

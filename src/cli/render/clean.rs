@@ -28,13 +28,13 @@ pub fn text(report: &CleanReport) -> String {
 
 /// The backups that count together. Those that count with no other come last.
 fn members(report: &CleanReport, of: &Grouped) -> String {
+    let [kept_word, deleted_word] = if report.dry_run { ["keep    ", "delete  "] } else { ["kept    ", "deleted "] };
     let mut text = provenance::of(of).map_or_else(|| "not complete\n".to_owned(), |line| format!("of {line}\n"));
     for kept in report.kept.iter().filter(|kept| kept.of.group == of.group) {
-        text += &format!("kept     {}: {}\n", kept.name, plain(&kept.reasons.join(", ")));
+        text += &format!("{kept_word} {}: {}\n", kept.name, plain(&kept.reasons.join(", ")));
     }
-    let verb = if report.dry_run { "would be deleted" } else { "deleted " };
     for deleted in report.deleted.iter().filter(|deleted| deleted.of.group == of.group) {
-        text += &format!("{verb} {}: {}, {}\n", deleted.name, deleted.reason, BinaryBytes(deleted.bytes));
+        text += &format!("{deleted_word} {}: {}, {}\n", deleted.name, deleted.reason, BinaryBytes(deleted.bytes));
     }
     text
 }

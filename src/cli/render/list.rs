@@ -1,4 +1,5 @@
-//! The list of backups: all columns if they fit, else the ones that matter, by source and selection.
+//! The list of backups: all columns if they fit, else the ones that matter, by source and
+//! selection.
 
 use chrono::{DateTime, Utc};
 use indicatif::{BinaryBytes, HumanCount};

@@ -36,10 +36,20 @@ pub(super) async fn undo_last((dry_run, yes): (bool, bool), config: &Config, fac
 }
 
 /// `import --drop-replaced`.
-pub(super) async fn drop_replaced(dry_run: bool, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
+pub(super) async fn drop_replaced((dry_run, yes): (bool, bool), config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let target = config.target()?;
-    let options = UndoOptions { dry_run, lease: None };
-    let report = with_progress(faces, cx, undo::drop_replaced(&target, options, cx)).await?;
+    let look = UndoOptions { dry_run: true, lease: None };
+    let planned = with_progress(faces, cx, undo::drop_replaced(&target, look, cx)).await?;
+    if dry_run {
+        return Ok(Outcome::done(undone(&planned), output::fields(&planned)?));
+    }
+    let loss = Loss {
+        what: "what was kept of imports would be dropped".to_owned(),
+        each: planned.dropped.iter().map(|name| plain(name)).collect(),
+        hint: "pass --yes to drop it, or --undo-last to put it back".to_owned(),
+    };
+    confirm(loss, yes, cx).await?;
+    let report = with_progress(faces, cx, undo::drop_replaced(&target, UndoOptions { dry_run, lease: None }, cx)).await?;
     Ok(Outcome::done(undone(&report), output::fields(&report)?))
 }
 

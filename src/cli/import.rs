@@ -163,7 +163,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let Some(asked) = args.backup.as_deref() else {
         return match (args.undo_last, args.drop_replaced) {
             (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, cx).await,
-            (_, true) => afterwards::drop_replaced(args.dry_run, config, faces, cx).await,
+            (_, true) => afterwards::drop_replaced((args.dry_run, args.yes), config, faces, cx).await,
             _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, cx).await,
         };
     };

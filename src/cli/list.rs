@@ -32,12 +32,18 @@ Columns:
   stored       their bytes in the backup
   consistency  snapshot: every document is as it was at one time
                oplog: the same, once `import` has replayed the backup's oplog slice
-               none: documents were read one after another while the source was written to
+               none: documents were read one after another, and are not of one time
                * some collections are exceptions; `bsonvault show NAME` names them
   verified     how the last check ended: never, passed or FAILED; when, and which check
   source       the deployment, or the dump, that it was taken from
   selection    what was asked for: everything, or databases and patterns
 Retention (`clean`, BACKUP_KEEP_...) counts backups of each source and selection separately.
+";
+
+/// What a person most often asks about the table, below it.
+const HINT: &str = "
+snapshot and oplog: every document is as it was at one time; `import` replays the oplog slice of an
+oplog backup. none: documents were read one after another. `bsonvault list --help` explains the rest.
 ";
 
 /// Flags of `list`.
@@ -63,7 +69,7 @@ pub(super) async fn run(args: &Args, config: &Config, cx: &Context) -> Result<Ou
     let mut text = render::list::list(&location, &backups, now, room);
     // For a person, and not for a program that reads a pipe.
     if !backups.is_empty() && std::io::stdout().is_terminal() {
-        text += &format!("\n{LEGEND}");
+        text += HINT;
     }
     Ok(Outcome::done(text, output::fields(&fields)?))
 }

@@ -9,8 +9,12 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
-use crate::names::{LATEST, is_latest};
-use crate::repository::catalog::{Backup, Latest};
+use crate::names::{LATEST, is_latest, nearest};
+use crate::repository::catalog::{Backup, Catalog, Latest};
+
+/// What to do with a dump, or with a backup that was downloaded.
+const OF_A_FILE: &str = "for a dump or a downloaded tar of a backup: `bsonvault adopt FILE` makes it a backup, and \
+                         `bsonvault import FILE` imports it";
 
 /// The verb that asks for a backup.
 #[derive(Debug, Clone, Copy)]
@@ -40,19 +44,33 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
         }
         return catalog.find(latest.name.as_str()).await;
     }
-    catalog.find(asked).await.map_err(|e| match e.kind() {
-        ErrorKind::NotFound if Path::new(asked).exists() && asking.verb != "import" => {
-            Error::new(ErrorKind::NotFound, e.to_string()).hint(
-                "for a dump or a downloaded tar of a backup: `bsonvault adopt FILE` makes it a backup, and \
-                 `bsonvault import FILE` imports it",
-            )
-        }
-        ErrorKind::NotFound if asked.contains('/') && !Path::new(asked).exists() => {
-            Error::new(ErrorKind::NotFound, e.to_string())
-                .hint(format!("nothing is at the path {asked}; `bsonvault list` shows the names of all backups"))
-        }
-        _ => e,
-    })
+    if asking.verb != "import" && Path::new(asked).is_file() {
+        let error = Error::new(ErrorKind::NotFound, format!("{asked} is a file, and a backup is a directory"));
+        return Err(error.hint(OF_A_FILE));
+    }
+    match catalog.find(asked).await {
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(not_found(e, asked, asking, &catalog).await),
+        found => found,
+    }
+}
+
+/// The error with what may be meant by this name or path.
+async fn not_found(error: Error, asked: &str, asking: Asking, catalog: &Catalog) -> Error {
+    let path = Path::new(asked);
+    if path.exists() && asking.verb != "import" {
+        return error.hint(OF_A_FILE);
+    }
+    if asked.contains('/') && !path.exists() {
+        return error.hint(format!("nothing is at the path {asked}; `bsonvault list` shows the names of all backups"));
+    }
+    let names: Vec<String> = match catalog.list(clock::now()).await {
+        Ok(backups) => backups.iter().map(|backup| backup.name.to_string()).chain([LATEST.to_owned()]).collect(),
+        Err(_) => Vec::new(),
+    };
+    match nearest(asked, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("probably meant: {near}; `bsonvault list` shows the names of all backups")),
+        None => error,
+    }
 }
 
 /// `latest` always stands for a backup. Refused if the current directory has something of that

@@ -48,6 +48,8 @@ impl Args {
 pub(super) async fn run(config: Config, cx: &Context) -> Result<Outcome> {
     // 1. Check all settings before anything starts.
     let settings = config.service()?;
+    config.configured_source()?;
+    config.configured_target()?;
     let rocket = config.rocket();
     let access = Access { admin: settings.admin_tokens, read: settings.read_tokens, download: settings.download_tokens };
 

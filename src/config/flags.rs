@@ -5,7 +5,7 @@ use super::settings::{
     Setting, WRITERS,
 };
 
-/// The values from the command line, as typed. An empty one counts as not given.
+/// The values from the command line, as typed. An empty one is refused.
 #[derive(Clone, Default)]
 pub struct Flags {
     /// `--source`

@@ -10,7 +10,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::flags::Flags;
-use super::origin::Origin;
+use super::origin::{Origin, place};
 use super::settings::{DOTENV, ROCKET_TOML, SERVER_PREFIX, SETTINGS, Setting};
 use super::unknown::Unknown;
 use crate::error::{Error, Result};
@@ -54,7 +54,7 @@ impl Places {
             .merge(Layer(Origin::Table, table))
             .merge(Layer(Origin::Dotenv, dotenv))
             .merge(Layer(Origin::Environment, environment))
-            .merge(Layer(Origin::Flag, flag_values(flags)));
+            .merge(Layer(Origin::Flag, flag_values(flags)?));
         let state_directory = state_directory.filter(|directory: &OsString| !directory.is_empty());
         let given = |variable: &str| by_variable(variable).is_some_and(|setting| settings.contains(setting.key));
         unknown.retain(|unknown| !unknown.is_beside(&given));
@@ -85,11 +85,20 @@ impl Provider for Layer {
     }
 }
 
-fn flag_values(flags: &Flags) -> Dict {
-    let given = flags.settings().into_iter();
-    given
-        .filter_map(|(setting, value)| Some((setting.key.to_owned(), value.clone().filter(|v| !v.trim().is_empty())?.into())))
-        .collect()
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for a flag with an empty value: a variable
+/// of the shell that is not set must not mean another deployment or path.
+fn flag_values(flags: &Flags) -> Result<Dict> {
+    let mut values = Dict::new();
+    for (setting, value) in flags.settings() {
+        let Some(value) = value else { continue };
+        if value.trim().is_empty() {
+            return Err(Error::usage(format!("{} has an empty value", place(setting, Origin::Flag)))
+                .hint("give it a value, or leave it out to use the configured one; is a variable of the shell not set?"));
+        }
+        values.insert(setting.key.to_owned(), value.clone().into());
+    }
+    Ok(values)
 }
 
 /// The setting that a variable of the environment stands for.

@@ -56,6 +56,8 @@ impl Unknown {
                     add(format!("{key} in [{profile}]"), &format!("{key} in {TABLE}"));
                 } else if value.as_dict().is_some() && nearest(key, ["backup"]).is_some() {
                     add(format!("[{profile}.{key}]"), TABLE);
+                } else if let (false, Some(meant)) = (SERVER_KEYS.contains(&&**key), nearest(key, SERVER_KEYS)) {
+                    add(format!("{key} in [{profile}]"), meant);
                 }
             }
         }

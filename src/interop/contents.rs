@@ -147,9 +147,7 @@ fn own(found: &Found, all_users: bool) -> Own {
         (database, _) if SYSTEM_DATABASES.contains(&database) || database.starts_with("__mdb_internal") => {
             Own::LeftOut("its database belongs to the server itself")
         }
-        (_, name) if Namespace::new(&**database, name).is_of_an_import() => {
-            Own::LeftOut("belongs to a running or crashed import")
-        }
+        (_, name) if Namespace::new(&**database, name).is_of_an_import() => Own::LeftOut("belongs to imports"),
         (_, name) if name.contains('$') => Own::LeftOut("has a $ in its name, which no server accepts"),
         (_, "system.indexes") => Own::LeftOut("the indexes of an old server: they are used for collections without metadata"),
         // Buckets that get here have no time series.

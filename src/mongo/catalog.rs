@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Connection;
 use super::command;
 use super::failure::{code, code_of, describe};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::format::document::Elements;
 use crate::format::kind;
 use crate::format::readable;
@@ -39,7 +39,23 @@ pub struct ListedCollection {
 /// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
 /// [`ErrorKind::Server`](crate::error::ErrorKind::Server).
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
-    let reply = command::ask(&connection.database("admin"), rawdoc! { "listDatabases": 1, "nameOnly": true })
+    names(connection, rawdoc! { "listDatabases": 1, "nameOnly": true }).await
+}
+
+/// The same, and whether these are all databases of the deployment.
+///
+/// # Errors
+/// As for [`databases`].
+pub async fn databases_and_whether_all(connection: &Connection) -> Result<(Vec<String>, bool)> {
+    let all = rawdoc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": false };
+    match names(connection, all).await {
+        Err(e) if e.kind() == ErrorKind::Denied => Ok((databases(connection).await?, false)),
+        all => Ok((all?, true)),
+    }
+}
+
+async fn names(connection: &Connection, list: RawDocumentBuf) -> Result<Vec<String>> {
+    let reply = command::ask(&connection.database("admin"), list)
         .await
         .map_err(|e| describe(connection.role(), "listing databases", e))?;
     let mut names: Vec<String> = reply

@@ -183,7 +183,7 @@ pub fn buckets(role: Role) -> &'static str {
              or on {db: DATABASE, collection: \"system.buckets.NAME\"} for each time series"
         }
         Role::Target => {
-            "grant `readWriteAnyDatabase` with `dbAdminAnyDatabase` on admin, or a role of your own with find and insert on \
+            "grant `readWriteAnyDatabase` with `dbAdminAnyDatabase` on admin, or a role of your own with find, insert and dropCollection on \
              {db: DATABASE, system_buckets: \"\"}"
         }
     }

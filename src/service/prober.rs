@@ -243,7 +243,8 @@ mod tests {
 
     fn config(source: &str, target: &str) -> Config {
         let directory = tempfile::tempdir().unwrap();
-        let flags = Flags { source: Some(source.into()), target: Some(target.into()), ..Flags::default() };
+        let given = |uri: &str| Some(uri.to_owned()).filter(|uri| !uri.is_empty());
+        let flags = Flags { source: given(source), target: given(target), ..Flags::default() };
         Config::load(directory.path(), [], &flags).unwrap()
     }
 

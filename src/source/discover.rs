@@ -150,6 +150,9 @@ impl CollectionInfo {
     }
 }
 
+/// Why databases may be missing without being named.
+const UNSEEN: &str = "the login may not list all databases (listDatabases), so those that it may not read are missing";
+
 /// The result of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
@@ -172,9 +175,9 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         return Err(Error::usage(format!("the database {system} belongs to the deployment and is not part of a backup"))
             .hint("name a database of your own"));
     }
-    let databases = match selection.filter.databases.as_slice() {
-        [] => catalog::databases(connection).await?,
-        named => named.to_vec(),
+    let (databases, are_all) = match selection.filter.databases.as_slice() {
+        [] => catalog::databases_and_whether_all(connection).await?,
+        named => (named.to_vec(), true),
     };
     let databases = databases.into_iter().filter(|d| !SYSTEM_DATABASES.contains(&d.as_str()) && !d.starts_with("__mdb_internal"));
     let listed: Vec<(String, Vec<ListedCollection>, Option<Timestamp>)> = futures::stream::iter(databases)
@@ -189,6 +192,10 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
     let mut time = listed.iter().filter_map(|(_, _, time)| *time).max();
     let mut found = Vec::new();
     let mut left_out = Vec::new();
+    if !are_all {
+        let any = "*".to_owned();
+        left_out.push(LeftOut { database: any.clone(), collection: any, uuid: None, reason: UNSEEN.to_owned() });
+    }
     let mut empty: Vec<String> = Vec::new();
     let mut unnameable: Vec<Namespace> = Vec::new();
     for (database, collections, _) in listed {
@@ -252,7 +259,7 @@ fn sort_out(database: &str, entries: Vec<ListedCollection>, found: &mut Vec<Coll
         if Namespace::new(database, &*entry.name).is_of_an_import() {
             let reason = match entry.name.starts_with(KEPT_PREFIX) {
                 true => "was replaced by an import, which keeps it",
-                false => "belongs to a running or crashed import",
+                false => "belongs to imports",
             };
             reject(entry.name, entry.uuid, reason);
             continue;

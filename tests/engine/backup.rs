@@ -714,4 +714,12 @@ async fn what_the_source_refuses_is_named() {
     let report = vault.take(&login("partial:p"), &on("open")).await.unwrap();
     assert_eq!(vault.contents(&report).await.len(), 1);
     assert_eq!(directories(vault.directory.path()).len(), 1);
+    assert!(report.manifest.left_out.is_empty());
+
+    // A login that sees its own databases only cannot name the others: the backup says that, too.
+    let roles: Vec<_> = ["open", "local", "config"].iter().map(|db| doc! { "role": "read", "db": *db }).collect();
+    admin.run_command(doc! { "createUser": "one", "pwd": "p", "roles": roles }).await.unwrap();
+    let report = vault.take(&login("one:p"), &BackupOptions::default()).await.unwrap();
+    let [missing] = report.manifest.left_out.as_slice() else { panic!("{:?}", report.manifest.left_out) };
+    assert!(missing.database == "*" && missing.reason.contains("may not list all databases"), "{missing:?}");
 }

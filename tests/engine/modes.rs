@@ -1064,7 +1064,10 @@ async fn what_was_kept_is_put_back_whole() {
     cli.json(&undo).await;
     assert_eq!(documents(&to, "c").await.len(), 41);
     cli.json(&import).await;
-    let dropped = cli.json(&["import", "--drop-replaced"]).await;
+    let refused = cli.run(&["import", "--drop-replaced"]).await;
+    assert!(refused.code == Some(2) && refused.stderr.contains("kept of imports would be dropped"), "{refused:?}");
+    assert!(names(&to).await.iter().any(|name| name.contains("bsonvault")));
+    let dropped = cli.json(&["import", "--drop-replaced", "--yes"]).await;
     assert_eq!(dropped["backups"].as_array().unwrap().len(), 2, "{dropped}");
     assert_eq!(names(&to).await.iter().filter(|name| name.contains("bsonvault")).count(), 0);
 }

@@ -57,13 +57,27 @@ fn each_place_beats_those_below_it() {
         toml,
         dotenv,
         environment: vec![("BACKUP_READERS", "3"), ("BACKUP_WRITERS", "3"), ("BACKUP_LEVEL", "")],
-        flags: Flags { writers: Some("4".into()), path: Some(String::new()), ..Flags::default() },
+        flags: Flags { writers: Some("4".into()), ..Flags::default() },
     }
     .load()
     .unwrap();
     assert_eq!(config.path, "toml");
     assert_eq!(config.tuning.memory_bytes, 65 * 1024 * 1024);
     assert_eq!((config.tuning.level, config.tuning.readers, config.tuning.writers), (Some(2), Some(3), Some(4)));
+}
+
+#[test]
+fn a_flag_with_an_empty_value_is_refused_and_means_no_other_deployment() {
+    for (flags, name) in [
+        (Flags { source: Some(String::new()), ..Flags::default() }, "--source"),
+        (Flags { path: Some("  ".to_owned()), ..Flags::default() }, "--path"),
+    ] {
+        let given = Given { dotenv: "MONGO_URI_ATLAS=mongodb://other/\n", flags, ..Given::default() };
+        let error = given.load().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let (message, hint) = error.told(Face::CommandLine);
+        assert!(message == format!("{name} has an empty value") && hint.unwrap().contains("shell"), "{message}");
+    }
 }
 
 #[test]

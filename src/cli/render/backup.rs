@@ -172,7 +172,7 @@ fn kind(kind: ConsistencyKind) -> &'static str {
     match kind {
         ConsistencyKind::Snapshot => "snapshot: every document as it was at one time",
         ConsistencyKind::Oplog => "oplog: every document as it was at one time, once `import` has replayed the oplog slice",
-        ConsistencyKind::None => "none: read one after another while the source was written to",
+        ConsistencyKind::None => "none: documents were read one after another, not at one time",
     }
 }
 

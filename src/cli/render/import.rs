@@ -18,7 +18,7 @@ pub fn plan(plan: &ImportPlan) -> String {
         plan.overwrites.iter().flatten().map(|o| (o.namespace.to_string(), o)).collect();
     let held_by = |name: &String| overwrites.get(name).and_then(|overwritten| held(overwritten));
     let rows = || plan.collections.iter().map(|c| planned(plan, c, held_by(&c.to)));
-    let header = ["namespace", "becomes", "type", "documents", "size", "indexes", "in the target"];
+    let header = ["namespace", "becomes", "type", "documents", "size", "to index", "in the target"];
     let table = lined_up(header, &[3, 4, 5], Room::Any, rows);
     let mut text = format!("backup       {}\ntarget       {}\n\n{table}\n", plan.backup, plan.target);
     match plan.indexes {
@@ -194,7 +194,7 @@ fn imported(report: &ImportReport) -> String {
             ]
         })
     };
-    lined_up(["namespace", "type", "documents", "size", "indexes", "reads back"], &[2, 3, 4], Room::Any, rows)
+    lined_up(["namespace", "type", "documents", "size", "indexed", "reads back"], &[2, 3, 4], Room::Any, rows)
 }
 
 /// Each namespace that documents were added to, and how many. A collection that existed before is
@@ -214,7 +214,7 @@ fn added(report: &ImportReport) -> String {
             ]
         })
     };
-    let header = ["namespace", "type", "documents", "added", "existed", "indexes", "reads back"];
+    let header = ["namespace", "type", "documents", "added", "existed", "indexed", "reads back"];
     lined_up(header, &[2, 3, 4, 5], Room::Any, rows)
 }
 

@@ -10,6 +10,9 @@ use crate::format::checks::Checks;
 use crate::format::manifest::Consistency;
 use crate::repository::catalog::{Provenance, State, Summary};
 
+/// The columns that are shown if not all fit.
+const FEW: [&str; 7] = ["name", "state", "created", "documents", "stored", "consistency", "verified"];
+
 /// The backups of a path.
 #[must_use]
 pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>, room: Room) -> String {
@@ -17,8 +20,7 @@ pub fn list(location: &str, backups: &[Summary], now: DateTime<Utc>, room: Room)
         return format!("no backups in {location}\n");
     }
     let whole = every_column(backups, now);
-    let widest = whole.lines().map(console::measure_text_width).max().unwrap_or_default();
-    let table = if room.fits(widest) { whole } else { by_group(backups, room) };
+    let table = if room.fits(width(&whole)) { whole } else { by_group(backups, room) };
     format!("{table}\n{}", notes(backups))
 }
 
@@ -77,21 +79,46 @@ fn by_group(backups: &[Summary], room: Room) -> String {
     tables.collect::<Vec<_>>().join("\n\n")
 }
 
+/// As many columns as fit: when it shows the source and how many documents are dropped first.
 fn few_columns(backups: &[&Summary], room: Room) -> String {
-    let header = ["name", "state", "stored", "consistency", "verified"];
-    lined_up(header, &[2], room, || {
-        backups.iter().map(|backup| {
-            let (stored, consistency, verified) = match &backup.state {
-                State::Complete(manifest) => (
-                    short(manifest.totals.stored_bytes),
-                    marked(&manifest.consistency),
-                    backup.checks.as_ref().map(word).unwrap_or_default(),
-                ),
-                _ => Default::default(),
-            };
-            [backup.name.to_string(), backup.state.label().to_owned(), stored, consistency, verified.to_owned()]
-        })
+    let rows = || backups.iter().map(|backup| few(backup));
+    let with_created = || lined_up(FEW, &[3, 4], Room::Any, rows);
+    let with_documents = || {
+        let rows = || {
+            rows().map(|[name, state, _, documents, stored, consistency, verified]| {
+                [name, state, documents, stored, consistency, verified]
+            })
+        };
+        let [name, state, _, documents, stored, consistency, verified] = FEW;
+        lined_up([name, state, documents, stored, consistency, verified], &[2, 3], Room::Any, rows)
+    };
+    let fits = |table: &String| room.fits(width(table));
+    Some(with_created()).filter(fits).or_else(|| Some(with_documents()).filter(fits)).unwrap_or_else(|| {
+        let rows =
+            || rows().map(|[name, state, _, _, stored, consistency, verified]| [name, state, stored, consistency, verified]);
+        let [name, state, _, _, stored, consistency, verified] = FEW;
+        lined_up([name, state, stored, consistency, verified], &[2], room, rows)
     })
+}
+
+fn few(backup: &Summary) -> [String; 7] {
+    let created = backup.created().map(|t| t.format("%Y-%m-%d %H:%M").to_string()).unwrap_or_default();
+    let [documents, stored, consistency, verified] = match &backup.state {
+        State::Complete(manifest) => [
+            HumanCount(manifest.totals.documents).to_string(),
+            short(manifest.totals.stored_bytes),
+            marked(&manifest.consistency),
+            backup.checks.as_ref().map(word).unwrap_or_default().to_owned(),
+        ],
+        State::Running(progress) => [HumanCount(progress.documents).to_string(), String::new(), String::new(), String::new()],
+        State::Incomplete | State::Damaged(_) => Default::default(),
+    };
+    [backup.name.to_string(), backup.state.label().to_owned(), created, documents, stored, consistency, verified]
+}
+
+/// How wide the widest line is.
+fn width(table: &str) -> usize {
+    table.lines().map(console::measure_text_width).max().unwrap_or_default()
 }
 
 /// What there is to say of single backups, a line each.

@@ -107,8 +107,8 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
     let required = |feature, actions, at| Need::of(feature, actions, at, &*readwrite);
     let admin = role(one, "restore or dbAdminAnyDatabase", "dbAdmin");
     let replays = if target.connection.version >= Version(5, 0, 0) { vec![Place::Cluster] } else { Vec::new() };
-    let of_series = "readWriteAnyDatabase on admin, or a role of your own with insert and find on {db: DATABASE, system_buckets: \"\"} \
-                     (readWrite on one database does not have it)";
+    let of_series = "readWriteAnyDatabase on admin, or a role of your own with insert, find and dropCollection on {db: DATABASE, \
+                     system_buckets: \"\"} (readWrite on one database does not have it)";
     vec![
         required("list collections and indexes", &["listCollections", "listIndexes"], each_database()),
         required("keep the lease of an import", &["find", "insert", "update", "remove"], any_collection("")),
@@ -128,7 +128,7 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
                 false,
                 "an import of a backup with consistency `oplog` is refused, and time series are copied instead of renamed",
             ),
-        Need::of("write time series", &["insert", "find"], any_collection(BUCKETS_PREFIX), of_series)
+        Need::of("write time series", &["insert", "find", "dropCollection"], any_collection(BUCKETS_PREFIX), of_series)
             .required_where(all_of(source).any(|held| held.kind == Kind::TimeSeries), "an import of a time series fails"),
     ]
 }

@@ -15,7 +15,7 @@
 //! - [`engine`]: the operations, one module for each.
 //! - [`config`]: the settings, validated.
 //! - [`service`]: jobs, schedule, status.
-//! - [`api`]: REST.
+//! - [`api`]: the REST interface.
 //! - [`cli`]: the command line.
 pub mod api;
 pub mod cli;

@@ -35,9 +35,9 @@ pub struct ListedCollection {
 /// have rights on.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`](crate::error::ErrorKind::Denied),
-/// [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable),
-/// [`ErrorKind::Server`](crate::error::ErrorKind::Server).
+/// [`ErrorKind::Denied`],
+/// [`ErrorKind::Unreachable`],
+/// [`ErrorKind::Server`].
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
     names(connection, rawdoc! { "listDatabases": 1, "nameOnly": true }).await
 }

@@ -6,6 +6,7 @@ mod description;
 mod latest;
 mod looks;
 pub mod provenance;
+mod watched;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use self::description::{Described, verified};
 pub use self::latest::Latest;
 use self::looks::Looks;
 pub use self::provenance::Provenance;
+use self::watched::Watched;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few;
@@ -51,6 +53,7 @@ pub struct Catalog {
     /// The largest manifest that is read as a whole.
     memory: u64,
     pub(super) looks: Looks,
+    watched: Option<Watched>,
 }
 
 /// The properties of the files behind a summary: equal stamps mean equal summaries.
@@ -155,13 +158,31 @@ impl Catalog {
     /// The catalog of this repository. The pool decodes manifests.
     #[must_use]
     pub fn new(repository: Repository, cpu: &CpuPool) -> Self {
-        Self { repository, cpu: cpu.clone(), memory: MEMORY, looks: Looks::new(PATIENCE) }
+        Self { repository, cpu: cpu.clone(), memory: MEMORY, looks: Looks::new(PATIENCE), watched: None }
     }
 
     /// The same with this time limit for a place to answer.
     #[must_use]
     pub fn patient_for(self, limit: Duration) -> Self {
         Self { looks: Looks::new(limit), ..self }
+    }
+
+    /// The same, which notices if the path is no longer the repository that it was. For a process
+    /// that lives long enough to lose a mount.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { watched: Some(Watched::default()), ..self }
+    }
+
+    /// Fails if the path is no longer the repository that it was, of a catalog that is
+    /// [`watched`](Self::watched).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn check_place(&self) -> Result<()> {
+        let Some(watched) = self.watched.clone() else { return Ok(()) };
+        let repository = self.repository.clone();
+        self.looks.at(&self.repository.location(), 0, async move { watched.check(&repository).await }).await?
     }
 
     /// The same with this much memory for reading: a larger manifest is not read as a whole.
@@ -286,6 +307,7 @@ impl Catalog {
     }
 
     async fn directories(&self) -> Result<Vec<String>> {
+        self.check_place().await?;
         let repository = self.repository.clone();
         let look = async move {
             let names = repository.objects().top().await?.prefixes;

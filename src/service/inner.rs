@@ -56,7 +56,7 @@ impl Inner {
         let repository = open_path(&config.path).await?;
         let memory = config.tuning.memory_bytes;
         let cx = Context::default().with_memory(memory);
-        let catalog = Catalog::new(repository, &cx.cpu).within(memory).patient_for(PATIENCE);
+        let catalog = Catalog::new(repository, &cx.cpu).within(memory).patient_for(PATIENCE).watched();
         let state = State::open(&settings.state).await?;
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;

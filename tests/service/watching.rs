@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bsonvault::config::{Config, Flags};
+use bsonvault::error::ErrorKind;
 use bsonvault::service::{JobState, MongoBackupService, Readiness};
 
 use crate::support::data::{insert, numbered};
@@ -105,9 +106,27 @@ async fn a_backup_and_its_source_are_seen_and_still_after_a_restart() {
     assert_eq!(value(&metrics, "connection_up{deployment=\"source\"}"), Some(0.0));
     assert_eq!(value(&metrics, "backups{state=\"complete\"}"), Some(1.0), "an older one is there still");
 
-    // 6. If the path cannot be read, that is reported.
-    std::fs::rename(directory.path().join("backups"), directory.path().join("away")).unwrap();
-    std::fs::write(directory.path().join("backups"), "a file").unwrap();
+    // 6. If the path cannot be read, or is an empty one because a mount is gone, that is reported,
+    // and no backup goes there.
+    let (path, away) = (directory.path().join("backups"), directory.path().join("away"));
+    std::fs::rename(&path, &away).unwrap();
+    let gone = async |what: &str| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let metrics = service.metrics().await;
+        assert_eq!(
+            (value(&metrics, "catalog_readable"), value(&metrics, "newest_backup_age_seconds")),
+            (Some(0.0), None),
+            "{what}"
+        );
+        let error = service.create_backup().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Storage && error.to_string().contains(what), "{error:?}");
+    };
+    gone("does not exist any more").await;
+    std::fs::create_dir(&path).unwrap();
+    gone("repository.json is gone").await;
+    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0, "something was written to the place below the mount");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "a file").unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let metrics = service.metrics().await;
     assert_eq!((value(&metrics, "catalog_readable"), value(&metrics, "newest_backup_age_seconds")), (Some(0.0), None));

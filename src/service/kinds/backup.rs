@@ -143,6 +143,7 @@ pub(super) async fn run(service: Arc<Inner>, task: Task, context: JobContext) ->
 
 async fn take(service: &Inner, source: &MongoUri, options: BackupOptions, context: &JobContext) -> Result<BackupReport> {
     let options = BackupOptions { job: Some(context.id.to_string()), ..options };
+    service.catalog.check_place().await?;
     let taken = backup::run(source, service.catalog.repository(), &options, &service.works_with(context)).await;
     match (taken, context.progress.backup()) {
         // A cancelled backup leaves nothing behind. One that the service's end interrupted can be

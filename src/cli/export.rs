@@ -10,7 +10,7 @@ use super::render;
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::export::{self, DEFAULT_LEVEL, Destination, ExportOptions, LEVELS};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Flags of `export`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,10 @@ pub(super) async fn run(args: Args, config: &Config, json: bool, faces: Faces, c
     };
     let backup = named::find(&args.backup, Asking { verb: "export", silent: json }, config, cx).await?;
     let work = export::run(&backup, &options, &destination, cx);
-    let report = with_progress(faces, cx, work).await?;
+    let report = with_progress(faces, cx, work).await.map_err(|e| match e.kind() {
+        ErrorKind::Damaged => e.hint_too("--exclude NS skips a damaged collection; `bsonvault verify` names all of them"),
+        _ => e,
+    })?;
     let text = render::export::export(&report);
     if destination == Destination::Stdout {
         // Standard output gets only the archive.

@@ -259,7 +259,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
     }
     if !yes {
         if !overwrites.is_empty()
-            && let Err(e) = confirm(loss(&overwrites), yes, cx).await
+            && let Err(e) = confirm(loss(&target, &options, &overwrites), yes, cx).await
         {
             plan.close().await;
             return Err(before_any_change(e));
@@ -284,15 +284,20 @@ fn before_any_change(error: Error) -> Error {
     }
 }
 
-/// What an import would overwrite.
-fn loss(overwrites: &[PlannedOverwrite]) -> Loss {
+/// What an import would overwrite, and where.
+fn loss(target: &MongoUri, options: &ImportOptions, overwrites: &[PlannedOverwrite]) -> Loss {
+    let can_be_kept = matches!(options.mode, ImportMode::Replace | ImportMode::Fail);
+    let undo = if options.keep_replaced { "" } else { ", and that cannot be undone" };
     let what = match overwrites {
-        [_] => "this holds documents and would be overwritten".to_owned(),
-        many => format!("these {} hold documents and would be overwritten", many.len()),
+        [_] => format!("this holds documents in {target} and would be overwritten{undo}"),
+        many => format!("these {} hold documents in {target} and would be overwritten{undo}", many.len()),
     };
-    let hint = "pass --yes to overwrite, and --keep-replaced to be able to undo it; --dry-run shows the whole plan; \
-                --mode add, --mode fail or other names (--as, --rename) overwrite nothing";
-    Loss { what, each: overwrites.iter().map(render::import::overwrite).collect(), hint: hint.to_owned() }
+    let keep = if can_be_kept { ", and --keep-replaced to be able to undo it" } else { "; what is merged cannot be undone" };
+    let hint = format!(
+        "pass --yes to overwrite{keep}; --dry-run shows the whole plan; --mode add, --mode fail or other names (--as, \
+         --rename) overwrite nothing"
+    );
+    Loss { what, each: overwrites.iter().map(render::import::overwrite).collect(), hint }
 }
 
 /// What is imported.
@@ -331,7 +336,8 @@ fn dump_options(config: &Config) -> DumpOptions {
 }
 
 /// The options with the chosen databases. `--database` once gave the only database another name. It
-/// still does if it matches none, but not with `latest`, which may hold another database today.
+/// still does if it matches none, but not with `latest`, which may hold another database today, and
+/// not with `--allow-same` in another mode than replace.
 fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found: &Found, silent: bool) -> Result<ImportOptions> {
     let held: BTreeSet<&str> = found.collections().iter().map(|c| c.database.as_str()).collect();
     let passing: BTreeSet<&str> =
@@ -339,10 +345,16 @@ fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found:
     let missing: Vec<&String> = asked.iter().filter(|name| !held.contains(name.as_str())).collect();
     match (asked, missing.as_slice(), passing.first()) {
         (_, [], _) => options.filter.databases = asked.to_vec(),
-        ([only], [_], Some(from)) if passing.len() == 1 && options.database.is_none() && !is_latest(name) => {
+        // Not into existing collections of the source itself.
+        ([only], [_], Some(from))
+            if passing.len() == 1
+                && options.database.is_none()
+                && !is_latest(name)
+                && !(options.allow_same && options.mode != ImportMode::Replace) =>
+        {
             if !silent {
                 output::to_stderr(&format!(
-                    "note: it holds no database {}, so its only one, {}, gets that name; use --as {} for that, --database \
+                    "note: the backup has no database {}, so its only one, {}, gets that name; use --as {} for that, --database \
                      selects\n",
                     plain(only),
                     plain(from),
@@ -353,7 +365,7 @@ fn of_databases(name: &str, asked: &[String], mut options: ImportOptions, found:
         }
         (_, [name, ..], _) => {
             let held: Vec<String> = held.iter().map(ToString::to_string).collect::<Few>().into_sentences();
-            return Err(Error::usage(format!("it holds no database {name:?}")).hint(format!(
+            return Err(Error::usage(format!("the backup holds no database {name:?}")).hint(format!(
                 "--database selects from {} (case-sensitive); --as NAME gives one another name",
                 held.join(", ")
             )));

@@ -37,7 +37,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, LogFormat};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use output::Outcome;
@@ -251,7 +251,7 @@ impl Ready {
 async fn run(ready: Ready) -> ExitCode {
     let json = ready.json();
     let cx = Context::default().with_memory(ready.config.tuning.memory_bytes);
-    let ended = match watch_signals(cx.cancel.clone()) {
+    let ended = match watch_signals(cx.cancel.clone(), ready.config.log_format) {
         Ok(()) => dispatch(ready, &cx).await,
         Err(error) => Err(error),
     };
@@ -342,7 +342,7 @@ fn working_directory() -> Result<PathBuf> {
 
 /// The first Ctrl-C, SIGTERM or SIGHUP stops the work in order, the second Ctrl-C or SIGTERM at
 /// once. A terminal that goes may send SIGHUP twice, so a further one changes nothing.
-fn watch_signals(stop: CancellationToken) -> Result<()> {
+fn watch_signals(stop: CancellationToken, logs: LogFormat) -> Result<()> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("cannot listen for signals: {e}")).cause(e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -367,7 +367,11 @@ fn watch_signals(stop: CancellationToken) -> Result<()> {
             if !asked {
                 asked = true;
                 stop.cancel();
-                output::to_stderr("stopping; once more stops at once\n");
+                match logs {
+                    LogFormat::Human => output::to_stderr("stopping; once more stops at once\n"),
+                    // Whoever collects them reads each line as JSON.
+                    LogFormat::Json => tracing::warn!("stopping; once more stops at once"),
+                }
             }
         }
     });

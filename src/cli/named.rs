@@ -42,7 +42,7 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
         if !asking.silent {
             output::to_stderr(&said(&latest));
         }
-        return catalog.find(latest.name.as_str()).await;
+        return Ok(warned(catalog.find(latest.name.as_str()).await?, asking).await);
     }
     if asking.verb != "import" && Path::new(asked).is_file() {
         let error = Error::new(ErrorKind::NotFound, format!("{asked} is a file, and a backup is a directory"));
@@ -50,8 +50,19 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
     }
     match catalog.find(asked).await {
         Err(e) if e.kind() == ErrorKind::NotFound => Err(not_found(e, asked, asking, &catalog).await),
-        found => found,
+        Ok(backup) => Ok(warned(backup, asking).await),
+        Err(e) => Err(e),
     }
+}
+
+/// The backup, after a warning if its last check failed.
+async fn warned(backup: Backup, asking: Asking) -> Backup {
+    let checks = backup.checks().await;
+    if let Some(failed) = checks.verdict().filter(|check| !check.passed && !asking.silent) {
+        let problem = failed.problem.as_deref().map(|problem| format!(": {}", render::plain(problem))).unwrap_or_default();
+        output::to_stderr(&format!("warning: the last check of {} FAILED{problem}\n", backup.manifest.name));
+    }
+    backup
 }
 
 /// The error with what may be meant by this name or path.

@@ -310,31 +310,31 @@ async fn judge_path(report: &mut CheckReport, repository: Result<Repository>, ne
         Ok(repository) => repository,
         Err(error) => return report.fail(subject, &error),
     };
+    let is_there = repository.objects().exists().await;
     if let Err(error) = repository.try_write().await {
         return report.fail(subject, &error);
     }
-    let location = repository.location();
+    let location = match is_there {
+        true => format!("{} is writable", repository.location()),
+        false => format!("{} does not exist yet, can be created", repository.location()),
+    };
     let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     match (repository.free_space(), needed) {
         (None, _) => report.add(
             subject,
             Status::Warning,
-            format!("{location} is writable; its free space is unknown"),
+            format!("{location}; its free space is unknown"),
             Some("make sure that it has enough space"),
         ),
         (Some(free), Some(needed)) if free < needed => report.add(
             subject,
             Status::Warning,
-            format!(
-                "{location} is writable and has {} free; the source takes {} on its disk",
-                gibibytes(free),
-                gibibytes(needed)
-            ),
+            format!("{location} and has {} free; the source takes {} on its disk", gibibytes(free), gibibytes(needed)),
             Some("make space there, or set [[BACKUP_PATH or path]] to a disk with more"),
         ),
         (Some(free), needed) => {
             let beside = needed.map(|n| format!("; the source takes {} on its disk", gibibytes(n))).unwrap_or_default();
-            report.add(subject, Status::Ok, format!("{location} is writable and has {} free{beside}", gibibytes(free)), None);
+            report.add(subject, Status::Ok, format!("{location} and has {} free{beside}", gibibytes(free)), None);
         }
     }
 }

@@ -343,8 +343,8 @@ fn steps(plan: &Plan<'_>, keeping: Option<&Keeping>) -> Result<Vec<Step>> {
 async fn tidy_up(target: &Target, lease: Lease, databases: &BTreeSet<String>, error: Error) -> Error {
     if lease.is_decided() {
         return error.hint_too(
-            "publishing had begun: every collection is either the old one or the new one; the next import into these databases \
-             finishes it",
+            "publishing had begun: a collection is either the old one or the new one, and a time series may be missing; \
+             [[`bsonvault import cleanup`]], or the next import into these databases, finishes it",
         );
     }
     if lease.is_lost() {

@@ -44,7 +44,8 @@ pub struct VerifyOptions {
 }
 
 /// The hint for a backup that is not sound.
-pub const HINT: &str = "do not rely on it: take a new backup, and check the disk that it is on";
+pub const HINT: &str = "do not rely on it: check the disk that it is on, and take a new backup while the source is intact; an export \
+                        with [[include]] rescues intact collections";
 
 /// The result of verifying. In jobs kept by older versions, fields that these versions did not have
 /// are empty or 0.

@@ -6,13 +6,11 @@
 //! | `NAME/` | one backup, by its name | | [`BackupName`](crate::names::BackupName) |
 //! | `NAME/manifest.json` | what it holds: the commit | last | [`MANIFEST`] |
 //! | `NAME/SHA256SUMS` | its checksums, for `sha256sum -c` | before the manifest | [`SHA256SUMS`] |
-//! | `NAME/STEM.metadata.json` | a collection's options and indexes | before the manifest |
-//! [`metadata`], [`Stems`] |
+//! | `NAME/STEM.metadata.json` | options, indexes | before the manifest | [`metadata`], [`Stems`] |
 //! | `NAME/STEM.00000.bson.zst` | its documents | while it is read | [`segment`] |
 //! | `NAME/oplog.00000.bson.zst` | its oplog slice | while it is read | [`OPLOG`] |
 //! | `NAME/checks.json` | how its last checks ended | by checks | [`CHECKS`] |
-//! | `NAME/progress.json` | the source lock: a backup's heartbeat | until the commit | [`PROGRESS`]
-//! |
+//! | `NAME/progress.json` | the source lock, a heartbeat | until the commit | [`PROGRESS`] |
 //! | `NAME/resume.00000.json` | its checkpoint | until the commit | [`checkpoint`] |
 //! | `NAME/reader.ID.json` | a read lock: a reader's heartbeat | while it is read | [`reader`] |
 //! | `.bsonvault-scratch-ID/` | temporary data | by `tune` and `unpack` | [`SCRATCH`] |

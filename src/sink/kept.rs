@@ -180,6 +180,13 @@ pub(super) async fn remember(
     put(target, &keep.home, id_of(keep), rawdoc! { "$set": fields(&kept) }).await
 }
 
+/// Records the UUID of a replacement that was copied instead of renamed.
+pub(super) async fn was_copied(target: &Target, keep: &Keep, new: Option<Uuid>) -> Result<()> {
+    let Some(new) = new else { return Ok(()) };
+    let new = Binary { subtype: BinarySubtype::Uuid, bytes: new.into_bytes().to_vec() };
+    put(target, &keep.home, id_of(keep), rawdoc! { "$set": { "new": new } }).await
+}
+
 /// Whether the collection with this UUID is the recorded one: then it is being moved.
 pub(super) async fn is_written_down(target: &Target, keep: &Keep, identity: Option<Uuid>) -> Result<bool> {
     let found = find(target, &keep.home, id_of(keep)).await?;

@@ -113,6 +113,11 @@ async fn copy_over(target: &Target, staged: &Staged, options: &RawDocument) -> R
         }
         target.make_durable(&staged.to.database).await?;
         if target.identity().await? == before {
+            if let Some(keep) = &staged.keep {
+                let standing = Standing::of(target, &staged.to.database).await?;
+                let new = standing.get(&staged.to.collection).and_then(|there| standing.identity(there));
+                kept::was_copied(target, keep, new).await?;
+            }
             return ddl::drop(target, &staged.place).await;
         }
     }

@@ -85,6 +85,9 @@ async fn each_kind_of_error_says_what_where_and_what_to_do() {
     bytes[middle] ^= 1;
     std::fs::write(place.join(segment), bytes).unwrap();
     tell("mismatch", cli.run(&["verify", &name]).await);
+    // From then on, every verb warns of it.
+    let shown = cli.run(&["show", "latest"]).await;
+    assert!(shown.code == Some(0) && shown.stderr.contains(&format!("warning: the last check of {name} FAILED: ")), "{shown:?}");
     std::fs::write(place.join("manifest.json"), "{").unwrap();
     tell("damaged", cli.run(&["show", &name]).await);
     insta::assert_snapshot!("errors", told);

@@ -523,6 +523,10 @@ async fn latest_and_a_download_are_imported_and_databases_are_chosen() {
     let old = cli.run(&["import", older["name"].as_str().unwrap(), "--allow-same", "--database", "new"]).await;
     assert!(old.code == Some(0) && old.stderr.contains("--as new"), "{old:?}");
     assert!(there().await.contains(&"new".to_owned()));
+    // Into what the source itself holds, it must be meant.
+    let into = ["import", older["name"].as_str().unwrap(), "--allow-same", "--database", "newer", "--mode", "add"];
+    let refused = cli.run(&into).await;
+    assert!(refused.code == Some(2) && refused.stderr.contains("holds no database"), "{refused:?}");
     // Nobody knows the content of `latest` by heart.
     let unknown = cli.run(&["import", "latest", "--database", "new", "--include", "a.*"]).await;
     assert!(unknown.code == Some(2) && unknown.stderr.contains("holds no database"), "{unknown:?}");

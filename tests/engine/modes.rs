@@ -905,6 +905,32 @@ async fn shown(client: &mongodb::Client) -> Vec<String> {
     lines
 }
 
+/// A login that may not use `applyOps` copies time series. Undoing takes the copy for what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_series_that_was_copied_is_undone_without_a_loss() {
+    let auth = ServerOptions { auth: true, ..ServerOptions::default() };
+    let (source, target) = tokio::join!(Server::standalone(), Server::start(auth));
+    let (a, b) = (source.client().await.database("one"), target.client().await.database("one"));
+    series(&a, "weather", 30).await;
+    series(&b, "weather", 7).await;
+    let own = doc! { "createRole": "buckets", "roles": [], "privileges": [{
+        "resource": { "db": "one", "system_buckets": "" }, "actions": ["find", "insert", "dropCollection"],
+    }] };
+    target.admin(own).await.unwrap();
+    let mut roles: Vec<_> = ["readWrite", "dbAdmin"].iter().map(|role| doc! { "role": *role, "db": "one" }).collect();
+    roles.push(doc! { "role": "buckets", "db": "admin" });
+    target.admin(doc! { "createUser": "one", "pwd": "p", "roles": roles }).await.unwrap();
+    let vault = Vault::new();
+    let backup = vault.backup(&source, &["one"]).await;
+    let (cli, path) = (Cli::new().env("MONGO_URI_LOCAL", target.uri().replace("root:secret", "one:p")), path(&backup));
+    let before = documents(&b, "weather").await;
+    cli.json(&["import", &path, "--keep-replaced", "--yes"]).await;
+    assert_eq!(documents(&b, "weather").await.len(), 30);
+    let undone = cli.json(&["import", "--undo-last"]).await;
+    assert_eq!(undone["lost"].as_array().map(Vec::len), Some(0), "{undone}");
+    assert_eq!(documents(&b, "weather").await, before);
+}
+
 /// Undo restores what an import replaced and kept: UUID, indexes, options, kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_kept_is_put_back_whole() {

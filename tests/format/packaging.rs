@@ -13,7 +13,7 @@ const IGNORE: &str = ".containerignore";
 /// The directives that the unit may use. systemd ignores an unknown word, and with it the
 /// protection.
 const DIRECTIVES: [(&str, &[&str]); 3] = [
-    ("Unit", &["Description", "Wants", "After"]),
+    ("Unit", &["Description", "Wants", "After", "StartLimitIntervalSec", "StartLimitBurst"]),
     (
         "Service",
         &[

@@ -11,7 +11,9 @@ in `rocket.toml`, which comes before the defaults. Both files are read from the 
 An empty value counts as not set. [Notes on the configuration](configuration-notes.md) explain
 connection strings, schedules, logging and the HTTP server's own settings.
 
-Booleans: `true`, `yes`, `on`, `1`, and `false`, `no`, `off`, `0`.
+The first name is the variable in the environment and in `.env`. The second is the key in
+`rocket.toml`, and the third is the flag, if there is one. Booleans: `true`, `yes`, `on`, `1`, and
+`false`, `no`, `off`, `0`.
 ";
 
 pub(super) fn page() -> String {
@@ -25,21 +27,19 @@ pub(super) fn page() -> String {
         (Group::Access, "Access to the service"),
         (Group::Messages, "Logs and messages"),
     ] {
-        text += &format!("\n## {heading}\n\n| variable | in `rocket.toml` | flag | values | default | meaning |\n");
-        text += "| --- | --- | --- | --- | --- | --- |\n";
+        text += &format!("\n## {heading}\n\n| setting | values | meaning |\n| --- | --- | --- |\n");
         text += &settings().filter(|setting| setting.group == group).map(of_setting).collect::<String>();
     }
     text
 }
 
+/// Its names below each other, so that the table stays narrow.
 fn of_setting(setting: &Setting) -> String {
-    let flag = setting.option.map(|option| format!("`--{option}`")).unwrap_or_default();
-    row(&[
-        &format!("`{}`", setting.variable),
-        &format!("`{}`", setting.key),
-        &flag,
-        setting.values,
-        setting.default,
-        setting.about,
-    ])
+    let mut names = format!("`{}`<br>`{}`", setting.variable, setting.key);
+    names.extend(setting.option.map(|option| format!("<br>`--{option}`")));
+    let default = match setting.default {
+        "" => String::new(),
+        default => format!("<br>Default: {default}"),
+    };
+    row(&[&names, &format!("{}{default}", setting.values), setting.about])
 }

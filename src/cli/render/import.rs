@@ -140,7 +140,8 @@ pub fn done(report: &ImportReport) -> String {
         text += &format!("kept: {}, {place}\n", plain(&kept.namespace));
     }
     if report.kept.is_some() {
-        text += "to undo the import: bsonvault import --undo-last; to drop what it kept: bsonvault import --drop-replaced\n";
+        text += &format!("to undo the import in {}: bsonvault import --undo-last\n", report.target);
+        text += "to drop what was kept: bsonvault import --drop-replaced; both need the same --target as this import\n";
     }
     for left_out in &report.left_out {
         text += &format!("warning: {}\n", plain(left_out));

@@ -91,7 +91,13 @@ impl CheckReport {
         let failed = self.lines.iter().filter(|l| l.status == Status::Failed).count();
         let things = if failed == 1 { "1 check failed".to_owned() } else { format!("{failed} checks failed") };
         let first = self.lines.iter().find(|l| l.status == Status::Failed)?;
-        let error = Error::new(self.failure?, format!("{things}: {}: {}", first.subject, first.message));
+        let others = self.lines.iter().filter(|l| l.status == Status::Failed).skip(1).map(|l| l.subject.as_str());
+        let others: std::collections::BTreeSet<&str> = others.filter(|subject| *subject != first.subject).collect();
+        let others = match others.len() {
+            0 => String::new(),
+            _ => format!("; also {}", others.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        let error = Error::new(self.failure?, format!("{things}: {}: {}{others}", first.subject, first.message));
         Some(match &first.todo {
             Some(todo) => error.hint(todo.clone()),
             None => error,

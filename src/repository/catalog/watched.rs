@@ -1,5 +1,5 @@
-//! Notices that a path is no longer the repository that it was. A mount that is gone leaves an empty
-//! directory, which must not be taken for a repository without backups.
+//! Notices that a path is no longer the repository that it was. A mount that is gone leaves an
+//! empty directory, which must not be taken for a repository without backups.
 
 use std::sync::{Arc, Mutex};
 

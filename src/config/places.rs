@@ -117,6 +117,14 @@ fn server_value(text: &str) -> Value {
     text.parse().unwrap_or_else(|never| match never {})
 }
 
+/// Whether Kubernetes set this variable because a Service of the namespace is called `backup`, or
+/// anything else that settings begin with: `BACKUP_SERVICE_HOST`, `BACKUP_PORT_80_TCP_ADDR`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let of_port = name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || of_port || (name.ends_with("_PORT") && is_address)
+}
+
 fn environment_values(
     environment: impl Iterator<Item = (OsString, OsString)>,
     server: &mut Dict,
@@ -125,7 +133,9 @@ fn environment_values(
     let mut values = Dict::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        unknown.extend(Unknown::variable(name, Origin::Environment));
+        if !is_service_link(name, value.to_str().unwrap_or_default()) {
+            unknown.extend(Unknown::variable(name, Origin::Environment));
+        }
         let (setting, key) = (by_variable(name), by_server_variable(name));
         if setting.is_none() && key.is_none() {
             continue;

@@ -21,7 +21,10 @@ async fn round_trip(cli: &Cli, source: &str, target: &str, more: &[&str]) -> ser
     assert_eq!(verified["problems"], serde_json::json!([]));
     assert_eq!(verified["documents"], report["documents"]);
     let imported = cli.json(&["import", &name, "--yes", "--target", target, "--path", "b"]).await;
-    assert_eq!(imported["documents"], report["documents"]);
+    // An oplog slice that is replayed adds and removes documents.
+    if report["consistency"]["kind"] != "oplog" {
+        assert_eq!(imported["documents"], report["documents"]);
+    }
     assert!(imported["collections"].as_array().unwrap().iter().all(|c| c["digestMatches"] == true), "{imported}");
     report
 }

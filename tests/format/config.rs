@@ -67,6 +67,22 @@ fn each_place_beats_those_below_it() {
 }
 
 #[test]
+fn what_kubernetes_sets_for_a_service_is_no_misspelled_setting() {
+    let of_kubernetes = [
+        ("BACKUP_SERVICE_HOST", "10.0.0.7"),
+        ("BACKUP_SERVICE_PORT_HTTP", "80"),
+        ("BACKUP_PORT", "tcp://10.0.0.7:80"),
+        ("BACKUP_PORT_80_TCP_ADDR", "10.0.0.7"),
+    ];
+    let config = Given { environment: of_kubernetes.to_vec(), ..Given::default() }.load().unwrap();
+    config.refuse_unknown().unwrap();
+    for other in [("BACKUP_PORT", "8000"), ("BACKUP_PORTS", "tcp://h")] {
+        let config = Given { environment: vec![other], ..Given::default() }.load().unwrap();
+        assert!(config.refuse_unknown().is_err(), "{other:?}");
+    }
+}
+
+#[test]
 fn a_flag_with_an_empty_value_is_refused_and_means_no_other_deployment() {
     for (flags, name) in [
         (Flags { source: Some(String::new()), ..Flags::default() }, "--source"),

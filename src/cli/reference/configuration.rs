@@ -8,8 +8,9 @@ const HEAD: &str = "\
 
 Flags come before the environment, which comes before `.env`, which comes before `[default.backup]`
 in `rocket.toml`, which comes before the defaults. Both files are read from the working directory.
-An empty value counts as not set. [Notes on the configuration](configuration-notes.md) explain
-connection strings, schedules, logging and the HTTP server's own settings.
+An empty value counts as not set, but a flag with an empty value is refused. [Notes on the
+configuration](configuration-notes.md) explain connection strings, schedules, logging and the HTTP
+server's own settings.
 
 The first name is the variable in the environment and in `.env`. The second is the key in
 `rocket.toml`, and the third is the flag, if there is one. Booleans: `true`, `yes`, `on`, `1`, and

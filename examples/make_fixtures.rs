@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
     let directory = std::env::args().nth(1).ok_or_else(|| Error::usage("give the directory to write to: fixtures"))?;
     let root = Path::new(&directory);
     let store = Objects::open(&directory)?;
-    for part in ["v1", "damaged", "v2", "damaged-v2", "v3"] {
+    for part in ["v1", "damaged", "v2", "damaged-v2", "v3", "v4"] {
         if root.join(part).exists() {
             println!("{} exists: fixtures are never written again once they are committed", root.join(part).display());
             continue;
@@ -50,6 +50,7 @@ async fn main() -> Result<()> {
                 let given: Vec<Given> = everything().into_iter().chain([many()]).collect();
                 describe(&archive::write_as(&place.below(&archive_name()), &given, Some(&slice()), 3, COLUMNS).await?);
             }
+            "v4" => describe(&archive::write_as(&place.below(&archive_name()), &everything(), Some(&slice()), 4, SHAPE).await?),
             "damaged" => damaged(&place).await?,
             _ => damaged_slices(&place).await?,
         }

@@ -78,6 +78,7 @@ impl Slice {
             cluster_time: Some(from),
             from: Some(from),
             to: Some(to),
+            replay_from: None,
             exceptions: Vec::new(),
         };
         Ok((consistency, Some(OplogSlice { from, to, documents, bytes, digest, segments })))
@@ -114,7 +115,14 @@ impl Seen {
 
 /// The consistency of collections that were read one after the other.
 pub(super) fn none() -> Consistency {
-    Consistency { kind: ConsistencyKind::None, cluster_time: None, from: None, to: None, exceptions: Vec::new() }
+    Consistency {
+        kind: ConsistencyKind::None,
+        cluster_time: None,
+        from: None,
+        to: None,
+        replay_from: None,
+        exceptions: Vec::new(),
+    }
 }
 
 /// The time before this one.

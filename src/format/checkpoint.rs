@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::digest::ContentDigest;
 use super::key;
 use super::manifest::{
-    ClusterTime, CollectionKind, ConsistencyKind, FORMAT_VERSION, LeftOut, NEWEST_VERSION, Segment, Settings, Source,
-    base64_document,
+    ClusterTime, CollectionKind, ConsistencyKind, FORMAT_VERSION, LeftOut, NEWEST_VERSION, OplogPosition, Segment, Settings,
+    Source, base64_document,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,7 +33,7 @@ pub struct Head {
     pub allow_inconsistent: bool,
     /// The time of the listing.
     pub snapshot_time: Option<ClusterTime>,
-    /// Where the oplog slice begins, if one is kept.
+    /// Where the oplog slice begins, if one is kept, and an archive of the oplog must begin.
     pub oplog: Option<OplogStart>,
     /// Why none is kept although the source has an oplog.
     pub why_no_oplog: Option<String>,
@@ -50,6 +51,26 @@ pub struct OplogStart {
     pub from: ClusterTime,
     /// The earliest time of a listing to which the slice belongs.
     pub since: ClusterTime,
+    /// The term of the first entry, as in [`OplogPosition`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub term: Option<i64>,
+    /// Its content digest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<ContentDigest>,
+}
+
+impl OplogStart {
+    /// The start at this position.
+    #[must_use]
+    pub fn at(OplogPosition { time, term, digest }: OplogPosition, since: ClusterTime) -> Self {
+        Self { from: time, since, term, digest }
+    }
+
+    /// The position of its first entry.
+    #[must_use]
+    pub fn position(&self) -> OplogPosition {
+        OplogPosition { time: self.from, term: self.term, digest: self.digest }
+    }
 }
 
 /// A listed namespace, and how it is divided.
@@ -233,4 +254,25 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], number: usize) -> Result<T
 
 fn write<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::new(ErrorKind::Internal, "cannot write the checkpoint as JSON").cause(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_start_of_older_versions_has_a_position_without_an_entry() {
+        let (from, since) = (ClusterTime { t: 7, i: 1 }, ClusterTime { t: 8, i: 1 });
+        let older = json!({ "from": { "t": 7, "i": 1 }, "since": { "t": 8, "i": 1 } });
+        let start: OplogStart = serde_json::from_value(older.clone()).unwrap();
+        assert_eq!(start.position(), OplogPosition { time: from, term: None, digest: None });
+        assert_eq!(serde_json::to_value(start).unwrap(), older);
+
+        let position = OplogPosition { time: from, term: Some(3), digest: Some(ContentDigest(5)) };
+        let start = OplogStart::at(position, since);
+        let read: OplogStart = serde_json::from_value(serde_json::to_value(start).unwrap()).unwrap();
+        assert_eq!((read.position(), read.since), (position, since));
+    }
 }

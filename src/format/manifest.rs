@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use consistency::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogSlice};
+pub use consistency::{ClusterTime, Consistency, ConsistencyException, ConsistencyKind, OplogPosition, OplogSlice};
 pub use object::{Segment, StoredObject};
 pub use value::RawValue;
 pub(super) use value::base64_document;
@@ -29,13 +29,16 @@ use crate::names::{BackupName, Namespace};
 pub const FORMAT_VERSION: u32 = 2;
 
 /// The newest version that this program reads.
-pub const NEWEST_VERSION: u32 = WITH_COLUMNS;
+pub const NEWEST_VERSION: u32 = WITH_REPLAY_FROM;
 
 /// The first version with oplog slices.
 const WITH_OPLOG: u32 = 2;
 
 /// The first version with frames in columns. Only backups that may have them use it.
 const WITH_COLUMNS: u32 = 3;
+
+/// The first version with [`Consistency::replay_from`]. Only backups that have it use it.
+const WITH_REPLAY_FROM: u32 = 4;
 
 /// The largest manifest that a reader accepts: some hundred thousand collections, or more than a
 /// million segments.
@@ -204,12 +207,14 @@ impl Settings {
         Compression { codec: self.codec, level: self.level, long_distance: self.long_distance }
     }
 
-    /// The format version of a backup with these settings.
+    /// The lowest format version that describes a backup with these settings and this
+    /// [`Consistency::replay_from`].
     #[must_use]
-    pub fn format_version(&self) -> u32 {
-        match self.codec {
-            Codec::Zstd => FORMAT_VERSION,
-            Codec::Columns => WITH_COLUMNS,
+    pub fn format_version(&self, replay_from: Option<&OplogPosition>) -> u32 {
+        match (replay_from, self.codec) {
+            (Some(_), _) => WITH_REPLAY_FROM,
+            (None, Codec::Columns) => WITH_COLUMNS,
+            (None, Codec::Zstd) => FORMAT_VERSION,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Head;
 use crate::error::Result;
 use crate::format::digest::{Content, ContentDigest};
-use crate::format::manifest::ClusterTime;
+use crate::format::manifest::{ClusterTime, OplogPosition};
 
 /// A place in an oplog: at an entry, or where to look for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,21 @@ impl Position {
     }
 }
 
+impl From<OplogPosition> for Position {
+    fn from(OplogPosition { time, term, digest }: OplogPosition) -> Self {
+        Self { time, entry: digest.map_or(Known::Nothing, |digest| Known::Content { term, digest }) }
+    }
+}
+
+impl From<Position> for OplogPosition {
+    fn from(Position { time, entry }: Position) -> Self {
+        match entry {
+            Known::Content { term, digest } => Self { time, term, digest: Some(digest) },
+            Known::Nothing | Known::Seen => Self { time, term: None, digest: None },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bson::{RawDocumentBuf, Timestamp, rawdoc};
@@ -94,5 +109,17 @@ mod tests {
         }
         assert!(known.has_entry() && Position::at(known.time).has_entry() && !Position::before(known.time).has_entry());
         assert!(Position::of(b"").is_err());
+    }
+
+    #[test]
+    fn what_is_known_of_an_entry_is_stored_with_its_position() {
+        let known = Position::of(entry(7, 3, 1).as_bytes()).unwrap();
+        let stored = OplogPosition::from(known);
+        assert!(stored.time == known.time && stored.term == Some(3) && stored.digest.is_some(), "{stored:?}");
+        let without_a_term = rawdoc! { "op": "n", "ns": "", "o": {}, "ts": Timestamp { time: 7, increment: 1 } };
+        for position in [known, Position::of(without_a_term.as_bytes()).unwrap(), Position::before(known.time)] {
+            assert_eq!(Position::from(OplogPosition::from(position)), position);
+        }
+        assert_eq!(OplogPosition::from(Position::at(known.time)), OplogPosition { term: None, digest: None, ..stored });
     }
 }

@@ -151,11 +151,11 @@ async fn a_manifest_that_cannot_be_used_says_why_and_where() {
     let root = tempdir().unwrap();
     write(&root, "newer").await;
     let manifest = std::fs::read_to_string(root.path().join("newer/manifest.json")).unwrap();
-    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 4,", 1));
+    file(&root, "newer/manifest.json", manifest.replacen("\"formatVersion\": 2,", "\"formatVersion\": 5,", 1));
     let error = catalog(root.path()).find("newer").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     let here = root.path().join("newer").display().to_string();
-    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 4, and this program reads up to 3"));
+    assert_eq!(error.to_string(), format!("backup {here}: the backup is of format version 5, and this program reads up to 4"));
     assert!(error.hint_text().unwrap().contains("newer"));
 
     std::fs::remove_file(root.path().join("newer").join(key::MANIFEST)).unwrap();

@@ -2,7 +2,7 @@
 //! that each must give.
 
 use bsonvault::format::frame::Codec;
-use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind};
+use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind, OplogPosition};
 use bsonvault::repository::catalog::Backup;
 
 use crate::support::files::fixture;
@@ -49,6 +49,22 @@ async fn a_backup_of_version_3_with_frames_in_columns_is_read_and_proven() {
     assert_eq!(report.documents, backup.manifest.totals.documents);
 }
 
+#[tokio::test]
+async fn a_backup_of_version_4_with_a_slice_and_a_position_to_replay_from_is_read_and_proven() {
+    let backup = catalog(&fixture("v4")).find("atlas-backup-2026-11-22T21-45-00-000Z").await.unwrap();
+    let consistency = &backup.manifest.consistency;
+    assert_eq!((backup.manifest.format_version, consistency.kind), (4, ConsistencyKind::Oplog));
+    assert_eq!(consistency.replay_from, Some(position((1_795_383_899, 7), "8d0aa5d0da8422d50128f97ae9c399ed")));
+    assert_eq!(consistency.from, consistency.replay_from.map(|position| position.time));
+    proven(&backup).await;
+}
+
+/// The position of an entry of the first term.
+fn position((t, i): (u32, u32), digest: &str) -> OplogPosition {
+    let digest = digest.to_owned().try_into().unwrap();
+    OplogPosition { time: ClusterTime { t, i }, term: Some(1), digest: Some(digest) }
+}
+
 const PAST_DIGEST: &str = "90661c70b4b6062849368b042f2f2bd6";
 
 const ENTRIES_BYTES: u64 = 2834;
@@ -57,8 +73,8 @@ const ENTRIES_DIGEST: &str = "d45704ad80e930db3aff07b1f22b83a1";
 /// The note if every document is checked.
 const ODD: &str = "shop.odd/näme #1 100%: 1 document without an _id: an import gives each one";
 
-/// Both fixtures hold the same collections; all of one is verified. Entries of a slice do not count
-/// as documents.
+/// These fixtures hold the same collections; all of one is verified. Entries of a slice do not
+/// count as documents.
 async fn proven(backup: &Backup) {
     let found: Vec<_> = backup
         .manifest

@@ -5,7 +5,9 @@ use bson::rawdoc;
 use bsonvault::format::digest::{Content, ContentDigest, Sha256Hex};
 use bsonvault::format::document::{self, Documents, Elements};
 use bsonvault::format::frame::{self, Codec, Compression, Compressor, Decompressor};
-use bsonvault::format::manifest::{Collection, CollectionKind, ConsistencyKind, Manifest, OplogSlice, RawValue};
+use bsonvault::format::manifest::{
+    Collection, CollectionKind, ConsistencyKind, FORMAT_VERSION, Manifest, NEWEST_VERSION, OplogPosition, OplogSlice, RawValue,
+};
 use bsonvault::format::segment::{self, Builder, SeekTable};
 use bsonvault::oplog::Head;
 use proptest::collection::vec;
@@ -120,13 +122,21 @@ async fn forged(change: impl FnOnce(&mut Collection)) -> String {
 
 /// The same for one with an oplog slice.
 async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
+    let (bytes, is_written) = forgery(FORMAT_VERSION, change).await;
+    assert!(!is_written);
+    Manifest::from_bytes(&bytes).unwrap_err().to_string()
+}
+
+/// The manifest of a backup of this version with an oplog slice, changed by a forger, and whether
+/// the writer accepts it.
+async fn forgery(format_version: u32, change: impl FnOnce(&mut Manifest)) -> (Vec<u8>, bool) {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     let document = rawdoc! { "_id": 1 }.into_bytes();
-    let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp::from(archive::LISTED) };
+    let entry = rawdoc! { "op": "i", "ns": "shop.orders", "o": { "_id": 1 }, "ts": bson::Timestamp { time: archive::LISTED.t - 1, increment: archive::LISTED.i }, "t": 3_i64 };
     let shape = Shape::of(100, 100);
     let given = [Given::new("shop", "orders", vec![document])];
-    let mut manifest = archive::write_with_oplog(&store, &given, &[entry.into_bytes()], shape).await.unwrap();
+    let mut manifest = archive::write_as(&store, &given, Some(&[entry.into_bytes()]), format_version, shape).await.unwrap();
     change(&mut manifest);
     let segments = manifest.collections[0].segments.clone();
     let collection = &mut manifest.collections[0];
@@ -137,8 +147,7 @@ async fn forged_with_slice(change: impl FnOnce(&mut Manifest)) -> String {
     manifest.sha256 = Sha256Hex::zero();
     let zeroed = serde_json::to_vec(&manifest).unwrap();
     manifest.sha256 = Sha256Hex::of(&zeroed);
-    assert!(manifest.to_bytes().is_err());
-    Manifest::from_bytes(&serde_json::to_vec(&manifest).unwrap()).unwrap_err().to_string()
+    (serde_json::to_vec(&manifest).unwrap(), manifest.to_bytes().is_ok())
 }
 
 #[tokio::test]
@@ -199,6 +208,79 @@ async fn a_forged_slice_is_refused_for_what_it_claims() {
     assert!(forged_with_slice(|m| m.oplog = None).await.contains("the consistency is oplog, and there is no oplog slice"));
     let error = forged_with_slice(|m| m.consistency.kind = ConsistencyKind::None).await;
     assert!(error.contains("the consistency is none, and there is an oplog slice"), "{error}");
+}
+
+/// Makes it a backup of one moment.
+fn without_slice(manifest: &mut Manifest) {
+    let consistency = &mut manifest.consistency;
+    (consistency.kind, consistency.from, consistency.to) = (ConsistencyKind::Snapshot, None, None);
+    manifest.oplog = None;
+}
+
+/// The same for one that names a position to replay from, with an oplog slice or without.
+async fn forged_position(with_slice: bool, change: impl FnOnce(&mut Manifest, &mut OplogPosition)) -> String {
+    let (bytes, is_written) = forgery(NEWEST_VERSION, |m| {
+        if !with_slice {
+            without_slice(m);
+        }
+        let mut position = m.consistency.replay_from.unwrap();
+        change(m, &mut position);
+        m.consistency.replay_from = Some(position);
+    })
+    .await;
+    assert!(!is_written);
+    Manifest::from_bytes(&bytes).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_forged_position_to_replay_from_is_refused_for_what_it_claims() {
+    for with_slice in [false, true] {
+        for version in [2, 3] {
+            let error = forged_position(with_slice, |m, _| m.format_version = version).await;
+            assert!(error.contains(&format!("format version {version} has no position to replay from")), "{error}");
+        }
+        let error = forged_position(with_slice, |_, position| position.time.t += 2).await;
+        assert!(error.contains("the position to replay from is not at or before the listing"), "{error}");
+        let error = forged_position(with_slice, |_, position| position.digest = None).await;
+        assert!(error.contains("the position to replay from has the term of an entry without its digest"), "{error}");
+    }
+    let error = forged_position(false, |m, _| m.consistency.cluster_time = None).await;
+    assert!(error.contains("the position to replay from is not at or before the listing"), "{error}");
+    let error = forged_position(false, |m, _| m.consistency.kind = ConsistencyKind::None).await;
+    assert!(error.contains("a backup without a consistency point has a position to replay from"), "{error}");
+    for by in [1, -1] {
+        let error = forged_position(true, |_, position| position.time.t = position.time.t.wrapping_add_signed(by)).await;
+        assert!(error.contains("the position to replay from is not the start of the oplog slice"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_position_to_replay_from_is_read_back_as_it_was_written() {
+    let kept: [fn(&mut Manifest); 5] = [
+        |_| {},
+        without_slice,
+        |m| {
+            without_slice(m);
+            m.consistency.replay_from.as_mut().unwrap().time = archive::LISTED;
+        },
+        // The entry has no term, or there was none of this time.
+        |m| m.consistency.replay_from.as_mut().unwrap().term = None,
+        |m| {
+            let position = m.consistency.replay_from.as_mut().unwrap();
+            (position.term, position.digest) = (None, None);
+        },
+    ];
+    for change in kept {
+        let mut expected = None;
+        let (bytes, is_written) = forgery(NEWEST_VERSION, |m| {
+            change(m);
+            expected = m.consistency.replay_from;
+        })
+        .await;
+        let read = Manifest::from_bytes(&bytes).unwrap();
+        assert!(is_written && expected.is_some() && read.consistency.replay_from == expected, "{expected:?}");
+        assert_eq!(Manifest::outline(&mut std::io::Cursor::new(bytes)).unwrap().consistency, read.consistency);
+    }
 }
 
 #[tokio::test]

@@ -7,12 +7,13 @@ use bsonvault::format::digest::{Content, Sha256Hex};
 use bsonvault::format::frame::{Codec, Compression, Compressor};
 use bsonvault::format::key::{self, Stems};
 use bsonvault::format::manifest::{
-    ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, OplogSlice,
-    RawValue, Segment, Settings, Source, StoredObject, Tool, Topology, Totals,
+    ClusterTime, Collection, CollectionKind, Consistency, ConsistencyKind, FORMAT_VERSION, LeftOut, Manifest, OplogPosition,
+    OplogSlice, RawValue, Segment, Settings, Source, StoredObject, Tool, Topology, Totals,
 };
 use bsonvault::format::metadata;
 use bsonvault::format::segment::{Builder, Finished};
 use bsonvault::names::{BackupName, Namespace};
+use bsonvault::oplog::Position;
 use bsonvault::repository::backend::Objects;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -98,7 +99,8 @@ pub(crate) async fn write_with_oplog(store: &Objects, given: &[Given], entries: 
     write_as(store, given, Some(entries), FORMAT_VERSION, shape).await
 }
 
-/// The same in this version of the format.
+/// The same in this version of the format. From version 4 on, it can be replayed from the first of
+/// the entries, or from the listing.
 pub(crate) async fn write_as(
     store: &Objects,
     given: &[Given],
@@ -121,6 +123,12 @@ pub(crate) async fn write_as(
         let consistency = &mut manifest.consistency;
         (consistency.kind, consistency.from, consistency.to) = (ConsistencyKind::Oplog, Some(from), Some(to));
         manifest.totals = Totals::of(&manifest.collections, manifest.oplog.as_ref());
+    }
+    if format_version >= 4 {
+        manifest.consistency.replay_from = Some(match entries.and_then(<[_]>::first) {
+            Some(first) => Position::of(first)?.into(),
+            None => OplogPosition { time: LISTED, term: None, digest: None },
+        });
     }
     let sums = manifest.sums();
     manifest.checksums = Sha256Hex::of(sums.as_bytes());
@@ -196,6 +204,7 @@ fn describe(collections: Vec<Collection>, shape: Shape) -> Manifest {
             cluster_time: Some(LISTED),
             from: None,
             to: None,
+            replay_from: None,
             exceptions: Vec::new(),
         },
         settings: Settings {

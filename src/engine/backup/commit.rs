@@ -95,7 +95,7 @@ pub(in crate::engine) async fn manifest(
 ) -> Result<Manifest> {
     put_metadata(&mut collections, place, cx).await?;
     let mut manifest = Manifest {
-        format_version: about.settings.format_version(),
+        format_version: about.settings.format_version(about.consistency.replay_from.as_ref()),
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
         id: Uuid::new_v4(),
         name: about.name,

@@ -211,5 +211,5 @@ impl ConsistencyPoint {
 }
 
 fn plain(kind: ConsistencyKind, time: Option<Timestamp>) -> Consistency {
-    Consistency { kind, cluster_time: time.map(Into::into), from: None, to: None, exceptions: Vec::new() }
+    Consistency { kind, cluster_time: time.map(Into::into), from: None, to: None, replay_from: None, exceptions: Vec::new() }
 }

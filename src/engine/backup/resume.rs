@@ -184,14 +184,14 @@ pub(super) async fn head(
         });
     }
     Ok(Head {
-        format_version: context.settings.format_version(),
+        format_version: context.settings.format_version(None),
         started,
         source: context.connection.describe().await,
         settings: context.settings.clone(),
         consistency: context.kind,
         allow_inconsistent: context.allow_inconsistent,
         snapshot_time: context.listing.time.map(Into::into),
-        oplog: start.map(|s| OplogStart { from: s.from.into(), since: s.since.into() }),
+        oplog: start.map(|s| OplogStart { from: s.from.into(), since: s.since.into(), term: None, digest: None }),
         why_no_oplog: context.why_no_slice.clone(),
         collections,
         left_out: context.listing.left_out.clone(),

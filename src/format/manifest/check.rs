@@ -1,6 +1,9 @@
 //! Checks a manifest for contradictions, whoever wrote it.
 
-use super::{CollectionKind, Consistency, ConsistencyKind, Manifest, Segment, StoredObject, Totals, WITH_COLUMNS, WITH_OPLOG};
+use super::{
+    CollectionKind, Consistency, ConsistencyKind, Manifest, Segment, StoredObject, Totals, WITH_COLUMNS, WITH_OPLOG,
+    WITH_REPLAY_FROM,
+};
 use crate::error::{Error, Result};
 use crate::format::digest::Content;
 use crate::format::{document, key, metadata};
@@ -48,6 +51,7 @@ impl Manifest {
             return Err(contradiction(format!("format version {} has no codec {}", self.format_version, self.settings.codec)));
         }
         self.check_moment()?;
+        self.check_replay_from()?;
         if Totals::of(&self.collections, self.oplog.as_ref()) != self.totals {
             return Err(contradiction("the collections do not add up to the totals".to_owned()));
         }
@@ -57,7 +61,7 @@ impl Manifest {
     /// Checks that there is an oplog slice if and only if the consistency needs one, and that its
     /// times are in order.
     fn check_moment(&self) -> Result<()> {
-        let Consistency { kind, cluster_time, from, to, exceptions } = &self.consistency;
+        let Consistency { kind, cluster_time, from, to, exceptions, .. } = &self.consistency;
         if self.format_version < WITH_OPLOG && (self.oplog.is_some() || *kind == ConsistencyKind::Oplog) {
             return Err(contradiction(format!("format version {} has no oplog slices", self.format_version)));
         }
@@ -76,6 +80,28 @@ impl Manifest {
         }
         if sum(&slice.segments)? != slice.content() {
             return Err(contradiction("the segments of the oplog slice do not add up to it".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Checks that an archive of the oplog can continue the backup from the position that it names.
+    fn check_replay_from(&self) -> Result<()> {
+        let Consistency { kind, cluster_time, from, replay_from, .. } = &self.consistency;
+        let Some(position) = replay_from else { return Ok(()) };
+        if self.format_version < WITH_REPLAY_FROM {
+            return Err(contradiction(format!("format version {} has no position to replay from", self.format_version)));
+        }
+        if *kind == ConsistencyKind::None {
+            return Err(contradiction("a backup without a consistency point has a position to replay from".to_owned()));
+        }
+        if !cluster_time.is_some_and(|listed| position.time <= listed) {
+            return Err(contradiction("the position to replay from is not at or before the listing".to_owned()));
+        }
+        if from.is_some_and(|from| from != position.time) {
+            return Err(contradiction("the position to replay from is not the start of the oplog slice".to_owned()));
+        }
+        if position.term.is_some() && position.digest.is_none() {
+            return Err(contradiction("the position to replay from has the term of an entry without its digest".to_owned()));
         }
         Ok(())
     }

@@ -60,6 +60,24 @@ impl std::fmt::Display for ClusterTime {
     }
 }
 
+/// A position in the oplog of a source: a time, and what identifies the entry there.
+///
+/// A source that was restored to an older state may use a time again, for another entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OplogPosition {
+    /// The time.
+    pub time: ClusterTime,
+    /// The entry's `t`: the term of the primary that wrote it. Absent without a digest, and if the
+    /// entry has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub term: Option<i64>,
+    /// The content digest of the whole entry. Absent if there was no entry of this very time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>)]
+    pub digest: Option<ContentDigest>,
+}
+
 /// The consistency of a backup, and its consistency point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,6 +94,11 @@ pub struct Consistency {
     /// The consistency point of the backup once its oplog slice is replayed: [`OplogSlice::to`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub to: Option<ClusterTime>,
+    /// Where an archive of the source's oplog must begin, at the latest, to be replayed on this
+    /// backup: at or before the first entry of every transaction that was open at
+    /// [`cluster_time`](Self::cluster_time). With an oplog slice, it is the start of that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replay_from: Option<OplogPosition>,
     /// The collections of a snapshot that could not be read at its time. These are capped ones, for
     /// which servers refuse that, if they were written to between that time and the end of their
     /// own read, or if this could not be excluded.
@@ -171,7 +194,24 @@ impl OplogSlice {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_position_is_written_with_what_is_known_of_its_entry() {
+        let time = ClusterTime { t: 1_795_383_900, i: 7 };
+        let known = OplogPosition { time, term: Some(3), digest: Some(ContentDigest(0xab)) };
+        let written = json!({
+            "time": { "t": 1_795_383_900, "i": 7 }, "term": 3, "digest": "000000000000000000000000000000ab",
+        });
+        let alone = OplogPosition { time, term: None, digest: None };
+        for (position, written) in [(known, written), (alone, json!({ "time": { "t": 1_795_383_900, "i": 7 } }))] {
+            assert_eq!(serde_json::to_value(position).unwrap(), written);
+            assert_eq!(serde_json::from_value::<OplogPosition>(written).unwrap(), position);
+        }
+        assert!(serde_json::from_value::<OplogPosition>(json!({ "term": 3 })).is_err());
+    }
 
     #[test]
     fn times_are_read_as_seconds_with_an_ordinal_or_by_the_calendar() {

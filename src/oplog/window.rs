@@ -6,6 +6,7 @@ use bson::{Binary, RawDocumentBuf, Timestamp, doc, rawdoc, spec::BinarySubtype};
 use mongodb::error::Error as DriverError;
 use uuid::Uuid;
 
+use super::Position;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::describe;
 use crate::mongo::{Connection, command};
@@ -16,8 +17,9 @@ const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 /// Where an oplog slice must begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
-    /// The first entry needed: `since`, or the oldest entry of a transaction that was open then.
-    pub from: Timestamp,
+    /// The first entry needed: at `since`, or the oldest entry of a transaction that was open then.
+    /// At `since` there need not be one.
+    pub from: Position,
     /// The slice holds everything that data read at this time or later can lack.
     pub since: Timestamp,
 }
@@ -48,9 +50,27 @@ pub async fn start(connection: &Connection) -> Result<Start> {
         };
         let (open, _) = command::run_cursor(&connection.database("config"), open).await.map_err(failed)?;
         let oldest = open.first().and_then(|t| t.get_document("startOpTime").ok()?.get_timestamp("ts").ok());
-        Ok(Start { from: oldest.map_or(since, |oldest| oldest.min(since)), since })
+        let from = position(connection, oldest.map_or(since, |oldest| oldest.min(since)), since).await?;
+        Ok(Start { from, since })
     };
     command::patiently(ask).await
+}
+
+/// The position of the entry of this very time, or before that time if there is none. `since` is an
+/// operation time, at or after it.
+async fn position(connection: &Connection, time: Timestamp, since: Timestamp) -> Result<Position> {
+    // For a lower bound, every server goes to its place in the oplog at once.
+    let next = rawdoc! {
+        "find": "oplog.rs",
+        "filter": { "ts": { "$gte": time } },
+        "limit": 1,
+        "readConcern": { "level": "majority", "afterClusterTime": since },
+    };
+    let (found, _) = command::run_cursor(&connection.database("local"), next)
+        .await
+        .map_err(|e| describe(connection.role(), "reading the oplog", e))?;
+    let next = found.first().map(|entry| Position::of(entry.as_bytes())).transpose()?;
+    Ok(next.filter(|next| next.time == time.into()).unwrap_or_else(|| Position::before(time.into())))
 }
 
 /// The time of the oldest entry; `None` if there are no entries.

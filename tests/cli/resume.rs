@@ -171,6 +171,7 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     }
     kill(child).await;
     let before = written(&place, &[durable(&place), slice_durable(&place)].concat());
+    let begun: serde_json::Value = serde_json::from_slice(&std::fs::read(place.join("resume.00000.json")).unwrap()).unwrap();
     server.fail_no_more().await;
     bank.wait_for(200, 200).await;
     tokio::time::sleep(Duration::from_secs(4)).await; // for the history to be over, which nothing tells
@@ -182,6 +183,9 @@ async fn where_the_history_is_over_it_is_resumed_with_the_oplog() {
     assert_eq!(written(&place, &kept), before);
     let shown = prove(&cli, &server, &target, &name(&place), "short").await;
     assert!(shown["oplog"]["documents"].as_u64().unwrap() > 200, "{}", shown["oplog"]);
+    let replay_from = &shown["consistency"]["replayFrom"];
+    assert_eq!(replay_from["time"], begun["oplog"]["from"], "{shown}");
+    assert_eq!((&replay_from["term"], &replay_from["digest"]), (&begun["oplog"]["term"], &begun["oplog"]["digest"]));
 }
 
 #[tokio::test]

@@ -95,8 +95,8 @@ async fn frames_in_columns_come_back_without_a_difference() {
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     };
     let (made, usual) = (manifest("b", &report), manifest("plain", &plain));
-    assert_eq!((&made["formatVersion"], &made["settings"]["codec"]), (&3.into(), &"columns".into()));
-    assert_eq!((&usual["formatVersion"], &usual["settings"]["codec"]), (&2.into(), &serde_json::Value::Null));
+    assert_eq!((&made["formatVersion"], &made["settings"]["codec"]), (&4.into(), &"columns".into()));
+    assert_eq!((&usual["formatVersion"], &usual["settings"]["codec"]), (&4.into(), &serde_json::Value::Null));
 
     // The exports in mongodump's formats and the test restore support columns, too.
     let name = report["name"].as_str().unwrap();

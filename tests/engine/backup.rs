@@ -525,6 +525,7 @@ async fn a_standalone_is_backed_up_and_says_that_it_is_not_consistent() {
     let vault = Vault::new();
     let report = vault.take(&server.uri(), &divided("alone", 5_000)).await.unwrap();
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::None);
+    assert_eq!((report.manifest.consistency.replay_from, report.manifest.format_version), (None, 2));
     assert_eq!(vault.contents(&report).await["alone.c"], content(&database, "c").await);
 }
 

@@ -14,6 +14,7 @@ mod import;
 mod modes;
 mod oplog;
 mod replay;
+mod replay_from;
 mod slices;
 mod source_lock;
 mod staged;

@@ -12,6 +12,7 @@ use bsonvault::error::ErrorKind;
 use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::{ConsistencyKind, OplogSlice, Segment};
 use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::oplog::Position;
 use futures::TryStreamExt as _;
 use mongodb::{Client, ClientSession};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ async fn proven_slice(
     let listed = manifest.consistency.cluster_time.unwrap();
     assert!(slice.from <= listed && listed <= slice.to, "{slice:?} {listed}");
     assert!(manifest.consistency.exceptions.is_empty());
+    assert_eq!((manifest.consistency.replay_from.map(|p| p.time), manifest.format_version), (Some(slice.from), 4));
     let kept = documents(vault, report, &slice.segments).await;
     let (from, to) = (Timestamp::from(slice.from), Timestamp::from(slice.to));
     let filter = doc! { "ts": { "$gte": from, "$lte": to }, "op": { "$ne": "n" } };
@@ -441,6 +443,8 @@ async fn a_transaction_that_was_open_at_the_start_is_in_the_slice_from_its_first
     assert_eq!(Timestamp::from(slice.from), prepared);
     let first = kept[0].get_document("o").unwrap();
     assert!(first.get_bool("prepare").unwrap() && first.get_array("applyOps").is_ok());
+    let position = Position::of(kept[0].as_bytes()).unwrap();
+    assert_eq!(report.manifest.consistency.replay_from, Some(position.into()));
     assert!(kept.iter().any(|e| e.get_document("o").unwrap().get("commitTransaction").unwrap().is_some()));
 }
 

@@ -3,6 +3,7 @@
 
 use bsonvault::format::frame::Codec;
 use bsonvault::format::manifest::{ClusterTime, CollectionKind, ConsistencyKind, OplogPosition};
+use bsonvault::oplog::Position;
 use bsonvault::repository::catalog::Backup;
 
 use crate::support::files::fixture;
@@ -57,6 +58,27 @@ async fn a_backup_of_version_4_with_a_slice_and_a_position_to_replay_from_is_rea
     assert_eq!(consistency.replay_from, Some(position((1_795_383_899, 7), "8d0aa5d0da8422d50128f97ae9c399ed")));
     assert_eq!(consistency.from, consistency.replay_from.map(|position| position.time));
     proven(&backup).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_version_4_from_a_server_is_read_and_proven() {
+    let backup = catalog(&fixture("v4")).find("atlas-backup-2026-11-30T12-46-02-092Z").await.unwrap();
+    let (manifest, consistency) = (&backup.manifest, &backup.manifest.consistency);
+    assert_eq!((manifest.format_version, consistency.kind, &manifest.oplog), (4, ConsistencyKind::Snapshot, &None));
+    let prepared = position((1_796_042_761, 43), "1907176d064c1128ce989b16745abe1d");
+    assert_eq!(consistency.replay_from, Some(prepared));
+    assert_eq!(consistency.cluster_time, Some(ClusterTime { t: 1_796_042_762, i: 3 }));
+    let entry = std::fs::read(fixture("v4").join("replay-from.bson")).unwrap();
+    assert_eq!(OplogPosition::from(Position::of(&entry).unwrap()), prepared);
+    let found = manifest.collections.iter().map(|c| (c.name.as_str(), c.documents, c.bytes, c.digest.to_string()));
+    let expected = [
+        ("accounts", 4, 108, "3e6c526abff9634c8142969f32a26390".to_owned()),
+        ("empty", 0, 0, "00000000000000000000000000000000".to_owned()),
+        ("orders", 15, 1_155, "b3164a0f70cdb0a795330bab106f027c".to_owned()),
+    ];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    let report = verified(&backup, true).await;
+    assert!(report.is_sound() && report.documents == 19 && report.notes.is_empty(), "{report:#?}");
 }
 
 /// The position of an entry of the first term.

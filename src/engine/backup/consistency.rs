@@ -161,18 +161,21 @@ impl ConsistencyPoint {
             let nothing_read = self.time.is_none() && context.kind == ConsistencyKind::Snapshot;
             return Ok((plain(if nothing_read { ConsistencyKind::Snapshot } else { ConsistencyKind::None }, None), None));
         };
+        // A listing after a restart may be of a member that is behind.
+        let start = slice.get().map(Slice::start).filter(|start| start.since <= time);
+        let replay_from = start.map(|start| start.from.into());
         let exceptions = if self.relies() { Vec::new() } else { self.exceptions(read, context, time).await };
         if !self.relies() {
             slice.end(false).await?;
             let snapshot = plain(ConsistencyKind::Snapshot, Some(time));
-            return Ok((Consistency { exceptions, ..snapshot }, None));
+            return Ok((Consistency { replay_from, exceptions, ..snapshot }, None));
         }
         let now = optime::now(&context.connection).await?;
         let to = read.collections.iter().filter_map(|c| c.end).fold(now, Timestamp::max);
         match slice.finish(to, !self.allow_inconsistent).await {
             Ok(slice) => {
                 let consistency = plain(ConsistencyKind::Oplog, Some(time));
-                Ok((Consistency { from: Some(slice.from), to: Some(slice.to), ..consistency }, Some(slice)))
+                Ok((Consistency { from: Some(slice.from), to: Some(slice.to), replay_from, ..consistency }, Some(slice)))
             }
             Err(e) if self.allow_inconsistent && e.kind() != ErrorKind::Interrupted => {
                 self.progress.note(format!("the backup has no consistency point: {e}"));
@@ -211,5 +214,6 @@ impl ConsistencyPoint {
 }
 
 fn plain(kind: ConsistencyKind, time: Option<Timestamp>) -> Consistency {
-    Consistency { kind, cluster_time: time.map(Into::into), from: None, to: None, replay_from: None, exceptions: Vec::new() }
+    let cluster_time = time.map(Into::into);
+    Consistency { kind, cluster_time, from: None, to: None, replay_from: None, exceptions: Vec::new() }
 }

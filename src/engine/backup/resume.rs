@@ -42,7 +42,7 @@ fn is_of(begun: &Source, source: &MongoUri) -> bool {
 
 /// Where the oplog slice of an unfinished backup begins.
 pub(super) fn start(checkpoint: &Checkpoint) -> Option<Start> {
-    checkpoint.head.oplog.map(|start| Start { from: start.from.into(), since: start.since.into() })
+    checkpoint.head.oplog.map(|start| Start { from: start.position().into(), since: start.since.into() })
 }
 
 /// What is read, as it was listed when the backup began.
@@ -183,15 +183,16 @@ pub(super) async fn head(
             ranges: ranges.iter().map(part).collect::<Result<_>>()?,
         });
     }
+    let oplog = start.map(|start| OplogStart::at(start.from.into(), start.since.into()));
     Ok(Head {
-        format_version: context.settings.format_version(None),
+        format_version: context.settings.format_version(oplog.map(|start| start.position()).as_ref()),
         started,
         source: context.connection.describe().await,
         settings: context.settings.clone(),
         consistency: context.kind,
         allow_inconsistent: context.allow_inconsistent,
         snapshot_time: context.listing.time.map(Into::into),
-        oplog: start.map(|s| OplogStart { from: s.from.into(), since: s.since.into(), term: None, digest: None }),
+        oplog,
         why_no_oplog: context.why_no_slice.clone(),
         collections,
         left_out: context.listing.left_out.clone(),

@@ -176,7 +176,7 @@ impl Slice {
         if earlier.is_needed || context.kind == ConsistencyKind::Oplog {
             reliance.rely();
         }
-        let mut position = Position::before(start.from.into());
+        let mut position = Position::before(start.from.time);
         let mut writing = writer.range();
         let mut recorded = 0;
         if let Some(OplogStep { position: at, seen, segments }) = earlier.step {
@@ -238,7 +238,7 @@ impl Slice {
         };
         let content: Content = segments.iter().map(Segment::content).sum();
         Ok(OplogSlice {
-            from: self.start.from.into(),
+            from: self.start.from.time,
             to: to.into(),
             documents: content.documents,
             bytes: content.bytes,
